@@ -1,0 +1,105 @@
+# On a fresh machine: `make demo` and `make test`. Each builds its own .venv; needed are only Python 3.11 or later and make.
+#
+#   make PYTHON=/path/to/python test     with a Python of your choice
+#   make test ARGS="-k cancel -x"        with arguments for the program behind the target
+
+VENV   := .venv
+LOWEST := .venv-lowest
+PINNED := pyproject.toml constraints.txt
+BIN    := $(VENV)/bin
+
+# Tried in this order, unless PYTHON names one.
+PYTHON  ?=
+PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check format bench wheel-test test-lowest constraints clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.runtime ## a flow, streamed to a live dashboard; offline, no key
+	@$(BIN)/python examples/progress_dashboard.py $(ARGS)
+
+test: $(VENV)/.test ## all tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev ## everything that must pass: format, lint, types, tests
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/python -m pytest $(ARGS)
+
+format: $(VENV)/.dev ## formats the code, and repairs what ruff can repair
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+bench: $(VENV)/.test ## the benchmarks
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+wheel-test: $(VENV)/.test ## builds the wheel, and looks at it from outside (part of the tests)
+	@$(BIN)/python -m pytest tests/packaging $(ARGS)
+
+test-lowest: $(LOWEST)/.test ## all tests, with the oldest dependencies that pyproject.toml allows
+	@$(LOWEST)/bin/python -m pytest $(ARGS)
+
+constraints: ## writes constraints.txt anew; name the oldest Python: PYTHON=python3.11
+	@rm -rf .venv-constraints
+	@$(call create_venv,.venv-constraints)
+	.venv-constraints/bin/python -m pip install --quiet 'setuptools>=77'
+	.venv-constraints/bin/python -m pip install --quiet --no-build-isolation --editable '.[dev]'
+	@{ echo '# What CI installs: exact versions. Written by `make constraints`, with the oldest supported Python.'; \
+	  .venv-constraints/bin/python -m pip list --format=freeze --exclude pip --exclude rxflow; } > constraints.txt
+	@rm -rf .venv-constraints
+
+clean: ## removes what was built, the environments too
+	rm -rf .venv .venv-* build dist *.egg-info .coverage .coverage.* htmlcov
+	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One environment in three steps, so that the demo need not wait for the tools of developers.
+$(VENV)/.python:
+	@$(call create_venv,$(VENV))
+	@touch $@
+
+$(VENV)/.runtime: $(VENV)/.python $(PINNED)
+	@$(call install,.)
+
+$(VENV)/.test: $(VENV)/.python $(PINNED)
+	@$(call install,.[test])
+
+$(VENV)/.dev: $(VENV)/.python $(PINNED)
+	@$(call install,.[dev])
+
+# No constraints here: they name the newest versions of what the oldest need.
+$(LOWEST)/.test: pyproject.toml
+	@$(call create_venv,$(LOWEST))
+	@$(LOWEST)/bin/python -c "import re, tomllib; \
+	  project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+	  print(*(re.sub('>=([^,]+).*', r'==\1', line) for line in project['dependencies']), sep='\n')" > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m pip install --quiet 'setuptools>=77'
+	$(LOWEST)/bin/python -m pip install --quiet --no-build-isolation -r $(LOWEST)/lowest.txt --editable '.[test]'
+	@touch $@
+
+define install
+echo "Installing rxflow and what it needs into $(VENV): a minute or two, once." && \
+$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools && \
+$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '$(1)' && \
+touch $@
+endef
+
+# The first Python that is new enough and can make an environment. One without ensurepip lends its own pip.
+define create_venv
+for python in $(PYTHONS); do \
+  "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+  "$$python" -m venv --clear $(1) >/dev/null 2>&1 && exit 0; \
+  "$$python" -m venv --clear --without-pip $(1) >/dev/null 2>&1 && \
+    "$$python" -m pip --python $(1)/bin/python install --quiet pip && exit 0; \
+done; \
+rm -rf $(1); \
+echo "rxflow needs Python 3.11 or later with venv and pip. Tried: $(PYTHONS)." >&2; \
+echo "Install one, or name one: make PYTHON=/path/to/python $(MAKECMDGOALS)" >&2; \
+exit 1
+endef

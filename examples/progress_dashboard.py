@@ -1,0 +1,1 @@
+"""A flow, streamed to a live dashboard."""
