@@ -1,0 +1,1 @@
+"""Crews: agents, tasks, and how the one carry out the other."""

@@ -1,0 +1,61 @@
+"""Tools by which an agent hands work and questions to its coworkers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import uuid4
+
+from rxflow.crew.agent import Agent
+from rxflow.crew.assignment import Assignment, Persona
+from rxflow.crew.task_run import carry_out
+from rxflow.streaming.kickoff import run_async
+from rxflow.streaming.launch import RunObservable
+from rxflow.tools import BaseTool, FunctionTool
+from rxflow.types.events import TaskFinished
+
+
+def delegation_tools(coworkers: Sequence[Agent], inputs: Mapping[str, Any] | None) -> list[BaseTool]:
+    """Two tools: one delegates work to a coworker, one asks a question. What the coworker does is streamed too."""
+    personas = {_key(persona.role): persona for persona in (Persona.of(agent, inputs) for agent in coworkers)}
+    names = ", ".join(persona.role for persona in personas.values())
+
+    async def hand_over(coworker: str, what: str, context: str, expected: str) -> str:
+        persona = personas.get(_key(coworker))
+        if persona is None:
+            raise LookupError(f"there is no coworker {coworker!r}; the coworkers are: {names}")
+        assignment = Assignment(
+            persona=persona,
+            description=what,
+            expected_output=expected,
+            task_id=str(uuid4()),
+            context=context,
+            tools=persona.agent.tools,
+            rates=[persona.agent.rate] if persona.agent.rate else (),
+        )
+        finished = await run_async(RunObservable(lambda scope: carry_out(scope, assignment)), TaskFinished)
+        return finished.result.raw
+
+    async def delegate_work_to_coworker(task: str, context: str, coworker: str) -> str:
+        return await hand_over(coworker, task, context, "Your best answer to the work given to you")
+
+    async def ask_question_to_coworker(question: str, context: str, coworker: str) -> str:
+        return await hand_over(coworker, question, context, "Your best answer to the question")
+
+    said = f"The coworkers are: {names}. They know nothing of your task: give them all the context they need."
+    return [
+        FunctionTool(
+            name="delegate_work_to_coworker",
+            description=f"Delegate a piece of work to a coworker. {said}",
+            function=delegate_work_to_coworker,
+        ),
+        FunctionTool(
+            name="ask_question_to_coworker",
+            description=f"Ask a coworker a question. {said}",
+            function=ask_question_to_coworker,
+        ),
+    ]
+
+
+def _key(role: str) -> str:
+    return " ".join(role.split()).casefold()

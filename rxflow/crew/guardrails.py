@@ -1,0 +1,106 @@
+"""Judging an answer: by its output type, by functions, and by criteria in words."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from pydantic import BaseModel, ValidationError
+
+from rxflow.crew.agent import Guardrail
+from rxflow.crew.assignment import Assignment
+from rxflow.llm.model import LLM
+from rxflow.llm.structured import parse_as, response_format_for
+from rxflow.streaming.emitter import Emitter
+from rxflow.streaming.kickoff import Last
+from rxflow.types.chunks import StreamChunk
+from rxflow.types.events import Event, LLMFinished
+from rxflow.types.results import OutputFormat, TaskOutput
+
+
+class Rejected(Exception):
+    """The answer was not accepted; the message says why, in words for the model."""
+
+
+class GuardrailError(ValueError):
+    """A task's answer was rejected more often than ``guardrail_max_retries`` allows."""
+
+
+class Verdict(BaseModel):
+    """What the model says of an answer."""
+
+    accepted: bool
+    reason: str = ""
+
+
+def read_answer(assignment: Assignment, raw: str) -> TaskOutput:
+    """The output for an answer's text. Raises :class:`Rejected` where it does not fit the output type."""
+    output = TaskOutput(
+        raw=raw,
+        description=assignment.description,
+        name=assignment.name,
+        expected_output=assignment.expected_output,
+        agent=assignment.persona.role,
+        output_format=assignment.output_format,
+    )
+    if assignment.output_model is None:
+        return output
+    try:
+        parsed = parse_as(assignment.output_model, raw)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'answer'}: {each['msg']}" for each in error.errors())
+        raise Rejected(f"it does not fit {assignment.output_model.__name__}: {problems}") from error
+    if assignment.output_format is OutputFormat.JSON:
+        output.json_dict = parsed.model_dump(mode="json")
+    else:
+        output.pydantic = parsed
+    return output
+
+
+async def judge(emitter: Emitter, assignment: Assignment, output: TaskOutput) -> TaskOutput:
+    """Pass ``output`` through all guardrails. Raises :class:`Rejected` at the first that does not accept it."""
+    for guardrail in assignment.guardrails:
+        if isinstance(guardrail, str):
+            await _judge_in_words(emitter, assignment.persona.agent.model, guardrail, output)
+            continue
+        verdict: object = await emitter.invoke(guardrail, output)
+        accepted, value = _checked(guardrail, verdict)
+        if not accepted:
+            raise Rejected(str(value))
+        if isinstance(value, TaskOutput):
+            output = value
+        elif isinstance(value, str):
+            output = read_answer(assignment, value)
+    return output
+
+
+def _checked(guardrail: Guardrail, verdict: object) -> tuple[bool, Any]:
+    if isinstance(verdict, tuple):
+        pair = cast(tuple[Any, ...], verdict)
+        if len(pair) == 2 and isinstance(pair[0], bool):
+            return pair[0], pair[1]
+    name = getattr(guardrail, "__name__", repr(guardrail))
+    raise TypeError(f"the guardrail {name} must return (accepted: bool, value or reason); it returned {verdict!r}")
+
+
+async def _judge_in_words(emitter: Emitter, llm: LLM, criterion: str, output: TaskOutput) -> None:
+    request = llm.request(
+        "Judge whether an answer meets a criterion. Reply with JSON: "
+        '{"accepted": true or false, "reason": "why not, if not"}\n\n'
+        f"Criterion: {criterion}\n\nAnswer:\n{output.raw}",
+        response_format=response_format_for(Verdict),
+    )
+    last = Last(LLMFinished)
+
+    def note(event: Event) -> None:
+        # The judge's words are no part of the answer; its call, usage and cost are part of the run.
+        last.tap(event)
+        if not isinstance(event, StreamChunk):
+            emitter.on_next(event)
+
+    await emitter.drain(llm.ask(emitter.scope, request), note)
+    try:
+        verdict = parse_as(Verdict, last.event.text)
+    except ValidationError as error:
+        raise Rejected(f"the model gave no verdict on {criterion!r}: {last.event.text[:200]!r}") from error
+    if not verdict.accepted:
+        raise Rejected(verdict.reason or f"it does not meet this criterion: {criterion}")

@@ -1,0 +1,116 @@
+"""One assignment carried out: the agent's answer, judged, sent back where it must be, and handed on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from reactivex import Observable
+
+from rxflow.crew.assignment import Assignment
+from rxflow.crew.guardrails import GuardrailError, Rejected, judge, read_answer
+from rxflow.crew.turns import Conversation, answer
+from rxflow.streaming.bridge import from_coroutine
+from rxflow.streaming.emitter import Emitter, in_thread
+from rxflow.streaming.kickoff import Last
+from rxflow.streaming.scope import Scope
+from rxflow.types.events import (
+    AgentFailed,
+    AgentFinished,
+    AgentStarted,
+    Event,
+    TaskFailed,
+    TaskFinished,
+    TaskRejected,
+    TaskStarted,
+)
+from rxflow.types.results import TaskOutput
+
+
+def carry_out(scope: Scope, assignment: Assignment) -> Observable[Event]:
+    """The events of one assignment, :class:`TaskFinished` last."""
+    labelled = scope.within(
+        assignment.title,
+        task_index=assignment.index,
+        task_name=assignment.title,
+        task_id=assignment.task_id,
+        agent_role=assignment.persona.role,
+        agent_id=assignment.persona.agent.id,
+    )
+
+    async def work(emitter: Emitter) -> None:
+        emitter.on_next(TaskStarted(origin=emitter.origin, description=assignment.description))
+        try:
+            output = await _accepted(emitter, assignment)
+            if assignment.human_input:
+                output = await _reviewed(emitter, assignment, output)
+            if assignment.output_file is not None:
+                await in_thread(lambda: _write(assignment, output), name="output_file")
+            for callback in assignment.callbacks:
+                await emitter.invoke(callback, output)
+        except Exception as error:
+            emitter.on_next(TaskFailed(origin=emitter.origin, error=error))
+            raise
+        emitter.on_next(TaskFinished(origin=emitter.origin, result=output))
+
+    return from_coroutine(labelled, work)
+
+
+async def _accepted(emitter: Emitter, assignment: Assignment) -> TaskOutput:
+    """The first answer that all guardrails accept."""
+    conversation = Conversation(assignment, assignment.messages())
+    attempt = 0
+    while True:
+        raw = await _answered(emitter, conversation, attempt)
+        try:
+            output = await judge(emitter, assignment, read_answer(assignment, raw))
+        except Rejected as rejected:
+            if attempt >= assignment.guardrail_max_retries:
+                raise GuardrailError(
+                    f"task {assignment.title!r} failed its guardrail after {attempt} retries; "
+                    f"the last reason: {rejected}"
+                ) from rejected
+            attempt += 1
+            emitter.on_next(TaskRejected(origin=emitter.origin, reason=str(rejected)))
+            conversation.send_back(raw, str(rejected))
+        else:
+            output.messages = [*conversation.messages, {"role": "assistant", "content": raw}]
+            return output
+
+
+async def _answered(emitter: Emitter, conversation: Conversation, attempt: int) -> str:
+    """One attempt, as a leaf of its own so that its chunks say which attempt they are."""
+    last = Last(AgentFinished)
+
+    async def work(agent: Emitter) -> None:
+        agent.on_next(AgentStarted(origin=agent.origin))
+        try:
+            text = await answer(agent, conversation)
+        except Exception as error:
+            agent.on_next(AgentFailed(origin=agent.origin, error=error))
+            raise
+        agent.on_next(AgentFinished(origin=agent.origin, result=text))
+
+    await emitter.forward(from_coroutine(emitter.scope.within(attempt=attempt), work), last.tap)
+    return last.event.result
+
+
+async def _reviewed(emitter: Emitter, assignment: Assignment, output: TaskOutput) -> TaskOutput:
+    """Show the answer to the person at the terminal until they have nothing to add."""
+    while True:
+        shown = f"\n{output.raw}\n\nFeedback on this answer (Enter accepts it): "
+        feedback = (await in_thread(lambda: input(shown), name="human_input")).strip()
+        if not feedback:
+            return output
+        asked = f"{assignment.description}\n\nYour earlier answer:\n{output.raw}\n\nFeedback on it: {feedback}"
+        output = await _accepted(emitter, replace(assignment, description=asked))
+
+
+def _write(assignment: Assignment, output: TaskOutput) -> None:
+    path = Path(assignment.output_file or "")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if output.pydantic is not None:
+        text = output.pydantic.model_dump_json(indent=2)
+    else:
+        text = output.raw if output.json_dict is None else output.json
+    path.write_text(text, encoding="utf-8")

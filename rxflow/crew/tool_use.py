@@ -1,0 +1,96 @@
+"""Carrying out the tool calls of one turn: at once, with every failure told to the model and to the stream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from rxflow.llm.request import Message
+from rxflow.streaming.emitter import Emitter
+from rxflow.tools import BaseTool, ToolUsageLimit, as_text, function_name
+from rxflow.types.events import LLMFinished, ToolCall, ToolFailed, ToolFinished, ToolStarted
+
+
+@dataclass(frozen=True, slots=True)
+class ToolAnswer:
+    """What one call came to: the text for the model, and whether it is the task's answer."""
+
+    call: ToolCall
+    text: str
+    is_final: bool = False
+
+    @property
+    def message(self) -> Message:
+        """How the model is told."""
+        return {
+            "role": "tool",
+            "tool_call_id": self.call.id,
+            "name": self.call.name,
+            "content": self.text,
+        }
+
+
+def asking_message(turn: LLMFinished) -> Message:
+    """The model's own turn, as the conversation keeps it."""
+    if not turn.tool_calls:
+        return {"role": "assistant", "content": turn.text}
+    calls = [
+        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments or "{}"}}
+        for call in turn.tool_calls
+    ]
+    return {"role": "assistant", "content": turn.text or None, "tool_calls": calls}
+
+
+async def use_tools(emitter: Emitter, calls: Sequence[ToolCall], tools: Mapping[str, BaseTool]) -> list[ToolAnswer]:
+    """Run all calls of a turn at once, and give their answers in the order of the calls."""
+    async with asyncio.TaskGroup() as group:
+        running = [group.create_task(_use(emitter, call, tools)) for call in calls]
+    return [task.result() for task in running]
+
+
+def by_function_name(tools: Sequence[BaseTool]) -> dict[str, BaseTool]:
+    """Tools by the names that the model uses. ValueError where two share one."""
+    named: dict[str, BaseTool] = {}
+    for tool in tools:
+        name = function_name(tool.name)
+        if named.setdefault(name, tool) is not tool:
+            raise ValueError(f"two different tools are called {name!r}; give one of them another name")
+    return named
+
+
+async def _use(emitter: Emitter, call: ToolCall, tools: Mapping[str, BaseTool]) -> ToolAnswer:
+    def failed(error: Exception, text: str) -> ToolAnswer:
+        emitter.on_next(ToolFailed(origin=emitter.origin, tool_id=call.id, tool_name=call.name, error=error))
+        return ToolAnswer(call, text)
+
+    tool = tools.get(call.name)
+    if tool is None:
+        unknown = LookupError(f"there is no tool {call.name!r}; the tools are {sorted(tools)}")
+        return failed(unknown, f"Error: {unknown}")
+    try:
+        arguments = _arguments(tool, call)
+    except ValidationError as error:
+        return failed(error, f"Error: the arguments of {call.name} are not valid. {_explained(error)}")
+    emitter.on_next(ToolStarted(origin=emitter.origin, tool_id=call.id, tool_name=call.name, arguments=arguments))
+    try:
+        result = await emitter.invoke(tool.claim(), **arguments)
+    except ToolUsageLimit as error:
+        return failed(error, f"Error: {error}. Answer without it.")
+    except Exception as error:  # noqa: BLE001 - told to the model, which may know a way round, and to the stream
+        return failed(error, f"Error: {call.name} raised {type(error).__name__}: {error}")
+    emitter.on_next(ToolFinished(origin=emitter.origin, tool_id=call.id, tool_name=call.name, result=result))
+    return ToolAnswer(call, as_text(result), is_final=tool.result_as_answer)
+
+
+def _arguments(tool: BaseTool, call: ToolCall) -> dict[str, Any]:
+    model = tool.args_schema.model_validate_json(call.arguments.strip() or "{}")
+    # Only what was given, so that the function's own defaults hold; attributes, so that nested models stay models.
+    return {name: getattr(model, name) for name in type(model).model_fields if name in model.model_fields_set}
+
+
+def _explained(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, each['loc'])) or 'arguments'}: {each['msg']}" for each in error.errors())

@@ -1,0 +1,243 @@
+"""``Flow``: a class whose methods form a graph, and its runs."""
+
+from __future__ import annotations
+
+import copy
+import os
+import sys
+import webbrowser
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Self, cast, get_args, get_origin
+
+from reactivex import Observable
+from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
+from reactivex.disposable import CompositeDisposable, Disposable
+from typing_extensions import TypeVar
+
+from rxflow.flow.conditions import and_, or_
+from rxflow.flow.decorators import listen, router, start
+from rxflow.flow.drawing import mermaid, page
+from rxflow.flow.flow_run import merge_along
+from rxflow.flow.graph import Graph, graph_of
+from rxflow.flow.state import State, id_of, new_state, with_inputs
+from rxflow.streaming.kickoff import run_async, run_blocking
+from rxflow.streaming.launch import RunObservable
+from rxflow.streaming.output import FlowStreamingOutput
+from rxflow.streaming.projection import chunks
+from rxflow.streaming.scope import Scope
+from rxflow.types.chunks import StreamChunk
+from rxflow.types.events import Event, FlowFinished
+from rxflow.types.usage import UsageMetrics
+
+__all__ = ["Flow", "and_", "listen", "or_", "router", "start"]
+
+S = TypeVar("S", default=dict[str, Any])
+
+Inputs = Mapping[str, Any]
+
+
+class Flow(Generic[S]):
+    """Methods under ``@start``, ``@listen`` and ``@router``, run along their graph.
+
+    ``Flow[Model]`` has a pydantic model as its state, plain ``Flow`` a dict. ``stream``, ``name``, ``initial_state`` and
+    ``max_method_calls`` are class attributes, instance attributes or arguments of the constructor.
+
+    Raises:
+        ValueError: the graph or the state cannot work.
+        TypeError: ``initial_state`` is neither a model, a dict nor an instance.
+    """
+
+    stream: bool = False
+    name: str | None = None
+    initial_state: Any = None
+    max_method_calls: int = 100
+
+    _graph: ClassVar[Graph] = Graph("Flow", {})
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._graph = graph_of(cls)
+
+    def __init__(
+        self,
+        *,
+        stream: bool | None = None,
+        name: str | None = None,
+        initial_state: Any = None,
+        max_method_calls: int | None = None,
+    ) -> None:
+        given = {
+            "stream": stream,
+            "name": name,
+            "initial_state": initial_state,
+            "max_method_calls": max_method_calls,
+        }
+        for field, value in given.items():
+            if value is not None:
+                setattr(self, field, value)
+        self._graph.check()
+        self._state: State = self._first_state()
+        self._outputs: list[Any] = []
+        self._usage = UsageMetrics()
+        # Taken out while a run goes on: pop() is atomic, so of two threads one starts and one is told.
+        self._idle = [True]
+
+    @property
+    def state(self) -> S:
+        """The state: of the run that goes on, or of the last one."""
+        return cast(S, self._state)
+
+    @property
+    def flow_id(self) -> str:
+        """The state's id."""
+        return id_of(self._state)
+
+    @property
+    def method_outputs(self) -> list[Any]:
+        """What the methods of the last run returned, in the order of completion, router labels included."""
+        return list(self._outputs)
+
+    @property
+    def usage_metrics(self) -> UsageMetrics:
+        """The tokens of all LLM calls of the last run that completed."""
+        return self._usage
+
+    def kickoff(self, inputs: Inputs | None = None) -> Any:
+        """Run the flow: the result of the last method to complete, or with ``stream`` a :class:`FlowStreamingOutput`.
+
+        The stream runs nothing before its first pull. Works inside a running event loop too, as in a notebook.
+
+        Raises:
+            ValueError: ``inputs`` do not fit the state.
+            RuntimeError: this instance is running already.
+        """
+        source = self._kickoff_events(inputs)
+        return FlowStreamingOutput(source=source) if self.stream else run_blocking(source, FlowFinished).result
+
+    async def kickoff_async(self, inputs: Inputs | None = None) -> Any:
+        """:meth:`kickoff` for async code."""
+        source = self._kickoff_events(inputs)
+        if self.stream:
+            return FlowStreamingOutput(source=source)
+        return (await run_async(source, FlowFinished)).result
+
+    akickoff = kickoff_async
+
+    def events(self, inputs: Inputs | None = None) -> RunObservable:
+        """A cold Observable of everything that happens: each subscription is a run of its own, with its own state.
+
+        Raises:
+            ValueError: ``inputs`` do not fit the state.
+        """
+        with_inputs(self._first_state(), inputs or {})
+        return RunObservable(lambda scope: self._twin()._run(scope, inputs or {}))
+
+    def observe(self, inputs: Inputs | None = None) -> Observable[StreamChunk]:
+        """A cold Observable of the chunks of all methods, merged along the graph. ::
+
+        research   -a-b-c|
+        write             -d-e|
+        result     -a-b-c--d-e|
+        """
+        return chunks(self.events(inputs))
+
+    def plot(self, filename: str = "flow", show: bool = True) -> Path:
+        """Draw the graph into ``filename``.html, relative to where the caller stands, and return its path.
+
+        One page that needs nothing from the network. ``show`` opens it in a browser where there is one.
+        """
+        path = Path(filename)
+        if path.suffix != ".html":
+            path = path.with_name(f"{path.name}.html")
+        path = path.resolve()
+        path.write_text(page(self._graph, self.name or type(self).__name__), encoding="utf-8")
+        if show and _has_browser():
+            webbrowser.open(path.as_uri())
+        return path
+
+    def to_mermaid(self) -> str:
+        """The graph as a Mermaid flowchart."""
+        return mermaid(self._graph)
+
+    def _kickoff_events(self, inputs: Inputs | None) -> RunObservable:
+        if not self._idle:
+            raise self._busy()
+        with_inputs(self._state, inputs or {})  # a mistake is the caller's, here and now; nothing has run
+        return RunObservable(lambda scope: self._run(scope, inputs or {}))
+
+    def _run(self, scope: Scope, inputs: Inputs) -> Observable[Event]:
+        """A run on this instance."""
+
+        def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
+            try:
+                self._idle.pop()
+            except IndexError:
+                raise self._busy() from None
+            self._state = with_inputs(self._state, inputs)
+            self._outputs = []
+            name = self.name or type(self).__name__
+            events = merge_along(
+                self._graph,
+                lambda method: getattr(self, method),
+                scope.within(name, flow_name=name, flow_id=self.flow_id, flow_method=""),
+                inputs=inputs,
+                max_method_calls=self.max_method_calls,
+                outputs=self._outputs,
+            )
+            idle_again = Disposable(lambda: self._idle.append(True))
+
+            def on_next(event: Event) -> None:
+                if isinstance(event, FlowFinished):
+                    self._usage = event.usage
+                observer.on_next(event)
+
+            def on_error(error: Exception) -> None:
+                idle_again.dispose()
+                observer.on_error(error)
+
+            def on_completed() -> None:
+                idle_again.dispose()
+                observer.on_completed()
+
+            return CompositeDisposable(events.subscribe(on_next, on_error, on_completed), idle_again)
+
+        return Observable(subscribe)
+
+    def _busy(self) -> RuntimeError:
+        return RuntimeError(
+            f"this {type(self).__name__} is running already: wait for that run or close it, make another instance, or use "
+            "observe(), which runs a copy for each subscription"
+        )
+
+    def _twin(self) -> Self:
+        """A copy with a state of its own, for a run of its own."""
+        twin = copy.copy(self)
+        twin._state = twin._first_state()
+        twin._outputs = []
+        twin._idle = [True]
+        return twin
+
+    def _first_state(self) -> State:
+        given = self.initial_state
+        return new_state(_state_type(type(self)) if given is None else given, type(self).__name__)
+
+
+def _state_type(cls: type) -> Any:
+    """The ``T`` of ``Flow[T]``; None for a plain Flow."""
+    for base in cls.__mro__:
+        for generic in getattr(base, "__orig_bases__", ()):
+            origin = get_origin(generic)
+            if isinstance(origin, type) and issubclass(origin, Flow):
+                (argument,) = get_args(generic)
+                if isinstance(argument, TypeVar):
+                    continue
+                return dict if get_origin(argument) is dict else argument
+    return None
+
+
+def _has_browser() -> bool:
+    """A browser with a window: one that runs in the terminal would take it over."""
+    if sys.platform.startswith(("win", "darwin")):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -1,0 +1,104 @@
+"""One call of one method, as an Observable: sync, async, an async generator of text, or one that returns a stream."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from inspect import isasyncgenfunction
+from typing import Any, cast
+
+from reactivex import Observable
+
+from rxflow.flow.graph import Method
+from rxflow.streaming.bridge import from_coroutine
+from rxflow.streaming.emitter import Emitter
+from rxflow.streaming.output import StreamingOutput
+from rxflow.streaming.scope import Scope
+from rxflow.types.chunks import StreamChunk, StreamChunkType
+from rxflow.types.events import (
+    CrewFinished,
+    Event,
+    FlowFinished,
+    Happened,
+    LLMFinished,
+    MethodFailed,
+    MethodFinished,
+    MethodStarted,
+)
+
+
+def run_method(
+    scope: Scope, method: Method, bound: Callable[..., Any], arguments: tuple[Any, ...]
+) -> Observable[Event]:
+    """The events of one call, :class:`MethodFinished` with its result last.
+
+    A returned Observable is merged in: its chunks and events travel on, ``str`` items become chunks of the method. The
+    method's result is then that of a crew or flow inside it, else the last other item, else the text.
+    """
+
+    async def work(emitter: Emitter) -> None:
+        emitter.on_next(MethodStarted(origin=emitter.origin))
+        try:
+            result = await _result(emitter, bound, arguments)
+        except Exception as error:
+            emitter.on_next(MethodFailed(origin=emitter.origin, error=error))
+            raise
+        emitter.on_next(MethodFinished(origin=emitter.origin, result=result))
+
+    return from_coroutine(scope.within(method.name, flow_method=method.name), work)
+
+
+async def _result(emitter: Emitter, bound: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    merged = _Merged(emitter)
+    if isasyncgenfunction(bound):
+        async for item in cast(AsyncIterator[Any], bound(*arguments)):
+            merged.on_next(item)
+        return merged.result
+    returned = await emitter.invoke(bound, *arguments)
+    if isinstance(returned, Observable):
+        await emitter.drain(cast(Observable[Any], returned), merged.on_next)
+        return merged.result
+    if isinstance(returned, StreamingOutput):
+        # A crew or flow with stream=True inside: reading it to the end shows its chunks here as they come.
+        output = cast(StreamingOutput[Any], returned)
+        async for _ in output:
+            pass
+        return output.result
+    return returned
+
+
+class _Merged:
+    """What comes out of a stream that a method returned or generates."""
+
+    def __init__(self, emitter: Emitter) -> None:
+        self._emitter = emitter
+        self._text: list[str] = []
+        self._said: list[Any] = []
+
+    @property
+    def result(self) -> Any:
+        return self._said[-1] if self._said else "".join(self._text)
+
+    def on_next(self, item: Any) -> None:
+        if isinstance(item, str):
+            self._text.append(item)
+            self._emitter.text(item)
+        elif isinstance(item, StreamChunk):
+            if item.chunk_type is StreamChunkType.TEXT:
+                self._text.append(item.content)
+            self._emitter.on_next(self._labelled(item))
+        elif isinstance(item, Happened):
+            if isinstance(item, CrewFinished | FlowFinished):
+                self._said = [item.result]
+            elif isinstance(item, LLMFinished) and not item.origin.crew_name:
+                self._said = [item.text]
+            self._emitter.on_next(cast(Event, item))
+        else:
+            self._said = [item]
+
+    def _labelled(self, chunk: StreamChunk) -> StreamChunk:
+        """A chunk that users have made themselves gets the method's labels and the run's count."""
+        if chunk.flow_method:
+            return chunk
+        origin = self._emitter.origin
+        made = {name: value for name, value in origin.labels.items() if not getattr(chunk, name)}
+        return chunk.model_copy(update=made | {"seq": next(self._emitter.run.seq)})

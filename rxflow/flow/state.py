@@ -1,0 +1,70 @@
+"""The state of a flow: a dict, or a pydantic model, each with an ``id``."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, cast
+from uuid import uuid4
+
+from pydantic import BaseModel, Field, ValidationError, create_model
+
+State = dict[str, Any] | BaseModel
+
+
+def new_state(given: object, where: str) -> State:
+    """The first state, from a type, a dict or an instance (None: an empty dict).
+
+    Raises:
+        TypeError: it is something else.
+        ValueError: a field of the model has no default.
+    """
+    if given is None or given is dict:
+        return {"id": str(uuid4())}
+    if isinstance(given, dict):
+        return {"id": str(uuid4())} | copy.deepcopy(cast(dict[str, Any], given))
+    if isinstance(given, BaseModel):
+        # A copy: runs that begin from the same instance must not share its lists.
+        mine = given.model_copy(deep=True)
+        return mine if "id" in type(given).model_fields else _with_id(type(given))(**dict(mine))
+    if isinstance(given, type) and issubclass(given, BaseModel):
+        required = [name for name, field in given.model_fields.items() if field.is_required() and name != "id"]
+        if required:
+            raise ValueError(
+                f"{where}: the state {given.__name__} needs a default for each field; none: {', '.join(required)}"
+            )
+        return _with_id(given)()
+    raise TypeError(f"{where}: initial_state must be a pydantic model, a dict, or an instance of one; got {given!r}")
+
+
+def with_inputs(state: State, inputs: Mapping[str, Any]) -> State:
+    """``state`` with ``inputs`` merged in; a model is validated as a whole, and ignores keys that it does not have.
+
+    Raises:
+        ValueError: they do not fit the model.
+    """
+    if isinstance(state, dict):
+        return state | dict(inputs)
+    model = type(state)
+    known = {key: value for key, value in inputs.items() if key in model.model_fields}
+    try:
+        # Field by field, not model_dump(): nested models and objects stay what they are.
+        return model.model_validate({**dict(state), **known})
+    except ValidationError as error:
+        raise ValueError(f"Invalid inputs for structured state: {error}") from error
+
+
+def id_of(state: State) -> str:
+    """The state's id."""
+    return str(state["id"] if isinstance(state, dict) else getattr(state, "id", ""))
+
+
+def _with_id(model: type[BaseModel]) -> type[BaseModel]:
+    if "id" in model.model_fields:
+        return model
+    return create_model(
+        model.__name__,
+        __base__=model,
+        __module__=model.__module__,
+        id=(str, Field(default_factory=lambda: str(uuid4()))),
+    )

@@ -1,0 +1,57 @@
+"""One line that says what to do, for the errors that providers give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+NAMES = (
+    'models are written "provider/model", for example "openai/gpt-4.1-mini", "anthropic/claude-sonnet-4-5" or '
+    '"ollama_chat/llama3"; "rxflow/demo" needs no key'
+)
+
+
+def advice_for(error: BaseException, litellm: Any, model: str) -> str | None:
+    """What the user can do about ``error``; None where the error says it all."""
+    match type(error).__name__:
+        case "AuthenticationError":
+            variables = " or ".join(_key_variables(litellm, model)) or "the provider's API key"
+            return f"set {variables} to a valid key, or pass LLM(…, api_key=…)"
+        case "BadRequestError" if "LLM Provider NOT provided" in str(error):
+            return NAMES
+        case "NotFoundError":
+            return f"check the model's name and base_url; {NAMES}"
+        case "PermissionDeniedError":
+            return "this key may not use this model: choose another model, or ask the provider for access"
+        case "RateLimitError":
+            return "wait, or lower max_rpm; LLM(…, max_retries=…) tries again by itself"
+        case "ContextWindowExceededError":
+            return "shorten the prompt or the context, or choose a model with a larger context window"
+        case "Timeout" | "APITimeoutError":
+            return "LLM(…, timeout=…, connect_timeout=…) sets the seconds without a byte, and for the connection"
+        case "InternalServerError" | "APIConnectionError" if "onnect" in str(error):
+            return "check that the server runs and that base_url is right"
+        case "InternalServerError" | "ServiceUnavailableError" | "BadGatewayError":
+            return "the provider has a problem: try again later, or raise LLM(…, max_retries=…)"
+        case _:
+            return None
+
+
+def add_advice(error: BaseException, advice: str) -> BaseException:
+    """Put the line into the error's own text, since most programs print just that."""
+    message = getattr(error, "message", None)
+    if isinstance(message, str):
+        if advice not in message:
+            error.message = f"{message}\n→ {advice}"  # type: ignore[attr-defined]
+    else:
+        error.add_note(f"→ {advice}")
+    return error
+
+
+def _key_variables(litellm: Any, model: str) -> list[str]:
+    """The environment variables that hold the key, as far as litellm knows."""
+    # With the variables set to a wrong key nothing is missing; a made-up environment is no option, so ask by provider.
+    missing = litellm.validate_environment(model).get("missing_keys") or []
+    if missing:
+        return list(missing)
+    provider = litellm.get_llm_provider(model)[1]
+    return [f"{provider.upper()}_API_KEY"]

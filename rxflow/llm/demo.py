@@ -1,0 +1,147 @@
+"""The embedded model, ``LLM("rxflow/demo")``: for a first run, examples and documentation.
+
+No key, no network, no download. It is no intelligence: it answers readably out of the words of its prompt, calls an
+offered tool once, counts words as tokens and keeps a pace, so that everything around a model can be seen working.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+from reactivex import Observable
+
+from rxflow.llm.request import Delta, Ending, Request, ToolCallDelta, ToolSchema
+from rxflow.streaming.bridge import from_async
+from rxflow.types.usage import UsageMetrics
+
+PROVIDER = "rxflow"
+
+
+class DemoSource:
+    """Answers from its prompt, ``pace`` seconds between two words."""
+
+    def __init__(self, pace: float = 0.0) -> None:
+        if pace < 0:
+            raise ValueError(f"pace is in seconds between words and cannot be negative: {pace!r}")
+        self._pace = pace
+
+    def stream(self, request: Request) -> Observable[Delta]:
+        async def answer(emit: Callable[[Delta], None]) -> None:
+            asked = sum(_count_words(str(message.get("content") or "")) for message in request.messages)
+            said = 0
+            calling = bool(request.tools) and not _has_tool_result(request)
+            for delta in _tool_call(request) if calling else _pieces(_answer(request)):
+                emit(delta)
+                said += 1
+                await asyncio.sleep(self._pace)
+            usage = UsageMetrics(
+                prompt_tokens=asked, completion_tokens=said, total_tokens=asked + said, successful_requests=1
+            )
+            emit(Ending("tool_calls" if calling else "stop", usage, cost=0.0))
+
+        return from_async(answer)
+
+    async def calls_functions(self, model: str) -> bool:
+        return True
+
+    def retry_delay(self, error: BaseException, attempt: int, of: int) -> float | None:
+        return None
+
+    def explain(self, error: BaseException, model: str) -> BaseException:
+        return error
+
+
+def _count_words(text: str) -> int:
+    return len(text.split())
+
+
+def _has_tool_result(request: Request) -> bool:
+    return any(message.get("role") == "tool" for message in request.messages)
+
+
+def _pieces(text: str) -> Iterator[Delta]:
+    """Word by word, white space kept."""
+    yield from re.findall(r"\s*\S+|\s+$", text)
+
+
+def _tool_call(request: Request) -> Iterator[Delta]:
+    """A call of the first tool, its arguments made from its schema and the prompt."""
+    function = request.tools[0]["function"]
+    arguments = json.dumps(_example(function.get("parameters") or {}, _subject(request)))
+    yield ToolCallDelta(0, id="call_demo_1", name=function["name"])
+    for start in range(0, len(arguments), 8):
+        yield ToolCallDelta(0, arguments=arguments[start : start + 8])
+
+
+def _answer(request: Request) -> str:
+    schema = _response_schema(request)
+    if schema is not None:
+        return json.dumps(_example(schema, _subject(request)))
+    parts = [f"This is the demo model, answering from its prompt about: {_subject(request)}."]
+    reported = [str(message.get("content")) for message in request.messages if message.get("role") == "tool"]
+    if reported:
+        parts.append(f"The tool reported: {_shorten(reported[-1], 200)}.")
+    keywords = _keywords(request.last_user_text)
+    if keywords:
+        parts.append(f"The words that stand out are {_listed(keywords)}.")
+        parts.append(f"A real model would now go on about {keywords[0]}; name one to hear it.")
+    return " ".join(parts)
+
+
+def _subject(request: Request) -> str:
+    """The first line of what was asked."""
+    first_line = request.last_user_text.strip().partition("\n")[0]
+    return _shorten(first_line, 120).rstrip(".") or "nothing in particular"
+
+
+def _shorten(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[:limit].rsplit(" ", 1)[0] + " …"
+
+
+def _keywords(text: str) -> list[str]:
+    """The three longest words, in their order."""
+    words = dict.fromkeys(re.findall(r"[^\W\d_]{5,}", text.lower()))
+    longest = sorted(words, key=len, reverse=True)[:3]
+    return [word for word in words if word in longest]
+
+
+def _listed(words: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+def _response_schema(request: Request) -> dict[str, Any] | None:
+    response_format = request.parameters.get("response_format")
+    if not isinstance(response_format, dict):
+        return None
+    return cast(dict[str, Any], response_format).get("json_schema", {}).get("schema")
+
+
+def _example(schema: dict[str, Any], text: str, root: dict[str, Any] | None = None) -> Any:
+    """A value that fits a JSON schema of the kind pydantic writes, with ``text`` where it asks for a string."""
+    root = root or schema
+    if "$ref" in schema:
+        return _example(root["$defs"][schema["$ref"].rpartition("/")[2]], text, root)
+    for word in ("anyOf", "oneOf", "allOf"):
+        if word in schema:
+            return _example(schema[word][0], text, root)
+    if "enum" in schema or "const" in schema:
+        return schema["const"] if "const" in schema else schema["enum"][0]
+    match schema.get("type", "string"):
+        case "object":
+            properties: dict[str, Any] = schema.get("properties", {})
+            required = schema.get("required", [])
+            return {name: _example(properties[name], text, root) for name in properties if name in required}
+        case "array":
+            return [_example(schema.get("items", {}), text, root)] * max(1, schema.get("minItems", 1))
+        case "integer" | "number":
+            return schema.get("minimum", 1)
+        case "boolean":
+            return True
+        case "null":
+            return None
+        case _:
+            return text

@@ -1,0 +1,72 @@
+"""The I/O loop: one background loop for all provider connections, which never executes users' code.
+
+litellm keeps its connections per loop, so here they outlive ``asyncio.run`` and are reused; its first call blocks its
+loop for hundreds of milliseconds, and a method that blocks its own run must not stall anyone else's stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from typing import Any
+
+
+class _IOLoop:
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="rxflow I/O", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+        finally:
+            tasks = asyncio.all_tasks(self.loop)
+            for task in tasks:
+                task.cancel()
+            self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+            self.loop.close()
+
+    def stop(self) -> None:
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(2.0)
+
+
+_current: _IOLoop | None = None
+_starting = threading.Lock()  # two first calls on two threads must not make two loops
+
+
+def submit(work: Coroutine[Any, Any, None]) -> Future[None]:
+    """Run ``work`` on the I/O loop, starting that on first use. Cancelling the future cancels the work there."""
+    global _current
+    with _starting:
+        if _current is None:
+            _current = _IOLoop()
+    return asyncio.run_coroutine_threadsafe(work, _current.loop)
+
+
+@atexit.register
+def stop() -> None:
+    """Stop and join: a loop's thread that outlives the interpreter's shutdown can hang it. A later call starts anew."""
+    global _current
+    with _starting:
+        io, _current = _current, None
+    if io is not None:
+        io.stop()
+
+
+def _forget() -> None:
+    # Threads do not survive a fork; the child starts its own loop when it needs one.
+    global _current, _starting
+    _current = None
+    _starting = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,54 @@
+"""Bringing litellm in: late, off every loop, and with its settings made before and after the import.
+
+The import takes seconds of CPU and its first call hundreds of milliseconds, so ``import rxflow`` never does it: the
+first LLM that needs litellm begins it in a background thread. The settings were measured against litellm 1.106.2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import threading
+from concurrent.futures import Future
+from typing import Any
+
+_SETTINGS = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it fetches a price list, and blocks 5 s on a silent network
+    "LITELLM_MODE": "PRODUCTION",  # else it reads a .env from the working directory
+    "AIOHTTP_CONNECTOR_LIMIT": "10000",  # else 500 streams at most
+    "AIOHTTP_CONNECTOR_LIMIT_PER_HOST": "10000",
+}
+
+_imported: Future[Any] | None = None
+_starting = threading.Lock()
+
+
+def begin() -> Future[Any]:
+    """Start the import unless it has been started; the future gives the module."""
+    global _imported
+    with _starting:
+        if _imported is None:
+            _imported = Future()
+            threading.Thread(target=_import, args=(_imported,), name="rxflow import", daemon=True).start()
+        return _imported
+
+
+async def module() -> Any:
+    """The litellm module, ready for calls. ImportError where it cannot be imported."""
+    future = begin()
+    return future.result() if future.done() else await asyncio.wrap_future(future)
+
+
+def _import(future: Future[Any]) -> None:
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    try:
+        litellm: Any = importlib.import_module("litellm")
+        litellm.suppress_debug_info = True
+        # Else 100 equal chunks in a row are taken for a model that hangs.
+        litellm.REPEATED_STREAMING_CHUNK_LIMIT = 10**9
+    except BaseException as error:
+        future.set_exception(error)
+    else:
+        future.set_result(litellm)

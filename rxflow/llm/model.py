@@ -1,0 +1,266 @@
+"""``LLM``: one model of one provider, and the calls to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from inspect import iscoroutinefunction
+from typing import Any, TypeVar, overload
+from uuid import uuid4
+
+import anyio.to_thread
+from pydantic import BaseModel
+from pydantic_core import from_json
+from reactivex import Observable
+
+from rxflow.llm.assembly import Assembly
+from rxflow.llm.demo import PROVIDER as DEMO_PROVIDER
+from rxflow.llm.demo import DemoSource
+from rxflow.llm.provider import LiteLLMSource
+from rxflow.llm.request import Delta, Message, Request, Source, ToolSchema
+from rxflow.llm.structured import parse_as, response_format_for
+from rxflow.llm.text_tools import offering_in_text
+from rxflow.streaming.bridge import from_coroutine
+from rxflow.streaming.emitter import Emitter
+from rxflow.streaming.kickoff import run_async, run_blocking
+from rxflow.streaming.launch import RunObservable
+from rxflow.streaming.projection import chunks
+from rxflow.streaming.scope import Scope
+from rxflow.types.chunks import StreamChunk
+from rxflow.types.events import Event, LLMFailed, LLMFinished, LLMRetrying, LLMStarted
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class LLM:
+    """A model, named ``"provider/model"`` as litellm writes it, or ``"rxflow/demo"``, which needs no key.
+
+    Every call streams from the provider, and closes its connection when it is disposed.
+
+    Args:
+        model: for example ``"openai/gpt-4.1-mini"``, ``"anthropic/claude-sonnet-4-5"``, ``"ollama_chat/llama3"``.
+        temperature, top_p, max_tokens, stop, seed, reasoning_effort, response_format: as the provider takes them.
+        base_url: where an OpenAI-compatible server of your own listens.
+        api_key: else the provider's environment variable.
+        timeout: seconds without a byte from the provider, also before the first one (not the whole call).
+        connect_timeout: seconds for the connection.
+        max_retries: new attempts after a failure before the first chunk; never in mid-stream.
+        function_calling: None asks litellm whether the model takes tools natively; False offers them in text.
+        pace: for ``rxflow/demo``, seconds between two words.
+        stream: taken for compatibility; rxflow always streams.
+        parameters: anything else that litellm's ``completion`` takes.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        max_tokens: int | None = None,
+        stop: str | list[str] | None = None,
+        seed: int | None = None,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        timeout: float | None = None,
+        connect_timeout: float = 10.0,
+        max_retries: int = 2,
+        stream: bool = True,
+        response_format: type[BaseModel] | Mapping[str, Any] | None = None,
+        reasoning_effort: str | None = None,
+        function_calling: bool | None = None,
+        pace: float = 0.0,
+        source: Source | None = None,
+        **parameters: Any,
+    ) -> None:
+        if not model.strip():
+            raise ValueError(f'model is empty: {model!r}; name one as "provider/model", or "rxflow/demo"')
+        if max_retries < 0:
+            raise ValueError(f"max_retries cannot be negative: {max_retries!r}")
+        self.model = model
+        self.max_retries = max_retries
+        self.stream = stream
+        self._function_calling = function_calling
+        self._response_model = (
+            response_format if isinstance(response_format, type) and issubclass(response_format, BaseModel) else None
+        )
+        given: dict[str, Any] = {
+            "temperature": temperature,
+            "top_p": top_p,
+            "max_tokens": max_tokens,
+            "stop": stop,
+            "seed": seed,
+            "reasoning_effort": reasoning_effort,
+            "response_format": response_format_for(self._response_model) if self._response_model else response_format,
+        }
+        self.parameters = {key: value for key, value in given.items() if value is not None} | parameters
+        self._source = source or _source_for(
+            model, base_url=base_url, api_key=api_key, read=timeout, connect=connect_timeout, pace=pace
+        )
+
+    def __repr__(self) -> str:
+        return f"LLM({self.model!r})"
+
+    def observe(
+        self, messages: str | Sequence[Message], tools: Sequence[ToolSchema] | None = None
+    ) -> Observable[StreamChunk]:
+        """A cold Observable of the answer's chunks: each subscription is a call of its own. ::
+
+            subscribe  ----he--ll--o--|
+            dispose    ----he--x          the provider's connection closes
+
+        Errors are litellm's, with a line that says what to do.
+        """
+        return chunks(self.events(messages, tools))
+
+    def events(self, messages: str | Sequence[Message], tools: Sequence[ToolSchema] | None = None) -> RunObservable:
+        """The same with everything: started, reasoning text, retries, usage, finish reason and cost."""
+        request = self.request(messages, tools or ())
+        return RunObservable(lambda scope: self.ask(scope, request))
+
+    def request(
+        self,
+        messages: str | Sequence[Message],
+        tools: Sequence[ToolSchema] = (),
+        **parameters: Any,
+    ) -> Request:
+        """What one call asks for. Raises ValueError where ``messages`` is empty."""
+        written = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+        if not written:
+            raise ValueError("messages is empty; give a string, or a list of {'role': …, 'content': …}")
+        return Request(model=self.model, messages=written, tools=tuple(tools), parameters=self.parameters | parameters)
+
+    def ask(self, scope: Scope, request: Request, *, max_retries: int | None = None) -> Observable[Event]:
+        """One call, made in ``scope``: what agents use."""
+        limit = self.max_retries if max_retries is None else max_retries
+        inner = scope.within(llm_call_id=str(uuid4()))
+
+        async def work(emitter: Emitter) -> None:
+            emitter.on_next(LLMStarted(origin=emitter.origin, model=self.model, messages=request.messages))
+            assembly = Assembly(emitter)
+            attempt = 0
+            while True:
+                try:
+                    await emitter.drain(await self._deltas(request), assembly.add)
+                    break
+                except Exception as error:  # noqa: BLE001 - raised again, or said in an event
+                    attempt += 1
+                    delay = (
+                        None
+                        if assembly.has_begun or attempt > limit
+                        else self._source.retry_delay(error, attempt, limit)
+                    )
+                    if delay is None:
+                        final = self._source.explain(error, self.model)
+                        emitter.on_next(LLMFailed(origin=emitter.origin, error=final, text=assembly.text))
+                        raise final from error.__cause__
+                    emitter.on_next(LLMRetrying(origin=emitter.origin, error=error, delay=delay))
+                    await asyncio.sleep(delay)
+            emitter.on_next(assembly.finished())
+
+        return from_coroutine(inner, work)
+
+    async def _deltas(self, request: Request) -> Observable[Delta]:
+        if not request.tools:
+            return self._source.stream(request)
+        native = self._function_calling
+        if native is None:
+            native = await self._source.calls_functions(self.model)
+        return self._source.stream(request) if native else offering_in_text(self._source, request)
+
+    @overload
+    def call(
+        self,
+        messages: str | Sequence[Message],
+        tools: Sequence[ToolSchema] | None = None,
+        available_functions: Mapping[str, Callable[..., Any]] | None = None,
+        *,
+        response_model: type[M],
+    ) -> M: ...
+
+    @overload
+    def call(
+        self,
+        messages: str | Sequence[Message],
+        tools: Sequence[ToolSchema] | None = None,
+        available_functions: Mapping[str, Callable[..., Any]] | None = None,
+        response_model: None = None,
+    ) -> Any: ...
+
+    def call(
+        self,
+        messages: str | Sequence[Message],
+        tools: Sequence[ToolSchema] | None = None,
+        available_functions: Mapping[str, Callable[..., Any]] | None = None,
+        response_model: type[BaseModel] | None = None,
+    ) -> Any:
+        """The whole answer: its text, or what ``response_model`` reads from it.
+
+        With ``tools``, a call of one of ``available_functions`` is carried out and its result returned; without
+        them, the list of :class:`ToolCall` that the model asked for is. Inside a flow its chunks are in the flow's stream.
+        """
+        finished = run_blocking(self._call_events(messages, tools, response_model), LLMFinished)
+        function = _function_for(finished, available_functions)
+        if function is None:
+            return _answer_of(finished, response_model or self._response_model)
+        return function()
+
+    async def acall(
+        self,
+        messages: str | Sequence[Message],
+        tools: Sequence[ToolSchema] | None = None,
+        available_functions: Mapping[str, Callable[..., Any]] | None = None,
+        response_model: type[BaseModel] | None = None,
+    ) -> Any:
+        """:meth:`call` for async code; a coroutine function is awaited, another one runs in a worker thread."""
+        finished = await run_async(self._call_events(messages, tools, response_model), LLMFinished)
+        function = _function_for(finished, available_functions)
+        if function is None:
+            return _answer_of(finished, response_model or self._response_model)
+        if iscoroutinefunction(function.func):
+            return await function()
+        return await anyio.to_thread.run_sync(function)
+
+    def _call_events(
+        self,
+        messages: str | Sequence[Message],
+        tools: Sequence[ToolSchema] | None,
+        response_model: type[BaseModel] | None,
+    ) -> RunObservable:
+        extra = {"response_format": response_format_for(response_model)} if response_model else {}
+        request = self.request(messages, tools or (), **extra)
+        return RunObservable(lambda scope: self.ask(scope, request))
+
+
+def _function_for(finished: LLMFinished, available: Mapping[str, Callable[..., Any]] | None) -> partial[Any] | None:
+    """The first tool call of the answer, ready to run."""
+    if not finished.tool_calls or not available:
+        return None
+    call = finished.tool_calls[0]
+    if call.name not in available:
+        raise ValueError(f"the model called {call.name!r}, which is not in available_functions: {sorted(available)}")
+    return partial(available[call.name], **from_json(call.arguments or "{}"))
+
+
+def _answer_of(finished: LLMFinished, model: type[BaseModel] | None) -> Any:
+    if finished.tool_calls:
+        return list(finished.tool_calls)
+    return parse_as(model, finished.text) if model else finished.text
+
+
+def _source_for(
+    model: str,
+    *,
+    base_url: str | None,
+    api_key: str | None,
+    read: float | None,
+    connect: float,
+    pace: float,
+) -> Source:
+    provider, _, name = model.partition("/")
+    if provider != DEMO_PROVIDER:
+        return LiteLLMSource(base_url=base_url, api_key=api_key, read_timeout=read, connect_timeout=connect)
+    if name != "demo":
+        raise ValueError(f'the only embedded model is "rxflow/demo"; got {model!r}')
+    return DemoSource(pace)

@@ -1,0 +1,179 @@
+"""All providers that litellm knows, as one source of deltas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from reactivex import Observable
+
+from rxflow.llm import litellm_import
+from rxflow.llm.advice import add_advice, advice_for
+from rxflow.llm.batches import Deliver, from_io
+from rxflow.llm.lanes import ErrorEvent, MalformedEvent, Tail, read_fast, read_general
+from rxflow.llm.request import Delta, Ending, Request
+from rxflow.types.usage import UsageMetrics
+
+_READ_TIMEOUT = 600.0
+
+
+class LiteLLMSource:
+    """Calls a provider through litellm, on the I/O loop."""
+
+    def __init__(
+        self,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        read_timeout: float | None = None,
+        connect_timeout: float = 10.0,
+    ) -> None:
+        self._base_url = base_url
+        self._api_key = api_key
+        self._read_timeout = _READ_TIMEOUT if read_timeout is None else read_timeout
+        self._connect_timeout = connect_timeout
+        litellm_import.begin()
+
+    def stream(self, request: Request) -> Observable[Delta]:
+        async def read(deliver: Deliver) -> None:
+            litellm = await litellm_import.module()
+            try:
+                await self._read(litellm, request, deliver)
+            except Exception as error:
+                mapped = _mapped(litellm, error, request.model)
+                if mapped is error:
+                    raise
+                raise mapped from error
+
+        return from_io(read)
+
+    async def _read(self, litellm: Any, request: Request, deliver: Deliver) -> None:
+        wrapper = await litellm.acompletion(**self._arguments(litellm, request))
+        inner = wrapper.completion_stream
+        watched = _has_callbacks(litellm)
+        if hasattr(inner, "response") and type(inner).__module__.startswith("openai") and not watched:
+            tail = await read_fast(inner, deliver)
+        else:
+            tail = await read_general(wrapper, deliver, to_the_end=watched)
+        if tail.finish_reason is None:
+            raise litellm.APIConnectionError(
+                message="the stream ended before the answer was complete (no finish reason was seen)",
+                llm_provider=_provider_of(litellm, request.model),
+                model=request.model,
+            )
+        deliver([_ending(litellm, tail, request.model)])
+
+    def _arguments(self, litellm: Any, request: Request) -> dict[str, Any]:
+        import httpx  # comes with litellm, and only with it: `import rxflow` stays light
+
+        api_key = self._api_key
+        if api_key is None and _provider_of(litellm, request.model) == "openai":
+            api_key = self._openai_key(litellm, request.model)
+        arguments: dict[str, Any] = {
+            "model": request.model,
+            "messages": list(request.messages),
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            # Retries are ours, before the first chunk only; the SDK would make three of its own.
+            "max_retries": 0,
+            "num_retries": 0,
+            "timeout": httpx.Timeout(self._read_timeout, connect=self._connect_timeout),
+            # Without it any call with tools fails in litellm 1.106.
+            "_skip_mcp_handler": True,
+        }
+        optional = {"api_base": self._base_url, "api_key": api_key, "tools": list(request.tools) or None}
+        return arguments | {k: v for k, v in optional.items() if v is not None} | dict(request.parameters)
+
+    def _openai_key(self, litellm: Any, model: str) -> str | None:
+        # litellm reports a missing OpenAI key as the provider's internal error, which would even be retried.
+        if not litellm.validate_environment(model).get("missing_keys") or litellm.api_key or litellm.openai_key:
+            return None
+        if self._base_url is not None:
+            return "none"  # servers of one's own ask for no key, but the SDK insists on one
+        raise litellm.AuthenticationError(
+            message="there is no API key for this model", llm_provider="openai", model=model
+        )
+
+    async def calls_functions(self, model: str) -> bool:
+        litellm = await litellm_import.module()
+        try:
+            litellm.get_model_info(model)
+        except Exception:  # noqa: BLE001 - litellm's way to say that it does not know the model
+            return True  # most servers of one's own do; LLM(…, function_calling=False) says otherwise
+        return bool(litellm.supports_function_calling(model))
+
+    def retry_delay(self, error: BaseException, attempt: int, of: int) -> float | None:
+        litellm = litellm_import.begin().result()
+        status = getattr(error, "status_code", None)
+        if not isinstance(status, int) or not litellm._should_retry(status):
+            return None
+        headers = getattr(getattr(error, "response", None), "headers", None)
+        return float(litellm._calculate_retry_after(of - attempt + 1, of, headers))
+
+    def explain(self, error: BaseException, model: str) -> BaseException:
+        imported = litellm_import.begin()
+        if imported.exception() is not None:
+            return error
+        advice = advice_for(error, imported.result(), model)
+        return error if advice is None else add_advice(error, advice)
+
+
+def _has_callbacks(litellm: Any) -> bool:
+    lists = (
+        "callbacks",
+        "input_callback",
+        "success_callback",
+        "failure_callback",
+        "service_callback",
+        "_async_input_callback",
+        "_async_success_callback",
+        "_async_failure_callback",
+    )
+    return any(getattr(litellm, name, None) for name in lists)
+
+
+def _mapped(litellm: Any, error: Exception, model: str) -> Exception:
+    """The litellm class of an error, whatever lane and library it came from."""
+    error = getattr(error, "original_exception", None) or error
+    provider = _provider_of(litellm, model)
+    if isinstance(error, MalformedEvent):
+        return litellm.APIResponseValidationError(message=str(error), llm_provider=provider, model=model)
+    if isinstance(error, ErrorEvent):
+        return litellm.APIError(status_code=500, message=str(error), llm_provider=provider, model=model)
+    try:
+        return litellm.exception_type(model=model, original_exception=error, custom_llm_provider=provider)
+    except Exception as mapped:  # noqa: BLE001 - raising is how litellm returns it
+        return mapped
+
+
+def _provider_of(litellm: Any, model: str) -> str:
+    try:
+        return str(litellm.get_llm_provider(model)[1])
+    except Exception:  # noqa: BLE001 - the call itself will say what is wrong with the name
+        return model.partition("/")[0]
+
+
+def _ending(litellm: Any, tail: Tail, model: str) -> Ending:
+    usage = _usage(tail.usage or {})
+    try:
+        prompt, completion = litellm.cost_per_token(
+            model=model, prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens
+        )
+        cost = float(prompt + completion)
+    except Exception:  # noqa: BLE001 - litellm's way to say that it knows no price
+        cost = None
+    return Ending(tail.finish_reason or "stop", usage, cost)
+
+
+def _usage(reported: Mapping[str, Any]) -> UsageMetrics:
+    """OpenAI's usage object, which litellm gives for every provider."""
+    prompt = int(reported.get("prompt_tokens") or 0)
+    completion = int(reported.get("completion_tokens") or 0)
+    return UsageMetrics(
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        total_tokens=int(reported.get("total_tokens") or prompt + completion),
+        cached_prompt_tokens=int((reported.get("prompt_tokens_details") or {}).get("cached_tokens") or 0),
+        reasoning_tokens=int((reported.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0),
+        successful_requests=1,
+    )

@@ -1,0 +1,82 @@
+"""What an LLM call asks for, and the deltas that a source answers with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+from reactivex import Observable
+
+from rxflow.types.usage import UsageMetrics
+
+Message: TypeAlias = dict[str, Any]
+ToolSchema: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One call: messages and tool schemas in the shape of OpenAI's chat API, and the model's parameters."""
+
+    model: str
+    messages: Sequence[Message]
+    tools: Sequence[ToolSchema] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def last_user_text(self) -> str:
+        """The text of the last message from a user."""
+        for message in reversed(self.messages):
+            if message.get("role") == "user":
+                return str(message.get("content") or "")
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """A piece of reasoning text."""
+
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """A piece of a tool call; ``id`` and ``name`` come with the first of each ``index`` only."""
+
+    index: int
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The last delta of a call that ended as it should."""
+
+    finish_reason: str = "stop"
+    usage: UsageMetrics = field(default_factory=UsageMetrics)
+    cost: float | None = None
+
+
+Delta: TypeAlias = str | ReasoningDelta | ToolCallDelta | Ending
+"""Answer text is a plain ``str``: there are thousands of them."""
+
+
+class Source(Protocol):
+    """A provider of deltas: litellm, the embedded model, or one that a test scripts."""
+
+    def stream(self, request: Request) -> Observable[Delta]:
+        """A cold Observable of the answer: any deltas, then one :class:`Ending`."""
+        ...
+
+    async def calls_functions(self, model: str) -> bool:
+        """The model takes tool schemas natively; otherwise tools are offered to it in text."""
+        ...
+
+    def retry_delay(self, error: BaseException, attempt: int, of: int) -> float | None:
+        """Seconds to wait before attempt number ``attempt`` (from 1) of ``of``; None: trying again is no use."""
+        ...
+
+    def explain(self, error: BaseException, model: str) -> BaseException:
+        """The error to raise for ``error``: of the same class, with a line that says what to do."""
+        ...

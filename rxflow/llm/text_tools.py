@@ -1,0 +1,136 @@
+"""Tools for models without function calling: offered in text, called in a fence, the fence kept out of the answer.
+
+The model is told to write::
+
+    ```tool_call
+    {"name": "search", "arguments": {"query": "rx"}}
+    ```
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from pydantic_core import from_json
+from reactivex import Observable
+from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
+
+from rxflow.llm.request import Delta, Ending, Message, Request, Source, ToolCallDelta
+
+_OPEN = "```tool_call"
+_CLOSE = "```"
+
+
+def offering_in_text(source: Source, request: Request) -> Observable[Delta]:
+    """What ``source`` answers to ``request`` with its tools put in words; calls come out as tool-call deltas. ::
+
+    source    "Let me look. "---"```tool_call⏎{…}"---"⏎```"---E|
+    result    "Let me look. "-------------------------T--------E|
+    """
+    worded = replace(request, messages=[_instructions(request), *map(_in_words, request.messages)], tools=())
+
+    def subscribe(observer: ObserverBase[Delta], scheduler: SchedulerBase | None = None) -> DisposableBase:
+        reader = _FenceReader()
+
+        def on_next(delta: Delta) -> None:
+            if isinstance(delta, str):
+                _emit(observer.on_next, reader.feed(delta))
+            elif isinstance(delta, Ending):
+                _emit(observer.on_next, reader.flush())
+                observer.on_next(replace(delta, finish_reason="tool_calls") if reader.calls else delta)
+            else:
+                observer.on_next(delta)
+
+        return source.stream(worded).subscribe(on_next, observer.on_error, observer.on_completed, scheduler=scheduler)
+
+    return Observable(subscribe)
+
+
+def _emit(on_next: Callable[[Delta], None], deltas: Iterator[Delta]) -> None:
+    for delta in deltas:
+        on_next(delta)
+
+
+class _FenceReader:
+    """Splits growing text into answer and calls; holds back only what may be the beginning of a fence."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self._held = ""
+        self._inside = False
+
+    def feed(self, text: str) -> Iterator[Delta]:
+        self._held += text
+        while True:
+            marker = _CLOSE if self._inside else _OPEN
+            at = self._held.find(marker)
+            if at < 0:
+                break
+            before, self._held = self._held[:at], self._held[at + len(marker) :]
+            if self._inside:
+                yield from self._call(before)
+            elif before.strip():
+                yield before
+            self._inside = not self._inside
+        if not self._inside:
+            keep = _overlap(self._held, _OPEN)
+            free, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+            if free:
+                yield free
+
+    def flush(self) -> Iterator[Delta]:
+        """The end: a fence that was never closed is read as it stands."""
+        held, self._held = self._held, ""
+        if self._inside:
+            yield from self._call(held)
+        elif held:
+            yield held
+
+    def _call(self, body: str) -> Iterator[Delta]:
+        name, arguments = _parse(body)
+        index = self.calls
+        self.calls += 1
+        yield ToolCallDelta(index, id=f"call_text_{index}", name=name, arguments=arguments)
+
+
+def _parse(body: str) -> tuple[str, str]:
+    """Name and arguments; what is no JSON goes on as arguments, so that the model is told what was wrong with it."""
+    try:
+        call = from_json(body.strip())
+        return str(call["name"]), json.dumps(call.get("arguments") or {})
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return "", body.strip()
+
+
+def _overlap(text: str, marker: str) -> int:
+    """How many characters at the end of ``text`` may be the beginning of ``marker``."""
+    return next((n for n in range(min(len(text), len(marker) - 1), 0, -1) if text.endswith(marker[:n])), 0)
+
+
+def _instructions(request: Request) -> Message:
+    tools = "\n".join(json.dumps(tool["function"]) for tool in request.tools)
+    return {
+        "role": "system",
+        "content": (
+            "You can use these tools, each described by a JSON schema:\n"
+            f"{tools}\n\n"
+            "To use one, write exactly this and stop; the result comes in the next message:\n"
+            f'{_OPEN}\n{{"name": "<tool>", "arguments": {{…}}}}\n{_CLOSE}\n'
+            "When you need no tool (any more), write the answer itself."
+        ),
+    }
+
+
+def _in_words(message: Message) -> Message:
+    """Messages about tools, for a model that does not know such messages."""
+    if message.get("role") == "tool":
+        return {"role": "user", "content": f"Result of the tool {message.get('name')}:\n{message['content']}"}
+    if message.get("tool_calls"):
+        calls = "\n".join(
+            f'{_OPEN}\n{{"name": "{call["function"]["name"]}", "arguments": {call["function"]["arguments"]}}}\n{_CLOSE}'
+            for call in message["tool_calls"]
+        )
+        return {"role": "assistant", "content": f"{message.get('content') or ''}\n{calls}".strip()}
+    return message

@@ -1,0 +1,106 @@
+"""The bridge from coroutines to Observables: every leaf of a run goes over it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextvars import Context, copy_context
+from typing import Generic, TypeVar
+
+from reactivex import Observable
+from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
+from reactivex.disposable import CompositeDisposable, Disposable
+
+from rxflow.streaming.emitter import Emitter, ambient
+from rxflow.streaming.loops import call_soon, running_loop
+from rxflow.streaming.scope import Scope
+from rxflow.types.events import Event
+
+T = TypeVar("T")
+
+
+def from_async(work: Callable[[Callable[[T], None]], Awaitable[None]]) -> Observable[T]:
+    """An Observable of what the coroutine ``work(emit)`` emits; it completes when the coroutine returns.
+
+    Subscribing starts a task on the running loop and returns at once; disposing cancels it, from any thread, without
+    blocking. ::
+
+        work      --emit(a)---emit(b)---return
+        result    --a---------b---------|
+    """
+
+    def subscribe(observer: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:
+        async def main() -> None:
+            await work(observer.on_next)
+
+        return _Driven(asyncio.get_running_loop(), main, observer, copy_context())
+
+    return Observable(subscribe)
+
+
+def from_coroutine(scope: Scope, work: Callable[[Emitter], Awaitable[None]]) -> Observable[Event]:
+    """The same for a leaf of a run: ``work(emitter)`` can also run other Observables in its place.
+
+    Disposing stops those in the caller's thread, so that a loop that is busy does not keep a provider generating.
+    """
+
+    def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
+        emitter = Emitter(scope, observer)
+
+        async def main() -> None:
+            ambient.set(emitter)
+            try:
+                await work(emitter)
+            finally:
+                emitter.close()
+
+        driven = _Driven(scope.run.loop, main, observer, scope.context.copy())
+        scope.run.tasks.add(driven.task)
+        driven.task.add_done_callback(scope.run.tasks.discard)
+        return CompositeDisposable(Disposable(emitter.cancel), driven)
+
+    return Observable(subscribe)
+
+
+class _Driven(DisposableBase, Generic[T]):
+    """A task whose end is the terminal signal of an observer."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        main: Callable[[], Awaitable[None]],
+        observer: ObserverBase[T],
+        context: Context,
+    ) -> None:
+        self._loop = loop
+        self._observer: ObserverBase[T] | None = observer
+        self.task = loop.create_task(self._run(main), context=context)
+
+    async def _run(self, main: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await main()
+        except BaseException as error:
+            observer = self._take_observer()
+            if observer is None:
+                # Disposed: the subscriber has had its end. Cancellation is asyncio's to see; an error in some
+                # ``finally`` on the way out is reported by the loop, as for any task that nobody awaits.
+                raise
+            # RxPY types errors as Exception. A CancelledError from outside (asyncio.run ending with the stream open)
+            # or a SystemExit travels the same way, lest a reader wait for a terminal that never comes.
+            observer.on_error(error)  # type: ignore[arg-type]
+        else:
+            observer = self._take_observer()
+            if observer is not None:
+                observer.on_completed()
+
+    def _take_observer(self) -> ObserverBase[T] | None:
+        observer, self._observer = self._observer, None
+        return observer
+
+    def dispose(self) -> None:
+        if self._take_observer() is None:
+            return
+        if running_loop() is self._loop:
+            self.task.cancel()
+        else:
+            call_soon(self._loop, self.task.cancel)

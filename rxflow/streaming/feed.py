@@ -1,0 +1,145 @@
+"""What fills a log while readers pull; here: a run."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar
+
+import anyio.to_thread
+from reactivex.abc import DisposableBase, ObserverBase
+from reactivex.disposable import Disposable
+
+from rxflow.streaming.emitter import Emitter
+from rxflow.streaming.launch import RunHandle, RunObservable, open_place, start
+from rxflow.streaming.log import Log
+from rxflow.streaming.loops import call_soon, running_loop
+from rxflow.types.chunks import StreamChunk
+from rxflow.types.events import CrewFinished, Event, FlowFinished
+
+E = TypeVar("E", bound=Event)
+
+_CLOSE_WAIT = 0.05  # seconds that close() gives the run's coroutines to clean up
+
+
+class Feed(Protocol):
+    """Fills a log while readers pull."""
+
+    @property
+    def result(self) -> Any:
+        """What the run returned, once the log has ended."""
+
+    @property
+    def is_running(self) -> bool:
+        """Something goes on that has to be stopped."""
+
+    def pull(self, position: int) -> None:
+        """Block until the log has something to say about ``position``."""
+
+    async def pull_async(self, position: int) -> None:
+        """The same for async code."""
+
+    def close(self) -> None:
+        """Stop, if it has not ended by itself."""
+
+    async def aclose(self) -> None:
+        """The same for async code."""
+
+
+class RunFeed(ObserverBase[Event], Generic[E]):
+    """Starts a run at the first pull, logs its chunks and keeps the event that says how it ended."""
+
+    def __init__(
+        self, log: Log[StreamChunk], source: RunObservable, finished: type[E], *, keep_chunks: bool = True
+    ) -> None:
+        self.finished: E | None = None
+        self._log = log
+        self._finished_type = finished
+        self._keep_chunks = keep_chunks
+        # Taken out by whoever pulls first: pop() is atomic, so two threads cannot start two runs.
+        self._unstarted = [source]
+        self._handle: RunHandle | None = None
+        self._place: Emitter | None = None
+        self._in_place: DisposableBase | None = None
+
+    @property
+    def result(self) -> Any:
+        ended = self.finished
+        return ended.result if isinstance(ended, FlowFinished | CrewFinished) else None
+
+    @property
+    def is_running(self) -> bool:
+        return self._handle is not None and not self._log.is_ended
+
+    def pull(self, position: int) -> None:
+        self._start(blocking=True)
+        self._log.wait(position)
+
+    async def pull_async(self, position: int) -> None:
+        self._start(blocking=False)
+        await self._log.wait_async(position)
+
+    def _start(self, *, blocking: bool) -> None:
+        try:
+            source = self._unstarted.pop()
+        except IndexError:
+            return
+        self._place = open_place()
+        if self._place is not None:
+            self._in_place = self._place.own(Disposable(self.close))
+        self._handle = start(source.build, self, place=self._place, blocking=blocking)
+        if self._log.is_cancelled:  # closed by another thread while it was starting
+            self._handle.dispose()
+
+    def on_next(self, value: Event) -> None:
+        if self._log.is_ended:
+            return
+        if type(value) is StreamChunk:
+            if self._keep_chunks:
+                self._log.append(value)
+        elif isinstance(value, self._finished_type):
+            self.finished = value
+        if self._place is not None:
+            self._show(self._place, value)
+
+    def on_error(self, error: Exception) -> None:
+        self._end(error)
+
+    def on_completed(self) -> None:
+        self._end(None)
+
+    def _end(self, error: BaseException | None) -> None:
+        self._log.end(error)
+        if self._place is not None and self._in_place is not None:
+            self._place.disown(self._in_place)
+
+    def _show(self, place: Emitter, event: Event) -> None:
+        """What runs inside another run appears in its stream too."""
+        if running_loop() is place.run.loop:
+            place.on_next(event)
+        else:
+            call_soon(place.run.loop, partial(place.on_next, event))
+
+    def close(self) -> None:
+        if self._dispose() and self._handle is not None:
+            self._handle.join(_CLOSE_WAIT)
+
+    async def aclose(self) -> None:
+        if not self._dispose() or self._handle is None:
+            return
+        run = self._handle.run
+        if run is None or run.loop is not running_loop():
+            await anyio.to_thread.run_sync(self._handle.join, _CLOSE_WAIT)
+            return
+        leftover = run.tasks - {asyncio.current_task()}
+        if leftover:
+            await asyncio.wait(leftover, timeout=2 * _CLOSE_WAIT)
+
+    def _dispose(self) -> bool:
+        """False where the stream had ended by itself."""
+        if not self._log.end(cancelled=True):
+            return False
+        self._unstarted.clear()
+        if self._handle is not None:
+            self._handle.dispose()
+        return True

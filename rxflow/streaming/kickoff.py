@@ -1,0 +1,92 @@
+"""Running to the end for the result alone: what ``kickoff()``, ``call()`` and their async twins do."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Generic, TypeVar
+
+from rxflow.streaming.emitter import Emitter
+from rxflow.streaming.feed import RunFeed
+from rxflow.streaming.launch import RunObservable, open_place
+from rxflow.streaming.log import Log
+from rxflow.streaming.loops import running_loop
+from rxflow.types.chunks import StreamChunk
+from rxflow.types.events import Event
+
+E = TypeVar("E", bound=Event)
+
+_THE_END = sys.maxsize  # a position that no log reaches: waiting for it is waiting for the end
+
+
+def run_blocking(source: RunObservable, finished: type[E]) -> E:
+    """Run ``source`` and return its ``finished`` event: in the ambient run if there is one, else in its own.
+
+    Raises:
+        CancelledError: the run that this code belongs to was cancelled.
+    """
+    place = open_place()
+    if place is not None and running_loop() is not place.run.loop:
+        last = Last(finished)
+        place.forward_blocking(source, last.tap)
+        return last.event
+    log: Log[StreamChunk] = Log()
+    feed = RunFeed(log, source, finished, keep_chunks=False)
+    try:
+        feed.pull(_THE_END)
+    except BaseException:  # Ctrl-C in the wait
+        feed.close()
+        raise
+    return _outcome(log, feed)
+
+
+async def run_async(source: RunObservable, finished: type[E]) -> E:
+    """The same for async code. Cancelling the awaiting task cancels the run."""
+    place = open_place()
+    if place is not None and running_loop() is place.run.loop:
+        return await run_in(place, source, finished)
+    log: Log[StreamChunk] = Log()
+    feed = RunFeed(log, source, finished, keep_chunks=False)
+    try:
+        await feed.pull_async(_THE_END)
+    except BaseException:
+        feed.close()
+        raise
+    return _outcome(log, feed)
+
+
+async def run_in(place: Emitter, source: RunObservable, finished: type[E]) -> E:
+    """Run ``source`` as a part of the leaf that ``place`` emits for."""
+    last = Last(finished)
+    await place.forward(source, last.tap)
+    return last.event
+
+
+class Last(Generic[E]):
+    """Keeps the last event of one type that passes."""
+
+    def __init__(self, wanted: type[E]) -> None:
+        self._wanted = wanted
+        self._event: E | None = None
+
+    def tap(self, event: Event) -> None:
+        """Look at one event."""
+        if isinstance(event, self._wanted):
+            self._event = event
+
+    @property
+    def event(self) -> E:
+        """The last one; RuntimeError where none has passed."""
+        if self._event is None:
+            raise RuntimeError(f"the run completed without a {self._wanted.__name__}")
+        return self._event
+
+
+def _outcome(log: Log[StreamChunk], feed: RunFeed[E]) -> E:
+    if log.is_cancelled:
+        raise asyncio.CancelledError("the rxflow run that this code belongs to was cancelled")
+    if log.error is not None:
+        raise log.error
+    if feed.finished is None:
+        raise RuntimeError("the run completed without saying how it ended")
+    return feed.finished

@@ -1,0 +1,111 @@
+"""The log of a stream: append-only, read by any number of cursors, from threads and from async code alike."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Generic, TypeVar
+
+from anyio import Event, get_cancelled_exc_class
+from anyio.lowlevel import current_token
+
+from rxflow.streaming.loops import call_soon, running_loop
+
+_T = TypeVar("_T")
+
+
+class Log(Generic[_T]):
+    """Items in order of arrival, and the end. One writer at a time; readers never block the writer.
+
+    No lock: the writer appends and then looks for waiting readers, a reader registers and then looks for items, so
+    one of the two always sees the other.
+    """
+
+    __slots__ = ("_open", "_waiting", "error", "is_cancelled", "is_ended", "items")
+
+    def __init__(self) -> None:
+        self.items: list[_T] = []
+        self.is_ended = False
+        self.is_cancelled = False
+        self.error: BaseException | None = None
+        self._waiting: list[Callable[[], None]] = []
+        self._open = [True]
+
+    def append(self, item: _T) -> None:
+        """Add an item and wake who waits."""
+        self.items.append(item)
+        if self._waiting:
+            self.wake()
+
+    def end(self, error: BaseException | None = None, *, cancelled: bool = False) -> bool:
+        """End the log; False where it had ended already. Of two threads that end it at once, one succeeds."""
+        try:
+            self._open.pop()
+        except IndexError:
+            return False
+        self.error = error
+        self.is_cancelled = cancelled
+        self.is_ended = True
+        self.wake()
+        return True
+
+    def wake(self) -> None:
+        """Wake every waiting reader. From any thread."""
+        while self._waiting:
+            try:
+                waker = self._waiting.pop()
+            except IndexError:  # another thread was faster
+                return
+            waker()
+
+    def has(self, position: int) -> bool:
+        """There is something to say about ``position``: an item, or the end."""
+        return len(self.items) > position or self.is_ended
+
+    def wait(self, position: int) -> None:
+        """Block this thread until ``has(position)``."""
+        while not self.has(position):
+            arrived = threading.Event()
+            self._waiting.append(arrived.set)
+            if self.has(position):
+                return
+            arrived.wait()
+
+    async def wait_async(self, position: int) -> None:
+        """The same for async code, under asyncio and trio."""
+        while not self.has(position):
+            arrived = Event()
+            waker = _waker(arrived)
+            self._waiting.append(waker)
+            if self.has(position):
+                return
+            try:
+                await arrived.wait()
+            except get_cancelled_exc_class():
+                if waker in self._waiting:
+                    self._waiting.remove(waker)
+                raise
+
+
+def _waker(arrived: Event) -> Callable[[], None]:
+    """Sets ``arrived`` from any thread: directly on its own loop, else through the loop's thread-safe door."""
+    home = running_loop()
+    if home is not None:
+
+        def wake() -> None:
+            if running_loop() is home:
+                arrived.set()
+            else:
+                call_soon(home, arrived.set)
+
+        return wake
+
+    trio: Any = current_token().native_token
+
+    def wake_trio() -> None:
+        # RunFinishedError: that reader has gone together with its loop.
+        with suppress(RuntimeError):
+            trio.run_sync_soon(arrived.set)
+
+    return wake_trio

@@ -1,0 +1,94 @@
+"""The chunk: one piece of what a model produced, and where it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from enum import Enum
+from functools import cached_property
+from typing import Any
+
+from pydantic import BaseModel
+
+
+class StreamChunkType(str, Enum):
+    """What a chunk carries: answer text, or a piece of a tool call."""
+
+    TEXT = "text"
+    TOOL_CALL = "tool_call"
+
+
+class ToolCallChunk(BaseModel):
+    """One delta of a tool call: ``arguments`` is the new piece of JSON text, name and id are always there."""
+
+    tool_id: str | None = None
+    tool_name: str | None = None
+    arguments: str = ""
+    index: int = 0
+
+
+class StreamChunk(BaseModel):
+    """A piece of model output, labelled with its task, agent, flow method and LLM call.
+
+    ``content`` is the new text (for a tool call: the new piece of its arguments). ``seq`` counts the chunks of
+    one run from 0 in the order of arrival; ``attempt`` counts the retries of a task that a guardrail sent back.
+    """
+
+    content: str
+    chunk_type: StreamChunkType = StreamChunkType.TEXT
+    task_index: int = 0
+    task_name: str = ""
+    task_id: str = ""
+    agent_role: str = ""
+    agent_id: str = ""
+    tool_call: ToolCallChunk | None = None
+    crew_name: str = ""
+    flow_name: str = ""
+    flow_id: str = ""
+    flow_method: str = ""
+    llm_call_id: str = ""
+    attempt: int = 0
+    seq: int = 0
+
+    def __str__(self) -> str:
+        return self.content
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where a chunk or an event comes from; empty where a level is not involved.
+
+    ``namespace`` names the flows, methods and crews that enclose it, outermost first.
+    """
+
+    flow_name: str = ""
+    flow_id: str = ""
+    flow_method: str = ""
+    crew_name: str = ""
+    task_index: int = 0
+    task_name: str = ""
+    task_id: str = ""
+    agent_role: str = ""
+    agent_id: str = ""
+    llm_call_id: str = ""
+    attempt: int = 0
+    namespace: tuple[str, ...] = ()
+
+    @cached_property
+    def labels(self) -> Mapping[str, Any]:
+        """The fields that every chunk of this origin carries: computed once, since a call has thousands."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "namespace"}
+
+    def chunk(self, content: str, *, seq: int) -> StreamChunk:
+        """A TEXT chunk from here."""
+        return StreamChunk(content=content, seq=seq, **self.labels)
+
+    def tool_chunk(self, tool_call: ToolCallChunk, *, seq: int) -> StreamChunk:
+        """A TOOL_CALL chunk from here; the delta stands in ``content`` too."""
+        return StreamChunk(
+            content=tool_call.arguments,
+            chunk_type=StreamChunkType.TOOL_CALL,
+            tool_call=tool_call,
+            seq=seq,
+            **self.labels,
+        )

@@ -1,0 +1,240 @@
+"""Everything that happens in a run, as one typed union.
+
+Lifecycle events come in brackets, ``…Started`` then ``…Finished`` or ``…Failed``; between them travel the chunks.
+``match`` tells them apart::
+
+    match event:
+        case StreamChunk(content=text): ...
+        case MethodFinished(origin=origin, result=result): ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from rxflow.types.chunks import Origin, StreamChunk
+from rxflow.types.usage import UsageMetrics
+
+if TYPE_CHECKING:
+    from rxflow.types.results import CrewOutput, TaskOutput
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Happened:
+    """What all events but the chunk share: where it happened."""
+
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed(Happened):
+    """Something ended with an error."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowStarted(Happened):
+    """A flow begins, with these inputs."""
+
+    inputs: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowFinished(Happened):
+    """A flow ended: ``result`` is that of the last method to complete."""
+
+    result: Any
+    usage: UsageMetrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowFailed(Failed):
+    """A flow ended with an error."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodStarted(Happened):
+    """A flow method begins."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodFinished(Happened):
+    """A flow method returned ``result``."""
+
+    result: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodFailed(Failed):
+    """A flow method raised."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrewStarted(Happened):
+    """A crew begins, with these inputs (None: placeholders stay as they are)."""
+
+    inputs: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrewFinished(Happened):
+    """A crew ended."""
+
+    result: CrewOutput
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrewFailed(Failed):
+    """A crew ended with an error."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskStarted(Happened):
+    """A task begins; its text is filled in."""
+
+    description: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRejected(Happened):
+    """A guardrail, or the output type, sent the answer back; another attempt follows."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFinished(Happened):
+    """A task ended."""
+
+    result: TaskOutput
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFailed(Failed):
+    """A task ended with an error."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentStarted(Happened):
+    """An agent begins to work on a task."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentFinished(Happened):
+    """An agent gave its answer."""
+
+    result: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentFailed(Failed):
+    """An agent gave up with an error."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolStarted(Happened):
+    """A tool begins, with validated arguments."""
+
+    tool_id: str
+    tool_name: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolFinished(Happened):
+    """A tool returned ``result``."""
+
+    tool_id: str
+    tool_name: str
+    result: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolFailed(Failed):
+    """A tool raised, or its arguments did not fit: the model is told, and the run goes on."""
+
+    tool_id: str
+    tool_name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """A whole tool call as the model asked for it; ``arguments`` is JSON text."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LLMStarted(Happened):
+    """An LLM call begins."""
+
+    model: str
+    messages: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReasoningChunk(Happened):
+    """A piece of the model's reasoning text. Not a StreamChunk: it is no part of the answer."""
+
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LLMRetrying(Happened):
+    """An LLM call failed before its first chunk and is tried again after ``delay`` seconds."""
+
+    error: BaseException
+    delay: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LLMFinished(Happened):
+    """An LLM call ended. ``cost`` is in US dollars, None where the model's price is unknown."""
+
+    text: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    reasoning: str = ""
+    finish_reason: str = "stop"
+    usage: UsageMetrics = field(default_factory=UsageMetrics)
+    cost: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LLMFailed(Failed):
+    """An LLM call ended with an error; ``text`` is what had arrived."""
+
+    text: str = ""
+
+
+Event: TypeAlias = (
+    FlowStarted
+    | FlowFinished
+    | FlowFailed
+    | MethodStarted
+    | MethodFinished
+    | MethodFailed
+    | CrewStarted
+    | CrewFinished
+    | CrewFailed
+    | TaskStarted
+    | TaskRejected
+    | TaskFinished
+    | TaskFailed
+    | AgentStarted
+    | AgentFinished
+    | AgentFailed
+    | ToolStarted
+    | ToolFinished
+    | ToolFailed
+    | LLMStarted
+    | LLMRetrying
+    | ReasoningChunk
+    | LLMFinished
+    | LLMFailed
+    | StreamChunk
+)
