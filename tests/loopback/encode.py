@@ -103,9 +103,19 @@ def count_events(data: bytes) -> int:
     return data.count(b"data:") - data.count(b"data: [DONE]")
 
 
+# As OpenAI answers them, because clients read the class of an error out of these words: message, type, code.
+ERRORS: dict[int, tuple[str, str, str | None]] = {
+    HTTPStatus.UNAUTHORIZED: ("Incorrect API key provided: k.", "invalid_request_error", "invalid_api_key"),
+    HTTPStatus.FORBIDDEN: ("Project has no access to this model.", "request_forbidden", "forbidden"),
+    HTTPStatus.NOT_FOUND: ("The model does not exist.", "invalid_request_error", "model_not_found"),
+    HTTPStatus.TOO_MANY_REQUESTS: ("Rate limit reached.", "rate_limit_error", "rate_limit_exceeded"),
+}
+
+
 def error_body(status: int, message: str | None) -> dict[str, Any]:
     kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
-    return {"error": {"message": message or phrase(status), "type": kind, "param": None, "code": None}}
+    usual, kind, code = ERRORS.get(status, (phrase(status), kind, None))
+    return {"error": {"message": message or usual, "type": kind, "param": None, "code": code}}
 
 
 def completion_events(reply: Reply, request: Request) -> Events:
