@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from reactivex import Observable
 
-from rxflow.llm.request import Delta, Ending, Request, ToolCallDelta, ToolSchema
+from rxflow.llm.request import Delta, Ending, Request, ToolCallDelta
 from rxflow.streaming.bridge import from_async
 from rxflow.types.usage import UsageMetrics
 
@@ -71,7 +71,7 @@ def _pieces(text: str) -> Iterator[Delta]:
 def _tool_call(request: Request) -> Iterator[Delta]:
     """A call of the first tool, its arguments made from its schema and the prompt."""
     function = request.tools[0]["function"]
-    arguments = json.dumps(_example(function.get("parameters") or {}, _subject(request)))
+    arguments = json.dumps(_example(function.get("parameters") or {}, _topic(request)))
     yield ToolCallDelta(0, id="call_demo_1", name=function["name"])
     for start in range(0, len(arguments), 8):
         yield ToolCallDelta(0, arguments=arguments[start : start + 8])
@@ -80,22 +80,38 @@ def _tool_call(request: Request) -> Iterator[Delta]:
 def _answer(request: Request) -> str:
     schema = _response_schema(request)
     if schema is not None:
-        return json.dumps(_example(schema, _subject(request)))
-    parts = [f"This is the demo model, answering from its prompt about: {_subject(request)}."]
+        return json.dumps(_example(schema, _topic(request)))
+    asked, _, given = _task(request).partition("\n")
+    parts = [f"My notes on “{_topic(request)}”."]
     reported = [str(message.get("content")) for message in request.messages if message.get("role") == "tool"]
     if reported:
-        parts.append(f"The tool reported: {_shorten(reported[-1], 200)}.")
-    keywords = _keywords(request.last_user_text)
-    if keywords:
-        parts.append(f"The words that stand out are {_listed(keywords)}.")
-        parts.append(f"A real model would now go on about {keywords[0]}; name one to hear it.")
+        parts.append(f"The tool reports: {_shorten(reported[-1].strip(), 200).rstrip('.')}.")
+    if given.strip():
+        parts.append(f"Of what I was given, this matters most: {_telling_sentence(given)}")
+    keywords = _keywords(asked)
+    if len(keywords) > 1:
+        parts.append(f"The words to hold on to are {_listed(keywords)}.")
+    parts.append("That is all the demo model can say: it knows nothing but its prompt.")
     return " ".join(parts)
 
 
-def _subject(request: Request) -> str:
-    """The first line of what was asked."""
-    first_line = request.last_user_text.strip().partition("\n")[0]
-    return _shorten(first_line, 120).rstrip(".") or "nothing in particular"
+def _task(request: Request) -> str:
+    """The first paragraph of what was asked: what follows it says how to answer."""
+    return request.last_user_text.strip().partition("\n\n")[0]
+
+
+def _topic(request: Request) -> str:
+    """What the first line is about: "offshore wind" of "Collect figures on offshore wind."."""
+    first_line = _task(request).partition("\n")[0]
+    about = re.search(r"\b(?:about|on|into)\s+([^.:;!?]+)", first_line)
+    topic = about[1] if about else first_line
+    return _shorten(topic.strip(), 80).rstrip(".:;!? ") or "nothing in particular"
+
+
+def _telling_sentence(text: str) -> str:
+    """The sentence with the most figures, the first one where there are none."""
+    sentences = re.split(r"(?<=[.!?])\s+", text.strip())
+    return _shorten(max(sentences, key=lambda sentence: len(re.findall(r"\d", sentence))), 200)
 
 
 def _shorten(text: str, limit: int) -> str:
@@ -117,7 +133,8 @@ def _response_schema(request: Request) -> dict[str, Any] | None:
     response_format = request.parameters.get("response_format")
     if not isinstance(response_format, dict):
         return None
-    return cast(dict[str, Any], response_format).get("json_schema", {}).get("schema")
+    schema: dict[str, Any] | None = cast(dict[str, Any], response_format).get("json_schema", {}).get("schema")
+    return schema
 
 
 def _example(schema: dict[str, Any], text: str, root: dict[str, Any] | None = None) -> Any:
