@@ -1,9 +1,9 @@
 """How a crew goes about its tasks."""
 
-from enum import Enum
+from enum import StrEnum
 
 
-class Process(str, Enum):
+class Process(StrEnum):
     """Sequential: each task by its own agent. Hierarchical: a manager hands the tasks out."""
 
     sequential = "sequential"

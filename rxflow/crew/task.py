@@ -84,7 +84,8 @@ class Task(BaseModel):
     ) -> Assignment:
         """This task for ``agent``, filled from ``inputs``. Raises ValueError for a missing input."""
         here = f"task {index} ({self.name or self.description[:40]!r}):"
-        own = self.guardrails if isinstance(self.guardrails, list) else [self.guardrails]
+        several = self.guardrails
+        own: list[Guardrail | None] = [*several] if isinstance(several, list) else [several]
         return Assignment(
             persona=Persona.of(agent, inputs),
             description=fill(self.description, inputs, f"{here} description"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from reactivex import Observable
@@ -98,8 +99,8 @@ async def _answered(emitter: Emitter, conversation: Conversation, attempt: int) 
 async def _reviewed(emitter: Emitter, assignment: Assignment, output: TaskOutput) -> TaskOutput:
     """Show the answer to the person at the terminal until they have nothing to add."""
     while True:
-        shown = f"\n{output.raw}\n\nFeedback on this answer (Enter accepts it): "
-        feedback = (await in_thread(lambda: input(shown), name="human_input")).strip()
+        question = f"\n{output.raw}\n\nFeedback on this answer (Enter accepts it): "
+        feedback = (await in_thread(partial(input, question), name="human_input")).strip()
         if not feedback:
             return output
         asked = f"{assignment.description}\n\nYour earlier answer:\n{output.raw}\n\nFeedback on it: {feedback}"

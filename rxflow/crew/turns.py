@@ -45,8 +45,9 @@ async def answer(emitter: Emitter, conversation: Conversation) -> str:
     """
     agent = conversation.assignment.persona.agent
     limit = agent.max_execution_time
+    deadline = asyncio.timeout(limit)
     try:
-        async with asyncio.timeout(limit) as deadline:
+        async with deadline:
             return await _take_turns(emitter, conversation)
     except TimeoutError as error:
         if not deadline.expired():

@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+NOTE = "__rxflow_note__"
+"""The attribute in which the decorators note what a method is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
@@ -59,8 +62,13 @@ def condition_of(given: object, where: str) -> Condition:
         return given
     if isinstance(given, str) and given:
         return Trigger(given)
-    if callable(given) and not isinstance(given, type) and hasattr(given, "__name__"):
-        return Trigger(str(getattr(given, "__name__")))  # noqa: B009 - a callable need not have one
+    if hasattr(given, NOTE):
+        return Trigger(str(getattr(given, "__name__", given)))
+    if callable(given):
+        raise ValueError(
+            f"{where}: {getattr(given, '__name__', given)!r} is no method of a graph: it needs @start(), @listen(…) or "
+            f"@router(…), each with parentheses"
+        )
     raise ValueError(
         f"{where}: a condition is a method, its name, a router's label, or or_(…) / and_(…) of such; got {given!r}"
     )

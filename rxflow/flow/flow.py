@@ -40,8 +40,8 @@ Inputs = Mapping[str, Any]
 class Flow(Generic[S]):
     """Methods under ``@start``, ``@listen`` and ``@router``, run along their graph.
 
-    ``Flow[Model]`` has a pydantic model as its state, plain ``Flow`` a dict. ``stream``, ``name``, ``initial_state`` and
-    ``max_method_calls`` are class attributes, instance attributes or arguments of the constructor.
+    ``Flow[Model]`` has a pydantic model as its state, plain ``Flow`` a dict. ``stream``, ``name``, ``initial_state``
+    and ``max_method_calls`` are class attributes, instance attributes or arguments of the constructor.
 
     Raises:
         ValueError: the graph or the state cannot work.
@@ -206,8 +206,8 @@ class Flow(Generic[S]):
 
     def _busy(self) -> RuntimeError:
         return RuntimeError(
-            f"this {type(self).__name__} is running already: wait for that run or close it, make another instance, or use "
-            "observe(), which runs a copy for each subscription"
+            f"this {type(self).__name__} is running already: wait for that run or close it, make another instance, or "
+            "use observe(), which runs a copy for each subscription"
         )
 
     def _twin(self) -> Self:

@@ -1,7 +1,7 @@
 """One run of a flow: the graph merge.
 
-Methods are Observables; when one completes, those that its result triggers are merged in. This is an operator of our own
-because RxPY's ``expand`` subscribes once an item, and ours must expand on results only, not on thousands of chunks.
+Methods are Observables; when one completes, those that its result triggers are merged in. This is an operator of our
+own because RxPY's ``expand`` subscribes once an item; ours expands on results only, not on thousands of chunks.
 """
 
 from __future__ import annotations

@@ -50,8 +50,8 @@ def add_advice(error: BaseException, advice: str) -> BaseException:
 def _key_variables(litellm: Any, model: str) -> list[str]:
     """The environment variables that hold the key, as far as litellm knows."""
     # With the variables set to a wrong key nothing is missing; a made-up environment is no option, so ask by provider.
-    missing = litellm.validate_environment(model).get("missing_keys") or []
+    missing: list[str] = litellm.validate_environment(model).get("missing_keys") or []
     if missing:
-        return list(missing)
+        return missing
     provider = litellm.get_llm_provider(model)[1]
     return [f"{provider.upper()}_API_KEY"]

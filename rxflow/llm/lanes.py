@@ -1,21 +1,22 @@
 """The two ways of reading litellm's answer. Both deliver the same deltas; a test holds one against the other.
 
-litellm prepares and sends the request. Its stream wrapper then costs 300-600 µs a chunk, so where the answer behind it is
-OpenAI's own stream, the *fast lane* reads the server-sent events of that response directly. Everything else goes through
-the wrapper, the *general lane*, and so does any program that has registered litellm callbacks.
+litellm prepares and sends the request. Its stream wrapper then costs 300-600 µs a chunk, so where the answer behind it
+is OpenAI's own stream, the *fast lane* reads the server-sent events of that response directly. Everything else goes
+through the wrapper, the *general lane*, and so does any program that has registered litellm callbacks.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import aclosing, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, cast
 
 from pydantic_core import from_json
 
 from rxflow.llm.batches import Deliver
 from rxflow.llm.request import Delta, ReasoningDelta, ToolCallDelta
+from rxflow.llm.server_sent_events import EventData
 
 _LINGER = 0.2  # seconds to wait for the end of the body after the last event, so that the connection can be reused
 
@@ -39,40 +40,37 @@ class ErrorEvent(Exception):
 async def read_fast(stream: Any, deliver: Deliver) -> Tail:
     """Read an ``openai.AsyncStream`` by its events, one delivery a network read."""
     tail = Tail()
-    batch: list[Delta] = []
-
-    async def network_reads() -> AsyncIterator[bytes]:
-        nonlocal batch
-        async for block in stream.response.aiter_bytes():
-            yield block
-            # The decoder asks for more: it has given all events of this read.
-            if batch:
-                deliver(batch)
-                batch = []
+    events = EventData()
+    try:
+        reads = stream.response.aiter_bytes()
+        async for block in reads:
+            if _deliver(events.feed(block), tail, deliver):
+                # Reading on to the end of the body lets the connection be used again.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_LINGER):
+                        async for _ in reads:
+                            pass
+                return tail
             # A source that is always ready would starve the loop, and with it every disposal.
             await asyncio.sleep(0)
+        _deliver(events.flush(), tail, deliver)
+        return tail
+    finally:
+        await stream.close()
 
-    reads = network_reads()
+
+def _deliver(events: Iterator[bytes], tail: Tail, deliver: Deliver) -> bool:
+    """Deliver the deltas of some events, those before a malformed one too; True at the end of the stream."""
+    batch: list[Delta] = []
     try:
-        async with aclosing(reads):
-            async for event in stream._decoder.aiter_bytes(reads):
-                data = event.data
-                if data.startswith("[DONE]"):
-                    if batch:
-                        deliver(batch)
-                        batch = []
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(_LINGER):
-                            async for _ in reads:
-                                pass
-                    break
-                if data:
-                    batch.extend(_deltas(_parse(data), tail))
+        for data in events:
+            if data.lstrip().startswith(b"[DONE]"):
+                return True
+            batch.extend(_deltas(_parse(data), tail))
+        return False
     finally:
         if batch:
             deliver(batch)
-        await stream.close()
-    return tail
 
 
 async def read_general(wrapper: Any, deliver: Deliver, *, to_the_end: bool) -> Tail:
@@ -97,46 +95,58 @@ async def read_general(wrapper: Any, deliver: Deliver, *, to_the_end: bool) -> T
 
 
 def _usage_of(chunk: Any) -> Mapping[str, Any] | None:
-    usage = chunk.get("usage") if isinstance(chunk, dict) else getattr(chunk, "usage", None)
-    dump = cast(Callable[[], Mapping[str, Any]] | None, getattr(usage, "model_dump", None))
-    return dump() if dump is not None else cast(Mapping[str, Any] | None, usage)
+    usage: Any = cast(Any, chunk).get("usage") if isinstance(chunk, dict) else getattr(chunk, "usage", None)
+    reported: Mapping[str, Any] | None = usage.model_dump() if hasattr(usage, "model_dump") else usage
+    return reported
 
 
-def _parse(data: str) -> Mapping[str, Any]:
+def _parse(data: bytes) -> dict[str, Any]:
     try:
-        chunk = from_json(data)
+        chunk: Any = from_json(data)
     except ValueError as error:
-        raise MalformedEvent(f"an event of the stream is not JSON ({error}): {data[:200]!r}") from error
+        raise MalformedEvent(f"an event of the stream is not JSON ({error}): {_shown(data)}") from error
     if not isinstance(chunk, dict):
-        raise MalformedEvent(f"an event of the stream is not a JSON object: {data[:200]!r}")
-    return cast(Mapping[str, Any], chunk)
+        raise MalformedEvent(f"an event of the stream is not a JSON object: {_shown(data)}")
+    return cast(dict[str, Any], chunk)
 
 
-def _deltas(chunk: Mapping[str, Any], tail: Tail) -> Iterator[Delta]:
+def _shown(data: bytes) -> str:
+    return repr(data[:200].decode(errors="replace"))
+
+
+def _deltas(chunk: dict[str, Any], tail: Tail) -> Iterator[Delta]:
     """The deltas of one chunk of OpenAI's chat API."""
     if chunk.get("error"):
-        error = chunk["error"]
-        raise ErrorEvent(str(error.get("message") or error) if isinstance(error, dict) else str(error))
+        raise ErrorEvent(_message_of(chunk["error"]))
     tail.usage = chunk.get("usage") or tail.usage
+    choices: list[Any] = chunk.get("choices") or []
     try:
-        for choice in chunk.get("choices") or ():
+        for choice in choices:
             if choice.get("index"):
                 continue  # with n > 1, the answers beyond the first
-            delta = choice.get("delta") or {}
-            reasoning = delta.get("reasoning_content") or delta.get("reasoning")
-            if reasoning:
-                yield ReasoningDelta(reasoning)
-            content = delta.get("content")
-            if content:
-                yield content
-            for call in delta.get("tool_calls") or ():
-                function = call.get("function") or {}
-                yield ToolCallDelta(
-                    call.get("index") or 0,
-                    call.get("id"),
-                    function.get("name"),
-                    function.get("arguments") or "",
-                )
+            yield from _deltas_of(choice.get("delta") or {})
             tail.finish_reason = choice.get("finish_reason") or tail.finish_reason
-    except (AttributeError, TypeError) as error:
-        raise MalformedEvent(f"an event of the stream has an unknown shape: {str(chunk)[:200]}") from error
+    except (AttributeError, TypeError) as cause:
+        raise MalformedEvent(f"an event of the stream has an unknown shape: {str(chunk)[:200]}") from cause
+
+
+def _message_of(error: Any) -> str:
+    return str(error["message"] if isinstance(error, dict) and "message" in error else error)
+
+
+def _deltas_of(delta: Any) -> Iterator[Delta]:
+    content = delta.get("content")
+    if type(content) is str:
+        if content:
+            yield content
+    elif content is not None:
+        raise TypeError(f"content is no text: {content!r}")
+    reasoning = delta.get("reasoning_content") or delta.get("reasoning")
+    if reasoning:
+        yield ReasoningDelta(str(reasoning))
+    calls: list[Any] = delta.get("tool_calls") or []
+    for call in calls:
+        function: dict[str, Any] = call.get("function") or {}
+        yield ToolCallDelta(
+            call.get("index") or 0, call.get("id"), function.get("name"), function.get("arguments") or ""
+        )

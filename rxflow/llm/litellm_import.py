@@ -48,7 +48,7 @@ def _import(future: Future[Any]) -> None:
         litellm.suppress_debug_info = True
         # Else 100 equal chunks in a row are taken for a model that hangs.
         litellm.REPEATED_STREAMING_CHUNK_LIMIT = 10**9
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - whoever awaits the module gets it
         future.set_exception(error)
     else:
         future.set_result(litellm)

@@ -82,9 +82,7 @@ class LLM:
         self.max_retries = max_retries
         self.stream = stream
         self._function_calling = function_calling
-        self._response_model = (
-            response_format if isinstance(response_format, type) and issubclass(response_format, BaseModel) else None
-        )
+        self._response_model = response_format if isinstance(response_format, type) else None
         given: dict[str, Any] = {
             "temperature": temperature,
             "top_p": top_p,
@@ -198,7 +196,8 @@ class LLM:
         """The whole answer: its text, or what ``response_model`` reads from it.
 
         With ``tools``, a call of one of ``available_functions`` is carried out and its result returned; without
-        them, the list of :class:`ToolCall` that the model asked for is. Inside a flow its chunks are in the flow's stream.
+        them, the list of :class:`ToolCall` that the model asked for is. Inside a flow, its chunks are in the flow's
+        stream.
         """
         finished = run_blocking(self._call_events(messages, tools, response_model), LLMFinished)
         function = _function_for(finished, available_functions)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from reactivex import Observable
 
@@ -12,6 +12,7 @@ from rxflow.llm.advice import add_advice, advice_for
 from rxflow.llm.batches import Deliver, from_io
 from rxflow.llm.lanes import ErrorEvent, MalformedEvent, Tail, read_fast, read_general
 from rxflow.llm.request import Delta, Ending, Request
+from rxflow.llm.server_sent_events import OversizedEvent
 from rxflow.types.usage import UsageMetrics
 
 _READ_TIMEOUT = 600.0
@@ -103,9 +104,11 @@ class LiteLLMSource:
         return bool(litellm.supports_function_calling(model))
 
     def retry_delay(self, error: BaseException, attempt: int, of: int) -> float | None:
-        litellm = litellm_import.begin().result()
         status = getattr(error, "status_code", None)
-        if not isinstance(status, int) or not litellm._should_retry(status):
+        if not isinstance(status, int):
+            return None
+        litellm = litellm_import.begin().result()  # it is there: the error is one of its own
+        if not litellm._should_retry(status):
             return None
         headers = getattr(getattr(error, "response", None), "headers", None)
         return float(litellm._calculate_retry_after(of - attempt + 1, of, headers))
@@ -136,14 +139,19 @@ def _mapped(litellm: Any, error: Exception, model: str) -> Exception:
     """The litellm class of an error, whatever lane and library it came from."""
     error = getattr(error, "original_exception", None) or error
     provider = _provider_of(litellm, model)
-    if isinstance(error, MalformedEvent):
-        return litellm.APIResponseValidationError(message=str(error), llm_provider=provider, model=model)
+    if isinstance(error, MalformedEvent | OversizedEvent):
+        return cast(
+            Exception, litellm.APIResponseValidationError(message=str(error), llm_provider=provider, model=model)
+        )
     if isinstance(error, ErrorEvent):
-        return litellm.APIError(status_code=500, message=str(error), llm_provider=provider, model=model)
+        return cast(
+            Exception, litellm.APIError(status_code=500, message=str(error), llm_provider=provider, model=model)
+        )
     try:
-        return litellm.exception_type(model=model, original_exception=error, custom_llm_provider=provider)
-    except Exception as mapped:  # noqa: BLE001 - raising is how litellm returns it
-        return mapped
+        litellm.exception_type(model=model, original_exception=error, custom_llm_provider=provider)
+    except Exception as raised:  # noqa: BLE001 - raising is how litellm gives it back
+        return raised
+    return error  # it was one of litellm's already
 
 
 def _provider_of(litellm: Any, model: str) -> str:
@@ -167,13 +175,15 @@ def _ending(litellm: Any, tail: Tail, model: str) -> Ending:
 
 def _usage(reported: Mapping[str, Any]) -> UsageMetrics:
     """OpenAI's usage object, which litellm gives for every provider."""
+    prompt_details: Mapping[str, Any] = reported.get("prompt_tokens_details") or {}
+    completion_details: Mapping[str, Any] = reported.get("completion_tokens_details") or {}
     prompt = int(reported.get("prompt_tokens") or 0)
     completion = int(reported.get("completion_tokens") or 0)
     return UsageMetrics(
         prompt_tokens=prompt,
         completion_tokens=completion,
         total_tokens=int(reported.get("total_tokens") or prompt + completion),
-        cached_prompt_tokens=int((reported.get("prompt_tokens_details") or {}).get("cached_tokens") or 0),
-        reasoning_tokens=int((reported.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0),
+        cached_prompt_tokens=int(prompt_details.get("cached_tokens") or 0),
+        reasoning_tokens=int(completion_details.get("reasoning_tokens") or 0),
         successful_requests=1,
     )

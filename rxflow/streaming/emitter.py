@@ -22,6 +22,7 @@ from reactivex.disposable import CompositeDisposable, Disposable, SingleAssignme
 
 from rxflow.streaming.loops import call_soon
 from rxflow.streaming.scope import Scope
+from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Event
 
 logger = logging.getLogger("rxflow")
@@ -91,7 +92,7 @@ class Emitter:
             raise asyncio.CancelledError("the rxflow run that this code belongs to is over; nothing was started")
 
     async def forward(self, source: Observable[Event], tap: Callable[[Event], None] | None = None) -> None:
-        """Run ``source`` here: its events are emitted (``tap`` sees each first), its error is raised."""
+        """Run ``source`` here: its events are emitted (``tap`` sees each but the chunks first), its error is raised."""
         await self.drain(source, self._passing(tap))
 
     async def drain(self, source: Observable[_T], on_next: Callable[[_T], None]) -> None:
@@ -132,7 +133,8 @@ class Emitter:
             return emit
 
         def on_next(event: Event) -> None:
-            tap(event)
+            if type(event) is not StreamChunk:
+                tap(event)
             emit(event)
 
         return on_next
@@ -196,7 +198,7 @@ async def in_thread(function: Callable[[], _T], *, name: str) -> _T:
             wrapped = RuntimeError(f"{name} raised StopIteration")
             wrapped.__cause__ = error
             call_soon(loop, partial(settle, None, wrapped))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
             if not call_soon(loop, partial(settle, None, error)):
                 report_late(error)
         else:

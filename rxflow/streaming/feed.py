@@ -32,6 +32,7 @@ class Feed(Protocol):
     @property
     def is_running(self) -> bool:
         """Something goes on that has to be stopped."""
+        ...
 
     def pull(self, position: int) -> None:
         """Block until the log has something to say about ``position``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 from rxflow.streaming.feed import Feed, RunFeed
 from rxflow.streaming.launch import RunObservable
@@ -65,7 +65,7 @@ class StreamingOutput(Generic[T]):
             raise RuntimeError("Streaming has not completed yet. Iterate over all chunks before reading .result.")
         if self._log.error is not None:
             raise self._log.error
-        return self._feed.result
+        return cast(T, self._feed.result)
 
     @property
     def is_completed(self) -> bool:
@@ -87,10 +87,10 @@ class StreamingOutput(Generic[T]):
         return "".join(chunk.content for chunk in self._log.items if chunk.chunk_type is StreamChunkType.TEXT)
 
     def __iter__(self) -> Iterator[StreamChunk]:
-        return _Cursor(self)
+        return _Cursor(self, self._log, self._feed)
 
     def __aiter__(self) -> AsyncIterator[StreamChunk]:
-        return _AsyncCursor(self)
+        return _AsyncCursor(self, self._log, self._feed)
 
     def close(self) -> None:
         """Stop the run, down to the provider's connection. Quick, idempotent, from any thread; never raises.
@@ -165,46 +165,42 @@ class CrewStreamingOutput(StreamingOutput[CrewOutput]):
     _finished = CrewFinished
 
 
-class _Cursor(Iterator[StreamChunk]):
-    """One reader's place in the log. Keeps the output alive, as its loop may be all that holds it."""
+class _Place:
+    """One reader's place in the log. Keeps the output alive, as a loop over it may be all that holds it."""
 
-    def __init__(self, output: StreamingOutput[Any]) -> None:
+    def __init__(self, output: object, log: Log[StreamChunk], feed: Feed) -> None:
         self._output = output
-        self._items = output._log.items
+        self._log = log
+        self._feed = feed
         self._position = 0
 
+    def _read(self, end: type[Exception]) -> StreamChunk:
+        """What the log says here; ``end`` is raised after the last chunk of a stream that did not fail."""
+        log = self._log
+        if self._position < len(log.items):
+            return log.items[self._position]
+        raise end if log.error is None else log.error
+
+
+class _Cursor(_Place, Iterator[StreamChunk]):
     def __next__(self) -> StreamChunk:
         position = self._position
         try:
-            chunk = self._items[position]
+            chunk = self._log.items[position]
         except IndexError:
-            self._output._feed.pull(position)
-            chunk = _read(self._output, position, StopIteration)
+            self._feed.pull(position)
+            chunk = self._read(StopIteration)
         self._position = position + 1
         return chunk
 
 
-class _AsyncCursor(AsyncIterator[StreamChunk]):
-    def __init__(self, output: StreamingOutput[Any]) -> None:
-        self._output = output
-        self._items = output._log.items
-        self._position = 0
-
+class _AsyncCursor(_Place, AsyncIterator[StreamChunk]):
     async def __anext__(self) -> StreamChunk:
         position = self._position
         try:
-            chunk = self._items[position]
+            chunk = self._log.items[position]
         except IndexError:
-            await self._output._feed.pull_async(position)
-            chunk = _read(self._output, position, StopAsyncIteration)
+            await self._feed.pull_async(position)
+            chunk = self._read(StopAsyncIteration)
         self._position = position + 1
         return chunk
-
-
-def _read(output: StreamingOutput[Any], position: int, end: type[Exception]) -> StreamChunk:
-    log = output._log
-    if position < len(log.items):
-        return log.items[position]
-    if log.error is not None:
-        raise log.error
-    raise end

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from rxflow.types.usage import UsageMetrics
 
 
-class OutputFormat(str, Enum):
+class OutputFormat(StrEnum):
     """How a task's answer was asked for."""
 
     RAW = "raw"
