@@ -131,7 +131,10 @@ def _deltas(chunk: dict[str, Any], tail: Tail) -> Iterator[Delta]:
 
 
 def _message_of(error: Any) -> str:
-    return str(error["message"] if isinstance(error, dict) and "message" in error else error)
+    if isinstance(error, dict):
+        said = cast(dict[str, Any], error)
+        return str(said.get("message") or said)
+    return str(error)
 
 
 def _deltas_of(delta: Any) -> Iterator[Delta]:
