@@ -26,6 +26,7 @@ from rxflow.streaming.launch import RunObservable
 from rxflow.streaming.output import FlowStreamingOutput
 from rxflow.streaming.projection import chunks
 from rxflow.streaming.scope import Scope
+from rxflow.streaming.session import AsyncStreamSession, StreamSession
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Event, FlowFinished
 from rxflow.types.usage import UsageMetrics
@@ -141,6 +142,14 @@ class Flow(Generic[S]):
         result     -a-b-c--d-e|
         """
         return chunks(self.events(inputs))
+
+    def stream_events(self, inputs: Inputs | None = None) -> StreamSession:
+        """Run this instance as frames, for ``for``; the first pull starts it."""
+        return StreamSession(self._kickoff_events(inputs), FlowFinished)
+
+    def astream(self, inputs: Inputs | None = None) -> AsyncStreamSession:
+        """The same for ``async for``."""
+        return AsyncStreamSession(self._kickoff_events(inputs), FlowFinished)
 
     def plot(self, filename: str = "flow", show: bool = True) -> Path:
         """Draw the graph into ``filename``.html, relative to where the caller stands, and return its path.

@@ -27,6 +27,7 @@ from rxflow.streaming.kickoff import run_async, run_blocking
 from rxflow.streaming.launch import RunObservable
 from rxflow.streaming.projection import chunks
 from rxflow.streaming.scope import Scope
+from rxflow.streaming.session import StreamSession
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Event, LLMFailed, LLMFinished, LLMRetrying, LLMStarted
 
@@ -116,6 +117,12 @@ class LLM:
         """The same with everything: started, reasoning text, retries, usage, finish reason and cost."""
         request = self.request(messages, tools or ())
         return RunObservable(lambda scope: self.ask(scope, request))
+
+    def stream_events(
+        self, messages: str | Sequence[Message], tools: Sequence[ToolSchema] | None = None
+    ) -> StreamSession:
+        """The call as frames, for ``for``; the first pull starts it, and ``result`` is the text."""
+        return StreamSession(self.events(messages, tools), LLMFinished)
 
     def request(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -15,9 +16,10 @@ from rxflow.streaming.launch import RunHandle, RunObservable, open_place, start
 from rxflow.streaming.log import Log
 from rxflow.streaming.loops import call_soon, running_loop
 from rxflow.types.chunks import StreamChunk
-from rxflow.types.events import CrewFinished, Event, FlowFinished
+from rxflow.types.events import CrewFinished, Event, FlowFinished, LLMFinished
 
 E = TypeVar("E", bound=Event)
+Item = TypeVar("Item")
 
 _CLOSE_WAIT = 0.05  # seconds that close() gives the run's coroutines to clean up
 
@@ -47,16 +49,16 @@ class Feed(Protocol):
         """The same for async code."""
 
 
-class RunFeed(ObserverBase[Event], Generic[E]):
-    """Starts a run at the first pull, logs its chunks and keeps the event that says how it ended."""
+class RunFeed(ObserverBase[Event], Generic[Item, E]):
+    """Starts a run at the first pull, logs what ``select`` makes of its events, and keeps the last that ended it."""
 
     def __init__(
-        self, log: Log[StreamChunk], source: RunObservable, finished: type[E], *, keep_chunks: bool = True
+        self, log: Log[Item], source: RunObservable, finished: type[E], select: Callable[[Event], Item | None]
     ) -> None:
         self.finished: E | None = None
         self._log = log
         self._finished_type = finished
-        self._keep_chunks = keep_chunks
+        self._select = select
         # Taken out by whoever pulls first: pop() is atomic, so two threads cannot start two runs.
         self._unstarted = [source]
         self._handle: RunHandle | None = None
@@ -66,6 +68,8 @@ class RunFeed(ObserverBase[Event], Generic[E]):
     @property
     def result(self) -> Any:
         ended = self.finished
+        if isinstance(ended, LLMFinished):
+            return ended.text
         return ended.result if isinstance(ended, FlowFinished | CrewFinished) else None
 
     @property
@@ -95,10 +99,10 @@ class RunFeed(ObserverBase[Event], Generic[E]):
     def on_next(self, value: Event) -> None:
         if self._log.is_ended:
             return
-        if type(value) is StreamChunk:
-            if self._keep_chunks:
-                self._log.append(value)
-        elif isinstance(value, self._finished_type):
+        item = self._select(value)
+        if item is not None:
+            self._log.append(item)
+        if type(value) is not StreamChunk and isinstance(value, self._finished_type):
             self.finished = value
         if self._place is not None:
             self._show(self._place, value)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import Generic, TypeVar
+from typing import Generic, Never, TypeVar
 
 from rxflow.streaming.emitter import Emitter
 from rxflow.streaming.feed import RunFeed
 from rxflow.streaming.launch import RunObservable, open_place
 from rxflow.streaming.log import Log
 from rxflow.streaming.loops import running_loop
-from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Event
 
 E = TypeVar("E", bound=Event)
@@ -30,8 +29,8 @@ def run_blocking(source: RunObservable, finished: type[E]) -> E:
         last = Last(finished)
         place.forward_blocking(source, last.tap)
         return last.event
-    log: Log[StreamChunk] = Log()
-    feed = RunFeed(log, source, finished, keep_chunks=False)
+    log: Log[Never] = Log()
+    feed = RunFeed(log, source, finished, _nothing)
     try:
         feed.pull(_THE_END)
     except BaseException:  # Ctrl-C in the wait
@@ -45,8 +44,8 @@ async def run_async(source: RunObservable, finished: type[E]) -> E:
     place = open_place()
     if place is not None and running_loop() is place.run.loop:
         return await run_in(place, source, finished)
-    log: Log[StreamChunk] = Log()
-    feed = RunFeed(log, source, finished, keep_chunks=False)
+    log: Log[Never] = Log()
+    feed = RunFeed(log, source, finished, _nothing)
     try:
         await feed.pull_async(_THE_END)
     except BaseException:
@@ -82,7 +81,11 @@ class Last(Generic[E]):
         return self._event
 
 
-def _outcome(log: Log[StreamChunk], feed: RunFeed[E]) -> E:
+def _nothing(event: Event) -> None:
+    """Keep none of the events: nobody is going to read them."""
+
+
+def _outcome(log: Log[Never], feed: RunFeed[Never, E]) -> E:
     if log.is_cancelled:
         raise asyncio.CancelledError("the rxflow run that this code belongs to was cancelled")
     if log.error is not None:

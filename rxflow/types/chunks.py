@@ -31,7 +31,8 @@ class StreamChunk(BaseModel):
     """A piece of model output, labelled with its task, agent, flow method and LLM call.
 
     ``content`` is the new text (for a tool call: the new piece of its arguments). ``seq`` counts the chunks of
-    one run from 0 in the order of arrival; ``attempt`` counts the retries of a task that a guardrail sent back.
+    one run from 0 in the order of arrival; ``attempt`` counts the retries of a task that a guardrail sent back;
+    ``namespace`` names the enclosing flows, methods, crews and tasks, outermost first.
     """
 
     content: str
@@ -47,6 +48,7 @@ class StreamChunk(BaseModel):
     flow_id: str = ""
     flow_method: str = ""
     llm_call_id: str = ""
+    namespace: tuple[str, ...] = ()
     attempt: int = 0
     seq: int = 0
 
@@ -77,7 +79,7 @@ class Origin:
     @cached_property
     def labels(self) -> Mapping[str, Any]:
         """The fields that every chunk of this origin carries."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "namespace"}
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property
     def _text_fields(self) -> dict[str, Any]:

@@ -4,12 +4,18 @@ The chunk lives below the streams and the outputs above them; this module only g
 """
 
 from rxflow.streaming.output import CrewStreamingOutput, FlowStreamingOutput
+from rxflow.streaming.session import AsyncStreamSession, StreamSession
 from rxflow.types.chunks import StreamChunk, StreamChunkType, ToolCallChunk
+from rxflow.types.frames import Channel, StreamFrame
 
 __all__ = [
+    "AsyncStreamSession",
+    "Channel",
     "CrewStreamingOutput",
     "FlowStreamingOutput",
     "StreamChunk",
     "StreamChunkType",
+    "StreamFrame",
+    "StreamSession",
     "ToolCallChunk",
 ]

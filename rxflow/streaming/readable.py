@@ -1,0 +1,163 @@
+"""A run that readers iterate: live, from its first item, as often as they like; its result, and its cancellation."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import AsyncIterator, Iterator
+from types import TracebackType
+from typing import ClassVar, Generic, Self, TypeVar, cast
+
+from rxflow.streaming.feed import Feed
+from rxflow.streaming.log import Log
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Readable(Generic[Item, Result]):
+    """Holds the log of a run and the feed that fills it. The first pull starts the run.
+
+    Every iteration, sync or async, sees the whole stream from its first item, live; so a second reader, or one that
+    comes late, loses nothing. Leaving a loop with ``break`` cancels nothing; ``close()``, ``aclose()``, ``with``,
+    ``async with`` and dropping the object do. An error of the run is raised by the iteration, after all
+    that had arrived, and again by :attr:`result`.
+    """
+
+    _items_are: ClassVar[str] = "items"
+
+    def __init__(self, log: Log[Item], feed: Feed) -> None:
+        self._log = log
+        self._feed = feed
+
+    @property
+    def result(self) -> Result:
+        """What the run returned.
+
+        Raises:
+            RuntimeError: the stream has not completed yet, or it was cancelled.
+            Exception: the run's own error, where it failed.
+        """
+        if self._log.is_cancelled:
+            raise RuntimeError("Streaming was cancelled before it completed, so there is no result.")
+        if not self._log.is_ended:
+            raise RuntimeError("Streaming has not completed yet. Iterate over all chunks before reading .result.")
+        if self._log.error is not None:
+            raise self._log.error
+        return cast(Result, self._feed.result)
+
+    @property
+    def is_completed(self) -> bool:
+        """The stream has ended: with a result, with an error, or by cancellation."""
+        return self._log.is_ended
+
+    @property
+    def is_cancelled(self) -> bool:
+        """The stream was closed before it had ended by itself."""
+        return self._log.is_cancelled
+
+    def __iter__(self) -> Iterator[Item]:
+        return _Cursor(self, self._log, self._feed)
+
+    def __aiter__(self) -> AsyncIterator[Item]:
+        return _AsyncCursor(self, self._log, self._feed)
+
+    def close(self) -> None:
+        """Stop the run, down to the provider's connection. Quick, idempotent, from any thread; never raises.
+
+        After completion it does nothing. A sync method that is running cannot be interrupted, but nothing that it
+        does from now on reaches the stream or starts new work.
+        """
+        self._feed.close()
+
+    async def aclose(self) -> None:
+        """The same for async code; waits (at most 100 ms) until the run's coroutines have cleaned up."""
+        await self._feed.aclose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        feed: Feed | None = getattr(self, "_feed", None)  # a constructor that raised leaves none
+        if feed is not None and feed.is_running:
+            feed.close()
+            warnings.warn(
+                f"a {type(self).__name__} was dropped while its run was going on; the run was cancelled. "
+                "Use `with`, `async with`, close() or aclose() to end it where you mean to.",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
+
+    def __repr__(self) -> str:
+        state = (
+            "cancelled"
+            if self.is_cancelled
+            else "failed"
+            if self._log.error is not None
+            else "completed"
+            if self.is_completed
+            else "running"
+            if self._feed.is_running
+            else "not started"
+        )
+        return f"<{type(self).__name__} {state}, {len(self._log.items)} {self._items_are}>"
+
+
+class _Place(Generic[Item]):
+    """One reader's place in the log. Keeps the output alive, as a loop over it may be all that holds it."""
+
+    def __init__(self, output: object, log: Log[Item], feed: Feed) -> None:
+        self._output = output
+        self._log = log
+        self._feed = feed
+        self._position = 0
+
+    def _read(self, end: type[Exception]) -> Item:
+        """What the log says here; ``end`` is raised after the last item of a stream that did not fail."""
+        log = self._log
+        if self._position < len(log.items):
+            return log.items[self._position]
+        raise end if log.error is None else log.error
+
+
+class _Cursor(_Place[Item], Iterator[Item]):
+    def __next__(self) -> Item:
+        position = self._position
+        try:
+            item = self._log.items[position]
+        except IndexError:
+            self._feed.pull(position)
+            item = self._read(StopIteration)
+        self._position = position + 1
+        return item
+
+
+class _AsyncCursor(_Place[Item], AsyncIterator[Item]):
+    async def __anext__(self) -> Item:
+        position = self._position
+        try:
+            item = self._log.items[position]
+        except IndexError:
+            await self._feed.pull_async(position)
+            item = self._read(StopAsyncIteration)
+        self._position = position + 1
+        return item
