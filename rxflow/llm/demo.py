@@ -81,14 +81,14 @@ def _answer(request: Request) -> str:
     schema = _response_schema(request)
     if schema is not None:
         return json.dumps(_example(schema, _topic(request)))
-    asked, _, given = _task(request).partition("\n")
-    parts = [f"My notes on “{_topic(request)}”."]
+    topic, given = _topic(request), _task(request).partition("\n")[2]
+    parts = [f"My notes on “{topic}”."]
     reported = [str(message.get("content")) for message in request.messages if message.get("role") == "tool"]
     if reported:
         parts.append(f"The tool reports: {_shorten(reported[-1].strip(), 200).rstrip('.')}.")
     if given.strip():
         parts.append(f"Of what I was given, this matters most: {_telling_sentence(given)}")
-    keywords = _keywords(asked)
+    keywords = _keywords(topic)
     if len(keywords) > 1:
         parts.append(f"The words to hold on to are {_listed(keywords)}.")
     parts.append("That is all the demo model can say: it knows nothing but its prompt.")
@@ -120,7 +120,7 @@ def _shorten(text: str, limit: int) -> str:
 
 def _keywords(text: str) -> list[str]:
     """The three longest words, in their order."""
-    words = dict.fromkeys(re.findall(r"[^\W\d_]{5,}", text.lower()))
+    words = dict.fromkeys(re.findall(r"[^\W\d_]{4,}", text))
     longest = sorted(words, key=len, reverse=True)[:3]
     return [word for word in words if word in longest]
 

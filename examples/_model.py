@@ -1,0 +1,28 @@
+"""The model that the examples speak to: the embedded one, unless another is named.
+
+python examples/sync_streaming.py                                      no key, no network
+python examples/sync_streaming.py --model openai/gpt-4.1-mini          takes OPENAI_API_KEY
+MODEL=ollama_chat/llama3 python examples/sync_streaming.py             a server of your own
+"""
+
+import os
+import sys
+from argparse import ArgumentParser
+
+from rxflow import LLM
+
+EMBEDDED = "rxflow/demo"
+
+
+def chosen_model() -> LLM:
+    """The model that ``--model`` or MODEL names; says on the first line which one answers."""
+    about = (sys.modules["__main__"].__doc__ or "").partition("\n")[0]
+    options = ArgumentParser(description=about)
+    options.add_argument("--model", default=os.environ.get("MODEL") or EMBEDDED, help="as litellm writes it")
+    options.add_argument("--pace", type=float, default=0.05, help="seconds between two words of the embedded model")
+    chosen = options.parse_args()
+    if chosen.model == EMBEDDED:
+        print(f"Model: {EMBEDDED}, embedded: no key, no network. Name a real one with --model or MODEL.\n")
+    else:
+        print(f"Model: {chosen.model}\n")
+    return LLM(chosen.model, pace=chosen.pace)

@@ -1,0 +1,52 @@
+"""Leaving ``async with`` (or ``with``) stops the run: the call to the model ends, and no later method starts.
+
+python examples/cancel_by_leaving.py
+"""
+
+import asyncio
+
+from _model import chosen_model
+
+from rxflow import Flow
+from rxflow.flow import listen, start
+
+MODEL = chosen_model()
+
+
+class Story(Flow):
+    stream = True
+
+    @start()
+    async def tell(self) -> None:
+        try:
+            await MODEL.acall("Tell a long story about a ferry that never arrives")
+        finally:
+            print("\n(tell: stopped)")
+
+    @listen(tell)
+    def sequel(self) -> None:
+        print("This is never reached.")
+
+
+async def main() -> None:
+    async with await Story().kickoff_async() as streaming:
+        async for chunk in streaming:
+            print(chunk, end="", flush=True)
+            if chunk.seq == 4:
+                break
+
+    print(f"async with: completed: {streaming.is_completed}, cancelled: {streaming.is_cancelled}\n")
+
+
+def main_without_asyncio() -> None:
+    with Story().kickoff() as streaming:
+        for chunk in streaming:
+            print(chunk, end="", flush=True)
+            if chunk.seq == 4:
+                break
+
+    print(f"with: completed: {streaming.is_completed}, cancelled: {streaming.is_cancelled}")
+
+
+asyncio.run(main())
+main_without_asyncio()
