@@ -17,8 +17,7 @@ from typing_extensions import TypeVar
 
 from rxflow.flow.conditions import and_, or_
 from rxflow.flow.decorators import listen, router, start
-from rxflow.flow.drawing import mermaid, page
-from rxflow.flow.flow_run import merge_along
+from rxflow.flow.flow_run import Record, merge_along
 from rxflow.flow.graph import Graph, graph_of
 from rxflow.flow.state import State, id_of, new_state, with_inputs
 from rxflow.streaming.kickoff import run_async, run_blocking
@@ -79,8 +78,7 @@ class Flow(Generic[S]):
                 setattr(self, field, value)
         self._graph.check()
         self._state: State = self._first_state()
-        self._outputs: list[Any] = []
-        self._usage = UsageMetrics()
+        self._record = Record()
         # Taken out while a run goes on: pop() is atomic, so of two threads one starts and one is told.
         self._idle = [True]
 
@@ -97,12 +95,12 @@ class Flow(Generic[S]):
     @property
     def method_outputs(self) -> list[Any]:
         """What the methods of the last run returned, in the order of completion, router labels included."""
-        return list(self._outputs)
+        return list(self._record.outputs)
 
     @property
     def usage_metrics(self) -> UsageMetrics:
-        """The tokens of all LLM calls of the last run that completed."""
-        return self._usage
+        """The tokens of all LLM calls of the last run, so far."""
+        return self._record.usage
 
     def kickoff(self, inputs: Inputs | None = None) -> Any:
         """Run the flow: the result of the last method to complete, or with ``stream`` a :class:`FlowStreamingOutput`.
@@ -156,6 +154,8 @@ class Flow(Generic[S]):
 
         One page that needs nothing from the network. ``show`` opens it in a browser where there is one.
         """
+        from rxflow.flow.drawing import page  # most programs never draw
+
         path = Path(filename)
         if path.suffix != ".html":
             path = path.with_name(f"{path.name}.html")
@@ -167,6 +167,8 @@ class Flow(Generic[S]):
 
     def to_mermaid(self) -> str:
         """The graph as a Mermaid flowchart."""
+        from rxflow.flow.drawing import mermaid
+
         return mermaid(self._graph)
 
     def _kickoff_events(self, inputs: Inputs | None) -> RunObservable:
@@ -184,7 +186,7 @@ class Flow(Generic[S]):
             except IndexError:
                 raise self._busy() from None
             self._state = with_inputs(self._state, inputs)
-            self._outputs = []
+            self._record = Record()
             name = self.name or type(self).__name__
             events = merge_along(
                 self._graph,
@@ -192,14 +194,9 @@ class Flow(Generic[S]):
                 scope.within(name, flow_name=name, flow_id=self.flow_id, flow_method=""),
                 inputs=inputs,
                 max_method_calls=self.max_method_calls,
-                outputs=self._outputs,
+                record=self._record,
             )
             idle_again = Disposable(lambda: self._idle.append(True))
-
-            def on_next(event: Event) -> None:
-                if isinstance(event, FlowFinished):
-                    self._usage = event.usage
-                observer.on_next(event)
 
             def on_error(error: Exception) -> None:
                 idle_again.dispose()
@@ -209,7 +206,7 @@ class Flow(Generic[S]):
                 idle_again.dispose()
                 observer.on_completed()
 
-            return CompositeDisposable(events.subscribe(on_next, on_error, on_completed), idle_again)
+            return CompositeDisposable(events.subscribe(observer.on_next, on_error, on_completed), idle_again)
 
         return Observable(subscribe)
 
@@ -223,7 +220,7 @@ class Flow(Generic[S]):
         """A copy with a state of its own, for a run of its own."""
         twin = copy.copy(self)
         twin._state = twin._first_state()
-        twin._outputs = []
+        twin._record = Record()
         twin._idle = [True]
         return twin
 

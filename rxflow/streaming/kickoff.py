@@ -6,7 +6,6 @@ import asyncio
 import sys
 from typing import Generic, Never, TypeVar
 
-from rxflow.streaming.emitter import Emitter
 from rxflow.streaming.feed import RunFeed
 from rxflow.streaming.launch import RunObservable, open_place
 from rxflow.streaming.log import Log
@@ -27,7 +26,7 @@ def run_blocking(source: RunObservable, finished: type[E]) -> E:
     place = open_place()
     if place is not None and running_loop() is not place.run.loop:
         last = Last(finished)
-        place.forward_blocking(source, last.tap)
+        place.forward_blocking(source.within(place), last.tap)
         return last.event
     log: Log[Never] = Log()
     feed = RunFeed(log, source, finished, _nothing)
@@ -43,7 +42,9 @@ async def run_async(source: RunObservable, finished: type[E]) -> E:
     """The same for async code. Cancelling the awaiting task cancels the run."""
     place = open_place()
     if place is not None and running_loop() is place.run.loop:
-        return await run_in(place, source, finished)
+        last = Last(finished)
+        await place.forward(source.within(place), last.tap)
+        return last.event
     log: Log[Never] = Log()
     feed = RunFeed(log, source, finished, _nothing)
     try:
@@ -52,13 +53,6 @@ async def run_async(source: RunObservable, finished: type[E]) -> E:
         feed.close()
         raise
     return _outcome(log, feed)
-
-
-async def run_in(place: Emitter, source: RunObservable, finished: type[E]) -> E:
-    """Run ``source`` as a part of the leaf that ``place`` emits for."""
-    last = Last(finished)
-    await place.forward(source, last.tap)
-    return last.event
 
 
 class Last(Generic[E]):
