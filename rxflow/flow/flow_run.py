@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -26,6 +27,14 @@ from rxflow.types.usage import UsageMetrics
 Bound = Callable[[str], Callable[..., Any]]
 
 
+@dataclass(slots=True)
+class Record:
+    """What one run came to: the methods' results in the order of completion, and the tokens of its LLM calls."""
+
+    outputs: list[Any] = field(default_factory=list[Any])
+    usage: UsageMetrics = field(default_factory=UsageMetrics)
+
+
 def merge_along(
     graph: Graph,
     bound: Bound,
@@ -33,9 +42,9 @@ def merge_along(
     *,
     inputs: Mapping[str, Any],
     max_method_calls: int,
-    outputs: list[Any],
+    record: Record,
 ) -> Observable[Event]:
-    """The events of a run. ``outputs`` receives each method's result in the order of completion. ::
+    """The events of a run; what it came to is in ``record``. ::
 
     start     S-a-b|
     listen          L-c-d|        (listens to start)
@@ -45,7 +54,7 @@ def merge_along(
     """
 
     def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
-        run = _FlowRun(graph, bound, scope, observer, max_method_calls, outputs)
+        run = _FlowRun(graph, bound, scope, observer, max_method_calls, record)
         run.begin(inputs)
         return run.subscriptions
 
@@ -62,7 +71,7 @@ class _FlowRun:
         scope: Scope,
         observer: ObserverBase[Event],
         max_method_calls: int,
-        outputs: list[Any],
+        record: Record,
     ) -> None:
         self.subscriptions = CompositeDisposable()
         self._graph = graph
@@ -70,12 +79,11 @@ class _FlowRun:
         self._scope = scope
         self._observer = observer
         self._max_method_calls = max_method_calls
-        self._outputs = outputs
+        self._record = record
         self._calls: Counter[str] = Counter()
         self._arrived: dict[str, set[str]] = {name: set() for name in graph.methods}
         self._fired: set[str] = set()  # or_ listeners that wait for a router to arm them again
         self._running = 0
-        self._usage = UsageMetrics()
 
     def begin(self, inputs: Mapping[str, Any]) -> None:
         self._observer.on_next(FlowStarted(origin=self._scope.origin, inputs=inputs))
@@ -107,7 +115,7 @@ class _FlowRun:
                 if isinstance(event, MethodFinished) and event.origin.namespace == namespace:
                     outcome.append(event.result)
                 elif isinstance(event, LLMFinished):
-                    self._usage += event.usage
+                    self._record.usage += event.usage
             emit(event)
 
         def on_completed() -> None:
@@ -126,13 +134,13 @@ class _FlowRun:
     def _completed(self, method: Method, result: Any) -> None:
         if method.is_router:
             label = _label(result)
-            self._outputs.append(label)
+            self._record.outputs.append(label)
             self._fired.clear()
             self._happened(method.name, label)
             if label is not None:
                 self._happened(label, label)
         else:
-            self._outputs.append(result)
+            self._record.outputs.append(result)
             self._happened(method.name, result)
 
     def _happened(self, trigger: str, result: Any) -> None:
@@ -146,6 +154,8 @@ class _FlowRun:
                 self._start(routers.popleft(), result, go_on)
             else:
                 for method in listeners:
+                    if isinstance(method.condition, AnyOf):
+                        self._fired.add(method.name)  # again: a router of this same trigger may have armed it meanwhile
                     self._start(method, result)
 
         go_on()
@@ -172,9 +182,9 @@ class _FlowRun:
         """One call less is under way; after the last the flow is done."""
         self._running -= 1
         if self._running == 0 and not self.subscriptions.is_disposed:
-            result = self._outputs[-1] if self._outputs else None
-            origin = self._scope.origin
-            self._observer.on_next(FlowFinished(origin=origin, result=result, usage=self._usage))
+            outputs = self._record.outputs
+            result = outputs[-1] if outputs else None
+            self._observer.on_next(FlowFinished(origin=self._scope.origin, result=result, usage=self._record.usage))
             self._observer.on_completed()
 
     def _fail(self, error: Exception) -> None:

@@ -9,7 +9,7 @@ from typing import Any, cast
 from reactivex import Observable
 
 from rxflow.flow.graph import Method
-from rxflow.streaming.bridge import from_coroutine
+from rxflow.streaming.bridge import from_coroutine, on_loop
 from rxflow.streaming.emitter import Emitter
 from rxflow.streaming.output import StreamingOutput
 from rxflow.streaming.scope import Scope
@@ -55,7 +55,7 @@ async def _result(emitter: Emitter, bound: Callable[..., Any], arguments: tuple[
         return merged.result
     returned = await emitter.invoke(bound, *arguments)
     if isinstance(returned, Observable):
-        await emitter.drain(cast(Observable[Any], returned), merged.on_next)
+        await emitter.drain(on_loop(cast(Observable[Any], returned), emitter.run.loop), merged.on_next)
         return merged.result
     if isinstance(returned, StreamingOutput):
         # A crew or flow with stream=True inside: reading it to the end shows its chunks here as they come.

@@ -26,14 +26,14 @@ def new_state(given: object, where: str) -> State:
     if isinstance(given, BaseModel):
         # A copy: runs that begin from the same instance must not share its lists.
         mine = given.model_copy(deep=True)
-        return mine if "id" in type(given).model_fields else _with_id(type(given))(**dict(mine))
+        return mine if "id" in type(given).model_fields else _validated(_with_id(type(given)), dict(mine))
     if isinstance(given, type) and issubclass(given, BaseModel):
         required = [name for name, field in given.model_fields.items() if field.is_required() and name != "id"]
         if required:
             raise ValueError(
                 f"{where}: the state {given.__name__} needs a default for each field; none: {', '.join(required)}"
             )
-        return _with_id(given)()
+        return _with_id(given)(**({"id": str(uuid4())} if _needs_id(given) else {}))
     raise TypeError(f"{where}: initial_state must be a pydantic model, a dict, or an instance of one; got {given!r}")
 
 
@@ -43,13 +43,19 @@ def with_inputs(state: State, inputs: Mapping[str, Any]) -> State:
     Raises:
         ValueError: they do not fit the model.
     """
+    if not isinstance(inputs, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"inputs must be a dict or another mapping of names to values; got {inputs!r}")
+    if not inputs:
+        return state
     if isinstance(state, dict):
         return state | dict(inputs)
     model = type(state)
-    known = {key: value for key, value in inputs.items() if key in model.model_fields}
+    names = {field.alias or name: name for name, field in model.model_fields.items()}
+    named = {names.get(key, key): value for key, value in inputs.items()}
+    known = {name: value for name, value in named.items() if name in model.model_fields}
     try:
         # Field by field, not model_dump(): nested models and objects stay what they are.
-        return model.model_validate({**dict(state), **known})
+        return _validated(model, {**dict(state), **known})
     except ValidationError as error:
         raise ValueError(f"Invalid inputs for structured state: {error}") from error
 
@@ -57,6 +63,15 @@ def with_inputs(state: State, inputs: Mapping[str, Any]) -> State:
 def id_of(state: State) -> str:
     """The state's id."""
     return str(state["id"] if isinstance(state, dict) else getattr(state, "id", ""))
+
+
+def _validated(model: type[BaseModel], values: Mapping[str, Any]) -> BaseModel:
+    # By name: a field with an alias is set by its name too. By alias: so are those of nested models given as dicts.
+    return model.model_validate(values, by_name=True, by_alias=True)
+
+
+def _needs_id(model: type[BaseModel]) -> bool:
+    return "id" in model.model_fields and model.model_fields["id"].is_required()
 
 
 def _with_id(model: type[BaseModel]) -> type[BaseModel]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
+from functools import partial
 from typing import Generic, TypeVar
 
 from reactivex import Observable
@@ -58,6 +59,30 @@ def from_coroutine(scope: Scope, work: Callable[[Emitter], Awaitable[None]]) -> 
         scope.run.tasks.add(driven.task)
         driven.task.add_done_callback(scope.run.tasks.discard)
         return CompositeDisposable(Disposable(emitter.cancel), driven)
+
+    return Observable(subscribe)
+
+
+def on_loop(source: Observable[T], loop: asyncio.AbstractEventLoop) -> Observable[T]:
+    """The same items on the loop's thread: users' streams may come from any, a timer's for instance."""
+
+    def subscribe(observer: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:
+        is_foreign = False  # once a signal had to hop all do, lest one overtake another
+
+        def hop(signal: Callable[[], object]) -> None:
+            nonlocal is_foreign
+            if is_foreign or running_loop() is not loop:
+                is_foreign = True
+                call_soon(loop, signal)
+            else:
+                signal()
+
+        return source.subscribe(
+            lambda item: hop(partial(observer.on_next, item)),
+            lambda error: hop(partial(observer.on_error, error)),
+            lambda: hop(observer.on_completed),
+            scheduler=scheduler,
+        )
 
     return Observable(subscribe)
 
