@@ -20,7 +20,7 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, Disposable, SingleAssignmentDisposable
 
 from rxflow.streaming.emitter import Emitter, ambient
-from rxflow.streaming.loops import call_soon, running_loop
+from rxflow.streaming.loops import call_soon, context_for_another_thread, running_loop
 from rxflow.streaming.scope import Run, Scope
 from rxflow.types.events import Event
 
@@ -66,7 +66,7 @@ def open_place() -> Emitter | None:
 def start(build: Build, observer: ObserverBase[Event], *, place: Emitter | None, blocking: bool) -> RunHandle:
     """Start a run; ``blocking`` says that this thread is going to wait for it, so it cannot live here."""
     loop = running_loop()
-    context = copy_context()
+    context = context_for_another_thread() if loop is None else copy_context()
     if place is None:
         if loop is None or blocking:
             return _LoopThread(build, observer, lambda run: Scope(run, context=context))

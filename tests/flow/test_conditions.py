@@ -1,0 +1,335 @@
+"""``or_`` and ``and_``: when they fire, with whose result, and when again."""
+
+import asyncio
+import threading
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rxflow.flow import Flow, and_, listen, or_, router, start
+from tests.flow.scripted import PATIENCE
+
+
+class InOrder(Flow):
+    """Three starts that complete one after the other, in the order given."""
+
+    def __init__(self, order: str) -> None:
+        super().__init__()
+        self.heard: list[str] = []
+        self._turns = {name: asyncio.Event() for name in order}
+        self._next = dict(pairwise(order))
+        self._turns[order[0]].set()
+
+    async def _say(self, name: str) -> str:
+        await self._turns[name].wait()
+        if name in self._next:
+            self._turns[self._next[name]].set()
+        return name
+
+    @start()
+    async def a(self) -> str:
+        return await self._say("a")
+
+    @start()
+    async def b(self) -> str:
+        return await self._say("b")
+
+    @start()
+    async def c(self) -> str:
+        return await self._say("c")
+
+
+orders = pytest.mark.parametrize("order", ["abc", "acb", "bac", "bca", "cab", "cba"])
+
+
+@orders
+def test_or_fires_once_with_the_result_of_the_first(order: str) -> None:
+    class First(InOrder):
+        @listen(or_(InOrder.a, InOrder.b, InOrder.c))
+        def listener(self, result: str) -> None:
+            self.heard.append(result)
+
+    flow = First(order)
+    flow.kickoff()
+    assert flow.heard == [order[0]]
+
+
+@orders
+def test_and_fires_once_with_the_result_of_the_last(order: str) -> None:
+    class Last(InOrder):
+        @listen(and_(InOrder.a, InOrder.b, InOrder.c))
+        def listener(self, result: str) -> None:
+            self.heard.append(result)
+
+    flow = Last(order)
+    flow.kickoff()
+    assert flow.heard == [order[-1]]
+
+
+@orders
+def test_an_or_of_an_and_fires_when_either_side_is_met(order: str) -> None:
+    class Either(InOrder):
+        @listen(or_(and_(InOrder.a, InOrder.b), InOrder.c))
+        def listener(self, result: str) -> None:
+            self.heard.append(result)
+
+    flow = Either(order)
+    flow.kickoff()
+    both = max(order.index("a"), order.index("b"))
+    assert flow.heard == [order[min(both, order.index("c"))]]
+
+
+@orders
+def test_an_and_of_an_or_fires_when_both_sides_are_met(order: str) -> None:
+    class Both(InOrder):
+        @listen(and_(or_(InOrder.a, InOrder.b), InOrder.c))
+        def listener(self, result: str) -> None:
+            self.heard.append(result)
+
+    flow = Both(order)
+    flow.kickoff()
+    either = min(order.index("a"), order.index("b"))
+    assert flow.heard == [order[max(either, order.index("c"))]]
+
+
+def test_conditions_mix_methods_names_and_labels() -> None:
+    class Mixed(Flow):
+        @start()
+        def begin(self) -> None: ...
+
+        @router(begin)
+        def which(self) -> str:
+            return "label"
+
+        @listen(begin)
+        def beside(self) -> None: ...
+
+        @listen(and_(begin, "beside", "label"))
+        def end(self) -> str:
+            return "all three"
+
+    flow = Mixed()
+    flow.kickoff()
+    assert "all three" in flow.method_outputs
+
+
+def test_or_neither_cancels_nor_hides_a_slower_sibling() -> None:
+    class Race(Flow):
+        def __init__(self) -> None:
+            super().__init__()
+            self.decided = asyncio.Event()
+
+        @start()
+        async def slow(self) -> str:
+            await self.decided.wait()
+            return "slow"
+
+        @start()
+        async def fast(self) -> str:
+            return "fast"
+
+        @listen(or_(slow, fast))
+        async def first(self, winner: str) -> str:
+            self.decided.set()
+            return f"{winner} won"
+
+        @listen(slow)
+        def after_slow(self) -> str:
+            return "and slow arrived"
+
+    flow = Race()
+    assert flow.kickoff() == "and slow arrived"
+    assert flow.method_outputs == ["fast", "fast won", "slow", "and slow arrived"]
+
+
+def test_a_sibling_that_fails_after_or_has_fired_fails_the_flow() -> None:
+    class Race(Flow):
+        def __init__(self) -> None:
+            super().__init__()
+            self.decided = threading.Event()
+
+        @start()
+        def slow(self) -> str:
+            self.decided.wait(PATIENCE)
+            raise LookupError("slow failed")
+
+        @start()
+        def fast(self) -> str:
+            return "fast"
+
+        @listen(or_(slow, fast))
+        def first(self) -> None:
+            self.decided.set()
+
+    with pytest.raises(LookupError, match="slow failed"):
+        Race().kickoff()
+
+
+def test_a_sibling_that_fails_first_fails_the_flow_before_or_fires() -> None:
+    class Race(Flow):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fired = False
+
+        @start()
+        async def fails(self) -> str:
+            raise LookupError("failed")
+
+        @start()
+        async def never(self) -> None:
+            await asyncio.Event().wait()
+
+        @listen(or_(fails, never))
+        def first(self) -> None:
+            self.fired = True
+
+    flow = Race()
+    with pytest.raises(LookupError):
+        flow.kickoff()
+    assert not flow.fired
+
+
+def test_or_is_armed_again_by_the_outcome_of_a_router() -> None:
+    class Rounds(Flow):
+        def __init__(self) -> None:
+            super().__init__()
+            self.heard: list[str] = []
+
+        @start()
+        def begin(self) -> str:
+            return "begin"
+
+        @listen(or_(begin, "again"))
+        def work(self, why: str) -> int:
+            self.heard.append(why)
+            return len(self.heard)
+
+        @router(work)
+        def enough(self, rounds: int) -> str:
+            return "again" if rounds < 3 else "done"
+
+    flow = Rounds()
+    flow.kickoff()
+    assert flow.heard == ["begin", "again", "again"]
+
+
+def test_or_fires_once_though_a_router_listens_to_the_same_trigger() -> None:
+    class Race(Flow):
+        def __init__(self) -> None:
+            super().__init__()
+            self.heard: list[str] = []
+            self.fired = asyncio.Event()
+
+        @start()
+        async def fast(self) -> str:
+            return "fast"
+
+        @start()
+        async def slow(self) -> str:
+            await self.fired.wait()
+            return "slow"
+
+        @router(fast)
+        def which(self) -> str:
+            return "unheard"
+
+        @listen(or_(fast, slow))
+        async def first(self, winner: str) -> None:
+            self.heard.append(winner)
+            self.fired.set()
+
+    flow = Race()
+    flow.kickoff()
+    assert flow.heard == ["fast"]
+
+
+def test_and_needs_all_anew_in_each_round() -> None:
+    class Rounds(Flow):
+        @start()
+        def begin(self) -> None:
+            self.state.update(rounds=0, joins=0)
+
+        @listen(or_(begin, "again"))
+        def left(self) -> None:
+            self.state["rounds"] += 1
+
+        @listen(left)
+        def right(self) -> None: ...
+
+        @listen(and_(left, right))
+        def join(self) -> None:
+            self.state["joins"] += 1
+
+        @router(join)
+        def enough(self) -> str:
+            return "again" if self.state["rounds"] < 3 else "done"
+
+    flow = Rounds()
+    flow.kickoff()
+    assert (flow.state["rounds"], flow.state["joins"]) == (3, 3)
+
+
+def test_one_of_two_is_not_all_however_often_it_comes() -> None:
+    class Lopsided(Flow):
+        @start()
+        def begin(self) -> None:
+            self.state.update(rounds=0, joins=0)
+
+        @listen(or_(begin, "again"))
+        def left(self) -> None:
+            self.state["rounds"] += 1
+
+        @router(left)
+        def enough(self) -> str:
+            return "again" if self.state["rounds"] < 3 else "done"
+
+        @listen(and_(left, "never"))
+        def join(self) -> None:
+            self.state["joins"] += 1
+
+        @router("done")
+        def could(self) -> str | None:
+            return "never" if self.state["rounds"] == 0 else None
+
+    flow = Lopsided()
+    flow.kickoff()
+    assert (flow.state["rounds"], flow.state["joins"]) == (3, 0)
+
+
+def test_a_condition_of_one_is_that_one() -> None:
+    class One(Flow):
+        @start()
+        def begin(self) -> str:
+            return "one"
+
+        @listen(or_(begin))
+        def by_or(self, heard: str) -> str:
+            return f"or {heard}"
+
+        @listen(and_(begin))
+        def by_and(self, heard: str) -> str:
+            return f"and {heard}"
+
+    flow = One()
+    flow.kickoff()
+    assert sorted(flow.method_outputs) == ["and one", "one", "or one"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.permutations("abc"), st.lists(st.sampled_from("abc"), min_size=1, max_size=3, unique=True))
+def test_whatever_the_order_or_takes_the_first_and_and_the_last_of_theirs(order: list[str], names: list[str]) -> None:
+    class Both(InOrder):
+        @listen(or_(*names))
+        async def first(self, result: str) -> None:
+            self.heard.append(f"first {result}")
+
+        @listen(and_(*names))
+        async def last(self, result: str) -> None:
+            self.heard.append(f"last {result}")
+
+    flow = Both("".join(order))
+    flow.kickoff()
+    arrivals = [name for name in order if name in names]
+    assert sorted(flow.heard) == [f"first {arrivals[0]}", f"last {arrivals[-1]}"]

@@ -1,0 +1,633 @@
+"""The graph: what begins a run, what a completion brings about, in which order, and where a run ends."""
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rxflow.flow import Flow, and_, listen, or_, router, start
+from rxflow.flow.conditions import Conditional
+from rxflow.types.events import (
+    FlowFailed,
+    FlowFinished,
+    FlowStarted,
+    MethodFailed,
+    MethodFinished,
+    MethodStarted,
+)
+from tests.flow.scripted import PATIENCE, signals_of
+
+
+def test_all_unconditional_starts_run_at_once() -> None:
+    meeting = threading.Barrier(3)
+
+    class Meeting(Flow):
+        @start()
+        def one(self) -> int:
+            return meeting.wait(PATIENCE)
+
+        @start()
+        def two(self) -> int:
+            return meeting.wait(PATIENCE)
+
+        @start()
+        def three(self) -> int:
+            return meeting.wait(PATIENCE)
+
+    flow = Meeting()
+    flow.kickoff()
+    assert sorted(flow.method_outputs) == [0, 1, 2]
+
+
+def test_all_listeners_of_one_trigger_run_at_once() -> None:
+    meeting = threading.Barrier(2)
+
+    class Meeting(Flow):
+        @start()
+        def begin(self) -> None: ...
+
+        @listen(begin)
+        def one(self) -> int:
+            return meeting.wait(PATIENCE)
+
+        @listen(begin)
+        def two(self) -> int:
+            return meeting.wait(PATIENCE)
+
+    flow = Meeting()
+    flow.kickoff()
+    assert sorted(flow.method_outputs[1:]) == [0, 1]
+
+
+def test_async_methods_of_one_run_take_turns_on_its_loop() -> None:
+    class PingPong(Flow):
+        def __init__(self) -> None:
+            super().__init__()
+            self.ping = asyncio.Event()
+            self.pong = asyncio.Event()
+
+        @start()
+        async def one(self) -> None:
+            self.ping.set()
+            await self.pong.wait()
+
+        @start()
+        async def two(self) -> str:
+            await self.ping.wait()
+            self.pong.set()
+            return "met"
+
+    flow = PingPong()
+    flow.kickoff()
+    assert flow.method_outputs == ["met", None]
+
+
+def test_a_conditional_start_waits_for_its_condition() -> None:
+    class Chain(Flow):
+        @start()
+        def first(self) -> str:
+            return "first"
+
+        @start(first)
+        def second(self, before: str) -> str:
+            return f"{before} second"
+
+    flow = Chain()
+    assert flow.kickoff() == "first second"
+    assert flow.method_outputs == ["first", "first second"]
+
+
+def test_a_conditional_start_fires_on_a_label() -> None:
+    class Chain(Flow):
+        @start()
+        def first(self) -> None: ...
+
+        @router(first)
+        def which(self) -> str:
+            return "again"
+
+        @start("again")
+        def second(self, label: str) -> str:
+            return f"got {label}"
+
+    assert Chain().kickoff() == "got again"
+
+
+def test_a_listener_that_declares_a_parameter_receives_the_result() -> None:
+    class Pair(Flow):
+        @start()
+        def begin(self) -> dict[str, int]:
+            return {"n": 1}
+
+        @listen(begin)
+        def go_on(self, data: dict[str, int]) -> int:
+            return data["n"] + 1
+
+    assert Pair().kickoff() == 2
+
+
+def test_a_listener_that_declares_none_runs_without() -> None:
+    class Pair(Flow):
+        @start()
+        def begin(self) -> str:
+            return "ignored"
+
+        @listen(begin)
+        def go_on(self) -> str:
+            return "ran"
+
+    assert Pair().kickoff() == "ran"
+
+
+def test_a_parameter_with_a_default_receives_the_result_too() -> None:
+    class Pair(Flow):
+        @start()
+        def begin(self) -> str:
+            return "told"
+
+        @listen(begin)
+        async def go_on(self, heard: str = "nothing") -> str:
+            return heard
+
+    assert Pair().kickoff() == "told"
+
+
+def test_a_condition_may_name_a_method_that_is_defined_later() -> None:
+    class Backwards(Flow):
+        @listen("begin")
+        def go_on(self, heard: str) -> str:
+            return heard + "!"
+
+        @start()
+        def begin(self) -> str:
+            return "hello"
+
+    assert Backwards().kickoff() == "hello!"
+
+
+def test_a_result_of_none_triggers_like_any_other() -> None:
+    class Quiet(Flow):
+        @start()
+        def begin(self) -> None: ...
+
+        @listen(begin)
+        def go_on(self, heard: object) -> list[object]:
+            return [heard]
+
+    assert Quiet().kickoff() == [None]
+
+
+def test_routers_run_before_other_listeners() -> None:
+    order: list[str] = []
+
+    class Ordered(Flow):
+        @start()
+        def begin(self) -> None: ...
+
+        @listen(begin)
+        def listener(self) -> None:
+            order.append("listener")
+
+        @router(begin)
+        async def first_router(self) -> None:
+            await asyncio.sleep(0)
+            order.append("first router")
+
+        @router(begin)
+        def second_router(self) -> None:
+            order.append("second router")
+
+    Ordered().kickoff()
+    assert order == ["first router", "second router", "listener"]
+
+
+class Mood(Enum):
+    GOOD = "good"
+    BAD = 7
+
+
+@pytest.mark.parametrize(
+    ("outcome", "label"), [("plain", "plain"), (Mood.GOOD, "good"), (Mood.BAD, "7"), (3, "3"), (False, "False")]
+)
+def test_the_outcome_of_a_router_is_a_label_that_its_listeners_receive(outcome: object, label: str) -> None:
+    class Routed(Flow):
+        @start()
+        def begin(self) -> None: ...
+
+        @router(begin)
+        def which(self) -> object:
+            return outcome
+
+        @listen(label)
+        def taken(self, heard: str) -> tuple[str, str]:
+            return ("taken", heard)
+
+        @listen("never")
+        def not_taken(self) -> str:
+            return "not taken"
+
+    flow = Routed()
+    assert flow.kickoff() == ("taken", label)
+    assert flow.method_outputs == [None, label, ("taken", label)]
+
+
+def test_an_outcome_of_none_emits_nothing() -> None:
+    class Undecided(Flow):
+        @start()
+        def begin(self) -> None: ...
+
+        @router(begin, emit=["None", "yes"])
+        def which(self) -> None: ...
+
+        @listen("None")
+        def taken(self) -> str:
+            return "taken"
+
+    flow = Undecided()
+    assert flow.kickoff() is None
+    assert flow.method_outputs == [None, None]
+
+
+def test_a_label_that_nobody_listens_for_ends_the_flow_there() -> None:
+    class Open(Flow):
+        @start()
+        def begin(self) -> None: ...
+
+        @router(begin)
+        def which(self) -> str:
+            return "nowhere"
+
+    assert Open().kickoff() == "nowhere"
+
+
+def test_a_start_may_be_a_router() -> None:
+    class Early(Flow):
+        @router()
+        @start()
+        def which(self) -> Literal["left", "right"]:
+            return "right"
+
+        @listen("left")
+        def go_left(self) -> str:
+            return "went left"
+
+        @listen("right")
+        def go_right(self) -> str:
+            return "went right"
+
+    assert Early().kickoff() == "went right"
+
+
+def test_a_router_may_follow_the_label_of_another() -> None:
+    class Twice(Flow):
+        @start()
+        def begin(self) -> None: ...
+
+        @router(begin)
+        def first(self) -> str:
+            return "on"
+
+        @router("on")
+        def second(self, label: str) -> str:
+            return f"{label} and on"
+
+        @listen("on and on")
+        def end(self, label: str) -> str:
+            return label.upper()
+
+    assert Twice().kickoff() == "ON AND ON"
+
+
+def test_a_method_may_listen_to_the_router_itself() -> None:
+    class Routed(Flow):
+        @start()
+        def begin(self) -> None: ...
+
+        @router(begin)
+        def which(self) -> str:
+            return "label"
+
+        @listen(which)
+        def whatever_it_was(self, outcome: str) -> str:
+            return f"it was {outcome}"
+
+    assert Routed().kickoff() == "it was label"
+
+
+def test_a_cycle_runs_until_its_router_leaves_it() -> None:
+    class Counting(Flow):
+        @start()
+        def begin(self) -> None:
+            self.state["n"] = 0
+
+        @listen(or_(begin, "again"))
+        def count(self) -> int:
+            self.state["n"] += 1
+            return int(self.state["n"])
+
+        @router(count)
+        def enough(self, n: int) -> str:
+            return "again" if n < 5 else "done"
+
+        @listen("done")
+        def end(self) -> str:
+            return f"counted to {self.state['n']}"
+
+    flow = Counting()
+    assert flow.kickoff() == "counted to 5"
+    assert flow.method_outputs == [
+        None,
+        *(item for n in range(1, 5) for item in (n, "again")),
+        5,
+        "done",
+        "counted to 5",
+    ]
+
+
+def a_circle() -> tuple[type[Flow], Counter[str]]:
+    calls: Counter[str] = Counter()
+
+    class Circle(Flow):
+        @start()
+        async def begin(self) -> None: ...
+
+        @listen(or_(begin, "round"))
+        async def walk(self) -> None:
+            calls["walk"] += 1
+
+        @router(walk)
+        async def turn(self) -> str:
+            return "round"
+
+    return Circle, calls
+
+
+def test_past_max_method_calls_a_recursion_error_says_which_method() -> None:
+    circle, calls = a_circle()
+    with pytest.raises(RecursionError, match=r"Circle\.walk .*max_method_calls=100"):
+        circle().kickoff()
+    assert calls["walk"] == 100
+
+
+def as_argument(flow: type[Flow]) -> Flow:
+    return flow(max_method_calls=3)
+
+
+def as_instance_attribute(flow: type[Flow]) -> Flow:
+    made = flow()
+    made.max_method_calls = 3
+    return made
+
+
+def as_class_attribute(flow: type[Flow]) -> Flow:
+    flow.max_method_calls = 3
+    return flow()
+
+
+@pytest.mark.parametrize("make", [as_argument, as_instance_attribute, as_class_attribute])
+def test_max_method_calls_can_be_set(make: Callable[[type[Flow]], Flow]) -> None:
+    circle, calls = a_circle()
+    with pytest.raises(RecursionError, match="max_method_calls=3"):
+        make(circle).kickoff()
+    assert calls["walk"] == 3
+
+
+def test_a_failing_method_fails_the_flow_and_nothing_follows_it() -> None:
+    ran: list[str] = []
+
+    class Failing(Flow):
+        @start()
+        def begin(self) -> None:
+            raise LookupError("gone")
+
+        @listen(begin)
+        def after(self) -> None:
+            ran.append("after")
+
+    with pytest.raises(LookupError, match="gone"):
+        Failing().kickoff()
+    assert ran == []
+
+
+def test_a_failing_method_cancels_its_siblings() -> None:
+    cancelled = threading.Event()
+
+    class Failing(Flow):
+        def __init__(self) -> None:
+            super().__init__()
+            self.waiting = asyncio.Event()
+
+        @start()
+        async def patient(self) -> None:
+            self.waiting.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled.set()
+                raise
+
+        @start()
+        async def failing(self) -> None:
+            await self.waiting.wait()
+            raise LookupError("gone")
+
+    with pytest.raises(LookupError):
+        Failing().kickoff()
+    assert cancelled.wait(PATIENCE)
+
+
+def test_a_subclass_inherits_the_graph_and_may_extend_it() -> None:
+    class Base(Flow):
+        @start()
+        def begin(self) -> str:
+            return "base"
+
+        @listen(begin)
+        def go_on(self, heard: str) -> str:
+            return f"{heard} went on"
+
+    class Longer(Base):
+        @listen(Base.go_on)
+        def end(self, heard: str) -> str:
+            return f"{heard} and ended"
+
+    assert Base().kickoff() == "base went on"
+    assert Longer().kickoff() == "base went on and ended"
+
+
+def test_an_overriding_method_takes_the_place_of_the_one_it_overrides() -> None:
+    class Base(Flow):
+        @start()
+        def begin(self) -> str:
+            return "base"
+
+        @listen(begin)
+        def go_on(self, heard: str) -> str:
+            return f"{heard} went on"
+
+    class Changed(Base):
+        @start()
+        def begin(self) -> str:
+            return "changed"
+
+    assert Changed().kickoff() == "changed went on"
+
+
+def test_a_mixin_brings_its_methods_into_the_graph() -> None:
+    class Greeting:
+        @start()
+        def greet(self) -> str:
+            return "hello"
+
+    class Polite(Greeting, Flow):
+        @listen(Greeting.greet)
+        def bow(self, greeting: str) -> str:
+            return f"{greeting}, and a bow"
+
+    assert Polite().kickoff() == "hello, and a bow"
+
+
+def test_methods_without_a_decorator_are_no_part_of_the_graph() -> None:
+    class Helped(Flow):
+        @start()
+        def begin(self) -> str:
+            return self.helper()
+
+        def helper(self) -> str:
+            return "helped"
+
+    flow = Helped()
+    assert flow.kickoff() == "helped"
+    assert flow.method_outputs == ["helped"]
+
+
+# The same for graphs that nobody would draw. A method is (kind, what it waits for); "bad" ones raise.
+
+Drawn = list[tuple[str, list[int], str]]
+
+
+def acyclic() -> st.SearchStrategy[Drawn]:
+    """Each waits only for methods before it."""
+
+    def method(index: int) -> st.SearchStrategy[tuple[str, list[int], str]]:
+        if index == 0:
+            return st.just(("start", [], "async"))
+        return st.tuples(
+            st.sampled_from(["start", "one", "or", "and"]),
+            st.lists(st.integers(0, index - 1), min_size=1, max_size=3, unique=True),
+            st.sampled_from(["async", "sync"]),
+        )
+
+    return st.integers(1, 7).flatmap(lambda size: st.tuples(*(method(i) for i in range(size)))).map(list)
+
+
+def built(drawn: Drawn, calls: Counter[int], failing: int | None = None) -> Flow:
+    members: dict[str, Any] = {}
+
+    def method(index: int, colour: str) -> Callable[..., Any]:
+        def sync(self: Flow) -> int:
+            calls[index] += 1
+            if index == failing:
+                raise LookupError(index)
+            return index
+
+        async def on_loop(self: Flow) -> int:
+            await asyncio.sleep(0)
+            return sync(self)
+
+        return sync if colour == "sync" else on_loop
+
+    for index, (kind, waits_for, colour) in enumerate(drawn):
+        function = method(index, colour)
+        function.__name__ = f"m{index}"
+        if kind == "start":
+            members[f"m{index}"] = start()(function)
+        else:
+            members[f"m{index}"] = listen(condition(kind, [f"m{i}" for i in waits_for]))(function)
+    return flow_of(members)
+
+
+def condition(kind: str, names: list[str]) -> Conditional:
+    if kind == "one":
+        return names[0]
+    return or_(*names) if kind == "or" else and_(*names)
+
+
+def flow_of(members: dict[str, Any], **arguments: Any) -> Flow:
+    flow_type: type[Flow] = type("Drawn", (Flow,), members)
+    return flow_type(**arguments)
+
+
+def reachable(drawn: Drawn) -> set[int]:
+    fires: set[int] = set()
+    for index, (kind, waits_for, _) in enumerate(drawn):
+        met = {
+            "start": True,
+            "one": waits_for[:1] != [] and waits_for[0] in fires,
+            "or": any(i in fires for i in waits_for),
+            "and": all(i in fires for i in waits_for),
+        }[kind]
+        if met:
+            fires.add(index)
+    return fires
+
+
+@settings(max_examples=60, deadline=None)
+@given(acyclic())
+def test_without_a_cycle_every_method_that_can_run_runs_once(drawn: Drawn) -> None:
+    calls: Counter[int] = Counter()
+    signals = signals_of(built(drawn, calls).events())
+    assert calls == Counter(reachable(drawn))
+    assert (signals.completions, signals.errors) == (1, [])
+    assert isinstance(signals.items[0], FlowStarted)
+    assert isinstance(signals.items[-1], FlowFinished)
+    finished = [event.result for event in signals.items if isinstance(event, MethodFinished)]
+    assert signals.items[-1].result == finished[-1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(acyclic(), st.data())
+def test_a_failure_anywhere_is_the_one_terminal(drawn: Drawn, data: st.DataObject) -> None:
+    failing = data.draw(st.sampled_from(sorted(reachable(drawn))))
+    calls: Counter[int] = Counter()
+    signals = signals_of(built(drawn, calls, failing).events())
+    assert [str(error) for error in signals.errors] == [str(failing)]
+    assert signals.completions == 0
+    assert isinstance(signals.items[-1], FlowFailed)
+    assert [event.origin.flow_method for event in signals.items if isinstance(event, MethodFailed)] == [f"m{failing}"]
+    assert sum(isinstance(event, FlowFinished | FlowFailed) for event in signals.items) == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(st.sampled_from(["begin", "r0", "r1", "r2", "x", "y"]), min_size=1, max_size=3), min_size=3),
+    st.lists(st.sampled_from(["x", "y", None]), min_size=3, max_size=3),
+)
+def test_every_run_has_exactly_one_terminal_even_of_a_tangle_of_routers(
+    waits_for: list[list[str]], outcomes: list[str | None]
+) -> None:
+    async def begin(self: Flow) -> None: ...
+
+    members: dict[str, Any] = {"begin": start()(begin)}
+    for index in range(3):
+        # A method that waits for itself is refused: that is another test.
+        names = [name for name in waits_for[index] if name != f"r{index}"] or ["begin"]
+
+        async def route(self: Flow, outcome: str | None = outcomes[index]) -> str | None:
+            return outcome
+
+        members[f"r{index}"] = router(or_(*names), emit=["x", "y"])(route)
+    signals = signals_of(flow_of(members, max_method_calls=4).events())
+    assert signals.terminals == 1
+    assert all(isinstance(error, RecursionError) for error in signals.errors)
+    assert isinstance(signals.items[-1], FlowFailed if signals.errors else FlowFinished)
+    starts = Counter(event.origin.flow_method for event in signals.items if isinstance(event, MethodStarted))
+    ends = Counter(event.origin.flow_method for event in signals.items if isinstance(event, MethodFinished))
+    assert max(starts.values()) <= 4
+    assert starts == ends if signals.completions else starts >= ends
