@@ -11,7 +11,7 @@ import concurrent.futures
 import logging
 import threading
 from collections.abc import Callable, Coroutine
-from contextvars import ContextVar, copy_context
+from contextvars import ContextVar
 from functools import partial
 from inspect import iscoroutinefunction
 from typing import Any, ParamSpec, TypeVar, cast
@@ -20,7 +20,7 @@ from reactivex import Observable, Observer
 from reactivex.abc import DisposableBase, ObserverBase
 from reactivex.disposable import CompositeDisposable, Disposable, SingleAssignmentDisposable
 
-from rxflow.streaming.loops import call_soon
+from rxflow.streaming.loops import call_soon, context_for_another_thread
 from rxflow.streaming.scope import Scope
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Event
@@ -175,7 +175,7 @@ async def in_thread(function: Callable[[], _T], *, name: str) -> _T:
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[_T] = loop.create_future()
-    context = copy_context()
+    context = context_for_another_thread()
 
     def settle(result: _T | None, error: BaseException | None) -> None:
         if error is None and not done.done():

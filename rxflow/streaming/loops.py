@@ -1,9 +1,12 @@
-"""Handing a callback to an event loop that may already have ended."""
+"""Event loops and what is handed to them: callbacks, also where a loop has ended, and contexts."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
+from contextvars import Context, copy_context
+from typing import Any
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
@@ -12,6 +15,18 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
+
+
+def context_for_another_thread() -> Context:
+    """The caller's context, but for its note of the async library that runs here.
+
+    Under ``anyio.run(…, backend="trio")`` that note would tell anyio and httpx, on a loop of asyncio, to speak to trio.
+    """
+    context = copy_context()
+    sniffio: Any = sys.modules.get("sniffio")
+    if sniffio is not None:
+        context.run(sniffio.current_async_library_cvar.set, None)
+    return context
 
 
 def call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> bool:

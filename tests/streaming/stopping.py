@@ -1,0 +1,273 @@
+"""All ways to stop a run: each starts a flow, waits until it is where it should be, and stops it."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from rxflow import Flow
+from rxflow.types.streaming import FlowStreamingOutput
+from tests.streaming.script import Gate
+
+
+@dataclass
+class Scene:
+    """A flow, and when it has come to the point where it is to be stopped."""
+
+    flow: Flow
+    reached: Callable[[], object]
+    shown: Gate
+    """Opened at the first chunk."""
+
+    def show(self, chunk: object) -> None:
+        self.shown.open()
+
+
+@dataclass
+class Stopped:
+    """When it was stopped, and how long that took."""
+
+    at: float
+    took: float
+    output: FlowStreamingOutput | None = None
+
+
+Stop = Callable[[Scene], Stopped]
+
+
+def by_close(scene: Scene) -> Stopped:
+    output = scene.flow.kickoff()
+    reader = read_in_thread(scene, output)
+    scene.reached()
+    at = time.monotonic()
+    output.close()
+    took = time.monotonic() - at
+    ended(reader)
+    return Stopped(at, took, output)
+
+
+def by_with(scene: Scene) -> Stopped:
+    with scene.flow.kickoff() as output:
+        reader = read_in_thread(scene, output)
+        scene.reached()
+        at = time.monotonic()
+    took = time.monotonic() - at
+    ended(reader)
+    return Stopped(at, took, output)
+
+
+def by_aclose(scene: Scene) -> Stopped:
+    async def main() -> Stopped:
+        output = await scene.flow.kickoff_async()
+        reading = asyncio.create_task(read(scene, output))
+        await asyncio.to_thread(scene.reached)
+        at = time.monotonic()
+        await output.aclose()
+        took = time.monotonic() - at
+        await reading
+        return Stopped(at, took, output)
+
+    return in_asyncio(main)
+
+
+def by_close_in_asyncio(scene: Scene) -> Stopped:
+    async def main() -> Stopped:
+        output = await scene.flow.kickoff_async()
+        reading = asyncio.create_task(read(scene, output))
+        await asyncio.to_thread(scene.reached)
+        at = time.monotonic()
+        output.close()
+        took = time.monotonic() - at
+        await reading
+        return Stopped(at, took, output)
+
+    return in_asyncio(main)
+
+
+def by_async_with(scene: Scene) -> Stopped:
+    async def main() -> Stopped:
+        async with await scene.flow.kickoff_async() as output:
+            reading = asyncio.create_task(read(scene, output))
+            await asyncio.to_thread(scene.reached)
+            at = time.monotonic()
+        took = time.monotonic() - at
+        await reading
+        return Stopped(at, took, output)
+
+    return in_asyncio(main)
+
+
+def by_disposal(scene: Scene) -> Stopped:
+    subscription = scene.flow.observe().subscribe(scene.show)
+    scene.reached()
+    at = time.monotonic()
+    subscription.dispose()
+    return Stopped(at, time.monotonic() - at)
+
+
+def by_disposal_in_asyncio(scene: Scene) -> Stopped:
+    async def main() -> Stopped:
+        subscription = scene.flow.observe().subscribe(scene.show)
+        await asyncio.to_thread(scene.reached)
+        at = time.monotonic()
+        subscription.dispose()
+        return Stopped(at, time.monotonic() - at)
+
+    return in_asyncio(main)
+
+
+def by_disposal_from_another_thread(scene: Scene) -> Stopped:
+    async def main() -> Stopped:
+        def dispose() -> Stopped:
+            scene.reached()
+            at = time.monotonic()
+            subscription.dispose()
+            return Stopped(at, time.monotonic() - at)
+
+        subscription = scene.flow.observe().subscribe(scene.show)
+        return await asyncio.to_thread(dispose)
+
+    return in_asyncio(main)
+
+
+def by_collection(scene: Scene) -> Stopped:
+    async def main() -> Stopped:
+        output = await scene.flow.kickoff_async()
+        reading = asyncio.create_task(read(scene, output))
+        await asyncio.to_thread(scene.reached)
+        reading.cancel()
+        with suppress(asyncio.CancelledError):
+            await reading
+        assert not output.is_cancelled
+        del reading
+        await asyncio.sleep(0)  # asyncio itself holds the task, and so the reader's traceback, until the next step
+        with pytest.warns(ResourceWarning, match="FlowStreamingOutput was dropped"):  # noqa: PT031 - so it is measured
+            at = time.monotonic()
+            del output
+            took = time.monotonic() - at
+        return Stopped(at, took)
+
+    return in_asyncio(main)
+
+
+def by_cancelling_the_reading_task(scene: Scene) -> Stopped:
+    async def main() -> Stopped:
+        output = await scene.flow.kickoff_async()
+
+        async def reader() -> None:
+            async with output:
+                await read(scene, output)
+
+        reading = asyncio.create_task(reader())
+        await asyncio.to_thread(scene.reached)
+        at = time.monotonic()
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        return Stopped(at, time.monotonic() - at, output)
+
+    return in_asyncio(main)
+
+
+def by_cancelling_the_task_that_awaits_the_result(scene: Scene) -> Stopped:
+    async def main() -> Stopped:
+        scene.flow.stream = False
+        awaiting = asyncio.create_task(scene.flow.kickoff_async())
+        await asyncio.to_thread(scene.reached)
+        at = time.monotonic()
+        awaiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await awaiting
+        return Stopped(at, time.monotonic() - at)
+
+    return in_asyncio(main)
+
+
+def by_cancel_scope_on(backend: str) -> Stop:
+    def stop(scene: Scene) -> Stopped:
+        async def main() -> Stopped:
+            output = await scene.flow.kickoff_async()
+            at = 0.0
+            async with anyio.create_task_group() as group:
+
+                async def reader() -> None:
+                    async with output:
+                        await read(scene, output)
+
+                group.start_soon(reader)
+                await anyio.to_thread.run_sync(scene.reached)
+                at = time.monotonic()
+                group.cancel_scope.cancel()
+            return Stopped(at, time.monotonic() - at, output)
+
+        return anyio.run(main, backend=backend)
+
+    return stop
+
+
+def by_asyncio_ending(scene: Scene) -> Stopped:
+    async def main() -> float:
+        scene.flow.observe().subscribe(scene.show, lambda error: None)
+        await asyncio.to_thread(scene.reached)
+        return time.monotonic()
+
+    at = asyncio.run(main())
+    return Stopped(at, time.monotonic() - at)
+
+
+WAYS = {
+    "close": by_close,
+    "with": by_with,
+    "aclose": by_aclose,
+    "close in asyncio": by_close_in_asyncio,
+    "async with": by_async_with,
+    "disposal": by_disposal,
+    "disposal in asyncio": by_disposal_in_asyncio,
+    "disposal from another thread": by_disposal_from_another_thread,
+    "collection": by_collection,
+    "cancelled reader": by_cancelling_the_reading_task,
+    "cancelled await": by_cancelling_the_task_that_awaits_the_result,
+    "cancel scope on asyncio": by_cancel_scope_on("asyncio"),
+    "cancel scope on trio": by_cancel_scope_on("trio"),
+    "asyncio.run ends": by_asyncio_ending,
+}
+
+
+def in_asyncio(main: Callable[[], Awaitable[Stopped]]) -> Stopped:
+    """Run it, and see that nothing of the run is left on the loop."""
+
+    async def checked() -> Stopped:
+        stopped = await main()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        if left:
+            _, pending = await asyncio.wait(left, timeout=1.0)
+            assert not pending
+        return stopped
+
+    return asyncio.run(checked())
+
+
+def read_in_thread(scene: Scene, output: FlowStreamingOutput) -> threading.Thread:
+    def read() -> None:
+        for chunk in output:
+            scene.show(chunk)
+
+    thread = threading.Thread(target=read, name="reader")
+    thread.start()
+    return thread
+
+
+async def read(scene: Scene, output: FlowStreamingOutput) -> None:
+    async for chunk in output:
+        scene.show(chunk)
+
+
+def ended(thread: threading.Thread) -> None:
+    thread.join(1.0)
+    assert not thread.is_alive()
