@@ -1,0 +1,21 @@
+"""The loopback provider in a process of its own, so that it does not share the interpreter with what is measured."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def provider(chunks: int) -> Iterator[str]:
+    """Serve a stream of ``chunks`` chunks as fast as it is read; gives the base URL."""
+    command = [sys.executable, "-m", "tests.loopback", "--chunks", str(chunks)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        if server.stdin is None or server.stdout is None:
+            raise RuntimeError("the provider has no pipes")
+        try:
+            yield server.stdout.readline().strip()
+        finally:
+            server.stdin.close()  # it serves until then
