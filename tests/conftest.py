@@ -1,6 +1,7 @@
 """What all tests share: a provider on loopback, a model that speaks to it, and a look at what a test leaves behind."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ import rxflow
 from rxflow import LLM
 from rxflow.llm import io_loop
 from tests.loopback import Loopback
+
+# Read when litellm is imported: the wait before a call is tried again.
+os.environ.update(INITIAL_RETRY_DELAY="0.001", JITTER="0.001")
 
 # These two serve the whole process, by design.
 LASTING = {"rxflow I/O", "rxflow import"}

@@ -12,25 +12,29 @@ NAMES = (
 
 def advice_for(error: BaseException, litellm: Any, model: str) -> str | None:
     """What the user can do about ``error``; None where the error says it all."""
-    match type(error).__name__:
-        case "AuthenticationError":
+    match getattr(error, "status_code", None), type(error).__name__:
+        case (401, _) | (_, "AuthenticationError"):
             variables = " or ".join(_key_variables(litellm, model)) or "the provider's API key"
             return f"set {variables} to a valid key, or pass LLM(…, api_key=…)"
-        case "BadRequestError" if "LLM Provider NOT provided" in str(error):
+        case _, "BadRequestError" if "LLM Provider NOT provided" in str(error):
             return NAMES
-        case "NotFoundError":
+        case (404, _) | (_, "NotFoundError"):
             return f"check the model's name and base_url; {NAMES}"
-        case "PermissionDeniedError":
+        case (403, _) | (_, "PermissionDeniedError"):
             return "this key may not use this model: choose another model, or ask the provider for access"
-        case "RateLimitError":
+        case (429, _) | (_, "RateLimitError"):
             return "wait, or lower max_rpm; LLM(…, max_retries=…) tries again by itself"
-        case "ContextWindowExceededError":
+        case _, "ContextWindowExceededError":
             return "shorten the prompt or the context, or choose a model with a larger context window"
-        case "Timeout" | "APITimeoutError":
+        case _, "Timeout" | "APITimeoutError":
             return "LLM(…, timeout=…, connect_timeout=…) sets the seconds without a byte, and for the connection"
-        case "InternalServerError" | "APIConnectionError" if "onnect" in str(error):
+        case _, "InternalServerError" if "Connection error" in str(error):
             return "check that the server runs and that base_url is right"
-        case "InternalServerError" | "ServiceUnavailableError" | "BadGatewayError":
+        case _, "APIConnectionError" if "before the answer was complete" in str(error):
+            return "try again; where it never works, check base_url"
+        case _, "APIResponseValidationError":
+            return "check base_url: what answers there does not stream as OpenAI's chat API does"
+        case _, "InternalServerError" | "ServiceUnavailableError" | "BadGatewayError" | "APIError":
             return "the provider has a problem: try again later, or raise LLM(…, max_retries=…)"
         case _:
             return None

@@ -36,6 +36,11 @@ class MalformedEvent(ValueError):
 class ErrorEvent(Exception):
     """An error that the provider sent as an event in mid-stream."""
 
+    def __init__(self, body: object) -> None:
+        self.body: Any = body
+        said = cast(dict[str, Any], body) if isinstance(body, dict) else {}
+        super().__init__(str(said.get("message") or self.body))
+
 
 async def read_fast(stream: Any, deliver: Deliver) -> Tail:
     """Read an ``openai.AsyncStream`` by its events, one delivery a network read."""
@@ -88,6 +93,9 @@ async def read_general(wrapper: Any, deliver: Deliver, *, to_the_end: bool) -> T
                     async for rest in wrapper.completion_stream:
                         tail.usage = _usage_of(rest) or tail.usage
             break
+    if to_the_end:
+        # litellm closes with a usage that it has added estimates to; what the provider counted stands in its chunks.
+        tail.usage = next(filter(None, map(_usage_of, reversed(wrapper.chunks))), tail.usage)
     # litellm 1.106 reports a stream that was cut short as finish_reason="stop".
     if wrapper.received_finish_reason is None:
         tail.finish_reason = None
@@ -117,7 +125,7 @@ def _shown(data: bytes) -> str:
 def _deltas(chunk: dict[str, Any], tail: Tail) -> Iterator[Delta]:
     """The deltas of one chunk of OpenAI's chat API."""
     if chunk.get("error"):
-        raise ErrorEvent(_message_of(chunk["error"]))
+        raise ErrorEvent(chunk["error"])
     tail.usage = chunk.get("usage") or tail.usage
     choices: list[Any] = chunk.get("choices") or []
     try:
@@ -128,13 +136,6 @@ def _deltas(chunk: dict[str, Any], tail: Tail) -> Iterator[Delta]:
             tail.finish_reason = choice.get("finish_reason") or tail.finish_reason
     except (AttributeError, TypeError) as cause:
         raise MalformedEvent(f"an event of the stream has an unknown shape: {str(chunk)[:200]}") from cause
-
-
-def _message_of(error: Any) -> str:
-    if isinstance(error, dict):
-        said = cast(dict[str, Any], error)
-        return str(said.get("message") or said)
-    return str(error)
 
 
 def _deltas_of(delta: Any) -> Iterator[Delta]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 from reactivex import Observable
 
 from rxflow.llm import litellm_import
 from rxflow.llm.advice import add_advice, advice_for
 from rxflow.llm.batches import Deliver, from_io
-from rxflow.llm.lanes import ErrorEvent, MalformedEvent, Tail, read_fast, read_general
+from rxflow.llm.lanes import Tail, read_fast, read_general
+from rxflow.llm.litellm_errors import as_litellm
 from rxflow.llm.request import Delta, Ending, Request
-from rxflow.llm.server_sent_events import OversizedEvent
 from rxflow.types.usage import UsageMetrics
 
 _READ_TIMEOUT = 600.0
@@ -41,7 +41,7 @@ class LiteLLMSource:
             try:
                 await self._read(litellm, request, deliver)
             except Exception as error:
-                mapped = _mapped(litellm, error, request.model)
+                mapped = as_litellm(litellm, error, model=request.model, provider=_provider_of(litellm, request.model))
                 if mapped is error:
                     raise
                 raise mapped from error
@@ -110,7 +110,8 @@ class LiteLLMSource:
         litellm = litellm_import.begin().result()  # it is there: the error is one of its own
         if not litellm._should_retry(status):
             return None
-        headers = getattr(getattr(error, "response", None), "headers", None)
+        # The response in litellm's own errors is an empty one; the headers it came with stand beside it.
+        headers = getattr(error, "litellm_response_headers", None)
         return float(litellm._calculate_retry_after(of - attempt + 1, of, headers))
 
     def explain(self, error: BaseException, model: str) -> BaseException:
@@ -133,25 +134,6 @@ def _has_callbacks(litellm: Any) -> bool:
         "_async_failure_callback",
     )
     return any(getattr(litellm, name, None) for name in lists)
-
-
-def _mapped(litellm: Any, error: Exception, model: str) -> Exception:
-    """The litellm class of an error, whatever lane and library it came from."""
-    error = getattr(error, "original_exception", None) or error
-    provider = _provider_of(litellm, model)
-    if isinstance(error, MalformedEvent | OversizedEvent):
-        return cast(
-            Exception, litellm.APIResponseValidationError(message=str(error), llm_provider=provider, model=model)
-        )
-    if isinstance(error, ErrorEvent):
-        return cast(
-            Exception, litellm.APIError(status_code=500, message=str(error), llm_provider=provider, model=model)
-        )
-    try:
-        litellm.exception_type(model=model, original_exception=error, custom_llm_provider=provider)
-    except Exception as raised:  # noqa: BLE001 - raising is how litellm gives it back
-        return raised
-    return error  # it was one of litellm's already
 
 
 def _provider_of(litellm: Any, model: str) -> str:

@@ -1,0 +1,259 @@
+"""Both ways of reading litellm's answer give the same: the fast lane, and the general one through litellm's wrapper."""
+
+import importlib
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rxflow import LLM
+from rxflow.types.chunks import StreamChunk, ToolCallChunk
+from rxflow.types.events import LLMFailed, LLMFinished, ToolCall
+from rxflow.types.usage import UsageMetrics
+from tests.llm.outcome import Outcome, outcome, transcript
+from tests.llm.wire import body_of, cut, delta, usage
+from tests.loopback import Loopback, Reply
+from tests.loopback import ToolCall as Call
+from tests.loopback.encode import DONE
+
+SEARCH = {
+    "type": "function",
+    "function": {
+        "name": "search",
+        "description": "Searches.",
+        "parameters": {"type": "object", "properties": {"query": {"type": "string"}}},
+    },
+}
+PLACES = st.lists(st.integers(min_value=0, max_value=10_000), max_size=8)
+EACH_ANSWER = settings(
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
+)
+
+ANSWERS = [
+    pytest.param(Reply(text="Hello big world"), id="text"),
+    pytest.param(Reply(text=["a", "", "\n\n", " ", "é€😀"]), id="odd text"),
+    pytest.param(Reply(text=["same"] * 150), id="150 equal chunks"),
+    pytest.param(Reply(text=[]), id="nothing"),
+    pytest.param(Reply(reasoning=["Let me ", "think."], text="42"), id="reasoning"),
+    pytest.param(Reply(tool_calls=[Call("search", {"query": "rx"}, id="one")]), id="tool call"),
+    pytest.param(
+        Reply(
+            text="Looking.",
+            tool_calls=[Call("search", {"query": "a"}, id="one"), Call("search", {"query": "b"}, id="two")],
+        ),
+        id="text and two tool calls",
+    ),
+    pytest.param(Reply(text="cut off by", finish_reason="length"), id="length"),
+    pytest.param(Reply(text="Yes.", usage=(123, 45)), id="usage"),
+]
+
+# litellm moves what is in the first two to the others when it is called.
+CALLBACKS = (
+    "callbacks",
+    "success_callback",
+    "input_callback",
+    "failure_callback",
+    "_async_success_callback",
+    "_async_input_callback",
+    "_async_failure_callback",
+)
+Lane = Callable[[], AbstractContextManager[None]]
+
+
+async def ignore(*_: object) -> None:
+    """A litellm callback."""
+
+
+@contextmanager
+def watched(callback: Any = ignore) -> Generator[None]:
+    """A program that has registered a litellm callback: its calls take the general lane."""
+    litellm: Any = importlib.import_module("litellm")
+    before = {name: list(getattr(litellm, name)) for name in CALLBACKS}
+    litellm.success_callback.append(callback)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            getattr(litellm, name)[:] = value
+
+
+def both(provider: Loopback, llm: LLM, *replies: Reply) -> tuple[Outcome, Outcome]:
+    """The same call in the fast and in the general lane."""
+    provider.script(*replies)
+    fast = outcome(llm.events("Hi", [SEARCH]))
+    provider.script(*replies)
+    with watched():
+        general = outcome(llm.events("Hi", [SEARCH]))
+    return fast, general
+
+
+@pytest.mark.parametrize("reply", ANSWERS)
+def test_both_lanes_deliver_the_same_events(provider: Loopback, llm: LLM, reply: Reply) -> None:
+    fast, general = both(provider, llm, reply)
+    assert transcript(fast) == transcript(general)
+    assert fast.error is None
+    assert fast.text == "".join(reply.text or ())
+
+
+@EACH_ANSWER
+@given(reply=st.sampled_from([each.values[0] for each in ANSWERS if each.id != "150 equal chunks"]), places=PLACES)
+def test_both_lanes_deliver_the_same_however_the_network_cuts_the_bytes(
+    provider: Loopback, llm: LLM, reply: Reply, places: list[int]
+) -> None:
+    provider.script(reply)
+    whole = outcome(llm.events("Hi", [SEARCH]))
+    fast, general = both(provider, llm, Reply(raw=cut(body_of(reply), places)))
+    assert [each[:2] for each in transcript(fast)[:-1]] == [each[:2] for each in transcript(whole)[:-1]]
+    assert transcript(fast) == transcript(general)
+
+
+def test_a_program_with_a_litellm_callback_has_it_called_with_the_whole_answer(provider: Loopback, llm: LLM) -> None:
+    provider.script(Reply(text="Hello big world", usage=(7, 3)))
+    logged: list[Any] = []
+    called = threading.Event()
+
+    async def note(request: Any, response: Any, start: Any, end: Any) -> None:
+        logged.append(response)
+        called.set()
+
+    with watched(note):
+        assert llm.call("Hi") == "Hello big world"
+        assert called.wait(5.0)
+    assert logged[0].choices[0].message.content == "Hello big world"
+    assert logged[0].usage.total_tokens == 10
+
+
+class TestWhatAnAnswerSays:
+    @pytest.fixture(params=["fast lane", "general lane", "general lane with callbacks"])
+    def llm(self, request: pytest.FixtureRequest, provider: Loopback) -> Iterator[LLM]:
+        # What litellm reads by itself, vLLM among it, is never OpenAI's own stream.
+        provider_name = "hosted_vllm" if request.param == "general lane" else "openai"
+        with watched() if request.param == "general lane with callbacks" else nullcontext():
+            yield LLM(f"{provider_name}/gpt-4o", base_url=provider.url, api_key="k")
+
+    def test_text_comes_delta_by_delta(self, provider: Loopback, llm: LLM) -> None:
+        provider.script(Reply(text=["He", "llo", "", " world"]))
+        seen = outcome(llm.events("Hi"))
+        assert seen.texts == ["He", "llo", " world"]
+        assert seen.one(LLMFinished).text == "Hello world"
+        assert seen.one(LLMFinished).finish_reason == "stop"
+
+    def test_each_delta_of_a_tool_call_says_which_call_it_belongs_to(self, provider: Loopback, llm: LLM) -> None:
+        provider.script(
+            Reply(
+                tool_calls=[
+                    Call("search", {"query": "a long question"}, id="one"),
+                    Call("lookup", {"key": "k"}, id="two"),
+                ]
+            )
+        )
+        seen = outcome(llm.events("Hi", [SEARCH]))
+        deltas = [chunk.tool_call or ToolCallChunk() for chunk in seen.of(StreamChunk)]
+        assert {(each.index, each.tool_id, each.tool_name) for each in deltas} == {
+            (0, "one", "search"),
+            (1, "two", "lookup"),
+        }
+        assert [chunk.content for chunk in seen.of(StreamChunk)] == [each.arguments for each in deltas]
+        assert "".join(each.arguments for each in deltas if each.index == 0) == '{"query": "a long question"}'
+        assert seen.one(LLMFinished).tool_calls == (
+            ToolCall(id="one", name="search", arguments='{"query": "a long question"}'),
+            ToolCall(id="two", name="lookup", arguments='{"key": "k"}'),
+        )
+        assert seen.one(LLMFinished).finish_reason == "tool_calls"
+
+    def test_interleaved_tool_calls_are_put_together_each_for_itself(self, provider: Loopback, llm: LLM) -> None:
+        def call(index: int, arguments: str, **opening: Any) -> bytes:
+            name = opening.pop("name", None)
+            function = {"arguments": arguments} | ({"name": name} if name else {})
+            return delta(tool_calls=[{"index": index, "type": "function", "function": function, **opening}])
+
+        provider.script(
+            Reply(
+                raw=[
+                    call(0, "", id="one", name="search"),
+                    call(1, "", id="two", name="lookup"),
+                    call(1, '{"k'),
+                    call(0, '{"q'),
+                    call(0, '":1}'),
+                    call(1, '":2}'),
+                    delta("tool_calls"),
+                    usage(prompt_tokens=1, completion_tokens=1, total_tokens=2),
+                    DONE,
+                ]
+            )
+        )
+        assert outcome(llm.events("Hi", [SEARCH])).one(LLMFinished).tool_calls == (
+            ToolCall(id="one", name="search", arguments='{"q":1}'),
+            ToolCall(id="two", name="lookup", arguments='{"k":2}'),
+        )
+
+    def test_reasoning_is_told_apart_from_the_answer(self, provider: Loopback, llm: LLM) -> None:
+        provider.script(Reply(reasoning=["Let me ", "think."], text="42"))
+        seen = outcome(llm.events("Hi"))
+        assert ("reasoning", "Let me ") in transcript(seen)
+        assert seen.text == "42"
+        assert seen.one(LLMFinished).reasoning == "Let me think."
+
+    def test_usage_is_what_the_provider_counted(self, provider: Loopback, llm: LLM) -> None:
+        provider.script(
+            Reply(
+                raw=[
+                    delta(content="Hi"),
+                    delta("stop"),
+                    usage(
+                        prompt_tokens=100,
+                        completion_tokens=50,
+                        total_tokens=150,
+                        prompt_tokens_details={"cached_tokens": 30},
+                        completion_tokens_details={"reasoning_tokens": 20},
+                    ),
+                    DONE,
+                ]
+            )
+        )
+        assert outcome(llm.events("Hi")).one(LLMFinished).usage == UsageMetrics(
+            prompt_tokens=100,
+            completion_tokens=50,
+            total_tokens=150,
+            cached_prompt_tokens=30,
+            reasoning_tokens=20,
+            successful_requests=1,
+        )
+
+    def test_the_finish_reason_of_the_provider_is_kept(self, provider: Loopback, llm: LLM) -> None:
+        provider.script(Reply(text="and so", finish_reason="length"))
+        assert outcome(llm.events("Hi")).one(LLMFinished).finish_reason == "length"
+
+    def test_the_connection_is_used_again(self, provider: Loopback, llm: LLM) -> None:
+        for _ in range(3):
+            llm.call("Hi")
+        assert provider.connections == 1
+        assert provider.disconnects == []
+
+    def test_an_answer_that_is_cut_short_is_an_error_with_its_text_kept(self, provider: Loopback, llm: LLM) -> None:
+        provider.script(Reply(text=["It ", "was "], end_after=2))
+        seen = outcome(llm.events("Hi"))
+        assert seen.one(LLMFailed).text == "It was "
+        assert "before the answer was complete" in str(seen.error)
+        assert len(provider.requests) == 1
+
+
+@pytest.mark.parametrize("lane", [nullcontext, watched], ids=["fast", "general"])
+class TestCost:
+    def test_a_known_model_has_a_cost_in_dollars(self, lane: Lane, provider: Loopback, llm: LLM) -> None:
+        provider.script(Reply(text="Hi", usage=(1_000_000, 0)), Reply(text="Hi", usage=(0, 1_000_000)))
+        with lane():
+            prompt = outcome(llm.events("Hi")).one(LLMFinished).cost
+            answer = outcome(llm.events("Hi")).one(LLMFinished).cost
+        assert prompt is not None
+        assert answer is not None
+        assert 0 < prompt < answer
+
+    def test_an_unknown_model_has_none(self, lane: Lane, provider: Loopback) -> None:
+        mine = LLM("openai/my-own-model", base_url=provider.url, api_key="k")
+        with lane():
+            assert outcome(mine.events("Hi")).one(LLMFinished).cost is None

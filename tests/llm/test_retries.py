@@ -1,0 +1,130 @@
+"""A call is tried again before its first chunk, and never after it."""
+
+import importlib
+import threading
+from typing import Any
+
+import pytest
+
+from rxflow import LLM, Agent, Crew, Task
+from rxflow.types.events import Event, LLMFailed, LLMFinished, LLMRetrying, LLMStarted
+from tests.llm.outcome import outcome
+from tests.llm.test_errors import closed_port
+from tests.llm.wire import delta, event
+from tests.loopback import Loopback, Reply
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Reply(status=429),
+        Reply(status=500),
+        Reply(status=503),
+        Reply(text="lost", reset_after=-1),
+        Reply(text="lost", reset_after=0),
+        Reply(text="lost", end_after=0),
+        Reply(raw=[event({"error": {"message": "overloaded"}})]),
+        Reply(raw=[delta(role="assistant"), b"data: {nope\n\n"]),
+    ],
+    ids=["429", "500", "503", "reset", "reset after the headers", "ended", "error event", "malformed"],
+)
+def test_a_failure_before_the_first_chunk_is_tried_again(provider: Loopback, llm: LLM, failure: Reply) -> None:
+    provider.script(failure, failure, Reply(text="Hello"))
+    seen = outcome(llm.events("Hi"))
+    assert seen.error is None
+    assert seen.text == "Hello"
+    assert [type(each) for each in seen.events[:3]] == [LLMStarted, LLMRetrying, LLMRetrying]
+    assert seen.one(LLMFinished).text == "Hello"
+    assert len(provider.requests) == 3
+
+
+def test_a_silent_provider_is_tried_again(provider: Loopback) -> None:
+    llm = LLM("openai/gpt-4o", base_url=provider.url, api_key="k", timeout=0.05)
+    provider.script(Reply(text="lost", stall_after=-1), Reply(text="Hello"))
+    assert outcome(llm.events("Hi")).text == "Hello"
+
+
+def test_after_the_last_retry_the_error_is_raised(provider: Loopback) -> None:
+    llm = LLM("openai/gpt-4o", base_url=provider.url, api_key="k", max_retries=1)
+    provider.script(Reply(status=500), Reply(status=500), Reply(text="too late"))
+    seen = outcome(llm.events("Hi"))
+    assert len(seen.of(LLMRetrying)) == 1
+    assert seen.one(LLMFailed).error is seen.error
+    assert len(provider.requests) == 2
+
+
+def test_a_refused_connection_is_tried_again() -> None:
+    llm = LLM("openai/gpt-4o", base_url=closed_port(), api_key="k", max_retries=2)
+    assert len(outcome(llm.events("Hi")).of(LLMRetrying)) == 2
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
+def test_what_another_attempt_cannot_mend_is_not_tried_again(provider: Loopback, llm: LLM, status: int) -> None:
+    provider.script(Reply(status=status), Reply(text="never asked"))
+    seen = outcome(llm.events("Hi"))
+    assert seen.error is not None
+    assert not seen.of(LLMRetrying)
+    assert len(provider.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        Reply(text=["It ", "was "], reset_after=1),
+        Reply(text=["It ", "was "], end_after=1),
+        Reply(raw=[delta(content="It "), b"data: {nope\n\n"]),
+        Reply(raw=[delta(content="It "), event({"error": {"message": "overloaded"}})]),
+        Reply(reasoning=["Hm. ", "So"], reset_after=1),
+        Reply(raw=[delta(tool_calls=[{"index": 0, "id": "a", "function": {"name": "f", "arguments": ""}}])]),
+    ],
+    ids=["reset", "ended", "malformed", "error event", "in reasoning", "in a tool call"],
+)
+def test_a_failure_in_mid_stream_is_never_tried_again(provider: Loopback, llm: LLM, broken: Reply) -> None:
+    provider.script(broken, Reply(text="never asked"))
+    seen = outcome(llm.events("Hi"))
+    assert seen.error is not None
+    assert not seen.of(LLMRetrying)
+    assert seen.one(LLMFailed).text == seen.text
+    assert len(provider.requests) == 1
+
+
+def test_the_wait_that_the_provider_asks_for_is_kept(provider: Loopback, llm: LLM) -> None:
+    provider.script(Reply(status=429, headers={"retry-after": "1"}), Reply(text="Hello"))
+    seen = outcome(llm.events("Hi"))
+    assert seen.text == "Hello"
+    assert 1.0 <= seen.one(LLMRetrying).delay < 1.1
+    first, second = provider.requests
+    assert second.at - first.at >= 1.0
+
+
+def test_a_wait_before_a_retry_ends_with_the_subscription(provider: Loopback, llm: LLM) -> None:
+    provider.script(Reply(status=429, headers={"retry-after": "60"}))
+    waiting = threading.Event()
+    seen: list[Event] = []
+
+    def take(event: Event) -> None:
+        seen.append(event)
+        if isinstance(event, LLMRetrying):
+            waiting.set()
+
+    subscription = llm.events("Hi").subscribe(take)
+    assert waiting.wait(5.0)
+    # The check for leaks after this test sees that nothing waits on.
+    subscription.dispose()
+    assert [type(each) for each in seen] == [LLMStarted, LLMRetrying]
+    assert len(provider.requests) == 1
+
+
+def test_the_retry_limit_of_an_agent_holds_for_its_calls(provider: Loopback, llm: LLM) -> None:
+    litellm: Any = importlib.import_module("litellm")
+    agent = Agent(role="r", goal="g", backstory="b", llm=llm, max_retry_limit=0)
+    crew = Crew(agents=[agent], tasks=[Task(description="d", expected_output="e", agent=agent)])
+    provider.script(Reply(status=500), Reply(text="never asked"))
+    with pytest.raises(litellm.InternalServerError):
+        crew.kickoff()
+    assert len(provider.requests) == 1
+
+
+def test_a_negative_number_of_retries_is_refused_where_it_is_given() -> None:
+    with pytest.raises(ValueError, match="max_retries cannot be negative"):
+        LLM("rxflow/demo", max_retries=-1)

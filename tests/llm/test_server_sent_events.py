@@ -1,0 +1,79 @@
+"""The fast lane's reading of server-sent events: however the bytes are cut, the same events."""
+
+import json
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rxflow.llm.server_sent_events import EventData, OversizedEvent
+from tests.llm.wire import cut
+
+LINE_ENDS = st.sampled_from([b"\n", b"\r\n"])
+# Characters of one to four bytes, and those that other readers take for the end of a line.
+TEXT = st.text("ab {}:\r\n\x0b\x85é\u2028€😀", max_size=12)
+# What stands between the data lines and must not show: comments, other fields, empty lines.
+NOISE = st.lists(
+    st.sampled_from([b": keep-alive", b":", b"event: message", b"id: 7", b"retry: 1000", b"datax: no", b""]), max_size=3
+)
+PLACES = st.lists(st.integers(min_value=0, max_value=10_000), max_size=12)
+
+
+def read(pieces: Iterable[bytes]) -> list[bytes]:
+    """The events of a body that ends after the last piece, without the white space that JSON does not see."""
+    events = EventData()
+    data = [each for piece in pieces for each in events.feed(piece)]
+    return [each.strip() for each in [*data, *events.flush()]]
+
+
+@given(st.lists(st.tuples(TEXT, NOISE), max_size=5), LINE_ENDS, PLACES)
+def test_the_same_events_come_however_the_bytes_are_cut(
+    said: list[tuple[str, list[bytes]]], line_end: bytes, places: list[int]
+) -> None:
+    lines: list[bytes] = []
+    for text, noise in said:
+        # Unescaped, so that cuts fall within characters too.
+        lines += [*noise, b"data: " + json.dumps(text, ensure_ascii=False).encode(), b""]
+    body = b"".join(line + line_end for line in lines)
+    assert [json.loads(each) for each in read(cut(body, places))] == [text for text, _ in said]
+
+
+@given(st.lists(TEXT, min_size=1, max_size=4), LINE_ENDS, PLACES)
+def test_the_lines_of_one_event_are_joined(texts: list[str], line_end: bytes, places: list[int]) -> None:
+    lines = json.dumps(texts, indent=1).split("\n")
+    body = b"".join(b"data: " + line.encode() + line_end for line in lines) + line_end
+    (data,) = read(cut(body, places))
+    assert json.loads(data) == texts
+
+
+def test_the_blank_after_the_colon_may_be_missing() -> None:
+    assert read([b"data:1\n\ndata: 2\n\n"]) == [b"1", b"2"]
+
+
+def test_an_event_comes_with_the_bytes_that_complete_it_and_not_before() -> None:
+    events = EventData()
+    assert list(events.feed(b"data: 1\n")) == []
+    assert [each.strip() for each in events.feed(b"\ndata: 2")] == [b"1"]
+    assert [each.strip() for each in events.feed(b"\n\n")] == [b"2"]
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
+def test_the_last_event_counts_without_its_blank_line(end: bytes) -> None:
+    assert read([b"data: 1\n\ndata: 2" + end]) == [b"1", b"2"]
+
+
+def test_a_body_without_data_has_no_events() -> None:
+    assert read([b": hello\n\n", b"event: ping\n\n", b"\n\n\n"]) == []
+
+
+@pytest.mark.parametrize("piece", [b"x" * (1 << 20), b"data: " + b"x" * (1 << 20) + b"\n"], ids=["line", "event"])
+def test_what_never_ends_is_refused_before_it_fills_the_memory(piece: bytes) -> None:
+    with pytest.raises(OversizedEvent, match="more than 16777216 bytes"):
+        read([piece] * 17)
+
+
+def test_many_events_in_one_read_are_no_oversized_event() -> None:
+    events = EventData()
+    piece = b"data: " + b"x" * (1 << 20) + b"\n\n"
+    assert sum(1 for _ in events.feed(piece * 20)) == 20
