@@ -205,7 +205,14 @@ async def in_thread(function: Callable[[], _T], *, name: str) -> _T:
             call_soon(loop, partial(settle, result, None))
 
     threading.Thread(target=work, name=f"rxflow {name}", daemon=True).start()
-    return await done
+    try:
+        return await done
+    except asyncio.CancelledError:
+        # The thread goes on, abandoned by a time limit or by the loop's end too: none of them disposes the leaf.
+        place = ambient.get()
+        if place is not None:
+            place.is_cancelled = True
+        raise
 
 
 def _resolve(done: asyncio.Future[None] | concurrent.futures.Future[None], error: BaseException | None) -> None:

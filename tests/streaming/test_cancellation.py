@@ -1,7 +1,12 @@
 """Stopping a run: in every way, from every state, as the provider sees it."""
 
 import asyncio
+import gc
+import threading
 import time
+import weakref
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -9,8 +14,9 @@ import pytest
 from rxflow import LLM, Agent, Crew, Flow, Task
 from rxflow.flow import listen, start
 from rxflow.tools import BaseTool, tool
+from rxflow.types.events import Event, MethodFinished
 from tests.loopback import Loopback, Reply, ToolCall
-from tests.streaming.script import Gate
+from tests.streaming.script import Gate, Speaking, drained
 from tests.streaming.silent import SilentServer
 from tests.streaming.stopping import WAYS, Scene, Stop, Stopped
 
@@ -216,3 +222,506 @@ def test_a_run_can_be_stopped_while_an_async_tool_works(
     cancelled.wait(1.0)
     assert_stopped(flow, stopped)
     assert len(provider.requests) == 1
+
+
+def test_a_run_can_be_stopped_while_tasks_run_side_by_side(provider: Loopback, llm: LLM) -> None:
+    provider.answer(lambda request: Reply(text="a b", hold_after=1))
+    crew = crew_of(llm)
+    crew.tasks[0].async_execution = True
+    flow = SyncResearch(crew.model_copy(update={"tasks": [*crew.tasks[:1], crew.tasks[0].model_copy()]}))
+    with flow.kickoff() as output:
+        next(iter(output))
+        provider.wait_until(lambda p: p.holding == 2)
+        at = time.monotonic()
+    provider.wait_until(lambda p: len(p.disconnects) == 2)
+    assert max(gone.at for gone in provider.disconnects) - at <= SEEN_BY_THE_PROVIDER
+    flow.left.wait(1.0)
+
+
+def test_a_tool_that_outlives_its_agents_time_starts_nothing_more(provider: Loopback, llm: LLM) -> None:
+    free, done = Gate(), Gate()
+    refused: list[type[BaseException]] = []
+
+    @tool
+    def dig() -> str:
+        """Dig deep."""
+        free.wait()
+        try:
+            return str(llm.call("And now?"))
+        except BaseException as error:
+            refused.append(type(error))
+            raise
+        finally:
+            done.open()
+
+    provider.script(Reply(tool_calls=[ToolCall("dig", {})]))
+    crew = crew_of(llm, dig)
+    crew.agents[0].max_execution_time = 0.1
+    with pytest.raises(TimeoutError, match="max_execution_time"):
+        crew.kickoff()
+    free.open()
+    done.wait()
+    assert refused == [asyncio.CancelledError]
+    assert len(provider.requests) == 1
+
+
+class TestBetweenMethods:
+    """The first method is in code of its own: no provider, no crew."""
+
+    @every_way
+    def test_a_sync_method_that_blocks_delays_nobody_and_starts_nothing_more(
+        self, stop: Stop, provider: Loopback, llm: LLM
+    ) -> None:
+        inside, free, done = Gate(), Gate(), Gate()
+        began: list[str] = []
+        refused: list[type[BaseException]] = []
+        crew = crew_of(llm)
+
+        class Busy(Flow):
+            stream = True
+
+            @start()
+            def work(self) -> None:
+                inside.open()
+                free.wait()
+                for ask in (
+                    crew.kickoff,
+                    lambda: llm.call("Hello"),
+                    lambda: list(Speaking("a").kickoff()),
+                    lambda: list(streaming()),
+                ):
+                    try:
+                        ask()
+                    except BaseException as error:  # noqa: BLE001 - each of them is refused
+                        refused.append(type(error))
+                done.open()
+
+            @listen(work)
+            def go_on(self) -> None:
+                began.append("go_on")
+
+        def streaming() -> Any:
+            return crew_of(llm).model_copy(update={"stream": True}).kickoff()
+
+        stopped = stop(Scene(Busy(), inside.wait, Gate()))
+        free.open()
+        done.wait()
+        assert stopped.took <= CLOSED
+        assert refused == [asyncio.CancelledError] * 4
+        assert began == []
+        assert provider.requests == []
+
+    @every_way
+    def test_an_async_method_is_cancelled_where_it_waits(self, stop: Stop) -> None:
+        inside, cancelled = Gate(), Gate()
+        began: list[str] = []
+
+        class Waiting(Flow):
+            stream = True
+
+            @start()
+            async def wait(self) -> None:
+                inside.open()
+                try:
+                    await Gate().passed()
+                finally:
+                    cancelled.open()
+
+            @listen(wait)
+            async def go_on(self) -> None:
+                began.append("go_on")
+
+        stopped = stop(Scene(Waiting(), inside.wait, Gate()))
+        cancelled.wait(1.0)
+        assert stopped.took <= CLOSED
+        assert began == []
+
+    def test_disposing_at_the_end_of_a_method_keeps_the_next_from_starting(self) -> None:
+        began: list[str] = []
+
+        class Steps(Flow):
+            @start()
+            async def one(self) -> None:
+                began.append("one")
+
+            @listen(one)
+            async def two(self) -> None:
+                began.append("two")
+
+        async def main() -> None:
+            def on_next(event: Event) -> None:
+                if isinstance(event, MethodFinished):
+                    subscription.dispose()
+                    disposed.set()
+
+            disposed = asyncio.Event()
+            subscription = Steps().events().subscribe(on_next)
+            await disposed.wait()
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+
+        asyncio.run(main())
+        assert began == ["one"]
+
+    def test_no_later_task_starts(self, provider: Loopback, llm: LLM) -> None:
+        heard: list[Event] = []
+        free = Gate()
+        inside = Gate()
+
+        def block(output: object) -> None:
+            inside.open()
+            free.wait()
+
+        crew = crew_of(llm)
+        crew.tasks[0].callback = block
+        subscription = crew.events().subscribe(heard.append)
+        inside.wait()
+        subscription.dispose()
+        seen = len(heard)
+        free.open()
+        provider.wait_until(lambda p: p.completed == 1)
+        assert len(provider.requests) == 1
+        assert len(heard) == seen
+
+
+class TestBlockedLoop:
+    """The run lives on the loop of an asyncio program, and a method blocks that loop."""
+
+    def test_the_provider_sees_the_end_although_the_loop_is_blocked(self, provider: Loopback, llm: LLM) -> None:
+        provider.script(Reply(text="a b", hold_after=1))
+        blocked, free = Gate(), Gate()
+
+        class Both(Flow):
+            stream = True
+
+            @start()
+            async def speak(self) -> Any:
+                return await llm.acall("Hello")
+
+            @start()
+            async def block(self) -> None:
+                await provider.until(lambda p: p.holding)
+                blocked.open()
+                free.wait()
+
+        async def main() -> tuple[Any, float, float]:
+            def close() -> tuple[Any, float, float]:
+                blocked.wait()
+                at = time.monotonic()
+                output.close()
+                took = time.monotonic() - at
+                # With the loop still blocked.
+                provider.wait_until(lambda p: p.disconnects)
+                free.open()
+                return output, at, took
+
+            output = await Both().kickoff_async()
+            closing = asyncio.create_task(asyncio.to_thread(close))
+            async for _ in output:
+                pass
+            return await closing
+
+        output, at, took = asyncio.run(main())
+        assert took <= CLOSED
+        assert provider.disconnects[0].at - at <= SEEN_BY_THE_PROVIDER
+        assert (output.is_cancelled, output.is_completed) == (True, True)
+
+    def test_a_sync_kickoff_in_an_async_method_ends_at_once(self, provider: Loopback, llm: LLM) -> None:
+        provider.script(Reply(text="a b", hold_after=1))
+        crew = crew_of(llm)
+        ended: list[type[BaseException]] = []
+
+        class Blocking(Flow):
+            stream = True
+
+            @start()
+            async def work(self) -> str:
+                try:
+                    with pytest.warns(RuntimeWarning, match="kickoff_async"):
+                        return str(crew.kickoff())
+                except BaseException as error:
+                    ended.append(type(error))
+                    raise
+
+        async def main() -> tuple[Any, float, float]:
+            def close() -> tuple[Any, float, float]:
+                provider.wait_until(lambda p: p.holding)
+                at = time.monotonic()
+                output.close()
+                return output, at, time.monotonic() - at
+
+            output = await Blocking().kickoff_async()
+            closing = asyncio.create_task(asyncio.to_thread(close))
+            async for _ in output:
+                pass
+            return await closing
+
+        output, at, took = asyncio.run(main())
+        assert took <= CLOSED
+        assert provider.wait_until(lambda p: p.disconnects)[0].at - at <= SEEN_BY_THE_PROVIDER
+        assert ended == [asyncio.CancelledError]
+        assert (output.is_cancelled, output.is_completed) == (True, True)
+        assert len(provider.requests) == 1
+
+    def test_close_in_the_blocked_loop_itself_is_quick(self, provider: Loopback, llm: LLM) -> None:
+        """The program closes from inside a method, before it ever gives its loop back."""
+        provider.script(Reply(text="a b", hold_after=1))
+        outputs: list[Any] = []
+        took: list[float] = []
+
+        class Both(Flow):
+            stream = True
+
+            @start()
+            async def speak(self) -> Any:
+                return await llm.acall("Hello")
+
+            @start()
+            async def close(self) -> None:
+                await provider.until(lambda p: p.holding)
+                at = time.monotonic()
+                outputs[0].close()
+                took.append(time.monotonic() - at)
+                provider.wait_until(lambda p: p.disconnects)
+                assert provider.disconnects[0].at - at <= SEEN_BY_THE_PROVIDER
+
+        async def main() -> None:
+            outputs.append(await Both().kickoff_async())
+            async for _ in outputs[0]:
+                pass
+
+        asyncio.run(main())
+        assert took
+        assert took[0] <= CLOSED
+
+
+class TestClosing:
+    def test_from_several_threads_at_once(self, provider: Loopback, llm: LLM) -> None:
+        provider.script(Reply(text="a b", hold_after=1))
+        flow = SyncResearch(crew_of(llm))
+        output = flow.kickoff()
+        next(iter(output))
+        ready = threading.Barrier(4)
+
+        def close(_: int) -> float:
+            ready.wait(5)
+            at = time.monotonic()
+            output.close()
+            return time.monotonic() - at
+
+        with ThreadPoolExecutor(4) as pool:
+            assert max(pool.map(close, range(4))) <= CLOSED
+        assert output.is_cancelled
+        provider.wait_until(lambda p: len(p.disconnects) == 1)
+        flow.left.wait(1.0)
+
+    def test_twice_is_the_same_as_once(self, provider: Loopback, llm: LLM) -> None:
+        provider.script(Reply(text="a b", hold_after=1))
+        flow = SyncResearch(crew_of(llm))
+        output = flow.kickoff()
+        next(iter(output))
+        output.close()
+        output.close()
+        asyncio.run(output.aclose())
+        assert (output.is_cancelled, output.is_completed) == (True, True)
+        provider.wait_until(lambda p: len(p.disconnects) == 1)
+        flow.left.wait(1.0)
+
+    def test_from_inside_a_sync_method_of_the_run(self) -> None:
+        outputs: list[Any] = []
+        began: list[str] = []
+
+        class Suicidal(Flow):
+            stream = True
+
+            @start()
+            def work(self) -> None:
+                outputs[0].close()
+
+            @listen(work)
+            def go_on(self) -> None:
+                began.append("go_on")
+
+        outputs.append(Suicidal().kickoff())
+        assert list(outputs[0]) == []
+        assert outputs[0].is_cancelled
+        assert began == []
+
+    def test_from_a_loop_other_than_that_of_the_run(self, provider: Loopback, llm: LLM) -> None:
+        provider.script(Reply(text="a b", hold_after=1))
+        flow = AsyncResearch(crew_of(llm))
+        output = flow.kickoff()
+        next(iter(output))  # the run has a loop of its own
+
+        async def main() -> tuple[float, float]:
+            at = time.monotonic()
+            await output.aclose()
+            return at, time.monotonic() - at
+
+        at, took = asyncio.run(main())
+        assert took <= CLOSED
+        assert provider.wait_until(lambda p: p.disconnects)[0].at - at <= SEEN_BY_THE_PROVIDER
+
+    def test_a_method_that_swallows_the_cancellation_holds_nobody_up(self) -> None:
+        inside, cancelled, free = Gate(), Gate(), Gate()
+
+        class Stubborn(Flow):
+            stream = True
+
+            @start()
+            async def work(self) -> str:
+                inside.open()
+                try:
+                    await Gate().passed()
+                except asyncio.CancelledError:
+                    cancelled.open()
+                await free.passed()
+                return "after all"
+
+        output = Stubborn().kickoff()
+        reading = threading.Thread(target=lambda: list(output))
+        reading.start()
+        inside.wait()
+        at = time.monotonic()
+        output.close()
+        assert time.monotonic() - at <= CLOSED
+        reading.join(1.0)
+        assert not reading.is_alive()
+        cancelled.wait()
+        free.open()
+        assert (output.is_cancelled, output.is_completed) == (True, True)
+
+    def test_a_method_cleans_up_before_aclose_returns(self) -> None:
+        cleaned: list[bool] = []
+
+        class Tidy(Flow):
+            stream = True
+
+            @start()
+            async def work(self) -> AsyncIterator[str]:
+                try:
+                    yield "a"
+                    await Gate().passed()
+                finally:
+                    await asyncio.sleep(0)
+                    cleaned.append(True)
+
+        async def main() -> None:
+            output = await Tidy().kickoff_async()
+            async for _ in output:
+                break
+            await output.aclose()
+            assert cleaned == [True]
+
+        asyncio.run(main())
+
+    def test_an_error_in_the_cleaning_up_is_reported_and_not_raised(self) -> None:
+        reported: list[str] = []
+
+        class Clumsy(Flow):
+            stream = True
+
+            @start()
+            async def work(self) -> AsyncIterator[str]:
+                try:
+                    yield "a"
+                    await Gate().passed()
+                finally:
+                    raise ValueError("spilt")
+
+        async def main() -> None:
+            asyncio.get_running_loop().set_exception_handler(
+                lambda loop, context: reported.append(str(context.get("exception")))
+            )
+            output = await Clumsy().kickoff_async()
+            async for _ in output:
+                break
+            await output.aclose()
+            del output
+            gc.collect()
+
+        asyncio.run(main())
+        assert reported == ["spilt"]
+
+
+class TestNothingIsLeft:
+    def test_a_thread_that_blocks_on_keeps_neither_the_chunks_nor_the_output(self) -> None:
+        inside, free, done = Gate(), Gate(), Gate()
+
+        class Busy(Flow):
+            stream = True
+
+            @start()
+            async def speak(self) -> AsyncIterator[str]:
+                yield "a"
+
+            @listen(speak)
+            def block(self) -> None:
+                inside.open()
+                free.wait()
+                done.open()
+
+        flow: Any = Busy()
+        output: Any = flow.kickoff()
+        chunk = weakref.ref(next(iter(output)))
+        inside.wait()
+        kept = weakref.ref(output)
+        output.close()
+        del output
+        gc.collect()
+        assert kept() is None
+        assert chunk() is None
+        # The flow itself stands in the thread's frames, as `self`, until it is done with it.
+        of_flow = weakref.ref(flow)
+        del flow
+        free.open()
+        done.wait()
+        for thread in threading.enumerate():
+            if thread.name == "rxflow block":
+                thread.join(1.0)
+        gc.collect()
+        assert of_flow() is None
+
+    def test_a_thread_that_blocks_on_keeps_no_observer(self) -> None:
+        inside, free = Gate(), Gate()
+
+        class Busy(Flow):
+            @start()
+            def block(self) -> None:
+                inside.open()
+                free.wait()
+
+        class Watching:
+            def on_next(self, event: Event) -> None: ...
+
+        watching = Watching()
+        kept = weakref.ref(watching)
+        subscription = Busy().events().subscribe(watching.on_next)
+        inside.wait()
+        subscription.dispose()
+        del watching, subscription
+        for thread in threading.enumerate():
+            if thread.name == "rxflow run":
+                thread.join(1.0)
+        gc.collect()
+        assert kept() is None
+        free.open()
+
+    def test_a_finished_stream_keeps_no_thread_and_no_flow(self) -> None:
+        flow: Any = Speaking("a")
+        output = flow.kickoff()
+        assert drained(output) == ["a"]
+        kept = weakref.ref(flow)
+        del flow
+        for thread in threading.enumerate():
+            if thread.name == "rxflow run":
+                thread.join(1.0)
+        gc.collect()
+        assert kept() is None
+        assert output.result == "a"
+
+    def test_a_connection_that_was_used_to_the_end_is_used_again(self, provider: Loopback, llm: LLM) -> None:
+        for _ in range(3):
+            flow = SyncResearch(crew_of(llm))
+            assert drained(flow.kickoff())
+        assert len(provider.requests) == 6
+        assert provider.connections == 1
