@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 import anyio.to_thread
@@ -64,6 +64,7 @@ class RunFeed(ObserverBase[Event], Generic[Item, E]):
         self._handle: RunHandle | None = None
         self._place: Emitter | None = None
         self._in_place: DisposableBase | None = None
+        self._to_show: deque[Event] = deque()
 
     @property
     def result(self) -> Any:
@@ -79,20 +80,29 @@ class RunFeed(ObserverBase[Event], Generic[Item, E]):
     def pull(self, position: int) -> None:
         self._start(blocking=True)
         self._log.wait(position)
+        if self._to_show and self._place is not None and running_loop() is self._place.run.loop:
+            self._show_waiting()  # this wait blocked the loop that was to do it
 
     async def pull_async(self, position: int) -> None:
         self._start(blocking=False)
         await self._log.wait_async(position)
 
     def _start(self, *, blocking: bool) -> None:
+        if not self._unstarted:
+            return
+        place = open_place()
         try:
             source = self._unstarted.pop()
         except IndexError:
             return
-        self._place = open_place()
-        if self._place is not None:
-            self._in_place = self._place.own(Disposable(self.close))
-        self._handle = start(source.build, self, place=self._place, blocking=blocking)
+        self._place = place
+        if place is not None:
+            self._in_place = place.own(Disposable(self.close))
+        try:
+            self._handle = start(source.build, self, place=place, blocking=blocking)
+        except BaseException as error:  # for other readers too, lest they wait for a run that never began
+            self._end(error)
+            raise
         if self._log.is_cancelled:  # closed by another thread while it was starting
             self._handle.dispose()
 
@@ -123,7 +133,13 @@ class RunFeed(ObserverBase[Event], Generic[Item, E]):
         if running_loop() is place.run.loop:
             place.on_next(event)
         else:
-            call_soon(place.run.loop, partial(place.on_next, event))
+            self._to_show.append(event)
+            if len(self._to_show) == 1:
+                call_soon(place.run.loop, self._show_waiting)
+
+    def _show_waiting(self) -> None:
+        while self._to_show and self._place is not None:
+            self._place.on_next(self._to_show.popleft())
 
     def close(self) -> None:
         if self._dispose() and self._handle is not None:

@@ -16,14 +16,17 @@ PATIENCE = 5.0  # seconds: what does not come until then does not come
 
 
 class Says:
-    """A source that answers every call with the same words, and counts the calls."""
+    """A source that answers every call with the same words, or fails after them, and counts the calls."""
 
-    def __init__(self, *words: str) -> None:
+    def __init__(self, *words: str, failing: Exception | None = None) -> None:
         self.words = words
+        self.failing = failing
         self.calls = 0
 
     def stream(self, request: Request) -> Observable[Delta]:
         self.calls += 1
+        if self.failing is not None:
+            return reactivex.concat(reactivex.from_iterable(self.words), reactivex.throw(self.failing))
         return reactivex.from_iterable([*self.words, Ending(usage=USAGE)])
 
     async def calls_functions(self, model: str) -> bool:
