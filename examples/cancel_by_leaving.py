@@ -1,4 +1,4 @@
-"""Leaving ``async with`` (or ``with``) stops the run: the call to the model ends, and no later method starts.
+"""Leaving ``async with`` (or ``with``) stops the run: the call to the model ends, and its method is told.
 
 python examples/cancel_by_leaving.py
 """
@@ -8,24 +8,23 @@ import asyncio
 from _model import chosen_model
 
 from rxflow import Flow
-from rxflow.flow import listen, start
+from rxflow.flow import start
 
 MODEL = chosen_model()
 
 
 class Story(Flow):
+    """Never ends by itself."""
+
     stream = True
 
     @start()
     async def tell(self) -> None:
         try:
-            await MODEL.acall("Tell a long story about a ferry that never arrives")
+            while True:
+                await MODEL.acall("Tell another chapter about a ferry that never arrives")
         finally:
             print("\n(tell: stopped)")
-
-    @listen(tell)
-    def sequel(self) -> None:
-        print("This is never reached.")
 
 
 async def main() -> None:
