@@ -168,9 +168,7 @@ def tool_calls(reply: Reply, request: Request) -> list[dict[str, Any]]:
             "type": "function",
             "function": {
                 "name": call.name,
-                "arguments": call.arguments
-                if isinstance(call.arguments, str)
-                else json.dumps(call.arguments),
+                "arguments": call.arguments if isinstance(call.arguments, str) else json.dumps(call.arguments),
             },
         }
         for index, call in enumerate(reply.tool_calls)

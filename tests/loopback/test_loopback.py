@@ -176,9 +176,7 @@ class TestAnswers:
         provider.script(Reply(text=["first"]), Reply(text=["second"]))
         assert [texts(stream(client)) for _ in range(3)] == [["first"], ["second"], ["HELLO BIG WORLD"]]
 
-    def test_a_function_that_raises_is_told_to_the_client(
-        self, provider: Loopback, client: httpx.Client
-    ) -> None:
+    def test_a_function_that_raises_is_told_to_the_client(self, provider: Loopback, client: httpx.Client) -> None:
         def fail(request: Request) -> Reply:
             raise LookupError(request.last_user)
 
@@ -307,9 +305,7 @@ class TestHolding:
 
 
 class TestTime:
-    @pytest.mark.parametrize(
-        "reply", [Reply(delay=0.02), Reply(first_byte_delay=0.02), Reply(text=THREE, pace=0.008)]
-    )
+    @pytest.mark.parametrize("reply", [Reply(delay=0.02), Reply(first_byte_delay=0.02), Reply(text=THREE, pace=0.008)])
     def test_is_taken(self, provider: Loopback, client: httpx.Client, reply: Reply) -> None:
         provider.script(reply)
         began = time.monotonic()
@@ -319,9 +315,7 @@ class TestTime:
 
 class TestCuts:
     @pytest.mark.parametrize(("after", "expected"), [(0, []), (2, ["a", "b"]), (3, THREE)])
-    def test_a_polite_end(
-        self, provider: Loopback, client: httpx.Client, after: int, expected: list[str]
-    ) -> None:
+    def test_a_polite_end(self, provider: Loopback, client: httpx.Client, after: int, expected: list[str]) -> None:
         provider.script(Reply(text=THREE, end_after=after))
         chunks = stream(client)
         assert texts(chunks) == expected
@@ -391,9 +385,7 @@ class TestDisconnects:
         assert gone.phase == "mid_stream"
         assert 0 < gone.chunks_sent < 1000
 
-    @pytest.mark.parametrize(
-        "part", [b"POST /v1/chat/comp", b"POST / HTTP/1.1\r\ncontent-length: 9\r\n\r\n{"]
-    )
+    @pytest.mark.parametrize("part", [b"POST /v1/chat/comp", b"POST / HTTP/1.1\r\ncontent-length: 9\r\n\r\n{"])
     def test_in_the_request(self, provider: Loopback, part: bytes) -> None:
         with socket.create_connection(("127.0.0.1", httpx.URL(provider.url).port or 0)) as sock:
             sock.sendall(part)
@@ -476,9 +468,7 @@ def test_as_a_process_of_its_own() -> None:
     ) as process:
         assert process.stdout is not None
         assert process.stdin is not None
-        with httpx.Client(
-            base_url=process.stdout.readline().strip(), verify=NO_TLS, trust_env=False
-        ) as client:
+        with httpx.Client(base_url=process.stdout.readline().strip(), verify=NO_TLS, trust_env=False) as client:
             chunks = stream(client, USAGE)
             assert texts(chunks) == ["tik "] * 2000
             assert chunks[-1]["usage"]["completion_tokens"] == 2000

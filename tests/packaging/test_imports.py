@@ -36,8 +36,6 @@ def test_all_is_exact(module: ModuleType) -> None:
     assert len(promised) == len(set(promised))
     assert [name for name in promised if not hasattr(module, name)] == []
     defined = {
-        name
-        for name, value in vars(module).items()
-        if not name.startswith("_") and not isinstance(value, ModuleType)
+        name for name, value in vars(module).items() if not name.startswith("_") and not isinstance(value, ModuleType)
     }
     assert defined - set(promised) == set()

@@ -60,9 +60,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("installed")
-    done = run(
-        *("-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", target, wheel), cwd=target
-    )
+    done = run(*("-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", target, wheel), cwd=target)
     assert done.returncode == 0, done.stdout + done.stderr
     return target
 
