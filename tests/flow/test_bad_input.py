@@ -1,0 +1,417 @@
+"""Mistakes: each a clear error where it was made, and nothing half-run."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, Literal
+
+import pytest
+from pydantic import BaseModel
+
+from rxflow import LLM
+from rxflow.flow import Flow, and_, listen, or_, router, start
+from tests.flow.scripted import PATIENCE, Says, crew_of, signals_of
+
+
+class TestUnknownTriggers:
+    """Found when the flow is made: before anything can run."""
+
+    def test_a_method_that_does_not_exist_is_named_with_the_one_that_was_meant(self) -> None:
+        class Misspelt(Flow):
+            @start()
+            def research(self) -> None: ...
+
+            @listen("reserch")
+            def write(self) -> None: ...
+
+        with pytest.raises(ValueError, match=r"Misspelt\.write waits for 'reserch'.*did you mean 'research'\?"):
+            Misspelt()
+
+    def test_inside_a_nested_condition_it_is_found_too(self) -> None:
+        class Misspelt(Flow):
+            @start()
+            def research(self) -> None: ...
+
+            @listen(or_(research, and_(research, "nowhere")))
+            def write(self) -> None: ...
+
+        with pytest.raises(ValueError, match="write waits for 'nowhere', which is neither a method nor a label"):
+            Misspelt()
+
+    def test_a_method_without_a_decorator_is_not_one_of_the_graph(self) -> None:
+        def helper(self: Flow) -> None: ...
+
+        with pytest.raises(ValueError, match=r"'helper' is no method of a graph: it needs @start\(\), @listen"):
+            listen(helper)
+
+    def test_a_label_that_no_return_statement_gives(self) -> None:
+        class Routed(Flow):
+            @start()
+            def begin(self) -> None: ...
+
+            @router(begin)
+            def which(self) -> str | None:
+                if self.state:
+                    return "good"
+                return "bad" if self.state else None
+
+            @listen("goood")
+            def end(self) -> None: ...
+
+        with pytest.raises(ValueError, match=r"end waits for 'goood'.*did you mean 'good'\?.*bad"):
+            Routed()
+
+    def test_a_label_that_the_literal_does_not_have(self) -> None:
+        class Routed(Flow):
+            @router()
+            @start()
+            def which(self) -> Literal["left", "right"]:
+                return "left"
+
+            @listen("middle")
+            def end(self) -> None: ...
+
+        with pytest.raises(ValueError, match=r"end waits for 'middle'.*Known: end, left, right, which"):
+            Routed()
+
+    def test_a_label_that_the_enum_does_not_have(self) -> None:
+        class Routed(Flow):
+            @router()
+            @start()
+            def which(self) -> Side:
+                return Side.LEFT
+
+            @listen("LEFT")
+            def end(self) -> None: ...
+
+        with pytest.raises(ValueError, match="end waits for 'LEFT'"):
+            Routed()
+
+    def test_a_label_that_emit_does_not_name(self) -> None:
+        class Routed(Flow):
+            @router(emit=["left", "right"])
+            @start()
+            def which(self) -> Any:
+                return self.state["side"]
+
+            @listen("middle")
+            def end(self) -> None: ...
+
+        with pytest.raises(ValueError, match="end waits for 'middle'"):
+            Routed()
+
+    def test_any_label_may_come_from_a_router_that_computes_it(self) -> None:
+        class Routed(Flow):
+            @router()
+            @start()
+            def which(self) -> Any:
+                return self.state["side"]
+
+            @listen("middle")
+            def end(self, label: str) -> str:
+                return f"in the {label}"
+
+        assert Routed().kickoff({"side": "middle"}) == "in the middle"
+
+
+class Side(Enum):
+    LEFT = "left"
+    RIGHT = "right"
+
+
+class TestFlowsThatCannotBegin:
+    def test_only_conditional_starts(self) -> None:
+        class Waiting(Flow):
+            @start("sign")
+            def first(self) -> None: ...
+
+            @router(first)
+            def which(self) -> str:
+                return "sign"
+
+        with pytest.raises(ValueError, match=r"Waiting cannot begin: no method has @start\(\) without a condition"):
+            Waiting()
+
+    def test_no_start_at_all(self) -> None:
+        class Waiting(Flow):
+            @listen("second")
+            def first(self) -> None: ...
+
+            @listen("first")
+            def second(self) -> None: ...
+
+        with pytest.raises(ValueError, match=r"cannot begin.*first, second"):
+            Waiting()
+
+
+def or_with_another(condition: Any) -> object:
+    return or_("begin", condition)
+
+
+class TestWrongDecorators:
+    """Found when the class is defined."""
+
+    def test_a_method_that_listens_to_itself(self) -> None:
+        with pytest.raises(ValueError, match="circle listens to itself"):
+
+            class Circular(Flow):  # pyright: ignore[reportUnusedClass]
+                @start()
+                def begin(self) -> None: ...
+
+                @listen("circle")
+                def circle(self) -> None: ...
+
+    def test_a_method_that_listens_to_itself_among_others(self) -> None:
+        with pytest.raises(ValueError, match="circle listens to itself"):
+
+            class Circular(Flow):  # pyright: ignore[reportUnusedClass]
+                @start()
+                def begin(self) -> None: ...
+
+                @router(or_(begin, and_(begin, "circle")))
+                def circle(self) -> str:
+                    return "round"
+
+    @pytest.mark.parametrize("wrong", [3, "", None, ["begin"], {"type": "OR"}, str, object()], ids=repr)
+    @pytest.mark.parametrize("decorate", [listen, or_, and_, or_with_another])
+    def test_a_condition_that_is_none(self, decorate: Callable[[Any], object], wrong: object) -> None:
+        with pytest.raises(
+            ValueError, match=r"a condition is a method, its name, a router's label, or|no method of a graph"
+        ):
+            decorate(wrong)
+
+    @pytest.mark.parametrize("decorate", [start, router])
+    def test_a_condition_that_is_none_on_the_decorators_that_need_none(self, decorate: Callable[[Any], Any]) -> None:
+        def method(self: Flow) -> None: ...
+
+        with pytest.raises(ValueError, match=f"@{decorate.__name__}: a condition is a method, its name"):
+            decorate(3)(method)
+
+    @pytest.mark.parametrize("combine", [or_, and_])
+    def test_a_condition_of_nothing(self, combine: Callable[[], object]) -> None:
+        with pytest.raises(ValueError, match="needs at least one condition"):
+            combine()
+
+    def test_two_conditions_on_one_method(self) -> None:
+        def method(self: Flow) -> None: ...
+
+        with pytest.raises(ValueError, match=r"method has two conditions; join them with or_\(…\) or and_\(…\)"):
+            router("one")(listen("two")(method))
+
+    def test_a_router_without_a_condition(self) -> None:
+        with pytest.raises(ValueError, match=r"@router\(\) on which has no condition"):
+
+            class Routed(Flow):  # pyright: ignore[reportUnusedClass]
+                @router()
+                def which(self) -> str:
+                    return "label"
+
+    def test_a_decorator_without_parentheses(self) -> None:
+        def begin(self: Flow) -> None: ...
+
+        for decorate in (start, listen, router):
+            with pytest.raises(ValueError, match=r"'begin' is no method of a graph: .* with parentheses"):
+                decorate(begin)
+
+    def test_a_decorator_on_a_class(self) -> None:
+        with pytest.raises(ValueError, match="goes on a method of a Flow"):
+            start()(Side)
+
+    def test_a_plain_generator(self) -> None:
+        with pytest.raises(TypeError, match="begin is a plain generator; make it `async def`"):
+
+            class Generating(Flow):  # pyright: ignore[reportUnusedClass]
+                @start()
+                def begin(self) -> Any:
+                    yield "text"
+
+
+class Count(BaseModel):
+    n: int = 0
+
+
+class Counting(Flow[Count]):
+    """Notes on the class whether it ran: for the runs of copies too."""
+
+    ran: bool = False
+
+    @start()
+    def begin(self) -> int:
+        type(self).ran = True
+        return self.state.n
+
+
+async def awaited(flow: Counting, inputs: Any) -> Any:
+    return await flow.kickoff_async(inputs)
+
+
+def kickoff(flow: Counting, inputs: Any) -> Any:
+    return flow.kickoff(inputs)
+
+
+def kickoff_async(flow: Counting, inputs: Any) -> Any:
+    return asyncio.run(awaited(flow, inputs))
+
+
+def stream(flow: Counting, inputs: Any) -> Any:
+    flow.stream = True
+    return flow.kickoff(inputs)
+
+
+def stream_async(flow: Counting, inputs: Any) -> Any:
+    flow.stream = True
+    return asyncio.run(awaited(flow, inputs))
+
+
+def observe(flow: Counting, inputs: Any) -> Any:
+    return flow.observe(inputs)
+
+
+def events(flow: Counting, inputs: Any) -> Any:
+    return flow.events(inputs)
+
+
+all_ways = pytest.mark.parametrize("run", [kickoff, kickoff_async, stream, stream_async, observe, events])
+
+
+@all_ways
+def test_inputs_that_do_not_fit_the_state_are_refused_at_once(run: Callable[[Counting, Any], Any]) -> None:
+    class Fresh(Counting):
+        pass
+
+    flow = Fresh()
+    with pytest.raises(ValueError, match=r"Invalid inputs for structured state: (.|\n)*n\n.*valid integer"):
+        run(flow, {"n": "many"})
+    assert (Fresh.ran, flow.state.n, flow.method_outputs) == (False, 0, [])
+    flow.stream = False
+    assert flow.kickoff({"n": 3}) == 3
+
+
+@all_ways
+def test_inputs_that_are_no_mapping_are_refused_at_once(run: Callable[[Counting, Any], Any]) -> None:
+    with pytest.raises(TypeError, match=r"inputs must be a dict or another mapping of names to values; got \['n'\]"):
+        run(Counting(), ["n"])
+
+
+class TestASecondKickoffOfARunningInstance:
+    """Is refused, and the first goes on undisturbed."""
+
+    def test_from_another_thread(self) -> None:
+        flow = Held()
+        results: list[object] = []
+        first = threading.Thread(target=lambda: results.append(flow.kickoff({"topic": "first"})))
+        first.start()
+        assert flow.begun.wait(PATIENCE)
+        with pytest.raises(RuntimeError, match=r"this Held is running already: .* observe\(\)"):
+            flow.kickoff({"topic": "second"})
+        flow.released.set()
+        first.join(PATIENCE)
+        assert results == ["first"]
+
+    def test_beside_a_stream(self) -> None:
+        class Telling(Flow):
+            stream = True
+
+            @start()
+            async def tell(self) -> Any:
+                yield "one"
+                yield "two"
+                await asyncio.to_thread(released.wait, PATIENCE)
+
+        released = threading.Event()
+        flow = Telling()
+        chunks = iter(flow.kickoff())
+        next(chunks)
+        with pytest.raises(RuntimeError, match="running already"):
+            flow.kickoff()
+        released.set()
+        assert [chunk.content for chunk in chunks] == ["two"]
+
+    def test_by_two_streams_of_which_the_second_began_later(self) -> None:
+        flow = Held(stream=True)
+        first, second = flow.kickoff({"topic": "first"}), flow.kickoff({"topic": "second"})
+        reader = threading.Thread(target=lambda: list(first))
+        reader.start()
+        assert flow.begun.wait(PATIENCE)
+        with pytest.raises(RuntimeError, match="running already"):
+            list(second)
+        assert second.is_completed
+        flow.released.set()
+        reader.join(PATIENCE)
+        assert first.result == "first"
+
+    def test_in_one_loop(self) -> None:
+        async def main() -> object:
+            flow = Held()
+            first = asyncio.create_task(flow.kickoff_async({"topic": "first"}))
+            assert await asyncio.to_thread(flow.begun.wait, PATIENCE)
+            with pytest.raises(RuntimeError, match="running already"):
+                await flow.kickoff_async()
+            flow.released.set()
+            return await first
+
+        assert asyncio.run(main()) == "first"
+
+    def test_from_inside_one_of_its_methods(self) -> None:
+        class Recursive(Flow):
+            @start()
+            def begin(self) -> Any:
+                return self.kickoff()
+
+        with pytest.raises(RuntimeError, match="this Recursive is running already"):
+            Recursive().kickoff()
+
+    def test_leaves_observe_allowed(self) -> None:
+        flow = Held(stream=True)
+        flow.released.set()
+        chunks = iter(flow.kickoff())
+        assert signals_of(flow.observe()).completions == 1
+        list(chunks)
+
+
+class Held(Flow):
+    """Stands still until it is released; gives the topic of its inputs."""
+
+    def __init__(self, *, stream: bool = False) -> None:
+        super().__init__(stream=stream)
+        self.begun = threading.Event()
+        self.released = threading.Event()
+
+    @start()
+    def begin(self) -> Any:
+        self.begun.set()
+        self.released.wait(PATIENCE)
+        return self.state.get("topic")
+
+
+def test_a_missing_placeholder_names_variable_and_field_before_any_call_of_a_model() -> None:
+    source = Says("never")
+    after: list[str] = []
+
+    class Filling(Flow):
+        @start()
+        def say(self) -> Any:
+            crew = crew_of(LLM("scripted", source=source), description="About {topic} in {place}")
+            return crew.kickoff(inputs={"topic": "rain"})
+
+        @listen(say)
+        def end(self) -> None:
+            after.append("end")
+
+    with pytest.raises(ValueError, match=r"description.*place|place.*description"):
+        Filling().kickoff()
+    assert (source.calls, after) == (0, [])
+
+
+def test_a_listener_that_wants_more_than_the_result_fails_the_flow_and_says_so() -> None:
+    class Greedy(Flow):
+        @start()
+        def begin(self) -> str:
+            return "one"
+
+        @listen(begin)
+        def both(self, one: str, two: str) -> None: ...
+
+    with pytest.raises(TypeError, match=r"both\(\) missing 1 required positional argument: 'two'"):
+        Greedy().kickoff()
