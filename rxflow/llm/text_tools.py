@@ -20,7 +20,7 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from rxflow.llm.request import Delta, Ending, Message, Request, Source, ToolCallDelta
 
 _OPEN = "```tool_call"
-_CLOSE = "```"
+_CLOSE = "\n```"  # on a line of its own: within the JSON a line end is escaped, so arguments may hold fences
 
 
 def offering_in_text(source: Source, request: Request) -> Observable[Delta]:
@@ -54,16 +54,22 @@ def _emit(on_next: Callable[[Delta], None], deltas: Iterator[Delta]) -> None:
 
 
 class _FenceReader:
-    """Splits growing text into answer and calls; holds back only what may be the beginning of a fence."""
+    """Splits growing text into answer and calls; holds back only what may be the beginning of a fence.
+
+    White space around a fence belongs to the fence: were it text, how the text is cut would show in the answer.
+    """
 
     def __init__(self) -> None:
         self.calls = 0
         self._held = ""
         self._inside = False
+        self._is_after_a_call = False
 
     def feed(self, text: str) -> Iterator[Delta]:
         self._held += text
         while True:
+            if self._is_after_a_call and not self._inside:
+                self._held = self._held.lstrip()
             marker = _CLOSE if self._inside else _OPEN
             at = self._held.find(marker)
             if at < 0:
@@ -72,26 +78,32 @@ class _FenceReader:
             if self._inside:
                 yield from self._call(before)
             elif before.strip():
-                yield before
+                yield from self._text(before.rstrip())
             self._inside = not self._inside
         if not self._inside:
             keep = _overlap(self._held, _OPEN)
-            free, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
-            if free:
-                yield free
+            free = self._held[: len(self._held) - keep].rstrip()
+            self._held = self._held[len(free) :]
+            yield from self._text(free)
 
     def flush(self) -> Iterator[Delta]:
         """The end: a fence that was never closed is read as it stands."""
         held, self._held = self._held, ""
         if self._inside:
-            yield from self._call(held)
-        elif held:
-            yield held
+            yield from self._call(held.rstrip().rstrip("`"))
+        else:
+            yield from self._text(held)
+
+    def _text(self, text: str) -> Iterator[Delta]:
+        if text:
+            self._is_after_a_call = False
+            yield text
 
     def _call(self, body: str) -> Iterator[Delta]:
         name, arguments = _parse(body)
         index = self.calls
         self.calls += 1
+        self._is_after_a_call = True
         yield ToolCallDelta(index, id=f"call_text_{index}", name=name, arguments=arguments)
 
 
@@ -117,7 +129,7 @@ def _instructions(request: Request) -> Message:
             "You can use these tools, each described by a JSON schema:\n"
             f"{tools}\n\n"
             "To use one, write exactly this and stop; the result comes in the next message:\n"
-            f'{_OPEN}\n{{"name": "<tool>", "arguments": {{…}}}}\n{_CLOSE}\n'
+            f'{_OPEN}\n{{"name": "<tool>", "arguments": {{…}}}}{_CLOSE}\n'
             "When you need no tool (any more), write the answer itself."
         ),
     }
@@ -129,7 +141,7 @@ def _in_words(message: Message) -> Message:
         return {"role": "user", "content": f"Result of the tool {message.get('name')}:\n{message['content']}"}
     if message.get("tool_calls"):
         calls = "\n".join(
-            f'{_OPEN}\n{{"name": "{call["function"]["name"]}", "arguments": {call["function"]["arguments"]}}}\n{_CLOSE}'
+            f'{_OPEN}\n{{"name": "{call["function"]["name"]}", "arguments": {call["function"]["arguments"]}}}{_CLOSE}'
             for call in message["tool_calls"]
         )
         return {"role": "assistant", "content": f"{message.get('content') or ''}\n{calls}".strip()}

@@ -1,0 +1,157 @@
+"""A model without function calling works with tools: they are offered and called in text that no reader sees."""
+
+import importlib
+import json
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rxflow import LLM, Agent, Crew, Task
+from rxflow.llm.request import ReasoningDelta
+from rxflow.tools import tool
+from rxflow.types.events import LLMFinished, ReasoningChunk, ToolCall
+from tests.llm.outcome import Outcome, outcome
+from tests.loopback import Loopback, Reply
+from tests.scripted import Scripted
+
+SEARCH = {
+    "type": "function",
+    "function": {"name": "search", "description": "Searches the web.", "parameters": {"type": "object"}},
+}
+
+
+def fence(name: str, **arguments: Any) -> str:
+    return f"```tool_call\n{json.dumps({'name': name, 'arguments': arguments})}\n```"
+
+
+def said(*pieces: str) -> Outcome:
+    """What comes of a model that says this when it was offered a tool."""
+    return outcome(Scripted(list(pieces), native=False).llm.events("Hi", [SEARCH]))
+
+
+def letters(text: str) -> list[str]:
+    return list(text)
+
+
+ANSWERS = st.lists(
+    st.one_of(
+        st.sampled_from(["Let me look. ", "\n\n", " ", "`x` and ", "```\ncode\n```\n", "```tool", "``", "a"]),
+        st.sampled_from([fence("search", query="rx"), fence("search", code="```py\nx = 1\n```"), fence("other")]),
+    ),
+    max_size=6,
+).map("".join)
+
+
+@settings(deadline=None)
+@given(ANSWERS, st.lists(st.integers(0, 300), max_size=8))
+def test_the_same_text_and_calls_come_however_the_answer_is_cut(answer: str, places: list[int]) -> None:
+    whole = said(answer).one(LLMFinished)
+    edges = [0, *sorted(place % (len(answer) + 1) for place in places), len(answer)]
+    cut = said(*(answer[start:end] for start, end in pairwise(edges)))
+    finished = cut.one(LLMFinished)
+    assert (finished.text, finished.tool_calls) == (whole.text, whole.tool_calls)
+    assert cut.text == finished.text
+    assert "tool_call\n" not in cut.text
+    assert '"arguments"' not in cut.text
+
+
+def test_a_call_is_told_apart_from_the_text_around_it() -> None:
+    seen = said(*letters(f"Let me look.\n{fence('search', query='rx')}\nDone."))
+    finished = seen.one(LLMFinished)
+    assert seen.text == finished.text == "Let me look.Done."
+    assert finished.tool_calls == (ToolCall(id="call_text_0", name="search", arguments='{"query": "rx"}'),)
+    assert finished.finish_reason == "tool_calls"
+
+
+def test_several_calls_have_their_order_and_ids_of_their_own() -> None:
+    finished = said(fence("search", query="a") + "\n" + fence("search", query="b")).one(LLMFinished)
+    assert finished.text == ""
+    assert [(call.id, call.arguments) for call in finished.tool_calls] == [
+        ("call_text_0", '{"query": "a"}'),
+        ("call_text_1", '{"query": "b"}'),
+    ]
+
+
+def test_text_is_not_held_back_longer_than_it_may_be_a_call() -> None:
+    assert said("One ", "two ", "`three` ", "```py", "\nx\n```").texts == [
+        "One",
+        " two",
+        " `three`",
+        " ```py",
+        "\nx",
+        "\n```",
+    ]
+
+
+def test_text_without_a_call_stays_as_it_is() -> None:
+    text = " ```tool\n```tool_\n  "
+    seen = said(*letters(text))
+    assert seen.text == text
+    assert seen.one(LLMFinished).finish_reason == "stop"
+
+
+@pytest.mark.parametrize("end", ["", "\n", "```", "\n``"])
+def test_a_call_that_was_never_closed_counts(end: str) -> None:
+    (call,) = said('```tool_call\n{"name": "search", "arguments": {"query": "rx"}}' + end).one(LLMFinished).tool_calls
+    assert (call.name, call.arguments) == ("search", '{"query": "rx"}')
+
+
+def test_reasoning_is_passed_on() -> None:
+    seen = outcome(Scripted([ReasoningDelta("Hm."), "42"], native=False).llm.events("Hi", [SEARCH]))
+    assert seen.one(ReasoningChunk).content == "Hm."
+    assert seen.text == "42"
+
+
+def test_the_tools_are_described_to_the_model_in_words() -> None:
+    source = Scripted("Hello", native=False)
+    outcome(source.llm.events("Hi", [SEARCH]))
+    (request,) = source.requests
+    assert not request.tools
+    assert "Searches the web." in str(request.messages[0]["content"])
+
+
+def test_a_model_without_function_calling_uses_a_tool_and_answers() -> None:
+    asked: list[str] = []
+
+    @tool
+    def search(query: str) -> str:
+        """Search the web."""
+        asked.append(query)
+        return f"found {query}"
+
+    source = Scripted(f"Let me look. {fence('search', query='rx')}", "It is there.", native=False)
+    agent = Agent(role="r", goal="g", backstory="b", llm=source.llm, tools=[search])
+    task = Task(description="Find it", expected_output="e", agent=agent)
+    assert Crew(agents=[agent], tasks=[task]).kickoff().raw == "It is there."
+    assert asked == ["rx"]
+    *_, call, result = source.conversations[1]
+    assert call == {"role": "assistant", "content": f"Let me look.\n{fence('search', query='rx')}"}
+    assert result["role"] == "user"
+    assert "found rx" in result["content"]
+
+
+def test_litellm_says_which_models_call_functions(provider: Loopback) -> None:
+    litellm: Any = importlib.import_module("litellm")
+    name = next(
+        name
+        for name, info in litellm.model_cost.items()
+        if info.get("litellm_provider") == "openai"
+        and info.get("mode") == "chat"
+        and not litellm.supports_function_calling(name)
+    )
+    provider.script(Reply(text=fence("search", query="rx")))
+    model = LLM(f"openai/{name}", base_url=provider.url, api_key="k")
+    (call,) = model.call("Hi", [SEARCH])
+    assert (call.name, call.arguments) == ("search", '{"query": "rx"}')
+    assert provider.requests[0].tools == []
+
+
+def test_a_server_of_ones_own_may_be_said_to_call_no_functions(provider: Loopback) -> None:
+    provider.script(Reply(text=fence("search", query="rx")))
+    model = LLM("openai/my-own", base_url=provider.url, api_key="k", function_calling=False)
+    (call,) = model.call("Hi", [SEARCH])
+    assert call.name == "search"
+    assert provider.requests[0].tools == []

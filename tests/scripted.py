@@ -1,0 +1,87 @@
+"""A model that says what a test tells it to: where no socket matters, this spares the test the import of litellm."""
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, TypeAlias
+
+from reactivex import Observable
+
+from rxflow import LLM
+from rxflow.llm.request import Delta, Ending, ReasoningDelta, Request, ToolCallDelta
+from rxflow.streaming.bridge import from_async
+from rxflow.types.usage import UsageMetrics
+
+Turn: TypeAlias = str | Sequence[Delta] | BaseException
+ENDING = Ending("stop", UsageMetrics(prompt_tokens=2, completion_tokens=1, total_tokens=3, successful_requests=1), 0.5)
+
+
+class Scripted:
+    """Answers one turn a request; the last one again and again.
+
+    A turn is text, which comes word by word, or the deltas, or an error. ``before`` is awaited before each.
+    """
+
+    def __init__(
+        self,
+        *turns: Turn,
+        native: bool = True,
+        before: Callable[[Request], Awaitable[object]] | None = None,
+    ) -> None:
+        self.requests: list[Request] = []
+        self._turns = deque(turns)
+        self._native = native
+        self._before = before
+
+    def stream(self, request: Request) -> Observable[Delta]:
+        self.requests.append(request)
+        turn = self._turns.popleft() if len(self._turns) > 1 else self._turns[0]
+
+        async def answer(emit: Callable[[Delta], None]) -> None:
+            if self._before is not None:
+                await self._before(request)
+            if isinstance(turn, BaseException):
+                raise turn
+            deltas: Iterable[Delta] = words(turn) if isinstance(turn, str) else turn
+            for delta in deltas:
+                emit(delta)
+                await asyncio.sleep(0)
+            emit(ENDING)
+
+        return from_async(answer)
+
+    async def calls_functions(self, model: str) -> bool:
+        return self._native
+
+    def retry_delay(self, error: BaseException, attempt: int, of: int) -> float | None:
+        return None
+
+    def explain(self, error: BaseException, model: str) -> BaseException:
+        return error
+
+    @property
+    def llm(self) -> LLM:
+        return LLM("scripted", source=self)
+
+    @property
+    def conversations(self) -> list[list[dict[str, Any]]]:
+        """The messages of each request."""
+        return [list(request.messages) for request in self.requests]
+
+
+def words(text: str) -> list[Delta]:
+    return [part if index == 0 else f" {part}" for index, part in enumerate(text.split(" "))]
+
+
+def calls(*named: tuple[str, dict[str, Any] | str]) -> list[Delta]:
+    """A turn that calls tools: (name, arguments); arguments as a string go out as they are."""
+    deltas: list[Delta] = []
+    for index, (name, arguments) in enumerate(named):
+        written = arguments if isinstance(arguments, str) else json.dumps(arguments)
+        deltas += [ToolCallDelta(index, f"call_{index}", name), ToolCallDelta(index, arguments=written)]
+    return deltas
+
+
+def thinking(text: str) -> Delta:
+    return ReasoningDelta(text)
