@@ -32,9 +32,10 @@ def from_async(work: Callable[[Callable[[T], None]], Awaitable[None]]) -> Observ
 
     def subscribe(observer: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:
         async def main() -> None:
-            await work(observer.on_next)
+            await work(driven.emit)  # not the observer's: a coroutine that outlives its disposal must not keep that
 
-        return _Driven(asyncio.get_running_loop(), main, observer, copy_context())
+        driven = _Driven(asyncio.get_running_loop(), main, observer, copy_context())
+        return driven
 
     return Observable(subscribe)
 
@@ -117,6 +118,12 @@ class _Driven(DisposableBase, Generic[T]):
             observer = self._take_observer()
             if observer is not None:
                 observer.on_completed()
+
+    def emit(self, item: T) -> None:
+        """Emit an item, unless it is over."""
+        observer = self._observer
+        if observer is not None:
+            observer.on_next(item)
 
     def _take_observer(self) -> ObserverBase[T] | None:
         observer, self._observer = self._observer, None

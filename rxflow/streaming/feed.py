@@ -12,8 +12,9 @@ from reactivex.abc import DisposableBase, ObserverBase
 from reactivex.disposable import Disposable
 
 from rxflow.streaming.emitter import Emitter
-from rxflow.streaming.launch import RunHandle, RunObservable, open_place, start
+from rxflow.streaming.launch import RunObservable, open_place, start
 from rxflow.streaming.log import Log
+from rxflow.streaming.loop_thread import RunHandle
 from rxflow.streaming.loops import call_soon, running_loop
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import CrewFinished, Event, FlowFinished, LLMFinished

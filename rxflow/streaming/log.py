@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
-from anyio import Event, get_cancelled_exc_class
+from anyio import Event
 from anyio.lowlevel import current_token
 
 from rxflow.streaming.loops import call_soon, running_loop
@@ -82,8 +82,8 @@ class Log(Generic[_T]):
                 return
             try:
                 await arrived.wait()
-            except get_cancelled_exc_class():
-                if waker in self._waiting:
+            except BaseException:  # cancelled, or dropped together with its loop
+                with suppress(ValueError):  # it was being woken just now
                     self._waiting.remove(waker)
                 raise
 

@@ -1,0 +1,123 @@
+"""A loop on a thread of its own, for the runs of programs that have none."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import threading
+from collections.abc import Callable
+
+from reactivex import Observable
+from reactivex.abc import DisposableBase, ObserverBase
+from reactivex.disposable import Disposable, SingleAssignmentDisposable
+
+from rxflow.streaming.border import Guard
+from rxflow.streaming.loops import call_soon
+from rxflow.streaming.scope import Run, Scope
+from rxflow.types.events import Event
+
+Build = Callable[[Scope], Observable[Event]]
+
+
+class RunHandle(SingleAssignmentDisposable):
+    """Holds a started run. ``dispose`` stops it: from any thread, at once, as often as one likes."""
+
+    def __init__(self, run: Run | None = None) -> None:
+        super().__init__()
+        self.run = run
+
+    def join(self, timeout: float) -> None:
+        """Wait until nothing of the run is left, at most ``timeout`` seconds. Only a run on its own thread has to."""
+
+
+class LoopThread(RunHandle):
+    """A run on a loop and a thread of its own, which end with it.
+
+    Callbacks of that run may start others, as ``concat`` does; they live on the same loop, and it stays for them.
+    """
+
+    def __init__(
+        self,
+        build: Build,
+        observer: ObserverBase[Event],
+        scope_of: Callable[[Run], Scope],
+        seq_of: Run | None = None,
+    ) -> None:
+        super().__init__()
+        self._ended: asyncio.Event | None = None
+        self._runs = 0
+        self._stay: DisposableBase = Disposable()
+        self._thread = threading.Thread(
+            target=self._main, args=(build, observer, scope_of, seq_of), name="rxflow run", daemon=True
+        )
+        _live.add(self)
+        self._thread.start()
+
+    def _main(
+        self,
+        build: Build,
+        observer: ObserverBase[Event],
+        scope_of: Callable[[Run], Scope],
+        seq_of: Run | None,
+    ) -> None:
+        async def serve() -> None:
+            loop = asyncio.get_running_loop()
+            ended = asyncio.Event()
+            self.run = Run(loop) if seq_of is None else Run(loop, seq_of.seq)
+            # Published before the look at is_disposed, as dispose() does the reverse: one of the two sees the other.
+            self._stay = stay = self.enter()
+            self._ended = ended
+            if self.is_disposed:
+                return
+            hosts[loop] = self
+            try:
+                source = build(scope_of(self.run))
+                self.disposable = source.subscribe(Guard(observer, self, on_end=stay.dispose))
+                await ended.wait()
+            finally:
+                del hosts[loop]
+
+        with asyncio.Runner() as runner:
+            runner.run(serve())
+        _live.discard(self)
+
+    def enter(self) -> DisposableBase:
+        """One more run lives here, until the disposable is disposed. On the loop's thread only."""
+        self._runs += 1
+        return Disposable(self._leave_soon)
+
+    def _leave_soon(self) -> None:
+        if self.run is not None:
+            call_soon(self.run.loop, self._leave)
+
+    def _leave(self) -> None:
+        self._runs -= 1
+        if self._runs == 0 and self._ended is not None:
+            self._ended.set()
+
+    def dispose(self) -> None:
+        super().dispose()
+        self._stay.dispose()
+
+    def stop(self) -> None:
+        """Dispose it, and end its loop also where other runs live on it."""
+        self.dispose()
+        if self.run is not None and self._ended is not None:
+            call_soon(self.run.loop, self._ended.set)
+
+    def join(self, timeout: float) -> None:
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout)
+
+
+_live: set[LoopThread] = set()
+hosts: dict[asyncio.AbstractEventLoop, LoopThread] = {}
+
+
+@atexit.register
+def _stop_all() -> None:
+    """A loop's thread that is still running when the interpreter goes down can hang it: end all first."""
+    for handle in list(_live):
+        handle.stop()
+    for handle in list(_live):
+        handle.join(0.5)
