@@ -1,12 +1,16 @@
 """Flows that say what a test scripts, and the gates that hold them up."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 
+from reactivex import Observable
+
 from rxflow.flow import Flow, start
+from rxflow.llm.request import Delta, Ending, Request
+from rxflow.streaming.bridge import from_async
 from rxflow.streaming.loops import call_soon
 from rxflow.types.streaming import StreamChunk
 
@@ -58,6 +62,41 @@ class Speaking(Flow):
                 raise piece
             else:
                 yield piece
+
+
+class Scripted:
+    """A model that answers by a script; `begun` and `ended` count its calls."""
+
+    def __init__(self, *script: str | Gate | Exception) -> None:
+        self.script = script
+        self.begun = 0
+        self.ended = 0
+
+    def stream(self, request: Request) -> Observable[Delta]:
+        async def answer(emit: Callable[[Delta], None]) -> None:
+            self.begun += 1
+            try:
+                for piece in self.script:
+                    if isinstance(piece, Gate):
+                        await piece.passed()
+                    elif isinstance(piece, Exception):
+                        raise piece
+                    else:
+                        emit(piece)
+                emit(Ending())
+            finally:
+                self.ended += 1
+
+        return from_async(answer)
+
+    async def calls_functions(self, model: str) -> bool:
+        return True
+
+    def retry_delay(self, error: BaseException, attempt: int, of: int) -> float | None:
+        return None
+
+    def explain(self, error: BaseException, model: str) -> BaseException:
+        return error
 
 
 def drained(output: Any) -> list[str]:

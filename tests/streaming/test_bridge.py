@@ -1,0 +1,411 @@
+"""Leaves as Observables: the rules of Reactive Streams for what a coroutine emits."""
+
+import asyncio
+import gc
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from reactivex.subject import Subject
+
+from rxflow.streaming.bridge import from_async, from_coroutine, on_loop
+from rxflow.streaming.emitter import Emitter
+from rxflow.streaming.scope import Run, Scope
+from tests.streaming.script import Gate
+
+Emit = Callable[[Any], None]
+
+
+class Observed:
+    """What an observer was told."""
+
+    def __init__(self) -> None:
+        self.items: list[Any] = []
+        self.ends: list[str] = []
+        self.ended = asyncio.Event()
+
+    def on_next(self, item: Any) -> None:
+        self.items.append(item)
+
+    def on_error(self, error: BaseException) -> None:
+        self.ends.append(repr(error))
+        self.ended.set()
+
+    def on_completed(self) -> None:
+        self.ends.append("completed")
+        self.ended.set()
+
+
+async def others_done() -> None:
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    if left:
+        await asyncio.wait(left, timeout=5)
+
+
+class TestFromAsync:
+    def test_it_emits_and_completes(self) -> None:
+        async def work(emit: Emit) -> None:
+            emit(1)
+            await asyncio.sleep(0)
+            emit(2)
+
+        async def main() -> None:
+            seen = Observed()
+            from_async(work).subscribe(seen.on_next, seen.on_error, seen.on_completed)
+            await seen.ended.wait()
+            assert (seen.items, seen.ends) == ([1, 2], ["completed"])
+
+        asyncio.run(main())
+
+    def test_subscribing_returns_before_the_work_begins(self) -> None:
+        async def work(emit: Emit) -> None:
+            emit(1)
+
+        async def main() -> None:
+            seen = Observed()
+            from_async(work).subscribe(seen.on_next, seen.on_error, seen.on_completed)
+            assert seen.items == []
+            await seen.ended.wait()
+
+        asyncio.run(main())
+
+    def test_an_error_ends_it_after_what_was_emitted(self) -> None:
+        async def work(emit: Emit) -> None:
+            emit(1)
+            raise ValueError("no more")
+
+        async def main() -> None:
+            seen = Observed()
+            from_async(work).subscribe(seen.on_next, seen.on_error, seen.on_completed)
+            await seen.ended.wait()
+            assert (seen.items, seen.ends) == ([1], ["ValueError('no more')"])
+
+        asyncio.run(main())
+
+    def test_nothing_comes_after_the_terminal(self) -> None:
+        async def main() -> None:
+            kept: list[Emit] = []
+
+            async def work(emit: Emit) -> None:
+                kept.append(emit)
+
+            seen = Observed()
+            from_async(work).subscribe(seen.on_next, seen.on_error, seen.on_completed)
+            await seen.ended.wait()
+            kept[0](1)
+            await others_done()
+            assert (seen.items, seen.ends) == ([], ["completed"])
+
+        asyncio.run(main())
+
+    def test_each_subscription_does_the_work_anew(self) -> None:
+        async def main() -> None:
+            begun = 0
+
+            async def work(emit: Emit) -> None:
+                nonlocal begun
+                begun += 1
+                emit(begun)
+
+            source = from_async(work)
+            assert begun == 0
+            first, second = Observed(), Observed()
+            for seen in (first, second):
+                source.subscribe(seen.on_next, seen.on_error, seen.on_completed)
+            await first.ended.wait()
+            await second.ended.wait()
+            assert (first.items, second.items) == ([1], [2])
+
+        asyncio.run(main())
+
+    def test_disposing_cancels_the_work_and_says_nothing(self) -> None:
+        async def main() -> None:
+            inside, cancelled = asyncio.Event(), asyncio.Event()
+
+            async def work(emit: Emit) -> None:
+                inside.set()
+                try:
+                    await Gate().passed()
+                finally:
+                    emit("too late")
+                    cancelled.set()
+
+            seen = Observed()
+            subscription = from_async(work).subscribe(seen.on_next, seen.on_error, seen.on_completed)
+            await inside.wait()
+            subscription.dispose()
+            subscription.dispose()
+            await cancelled.wait()
+            await others_done()
+            assert (seen.items, seen.ends) == ([], [])
+
+        asyncio.run(main())
+
+    def test_disposing_before_the_first_step_starts_nothing(self) -> None:
+        async def main() -> None:
+            begun: list[bool] = []
+
+            async def work(emit: Emit) -> None:
+                begun.append(True)
+
+            seen = Observed()
+            from_async(work).subscribe(seen.on_next, seen.on_error, seen.on_completed).dispose()
+            await others_done()
+            assert (begun, seen.ends) == ([], [])
+
+        asyncio.run(main())
+
+    def test_disposing_from_another_thread_does_not_wait_for_the_loop(self) -> None:
+        async def main() -> None:
+            inside, cancelled = asyncio.Event(), asyncio.Event()
+
+            async def work(emit: Emit) -> None:
+                inside.set()
+                try:
+                    await Gate().passed()
+                finally:
+                    cancelled.set()
+
+            seen = Observed()
+            subscription = from_async(work).subscribe(seen.on_next, seen.on_error, seen.on_completed)
+            await inside.wait()
+            thread = threading.Thread(target=subscription.dispose)
+            thread.start()
+            thread.join(5)  # the loop stands still
+            assert not thread.is_alive()
+            await cancelled.wait()
+            assert seen.ends == []
+
+        asyncio.run(main())
+
+    def test_disposing_after_the_loop_has_ended_does_nothing(self) -> None:
+        async def main() -> Any:
+            return from_async(lambda emit: Gate().passed()).subscribe(on_error=lambda error: None)
+
+        asyncio.run(main()).dispose()
+
+    def test_the_end_of_the_loop_is_an_error_of_the_stream(self) -> None:
+        """Else a reader in another thread would wait for ever."""
+
+        async def main() -> Observed:
+            seen = Observed()
+            from_async(lambda emit: Gate().passed()).subscribe(seen.on_next, seen.on_error, seen.on_completed)
+            await asyncio.sleep(0)
+            return seen
+
+        assert asyncio.run(main()).ends == ["CancelledError()"]
+
+    @pytest.mark.parametrize("how", ["disposed", "ended"])
+    def test_no_reference_to_the_observer_is_kept(self, how: str) -> None:
+        async def main() -> None:
+            held, inside = Gate(), asyncio.Event()
+
+            async def work(emit: Emit) -> None:
+                inside.set()
+                if how == "disposed":
+                    try:
+                        await Gate().passed()
+                    except asyncio.CancelledError:
+                        await held.passed()  # it swallows the cancellation and lives on
+
+            seen = Observed()
+            kept = weakref.ref(seen)
+            source = from_async(work)
+            subscription = source.subscribe(seen.on_next, seen.on_error, seen.on_completed)
+            await inside.wait()
+            if how == "disposed":
+                subscription.dispose()
+                await asyncio.sleep(0)
+            else:
+                await others_done()
+            del seen, subscription
+            gc.collect()
+            assert kept() is None
+            held.open()
+            await others_done()
+            del source
+
+        asyncio.run(main())
+
+
+class TestFromCoroutine:
+    """The same rules for a leaf of a run, which also emits through what it runs in its place."""
+
+    @staticmethod
+    def scope() -> Scope:
+        return Scope(Run(asyncio.get_running_loop()))
+
+    def test_its_chunks_carry_its_labels_and_the_count_of_the_run(self) -> None:
+        async def work(emitter: Emitter) -> None:
+            emitter.text("a")
+            emitter.text("b")
+
+        async def main() -> None:
+            seen = Observed()
+            leaf = from_coroutine(self.scope().within("m", flow_method="m"), work)
+            leaf.subscribe(seen.on_next, seen.on_error, seen.on_completed)
+            await seen.ended.wait()
+            assert [(chunk.content, chunk.seq, chunk.flow_method) for chunk in seen.items] == [
+                ("a", 0, "m"),
+                ("b", 1, "m"),
+            ]
+
+        asyncio.run(main())
+
+    def test_nothing_comes_after_the_terminal(self) -> None:
+        async def main() -> None:
+            kept: list[Emitter] = []
+
+            async def work(emitter: Emitter) -> None:
+                kept.append(emitter)
+
+            seen = Observed()
+            from_coroutine(self.scope(), work).subscribe(seen.on_next, seen.on_error, seen.on_completed)
+            await seen.ended.wait()
+            kept[0].text("late")
+            assert (seen.items, seen.ends) == ([], ["completed"])
+
+        asyncio.run(main())
+
+    def test_what_it_has_left_running_is_stopped_with_it(self) -> None:
+        async def main() -> None:
+            stopped = asyncio.Event()
+
+            async def inner(emitter: Emitter) -> None:
+                try:
+                    await Gate().passed()
+                finally:
+                    stopped.set()
+
+            async def work(emitter: Emitter) -> None:
+                left.append(asyncio.create_task(emitter.forward(from_coroutine(emitter.scope, inner))))
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+
+            left: list[asyncio.Task[None]] = []
+            seen = Observed()
+            from_coroutine(self.scope(), work).subscribe(seen.on_next, seen.on_error, seen.on_completed)
+            await seen.ended.wait()
+            await asyncio.wait_for(stopped.wait(), 5)
+            left[0].cancel()
+            await others_done()
+
+        asyncio.run(main())
+
+    def test_an_inner_error_is_raised_where_it_runs(self) -> None:
+        async def main() -> None:
+            async def inner(emitter: Emitter) -> None:
+                emitter.text("a")
+                raise ValueError("inner")
+
+            async def work(emitter: Emitter) -> None:
+                with pytest.raises(ValueError, match="inner"):
+                    await emitter.forward(from_coroutine(emitter.scope, inner))
+                emitter.text("b")
+
+            seen = Observed()
+            from_coroutine(self.scope(), work).subscribe(seen.on_next, seen.on_error, seen.on_completed)
+            await seen.ended.wait()
+            assert ([chunk.content for chunk in seen.items], seen.ends) == (["a", "b"], ["completed"])
+
+        asyncio.run(main())
+
+    def test_disposing_from_another_thread_stops_what_runs_inside_while_the_loop_stands_still(self) -> None:
+        async def main() -> None:
+            inside = asyncio.Event()
+            source: Subject[Any] = Subject()
+
+            async def work(emitter: Emitter) -> None:
+                inside.set()
+                await emitter.forward(source)
+
+            seen = Observed()
+            leaf = from_coroutine(self.scope(), work)
+            subscription = leaf.subscribe(seen.on_next, seen.on_error, seen.on_completed)
+            await inside.wait()
+            assert len(source.observers) == 1
+            thread = threading.Thread(target=subscription.dispose)
+            thread.start()
+            thread.join(5)
+            assert source.observers == []
+            await others_done()
+            assert seen.ends == []
+
+        asyncio.run(main())
+
+    def test_a_thread_that_waits_inside_is_let_go_at_once(self) -> None:
+        async def main() -> None:
+            source: Subject[Any] = Subject()
+            ended: list[type[BaseException]] = []
+            inside, left = Gate(), Gate()
+
+            def blocking(emitter: Emitter) -> None:
+                inside.open()
+                try:
+                    emitter.forward_blocking(source)
+                except BaseException as error:
+                    ended.append(type(error))
+                    raise
+                finally:
+                    left.open()
+
+            async def work(emitter: Emitter) -> None:
+                await emitter.invoke(blocking, emitter)
+
+            seen = Observed()
+            leaf = from_coroutine(self.scope(), work)
+            subscription = leaf.subscribe(seen.on_next, seen.on_error, seen.on_completed)
+            await inside.passed()
+            at = time.monotonic()
+            subscription.dispose()
+            left.wait()  # the loop stands still
+            assert time.monotonic() - at <= 0.1
+            assert ended == [asyncio.CancelledError]
+            await others_done()
+            assert seen.ends == []
+
+        asyncio.run(main())
+
+
+class TestOnLoop:
+    def test_items_of_another_thread_arrive_on_the_loop_in_their_order(self) -> None:
+        async def main() -> None:
+            threads: set[int] = set()
+            seen = Observed()
+            source: Subject[int] = Subject()
+
+            def on_next(item: int) -> None:
+                threads.add(threading.get_ident())
+                seen.on_next(item)
+
+            def produce() -> None:
+                for number in range(100):
+                    source.on_next(number)
+                source.on_completed()
+
+            on_loop(source, asyncio.get_running_loop()).subscribe(on_next, seen.on_error, seen.on_completed)
+            await asyncio.to_thread(produce)
+            await seen.ended.wait()
+            assert threads == {threading.get_ident()}
+            assert seen.items == list(range(100))
+            assert seen.ends == ["completed"]
+
+        asyncio.run(main())
+
+    def test_nothing_overtakes_an_item_that_had_to_hop(self) -> None:
+        async def main() -> None:
+            seen = Observed()
+            source: Subject[str] = Subject()
+            on_loop(source, asyncio.get_running_loop()).subscribe(seen.on_next, seen.on_error, seen.on_completed)
+            thread = threading.Thread(target=source.on_next, args=("from the thread",))
+            thread.start()
+            thread.join()
+            source.on_next("from the loop")
+            source.on_completed()
+            await seen.ended.wait()
+            assert seen.items == ["from the thread", "from the loop"]
+
+        asyncio.run(main())
