@@ -114,6 +114,19 @@ class TestUnknownTriggers:
 
         assert Routed().kickoff({"side": "middle"}) == "in the middle"
 
+    def test_any_label_may_come_from_a_router_whose_source_nobody_has(self) -> None:
+        members: dict[str, Any] = {}
+        exec("def which(self) -> 'OnlyForTheTypeChecker': return 'middle'", members)
+
+        class Routed(Flow):
+            which = router()(start()(members["which"]))
+
+            @listen("middle")
+            def end(self, label: str) -> str:
+                return f"in the {label}"
+
+        assert Routed().kickoff() == "in the middle"
+
 
 class Side(Enum):
     LEFT = "left"

@@ -357,6 +357,16 @@ class TestObservable:
 
         assert Returning().kickoff() == "hello"
 
+    def test_of_a_models_events_gives_its_text_too(self) -> None:
+        class Returning(Flow):
+            @start()
+            def begin(self) -> Any:
+                return llm_saying("hel", "lo").events("Hello")
+
+        flow = Returning()
+        assert told_by(flow) == [("hel", "begin"), ("lo", "begin")]
+        assert flow.method_outputs == ["hello"]
+
     def test_of_a_crew_that_a_callback_starts_streams_in_the_method(self) -> None:
         class Returning(Flow):
             @start()
