@@ -1,0 +1,453 @@
+"""Every source of ours by the rules of Reactive Streams: run on a loop of its own, and on the subscriber's."""
+
+import asyncio
+import gc
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+from reactivex import Observable
+from reactivex.abc import DisposableBase
+
+from rxflow import LLM, Agent, Crew, Task
+from rxflow.flow import Flow, start
+from rxflow.types.streaming import StreamChunk
+from tests.streaming.script import Gate, Scripted, Speaking
+
+Script = tuple[str | Gate | Exception, ...]
+Make = Callable[..., Observable[Any]]
+
+
+def agent_and_task(*script: str | Gate | Exception) -> tuple[Agent, Task]:
+    llm = LLM("scripted", source=Scripted(*script))
+    agent = Agent(role="Speaker", goal="Speak", backstory="Likes to", llm=llm, max_retry_limit=0)
+    return agent, Task(description="Speak", expected_output="Words", agent=agent)
+
+
+def of_llm(*script: str | Gate | Exception) -> Observable[Any]:
+    return LLM("scripted", source=Scripted(*script), max_retries=0).observe("Speak")
+
+
+def of_agent(*script: str | Gate | Exception) -> Observable[Any]:
+    agent, task = agent_and_task(*script)
+    return agent.observe(task)
+
+
+def of_crew(*script: str | Gate | Exception) -> Observable[Any]:
+    agent, task = agent_and_task(*script)
+    return Crew(agents=[agent], tasks=[task]).observe()
+
+
+def of_flow(*script: str | Gate | Exception) -> Observable[Any]:
+    return Speaking(*script).observe()
+
+
+def of_flow_of_crew(*script: str | Gate | Exception) -> Observable[Any]:
+    agent, task = agent_and_task(*script)
+    crew = Crew(agents=[agent], tasks=[task])
+
+    class Outer(Flow):
+        @start()
+        def work(self) -> Any:
+            return crew.kickoff()
+
+    return Outer().observe()
+
+
+SOURCES: dict[str, Make] = {
+    "llm": of_llm,
+    "agent": of_agent,
+    "crew": of_crew,
+    "flow": of_flow,
+    "flow of a crew": of_flow_of_crew,
+}
+every_source = pytest.mark.parametrize("make", SOURCES.values(), ids=SOURCES)
+
+
+class Observed:
+    """What an observer was told, by which thread, and whether one signal came into another."""
+
+    def __init__(self) -> None:
+        self.chunks: list[str] = []
+        self.ends: list[str] = []
+        self.threads: set[int] = set()
+        self.overlaps = 0
+        self.first = Gate()
+        self.ended = Gate()
+        self._inside = False
+
+    def on_next(self, chunk: StreamChunk) -> None:
+        self._enter()
+        self.chunks.append(chunk.content)
+        self._inside = False
+        self.first.open()
+
+    def on_error(self, error: BaseException) -> None:
+        self._enter()
+        self.ends.append(repr(error))
+        self._inside = False
+        self.ended.open()
+
+    def on_completed(self) -> None:
+        self._enter()
+        self.ends.append("completed")
+        self._inside = False
+        self.ended.open()
+
+    def _enter(self) -> None:
+        self.threads.add(threading.get_ident())
+        self.overlaps += self._inside
+        self._inside = True
+
+    def subscribe_to(self, source: Observable[Any]) -> DisposableBase:
+        return source.subscribe(self.on_next, self.on_error, self.on_completed)
+
+
+def run_threads() -> Iterator[threading.Thread]:
+    return (thread for thread in threading.enumerate() if thread.name.startswith("rxflow "))
+
+
+def all_ended() -> None:
+    """Wait until the threads of runs have ended, so that nothing can come any more."""
+    for thread in run_threads():
+        if thread.name not in ("rxflow I/O", "rxflow import"):
+            thread.join(2.0)
+
+
+async def others_done() -> None:
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    if left:
+        await asyncio.wait(left, timeout=5)
+
+
+@every_source
+class TestOnALoopOfItsOwn:
+    """A plain subscribe, where no loop runs."""
+
+    def test_signals_are_serial_and_end_once(self, make: Make) -> None:
+        seen = Observed()
+        seen.subscribe_to(make("a", "b", "c"))
+        seen.ended.wait()
+        all_ended()
+        assert (seen.chunks, seen.ends) == (["a", "b", "c"], ["completed"])
+        assert seen.overlaps == 0
+        assert len(seen.threads) == 1
+
+    def test_an_error_comes_once_after_what_had_arrived(self, make: Make) -> None:
+        seen = Observed()
+        seen.subscribe_to(make("a", "b", ValueError("no more")))
+        seen.ended.wait()
+        all_ended()
+        assert (seen.chunks, seen.ends) == (["a", "b"], ["ValueError('no more')"])
+
+    def test_subscribing_returns_while_the_source_has_not_begun(self, make: Make) -> None:
+        gate = Gate()
+        seen = Observed()
+        subscription = seen.subscribe_to(make(gate, "a"))
+        assert seen.chunks == []
+        gate.open()
+        seen.ended.wait()
+        subscription.dispose()
+        assert seen.ends == ["completed"]
+
+    def test_nothing_comes_after_a_disposal(self, make: Make) -> None:
+        gate = Gate()
+        seen = Observed()
+        subscription = seen.subscribe_to(make("a", gate, "b"))
+        seen.first.wait()
+        subscription.dispose()
+        gate.open()
+        all_ended()
+        assert (seen.chunks, seen.ends) == (["a"], [])
+
+    def test_disposing_is_quick_and_as_often_as_one_likes_from_many_threads(self, make: Make) -> None:
+        seen = Observed()
+        subscription = seen.subscribe_to(make("a", Gate()))
+        seen.first.wait()
+        ready = threading.Barrier(4)
+
+        def dispose(_: int) -> float:
+            ready.wait(5)
+            at = time.monotonic()
+            subscription.dispose()
+            return time.monotonic() - at
+
+        with ThreadPoolExecutor(4) as pool:
+            assert max(pool.map(dispose, range(4))) <= 0.1
+        subscription.dispose()
+        all_ended()
+        assert seen.ends == []
+
+    def test_disposing_at_once_leaves_nothing(self, make: Make) -> None:
+        seen = Observed()
+        seen.subscribe_to(make("a", Gate())).dispose()
+        all_ended()
+        assert seen.ends == []
+
+    def test_disposing_after_the_end_does_nothing(self, make: Make) -> None:
+        seen = Observed()
+        subscription = seen.subscribe_to(make("a"))
+        seen.ended.wait()
+        all_ended()
+        subscription.dispose()
+        assert (seen.chunks, seen.ends) == (["a"], ["completed"])
+
+    def test_an_observer_can_dispose_from_inside_a_signal(self, make: Make) -> None:
+        taken: list[str] = []
+        gate, disposed = Gate(), Gate()
+
+        def on_next(chunk: StreamChunk) -> None:
+            taken.append(chunk.content)
+            subscription.dispose()
+            disposed.open()
+
+        subscription = make(gate, "a", "b").subscribe(on_next)
+        gate.open()
+        disposed.wait()
+        all_ended()
+        assert taken == ["a"]
+
+    def test_no_reference_to_the_observer_is_kept_after_a_disposal(self, make: Make) -> None:
+        source = make("a", Gate())
+        seen = Observed()
+        kept = weakref.ref(seen)
+        subscription = seen.subscribe_to(source)
+        seen.first.wait()
+        subscription.dispose()
+        all_ended()
+        del seen, subscription
+        gc.collect()
+        assert kept() is None
+
+    def test_no_reference_to_the_observer_is_kept_after_the_end(self, make: Make) -> None:
+        source = make("a")
+        seen = Observed()
+        kept = weakref.ref(seen)
+        seen.subscribe_to(source)
+        seen.ended.wait()
+        all_ended()
+        del seen
+        gc.collect()
+        assert kept() is None
+
+    def test_an_observer_that_raises_ends_its_run_and_is_reported(
+        self, make: Make, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        taken: list[str] = []
+
+        def on_next(chunk: StreamChunk) -> None:
+            taken.append(chunk.content)
+            raise ValueError("cannot take it")
+
+        with caplog.at_level(logging.ERROR, "asyncio"):
+            make("a", "b").subscribe(on_next)
+            all_ended()
+        assert taken == ["a"]
+        (record,) = caplog.records
+        assert "an observer of an rxflow run raised" in record.getMessage()
+        assert record.exc_info
+        assert str(record.exc_info[1]) == "cannot take it"
+
+    def test_an_observer_that_raises_leaves_the_run_of_another_alone(
+        self, make: Make, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def on_next(chunk: StreamChunk) -> None:
+            raise ValueError("cannot take it")
+
+        gate = Gate()
+        source = make("a", gate, "b")
+        seen = Observed()
+        seen.subscribe_to(source)
+        seen.first.wait()
+        source.subscribe(on_next)
+        gate.open()
+        seen.ended.wait()
+        all_ended()
+        assert (seen.chunks, seen.ends) == (["a", "b"], ["completed"])
+        assert len(caplog.records) == 1
+
+    def test_each_subscription_is_a_run_of_its_own(self, make: Make) -> None:
+        source = make("a", "b")
+        seen = [Observed(), Observed()]
+        for each in seen:
+            each.subscribe_to(source)
+        for each in seen:
+            each.ended.wait()
+        assert [(each.chunks, each.ends) for each in seen] == [(["a", "b"], ["completed"])] * 2
+
+
+@every_source
+class TestOnTheLoopOfTheSubscriber:
+    """A subscribe in an asyncio program: the run lives on its loop."""
+
+    def test_signals_come_on_the_loop_serial_and_end_once(self, make: Make) -> None:
+        async def main() -> Observed:
+            seen = Observed()
+            seen.subscribe_to(make("a", "b", "c"))
+            await seen.ended.passed()
+            await others_done()
+            assert seen.threads == {threading.get_ident()}
+            return seen
+
+        seen = asyncio.run(main())
+        assert (seen.chunks, seen.ends, seen.overlaps) == (["a", "b", "c"], ["completed"], 0)
+
+    def test_an_error_comes_once_after_what_had_arrived(self, make: Make) -> None:
+        async def main() -> Observed:
+            seen = Observed()
+            seen.subscribe_to(make("a", ValueError("no more")))
+            await seen.ended.passed()
+            await others_done()
+            return seen
+
+        seen = asyncio.run(main())
+        assert (seen.chunks, seen.ends) == (["a"], ["ValueError('no more')"])
+
+    def test_nothing_at_all_comes_after_a_disposal(self, make: Make) -> None:
+        async def main() -> Observed:
+            gate = Gate()
+            seen = Observed()
+            subscription = seen.subscribe_to(make("a", gate, "b"))
+            await seen.first.passed()
+            gate.open()
+            subscription.dispose()
+            subscription.dispose()
+            await others_done()
+            return seen
+
+        seen = asyncio.run(main())
+        assert (seen.chunks, seen.ends) == (["a"], [])
+
+    def test_disposing_leaves_no_task_and_no_observer(self, make: Make) -> None:
+        async def main() -> None:
+            source = make("a", Gate())
+            seen = Observed()
+            kept = weakref.ref(seen)
+            subscription = seen.subscribe_to(source)
+            await seen.first.passed()
+            subscription.dispose()
+            await others_done()
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+            del seen, subscription
+            gc.collect()
+            assert kept() is None
+
+        asyncio.run(main())
+
+    def test_disposing_after_the_loop_has_ended_does_nothing(self, make: Make) -> None:
+        async def main() -> DisposableBase:
+            subscription = seen.subscribe_to(make("a", Gate()))
+            await seen.first.passed()
+            return subscription
+
+        seen = Observed()
+        asyncio.run(main()).dispose()
+        assert len(seen.ends) == 1  # the loop's end was the stream's
+
+    def test_an_observer_that_raises_is_reported_to_the_loops_exception_handler(self, make: Make) -> None:
+        async def main() -> None:
+            def on_next(chunk: StreamChunk) -> None:
+                taken.append(chunk.content)
+                raise ValueError("cannot take it")
+
+            told = Gate()
+
+            def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+                reported.append(context)
+                told.open()
+
+            asyncio.get_running_loop().set_exception_handler(report)
+            make("a", "b").subscribe(on_next)
+            await told.passed()
+            await others_done()
+
+        taken: list[str] = []
+        reported: list[dict[str, Any]] = []
+        asyncio.run(main())
+        assert taken == ["a"]
+        assert [str(each["exception"]) for each in reported] == ["cannot take it"]
+
+    @pytest.mark.parametrize("script", [("a",), ("a", ValueError("no more"))], ids=["completed", "failed"])
+    def test_an_observer_that_raises_at_the_end_is_reported_too(self, make: Make, script: Script) -> None:
+        async def main() -> None:
+            def end(*_: object) -> None:
+                ends.append(1)
+                raise RuntimeError("cannot end")
+
+            told = Gate()
+
+            def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+                reported.append(context)
+                told.open()
+
+            asyncio.get_running_loop().set_exception_handler(report)
+            make(*script).subscribe(on_error=end, on_completed=end)
+            await told.passed()
+            await others_done()
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+
+        ends: list[int] = []
+        reported: list[dict[str, Any]] = []
+        asyncio.run(main())
+        assert ends == [1]
+        assert [str(each["exception"]) for each in reported] == ["cannot end"]
+
+
+class TestWhereARunLives:
+    def test_an_async_method_finds_the_loop_of_its_program(self) -> None:
+        class Where(Flow):
+            stream = True
+
+            @start()
+            async def here(self) -> asyncio.AbstractEventLoop:
+                return asyncio.get_running_loop()
+
+        async def main() -> None:
+            output = await Where().kickoff_async()
+            async for _ in output:
+                pass
+            assert output.result is asyncio.get_running_loop()
+            assert await Where(stream=False).kickoff_async() is asyncio.get_running_loop()
+
+        asyncio.run(main())
+
+    def test_a_plain_for_brings_a_loop_of_its_own_that_ends_with_the_run(self) -> None:
+        class Where(Flow):
+            @start()
+            async def here(self) -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
+                return asyncio.get_running_loop(), threading.current_thread()
+
+        loop, thread = Where().kickoff()
+        assert thread is not threading.current_thread()
+        thread.join(2.0)
+        assert not thread.is_alive()
+        assert loop.is_closed()
+
+    def test_a_sync_method_sees_the_context_of_the_kickoff(self) -> None:
+        class Where(Flow):
+            @start()
+            def here(self) -> str:
+                return user.get()
+
+        user: ContextVar[str] = ContextVar("user", default="nobody")
+        user.set("Ada")
+        assert Where().kickoff() == "Ada"
+
+    def test_two_runs_side_by_side_never_see_each_others_chunks(self) -> None:
+        async def main() -> None:
+            gates = [Gate(), Gate()]
+            outputs = [await Speaking(str(n), gate, str(n)).kickoff_async() for n, gate in enumerate(gates)]
+            cursors = [aiter(output) for output in outputs]
+            for cursor in cursors:
+                await anext(cursor)
+            for gate in gates:
+                gate.open()
+            assert [[chunk.content async for chunk in output] for output in outputs] == [["0", "0"], ["1", "1"]]
+
+        asyncio.run(main())
