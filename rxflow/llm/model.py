@@ -167,7 +167,7 @@ class LLM:
         return from_coroutine(inner, work)
 
     async def _deltas(self, request: Request) -> Observable[Delta]:
-        if not request.tools:
+        if not request.speaks_of_tools:
             return self._source.stream(request)
         native = self._function_calling
         if native is None:

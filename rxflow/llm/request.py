@@ -24,6 +24,13 @@ class Request:
     parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
+    def speaks_of_tools(self) -> bool:
+        """Tools are offered, or have been used before."""
+        return bool(self.tools) or any(
+            message.get("role") == "tool" or message.get("tool_calls") for message in self.messages
+        )
+
+    @property
     def last_user_text(self) -> str:
         """The text of the last message from a user."""
         for message in reversed(self.messages):

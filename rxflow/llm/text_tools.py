@@ -29,7 +29,8 @@ def offering_in_text(source: Source, request: Request) -> Observable[Delta]:
     source    "Let me look. "---"```tool_call⏎{…}"---"⏎```"---E|
     result    "Let me look. "-------------------------T--------E|
     """
-    worded = replace(request, messages=[_instructions(request), *map(_in_words, request.messages)], tools=())
+    instructions = [_instructions(request)] if request.tools else []
+    worded = replace(request, messages=[*instructions, *map(_in_words, request.messages)], tools=())
 
     def subscribe(observer: ObserverBase[Delta], scheduler: SchedulerBase | None = None) -> DisposableBase:
         reader = _FenceReader()

@@ -150,7 +150,7 @@ class Emitter:
         subscription.disposable = source.subscribe(on_next, resolve, partial(resolve, None))
         return subscription
 
-    async def invoke(self, function: Callable[_P, Any], *args: _P.args, **kwargs: _P.kwargs) -> Any:
+    async def invoke(self, function: Callable[_P, Any], /, *args: _P.args, **kwargs: _P.kwargs) -> Any:
         """Call users' code: coroutine functions on the loop, others in a worker thread with this context."""
         if is_async(function):
             return await cast(Coroutine[Any, Any, Any], function(*args, **kwargs))

@@ -1,0 +1,348 @@
+"""Agents use tools: all of a turn at once, and whatever goes wrong is told to the model and to the stream."""
+
+import asyncio
+import json
+import threading
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from rxflow import LLM
+from rxflow.tools import BaseTool, tool
+from rxflow.types.chunks import StreamChunk, StreamChunkType
+from rxflow.types.events import LLMFinished, ToolFailed, ToolFinished, ToolStarted
+from tests.crew.team import played, solo
+from tests.loopback import Loopback, Reply
+from tests.loopback import ToolCall as Call
+from tests.scripted import Scripted, calls
+
+
+@tool
+def search(query: str, limit: int = 3) -> str:
+    """Search the web."""
+    return f"{limit} hits for {query}"
+
+
+@tool
+async def lookup(key: str) -> str:
+    """Look a key up."""
+    await asyncio.sleep(0)
+    return f"value of {key}"
+
+
+def told(model: Scripted, request: int = 1) -> list[str]:
+    """What the model was told of its calls."""
+    return [message["content"] for message in model.conversations[request] if message["role"] == "tool"]
+
+
+def test_the_result_is_told_to_the_model_and_the_model_answers() -> None:
+    model = Scripted(["Looking. ", *calls(("search", {"query": "terns"}))], "Found them.")
+    assert solo(model, agent={"tools": [search]}).kickoff().raw == "Found them."
+    asking, result = model.conversations[1][-2:]
+    assert asking == {
+        "role": "assistant",
+        "content": "Looking. ",
+        "tool_calls": [
+            {
+                "id": "call_0",
+                "type": "function",
+                "function": {"name": "search", "arguments": '{"query": "terns"}'},
+            }
+        ],
+    }
+    assert result == {
+        "role": "tool",
+        "tool_call_id": "call_0",
+        "name": "search",
+        "content": "3 hits for terns",
+    }
+
+
+def test_the_tools_of_a_task_stand_in_for_those_of_its_agent() -> None:
+    model = Scripted("Done.")
+    solo(model, agent={"tools": [search]}, tools=[lookup]).kickoff()
+    assert [each["function"]["name"] for each in model.requests[0].tools] == ["lookup"]
+
+
+def test_the_stream_sees_each_tool_begin_and_end() -> None:
+    model = Scripted(calls(("search", {"query": "terns"}), ("lookup", {"key": "k"})), "Done.")
+    seen = played(solo(model, agent={"tools": [search, lookup]}))
+    started = {each.tool_id: (each.tool_name, dict(each.arguments)) for each in seen.of(ToolStarted)}
+    assert started == {"call_0": ("search", {"query": "terns"}), "call_1": ("lookup", {"key": "k"})}
+    finished = {each.tool_id: each.result for each in seen.of(ToolFinished)}
+    assert finished == {"call_0": "3 hits for terns", "call_1": "value of k"}
+    assert all(each.origin.agent_role == "Writer" for each in seen.of(ToolStarted))
+
+
+def test_the_tools_of_one_turn_run_at_once() -> None:
+    here, there = threading.Barrier(3, timeout=5.0), asyncio.Event()
+
+    @tool
+    def wait_one() -> str:
+        """Wait for the others."""
+        here.wait()
+        return "one"
+
+    @tool
+    def wait_two() -> str:
+        """Wait for the others."""
+        here.wait()
+        return "two"
+
+    @tool
+    async def wait_three() -> str:
+        """Wait for the others."""
+        await asyncio.wait_for(there.wait(), 5.0)
+        return "three"
+
+    @tool
+    async def wait_four() -> str:
+        """Wait for the others."""
+        await asyncio.to_thread(here.wait)
+        there.set()
+        return "four"
+
+    model = Scripted(calls(("wait_three", {}), ("wait_one", {}), ("wait_four", {}), ("wait_two", {})), "Done.")
+    seen = played(solo(model, agent={"tools": [wait_one, wait_two, wait_three, wait_four]}))
+    assert seen.error is None
+    assert told(model) == ["three", "one", "four", "two"], "in the order of the calls"
+    assert not seen.of(ToolFailed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ('{"query": 5}', "query: Input should be a valid string"),
+        ("{}", "query: Field required"),
+        ('{"query": "a", "limit": "many"}', "limit: Input should be a valid integer"),
+        ('{"query": ', "Invalid JSON"),
+        ("[1]", "arguments: Input should be"),
+    ],
+    ids=["wrong type", "missing", "wrong optional", "no JSON", "no object"],
+)
+def test_arguments_that_do_not_fit_are_told_to_the_model_and_to_the_stream(arguments: str, said: str) -> None:
+    model = Scripted(calls(("search", arguments)), "Done.")
+    seen = played(solo(model, agent={"tools": [search]}))
+    assert seen.error is None
+    (content,) = told(model)
+    assert content.startswith("Error: the arguments of search are not valid.")
+    assert said in content
+    assert seen.one(ToolFailed).tool_id == "call_0"
+    assert not seen.of(ToolStarted)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_what_a_tool_raises_is_told_to_the_model_and_to_the_stream(is_async: bool) -> None:
+    error = LookupError("nothing there")
+
+    @tool("broken")
+    def broken() -> str:
+        """Fail."""
+        raise error
+
+    @tool("broken")
+    async def broken_async() -> str:
+        """Fail."""
+        raise error
+
+    model = Scripted(calls(("broken", {}), ("search", {"query": "terns"})), "Done without it.")
+    seen = played(solo(model, agent={"tools": [broken_async if is_async else broken, search]}))
+    assert told(model) == ["Error: broken raised LookupError: nothing there", "3 hits for terns"]
+    failed = seen.one(ToolFailed)
+    assert (failed.error, failed.tool_name, failed.tool_id) == (error, "broken", "call_0")
+    assert seen.one(ToolFinished).tool_name == "search"
+    assert seen.of(LLMFinished)[-1].text == "Done without it."
+
+
+def test_a_tool_that_is_not_there_is_told_to_the_model_with_those_that_are() -> None:
+    model = Scripted(calls(("fly", {})), "Done.")
+    seen = played(solo(model, agent={"tools": [search, lookup]}))
+    assert told(model) == ["Error: there is no tool 'fly'; the tools are ['lookup', 'search']"]
+    assert seen.one(ToolFailed).tool_name == "fly"
+
+
+def test_a_tool_that_was_used_up_is_told_to_the_model() -> None:
+    @tool(max_usage_count=1)
+    def once() -> str:
+        """Works once."""
+        return "worked"
+
+    model = Scripted(calls(("once", {})), calls(("once", {})), "Done.")
+    seen = played(solo(model, agent={"tools": [once]}))
+    first, second = told(model, 2)
+    assert first == "worked"
+    assert "may be used 1 times" in second
+    assert seen.one(ToolFinished).result == "worked"
+    assert seen.one(ToolFailed).tool_name == "once"
+
+
+def test_of_several_calls_in_one_turn_only_as_many_as_allowed_run() -> None:
+    ran: list[int] = []
+
+    @tool(max_usage_count=2)
+    def some(number: int) -> str:
+        """Works twice."""
+        ran.append(number)
+        return "worked"
+
+    model = Scripted(calls(*(("some", {"number": number}) for number in range(4))), "Done.")
+    seen = played(solo(model, agent={"tools": [some]}))
+    assert sorted(ran) == [0, 1]
+    assert len(seen.of(ToolFailed)) == 2
+
+
+def test_a_result_may_be_the_answer() -> None:
+    @tool(result_as_answer=True)
+    def report() -> str:
+        """Report."""
+        return "The report, word for word."
+
+    model = Scripted(calls(("report", {})), "never asked")
+    assert solo(model, agent={"tools": [report]}).kickoff().raw == "The report, word for word."
+    assert len(model.requests) == 1
+
+
+def test_a_failed_tool_is_no_answer() -> None:
+    @tool(result_as_answer=True)
+    def report() -> str:
+        """Report."""
+        raise OSError("no paper")
+
+    model = Scripted(calls(("report", {})), "There is no paper.")
+    assert solo(model, agent={"tools": [report]}).kickoff().raw == "There is no paper."
+
+
+class Point(BaseModel):
+    x: int
+    y: int = 0
+
+
+def test_arguments_arrive_as_they_are_declared() -> None:
+    got: list[Any] = []
+
+    @tool
+    def move(to: Point, by: list[Point], note: str | None = None, speed: float = 1.5) -> None:
+        """Move."""
+        got.extend([to, by, note, speed])
+
+    model = Scripted(calls(("move", {"to": {"x": 1}, "by": [{"x": 2, "y": 3}]})), "Done.")
+    solo(model, agent={"tools": [move]}).kickoff()
+    assert got == [Point(x=1), [Point(x=2, y=3)], None, 1.5]
+
+
+def test_arguments_may_have_any_name() -> None:
+    got: list[tuple[str, str, str]] = []
+
+    @tool
+    def plot(function: str, args: str, name: str) -> None:
+        """Plot."""
+        got.append((function, args, name))
+
+    model = Scripted(calls(("plot", {"function": "sin", "args": "x", "name": "n"})), "Done.")
+    seen = played(solo(model, agent={"tools": [plot]}))
+    assert not seen.of(ToolFailed)
+    assert got == [("sin", "x", "n")]
+
+
+@pytest.mark.parametrize(
+    ("result", "content"),
+    [
+        ("text", "text"),
+        (5, "5"),
+        (None, "None"),
+        ({"a": [1, 2]}, '{"a":[1,2]}'),
+        (Point(x=1), '{"x":1,"y":0}'),
+        ([Point(x=1)], '[{"x":1,"y":0}]'),
+    ],
+)
+def test_a_result_is_told_as_text(result: Any, content: str) -> None:
+    @tool
+    def give() -> Any:
+        """Give."""
+        return result
+
+    model = Scripted(calls(("give", {})), "Done.")
+    seen = played(solo(model, agent={"tools": [give]}))
+    assert told(model) == [content]
+    assert seen.one(ToolFinished).result == result
+
+
+def test_a_class_is_a_tool_too() -> None:
+    class Shout(BaseTool):
+        name: str = "Shout it out"
+        description: str = "Shout."
+
+        async def _run(self, what: str) -> str:
+            await asyncio.sleep(0)
+            return what.upper()
+
+    model = Scripted(calls(("Shout_it_out", {"what": "hey"})), "Done.")
+    solo(model, agent={"tools": [Shout()]}).kickoff()
+    assert told(model) == ["HEY"]
+
+
+def test_two_tools_of_one_name_are_an_error_that_names_it() -> None:
+    @tool("search")
+    def other(query: str) -> str:
+        """Search elsewhere."""
+        return query
+
+    with pytest.raises(ValueError, match="two different tools are called 'search'"):
+        solo(Scripted("Done."), agent={"tools": [search, other]}).kickoff()
+
+
+def test_a_model_call_in_a_tool_is_in_the_stream() -> None:
+    inner = Scripted("a deep thought").llm
+
+    @tool
+    def think() -> str:
+        """Think."""
+        return str(inner.call("Think"))
+
+    seen = played(solo(Scripted(calls(("think", {})), "Done."), agent={"tools": [think]}))
+    assert seen.texts == ["a", " deep", " thought", "Done."]
+
+
+def test_the_deltas_of_calls_are_chunks_with_name_and_id(provider: Loopback, llm: LLM) -> None:
+    provider.script(
+        Reply(tool_calls=[Call("search", {"query": "terns"}, id="one"), Call("lookup", {"key": "k"}, id="two")]),
+        Reply(text="Done."),
+    )
+    seen = played(solo(llm, agent={"tools": [search, lookup]}))
+    deltas = [each for each in seen.of(StreamChunk) if each.chunk_type is StreamChunkType.TOOL_CALL]
+    assert {(each.tool_call.tool_id, each.tool_call.tool_name) for each in deltas if each.tool_call} == {
+        ("one", "search"),
+        ("two", "lookup"),
+    }
+    arguments = "".join(each.content for each in deltas if each.tool_call and each.tool_call.tool_id == "one")
+    assert json.loads(arguments) == {"query": "terns"}
+    assert [message["content"] for message in provider.requests[1].messages if message["role"] == "tool"] == [
+        "3 hits for terns",
+        "value of k",
+    ]
+
+
+class TestTheNumberOfTurns:
+    def test_the_last_turn_is_without_tools(self) -> None:
+        model = Scripted(calls(("search", {"query": "a"})), calls(("search", {"query": "b"})), "My best answer.")
+        assert solo(model, agent={"tools": [search], "max_iter": 3}).kickoff().raw == "My best answer."
+        assert [bool(request.tools) for request in model.requests] == [True, True, False]
+        assert "Give your best answer now" in model.requests[-1].last_user_text
+
+    def test_a_model_that_calls_tools_in_its_last_turn_too_is_an_error(self) -> None:
+        model = Scripted(calls(("search", {"query": "a"})))
+        with pytest.raises(RuntimeError, match=r"still called tools in its last turn \(max_iter=2\)"):
+            solo(model, agent={"tools": [search], "max_iter": 2}).kickoff()
+        assert len(model.requests) == 2
+
+    def test_a_model_without_function_calling_is_told_of_its_calls_in_words_to_the_last(self) -> None:
+        fence = '```tool_call\n{"name": "search", "arguments": {"query": "a"}}\n```'
+        model = Scripted([fence], "My best answer.", native=False)
+        assert solo(model, agent={"tools": [search], "max_iter": 2}).kickoff().raw == "My best answer."
+        assert {message["role"] for message in model.conversations[-1]} == {"system", "assistant", "user"}
+
+    @pytest.mark.parametrize("turns", [0, -1])
+    def test_no_turns_at_all_are_refused(self, turns: int) -> None:
+        with pytest.raises(ValueError, match="max_iter"):
+            solo(Scripted("Done."), agent={"max_iter": turns})
