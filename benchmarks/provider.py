@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 
 @contextmanager
-def provider(chunks: int) -> Iterator[str]:
+def provider(chunks: int) -> Generator[str]:
     """Serve a stream of ``chunks`` chunks as fast as it is read; gives the base URL."""
     command = [sys.executable, "-m", "tests.loopback", "--chunks", str(chunks)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:

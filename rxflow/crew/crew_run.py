@@ -113,7 +113,7 @@ class CrewRun:
 
     def _context_of(self, task: Task) -> str:
         if task.takes_all_context:
-            known = list(self._outputs.values())
+            known = [self._outputs[each.id] for each in self._crew.tasks if each.id in self._outputs]
         else:
             known = [self._outputs[wanted.id] for wanted in task.context or ()]
         return "\n\n----------\n\n".join(output.raw for output in known)

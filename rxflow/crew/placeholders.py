@@ -35,8 +35,16 @@ def fill_path(path: str, inputs: Mapping[str, Any] | None, where: str) -> str:
 
     Inputs often come from strangers, and the file is written with this program's rights.
     """
+    filled = fill(path, inputs, where)
     for name in _PLACEHOLDER.findall(path) if inputs is not None else ():
-        value = str(inputs.get(name, "")) if inputs is not None else ""
+        value = str(inputs[name]) if inputs is not None else ""
         if PurePath(value).is_absolute() or ".." in PurePath(value).parts or "\0" in value:
             raise ValueError(f"{where}: the input {name!r} would lead out of its folder: {value!r}")
-    return fill(path, inputs, where)
+    # Harmless values may add up to harm: two dots, or an empty first folder.
+    if PurePath(filled).is_absolute() and not PurePath(path).is_absolute() or _climbs(filled) > _climbs(path):
+        raise ValueError(f"{where}: the inputs would lead out of its folder: {filled!r}")
+    return filled
+
+
+def _climbs(path: str) -> int:
+    return PurePath(path).parts.count("..")

@@ -40,7 +40,7 @@ def router(condition: Conditional | None = None, *, emit: Sequence[str] | None =
     drawing and so that a misspelt listener is found; a ``Literal`` or Enum return type says the same.
     """
     given = None if condition is None else condition_of(condition, "@router")
-    labels = None if emit is None else tuple(emit)
+    labels = (emit,) if isinstance(emit, str) else None if emit is None else tuple(emit)
     return lambda method: _noted(method, "router", given, is_router=True, emit=labels)
 
 

@@ -80,6 +80,12 @@ class RunFeed(ObserverBase[Event], Generic[Item, E]):
 
     def pull(self, position: int) -> None:
         self._start(blocking=True)
+        home = self._handle.home if self._handle is not None else None
+        if home is not None and home is running_loop() and not self._log.has(position):
+            raise RuntimeError(
+                "this stream runs on this thread's event loop, which a plain `for` would block for ever; "
+                "an `async for` has begun it: go on with that"
+            )
         self._log.wait(position)
         if self._to_show and self._place is not None and running_loop() is self._place.run.loop:
             self._show_waiting()  # this wait blocked the loop that was to do it

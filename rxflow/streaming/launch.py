@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from contextvars import copy_context
+from functools import partial
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
@@ -56,7 +57,7 @@ def start(build: Build, observer: ObserverBase[Event], *, place: Emitter | None,
         if loop is None or blocking:
             return LoopThread(build, observer, lambda run: Scope(run, context=context))
         run = Run(loop)
-        handle = RunHandle(run)
+        handle = RunHandle(run, home=loop)
         host = hosts.get(loop)
         stay = host.enter() if host is not None else Disposable()
         guard = Guard(observer, handle, on_end=stay.dispose)
@@ -65,15 +66,18 @@ def start(build: Build, observer: ObserverBase[Event], *, place: Emitter | None,
     if loop is place.run.loop and blocking:
         _warn_of_blocking()
         return LoopThread(build, observer, lambda run: Scope(run, place.origin, context), seq_of=place.run)
-    handle = RunHandle()
+    # It belongs to the code that starts it: when that leaf ends or is disposed, so is this.
+    handle = RunHandle(home=place.run.loop)
+    place.own(handle)
+    guard = Guard(observer, handle, on_end=partial(place.disown, handle))
     source = build(Scope(place.run, place.origin, context))
     if loop is place.run.loop:
-        handle.disposable = source.subscribe(observer)
+        handle.disposable = source.subscribe(guard)
     else:
 
         def subscribe() -> None:
             if not handle.is_disposed:
-                handle.disposable = source.subscribe(observer)
+                handle.disposable = source.subscribe(guard)
 
         call_soon(place.run.loop, subscribe)
     return handle

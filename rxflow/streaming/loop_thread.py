@@ -20,11 +20,15 @@ Build = Callable[[Scope], Observable[Event]]
 
 
 class RunHandle(SingleAssignmentDisposable):
-    """Holds a started run. ``dispose`` stops it: from any thread, at once, as often as one likes."""
+    """Holds a started run. ``dispose`` stops it: from any thread, at once, as often as one likes.
 
-    def __init__(self, run: Run | None = None) -> None:
+    ``home`` is the loop on which it lives beside other code; None where it has a thread of its own.
+    """
+
+    def __init__(self, run: Run | None = None, home: asyncio.AbstractEventLoop | None = None) -> None:
         super().__init__()
         self.run = run
+        self.home = home
 
     def join(self, timeout: float) -> None:
         """Wait until nothing of the run is left, at most ``timeout`` seconds. Only a run on its own thread has to."""
@@ -71,8 +75,11 @@ class LoopThread(RunHandle):
                 return
             hosts[loop] = self
             try:
-                source = build(scope_of(self.run))
-                self.disposable = source.subscribe(Guard(observer, self, on_end=stay.dispose))
+                guard = Guard(observer, self, on_end=stay.dispose)
+                try:
+                    self.disposable = build(scope_of(self.run)).subscribe(guard)
+                except Exception as error:  # noqa: BLE001 - the reader waits in another thread
+                    guard.on_error(error)
                 await ended.wait()
             finally:
                 del hosts[loop]

@@ -1,6 +1,7 @@
 """Sessions: a run as frames, whole or by channel."""
 
 import asyncio
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -71,7 +72,7 @@ def test_frames_are_numbered_and_chained() -> None:
     assert [frame.seq for frame in frames] == list(range(len(frames)))
     assert [frame.previous_id for frame in frames] == [None, *(frame.id for frame in frames[:-1])]
     assert len({frame.id for frame in frames}) == len(frames)
-    assert all(a.timestamp <= b.timestamp for a, b in zip(frames, frames[1:], strict=False))
+    assert all(earlier.timestamp <= later.timestamp for earlier, later in pairwise(frames))
 
 
 def test_the_parent_of_a_frame_is_what_opened_the_bracket_around_it() -> None:
@@ -134,16 +135,14 @@ def test_an_unknown_channel_is_refused_at_once() -> None:
 
 def test_the_result_is_there_after_the_last_frame_and_not_before() -> None:
     session = Journey().stream_events()
-    with pytest.raises(RuntimeError, match="^Streaming has not completed yet"):
+    with pytest.raises(RuntimeError, match=r"^Streaming has not completed yet"):
         _ = session.result
 
-    assert not session.is_exhausted
+    before = session.is_exhausted
     for _ in session:
         pass
     assert session.result == "ALL IS WELL"
-    assert session.is_completed
-    assert session.is_exhausted
-    assert not session.is_cancelled
+    assert (before, session.is_exhausted, session.is_completed, session.is_cancelled) == (False, True, True, False)
     assert repr(session) == f"<StreamSession completed, {len(session.frames)} frames>"
 
 
