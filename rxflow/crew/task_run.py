@@ -12,9 +12,10 @@ from rxflow.crew.assignment import Assignment
 from rxflow.crew.guardrails import GuardrailError, Rejected, judge, read_answer
 from rxflow.crew.turns import Conversation, answer
 from rxflow.streaming.bridge import from_coroutine
-from rxflow.streaming.emitter import Emitter, in_thread
+from rxflow.streaming.emitter import Emitter
 from rxflow.streaming.kickoff import Last
 from rxflow.streaming.scope import Scope
+from rxflow.streaming.threads import in_thread
 from rxflow.types.events import (
     AgentFailed,
     AgentFinished,

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import logging
-import threading
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from functools import partial
@@ -20,12 +18,11 @@ from reactivex import Observable, Observer
 from reactivex.abc import DisposableBase, ObserverBase
 from reactivex.disposable import CompositeDisposable, Disposable, SingleAssignmentDisposable
 
-from rxflow.streaming.loops import call_soon, context_for_another_thread
+from rxflow.streaming.loops import call_soon
 from rxflow.streaming.scope import Scope
+from rxflow.streaming.threads import in_thread
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Event
-
-logger = logging.getLogger("rxflow")
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -154,7 +151,12 @@ class Emitter:
         """Call users' code: coroutine functions on the loop, others in a worker thread with this context."""
         if is_async(function):
             return await cast(Coroutine[Any, Any, Any], function(*args, **kwargs))
-        result = await in_thread(partial(function, *args, **kwargs), name=getattr(function, "__name__", "call"))
+        try:
+            result = await in_thread(partial(function, *args, **kwargs), name=getattr(function, "__name__", "call"))
+        except asyncio.CancelledError:
+            # The thread goes on, abandoned; also by a time limit or the loop's end, neither of which disposes the leaf.
+            self.is_cancelled = True
+            raise
         # A lambda or a partial around a coroutine function only shows what it is by its result.
         return await result if asyncio.iscoroutine(result) else result
 
@@ -165,54 +167,6 @@ def is_async(function: Callable[..., Any]) -> bool:
 
 
 _NOBODY: ObserverBase[Event] = Observer()
-
-
-async def in_thread(function: Callable[[], _T], *, name: str) -> _T:
-    """Run blocking code in a thread of its own, with the caller's context.
-
-    No pool: a method that waits for its crew holds its thread, so any bound could starve the tool that the crew
-    waits for. Daemon threads: code that was abandoned by a cancellation must not hold up the interpreter's exit.
-    """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[_T] = loop.create_future()
-    context = context_for_another_thread()
-
-    def settle(result: _T | None, error: BaseException | None) -> None:
-        if error is None and not done.done():
-            done.set_result(cast(_T, result))
-        elif error is not None and not done.done():
-            done.set_exception(error)
-        elif error is not None:
-            report_late(error)
-
-    def report_late(error: BaseException) -> None:
-        # Nobody waits for it any more, and an error must not vanish.
-        if not isinstance(error, asyncio.CancelledError):
-            logger.warning("%s raised after its run was cancelled", name, exc_info=error)
-
-    def work() -> None:
-        try:
-            result = context.run(function)
-        except StopIteration as error:
-            # A future refuses StopIteration; raised through a coroutine it would end some generator silently.
-            wrapped = RuntimeError(f"{name} raised StopIteration")
-            wrapped.__cause__ = error
-            call_soon(loop, partial(settle, None, wrapped))
-        except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
-            if not call_soon(loop, partial(settle, None, error)):
-                report_late(error)
-        else:
-            call_soon(loop, partial(settle, result, None))
-
-    threading.Thread(target=work, name=f"rxflow {name}", daemon=True).start()
-    try:
-        return await done
-    except asyncio.CancelledError:
-        # The thread goes on, abandoned by a time limit or by the loop's end too: none of them disposes the leaf.
-        place = ambient.get()
-        if place is not None:
-            place.is_cancelled = True
-        raise
 
 
 def _resolve(done: asyncio.Future[None] | concurrent.futures.Future[None], error: BaseException | None) -> None:
