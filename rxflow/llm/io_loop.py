@@ -9,6 +9,9 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
+import select
+import selectors
+import sys
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
@@ -38,6 +41,23 @@ class _IOLoop:
             self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(2.0)
 
+    def cut_off(self) -> None:
+        """In a forked child: nothing that happens to the inherited connections here may reach the parent's.
+
+        litellm closes all clients at exit. In the child that would say goodbye on the parent's connections, and take
+        them out of the epoll that both share, so that the parent waits for ever.
+        """
+        selector = getattr(self.loop, "_selector", None)
+        if not isinstance(selector, selectors.BaseSelector):
+            return  # a loop of another make
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for key in list(selector.get_map().values()):
+            os.dup2(nothing, key.fd, inheritable=False)
+        os.close(nothing)
+        if sys.platform == "linux" and isinstance(selector, selectors.EpollSelector):
+            with select.epoll() as empty:
+                os.dup2(empty.fileno(), selector.fileno(), inheritable=False)
+
 
 _current: _IOLoop | None = None
 _starting = threading.Lock()  # two first calls on two threads must not make two loops
@@ -65,8 +85,10 @@ def stop() -> None:
 def _forget() -> None:
     # Threads do not survive a fork; the child starts its own loop when it needs one.
     global _current, _starting
-    _current = None
+    io, _current = _current, None
     _starting = threading.Lock()
+    if io is not None:
+        io.cut_off()
 
 
 os.register_at_fork(after_in_child=_forget)

@@ -142,9 +142,11 @@ class _Place(Generic[Item]):
 class _Cursor(_Place[Item], Iterator[Item]):
     def __next__(self) -> Item:
         position = self._position
-        try:
-            item = self._log.items[position]
-        except IndexError:
+        items = self._log.items
+        # Not by IndexError: an error of the run would then be shown as one that happened during its handling.
+        if position < len(items):
+            item = items[position]
+        else:
             self._feed.pull(position)
             item = self._read(StopIteration)
         self._position = position + 1
@@ -154,9 +156,10 @@ class _Cursor(_Place[Item], Iterator[Item]):
 class _AsyncCursor(_Place[Item], AsyncIterator[Item]):
     async def __anext__(self) -> Item:
         position = self._position
-        try:
-            item = self._log.items[position]
-        except IndexError:
+        items = self._log.items
+        if position < len(items):
+            item = items[position]
+        else:
             await self._feed.pull_async(position)
             item = self._read(StopAsyncIteration)
         self._position = position + 1

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import trio
 
 from rxflow import LLM, Agent, Crew, Flow, Task
 from rxflow.flow import listen, start
@@ -725,3 +726,54 @@ class TestNothingIsLeft:
             assert drained(flow.kickoff())
         assert len(provider.requests) == 6
         assert provider.connections == 1
+
+
+class TestSeveralLoopsInTurn:
+    def test_the_loops_of_a_program_share_one_connection(self, provider: Loopback, llm: LLM) -> None:
+        async def main() -> str:
+            output = await AsyncResearch(crew_of(llm)).kickoff_async()
+            return "".join([chunk.content async for chunk in output])
+
+        assert asyncio.run(main()) == asyncio.run(main()) == trio.run(main) != ""
+        assert len(provider.requests) == 6
+        assert provider.connections == 1
+
+    def test_a_stream_that_is_open_when_asyncio_ends_has_ended_too(self, provider: Loopback, llm: LLM) -> None:
+        async def main() -> tuple[Any, float]:
+            output = await AsyncResearch(crew_of(llm)).kickoff_async()
+            async for _ in output:
+                break
+            return output, time.monotonic()
+
+        provider.script(Reply(text=["a", "b"], hold_after=1))
+        output, at = asyncio.run(main())
+        assert provider.wait_until(lambda p: p.disconnects)[0].at - at <= SEEN_BY_THE_PROVIDER
+        assert output.is_completed
+        assert output.get_full_text() == "a"
+        output.close()
+
+    def test_a_reader_in_another_thread_is_let_go_when_asyncio_ends(self) -> None:
+        async def main() -> None:
+            output = await Speaking("a", Gate()).kickoff_async()
+            async for _ in output:
+                break
+            outputs.append(output)
+            reading.append(threading.Thread(target=read, args=(output,)))
+            reading[0].start()
+            await begun.passed()
+
+        def read(output: Any) -> None:
+            try:
+                for _ in output:
+                    begun.open()
+            except BaseException as error:  # noqa: BLE001 - whichever: it must not wait for ever
+                ended.append(error)
+
+        begun = Gate()
+        outputs: list[Any] = []
+        reading: list[threading.Thread] = []
+        ended: list[BaseException] = []
+        asyncio.run(main())
+        reading[0].join(2.0)
+        assert not reading[0].is_alive()
+        assert outputs[0].is_completed

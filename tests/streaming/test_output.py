@@ -302,6 +302,17 @@ class TestResult:
 
         asyncio.run(main())
 
+    def test_an_error_is_shown_without_the_workings_of_the_stream(self) -> None:
+        async def main() -> None:
+            await read(Speaking("a", ValueError("no more")).kickoff())
+
+        with pytest.raises(ValueError, match="no more") as raised:
+            list(Speaking("a", ValueError("no more")).kickoff())
+        assert raised.value.__context__ is None
+        with pytest.raises(ValueError, match="no more") as raised:
+            asyncio.run(main())
+        assert raised.value.__context__ is None
+
     def test_an_error_is_raised_again_by_result(self) -> None:
         error = ValueError("no more")
         output = Speaking("a", error).kickoff()
