@@ -1,0 +1,73 @@
+"""What type checkers infer for users' code. mypy and pyright check it; running it only shows that it is no nonsense."""
+
+from typing import Any, assert_type
+
+from pydantic import BaseModel
+from reactivex import Observable
+from reactivex import operators as ops
+
+from rxflow import LLM, Flow
+from rxflow.flow import start
+from rxflow.tools import tool
+from rxflow.types.events import Event, FlowFinished
+from rxflow.types.streaming import FlowStreamingOutput, StreamChunk
+
+
+class Trip(BaseModel):
+    place: str = "Lisbon"
+
+
+class Typed(Flow[Trip]):
+    @start()
+    def begin(self) -> int:
+        assert_type(self.state, Trip)
+        return len(self.state.place)
+
+
+class Untyped(Flow):
+    pass
+
+
+def content(chunk: StreamChunk) -> str:
+    return chunk.content
+
+
+def test_the_state_has_the_type_that_the_class_names() -> None:
+    assert assert_type(Typed().state, Trip).place == "Lisbon"
+    assert assert_type(Untyped().state, dict[str, Any])["id"]
+
+
+def test_a_decorated_method_keeps_its_type() -> None:
+    assert assert_type(Typed().begin(), int) == len("Lisbon")
+
+
+def test_pipelines_infer_from_chunks_and_events() -> None:
+    flow = Typed()
+    assert_type(flow.observe(), Observable[StreamChunk])
+    assert_type(flow.observe().pipe(ops.map(content)), Observable[str])
+    assert_type(flow.observe().map(lambda chunk: chunk.seq), Observable[int])
+    assert_type(flow.events().pipe(ops.filter(lambda event: isinstance(event, FlowFinished))), Observable[Event])
+    assert_type(LLM("rxflow/demo").observe("hello").pipe(ops.take(1), ops.map(content)), Observable[str])
+
+
+def test_a_response_model_gives_an_answer_of_its_type() -> None:
+    assert isinstance(assert_type(LLM("rxflow/demo").call("Where to?", response_model=Trip), Trip), Trip)
+
+
+def test_an_output_gives_chunks() -> None:
+    for chunk in FlowStreamingOutput(sync_iterator=iter([StreamChunk(content="a")])):
+        assert_type(chunk, StreamChunk)
+
+
+def test_a_tool_can_be_made_with_and_without_arguments() -> None:
+    @tool
+    def look(where: str) -> str:
+        """Look somewhere."""
+        return where
+
+    @tool("glance", max_usage_count=1)
+    def peek(where: str) -> str:
+        """Look quickly."""
+        return where
+
+    assert (look.run("north"), peek.name) == ("north", "glance")
