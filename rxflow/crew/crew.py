@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from reactivex import Observable
 
 from rxflow.crew.agent import Agent
+from rxflow.crew.assignment import Persona
 from rxflow.crew.crew_run import CrewRun
 from rxflow.crew.process import Process
 from rxflow.crew.rate_limit import RateLimit
@@ -150,19 +151,32 @@ class Crew(BaseModel):
 
     def kickoff_for_each(self, inputs: Sequence[Inputs]) -> list[Any]:
         """:meth:`kickoff` for each of ``inputs``, one after the other."""
+        self._check_all(inputs)
         return [self.kickoff(each) for each in inputs]
 
     async def kickoff_for_each_async(self, inputs: Sequence[Inputs]) -> list[Any]:
         """The same for async code, all at once."""
-        async with asyncio.TaskGroup() as group:
-            running = [group.create_task(self.kickoff_async(each)) for each in inputs]
+        self._check_all(inputs)
+        try:
+            async with asyncio.TaskGroup() as group:
+                running = [group.create_task(self.kickoff_async(each)) for each in inputs]
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None  # what stopped the others
         return [task.result() for task in running]
+
+    def _check_all(self, inputs: Sequence[Inputs]) -> None:
+        """Raise before the first run what would stop a later one."""
+        if not self.before_kickoff_callbacks:
+            for each in inputs:
+                self.check_inputs(each)
 
     def check_inputs(self, inputs: Inputs | None) -> None:
         """Raise ValueError where a placeholder of a task or an agent has no input."""
         for index, task in enumerate(self.tasks):
             agent = task.agent or self.manager_agent or _MANAGER
             task.assigned(agent, inputs, index=index)
+        for agent in self.agents:
+            Persona.of(agent, inputs)
 
     @property
     def manager(self) -> Agent:

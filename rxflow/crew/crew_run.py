@@ -98,15 +98,16 @@ class CrewRun:
         agent = crew.manager if manages or task.agent is None else task.agent
         coworkers = [other for other in crew.agents if other is not agent]
         delegates = bool(coworkers) and (manages or agent.allow_delegation)
+        rates = [crew.rate] if crew.rate else []
         assignment = task.assigned(
             agent,
             self._inputs,
             index=index,
             context=self._context_of(task),
-            extra_tools=delegation_tools(coworkers, self._inputs) if delegates else (),
+            extra_tools=delegation_tools(coworkers, self._inputs, rates) if delegates else (),
             callbacks=[crew.task_callback] if crew.task_callback else (),
             step_callback=crew.step_callback,
-            rates=[crew.rate] if crew.rate else (),
+            rates=rates,
         )
         events = carry_out(self._scope, assignment)
         return log_events(events) if agent.verbose and not crew.verbose else events

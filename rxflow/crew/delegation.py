@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from rxflow.crew.agent import Agent
 from rxflow.crew.assignment import Assignment, Persona
+from rxflow.crew.rate_limit import RateLimit
 from rxflow.crew.task_run import carry_out
 from rxflow.streaming.kickoff import run_async
 from rxflow.streaming.launch import RunObservable
@@ -15,7 +16,9 @@ from rxflow.tools import BaseTool, FunctionTool
 from rxflow.types.events import TaskFinished
 
 
-def delegation_tools(coworkers: Sequence[Agent], inputs: Mapping[str, Any] | None) -> list[BaseTool]:
+def delegation_tools(
+    coworkers: Sequence[Agent], inputs: Mapping[str, Any] | None, rates: Sequence[RateLimit] = ()
+) -> list[BaseTool]:
     """Two tools: one delegates work to a coworker, one asks a question. What the coworker does is streamed too."""
     personas = {_key(persona.role): persona for persona in (Persona.of(agent, inputs) for agent in coworkers)}
     names = ", ".join(persona.role for persona in personas.values())
@@ -31,7 +34,7 @@ def delegation_tools(coworkers: Sequence[Agent], inputs: Mapping[str, Any] | Non
             task_id=str(uuid4()),
             context=context,
             tools=persona.agent.tools,
-            rates=[persona.agent.rate] if persona.agent.rate else (),
+            rates=[rate for rate in (persona.agent.rate, *rates) if rate is not None],
         )
         finished = await run_async(RunObservable(lambda scope: carry_out(scope, assignment)), TaskFinished)
         return finished.result.raw

@@ -41,7 +41,7 @@ def fill_path(path: str, inputs: Mapping[str, Any] | None, where: str) -> str:
         if PurePath(value).is_absolute() or ".." in PurePath(value).parts or "\0" in value:
             raise ValueError(f"{where}: the input {name!r} would lead out of its folder: {value!r}")
     # Harmless values may add up to harm: two dots, or an empty first folder.
-    if PurePath(filled).is_absolute() and not PurePath(path).is_absolute() or _climbs(filled) > _climbs(path):
+    if (PurePath(filled).is_absolute() and not PurePath(path).is_absolute()) or _climbs(filled) > _climbs(path):
         raise ValueError(f"{where}: the inputs would lead out of its folder: {filled!r}")
     return filled
 

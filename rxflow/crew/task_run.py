@@ -105,7 +105,8 @@ async def _reviewed(emitter: Emitter, assignment: Assignment, output: TaskOutput
         if not feedback:
             return output
         asked = f"{assignment.description}\n\nYour earlier answer:\n{output.raw}\n\nFeedback on it: {feedback}"
-        output = await _accepted(emitter, replace(assignment, description=asked))
+        improved = await _accepted(emitter, replace(assignment, description=asked))
+        output = improved.model_copy(update={"description": output.description, "summary": output.summary})
 
 
 def _write(assignment: Assignment, output: TaskOutput) -> None:

@@ -6,7 +6,7 @@ import json
 from enum import StrEnum
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, SerializeAsAny
 
 from rxflow.types.usage import UsageMetrics
 
@@ -23,7 +23,7 @@ class _Result(BaseModel):
     """Text, and the structure read from it where one was asked for."""
 
     raw: str = ""
-    pydantic: BaseModel | None = None
+    pydantic: SerializeAsAny[BaseModel] | None = None
     json_dict: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:

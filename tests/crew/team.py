@@ -1,6 +1,5 @@
 """Small crews around a scripted model."""
 
-import threading
 from typing import Any
 
 from rxflow import LLM, Agent, Crew, Task
@@ -40,7 +39,3 @@ def played(crew: Crew, inputs: dict[str, Any] | None = None) -> Outcome:
 def prompt(model: Scripted, number: int = 0) -> str:
     """What a model was asked as a user, in one of its requests."""
     return model.requests[number].last_user_text
-
-
-def thread_name() -> str:
-    return threading.current_thread().name

@@ -1,0 +1,301 @@
+"""What becomes of an answer: guardrails, output types, files, callbacks, and what a crew gives back."""
+
+import asyncio
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from rxflow.llm.request import ReasoningDelta
+from rxflow.types.chunks import StreamChunk
+from rxflow.types.events import CrewFinished, LLMFinished, TaskFailed, TaskFinished, TaskRejected
+from rxflow.types.results import CrewOutput, OutputFormat, TaskOutput
+from rxflow.types.usage import UsageMetrics
+from tests.crew.team import a_crew, a_task, an_agent, played, prompt, solo
+from tests.scripted import Scripted
+
+
+class City(BaseModel):
+    name: str
+    people: int
+
+
+BERN = '{"name": "Bern", "people": 134000}'
+
+
+def short(output: TaskOutput) -> tuple[bool, Any]:
+    return (len(output.raw) < 6, output.raw if len(output.raw) < 6 else "longer than five letters")
+
+
+class TestGuardrails:
+    def test_an_answer_that_is_accepted_goes_on(self) -> None:
+        model = Scripted("Fine")
+        assert solo(model, guardrail=short).kickoff().raw == "Fine"
+        assert len(model.requests) == 1
+
+    def test_a_rejected_answer_is_sent_back_with_the_reason(self) -> None:
+        model = Scripted("Far too long", "Fine")
+        seen = played(solo(model, guardrail=short))
+        assert seen.one(TaskFinished).result.raw == "Fine"
+        assert seen.one(TaskRejected).reason == "longer than five letters"
+        answer, reason = model.conversations[1][-2:]
+        assert answer == {"role": "assistant", "content": "Far too long"}
+        assert "longer than five letters" in reason["content"]
+
+    def test_the_chunks_of_each_attempt_say_which_it_is(self) -> None:
+        seen = played(solo(Scripted("Far too long", "Fine"), guardrail=short))
+        assert [(chunk.content, chunk.attempt) for chunk in seen.of(StreamChunk)] == [
+            ("Far", 0),
+            (" too", 0),
+            (" long", 0),
+            ("Fine", 1),
+        ]
+
+    @pytest.mark.parametrize("retries", [0, 1, 3])
+    def test_when_the_retries_are_spent_the_error_says_after_how_many_and_why(self, retries: int) -> None:
+        model = Scripted("Far too long")
+        seen = played(solo(model, guardrail=short, guardrail_max_retries=retries))
+        assert isinstance(seen.error, ValueError)
+        assert f"failed its guardrail after {retries} retries" in str(seen.error)
+        assert "the last reason: longer than five letters" in str(seen.error)
+        assert len(model.requests) == retries + 1
+        assert seen.one(TaskFailed).error is seen.error
+
+    def test_the_value_of_a_guardrail_takes_the_place_of_the_answer(self) -> None:
+        def louder(output: TaskOutput) -> tuple[bool, Any]:
+            return (True, output.raw.upper())
+
+        assert solo(Scripted("fine"), guardrail=louder).kickoff().raw == "FINE"
+
+    def test_a_guardrail_may_be_async(self) -> None:
+        async def check(output: TaskOutput) -> tuple[bool, Any]:
+            await asyncio.sleep(0)
+            return short(output)
+
+        assert solo(Scripted("Far too long", "Fine"), guardrail=check).kickoff().raw == "Fine"
+
+    def test_several_guardrails_are_asked_in_turn_each_with_what_the_last_one_gave(self) -> None:
+        def mark(sign: str, output: TaskOutput) -> tuple[bool, Any]:
+            return (True, output.raw + sign)
+
+        crew = solo(
+            Scripted("Fine"),
+            guardrail=partial(mark, "1"),
+            guardrails=[partial(mark, "2"), partial(mark, "3")],
+            agent={"guardrail": partial(mark, "4")},
+        )
+        assert crew.kickoff().raw == "Fine1234"
+
+    def test_a_guardrail_in_words_is_judged_by_the_model(self) -> None:
+        model = Scripted(
+            "Bad answer",
+            ['{"accepted": false, "reason": "it is bad"}'],
+            "Good answer",
+            ['{"accepted": true}'],
+        )
+        seen = played(solo(model, guardrail="The answer must be good"))
+        assert seen.one(TaskFinished).result.raw == "Good answer"
+        assert seen.one(TaskRejected).reason == "it is bad"
+        assert "The answer must be good" in prompt(model, 1)
+        assert "Bad answer" in prompt(model, 1)
+
+    def test_the_words_of_the_judge_are_no_chunks_but_its_call_counts(self) -> None:
+        model = Scripted("Good answer", ['{"accepted": true}'])
+        seen = played(solo(model, guardrail="The answer must be good"))
+        assert seen.text == "Good answer"
+        assert len(seen.of(LLMFinished)) == 2
+        assert seen.one(CrewFinished).result.token_usage.successful_requests == 2
+
+    def test_a_judge_that_gives_no_verdict_does_not_let_the_answer_pass(self) -> None:
+        model = Scripted("Answer", "Hm.")
+        with pytest.raises(ValueError, match="gave no verdict on 'The answer must be good'"):
+            solo(model, guardrail="The answer must be good", guardrail_max_retries=0).kickoff()
+
+    @pytest.mark.parametrize("verdict", [None, True, "no", (1, "x"), (True,), (True, 1, 2), [True, "x"]])
+    def test_a_guardrail_that_gives_something_else_is_told_what_to_give(self, verdict: object) -> None:
+        def odd(output: TaskOutput) -> Any:
+            return verdict
+
+        with pytest.raises(TypeError, match=r"the guardrail odd must return \(accepted: bool, value or reason\)"):
+            solo(Scripted("Answer"), guardrail=odd).kickoff()
+
+    def test_what_a_guardrail_raises_ends_the_task(self) -> None:
+        def broken(output: TaskOutput) -> Any:
+            raise LookupError("lost")
+
+        with pytest.raises(LookupError, match="lost"):
+            solo(Scripted("Answer"), guardrail=broken).kickoff()
+
+
+class TestOutputTypes:
+    def test_output_pydantic_gives_the_model(self) -> None:
+        model = Scripted([f"Here: {BERN}"])
+        result = solo(model, output_pydantic=City).kickoff()
+        assert result.pydantic == City(name="Bern", people=134000)
+        assert result.json_dict is None
+        assert result.raw == f"Here: {BERN}"
+        assert result.tasks_output[0].output_format is OutputFormat.PYDANTIC
+        assert "JSON schema" in prompt(model)
+        assert model.requests[0].parameters["response_format"]["json_schema"]["name"] == "City"
+
+    def test_output_json_gives_a_dict(self) -> None:
+        result = solo(Scripted([BERN]), output_json=City).kickoff()
+        assert result.json_dict == {"name": "Bern", "people": 134000}
+        assert result.pydantic is None
+        assert json.loads(result.json) == result.json_dict
+        assert result.tasks_output[0].json == result.json
+
+    def test_an_answer_that_does_not_fit_is_sent_back_with_what_is_wrong(self) -> None:
+        model = Scripted(['{"name": "Bern"}'], [BERN])
+        seen = played(solo(model, output_pydantic=City))
+        assert seen.one(TaskFinished).result.pydantic == City(name="Bern", people=134000)
+        assert seen.one(TaskRejected).reason == "it does not fit City: people: Field required"
+
+    def test_an_answer_that_never_fits_is_an_error(self) -> None:
+        with pytest.raises(ValueError, match=r"failed its guardrail after 1 retries; .* does not fit City"):
+            solo(Scripted("No"), output_json=City, guardrail_max_retries=1).kickoff()
+
+    @pytest.mark.parametrize(
+        ("given", "written"),
+        [
+            ({}, BERN),
+            ({"output_json": City}, '{"name": "Bern", "people": 134000}'),
+            ({"output_pydantic": City}, '{\n  "name": "Bern",\n  "people": 134000\n}'),
+        ],
+        ids=["raw", "json", "pydantic"],
+    )
+    def test_the_file_holds_the_answer_in_its_form(self, tmp_path: Path, given: Any, written: str) -> None:
+        path = tmp_path / "city.json"
+        solo(Scripted([BERN]), output_file=str(path), **given).kickoff()
+        assert path.read_text() == written
+
+
+class TestCallbacks:
+    def test_those_of_the_task_and_of_the_crew_get_each_output(self) -> None:
+        heard: list[tuple[str, str]] = []
+
+        def hear(who: str, output: TaskOutput) -> None:
+            heard.append((who, output.raw))
+
+        crew = a_crew(
+            a_task(an_agent(Scripted("One")), callback=partial(hear, "task")),
+            a_task(an_agent(Scripted("Two"))),
+            task_callback=partial(hear, "crew"),
+        )
+        crew.kickoff()
+        assert heard == [("task", "One"), ("crew", "One"), ("crew", "Two")]
+
+    def test_they_may_be_async(self) -> None:
+        heard: list[str] = []
+
+        async def hear(output: TaskOutput) -> None:
+            await asyncio.sleep(0)
+            heard.append(output.raw)
+
+        solo(Scripted("One"), callback=hear, crew={"task_callback": hear}).kickoff()
+        assert heard == ["One", "One"]
+
+    def test_one_that_raises_fails_the_task(self) -> None:
+        def broken(output: TaskOutput) -> None:
+            raise LookupError("lost")
+
+        with pytest.raises(LookupError, match="lost"):
+            solo(Scripted("One"), callback=broken).kickoff()
+
+    def test_those_around_the_kickoff_may_change_what_goes_in_and_comes_out(self) -> None:
+        model = Scripted("Done")
+        heard: list[CrewOutput] = []
+
+        async def louder(inputs: dict[str, Any]) -> dict[str, Any]:
+            await asyncio.sleep(0)
+            return {"topic": inputs["topic"].upper()}
+
+        def exclaim(inputs: dict[str, Any]) -> dict[str, Any]:
+            return {"topic": inputs["topic"] + "!"}
+
+        def sign(output: CrewOutput) -> CrewOutput:
+            return output.model_copy(update={"raw": f"{output.raw} -- the crew"})
+
+        crew = solo(
+            model,
+            description="About {topic}",
+            crew={
+                "before_kickoff_callbacks": [louder, exclaim],
+                "after_kickoff_callbacks": [sign, heard.append],
+            },
+        )
+        assert crew.kickoff({"topic": "terns"}).raw == "Done -- the crew"
+        assert [output.raw for output in heard] == ["Done -- the crew"]
+        assert prompt(model).startswith("About TERNS!")
+
+
+class TestWhatACrewGivesBack:
+    def test_the_answer_of_its_last_task_with_all_beside_it(self) -> None:
+        one, two = Scripted("First answer"), Scripted([BERN])
+        result = a_crew(
+            a_task(
+                an_agent(one, "Writer"),
+                "Write a long text about all the terns that there are in the north",
+                name="writing",
+            ),
+            a_task(an_agent(two, "Counter"), "Count", output_json=City),
+        ).kickoff()
+        assert result.raw == BERN
+        assert result.json_dict == {"name": "Bern", "people": 134000}
+        first, second = result.tasks_output
+        assert (first.raw, first.agent, first.name, first.expected_output) == (
+            "First answer",
+            "Writer",
+            "writing",
+            "A text",
+        )
+        assert first.summary == "Write a long text about all the terns that there..."
+        assert (second.agent, second.name, second.output_format) == ("Counter", None, OutputFormat.JSON)
+        assert first.messages[-1] == {"role": "assistant", "content": "First answer"}
+        assert first.messages[0]["role"] == "system"
+
+    def test_a_crew_without_tasks_gives_an_empty_answer(self) -> None:
+        result = a_crew().kickoff()
+        assert (result.raw, result.tasks_output) == ("", [])
+
+    def test_the_usage_of_all_calls_is_added_up(self) -> None:
+        crew = a_crew(*(a_task(an_agent(Scripted("Done"))) for _ in range(3)))
+        assert crew.usage_metrics == UsageMetrics()
+        wanted = UsageMetrics(prompt_tokens=6, completion_tokens=3, total_tokens=9, successful_requests=3)
+        assert crew.kickoff().token_usage == wanted
+        assert crew.usage_metrics == wanted
+        assert crew.kickoff().token_usage == wanted, "of this run alone"
+
+    def test_reasoning_is_no_part_of_the_answer(self) -> None:
+        assert solo(Scripted([ReasoningDelta("Hm. "), "42"])).kickoff().raw == "42"
+
+
+class TestResults:
+    def test_text_prefers_the_model_then_the_dict_then_the_raw_answer(self) -> None:
+        city = City(name="Bern", people=1)
+        assert str(CrewOutput(raw="raw", pydantic=city, json_dict={"a": 1})) == str(city)
+        assert str(CrewOutput(raw="raw", json_dict={"a": 1})) == "{'a': 1}"
+        assert str(CrewOutput(raw="raw")) == "raw"
+
+    def test_keys_reach_into_the_structure(self) -> None:
+        assert CrewOutput(pydantic=City(name="Bern", people=1))["name"] == "Bern"
+        assert CrewOutput(json_dict={"a": 1})["a"] == 1
+        with pytest.raises(KeyError, match=r"'b' is not in this output; it has \['a'\]"):
+            CrewOutput(json_dict={"a": 1})["b"]
+        with pytest.raises(KeyError, match="raw text only"):
+            CrewOutput(raw="raw")["a"]
+
+    def test_to_dict_gives_the_structure(self) -> None:
+        assert CrewOutput(pydantic=City(name="Bern", people=1)).to_dict() == {"name": "Bern", "people": 1}
+        assert CrewOutput(json_dict={"a": 1}).to_dict() == {"a": 1}
+        assert CrewOutput(raw="raw").to_dict() == {}
+
+    def test_json_of_an_answer_in_another_form_says_what_to_do(self) -> None:
+        result = solo(Scripted("Done")).kickoff()
+        with pytest.raises(ValueError, match="give it output_json=Model"):
+            _ = result.json
+        with pytest.raises(ValueError, match="give it output_json=Model"):
+            _ = result.tasks_output[0].json
