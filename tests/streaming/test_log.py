@@ -144,3 +144,36 @@ def test_waiting_for_what_is_there_does_not_wait() -> None:
     asyncio.run(log.wait_async(0))
     asyncio.run(log.wait_async(1))
     trio.run(log.wait_async, 1)
+
+
+class Overtaken(list[int]):
+    """The items of a log whose writer is faster: it writes just after a reader has looked and before it waits."""
+
+    def __init__(self, write: Callable[[], object]) -> None:
+        super().__init__()
+        self._write: list[Callable[[], object]] = [write]
+
+    def __len__(self) -> int:
+        seen = super().__len__()
+        if self._write:
+            self._write.pop()()
+        return seen
+
+
+WAITS: dict[str, Callable[[Log[int]], object]] = {
+    "thread": lambda log: log.wait(0),
+    "asyncio": lambda log: asyncio.run(log.wait_async(0)),
+    "trio": lambda log: trio.run(log.wait_async, 0),
+}
+
+
+@pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
+def test_an_item_that_comes_between_the_look_and_the_wait_is_not_missed(wait: Callable[[Log[int]], object]) -> None:
+    log: Log[int] = Log()
+    log.items = Overtaken(lambda: log.append(1))
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(wait, log)
+        try:
+            waiting.result(5)
+        finally:
+            log.end()  # lets go a reader that was forgotten

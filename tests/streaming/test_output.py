@@ -602,6 +602,18 @@ class TestPlainIterators:
             reading = [pool.submit(reader), pool.submit(reader)]
             assert [each.result(5) for each in reading] == [words] * 2
 
+    def test_two_tasks_share_one_async_generator(self) -> None:
+        async def main() -> None:
+            async def chunks() -> AsyncIterator[StreamChunk]:
+                await asyncio.sleep(0)  # the other reader comes while this one is inside
+                yield self.chunk("a")
+
+            output = FlowStreamingOutput(async_iterator=chunks())
+            first, second = await asyncio.gather(read(output), read(output))
+            assert first == second == ["a"]
+
+        asyncio.run(main())
+
     def test_the_result_can_be_given(self) -> None:
         output = FlowStreamingOutput(sync_iterator=self.sync_chunks("a"), result={"topic": "rain"})
         with pytest.raises(RuntimeError, match=EARLY):
