@@ -87,7 +87,7 @@ async def _judge_in_words(emitter: Emitter, llm: LLM, criterion: str, output: Ta
         "Judge whether an answer meets a criterion. Reply with JSON: "
         '{"accepted": true or false, "reason": "why not, if not"}\n\n'
         f"Criterion: {criterion}\n\nAnswer:\n{output.raw}",
-        response_format=response_format_for(Verdict),
+        hints={"response_format": response_format_for(Verdict)},
     )
     last = Last(LLMFinished)
 

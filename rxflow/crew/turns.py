@@ -67,7 +67,7 @@ async def _take_turns(emitter: Emitter, conversation: Conversation) -> str:
         is_last = turn_number == agent.max_iter and turn_number > 1
         if is_last and tools:
             conversation.messages.append({"role": "user", "content": _FINAL_TURN})
-        turn = await _ask(emitter, conversation, [] if is_last else schemas)
+        turn = await _ask(emitter, conversation, schemas, may_call=not is_last)
         await _step(emitter, assignment, turn)
         if not turn.tool_calls:
             return turn.text
@@ -85,16 +85,20 @@ async def _take_turns(emitter: Emitter, conversation: Conversation) -> str:
     )
 
 
-async def _ask(emitter: Emitter, conversation: Conversation, schemas: list[ToolSchema]) -> LLMFinished:
+async def _ask(
+    emitter: Emitter, conversation: Conversation, schemas: list[ToolSchema], *, may_call: bool
+) -> LLMFinished:
     assignment = conversation.assignment
     agent = assignment.persona.agent
     for rate in assignment.rates:
         await rate.wait()
-    extra: dict[str, Any] = {}
-    if assignment.output_model is not None and not schemas:
-        extra["response_format"] = response_format_for(assignment.output_model)
+    # A conversation that holds tool calls needs their schemas to the end: some providers refuse it else.
+    extra: dict[str, Any] = {} if may_call or not schemas else {"tool_choice": "none"}
+    hints: dict[str, Any] = {}
+    if assignment.output_model is not None and (not schemas or not may_call):
+        hints["response_format"] = response_format_for(assignment.output_model)
     llm = agent.model
-    request = llm.request(list(conversation.messages), schemas, **extra)
+    request = llm.request(list(conversation.messages), schemas, hints=hints, **extra)
     last = Last(LLMFinished)
     try:
         await emitter.forward(llm.ask(emitter.scope, request, max_retries=agent.max_retry_limit), last.tap)

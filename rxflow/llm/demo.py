@@ -33,7 +33,7 @@ class DemoSource:
         async def answer(emit: Callable[[Delta], None]) -> None:
             asked = sum(_count_words(str(message.get("content") or "")) for message in request.messages)
             said = 0
-            calling = bool(request.tools) and not _has_tool_result(request)
+            calling = request.may_call_tools and not _has_tool_result(request)
             for delta in _tool_call(request) if calling else _pieces(_answer(request)):
                 emit(delta)
                 said += 1
@@ -130,7 +130,7 @@ def _listed(words: list[str]) -> str:
 
 
 def _response_schema(request: Request) -> dict[str, Any] | None:
-    response_format = request.parameters.get("response_format")
+    response_format = request.parameters.get("response_format") or request.hints.get("response_format")
     if not isinstance(response_format, dict):
         return None
     schema: dict[str, Any] | None = cast(dict[str, Any], response_format).get("json_schema", {}).get("schema")

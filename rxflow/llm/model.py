@@ -128,13 +128,25 @@ class LLM:
         self,
         messages: str | Sequence[Message],
         tools: Sequence[ToolSchema] = (),
+        *,
+        hints: Mapping[str, Any] | None = None,
         **parameters: Any,
     ) -> Request:
-        """What one call asks for. Raises ValueError where ``messages`` is empty."""
+        """What one call asks for; ``hints`` are left out where the model does not take them.
+
+        Raises:
+            ValueError: ``messages`` is empty.
+        """
         written = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
         if not written:
             raise ValueError("messages is empty; give a string, or a list of {'role': …, 'content': …}")
-        return Request(model=self.model, messages=written, tools=tuple(tools), parameters=self.parameters | parameters)
+        return Request(
+            model=self.model,
+            messages=written,
+            tools=tuple(tools),
+            parameters=self.parameters | parameters,
+            hints=hints or {},
+        )
 
     def ask(self, scope: Scope, request: Request, *, max_retries: int | None = None) -> Observable[Event]:
         """One call, made in ``scope``: what agents use."""

@@ -83,7 +83,8 @@ class LiteLLMSource:
             "_skip_mcp_handler": True,
         }
         optional = {"api_base": self._base_url, "api_key": api_key, "tools": list(request.tools) or None}
-        return arguments | {k: v for k, v in optional.items() if v is not None} | dict(request.parameters)
+        hints = _taken(litellm, request)
+        return arguments | {k: v for k, v in optional.items() if v is not None} | hints | dict(request.parameters)
 
     def _openai_key(self, litellm: Any, model: str) -> str | None:
         # litellm reports a missing OpenAI key as the provider's internal error, which would even be retried.
@@ -122,6 +123,12 @@ class LiteLLMSource:
         return error if advice is None else add_advice(error, advice)
 
 
+def _taken(litellm: Any, request: Request) -> dict[str, Any]:
+    """The hints that the model takes; litellm would refuse the others."""
+    takes_schema = "response_format" in request.hints and litellm.supports_response_schema(request.model)
+    return {name: value for name, value in request.hints.items() if name != "response_format" or takes_schema}
+
+
 def _has_callbacks(litellm: Any) -> bool:
     lists = (
         "callbacks",
@@ -146,9 +153,8 @@ def _provider_of(litellm: Any, model: str) -> str:
 def _ending(litellm: Any, tail: Tail, model: str) -> Ending:
     usage = _usage(tail.usage or {})
     try:
-        prompt, completion = litellm.cost_per_token(
-            model=model, prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens
-        )
+        # The whole report, as cached tokens have a price of their own.
+        prompt, completion = litellm.cost_per_token(model=model, usage_object=litellm.Usage(**(tail.usage or {})))
         cost = float(prompt + completion)
     except Exception:  # noqa: BLE001 - litellm's way to say that it knows no price
         cost = None

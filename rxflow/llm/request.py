@@ -16,12 +16,21 @@ ToolSchema: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One call: messages and tool schemas in the shape of OpenAI's chat API, and the model's parameters."""
+    """One call: messages and tool schemas in the shape of OpenAI's chat API, and the model's parameters.
+
+    ``hints`` are parameters that help where the model takes them, and are left out where it does not.
+    """
 
     model: str
     messages: Sequence[Message]
     tools: Sequence[ToolSchema] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    hints: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def may_call_tools(self) -> bool:
+        """Tools are offered for use, and not only because earlier turns used them."""
+        return bool(self.tools) and self.parameters.get("tool_choice") != "none"
 
     @property
     def speaks_of_tools(self) -> bool:

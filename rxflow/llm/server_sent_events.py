@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-_LONGEST = 16 * 1024 * 1024  # bytes of one event; a server that never ends a line must not fill the memory
+_LONGEST = 4 * 1024 * 1024  # bytes of one event; a server that never ends a line must not fill the memory
 
 
 class OversizedEvent(ValueError):

@@ -29,8 +29,11 @@ def offering_in_text(source: Source, request: Request) -> Observable[Delta]:
     source    "Let me look. "---"```tool_call⏎{…}"---"⏎```"---E|
     result    "Let me look. "-------------------------T--------E|
     """
-    instructions = [_instructions(request)] if request.tools else []
-    worded = replace(request, messages=[*instructions, *map(_in_words, request.messages)], tools=())
+    instructions = [_instructions(request)] if request.may_call_tools else []
+    parameters = {name: value for name, value in request.parameters.items() if name != "tool_choice"}
+    worded = replace(
+        request, messages=[*instructions, *map(_in_words, request.messages)], tools=(), parameters=parameters
+    )
 
     def subscribe(observer: ObserverBase[Delta], scheduler: SchedulerBase | None = None) -> DisposableBase:
         reader = _FenceReader()

@@ -139,7 +139,7 @@ class TestOutputTypes:
         assert result.raw == f"Here: {BERN}"
         assert result.tasks_output[0].output_format is OutputFormat.PYDANTIC
         assert "JSON schema" in prompt(model)
-        assert model.requests[0].parameters["response_format"]["json_schema"]["name"] == "City"
+        assert model.requests[0].hints["response_format"]["json_schema"]["name"] == "City"
 
     def test_output_json_gives_a_dict(self) -> None:
         result = solo(Scripted([BERN]), output_json=City).kickoff()

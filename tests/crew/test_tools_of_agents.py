@@ -327,7 +327,10 @@ class TestTheNumberOfTurns:
     def test_the_last_turn_is_without_tools(self) -> None:
         model = Scripted(calls(("search", {"query": "a"})), calls(("search", {"query": "b"})), "My best answer.")
         assert solo(model, agent={"tools": [search], "max_iter": 3}).kickoff().raw == "My best answer."
-        assert [bool(request.tools) for request in model.requests] == [True, True, False]
+        assert [request.may_call_tools for request in model.requests] == [True, True, False]
+        # The schemas stay: some providers refuse a conversation with tool calls but without them.
+        assert all(request.tools for request in model.requests)
+        assert model.requests[-1].parameters["tool_choice"] == "none"
         assert "Give your best answer now" in model.requests[-1].last_user_text
 
     def test_a_model_that_calls_tools_in_its_last_turn_too_is_an_error(self) -> None:

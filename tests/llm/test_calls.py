@@ -11,6 +11,9 @@ from pydantic import BaseModel, ValidationError
 from rxflow import LLM, Flow
 from rxflow.flow.flow import start
 from rxflow.llm.request import Ending
+from rxflow.llm.structured import response_format_for
+from rxflow.streaming.kickoff import run_blocking
+from rxflow.streaming.launch import RunObservable
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import LLMFinished, LLMStarted, ToolCall
 from tests.llm.outcome import outcome
@@ -251,3 +254,28 @@ class TestObservables:
 
     def test_a_source_may_end_without_usage(self) -> None:
         assert outcome(Scripted(["Hello", Ending()]).llm.events("Hi")).text == "Hello"
+
+
+def test_a_hint_is_left_out_where_the_model_does_not_take_it(provider: Loopback) -> None:
+    def ask(name: str) -> dict[str, Any]:
+        model = LLM(name, base_url=provider.url, api_key="k")
+        request = model.request("Where?", hints={"response_format": response_format_for(City)})
+        run_blocking(RunObservable(lambda scope: model.ask(scope, request)), LLMFinished)
+        return provider.requests[-1].body
+
+    assert ask("openai/gpt-4o")["response_format"]["json_schema"]["name"] == "City"
+    assert "response_format" not in ask("openai/gpt-3.5-turbo")
+
+
+def test_cached_tokens_have_their_own_price(provider: Loopback) -> None:
+    def cost(cached: int) -> float:
+        usage = {"prompt_tokens": 1000, "completion_tokens": 1, "total_tokens": 1001}
+        details = {"prompt_tokens_details": {"cached_tokens": cached}}
+        end = {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}], "usage": usage | details}
+        provider.script(Reply(raw=[b"data: " + json.dumps(end).encode() + b"\n\ndata: [DONE]\n\n"]))
+        finished = run_blocking(LLM("openai/gpt-4o", base_url=provider.url, api_key="k").events("hi"), LLMFinished)
+        assert finished.usage.cached_prompt_tokens == cached
+        assert finished.cost is not None
+        return finished.cost
+
+    assert cost(1000) < cost(0)
