@@ -108,22 +108,19 @@ class Readable(Generic[Item, Result]):
             )
 
     def __repr__(self) -> str:
-        state = (
-            "cancelled"
-            if self.is_cancelled
-            else "failed"
-            if self._log.error is not None
-            else "completed"
-            if self.is_completed
-            else "running"
-            if self._feed.is_running
-            else "not started"
-        )
-        return f"<{type(self).__name__} {state}, {len(self._log.items)} {self._items_are}>"
+        return f"<{type(self).__name__} {self._state}, {len(self._log.items)} {self._items_are}>"
+
+    @property
+    def _state(self) -> str:
+        if self.is_cancelled:
+            return "cancelled"
+        if self.is_completed:
+            return "completed" if self._log.error is None else "failed"
+        return "running" if self._feed.is_running else "not started"
 
 
-class _Place(Generic[Item]):
-    """One reader's place in the log. Keeps the output alive, as a loop over it may be all that holds it."""
+class _Reader(Generic[Item]):
+    """One reader's position in the log. Keeps the output alive, as a loop over it may be all that holds it."""
 
     def __init__(self, output: object, log: Log[Item], feed: Feed) -> None:
         self._output = output
@@ -139,7 +136,7 @@ class _Place(Generic[Item]):
         raise end if log.error is None else log.error
 
 
-class _Cursor(_Place[Item], Iterator[Item]):
+class _Cursor(_Reader[Item], Iterator[Item]):
     def __next__(self) -> Item:
         position = self._position
         items = self._log.items
@@ -153,7 +150,7 @@ class _Cursor(_Place[Item], Iterator[Item]):
         return item
 
 
-class _AsyncCursor(_Place[Item], AsyncIterator[Item]):
+class _AsyncCursor(_Reader[Item], AsyncIterator[Item]):
     async def __anext__(self) -> Item:
         position = self._position
         items = self._log.items
