@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
 from reactivex import Observable
@@ -12,15 +12,19 @@ from rxflow import LLM
 from rxflow.llm.request import Delta, Ending, ReasoningDelta, Request, ToolCallDelta
 from rxflow.streaming.bridge import from_async
 from rxflow.types.usage import UsageMetrics
+from tests.gate import Gate
 
-Turn: TypeAlias = str | Sequence[Delta] | BaseException
-ENDING = Ending("stop", UsageMetrics(prompt_tokens=2, completion_tokens=1, total_tokens=3, successful_requests=1), 0.5)
+Piece: TypeAlias = Delta | Gate | BaseException
+Turn: TypeAlias = str | Sequence[Piece] | BaseException
+USAGE = UsageMetrics(prompt_tokens=2, completion_tokens=1, total_tokens=3, successful_requests=1)
 
 
 class Scripted:
     """Answers one turn a request; the last one again and again.
 
-    A turn is text, which comes word by word, or the deltas, or an error. ``before`` is awaited before each.
+    A turn is text, which comes word by word, each in a step of the loop; or an error; or deltas, which come in one
+    go, with gates to wait at and an error to break off with. ``before`` is awaited before each turn. ``ended`` counts
+    the answers that ended, in whatever way.
     """
 
     def __init__(
@@ -30,6 +34,7 @@ class Scripted:
         before: Callable[[Request], Awaitable[object]] | None = None,
     ) -> None:
         self.requests: list[Request] = []
+        self.ended = 0
         self._turns = deque(turns)
         self._native = native
         self._before = before
@@ -39,15 +44,23 @@ class Scripted:
         turn = self._turns.popleft() if len(self._turns) > 1 else self._turns[0]
 
         async def answer(emit: Callable[[Delta], None]) -> None:
-            if self._before is not None:
-                await self._before(request)
-            if isinstance(turn, BaseException):
-                raise turn
-            deltas: Iterable[Delta] = words(turn) if isinstance(turn, str) else turn
-            for delta in deltas:
-                emit(delta)
-                await asyncio.sleep(0)
-            emit(ENDING)
+            try:
+                if self._before is not None:
+                    await self._before(request)
+                if isinstance(turn, BaseException):
+                    raise turn
+                for piece in words(turn) if isinstance(turn, str) else turn:
+                    if isinstance(piece, BaseException):
+                        raise piece
+                    if isinstance(piece, Gate):
+                        await piece.passed()
+                    else:
+                        emit(piece)
+                    if isinstance(turn, str):
+                        await asyncio.sleep(0)
+                emit(Ending("stop", USAGE, 0.5))
+            finally:
+                self.ended += 1
 
         return from_async(answer)
 

@@ -14,8 +14,8 @@ from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import CrewFinished, LLMFinished, TaskFailed, TaskFinished, TaskRejected
 from rxflow.types.results import CrewOutput, OutputFormat, TaskOutput
 from rxflow.types.usage import UsageMetrics
-from tests.crew.team import a_crew, a_task, an_agent, played, prompt, solo
 from tests.scripted import Scripted
+from tests.team import a_crew, a_task, an_agent, played, prompt, solo
 
 
 class City(BaseModel):

@@ -7,8 +7,8 @@ from pydantic import BaseModel
 
 from rxflow import Agent, Crew, Process, Task
 from rxflow.tools import tool
-from tests.crew.team import a_crew, a_task, an_agent, solo
 from tests.scripted import Scripted
+from tests.team import a_crew, a_task, an_agent, solo
 
 MODEL = Scripted("Done")
 

@@ -7,9 +7,9 @@ import pytest
 
 from rxflow.llm.request import Request
 from rxflow.types.events import TaskFinished, TaskStarted
-from tests.crew.team import a_crew, a_task, an_agent, played, prompt, solo
-from tests.llm.outcome import outcome
 from tests.scripted import Scripted
+from tests.signals import outcome
+from tests.team import a_crew, a_task, an_agent, played, prompt, solo
 
 
 def known(model: Scripted) -> str:

@@ -8,8 +8,8 @@ from rxflow import Crew, Process
 from rxflow.tools import tool
 from rxflow.types.chunks import StreamChunk, StreamChunkType
 from rxflow.types.events import CrewFinished, TaskFinished, ToolFailed, ToolFinished
-from tests.crew.team import a_task, an_agent, played, prompt
 from tests.scripted import Scripted, calls
+from tests.team import a_task, an_agent, played, prompt
 
 ASKED = {"question": "How many terns?", "context": "By the sea", "coworker": "Counter"}
 GIVEN = {"task": "Count the terns", "context": "By the sea", "coworker": "  counter "}

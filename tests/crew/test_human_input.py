@@ -7,7 +7,7 @@ from typing import Any
 
 PROGRAM = """
 import json
-from tests.crew.team import solo
+from tests.team import solo
 from tests.scripted import Scripted
 
 model = Scripted("First answer", "Second answer")

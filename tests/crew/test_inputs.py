@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rxflow.types.chunks import StreamChunk
-from tests.crew.team import a_crew, a_task, an_agent, played, prompt, solo
 from tests.scripted import Scripted
+from tests.team import a_crew, a_task, an_agent, played, prompt, solo
 
 
 def test_inputs_fill_the_task_and_the_agent() -> None:

@@ -28,9 +28,9 @@ from rxflow.types.events import (
     TaskStarted,
 )
 from rxflow.types.streaming import CrewStreamingOutput
-from tests.crew.team import a_crew, a_task, an_agent, played, solo
-from tests.llm.outcome import outcome
 from tests.scripted import Scripted, calls
+from tests.signals import outcome
+from tests.team import a_crew, a_task, an_agent, played, solo
 
 TOPICS = [{"topic": "terns"}, {"topic": "gulls"}, {"topic": "owls"}]
 

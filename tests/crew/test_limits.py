@@ -8,9 +8,9 @@ from rxflow import Crew
 from rxflow.crew.rate_limit import RateLimit
 from rxflow.llm.request import Request
 from rxflow.types.events import AgentFailed
-from tests.crew.team import a_crew, a_task, an_agent, solo
-from tests.llm.outcome import outcome
 from tests.scripted import Scripted, calls
+from tests.signals import outcome
+from tests.team import a_crew, a_task, an_agent, solo
 
 
 def test_an_agent_that_takes_too_long_is_stopped_with_a_time_out_that_says_who_and_what() -> None:

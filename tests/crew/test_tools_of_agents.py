@@ -12,10 +12,10 @@ from rxflow import LLM
 from rxflow.tools import BaseTool, tool
 from rxflow.types.chunks import StreamChunk, StreamChunkType
 from rxflow.types.events import LLMFinished, ToolFailed, ToolFinished, ToolStarted
-from tests.crew.team import played, solo
 from tests.loopback import Loopback, Reply
 from tests.loopback import ToolCall as Call
 from tests.scripted import Scripted, calls
+from tests.team import played, solo
 
 
 @tool

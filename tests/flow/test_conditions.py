@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rxflow.flow import Flow, and_, listen, or_, router, start
-from tests.flow.scripted import PATIENCE
+from tests.signals import PATIENCE
 
 
 class InOrder(Flow):

@@ -19,7 +19,9 @@ from rxflow.types.events import (
 )
 from rxflow.types.streaming import FlowStreamingOutput, StreamChunk
 from rxflow.types.usage import UsageMetrics
-from tests.flow.scripted import PATIENCE, USAGE, crew_saying, llm_saying, signals_of
+from tests.scripted import USAGE, Scripted
+from tests.signals import PATIENCE, signals_of
+from tests.team import crew_saying
 
 
 class Words(Flow):
@@ -187,7 +189,7 @@ def test_usage_metrics_add_up_all_calls_of_crews_and_models() -> None:
 
         @listen(crew)
         async def call(self) -> Any:
-            return await llm_saying("hello").acall("Hello")
+            return await Scripted(["hello"]).llm.acall("Hello")
 
     flow = Using()
     assert flow.usage_metrics == UsageMetrics()

@@ -21,7 +21,7 @@ from rxflow.types.events import (
     MethodFinished,
     MethodStarted,
 )
-from tests.flow.scripted import PATIENCE, signals_of
+from tests.signals import PATIENCE, signals_of
 
 
 def test_all_unconditional_starts_run_at_once() -> None:

@@ -11,7 +11,8 @@ import reactivex
 
 from rxflow.flow import Flow, listen, start
 from rxflow.types.streaming import StreamChunk
-from tests.flow.scripted import PATIENCE, crew_saying, signals_of
+from tests.signals import PATIENCE, signals_of
+from tests.team import crew_saying
 
 mark: ContextVar[str] = ContextVar("mark", default="unmarked")
 

@@ -16,12 +16,13 @@ import trio.to_thread
 from reactivex import operators as ops
 from reactivex.scheduler import NewThreadScheduler
 
-from rxflow import LLM
 from rxflow.flow import Flow, listen, start
 from rxflow.types.events import MethodFinished
 from rxflow.types.results import CrewOutput
 from rxflow.types.streaming import FlowStreamingOutput, StreamChunk, StreamChunkType
-from tests.flow.scripted import PATIENCE, Says, crew_of, crew_saying, llm_saying, signals_of
+from tests.scripted import Scripted
+from tests.signals import PATIENCE, signals_of
+from tests.team import crew_saying, solo
 
 whose: ContextVar[str] = ContextVar("whose", default="nobody's")
 
@@ -353,7 +354,7 @@ class TestObservable:
         class Returning(Flow):
             @start()
             def begin(self) -> Any:
-                return llm_saying("hel", "lo").observe("Hello")
+                return Scripted(["hel", "lo"]).llm.observe("Hello")
 
         assert Returning().kickoff() == "hello"
 
@@ -361,7 +362,7 @@ class TestObservable:
         class Returning(Flow):
             @start()
             def begin(self) -> Any:
-                return llm_saying("hel", "lo").events("Hello")
+                return Scripted(["hel", "lo"]).llm.events("Hello")
 
         flow = Returning()
         assert told_by(flow) == [("hel", "begin"), ("lo", "begin")]
@@ -470,11 +471,11 @@ class TestCrews:
             @start()
             def say(self) -> str:
                 try:
-                    return str(crew_of(LLM("scripted", source=failing)).kickoff().raw)
+                    return str(solo(failing).kickoff().raw)
                 except LookupError as error:
                     return f"handled: {error}"
 
-        failing = Says("so ", "far", failing=LookupError("no further"))
+        failing = Scripted(["so ", "far", LookupError("no further")])
         flow = Careful()
         assert told_by(flow) == [("so ", "say"), ("far", "say")]
         assert flow.method_outputs == ["handled: no further"]
@@ -483,11 +484,11 @@ class TestCrews:
         class Calling(Flow):
             @start()
             def by_call(self) -> Any:
-                return llm_saying("hel", "lo").call("Hello")
+                return Scripted(["hel", "lo"]).llm.call("Hello")
 
             @listen(by_call)
             async def by_acall(self) -> Any:
-                return await llm_saying("a", "gain").acall("Hello")
+                return await Scripted(["a", "gain"]).llm.acall("Hello")
 
         flow = Calling()
         assert told_by(flow) == [("hel", "by_call"), ("lo", "by_call"), ("a", "by_acall"), ("gain", "by_acall")]
@@ -635,7 +636,7 @@ class TestSyncKickoffInAnAsyncMethod:
         class Outer(Flow):
             @start()
             async def nest(self) -> Any:
-                return llm_saying("hel", "lo").call("Hello")
+                return Scripted(["hel", "lo"]).llm.call("Hello")
 
         with pytest.warns(RuntimeWarning, match=r"await llm\.acall\(\)") as warned:
             assert Outer().kickoff() == "hello"

@@ -16,10 +16,10 @@ from rxflow.streaming.kickoff import run_blocking
 from rxflow.streaming.launch import RunObservable
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import LLMFinished, LLMStarted, ToolCall
-from tests.llm.outcome import outcome
 from tests.loopback import Loopback, Reply
 from tests.loopback import ToolCall as Call
 from tests.scripted import Scripted, calls
+from tests.signals import outcome
 
 ADD = {
     "type": "function",

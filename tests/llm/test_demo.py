@@ -14,7 +14,7 @@ from rxflow import LLM, Agent, Crew, Task
 from rxflow.tools import tool
 from rxflow.types.chunks import StreamChunk, StreamChunkType
 from rxflow.types.events import LLMFinished, ToolFinished
-from tests.llm.outcome import outcome
+from tests.signals import outcome
 
 DEMO = LLM("rxflow/demo")
 

@@ -11,10 +11,10 @@ import pytest
 from rxflow import LLM, Agent, Crew, Flow, Task
 from rxflow.flow.flow import start
 from rxflow.types.events import LLMFailed, LLMRetrying
-from tests.llm.outcome import outcome
 from tests.llm.test_lanes import watched
 from tests.llm.wire import delta, event
 from tests.loopback import Loopback, Reply
+from tests.signals import outcome
 
 KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "GEMINI_API_KEY", "GOOGLE_API_KEY")
 

@@ -14,11 +14,12 @@ from rxflow import LLM
 from rxflow.types.chunks import StreamChunk, ToolCallChunk
 from rxflow.types.events import LLMFailed, LLMFinished, ToolCall
 from rxflow.types.usage import UsageMetrics
-from tests.llm.outcome import Outcome, outcome, transcript
+from tests.llm.transcript import transcript
 from tests.llm.wire import body_of, cut, delta, usage
 from tests.loopback import Loopback, Reply
 from tests.loopback import ToolCall as Call
 from tests.loopback.encode import DONE
+from tests.signals import Outcome, outcome
 
 SEARCH = {
     "type": "function",

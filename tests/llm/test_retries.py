@@ -8,10 +8,10 @@ import pytest
 
 from rxflow import LLM, Agent, Crew, Task
 from rxflow.types.events import Event, LLMFailed, LLMFinished, LLMRetrying, LLMStarted
-from tests.llm.outcome import outcome
 from tests.llm.test_errors import closed_port
 from tests.llm.wire import delta, event
 from tests.loopback import Loopback, Reply
+from tests.signals import outcome
 
 
 @pytest.mark.parametrize(

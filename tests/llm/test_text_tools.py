@@ -13,9 +13,9 @@ from rxflow import LLM, Agent, Crew, Task
 from rxflow.llm.request import ReasoningDelta
 from rxflow.tools import tool
 from rxflow.types.events import LLMFinished, ReasoningChunk, ToolCall
-from tests.llm.outcome import Outcome, outcome
 from tests.loopback import Loopback, Reply
 from tests.scripted import Scripted
+from tests.signals import Outcome, outcome
 
 SEARCH = {
     "type": "function",

@@ -6,7 +6,7 @@ import time
 from types import TracebackType
 from typing import Self
 
-from tests.streaming.script import Gate
+from tests.gate import Gate
 
 
 class SilentServer:

@@ -13,7 +13,7 @@ import pytest
 
 from rxflow import Flow
 from rxflow.types.streaming import FlowStreamingOutput
-from tests.streaming.script import Gate
+from tests.gate import Gate
 
 
 @dataclass

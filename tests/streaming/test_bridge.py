@@ -14,29 +14,10 @@ from reactivex.subject import Subject
 from rxflow.streaming.bridge import from_async, from_coroutine, on_loop
 from rxflow.streaming.emitter import Emitter
 from rxflow.streaming.scope import Run, Scope
-from tests.streaming.script import Gate
+from tests.gate import Gate
+from tests.signals import Signals
 
 Emit = Callable[[Any], None]
-
-
-class Observed:
-    """What an observer was told."""
-
-    def __init__(self) -> None:
-        self.items: list[Any] = []
-        self.ends: list[str] = []
-        self.ended = asyncio.Event()
-
-    def on_next(self, item: Any) -> None:
-        self.items.append(item)
-
-    def on_error(self, error: BaseException) -> None:
-        self.ends.append(repr(error))
-        self.ended.set()
-
-    def on_completed(self) -> None:
-        self.ends.append("completed")
-        self.ended.set()
 
 
 async def others_done() -> None:
@@ -53,9 +34,9 @@ class TestFromAsync:
             emit(2)
 
         async def main() -> None:
-            seen = Observed()
-            from_async(work).subscribe(seen.on_next, seen.on_error, seen.on_completed)
-            await seen.ended.wait()
+            seen = Signals()
+            seen.subscribe_to(from_async(work))
+            await seen.ended.passed()
             assert (seen.items, seen.ends) == ([1, 2], ["completed"])
 
         asyncio.run(main())
@@ -65,10 +46,10 @@ class TestFromAsync:
             emit(1)
 
         async def main() -> None:
-            seen = Observed()
-            from_async(work).subscribe(seen.on_next, seen.on_error, seen.on_completed)
+            seen = Signals()
+            seen.subscribe_to(from_async(work))
             assert seen.items == []
-            await seen.ended.wait()
+            await seen.ended.passed()
 
         asyncio.run(main())
 
@@ -78,9 +59,9 @@ class TestFromAsync:
             raise ValueError("no more")
 
         async def main() -> None:
-            seen = Observed()
-            from_async(work).subscribe(seen.on_next, seen.on_error, seen.on_completed)
-            await seen.ended.wait()
+            seen = Signals()
+            seen.subscribe_to(from_async(work))
+            await seen.ended.passed()
             assert (seen.items, seen.ends) == ([1], ["ValueError('no more')"])
 
         asyncio.run(main())
@@ -92,9 +73,9 @@ class TestFromAsync:
             async def work(emit: Emit) -> None:
                 kept.append(emit)
 
-            seen = Observed()
-            from_async(work).subscribe(seen.on_next, seen.on_error, seen.on_completed)
-            await seen.ended.wait()
+            seen = Signals()
+            seen.subscribe_to(from_async(work))
+            await seen.ended.passed()
             kept[0](1)
             await others_done()
             assert (seen.items, seen.ends) == ([], ["completed"])
@@ -112,11 +93,11 @@ class TestFromAsync:
 
             source = from_async(work)
             assert begun == 0
-            first, second = Observed(), Observed()
+            first, second = Signals(), Signals()
             for seen in (first, second):
-                source.subscribe(seen.on_next, seen.on_error, seen.on_completed)
-            await first.ended.wait()
-            await second.ended.wait()
+                seen.subscribe_to(source)
+            await first.ended.passed()
+            await second.ended.passed()
             assert (first.items, second.items) == ([1], [2])
 
         asyncio.run(main())
@@ -133,8 +114,8 @@ class TestFromAsync:
                     emit("too late")
                     cancelled.set()
 
-            seen = Observed()
-            subscription = from_async(work).subscribe(seen.on_next, seen.on_error, seen.on_completed)
+            seen = Signals()
+            subscription = seen.subscribe_to(from_async(work))
             await inside.wait()
             subscription.dispose()
             subscription.dispose()
@@ -151,8 +132,8 @@ class TestFromAsync:
             async def work(emit: Emit) -> None:
                 begun.append(True)
 
-            seen = Observed()
-            from_async(work).subscribe(seen.on_next, seen.on_error, seen.on_completed).dispose()
+            seen = Signals()
+            seen.subscribe_to(from_async(work)).dispose()
             await others_done()
             assert (begun, seen.ends) == ([], [])
 
@@ -169,8 +150,8 @@ class TestFromAsync:
                 finally:
                     cancelled.set()
 
-            seen = Observed()
-            subscription = from_async(work).subscribe(seen.on_next, seen.on_error, seen.on_completed)
+            seen = Signals()
+            subscription = seen.subscribe_to(from_async(work))
             await inside.wait()
             thread = threading.Thread(target=subscription.dispose)
             thread.start()
@@ -190,9 +171,9 @@ class TestFromAsync:
     def test_the_end_of_the_loop_is_an_error_of_the_stream(self) -> None:
         """Else a reader in another thread would wait for ever."""
 
-        async def main() -> Observed:
-            seen = Observed()
-            from_async(lambda emit: Gate().passed()).subscribe(seen.on_next, seen.on_error, seen.on_completed)
+        async def main() -> Signals:
+            seen = Signals()
+            seen.subscribe_to(from_async(lambda emit: Gate().passed()))
             await asyncio.sleep(0)
             return seen
 
@@ -211,10 +192,10 @@ class TestFromAsync:
                     except asyncio.CancelledError:
                         await held.passed()  # it swallows the cancellation and lives on
 
-            seen = Observed()
+            seen = Signals()
             kept = weakref.ref(seen)
             source = from_async(work)
-            subscription = source.subscribe(seen.on_next, seen.on_error, seen.on_completed)
+            subscription = seen.subscribe_to(source)
             await inside.wait()
             if how == "disposed":
                 subscription.dispose()
@@ -244,10 +225,10 @@ class TestFromCoroutine:
             emitter.text("b")
 
         async def main() -> None:
-            seen = Observed()
+            seen = Signals()
             leaf = from_coroutine(self.scope().within("m", flow_method="m"), work)
-            leaf.subscribe(seen.on_next, seen.on_error, seen.on_completed)
-            await seen.ended.wait()
+            seen.subscribe_to(leaf)
+            await seen.ended.passed()
             assert [(chunk.content, chunk.seq, chunk.flow_method) for chunk in seen.items] == [
                 ("a", 0, "m"),
                 ("b", 1, "m"),
@@ -262,9 +243,9 @@ class TestFromCoroutine:
             async def work(emitter: Emitter) -> None:
                 kept.append(emitter)
 
-            seen = Observed()
-            from_coroutine(self.scope(), work).subscribe(seen.on_next, seen.on_error, seen.on_completed)
-            await seen.ended.wait()
+            seen = Signals()
+            seen.subscribe_to(from_coroutine(self.scope(), work))
+            await seen.ended.passed()
             kept[0].text("late")
             assert (seen.items, seen.ends) == ([], ["completed"])
 
@@ -286,9 +267,9 @@ class TestFromCoroutine:
                 await asyncio.sleep(0)
 
             left: list[asyncio.Task[None]] = []
-            seen = Observed()
-            from_coroutine(self.scope(), work).subscribe(seen.on_next, seen.on_error, seen.on_completed)
-            await seen.ended.wait()
+            seen = Signals()
+            seen.subscribe_to(from_coroutine(self.scope(), work))
+            await seen.ended.passed()
             await asyncio.wait_for(stopped.wait(), 5)
             left[0].cancel()
             await others_done()
@@ -306,9 +287,9 @@ class TestFromCoroutine:
                     await emitter.forward(from_coroutine(emitter.scope, inner))
                 emitter.text("b")
 
-            seen = Observed()
-            from_coroutine(self.scope(), work).subscribe(seen.on_next, seen.on_error, seen.on_completed)
-            await seen.ended.wait()
+            seen = Signals()
+            seen.subscribe_to(from_coroutine(self.scope(), work))
+            await seen.ended.passed()
             assert ([chunk.content for chunk in seen.items], seen.ends) == (["a", "b"], ["completed"])
 
         asyncio.run(main())
@@ -322,9 +303,9 @@ class TestFromCoroutine:
                 inside.set()
                 await emitter.forward(source)
 
-            seen = Observed()
+            seen = Signals()
             leaf = from_coroutine(self.scope(), work)
-            subscription = leaf.subscribe(seen.on_next, seen.on_error, seen.on_completed)
+            subscription = seen.subscribe_to(leaf)
             await inside.wait()
             assert len(source.observers) == 1
             thread = threading.Thread(target=subscription.dispose)
@@ -355,9 +336,9 @@ class TestFromCoroutine:
             async def work(emitter: Emitter) -> None:
                 await emitter.invoke(blocking, emitter)
 
-            seen = Observed()
+            seen = Signals()
             leaf = from_coroutine(self.scope(), work)
-            subscription = leaf.subscribe(seen.on_next, seen.on_error, seen.on_completed)
+            subscription = seen.subscribe_to(leaf)
             await inside.passed()
             at = time.monotonic()
             subscription.dispose()
@@ -374,7 +355,7 @@ class TestOnLoop:
     def test_items_of_another_thread_arrive_on_the_loop_in_their_order(self) -> None:
         async def main() -> None:
             threads: set[int] = set()
-            seen = Observed()
+            seen = Signals()
             source: Subject[int] = Subject()
 
             def on_next(item: int) -> None:
@@ -388,7 +369,7 @@ class TestOnLoop:
 
             on_loop(source, asyncio.get_running_loop()).subscribe(on_next, seen.on_error, seen.on_completed)
             await asyncio.to_thread(produce)
-            await seen.ended.wait()
+            await seen.ended.passed()
             assert threads == {threading.get_ident()}
             assert seen.items == list(range(100))
             assert seen.ends == ["completed"]
@@ -397,15 +378,15 @@ class TestOnLoop:
 
     def test_nothing_overtakes_an_item_that_had_to_hop(self) -> None:
         async def main() -> None:
-            seen = Observed()
+            seen = Signals()
             source: Subject[str] = Subject()
-            on_loop(source, asyncio.get_running_loop()).subscribe(seen.on_next, seen.on_error, seen.on_completed)
+            seen.subscribe_to(on_loop(source, asyncio.get_running_loop()))
             thread = threading.Thread(target=source.on_next, args=("from the thread",))
             thread.start()
             thread.join()
             source.on_next("from the loop")
             source.on_completed()
-            await seen.ended.wait()
+            await seen.ended.passed()
             assert seen.items == ["from the thread", "from the loop"]
 
         asyncio.run(main())

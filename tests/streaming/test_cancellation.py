@@ -12,23 +12,24 @@ from typing import Any
 import pytest
 import trio
 
-from rxflow import LLM, Agent, Crew, Flow, Task
+from rxflow import LLM, Crew, Flow
 from rxflow.flow import listen, start
 from rxflow.tools import BaseTool, tool
 from rxflow.types.events import Event, MethodFinished
+from tests.gate import Gate
 from tests.loopback import Loopback, Reply, ToolCall
-from tests.streaming.script import Gate, Speaking, drained
 from tests.streaming.silent import SilentServer
+from tests.streaming.speaking import Speaking, drained
 from tests.streaming.stopping import WAYS, Scene, Stop, Stopped
+from tests.team import a_crew, a_task, an_agent
 
 SEEN_BY_THE_PROVIDER = 0.05
 CLOSED = 0.1
 
 
 def crew_of(llm: LLM, *tools: BaseTool) -> Crew:
-    agent = Agent(role="Analyst", goal="Find out", backstory="Curious", llm=llm, tools=list(tools), max_retry_limit=0)
-    tasks = [Task(description=text, expected_output="Text", agent=agent) for text in ("First", "Second")]
-    return Crew(agents=[agent], tasks=tasks)
+    agent = an_agent(llm, tools=list(tools), max_retry_limit=0)
+    return a_crew(a_task(agent, "First"), a_task(agent, "Second"))
 
 
 class Research(Flow):

@@ -6,8 +6,9 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -15,33 +16,34 @@ import pytest
 from reactivex import Observable
 from reactivex.abc import DisposableBase
 
-from rxflow import LLM, Agent, Crew, Task
+from rxflow import Crew
 from rxflow.flow import Flow, start
 from rxflow.types.streaming import StreamChunk
-from tests.streaming.script import Gate, Scripted, Speaking
+from tests.gate import Gate
+from tests.scripted import Scripted
+from tests.signals import Signals
+from tests.streaming.speaking import Speaking
+from tests.team import a_task, an_agent, solo
 
 Script = tuple[str | Gate | Exception, ...]
 Make = Callable[..., Observable[Any]]
 
 
-def agent_and_task(*script: str | Gate | Exception) -> tuple[Agent, Task]:
-    llm = LLM("scripted", source=Scripted(*script))
-    agent = Agent(role="Speaker", goal="Speak", backstory="Likes to", llm=llm, max_retry_limit=0)
-    return agent, Task(description="Speak", expected_output="Words", agent=agent)
+def crew_of(*script: str | Gate | Exception) -> Crew:
+    return solo(Scripted(script), agent={"max_retry_limit": 0})
 
 
 def of_llm(*script: str | Gate | Exception) -> Observable[Any]:
-    return LLM("scripted", source=Scripted(*script), max_retries=0).observe("Speak")
+    return Scripted(script).llm.observe("Speak")
 
 
 def of_agent(*script: str | Gate | Exception) -> Observable[Any]:
-    agent, task = agent_and_task(*script)
-    return agent.observe(task)
+    agent = an_agent(Scripted(script), max_retry_limit=0)
+    return agent.observe(a_task(agent))
 
 
 def of_crew(*script: str | Gate | Exception) -> Observable[Any]:
-    agent, task = agent_and_task(*script)
-    return Crew(agents=[agent], tasks=[task]).observe()
+    return crew_of(*script).observe()
 
 
 def of_flow(*script: str | Gate | Exception) -> Observable[Any]:
@@ -49,8 +51,7 @@ def of_flow(*script: str | Gate | Exception) -> Observable[Any]:
 
 
 def of_flow_of_crew(*script: str | Gate | Exception) -> Observable[Any]:
-    agent, task = agent_and_task(*script)
-    crew = Crew(agents=[agent], tasks=[task])
+    crew = crew_of(*script)
 
     class Outer(Flow):
         @start()
@@ -70,43 +71,40 @@ SOURCES: dict[str, Make] = {
 every_source = pytest.mark.parametrize("make", SOURCES.values(), ids=SOURCES)
 
 
-class Observed:
-    """What an observer was told, by which thread, and whether one signal came into another."""
+class Observed(Signals):
+    """Notes as well by which thread it is told, and whether one signal came into another."""
 
     def __init__(self) -> None:
-        self.chunks: list[str] = []
-        self.ends: list[str] = []
+        super().__init__()
         self.threads: set[int] = set()
         self.overlaps = 0
         self.first = Gate()
-        self.ended = Gate()
         self._inside = False
 
-    def on_next(self, chunk: StreamChunk) -> None:
-        self._enter()
-        self.chunks.append(chunk.content)
-        self._inside = False
+    @property
+    def chunks(self) -> list[str]:
+        return [chunk.content for chunk in self.items]
+
+    def on_next(self, item: StreamChunk) -> None:
+        with self._noted():
+            super().on_next(item)
         self.first.open()
 
     def on_error(self, error: BaseException) -> None:
-        self._enter()
-        self.ends.append(repr(error))
-        self._inside = False
-        self.ended.open()
+        with self._noted():
+            super().on_error(error)
 
     def on_completed(self) -> None:
-        self._enter()
-        self.ends.append("completed")
-        self._inside = False
-        self.ended.open()
+        with self._noted():
+            super().on_completed()
 
-    def _enter(self) -> None:
+    @contextmanager
+    def _noted(self) -> Generator[None]:
         self.threads.add(threading.get_ident())
         self.overlaps += self._inside
         self._inside = True
-
-    def subscribe_to(self, source: Observable[Any]) -> DisposableBase:
-        return source.subscribe(self.on_next, self.on_error, self.on_completed)
+        yield
+        self._inside = False
 
 
 def run_threads() -> Iterator[threading.Thread]:

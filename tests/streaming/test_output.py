@@ -21,7 +21,8 @@ from rxflow.types.streaming import (
     StreamChunkType,
     ToolCallChunk,
 )
-from tests.streaming.script import Gate, Speaking
+from tests.gate import Gate
+from tests.streaming.speaking import Speaking
 
 EARLY = "^Streaming has not completed yet"
 

@@ -9,9 +9,9 @@ import pytest
 from rxflow import Flow
 from rxflow.flow import listen, start
 from rxflow.types.streaming import StreamChunk
-from tests.flow.scripted import crew_of
 from tests.loopback import Loopback, Reply
 from tests.scripted import Scripted
+from tests.team import solo
 
 
 class Background(Flow):
@@ -39,7 +39,7 @@ def test_a_subscription_by_hand_is_stopped_with_the_run(provider: Loopback, llm:
     async def main() -> None:
         provider.script(Reply(text=["one ", "two"], hold_after=1))
         flow = Background()
-        flow.crew = crew_of(llm)
+        flow.crew = solo(llm)
         flow.heard = []
         streaming = await flow.kickoff_async()
         async with asyncio.TaskGroup() as group:
@@ -76,7 +76,7 @@ def test_a_subscription_by_hand_ends_with_the_method_that_made_it() -> None:
             await released.wait()
 
         flow = Leaving()
-        flow.crew = crew_of(Scripted("too late", before=wait_for_release).llm)
+        flow.crew = solo(Scripted("too late", before=wait_for_release))
         return str(await flow.kickoff_async())
 
     heard: list[str] = []
@@ -102,7 +102,7 @@ def test_an_observer_that_raises_in_a_method_ends_its_own_subscription_only() ->
                 raise LookupError("mine")
 
             asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context))
-            crew_of(Scripted("a few words").llm).observe().subscribe(fail)
+            solo(Scripted("a few words")).observe().subscribe(fail)
             await done.wait()
             return "unharmed"
 

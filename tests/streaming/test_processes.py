@@ -16,17 +16,17 @@ EXIT = 2.0
 
 PRELUDE = """
 import asyncio, os, sys, threading
-from rxflow import LLM, Agent, Crew, Flow, Task
+from rxflow import LLM, Flow
 from rxflow.flow import start
-from tests.streaming.script import Gate, Scripted
+from tests.gate import Gate
+from tests.scripted import Scripted
+from tests.team import solo
 
 def say(word):
     print(word, flush=True)
 
-source = Scripted("a", Gate())
-llm = LLM("openai/gpt-4o", base_url=sys.argv[1], api_key="k") if len(sys.argv) > 1 else LLM("scripted", source=source)
-agent = Agent(role="Analyst", goal="Find out", backstory="Curious", llm=llm)
-crew = Crew(agents=[agent], tasks=[Task(description="Look", expected_output="Text", agent=agent)])
+source = Scripted(["a", Gate()])
+crew = solo(LLM("openai/gpt-4o", base_url=sys.argv[1], api_key="k") if len(sys.argv) > 1 else source)
 
 class Research(Flow):
     stream = True
@@ -219,7 +219,7 @@ if sys.platform != "win32":  # where Ctrl-C cannot be sent to one process, and n
                 try:
                     asyncio.run(main())
                 except KeyboardInterrupt:
-                    say(f"interrupted {source.begun} {source.ended}")
+                    say(f"interrupted {len(source.requests)} {source.ended}")
                 """
             )
             assert program.heard() == "a"

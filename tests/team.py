@@ -3,8 +3,8 @@
 from typing import Any
 
 from rxflow import LLM, Agent, Crew, Task
-from tests.llm.outcome import Outcome, outcome
 from tests.scripted import Scripted
+from tests.signals import Outcome, outcome
 
 
 def an_agent(model: Scripted | LLM, role: str = "Writer", **given: Any) -> Agent:
@@ -29,6 +29,10 @@ def solo(
 ) -> Crew:
     """One agent with one task."""
     return a_crew(a_task(an_agent(model, **agent or {}), **task), **crew or {})
+
+
+def crew_saying(*words: str, **given: Any) -> Crew:
+    return solo(Scripted(words), crew=given, agent={"role": "Speaker"}, name="saying")
 
 
 def played(crew: Crew, inputs: dict[str, Any] | None = None) -> Outcome:

@@ -1,0 +1,30 @@
+"""What holds a test's threads and coroutines up until it lets them go on."""
+
+import asyncio
+from concurrent.futures import Future
+
+from rxflow.streaming.loops import call_soon
+
+
+class Gate:
+    """Opens once, from any thread; threads and coroutines wait for it."""
+
+    def __init__(self) -> None:
+        self._opened: Future[None] = Future()
+
+    @property
+    def is_open(self) -> bool:
+        return self._opened.done()
+
+    def open(self) -> None:
+        if not self._opened.done():
+            self._opened.set_result(None)
+
+    def wait(self, timeout: float = 5.0) -> None:
+        self._opened.result(timeout)
+
+    async def passed(self) -> None:
+        loop = asyncio.get_running_loop()
+        passed = asyncio.Event()
+        self._opened.add_done_callback(lambda _: call_soon(loop, passed.set))
+        await passed.wait()
