@@ -64,7 +64,7 @@ async def read_fast(stream: Any, deliver: Deliver) -> Tail:
         await stream.close()
 
 
-def _deliver(events: Iterator[bytes], tail: Tail, deliver: Deliver) -> bool:
+def _deliver(events: Iterator[bytes | bytearray], tail: Tail, deliver: Deliver) -> bool:
     """Deliver the deltas of some events, those before a malformed one too; True at the end of the stream."""
     batch: list[Delta] = []
     try:
@@ -108,7 +108,7 @@ def _usage_of(chunk: Any) -> Mapping[str, Any] | None:
     return reported
 
 
-def _parse(data: bytes) -> dict[str, Any]:
+def _parse(data: bytes | bytearray) -> dict[str, Any]:
     try:
         chunk: Any = from_json(data)
     except ValueError as error:
@@ -118,7 +118,7 @@ def _parse(data: bytes) -> dict[str, Any]:
     return cast(dict[str, Any], chunk)
 
 
-def _shown(data: bytes) -> str:
+def _shown(data: bytes | bytearray) -> str:
     return repr(data[:200].decode(errors="replace"))
 
 

@@ -21,22 +21,37 @@ class EventData:
     __slots__ = ("_data", "_rest")
 
     def __init__(self) -> None:
-        self._rest = b""
-        self._data: bytes | None = None
+        self._rest: bytes | bytearray = b""
+        self._data: bytes | bytearray | None = None
 
-    def feed(self, block: bytes) -> Iterator[bytes]:
+    def feed(self, block: bytes) -> Iterator[bytes | bytearray]:
         """The data of the events that ``block`` completes. Raises :class:`OversizedEvent`."""
-        lines = (self._rest + block).split(b"\n")
-        self._rest = lines.pop()
-        for line in lines:
-            if line.startswith(b"data:"):
-                self._data = line[5:] if self._data is None else self._data + b"\n" + line[5:]
-            elif self._data is not None and (not line or line == b"\r"):
-                yield self._data
-                self._data = None
-        if len(self._rest) + len(self._data or b"") > _LONGEST:
+        lines = block.split(b"\n")
+        rest = lines.pop()
+        data = self._data
+        if lines:
+            if self._rest:
+                lines[0] = bytes(self._rest) + lines[0]
+            self._rest = rest
+            for line in lines:
+                if line.startswith(b"data:"):
+                    data = line[5:] if data is None else _grown(data, b"\n" + line[5:])
+                elif data is not None and (not line or line == b"\r"):
+                    yield data
+                    data = None
+            self._data = data
+        else:
+            self._rest = _grown(self._rest, rest)
+        if (rest or data) and len(self._rest) + len(data or b"") > _LONGEST:
             raise OversizedEvent(f"an event of the stream has more than {_LONGEST} bytes")
 
-    def flush(self) -> Iterator[bytes]:
+    def flush(self) -> Iterator[bytes | bytearray]:
         """What stands at the end without its blank line."""
         yield from self.feed(b"\n\n")
+
+
+def _grown(held: bytes | bytearray, more: bytes) -> bytearray:
+    """``held + more`` without a copy of what is held each time: an event of megabytes comes in thousands of pieces."""
+    grown = held if isinstance(held, bytearray) else bytearray(held)
+    grown += more
+    return grown

@@ -1,6 +1,7 @@
 """The fast lane's reading of server-sent events: however the bytes are cut, the same events."""
 
 import json
+import time
 from collections.abc import Iterable
 
 import pytest
@@ -24,7 +25,7 @@ def read(pieces: Iterable[bytes]) -> list[bytes]:
     """The events of a body that ends after the last piece, without the white space that JSON does not see."""
     events = EventData()
     data = [each for piece in pieces for each in events.feed(piece)]
-    return [each.strip() for each in [*data, *events.flush()]]
+    return [bytes(each).strip() for each in [*data, *events.flush()]]
 
 
 @given(st.lists(st.tuples(TEXT, NOISE), max_size=5), LINE_ENDS, PLACES)
@@ -77,3 +78,15 @@ def test_many_events_in_one_read_are_no_oversized_event() -> None:
     events = EventData()
     piece = b"data: " + b"x" * (1 << 20) + b"\n\n"
     assert sum(1 for _ in events.feed(piece * 20)) == 20
+
+
+@pytest.mark.parametrize("piece", [b"x" * 40, b"x\ndata: " + b"x" * 33], ids=["one line", "many lines"])
+def test_a_huge_event_in_small_pieces_takes_time_in_proportion_to_its_size(piece: bytes) -> None:
+    events = EventData()
+    before = time.process_time()
+    for block in [b"data: ", *[piece] * 50_000]:
+        assert list(events.feed(block)) == []
+    (data,) = events.feed(b"\n\n")
+    assert len(data) > 50_000 * 33
+    # Were each piece joined to all before it, several seconds.
+    assert time.process_time() - before < 1.5
