@@ -148,6 +148,21 @@ def test_stop_iteration_out_of_a_method_is_an_error_like_another() -> None:
         Stopping().kickoff()
 
 
+class Conversing(Flow):
+    """Says its second chunk when its first was heard."""
+
+    stream = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard = threading.Event()
+
+    @start()
+    async def tell(self) -> Any:
+        yield "first"
+        yield str(await asyncio.to_thread(self.heard.wait, PATIENCE))
+
+
 class TestAsyncGenerator:
     def test_of_text_gives_chunks_of_that_method_and_the_whole_text_as_result(self) -> None:
         class Telling(Flow):
@@ -171,19 +186,7 @@ class TestAsyncGenerator:
         assert streaming.result == len("Once upon")
 
     def test_arrives_while_it_runs(self) -> None:
-        class Telling(Flow):
-            stream = True
-
-            def __init__(self) -> None:
-                super().__init__()
-                self.heard = threading.Event()
-
-            @start()
-            async def tell(self) -> Any:
-                yield "first"
-                yield str(await asyncio.to_thread(self.heard.wait, PATIENCE))
-
-        flow = Telling()
+        flow = Conversing()
         chunks = iter(flow.kickoff())
         assert next(chunks).content == "first"
         flow.heard.set()
@@ -775,20 +778,8 @@ class TestUnderTrio:
         assert [flow.state[method][1] for method in ("sync", "async", "generator")] == ["mine"] * 3
 
     def test_async_for_streams_while_the_flow_runs(self) -> None:
-        class Telling(Flow):
-            stream = True
-
-            def __init__(self) -> None:
-                super().__init__()
-                self.heard = threading.Event()
-
-            @start()
-            async def tell(self) -> Any:
-                yield "first"
-                yield str(await asyncio.to_thread(self.heard.wait, PATIENCE))
-
         async def main() -> None:
-            flow = Telling()
+            flow = Conversing()
             streaming: FlowStreamingOutput = await flow.kickoff_async()
             contents: list[str] = []
             async for chunk in streaming:

@@ -10,11 +10,12 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel, Field
 
-from rxflow import LLM, Agent, Crew, Task
+from rxflow import LLM
 from rxflow.tools import tool
 from rxflow.types.chunks import StreamChunk, StreamChunkType
 from rxflow.types.events import LLMFinished, ToolFinished
 from tests.signals import outcome
+from tests.team import played, solo
 
 DEMO = LLM("rxflow/demo")
 
@@ -73,9 +74,7 @@ def test_it_calls_an_offered_tool_once_and_reports_what_it_said() -> None:
         asked.append((what, at_most))
         return "forty-two terns"
 
-    agent = Agent(role="Counter", goal="Count", backstory="Patient", llm=DEMO, tools=[count])
-    crew = Crew(agents=[agent], tasks=[Task(description="Count the terns", expected_output="A number", agent=agent)])
-    seen = outcome(crew.events())
+    seen = played(solo(DEMO, agent={"tools": [count]}, description="Count the terns"))
     assert len(asked) == 1
     assert seen.one(ToolFinished).result == "forty-two terns"
     assert "forty-two terns" in seen.text

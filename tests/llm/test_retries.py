@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from rxflow import LLM, Agent, Crew, Task
+from rxflow import LLM
 from rxflow.types.events import Event, LLMFailed, LLMFinished, LLMRetrying, LLMStarted
 from tests.llm.test_errors import closed_port
 from tests.llm.wire import delta, event
 from tests.loopback import Loopback, Reply
 from tests.signals import outcome
+from tests.team import solo
 
 
 @pytest.mark.parametrize(
@@ -117,8 +118,7 @@ def test_a_wait_before_a_retry_ends_with_the_subscription(provider: Loopback, ll
 
 def test_the_retry_limit_of_an_agent_holds_for_its_calls(provider: Loopback, llm: LLM) -> None:
     litellm: Any = importlib.import_module("litellm")
-    agent = Agent(role="r", goal="g", backstory="b", llm=llm, max_retry_limit=0)
-    crew = Crew(agents=[agent], tasks=[Task(description="d", expected_output="e", agent=agent)])
+    crew = solo(llm, agent={"max_retry_limit": 0})
     provider.script(Reply(status=500), Reply(text="never asked"))
     with pytest.raises(litellm.InternalServerError):
         crew.kickoff()

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rxflow import LLM, Agent, Crew, Task
+from rxflow import LLM
 from rxflow.llm.request import ReasoningDelta
 from rxflow.tools import tool
 from rxflow.types.events import LLMFinished, ReasoningChunk, ToolCall
 from tests.loopback import Loopback, Reply
 from tests.scripted import Scripted
 from tests.signals import Outcome, outcome
+from tests.team import solo
 
 SEARCH = {
     "type": "function",
@@ -123,9 +124,7 @@ def test_a_model_without_function_calling_uses_a_tool_and_answers() -> None:
         return f"found {query}"
 
     source = Scripted(f"Let me look. {fence('search', query='rx')}", "It is there.", native=False)
-    agent = Agent(role="r", goal="g", backstory="b", llm=source.llm, tools=[search])
-    task = Task(description="Find it", expected_output="e", agent=agent)
-    assert Crew(agents=[agent], tasks=[task]).kickoff().raw == "It is there."
+    assert solo(source, agent={"tools": [search]}).kickoff().raw == "It is there."
     assert asked == ["rx"]
     *_, call, result = source.conversations[1]
     assert call == {"role": "assistant", "content": f"Let me look.\n{fence('search', query='rx')}"}

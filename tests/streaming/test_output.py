@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 
-from rxflow import LLM, Agent, Crew, Flow, Task
+from rxflow import LLM, Crew, Flow
 from rxflow.flow import start
 from rxflow.types.results import CrewOutput
 from rxflow.types.streaming import (
@@ -23,6 +23,7 @@ from rxflow.types.streaming import (
 )
 from tests.gate import Gate
 from tests.streaming.speaking import Speaking
+from tests.team import solo
 
 EARLY = "^Streaming has not completed yet"
 
@@ -45,9 +46,8 @@ def tool_call(arguments: str) -> StreamChunk:
 
 
 def demo_crew(pace: float = 0.0, **fields: Any) -> Crew:
-    agent = Agent(role="Poet", goal="Rhyme", backstory="Reads a lot", llm=LLM("rxflow/demo", pace=pace))
-    task = Task(description="Write of {thing}", expected_output="A poem", agent=agent)
-    return Crew(agents=[agent], tasks=[task], **fields)
+    model = LLM("rxflow/demo", pace=pace)
+    return solo(model, crew=fields, agent={"role": "Poet"}, description="Write of {thing}")
 
 
 class TestStarting:

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from rxflow import Agent, Crew, Flow, Task
+from rxflow import Agent, Flow
 from rxflow.flow import listen, start
 from rxflow.tools import tool
 from rxflow.types.streaming import AsyncStreamSession, Channel, StreamFrame, StreamSession
 from tests.scripted import Scripted, calls, thinking, words
+from tests.team import a_crew, a_task, an_agent
 
 
 @tool
@@ -20,16 +21,14 @@ def look(where: str) -> str:
 
 
 def traveller(*turns: Any) -> Agent:
-    model = Scripted(*turns).llm
-    return Agent(role="Traveller", goal="Travel", backstory="Travels", llm=model, tools=[look])
+    return an_agent(Scripted(*turns), "Traveller", tools=[look])
 
 
 class Journey(Flow):
     @start()
     def travel(self) -> str:
         agent = traveller(calls(("look", {"where": "north"})), [thinking("hm"), *words("all is well")])
-        task = Task(name="the trip", description="Go", expected_output="A report", agent=agent)
-        return str(Crew(name="party", agents=[agent], tasks=[task]).kickoff())
+        return str(a_crew(a_task(agent, name="the trip"), name="party").kickoff())
 
     @listen(travel)
     def tell(self, report: str) -> str:
@@ -196,7 +195,7 @@ def test_two_tools_at_once_close_the_brackets_that_they_opened() -> None:
     class Two(Flow):
         @start()
         def travel(self) -> Any:
-            return Crew(agents=[agent], tasks=[Task(description="Go", expected_output="Words", agent=agent)]).kickoff()
+            return a_crew(a_task(agent)).kickoff()
 
     session: StreamSession = Two().stream_events()
     frames = list(session)
