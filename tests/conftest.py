@@ -1,6 +1,7 @@
 """What all tests share: a provider on loopback, a model that speaks to it, and a look at what a test leaves behind."""
 
 import asyncio
+import importlib
 import os
 import threading
 from collections.abc import Iterator
@@ -58,10 +59,18 @@ def is_of_rxflow(task: asyncio.Task[Any]) -> bool:
 
 
 @pytest.fixture(scope="session")
-def litellm_is_warm() -> None:
+def litellm_is_warm() -> Iterator[None]:
     """The import of litellm and its first call take seconds: no test that measures time may be the one to pay."""
     with Loopback() as provider:
         LLM("openai/gpt-4o", base_url=provider.url, api_key="k").call("Hello")
+    yield
+    # Each provider of each test has been a host of its own, to which litellm keeps a client.
+    io_loop.submit(closing_clients()).result(2 * GRACE)
+
+
+async def closing_clients() -> None:
+    close: Any = importlib.import_module("litellm").close_litellm_async_clients
+    await close()
 
 
 @pytest.fixture

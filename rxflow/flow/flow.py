@@ -22,6 +22,7 @@ from rxflow.flow.graph import Graph, graph_of
 from rxflow.flow.state import State, id_of, new_state, with_inputs
 from rxflow.streaming.kickoff import run_async, run_blocking
 from rxflow.streaming.launch import RunObservable
+from rxflow.streaming.once import Once
 from rxflow.streaming.output import FlowStreamingOutput
 from rxflow.streaming.projection import chunks
 from rxflow.streaming.scope import Scope
@@ -54,10 +55,24 @@ class Flow(Generic[S]):
     max_method_calls: int = 100
 
     _graph: ClassVar[Graph] = Graph("Flow", {})
+    _state_or_none: State | None
+    _record: Record
+    _running: Once
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls._graph = graph_of(cls)
+        taken = sorted(name for name in cls._graph.methods if hasattr(Flow, name))
+        if taken:
+            raise ValueError(f"{cls.__name__}.{taken[0]} would hide Flow.{taken[0]}; give the method another name")
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        # Not in __init__: a subclass may have one of its own, and forget ours.
+        self = super().__new__(cls)
+        self._state_or_none = None
+        self._record = Record()
+        self._running = Once()
+        return self
 
     def __init__(
         self,
@@ -76,16 +91,25 @@ class Flow(Generic[S]):
         for field, value in given.items():
             if value is not None:
                 setattr(self, field, value)
+        if self.max_method_calls < 1:
+            raise ValueError(f"max_method_calls must be at least 1: {self.max_method_calls!r}")
         self._graph.check()
-        self._state: State = self._first_state()
-        self._record = Record()
-        # Taken out while a run goes on: pop() is atomic, so of two threads one starts and one is told.
-        self._idle = [True]
+        self._state = self._first_state()
 
     @property
     def state(self) -> S:
         """The state: of the run that goes on, or of the last one."""
         return cast(S, self._state)
+
+    @property
+    def _state(self) -> State:
+        if self._state_or_none is None:
+            self._state_or_none = self._first_state()
+        return self._state_or_none
+
+    @_state.setter
+    def _state(self, state: State) -> None:
+        self._state_or_none = state
 
     @property
     def flow_id(self) -> str:
@@ -172,8 +196,9 @@ class Flow(Generic[S]):
         return mermaid(self._graph)
 
     def _kickoff_events(self, inputs: Inputs | None) -> RunObservable:
-        if not self._idle:
+        if self._running.is_taken:
             raise self._busy()
+        self._graph.check()
         with_inputs(self._state, inputs or {})  # a mistake is the caller's, here and now; nothing has run
         return RunObservable(lambda scope: self._run(scope, inputs or {}))
 
@@ -181,11 +206,14 @@ class Flow(Generic[S]):
         """A run on this instance."""
 
         def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
+            if not self._running.take():
+                raise self._busy()
+            idle_again = Disposable(self._running.give_back)
             try:
-                self._idle.pop()
-            except IndexError:
-                raise self._busy() from None
-            self._state = with_inputs(self._state, inputs)
+                self._state = with_inputs(self._state, inputs)
+            except BaseException:
+                idle_again.dispose()
+                raise
             self._record = Record()
             name = self.name or type(self).__name__
             events = merge_along(
@@ -196,7 +224,6 @@ class Flow(Generic[S]):
                 max_method_calls=self.max_method_calls,
                 record=self._record,
             )
-            idle_again = Disposable(lambda: self._idle.append(True))
 
             def on_error(error: Exception) -> None:
                 idle_again.dispose()
@@ -221,7 +248,7 @@ class Flow(Generic[S]):
         twin = copy.copy(self)
         twin._state = twin._first_state()
         twin._record = Record()
-        twin._idle = [True]
+        twin._running = Once()
         return twin
 
     def _first_state(self) -> State:

@@ -111,7 +111,7 @@ class _FlowRun:
         emit = self._observer.on_next
 
         def on_next(event: Event) -> None:
-            if type(event) is not StreamChunk:
+            if not isinstance(event, StreamChunk):
                 if isinstance(event, MethodFinished) and event.origin.namespace == namespace:
                     outcome.append(event.result)
                 elif isinstance(event, LLMFinished):

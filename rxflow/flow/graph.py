@@ -89,6 +89,7 @@ def _method(name: str, function: Callable[..., Any]) -> Method:
         raise ValueError(f"@router() on {name} has no condition; give it one, or put @start() or @listen(…) beside it")
     if inspect.isgeneratorfunction(function):
         raise TypeError(f"{name} is a plain generator; make it `async def` with `yield`, or return a value")
+    _check_parameters(name, function, is_start=note.is_start and note.condition is None)
     return Method(
         name=name,
         is_start=note.is_start,
@@ -98,6 +99,16 @@ def _method(name: str, function: Callable[..., Any]) -> Method:
         takes_result=_takes_result(function),
         doc=(inspect.getdoc(function) or "").partition("\n")[0],
     )
+
+
+def _check_parameters(name: str, function: Callable[..., Any], *, is_start: bool) -> None:
+    """Raise where a call could only fail: there is one result to give, and for a start there is none."""
+    _, *parameters = inspect.signature(function).parameters.values()
+    required = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    allowed = 0 if is_start else 1
+    if len(required) > allowed or any(p.kind is p.KEYWORD_ONLY for p in required):
+        gets = "nothing" if is_start else "the result of its trigger, by position"
+        raise ValueError(f"{name} gets {gets}, but it requires {', '.join(p.name for p in required)}")
 
 
 def _takes_result(function: Callable[..., Any]) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, cast
 from reactivex import Observable
 
 from rxflow.flow.graph import Method
+from rxflow.streaming.bracket import announcing
 from rxflow.streaming.bridge import from_coroutine, on_loop
 from rxflow.streaming.emitter import Emitter
 from rxflow.streaming.output import StreamingOutput
@@ -37,11 +38,8 @@ def run_method(
 
     async def work(emitter: Emitter) -> None:
         emitter.on_next(MethodStarted(origin=emitter.origin))
-        try:
+        with announcing(emitter, MethodFailed):
             result = await _result(emitter, bound, arguments)
-        except Exception as error:
-            emitter.on_next(MethodFailed(origin=emitter.origin, error=error))
-            raise
         emitter.on_next(MethodFinished(origin=emitter.origin, result=result))
 
     return from_coroutine(scope.within(method.name, flow_method=method.name), work)
@@ -96,9 +94,16 @@ class _Merged:
             self._said = [item]
 
     def _labelled(self, chunk: StreamChunk) -> StreamChunk:
-        """A chunk that users have made themselves gets the method's labels and the run's count."""
-        if chunk.flow_method:
+        """A chunk that is not of this run (users made it, or kept it) gets the method's labels and this run's count.
+
+        What it says of its task and agent stays.
+        """
+        if chunk.span_id.startswith(self._emitter.run.id):
             return chunk
-        origin = self._emitter.origin
-        made = {name: value for name, value in origin.labels.items() if not getattr(chunk, name)}
-        return chunk.model_copy(update=made | {"seq": next(self._emitter.run.seq)})
+        own = self._emitter.origin.labels
+        unsaid = {name: value for name, value in own.items() if not getattr(chunk, name)}
+        placed = {name: own[name] for name in _PLACED}
+        return chunk.model_copy(update=unsaid | placed | {"seq": next(self._emitter.run.seq)})
+
+
+_PLACED = ("flow_name", "flow_id", "flow_method", "namespace", "span_id")

@@ -130,7 +130,7 @@ class Emitter:
             return emit
 
         def on_next(event: Event) -> None:
-            if type(event) is not StreamChunk:
+            if not isinstance(event, StreamChunk):
                 tap(event)
             emit(event)
 

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
+import anyio
 import anyio.to_thread
 from reactivex.abc import DisposableBase, ObserverBase
 from reactivex.disposable import Disposable
@@ -16,6 +17,7 @@ from rxflow.streaming.launch import RunObservable, open_place, start
 from rxflow.streaming.log import Log
 from rxflow.streaming.loop_thread import RunHandle
 from rxflow.streaming.loops import call_soon, running_loop
+from rxflow.streaming.once import Once
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import CrewFinished, Event, FlowFinished, LLMFinished
 
@@ -60,8 +62,8 @@ class RunFeed(ObserverBase[Event], Generic[Item, E]):
         self._log = log
         self._finished_type = finished
         self._select = select
-        # Taken out by whoever pulls first: pop() is atomic, so two threads cannot start two runs.
-        self._unstarted = [source]
+        self._source: RunObservable | None = source
+        self._start_token = Once()
         self._handle: RunHandle | None = None
         self._place: Emitter | None = None
         self._in_place: DisposableBase | None = None
@@ -95,12 +97,13 @@ class RunFeed(ObserverBase[Event], Generic[Item, E]):
         await self._log.wait_async(position)
 
     def _start(self, *, blocking: bool) -> None:
-        if not self._unstarted:
+        if self._start_token.is_taken:
             return
         place = open_place()
-        try:
-            source = self._unstarted.pop()
-        except IndexError:
+        if not self._start_token.take():
+            return
+        source, self._source = self._source, None  # it holds the flow, which must not live as long as its chunks
+        if source is None:
             return
         self._place = place
         if place is not None:
@@ -116,10 +119,14 @@ class RunFeed(ObserverBase[Event], Generic[Item, E]):
     def on_next(self, value: Event) -> None:
         if self._log.is_ended:
             return
-        item = self._select(value)
+        try:
+            item = self._select(value)
+        except Exception as error:
+            self._end(error)  # readers wait for nothing more; whoever emits hears of it too
+            raise
         if item is not None:
             self._log.append(item)
-        if type(value) is not StreamChunk and isinstance(value, self._finished_type):
+        if not isinstance(value, StreamChunk) and isinstance(value, self._finished_type):
             self.finished = value
         if self._place is not None:
             self._show(self._place, value)
@@ -156,18 +163,21 @@ class RunFeed(ObserverBase[Event], Generic[Item, E]):
         if not self._dispose() or self._handle is None:
             return
         run = self._handle.run
-        if run is None or run.loop is not running_loop():
-            await anyio.to_thread.run_sync(self._handle.join, _CLOSE_WAIT)
-            return
-        leftover = run.tasks - {asyncio.current_task()}
-        if leftover:
-            await asyncio.wait(leftover, timeout=2 * _CLOSE_WAIT)
+        # Shielded: it is short, and where the caller is being cancelled the clean-up matters as much.
+        with anyio.CancelScope(shield=True):
+            if run is None or run.loop is not running_loop():
+                await anyio.to_thread.run_sync(self._handle.join, _CLOSE_WAIT)
+                return
+            leftover = run.tasks - {asyncio.current_task()}
+            if leftover:
+                await asyncio.wait(leftover, timeout=2 * _CLOSE_WAIT)
 
     def _dispose(self) -> bool:
         """False where the stream had ended by itself."""
         if not self._log.end(cancelled=True):
             return False
-        self._unstarted.clear()
+        self._start_token.take()  # a closed stream never starts
+        self._source = None
         if self._handle is not None:
             self._handle.dispose()
         return True

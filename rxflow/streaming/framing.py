@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
 from rxflow.types import events as e
-from rxflow.types.chunks import Origin, StreamChunk
-from rxflow.types.events import Event
+from rxflow.types.chunks import StreamChunk
+from rxflow.types.events import Event, Failed, Finished, Started, ToolFailed, ToolFinished, ToolStarted
 from rxflow.types.frames import Channel, StreamFrame
 
 _KINDS: dict[type[Event], tuple[str, Channel]] = {
@@ -40,17 +40,6 @@ _KINDS: dict[type[Event], tuple[str, Channel]] = {
     StreamChunk: ("llm_stream_chunk", Channel.LLM),
 }
 
-_OPENING = ("_started",)
-_CLOSING = ("_finished", "_completed", "_failed", "_error")
-_LEAVES = ("llm", "tool")  # kinds of brackets that enclose no other bracket
-
-
-@dataclass(frozen=True, slots=True)
-class _Bracket:
-    kind: str
-    key: str
-    frame_id: str
-
 
 class Framing:
     """Puts the events of one run into frames."""
@@ -58,55 +47,47 @@ class Framing:
     def __init__(self) -> None:
         self._seq = 0
         self._previous: str | None = None
-        self._open: dict[tuple[str, ...], list[_Bracket]] = {}
+        self._open: dict[str, str] = {}  # by bracket: the frame that opened it
 
     def frame(self, event: Event) -> StreamFrame:
         """The frame of the next event."""
-        origin = _origin_of(event)
-        kind, channel = _KINDS[type(event)]
+        kind, channel = _kind_of(event)
+        place = event if isinstance(event, StreamChunk) else event.origin
         frame = StreamFrame(
             id=str(uuid4()),
             seq=self._seq,
             type=kind,
             channel=channel,
-            namespace=origin.namespace,
+            namespace=place.namespace,
             timestamp=datetime.now(UTC),
             previous_id=self._previous,
             data=_data_of(event),
         )
-        frame.parent_id = self._parent(frame, origin, event)
+        frame.parent_id = self._parent(event, frame.id)
         self._seq += 1
         self._previous = frame.id
         return frame
 
-    def _parent(self, frame: StreamFrame, origin: Origin, event: Event) -> str | None:
-        kind = frame.type.partition("_")[0]
-        key = getattr(event, "tool_id", origin.llm_call_id)
-        here = self._open.setdefault(origin.namespace, [])
-        own = next((each for each in reversed(here) if (each.kind, each.key) == (kind, key)), None)
-        if frame.type.endswith(_OPENING):
-            around = self._around(origin.namespace)
-            here.append(_Bracket(kind, key, frame.id))
-            return around
-        if own is None:
-            return self._around(origin.namespace)
-        if frame.type.endswith(_CLOSING):
-            here.remove(own)
-        return own.frame_id
-
-    def _around(self, namespace: tuple[str, ...]) -> str | None:
-        """The innermost bracket that is open here or further out."""
-        for depth in range(len(namespace), -1, -1):
-            for bracket in reversed(self._open.get(namespace[:depth], [])):
-                if bracket.kind not in _LEAVES:
-                    return bracket.frame_id
-        return None
+    def _parent(self, event: Event, frame_id: str) -> str | None:
+        """The frame that opened the bracket around this one; notes brackets that open and close."""
+        if isinstance(event, StreamChunk):
+            return self._open.get(event.span_id)
+        bracket, around = event.origin.span_id, event.origin.parent_span_id
+        if isinstance(event, ToolStarted | ToolFinished | ToolFailed):
+            # The tools of one turn share the agent's place, and run at once.
+            bracket, around = f"{bracket}#{event.tool_id}", bracket
+        if isinstance(event, Started):
+            self._open[bracket] = frame_id
+            return self._open.get(around)
+        if isinstance(event, Finished | Failed):
+            return self._open.pop(bracket, None) or self._open.get(around)
+        return self._open.get(bracket)
 
 
-def _origin_of(event: Event) -> Origin:
-    if isinstance(event, StreamChunk):
-        return Origin(llm_call_id=event.llm_call_id, namespace=event.namespace)
-    return event.origin
+def _kind_of(event: Event) -> tuple[str, Channel]:
+    """Type and channel; events of users' own classes go by their class's name, in the custom channel."""
+    known = next((_KINDS[base] for base in type(event).__mro__ if base in _KINDS), None)
+    return known or (type(event).__name__, Channel.CUSTOM)
 
 
 def _data_of(event: Event) -> dict[str, Any]:

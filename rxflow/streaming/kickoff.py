@@ -50,7 +50,7 @@ async def run_async(source: RunObservable, finished: type[E]) -> E:
     try:
         await feed.pull_async(_THE_END)
     except BaseException:
-        feed.close()
+        await feed.aclose()  # the caller may go on with what the run's coroutines still clean up
         raise
     return _outcome(log, feed)
 
@@ -82,8 +82,7 @@ def _nothing(event: Event) -> None:
 def _outcome(log: Log[Never], feed: RunFeed[Never, E]) -> E:
     if log.is_cancelled:
         raise asyncio.CancelledError("the rxflow run that this code belongs to was cancelled")
-    if log.error is not None:
-        raise log.error
+    log.raise_error()
     if feed.finished is None:
         raise RuntimeError("the run completed without saying how it ended")
     return feed.finished

@@ -65,7 +65,7 @@ def start(build: Build, observer: ObserverBase[Event], *, place: Emitter | None,
         return handle
     if loop is place.run.loop and blocking:
         _warn_of_blocking()
-        return LoopThread(build, observer, lambda run: Scope(run, place.origin, context), seq_of=place.run)
+        return LoopThread(build, observer, lambda run: Scope(run, place.origin, context), part_of=place.run)
     # It belongs to the code that starts it: when that leaf ends or is disposed, so is this.
     handle = RunHandle(home=place.run.loop)
     place.own(handle)

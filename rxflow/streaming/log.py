@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from anyio import Event
 from anyio.lowlevel import current_token
 
 from rxflow.streaming.loops import call_soon, running_loop
+from rxflow.streaming.once import Once
 
 _T = TypeVar("_T")
 
@@ -22,7 +24,7 @@ class Log(Generic[_T]):
     one of the two always sees the other.
     """
 
-    __slots__ = ("_open", "_waiting", "error", "is_cancelled", "is_ended", "items")
+    __slots__ = ("_open", "_traceback", "_waiting", "error", "is_cancelled", "is_ended", "items")
 
     def __init__(self) -> None:
         self.items: list[_T] = []
@@ -30,7 +32,8 @@ class Log(Generic[_T]):
         self.is_cancelled = False
         self.error: BaseException | None = None
         self._waiting: list[Callable[[], None]] = []
-        self._open = [True]
+        self._open = Once()
+        self._traceback: TracebackType | None = None
 
     def append(self, item: _T) -> None:
         """Add an item and wake who waits."""
@@ -40,15 +43,19 @@ class Log(Generic[_T]):
 
     def end(self, error: BaseException | None = None, *, cancelled: bool = False) -> bool:
         """End the log; False where it had ended already. Of two threads that end it at once, one succeeds."""
-        try:
-            self._open.pop()
-        except IndexError:
+        if not self._open.take():
             return False
         self.error = error
+        self._traceback = error.__traceback__ if error is not None else None
         self.is_cancelled = cancelled
         self.is_ended = True
         self.wake()
         return True
+
+    def raise_error(self) -> None:
+        """Raise the error that the log ended with, if any; with its own traceback, however often it is raised."""
+        if self.error is not None:
+            raise self.error.with_traceback(self._traceback)
 
     def wake(self) -> None:
         """Wake every waiting reader. From any thread."""

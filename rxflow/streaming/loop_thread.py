@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase
@@ -45,14 +46,14 @@ class LoopThread(RunHandle):
         build: Build,
         observer: ObserverBase[Event],
         scope_of: Callable[[Run], Scope],
-        seq_of: Run | None = None,
+        part_of: Run | None = None,
     ) -> None:
         super().__init__()
         self._ended: asyncio.Event | None = None
         self._runs = 0
         self._stay: DisposableBase = Disposable()
         self._thread = threading.Thread(
-            target=self._main, args=(build, observer, scope_of, seq_of), name="rxflow run", daemon=True
+            target=self._main, args=(build, observer, scope_of, part_of), name="rxflow run", daemon=True
         )
         _live.add(self)
         self._thread.start()
@@ -62,12 +63,12 @@ class LoopThread(RunHandle):
         build: Build,
         observer: ObserverBase[Event],
         scope_of: Callable[[Run], Scope],
-        seq_of: Run | None,
+        part_of: Run | None,
     ) -> None:
         async def serve() -> None:
             loop = asyncio.get_running_loop()
             ended = asyncio.Event()
-            self.run = Run(loop) if seq_of is None else Run(loop, seq_of.seq)
+            self.run = Run(loop) if part_of is None else replace(part_of, loop=loop, tasks=set())
             # Published before the look at is_disposed, as dispose() does the reverse: one of the two sees the other.
             self._stay = stay = self.enter()
             self._ended = ended
@@ -84,9 +85,11 @@ class LoopThread(RunHandle):
             finally:
                 del hosts[loop]
 
-        with asyncio.Runner() as runner:
-            runner.run(serve())
-        _live.discard(self)
+        try:
+            with asyncio.Runner() as runner:
+                runner.run(serve())
+        finally:
+            _live.discard(self)
 
     def enter(self) -> DisposableBase:
         """One more run lives here, until the disposable is disposed. On the loop's thread only."""

@@ -69,4 +69,4 @@ class CrewStreamingOutput(StreamingOutput[CrewOutput]):
 
 
 def _chunk(event: Event) -> StreamChunk | None:
-    return event if type(event) is StreamChunk else None
+    return event if isinstance(event, StreamChunk) else None

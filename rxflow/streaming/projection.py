@@ -20,7 +20,7 @@ def chunks(events: Observable[Event]) -> Observable[StreamChunk]:
         emit = observer.on_next
 
         def on_next(event: Event) -> None:
-            if type(event) is StreamChunk:
+            if isinstance(event, StreamChunk):
                 emit(event)
 
         return events.subscribe(on_next, observer.on_error, observer.on_completed, scheduler=scheduler)

@@ -41,8 +41,7 @@ class Readable(Generic[Item, Result]):
             raise RuntimeError("Streaming was cancelled before it completed, so there is no result.")
         if not self._log.is_ended:
             raise RuntimeError("Streaming has not completed yet. Iterate over all chunks before reading .result.")
-        if self._log.error is not None:
-            raise self._log.error
+        self._log.raise_error()
         return cast(Result, self._feed.result)
 
     @property
@@ -133,7 +132,8 @@ class _Reader(Generic[Item]):
         log = self._log
         if self._position < len(log.items):
             return log.items[self._position]
-        raise end if log.error is None else log.error
+        log.raise_error()
+        raise end
 
 
 class _Cursor(_Reader[Item], Iterator[Item]):

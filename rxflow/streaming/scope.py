@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field, replace
 from typing import Any
+from uuid import uuid4
 
 from rxflow.types.chunks import Origin
 
@@ -21,7 +22,9 @@ class Run:
     """One subscription: the loop on whose thread all its signals are emitted, and its count of chunks."""
 
     loop: asyncio.AbstractEventLoop
+    id: str = field(default_factory=lambda: str(uuid4()))
     seq: Iterator[int] = field(default_factory=_count)
+    spans: Iterator[int] = field(default_factory=_count)
     tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
 
 
@@ -37,6 +40,16 @@ class Scope:
     context: Context = field(default_factory=copy_context)
 
     def within(self, *names: str, **labels: Any) -> Scope:
-        """A scope inside this one: ``names`` extend the namespace, ``labels`` replace fields of the origin."""
-        namespace = (*self.origin.namespace, *names)
-        return Scope(self.run, replace(self.origin, namespace=namespace, **labels), self.context)
+        """A bracket inside this one: ``names`` extend the namespace, ``labels`` replace fields of the origin."""
+        origin = replace(
+            self.origin,
+            namespace=(*self.origin.namespace, *names),
+            span_id=f"{self.run.id}/{next(self.run.spans)}",
+            parent_span_id=self.origin.span_id,
+            **labels,
+        )
+        return Scope(self.run, origin, self.context)
+
+    def unnumbered(self) -> Scope:
+        """The same place for chunks that nobody is shown: they must leave no holes in the count of the others."""
+        return Scope(replace(self.run, seq=_count()), self.origin, self.context)

@@ -32,7 +32,8 @@ class StreamChunk(BaseModel):
 
     ``content`` is the new text (for a tool call: the new piece of its arguments). ``seq`` counts the chunks of
     one run from 0 in the order of arrival; ``attempt`` counts the retries of a task that a guardrail sent back;
-    ``namespace`` names the enclosing flows, methods, crews and tasks, outermost first.
+    ``namespace`` names the enclosing flows, methods, crews and tasks, outermost first; ``span_id`` is the bracket of
+    the run that it stands in, which tells two runs of one crew apart.
     """
 
     content: str
@@ -49,6 +50,7 @@ class StreamChunk(BaseModel):
     flow_method: str = ""
     llm_call_id: str = ""
     namespace: tuple[str, ...] = ()
+    span_id: str = ""
     attempt: int = 0
     seq: int = 0
 
@@ -60,7 +62,8 @@ class StreamChunk(BaseModel):
 class Origin:
     """Where a chunk or an event comes from; empty where a level is not involved.
 
-    ``namespace`` names the flows, methods and crews that enclose it, outermost first.
+    ``namespace`` names the flows, methods and crews that enclose it, outermost first. ``span_id`` is the bracket (a
+    flow, a method, a crew, a task, an agent's attempt, an LLM call), ``parent_span_id`` the one around it.
     """
 
     flow_name: str = ""
@@ -75,11 +78,15 @@ class Origin:
     llm_call_id: str = ""
     attempt: int = 0
     namespace: tuple[str, ...] = ()
+    span_id: str = ""
+    parent_span_id: str = ""
 
     @cached_property
     def labels(self) -> Mapping[str, Any]:
         """The fields that every chunk of this origin carries."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            field.name: getattr(self, field.name) for field in fields(self) if field.name in StreamChunk.model_fields
+        }
 
     @cached_property
     def _text_fields(self) -> dict[str, Any]:

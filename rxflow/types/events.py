@@ -29,21 +29,31 @@ class Happened:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Started(Happened):
+    """A bracket opens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished(Happened):
+    """A bracket closes, as it should."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Failed(Happened):
-    """Something ended with an error."""
+    """A bracket closes with an error."""
 
     error: BaseException
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FlowStarted(Happened):
+class FlowStarted(Started):
     """A flow begins, with these inputs."""
 
     inputs: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FlowFinished(Happened):
+class FlowFinished(Finished):
     """A flow ended: ``result`` is that of the last method to complete."""
 
     result: Any
@@ -56,12 +66,12 @@ class FlowFailed(Failed):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MethodStarted(Happened):
+class MethodStarted(Started):
     """A flow method begins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MethodFinished(Happened):
+class MethodFinished(Finished):
     """A flow method returned ``result``."""
 
     result: Any
@@ -73,14 +83,14 @@ class MethodFailed(Failed):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CrewStarted(Happened):
+class CrewStarted(Started):
     """A crew begins, with these inputs (None: placeholders stay as they are)."""
 
     inputs: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CrewFinished(Happened):
+class CrewFinished(Finished):
     """A crew ended."""
 
     result: CrewOutput
@@ -92,7 +102,7 @@ class CrewFailed(Failed):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskStarted(Happened):
+class TaskStarted(Started):
     """A task begins; its text is filled in."""
 
     description: str
@@ -106,7 +116,7 @@ class TaskRejected(Happened):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskFinished(Happened):
+class TaskFinished(Finished):
     """A task ended."""
 
     result: TaskOutput
@@ -118,12 +128,12 @@ class TaskFailed(Failed):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AgentStarted(Happened):
+class AgentStarted(Started):
     """An agent begins to work on a task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AgentFinished(Happened):
+class AgentFinished(Finished):
     """An agent gave its answer."""
 
     result: str
@@ -135,7 +145,7 @@ class AgentFailed(Failed):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ToolStarted(Happened):
+class ToolStarted(Started):
     """A tool begins, with validated arguments."""
 
     tool_id: str
@@ -144,7 +154,7 @@ class ToolStarted(Happened):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ToolFinished(Happened):
+class ToolFinished(Finished):
     """A tool returned ``result``."""
 
     tool_id: str
@@ -170,7 +180,7 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LLMStarted(Happened):
+class LLMStarted(Started):
     """An LLM call begins."""
 
     model: str
@@ -193,7 +203,7 @@ class LLMRetrying(Happened):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LLMFinished(Happened):
+class LLMFinished(Finished):
     """An LLM call ended. ``cost`` is in US dollars, None where the model's price is unknown."""
 
     text: str

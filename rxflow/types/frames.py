@@ -6,7 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, field_serializer
+from pydantic_core import to_jsonable_python
 
 
 class Channel(StrEnum):
@@ -37,6 +38,11 @@ class StreamFrame(BaseModel):
     previous_id: str | None = None
     data: dict[str, Any]
 
+    @field_serializer("data", when_used="json")
+    def _plain(self, data: dict[str, Any]) -> Any:
+        """Errors and users' own objects in words, so that every frame can be sent on."""
+        return to_jsonable_python(data, fallback=_in_words)
+
     @property
     def content(self) -> str:
         """The text of a token-like frame, else the empty string."""
@@ -48,3 +54,9 @@ class StreamFrame(BaseModel):
     def event(self) -> dict[str, Any]:
         """Another name for ``data``."""
         return self.data
+
+
+def _in_words(value: Any) -> Any:
+    if isinstance(value, BaseException):
+        return {"type": type(value).__name__, "message": str(value)}
+    return str(value)

@@ -418,14 +418,42 @@ def test_a_missing_placeholder_names_variable_and_field_before_any_call_of_a_mod
     assert (len(source.requests), after) == (0, [])
 
 
-def test_a_listener_that_wants_more_than_the_result_fails_the_flow_and_says_so() -> None:
-    class Greedy(Flow):
-        @start()
-        def begin(self) -> str:
-            return "one"
+def test_a_method_that_requires_more_than_it_gets_is_refused_when_the_class_is_defined() -> None:
+    with pytest.raises(ValueError, match="both gets the result of its trigger, by position, but it requires one, two"):
 
-        @listen(begin)
-        def both(self, one: str, two: str) -> None: ...
+        class Greedy(Flow):
+            @start()
+            def begin(self) -> str:
+                return "one"
 
-    with pytest.raises(TypeError, match=r"both\(\) missing 1 required positional argument: 'two'"):
-        Greedy().kickoff()
+            @listen(begin)
+            def both(self, one: str, two: str) -> None: ...
+
+    with pytest.raises(ValueError, match="begin gets nothing, but it requires topic"):
+
+        class Expecting(Flow):
+            @start()
+            def begin(self, topic: str) -> None: ...
+
+    with pytest.raises(ValueError, match="by position, but it requires said"):
+
+        class Picky(Flow):
+            @start()
+            def begin(self) -> None: ...
+
+            @listen(begin)
+            def go_on(self, *, said: str) -> None: ...
+
+
+@pytest.mark.parametrize("name", ["name", "state", "kickoff", "events"])
+def test_a_method_that_would_hide_one_of_flows_own_is_refused(name: str) -> None:
+    @start()
+    def method(self: Any) -> None: ...
+
+    with pytest.raises(ValueError, match=f"Hiding.{name} would hide Flow.{name}; give the method another name"):
+        type("Hiding", (Flow,), {name: method})
+
+
+def test_a_limit_of_no_calls_at_all_is_refused() -> None:
+    with pytest.raises(ValueError, match="max_method_calls must be at least 1: 0"):
+        Flow(max_method_calls=0)
