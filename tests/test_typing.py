@@ -1,5 +1,6 @@
 """What type checkers infer for users' code. mypy and pyright check it; running it only shows that it is no nonsense."""
 
+import asyncio
 from typing import Any, assert_type
 
 from pydantic import BaseModel
@@ -52,6 +53,14 @@ def test_pipelines_infer_from_chunks_and_events() -> None:
 
 def test_a_response_model_gives_an_answer_of_its_type() -> None:
     assert isinstance(assert_type(LLM("rxflow/demo").call("Where to?", response_model=Trip), Trip), Trip)
+
+
+def test_so_does_an_awaited_one() -> None:
+    async def main() -> None:
+        assert isinstance(assert_type(await LLM("rxflow/demo").acall("Where to?", response_model=Trip), Trip), Trip)
+        assert_type(await LLM("rxflow/demo").acall("Where to?"), Any)
+
+    asyncio.run(main())
 
 
 def test_an_output_gives_chunks() -> None:

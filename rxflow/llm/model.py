@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from inspect import iscoroutinefunction
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, overload
 from uuid import uuid4
 
-import anyio.to_thread
 from pydantic import BaseModel
-from pydantic_core import from_json
 from reactivex import Observable
 
 from rxflow.llm.assembly import Assembly
 from rxflow.llm.demo import PROVIDER as DEMO_PROVIDER
 from rxflow.llm.demo import DemoSource
+from rxflow.llm.functions import (
+    Functions,
+    Offered,
+    arun_function,
+    function_for,
+    refuse_async,
+    run_function,
+    runnable,
+    schemas_of,
+)
 from rxflow.llm.provider import LiteLLMSource
-from rxflow.llm.request import Delta, Message, Request, Source, ToolSchema
+from rxflow.llm.request import Delta, Message, Request, Source, written
 from rxflow.llm.structured import parse_as, response_format_for
 from rxflow.llm.text_tools import offering_in_text
 from rxflow.streaming.bridge import from_coroutine
@@ -33,6 +39,8 @@ from rxflow.types.events import Event, LLMFailed, LLMFinished, LLMRetrying, LLMS
 
 M = TypeVar("M", bound=BaseModel)
 
+_KNOWN_TO_DEMO = {"tool_choice"}
+
 
 class LLM:
     """A model, named ``"provider/model"`` as litellm writes it, or ``"rxflow/demo"``, which needs no key.
@@ -42,7 +50,7 @@ class LLM:
     Args:
         model: for example ``"openai/gpt-4.1-mini"``, ``"anthropic/claude-sonnet-4-5"``, ``"ollama_chat/llama3"``.
         temperature, top_p, max_tokens, stop, seed, reasoning_effort, response_format: as the provider takes them.
-        base_url: where an OpenAI-compatible server of your own listens.
+        base_url: where an OpenAI-compatible server of your own listens; ``api_base`` is its other name.
         api_key: else the provider's environment variable.
         timeout: seconds without a byte from the provider, also before the first one (not the whole call).
         connect_timeout: seconds for the connection.
@@ -63,6 +71,7 @@ class LLM:
         stop: str | list[str] | None = None,
         seed: int | None = None,
         base_url: str | None = None,
+        api_base: str | None = None,
         api_key: str | None = None,
         timeout: float | None = None,
         connect_timeout: float = 10.0,
@@ -75,10 +84,14 @@ class LLM:
         source: Source | None = None,
         **parameters: Any,
     ) -> None:
+        if not isinstance(model, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f'model is a name, "provider/model"; got {model!r}')
         if not model.strip():
             raise ValueError(f'model is empty: {model!r}; name one as "provider/model", or "rxflow/demo"')
         if max_retries < 0:
             raise ValueError(f"max_retries cannot be negative: {max_retries!r}")
+        if base_url is not None and api_base is not None and base_url != api_base:
+            raise TypeError(f"base_url and api_base are two names of one thing; got {base_url!r} and {api_base!r}")
         self.model = model
         self.max_retries = max_retries
         self.stream = stream
@@ -95,39 +108,44 @@ class LLM:
         }
         self.parameters = {key: value for key, value in given.items() if value is not None} | parameters
         self._source = source or _source_for(
-            model, base_url=base_url, api_key=api_key, read=timeout, connect=connect_timeout, pace=pace
+            model,
+            base_url=api_base if base_url is None else base_url,
+            api_key=api_key,
+            read=timeout,
+            connect=connect_timeout,
+            pace=pace,
+            extra=parameters,
         )
 
     def __repr__(self) -> str:
         return f"LLM({self.model!r})"
 
     def observe(
-        self, messages: str | Sequence[Message], tools: Sequence[ToolSchema] | None = None
+        self, messages: str | Sequence[Message], tools: Sequence[Offered] | None = None
     ) -> Observable[StreamChunk]:
         """A cold Observable of the answer's chunks: each subscription is a call of its own. ::
 
             subscribe  ----he--ll--o--|
             dispose    ----he--x          the provider's connection closes
 
-        Errors are litellm's, with a line that says what to do.
+        ``tools`` are ``@tool`` functions, ``BaseTool`` objects, or schemas as OpenAI's chat API has them. Errors are
+        litellm's, with a line that says what to do.
         """
         return chunks(self.events(messages, tools))
 
-    def events(self, messages: str | Sequence[Message], tools: Sequence[ToolSchema] | None = None) -> RunObservable:
+    def events(self, messages: str | Sequence[Message], tools: Sequence[Offered] | None = None) -> RunObservable:
         """The same with everything: started, reasoning text, retries, usage, finish reason and cost."""
         request = self.request(messages, tools or ())
         return RunObservable(lambda scope: self.ask(scope, request))
 
-    def stream_events(
-        self, messages: str | Sequence[Message], tools: Sequence[ToolSchema] | None = None
-    ) -> StreamSession:
+    def stream_events(self, messages: str | Sequence[Message], tools: Sequence[Offered] | None = None) -> StreamSession:
         """The call as frames, for ``for``; the first pull starts it, and ``result`` is the text."""
         return StreamSession(self.events(messages, tools), LLMFinished)
 
     def request(
         self,
         messages: str | Sequence[Message],
-        tools: Sequence[ToolSchema] = (),
+        tools: Sequence[Offered] = (),
         *,
         hints: Mapping[str, Any] | None = None,
         **parameters: Any,
@@ -136,14 +154,12 @@ class LLM:
 
         Raises:
             ValueError: ``messages`` is empty.
+            TypeError: ``messages`` or ``tools`` is something else.
         """
-        written = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
-        if not written:
-            raise ValueError("messages is empty; give a string, or a list of {'role': …, 'content': …}")
         return Request(
             model=self.model,
-            messages=written,
-            tools=tuple(tools),
+            messages=written(messages),
+            tools=schemas_of(tools),
             parameters=self.parameters | parameters,
             hints=hints or {},
         )
@@ -190,8 +206,8 @@ class LLM:
     def call(
         self,
         messages: str | Sequence[Message],
-        tools: Sequence[ToolSchema] | None = None,
-        available_functions: Mapping[str, Callable[..., Any]] | None = None,
+        tools: Sequence[Offered] | None = None,
+        available_functions: Functions | None = None,
         *,
         response_model: type[M],
     ) -> M: ...
@@ -200,65 +216,79 @@ class LLM:
     def call(
         self,
         messages: str | Sequence[Message],
-        tools: Sequence[ToolSchema] | None = None,
-        available_functions: Mapping[str, Callable[..., Any]] | None = None,
+        tools: Sequence[Offered] | None = None,
+        available_functions: Functions | None = None,
         response_model: None = None,
     ) -> Any: ...
 
     def call(
         self,
         messages: str | Sequence[Message],
-        tools: Sequence[ToolSchema] | None = None,
-        available_functions: Mapping[str, Callable[..., Any]] | None = None,
+        tools: Sequence[Offered] | None = None,
+        available_functions: Functions | None = None,
         response_model: type[BaseModel] | None = None,
     ) -> Any:
         """The whole answer: its text, or what ``response_model`` reads from it.
 
-        With ``tools``, a call of one of ``available_functions`` is carried out and its result returned; without
-        them, the list of :class:`ToolCall` that the model asked for is. Inside a flow, its chunks are in the flow's
-        stream.
+        Where the model calls one of ``tools``, or of ``available_functions``, that is carried out and its result
+        returned. Where only schemas were given, or ``available_functions={}``, the list of :class:`ToolCall` that it
+        asked for is. Inside a flow, its chunks are in the flow's stream.
+
+        Raises:
+            TypeError: a function is async: sync code cannot await it.
+            ValueError: the model called what is not there, or with arguments that do not fit.
         """
-        finished = run_blocking(self._call_events(messages, tools, response_model), LLMFinished)
-        function = _function_for(finished, available_functions)
+        events = self._call_events(messages, tools, response_model)
+        functions = runnable(tools, available_functions)
+        refuse_async(functions)
+        finished = run_blocking(events, LLMFinished)
+        function = function_for(finished.tool_calls, functions)
         if function is None:
             return _answer_of(finished, response_model or self._response_model)
-        return function()
+        return run_function(function, finished.tool_calls[0].name)
+
+    @overload
+    async def acall(
+        self,
+        messages: str | Sequence[Message],
+        tools: Sequence[Offered] | None = None,
+        available_functions: Functions | None = None,
+        *,
+        response_model: type[M],
+    ) -> M: ...
+
+    @overload
+    async def acall(
+        self,
+        messages: str | Sequence[Message],
+        tools: Sequence[Offered] | None = None,
+        available_functions: Functions | None = None,
+        response_model: None = None,
+    ) -> Any: ...
 
     async def acall(
         self,
         messages: str | Sequence[Message],
-        tools: Sequence[ToolSchema] | None = None,
-        available_functions: Mapping[str, Callable[..., Any]] | None = None,
+        tools: Sequence[Offered] | None = None,
+        available_functions: Functions | None = None,
         response_model: type[BaseModel] | None = None,
     ) -> Any:
         """:meth:`call` for async code; a coroutine function is awaited, another one runs in a worker thread."""
         finished = await run_async(self._call_events(messages, tools, response_model), LLMFinished)
-        function = _function_for(finished, available_functions)
+        function = function_for(finished.tool_calls, runnable(tools, available_functions))
         if function is None:
             return _answer_of(finished, response_model or self._response_model)
-        if iscoroutinefunction(function.func):
-            return await function()
-        return await anyio.to_thread.run_sync(function)
+        return await arun_function(function)
 
     def _call_events(
         self,
         messages: str | Sequence[Message],
-        tools: Sequence[ToolSchema] | None,
+        tools: Sequence[Offered] | None,
         response_model: type[BaseModel] | None,
     ) -> RunObservable:
         extra = {"response_format": response_format_for(response_model)} if response_model else {}
         request = self.request(messages, tools or (), **extra)
         return RunObservable(lambda scope: self.ask(scope, request))
-
-
-def _function_for(finished: LLMFinished, available: Mapping[str, Callable[..., Any]] | None) -> partial[Any] | None:
-    """The first tool call of the answer, ready to run."""
-    if not finished.tool_calls or not available:
-        return None
-    call = finished.tool_calls[0]
-    if call.name not in available:
-        raise ValueError(f"the model called {call.name!r}, which is not in available_functions: {sorted(available)}")
-    return partial(available[call.name], **from_json(call.arguments or "{}"))
 
 
 def _answer_of(finished: LLMFinished, model: type[BaseModel] | None) -> Any:
@@ -275,10 +305,14 @@ def _source_for(
     read: float | None,
     connect: float,
     pace: float,
+    extra: Mapping[str, Any],
 ) -> Source:
     provider, _, name = model.partition("/")
     if provider != DEMO_PROVIDER:
         return LiteLLMSource(base_url=base_url, api_key=api_key, read_timeout=read, connect_timeout=connect)
     if name != "demo":
         raise ValueError(f'the only embedded model is "rxflow/demo"; got {model!r}')
+    unknown = sorted(extra.keys() - _KNOWN_TO_DEMO)
+    if unknown:
+        raise TypeError(f"the embedded model has no parameters {', '.join(unknown)}")
     return DemoSource(pace)

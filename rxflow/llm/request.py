@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeGuard
 
+from pydantic import BaseModel
 from reactivex import Observable
 
 from rxflow.types.usage import UsageMetrics
 
 Message: TypeAlias = dict[str, Any]
 ToolSchema: TypeAlias = dict[str, Any]
+
+_SHAPE = "{'role': …, 'content': …}"
+
+
+def written(messages: str | Sequence[Message]) -> list[Message]:
+    """Messages as providers take them; a string is what a user says. Raises TypeError, or ValueError for none."""
+    if isinstance(messages, str):
+        return [{"role": "user", "content": messages}]
+    given: object = messages
+    listed = list(given) if is_list(given) else None
+    if listed is None or not all(isinstance(each, Mapping) for each in listed):
+        raise TypeError(f"messages is a string, or a list of {_SHAPE}; got {given!r}")
+    if not listed:
+        raise ValueError(f"messages is empty; give a string, or a list of {_SHAPE}")
+    return listed
+
+
+def is_list(given: object) -> TypeGuard[Iterable[Any]]:
+    """Something to go through that stands for its items, and not one thing."""
+    return isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping | BaseModel)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

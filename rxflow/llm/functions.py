@@ -1,0 +1,118 @@
+"""What a model may call: the schemas that it is told of, and the function behind a call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from inspect import isawaitable, iscoroutine, iscoroutinefunction
+from typing import Any, TypeAlias, cast
+
+import anyio.to_thread
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from rxflow.llm.request import ToolSchema, is_list
+from rxflow.tools import BaseTool, function_name
+from rxflow.types.events import ToolCall
+
+Offered: TypeAlias = ToolSchema | BaseTool
+"""A schema in the shape of OpenAI's chat API, or a tool, which carries one."""
+
+Functions: TypeAlias = Mapping[str, Callable[..., Any] | BaseTool]
+"""What can be carried out, by the names that the model uses."""
+
+
+def schemas_of(tools: Sequence[Offered]) -> tuple[ToolSchema, ...]:
+    """Raises TypeError for what is neither a tool nor a schema."""
+    given: object = tools
+    if not is_list(given):
+        raise TypeError(f"tools is a list of tools or schemas; got {given!r}")
+    return tuple(map(_schema_of, given))
+
+
+def _schema_of(tool: Any) -> ToolSchema:
+    if isinstance(tool, BaseTool):
+        return tool.schema_for_model
+    if isinstance(tool, Mapping):
+        return cast(ToolSchema, tool)
+    advice = "; put @tool on it" if callable(tool) else ""
+    raise TypeError(f"tools are @tool functions, BaseTool objects or schemas; got {tool!r}{advice}")
+
+
+def runnable(tools: Sequence[Offered] | None, available: Functions | None) -> Functions:
+    """The tools themselves and ``available``; nothing where that is given and empty."""
+    if available is not None and not available:
+        return {}
+    own = {function_name(each.name): each for each in tools or () if isinstance(each, BaseTool)}
+    return {**own, **(available or {})}
+
+
+def refuse_async(functions: Functions) -> None:
+    """Raises TypeError for a coroutine function: sync code cannot await it. Said before the model is asked."""
+    for name, function in functions.items():
+        if iscoroutinefunction(function):
+            raise _needs_acall(name)
+
+
+def function_for(calls: Sequence[ToolCall], functions: Functions) -> partial[Any] | None:
+    """The first call, ready to run; None where there is none, or nothing that could run any.
+
+    Raises:
+        ValueError: the model called what is not there, or with arguments that do not fit.
+        ToolUsageLimit: the tool may not be used any more.
+    """
+    if not calls or not functions:
+        return None
+    call = calls[0]
+    function = functions.get(call.name)
+    if function is None:
+        raise ValueError(
+            f"the model called {call.name!r}, which is neither a tool given nor in "
+            f"available_functions: {sorted(functions)}"
+        )
+    arguments = _arguments(call, function)
+    return partial(function.claim() if isinstance(function, BaseTool) else function, **arguments)
+
+
+def _arguments(call: ToolCall, function: Callable[..., Any] | BaseTool) -> dict[str, Any]:
+    text = call.arguments.strip() or "{}"
+    try:
+        if isinstance(function, BaseTool):
+            model = function.args_schema.model_validate_json(text)
+            # Only what was given, so that the function's own defaults hold.
+            return {name: getattr(model, name) for name in type(model).model_fields if name in model.model_fields_set}
+        read: Any = from_json(text)
+    except ValidationError as error:
+        raise ValueError(
+            f"the model called {call.name!r} with arguments that do not fit: {call.arguments!r}"
+        ) from error
+    except ValueError as error:
+        raise _no_object(call) from error
+    if not isinstance(read, dict):
+        raise _no_object(call)
+    return cast(dict[str, Any], read)
+
+
+def _no_object(call: ToolCall) -> ValueError:
+    return ValueError(f"the model called {call.name!r} with arguments that are no JSON object: {call.arguments!r}")
+
+
+def run_function(function: partial[Any], name: str) -> Any:
+    """Call it from sync code. Raises TypeError where it is async after all, as behind a lambda."""
+    result = function()
+    if iscoroutine(result):
+        result.close()
+        raise _needs_acall(name)
+    return result
+
+
+async def arun_function(function: partial[Any]) -> Any:
+    """Await it, or run it in a worker thread, which a cancellation does not wait for."""
+    if iscoroutinefunction(function.func):
+        return await function()
+    result = await anyio.to_thread.run_sync(function, abandon_on_cancel=True)
+    return await result if isawaitable(result) else result
+
+
+def _needs_acall(name: str) -> TypeError:
+    return TypeError(f"the function {name!r} is async: use acall")
