@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, cast, get_type_hints, overload
+from typing import Annotated, Any, cast, get_type_hints, overload
 
 import anyio.to_thread
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, create_model
 from pydantic_core import to_json
+
+from rxflow.types.results import CrewOutput, TaskOutput
 
 _Function = Callable[..., Any]
 
@@ -18,7 +20,7 @@ class ToolUsageLimit(RuntimeError):
     """A tool was called more often than its ``max_usage_count`` allows."""
 
 
-class NoArguments(BaseModel):
+class _ReadFromRun(BaseModel):
     """Stands where a tool's arguments are to be read from its ``_run``."""
 
 
@@ -26,14 +28,15 @@ class BaseTool(BaseModel, ABC):
     """A tool with a name, a description for the model, and ``_run``, which may be a coroutine function.
 
     ``args_schema`` is a pydantic model of the arguments, made from the signature of ``_run`` unless given. With
-    ``result_as_answer`` the result ends the task, unchanged. After ``max_usage_count`` calls it refuses.
+    ``result_as_answer`` the result ends the task, unchanged. After ``max_usage_count`` calls it refuses: all calls
+    of this object count, in whatever run or by hand, until :meth:`reset_usage_count`.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     name: str
     description: str
-    args_schema: type[BaseModel] = NoArguments
+    args_schema: type[BaseModel] = _ReadFromRun
     result_as_answer: bool = False
     max_usage_count: int | None = Field(default=None, gt=0)
     _used: int = PrivateAttr(default=0)
@@ -43,7 +46,7 @@ class BaseTool(BaseModel, ABC):
         """Do the work."""
 
     def model_post_init(self, context: Any, /) -> None:
-        if self.args_schema is NoArguments:
+        if self.args_schema is _ReadFromRun:
             self.args_schema = _schema_of(self._implementation, self.name)
 
     @property
@@ -54,6 +57,10 @@ class BaseTool(BaseModel, ABC):
     def usage_count(self) -> int:
         """How often it has been called."""
         return self._used
+
+    def reset_usage_count(self) -> None:
+        """Count from 0 again: before a run, for instance, so that ``max_usage_count`` holds for that run."""
+        self._used = 0
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """Call it from sync code. Raises :class:`ToolUsageLimit`, and whatever the tool raises."""
@@ -112,6 +119,19 @@ class FunctionTool(BaseTool):
         return self.function(*args, **kwargs)
 
 
+def _is_tool(given: object) -> object:
+    if callable(given) and not isinstance(given, BaseTool):
+        name = getattr(given, "__name__", repr(given))
+        if isinstance(given, type):
+            raise TypeError(f"{name} is a class, and no tool: make one of it, {name}(…)")
+        raise TypeError(f"{name} is a function, and no tool: put @tool on it")
+    return given
+
+
+Tool = Annotated[BaseTool, BeforeValidator(_is_tool)]
+"""A tool, where one is to be given; says what to do about a plain function."""
+
+
 @overload
 def tool(name: _Function, /) -> FunctionTool: ...
 
@@ -133,9 +153,14 @@ def tool(
 
     Raises:
         ValueError: the function has no docstring.
+        TypeError: it is no function, a ``partial`` for instance.
     """
 
     def make(function: _Function) -> FunctionTool:
+        if not isinstance(getattr(function, "__name__", None), str):
+            raise TypeError(
+                f"tools are made of functions; put this in one that has a name and a docstring: {function!r}"
+            )
         description = inspect.getdoc(function)
         if not description:
             raise ValueError(
@@ -158,9 +183,11 @@ def function_name(name: str) -> str:
 
 
 def as_text(result: Any) -> str:
-    """A tool's result as the model reads it: text as it is, structures as JSON."""
+    """A tool's result as the model reads it: text as it is, a crew's answer as its text, structures as JSON."""
     if isinstance(result, str):
         return result
+    if isinstance(result, CrewOutput | TaskOutput):
+        return result.raw
     if isinstance(result, BaseModel | dict | list | tuple):
         return to_json(cast(Any, result), fallback=str).decode()
     return str(result)

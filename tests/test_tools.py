@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -56,6 +57,15 @@ class TestMakingOne:
             tool(search)
         with pytest.raises(ValueError, match="the tool 'search' has no docstring"):
             tool("Web Search")(search)
+
+    @pytest.mark.parametrize("make", [tool, tool("Web Search")])
+    def test_a_partial_is_refused(self, make: Any) -> None:
+        def search(query: str) -> str:
+            """Search the web."""
+            return query
+
+        with pytest.raises(TypeError, match="tools are made of functions; put this in one that has a name"):
+            make(partial(search, "terns"))
 
     def test_a_class_gives_the_arguments_of_its_run(self) -> None:
         class Search(BaseTool):

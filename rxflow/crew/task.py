@@ -16,7 +16,7 @@ from rxflow.crew.rate_limit import RateLimit
 from rxflow.crew.task_run import carry_out
 from rxflow.streaming.launch import RunObservable
 from rxflow.streaming.projection import chunks
-from rxflow.tools import BaseTool
+from rxflow.tools import BaseTool, Tool
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.results import OutputFormat, TaskOutput
 
@@ -46,7 +46,7 @@ class Task(BaseModel):
     name: str | None = None
     agent: Agent | None = None
     context: list[Task] | None = None
-    tools: list[BaseTool] = Field(default_factory=list[BaseTool])
+    tools: list[Tool] = Field(default_factory=list[Tool])
     async_execution: bool = False
     output_pydantic: type[BaseModel] | None = None
     output_json: type[BaseModel] | None = None

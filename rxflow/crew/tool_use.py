@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,8 @@ from pydantic import ValidationError
 
 from rxflow.llm.request import Message
 from rxflow.streaming.emitter import Emitter
+from rxflow.streaming.returned import read_out
+from rxflow.streaming.together import all_of
 from rxflow.tools import BaseTool, ToolUsageLimit, as_text, function_name
 from rxflow.types.events import LLMFinished, ToolCall, ToolFailed, ToolFinished, ToolStarted
 
@@ -47,9 +48,7 @@ def asking_message(turn: LLMFinished) -> Message:
 
 async def use_tools(emitter: Emitter, calls: Sequence[ToolCall], tools: Mapping[str, BaseTool]) -> list[ToolAnswer]:
     """Run all calls of a turn at once, and give their answers in the order of the calls."""
-    async with asyncio.TaskGroup() as group:
-        running = [group.create_task(_use(emitter, call, tools)) for call in calls]
-    return [task.result() for task in running]
+    return await all_of(_use(emitter, call, tools) for call in calls)
 
 
 def by_function_name(tools: Sequence[BaseTool]) -> dict[str, BaseTool]:
@@ -63,7 +62,7 @@ def by_function_name(tools: Sequence[BaseTool]) -> dict[str, BaseTool]:
 
 
 async def _use(emitter: Emitter, call: ToolCall, tools: Mapping[str, BaseTool]) -> ToolAnswer:
-    def failed(error: Exception, text: str) -> ToolAnswer:
+    def failed(error: BaseException, text: str) -> ToolAnswer:
         emitter.on_next(ToolFailed(origin=emitter.origin, tool_id=call.id, tool_name=call.name, error=error))
         return ToolAnswer(call, text)
 
@@ -77,13 +76,14 @@ async def _use(emitter: Emitter, call: ToolCall, tools: Mapping[str, BaseTool]) 
         return failed(error, f"Error: the arguments of {call.name} are not valid. {_explained(error)}")
     emitter.on_next(ToolStarted(origin=emitter.origin, tool_id=call.id, tool_name=call.name, arguments=arguments))
     try:
-        result = await emitter.invoke(tool.claim(), **arguments)
+        result = await read_out(await emitter.invoke(tool.claim(), **arguments))
+        text = as_text(result)
     except ToolUsageLimit as error:
         return failed(error, f"Error: {error}. Answer without it.")
-    except Exception as error:  # noqa: BLE001 - told to the model, which may know a way round, and to the stream
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - told to the stream, and to the model, which may go on
         return failed(error, f"Error: {call.name} raised {type(error).__name__}: {error}")
     emitter.on_next(ToolFinished(origin=emitter.origin, tool_id=call.id, tool_name=call.name, result=result))
-    return ToolAnswer(call, as_text(result), is_final=tool.result_as_answer)
+    return ToolAnswer(call, text, is_final=tool.result_as_answer)
 
 
 def _arguments(tool: BaseTool, call: ToolCall) -> dict[str, Any]:
