@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
 from reactivex import Observable
 
-from rxflow.crew.rate_limit import RateLimit
+from rxflow.crew.rate_limit import RateLimit, limit_of
 from rxflow.llm.model import LLM
 from rxflow.streaming.launch import RunObservable
-from rxflow.tools import BaseTool
+from rxflow.tools import Tool
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.results import TaskOutput
 
@@ -24,6 +24,16 @@ Guardrail = Callable[[TaskOutput], Any] | str
 """``fn(TaskOutput) -> (accepted, value or reason)``, sync or async; or a criterion in words, which the model judges."""
 
 
+def _with_a_name(model: LLM | str) -> LLM | str:
+    if isinstance(model, str) and not model.strip():
+        raise ValueError('the model\'s name is empty; name one as "provider/model", or "rxflow/demo"')
+    return model
+
+
+Model = Annotated[LLM | str, AfterValidator(_with_a_name)]
+"""An :class:`LLM`, or a model's name."""
+
+
 class Agent(BaseModel):
     """Works on tasks: asks its model, uses its tools, gives an answer.
 
@@ -31,10 +41,11 @@ class Agent(BaseModel):
         role, goal, backstory: who it is; ``{placeholders}`` are filled from the crew's inputs.
         llm: an :class:`LLM`, a model's name, or None: the environment's MODEL, MODEL_NAME or OPENAI_MODEL_NAME, else
             ``gpt-4.1-mini``. The embedded model is never chosen silently.
-        max_iter: turns with the model on one task; the last one is without tools.
-        max_execution_time: seconds for one task; then TimeoutError.
-        max_retry_limit: new attempts of an LLM call that failed before its first chunk.
-        max_rpm: LLM calls a minute.
+        max_iter: turns with the model for one answer; in the last one it may use no tools.
+        max_execution_time: seconds for one task, all attempts and their judging included (a person's review begins them
+            anew); then TimeoutError.
+        max_retry_limit: new attempts of an LLM call that failed before its first chunk; not given: as its LLM has it.
+        max_rpm: LLM calls a minute, those that judge its answers included.
         allow_delegation: may hand work and questions to the other agents of its crew.
         verbose: log what it does, at INFO, to the logger ``rxflow``.
         guardrail: see :data:`Guardrail`.
@@ -45,8 +56,8 @@ class Agent(BaseModel):
     role: str
     goal: str
     backstory: str
-    llm: LLM | str | None = None
-    tools: list[BaseTool] = Field(default_factory=list[BaseTool])
+    llm: Model | None = None
+    tools: list[Tool] = Field(default_factory=list[Tool])
     max_iter: int = Field(default=25, gt=0)
     max_execution_time: float | None = Field(default=None, gt=0)
     max_retry_limit: int = Field(default=2, ge=0)
@@ -55,23 +66,31 @@ class Agent(BaseModel):
     verbose: bool = False
     guardrail: Guardrail | None = None
     id: str = Field(default_factory=lambda: str(uuid4()))
-    _model: LLM | None = PrivateAttr(default=None)
+    _named: LLM | None = PrivateAttr(default=None)
     _rate: RateLimit | None = PrivateAttr(default=None)
 
     def model_post_init(self, context: Any, /) -> None:
-        if self.max_rpm is not None:
-            self._rate = RateLimit(self.max_rpm)
+        self._rate = limit_of(self.max_rpm, None)
 
     @property
     def model(self) -> LLM:
-        """The model it uses, looked up on first use."""
-        if self._model is None:
-            self._model = self.llm if isinstance(self.llm, LLM) else LLM(self.llm or model_from_environment())
-        return self._model
+        """The model it uses: what ``llm`` says now."""
+        if isinstance(self.llm, LLM):
+            return self.llm
+        name = model_from_environment() if self.llm is None else self.llm
+        if self._named is None or self._named.model != name:
+            self._named = LLM(name)
+        return self._named
+
+    @property
+    def retries(self) -> int | None:
+        """New attempts of its LLM calls; None: as many as its LLM makes."""
+        return self.max_retry_limit if "max_retry_limit" in self.model_fields_set else None
 
     @property
     def rate(self) -> RateLimit | None:
         """Its own limit of LLM calls."""
+        self._rate = limit_of(self.max_rpm, self._rate)
         return self._rate
 
     def observe(self, task: CanBeAssigned) -> Observable[StreamChunk]:

@@ -8,10 +8,11 @@ from pydantic import BaseModel, ValidationError
 
 from rxflow.crew.agent import Guardrail
 from rxflow.crew.assignment import Assignment
-from rxflow.llm.model import LLM
+from rxflow.crew.rate_limit import wait_for_all
 from rxflow.llm.structured import parse_as, response_format_for
 from rxflow.streaming.emitter import Emitter
 from rxflow.streaming.kickoff import Last
+from rxflow.tools import as_text
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Event, LLMFinished
 from rxflow.types.results import OutputFormat, TaskOutput
@@ -60,17 +61,27 @@ async def judge(emitter: Emitter, assignment: Assignment, output: TaskOutput) ->
     """Pass ``output`` through all guardrails. Raises :class:`Rejected` at the first that does not accept it."""
     for guardrail in assignment.guardrails:
         if isinstance(guardrail, str):
-            await _judge_in_words(emitter, assignment.persona.agent.model, guardrail, output)
+            await _judge_in_words(emitter, assignment, guardrail, output)
             continue
         verdict: object = await emitter.invoke(guardrail, output)
         accepted, value = _checked(guardrail, verdict)
         if not accepted:
             raise Rejected(str(value))
-        if isinstance(value, TaskOutput):
-            output = value
-        elif isinstance(value, str):
-            output = read_answer(assignment, value)
+        if value is not None:
+            output = _replaced(assignment, guardrail, value)
     return output
+
+
+def _replaced(assignment: Assignment, guardrail: Guardrail, value: object) -> TaskOutput:
+    """The output that a guardrail gave in place of the answer."""
+    if isinstance(value, TaskOutput):
+        return value
+    if isinstance(value, str | dict | BaseModel):
+        return read_answer(assignment, as_text(value))
+    raise TypeError(
+        f"the guardrail {_name_of(guardrail)} accepted the answer with {value!r}; the value may be the text that takes "
+        "its place, a dict, a pydantic model, a TaskOutput, or None, which leaves the answer as it is"
+    )
 
 
 def _checked(guardrail: Guardrail, verdict: object) -> tuple[bool, Any]:
@@ -78,11 +89,18 @@ def _checked(guardrail: Guardrail, verdict: object) -> tuple[bool, Any]:
         pair = cast(tuple[Any, ...], verdict)
         if len(pair) == 2 and isinstance(pair[0], bool):
             return pair[0], pair[1]
-    name = getattr(guardrail, "__name__", repr(guardrail))
-    raise TypeError(f"the guardrail {name} must return (accepted: bool, value or reason); it returned {verdict!r}")
+    raise TypeError(
+        f"the guardrail {_name_of(guardrail)} must return (accepted: bool, value or reason); it returned {verdict!r}"
+    )
 
 
-async def _judge_in_words(emitter: Emitter, llm: LLM, criterion: str, output: TaskOutput) -> None:
+def _name_of(guardrail: Guardrail) -> str:
+    return getattr(guardrail, "__name__", repr(guardrail))
+
+
+async def _judge_in_words(emitter: Emitter, assignment: Assignment, criterion: str, output: TaskOutput) -> None:
+    agent = assignment.persona.agent
+    llm = agent.model
     request = llm.request(
         "Judge whether an answer meets a criterion. Reply with JSON: "
         '{"accepted": true or false, "reason": "why not, if not"}\n\n'
@@ -97,7 +115,8 @@ async def _judge_in_words(emitter: Emitter, llm: LLM, criterion: str, output: Ta
         if not isinstance(event, StreamChunk):
             emitter.on_next(event)
 
-    await emitter.drain(llm.ask(emitter.scope, request), note)
+    await wait_for_all(*assignment.rates)
+    await emitter.drain(llm.ask(emitter.scope.unnumbered(), request, max_retries=agent.retries), note)
     try:
         verdict = parse_as(Verdict, last.event.text)
     except ValidationError as error:

@@ -10,6 +10,7 @@ from reactivex import Observable
 
 from rxflow.crew.assignment import Assignment
 from rxflow.crew.guardrails import GuardrailError, Rejected, judge, read_answer
+from rxflow.crew.time_limit import TimeLimit
 from rxflow.crew.turns import Conversation, answer
 from rxflow.streaming.bridge import from_coroutine
 from rxflow.streaming.emitter import Emitter
@@ -61,11 +62,13 @@ def carry_out(scope: Scope, assignment: Assignment) -> Observable[Event]:
 async def _accepted(emitter: Emitter, assignment: Assignment) -> TaskOutput:
     """The first answer that all guardrails accept."""
     conversation = Conversation(assignment, assignment.messages())
+    time_limit = TimeLimit(assignment)
     attempt = 0
     while True:
-        raw = await _answered(emitter, conversation, attempt)
+        raw = await _answered(emitter, conversation, time_limit, attempt)
         try:
-            output = await judge(emitter, assignment, read_answer(assignment, raw))
+            async with time_limit.held():
+                output = await judge(emitter, assignment, read_answer(assignment, raw))
         except Rejected as rejected:
             if attempt >= assignment.guardrail_max_retries:
                 raise GuardrailError(
@@ -80,14 +83,15 @@ async def _accepted(emitter: Emitter, assignment: Assignment) -> TaskOutput:
             return output
 
 
-async def _answered(emitter: Emitter, conversation: Conversation, attempt: int) -> str:
+async def _answered(emitter: Emitter, conversation: Conversation, time_limit: TimeLimit, attempt: int) -> str:
     """One attempt, as a leaf of its own so that its chunks say which attempt they are."""
     last = Last(AgentFinished)
 
     async def work(agent: Emitter) -> None:
         agent.on_next(AgentStarted(origin=agent.origin))
         try:
-            text = await answer(agent, conversation)
+            async with time_limit.held():  # in here, so that the stream hears of it as the agent's failure
+                text = await answer(agent, conversation)
         except Exception as error:
             agent.on_next(AgentFailed(origin=agent.origin, error=error))
             raise

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import Any
 
 from rxflow.crew.assignment import Assignment
+from rxflow.crew.rate_limit import wait_for_all
 from rxflow.crew.tool_use import ToolAnswer, asking_message, by_function_name, use_tools
 from rxflow.llm.advice import add_advice
 from rxflow.llm.request import Message, ToolSchema
@@ -38,39 +38,21 @@ class Conversation:
 
 
 async def answer(emitter: Emitter, conversation: Conversation) -> str:
-    """Have the agent answer; the stream sees every chunk, tool and call.
-
-    Raises:
-        TimeoutError: the agent's ``max_execution_time`` is over.
-    """
-    agent = conversation.assignment.persona.agent
-    limit = agent.max_execution_time
-    deadline = asyncio.timeout(limit)
-    try:
-        async with deadline:
-            return await _take_turns(emitter, conversation)
-    except TimeoutError as error:
-        if not deadline.expired():
-            raise
-        raise TimeoutError(
-            f"agent {conversation.assignment.persona.role!r} was not done with task "
-            f"{conversation.assignment.title!r} within max_execution_time={limit} seconds"
-        ) from error
-
-
-async def _take_turns(emitter: Emitter, conversation: Conversation) -> str:
+    """Have the agent answer; the stream sees every chunk, tool and call."""
     assignment = conversation.assignment
     agent = assignment.persona.agent
     tools = by_function_name(assignment.tools)
     schemas = [tool.schema_for_model for tool in tools.values()]
     for turn_number in range(1, agent.max_iter + 1):
-        is_last = turn_number == agent.max_iter and turn_number > 1
-        if is_last and tools:
+        is_last = turn_number == agent.max_iter
+        if is_last and tools and turn_number > 1:
             conversation.messages.append({"role": "user", "content": _FINAL_TURN})
         turn = await _ask(emitter, conversation, schemas, may_call=not is_last)
         await _step(emitter, assignment, turn)
         if not turn.tool_calls:
             return turn.text
+        if is_last:
+            break
         results = await use_tools(emitter, turn.tool_calls, tools)
         conversation.messages.append(asking_message(turn))
         for result in results:
@@ -90,8 +72,7 @@ async def _ask(
 ) -> LLMFinished:
     assignment = conversation.assignment
     agent = assignment.persona.agent
-    for rate in assignment.rates:
-        await rate.wait()
+    await wait_for_all(*assignment.rates)
     # A conversation that holds tool calls needs their schemas to the end: some providers refuse it else.
     extra: dict[str, Any] = {} if may_call or not schemas else {"tool_choice": "none"}
     hints: dict[str, Any] = {}
@@ -101,7 +82,7 @@ async def _ask(
     request = llm.request(list(conversation.messages), schemas, hints=hints, **extra)
     last = Last(LLMFinished)
     try:
-        await emitter.forward(llm.ask(emitter.scope, request, max_retries=agent.max_retry_limit), last.tap)
+        await emitter.forward(llm.ask(emitter.scope, request, max_retries=agent.retries), last.tap)
     except Exception as error:
         if agent.llm is None and type(error).__name__ in ("AuthenticationError", "BadRequestError"):
             add_advice(error, _NO_MODEL.format(model=llm.model))

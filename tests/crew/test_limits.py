@@ -1,13 +1,16 @@
 """Limits of time and of calls."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from rxflow import Crew
-from rxflow.crew.rate_limit import RateLimit
+from rxflow import LLM, Crew
+from rxflow.crew.rate_limit import RateLimit, wait_for_all
 from rxflow.llm.request import Request
-from rxflow.types.events import AgentFailed
+from rxflow.types.events import AgentFailed, TaskFailed
+from rxflow.types.results import TaskOutput
+from tests.loopback import Loopback, Reply
 from tests.scripted import Scripted, calls
 from tests.signals import outcome
 from tests.team import a_crew, a_task, an_agent, solo
@@ -29,6 +32,38 @@ def test_an_agent_that_takes_too_long_is_stopped_with_a_time_out_that_says_who_a
     assert stopped == [True]
 
 
+def test_the_time_of_an_agent_is_that_of_all_attempts() -> None:
+    rejected = 0
+
+    def never_good(output: TaskOutput) -> tuple[bool, Any]:
+        nonlocal rejected
+        rejected += 1
+        return (False, "no")
+
+    async def waits(_: Request) -> None:
+        await asyncio.sleep(0.02)
+
+    crew = solo(
+        Scripted("Done", before=waits),
+        guardrail=never_good,
+        guardrail_max_retries=10_000,
+        agent={"max_execution_time": 0.1},
+    )
+    with pytest.raises(TimeoutError, match="agent 'Writer' was not done with task 'Write'"):
+        crew.kickoff()
+    assert rejected > 0
+
+
+def test_the_time_of_an_agent_is_that_of_the_judging_too() -> None:
+    async def never(output: TaskOutput) -> tuple[bool, Any]:
+        await asyncio.Event().wait()
+        return (True, None)
+
+    seen = outcome(solo(Scripted("Done"), guardrail=never, agent={"max_execution_time": 0.05}).events())
+    assert "within max_execution_time=0.05 seconds" in str(seen.error)
+    assert seen.one(TaskFailed).error is seen.error
+
+
 def test_a_time_out_within_the_work_is_not_taken_for_that_of_the_agent() -> None:
     seen = outcome(solo(Scripted(TimeoutError("the tool's own")), agent={"max_execution_time": 60}).events())
     assert str(seen.error) == "the tool's own"
@@ -47,6 +82,56 @@ class TestMaxRpm:
                 await asyncio.wait_for(rate.wait(), 0.01)
 
         asyncio.run(main())
+
+    def test_a_wait_that_is_cancelled_leaves_its_place_to_others(self) -> None:
+        async def main() -> None:
+            rate = RateLimit(1, period=0.05)
+            await rate.wait()
+            for _ in range(100):
+                waiting = asyncio.create_task(rate.wait())
+                await asyncio.sleep(0)
+                waiting.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await waiting
+            async with asyncio.timeout(2.5):  # half of what those would have taken
+                await rate.wait()
+
+        asyncio.run(main())
+
+    def test_a_call_that_waits_for_one_limit_takes_no_place_in_another(self) -> None:
+        async def main() -> None:
+            one, other = RateLimit(1), RateLimit(1)
+            await one.wait()
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(wait_for_all(other, one), 0.01)
+            async with asyncio.timeout(5.0):
+                await other.wait()
+
+        asyncio.run(main())
+
+    @pytest.mark.parametrize("whose", ["agent", "crew"])
+    def test_a_call_that_judges_an_answer_counts(self, whose: str) -> None:
+        model = Scripted("Answer", ['{"accepted": true}'])
+        limits: dict[str, Any] = {"max_rpm": 1}
+        crew = solo(
+            model,
+            guardrail="The answer must be good",
+            agent={"max_execution_time": 0.05} | (limits if whose == "agent" else {}),
+            crew=limits if whose == "crew" else {},
+        )
+        with pytest.raises(TimeoutError):
+            crew.kickoff()
+        assert len(model.requests) == 1
+
+    @pytest.mark.parametrize("whose", ["agent", "crew"])
+    def test_a_limit_that_is_set_later_holds(self, whose: str) -> None:
+        model = Scripted("Done")
+        crew = solo(model, agent={"max_execution_time": 0.05})
+        (crew.agents[0] if whose == "agent" else crew).max_rpm = 1
+        crew.kickoff()
+        with pytest.raises(TimeoutError):
+            crew.kickoff()
+        assert len(model.requests) == 1
 
     def test_a_limit_below_one_is_refused(self) -> None:
         with pytest.raises(ValueError, match="at least 1 request a minute"):
@@ -82,3 +167,18 @@ class TestMaxRpm:
         with pytest.raises(TimeoutError):
             crew.kickoff()
         assert helper_model.requests == []
+
+
+class TestRetries:
+    @pytest.mark.parametrize(
+        ("of_the_llm", "of_the_agent", "requests"), [(0, None, 1), (3, None, 4), (3, 1, 2), (0, 2, 3)]
+    )
+    def test_an_agent_tries_as_often_as_its_llm_unless_it_says_otherwise(
+        self, provider: Loopback, of_the_llm: int, of_the_agent: int | None, requests: int
+    ) -> None:
+        provider.script(*(Reply(status=503) for _ in range(requests)))
+        llm = LLM("openai/gpt-4o", base_url=provider.url, api_key="k", max_retries=of_the_llm)
+        given = {} if of_the_agent is None else {"max_retry_limit": of_the_agent}
+        with pytest.raises(Exception, match="Service Unavailable"):
+            solo(llm, agent=given).kickoff()
+        assert len(provider.requests) == requests

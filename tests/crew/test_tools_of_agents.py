@@ -282,16 +282,6 @@ def test_a_class_is_a_tool_too() -> None:
     assert told(model) == ["HEY"]
 
 
-def test_two_tools_of_one_name_are_an_error_that_names_it() -> None:
-    @tool("search")
-    def other(query: str) -> str:
-        """Search elsewhere."""
-        return query
-
-    with pytest.raises(ValueError, match="two different tools are called 'search'"):
-        solo(Scripted("Done."), agent={"tools": [search, other]}).kickoff()
-
-
 def test_a_model_call_in_a_tool_is_in_the_stream() -> None:
     inner = Scripted("a deep thought").llm
 
@@ -339,6 +329,25 @@ class TestTheNumberOfTurns:
             solo(model, agent={"tools": [search], "max_iter": 2}).kickoff()
         assert len(model.requests) == 2
 
+    def test_what_the_model_calls_in_its_last_turn_is_not_run(self) -> None:
+        ran: list[str] = []
+
+        @tool
+        def act() -> None:
+            """Act."""
+            ran.append("once")
+
+        with pytest.raises(RuntimeError, match="still called tools"):
+            solo(Scripted(calls(("act", {}))), agent={"tools": [act], "max_iter": 2}).kickoff()
+        assert ran == ["once"]
+
+    def test_a_single_turn_is_without_tools(self) -> None:
+        model = Scripted("My only answer.")
+        assert solo(model, agent={"tools": [search], "max_iter": 1}).kickoff().raw == "My only answer."
+        (request,) = model.requests
+        assert not request.may_call_tools
+        assert request.last_user_text.startswith("Write")
+
     def test_a_model_without_function_calling_is_told_of_its_calls_in_words_to_the_last(self) -> None:
         fence = '```tool_call\n{"name": "search", "arguments": {"query": "a"}}\n```'
         model = Scripted([fence], "My best answer.", native=False)
@@ -349,3 +358,120 @@ class TestTheNumberOfTurns:
     def test_no_turns_at_all_are_refused(self, turns: int) -> None:
         with pytest.raises(ValueError, match="max_iter"):
             solo(Scripted("Done."), agent={"max_iter": turns})
+
+
+class TestAToolThatExits:
+    """argparse, for one, ends a program that calls it amiss."""
+
+    @pytest.mark.parametrize("is_async", [False, True])
+    def test_it_is_told_to_the_model_like_any_failure(self, is_async: bool) -> None:
+        model = Scripted(calls(("leave", {}), ("search", {"query": "terns"})), "Done without it.")
+        seen = played(solo(model, agent={"tools": [exiting(SystemExit(3), is_async), search]}))
+        assert seen.error is None
+        assert told(model) == ["Error: leave raised SystemExit: 3", "3 hits for terns"]
+        assert isinstance(seen.one(ToolFailed).error, SystemExit)
+
+    @pytest.mark.parametrize("is_async", [False, True])
+    def test_the_loop_that_it_runs_on_goes_on(self, is_async: bool) -> None:
+        crew = solo(Scripted(calls(("leave", {})), "Done."), agent={"tools": [exiting(SystemExit(3), is_async)]})
+
+        async def main() -> str:
+            result = await crew.kickoff_async()
+            await asyncio.sleep(0)
+            return str(result)
+
+        assert asyncio.run(main()) == "Done."
+
+    @pytest.mark.parametrize("is_async", [False, True])
+    def test_an_interrupt_ends_the_run_and_not_the_loop(self, is_async: bool) -> None:
+        interrupt = KeyboardInterrupt("enough")
+        crew = solo(Scripted(calls(("leave", {}))), agent={"tools": [exiting(interrupt, is_async)]})
+
+        async def main() -> BaseException | None:
+            try:
+                await crew.kickoff_async()
+            except KeyboardInterrupt as error:
+                await asyncio.sleep(0)
+                return error
+            return None
+
+        assert asyncio.run(main()) is interrupt
+        assert played(crew).error is interrupt
+
+
+def exiting(error: BaseException, is_async: bool) -> BaseTool:
+    @tool
+    def leave() -> str:
+        """Leave."""
+        raise error
+
+    @tool("leave")
+    async def leave_async() -> str:
+        """Leave."""
+        raise error
+
+    return leave_async if is_async else leave
+
+
+def test_a_tool_may_return_the_stream_of_a_crew() -> None:
+    inner = solo(Scripted("inner text"), agent={"role": "Inner"}, crew={"stream": True})
+
+    @tool
+    def ask() -> Any:
+        """Ask the others."""
+        return inner.kickoff()
+
+    model = Scripted(calls(("ask", {})), "Done.")
+    seen = played(solo(model, agent={"tools": [ask]}))
+    assert told(model) == ["inner text"]
+    assert seen.one(ToolFinished).result.raw == "inner text"
+    assert [(chunk.content, chunk.agent_role) for chunk in seen.of(StreamChunk) if chunk.content][1:] == [
+        ("inner", "Inner"),
+        (" text", "Inner"),
+        ("Done.", "Writer"),
+    ]
+
+
+def test_the_answer_of_a_crew_in_a_tool_is_told_as_its_text() -> None:
+    inner = solo(Scripted("inner text"))
+
+    @tool
+    def ask() -> Any:
+        """Ask the others."""
+        return inner.kickoff()
+
+    model = Scripted(calls(("ask", {})), "Done.")
+    solo(model, agent={"tools": [ask]}).kickoff()
+    assert told(model) == ["inner text"]
+
+
+def test_a_result_that_cannot_be_told_is_a_failure_of_the_tool() -> None:
+    class Odd:
+        def __str__(self) -> str:
+            raise LookupError("no words")
+
+    @tool
+    def give() -> Any:
+        """Give."""
+        return Odd()
+
+    model = Scripted(calls(("give", {})), "Done.")
+    seen = played(solo(model, agent={"tools": [give]}))
+    assert told(model) == ["Error: give raised LookupError: no words"]
+    assert seen.one(ToolFailed).tool_name == "give"
+
+
+def test_uses_are_counted_over_runs_until_they_are_reset() -> None:
+    @tool(max_usage_count=1)
+    def once() -> str:
+        """Works once."""
+        return "worked"
+
+    model = Scripted(*(turn for _ in range(3) for turn in (calls(("once", {})), "Done.")))
+    crew = solo(model, agent={"tools": [once]})
+    crew.kickoff()
+    crew.kickoff()
+    once.reset_usage_count()
+    crew.kickoff()
+    assert told(model, 1) == told(model, 5) == ["worked"]
+    assert "may be used 1 times" in told(model, 3)[0]
