@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from reactivex import Observable
 
-from rxflow.crew.agent import Agent
-from rxflow.crew.assignment import Persona
+from rxflow.crew.agent import Agent, Model
 from rxflow.crew.crew_run import CrewRun
+from rxflow.crew.plan import Inputs, Plan
 from rxflow.crew.process import Process
-from rxflow.crew.rate_limit import RateLimit
+from rxflow.crew.rate_limit import RateLimit, limit_of
 from rxflow.crew.task import Task
-from rxflow.llm.model import LLM
 from rxflow.streaming.kickoff import run_async, run_blocking
 from rxflow.streaming.launch import RunObservable
 from rxflow.streaming.output import CrewStreamingOutput
 from rxflow.streaming.projection import chunks
+from rxflow.streaming.together import all_of
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import CrewFinished
 from rxflow.types.results import CrewOutput, TaskOutput
 from rxflow.types.usage import UsageMetrics
-
-Inputs = Mapping[str, Any]
 
 
 class Crew(BaseModel):
@@ -35,10 +32,11 @@ class Crew(BaseModel):
         agents, tasks: who works on what.
         process: sequential, or hierarchical with ``manager_llm`` or ``manager_agent``.
         stream: ``kickoff`` gives a :class:`CrewStreamingOutput` in place of the result.
-        max_rpm: LLM calls a minute of all agents together.
+        max_rpm: LLM calls a minute of all agents together, those that judge answers included.
         step_callback: called after each turn with a model and each tool.
         task_callback: called with the :class:`TaskOutput` of each task.
-        before_kickoff_callbacks: ``fn(inputs) -> inputs``, in order, before the placeholders are filled.
+        before_kickoff_callbacks: ``fn(inputs) -> inputs``, in order, before the placeholders are filled; ``inputs`` is
+            a dict of this run's own, empty where none were given, and may be changed.
         after_kickoff_callbacks: ``fn(CrewOutput) -> CrewOutput``.
 
     What cannot work is a ValueError when the crew is built.
@@ -50,7 +48,7 @@ class Crew(BaseModel):
     tasks: list[Task] = Field(default_factory=list[Task])
     process: Process = Process.sequential
     stream: bool = False
-    manager_llm: LLM | str | None = None
+    manager_llm: Model | None = None
     manager_agent: Agent | None = None
     verbose: bool = False
     max_rpm: int | None = Field(default=None, gt=0)
@@ -65,8 +63,7 @@ class Crew(BaseModel):
     _usage: UsageMetrics = PrivateAttr(default_factory=UsageMetrics)
 
     def model_post_init(self, context: Any, /) -> None:
-        if self.max_rpm is not None:
-            self._rate = RateLimit(self.max_rpm)
+        self._rate = limit_of(self.max_rpm, None)
 
     @model_validator(mode="after")
     def _can_work(self) -> Self:
@@ -77,6 +74,7 @@ class Crew(BaseModel):
                 if task.agent is None:
                     raise ValueError(f"task {index} ({task.description[:40]!r}) has no agent; give it agent=…")
         self._check_order()
+        self._plan().check(None)
         return self
 
     def _check_manager(self) -> None:
@@ -118,10 +116,11 @@ class Crew(BaseModel):
 
         Raises:
             ValueError: a placeholder has no input.
+            TypeError: ``inputs`` is no mapping.
         """
-        if not self.before_kickoff_callbacks:
-            self.check_inputs(inputs)  # else they may still fill in what is missing
-        return RunObservable(lambda scope: CrewRun(self, scope, inputs).observe())
+        plan = self._plan()
+        given = _checked(plan, inputs)
+        return RunObservable(lambda scope: CrewRun(plan, scope, given).observe())
 
     def observe(self, inputs: Inputs | None = None) -> Observable[StreamChunk]:
         """A cold Observable of the chunks of all tasks. ::
@@ -157,40 +156,46 @@ class Crew(BaseModel):
     async def kickoff_for_each_async(self, inputs: Sequence[Inputs]) -> list[Any]:
         """The same for async code, all at once."""
         self._check_all(inputs)
-        try:
-            async with asyncio.TaskGroup() as group:
-                running = [group.create_task(self.kickoff_async(each)) for each in inputs]
-        except ExceptionGroup as failed:
-            raise failed.exceptions[0] from None  # what stopped the others
-        return [task.result() for task in running]
+        return await all_of(self.kickoff_async(each) for each in inputs)
 
     def _check_all(self, inputs: Sequence[Inputs]) -> None:
         """Raise before the first run what would stop a later one."""
-        if not self.before_kickoff_callbacks:
-            for each in inputs:
-                self.check_inputs(each)
+        plan = self._plan()
+        for each in inputs:
+            _checked(plan, each)
 
-    def check_inputs(self, inputs: Inputs | None) -> None:
-        """Raise ValueError where a placeholder of a task or an agent has no input."""
-        for index, task in enumerate(self.tasks):
-            agent = task.agent or self.manager_agent or _MANAGER
-            task.assigned(agent, inputs, index=index)
-        for agent in self.agents:
-            Persona.of(agent, inputs)
+    def _plan(self) -> Plan:
+        """The crew as it is now."""
+        self._rate = limit_of(self.max_rpm, self._rate)
+        return Plan(
+            name=self.name,
+            agents=tuple(self.agents),
+            tasks=tuple(self.tasks),
+            manager=self._manager() if self.process is Process.hierarchical else None,
+            rate=self._rate,
+            verbose=self.verbose,
+            step_callback=self.step_callback,
+            task_callback=self.task_callback,
+            before_kickoff=tuple(self.before_kickoff_callbacks),
+            after_kickoff=tuple(self.after_kickoff_callbacks),
+            keep_usage=self._keep_usage,
+        )
 
-    @property
-    def manager(self) -> Agent:
-        """Who hands out the tasks of a hierarchical crew."""
+    def _manager(self) -> Agent:
         return self.manager_agent or _MANAGER.model_copy(update={"llm": self.manager_llm})
 
-    @property
-    def rate(self) -> RateLimit | None:
-        """The limit of LLM calls of all agents together."""
-        return self._rate
-
-    def keep_usage(self, usage: UsageMetrics) -> None:
-        """Remember the tokens of a run that completed."""
+    def _keep_usage(self, usage: UsageMetrics) -> None:
         self._usage = usage
+
+
+def _checked(plan: Plan, inputs: object) -> Inputs | None:
+    """A copy of ``inputs``, complete unless callbacks may still fill in what is missing."""
+    if inputs is not None and not isinstance(inputs, Mapping):
+        raise TypeError(f"inputs are a mapping of names to values, {{'topic': …}} for instance; got {inputs!r}")
+    given = None if inputs is None else dict(cast(Inputs, inputs))
+    if not plan.before_kickoff:
+        plan.check(given)
+    return given
 
 
 _MANAGER = Agent(

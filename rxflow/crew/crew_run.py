@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any, cast
 
 import reactivex as rx
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
-from rxflow.crew.agent import Agent
-from rxflow.crew.delegation import delegation_tools
-from rxflow.crew.process import Process
-from rxflow.crew.rate_limit import RateLimit
+from rxflow.crew.plan import Inputs, Plan
 from rxflow.crew.task import Task
 from rxflow.crew.task_run import carry_out
 from rxflow.streaming.bridge import from_coroutine
@@ -26,36 +23,12 @@ from rxflow.types.results import CrewOutput, TaskOutput
 from rxflow.types.usage import UsageMetrics
 
 
-class Runnable(Protocol):
-    """What a run needs to know of its crew."""
-
-    agents: list[Agent]
-    tasks: list[Task]
-    process: Process
-    verbose: bool
-    name: str
-    step_callback: Callable[[Any], Any] | None
-    task_callback: Callable[[TaskOutput], Any] | None
-    before_kickoff_callbacks: list[Callable[[Any], Any]]
-    after_kickoff_callbacks: list[Callable[[CrewOutput], Any]]
-
-    @property
-    def manager(self) -> Agent: ...
-
-    @property
-    def rate(self) -> RateLimit | None: ...
-
-    def check_inputs(self, inputs: Mapping[str, Any] | None) -> None: ...
-
-    def keep_usage(self, usage: UsageMetrics) -> None: ...
-
-
 class CrewRun:
     """The state of one run; made anew for each subscription."""
 
-    def __init__(self, crew: Runnable, scope: Scope, inputs: Mapping[str, Any] | None) -> None:
-        self._crew = crew
-        self._scope = scope.within(crew.name, crew_name=crew.name)
+    def __init__(self, plan: Plan, scope: Scope, inputs: Inputs | None) -> None:
+        self._plan = plan
+        self._scope = scope.within(plan.name, crew_name=plan.name)
         self._inputs = inputs
         self._outputs: dict[str, TaskOutput] = {}
         self._usage = UsageMetrics()
@@ -75,10 +48,10 @@ class CrewRun:
             from_coroutine(self._scope, self._finish),
         ]
         events = self._recorded(rx.concat(*steps))
-        return log_events(events) if self._crew.verbose else events
+        return log_events(events) if self._plan.verbose else events
 
     def _groups(self) -> Iterator[Sequence[tuple[int, Task]]]:
-        for is_async, tasks in groupby(enumerate(self._crew.tasks), key=lambda each: each[1].async_execution):
+        for is_async, tasks in groupby(enumerate(self._plan.tasks), key=lambda each: each[1].async_execution):
             if is_async:
                 yield list(tasks)
             else:
@@ -93,42 +66,35 @@ class CrewRun:
         return rx.defer(begin)
 
     def _carried_out(self, index: int, task: Task) -> Observable[Event]:
-        crew = self._crew
-        manages = crew.process is Process.hierarchical
-        agent = crew.manager if manages or task.agent is None else task.agent
-        coworkers = [other for other in crew.agents if other is not agent]
-        delegates = bool(coworkers) and (manages or agent.allow_delegation)
-        rates = [crew.rate] if crew.rate else []
-        assignment = task.assigned(
-            agent,
-            self._inputs,
-            index=index,
-            context=self._context_of(task),
-            extra_tools=delegation_tools(coworkers, self._inputs, rates) if delegates else (),
-            callbacks=[crew.task_callback] if crew.task_callback else (),
-            step_callback=crew.step_callback,
-            rates=rates,
-        )
+        assignment = self._plan.assignment(index, self._inputs, self._context_of(task))
         events = carry_out(self._scope, assignment)
-        return log_events(events) if agent.verbose and not crew.verbose else events
+        return log_events(events) if assignment.persona.agent.verbose and not self._plan.verbose else events
 
     def _context_of(self, task: Task) -> str:
         if task.takes_all_context:
-            known = [self._outputs[each.id] for each in self._crew.tasks if each.id in self._outputs]
+            known = [self._outputs[each.id] for each in self._plan.tasks if each.id in self._outputs]
         else:
             known = [self._outputs[wanted.id] for wanted in task.context or ()]
         return "\n\n----------\n\n".join(output.raw for output in known)
 
     async def _prepare(self, emitter: Emitter) -> None:
         emitter.on_next(CrewStarted(origin=emitter.origin, inputs=self._inputs))
-        for callback in self._crew.before_kickoff_callbacks:
-            changed = await emitter.invoke(callback, self._inputs)
-            self._inputs = self._inputs if changed is None else changed
-        if self._crew.before_kickoff_callbacks:
-            self._crew.check_inputs(self._inputs)  # before any task has run
+        if not self._plan.before_kickoff:
+            return
+        inputs = dict(self._inputs or {})  # callbacks may change it
+        for callback in self._plan.before_kickoff:
+            changed = await emitter.invoke(callback, inputs)
+            if changed is None:
+                continue
+            if not isinstance(changed, Mapping):
+                raise _wrong(callback, "before_kickoff", "the inputs", changed)
+            inputs = dict(cast(Inputs, changed))
+        if inputs or self._inputs is not None:  # with no inputs at all placeholders stay as they are
+            self._inputs = inputs
+        self._plan.check(self._inputs)  # before any task has run
 
     async def _finish(self, emitter: Emitter) -> None:
-        in_order = [self._outputs[task.id] for task in self._crew.tasks]
+        in_order = [self._outputs[task.id] for task in self._plan.tasks]
         last = in_order[-1] if in_order else None
         output = CrewOutput(
             raw=last.raw if last else "",
@@ -137,21 +103,25 @@ class CrewRun:
             tasks_output=in_order,
             token_usage=self._usage,
         )
-        for callback in self._crew.after_kickoff_callbacks:
+        for callback in self._plan.after_kickoff:
             changed = await emitter.invoke(callback, output)
-            output = output if changed is None else changed
-        self._crew.keep_usage(output.token_usage)
+            if changed is None:
+                continue
+            if not isinstance(changed, CrewOutput):
+                raise _wrong(callback, "after_kickoff", "a CrewOutput", changed)
+            output = changed
+        self._plan.keep_usage(output.token_usage)
         emitter.on_next(CrewFinished(origin=emitter.origin, result=output))
 
     def _recorded(self, events: Observable[Event]) -> Observable[Event]:
         """Notes answers and usage as they pass, and announces a failure before its terminal."""
-        wanted = {task.id for task in self._crew.tasks}
+        wanted = {task.id for task in self._plan.tasks}
 
         def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
             emit = observer.on_next
 
             def on_next(event: Event) -> None:
-                if type(event) is not StreamChunk:
+                if not isinstance(event, StreamChunk):
                     if isinstance(event, TaskFinished) and event.origin.task_id in wanted:
                         self._outputs[event.origin.task_id] = event.result
                     elif isinstance(event, LLMFinished):
@@ -165,3 +135,10 @@ class CrewRun:
             return events.subscribe(on_next, on_error, observer.on_completed, scheduler=scheduler)
 
         return Observable(subscribe)
+
+
+def _wrong(callback: Callable[..., Any], when: str, what: str, returned: object) -> TypeError:
+    name = getattr(callback, "__name__", repr(callback))
+    return TypeError(
+        f"the {when} callback {name} must return {what}, or None to change nothing; it returned {returned!r}"
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -17,10 +17,23 @@ from rxflow.types.events import TaskFinished
 
 
 def delegation_tools(
-    coworkers: Sequence[Agent], inputs: Mapping[str, Any] | None, rates: Sequence[RateLimit] = ()
+    coworkers: Sequence[Agent],
+    inputs: Mapping[str, Any] | None,
+    rates: Sequence[RateLimit] = (),
+    step_callback: Callable[[Any], Any] | None = None,
 ) -> list[BaseTool]:
-    """Two tools: one delegates work to a coworker, one asks a question. What the coworker does is streamed too."""
-    personas = {_key(persona.role): persona for persona in (Persona.of(agent, inputs) for agent in coworkers)}
+    """Two tools: one delegates work to a coworker, one asks a question. What the coworker does is streamed too.
+
+    Raises:
+        ValueError: two coworkers have one role.
+    """
+    personas: dict[str, Persona] = {}
+    for persona in (Persona.of(agent, inputs) for agent in coworkers):
+        if personas.setdefault(_key(persona.role), persona) is not persona:
+            raise ValueError(
+                f"two coworkers have the role {persona.role!r}, so nobody could say which one work is delegated to; "
+                "give one of them another role"
+            )
     names = ", ".join(persona.role for persona in personas.values())
 
     async def hand_over(coworker: str, what: str, context: str, expected: str) -> str:
@@ -34,6 +47,8 @@ def delegation_tools(
             task_id=str(uuid4()),
             context=context,
             tools=persona.agent.tools,
+            guardrails=[] if persona.agent.guardrail is None else [persona.agent.guardrail],
+            step_callback=step_callback,
             rates=[rate for rate in (persona.agent.rate, *rates) if rate is not None],
         )
         finished = await run_async(RunObservable(lambda scope: carry_out(scope, assignment)), TaskFinished)

@@ -114,6 +114,31 @@ class TestGuardrails:
         with pytest.raises(ValueError, match="gave no verdict on 'The answer must be good'"):
             solo(model, guardrail="The answer must be good", guardrail_max_retries=0).kickoff()
 
+    @pytest.mark.parametrize("value", [{"name": "Bern", "people": 1}, City(name="Bern", people=1)])
+    def test_a_structure_that_a_guardrail_gives_takes_the_place_of_the_answer(self, value: Any) -> None:
+        def mend(output: TaskOutput) -> tuple[bool, Any]:
+            return (True, value)
+
+        result = solo(Scripted([BERN]), guardrail=mend, output_pydantic=City).kickoff()
+        assert result.pydantic == City(name="Bern", people=1)
+        assert json.loads(result.raw) == {"name": "Bern", "people": 1}
+
+    def test_none_from_a_guardrail_leaves_the_answer_as_it_is(self) -> None:
+        def fine(output: TaskOutput) -> tuple[bool, Any]:
+            return (True, None)
+
+        assert solo(Scripted("Fine"), guardrail=fine).kickoff().raw == "Fine"
+
+    @pytest.mark.parametrize("value", [5, ["Fine"], True])
+    def test_a_value_that_cannot_take_the_place_of_an_answer_is_refused(self, value: Any) -> None:
+        def odd(output: TaskOutput) -> tuple[bool, Any]:
+            return (True, value)
+
+        with pytest.raises(
+            TypeError, match=r"the guardrail odd accepted the answer with .*; the value may be the text"
+        ):
+            solo(Scripted("Fine"), guardrail=odd).kickoff()
+
     @pytest.mark.parametrize("verdict", [None, True, "no", (1, "x"), (True,), (True, 1, 2), [True, "x"]])
     def test_a_guardrail_that_gives_something_else_is_told_what_to_give(self, verdict: object) -> None:
         def odd(output: TaskOutput) -> Any:
@@ -230,6 +255,13 @@ class TestCallbacks:
         assert crew.kickoff({"topic": "terns"}).raw == "Done -- the crew"
         assert [output.raw for output in heard] == ["Done -- the crew"]
         assert prompt(model).startswith("About TERNS!")
+
+    def test_one_after_the_kickoff_that_gives_something_else_is_named(self) -> None:
+        def shorten(output: CrewOutput) -> str:
+            return output.raw[:2]
+
+        with pytest.raises(TypeError, match=r"the after_kickoff callback shorten must return a CrewOutput.*'Do'"):
+            solo(Scripted("Done"), crew={"after_kickoff_callbacks": [shorten]}).kickoff()
 
 
 class TestWhatACrewGivesBack:

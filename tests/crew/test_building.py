@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel
 
 from rxflow import Agent, Crew, Process, Task
-from rxflow.tools import tool
+from rxflow.tools import BaseTool, tool
 from tests.scripted import Scripted
 from tests.team import a_crew, a_task, an_agent, solo
 
@@ -122,3 +122,125 @@ def an_agent_without_a_model() -> Agent:
 def test_a_model_may_be_given_by_its_name() -> None:
     agent = Agent(role="r", goal="g", backstory="b", llm="rxflow/demo")
     assert "terns" in a_crew(a_task(agent, "Write about terns")).kickoff().raw
+
+
+class TestToolsOfOneName:
+    @pytest.mark.parametrize("where", ["agent", "task"])
+    def test_they_are_refused(self, where: str) -> None:
+        @tool("sea rch")
+        def one(query: str) -> str:
+            """Search here."""
+            return query
+
+        @tool("sea_rch")
+        def other(query: str) -> str:
+            """Search elsewhere."""
+            return query
+
+        agent: dict[str, Any] = {"tools": [one, other]} if where == "agent" else {}
+        task: dict[str, Any] = {"tools": [one, other]} if where == "task" else {}
+        with pytest.raises(ValueError, match="two different tools are called 'sea_rch'"):
+            solo(MODEL, agent=agent, **task)
+
+    def test_those_that_come_later_are_refused_before_anything_runs(self) -> None:
+        @tool("search")
+        def other(query: str) -> str:
+            """Search elsewhere."""
+            return query
+
+        model = Scripted("Done")
+        second = an_agent(model, "Second", tools=[search])
+        crew = a_crew(a_task(an_agent(model)), a_task(second))
+        second.tools.append(other)
+        with pytest.raises(ValueError, match="two different tools are called 'search'"):
+            crew.kickoff()
+        assert model.requests == []
+
+    def test_one_that_is_called_like_those_to_delegate_with_is_refused(self) -> None:
+        @tool
+        def delegate_work_to_coworker(task: str) -> str:
+            """Delegate elsewhere."""
+            return task
+
+        boss = an_agent(MODEL, "Boss", allow_delegation=True, tools=[delegate_work_to_coworker])
+        with pytest.raises(ValueError, match="two different tools are called 'delegate_work_to_coworker'"):
+            Crew(agents=[boss, an_agent(MODEL)], tasks=[a_task(boss)])
+
+
+class TestCoworkersOfOneRole:
+    def test_they_are_refused_where_one_may_delegate_to_them(self) -> None:
+        boss = an_agent(MODEL, "Boss", allow_delegation=True)
+        with pytest.raises(ValueError, match="two coworkers have the role ' writer'"):
+            Crew(agents=[boss, an_agent(MODEL, "Writer"), an_agent(MODEL, " writer")], tasks=[a_task(boss)])
+
+    def test_they_are_refused_where_a_manager_delegates(self) -> None:
+        with pytest.raises(ValueError, match="two coworkers have the role 'Writer'"):
+            Crew(
+                agents=[an_agent(MODEL), an_agent(MODEL)],
+                tasks=[a_task(None)],
+                process=Process.hierarchical,
+                manager_llm=MODEL.llm,
+            )
+
+    def test_those_whose_roles_are_filled_alike_are_refused_before_anything_runs(self) -> None:
+        model = Scripted("Never")
+        boss = an_agent(model, "Boss", allow_delegation=True)
+        crew = Crew(agents=[boss, an_agent(model, "{one}"), an_agent(model, "{two}")], tasks=[a_task(boss)])
+        with pytest.raises(ValueError, match="two coworkers have the role 'Writer'"):
+            crew.kickoff({"one": "Writer", "two": "Writer"})
+        assert model.requests == []
+
+    def test_they_are_fine_where_nobody_delegates(self) -> None:
+        assert a_crew(a_task(an_agent(MODEL)), a_task(an_agent(MODEL))).kickoff().raw == "Done"
+
+
+@pytest.mark.parametrize("what", ["agent", "task"])
+def test_a_plain_function_among_the_tools_is_refused_with_what_to_do(what: str) -> None:
+    def fetch(url: str) -> str:
+        """Fetch."""
+        return url
+
+    agent: dict[str, Any] = {"tools": [fetch]} if what == "agent" else {}
+    task: dict[str, Any] = {"tools": [fetch]} if what == "task" else {}
+    with pytest.raises(TypeError, match="fetch is a function, and no tool: put @tool on it"):
+        solo(MODEL, agent=agent, **task)
+
+
+def test_a_class_among_the_tools_is_refused_with_what_to_do() -> None:
+    class Fetch(BaseTool):
+        name: str = "fetch"
+        description: str = "Fetch."
+
+        def _run(self, url: str) -> str:
+            return url
+
+    tools: Any = [Fetch]
+    with pytest.raises(TypeError, match=r"Fetch is a class, and no tool: make one of it, Fetch\(…\)"):
+        an_agent(MODEL, tools=tools)
+
+
+def test_an_empty_name_of_a_model_is_refused() -> None:
+    with pytest.raises(ValueError, match="the model's name is empty"):
+        Agent(role="r", goal="g", backstory="b", llm=" ")
+    with pytest.raises(ValueError, match="the model's name is empty"):
+        Crew(tasks=[a_task(None)], process=Process.hierarchical, manager_llm="")
+
+
+class TestAChangedAgent:
+    def test_it_asks_the_model_that_it_has_now(self) -> None:
+        agent = an_agent(Scripted("One"))
+        crew = a_crew(a_task(agent))
+        assert crew.kickoff().raw == "One"
+        agent.llm = Scripted("Two").llm
+        assert crew.kickoff().raw == "Two"
+
+    def test_a_copy_with_another_model_asks_that(self) -> None:
+        agent = an_agent(Scripted("One"))
+        assert a_crew(a_task(agent)).kickoff().raw == "One"
+        assert a_crew(a_task(agent.model_copy(update={"llm": Scripted("Two").llm}))).kickoff().raw == "Two"
+
+    def test_a_model_that_is_named_is_made_once(self) -> None:
+        agent = Agent(role="r", goal="g", backstory="b", llm="rxflow/demo")
+        assert agent.model is agent.model
+        agent.llm = "openai/gpt-4o"
+        assert agent.model.model == "openai/gpt-4o"

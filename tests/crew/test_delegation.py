@@ -7,7 +7,8 @@ import pytest
 from rxflow import Crew, Process
 from rxflow.tools import tool
 from rxflow.types.chunks import StreamChunk, StreamChunkType
-from rxflow.types.events import CrewFinished, TaskFinished, ToolFailed, ToolFinished
+from rxflow.types.events import CrewFinished, LLMFinished, TaskFinished, TaskRejected, ToolFailed, ToolFinished
+from rxflow.types.results import TaskOutput
 from tests.scripted import Scripted, calls
 from tests.team import a_task, an_agent, played, prompt
 
@@ -152,3 +153,22 @@ def test_a_missing_input_of_a_coworker_is_named_before_the_first_task_runs() -> 
     with pytest.raises(ValueError, match="role needs the input 'what'"):
         crew.kickoff({})
     assert model.requests == []
+
+
+def test_the_guardrail_of_a_coworker_judges_what_it_gives_back() -> None:
+    def counted(output: TaskOutput) -> tuple[bool, Any]:
+        return (True, output.raw) if "42" in output.raw else (False, "count them")
+
+    boss, helper = Scripted(calls(("ask_question_to_coworker", ASKED)), "Done."), Scripted("Many", "42 terns")
+    seen = played(pair(boss, helper, guardrail=counted))
+    assert seen.one(ToolFinished).result == "42 terns"
+    assert seen.one(TaskRejected).reason == "count them"
+
+
+def test_the_steps_of_a_coworker_are_steps_of_the_crew() -> None:
+    steps: list[Any] = []
+    boss, helper = Scripted(calls(("ask_question_to_coworker", ASKED)), "Done."), Scripted("42 terns")
+    crew = pair(boss, helper)
+    crew.step_callback = steps.append
+    crew.kickoff()
+    assert [step.text for step in steps if isinstance(step, LLMFinished)] == ["", "42 terns", "Done."]

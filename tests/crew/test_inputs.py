@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rxflow.types.chunks import StreamChunk
+from rxflow.types.events import CrewStarted
 from tests.scripted import Scripted
+from tests.signals import outcome
 from tests.team import a_crew, a_task, an_agent, played, prompt, solo
 
 
@@ -121,6 +123,64 @@ def test_what_is_missing_after_the_callbacks_is_named_before_anything_runs() -> 
         crew.kickoff({})
     assert heard == [{}]
     assert model.requests == []
+
+
+def test_what_a_callback_does_to_the_inputs_stays_in_its_run() -> None:
+    def count(inputs: dict[str, Any]) -> None:
+        inputs["n"] += 1
+
+    model = Scripted("Done")
+    mine = {"n": 0}
+    events = solo(model, description="n={n}", crew={"before_kickoff_callbacks": [count]}).events(mine)
+    started = [outcome(events).one(CrewStarted) for _ in range(2)]
+    assert [prompt(model, number).split()[0] for number in range(2)] == ["n=1", "n=1"]
+    assert mine == {"n": 0}
+    assert [each.inputs for each in started] == [{"n": 0}, {"n": 0}]
+
+
+def test_what_becomes_of_the_inputs_after_the_kickoff_does_not_reach_the_run() -> None:
+    model = Scripted("Done")
+    mine = {"topic": "terns"}
+    events = solo(model, description="About {topic}").events(mine)
+    mine.clear()
+    outcome(events)
+    assert prompt(model).startswith("About terns")
+
+
+def test_a_callback_gets_a_dict_also_where_there_are_no_inputs() -> None:
+    def add(inputs: dict[str, Any]) -> None:
+        inputs["topic"] = "terns"
+
+    model = Scripted("Done")
+    solo(model, description="About {topic}", crew={"before_kickoff_callbacks": [add]}).kickoff()
+    assert prompt(model).startswith("About terns")
+
+
+def test_a_callback_that_adds_nothing_to_no_inputs_leaves_the_text_literal() -> None:
+    model = Scripted("Done")
+    heard: list[Any] = []
+    solo(model, description="About {topic}", crew={"before_kickoff_callbacks": [heard.append]}).kickoff()
+    assert heard == [{}]
+    assert prompt(model).startswith("About {topic}")
+
+
+@pytest.mark.parametrize("inputs", ["topic", ["topic"], 5])
+def test_inputs_that_are_no_mapping_are_refused(inputs: Any) -> None:
+    model = Scripted("Done")
+    for crew in (solo(model), solo(model, crew={"before_kickoff_callbacks": [print]})):
+        with pytest.raises(TypeError, match="inputs are a mapping of names to values"):
+            crew.kickoff(inputs)
+        with pytest.raises(TypeError, match="inputs are a mapping of names to values"):
+            crew.kickoff_for_each([{}, inputs])
+    assert model.requests == []
+
+
+def test_a_callback_that_gives_no_inputs_is_named() -> None:
+    def wrong(inputs: dict[str, Any]) -> Any:
+        return "terns"
+
+    with pytest.raises(TypeError, match=r"the before_kickoff callback wrong must return the inputs.*'terns'"):
+        solo(Scripted("Done"), crew={"before_kickoff_callbacks": [wrong]}).kickoff({})
 
 
 def test_the_chunks_have_the_filled_labels() -> None:
