@@ -421,7 +421,7 @@ def test_a_missing_placeholder_names_variable_and_field_before_any_call_of_a_mod
 def test_a_method_that_requires_more_than_it_gets_is_refused_when_the_class_is_defined() -> None:
     with pytest.raises(ValueError, match="both gets the result of its trigger, by position, but it requires one, two"):
 
-        class Greedy(Flow):
+        class _Greedy(Flow):  # pyright: ignore[reportUnusedClass]
             @start()
             def begin(self) -> str:
                 return "one"
@@ -431,13 +431,13 @@ def test_a_method_that_requires_more_than_it_gets_is_refused_when_the_class_is_d
 
     with pytest.raises(ValueError, match="begin gets nothing, but it requires topic"):
 
-        class Expecting(Flow):
+        class _Expecting(Flow):  # pyright: ignore[reportUnusedClass]
             @start()
             def begin(self, topic: str) -> None: ...
 
     with pytest.raises(ValueError, match="by position, but it requires said"):
 
-        class Picky(Flow):
+        class _Picky(Flow):  # pyright: ignore[reportUnusedClass]
             @start()
             def begin(self) -> None: ...
 
