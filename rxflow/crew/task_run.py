@@ -12,6 +12,7 @@ from rxflow.crew.assignment import Assignment
 from rxflow.crew.guardrails import GuardrailError, Rejected, judge, read_answer
 from rxflow.crew.time_limit import TimeLimit
 from rxflow.crew.turns import Conversation, answer
+from rxflow.streaming.bracket import announcing
 from rxflow.streaming.bridge import from_coroutine
 from rxflow.streaming.emitter import Emitter
 from rxflow.streaming.kickoff import Last
@@ -43,7 +44,7 @@ def carry_out(scope: Scope, assignment: Assignment) -> Observable[Event]:
 
     async def work(emitter: Emitter) -> None:
         emitter.on_next(TaskStarted(origin=emitter.origin, description=assignment.description))
-        try:
+        with announcing(emitter, TaskFailed):
             output = await _accepted(emitter, assignment)
             if assignment.human_input:
                 output = await _reviewed(emitter, assignment, output)
@@ -51,9 +52,6 @@ def carry_out(scope: Scope, assignment: Assignment) -> Observable[Event]:
                 await in_thread(lambda: _write(assignment, output), name="output_file")
             for callback in assignment.callbacks:
                 await emitter.invoke(callback, output)
-        except Exception as error:
-            emitter.on_next(TaskFailed(origin=emitter.origin, error=error))
-            raise
         emitter.on_next(TaskFinished(origin=emitter.origin, result=output))
 
     return from_coroutine(labelled, work)
@@ -89,12 +87,9 @@ async def _answered(emitter: Emitter, conversation: Conversation, time_limit: Ti
 
     async def work(agent: Emitter) -> None:
         agent.on_next(AgentStarted(origin=agent.origin))
-        try:
+        with announcing(agent, AgentFailed):
             async with time_limit.held():  # in here, so that the stream hears of it as the agent's failure
                 text = await answer(agent, conversation)
-        except Exception as error:
-            agent.on_next(AgentFailed(origin=agent.origin, error=error))
-            raise
         agent.on_next(AgentFinished(origin=agent.origin, result=text))
 
     await emitter.forward(from_coroutine(emitter.scope.within(attempt=attempt), work), last.tap)

@@ -230,6 +230,14 @@ class TestCallbacks:
         with pytest.raises(LookupError, match="lost"):
             solo(Scripted("One"), callback=broken).kickoff()
 
+    def test_one_that_exits_fails_the_task(self) -> None:
+        def leave(output: TaskOutput) -> None:
+            raise SystemExit(3)
+
+        seen = played(solo(Scripted("One"), callback=leave))
+        assert isinstance(seen.error, SystemExit)
+        assert seen.one(TaskFailed).error is seen.error
+
     def test_those_around_the_kickoff_may_change_what_goes_in_and_comes_out(self) -> None:
         model = Scripted("Done")
         heard: list[CrewOutput] = []

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from rxflow import LLM
 from rxflow.tools import BaseTool, tool
 from rxflow.types.chunks import StreamChunk, StreamChunkType
-from rxflow.types.events import LLMFinished, ToolFailed, ToolFinished, ToolStarted
+from rxflow.types.events import LLMFinished, TaskFailed, ToolFailed, ToolFinished, ToolStarted
 from tests.loopback import Loopback, Reply
 from tests.loopback import ToolCall as Call
 from tests.scripted import Scripted, calls
@@ -397,6 +397,19 @@ class TestAToolThatExits:
 
         assert asyncio.run(main()) is interrupt
         assert played(crew).error is interrupt
+
+
+def test_a_tool_that_waits_for_what_others_have_cancelled_fails_the_task_with_words() -> None:
+    @tool
+    async def wait() -> None:
+        """Wait."""
+        waited = asyncio.get_running_loop().create_future()
+        waited.cancel()
+        await waited
+
+    seen = played(solo(Scripted(calls(("wait", {}))), agent={"tools": [wait]}))
+    assert "something that this code waited for was cancelled" in str(seen.error)
+    assert isinstance(seen.one(TaskFailed).error, RuntimeError)
 
 
 def exiting(error: BaseException, is_async: bool) -> BaseTool:
