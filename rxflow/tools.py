@@ -74,7 +74,14 @@ class BaseTool(BaseModel, ABC):
         self._count()
         if inspect.iscoroutinefunction(self._implementation):
             return await self._implementation(*args, **kwargs)
-        return await anyio.to_thread.run_sync(lambda: self._implementation(*args, **kwargs))
+        # Abandoned where the caller is cancelled: else the cancellation would wait for the tool.
+        return await anyio.to_thread.run_sync(lambda: self._implementation(*args, **kwargs), abandon_on_cancel=True)
+
+    def read_arguments(self, text: str) -> dict[str, Any]:
+        """The arguments that a model wrote as JSON. Raises pydantic's ValidationError where they do not fit."""
+        model = self.args_schema.model_validate_json(text.strip() or "{}")
+        # Only what was given, so that the function's own defaults hold; attributes, so that nested models stay models.
+        return {name: getattr(model, name) for name in type(model).model_fields if name in model.model_fields_set}
 
     def claim(self) -> _Function:
         """Count one use and give the function to call. Raises :class:`ToolUsageLimit`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -71,7 +70,7 @@ async def _use(emitter: Emitter, call: ToolCall, tools: Mapping[str, BaseTool]) 
         unknown = LookupError(f"there is no tool {call.name!r}; the tools are {sorted(tools)}")
         return failed(unknown, f"Error: {unknown}")
     try:
-        arguments = _arguments(tool, call)
+        arguments = tool.read_arguments(call.arguments)
     except ValidationError as error:
         return failed(error, f"Error: the arguments of {call.name} are not valid. {_explained(error)}")
     emitter.on_next(ToolStarted(origin=emitter.origin, tool_id=call.id, tool_name=call.name, arguments=arguments))
@@ -84,12 +83,6 @@ async def _use(emitter: Emitter, call: ToolCall, tools: Mapping[str, BaseTool]) 
         return failed(error, f"Error: {call.name} raised {type(error).__name__}: {error}")
     emitter.on_next(ToolFinished(origin=emitter.origin, tool_id=call.id, tool_name=call.name, result=result))
     return ToolAnswer(call, text, is_final=tool.result_as_answer)
-
-
-def _arguments(tool: BaseTool, call: ToolCall) -> dict[str, Any]:
-    model = tool.args_schema.model_validate_json(call.arguments.strip() or "{}")
-    # Only what was given, so that the function's own defaults hold; attributes, so that nested models stay models.
-    return {name: getattr(model, name) for name in type(model).model_fields if name in model.model_fields_set}
 
 
 def _explained(error: ValidationError) -> str:

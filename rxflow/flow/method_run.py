@@ -12,7 +12,7 @@ from rxflow.flow.graph import Method
 from rxflow.streaming.bracket import announcing
 from rxflow.streaming.bridge import from_coroutine, on_loop
 from rxflow.streaming.emitter import Emitter
-from rxflow.streaming.output import StreamingOutput
+from rxflow.streaming.returned import read_out
 from rxflow.streaming.scope import Scope
 from rxflow.types.chunks import StreamChunk, StreamChunkType
 from rxflow.types.events import (
@@ -55,13 +55,7 @@ async def _result(emitter: Emitter, bound: Callable[..., Any], arguments: tuple[
     if isinstance(returned, Observable):
         await emitter.drain(on_loop(cast(Observable[Any], returned), emitter.run.loop), merged.on_next)
         return merged.result
-    if isinstance(returned, StreamingOutput):
-        # A crew or flow with stream=True inside: reading it to the end shows its chunks here as they come.
-        output = cast(StreamingOutput[Any], returned)
-        async for _ in output:
-            pass
-        return output.result
-    return returned
+    return await read_out(returned)
 
 
 class _Merged:

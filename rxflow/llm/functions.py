@@ -78,9 +78,7 @@ def _arguments(call: ToolCall, function: Callable[..., Any] | BaseTool) -> dict[
     text = call.arguments.strip() or "{}"
     try:
         if isinstance(function, BaseTool):
-            model = function.args_schema.model_validate_json(text)
-            # Only what was given, so that the function's own defaults hold.
-            return {name: getattr(model, name) for name in type(model).model_fields if name in model.model_fields_set}
+            return function.read_arguments(text)
         read: Any = from_json(text)
     except ValidationError as error:
         raise ValueError(
