@@ -18,6 +18,7 @@ from rxflow import Agent, Crew, Flow, Task
 from rxflow.flow import start
 from rxflow.tools import tool
 from rxflow.types.streaming import FlowStreamingOutput, StreamChunkType
+from tests.bounds import assert_within
 from tests.documentation import page
 from tests.documentation.page import Block, Program
 from tests.loopback import Loopback, Reply, Request, ToolCall
@@ -405,7 +406,7 @@ def test_a_consumer_that_goes_away_stops_the_provider_at_once(
 
     (disconnect,) = provider.disconnects
     assert disconnect.phase == "mid_stream"
-    assert disconnect.at - gone_at < 0.05
+    assert_within(disconnect.at - gone_at, 0.05)
     assert len(provider.requests) == 1
     assert first_flow.terminal.text == "".join(TIDES[:2])
 

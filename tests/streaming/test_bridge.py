@@ -14,6 +14,7 @@ from reactivex.subject import Subject
 from rxflow.streaming.bridge import from_async, from_coroutine, on_loop
 from rxflow.streaming.emitter import Emitter
 from rxflow.streaming.scope import Run, Scope
+from tests.bounds import assert_within
 from tests.gate import Gate
 from tests.signals import Signals
 
@@ -343,7 +344,7 @@ class TestFromCoroutine:
             at = time.monotonic()
             subscription.dispose()
             left.wait()  # the loop stands still
-            assert time.monotonic() - at <= 0.1
+            assert_within(time.monotonic() - at, 0.1)
             assert ended == [asyncio.CancelledError]
             await others_done()
             assert seen.ends == []

@@ -16,6 +16,7 @@ from rxflow import LLM, Crew, Flow
 from rxflow.flow import listen, start
 from rxflow.tools import BaseTool, tool
 from rxflow.types.events import Event, MethodFinished
+from tests.bounds import assert_within
 from tests.gate import Gate
 from tests.loopback import Loopback, Reply, ToolCall
 from tests.streaming.silent import SilentServer
@@ -96,9 +97,9 @@ every_kind = pytest.mark.parametrize("kind", [SyncResearch, AsyncResearch], ids=
 
 
 def assert_stopped(flow: Research, stopped: Stopped) -> None:
-    assert stopped.took <= CLOSED
+    assert_within(stopped.took, CLOSED)
     flow.left.wait(1.0)
-    assert flow.left_at[0] - stopped.at <= CLOSED
+    assert_within(flow.left_at[0] - stopped.at, CLOSED)
     assert flow.began == ["research"]
     assert flow.caught == []
     assert flow.raised == [asyncio.CancelledError]
@@ -109,7 +110,7 @@ def assert_stopped(flow: Research, stopped: Stopped) -> None:
 
 def assert_provider_saw_it(provider: Loopback, stopped: Stopped, phases: set[str]) -> None:
     (gone,) = provider.wait_until(lambda p: p.disconnects)
-    assert gone.at - stopped.at <= SEEN_BY_THE_PROVIDER
+    assert_within(gone.at - stopped.at, SEEN_BY_THE_PROVIDER)
     assert gone.phase in phases
     provider.wait_until(lambda p: p.open_connections == 0)
     assert len(provider.requests) == 1
@@ -164,7 +165,7 @@ def test_a_run_can_be_stopped_while_it_connects(kind: type[Research], stop: Stop
         flow = kind(crew_of(llm))
         stopped = stop(Scene(flow, server.heard.wait, Gate()))
         server.gone.wait(1.0)
-        assert server.gone_at - stopped.at <= SEEN_BY_THE_PROVIDER
+        assert_within(server.gone_at - stopped.at, SEEN_BY_THE_PROVIDER)
         assert_stopped(flow, stopped)
 
 
@@ -236,7 +237,7 @@ def test_a_run_can_be_stopped_while_tasks_run_side_by_side(provider: Loopback, l
         provider.wait_until(lambda p: p.holding == 2)
         at = time.monotonic()
     provider.wait_until(lambda p: len(p.disconnects) == 2)
-    assert max(gone.at for gone in provider.disconnects) - at <= SEEN_BY_THE_PROVIDER
+    assert_within(max(gone.at for gone in provider.disconnects) - at, SEEN_BY_THE_PROVIDER)
     flow.left.wait(1.0)
 
 
@@ -308,7 +309,7 @@ class TestBetweenMethods:
         stopped = stop(Scene(Busy(), inside.wait, Gate()))
         free.open()
         done.wait()
-        assert stopped.took <= CLOSED
+        assert_within(stopped.took, CLOSED)
         assert refused == [asyncio.CancelledError] * 4
         assert began == []
         assert provider.requests == []
@@ -335,7 +336,7 @@ class TestBetweenMethods:
 
         stopped = stop(Scene(Waiting(), inside.wait, Gate()))
         cancelled.wait(1.0)
-        assert stopped.took <= CLOSED
+        assert_within(stopped.took, CLOSED)
         assert began == []
 
     def test_disposing_at_the_end_of_a_method_keeps_the_next_from_starting(self) -> None:
@@ -423,8 +424,8 @@ class TestBlockedLoop:
             return await closing
 
         output, at, took = asyncio.run(main())
-        assert took <= CLOSED
-        assert provider.disconnects[0].at - at <= SEEN_BY_THE_PROVIDER
+        assert_within(took, CLOSED)
+        assert_within(provider.disconnects[0].at - at, SEEN_BY_THE_PROVIDER)
         assert (output.is_cancelled, output.is_completed) == (True, True)
 
     def test_a_sync_kickoff_in_an_async_method_ends_at_once(self, provider: Loopback, llm: LLM) -> None:
@@ -458,8 +459,8 @@ class TestBlockedLoop:
             return await closing
 
         output, at, took = asyncio.run(main())
-        assert took <= CLOSED
-        assert provider.wait_until(lambda p: p.disconnects)[0].at - at <= SEEN_BY_THE_PROVIDER
+        assert_within(took, CLOSED)
+        assert_within(provider.wait_until(lambda p: p.disconnects)[0].at - at, SEEN_BY_THE_PROVIDER)
         assert ended == [asyncio.CancelledError]
         assert (output.is_cancelled, output.is_completed) == (True, True)
         assert len(provider.requests) == 1
@@ -484,7 +485,7 @@ class TestBlockedLoop:
                 outputs[0].close()
                 took.append(time.monotonic() - at)
                 provider.wait_until(lambda p: p.disconnects)
-                assert provider.disconnects[0].at - at <= SEEN_BY_THE_PROVIDER
+                assert_within(provider.disconnects[0].at - at, SEEN_BY_THE_PROVIDER)
 
         async def main() -> None:
             outputs.append(await Both().kickoff_async())
@@ -493,7 +494,7 @@ class TestBlockedLoop:
 
         asyncio.run(main())
         assert took
-        assert took[0] <= CLOSED
+        assert_within(took[0], CLOSED)
 
 
 class TestClosing:
@@ -511,7 +512,7 @@ class TestClosing:
             return time.monotonic() - at
 
         with ThreadPoolExecutor(4) as pool:
-            assert max(pool.map(close, range(4))) <= CLOSED
+            assert_within(max(pool.map(close, range(4))), CLOSED)
         assert output.is_cancelled
         provider.wait_until(lambda p: len(p.disconnects) == 1)
         flow.left.wait(1.0)
@@ -560,8 +561,8 @@ class TestClosing:
             return at, time.monotonic() - at
 
         at, took = asyncio.run(main())
-        assert took <= CLOSED
-        assert provider.wait_until(lambda p: p.disconnects)[0].at - at <= SEEN_BY_THE_PROVIDER
+        assert_within(took, CLOSED)
+        assert_within(provider.wait_until(lambda p: p.disconnects)[0].at - at, SEEN_BY_THE_PROVIDER)
 
     def test_a_method_that_swallows_the_cancellation_holds_nobody_up(self) -> None:
         inside, cancelled, free = Gate(), Gate(), Gate()
@@ -585,7 +586,7 @@ class TestClosing:
         inside.wait()
         at = time.monotonic()
         output.close()
-        assert time.monotonic() - at <= CLOSED
+        assert_within(time.monotonic() - at, CLOSED)
         reading.join(1.0)
         assert not reading.is_alive()
         cancelled.wait()
@@ -748,7 +749,7 @@ class TestSeveralLoopsInTurn:
 
         provider.script(Reply(text=["a", "b"], hold_after=1))
         output, at = asyncio.run(main())
-        assert provider.wait_until(lambda p: p.disconnects)[0].at - at <= SEEN_BY_THE_PROVIDER
+        assert_within(provider.wait_until(lambda p: p.disconnects)[0].at - at, SEEN_BY_THE_PROVIDER)
         assert output.is_completed
         assert output.get_full_text() == "a"
         output.close()

@@ -19,6 +19,7 @@ from reactivex.abc import DisposableBase
 from rxflow import Crew
 from rxflow.flow import Flow, start
 from rxflow.types.streaming import StreamChunk
+from tests.bounds import assert_within
 from tests.gate import Gate
 from tests.scripted import Scripted
 from tests.signals import Signals
@@ -177,7 +178,7 @@ class TestOnALoopOfItsOwn:
             return time.monotonic() - at
 
         with ThreadPoolExecutor(4) as pool:
-            assert max(pool.map(dispose, range(4))) <= 0.1
+            assert_within(max(pool.map(dispose, range(4))), 0.1)
         subscription.dispose()
         all_ended()
         assert seen.ends == []

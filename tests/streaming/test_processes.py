@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bounds import assert_within
 from tests.loopback import Loopback, Reply
 
 ROOT = Path(__file__).parents[2]
@@ -115,7 +116,7 @@ def test_a_process_with_an_open_stream_ends_at_once_and_in_silence(code: str) ->
     program = Program(code)
     assert program.heard() == "open"
     outcome = program.ended()
-    assert time.monotonic() - program.said_at <= EXIT
+    assert_within(time.monotonic() - program.said_at, EXIT)
     assert outcome == (0, "", "")
 
 
@@ -131,7 +132,7 @@ def test_a_process_with_an_open_connection_ends_at_once_and_closes_it(provider: 
     )
     assert program.heard() == "open"
     outcome = program.ended()
-    assert time.monotonic() - program.said_at <= EXIT
+    assert_within(time.monotonic() - program.said_at, EXIT)
     assert outcome == (0, "", "")
     assert provider.wait_until(lambda p: p.disconnects)[0].phase == "mid_stream"
 
@@ -189,7 +190,7 @@ if sys.platform != "win32":  # where Ctrl-C cannot be sent to one process, and n
             program.process.send_signal(signal.SIGINT)
             at = time.monotonic()
             code, _, errors = program.ended()
-            assert time.monotonic() - at <= EXIT
+            assert_within(time.monotonic() - at, EXIT)
             assert code == -signal.SIGINT
             assert errors.endswith("KeyboardInterrupt")
             assert errors.count("Traceback") == 1
