@@ -1,12 +1,10 @@
 """What holds a test's threads and coroutines up until it lets them go on."""
 
 import asyncio
-import sys
-import threading
-import traceback
 from concurrent.futures import Future
 
 from rxflow.streaming.loops import call_soon
+from tests.stacks import where_all_stand
 
 
 class Gate:
@@ -27,20 +25,10 @@ class Gate:
         try:
             self._opened.result(timeout)
         except TimeoutError:
-            raise AssertionError(f"the gate stayed closed for {timeout} s; {_where_all_stand()}") from None
+            raise AssertionError(f"the gate stayed closed for {timeout} s; {where_all_stand()}") from None
 
     async def passed(self) -> None:
         loop = asyncio.get_running_loop()
         passed = asyncio.Event()
         self._opened.add_done_callback(lambda _: call_soon(loop, passed.set))
         await passed.wait()
-
-
-def _where_all_stand() -> str:
-    """The stacks of all threads: what a test waits for in vain is usually waiting, too."""
-    names = {thread.ident: thread.name for thread in threading.enumerate()}
-    stacks = (
-        f"{names.get(ident, '?')}:\n{''.join(traceback.format_stack(frame))}"
-        for ident, frame in sys._current_frames().items()
-    )
-    return "all threads:\n" + "\n".join(stacks)

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import Self, TypeVar
 
 from tests.loopback.reply import Disconnect, Request
+from tests.stacks import where_all_stand
 
 T = TypeVar("T")
 
@@ -84,7 +85,7 @@ class State:
                 self._wakers.discard(wake)
 
     def _gave_up(self, timeout: float) -> str:
-        return f"not so within {timeout} s: {self!r}"
+        return f"not so within {timeout} s: {self!r}\n{where_all_stand()}"
 
     def __repr__(self) -> str:
         return (
