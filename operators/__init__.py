@@ -1,3 +1,6 @@
 """The operators of rxflow, one a file: import them from ``rxflow.operators``."""
 
-__all__: list[str] = []
+from rxflow.operators._text import text
+from rxflow.operators._words import words
+
+__all__ = ["text", "words"]

@@ -129,7 +129,7 @@ class Crew(BaseModel):
         task 2             -wo-rld|
         result    -he-ll-o--wo-rld|
         """
-        return chunks(self.events(inputs))
+        return self.events(inputs).select(chunks)
 
     def kickoff(self, inputs: Inputs | None = None) -> Any:
         """Run to the end: a :class:`CrewOutput`, or with ``stream`` a :class:`CrewStreamingOutput` at once.

@@ -118,4 +118,4 @@ class Task(BaseModel):
 
     def chunks_by(self, agent: Agent) -> Observable[StreamChunk]:
         """Their chunks."""
-        return chunks(self.events_by(agent))
+        return self.events_by(agent).select(chunks)

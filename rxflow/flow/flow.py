@@ -163,7 +163,7 @@ class Flow(Generic[S]):
         write             -d-e|
         result     -a-b-c--d-e|
         """
-        return chunks(self.events(inputs))
+        return self.events(inputs).select(chunks)
 
     def stream_events(self, inputs: Inputs | None = None) -> StreamSession:
         """Run this instance as frames, for ``for``; the first pull starts it."""

@@ -131,7 +131,7 @@ class LLM:
         ``tools`` are ``@tool`` functions, ``BaseTool`` objects, or schemas as OpenAI's chat API has them. Errors are
         litellm's, with a line that says what to do.
         """
-        return chunks(self.events(messages, tools))
+        return self.events(messages, tools).select(chunks)
 
     def events(self, messages: str | Sequence[Message], tools: Sequence[Offered] | None = None) -> RunObservable:
         """The same with everything: started, reasoning text, retries, usage, finish reason and cost."""

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
 from reactivex.abc import DisposableBase, ObserverBase
 
 from rxflow.streaming.emitter import Emitter, ambient
-from rxflow.types.events import Event
+
+T = TypeVar("T")
 
 
-class InPlace(ObserverBase[Event]):
+class InPlace(ObserverBase[T], Generic[T]):
     """Users' callbacks belong to the place of their subscription, not to the leaf that happens to emit.
 
     Else a run that a callback starts (``flat_map(lambda chunk: other.observe())``) would become a part of that leaf.
     """
 
-    def __init__(self, observer: ObserverBase[Event], place: Emitter | None) -> None:
+    def __init__(self, observer: ObserverBase[T], place: Emitter | None) -> None:
         self._observer = observer
         self._place = place
 
-    def on_next(self, value: Event) -> None:
+    def on_next(self, value: T) -> None:
         token = ambient.set(self._place)
         try:
             self._observer.on_next(value)
@@ -43,7 +45,7 @@ class InPlace(ObserverBase[Event]):
             ambient.reset(token)
 
 
-class Guard(ObserverBase[Event]):
+class Guard(ObserverBase[T], Generic[T]):
     """Our edge to users' observers: one that raises ends its own run, and the loop reports the error.
 
     Past this point RxPY would let it escape into the producer, with the run going on.
@@ -51,7 +53,7 @@ class Guard(ObserverBase[Event]):
 
     def __init__(
         self,
-        observer: ObserverBase[Event],
+        observer: ObserverBase[T],
         run: DisposableBase,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
@@ -59,7 +61,7 @@ class Guard(ObserverBase[Event]):
         self._run = run
         self._on_end = on_end
 
-    def on_next(self, value: Event) -> None:
+    def on_next(self, value: T) -> None:
         try:
             self._observer.on_next(value)
         except Exception as error:  # noqa: BLE001 - reported, never swallowed

@@ -37,6 +37,8 @@ _KINDS: dict[type[Event], tuple[str, Channel]] = {
     e.LLMFinished: ("llm_call_completed", Channel.LLM),
     e.LLMFailed: ("llm_call_failed", Channel.LLM),
     e.ReasoningChunk: ("llm_thinking_chunk", Channel.LLM),
+    e.Retracted: ("retracted", Channel.LLM),
+    e.Heartbeat: ("heartbeat", Channel.LIFECYCLE),
     StreamChunk: ("llm_stream_chunk", Channel.LLM),
 }
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from functools import partial
+from typing import Generic, TypeAlias, TypeVar
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
@@ -20,24 +22,110 @@ from rxflow.streaming.border import Guard, InPlace
 from rxflow.streaming.emitter import Emitter, ambient
 from rxflow.streaming.loop_thread import Build, LoopThread, RunHandle, hosts
 from rxflow.streaming.loops import call_soon, context_for_another_thread, running_loop
+from rxflow.streaming.projection import Selection, lane_by_lane, widened
 from rxflow.streaming.scope import Run, Scope
 from rxflow.types.events import Event
+from rxflow.types.lanes import Lane
+
+T = TypeVar("T")
+U = TypeVar("U")
+E = TypeVar("E", bound=Event)
+
+OnEvents: TypeAlias = Callable[[Observable[Event]], Observable[Event]]
+"""An operator that passes on what it does not know."""
 
 
 class RunObservable(Observable[Event]):
-    """A cold Observable of events: each subscription is a run of its own, built in the place where it starts."""
+    """A cold Observable of events: each subscription is a run of its own, built in the place where it starts.
 
-    def __init__(self, build: Build) -> None:
+    Operators become a part of the run: they live on its loop, where their timers belong and nothing needs a lock.
+    """
+
+    def __init__(self, build: Build[Event], operators: Sequence[OnEvents] = ()) -> None:
         self.build = build
+        self._operators = tuple(operators)
         super().__init__(self._on_subscribe)
 
     def within(self, place: Emitter) -> Observable[Event]:
         """The run as a part of the leaf that ``place`` emits for, with the context of the code that asks."""
         return self.build(Scope(place.run, place.origin, copy_context()))
 
-    def _on_subscribe(self, observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
+    def through(self, operator: OnEvents) -> RunObservable:
+        """The same run with ``operator`` at work on its events."""
+        return RunObservable(self.build, (*self._operators, operator))
+
+    def select(self, selection: Selection[T]) -> SelectedObservable[T]:
+        """What ``selection`` shows of the events."""
+        return SelectedObservable(self, selection)
+
+    def also(self, kind: type[Event]) -> RunObservable:
+        """The same: it shows events of every kind."""
+        return self
+
+    def divide(self, division: Selection[Lane[Event]]) -> SelectedObservable[Lane[Event]]:
+        """The events, lane by lane."""
+        return self.select(division)
+
+    def subscribed_with(
+        self, selection: Selection[T], observer: ObserverBase[T], scheduler: SchedulerBase | None
+    ) -> DisposableBase:
+        """Start a run for an observer of ``selection``."""
         place = open_place()
-        return start(self.build, InPlace(observer, place), place=place, blocking=False)
+
+        def build(scope: Scope) -> Observable[T]:
+            events = _in_place(self.build, scope, place)
+            for operator in self._operators:
+                events = operator(events)
+            return selection(events)
+
+        return start(build, observer, place=place, blocking=False, scheduler=scheduler)
+
+    def _on_subscribe(self, observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
+        return self.subscribed_with(_everything, observer, scheduler)
+
+
+class SelectedObservable(Observable[T], Generic[T]):
+    """What a selection shows of a run. Operators still see the events behind it, and so know what has ended."""
+
+    def __init__(self, run: RunObservable, selection: Selection[T]) -> None:
+        self._run = run
+        self._selection = selection
+        super().__init__(self._on_subscribe)
+
+    def through(self, operator: OnEvents) -> SelectedObservable[T]:
+        """The same selection, with ``operator`` at work on the events behind it."""
+        return SelectedObservable(self._run.through(operator), self._selection)
+
+    def select(self, selection: Selection[U]) -> SelectedObservable[U]:
+        """Another selection from the same events."""
+        return SelectedObservable(self._run, selection)
+
+    def also(self, kind: type[E]) -> SelectedObservable[T | E]:
+        """The same selection, and all events of one ``kind``."""
+        return self.select(widened(self._selection, kind))
+
+    def divide(self, division: Selection[Lane[Event]]) -> SelectedObservable[Lane[T]]:
+        """The same selection, lane by lane: ``division`` sees the events behind it."""
+        return self.select(lane_by_lane(self._selection, division))
+
+    def _on_subscribe(self, observer: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:
+        return self._run.subscribed_with(self._selection, observer, scheduler)
+
+
+def _everything(events: Observable[Event]) -> Observable[Event]:
+    return events
+
+
+def _in_place(build: Build[Event], scope: Scope, place: Emitter | None) -> Observable[Event]:
+    """The events of a run, built anew for each subscription, for code that belongs to ``place``."""
+
+    def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
+        # A lane of the run may be read on when whoever asked for lanes has left: the loop stays for it.
+        host = hosts.get(scope.run.loop)
+        stay = host.enter() if host is not None else Disposable()
+        return CompositeDisposable(build(scope).subscribe(InPlace(observer, place), scheduler=scheduler), stay)
+
+    return Observable(subscribe)
 
 
 def open_place() -> Emitter | None:
@@ -49,8 +137,18 @@ def open_place() -> Emitter | None:
     return place
 
 
-def start(build: Build, observer: ObserverBase[Event], *, place: Emitter | None, blocking: bool) -> RunHandle:
-    """Start a run; ``blocking`` says that this thread is going to wait for it, so it cannot live here."""
+def start(
+    build: Build[T],
+    observer: ObserverBase[T],
+    *,
+    place: Emitter | None,
+    blocking: bool,
+    scheduler: SchedulerBase | None = None,
+) -> RunHandle:
+    """Start a run; ``blocking`` says that this thread is going to wait for it, so it cannot live here.
+
+    ``scheduler`` is the subscriber's. A run on a thread of its own keeps to its loop: another one would emit elsewhere.
+    """
     loop = running_loop()
     context = context_for_another_thread() if loop is None else copy_context()
     if place is None:
@@ -61,7 +159,9 @@ def start(build: Build, observer: ObserverBase[Event], *, place: Emitter | None,
         host = hosts.get(loop)
         stay = host.enter() if host is not None else Disposable()
         guard = Guard(observer, handle, on_end=stay.dispose)
-        handle.disposable = CompositeDisposable(build(Scope(run, context=context)).subscribe(guard), stay)
+        handle.disposable = CompositeDisposable(
+            build(Scope(run, context=context)).subscribe(guard, scheduler=scheduler), stay
+        )
         return handle
     if loop is place.run.loop and blocking:
         _warn_of_blocking()
@@ -72,12 +172,12 @@ def start(build: Build, observer: ObserverBase[Event], *, place: Emitter | None,
     guard = Guard(observer, handle, on_end=partial(place.disown, handle))
     source = build(Scope(place.run, place.origin, context))
     if loop is place.run.loop:
-        handle.disposable = source.subscribe(guard)
+        handle.disposable = source.subscribe(guard, scheduler=scheduler)
     else:
 
         def subscribe() -> None:
             if not handle.is_disposed:
-                handle.disposable = source.subscribe(guard)
+                handle.disposable = source.subscribe(guard, scheduler=scheduler)
 
         call_soon(place.run.loop, subscribe)
     return handle

@@ -7,6 +7,7 @@ import atexit
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeAlias, TypeVar
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase
@@ -15,9 +16,11 @@ from reactivex.disposable import Disposable, SingleAssignmentDisposable
 from rxflow.streaming.border import Guard
 from rxflow.streaming.loops import call_soon
 from rxflow.streaming.scope import Run, Scope
-from rxflow.types.events import Event
 
-Build = Callable[[Scope], Observable[Event]]
+T = TypeVar("T")
+
+Build: TypeAlias = Callable[[Scope], Observable[T]]
+"""Makes the Observable of a run, in the place where that starts."""
 
 
 class RunHandle(SingleAssignmentDisposable):
@@ -43,8 +46,8 @@ class LoopThread(RunHandle):
 
     def __init__(
         self,
-        build: Build,
-        observer: ObserverBase[Event],
+        build: Build[T],
+        observer: ObserverBase[T],
         scope_of: Callable[[Run], Scope],
         part_of: Run | None = None,
     ) -> None:
@@ -60,8 +63,8 @@ class LoopThread(RunHandle):
 
     def _main(
         self,
-        build: Build,
-        observer: ObserverBase[Event],
+        build: Build[T],
+        observer: ObserverBase[T],
         scope_of: Callable[[Run], Scope],
         part_of: Run | None,
     ) -> None:

@@ -221,6 +221,24 @@ class LLMFailed(Failed):
     text: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retracted(Happened):
+    """What was shown is void: a new attempt follows, or another source (``retry_stream``, ``fallback_to``).
+
+    All chunks whose ``attempt`` is one of ``attempts`` are taken back; ``error`` is what ended them.
+    """
+
+    attempts: tuple[int, ...]
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat(Happened):
+    """A sign of life from a stream that has been silent; ``silent_for`` is in seconds."""
+
+    silent_for: float
+
+
 Event: TypeAlias = (
     FlowStarted
     | FlowFinished
@@ -246,5 +264,7 @@ Event: TypeAlias = (
     | ReasoningChunk
     | LLMFinished
     | LLMFailed
+    | Retracted
+    | Heartbeat
     | StreamChunk
 )

@@ -1,0 +1,28 @@
+"""``text``: what the models say to the user."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from reactivex import Observable
+
+from rxflow.operators._core.lift import only, select
+from rxflow.types.chunks import StreamChunk, StreamChunkType
+
+
+def text() -> Callable[[Observable[Any]], Observable[StreamChunk]]:
+    """The TEXT chunks, with all their labels; ``str(chunk)`` is the text itself. ::
+
+        source    --he--{tool call}--llo--|
+        text()    --he---------------llo--|
+
+    Example::
+
+        flow.observe().pipe(ops.text()).subscribe(lambda chunk: print(chunk, end=""))
+    """
+    return select(only(_is_text))
+
+
+def _is_text(item: object) -> bool:
+    return isinstance(item, StreamChunk) and item.chunk_type is StreamChunkType.TEXT
