@@ -33,11 +33,12 @@ def shortened(text: str, font: Font, limit: float) -> str:
     """``text``, or as much of its beginning as fits into ``limit`` pixels together with an ellipsis."""
     if width_of(text, font) <= limit:
         return text
-    room = limit - width_of("…", font)
+    ellipsis = _em("…", font.is_mono)
+    used = 0.0
     kept = 0
     for char in text:
-        room -= width_of(char, font)
-        if room < 0:
+        used += _em(char, font.is_mono)
+        if (used + ellipsis) * font.size > limit:  # summed up as width_of does, so that both round alike
             break
         kept += 1
     return text[:kept].rstrip() + "…"
