@@ -1,6 +1,96 @@
 """The operators of rxflow, one a file: import them from ``rxflow.operators``."""
 
+from rxflow.operators._accumulate import accumulate
+from rxflow.operators._by_agent import by_agent
+from rxflow.operators._by_method import by_method
+from rxflow.operators._by_task import by_task
+from rxflow.operators._coalesce import coalesce
+from rxflow.operators._core.spending import LimitExceeded
+from rxflow.operators._core.timeouts import StreamTimeout
+from rxflow.operators._fallback_to import fallback_to
+from rxflow.operators._first_chunk_timeout import FirstChunkTimeout, first_chunk_timeout
+from rxflow.operators._from_agent import from_agent
+from rxflow.operators._from_method import from_method
+from rxflow.operators._from_task import from_task
+from rxflow.operators._heartbeat import heartbeat
+from rxflow.operators._hold_back import GuardStopped, Release, Replace, Stop, Verdict, hold_back
+from rxflow.operators._idle_timeout import IdleTimeout, idle_timeout
+from rxflow.operators._in_graph_order import in_graph_order
+from rxflow.operators._interleave_fairly import interleave_fairly
+from rxflow.operators._limit_cost import CostLimitExceeded, limit_cost
+from rxflow.operators._limit_tokens import TokenLimitExceeded, limit_tokens
+from rxflow.operators._lines import lines
+from rxflow.operators._overflow import SlowReaderError, overflow
+from rxflow.operators._partial_json import partial_json
+from rxflow.operators._race import race
+from rxflow.operators._reasoning import reasoning
+from rxflow.operators._record import record
+from rxflow.operators._redact import redact
+from rxflow.operators._replay import CassetteError, RecordedError, replay
+from rxflow.operators._retry_stream import retry_stream
+from rxflow.operators._sentences import sentences
+from rxflow.operators._share_log import share_log
+from rxflow.operators._smooth import smooth
+from rxflow.operators._stats import Stats, stats
+from rxflow.operators._stop_at import stop_at
 from rxflow.operators._text import text
+from rxflow.operators._tool_arguments import tool_arguments
+from rxflow.operators._tool_call_deltas import tool_call_deltas
+from rxflow.operators._tool_calls import tool_calls
+from rxflow.operators._usage import usage
 from rxflow.operators._words import words
 
-__all__ = ["text", "words"]
+__all__ = [
+    "CassetteError",
+    "CostLimitExceeded",
+    "FirstChunkTimeout",
+    "GuardStopped",
+    "IdleTimeout",
+    "LimitExceeded",
+    "RecordedError",
+    "Release",
+    "Replace",
+    "SlowReaderError",
+    "Stats",
+    "Stop",
+    "StreamTimeout",
+    "TokenLimitExceeded",
+    "Verdict",
+    "accumulate",
+    "by_agent",
+    "by_method",
+    "by_task",
+    "coalesce",
+    "fallback_to",
+    "first_chunk_timeout",
+    "from_agent",
+    "from_method",
+    "from_task",
+    "heartbeat",
+    "hold_back",
+    "idle_timeout",
+    "in_graph_order",
+    "interleave_fairly",
+    "limit_cost",
+    "limit_tokens",
+    "lines",
+    "overflow",
+    "partial_json",
+    "race",
+    "reasoning",
+    "record",
+    "redact",
+    "replay",
+    "retry_stream",
+    "sentences",
+    "share_log",
+    "smooth",
+    "stats",
+    "stop_at",
+    "text",
+    "tool_arguments",
+    "tool_call_deltas",
+    "tool_calls",
+    "usage",
+    "words",
+]

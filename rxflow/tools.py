@@ -79,9 +79,7 @@ class BaseTool(BaseModel, ABC):
 
     def read_arguments(self, text: str) -> dict[str, Any]:
         """The arguments that a model wrote as JSON. Raises pydantic's ValidationError where they do not fit."""
-        model = self.args_schema.model_validate_json(text.strip() or "{}")
-        # Only what was given, so that the function's own defaults hold; attributes, so that nested models stay models.
-        return {name: getattr(model, name) for name in type(model).model_fields if name in model.model_fields_set}
+        return read_arguments(self.args_schema, text)
 
     def claim(self) -> _Function:
         """Count one use and give the function to call. Raises :class:`ToolUsageLimit`."""
@@ -182,6 +180,13 @@ def tool(
         )
 
     return make(name) if callable(name) else make
+
+
+def read_arguments(schema: type[BaseModel], text: str) -> dict[str, Any]:
+    """The arguments that a model wrote as JSON, by their schema. Raises pydantic's ValidationError."""
+    model = schema.model_validate_json(text.strip() or "{}")
+    # Only what was given, so that the function's own defaults hold; attributes, so that nested models stay models.
+    return {name: getattr(model, name) for name in type(model).model_fields if name in model.model_fields_set}
 
 
 def function_name(name: str) -> str:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any, TypeAlias
 
-from reactivex.abc import SchedulerBase
+from reactivex import Observable
+from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
+from reactivex.disposable import Disposable
 from reactivex.internal.constants import UTC_ZERO
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
@@ -24,7 +29,7 @@ def clock(given: SchedulerBase | None, subscribed: SchedulerBase | None, operato
     Raises:
         RuntimeError: there is none of these.
     """
-    chosen = given or subscribed
+    chosen = given or _by_loop_time(subscribed)
     if chosen is not None:
         return chosen
     try:
@@ -34,3 +39,49 @@ def clock(given: SchedulerBase | None, subscribed: SchedulerBase | None, operato
             f"{operator} needs a clock, and no event loop runs here: put it directly after observe() or events(), "
             "subscribe inside a coroutine, or pass scheduler=…"
         ) from None
+
+
+def _by_loop_time(subscribed: SchedulerBase | None) -> SchedulerBase | None:
+    """RxPY subscribes with its own scheduler for asyncio where an Observable is awaited: the wall clock's."""
+    if type(subscribed) is AsyncIOScheduler:
+        return LoopScheduler(subscribed._loop)  # pyright: ignore[reportPrivateUsage]
+    return subscribed
+
+
+TimedSubscription: TypeAlias = Callable[[ObserverBase[Any], SchedulerBase, SchedulerBase | None], DisposableBase]
+"""Takes the observer, the clock, and the subscriber's scheduler, which its source gets."""
+
+
+def timed(operator: str, given: SchedulerBase | None, subscribe: TimedSubscription) -> Observable[Any]:
+    """An Observable whose subscriptions have a clock each; it fails where there is none."""
+
+    def subscribe_timed(observer: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:
+        try:
+            its = clock(given, scheduler, operator)
+        except RuntimeError as error:
+            observer.on_error(error)
+            return Disposable()
+        return subscribe(observer, its, scheduler)
+
+    return Observable(subscribe_timed)
+
+
+def stopwatch(given: SchedulerBase | None, subscribed: SchedulerBase | None) -> Callable[[], float]:
+    """Reads the seconds since this call: by a scheduler where there is one, else by the running loop or the machine.
+
+    It sets no timer, so it needs no loop.
+    """
+    scheduler = given or _by_loop_time(subscribed)
+    if scheduler is not None:
+        clock_of, begun_at = scheduler, scheduler.now
+
+        def passed() -> float:
+            return (clock_of.now - begun_at).total_seconds()
+
+        return passed
+    try:
+        read = asyncio.get_running_loop().time
+    except RuntimeError:
+        read = time.monotonic
+    begun = read()
+    return lambda: read() - begun

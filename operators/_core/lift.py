@@ -6,11 +6,13 @@ Inside the run it lives on the run's loop, and it sees the events behind ``obser
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeAlias, TypeVar, overload, runtime_checkable
 
-from reactivex import Observable
+from reactivex import Observable, Subject
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
+from reactivex.disposable import CompositeDisposable
 
+from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Event
 from rxflow.types.lanes import Lane
 
@@ -19,6 +21,26 @@ U = TypeVar("U")
 
 Operator: TypeAlias = Callable[[Observable[T]], Observable[U]]
 """What ``pipe`` takes."""
+
+U_co = TypeVar("U_co", covariant=True)
+
+
+class Adding(Protocol[U_co]):
+    """What ``pipe`` takes, where items of another type are added.
+
+    pyright needs no more than ``Callable[[Observable[T]], Observable[T | U]]``. mypy infers Never from that where the
+    pipe goes on; it does not for chunks where they are said apart. Two such operators it wants in two pipes.
+    """
+
+    @overload
+    def __call__(self, source: Observable[StreamChunk], /) -> Observable[StreamChunk | U_co]: ...
+
+    @overload
+    def __call__(self, source: Observable[T], /) -> Observable[T | U_co]: ...
+
+
+Selection: TypeAlias = Callable[[Observable[Any]], Observable[T]]
+"""Picks from a run's events what is shown."""
 
 
 @runtime_checkable
@@ -29,16 +51,8 @@ class OfRun(Protocol):
         """The same with ``operator`` at work on the events."""
         ...
 
-    def select(self, selection: Callable[[Observable[Event]], Observable[U]]) -> Observable[U]:
-        """What ``selection`` shows of the events."""
-        ...
-
-    def also(self, kind: type[Any]) -> Observable[Any]:
-        """The same, and all events of one ``kind``."""
-        ...
-
-    def divide(self, division: Callable[[Observable[Event]], Observable[Lane[Event]]]) -> Observable[Lane[Any]]:
-        """The same, lane by lane."""
+    def reselect(self, change: Callable[[Selection[Any]], Selection[U]]) -> Observable[U]:
+        """What ``change`` makes of the selection: it sees the events, and what is shown of them."""
         ...
 
 
@@ -51,33 +65,41 @@ def through(operator: Callable[[Observable[Any]], Observable[Any]]) -> Callable[
     return apply
 
 
-def select(selection: Callable[[Observable[Any]], Observable[U]]) -> Callable[[Observable[Any]], Observable[U]]:
-    """An operator that picks what it wants from a run's events, whatever has been selected from them before."""
+def reselect(change: Callable[[Selection[Any]], Selection[U]]) -> Callable[[Observable[Any]], Observable[U]]:
+    """An operator on what is shown, that sees the events behind it too: ``change`` takes a selection, gives another."""
 
     def apply(source: Observable[Any]) -> Observable[U]:
-        return source.select(selection) if isinstance(source, OfRun) else selection(source)
+        return source.reselect(change) if isinstance(source, OfRun) else change(everything)(source)
 
     return apply
+
+
+def everything(source: Observable[T]) -> Observable[T]:
+    """The selection that leaves nothing out."""
+    return source
+
+
+def select(selection: Selection[U]) -> Callable[[Observable[Any]], Observable[U]]:
+    """An operator that picks what it wants from a run's events, whatever has been selected from them before."""
+    return reselect(lambda _: selection)
 
 
 def also(kind: type[U]) -> Callable[[Observable[T]], Observable[T | U]]:
     """Let the events of one ``kind``, which an operator adds, through a selection that was made before."""
-
-    def apply(source: Observable[T]) -> Observable[T | U]:
-        return source.also(kind) if isinstance(source, OfRun) else source
-
-    return apply
+    widened: Callable[[Observable[T]], Observable[T | U]] = reselect(lambda shown: _widened(shown, kind))
+    return lambda source: widened(source) if isinstance(source, OfRun) else source
 
 
-def divide(
-    division: Callable[[Observable[Any]], Observable[Lane[Any]]],
-) -> Callable[[Observable[T]], Observable[Lane[T]]]:
+def divide(division: Selection[Lane[Any]]) -> Callable[[Observable[T]], Observable[Lane[T]]]:
     """An operator that makes lanes of what is selected; ``division`` sees the events behind it."""
 
-    def apply(source: Observable[T]) -> Observable[Lane[T]]:
-        return source.divide(division) if isinstance(source, OfRun) else division(source)
+    def lane_by_lane(shown: Selection[T]) -> Selection[Lane[T]]:
+        def within(lane: Lane[Any]) -> Lane[T]:
+            return Lane(lane.key, shown(lane))
 
-    return apply
+        return lambda events: division(events).map(within)
+
+    return reselect(lane_by_lane)
 
 
 def only(wanted: Callable[[Any], bool]) -> Callable[[Observable[Any]], Observable[Any]]:
@@ -100,3 +122,23 @@ def only(wanted: Callable[[Any], bool]) -> Callable[[Observable[Any]], Observabl
         return Observable(subscribe)
 
     return filtered
+
+
+def _widened(shown: Selection[T], kind: type[U]) -> Selection[T | U]:
+    def wide(events: Observable[Any]) -> Observable[T | U]:
+        def subscribe(observer: ObserverBase[T | U], scheduler: SchedulerBase | None = None) -> DisposableBase:
+            others: Subject[Any] = Subject()
+            selected = shown(others).subscribe(observer, scheduler=scheduler)
+
+            def on_next(event: object) -> None:
+                if isinstance(event, kind):
+                    observer.on_next(event)
+                else:
+                    others.on_next(event)
+
+            running = events.subscribe(on_next, others.on_error, others.on_completed, scheduler=scheduler)
+            return CompositeDisposable(running, selected)
+
+        return Observable(subscribe)
+
+    return wide

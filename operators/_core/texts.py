@@ -34,6 +34,11 @@ def place_of(item: object) -> str:
     return item.origin.span_id if isinstance(item, Happened) else ""
 
 
+def speaker_of(item: object) -> tuple[str, str] | None:
+    """Who speaks in one call at a time: an agent on a task. None where the item does not say."""
+    return (item.task_id, item.agent_id) if isinstance(item, StreamChunk) and item.task_id else None
+
+
 def is_said(item: object) -> bool:
     """Something that a model said, or any item that is not rxflow's: not an event about what goes on around it."""
     return isinstance(item, ReasoningChunk) or not isinstance(item, Happened)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections import deque
 
 # One for all limits, as a call takes its place in several at once; runs on other threads share them.
@@ -52,7 +51,7 @@ async def wait_for_all(*limits: RateLimit) -> None:
 
 def _seconds_until_taken(limits: tuple[RateLimit, ...]) -> float:
     with _lock:
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()  # of which the sleep is a part, also where it is virtual
         delay = max((limit.seconds_until_free(now) for limit in limits), default=0.0)
         if delay <= 0:
             for limit in limits:

@@ -24,6 +24,7 @@ from rxflow.types.events import (
     MethodFailed,
     MethodFinished,
     MethodStarted,
+    Retracted,
 )
 
 
@@ -63,12 +64,12 @@ class _Merged:
 
     def __init__(self, emitter: Emitter) -> None:
         self._emitter = emitter
-        self._text: list[str] = []
+        self._text: list[str | StreamChunk] = []
         self._said: list[Any] = []
 
     @property
     def result(self) -> Any:
-        return self._said[-1] if self._said else "".join(self._text)
+        return self._said[-1] if self._said else "".join(map(str, self._text))
 
     def on_next(self, item: Any) -> None:
         if isinstance(item, str):
@@ -76,13 +77,15 @@ class _Merged:
             self._emitter.text(item)
         elif isinstance(item, StreamChunk):
             if item.chunk_type is StreamChunkType.TEXT:
-                self._text.append(item.content)
+                self._text.append(item)
             self._emitter.on_next(self._labelled(item))
         elif isinstance(item, Happened):
             if isinstance(item, CrewFinished | FlowFinished):
                 self._said = [item.result]
             elif isinstance(item, LLMFinished) and not item.origin.crew_name:
                 self._said = [item.text]
+            elif isinstance(item, Retracted):
+                self._text = [said for said in self._text if isinstance(said, str) or not item.covers(said)]
             self._emitter.on_next(cast(Event, item))
         else:
             self._said = [item]

@@ -14,7 +14,7 @@ from reactivex.disposable import Disposable
 
 from rxflow.llm import io_loop
 from rxflow.llm.request import Delta
-from rxflow.streaming.loops import call_soon
+from rxflow.streaming.loops import call_soon, refusal_of
 
 Deliver = Callable[[Sequence[Delta]], None]
 
@@ -29,7 +29,12 @@ def from_io(read: Callable[[Deliver], Awaitable[None]]) -> Observable[Delta]:
     """
 
     def subscribe(observer: ObserverBase[Delta], scheduler: SchedulerBase | None = None) -> DisposableBase:
-        handover = _Handover(asyncio.get_running_loop(), observer)
+        loop = asyncio.get_running_loop()
+        refused = refusal_of(loop)
+        if refused is not None:
+            observer.on_error(refused)
+            return Disposable()
+        handover = _Handover(loop, observer)
 
         async def work() -> None:
             try:

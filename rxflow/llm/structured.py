@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-M = TypeVar("M", bound=BaseModel)
+from rxflow.json_text import json_in
 
-_FENCED = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
+M = TypeVar("M", bound=BaseModel)
 
 
 def response_format_for(model: type[BaseModel]) -> dict[str, Any]:
@@ -33,9 +32,4 @@ def parse_as(model: type[M], text: str) -> M:
     Raises:
         ValidationError: pydantic's, a ValueError: the text holds no JSON that fits.
     """
-    fenced = _FENCED.search(text)
-    candidate = fenced.group(1) if fenced else text
-    first, last = candidate.find("{"), candidate.rfind("}")
-    if 0 <= first < last:
-        candidate = candidate[first : last + 1]
-    return model.model_validate_json(candidate.strip())
+    return model.model_validate_json(json_in(text))

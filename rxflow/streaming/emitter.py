@@ -20,6 +20,7 @@ from reactivex.disposable import CompositeDisposable, Disposable, SingleAssignme
 
 from rxflow.streaming.loops import call_soon
 from rxflow.streaming.scope import Scope
+from rxflow.streaming.thread_count import thread_count
 from rxflow.streaming.threads import in_thread
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Event
@@ -111,9 +112,15 @@ class Emitter:
         done: concurrent.futures.Future[None] = concurrent.futures.Future()
         started = CompositeDisposable(Disposable(lambda: cast(None, done.cancel())))
         self.own(started)
+        count = thread_count(self.run.loop)
+        pause = count.pause() if count is not None else None
+        if pause is not None:
+            done.add_done_callback(lambda _: pause.ends())
 
         def start() -> None:
             if not done.cancelled():
+                if pause is not None:
+                    pause.begins()
                 started.add(self._subscribe(source, self._passing(tap), partial(_resolve, done)))
 
         try:

@@ -18,6 +18,7 @@ from rxflow.streaming.log import Log
 from rxflow.streaming.loop_thread import RunHandle
 from rxflow.streaming.loops import call_soon, running_loop
 from rxflow.streaming.once import Once
+from rxflow.streaming.thread_count import Pause
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import CrewFinished, Event, FlowFinished, LLMFinished
 
@@ -88,13 +89,16 @@ class RunFeed(ObserverBase[Event], Generic[Item, E]):
                 "this stream runs on this thread's event loop, which a plain `for` would block for ever; "
                 "an `async for` has begun it: go on with that"
             )
-        self._log.wait(position)
+        self._log.wait(position, self._pause)
         if self._to_show and self._place is not None and running_loop() is self._place.run.loop:
             self._show_waiting()  # this wait blocked the loop that was to do it
 
     async def pull_async(self, position: int) -> None:
         self._start(blocking=False)
-        await self._log.wait_async(position)
+        await self._log.wait_async(position, self._pause)
+
+    def _pause(self) -> Pause | None:
+        return self._handle.pause() if self._handle is not None else None
 
     def _start(self, *, blocking: bool) -> None:
         if self._start_token.is_taken:

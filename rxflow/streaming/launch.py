@@ -22,14 +22,12 @@ from rxflow.streaming.border import Guard, InPlace
 from rxflow.streaming.emitter import Emitter, ambient
 from rxflow.streaming.loop_thread import Build, LoopThread, RunHandle, hosts
 from rxflow.streaming.loops import call_soon, context_for_another_thread, running_loop
-from rxflow.streaming.projection import Selection, lane_by_lane, widened
+from rxflow.streaming.projection import Selection
 from rxflow.streaming.scope import Run, Scope
 from rxflow.types.events import Event
-from rxflow.types.lanes import Lane
 
 T = TypeVar("T")
 U = TypeVar("U")
-E = TypeVar("E", bound=Event)
 
 OnEvents: TypeAlias = Callable[[Observable[Event]], Observable[Event]]
 """An operator that passes on what it does not know."""
@@ -58,13 +56,9 @@ class RunObservable(Observable[Event]):
         """What ``selection`` shows of the events."""
         return SelectedObservable(self, selection)
 
-    def also(self, kind: type[Event]) -> RunObservable:
-        """The same: it shows events of every kind."""
-        return self
-
-    def divide(self, division: Selection[Lane[Event]]) -> SelectedObservable[Lane[Event]]:
-        """The events, lane by lane."""
-        return self.select(division)
+    def reselect(self, change: Callable[[Selection[Event]], Selection[U]]) -> SelectedObservable[U]:
+        """What ``change`` makes of the selection, which here is everything."""
+        return self.select(change(_everything))
 
     def subscribed_with(
         self, selection: Selection[T], observer: ObserverBase[T], scheduler: SchedulerBase | None
@@ -96,17 +90,9 @@ class SelectedObservable(Observable[T], Generic[T]):
         """The same selection, with ``operator`` at work on the events behind it."""
         return SelectedObservable(self._run.through(operator), self._selection)
 
-    def select(self, selection: Selection[U]) -> SelectedObservable[U]:
-        """Another selection from the same events."""
-        return SelectedObservable(self._run, selection)
-
-    def also(self, kind: type[E]) -> SelectedObservable[T | E]:
-        """The same selection, and all events of one ``kind``."""
-        return self.select(widened(self._selection, kind))
-
-    def divide(self, division: Selection[Lane[Event]]) -> SelectedObservable[Lane[T]]:
-        """The same selection, lane by lane: ``division`` sees the events behind it."""
-        return self.select(lane_by_lane(self._selection, division))
+    def reselect(self, change: Callable[[Selection[T]], Selection[U]]) -> SelectedObservable[U]:
+        """What ``change`` makes of the selection: it sees the events, and what is shown of them."""
+        return SelectedObservable(self._run, change(self._selection))
 
     def _on_subscribe(self, observer: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:
         return self._run.subscribed_with(self._selection, observer, scheduler)
@@ -153,7 +139,7 @@ def start(
     context = context_for_another_thread() if loop is None else copy_context()
     if place is None:
         if loop is None or blocking:
-            return LoopThread(build, observer, lambda run: Scope(run, context=context))
+            return LoopThread(build, observer, lambda run: Scope(run, context=context), is_read=blocking)
         run = Run(loop)
         handle = RunHandle(run, home=loop)
         host = hosts.get(loop)
@@ -165,7 +151,9 @@ def start(
         return handle
     if loop is place.run.loop and blocking:
         _warn_of_blocking()
-        return LoopThread(build, observer, lambda run: Scope(run, place.origin, context), part_of=place.run)
+        return LoopThread(
+            build, observer, lambda run: Scope(run, place.origin, context), part_of=place.run, is_read=True
+        )
     # It belongs to the code that starts it: when that leaf ends or is disposed, so is this.
     handle = RunHandle(home=place.run.loop)
     place.own(handle)

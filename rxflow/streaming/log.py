@@ -13,6 +13,7 @@ from anyio.lowlevel import current_token
 
 from rxflow.streaming.loops import call_soon, running_loop
 from rxflow.streaming.once import Once
+from rxflow.streaming.thread_count import Pause
 
 _T = TypeVar("_T")
 
@@ -70,29 +71,48 @@ class Log(Generic[_T]):
         """There is something to say about ``position``: an item, or the end."""
         return len(self.items) > position or self.is_ended
 
-    def wait(self, position: int) -> None:
-        """Block this thread until ``has(position)``."""
+    def wait(self, position: int, new_pause: Callable[[], Pause | None] = lambda: None) -> None:
+        """Block this thread until ``has(position)``. ``new_pause`` counts the wait, where the writer's loop counts."""
         while not self.has(position):
             arrived = threading.Event()
-            self._waiting.append(arrived.set)
+            pause = new_pause()
+            self._waiting.append(_counted(arrived.set, pause))
             if self.has(position):
                 return
+            if pause is not None:
+                pause.begins()
             arrived.wait()
 
-    async def wait_async(self, position: int) -> None:
+    async def wait_async(self, position: int, new_pause: Callable[[], Pause | None] = lambda: None) -> None:
         """The same for async code, under asyncio and trio."""
         while not self.has(position):
             arrived = Event()
-            waker = _waker(arrived)
+            pause = new_pause()
+            waker = _counted(_waker(arrived), pause)
             self._waiting.append(waker)
             if self.has(position):
                 return
+            if pause is not None:
+                pause.begins()
             try:
                 await arrived.wait()
             except BaseException:  # cancelled, or dropped together with its loop
+                if pause is not None:
+                    pause.ends()
                 with suppress(ValueError):  # it was being woken just now
                     self._waiting.remove(waker)
                 raise
+
+
+def _counted(waker: Callable[[], None], pause: Pause | None) -> Callable[[], None]:
+    if pause is None:
+        return waker
+
+    def wake() -> None:
+        pause.ends()
+        waker()
+
+    return wake
 
 
 def _waker(arrived: Event) -> Callable[[], None]:

@@ -14,13 +14,20 @@ from reactivex.abc import DisposableBase, ObserverBase
 from reactivex.disposable import Disposable, SingleAssignmentDisposable
 
 from rxflow.streaming.border import Guard
-from rxflow.streaming.loops import call_soon
+from rxflow.streaming.loops import call_soon, running_loop
 from rxflow.streaming.scope import Run, Scope
+from rxflow.streaming.thread_count import Pause, thread_count
 
 T = TypeVar("T")
 
 Build: TypeAlias = Callable[[Scope], Observable[T]]
 """Makes the Observable of a run, in the place where that starts."""
+
+loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+"""Makes the loops of runs that bring their own; None for asyncio's. A virtual clock sets it."""
+
+on_start: Callable[[RunHandle], None] | None = None
+"""Told of each run as it starts. The leak check of the pytest plugin sets it."""
 
 
 class RunHandle(SingleAssignmentDisposable):
@@ -33,15 +40,25 @@ class RunHandle(SingleAssignmentDisposable):
         super().__init__()
         self.run = run
         self.home = home
+        if on_start is not None:
+            on_start(self)
 
     def join(self, timeout: float) -> None:
         """Wait until nothing of the run is left, at most ``timeout`` seconds. Only a run on its own thread has to."""
+
+    def pause(self) -> Pause | None:
+        """A wait of the calling thread for what the run makes, where the run's loop counts such."""
+        if self.home is None or self.home is running_loop():
+            return None
+        count = thread_count(self.home)
+        return count.pause() if count is not None else None
 
 
 class LoopThread(RunHandle):
     """A run on a loop and a thread of its own, which end with it.
 
     Callbacks of that run may start others, as ``concat`` does; they live on the same loop, and it stays for them.
+    ``is_read`` says that whoever starts it is going to wait for what it makes.
     """
 
     def __init__(
@@ -50,36 +67,45 @@ class LoopThread(RunHandle):
         observer: ObserverBase[T],
         scope_of: Callable[[Run], Scope],
         part_of: Run | None = None,
+        *,
+        is_read: bool = False,
     ) -> None:
         super().__init__()
         self._ended: asyncio.Event | None = None
         self._runs = 0
         self._stay: DisposableBase = Disposable()
+        self._is_told = False
+        loop = loop_factory() if loop_factory is not None else None
+        # Before the loop runs: its first step must already know of the reader.
+        count = thread_count(loop) if loop is not None and is_read else None
+        self._reader = count.reader() if count is not None else None
         self._thread = threading.Thread(
-            target=self._main, args=(build, observer, scope_of, part_of), name="rxflow run", daemon=True
+            target=self._main, args=(loop, build, observer, scope_of, part_of), name="rxflow run", daemon=True
         )
         _live.add(self)
         self._thread.start()
 
     def _main(
         self,
+        own_loop: asyncio.AbstractEventLoop | None,
         build: Build[T],
         observer: ObserverBase[T],
         scope_of: Callable[[Run], Scope],
         part_of: Run | None,
     ) -> None:
+        guard = Guard(observer, self, on_end=self._on_end)
+
         async def serve() -> None:
             loop = asyncio.get_running_loop()
             ended = asyncio.Event()
             self.run = Run(loop) if part_of is None else replace(part_of, loop=loop, tasks=set())
             # Published before the look at is_disposed, as dispose() does the reverse: one of the two sees the other.
-            self._stay = stay = self.enter()
+            self._stay = self.enter()
             self._ended = ended
             if self.is_disposed:
                 return
             hosts[loop] = self
             try:
-                guard = Guard(observer, self, on_end=stay.dispose)
                 try:
                     self.disposable = build(scope_of(self.run)).subscribe(guard)
                 except Exception as error:  # noqa: BLE001 - the reader waits in another thread
@@ -89,10 +115,26 @@ class LoopThread(RunHandle):
                 del hosts[loop]
 
         try:
-            with asyncio.Runner() as runner:
-                runner.run(serve())
+            with asyncio.Runner(loop_factory=None if own_loop is None else lambda: own_loop) as runner:
+                try:
+                    runner.run(serve())
+                except BaseException as error:
+                    # The loop has died under the run, as by sys.exit() in a callback: the reader must hear of it.
+                    if self._is_told or self.is_disposed:
+                        raise
+                    guard.on_error(error)  # type: ignore[arg-type]  # RxPY's type leaves out SystemExit
+                    self.dispose()
         finally:
             _live.discard(self)
+
+    def _on_end(self) -> None:
+        self._is_told = True
+        self._stay.dispose()
+        self._read_to_the_end()
+
+    def _read_to_the_end(self) -> None:
+        if self._reader is not None:
+            self._reader.over()
 
     def enter(self) -> DisposableBase:
         """One more run lives here, until the disposable is disposed. On the loop's thread only."""
@@ -111,12 +153,16 @@ class LoopThread(RunHandle):
     def dispose(self) -> None:
         super().dispose()
         self._stay.dispose()
+        self._read_to_the_end()
 
     def stop(self) -> None:
         """Dispose it, and end its loop also where other runs live on it."""
         self.dispose()
         if self.run is not None and self._ended is not None:
             call_soon(self.run.loop, self._ended.set)
+
+    def pause(self) -> Pause | None:
+        return self._reader.pause() if self._reader is not None else None
 
     def join(self, timeout: float) -> None:
         if threading.current_thread() is not self._thread:

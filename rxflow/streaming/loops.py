@@ -29,6 +29,12 @@ def context_for_another_thread() -> Context:
     return context
 
 
+def refusal_of(loop: asyncio.AbstractEventLoop) -> Exception | None:
+    """Why ``loop`` cannot wait for a real provider; None for most loops, which can. One on virtual time cannot."""
+    refuse: Callable[[], Exception] | None = getattr(loop, "refuse_provider", None)
+    return None if refuse is None else refuse()
+
+
 def call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> bool:
     """Run ``callback`` on the loop's thread soon, from any thread. False where the loop has ended."""
     try:

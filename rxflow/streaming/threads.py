@@ -10,6 +10,7 @@ from functools import partial
 from typing import TypeVar, cast
 
 from rxflow.streaming.loops import call_soon, context_for_another_thread
+from rxflow.streaming.thread_count import thread_count
 
 logger = logging.getLogger("rxflow")
 
@@ -25,6 +26,9 @@ async def in_thread(function: Callable[[], _T], *, name: str) -> _T:
     loop = asyncio.get_running_loop()
     done: asyncio.Future[_T] = loop.create_future()
     context = context_for_another_thread()
+    count = thread_count(loop)
+    counted = count.work() if count is not None else None
+    call = function if counted is None else partial(counted.run, function)
 
     def settle(result: _T | None, error: BaseException | None) -> None:
         if error is None and not done.done():
@@ -41,7 +45,7 @@ async def in_thread(function: Callable[[], _T], *, name: str) -> _T:
 
     def work() -> None:
         try:
-            result = context.run(function)
+            result = context.run(call)
         except StopIteration as error:
             # A future refuses StopIteration; raised through a coroutine it would end some generator silently.
             wrapped = RuntimeError(f"{name} raised StopIteration")
@@ -53,5 +57,9 @@ async def in_thread(function: Callable[[], _T], *, name: str) -> _T:
         else:
             call_soon(loop, partial(settle, result, None))
 
-    threading.Thread(target=work, name=f"rxflow {name}", daemon=True).start()
-    return await done
+    try:
+        threading.Thread(target=work, name=f"rxflow {name}", daemon=True).start()
+        return await done
+    finally:
+        if counted is not None:
+            counted.over()

@@ -63,6 +63,12 @@ class StreamChunk(BaseModel):
         values["content"] = content
         return _filled(values)
 
+    def with_attempt(self, attempt: int) -> StreamChunk:
+        """The same chunk as part of another attempt."""
+        values = self.__dict__.copy()
+        values["attempt"] = attempt
+        return _filled(values)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:

@@ -225,11 +225,23 @@ class LLMFailed(Failed):
 class Retracted(Happened):
     """What was shown is void: a new attempt follows, or another source (``retry_stream``, ``fallback_to``).
 
-    All chunks whose ``attempt`` is one of ``attempts`` are taken back; ``error`` is what ended them.
+    All chunks of ``origin`` whose ``attempt`` is one of ``attempts`` are taken back; ``error`` is what ended them. ::
+
+        shown = [chunk for chunk in shown if not retracted.covers(chunk)]
     """
 
     attempts: tuple[int, ...]
     error: BaseException
+
+    def covers(self, chunk: StreamChunk | ReasoningChunk) -> bool:
+        """``chunk`` is one of those taken back."""
+        place = chunk if isinstance(chunk, StreamChunk) else chunk.origin
+        namespace, call = self.origin.namespace, self.origin.llm_call_id
+        return (
+            place.attempt in self.attempts
+            and place.namespace[: len(namespace)] == namespace
+            and (not call or place.llm_call_id == call)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

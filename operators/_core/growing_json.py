@@ -1,0 +1,134 @@
+"""JSON that a model is still writing: what it says so far."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Generic, TypeVar, cast
+
+from pydantic import ValidationError
+from pydantic_core import from_json, to_json
+
+from rxflow.operators._core.characters import joined
+
+V = TypeVar("V")
+
+_FENCED_SO_FAR = re.compile(r"```(?:json)?\s*\n(.*?)(?:```|\Z)", re.DOTALL)
+_FINENESS = 128  # a text is read again when it has grown by this part of its length
+
+
+def parse(text: str, *, partial: bool = False) -> Any:
+    """What JSON says; ``partial``: as far as it goes. Raises ValueError where it is none."""
+    # As bytes: of half a surrogate pair in a string pydantic says that it is no string.
+    return from_json(text.encode(errors="surrogatepass"), allow_partial="trailing-strings" if partial else False)
+
+
+def read_object(text: str) -> dict[str, Any]:
+    """The object that ``text`` is, an empty one where there is none. Raises ValueError for anything else."""
+    data = parse(text.strip() or "{}")
+    if not isinstance(data, dict):
+        raise ValueError(f"this is no JSON object: {text!r}")
+    return cast(dict[str, Any], data)
+
+
+class GrowingJson(Generic[V]):
+    """A JSON object that arrives piece by piece, read as far as it goes.
+
+    ``read`` makes a value of JSON text, or raises ValidationError where it is not enough for one. Reading takes time
+    for the whole text so far, so a long one is not read at every piece: all of it together costs as much as reading the
+    final text some hundred times.
+    """
+
+    def __init__(self, read: Callable[[str], V]) -> None:
+        self._read = read
+        self._pieces: list[str] = []
+        self._length = 0
+        self._due = 0
+        self._seen = b""
+        self._accepted = b""
+        self._last: V | None = None
+
+    @property
+    def text(self) -> str:
+        """What has arrived."""
+        text = "".join(self._pieces)
+        return text if text.isascii() else "".join(joined(text))
+
+    def feed(self, piece: str) -> Sequence[V]:
+        """Take the next piece; give the value so far where it is another one than before."""
+        self._pieces.append(piece)
+        self._length += len(piece)
+        if self._length < self._due:
+            return ()
+        self._due = self._length + self._length // _FINENESS
+        text = self.text
+        self._pieces = [text]
+        data = _so_far(text)
+        if data is None:
+            return ()
+        seen = to_json(data)
+        if seen == self._seen:
+            return ()
+        self._seen = seen
+        for candidate in _less_and_less(data):
+            written = to_json(candidate)
+            if written == self._accepted:
+                break
+            try:
+                value = self._read(written.decode())
+            except ValidationError:  # what is at the growing edge may not be whole enough
+                continue
+            self._accepted = written
+            return self.if_new(value)
+        return ()
+
+    def if_new(self, value: V) -> Sequence[V]:
+        """``value``, where the one before was another: also for what the whole text says in the end."""
+        if value == self._last:
+            return ()
+        self._last = value
+        return (value,)
+
+
+def _so_far(text: str) -> dict[str, Any] | None:
+    """What the beginning of an object says; None where it has not begun, or is no JSON."""
+    fenced = _FENCED_SO_FAR.search(text)
+    candidate = fenced.group(1) if fenced else text
+    begin = candidate.find("{")
+    if begin < 0:
+        return None
+    candidate = candidate[begin:]
+    try:
+        data = parse(candidate, partial=True)
+        if candidate[-1].isdigit() and isinstance(_edge_of(data), int | float):
+            # More digits may follow, and 1 is no early form of 12. With an open exponent it is left out.
+            data = parse(candidate + "e", partial=True)
+    except ValueError:
+        return None
+    return cast(dict[str, Any], data)
+
+
+def _containers(data: Any) -> Iterator[dict[str, Any] | list[Any]]:
+    """The objects and lists that are still growing, the outermost first: each is the last thing in the one before."""
+    while isinstance(data, dict | list) and data:
+        container = cast(dict[str, Any] | list[Any], data)
+        yield container
+        data = container[next(reversed(container))] if isinstance(container, dict) else container[-1]
+
+
+def _edge_of(data: Any) -> Any:
+    """What is being written."""
+    for container in _containers(data):
+        data = container[next(reversed(container))] if isinstance(container, dict) else container[-1]
+    return data
+
+
+def _less_and_less(data: Any) -> Iterator[Any]:
+    """All of it, then without what came last: the innermost of that first, then more and more."""
+    yield data
+    for container in reversed(list(_containers(data))):
+        if isinstance(container, dict):
+            container.popitem()
+        else:
+            container.pop()
+        yield data

@@ -1,0 +1,145 @@
+"""``sentences``: text sentence by sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from reactivex import Observable
+
+from rxflow.operators._core.characters import grapheme
+from rxflow.operators._core.lanes import shaped
+
+T = TypeVar("T")
+
+_CLOSING = "\"'”’»)\\]}*_」』】》〉）］"  # noqa: RUF001 - the brackets of Chinese and Japanese are meant
+_STOPS, _WIDE_STOPS = ".!?…", "。！？｡"  # noqa: RUF001 - and their full stops, which need no space behind them
+_MAY_END = re.compile(rf"[{_STOPS}{_WIDE_STOPS}\n]")
+_END = re.compile(
+    rf"(?P<stop>[{_STOPS}]+)[{_CLOSING}]*|(?P<wide>[{_WIDE_STOPS}][{_WIDE_STOPS}{_STOPS}]*)[{_CLOSING}]*|\n"
+)
+_PARAGRAPH = re.compile(r"\n[^\S\n]*(?:\n|(?:[-*+•]|#{1,6}|\d{1,3}[.)])[ \t])")
+_PERHAPS_PARAGRAPH = re.compile(r"\n[^\S\n]*(?:[-*+•]|#{1,6}|\d{1,3}[.)]?)?\Z")
+_BEFORE_WORD = re.compile(r"[\s\"'“‘«(\[{*_—–/]")  # noqa: RUF001 - so are the quotes
+_HARD_SPACES = "\u00a0\u2007\u202f"
+
+# A full stop after these ends no sentence; of the others, none that a number, or a small letter, follows.
+_NEVER = re.compile(
+    r"mr|mrs|ms|dr|prof|st|mt|gen|col|sgt|capt|lt|rev|hon|e\.g|i\.e|cf|vs|viz|z\.b|d\.h|bzw", re.IGNORECASE
+)
+_NUMBERED = re.compile(r"no|nos|nr|fig|figs|eq|eqs|sec|ch|vol|p|pp|art", re.IGNORECASE)
+_OFTEN = re.compile(r"etc|inc|ltd|co|corp|jr|sr|al|ca|approx|dept|est|bros|[ap]\.m|ph\.d|usw|ggf", re.IGNORECASE)
+_INITIALS = re.compile(r"[A-HJ-Z]|[^\W\d_](?:\.[^\W\d_])+")
+_LONGEST = 16  # characters that are looked at before a full stop
+
+_UNDECIDED = -1
+
+
+def sentences() -> Callable[[Observable[T]], Observable[T]]:
+    """Cut text between sentences: each piece is one sentence and the white space before it. Nothing is lost.
+
+    A sentence ends with ``. ! ? …`` and what closes it (quotes, brackets) where white space follows; with a full stop
+    of Chinese or Japanese; before an empty line, a list item and a heading. Not in a number (``3.14``), nor after
+    common abbreviations of English and German (``Dr.``, ``e.g.``, ``Fig. 3``), initials, and the number of a list item.
+    Rules of this size have limits: an abbreviation that they do not know ends a sentence, and "Take plan B. Then rest."
+    counts as one.
+
+    A sentence comes as soon as what follows shows that it is over; the last one of a call when the call ends, also
+    where its source fails. Works on chunks and on strings; what carries no text passes. Each call has a lane of its
+    own. ::
+
+        source         --Hi--. How-------are you?|
+        sentences()    ------(Hi.)---------------( How are you?)|
+
+    Example::
+
+        flow.observe().pipe(ops.sentences()).subscribe(speak)
+    """
+    return shaped(_Sentences)
+
+
+class _Sentences:
+    def __init__(self) -> None:
+        self._held: list[str] = []
+        self._decided = 0  # so far there is no end in what is held
+        self._is_undecided = False
+
+    def feed(self, text: str) -> Sequence[str]:
+        self._held.append(text)
+        if not self._is_undecided and _MAY_END.search(text) is None:
+            return ()
+        held = "".join(self._held)
+        pieces: list[str] = []
+        begin, at = 0, self._decided
+        self._is_undecided = False
+        while (match := _END.search(held, at)) is not None:
+            end = _end_at(held, begin, match)
+            if end == _UNDECIDED:
+                self._is_undecided = True
+                break
+            at = match.end()
+            if end:
+                pieces.append(held[begin:end])
+                begin = end
+        self._decided = (match.start() if match is not None else len(held)) - begin
+        self._held = [held[begin:]]
+        return pieces
+
+    def flush(self) -> Sequence[str]:
+        rest = "".join(self._held)
+        self._held, self._decided, self._is_undecided = [], 0, False
+        return (rest,) if rest else ()
+
+
+def _end_at(text: str, begin: int, match: re.Match[str]) -> int:
+    """Where the sentence from ``begin`` ends, if it does at ``match``; 0: it does not; _UNDECIDED: it is too early."""
+    if match["stop"]:
+        return _end_at_stop(text, begin, match)
+    if match["wide"]:
+        end = match.end()
+        return _UNDECIDED if end == len(text) else end if _is_between(text, end) else 0
+    if _PERHAPS_PARAGRAPH.match(text, match.start()):
+        return _UNDECIDED
+    if not _PARAGRAPH.match(text, match.start()):
+        return 0
+    end = begin + len(text[begin : match.start()].rstrip())
+    return end if end > begin and _is_between(text, end) else 0
+
+
+def _end_at_stop(text: str, begin: int, match: re.Match[str]) -> int:
+    end, stop = match.end(), match["stop"]
+    if end == len(text):
+        return _UNDECIDED
+    if not text[end].isspace() or text[end] in _HARD_SPACES:
+        return 0
+    if "!" in stop or "?" in stop:
+        return end
+    if stop == ".":
+        before = text[max(begin, match.start() - _LONGEST) : match.start()]
+        word = _BEFORE_WORD.split(before)[-1]
+        if _NEVER.fullmatch(word) or _numbers_a_line(before):
+            return 0
+        if _NUMBERED.fullmatch(word):
+            return _end_unless(str.isdigit, text, end)
+        if not _OFTEN.fullmatch(word):
+            return 0 if _INITIALS.fullmatch(word) else end
+    return _end_unless(str.islower, text, end)
+
+
+def _end_unless(goes_on: Callable[[str], bool], text: str, end: int) -> int:
+    """The sentence ends, unless the first character after the white space says that it goes on."""
+    following = text[end:].lstrip()[:1]
+    return _UNDECIDED if not following else 0 if goes_on(following) else end
+
+
+def _numbers_a_line(text: str) -> bool:
+    """The number of a list item is all that stands in the line."""
+    *_, line = text.split("\n")
+    number = line.strip()
+    return number.isdigit() and len(number) <= 3 and len(line) < _LONGEST
+
+
+def _is_between(text: str, place: int) -> bool:
+    """No character is cut there."""
+    return text[place - 1 : place + 1].isascii() or grapheme().match(text, place - 1).end() == place
