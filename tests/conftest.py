@@ -1,61 +1,29 @@
-"""What all tests share: a provider on loopback, a model that speaks to it, and a look at what a test leaves behind."""
+"""What all tests share: a provider on loopback, and a model that speaks to it. The plugin looks at what they leave."""
 
-import asyncio
 import importlib
 import os
 import threading
 from collections.abc import Iterator
-from pathlib import Path
-from types import CodeType
 from typing import Any
 
 import pytest
 
-import rxflow
 from rxflow import LLM
 from rxflow.llm import io_loop
+from rxflow.testing.leaks import GRACE, assert_nothing_is_left
 from tests.loopback import Loopback
 
 # Read when litellm is imported: the wait before a call is tried again.
 os.environ.update(INITIAL_RETRY_DELAY="0.001", JITTER="0.001")
 
-# These two serve the whole process, by design.
-LASTING = {"rxflow I/O", "rxflow import"}
-GRACE = 2.0
-PACKAGE = Path(rxflow.__file__).parent
-
 
 @pytest.fixture(autouse=True)
-def leak_check() -> Iterator[None]:
-    """No thread and no task of rxflow outlives a test."""
+def litellm_is_imported_to_the_end() -> Iterator[None]:
+    """After each test pytest resets the filters of warnings, one of which litellm's import sets for itself."""
     yield
-    assert_nothing_is_left()
-
-
-def assert_nothing_is_left() -> None:
     for thread in threading.enumerate():
         if thread.name == "rxflow import":
-            # After each test pytest resets the filters of warnings, one of which litellm's import sets for itself.
             thread.join()
-        if thread.name.startswith("rxflow ") and thread.name not in LASTING:
-            thread.join(GRACE)
-            assert not thread.is_alive(), f"the test left the thread {thread.name!r} behind"
-    # The loops of runs end with their threads, and asyncio.run() leaves nothing: what remains is the I/O loop.
-    if any(thread.name == "rxflow I/O" for thread in threading.enumerate()):
-        io_loop.submit(io_loop_is_idle()).result(2 * GRACE)
-
-
-async def io_loop_is_idle() -> None:
-    ours = {task for task in asyncio.all_tasks() if is_of_rxflow(task)}
-    if ours:
-        _, pending = await asyncio.wait(ours, timeout=GRACE)
-        assert not pending, f"the test left tasks behind: {pending}"
-
-
-def is_of_rxflow(task: asyncio.Task[Any]) -> bool:
-    """litellm keeps tasks of its own on that loop."""
-    code: CodeType | None = getattr(task.get_coro(), "cr_code", None)
-    return code is not None and Path(code.co_filename).is_relative_to(PACKAGE)
 
 
 @pytest.fixture(scope="session")

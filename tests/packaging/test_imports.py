@@ -9,12 +9,13 @@ import pytest
 
 import rxflow
 import rxflow.operators
+import rxflow.testing
 
 # litellm costs seconds and 190 MiB: it comes in when the first LLM needs it.
-HEAVY = {"aiohttp", "httpx", "litellm", "openai"}
+HEAVY = {"aiohttp", "httpx", "litellm", "openai", "pytest", "regex"}
 
 
-@pytest.mark.parametrize("module", ["rxflow", "rxflow.operators"])
+@pytest.mark.parametrize("module", ["rxflow", "rxflow.operators", "rxflow.testing"])
 def test_import_is_light(module: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-X", "importtime", "-c", f"import {module}"],
@@ -30,7 +31,7 @@ def test_import_is_light(module: str, tmp_path: Path) -> None:
     assert HEAVY & {name.partition(".")[0] for name in imported} == set()
 
 
-@pytest.mark.parametrize("module", [rxflow, rxflow.operators], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [rxflow, rxflow.operators, rxflow.testing], ids=lambda module: module.__name__)
 def test_all_is_exact(module: ModuleType) -> None:
     promised: list[str] = module.__all__
     assert len(promised) == len(set(promised))

@@ -1,0 +1,211 @@
+"""Reading marble diagrams, strictly: what is no diagram is an error that points at the place.
+
+Each character is one frame of one millisecond, as in RxJS ::
+
+    -            a frame in which nothing happens
+    a            an item: ``values["a"]``, or the text "a" itself
+    |  #         completion; an error
+    (ab|)        all at the instant of the parenthesis; time goes on by the width of the whole group
+    ^  !         hot diagrams: the instant of subscription, which is zero; subscription diagrams: begin and end
+    a 59s b      time passes: ms, s, m or h, set off by spaces; spaces themselves take no time
+
+A *script* reads runs of other characters as one item of their width: ``he-ll-o|`` says "he" at 0, "ll" at 3 and "o"
+at 6 ms, and ends at 7.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Literal, NoReturn, TypeAlias
+
+from rxflow.testing.timeline import Completed, Failed, MarbleError, Ms, Next, Signal, Span, Timeline
+
+_Kind: TypeAlias = Literal["-", "item", "|", "#", "(", ")", "^", "!", "time"]
+
+_TIME = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)(?= |$)")
+_RUN = re.compile(r"[^-()|#\s]+")
+_UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
+_TERMINALS = ("|", "#")
+
+
+class MarbleSyntaxError(ValueError):
+    """This is no marble diagram; the message shows where it is wrong, and what may stand there."""
+
+    def __init__(self, diagram: str, column: int, problem: str) -> None:
+        shown = "".join(char if char.isprintable() else " " for char in diagram)
+        super().__init__(f"column {column} of the diagram {diagram!r}: {problem}\n    {shown}\n    {'^':>{column}}")
+        self.diagram = diagram
+        self.column = column
+
+
+def parse(diagram: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None) -> Timeline:
+    """A cold source, or what is expected of one: ``parse("-a-(bc)|", {"a": 1})``."""
+    marks = _placed(diagram, _frames(diagram))
+    for mark in marks:
+        if mark.kind == "^":
+            _refuse(diagram, mark, "'^' belongs into hot and subscription diagrams")
+    return _timeline(diagram, marks, Decimal(0), values, error)
+
+
+def parse_hot(diagram: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None) -> Timeline:
+    """A source that runs whether or not someone listens: its instants count from ``^``, or else from its beginning."""
+    marks = _placed(diagram, _frames(diagram))
+    zeros = [mark for mark in marks if mark.kind == "^"]
+    if len(zeros) > 1:
+        _refuse(diagram, zeros[1], "a hot diagram has one '^' at most")
+    return _timeline(diagram, marks, zeros[0].time if zeros else Decimal(0), values, error)
+
+
+def parse_script(diagram: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None) -> Timeline:
+    """What someone says: ``parse_script("he-ll-o|")``. A run of characters is a name in ``values``, or text."""
+    return _timeline(diagram, _placed(diagram, _runs(diagram)), Decimal(0), values, error)
+
+
+def parse_subscription(diagram: str) -> Span:
+    """When a subscription begins and ends: ``parse_subscription("--^---!")``."""
+    start: Decimal | None = None
+    end: Decimal | None = None
+    for mark in _placed(diagram, _frames(diagram)):
+        if mark.kind == "^" and start is None:
+            start = mark.time
+        elif mark.kind == "!" and start is not None:
+            end = mark.time
+        elif mark.kind == "!":
+            _refuse(diagram, mark, "'!' ends what '^' must begin first")
+        elif mark.kind == "^":
+            _refuse(diagram, mark, "a subscription diagram has one '^'")
+        else:
+            _refuse(diagram, mark, f"{mark.text!r} has no place in a subscription diagram; it holds '-', '^' and '!'")
+    if start is None:
+        raise MarbleSyntaxError(diagram, len(diagram) + 1, "a subscription diagram has one '^', where it begins")
+    return Span(_ms(start), None if end is None else _ms(end))
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    kind: _Kind
+    text: str
+    column: int  # from 1
+    width: Decimal  # the milliseconds that it takes
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    kind: _Kind
+    text: str
+    column: int
+    time: Decimal
+
+
+def _frames(diagram: str) -> Iterator[_Token]:
+    """Character by character."""
+    at = 0
+    while at < len(diagram):
+        char = diagram[at]
+        if (time := _time_at(diagram, at)) is not None:
+            yield time
+            at += len(time.text)
+            continue
+        if char in "-|#()^!":
+            yield _Token(char, char, at + 1, Decimal(1))  # type: ignore[arg-type]  # one of the kinds
+        elif char.isalnum():
+            yield _Token("item", char, at + 1, Decimal(1))
+        elif char != " ":
+            raise MarbleSyntaxError(
+                diagram,
+                at + 1,
+                f"{char!r} means nothing; there are items (letters and digits), '-', '|', '#', groups '(ab)', "
+                "'^' and '!', and times such as '59s', set off by spaces",
+            )
+        at += 1
+
+
+def _runs(diagram: str) -> Iterator[_Token]:
+    """A run of characters is one item."""
+    at = 0
+    while at < len(diagram):
+        char = diagram[at]
+        if (token := _time_at(diagram, at)) is None:
+            if char in "-|#()":
+                token = _Token(char, char, at + 1, Decimal(1))  # type: ignore[arg-type]  # one of the kinds
+            elif (run := _RUN.match(diagram, at)) is not None:
+                token = _Token("item", run[0], at + 1, Decimal(len(run[0])))
+            elif char != " ":
+                raise MarbleSyntaxError(
+                    diagram, at + 1, f"{char!r} cannot stand in a script; give the text that holds it a name in values"
+                )
+        if token is not None:
+            yield token
+        at += 1 if token is None else len(token.text)
+
+
+def _time_at(diagram: str, at: int) -> _Token | None:
+    """A time is set off by spaces: else its digits and letters are items."""
+    found = _TIME.match(diagram, at) if at == 0 or diagram[at - 1] == " " else None
+    return None if found is None else _Token("time", found[0], at + 1, Decimal(found[1]) * _UNITS[found[2]])
+
+
+def _placed(diagram: str, tokens: Iterator[_Token]) -> list[_Placed]:
+    """Each mark with its instant; groups are resolved, and nothing comes after the end."""
+    marks: list[_Placed] = []
+    now = Decimal(0)
+    group: _Token | None = None
+    size = 0  # of the marks in the group
+    width = Decimal(0)
+    ended: str | None = None
+    for token in tokens:
+        if ended is not None and not (token.kind == ")" and group is not None):
+            _refuse(diagram, token, f"nothing comes after {ended!r}")
+        if token.kind == "(":
+            if group is not None:
+                _refuse(diagram, token, f"the group of column {group.column} is still open; groups do not nest")
+            group, size, width = token, 0, token.width
+        elif token.kind == ")":
+            if group is None:
+                _refuse(diagram, token, "no group is open here")
+            if size == 0:
+                _refuse(diagram, token, "a group holds at least one mark")
+            group, now = None, now + width + token.width
+        elif token.kind in ("-", "time"):
+            if group is not None:
+                _refuse(diagram, token, f"no time passes in a group, so {token.text!r} has no place in one")
+            now += token.width
+        else:
+            marks.append(_Placed(token.kind, token.text, token.column, now))
+            if token.kind in _TERMINALS or token.kind == "!":
+                ended = token.text
+            if group is None:
+                now += token.width
+            else:
+                size, width = size + 1, width + token.width
+    if group is not None:
+        _refuse(diagram, group, "this group is never closed; it ends with ')'")
+    return marks
+
+
+def _timeline(
+    diagram: str, marks: list[_Placed], zero: Decimal, values: Mapping[str, Any] | None, error: BaseException | None
+) -> Timeline:
+    given = values or {}
+
+    def signal_of(mark: _Placed) -> Signal:
+        if mark.kind == "|":
+            return Completed()
+        if mark.kind == "#":
+            return Failed(MarbleError("#") if error is None else error)
+        if mark.kind == "!":
+            _refuse(diagram, mark, "'!' belongs into subscription diagrams")
+        return Next(given.get(mark.text, mark.text))
+
+    return Timeline.of((_ms(mark.time - zero), signal_of(mark)) for mark in marks if mark.kind != "^")
+
+
+def _refuse(diagram: str, at: _Token | _Placed, problem: str) -> NoReturn:
+    raise MarbleSyntaxError(diagram, at.column, problem)
+
+
+def _ms(time: Decimal) -> Ms:
+    return int(time) if time == time.to_integral_value() else float(time)

@@ -1,0 +1,165 @@
+"""What a test leaves behind: runs that go on, threads, tasks.
+
+Light by itself: it looks only at what has been imported, and starts nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import linecache
+import sys
+import threading
+import traceback
+import weakref
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType, FrameType, ModuleType
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from rxflow.streaming.loop_thread import RunHandle
+
+GRACE = 2.0  # seconds in which what was just disposed may come to its end
+LASTING = frozenset({"rxflow I/O", "rxflow import"})
+"""The threads that serve the whole process, by design."""
+
+_PACKAGE = Path(__file__).parents[1]
+_OURS = ("rxflow.", "reactivex.", "rxflow", "reactivex")
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A run, and the line that subscribed it."""
+
+    handle: weakref.ref[RunHandle]
+    file: str
+    line: int
+    function: str
+
+    def __str__(self) -> str:
+        code = linecache.getline(self.file, self.line).strip()
+        return f"{self.file}:{self.line} in {self.function}: {code}"
+
+
+Runs: TypeAlias = deque[Begun]
+
+
+@contextmanager
+def watching_runs() -> Generator[Runs]:
+    """Notes the runs that begin inside. A microsecond or two each; where nobody watches, runs are not noted."""
+    runs: Runs = deque()
+    loop_thread: Any = sys.modules.get("rxflow.streaming.loop_thread")
+    if loop_thread is None:
+        yield runs
+        return
+
+    def note(handle: RunHandle) -> None:
+        frame = _outside(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
+        code = frame.f_code
+        runs.append(Begun(weakref.ref(handle), code.co_filename, frame.f_lineno, code.co_name))
+
+    before, loop_thread.on_start = loop_thread.on_start, note
+    try:
+        yield runs
+    finally:
+        loop_thread.on_start = before
+
+
+def assert_nothing_is_left(runs: Runs | None = None) -> None:
+    """Raise AssertionError where a run, a thread or a task of rxflow is still at work after a moment of grace."""
+    complaint = complaint_about(deque() if runs is None else runs)
+    if complaint is not None:
+        raise AssertionError(complaint)
+
+
+def complaint_about(runs: Runs) -> str | None:
+    """The same in words."""
+    left = what_is_left(runs)
+    return "the test left behind:\n" + "\n".join(f"    {each}" for each in left) if left else None
+
+
+def what_is_left(runs: Runs) -> list[str]:
+    """Each thing in words."""
+    return [*_runs_left(runs), *_threads_left(runs), *_tasks_left()]
+
+
+def _runs_left(runs: Runs) -> list[str]:
+    """Runs on loops that go on after the test. Those on threads of their own are seen by their threads."""
+    return [f"a run, subscribed at {begun}; dispose it, or let it end" for begun in list(runs) if _goes_on(begun)]
+
+
+def _goes_on(begun: Begun) -> bool:
+    handle = begun.handle()
+    if handle is None or handle.run is None or handle.home is None or handle.is_disposed or handle.home.is_closed():
+        return False
+    tasks = {task for task in list(handle.run.tasks) if not task.done()}
+    if tasks and handle.home.is_running():
+        tasks = _wait_on(handle.home, _pending(tasks))
+    return bool(tasks)
+
+
+def _threads_left(runs: Runs) -> list[str]:
+    for thread in _threads_of_runs():
+        thread.join(GRACE)
+    return [f"the thread {thread.name!r}, {_about(thread, runs)}" for thread in _threads_of_runs()]
+
+
+def _threads_of_runs() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each.name.startswith("rxflow ") and each.name not in LASTING]
+
+
+def _about(thread: threading.Thread, runs: Runs) -> str:
+    for begun in list(runs):
+        if getattr(begun.handle(), "_thread", None) is thread:
+            return f"of a run that was subscribed at {begun}; dispose it, or let it end"
+    frame = sys._current_frames().get(thread.ident or 0)  # pyright: ignore[reportPrivateUsage]
+    if frame is None:
+        return "which is just ending"
+    summary = traceback.extract_stack(_outside(frame), limit=1)[0]
+    return f"which stands at {summary.filename}:{summary.lineno} in {summary.name}: {summary.line}"
+
+
+def _tasks_left() -> list[str]:
+    """On the I/O loop: the loops of runs end with their threads, and users' loops are theirs."""
+    io_loop: ModuleType | None = sys.modules.get("rxflow.llm.io_loop")
+    if io_loop is None or all(thread.name != "rxflow I/O" for thread in threading.enumerate()):
+        return []
+    submit: Callable[[Coroutine[Any, Any, None]], Future[None]] = io_loop.submit
+    left: list[str] = []
+
+    async def look() -> None:
+        # From the loop itself: what it has been told before comes first, cancellations too.
+        tasks = await _pending({task for task in asyncio.all_tasks() if _is_ours(task)})
+        left.extend(f"a task on the I/O loop: {task}" for task in tasks)
+
+    submit(look()).result(2 * GRACE)
+    return left
+
+
+def _is_ours(task: asyncio.Task[Any]) -> bool:
+    """litellm keeps tasks of its own there; and this look is one too."""
+    code: CodeType | None = getattr(task.get_coro(), "cr_code", None)
+    return code is not None and task is not asyncio.current_task() and _PACKAGE in Path(code.co_filename).parents
+
+
+async def _pending(tasks: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
+    return (await asyncio.wait(tasks, timeout=GRACE))[1] if tasks else set()
+
+
+def _wait_on(
+    loop: asyncio.AbstractEventLoop, look: Coroutine[Any, Any, set[asyncio.Task[Any]]]
+) -> set[asyncio.Task[Any]]:
+    """On a loop that runs in another thread."""
+    return asyncio.run_coroutine_threadsafe(look, loop).result(2 * GRACE)
+
+
+def _outside(frame: FrameType) -> FrameType:
+    """The innermost frame of users' code, if there is one."""
+    found: FrameType | None = frame
+    while found is not None and str(found.f_globals.get("__name__")).startswith(_OURS):
+        found = found.f_back
+    return found or frame

@@ -1,0 +1,206 @@
+"""``Marbles``: says with diagrams what streams are given and what they must make of it, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from reactivex.abc import ObservableBase
+
+from rxflow.testing.comparison import difference
+from rxflow.testing.diagrams import parse, parse_hot, parse_script, parse_subscription
+from rxflow.testing.drawing import draw_spans, duration, shown
+from rxflow.testing.marble_sources import ColdSource, HotSource, MarbleSource
+from rxflow.testing.recording import Recording
+from rxflow.testing.standing import where_stand
+from rxflow.testing.timeline import Ms, Span, Timeline, tidy
+from rxflow.testing.virtual_clock import VirtualClock
+from rxflow.testing.virtual_loop import VirtualLoop
+
+
+class Marbles:
+    """Plays streams in virtual time, and compares them with diagrams; see :mod:`rxflow.testing.diagrams`. ::
+
+        def test_pairs(marbles: Marbles) -> None:
+            source = marbles.cold("a-b-c|")
+            marbles.expect(source.pipe(ops.pairwise())).to_be("--x-y|", {"x": ("a", "b"), "y": ("b", "c")})
+            marbles.expect_subscriptions(source).to_be("^----!")
+
+    The first comparison plays everything that is expected, on one loop and one clock. Flows, coroutines, sync methods,
+    anyio deadlines and RxPY's time operators share it. A play ends when nothing can happen any more; or, as timers can
+    go on for ever, when time has jumped ``patience`` times after the longest diagram. What is subscribed then is
+    disposed.
+    """
+
+    def __init__(self, *, patience: int = 3000) -> None:
+        self.clock = VirtualClock()
+        self._patience = patience
+        self._longest: Ms = 0
+        self._expectations: list[Expectation] = []
+        self._waiting: list[Expectation] = []
+        self._subscriptions: list[SubscriptionsExpectation] = []
+        self._sources: list[MarbleSource] = []
+
+    def cold(
+        self, diagram: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None
+    ) -> ColdSource:
+        """A source that plays ``diagram`` from the beginning for each subscriber."""
+        source = ColdSource(diagram, self._measured(parse(diagram, values, error)))
+        self._sources.append(source)
+        return source
+
+    def hot(
+        self, diagram: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None
+    ) -> HotSource:
+        """A source that plays ``diagram`` once, from ``^`` or its beginning on, for whoever listens."""
+        source = HotSource(diagram, self._measured(parse_hot(diagram, values, error)))
+        self._sources.append(source)
+        return source
+
+    def expect(
+        self, observable: ObservableBase[Any], subscription: str | None = None, *, until: float | None = None
+    ) -> Expectation:
+        """Say next what ``observable`` has to do.
+
+        ``subscription`` shows from when to when someone listens (``"^---!"``); ``until`` says the same in seconds.
+        """
+        if not isinstance(observable, ObservableBase):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(
+                f"marbles.expect() takes an Observable, such as flow.observe(); got a {type(observable).__name__}"
+            )
+        span = Span(0) if subscription is None else parse_subscription(subscription)
+        if until is not None:
+            if span.end is not None:
+                raise TypeError(f"the end of the subscription is given twice: {subscription!r} and until={until!r}")
+            span = Span(span.start, tidy(until * 1000))
+        self._longest = max(self._longest, span.start, span.end or 0)
+        expectation = Expectation(self, Recording(observable, span))
+        self._expectations.append(expectation)
+        self._waiting.append(expectation)
+        return expectation
+
+    def expect_subscriptions(self, source: MarbleSource) -> SubscriptionsExpectation:
+        """Say next when ``source`` has to be subscribed to."""
+        expectation = SubscriptionsExpectation(self, source)
+        self._subscriptions.append(expectation)
+        return expectation
+
+    def complaint(self) -> str | None:
+        """What was expected and never compared; None where nothing was."""
+        compared = [each.is_compared for each in self._expectations]
+        compared += [each.is_compared for each in self._subscriptions]
+        forgotten = compared.count(False)
+        if not forgotten:
+            return None
+        return (
+            f"{forgotten} of the expectations of this test were never compared; "
+            "marbles.expect(…) needs a .to_be(…) or .to_say(…) after it"
+        )
+
+    def close(self) -> None:
+        """The test is over. AssertionError where an expectation was never compared."""
+        complaint = self.complaint()
+        if complaint is not None:
+            raise AssertionError(complaint)
+
+    def play(self) -> None:
+        """Play what is expected and was not played yet. Comparing does it; who looks at side effects may do it too."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        for source in self._sources:
+            source.note_anew()
+        self.clock.restart()
+        self.clock.run(partial(self._play, [each.recording for each in waiting]))
+
+    async def _play(self, recordings: list[Recording]) -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        for recording in recordings:
+            recording.begin(loop)
+        for source in self._sources:
+            if isinstance(source, HotSource):
+                source.begin(loop)
+        ended = await loop.until_idle(jumps=self._patience, after=self._longest / 1000)
+        for source in self._sources:
+            source.note_no_more()
+        left = where_stand(asyncio.all_tasks() - {asyncio.current_task()})
+        for recording in recordings:
+            recording.end(is_cut=not ended, tasks_left=left)
+
+    def play_for(self, expected: Timeline) -> None:
+        """The same; it goes on as long as what is expected, at least."""
+        self._measured(expected)
+        self.play()
+
+    def _measured(self, timeline: Timeline) -> Timeline:
+        self._longest = max(self._longest, timeline.end)
+        return timeline
+
+
+class Expectation:
+    """What a stream did, to be compared."""
+
+    def __init__(self, marbles: Marbles, recording: Recording) -> None:
+        self.recording = recording
+        self.is_compared = False
+        self._marbles = marbles
+
+    def to_be(self, diagram: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None) -> None:
+        """AssertionError where the stream did anything else than ``diagram`` says.
+
+        Text in ``values`` equals a chunk with that content; everything else is compared with ``==``, errors by their
+        type and message.
+        """
+        __tracebackhide__ = True
+        self._compare(diagram, parse(diagram, values, error), values)
+
+    def to_say(self, script: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None) -> None:
+        """The same for text as it is spoken: ``to_say("he-ll-o|")``."""
+        __tracebackhide__ = True
+        self._compare(script, parse_script(script, values, error), None)
+
+    def _compare(self, diagram: str, expected: Timeline, values: Mapping[str, Any] | None) -> None:
+        __tracebackhide__ = True
+        self.is_compared = True
+        self._marbles.play_for(expected)
+        recording = self.recording
+        if recording.crash is not None:
+            raise recording.crash
+        found = difference(expected, recording.timeline, values)
+        if found is None:
+            return
+        notes: list[str] = []
+        if recording.is_cut:
+            notes.append(
+                f"the recording was cut at {duration(self._marbles.clock.now * 1000)}, as timers went on and on; "
+                "say with a subscription diagram or until=… how long to listen, or give Marbles more patience"
+            )
+        if recording.tasks_left:
+            notes.append(f"these tasks still waited when it ended:\n{recording.tasks_left}")
+        raise AssertionError("\n".join([f"the stream is not {shown(diagram)}", found, *notes]))
+
+
+class SubscriptionsExpectation:
+    """When a source was subscribed to, to be compared."""
+
+    def __init__(self, marbles: Marbles, source: MarbleSource) -> None:
+        self.is_compared = False
+        self._marbles = marbles
+        self._source = source
+
+    def to_be(self, *diagrams: str) -> None:
+        """AssertionError where the source was subscribed to at other times; none given means never."""
+        __tracebackhide__ = True
+        self.is_compared = True
+        expected = [parse_subscription(diagram) for diagram in diagrams]
+        self._marbles.play()
+        actual = self._source.subscriptions
+        if expected == actual:
+            return
+        rows = draw_spans([*expected, *actual])
+        wanted = [f"  expected  {row}" for row in rows[: len(expected)]] or ["  expected  no subscription"]
+        came = [f"  actual    {row}" for row in rows[len(expected) :]] or ["  actual    no subscription"]
+        raise AssertionError("\n".join([f"the subscriptions to {self._source!r} are others", *wanted, *came]))

@@ -1,0 +1,76 @@
+"""The pytest plugin: fixtures, and what is looked at after each test.
+
+- ``virtual_clock``: time that passes only where the test waits.
+- ``marbles``: expectations as marble diagrams, verified when the test ends.
+- No run, thread or task of rxflow outlives its test; ``@pytest.mark.rxflow_leaks("why")`` lets one.
+- No turn of a ``ScriptedLLM`` is left over; no ``probe()`` keeps a subscription that neither ended nor was disposed.
+
+It is loaded in every test run where rxflow is installed: it imports what it needs when a test asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rxflow.testing.due import Dues, collect, collecting
+from rxflow.testing.leaks import complaint_about, watching_runs
+
+if TYPE_CHECKING:
+    from rxflow.testing.marbles import Marbles
+    from rxflow.testing.virtual_clock import VirtualClock
+
+_MARKER = "rxflow_leaks"
+_dues = pytest.StashKey[Dues]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known."""
+    config.addinivalue_line("markers", f"{_MARKER}(why): runs, threads and tasks of rxflow may outlive this test")
+
+
+@pytest.fixture(autouse=True)
+def rxflow_leak_check(request: pytest.FixtureRequest) -> Generator[None]:
+    """No run, thread, task or probed subscription of rxflow outlives the test. Set up first, so torn down last."""
+    with collecting() as dues, watching_runs() as runs:
+        request.node.stash[_dues] = dues
+        yield
+    if request.node.get_closest_marker(_MARKER) is None:
+        _complain(dues.complaints("fixtures"))
+        _complain(filter(None, [complaint_about(runs)]))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """What was set up and not used fails the test; one that failed by itself has reason enough."""
+    result = yield
+    if _dues in item.stash:
+        _complain(item.stash[_dues].complaints("test"))
+    return result
+
+
+@pytest.fixture
+def virtual_clock() -> Generator[VirtualClock]:
+    """A :class:`~rxflow.testing.virtual_clock.VirtualClock`, active during the test."""
+    from rxflow.testing.virtual_clock import VirtualClock
+
+    with VirtualClock() as clock:
+        yield clock
+
+
+@pytest.fixture
+def marbles() -> Marbles:
+    """A :class:`~rxflow.testing.marbles.Marbles`: an expectation that was never compared fails the test."""
+    from rxflow.testing.marbles import Marbles
+
+    marbles = Marbles()
+    collect(marbles, after="test")
+    return marbles
+
+
+def _complain(complaints: Iterable[str]) -> None:
+    message = "\n".join(complaints)
+    if message:
+        pytest.fail(message, pytrace=False)

@@ -1,0 +1,145 @@
+"""``probe()``: sees what goes on at one point of a pipe."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from reactivex import Observable
+from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
+from reactivex.disposable import Disposable
+
+from rxflow.testing.due import collect
+
+T = TypeVar("T")
+
+
+def probe(name: str = "probe") -> Probe:
+    """An operator that changes nothing and counts what happens where it stands. ::
+
+        seen = probe()
+        flow.observe().pipe(seen, ops.take(1)).subscribe()
+        seen.assert_cancelled()
+
+    With the pytest plugin, a test fails that leaves a subscription through it neither ended nor disposed.
+    ``name`` tells several of them apart in messages.
+    """
+    return Probe(name)
+
+
+class Probe:
+    """Counts subscriptions and how they ended; ``items`` are those of all subscriptions, as they came."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.items: list[Any] = []
+        self.subscribed = 0
+        self.cancelled = 0
+        self.completed = 0
+        self.errors: list[BaseException] = []
+        collect(self, after="fixtures")
+
+    def __call__(self, source: Observable[T]) -> Observable[T]:
+        def subscribe(observer: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:
+            self.subscribed += 1
+            watched = _Watched(self, observer)
+            subscription = source.subscribe(
+                watched.on_next, watched.on_error, watched.on_completed, scheduler=scheduler
+            )
+
+            def dispose() -> None:
+                watched.is_over(cancelled=True)
+                subscription.dispose()
+
+            return Disposable(dispose)
+
+        return Observable(subscribe)
+
+    @property
+    def failed(self) -> int:
+        """Subscriptions that ended with an error."""
+        return len(self.errors)
+
+    @property
+    def leaked(self) -> int:
+        """Subscriptions that neither ended nor were disposed."""
+        return self.subscribed - self.cancelled - self.completed - self.failed
+
+    def assert_subscribed(self, times: int | None = None) -> None:
+        """It was subscribed, or exactly so many times."""
+        self._assert_count("subscribed", self.subscribed, times)
+
+    def assert_not_subscribed(self) -> None:
+        """Nobody has subscribed."""
+        self._assert_count("subscribed", self.subscribed, 0)
+
+    def assert_cancelled(self, times: int | None = None) -> None:
+        """It was disposed before its end, or exactly so many times."""
+        self._assert_count("cancelled", self.cancelled, times)
+
+    def assert_not_cancelled(self) -> None:
+        """Nobody has disposed it before its end."""
+        self._assert_count("cancelled", self.cancelled, 0)
+
+    def assert_completed(self, times: int | None = None) -> None:
+        """It came to its end without error, or exactly so many times."""
+        self._assert_count("completed", self.completed, times)
+
+    def assert_failed(self, times: int | None = None) -> None:
+        """It ended with an error, or exactly so many times."""
+        self._assert_count("failed", self.failed, times)
+
+    def assert_not_leaked(self) -> None:
+        """Every subscription has ended or was disposed."""
+        complaint = self.complaint()
+        if complaint is not None:
+            raise AssertionError(complaint)
+
+    def complaint(self) -> str | None:
+        """What is leaked, in a sentence."""
+        if not self.leaked:
+            return None
+        return f"{self.leaked} of the subscriptions through {self} neither ended nor were disposed"
+
+    def __repr__(self) -> str:
+        return (
+            f"{self.name} (subscribed {self.subscribed}, completed {self.completed}, failed {self.failed}, "
+            f"cancelled {self.cancelled}, {len(self.items)} items)"
+        )
+
+    def _assert_count(self, what: str, seen: int, times: int | None) -> None:
+        if seen == times or (times is None and seen):
+            return
+        wanted = "at least once" if times is None else "never" if times == 0 else f"exactly {times}×"
+        errors = f"; errors: {self.errors}" if self.errors else ""
+        raise AssertionError(f"should be {what} {wanted}, and was {seen}×: {self}{errors}")
+
+
+class _Watched(ObserverBase[Any]):
+    """One subscription; what happens after its end, or its disposal, is no longer counted."""
+
+    def __init__(self, probe: Probe, observer: ObserverBase[Any]) -> None:
+        self._probe = probe
+        self._observer = observer
+        self._is_over = False
+
+    def is_over(self, *, cancelled: bool = False) -> bool:
+        """Whether it was over before; it is from now on."""
+        before, self._is_over = self._is_over, True
+        if cancelled and not before:
+            self._probe.cancelled += 1
+        return before
+
+    def on_next(self, value: Any) -> None:
+        if not self._is_over:
+            self._probe.items.append(value)
+        self._observer.on_next(value)
+
+    def on_error(self, error: Exception) -> None:
+        if not self.is_over():
+            self._probe.errors.append(error)
+        self._observer.on_error(error)
+
+    def on_completed(self) -> None:
+        if not self.is_over():
+            self._probe.completed += 1
+        self._observer.on_completed()

@@ -1,0 +1,242 @@
+"""``ScriptedLLM``: a model that says what a script tells it to, at the times that the script shows."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from reactivex import Observable
+from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
+from reactivex.disposable import Disposable
+
+from rxflow.llm.model import LLM
+from rxflow.llm.request import Delta, Ending, Request
+from rxflow.streaming.bridge import from_async
+from rxflow.testing.due import collect
+from rxflow.testing.playing import Line, line_of
+from rxflow.testing.turns import Speaker, Turn, Value
+from rxflow.types.usage import UsageMetrics
+
+
+class UnscriptedRequest(AssertionError):
+    """The model was asked more often than its script has turns."""
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One request and what became of it: times are the loop's, in seconds; None where it has not come to that.
+
+    ``ended_at`` is the end of the answer, with ``error`` where the script broke it off; ``cancelled_at`` is its
+    disposal before that.
+    """
+
+    request: Request
+    subscribed_at: float
+    ended_at: float | None = None
+    cancelled_at: float | None = None
+    error: BaseException | None = None
+
+
+class ScriptedLLM(LLM):
+    """Answers successive requests with successive turns; usable wherever an :class:`~rxflow.LLM` is. ::
+
+        llm = ScriptedLLM("he-ll-o|")                      # "he" at 0 ms, "ll" at 3, "o" at 6, the end at 7
+        llm = ScriptedLLM(tool_call("look", {"where": "north"}), "so-be-it|")
+        llm = ScriptedLLM("a--b--#", values={"a": "Good ", "b": thinking("Hm.")}, error=TimeoutError("no more"))
+
+    Each character is one millisecond of the running loop, real or virtual. A run of characters is one item: the text
+    that ``values`` has under that name, else itself. A script without an end stays open until it is cancelled.
+
+    A turn can also be a value, which is said at once: ``tool_call(…)``, ``thinking(…)``, an exception, or a list of
+    several things, in which strings are text. Only a bare string is a script.
+
+    With the pytest plugin, a test fails in which turns were left over. One without turns is never to be asked.
+
+    Args:
+        turns: scripts, values, or :func:`turn` for one with its own usage.
+        values: what the names in scripts stand for.
+        error: what ``#`` raises; else a :class:`~rxflow.testing.timeline.MarbleError`.
+        usage: what each turn reports; else each delta is one completion token and each word of the prompt another one.
+        cost: what each turn reports, in US dollars.
+        function_calling: False for a model that is offered tools in text, and calls them so.
+        repeat: begin anew after the last turn, as often as asked; then no turn is ever left over.
+        max_retries: attempts after an error before the first delta; each takes a turn.
+        parameters: as an LLM takes them.
+    """
+
+    def __init__(
+        self,
+        *turns: str | Turn | Value,
+        values: Mapping[str, Value] | None = None,
+        error: BaseException | None = None,
+        usage: UsageMetrics | None = None,
+        cost: float | None = 0.0,
+        function_calling: bool = True,
+        repeat: bool = False,
+        model: str = "scripted",
+        max_retries: int = 0,
+        **parameters: Any,
+    ) -> None:
+        if repeat and not turns:
+            raise TypeError('repeat=True needs a turn to repeat, for example ScriptedLLM("he-llo|", repeat=True)')
+        self._lines = [line_of(each, values or {}, error, usage, cost) for each in turns]
+        self._repeat = repeat
+        self.calls: list[Call] = []
+        super().__init__(
+            model,
+            source=_Played(self._next_line, self.calls, native=function_calling),
+            function_calling=function_calling,
+            max_retries=max_retries,
+            **parameters,
+        )
+        collect(self, after="test")
+
+    @property
+    def requests(self) -> list[Request]:
+        """What it was asked, in that order."""
+        return [call.request for call in self.calls]
+
+    @property
+    def prompts(self) -> list[str]:
+        """The last text from a user in each request."""
+        return [call.request.last_user_text for call in self.calls]
+
+    def assert_used_up(self) -> None:
+        """Raise AssertionError where turns are left over."""
+        complaint = self.complaint()
+        if complaint is not None:
+            raise AssertionError(complaint)
+
+    def complaint(self) -> str | None:
+        """The turns that nobody asked for, in words."""
+        unused = [] if self._repeat else self._lines[len(self.calls) :]
+        if not unused:
+            return None
+        first = len(self._lines) - len(unused) + 1
+        shown = "\n".join(f"    turn {number}: {line.shown}" for number, line in enumerate(unused, first))
+        return f"{self!r} was asked {len(self.calls)}×; these turns of its script are left over:\n{shown}"
+
+    def __repr__(self) -> str:
+        return f"ScriptedLLM({self.model!r})"
+
+    def _next_line(self, number: int, request: Request) -> Line:
+        if self._repeat:
+            return self._lines[(number - 1) % len(self._lines)]
+        if number <= len(self._lines):
+            return self._lines[number - 1]
+        raise UnscriptedRequest(
+            f"request {number} to {self!r} came unasked-for: its script has {len(self._lines)} turn(s). "
+            f"It was asked: {request.last_user_text!r}"
+        )
+
+
+NextLine: TypeAlias = Callable[[int, Request], Line]
+
+
+class _Played:
+    """The source behind a scripted model."""
+
+    def __init__(self, next_line: NextLine, calls: list[Call], *, native: bool) -> None:
+        self._next_line = next_line
+        self._calls = calls
+        self._native = native
+        self._numbers = itertools.count(1)
+
+    def stream(self, request: Request) -> Observable[Delta]:
+        def subscribe(observer: ObserverBase[Delta], scheduler: SchedulerBase | None = None) -> DisposableBase:
+            number = next(self._numbers)
+            line = self._next_line(number, request)
+            loop = asyncio.get_running_loop()
+            call = Call(request, loop.time())
+            self._calls.append(call)
+            speaker = Speaker(number, native=self._native)
+
+            async def answer(emit: Callable[[Delta], None]) -> None:
+                try:
+                    await _play(line, call.subscribed_at, speaker, emit)
+                    emit(_ending(line, speaker, request))
+                except asyncio.CancelledError:
+                    _cancelled(call, loop)  # by the loop's end, for instance
+                    raise
+                except BaseException as error:
+                    call.error = error
+                    call.ended_at = loop.time()
+                    raise
+                call.ended_at = loop.time()
+
+            answering = from_async(answer).subscribe(observer, scheduler=scheduler)
+
+            def dispose() -> None:
+                _cancelled(call, loop)
+                answering.dispose()
+
+            return Disposable(dispose)
+
+        return Observable(subscribe)
+
+    async def calls_functions(self, model: str) -> bool:
+        return self._native
+
+    def retry_delay(self, error: BaseException, attempt: int, of: int) -> float | None:
+        return None if isinstance(error, UnscriptedRequest) else 0.0
+
+    def explain(self, error: BaseException, model: str) -> BaseException:
+        return error
+
+
+async def _play(line: Line, begin: float, speaker: Speaker, emit: Callable[[Delta], None]) -> None:
+    """Say each thing at its time; raise what breaks it off; come back at the end."""
+    for moment in line.moments:
+        await _until(begin + moment.at)
+        for said in moment.said:
+            if isinstance(said, BaseException):
+                raise said
+            for delta in speaker.deltas_of(said):
+                emit(delta)
+    if line.ends_at is None:
+        await asyncio.get_running_loop().create_future()  # stays open
+    else:
+        await _until(begin + line.ends_at)
+
+
+async def _until(time: float) -> None:
+    """At that time exactly: sleeping for a difference would be off by a rounding."""
+    loop = asyncio.get_running_loop()
+    if time <= loop.time():
+        return
+    come = loop.create_future()
+    timer = loop.call_at(time, _come, come)
+    try:
+        await come
+    finally:
+        timer.cancel()
+
+
+def _come(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _cancelled(call: Call, loop: asyncio.AbstractEventLoop) -> None:
+    if call.ended_at is None and call.cancelled_at is None:
+        call.cancelled_at = loop.time()
+
+
+def _ending(line: Line, speaker: Speaker, request: Request) -> Ending:
+    prompt = _words(request.messages)
+    counted = UsageMetrics(
+        prompt_tokens=prompt,
+        completion_tokens=speaker.deltas,
+        reasoning_tokens=speaker.reasoning,
+        total_tokens=prompt + speaker.deltas,
+        successful_requests=1,
+    )
+    reason = line.finish_reason or ("tool_calls" if speaker.calls else "stop")
+    return Ending(reason, line.usage or counted, line.cost)
+
+
+def _words(messages: Sequence[Mapping[str, Any]]) -> int:
+    return sum(len(str(message.get("content") or "").split()) for message in messages)

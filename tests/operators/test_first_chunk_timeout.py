@@ -1,0 +1,131 @@
+"""``first_chunk_timeout``: who says nothing in time is closed."""
+
+import pickle
+import time
+from typing import Any
+
+import pytest
+import reactivex as rx
+from reactivex import Subject
+from reactivex.testing import TestScheduler
+
+from rxflow import LLM
+from rxflow import operators as ops
+from rxflow.testing import Marbles, ScriptedLLM
+from rxflow.testing.conformance import check_operator
+from rxflow.testing.turns import thinking
+from rxflow.types.chunks import StreamChunk
+from tests.bounds import assert_within
+from tests.loopback import Loopback, Reply
+from tests.signals import signals_of
+
+SEEN_BY_THE_PROVIDER = 0.05
+
+
+def too_late(seconds: float, seen: str = "nothing") -> ops.FirstChunkTimeout:
+    return ops.FirstChunkTimeout(seconds, seen)
+
+
+class TestOnAnyStream:
+    def test_a_source_that_says_nothing_in_time_is_disposed(self, marbles: Marbles) -> None:
+        source = marbles.cold("--------a-|")
+        marbles.expect(source.pipe(ops.first_chunk_timeout(0.005))).to_be("-----#", error=too_late(0.005))
+        marbles.expect_subscriptions(source).to_be("^----!")
+
+    def test_the_first_item_ends_the_wait_for_good(self, marbles: Marbles) -> None:
+        source = marbles.cold("--a 60ms b-|")
+        marbles.expect(source.pipe(ops.first_chunk_timeout(0.005))).to_be("--a 60ms b-|")
+
+    def test_a_source_that_ends_without_a_word_was_not_too_late(self, marbles: Marbles) -> None:
+        marbles.expect(marbles.cold("--|").pipe(ops.first_chunk_timeout(0.005))).to_be("--|")
+
+    def test_an_error_passes(self, marbles: Marbles) -> None:
+        error = ValueError("no")
+        marbles.expect(marbles.cold("--#", error=error).pipe(ops.first_chunk_timeout(0.005))).to_be("--#", error=error)
+
+    def test_disposing_early_disposes_the_source(self, marbles: Marbles) -> None:
+        source = marbles.cold("--------a-|")
+        marbles.expect(source.pipe(ops.first_chunk_timeout(0.005)), "^--!").to_be("---")
+        marbles.expect_subscriptions(source).to_be("^--!")
+
+    def test_each_subscription_has_a_wait_of_its_own(self, marbles: Marbles) -> None:
+        piped = marbles.hot("--a-------b---|").pipe(ops.first_chunk_timeout(0.005))
+        marbles.expect(piped).to_be("--a-------b---|")
+        marbles.expect(piped, "---^").to_be("--------#", error=too_late(0.005))
+
+    def test_it_keeps_the_rules(self) -> None:
+        check_operator(ops.first_chunk_timeout(5))
+
+    def test_it_takes_the_clock_that_it_is_given(self) -> None:
+        scheduler = TestScheduler()
+        told: list[Any] = []
+        rx.never().pipe(ops.first_chunk_timeout(5, scheduler)).subscribe(on_error=told.append)
+        scheduler.advance_to(4.9)
+        assert told == []
+        scheduler.advance_to(5.1)
+        assert [type(error) for error in told] == [ops.FirstChunkTimeout]
+
+    def test_without_any_clock_the_stream_fails(self) -> None:
+        source: Subject[str] = Subject()
+        told: list[Any] = []
+        source.pipe(ops.first_chunk_timeout(5)).subscribe(on_error=told.append)
+        assert [type(error) for error in told] == [RuntimeError]
+        assert "first_chunk_timeout needs a clock" in str(told[0])
+        assert source.observers == []
+
+
+class TestInARun:
+    def test_events_of_the_run_are_no_word_and_the_error_names_the_last(self, marbles: Marbles) -> None:
+        llm = ScriptedLLM("-------he|")
+        error = too_late(0.005, "LLMStarted")
+        marbles.expect(llm.observe("Hello").pipe(ops.first_chunk_timeout(0.005))).to_be("-----#", error=error)
+        assert llm.calls[0].cancelled_at == 0.005
+
+    def test_reasoning_is_one(self, marbles: Marbles) -> None:
+        llm = ScriptedLLM("--t-----he|", values={"t": thinking("Hm.")})
+        marbles.expect(llm.observe("Hello").pipe(ops.first_chunk_timeout(0.005))).to_say("--------he|")
+
+    def test_the_providers_connection_closes(self, provider: Loopback, llm: LLM) -> None:
+        provider.script(Reply(hold_after=0))
+        shown = signals_of(llm.observe("Hello").pipe(ops.first_chunk_timeout(0.2)))
+        at = time.monotonic()
+        assert [type(error) for error in shown.errors] == [ops.FirstChunkTimeout]
+        (gone,) = provider.wait_until(lambda p: p.disconnects)
+        assert_within(gone.at - at, SEEN_BY_THE_PROVIDER)
+
+    def test_one_that_speaks_goes_on_after_the_limit(self, provider: Loopback, llm: LLM) -> None:
+        provider.script(Reply(text=["a", "b", "c"], pace=0.15))
+        shown = signals_of(llm.observe("Hello").pipe(ops.first_chunk_timeout(0.3)))
+        assert [str(chunk) for chunk in shown.items] == ["a", "b", "c"]
+
+
+def test_the_error_can_be_caught_as_a_timeout_and_pickled() -> None:
+    error: ops.FirstChunkTimeout = pickle.loads(pickle.dumps(too_late(2.5, "LLMStarted of agent 'Writer'")))
+    assert issubclass(type(error), TimeoutError)
+    assert (error.seconds, error.seen) == (2.5, "LLMStarted of agent 'Writer'")
+    assert str(error) == (
+        "nothing was said within 2.5 s of subscribing (first_chunk_timeout); "
+        "the last that was seen: LLMStarted of agent 'Writer'"
+    )
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
+def test_the_limit_is_above_zero(seconds: float) -> None:
+    with pytest.raises(ValueError, match=r"first_chunk_timeout\(seconds\) is a number of seconds above 0; got"):
+        ops.first_chunk_timeout(seconds)
+
+
+def test_the_limit_is_a_number() -> None:
+    wrong: Any = "5"
+    with pytest.raises(TypeError, match=r"first_chunk_timeout\(seconds\) is a number of seconds; got '5'"):
+        ops.first_chunk_timeout(wrong)
+
+
+def test_items_are_passed_as_they_are() -> None:
+    chunk = StreamChunk(content="a")
+    scheduler = TestScheduler()
+    heard: list[Any] = []
+    source: Subject[StreamChunk] = Subject()
+    source.pipe(ops.first_chunk_timeout(5)).subscribe(heard.append, scheduler=scheduler)
+    source.on_next(chunk)
+    assert heard[0] is chunk

@@ -1,0 +1,301 @@
+"""``retry_stream``: begin anew, and say what is void."""
+
+import asyncio
+import sys
+from typing import Any
+
+import pytest
+import reactivex as rx
+from hypothesis import given
+from hypothesis import strategies as st
+from reactivex import Observable
+from reactivex import operators as rxops
+from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
+from reactivex.disposable import Disposable
+
+from rxflow import LLM, Flow
+from rxflow import operators as ops
+from rxflow.flow import start
+from rxflow.testing import Marbles, ScriptedLLM
+from rxflow.testing.conformance import check_operator
+from rxflow.testing.turns import thinking
+from rxflow.types.chunks import Origin, StreamChunk
+from rxflow.types.events import FlowFinished, LLMFinished, ReasoningChunk, Retracted
+from tests.loopback import Loopback, Reply
+from tests.operators.endings import ending_with
+from tests.signals import Signals, outcome, signals_of
+from tests.team import solo
+
+BROKEN = ConnectionError("broken off")
+
+
+def failing(*attempts: Observable[Any]) -> Observable[Any]:
+    """A cold source: one subscription after another gets another of these."""
+    left = list(attempts)
+    return rx.defer(lambda _: left.pop(0))
+
+
+def chunk(content: str, attempt: int = 0) -> StreamChunk:
+    return StreamChunk(content=content, attempt=attempt)
+
+
+def retracted(*attempts: int, error: BaseException = BROKEN) -> Retracted:
+    return Retracted(origin=Origin(), attempts=attempts, error=error)
+
+
+def shown(items: list[Any]) -> list[Any]:
+    """Chunks with their attempts, and what is taken back."""
+    return [
+        item.attempts if isinstance(item, Retracted) else (item.content, item.attempt)
+        for item in items
+        if isinstance(item, Retracted | StreamChunk)
+    ]
+
+
+def is_broken(error: Exception) -> bool:
+    return "broken" in str(error)
+
+
+class TestOnAnyStream:
+    def test_what_was_shown_is_taken_back_and_the_next_attempt_has_another_number(self, marbles: Marbles) -> None:
+        first = marbles.cold("-a-b-#", {"a": chunk("a"), "b": chunk("b")}, BROKEN)
+        second = marbles.cold("-a-b-c|", {"a": chunk("a"), "b": chunk("b"), "c": chunk("c")})
+        marbles.expect(failing(first, second).pipe(ops.retry_stream(1))).to_be(
+            "-a-b-rx-y-z|",
+            {
+                "a": chunk("a"),
+                "b": chunk("b"),
+                "r": retracted(0),
+                "x": chunk("a", 1),
+                "y": chunk("b", 1),
+                "z": chunk("c", 1),
+            },
+        )
+        marbles.expect_subscriptions(first).to_be("^----!")
+        marbles.expect_subscriptions(second).to_be("-----^-----!")
+
+    def test_where_nothing_was_shown_nothing_is_taken_back(self, marbles: Marbles) -> None:
+        first = marbles.cold("--#", error=BROKEN)
+        marbles.expect(failing(first, marbles.cold("-a|")).pipe(ops.retry_stream(1))).to_be("---a|")
+
+    def test_after_the_last_attempt_its_error_passes_with_a_note(self, marbles: Marbles) -> None:
+        source = marbles.cold("-#", error=(error := ConnectionError("broken off")))
+        marbles.expect(source.pipe(ops.retry_stream(2))).to_be("---#", error=error)
+        marbles.expect_subscriptions(source).to_be("^!", "-^!", "--^!")
+        assert error.__notes__ == ["retry_stream: this ended attempt 3 of 3"] * len(error.__notes__)
+
+    def test_with_no_retries_the_error_passes_as_it_is(self) -> None:
+        error = ValueError("no")
+        assert signals_of(rx.throw(error).pipe(ops.retry_stream(0))).errors == [error]
+        assert not hasattr(error, "__notes__")
+
+    def test_it_waits_before_each_attempt(self, marbles: Marbles) -> None:
+        source = marbles.cold("-#", error=BROKEN)
+        asked: list[int] = []
+
+        def delay(attempt: int) -> float:
+            asked.append(attempt)
+            return attempt * 0.005
+
+        marbles.expect(source.pipe(ops.retry_stream(2, delay=delay))).to_be("- 5ms - 10ms -#", error=BROKEN)
+        marbles.expect_subscriptions(source).to_be("^!", "- 5ms ^!", "- 5ms - 10ms ^!")
+        assert asked[:2] == [1, 2]
+
+    def test_what_is_void_is_said_before_the_wait(self, marbles: Marbles) -> None:
+        source = failing(marbles.cold("a#", error=BROKEN), marbles.cold("b|"))
+        piped = source.pipe(ops.retry_stream(1, delay=0.003))
+        marbles.expect(piped).to_be("ar--b|", {"r": retracted(0)})
+
+    def test_disposing_ends_the_wait_and_the_attempt(self, marbles: Marbles) -> None:
+        source = marbles.cold("-a#", error=BROKEN)
+        piped = source.pipe(ops.retry_stream(9, delay=0.003))
+        marbles.expect(piped, "^--!").to_be("-ar", {"r": retracted(0)})
+        marbles.expect_subscriptions(source).to_be("^-!")
+
+    def test_an_attempt_can_be_disposed(self, marbles: Marbles) -> None:
+        second = marbles.cold("-a---b|")
+        piped = failing(marbles.cold("-#", error=BROKEN), second).pipe(ops.retry_stream(1), rxops.take(1))
+        marbles.expect(piped).to_be("--(a|)")
+        marbles.expect_subscriptions(second).to_be("-^!")
+
+    def test_each_subscription_has_attempts_of_its_own(self) -> None:
+        source = rx.concat(rx.of(chunk("a")), rx.throw(BROKEN))
+        piped = source.pipe(ops.retry_stream(1))
+        for _ in range(2):
+            assert shown(signals_of(piped).items) == [("a", 0), (0,), ("a", 1)]
+
+    def test_numbers_of_a_guardrails_retries_stay_apart(self) -> None:
+        first = rx.concat(rx.of(chunk("a"), chunk("b", 1)), rx.throw(BROKEN))
+        second = rx.concat(rx.of(chunk("a"), chunk("c", 2)), rx.throw(BROKEN))
+        said = signals_of(failing(first, second, rx.of(chunk("d"))).pipe(ops.retry_stream(2)))
+        assert shown(said.items) == [("a", 0), ("b", 1), (0, 1), ("a", 2), ("c", 4), (2, 3, 4), ("d", 5)]
+
+    def test_retractions_of_a_part_are_renumbered_with_it(self) -> None:
+        inner = failing(rx.concat(rx.of(chunk("a")), rx.throw(BROKEN)), rx.of(chunk("b")))
+        first = rx.concat(rx.of(chunk("x")), rx.throw(BROKEN))
+        said = signals_of(failing(first, inner.pipe(ops.retry_stream(1))).pipe(ops.retry_stream(1)))
+        assert shown(said.items) == [("x", 0), (0,), ("a", 1), (1,), ("b", 2)]
+
+    def test_a_later_operator_does_not_join_what_is_void_with_what_comes_instead(self) -> None:
+        broken = rx.concat(rx.of(chunk("one tw")), rx.throw(BROKEN))
+        said = signals_of(failing(broken, rx.of(chunk("one two"))).pipe(ops.retry_stream(1), ops.words()))
+        assert shown(said.items) == [("one", 0), (" tw", 0), (0,), ("one", 1), (" two", 1)]
+
+    def test_strings_are_taken_back_too(self) -> None:
+        said = signals_of(failing(rx.concat(rx.of("a"), rx.throw(BROKEN)), rx.of("b")).pipe(ops.retry_stream(1)))
+        assert said.items == ["a", retracted(0), "b"]
+
+    def test_it_can_give_up_where_something_was_shown(self) -> None:
+        source = rx.concat(rx.of("a"), rx.throw(BROKEN))
+        said = signals_of(source.pipe(ops.retry_stream(5, on_shown="error")))
+        assert (said.items, said.errors) == (["a"], [BROKEN])
+        assert signals_of(failing(rx.throw(BROKEN), source).pipe(ops.retry_stream(5, on_shown="error"))).items == ["a"]
+
+    @pytest.mark.parametrize(
+        "retry_on",
+        [ConnectionError, (KeyError, OSError), is_broken],
+        ids=["class", "classes", "function"],
+    )
+    def test_only_the_errors_that_are_meant_are_tried_again(self, retry_on: Any) -> None:
+        no = ValueError("no")
+        said = signals_of(failing(rx.throw(BROKEN), rx.throw(no)).pipe(ops.retry_stream(5, retry_on=retry_on)))
+        assert said.errors == [no]
+
+    @pytest.mark.parametrize("error", [asyncio.CancelledError(), SystemExit(1)], ids=["cancelled", "exit"])
+    def test_what_is_no_exception_passes_at_once(self, error: Any) -> None:
+        said = signals_of(ending_with(error).pipe(ops.retry_stream(5, retry_on=lambda _: True)))
+        assert said.errors == [error]
+
+    def test_a_function_that_raises_ends_the_stream(self) -> None:
+        def confused(_: object) -> Any:
+            raise RuntimeError("confused")
+
+        for retrying in (ops.retry_stream(5, retry_on=confused), ops.retry_stream(5, delay=confused)):
+            said = signals_of(rx.throw(BROKEN).pipe(retrying))
+            assert [str(error) for error in said.errors] == ["confused"]
+
+    def test_a_delay_that_is_none_ends_it_too(self) -> None:
+        said = signals_of(rx.throw(BROKEN).pipe(ops.retry_stream(5, delay=lambda _: -1)))
+        assert [str(error) for error in said.errors] == ["retry_stream(delay=…) gave -1 seconds for attempt 1"]
+
+    def test_without_any_clock_a_wait_fails(self) -> None:
+        said = signals_of(rx.throw(BROKEN).pipe(ops.retry_stream(5, delay=1)))
+        assert "needs a clock" in str(said.errors[0])
+
+    def test_many_attempts_that_fail_at_once_do_not_recurse(self) -> None:
+        subscribed = 0
+
+        def subscribe(observer: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:
+            nonlocal subscribed
+            subscribed += 1
+            observer.on_error(BROKEN)
+            return Disposable()
+
+        times = 5 * sys.getrecursionlimit()
+        assert signals_of(Observable(subscribe).pipe(ops.retry_stream(times))).errors == [BROKEN]
+        assert subscribed == times + 1
+
+    def test_it_keeps_the_rules(self) -> None:
+        check_operator(ops.retry_stream(1), resubscribes=True, recovers=True, key=type)
+
+    @given(st.lists(st.lists(st.integers(0, 3), max_size=4), min_size=1, max_size=5))
+    def test_no_two_attempts_share_a_number_and_what_is_not_void_is_the_last_one(self, runs: list[list[int]]) -> None:
+        sources = [
+            rx.concat(rx.of(*(chunk(str(at), each) for each in run)), rx.throw(BROKEN)) for at, run in enumerate(runs)
+        ]
+        last = rx.of(chunk("last"))
+        items = signals_of(failing(*sources, last).pipe(ops.retry_stream(len(runs)))).items
+        chunks = [item for item in items if isinstance(item, StreamChunk)]
+        void = {number for item in items if isinstance(item, Retracted) for number in item.attempts}
+        assert [item.content for item in chunks if item.attempt not in void] == ["last"]
+        number_of: dict[int, str] = {}
+        for item in chunks:
+            assert number_of.setdefault(item.attempt, item.content) == item.content
+
+
+class TestInARun:
+    def test_labels_and_count_go_on(self) -> None:
+        llm = ScriptedLLM("one-two-#", "three-four|", error=BROKEN)
+        crew = solo(llm, agent={"role": "Writer", "max_retry_limit": 0}, name="writing")
+        said = signals_of(crew.observe().pipe(ops.retry_stream(1)))
+        assert shown(said.items) == [("one", 0), ("two", 0), (0,), ("three", 1), ("four", 1)]
+        chunks = [item for item in said.items if isinstance(item, StreamChunk)]
+        assert [item.seq for item in chunks] == [0, 1, 2, 3]
+        assert {item.span_id.split("/")[0] for item in chunks} == {chunks[0].span_id.split("/")[0]}
+        assert {item.task_name for item in chunks} == {"writing"}
+
+    def test_the_retraction_covers_the_chunks_of_what_failed_and_no_others(self) -> None:
+        llm = ScriptedLLM("one-#", "two|", error=BROKEN)
+        crew = solo(llm, agent={"max_retry_limit": 0})
+        said = outcome(crew.events().pipe(ops.retry_stream(1)))
+        (void,) = said.of(Retracted)
+        one, two = said.of(StreamChunk)
+        assert void.origin.crew_name == "crew"
+        assert (void.covers(one), void.covers(two)) == (True, False)
+        assert not void.covers(one.model_copy(update={"namespace": ("other",)}))
+
+    def test_a_call_is_told_from_another_one_in_the_same_place(self) -> None:
+        said = outcome(ScriptedLLM("one-#", "two|", error=BROKEN).events("Hello").pipe(ops.retry_stream(1)))
+        (void,) = said.of(Retracted)
+        one, _ = said.of(StreamChunk)
+        assert void.covers(one)
+        assert not void.covers(one.model_copy(update={"llm_call_id": "another"}))
+
+    def test_events_and_reasoning_carry_the_number_too(self) -> None:
+        llm = ScriptedLLM([thinking("Hm."), BROKEN], [thinking("Hm."), "a"])
+        said = outcome(llm.events("Hello").pipe(ops.retry_stream(1)))
+        assert [event.origin.attempt for event in said.of(ReasoningChunk)] == [0, 1]
+        assert said.one(LLMFinished).origin.attempt == 1
+        assert said.one(Retracted).attempts == (0,)
+
+    def test_a_methods_result_is_what_is_not_void(self) -> None:
+        llm = ScriptedLLM("one-#", "two|", error=BROKEN)
+
+        class Retrying(Flow):
+            @start()
+            def work(self) -> Observable[Any]:
+                return llm.observe("Hello").pipe(ops.retry_stream(1))
+
+        said = outcome(Retrying().events())
+        assert said.one(FlowFinished).result == "two"
+        assert shown(said.events) == [("one", 0), (0,), ("two", 1)]
+        assert [each.seq for each in said.of(StreamChunk)] == [0, 1]
+
+    def test_it_waits_on_the_runs_loop(self, marbles: Marbles) -> None:
+        llm = ScriptedLLM("a-#", "b|", error=BROKEN)
+        piped = llm.observe("Hello").pipe(
+            ops.retry_stream(1, delay=3600), rxops.filter(lambda item: isinstance(item, StreamChunk))
+        )
+        marbles.expect(piped.pipe(rxops.map(str))).to_say("a- 1h b|")
+
+    def test_a_connection_that_breaks_is_opened_anew(self, provider: Loopback, llm: LLM) -> None:
+        provider.script(Reply(text=["a", "b"], reset_after=1), Reply(text=["c"]))
+        said = signals_of(llm.observe("Hello").pipe(ops.retry_stream(1)))
+        assert [item for item in shown(said.items) if item != ("b", 0)] == [("a", 0), (0,), ("c", 1)]
+        assert len(provider.requests) == 2
+
+    def test_disposing_closes_the_connection_of_the_new_attempt(self, provider: Loopback, llm: LLM) -> None:
+        provider.script(Reply(text=["a", "b"], end_after=1), Reply(text=["c", "d"], hold_after=1))
+        told = Signals()
+        seen = llm.observe("Hello").pipe(
+            ops.retry_stream(1), rxops.filter(lambda item: str(item) == "c"), rxops.take(1)
+        )
+        told.until_ended(seen)
+        provider.wait_until(lambda p: p.disconnects)
+        assert len(provider.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"times": -1}, ValueError, r"retry_stream\(times\) cannot be negative: -1"),
+        ({"delay": -1}, ValueError, r"retry_stream\(delay=…\) cannot be negative: -1"),
+        ({"on_shown": "keep"}, ValueError, r"retry_stream\(on_shown=…\) is one of 'retract', 'error'; got 'keep'"),
+        ({"retry_on": "all"}, TypeError, r"retry_stream\(retry_on=…\) takes exception classes, or a function"),
+        ({"retry_on": KeyboardInterrupt}, TypeError, r"retry_stream\(retry_on=…\) takes exception classes"),
+    ],
+)
+def test_wrong_arguments_are_refused(given: dict[str, Any], error: type[Exception], message: str) -> None:
+    refused: Any = ops.retry_stream
+    with pytest.raises(error, match=message):
+        refused(**{"times": 1} | given)

@@ -1,0 +1,174 @@
+"""Runs, threads and tasks that outlive their test are found, and said with the line that began them."""
+
+import asyncio
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+
+import pytest
+from reactivex.abc import DisposableBase
+
+from rxflow.flow import Flow, start
+from rxflow.llm import io_loop
+from rxflow.streaming import loop_thread
+from rxflow.streaming.bridge import from_async
+from rxflow.testing import leaks
+from rxflow.testing.leaks import Runs, assert_nothing_is_left, watching_runs, what_is_left
+from rxflow.testing.scripted_llm import ScriptedLLM
+from tests.bounds import assert_within
+from tests.gate import Gate
+
+
+@pytest.fixture(autouse=True)
+def little_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leaks, "GRACE", 0.05)
+
+
+@pytest.fixture
+def runs() -> Iterator[Runs]:
+    with watching_runs() as runs:
+        yield runs
+
+
+@pytest.fixture
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """One that a test harness keeps from test to test."""
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.run_until_complete(asyncio.sleep(0))  # what was cancelled ends
+    loop.close()
+
+
+async def subscribed() -> DisposableBase:
+    return ScriptedLLM("a-").observe("x").subscribe()
+
+
+def test_a_run_on_a_loop_that_goes_on_is_left(runs: Runs, loop: asyncio.AbstractEventLoop) -> None:
+    subscription = loop.run_until_complete(subscribed())
+    (left,) = what_is_left(runs)
+    assert "a run, subscribed at" in left
+    assert "test_leaks.py" in left
+    assert 'in subscribed: return ScriptedLLM("a-").observe("x").subscribe()' in left
+    subscription.dispose()
+    assert what_is_left(runs) == []
+
+
+def test_a_run_that_has_ended_is_not_left(runs: Runs, loop: asyncio.AbstractEventLoop) -> None:
+    async def main() -> str:
+        return str(await ScriptedLLM("ab|").acall("x"))
+
+    assert loop.run_until_complete(main()) == "ab"
+    assert len(runs) == 1
+    assert what_is_left(runs) == []
+
+
+def test_a_run_whose_loop_has_ended_is_not_left(runs: Runs) -> None:
+    asyncio.run(subscribed())
+    assert what_is_left(runs) == []
+
+
+def test_a_run_on_a_loop_in_another_thread_has_a_moment_to_end(runs: Runs, loop: asyncio.AbstractEventLoop) -> None:
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        subscription = asyncio.run_coroutine_threadsafe(subscribed(), loop).result(5)
+        assert len(what_is_left(runs)) == 1
+        loop.call_soon_threadsafe(subscription.dispose)
+        assert what_is_left(runs) == []
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+
+
+def test_a_run_on_a_thread_of_its_own_is_left_with_its_line(runs: Runs) -> None:
+    subscription = ScriptedLLM("a-").observe("x").subscribe()
+    try:
+        with pytest.raises(
+            AssertionError, match=r"the test left behind:\n    the thread 'rxflow run', of a run that was"
+        ):
+            assert_nothing_is_left(runs)
+        (left,) = what_is_left(runs)
+        assert 'subscription = ScriptedLLM("a-").observe("x").subscribe()' in left
+    finally:
+        subscription.dispose()
+    assert_nothing_is_left(runs)
+
+
+def test_a_thread_of_a_method_is_left_with_where_it_stands(runs: Runs) -> None:
+    begun, gate = Gate(), Gate()
+
+    class Waiting(Flow):
+        @start()
+        def work(self) -> None:
+            begun.open()
+            gate.wait()
+
+    subscription = Waiting().observe().subscribe()
+    begun.wait()
+    try:
+        left = "\n".join(what_is_left(runs))
+        assert "the thread 'rxflow work', which stands at" in left
+        assert "the thread 'rxflow run', of a run that was subscribed at" in left
+    finally:
+        subscription.dispose()
+        gate.open()
+    assert_nothing_is_left(runs)
+
+
+def test_a_task_of_ours_on_the_io_loop_is_left() -> None:
+    began = Gate()
+
+    subscriptions: list[DisposableBase] = []
+
+    async def work(emit: Callable[[str], None]) -> None:
+        began.open()
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        subscriptions.append(from_async(work).subscribe())
+
+    io_loop.submit(main()).result(5)
+    began.wait()
+    (left,) = what_is_left(deque())
+    assert left.startswith("a task on the I/O loop: <Task")
+    subscriptions[0].dispose()
+    assert what_is_left(deque()) == []
+
+
+def test_nobody_is_told_of_runs_outside() -> None:
+    before = loop_thread.on_start
+    with watching_runs() as outer:
+        with watching_runs() as inner:
+            asyncio.run(subscribed())
+        asyncio.run(subscribed())
+    assert (len(outer), len(inner)) == (1, 1)
+    assert loop_thread.on_start is before
+
+
+def test_looking_costs_next_to_nothing() -> None:
+    assert_nothing_is_left()
+    times: list[float] = []
+    for _ in range(20):
+        at = time.perf_counter()
+        with watching_runs() as runs:
+            pass
+        assert_nothing_is_left(runs)
+        times.append(time.perf_counter() - at)
+    assert_within(min(times), 0.001)
+
+
+def test_looking_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from rxflow.testing import leaks, plugin\n"
+        "with leaks.watching_runs() as runs: pass\n"
+        "leaks.assert_nothing_is_left(runs)\n"
+        "heavy = {'litellm', 'httpx', 'aiohttp', 'openai', 'trio'}\n"
+        "assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()\n"
+        "import threading\n"
+        "assert threading.active_count() == 1"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=20)
