@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks import import_time, throughput
+from benchmarks import import_time, operators, throughput
 
 
 def main() -> None:
@@ -26,8 +26,16 @@ def main() -> None:
         print(f"{rate.name:<44}{rate.chunks_per_second:>12,.0f}{rate.ratio:>8.2f}")
     seconds, ratio = import_time.measure(turns)
     print(f"\n{'import rxflow, beside its light dependencies':<44}{seconds * 1000:>9,.0f} ms{ratio:>8.2f}")
+    costs = operators.measure(min(chunks, 10_000), turns)
+    print(f"\n{'operators, on top of a bare Subject':<44}{'µs a chunk':>12}{'< ' + format(operators.LIMIT, 'g'):>8}")
+    for cost in costs:
+        print(f"{cost.name:<44}{cost.microseconds:>12.2f}{'yes' if cost.is_under else 'no':>8}")
     if path is not None:
-        figures = {"throughput": [asdict(rate) for rate in rates], "import": {"seconds": seconds, "ratio": ratio}}
+        figures = {
+            "throughput": [asdict(rate) for rate in rates],
+            "import": {"seconds": seconds, "ratio": ratio},
+            "operators": [asdict(cost) for cost in costs],
+        }
         path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 

@@ -26,3 +26,8 @@ def test_the_benchmarks_print_a_table_and_write_the_same_figures(tmp_path: Path)
         assert shown[1] == f"{rate['chunks_per_second']:,.0f}"
         assert shown[2] == f"{rate['ratio']:.2f}"
     assert f"{figures['import']['ratio']:.2f}" in done.stdout
+    for cost in figures["operators"]:
+        said = "yes" if cost["is_under"] else "no"
+        assert re.search(rf"^{cost['name']} +{cost['microseconds']:.2f} +{said}$", done.stdout, re.MULTILINE), (
+            done.stdout
+        )

@@ -1,0 +1,103 @@
+"""What our own pages say is so: their programs run, and the operators that they name exist."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+import rxflow.operators
+from rxflow import LLM
+from rxflow import operators as ops
+from rxflow.tools import tool
+
+ROOT = Path(__file__).parents[2]
+FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+WHICH = (ROOT / "docs" / "which-operator.md").read_text(encoding="utf-8")
+OPERATORS = [name for name in rxflow.operators.__all__ if name[0].islower()]
+
+
+def programs(page: str) -> list[str]:
+    return FENCE.findall((ROOT / page).read_text(encoding="utf-8"))
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_the_tests_of_the_testing_page_pass(tmp_path: Path) -> None:
+    pages = programs("docs/testing.md")
+    for number, program in enumerate(pages):
+        (tmp_path / f"test_block_{number}.py").write_text(program, encoding="utf-8")
+    done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", ".", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{sum(program.count('def test_') for program in pages)} passed" in done.stdout
+
+
+def test_what_is_no_test_on_that_page_runs_too(tmp_path: Path) -> None:
+    (program,) = (each for each in programs("docs/testing.md") if "def test_" not in each)
+    done = run("-W", "error", "-c", program, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_first_program_of_the_readme_runs(tmp_path: Path) -> None:
+    done = run("-W", "error", "-c", programs("README.md")[0].replace("pace=0.05", "pace=0"), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "postcard from Lisbon" in done.stdout
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_each_operator_has_its_place_on_the_page(name: str) -> None:
+    assert f"`{name}(" in WHICH
+
+
+class Report(BaseModel):
+    title: str = ""
+
+
+class Draft(BaseModel):
+    text: str = ""
+
+
+class WeatherQuery(BaseModel):
+    place: str = ""
+
+
+@tool
+def search(query: str) -> str:
+    """Search for something."""
+    return query
+
+
+def is_fine(text: str) -> ops.Verdict:
+    return ops.Release()
+
+
+CALLS = re.findall(rf"`((?:{'|'.join(OPERATORS)})\(.*?\))`", WHICH)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_each_call_on_the_page_is_one_that_can_be_made(call: str) -> None:
+    given: dict[str, Any] = {name: getattr(ops, name) for name in OPERATORS} | {
+        "Report": Report,
+        "Draft": Draft,
+        "WeatherQuery": WeatherQuery,
+        "search": search,
+        "is_fine": is_fine,
+        "ops": ops,
+        "other": LLM("rxflow/demo"),
+        "question": "Why?",
+        "scheduler": None,
+    }
+    assert callable(eval(call, given)) or call.startswith("replay")
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_each_operator_shows_itself_with_a_diagram_and_an_example(name: str) -> None:
+    said = getattr(ops, name).__doc__ or ""
+    assert re.search(r"^ +\S.*[-(].*\|", said, re.MULTILINE), "it has no marble diagram"
+    assert "Example::" in said
