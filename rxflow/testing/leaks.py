@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FrameType, ModuleType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rxflow.streaming.loop_thread import RunHandle
@@ -45,13 +45,18 @@ class Begun:
         return f"{self.file}:{self.line} in {self.function}: {code}"
 
 
-Runs: TypeAlias = deque[Begun]
+class Runs(deque[Begun]):
+    """The runs that began while somebody watched. Threads that were there ``before`` are others' leaks, told once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before = frozenset(_threads_of_runs())
 
 
 @contextmanager
 def watching_runs() -> Generator[Runs]:
     """Notes the runs that begin inside. A microsecond or two each; where nobody watches, runs are not noted."""
-    runs: Runs = deque()
+    runs = Runs()
     loop_thread: Any = sys.modules.get("rxflow.streaming.loop_thread")
     if loop_thread is None:
         yield runs
@@ -71,25 +76,26 @@ def watching_runs() -> Generator[Runs]:
 
 def assert_nothing_is_left(runs: Runs | None = None) -> None:
     """Raise AssertionError where a run, a thread or a task of rxflow is still at work after a moment of grace."""
-    complaint = complaint_about(deque() if runs is None else runs)
+    complaint = complaint_about(runs)
     if complaint is not None:
         raise AssertionError(complaint)
 
 
-def complaint_about(runs: Runs) -> str | None:
+def complaint_about(runs: Runs | None) -> str | None:
     """The same in words."""
     left = what_is_left(runs)
     return "the test left behind:\n" + "\n".join(f"    {each}" for each in left) if left else None
 
 
-def what_is_left(runs: Runs) -> list[str]:
+def what_is_left(runs: Runs | None = None) -> list[str]:
     """Each thing in words."""
-    return [*_runs_left(runs), *_threads_left(runs), *_tasks_left()]
+    begun = list(runs or ())
+    return [*_runs_left(begun), *_threads_left(begun, runs.before if runs is not None else frozenset()), *_tasks_left()]
 
 
-def _runs_left(runs: Runs) -> list[str]:
+def _runs_left(runs: list[Begun]) -> list[str]:
     """Runs on loops that go on after the test. Those on threads of their own are seen by their threads."""
-    return [f"a run, subscribed at {begun}; dispose it, or let it end" for begun in list(runs) if _goes_on(begun)]
+    return [f"a run, subscribed at {begun}; dispose it, or let it end" for begun in runs if _goes_on(begun)]
 
 
 def _goes_on(begun: Begun) -> bool:
@@ -102,18 +108,19 @@ def _goes_on(begun: Begun) -> bool:
     return bool(tasks)
 
 
-def _threads_left(runs: Runs) -> list[str]:
-    for thread in _threads_of_runs():
+def _threads_left(runs: list[Begun], before: frozenset[threading.Thread]) -> list[str]:
+    threads = [thread for thread in _threads_of_runs() if thread not in before]
+    for thread in threads:
         thread.join(GRACE)
-    return [f"the thread {thread.name!r}, {_about(thread, runs)}" for thread in _threads_of_runs()]
+    return [f"the thread {thread.name!r}, {_about(thread, runs)}" for thread in threads if thread.is_alive()]
 
 
 def _threads_of_runs() -> list[threading.Thread]:
     return [each for each in threading.enumerate() if each.name.startswith("rxflow ") and each.name not in LASTING]
 
 
-def _about(thread: threading.Thread, runs: Runs) -> str:
-    for begun in list(runs):
+def _about(thread: threading.Thread, runs: list[Begun]) -> str:
+    for begun in runs:
         if getattr(begun.handle(), "_thread", None) is thread:
             return f"of a run that was subscribed at {begun}; dispose it, or let it end"
     frame = sys._current_frames().get(thread.ident or 0)  # pyright: ignore[reportPrivateUsage]

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import anyio
 import anyio.to_thread
@@ -24,9 +24,22 @@ class Scene:
     reached: Callable[[], object]
     shown: Gate
     """Opened at the first chunk."""
+    errors: list[BaseException] = field(default_factory=list[BaseException])
 
     def show(self, chunk: object) -> None:
         self.shown.open()
+
+    def fail(self, error: BaseException) -> None:
+        """What a subscriber is told; those who iterate are told by an exception."""
+        self.errors.append(error)
+
+    def arrive(self) -> None:
+        """Wait until it is there."""
+        try:
+            self.reached()
+        except AssertionError as error:
+            error.add_note(f"the run had failed with {self.errors!r}")
+            raise
 
 
 @dataclass
@@ -44,7 +57,7 @@ Stop = Callable[[Scene], Stopped]
 def by_close(scene: Scene) -> Stopped:
     output = scene.flow.kickoff()
     reader = read_in_thread(scene, output)
-    scene.reached()
+    scene.arrive()
     at = time.monotonic()
     output.close()
     took = time.monotonic() - at
@@ -55,7 +68,7 @@ def by_close(scene: Scene) -> Stopped:
 def by_with(scene: Scene) -> Stopped:
     with scene.flow.kickoff() as output:
         reader = read_in_thread(scene, output)
-        scene.reached()
+        scene.arrive()
         at = time.monotonic()
     took = time.monotonic() - at
     ended(reader)
@@ -66,7 +79,7 @@ def by_aclose(scene: Scene) -> Stopped:
     async def main() -> Stopped:
         output = await scene.flow.kickoff_async()
         reading = asyncio.create_task(read(scene, output))
-        await asyncio.to_thread(scene.reached)
+        await asyncio.to_thread(scene.arrive)
         at = time.monotonic()
         await output.aclose()
         took = time.monotonic() - at
@@ -80,7 +93,7 @@ def by_close_in_asyncio(scene: Scene) -> Stopped:
     async def main() -> Stopped:
         output = await scene.flow.kickoff_async()
         reading = asyncio.create_task(read(scene, output))
-        await asyncio.to_thread(scene.reached)
+        await asyncio.to_thread(scene.arrive)
         at = time.monotonic()
         output.close()
         took = time.monotonic() - at
@@ -94,7 +107,7 @@ def by_async_with(scene: Scene) -> Stopped:
     async def main() -> Stopped:
         async with await scene.flow.kickoff_async() as output:
             reading = asyncio.create_task(read(scene, output))
-            await asyncio.to_thread(scene.reached)
+            await asyncio.to_thread(scene.arrive)
             at = time.monotonic()
         took = time.monotonic() - at
         await reading
@@ -104,8 +117,8 @@ def by_async_with(scene: Scene) -> Stopped:
 
 
 def by_disposal(scene: Scene) -> Stopped:
-    subscription = scene.flow.observe().subscribe(scene.show)
-    scene.reached()
+    subscription = scene.flow.observe().subscribe(scene.show, scene.fail)
+    scene.arrive()
     at = time.monotonic()
     subscription.dispose()
     return Stopped(at, time.monotonic() - at)
@@ -113,8 +126,8 @@ def by_disposal(scene: Scene) -> Stopped:
 
 def by_disposal_in_asyncio(scene: Scene) -> Stopped:
     async def main() -> Stopped:
-        subscription = scene.flow.observe().subscribe(scene.show)
-        await asyncio.to_thread(scene.reached)
+        subscription = scene.flow.observe().subscribe(scene.show, scene.fail)
+        await asyncio.to_thread(scene.arrive)
         at = time.monotonic()
         subscription.dispose()
         return Stopped(at, time.monotonic() - at)
@@ -125,12 +138,12 @@ def by_disposal_in_asyncio(scene: Scene) -> Stopped:
 def by_disposal_from_another_thread(scene: Scene) -> Stopped:
     async def main() -> Stopped:
         def dispose() -> Stopped:
-            scene.reached()
+            scene.arrive()
             at = time.monotonic()
             subscription.dispose()
             return Stopped(at, time.monotonic() - at)
 
-        subscription = scene.flow.observe().subscribe(scene.show)
+        subscription = scene.flow.observe().subscribe(scene.show, scene.fail)
         return await asyncio.to_thread(dispose)
 
     return in_asyncio(main)
@@ -140,7 +153,7 @@ def by_collection(scene: Scene) -> Stopped:
     async def main() -> Stopped:
         output = await scene.flow.kickoff_async()
         reading = asyncio.create_task(read(scene, output))
-        await asyncio.to_thread(scene.reached)
+        await asyncio.to_thread(scene.arrive)
         reading.cancel()
         with suppress(asyncio.CancelledError):
             await reading
@@ -165,7 +178,7 @@ def by_cancelling_the_reading_task(scene: Scene) -> Stopped:
                 await read(scene, output)
 
         reading = asyncio.create_task(reader())
-        await asyncio.to_thread(scene.reached)
+        await asyncio.to_thread(scene.arrive)
         at = time.monotonic()
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -179,7 +192,7 @@ def by_cancelling_the_task_that_awaits_the_result(scene: Scene) -> Stopped:
     async def main() -> Stopped:
         scene.flow.stream = False
         awaiting = asyncio.create_task(scene.flow.kickoff_async())
-        await asyncio.to_thread(scene.reached)
+        await asyncio.to_thread(scene.arrive)
         at = time.monotonic()
         awaiting.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -201,7 +214,7 @@ def by_cancel_scope_on(backend: str) -> Stop:
                         await read(scene, output)
 
                 group.start_soon(reader)
-                await anyio.to_thread.run_sync(scene.reached)
+                await anyio.to_thread.run_sync(scene.arrive)
                 at = time.monotonic()
                 group.cancel_scope.cancel()
             return Stopped(at, time.monotonic() - at, output)
@@ -213,8 +226,8 @@ def by_cancel_scope_on(backend: str) -> Stop:
 
 def by_asyncio_ending(scene: Scene) -> Stopped:
     async def main() -> float:
-        scene.flow.observe().subscribe(scene.show, lambda error: None)
-        await asyncio.to_thread(scene.reached)
+        scene.flow.observe().subscribe(scene.show, scene.fail)
+        await asyncio.to_thread(scene.arrive)
         return time.monotonic()
 
     at = asyncio.run(main())

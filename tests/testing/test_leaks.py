@@ -5,7 +5,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -118,6 +117,18 @@ def test_a_thread_of_a_method_is_left_with_where_it_stands(runs: Runs) -> None:
     assert_nothing_is_left(runs)
 
 
+def test_a_thread_that_an_earlier_test_left_is_not_this_ones(runs: Runs) -> None:
+    gate = Gate()
+    earlier = threading.Thread(target=gate.wait, name="rxflow run")
+    earlier.start()
+    try:
+        with watching_runs() as later:
+            assert what_is_left(later) == []
+    finally:
+        gate.open()
+        earlier.join()
+
+
 def test_a_task_of_ours_on_the_io_loop_is_left() -> None:
     began = Gate()
 
@@ -132,10 +143,10 @@ def test_a_task_of_ours_on_the_io_loop_is_left() -> None:
 
     io_loop.submit(main()).result(5)
     began.wait()
-    (left,) = what_is_left(deque())
+    (left,) = what_is_left()
     assert left.startswith("a task on the I/O loop: <Task")
     subscriptions[0].dispose()
-    assert what_is_left(deque()) == []
+    assert what_is_left() == []
 
 
 def test_nobody_is_told_of_runs_outside() -> None:
