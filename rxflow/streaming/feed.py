@@ -113,12 +113,16 @@ class RunFeed(ObserverBase[Event], Generic[Item, E]):
         if place is not None:
             self._in_place = place.own(Disposable(self.close))
         try:
-            self._handle = start(source.build, self, place=place, blocking=blocking)
+            start(source.build, self, place=place, blocking=blocking, hold=self._hold)
         except BaseException as error:  # for other readers too, lest they wait for a run that never began
             self._end(error)
             raise
-        if self._log.is_cancelled:  # closed by another thread while it was starting
-            self._handle.dispose()
+
+    def _hold(self, handle: RunHandle) -> None:
+        # Published before the look at the log, as close() does the reverse: one of the two sees the other.
+        self._handle = handle
+        if self._log.is_cancelled:
+            handle.dispose()
 
     def on_next(self, value: Event) -> None:
         if self._log.is_ended:

@@ -130,18 +130,23 @@ def start(
     place: Emitter | None,
     blocking: bool,
     scheduler: SchedulerBase | None = None,
+    hold: Callable[[RunHandle], None] = lambda handle: None,
 ) -> RunHandle:
     """Start a run; ``blocking`` says that this thread is going to wait for it, so it cannot live here.
 
     ``scheduler`` is the subscriber's. A run on a thread of its own keeps to its loop: another one would emit elsewhere.
+    ``hold`` is given the handle before any code of the run is executed, which may itself want to stop it.
     """
     loop = running_loop()
     context = context_for_another_thread() if loop is None else copy_context()
     if place is None:
         if loop is None or blocking:
-            return LoopThread(build, observer, lambda run: Scope(run, context=context), is_read=blocking)
+            return _on_its_own(
+                LoopThread(build, observer, lambda run: Scope(run, context=context), is_read=blocking), hold
+            )
         run = Run(loop)
         handle = RunHandle(run, home=loop)
+        hold(handle)
         host = hosts.get(loop)
         stay = host.enter() if host is not None else Disposable()
         guard = Guard(observer, handle, on_end=stay.dispose)
@@ -151,11 +156,13 @@ def start(
         return handle
     if loop is place.run.loop and blocking:
         _warn_of_blocking()
-        return LoopThread(
+        inner = LoopThread(
             build, observer, lambda run: Scope(run, place.origin, context), part_of=place.run, is_read=True
         )
+        return _on_its_own(inner, hold)
     # It belongs to the code that starts it: when that leaf ends or is disposed, so is this.
     handle = RunHandle(home=place.run.loop)
+    hold(handle)
     place.own(handle)
     guard = Guard(observer, handle, on_end=partial(place.disown, handle))
     source = build(Scope(place.run, place.origin, context))
@@ -169,6 +176,12 @@ def start(
 
         call_soon(place.run.loop, subscribe)
     return handle
+
+
+def _on_its_own(thread: LoopThread, hold: Callable[[RunHandle], None]) -> RunHandle:
+    hold(thread)
+    thread.begin()
+    return thread
 
 
 def _warn_of_blocking() -> None:

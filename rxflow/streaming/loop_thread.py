@@ -82,6 +82,9 @@ class LoopThread(RunHandle):
         self._thread = threading.Thread(
             target=self._main, args=(loop, build, observer, scope_of, part_of), name="rxflow run", daemon=True
         )
+
+    def begin(self) -> None:
+        """Start it. Whoever may want to stop it must hold it by now: its code may ask for that at once."""
         _live.add(self)
         self._thread.start()
 

@@ -2,11 +2,14 @@
 
 import asyncio
 import gc
+import sys
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ import trio
 
 from rxflow import LLM, Crew, Flow
 from rxflow.flow import listen, start
+from rxflow.streaming import launch
 from rxflow.tools import BaseTool, tool
 from rxflow.types.events import Event, MethodFinished
 from tests.bounds import assert_within
@@ -50,6 +54,28 @@ class Research(Flow):
     def leave(self) -> None:
         self.left_at.append(time.monotonic())
         self.left.open()
+
+
+@contextmanager
+def outrun(starter: Callable[..., Any]) -> Iterator[None]:
+    """Hold this thread as it returns from ``starter``, until the run that this has started is over."""
+
+    def on_call(frame: FrameType, event: str, argument: object) -> Any:
+        return on_return if frame.f_code is starter.__code__ else None
+
+    def on_return(frame: FrameType, event: str, argument: object) -> Any:
+        if event == "return":
+            for thread in threading.enumerate():
+                if thread.name == "rxflow run":
+                    thread.join(5)
+        return on_return
+
+    before = sys.gettrace()
+    sys.settrace(on_call)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
 
 
 class SyncResearch(Research):
@@ -547,6 +573,26 @@ class TestClosing:
         outputs.append(Suicidal().kickoff())
         assert list(outputs[0]) == []
         assert outputs[0].is_cancelled
+        assert began == []
+
+    def test_from_inside_a_method_that_is_faster_than_whoever_starts_it(self) -> None:
+        outputs: list[Any] = []
+        began: list[str] = []
+
+        class Quick(Flow):
+            stream = True
+
+            @start()
+            def work(self) -> None:
+                outputs[0].close()
+
+            @listen(work)
+            def go_on(self) -> None:
+                began.append("go_on")
+
+        outputs.append(Quick().kickoff())
+        with outrun(launch.start):
+            assert list(outputs[0]) == []
         assert began == []
 
     def test_from_a_loop_other_than_that_of_the_run(self, provider: Loopback, llm: LLM) -> None:
