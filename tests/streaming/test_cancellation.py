@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import FrameType
@@ -57,7 +57,7 @@ class Research(Flow):
 
 
 @contextmanager
-def outrun(starter: Callable[..., Any]) -> Iterator[None]:
+def outrun(starter: Callable[..., Any]) -> Generator[None]:
     """Hold this thread as it returns from ``starter``, until the run that this has started is over."""
 
     def on_call(frame: FrameType, event: str, argument: object) -> Any:
