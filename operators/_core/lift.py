@@ -45,7 +45,7 @@ Selection: TypeAlias = Callable[[Observable[Any]], Observable[T]]
 
 @runtime_checkable
 class OfRun(Protocol):
-    """A source that is a run, or a selection from one: ``flow.observe()``, ``crew.events()`` …"""
+    """A source that is a run, or a selection that remembers its source: ``flow.observe()``, ``crew.events()`` …"""
 
     def through(self, operator: Callable[[Observable[Event]], Observable[Event]]) -> Observable[Any]:
         """The same with ``operator`` at work on the events."""
@@ -54,6 +54,27 @@ class OfRun(Protocol):
     def reselect(self, change: Callable[[Selection[Any]], Selection[U]]) -> Observable[U]:
         """What ``change`` makes of the selection: it sees the events, and what is shown of them."""
         ...
+
+
+class Selected(Observable[T]):
+    """A selection from any other source, of shared events or replayed ones for instance, that remembers it too."""
+
+    def __init__(self, source: Observable[Any], selection: Selection[T]) -> None:
+        self._source = source
+        self._selection = selection
+        self._shown = selection(source)
+        super().__init__(self._on_subscribe)
+
+    def through(self, operator: Callable[[Observable[Any]], Observable[Any]]) -> Selected[T]:
+        """See :class:`OfRun`."""
+        return Selected(operator(self._source), self._selection)
+
+    def reselect(self, change: Callable[[Selection[Any]], Selection[U]]) -> Selected[U]:
+        """See :class:`OfRun`."""
+        return Selected(self._source, change(self._selection))
+
+    def _on_subscribe(self, observer: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:
+        return self._shown.subscribe(observer, scheduler=scheduler)
 
 
 def through(operator: Callable[[Observable[Any]], Observable[Any]]) -> Callable[[Observable[T]], Observable[T]]:
@@ -69,7 +90,7 @@ def reselect(change: Callable[[Selection[Any]], Selection[U]]) -> Callable[[Obse
     """An operator on what is shown, that sees the events behind it too: ``change`` takes a selection, gives another."""
 
     def apply(source: Observable[Any]) -> Observable[U]:
-        return source.reselect(change) if isinstance(source, OfRun) else change(everything)(source)
+        return source.reselect(change) if isinstance(source, OfRun) else Selected(source, change(everything))
 
     return apply
 

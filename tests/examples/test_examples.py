@@ -254,6 +254,19 @@ def test_words_of_two_runs_become_sentences_with_a_score(printed: str) -> None:
     assert re.findall(r"^\((\d) so far\)$", printed, re.MULTILINE) == ["1", "2", "3", "4"]
 
 
+@example("one_run_three_readers")
+def test_one_run_is_shown_without_secrets_measured_and_played_again(printed: str) -> None:
+    shown, clerk, writer, total, again = printed.splitlines()
+    assert "4929-1234" not in printed
+    assert shown.startswith("My notes on “record”.")
+    assert re.fullmatch(r"clerk: (\d+) chunks, \1 tokens", clerk)
+    assert re.fullmatch(r"writer: (\d+) chunks, \1 tokens", writer)
+    assert re.fullmatch(r"in all: \d+ tokens, 0\.0 dollars", total)
+    reply = again.removeprefix("the reply again: ")
+    assert reply.startswith("My notes on “the order”.")
+    assert shown.endswith(reply)
+
+
 @example("nested_flows")
 def test_the_text_of_generators_inner_flows_and_returned_streams_is_in_the_outer_stream(printed: str) -> None:
     title, inner, returned, _, result = printed.splitlines()

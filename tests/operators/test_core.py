@@ -131,6 +131,12 @@ class TestSelect:
         assert signals_of(rx.of("a").pipe(also(Heartbeat))).items == ["a"]
 
 
+    def test_a_selection_from_shared_events_remembers_them_too(self) -> None:
+        shared = two_tasks().events().pipe(ops.share_log("cancel"))
+        shown = signals_of(shared.pipe(ops.text(), ops.words()))
+        assert [str(chunk) for chunk in shown.items] == ["one", " two", "three", " four"]
+
+
 class TestDivide:
     def test_lanes_hold_what_was_selected(self) -> None:
         shown = signals_of(two_tasks("one", "two").observe().pipe(divide(in_one_lane), rxops.merge_all()))

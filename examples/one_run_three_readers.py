@@ -1,0 +1,55 @@
+"""One run, three readers: words for the eye, without secrets; figures; and a cassette that plays it again.
+
+python examples/one_run_three_readers.py
+"""
+
+import tempfile
+from pathlib import Path
+
+from _model import chosen_model
+
+from rxflow import Agent, Crew, Flow, Task
+from rxflow import operators as ops
+from rxflow.flow import listen, start
+from rxflow.types.streaming import StreamChunk
+
+MODEL = chosen_model()
+
+
+def ask(role: str, description: str) -> str:
+    agent = Agent(role=role, goal="Answer well", backstory="Has seen a lot", llm=MODEL)
+    task = Task(description=description, expected_output="A few sentences", agent=agent, name=role.lower())
+    return str(Crew(agents=[agent], tasks=[task]).kickoff())
+
+
+class Support(Flow):
+    @start()
+    def look(self) -> str:
+        return ask("Clerk", "Find the order with the card 4929-1234 on record")
+
+    @listen(look)
+    def reply(self, found: str) -> str:
+        return ask("Writer", "Write a reply about the order")
+
+
+def show(chunk: StreamChunk) -> None:
+    print(chunk, end="", flush=True)
+
+
+with tempfile.TemporaryDirectory() as folder:
+    cassette = Path(folder, "support.cassette")
+    # Before it is shared, so that it is recorded once; what follows sees the same run.
+    run = Support().events().pipe(ops.record(cassette), ops.share_log("cancel"))
+
+    words = run.pipe(ops.text(), ops.redact(r"\d{4}-\d{4}", "****"), ops.words())
+    figures = run.pipe(ops.stats())
+    words.subscribe(show)
+    last = figures.run()  # blocks until the end
+
+    print()
+    for task, so_far in last.tasks.items():
+        print(f"{task}: {so_far.chunks} chunks, {so_far.tokens} tokens")
+    print(f"in all: {last.tokens} tokens, {last.cost} dollars")
+
+    again = ops.replay(cassette, speed=None).pipe(ops.text(), ops.from_agent("Writer"), ops.accumulate())
+    print(f"the reply again: {again.run()}")
