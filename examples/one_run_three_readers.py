@@ -25,7 +25,7 @@ def ask(role: str, description: str) -> str:
 class Support(Flow):
     @start()
     def look(self) -> str:
-        return ask("Clerk", "Find the order with the card 4929-1234 on record")
+        return ask("Clerk", "Report on the order with card 4929-1234")
 
     @listen(look)
     def reply(self, found: str) -> str:

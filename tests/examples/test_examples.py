@@ -257,8 +257,8 @@ def test_words_of_two_runs_become_sentences_with_a_score(printed: str) -> None:
 @example("one_run_three_readers")
 def test_one_run_is_shown_without_secrets_measured_and_played_again(printed: str) -> None:
     shown, clerk, writer, total, again = printed.splitlines()
-    assert "4929-1234" not in printed
-    assert shown.startswith("My notes on “record”.")
+    assert shown.startswith("My notes on “the order with card ****”.")
+    assert "4929" not in printed
     assert re.fullmatch(r"clerk: (\d+) chunks, \1 tokens", clerk)
     assert re.fullmatch(r"writer: (\d+) chunks, \1 tokens", writer)
     assert re.fullmatch(r"in all: \d+ tokens, 0\.0 dollars", total)
