@@ -9,9 +9,9 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
 from rxflow.operators._core.characters import Characters
-from rxflow.operators._core.lanes import Key, is_void, shaped
 from rxflow.operators._core.lift import through
 from rxflow.operators._core.texts import place_of, text_of, with_text
+from rxflow.operators._core.voices import Key, is_void, shaped
 from rxflow.types.events import Failed, Finished, Retracted
 
 T = TypeVar("T")

@@ -13,8 +13,8 @@ from reactivex.disposable import CompositeDisposable, SerialDisposable
 from rxflow.operators._core.arguments import positive
 from rxflow.operators._core.characters import Characters
 from rxflow.operators._core.clock import timed
-from rxflow.operators._core.lanes import Lanes, shaped
 from rxflow.operators._core.lift import through
+from rxflow.operators._core.voices import Voices, shaped
 
 T = TypeVar("T")
 
@@ -27,8 +27,8 @@ def coalesce(
     Give one of the two, or both. What is gathered comes as one item, with the labels of the last; it is never cut, so
     it may be longer than ``characters``. Tool calls and events stay where they are: what was gathered before comes
     before them, and so it does before the end of the call, and the end or error of the source. The last character waits
-    for the next text, as it may go on (an accent, a part of an emoji). Works on chunks and on strings. Each call has a
-    lane of its own. ::
+    for the next text, as it may go on (an accent, a part of an emoji). Works on chunks and on strings. Each call is
+    shaped by itself. ::
 
         source                      --a-b-c-d----e--|
         coalesce(characters=3)      --------abc-----(de)|
@@ -57,19 +57,19 @@ def coalesce(
         def subscribe(
             observer: ObserverBase[Any], clock: SchedulerBase, subscribed: SchedulerBase | None
         ) -> DisposableBase:
-            lanes = _TimedLanes(limit, enough, clock, observer)
-            lanes.subscription.disposable = source.subscribe(
-                lanes.on_next, lanes.on_error, lanes.on_completed, scheduler=subscribed
+            voices = _TimedVoices(limit, enough, clock, observer)
+            voices.subscription.disposable = source.subscribe(
+                voices.on_next, voices.on_error, voices.on_completed, scheduler=subscribed
             )
-            return CompositeDisposable(lanes.timer, lanes.subscription)
+            return CompositeDisposable(voices.timer, voices.subscription)
 
         return timed("coalesce(seconds=…)", scheduler, subscribe)
 
     return through(operator)
 
 
-class _TimedLanes(Lanes):
-    """Lanes that give what they gathered when its time has come. One timer is pending at most."""
+class _TimedVoices(Voices):
+    """Voices that give what they gathered when its time has come. One timer is pending at most."""
 
     def __init__(self, limit: timedelta, enough: float, scheduler: SchedulerBase, observer: ObserverBase[Any]) -> None:
         super().__init__(lambda: _Gathered(enough, self._begun), observer)
@@ -79,7 +79,7 @@ class _TimedLanes(Lanes):
         self._is_waiting = False
 
     def _begun(self) -> datetime:
-        """A lane has begun to gather."""
+        """A voice has begun to gather."""
         if not self._is_waiting:
             self._wait(self._limit)
         return self._scheduler.now
@@ -93,15 +93,15 @@ class _TimedLanes(Lanes):
         now = self._scheduler.now
         rests: list[timedelta] = []
         self._is_waiting = False
-        for lane in list(self.lanes.values()):
-            gathered = lane.shaper
+        for voice in list(self.voices.values()):
+            gathered = voice.shaper
             if not isinstance(gathered, _Gathered) or gathered.since is None:
                 continue
             rest = self._limit - (now - gathered.since)
             if rest > timedelta():
                 rests.append(rest)
             else:
-                self.give(lane, gathered.release())
+                self.give(voice, gathered.release())
         if rests and not self._is_waiting:
             self._wait(min(rests))
 
@@ -111,7 +111,7 @@ def _untimed() -> None:
 
 
 class _Gathered:
-    """What is gathered in one lane, but for the character that may go on."""
+    """What is gathered of one voice, but for the character that may go on."""
 
     def __init__(self, enough: float, begun: Callable[[], datetime | None] = _untimed) -> None:
         self.since: datetime | None = None

@@ -28,7 +28,8 @@ def fallback_to(
     """Go on with ``other`` where the source fails: another model, another crew, or a sentence that says sorry.
 
     What had been shown is then void, and a ``Retracted`` event says so before ``other`` begins; its chunks carry the
-    next free ``attempt``. Where nothing had been said, there is no such event. ::
+    next free ``attempt``. Where nothing had been said, there is no such event. Where a later operator selects anew, as
+    ``text`` does, put this one behind it. ::
 
         source                --a--b--#
         other                         --x--y--|

@@ -31,8 +31,10 @@ def heartbeat(interval: float, scheduler: SchedulerBase | None = None) -> Adding
 
     Example::
 
-        for item in flow.observe().pipe(ops.text(), ops.heartbeat(15)).to_iterable():
+        def send_on(item: StreamChunk | Heartbeat) -> None:
             send(": still working\\n\\n" if isinstance(item, Heartbeat) else f"data: {item}\\n\\n")
+
+        flow.observe().pipe(ops.text(), ops.heartbeat(15)).subscribe(send_on)
 
     Raises:
         RuntimeError: as the stream's error: there is no clock, as no event loop runs here and no scheduler was given.

@@ -38,9 +38,9 @@ def in_graph_order() -> Callable[[Observable[T]], Observable[T]]:
         source              --a1--b1--a2--b2--{a ends}--b3|      (a and b began in this order)
         in_graph_order()    --a1------a2------(b1 b2)---b3|
 
-    A branch that was cut off, and so never ends, is over when the one around it is. What a method returns as chunks
-    only (``return self.crew.observe()``) is a part of the method, in order of arrival. Heartbeats and what is not
-    rxflow's pass at once.
+    A branch that was cut off, and so never ends, is over when the one around it is. What a method returns as bare
+    chunks (``self.crew.observe()`` with RxPY's operators) is a part of the method, in order of arrival. Heartbeats and
+    what is not rxflow's pass at once.
 
     In a stream of bare chunks (after RxPY's operators, or ``share_log`` of ``observe()``) nothing tells of beginnings
     and ends: there each task, or method outside of tasks, is a branch that begins with its first chunk, and all but

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from reactivex import Observable
 
-from rxflow.operators._core.lanes import shaped
+from rxflow.operators._core.voices import shaped
 
 T = TypeVar("T")
 
@@ -16,7 +16,7 @@ def lines() -> Callable[[Observable[T]], Observable[T]]:
     r"""Cut text after each ``\n``: a piece is one line with its end, which may be ``\r\n``. Nothing is lost.
 
     A last line without an end comes when its call ends. Works on chunks and on strings; what carries no text passes.
-    Each call has a lane of its own. A source that fails has what it said cut and shown first. ::
+    Each call is shaped by itself. A source that fails has what it said cut and shown first. ::
 
         source     --he--llo\nwo--------rld|
         lines()    ------(hello\n)------(world)|

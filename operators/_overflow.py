@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Hashable
 from functools import partial
-from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, cast, get_args
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
@@ -15,7 +15,7 @@ from reactivex.disposable import Disposable, SingleAssignmentDisposable
 from reactivex.scheduler import EventLoopScheduler, ImmediateScheduler, TrampolineScheduler, VirtualTimeScheduler
 from reactivex.scheduler.eventloop import AsyncIOScheduler, AsyncIOThreadSafeScheduler
 
-from rxflow.operators._core.texts import place_of, text_of, with_text
+from rxflow.operators._core.texts import place_of, speaker_of, text_of, with_text
 from rxflow.operators._core.threads import report, running_loop
 from rxflow.types.chunks import StreamChunk
 
@@ -95,12 +95,19 @@ def overflow(
     return operator
 
 
+class _Voice(NamedTuple):
+    """Texts of one call that may be joined: its answer, or its reasoning."""
+
+    call: Hashable
+    what: object
+
+
 class _Joined:
     """Waiting texts of one voice, to be handed over as one."""
 
     __slots__ = ("last", "texts", "voice")
 
-    def __init__(self, voice: Hashable) -> None:
+    def __init__(self, voice: _Voice) -> None:
         self.voice = voice
         self.last: object = None
         self.texts: list[str] = []
@@ -129,7 +136,7 @@ class _Queue:
         self._changed = threading.Condition(self._lock)
         self._waiting: deque[Any] = deque()
         self._open: dict[Hashable, _Joined] = {}
-        """By voice: those that wait and can still be added to, as nothing but joined text waits behind them."""
+        """By call: those that wait and can be added to, as behind them waits nothing but joined text of others."""
         self._end: Callable[[ObserverBase[Any]], None] | None = None
         self._is_called = False
         self._read_by: threading.Thread | None = None
@@ -218,8 +225,8 @@ class _Queue:
                 item = self._waiting.popleft()
                 self._changed.notify_all()
                 if isinstance(item, _Joined):
-                    if self._open.get(item.voice) is item:
-                        del self._open[item.voice]
+                    if self._open.get(item.voice.call) is item:
+                        del self._open[item.voice.call]
                     item = with_text(item.last, "".join(item.texts))
                 return partial(observer.on_next, item)
             if self._end is None:
@@ -233,16 +240,21 @@ class _Queue:
 
     def _join(self, item: object) -> bool:
         voice = _voice_of(item)
-        if voice not in self._open:
+        if voice is None or self._open_for(voice) is None:
             self._join_waiting()
         if voice is None:
             return True
-        joined = self._open.get(voice)
+        joined = self._open_for(voice)
         if joined is None:
-            joined = self._open[voice] = _Joined(voice)
+            joined = self._open[voice.call] = _Joined(voice)
             self._waiting.append(joined)
         joined.add(item)
         return False
+
+    def _open_for(self, voice: _Voice) -> _Joined | None:
+        """What a text can be added to: not past something else that its call says."""
+        joined = self._open.get(voice.call)
+        return joined if joined is not None and joined.voice == voice else None
 
     def _join_waiting(self) -> None:
         waiting, self._waiting = self._waiting, deque()
@@ -254,9 +266,9 @@ class _Queue:
                 self._open.clear()
                 self._waiting.append(item)
                 continue
-            joined = self._open.get(voice)
+            joined = self._open_for(voice)
             if joined is None:
-                joined = self._open[voice] = already or _Joined(voice)
+                joined = self._open[voice.call] = already or _Joined(voice)
                 self._waiting.append(joined)
             if already is None:
                 joined.add(item)
@@ -303,13 +315,12 @@ class _Queue:
         return here is self._read_by or here is getattr(scheduler, "_thread", None)  # of an EventLoopScheduler
 
 
-def _voice_of(item: object) -> Hashable | None:
+def _voice_of(item: object) -> _Voice | None:
     """What texts that may be joined have in common; None for what is no text."""
     if text_of(item) is None:
         return None
-    if isinstance(item, StreamChunk):
-        return StreamChunk, place_of(item), item.task_id, item.agent_id, item.attempt
-    return type(item), place_of(item)
+    what: object = (StreamChunk, item.attempt) if isinstance(item, StreamChunk) else type(item)
+    return _Voice(place_of(item) or speaker_of(item), what)
 
 
 def _for_any_thread(scheduler: Scheduler) -> SchedulerBase:

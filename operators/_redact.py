@@ -12,10 +12,10 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
 from rxflow.operators._core.arguments import positive
 from rxflow.operators._core.characters import Characters
-from rxflow.operators._core.lanes import Key, Lane, Lanes
 from rxflow.operators._core.lift import through
 from rxflow.operators._core.partial_match import PartialPattern, TextPattern
 from rxflow.operators._core.texts import place_of, text_of, with_text
+from rxflow.operators._core.voices import Key, Voice, Voices
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Failed, Finished, LLMFailed, LLMFinished, Retracted
 
@@ -66,19 +66,19 @@ def redact(
 
     def operator(source: Observable[Any]) -> Observable[Any]:
         def subscribe(observer: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:
-            lanes = _RedactedLanes(wanted, replacement, hold_back, observer)
-            lanes.subscription.disposable = source.subscribe(
-                lanes.on_next, lanes.on_error, lanes.on_completed, scheduler=scheduler
+            voices = _RedactedVoices(wanted, replacement, hold_back, observer)
+            voices.subscription.disposable = source.subscribe(
+                voices.on_next, voices.on_error, voices.on_completed, scheduler=scheduler
             )
-            return lanes.subscription
+            return voices.subscription
 
         return Observable(subscribe)
 
     return through(operator)
 
 
-class _RedactedLanes(Lanes):
-    """Lanes that end with their call only: what is held must not come out because something else was said between."""
+class _RedactedVoices(Voices):
+    """Voices that end with their call only: what is held must not come out because something else came between."""
 
     def __init__(
         self, pattern: PartialPattern, replacement: _Replacement, hold_back: int, observer: ObserverBase[Any]
@@ -119,16 +119,16 @@ class _RedactedLanes(Lanes):
         self._settle(at_its_place)
         return []
 
-    def left_for(self, key: Key, lane: Lane) -> list[Key]:
-        self._settle(super().left_for(key, lane))
+    def left_for(self, key: Key, voice: Voice) -> list[Key]:
+        self._settle(super().left_for(key, voice))
         return []
 
     def _settle(self, keys: Sequence[Key]) -> None:
         """Show what is complete, as something else comes now."""
         for key in keys:
-            lane = self.lanes[key]
-            if isinstance(lane.shaper, _Redactor):
-                self.give(lane, lane.shaper.settle())
+            voice = self.voices[key]
+            if isinstance(voice.shaper, _Redactor):
+                self.give(voice, voice.shaper.settle())
 
     def _without(self, item: LLMFinished | LLMFailed) -> LLMFinished | LLMFailed:
         if isinstance(item, LLMFailed):

@@ -30,7 +30,8 @@ def retry_stream(
     An ``LLM`` tries again by itself what fails before its first chunk (``max_retries``). This is for streams that
     break off later, and for whole crews and flows. What had been shown is then void, and a ``Retracted`` event says so
     at once; the chunks of the next attempt carry the next free ``attempt``. Where nothing had been said there is
-    nothing to take back, and no event. ::
+    nothing to take back, and no event. Where a later operator selects anew, as ``text`` does, put this one behind
+    it. ::
 
         source             --a--b--#
         again              --a--b--c|

@@ -9,7 +9,7 @@ from typing import TypeVar
 from reactivex import Observable
 
 from rxflow.operators._core.characters import grapheme
-from rxflow.operators._core.lanes import shaped
+from rxflow.operators._core.voices import shaped
 
 T = TypeVar("T")
 
@@ -46,8 +46,8 @@ def sentences() -> Callable[[Observable[T]], Observable[T]]:
     counts as one.
 
     A sentence comes as soon as what follows shows that it is over; the last one of a call when the call ends, also
-    where its source fails. Works on chunks and on strings; what carries no text passes. Each call has a lane of its
-    own. ::
+    where its source fails. Works on chunks and on strings; what carries no text passes. Each call is shaped by
+    itself. ::
 
         source         --Hi--. How-------are you?|
         sentences()    ------(Hi.)---------------( How are you?)|

@@ -14,10 +14,10 @@ from reactivex.disposable import CompositeDisposable, SerialDisposable
 from rxflow.operators._core.arguments import positive
 from rxflow.operators._core.characters import Characters, end_after
 from rxflow.operators._core.clock import timed
-from rxflow.operators._core.lanes import shaped
 from rxflow.operators._core.lift import through
 from rxflow.operators._core.rows import Rows
 from rxflow.operators._core.texts import place_of, text_of, with_text
+from rxflow.operators._core.voices import shaped
 
 T = TypeVar("T")
 

@@ -9,9 +9,9 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
 from rxflow.operators._core.characters import Characters
-from rxflow.operators._core.lanes import Lanes
 from rxflow.operators._core.lift import through
 from rxflow.operators._core.texts import text_of
+from rxflow.operators._core.voices import Voices
 from rxflow.types.events import ReasoningChunk
 
 T = TypeVar("T")
@@ -43,19 +43,19 @@ def stop_at(text: str, *, inclusive: bool = False) -> Callable[[Observable[T]], 
 
     def operator(source: Observable[Any]) -> Observable[Any]:
         def subscribe(observer: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:
-            lanes = _UntilSaid(text, inclusive, observer)
-            lanes.subscription.disposable = source.subscribe(
-                lanes.on_next, lanes.on_error, lanes.on_completed, scheduler=scheduler
+            voices = _UntilSaid(text, inclusive, observer)
+            voices.subscription.disposable = source.subscribe(
+                voices.on_next, voices.on_error, voices.on_completed, scheduler=scheduler
             )
-            return lanes.subscription
+            return voices.subscription
 
         return Observable(subscribe)
 
     return through(operator)
 
 
-class _UntilSaid(Lanes):
-    """Lanes that all end when one of them has said a text."""
+class _UntilSaid(Voices):
+    """Voices that all end when one of them has said a text."""
 
     def __init__(self, text: str, inclusive: bool, observer: ObserverBase[Any]) -> None:
         super().__init__(lambda: _Searching(text, inclusive, self._found), observer)
@@ -88,7 +88,7 @@ class _UntilSaid(Lanes):
 
 
 class _Searching:
-    """Looks for a text in one lane."""
+    """Looks for a text in what one voice says."""
 
     def __init__(self, wanted: str, inclusive: bool, found: Callable[[], None]) -> None:
         self._wanted = wanted

@@ -42,6 +42,9 @@ def tool_arguments(
         source              --{write: {"text": "he}--{write: llo"}}--|
         tool_arguments()    --{"text": "he"}---------{"text": "hello"}--|
 
+    A long call is read again only when it has grown by 1/128, as ``partial_json`` does it, which also says why a chunk
+    costs more than the 5 µs of the other operators.
+
     Raises:
         TypeError: ``model`` is no pydantic model.
         ValueError: ``tool`` is empty.

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from reactivex import Observable
 
-from rxflow.operators._core.lanes import shaped
 from rxflow.operators._core.regexes import regex
+from rxflow.operators._core.voices import shaped
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ def words() -> Callable[[Observable[T]], Observable[T]]:
     Punctuation stays with its word. Where a script has no spaces (Chinese, Japanese, Thai …) the word boundaries of
     Unicode decide, which for most of them means character by character. The last word of a call comes when the call
     ends, as until then it may go on; also where its source fails. Works on chunks and on strings; what carries no text
-    passes. Each call has a lane of its own. ::
+    passes. Each call is shaped by itself. ::
 
         source     --he--llo wo---------rld|
         words()    ------hello----------( world)|

@@ -26,6 +26,7 @@ class Attempts:
         self._base = 0
         self._highest = -1
         self._origin: Origin | None = None
+        self._spans: dict[str, None] = {}  # where this attempt has spoken, in order
         self._renumbered: tuple[Origin, Origin] = (_NOWHERE, _NOWHERE)
 
     @property
@@ -39,23 +40,29 @@ class Attempts:
             attempt = self._base + item.attempt
             if attempt > self._highest:
                 self._highest = attempt
+            self._spans[item.span_id] = None
             return item.with_attempt(attempt) if self._base else item
         if isinstance(item, Happened):
             return self._event(item)
         if self._highest < self._base:
             self._highest = self._base
+        self._spans[""] = None
         return item
 
     def retracted(self, error: BaseException) -> Retracted:
         """Take back what this attempt has shown."""
         return Retracted(
-            origin=self._origin or _NOWHERE, attempts=tuple(range(self._base, self._highest + 1)), error=error
+            origin=self._origin or _NOWHERE,
+            attempts=tuple(range(self._base, self._highest + 1)),
+            error=error,
+            span_ids=() if "" in self._spans else tuple(self._spans),
         )
 
     def begin_next(self) -> None:
         """What comes from now on is another attempt."""
         self._base = self._highest + 1
         self._origin = None
+        self._spans = {}
 
     def _event(self, event: Happened) -> Happened:
         if self._origin is None:
@@ -63,6 +70,7 @@ class Attempts:
             self._origin = event.origin if isinstance(event, Started) else _NOWHERE
         if isinstance(event, ReasoningChunk):
             self._highest = max(self._highest, self._base + event.origin.attempt)
+            self._spans[event.origin.span_id] = None
         if not self._base:
             return event
         if isinstance(event, Retracted):  # of a part of this one

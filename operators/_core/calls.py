@@ -13,7 +13,7 @@ from reactivex.disposable import SingleAssignmentDisposable
 from rxflow.operators._core.lift import select
 from rxflow.operators._core.texts import place_of, speaker_of
 from rxflow.types.chunks import StreamChunk
-from rxflow.types.events import Failed, Finished, Happened, ReasoningChunk, Retracted
+from rxflow.types.events import Failed, Finished, Happened, LLMStarted, ReasoningChunk, Retracted
 
 U = TypeVar("U")
 U_co = TypeVar("U_co", covariant=True)
@@ -78,6 +78,8 @@ class _Calls:
         self._observer = observer
         self._emit = observer.on_next
         self._calls: dict[str, _Call] = {}
+        self._told_of: set[str] = set()
+        """The places of calls whose end is going to be told, too."""
         self._misfits: list[tuple[_Call, ValidationError]] = []
 
     def on_next(self, item: object) -> None:
@@ -101,7 +103,9 @@ class _Calls:
 
     def _heed(self, place: str, event: Happened) -> None:
         """An event may end a call, or take back what was said in some."""
-        if isinstance(event, Finished):
+        if isinstance(event, LLMStarted):
+            self._told_of.add(place)
+        elif isinstance(event, Finished):
             self._finish(place)
         elif isinstance(event, Failed):
             self._calls.pop(place, None)
@@ -120,11 +124,15 @@ class _Calls:
     def _begin(self, place: str, item: object) -> _Call | None:
         """A new call; its speaker has ended the one before. None where that failed, and so ended the stream."""
         call = _Call(self._make(), item, place)
-        left = [key for key, its in self._calls.items() if its.speaker == call.speaker]
+        left = [] if place in self._told_of else self._left_by(call.speaker)
         if not all(self._finish(each) for each in left):
             return None
         self._calls[place] = call
         return call
+
+    def _left_by(self, speaker: object) -> list[str]:
+        """The calls that a speaker has ended by beginning another one, as no event is going to tell."""
+        return [key for key, its in self._calls.items() if its.speaker == speaker and key not in self._told_of]
 
     def _finish(self, place: str) -> bool:
         """Give what is left of a call; False where that failed, and so ended the stream."""

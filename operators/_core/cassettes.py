@@ -163,6 +163,7 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "usage": UsageMetrics.model_validate,
     "tool_calls": _tool_calls,
     "attempts": tuple,
+    "span_ids": tuple,
 }
 
 

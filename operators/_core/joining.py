@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from reactivex import Observable
+from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
+from reactivex.disposable import SingleAssignmentDisposable
 
 from rxflow.operators._core.lift import OfRun, everything
 from rxflow.types.chunks import StreamChunk
@@ -25,9 +27,24 @@ def as_events(other: Observable[Any]) -> Observable[Any]:
     Operators that come later then see its calls end too. Items of any other kind end the stream with a TypeError: a
     selection of chunks would let them vanish.
     """
-    if isinstance(other, OfRun):
-        return other.reselect(lambda _: everything)
-    return other.map(_as_event)
+    events = other.reselect(lambda _: everything) if isinstance(other, OfRun) else other
+
+    def subscribe(observer: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:
+        running = SingleAssignmentDisposable()
+
+        def on_next(item: object) -> None:
+            # What operators behind this raise must not reach the border of the other run, which takes it for a user's:
+            # it would end that run, and this one would wait for it.
+            try:
+                observer.on_next(_as_event(item))
+            except Exception as error:  # noqa: BLE001 - it is the stream's terminal
+                running.dispose()
+                observer.on_error(error)
+
+        running.disposable = events.subscribe(on_next, observer.on_error, observer.on_completed, scheduler=scheduler)
+        return running
+
+    return Observable(subscribe)
 
 
 def _as_event(item: object) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import replace
 from typing import Any
 
@@ -34,9 +35,11 @@ def place_of(item: object) -> str:
     return item.origin.span_id if isinstance(item, Happened) else ""
 
 
-def speaker_of(item: object) -> tuple[str, str] | None:
-    """Who speaks in one call at a time: an agent on a task. None where the item does not say."""
-    return (item.task_id, item.agent_id) if isinstance(item, StreamChunk) and item.task_id else None
+def speaker_of(item: object) -> tuple[Hashable, ...] | None:
+    """Who speaks in one call at a time: an agent on a task, in one method. None where the item does not say."""
+    if isinstance(item, StreamChunk) and item.task_id:
+        return item.task_id, item.agent_id, item.namespace
+    return None
 
 
 def is_said(item: object) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from rxflow.crew.agent import Agent, Guardrail
+from rxflow.crew.output_file import OutputFile
 from rxflow.crew.placeholders import fill
 from rxflow.crew.rate_limit import RateLimit
 from rxflow.llm.request import Message
@@ -17,7 +18,7 @@ from rxflow.tools import BaseTool
 from rxflow.types.results import OutputFormat, TaskOutput
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Persona:
     """Who the agent is in this run: its texts with the inputs filled in."""
 
@@ -46,7 +47,7 @@ class Persona:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
     """One task for one agent."""
 
@@ -60,7 +61,7 @@ class Assignment:
     tools: Sequence[BaseTool] = ()
     output_model: type[BaseModel] | None = None
     output_format: OutputFormat = OutputFormat.RAW
-    output_file: str | None = None
+    output_file: OutputFile | None = None
     callbacks: Sequence[Callable[[TaskOutput], Any]] = ()
     step_callback: Callable[[Any], Any] | None = None
     guardrails: Sequence[Guardrail] = ()

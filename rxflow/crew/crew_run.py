@@ -42,13 +42,16 @@ class CrewRun:
         finish                   F|
         result    P--a-b---c-d-c-F|
         """
-        steps = [
-            from_coroutine(self._scope, self._prepare),
-            *(self._later(list(group)) for group in self._groups()),
-            from_coroutine(self._scope, self._finish),
-        ]
-        events = self._recorded(rx.concat(*steps))
+        events = self._recorded(rx.concat_with_iterable(self._steps()))
         return log_events(events) if self._plan.verbose else events
+
+    def _steps(self) -> Iterator[Observable[Event]]:
+        """Each is made when it is due, because what a task is told depends on the answers before it."""
+        yield from_coroutine(self._scope, self._prepare)
+        for group in self._groups():
+            started = [self._carried_out(index, task) for index, task in group]
+            yield started[0] if len(started) == 1 else rx.merge(*started)
+        yield from_coroutine(self._scope, self._finish)
 
     def _groups(self) -> Iterator[Sequence[tuple[int, Task]]]:
         for is_async, tasks in groupby(enumerate(self._plan.tasks), key=lambda each: each[1].async_execution):
@@ -56,14 +59,6 @@ class CrewRun:
                 yield list(tasks)
             else:
                 yield from ([each] for each in tasks)
-
-    def _later(self, group: Sequence[tuple[int, Task]]) -> Observable[Event]:
-        # Deferred, because what a task is told depends on the answers before it.
-        def begin(_: SchedulerBase) -> Observable[Event]:
-            started = [self._carried_out(index, task) for index, task in group]
-            return started[0] if len(started) == 1 else rx.merge(*started)
-
-        return rx.defer(begin)
 
     def _carried_out(self, index: int, task: Task) -> Observable[Event]:
         assignment = self._plan.assignment(index, self._inputs, self._context_of(task))

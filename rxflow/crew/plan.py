@@ -18,7 +18,7 @@ from rxflow.types.usage import UsageMetrics
 Inputs = Mapping[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """Who works on what; ``manager`` where the crew is hierarchical."""
 

@@ -11,7 +11,8 @@ from reactivex import Observable
 
 from rxflow.crew.agent import Agent, Guardrail
 from rxflow.crew.assignment import Assignment, Persona
-from rxflow.crew.placeholders import fill, fill_path
+from rxflow.crew.output_file import OutputFile
+from rxflow.crew.placeholders import fill
 from rxflow.crew.rate_limit import RateLimit
 from rxflow.crew.task_run import carry_out
 from rxflow.streaming.launch import RunObservable
@@ -32,7 +33,8 @@ class Task(BaseModel):
         tools: in place of the agent's own.
         async_execution: runs beside its neighbours of the same kind.
         output_pydantic, output_json: the answer must fit this model; one of the two at most.
-        output_file: where the answer is written.
+        output_file: where the answer is written. Placeholders are filled, but no input leads out of the folder that
+            stands before the first of them: not by ``..``, an absolute path or a symbolic link.
         callback: called with the :class:`TaskOutput`.
         guardrail, guardrails: see :data:`rxflow.crew.agent.Guardrail`; ``guardrail_max_retries`` new attempts.
         human_input: a person at the terminal reviews the answer.
@@ -101,7 +103,7 @@ class Task(BaseModel):
             else OutputFormat.JSON
             if self.output_json
             else OutputFormat.RAW,
-            output_file=fill_path(self.output_file, inputs, f"{here} output_file") if self.output_file else None,
+            output_file=OutputFile.of(self.output_file, inputs, f"{here} output_file") if self.output_file else None,
             callbacks=[*([self.callback] if self.callback else []), *callbacks],
             step_callback=step_callback,
             guardrails=[each for each in (self.guardrail, *own, agent.guardrail) if each is not None],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from reactivex import Observable
 
@@ -49,7 +48,8 @@ def carry_out(scope: Scope, assignment: Assignment) -> Observable[Event]:
             if assignment.human_input:
                 output = await _reviewed(emitter, assignment, output)
             if assignment.output_file is not None:
-                await in_thread(lambda: _write(assignment, output), name="output_file")
+                write = partial(assignment.output_file.write, _written(output))
+                await in_thread(write, name="output_file")
             for callback in assignment.callbacks:
                 await emitter.invoke(callback, output)
         emitter.on_next(TaskFinished(origin=emitter.origin, result=output))
@@ -108,11 +108,8 @@ async def _reviewed(emitter: Emitter, assignment: Assignment, output: TaskOutput
         output = improved.model_copy(update={"description": output.description, "summary": output.summary})
 
 
-def _write(assignment: Assignment, output: TaskOutput) -> None:
-    path = Path(assignment.output_file or "")
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _written(output: TaskOutput) -> str:
+    """The answer as a file holds it."""
     if output.pydantic is not None:
-        text = output.pydantic.model_dump_json(indent=2)
-    else:
-        text = output.raw if output.json_dict is None else output.json
-    path.write_text(text, encoding="utf-8")
+        return output.pydantic.model_dump_json(indent=2)
+    return output.raw if output.json_dict is None else output.json

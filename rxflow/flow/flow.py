@@ -5,10 +5,9 @@ from __future__ import annotations
 import copy
 import os
 import sys
-import webbrowser
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, cast, get_args, get_origin
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
@@ -26,10 +25,12 @@ from rxflow.streaming.once import Once
 from rxflow.streaming.output import FlowStreamingOutput
 from rxflow.streaming.projection import chunks
 from rxflow.streaming.scope import Scope
-from rxflow.streaming.session import AsyncStreamSession, StreamSession
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Event, FlowFinished
 from rxflow.types.usage import UsageMetrics
+
+if TYPE_CHECKING:
+    from rxflow.streaming.session import AsyncStreamSession, StreamSession
 
 __all__ = ["Flow", "and_", "listen", "or_", "router", "start"]
 
@@ -167,10 +168,14 @@ class Flow(Generic[S]):
 
     def stream_events(self, inputs: Inputs | None = None) -> StreamSession:
         """Run this instance as frames, for ``for``; the first pull starts it."""
+        from rxflow.streaming.session import StreamSession  # most programs read chunks, not frames
+
         return StreamSession(self._kickoff_events(inputs), FlowFinished)
 
     def astream(self, inputs: Inputs | None = None) -> AsyncStreamSession:
         """The same for ``async for``."""
+        from rxflow.streaming.session import AsyncStreamSession
+
         return AsyncStreamSession(self._kickoff_events(inputs), FlowFinished)
 
     def plot(self, filename: str = "flow", show: bool = True) -> Path:
@@ -178,7 +183,9 @@ class Flow(Generic[S]):
 
         One page that needs nothing from the network. ``show`` opens it in a browser where there is one.
         """
-        from rxflow.flow.drawing import page  # most programs never draw
+        import webbrowser  # most programs never draw
+
+        from rxflow.flow.drawing import page
 
         path = Path(filename)
         if path.suffix != ".html":

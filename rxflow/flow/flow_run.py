@@ -75,6 +75,7 @@ class _FlowRun:
     ) -> None:
         self.subscriptions = CompositeDisposable()
         self._graph = graph
+        self._waiting = graph.by_trigger()
         self._bound = bound
         self._scope = scope
         self._observer = observer
@@ -145,7 +146,7 @@ class _FlowRun:
 
     def _happened(self, trigger: str, result: Any) -> None:
         """Begin what waits for ``trigger``: its routers first, one after the other, then all others at once."""
-        due = [method for method in self._graph.waiting_for(trigger) if self._is_due(method, trigger)]
+        due = [method for method in self._waiting.get(trigger, ()) if self._is_due(method, trigger)]
         routers = deque(method for method in due if method.is_router)
         listeners = [method for method in due if not method.is_router]
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from enum import Enum
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -40,11 +39,16 @@ class Graph:
         """Where a run begins."""
         return [m for m in self.methods.values() if m.is_start and m.condition is None]
 
-    def waiting_for(self, trigger: str) -> Iterator[Method]:
-        """The methods whose condition speaks of ``trigger``."""
+    def by_trigger(self) -> Mapping[str, Sequence[Method]]:
+        """For each method's name and each label the methods whose condition speaks of it.
+
+        A look at every method after every method would make the time of a run grow with the square of their number.
+        """
+        waiting: dict[str, list[Method]] = {}
         for method in self.methods.values():
-            if method.condition is not None and trigger in names_in(method.condition):
-                yield method
+            for name in set(names_in(method.condition)) if method.condition is not None else ():
+                waiting.setdefault(name, []).append(method)
+        return waiting
 
     def check(self) -> None:
         """Raise ValueError where the graph cannot work: an unknown trigger, or nothing that could ever begin."""
@@ -54,6 +58,8 @@ class Graph:
         for method in self.methods.values():
             for name in names_in(method.condition) if method.condition is not None else ():
                 if name not in known and not open_ended:
+                    from difflib import get_close_matches  # for mistakes only
+
                     close = get_close_matches(name, known, n=1)
                     meant = f"; did you mean {close[0]!r}?" if close else ""
                     raise ValueError(

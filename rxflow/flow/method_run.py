@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from inspect import isasyncgenfunction
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ from rxflow.flow.graph import Method
 from rxflow.streaming.bracket import announcing
 from rxflow.streaming.bridge import from_coroutine, on_loop
 from rxflow.streaming.emitter import Emitter
+from rxflow.streaming.launch import Behind, SelectedObservable
 from rxflow.streaming.returned import read_out
 from rxflow.streaming.scope import Scope
 from rxflow.types.chunks import StreamChunk, StreamChunkType
@@ -33,8 +35,9 @@ def run_method(
 ) -> Observable[Event]:
     """The events of one call, :class:`MethodFinished` with its result last.
 
-    A returned Observable is merged in: its chunks and events travel on, ``str`` items become chunks of the method. The
-    method's result is then that of a crew or flow inside it, else the last other item, else the text.
+    A returned Observable is merged in: its chunks and events travel on, also the events behind an ``observe()``, and
+    ``str`` items become chunks of the method. The method's result is then that of a crew or flow that it shows the
+    events of, else the last other item, else the text.
     """
 
     async def work(emitter: Emitter) -> None:
@@ -49,10 +52,13 @@ def run_method(
 async def _result(emitter: Emitter, bound: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     merged = _Merged(emitter)
     if isasyncgenfunction(bound):
+        emitter.require_open()
         async for item in cast(AsyncIterator[Any], bound(*arguments)):
             merged.on_next(item)
         return merged.result
     returned = await emitter.invoke(bound, *arguments)
+    if isinstance(returned, SelectedObservable):
+        returned = cast(SelectedObservable[Any], returned).with_events()
     if isinstance(returned, Observable):
         await emitter.drain(on_loop(cast(Observable[Any], returned), emitter.run.loop), merged.on_next)
         return merged.result
@@ -64,6 +70,7 @@ class _Merged:
 
     def __init__(self, emitter: Emitter) -> None:
         self._emitter = emitter
+        self._behind: object = _NOTHING
         self._text: list[str | StreamChunk] = []
         self._said: list[Any] = []
 
@@ -72,7 +79,12 @@ class _Merged:
         return self._said[-1] if self._said else "".join(map(str, self._text))
 
     def on_next(self, item: Any) -> None:
-        if isinstance(item, str):
+        if isinstance(item, Behind):
+            self._behind = event = item.event
+            self._emitter.on_next(self._taken_back(event) if isinstance(event, Retracted) else event)
+        elif item is self._behind:
+            self._behind = _NOTHING  # it is shown, too, and has been emitted
+        elif isinstance(item, str):
             self._text.append(item)
             self._emitter.text(item)
         elif isinstance(item, StreamChunk):
@@ -85,10 +97,19 @@ class _Merged:
             elif isinstance(item, LLMFinished) and not item.origin.crew_name:
                 self._said = [item.text]
             elif isinstance(item, Retracted):
-                self._text = [said for said in self._text if isinstance(said, str) or not item.covers(said)]
+                item = self._taken_back(item)
             self._emitter.on_next(cast(Event, item))
         else:
             self._said = [item]
+
+    def _taken_back(self, retracted: Retracted) -> Retracted:
+        """Forgets text that is void. What is void of strings, and of chunks that got labels here, is so here only."""
+        if retracted.origin.span_id.startswith(self._emitter.run.id):
+            self._text = [said for said in self._text if isinstance(said, str) or not retracted.covers(said)]
+            return retracted
+        self._text = [said for said in self._text if not isinstance(said, str) and not retracted.covers(said)]
+        here = self._emitter.origin
+        return replace(retracted, origin=here, span_ids=(here.span_id,))
 
     def _labelled(self, chunk: StreamChunk) -> StreamChunk:
         """A chunk that is not of this run (users made it, or kept it) gets the method's labels and this run's count.
@@ -103,4 +124,5 @@ class _Merged:
         return chunk.model_copy(update=unsaid | placed | {"seq": next(self._emitter.run.seq)})
 
 
+_NOTHING = object()
 _PLACED = ("flow_name", "flow_id", "flow_method", "namespace", "span_id")

@@ -12,6 +12,7 @@ from rxflow.types.events import LLMFinished, ReasoningChunk, ToolCall
 
 @dataclass(slots=True)
 class _PartialCall:
+    index: int
     id: str
     name: str
     pieces: list[str] = field(default_factory=list[str])
@@ -26,7 +27,7 @@ class Assembly:
         self._seq = emitter.run.seq
         self._text: list[str] = []
         self._reasoning: list[str] = []
-        self._calls: dict[int, _PartialCall] = {}
+        self._calls: list[_PartialCall] = []
         self._ending: Ending | None = None
 
     @property
@@ -54,9 +55,11 @@ class Assembly:
             self._ending = delta
 
     def _add_call(self, delta: ToolCallDelta) -> None:
-        call = self._calls.get(delta.index)
-        if call is None:
-            call = self._calls[delta.index] = _PartialCall(delta.id or f"call_{delta.index}", delta.name or "")
+        call = next((call for call in reversed(self._calls) if call.index == delta.index), None)
+        # Some providers give all calls of a turn one index, and tell them apart by id.
+        if call is None or (delta.name and delta.id and delta.id != call.id):
+            call = _PartialCall(delta.index, delta.id or f"call_{delta.index}", delta.name or "")
+            self._calls.append(call)
         elif delta.name and not call.name:
             call.name = delta.name
         call.pieces.append(delta.arguments)
@@ -71,7 +74,7 @@ class Assembly:
             text=self.text,
             tool_calls=tuple(
                 ToolCall(id=call.id, name=call.name, arguments="".join(call.pieces))
-                for _, call in sorted(self._calls.items())
+                for call in sorted(self._calls, key=lambda call: call.index)
             ),
             reasoning="".join(self._reasoning),
             finish_reason=ending.finish_reason,

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
+from contextvars import copy_context
 from functools import partial
 
 from reactivex import Observable
@@ -14,6 +15,7 @@ from reactivex.disposable import Disposable
 
 from rxflow.llm import io_loop
 from rxflow.llm.request import Delta
+from rxflow.streaming.emitter import ambient
 from rxflow.streaming.loops import call_soon, refusal_of
 
 Deliver = Callable[[Sequence[Delta]], None]
@@ -47,7 +49,10 @@ def from_io(read: Callable[[Deliver], Awaitable[None]]) -> Observable[Delta]:
             else:
                 handover.end(None)
 
-        handover.reading = io_loop.submit(work())
+        # Without the place: timers of the HTTP client keep their context for minutes, and so its run would live on.
+        context = copy_context()
+        context.run(ambient.set, None)
+        handover.reading = context.run(io_loop.submit, work())
         return Disposable(handover.dispose)
 
     return Observable(subscribe)
@@ -84,12 +89,14 @@ class _Handover:
     def _drain(self) -> None:
         # Cleared before the look at the deque, as deliver() appends before its look at the flag.
         self._is_waking = False
-        observer = self._observer
-        while self._batches and observer is not None:
+        if self._observer is None:
+            return
+        emit = self._observer.on_next
+        while self._batches:
             for delta in self._batches.popleft():
                 if self._is_disposed:
                     return
-                observer.on_next(delta)
+                emit(delta)
 
     def _end(self, error: BaseException | None) -> None:
         self._drain()

@@ -15,12 +15,16 @@ import sys
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
+from contextvars import Context
 from typing import Any
+
+from rxflow.llm.preparation import Preparing
 
 
 class _IOLoop:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
+        self.loop.set_default_executor(Preparing())
         self._thread = threading.Thread(target=self._run, name="rxflow I/O", daemon=True)
         self._thread.start()
 
@@ -68,7 +72,8 @@ def submit(work: Coroutine[Any, Any, None]) -> Future[None]:
     global _current
     with _starting:
         if _current is None:
-            _current = _IOLoop()
+            # In no context: its handles would keep that of whoever came first, for as long as it lives.
+            _current = Context().run(_IOLoop)
     return asyncio.run_coroutine_threadsafe(work, _current.loop)
 
 

@@ -3,65 +3,56 @@
 litellm prepares and sends the request. Its stream wrapper then costs 300-600 µs a chunk, so where the answer behind it
 is OpenAI's own stream, the *fast lane* reads the server-sent events of that response directly. Everything else goes
 through the wrapper, the *general lane*, and so does any program that has registered litellm callbacks.
+
+With its finish reason an answer is complete. What may follow is the usage report, and the end of the body, which is
+waited for so that the connection can be used again; a connection that breaks there, or falls silent, costs only these.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, cast
 
-from pydantic_core import from_json
-
 from rxflow.llm.batches import Deliver
-from rxflow.llm.request import Delta, ReasoningDelta, ToolCallDelta
+from rxflow.llm.deltas import MalformedEvent, Tail, add_deltas, parse
+from rxflow.llm.patience import Patience
+from rxflow.llm.request import Delta
 from rxflow.llm.server_sent_events import EventData
 
-_LINGER = 0.2  # seconds to wait for the end of the body after the last event, so that the connection can be reused
+_USAGE_WAIT = 2.0  # seconds from the finish reason to the usage report
+_LINGER = 0.2  # seconds from the last event to the end of the body
 
 
-class Tail:
-    """What the end of an answer says."""
-
-    def __init__(self) -> None:
-        self.finish_reason: str | None = None
-        self.usage: Mapping[str, Any] | None = None
-
-
-class MalformedEvent(ValueError):
-    """A server-sent event that is not what OpenAI's API sends."""
-
-
-class ErrorEvent(Exception):
-    """An error that the provider sent as an event in mid-stream."""
-
-    def __init__(self, body: object) -> None:
-        self.body: Any = body
-        said = cast(dict[str, Any], body) if isinstance(body, dict) else {}
-        super().__init__(str(said.get("message") or self.body))
-
-
-async def read_fast(stream: Any, deliver: Deliver) -> Tail:
-    """Read an ``openai.AsyncStream`` by its events, one delivery a network read."""
+async def read_fast(stream: Any, deliver: Deliver, *, silence: float) -> Tail:
+    """Read an ``openai.AsyncStream`` by its events, one delivery a network read; no more than ``silence`` s for one."""
     tail = Tail()
-    events = EventData()
     try:
-        reads = stream.response.aiter_bytes()
-        async for block in reads:
-            if _deliver(events.feed(block), tail, deliver):
-                # Reading on to the end of the body lets the connection be used again.
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_LINGER):
-                        async for _ in reads:
-                            pass
-                return tail
-            # A source that is always ready would starve the loop, and with it every disposal.
-            await asyncio.sleep(0)
-        _deliver(events.flush(), tail, deliver)
-        return tail
+        async with Patience(silence, lambda: tail.finish_reason) as patience:
+            await _read_events(stream.response.aiter_bytes(), tail, deliver, patience)
     finally:
         await stream.close()
+    if tail.is_empty:
+        _refuse_other_types(stream.response)
+    return tail
+
+
+async def _read_events(reads: AsyncIterator[bytes], tail: Tail, deliver: Deliver, patience: Patience) -> None:
+    events = EventData()
+    async for block in reads:
+        patience.heard()
+        if _deliver(events.feed(block), tail, deliver):
+            patience.at_most(_LINGER)
+            async for _ in reads:
+                pass
+            return
+        if tail.finish_reason is not None:
+            patience.at_most(_LINGER if tail.usage else _USAGE_WAIT)
+        # A source that is always ready would starve the loop, and with it every disposal.
+        await asyncio.sleep(0)
+    with suppress(MalformedEvent):  # cut off within an event, which is no news of what the provider sends
+        _deliver(events.flush(), tail, deliver)
 
 
 def _deliver(events: Iterator[bytes | bytearray], tail: Tail, deliver: Deliver) -> bool:
@@ -69,88 +60,76 @@ def _deliver(events: Iterator[bytes | bytearray], tail: Tail, deliver: Deliver) 
     batch: list[Delta] = []
     try:
         for data in events:
-            if data.lstrip().startswith(b"[DONE]"):
+            chunk = parse(data, tail)
+            if chunk is None:
                 return True
-            batch.extend(_deltas(_parse(data), tail))
+            add_deltas(chunk, tail, batch)
         return False
     finally:
         if batch:
             deliver(batch)
 
 
-async def read_general(wrapper: Any, deliver: Deliver, *, to_the_end: bool) -> Tail:
+async def read_general(wrapper: Any, deliver: Deliver, *, to_the_end: bool, silence: float) -> Tail:
     """Read litellm's wrapper. ``to_the_end`` lets it log the call, as callbacks expect, at 50 µs × chunks."""
-    tail = Tail()
-    async for chunk in wrapper:
-        batch = list(_deltas(chunk.model_dump(), tail))
-        if batch:
-            deliver(batch)
-        await asyncio.sleep(0)
-        if tail.finish_reason is not None and not to_the_end:
-            # What is left is the usage chunk; reading it also frees the connection for reuse.
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_LINGER):
-                    async for rest in wrapper.completion_stream:
-                        tail.usage = _usage_of(rest) or tail.usage
-            break
+    tail = Tail(may_have_halves=True)
+    patience = Patience(silence, lambda: wrapper.received_finish_reason)
+    watch = _Watch(wrapper.completion_stream, patience)
+    async with patience:
+        async for chunk in wrapper:
+            batch: list[Delta] = []
+            add_deltas(chunk.model_dump(), tail, batch)
+            if batch:
+                deliver(batch)
+            await asyncio.sleep(0)
+            if tail.finish_reason is not None and not to_the_end:
+                patience.at_most(_USAGE_WAIT)
+                async for each in wrapper.completion_stream:
+                    tail.usage = _usage_of(each) or tail.usage
+                    if tail.usage:
+                        patience.at_most(_LINGER)
+                break
     if to_the_end:
         # litellm closes with a usage that it has added estimates to; what the provider counted stands in its chunks.
         tail.usage = next(filter(None, map(_usage_of, reversed(wrapper.chunks))), tail.usage)
     # litellm 1.106 reports a stream that was cut short as finish_reason="stop".
-    if wrapper.received_finish_reason is None:
-        tail.finish_reason = None
+    tail.finish_reason = wrapper.received_finish_reason and (tail.finish_reason or str(wrapper.received_finish_reason))
+    if watch.has_seen_no_event:
+        _refuse_other_types(watch.response)
     return tail
+
+
+class _Watch:
+    """Reads along with OpenAI's decoder, to refuse an event without end: the decoder would gather it for ever."""
+
+    def __init__(self, stream: Any, patience: Patience) -> None:
+        self._patience = patience
+        self.has_seen_no_event = False
+        self.response = cast(Any, getattr(stream, "response", None))
+        self._reads = cast(Any, getattr(self.response, "aiter_bytes", None))
+        if self._reads is not None:
+            self.has_seen_no_event = True
+            self.response.aiter_bytes = self._watched
+        else:
+            patience.is_deaf = True
+
+    async def _watched(self, *arguments: Any) -> AsyncIterator[bytes]:
+        events = EventData()
+        async for block in self._reads(*arguments):
+            self._patience.heard()
+            for _ in events.feed(block):
+                self.has_seen_no_event = False
+            yield block
+
+
+def _refuse_other_types(response: Any) -> None:
+    """Raise :class:`MalformedEvent` where a body without any event never was a stream."""
+    said = str(response.headers.get("content-type", ""))
+    if said and not said.startswith("text/event-stream"):
+        raise MalformedEvent(f"the answer is no event stream: its content type is {said!r}, and no event is in it")
 
 
 def _usage_of(chunk: Any) -> Mapping[str, Any] | None:
     usage: Any = cast(Any, chunk).get("usage") if isinstance(chunk, dict) else getattr(chunk, "usage", None)
-    reported: Mapping[str, Any] | None = usage.model_dump() if hasattr(usage, "model_dump") else usage
-    return reported
-
-
-def _parse(data: bytes | bytearray) -> dict[str, Any]:
-    try:
-        chunk: Any = from_json(data)
-    except ValueError as error:
-        raise MalformedEvent(f"an event of the stream is not JSON ({error}): {_shown(data)}") from error
-    if not isinstance(chunk, dict):
-        raise MalformedEvent(f"an event of the stream is not a JSON object: {_shown(data)}")
-    return cast(dict[str, Any], chunk)
-
-
-def _shown(data: bytes | bytearray) -> str:
-    return repr(data[:200].decode(errors="replace"))
-
-
-def _deltas(chunk: dict[str, Any], tail: Tail) -> Iterator[Delta]:
-    """The deltas of one chunk of OpenAI's chat API."""
-    if chunk.get("error"):
-        raise ErrorEvent(chunk["error"])
-    tail.usage = chunk.get("usage") or tail.usage
-    choices: list[Any] = chunk.get("choices") or []
-    try:
-        for choice in choices:
-            if choice.get("index"):
-                continue  # with n > 1, the answers beyond the first
-            yield from _deltas_of(choice.get("delta") or {})
-            tail.finish_reason = choice.get("finish_reason") or tail.finish_reason
-    except (AttributeError, TypeError) as cause:
-        raise MalformedEvent(f"an event of the stream has an unknown shape: {str(chunk)[:200]}") from cause
-
-
-def _deltas_of(delta: Any) -> Iterator[Delta]:
-    content = delta.get("content")
-    if type(content) is str:
-        if content:
-            yield content
-    elif content is not None:
-        raise TypeError(f"content is no text: {content!r}")
-    reasoning = delta.get("reasoning_content") or delta.get("reasoning")
-    if reasoning:
-        yield ReasoningDelta(str(reasoning))
-    calls: list[Any] = delta.get("tool_calls") or []
-    for call in calls:
-        function: dict[str, Any] = call.get("function") or {}
-        yield ToolCallDelta(
-            call.get("index") or 0, call.get("id"), function.get("name"), function.get("arguments") or ""
-        )
+    reported: Any = usage.model_dump() if hasattr(usage, "model_dump") else usage
+    return cast(dict[str, Any], reported) if isinstance(reported, dict) else None

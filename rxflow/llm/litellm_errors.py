@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from json import JSONDecodeError
 from typing import Any, cast
 
-from rxflow.llm.lanes import ErrorEvent, MalformedEvent
+from rxflow.llm.deltas import ErrorEvent, MalformedEvent
 from rxflow.llm.server_sent_events import OversizedEvent
 
 _MISSING_KEY = re.compile(r"missing .*\bapi.?key", re.IGNORECASE)
@@ -24,6 +24,8 @@ def as_litellm(litellm: Any, error: Exception, *, model: str, provider: str) -> 
         request = httpx.Request("POST", "https://api.openai.com/v1")
         error = openai.APIError(str(error), request, body=error.body)
     mapped = _by_litellm(litellm, error, model, provider)
+    if type(mapped) is litellm.BadRequestError:
+        return _by_status(litellm, cast(Any, mapped))
     if not isinstance(mapped, litellm.APIConnectionError):
         return mapped
     # "Connection error" is litellm's name for all that it does not know.
@@ -32,22 +34,45 @@ def as_litellm(litellm: Any, error: Exception, *, model: str, provider: str) -> 
     for cause in _chain(error):
         if isinstance(cause, MalformedEvent | OversizedEvent):
             found = litellm.APIResponseValidationError(message=str(cause), **about)
-        elif isinstance(cause, JSONDecodeError | UnicodeDecodeError):
+        elif isinstance(cause, JSONDecodeError | UnicodeDecodeError | RecursionError):
             found = litellm.APIResponseValidationError(message=f"an event of the stream is not JSON ({cause})", **about)
-        elif isinstance(cause, httpx.TimeoutException):
+        elif isinstance(cause, httpx.TimeoutException | TimeoutError):
             found = litellm.Timeout(message=str(cause), **about)
         elif isinstance(cause, httpx.TransportError):
             found = litellm.APIConnectionError(
                 message=f"the connection broke before the answer was complete: {cause}", **about
             )
         elif type(cause) is openai.APIError:
-            found = litellm.APIError(status_code=500, message=cause.message, **about)
+            # Its own message says nothing where the provider's error is a bare string.
+            said = cause.body if isinstance(cause.body, str) else cause.message
+            found = litellm.APIError(status_code=500, message=said, **about)
         elif _MISSING_KEY.search(str(cause)):
             found = litellm.AuthenticationError(
                 message=str(cause).partition("\nTraceback")[0].removeprefix("litellm.APIConnectionError: "), **about
             )
         if found is not mapped:
             break
+    return cast(Exception, found)
+
+
+def is_a_break(error: BaseException) -> bool:
+    """The connection was lost, or fell silent: nothing that the provider has said."""
+    import httpx
+
+    broken = (httpx.TransportError, TimeoutError, ConnectionError)
+    error = getattr(error, "original_exception", None) or error
+    return any(isinstance(cause, broken) for cause in _chain(error))
+
+
+def _by_status(litellm: Any, error: Any) -> Exception:
+    """litellm goes by the provider's words first, and takes many a refusal for a bad request."""
+    classes: dict[object, Any] = {401: litellm.AuthenticationError, 408: litellm.Timeout, 429: litellm.RateLimitError}
+    kind = classes.get(getattr(error, "status_code", None))
+    if kind is None:
+        return cast(Exception, error)
+    said = str(error.message).removeprefix("litellm.BadRequestError: ")
+    found: Any = kind(message=said, llm_provider=error.llm_provider, model=error.model)
+    found.litellm_response_headers = getattr(error, "litellm_response_headers", None)
     return cast(Exception, found)
 
 

@@ -13,6 +13,8 @@ import threading
 from concurrent.futures import Future
 from typing import Any
 
+from rxflow.streaming.loops import call_soon
+
 _SETTINGS = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it fetches a price list, and blocks 5 s on a silent network
     "LITELLM_MODE": "PRODUCTION",  # else it reads a .env from the working directory
@@ -37,7 +39,13 @@ def begin() -> Future[Any]:
 async def module() -> Any:
     """The litellm module, ready for calls. ImportError where it cannot be imported."""
     future = begin()
-    return future.result() if future.done() else await asyncio.wrap_future(future)
+    if not future.done():
+        # Not by asyncio.wrap_future: a call that is cancelled meanwhile would cancel the import, and that for everyone.
+        loop = asyncio.get_running_loop()
+        arrived = asyncio.Event()
+        future.add_done_callback(lambda _: call_soon(loop, arrived.set))
+        await arrived.wait()
+    return future.result()
 
 
 def _import(future: Future[Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 from uuid import uuid4
 
 from pydantic import BaseModel
@@ -33,9 +33,11 @@ from rxflow.streaming.kickoff import run_async, run_blocking
 from rxflow.streaming.launch import RunObservable
 from rxflow.streaming.projection import chunks
 from rxflow.streaming.scope import Scope
-from rxflow.streaming.session import StreamSession
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Event, LLMFailed, LLMFinished, LLMRetrying, LLMStarted
+
+if TYPE_CHECKING:
+    from rxflow.streaming.session import StreamSession
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -140,6 +142,8 @@ class LLM:
 
     def stream_events(self, messages: str | Sequence[Message], tools: Sequence[Offered] | None = None) -> StreamSession:
         """The call as frames, for ``for``; the first pull starts it, and ``result`` is the text."""
+        from rxflow.streaming.session import StreamSession  # most programs read chunks, not frames
+
         return StreamSession(self.events(messages, tools), LLMFinished)
 
     def request(

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from reactivex import Observable
 
 from rxflow.llm import litellm_import
 from rxflow.llm.advice import add_advice, advice_for
 from rxflow.llm.batches import Deliver, from_io
-from rxflow.llm.lanes import Tail, read_fast, read_general
+from rxflow.llm.closed_clients import forget_closed
+from rxflow.llm.deltas import Tail
+from rxflow.llm.error_texts import clean, known_keys
+from rxflow.llm.lanes import read_fast, read_general
 from rxflow.llm.litellm_errors import as_litellm
+from rxflow.llm.preparation import Preparation
 from rxflow.llm.request import Delta, Ending, Request
 from rxflow.types.usage import UsageMetrics
 
 _READ_TIMEOUT = 600.0
+_HEADERS_MAY_DRIP = 5.0  # seconds, beyond the limits for the connection and for a silence
 
 
 class LiteLLMSource:
@@ -42,6 +48,9 @@ class LiteLLMSource:
                 await self._read(litellm, request, deliver)
             except Exception as error:
                 mapped = as_litellm(litellm, error, model=request.model, provider=_provider_of(litellm, request.model))
+                keys = known_keys(self._api_key, request.parameters, litellm.api_key, litellm.openai_key)
+                clean(error, keys)
+                clean(mapped, keys)
                 if mapped is error:
                     raise
                 raise mapped from error
@@ -49,13 +58,14 @@ class LiteLLMSource:
         return from_io(read)
 
     async def _read(self, litellm: Any, request: Request, deliver: Deliver) -> None:
-        wrapper = await litellm.acompletion(**self._arguments(litellm, request))
+        with Preparation():
+            wrapper = await self._answer(litellm, request)
         inner = wrapper.completion_stream
         watched = _has_callbacks(litellm)
         if hasattr(inner, "response") and type(inner).__module__.startswith("openai") and not watched:
-            tail = await read_fast(inner, deliver)
+            tail = await read_fast(inner, deliver, silence=self._read_timeout)
         else:
-            tail = await read_general(wrapper, deliver, to_the_end=watched)
+            tail = await read_general(wrapper, deliver, to_the_end=watched, silence=self._read_timeout)
         if tail.finish_reason is None:
             raise litellm.APIConnectionError(
                 message="the stream ended before the answer was complete (no finish reason was seen)",
@@ -63,6 +73,17 @@ class LiteLLMSource:
                 model=request.model,
             )
         deliver([_ending(litellm, tail, request.model)])
+
+    async def _answer(self, litellm: Any, request: Request) -> Any:
+        """litellm's stream, once the headers are there."""
+        # Its own limits are for each read, so a provider could drip headers, or the text of an error, for ever.
+        async with asyncio.timeout(self._connect_timeout + self._read_timeout + _HEADERS_MAY_DRIP):
+            try:
+                return await litellm.acompletion(**self._arguments(litellm, request))
+            except Exception as error:
+                if not forget_closed(litellm, error):
+                    raise
+            return await litellm.acompletion(**self._arguments(litellm, request))
 
     def _arguments(self, litellm: Any, request: Request) -> dict[str, Any]:
         import httpx  # comes with litellm, and only with it: `import rxflow` stays light
@@ -163,15 +184,19 @@ def _ending(litellm: Any, tail: Tail, model: str) -> Ending:
 
 def _usage(reported: Mapping[str, Any]) -> UsageMetrics:
     """OpenAI's usage object, which litellm gives for every provider."""
-    prompt_details: Mapping[str, Any] = reported.get("prompt_tokens_details") or {}
-    completion_details: Mapping[str, Any] = reported.get("completion_tokens_details") or {}
-    prompt = int(reported.get("prompt_tokens") or 0)
-    completion = int(reported.get("completion_tokens") or 0)
+    prompt = _count(reported, "prompt_tokens")
+    completion = _count(reported, "completion_tokens")
     return UsageMetrics(
         prompt_tokens=prompt,
         completion_tokens=completion,
-        total_tokens=int(reported.get("total_tokens") or prompt + completion),
-        cached_prompt_tokens=int(prompt_details.get("cached_tokens") or 0),
-        reasoning_tokens=int(completion_details.get("reasoning_tokens") or 0),
+        total_tokens=_count(reported, "total_tokens") or prompt + completion,
+        cached_prompt_tokens=_count(reported.get("prompt_tokens_details"), "cached_tokens"),
+        reasoning_tokens=_count(reported.get("completion_tokens_details"), "reasoning_tokens"),
         successful_requests=1,
     )
+
+
+def _count(reported: Any, name: str) -> int:
+    """A number of tokens, or 0: the answer is there, and nonsense about its price is no reason to lose it."""
+    value: Any = cast(Mapping[str, Any], reported).get(name) if isinstance(reported, Mapping) else None
+    return int(value) if isinstance(value, int | float) and 0 <= value < float("inf") else 0

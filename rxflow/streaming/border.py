@@ -73,14 +73,16 @@ class Guard(ObserverBase[T], Generic[T]):
             self._observer.on_error(error)
         except Exception as raised:  # noqa: BLE001 - reported, never swallowed
             self._report(raised)
-        self._on_end()
+        finally:  # a CancelledError or SystemExit passes
+            self._on_end()
 
     def on_completed(self) -> None:
         try:
             self._observer.on_completed()
         except Exception as raised:  # noqa: BLE001 - reported, never swallowed
             self._report(raised)
-        self._on_end()
+        finally:  # a CancelledError or SystemExit passes
+            self._on_end()
 
     def _report(self, error: Exception) -> None:
         asyncio.get_running_loop().call_exception_handler(

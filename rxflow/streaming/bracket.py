@@ -6,24 +6,20 @@ import asyncio
 from collections.abc import Generator
 from contextlib import contextmanager
 
+from rxflow.streaming.cancelled import unasked
 from rxflow.streaming.emitter import Emitter
 from rxflow.types.events import AgentFailed, MethodFailed, TaskFailed
 
 
 @contextmanager
 def announcing(emitter: Emitter, failed: type[MethodFailed] | type[TaskFailed] | type[AgentFailed]) -> Generator[None]:
-    """Emit ``failed`` for an error of the body, and let it pass.
-
-    A CancelledError that is not this run's own cancellation (the body awaited something that others cancelled) becomes
-    a RuntimeError: as it is, it would end the reader's task without a word.
-    """
+    """Emit ``failed`` for an error of the body, and let it pass. What only looks like a cancellation is told apart."""
     try:
         yield
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if emitter.is_closed or task is None or task.cancelling():
+        said = unasked(error)
+        if emitter.is_closed or said is error:
             raise
-        said = RuntimeError("something that this code waited for was cancelled, though its run was not")
         emitter.on_next(failed(origin=emitter.origin, error=said))
         raise said from error
     except (Exception, SystemExit) as error:

@@ -12,6 +12,7 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, Disposable
 
+from rxflow.streaming.cancelled import unasked
 from rxflow.streaming.emitter import Emitter, ambient
 from rxflow.streaming.loops import call_soon, running_loop
 from rxflow.streaming.scope import Scope
@@ -106,18 +107,24 @@ class _Driven(DisposableBase, Generic[T]):
         try:
             await main()
         except BaseException as error:
-            observer = self._take_observer()
-            if observer is None:
+            if not self._fail(error):
                 # Disposed: the subscriber has had its end. Cancellation is asyncio's to see; an error in some
                 # ``finally`` on the way out is reported by the loop, as for any task that nobody awaits.
                 raise
-            # RxPY types errors as Exception. A CancelledError from outside (asyncio.run ending with the stream open)
-            # or a SystemExit travels the same way, lest a reader wait for a terminal that never comes.
-            observer.on_error(error)  # type: ignore[arg-type]
         else:
             observer = self._take_observer()
             if observer is not None:
                 observer.on_completed()
+
+    def _fail(self, error: BaseException) -> bool:
+        """The terminal; False where the subscriber has had it. Not in the task's frame, which the error holds on to."""
+        observer = self._take_observer()
+        if observer is None:
+            return False
+        # RxPY types errors as Exception. A CancelledError from outside (asyncio.run ending with the stream open)
+        # or a SystemExit travels the same way, lest a reader wait for a terminal that never comes.
+        observer.on_error(unasked(error))  # type: ignore[arg-type]
+        return True
 
     def emit(self, item: T) -> None:
         """Emit an item, unless it is over."""

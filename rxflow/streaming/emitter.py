@@ -91,13 +91,26 @@ class Emitter:
 
     async def forward(self, source: Observable[Event], tap: Callable[[Event], None] | None = None) -> None:
         """Run ``source`` here: its events are emitted (``tap`` sees each but the chunks first), its error is raised."""
-        await self.drain(source, self._passing(tap))
+        await self._run(source, self._passing(tap), self.run.loop.create_future())
 
     async def drain(self, source: Observable[_T], on_next: Callable[[_T], None]) -> None:
-        """Run ``source`` here for its items alone; its error is raised."""
-        self.require_open()
+        """Run ``source`` here for its items alone; its error is raised, and so is that of ``on_next``."""
         done: asyncio.Future[None] = self.run.loop.create_future()
+
+        def take(item: _T) -> None:
+            # Past here an error would escape into the producer, and what follows it would go on coming.
+            try:
+                if not done.done():
+                    on_next(item)
+            except Exception as error:  # noqa: BLE001 - raised below
+                _resolve(done, error)
+
+        await self._run(source, take, done)
+
+    async def _run(self, source: Observable[_T], on_next: Callable[[_T], None], done: asyncio.Future[None]) -> None:
+        self.require_open()
         subscription = self._subscribe(source, on_next, partial(_resolve, done))
+        del source, on_next  # whoever keeps an error keeps this frame, and must not keep the observer
         try:
             await done
         finally:
@@ -155,11 +168,20 @@ class Emitter:
         return subscription
 
     async def invoke(self, function: Callable[_P, Any], /, *args: _P.args, **kwargs: _P.kwargs) -> Any:
-        """Call users' code: coroutine functions on the loop, others in a worker thread with this context."""
+        """Call users' code: coroutine functions on the loop, others in a worker thread with this context.
+
+        Where the leaf was disposed a moment ago, from another thread, the code does not begin.
+        """
+        self.require_open()
         if is_async(function):
             return await cast(Coroutine[Any, Any, Any], function(*args, **kwargs))
+
+        def call() -> Any:
+            self.require_open()
+            return function(*args, **kwargs)
+
         try:
-            result = await in_thread(partial(function, *args, **kwargs), name=getattr(function, "__name__", "call"))
+            result = await in_thread(call, name=getattr(function, "__name__", "call"))
         except asyncio.CancelledError:
             # The thread goes on, abandoned; also by a time limit or the loop's end, neither of which disposes the leaf.
             self.is_cancelled = True

@@ -79,7 +79,7 @@ class RunFeed(ObserverBase[Event], Generic[Item, E]):
 
     @property
     def is_running(self) -> bool:
-        return self._handle is not None and not self._log.is_ended
+        return self._handle is not None and not self._handle.is_disposed and not self._log.is_ended
 
     def pull(self, position: int) -> None:
         self._start(blocking=True)
@@ -113,7 +113,7 @@ class RunFeed(ObserverBase[Event], Generic[Item, E]):
         if place is not None:
             self._in_place = place.own(Disposable(self.close))
         try:
-            start(source.build, self, place=place, blocking=blocking, hold=self._hold)
+            start(source.build, self, place=place, blocking=blocking, is_read=True, hold=self._hold)
         except BaseException as error:  # for other readers too, lest they wait for a run that never began
             self._end(error)
             raise

@@ -11,10 +11,11 @@ import inspect
 import warnings
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
+from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeAlias, TypeVar
 
-from reactivex import Observable
+from reactivex import Observable, Subject
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, Disposable
 
@@ -24,6 +25,7 @@ from rxflow.streaming.loop_thread import Build, LoopThread, RunHandle, hosts
 from rxflow.streaming.loops import call_soon, context_for_another_thread, running_loop
 from rxflow.streaming.projection import Selection
 from rxflow.streaming.scope import Run, Scope
+from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Event
 
 T = TypeVar("T")
@@ -94,8 +96,38 @@ class SelectedObservable(Observable[T], Generic[T]):
         """What ``change`` makes of the selection: it sees the events, and what is shown of them."""
         return SelectedObservable(self._run, change(self._selection))
 
+    def with_events(self) -> SelectedObservable[T | Behind]:
+        """The same, and in its place each event behind it: for a stream that becomes a part of another run."""
+        return self.reselect(_with_events)
+
     def _on_subscribe(self, observer: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:
         return self._run.subscribed_with(self._selection, observer, scheduler)
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """An event behind what is shown."""
+
+    event: Event
+
+
+def _with_events(shown: Selection[T]) -> Selection[T | Behind]:
+    def selection(events: Observable[Event]) -> Observable[T | Behind]:
+        def subscribe(observer: ObserverBase[T | Behind], scheduler: SchedulerBase | None = None) -> DisposableBase:
+            seen: Subject[Event] = Subject()
+            selected = shown(seen).subscribe(observer, scheduler=scheduler)
+
+            def on_next(event: Event) -> None:
+                if not isinstance(event, StreamChunk):
+                    observer.on_next(Behind(event))
+                seen.on_next(event)
+
+            running = events.subscribe(on_next, seen.on_error, seen.on_completed, scheduler=scheduler)
+            return CompositeDisposable(running, selected)
+
+        return Observable(subscribe)
+
+    return selection
 
 
 def _everything(events: Observable[Event]) -> Observable[Event]:
@@ -129,11 +161,13 @@ def start(
     *,
     place: Emitter | None,
     blocking: bool,
+    is_read: bool = False,
     scheduler: SchedulerBase | None = None,
     hold: Callable[[RunHandle], None] = lambda handle: None,
 ) -> RunHandle:
     """Start a run; ``blocking`` says that this thread is going to wait for it, so it cannot live here.
 
+    ``is_read`` says that someone is going to wait for what it makes, if not in this thread.
     ``scheduler`` is the subscriber's. A run on a thread of its own keeps to its loop: another one would emit elsewhere.
     ``hold`` is given the handle before any code of the run is executed, which may itself want to stop it.
     """
@@ -142,7 +176,7 @@ def start(
     if place is None:
         if loop is None or blocking:
             return _on_its_own(
-                LoopThread(build, observer, lambda run: Scope(run, context=context), is_read=blocking), hold
+                LoopThread(build, observer, lambda run: Scope(run, context=context), is_read=is_read), hold
             )
         run = Run(loop)
         handle = RunHandle(run, home=loop)
@@ -157,7 +191,7 @@ def start(
     if loop is place.run.loop and blocking:
         _warn_of_blocking()
         inner = LoopThread(
-            build, observer, lambda run: Scope(run, place.origin, context), part_of=place.run, is_read=True
+            build, observer, lambda run: Scope(run, place.origin, context), part_of=place.run, is_read=is_read
         )
         return _on_its_own(inner, hold)
     # It belongs to the code that starts it: when that leaf ends or is disposed, so is this.

@@ -8,8 +8,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-from anyio import Event
-from anyio.lowlevel import current_token
+import anyio
 
 from rxflow.streaming.loops import call_soon, running_loop
 from rxflow.streaming.once import Once
@@ -86,7 +85,7 @@ class Log(Generic[_T]):
     async def wait_async(self, position: int, new_pause: Callable[[], Pause | None] = lambda: None) -> None:
         """The same for async code, under asyncio and trio."""
         while not self.has(position):
-            arrived = Event()
+            arrived = anyio.Event()
             pause = new_pause()
             waker = _counted(_waker(arrived), pause)
             self._waiting.append(waker)
@@ -115,7 +114,7 @@ def _counted(waker: Callable[[], None], pause: Pause | None) -> Callable[[], Non
     return wake
 
 
-def _waker(arrived: Event) -> Callable[[], None]:
+def _waker(arrived: anyio.Event) -> Callable[[], None]:
     """Sets ``arrived`` from any thread: directly on its own loop, else through the loop's thread-safe door."""
     home = running_loop()
     if home is not None:
@@ -127,6 +126,8 @@ def _waker(arrived: Event) -> Callable[[], None]:
                 call_soon(home, arrived.set)
 
         return wake
+
+    from anyio.lowlevel import current_token  # asyncio needs none, and it is one of the heavier imports
 
     trio: Any = current_token().native_token
 

@@ -13,6 +13,7 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase
 from reactivex.disposable import Disposable, SingleAssignmentDisposable
 
+from rxflow.streaming import started
 from rxflow.streaming.border import Guard
 from rxflow.streaming.loops import call_soon, running_loop
 from rxflow.streaming.scope import Run, Scope
@@ -26,9 +27,6 @@ Build: TypeAlias = Callable[[Scope], Observable[T]]
 loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
 """Makes the loops of runs that bring their own; None for asyncio's. A virtual clock sets it."""
 
-on_start: Callable[[RunHandle], None] | None = None
-"""Told of each run as it starts. The leak check of the pytest plugin sets it."""
-
 
 class RunHandle(SingleAssignmentDisposable):
     """Holds a started run. ``dispose`` stops it: from any thread, at once, as often as one likes.
@@ -40,8 +38,8 @@ class RunHandle(SingleAssignmentDisposable):
         super().__init__()
         self.run = run
         self.home = home
-        if on_start is not None:
-            on_start(self)
+        if started.on_start is not None:
+            started.on_start(self)
 
     def join(self, timeout: float) -> None:
         """Wait until nothing of the run is left, at most ``timeout`` seconds. Only a run on its own thread has to."""

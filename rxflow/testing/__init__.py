@@ -1,16 +1,8 @@
 """What users test their flows with: virtual time, marbles, scripted models, probes and conformance suites."""
 
-from rxflow.testing.cassettes import cassette
-from rxflow.testing.conformance import ConformanceError, check_operator, check_source
-from rxflow.testing.diagrams import MarbleSyntaxError
-from rxflow.testing.marbles import Marbles
-from rxflow.testing.probes import Probe, probe
-from rxflow.testing.refusals import ProviderInVirtualTime, RealSocketInVirtualTime
-from rxflow.testing.scripted_llm import ScriptedLLM, UnscriptedRequest
-from rxflow.testing.timeline import MarbleError
-from rxflow.testing.turns import thinking, tool_call, turn
-from rxflow.testing.virtual_clock import VirtualClock
-from rxflow.testing.virtual_loop import Deadlock
+import typing
+
+from rxflow import _lazy
 
 __all__ = [
     "ConformanceError",
@@ -32,3 +24,42 @@ __all__ = [
     "tool_call",
     "turn",
 ]
+
+# The plugin lies in this package, and is loaded where nobody asks for these.
+if typing.TYPE_CHECKING:
+    from rxflow.testing.cassettes import cassette
+    from rxflow.testing.conformance.check import check_operator, check_source
+    from rxflow.testing.conformance.error import ConformanceError
+    from rxflow.testing.diagrams import MarbleSyntaxError
+    from rxflow.testing.marbles import Marbles
+    from rxflow.testing.probes import Probe, probe
+    from rxflow.testing.refusals import ProviderInVirtualTime, RealSocketInVirtualTime
+    from rxflow.testing.scripted_llm import ScriptedLLM, UnscriptedRequest
+    from rxflow.testing.timeline import MarbleError
+    from rxflow.testing.turns import thinking, tool_call, turn
+    from rxflow.testing.virtual_clock import VirtualClock
+    from rxflow.testing.virtual_loop import Deadlock
+else:
+    __getattr__, __dir__ = _lazy.names(
+        __name__,
+        {
+            "ConformanceError": "rxflow.testing.conformance.error",
+            "Deadlock": "rxflow.testing.virtual_loop",
+            "MarbleError": "rxflow.testing.timeline",
+            "MarbleSyntaxError": "rxflow.testing.diagrams",
+            "Marbles": "rxflow.testing.marbles",
+            "Probe": "rxflow.testing.probes",
+            "ProviderInVirtualTime": "rxflow.testing.refusals",
+            "RealSocketInVirtualTime": "rxflow.testing.refusals",
+            "ScriptedLLM": "rxflow.testing.scripted_llm",
+            "UnscriptedRequest": "rxflow.testing.scripted_llm",
+            "VirtualClock": "rxflow.testing.virtual_clock",
+            "cassette": "rxflow.testing.cassettes",
+            "check_operator": "rxflow.testing.conformance.check",
+            "check_source": "rxflow.testing.conformance.check",
+            "probe": "rxflow.testing.probes",
+            "thinking": "rxflow.testing.turns",
+            "tool_call": "rxflow.testing.turns",
+            "turn": "rxflow.testing.turns",
+        },
+    )

@@ -7,6 +7,7 @@ import concurrent.futures
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextvars import ContextVar
 from typing import TypeVar
 
 import anyio.from_thread
@@ -20,27 +21,28 @@ _ANYIO_THREAD = "AnyIO worker thread"
 _ANYIO_WAIT = "run_sync_in_worker_thread"  # where a task stands whose thread is at work
 
 
-class _Hands(threading.local):
-    """The work that this thread does; more than one where it reads the stream of another loop, for instance."""
-
-    def __init__(self) -> None:
-        self.stack: list[_Hand] = []
+class _Here(threading.local):
+    hand: _Hand | None = None
+    """The work that this thread does."""
 
 
-_here = _Hands()
+_here = _Here()
+_beginner: ContextVar[_Hand | None] = ContextVar("rxflow_beginner", default=None)
+"""The work whose context this is: a thread that users' code has started may have a copy of it."""
 
 
 class CountedThreads:
     """The :class:`~rxflow.streaming.thread_count.ThreadCount` of one loop.
 
-    Threads that users' code starts by itself are not counted. Where a method waits for one of those, and that one for
-    the run, as with a copied context in a pool, no time passes for either.
+    Threads that users' code starts by itself are not counted. Where one of them has a method's context and waits for
+    the run, the method is taken to wait for it: else neither would ever go on.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.lock = threading.Lock()
         self.busy: set[_Hand] = set()
+        self.begun: dict[_Hand, int] = {}  # in which thread
         self.sleepers: set[concurrent.futures.Future[None]] = set()
         self.anyio_pauses = 0
         self._pools: dict[Executor, _Pool] = {}
@@ -78,10 +80,13 @@ class CountedThreads:
 
     def pause(self) -> _Pause | None:
         """See the protocol."""
-        for hand in _here.stack:
-            if hand.threads is self:
-                return hand.pause()
-        return _Pause(self, self._count_anyio) if _loop_of_anyio_worker() is self.loop else None
+        if _here.hand is not None:
+            return _here.hand.pause() if _here.hand.threads is self else None
+        loop = _loop_of_anyio_worker()
+        if loop is not None:
+            return _Pause(self, self._count_anyio) if loop is self.loop else None
+        beginner = _beginner.get()
+        return beginner.pause() if beginner is not None and beginner.threads is self else None
 
     def sleep(self, seconds: float, pause: _Pause, hand: _Hand | None = None) -> None:
         """Block the calling worker for so long in virtual time. CancelledError where its work is over before."""
@@ -152,15 +157,19 @@ class _Hand:
     def run(self, function: Callable[[], _T]) -> _T:
         """Do it, in the thread."""
         with self.threads.lock:
-            if self._pool is not None and not self.is_over:
-                self._pool.queued.discard(self)
-                self._pool.started.add(self)
-                self.threads.busy.add(self)
-        _here.stack.append(self)
+            if not self.is_over:
+                self.threads.begun[self] = threading.get_ident()
+                if self._pool is not None:
+                    self._pool.queued.discard(self)
+                    self._pool.started.add(self)
+                    self.threads.busy.add(self)
+        before, _here.hand = _here.hand, self
+        token = _beginner.set(self)
         try:
             return function()
         finally:
-            _here.stack.remove(self)
+            _beginner.reset(token)
+            _here.hand = before
 
     def pause(self) -> _Pause:
         """A wait for the loop."""
@@ -175,6 +184,7 @@ class _Hand:
         with self.threads.lock:
             self.is_over = True
             self.threads.busy.discard(self)
+            self.threads.begun.pop(self, None)
             if self._pool is not None:
                 self._pool.queued.discard(self)
                 self._pool.started.discard(self)
@@ -222,8 +232,8 @@ class _Pause:
 
 def sleep_in_virtual_time(seconds: float) -> bool:
     """Sleep as a worker of a loop on virtual time; False where this thread is none."""
-    if _here.stack:
-        _here.stack[-1].sleep(seconds)
+    if _here.hand is not None:
+        _here.hand.sleep(seconds)
         return True
     loop = _loop_of_anyio_worker()
     threads = getattr(loop, "thread_count", None)

@@ -30,6 +30,8 @@ _RUN = re.compile(r"[^-()|#\s]+")
 _UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 _TERMINALS = ("|", "#")
 
+__tracebackhide__ = True  # pytest shows the line with the diagram, not how it was read
+
 
 class MarbleSyntaxError(ValueError):
     """This is no marble diagram; the message shows where it is wrong, and what may stand there."""

@@ -9,11 +9,15 @@ from decimal import Decimal
 from itertools import chain, count, groupby
 from typing import Any
 
+from rxflow.testing.standing import where_raised
 from rxflow.testing.timeline import Completed, Failed, Moment, Ms, Next, Span, Timeline
 
 _LONGEST = 20  # frames in which nothing happens that are drawn one by one
 _UNITS = (("h", 3_600_000), ("m", 60_000), ("s", 1000))
 _SHOWN = 100  # characters of a value
+_ON_BRACKETS = (
+    "[…] = what follows comes at this instant: sooner than the marks before it are wide, so it is not to scale"
+)
 
 Same = Callable[[Any, Any], bool]
 
@@ -45,7 +49,11 @@ def draw_together(
 ) -> Drawing:
     """Several timelines to one scale: what happens at one instant stands in one column."""
     names = _Names(values or {}, same, chain.from_iterable(timelines))
-    return Drawing(_aligned([_marks(timeline, names.of) for timeline in timelines]), tuple(names.legend()))
+    rows = _aligned([_marks(timeline, names.of) for timeline in timelines])
+    legend = [*names.legend()]
+    if any("[" in row for row in rows):
+        legend.append(_ON_BRACKETS)
+    return Drawing(rows, tuple(legend))
 
 
 def draw_spans(rows: Sequence[Span]) -> tuple[str, ...]:
@@ -104,20 +112,21 @@ class _Names:
         return self._find(self._used, value) or "?"
 
     def legend(self) -> Iterator[str]:
-        for name, value in self._used:
-            if value != name:
+        for name, value in sorted(self._used, key=lambda used: used[0]):
+            if _text_of(value) != name:
                 yield f"{name} = {shown(value)}"
         for failed in self._errors:
-            yield f"# = {shown(failed.error)}"
+            raised = where_raised(failed.error)
+            yield f"# = {failed.error!r}{f', raised at {raised}' if raised is not None else ''}"
 
     def _takes_its_own(self, value: Any) -> bool:
         if self._find(self._used, value) is not None:
             return True
         name = self._find(self._named, value)
-        text = value if isinstance(value, str) else getattr(value, "content", None)
+        text = _text_of(value)
         if (
             name is None
-            and isinstance(text, str)
+            and text is not None
             and len(text) == 1
             and text.isalnum()
             and all(text != taken for taken, _ in (*self._named, *self._used))
@@ -129,6 +138,11 @@ class _Names:
 
     def _find(self, among: Iterable[tuple[str, Any]], value: Any) -> str | None:
         return next((name for name, known in among if self._same(known, value)), None)
+
+
+def _text_of(value: Any) -> str | None:
+    text = value if isinstance(value, str) else getattr(value, "content", None)
+    return text if isinstance(text, str) else None
 
 
 def _marks(timeline: Timeline, name_of: Callable[[Any], str]) -> list[_Mark]:

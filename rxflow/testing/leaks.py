@@ -9,6 +9,7 @@ import asyncio
 import linecache
 import sys
 import threading
+import time
 import traceback
 import weakref
 from collections import deque
@@ -19,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
+
+from rxflow.streaming import started
 
 if TYPE_CHECKING:
     from rxflow.streaming.loop_thread import RunHandle
@@ -52,26 +55,30 @@ class Runs(deque[Begun]):
         super().__init__()
         self.before = frozenset(_threads_of_runs())
 
+    def dispose(self) -> None:
+        """End those that go on."""
+        for begun in self:
+            handle = begun.handle()
+            if handle is not None:
+                handle.dispose()
+                handle.join(GRACE)
+
 
 @contextmanager
 def watching_runs() -> Generator[Runs]:
     """Notes the runs that begin inside. A microsecond or two each; where nobody watches, runs are not noted."""
     runs = Runs()
-    loop_thread: Any = sys.modules.get("rxflow.streaming.loop_thread")
-    if loop_thread is None:
-        yield runs
-        return
 
     def note(handle: RunHandle) -> None:
         frame = _outside(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
         code = frame.f_code
         runs.append(Begun(weakref.ref(handle), code.co_filename, frame.f_lineno, code.co_name))
 
-    before, loop_thread.on_start = loop_thread.on_start, note
+    before, started.on_start = started.on_start, note
     try:
         yield runs
     finally:
-        loop_thread.on_start = before
+        started.on_start = before
 
 
 def assert_nothing_is_left(runs: Runs | None = None) -> None:
@@ -110,8 +117,9 @@ def _goes_on(begun: Begun) -> bool:
 
 def _threads_left(runs: list[Begun], before: frozenset[threading.Thread]) -> list[str]:
     threads = [thread for thread in _threads_of_runs() if thread not in before]
+    until = time.monotonic() + GRACE
     for thread in threads:
-        thread.join(GRACE)
+        thread.join(max(0.0, until - time.monotonic()))
     return [f"the thread {thread.name!r}, {_about(thread, runs)}" for thread in threads if thread.is_alive()]
 
 

@@ -14,10 +14,11 @@ from rxflow.testing.diagrams import parse, parse_hot, parse_script, parse_subscr
 from rxflow.testing.drawing import draw_spans, duration, shown
 from rxflow.testing.marble_sources import ColdSource, HotSource, MarbleSource
 from rxflow.testing.recording import Recording
-from rxflow.testing.standing import where_stand
 from rxflow.testing.timeline import Ms, Span, Timeline, tidy
 from rxflow.testing.virtual_clock import VirtualClock
 from rxflow.testing.virtual_loop import VirtualLoop
+
+__tracebackhide__ = True  # pytest shows the line of the test, not how it was compared
 
 
 class Marbles:
@@ -126,9 +127,9 @@ class Marbles:
         ended = await loop.until_idle(jumps=self._patience, after=self._longest / 1000)
         for source in self._sources:
             source.note_no_more()
-        left = where_stand(asyncio.all_tasks() - {asyncio.current_task()})
+        left = loop.who_waits(but=asyncio.current_task())
         for recording in recordings:
-            recording.end(is_cut=not ended, tasks_left=left)
+            recording.end(is_cut=not ended, left=left)
 
     def play_for(self, expected: Timeline) -> None:
         """The same; it goes on as long as what is expected, at least."""
@@ -154,16 +155,13 @@ class Expectation:
         Text in ``values`` equals a chunk with that content; everything else is compared with ``==``, errors by their
         type and message.
         """
-        __tracebackhide__ = True
         self._compare(diagram, parse(diagram, values, error), values)
 
     def to_say(self, script: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None) -> None:
         """The same for text as it is spoken: ``to_say("he-ll-o|")``."""
-        __tracebackhide__ = True
         self._compare(script, parse_script(script, values, error), None)
 
     def _compare(self, diagram: str, expected: Timeline, values: Mapping[str, Any] | None) -> None:
-        __tracebackhide__ = True
         self.is_compared = True
         self._marbles.play_for(expected)
         recording = self.recording
@@ -178,8 +176,8 @@ class Expectation:
                 f"the recording was cut at {duration(self._marbles.clock.now * 1000)}, as timers went on and on; "
                 "say with a subscription diagram or until=… how long to listen, or give Marbles more patience"
             )
-        if recording.tasks_left:
-            notes.append(f"these tasks still waited when it ended:\n{recording.tasks_left}")
+        if recording.left:
+            notes.append(f"these still waited when it ended:\n{recording.left}")
         raise AssertionError("\n".join([f"the stream is not {shown(diagram)}", found, *notes]))
 
 
@@ -193,7 +191,6 @@ class SubscriptionsExpectation:
 
     def to_be(self, *diagrams: str) -> None:
         """AssertionError where the source was subscribed to at other times; none given means never."""
-        __tracebackhide__ = True
         self.is_compared = True
         expected = [parse_subscription(diagram) for diagram in diagrams]
         self._marbles.play()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _MARKER = "rxflow_leaks"
 _dues = pytest.StashKey[Dues]()
+_has_failed = pytest.StashKey[bool]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -37,15 +38,21 @@ def rxflow_leak_check(request: pytest.FixtureRequest) -> Generator[None]:
     with collecting() as dues, watching_runs() as runs:
         request.node.stash[_dues] = dues
         yield
-    if request.node.get_closest_marker(_MARKER) is None:
-        _complain(dues.complaints("fixtures"))
-        _complain(filter(None, [complaint_about(runs)]))
+    if request.node.get_closest_marker(_MARKER) is not None:
+        return
+    complaints: list[str] = []
+    if not request.node.stash.get(_has_failed, False):
+        complaints = [*dues.complaints("fixtures"), *filter(None, [complaint_about(runs)])]
+    runs.dispose()  # what goes on must not disturb the next test
+    _complain(complaints)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """What was set up and not used fails the test; one that failed by itself has reason enough."""
+    item.stash[_has_failed] = True
     result = yield
+    item.stash[_has_failed] = False
     if _dues in item.stash:
         _complain(item.stash[_dues].complaints("test"))
     return result

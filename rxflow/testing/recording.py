@@ -23,7 +23,7 @@ class Recording:
         self._subscription = SerialDisposable()
         self.crash: Exception | None = None
         self.is_cut = False
-        self.tasks_left = ""
+        self.left = ""
 
     @property
     def timeline(self) -> Timeline:
@@ -41,11 +41,11 @@ class Recording:
             loop.call_at(self._span.end / 1000, self._subscription.dispose)
         loop.call_at(self._span.start / 1000, self._subscribe, loop)
 
-    def end(self, *, is_cut: bool, tasks_left: str) -> None:
+    def end(self, *, is_cut: bool, left: str) -> None:
         """The play is over. What is left matters to those who still listen."""
         if not self._is_over:
             self.is_cut = is_cut
-            self.tasks_left = tasks_left
+            self.left = left
         self._subscription.dispose()
 
     def _subscribe(self, loop: VirtualLoop) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import linecache
+import sys
 import sysconfig
+import threading
+import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
@@ -35,6 +38,20 @@ def where_stand(tasks: Iterable[asyncio.Task[Any]]) -> str:
     return "\n".join(lines)
 
 
+def where_threads_stand(threads: Iterable[int]) -> str:
+    """The innermost line of users' code in which each of these threads stands, if it is in any."""
+    frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage]
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    lines: list[str] = []
+    for ident in sorted(threads):
+        frame = frames.get(ident)
+        while frame is not None and not _is_users(frame):
+            frame = frame.f_back
+        if frame is not None:
+            lines += [f"  the thread {names.get(ident)!r}", f"    {_line(frame, frame.f_lineno)}"]
+    return "\n".join(lines)
+
+
 def frames_of(task: asyncio.Task[Any]) -> Iterator[FrameType]:
     """The frames that a waiting task stands in, outermost first."""
     at: object = task.get_coro()
@@ -49,6 +66,12 @@ def frames_of(task: asyncio.Task[Any]) -> Iterator[FrameType]:
         else:
             # A step of an async generator, for instance, which says only to the collector whose step it is.
             at = next(filter(_is_suspended, gc.get_referents(at)), None)
+
+
+def where_raised(error: BaseException) -> str | None:
+    """The innermost line of users' code that ``error`` has come through."""
+    steps = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__) if _is_users(frame)]
+    return _line(*steps[-1]) if steps else None
 
 
 def _is_suspended(thing: object) -> bool:
@@ -74,15 +97,15 @@ def _described(task: asyncio.Task[Any]) -> Iterator[str]:
     frames = list(frames_of(task))
     for frame in frames:
         if _is_users(frame) or frame is frames[-1]:
-            yield _line(frame)
+            yield f"    {_line(frame, frame.f_lineno)}"
 
 
-def _line(frame: FrameType) -> str:
+def _line(frame: FrameType, line: int) -> str:
     path = Path(frame.f_code.co_filename)
     here = Path.cwd()
     if path.is_relative_to(here) and not any(part.startswith(".") for part in path.relative_to(here).parts):
         shown = path.relative_to(here)
     else:
         shown = path if _is_users(frame) else Path(*path.parts[-2:])
-    source = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
-    return f"    {shown}:{frame.f_lineno}, in {frame.f_code.co_name}{f': {source}' if source else ''}"
+    source = linecache.getline(frame.f_code.co_filename, line).strip()
+    return f"{shown}:{line}, in {frame.f_code.co_name}{f': {source}' if source else ''}"

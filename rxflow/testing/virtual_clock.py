@@ -32,7 +32,7 @@ class VirtualClock:
 
     def __init__(self) -> None:
         self._past = 0.0
-        self._loops: list[VirtualLoop] = []
+        self._loops: set[VirtualLoop] = set()
         self._outside: list[Callable[[], asyncio.AbstractEventLoop] | None] = []
 
     @property
@@ -41,7 +41,7 @@ class VirtualClock:
         for loop in self._loops.copy():
             self._past = max(self._past, loop.now)
             if loop.is_closed():
-                self._loops.remove(loop)
+                self._loops.discard(loop)  # another thread may have done so
         return self._past
 
     def run(self, main: Callable[[], Coroutine[Any, Any, _T]] | Coroutine[Any, Any, _T]) -> _T:
@@ -89,5 +89,5 @@ class VirtualClock:
         return self._keep(VirtualLoop(self.now, patient=True, blocked=here if isinstance(here, VirtualLoop) else None))
 
     def _keep(self, loop: VirtualLoop) -> VirtualLoop:
-        self._loops.append(loop)
+        self._loops.add(loop)
         return loop

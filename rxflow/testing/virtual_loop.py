@@ -15,13 +15,16 @@ from contextvars import Context
 from functools import partial
 from typing import Any, TypeVar, TypeVarTuple
 
+from rxflow.testing.awaited import watch
 from rxflow.testing.counted_threads import CountedThreads
 from rxflow.testing.instant import Due, Instant
 from rxflow.testing.refusals import SOCKET_METHODS, ProviderInVirtualTime, refusal
-from rxflow.testing.standing import where_stand
+from rxflow.testing.standing import where_stand, where_threads_stand
 
 _T = TypeVar("_T")
 _Args = TypeVarTuple("_Args")
+
+__tracebackhide__ = True  # pytest shows who waits, not how it was found out
 
 
 class Deadlock(RuntimeError):
@@ -67,6 +70,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             self._now = Instant(when)
         return super().call_at(Due(due, next(self._numbers)), callback, *args, context=context)
 
+    def call_soon_threadsafe(
+        self, callback: Callable[[*_Args], object], *args: *_Args, context: Context | None = None
+    ) -> asyncio.Handle:
+        """A thread that waits for a coroutine which it has run here waits for this loop."""
+        watch(callback, self.thread_count.pause)
+        return super().call_soon_threadsafe(callback, *args, context=context)
+
     async def until_idle(self, *, jumps: int | None = None, after: float = 0.0) -> bool:
         """Wait until nothing else can happen.
 
@@ -106,8 +116,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             return False
         raise Deadlock(
             f"at {self.now} s of virtual time nothing can happen any more: no timer is pending, no thread is at "
-            f"work, and these tasks wait:\n{where_stand(asyncio.all_tasks(self))}"
+            f"work, and these wait:\n{self.who_waits()}"
         )
+
+    def who_waits(self, but: asyncio.Task[Any] | None = None) -> str:
+        """Where its tasks stand, and the threads that work for it; some lines, or none."""
+        tasks = where_stand(asyncio.all_tasks(self) - {but})
+        return "\n".join(filter(None, [tasks, where_threads_stand(self.thread_count.begun.values())]))
 
     def _has_jumped_enough(self, timeout: float) -> bool:
         if self._jumps_left is not None and self._now + timeout > self._settled_at:

@@ -225,13 +225,16 @@ class LLMFailed(Failed):
 class Retracted(Happened):
     """What was shown is void: a new attempt follows, or another source (``retry_stream``, ``fallback_to``).
 
-    All chunks of ``origin`` whose ``attempt`` is one of ``attempts`` are taken back; ``error`` is what ended them. ::
+    All chunks of ``origin`` whose ``attempt`` is one of ``attempts`` are taken back; ``error`` is what ended them.
+    ``span_ids`` are the brackets in which they were said, as another run of the same crew may speak at the same time;
+    empty where the chunks do not say. ::
 
         shown = [chunk for chunk in shown if not retracted.covers(chunk)]
     """
 
     attempts: tuple[int, ...]
     error: BaseException
+    span_ids: tuple[str, ...] = ()
 
     def covers(self, chunk: StreamChunk | ReasoningChunk) -> bool:
         """``chunk`` is one of those taken back."""
@@ -241,6 +244,7 @@ class Retracted(Happened):
             place.attempt in self.attempts
             and place.namespace[: len(namespace)] == namespace
             and (not call or place.llm_call_id == call)
+            and (not self.span_ids or place.span_id in self.span_ids)
         )
 
 

@@ -17,11 +17,14 @@ from reactivex import operators as ops
 from reactivex.scheduler import NewThreadScheduler
 
 from rxflow.flow import Flow, listen, start
-from rxflow.types.events import MethodFinished
+from rxflow.operators import retry_stream, text
+from rxflow.testing import ScriptedLLM
+from rxflow.types.events import FlowFinished, LLMFailed, LLMFinished, MethodFinished, Retracted
 from rxflow.types.results import CrewOutput
 from rxflow.types.streaming import FlowStreamingOutput, StreamChunk, StreamChunkType
+from rxflow.types.usage import UsageMetrics
 from tests.scripted import Scripted
-from tests.signals import PATIENCE, signals_of
+from tests.signals import PATIENCE, outcome, signals_of
 from tests.team import crew_saying, solo
 
 whose: ContextVar[str] = ContextVar("whose", default="nobody's")
@@ -342,6 +345,44 @@ class TestObservable:
             ("lo", "Speaker", "begin", 1),
         ]
         assert streaming.result == "hello"
+
+    def test_of_a_crews_chunks_brings_the_events_behind_them(self) -> None:
+        """So whoever reads the flow knows what has ended, and what it cost, however the method shows its crew."""
+
+        class Returning(Flow):
+            @start()
+            def begin(self) -> Any:
+                return crew_saying("hel", "lo").observe()
+
+        class Asking(Flow):
+            @start()
+            def begin(self) -> Any:
+                return crew_saying("hel", "lo").kickoff()
+
+        returning, asking = outcome(Returning().events()), outcome(Asking().events())
+        assert [type(event) for event in returning.events] == [type(event) for event in asking.events]
+        assert returning.one(FlowFinished).result == "hello"
+        assert returning.one(FlowFinished).usage == asking.one(FlowFinished).usage != UsageMetrics()
+
+    def test_of_a_selection_brings_them_too_and_each_once(self) -> None:
+        def retried() -> Any:
+            crew = solo(ScriptedLLM("one-#", "two|"), agent={"max_retry_limit": 0})
+            return crew.observe().pipe(retry_stream(1))
+
+        class Showing(Flow):
+            @start()
+            def begin(self) -> Any:
+                return retried()
+
+        class Hiding(Flow):
+            @start()
+            def begin(self) -> Any:
+                return retried().pipe(text())
+
+        for flow in Showing(), Hiding():
+            said = outcome(flow.events())
+            assert [said.one(kind).origin.flow_method for kind in (Retracted, LLMFailed, LLMFinished)] == ["begin"] * 3
+            assert said.one(FlowFinished).result == "two"
 
     def test_of_a_crews_events_gives_its_output(self) -> None:
         class Returning(Flow):

@@ -1,10 +1,14 @@
-"""Serve one prepared stream as fast as the socket takes it, for benchmarks: `python -m tests.loopback`."""
+"""Serve one prepared stream as fast as the socket takes it, for benchmarks: `python -m tests.loopback`.
+
+A request that offers tools, and brings no result of one yet, is answered by a call of its first tool.
+"""
 
 import argparse
 import sys
 import time
+from dataclasses import replace
 
-from tests.loopback import Loopback, Reply, Request, encode
+from tests.loopback import Loopback, Reply, Request, ToolCall, encode
 
 WRITE_SIZE = 1 << 16
 
@@ -14,34 +18,50 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, default=20_000, help="content chunks of a stream")
     parser.add_argument("--text-per-chunk", default="tok ", help="content of each chunk")
     parser.add_argument("--pace", type=float, default=0.0, help="seconds between chunks")
+    parser.add_argument("--hold-after", type=int, help="send so many of them, and then nothing more")
     options = parser.parse_args()
     chunks: int = options.chunks
     text: str = options.text_per_chunk
     pace: float = options.pace
+    hold_after: int | None = options.hold_after
 
     whole = Reply(text=[text] * chunks)
+    held = replace(whole, hold_after=hold_after)
     streams = {usage: prepared(whole, pace, include_usage=usage) for usage in (False, True)}
+
+    def answer(request: Request) -> Reply:
+        if request.tools and not any(message.get("role") == "tool" for message in request.messages):
+            return Reply(tool_calls=[ToolCall(request.tools[0]["function"]["name"], {})])
+        if not request.stream:
+            return whole
+        return streams[request.include_usage] if hold_after is None else held
+
     with Loopback() as provider:
-        provider.answer(lambda request: streams[request.include_usage] if request.stream else whole)
+        provider.answer(answer)
         print(provider.url, flush=True)
         sys.stdin.buffer.read()
 
 
 def prepared(whole: Reply, pace: float, *, include_usage: bool) -> Reply:
     """The reply encoded, in large writes, or event by event if it is paced."""
-    body = {"model": "loopback", "stream_options": {"include_usage": include_usage}}
-    request = Request(body=body, headers={}, at=time.monotonic(), number=1, path="")
-    events = encode.completion_events(whole, request)
     limit = 1 if pace else WRITE_SIZE
     writes: list[bytes] = []
     gathered = bytearray()
-    for event in (events.role, *events.content, *events.end, encode.DONE):
+    for event in events_of(whole, include_usage=include_usage):
         gathered += event
         if len(gathered) >= limit:
             writes.append(bytes(gathered))
             gathered.clear()
     writes.append(bytes(gathered))
     return Reply(raw=[data for data in writes if data], pace=pace)
+
+
+def events_of(whole: Reply, *, include_usage: bool) -> list[bytes]:
+    """The server-sent events of a streamed reply: the role, the content, and what ends it."""
+    body = {"model": "loopback", "stream_options": {"include_usage": include_usage}}
+    request = Request(body=body, headers={}, at=time.monotonic(), number=1, path="")
+    events = encode.completion_events(whole, request)
+    return [events.role, *events.content, *events.end, encode.DONE]
 
 
 if __name__ == "__main__":

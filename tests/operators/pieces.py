@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import reactivex as rx
+from reactivex import Observable
+
 from rxflow.types.chunks import StreamChunk, StreamChunkType, ToolCallChunk
 
 
@@ -23,3 +26,8 @@ def delta(
 def cut(text: str, size: int) -> list[str]:
     """``text`` in pieces of one size."""
     return [text[start : start + size] for start in range(0, len(text), size)]
+
+
+def bare(source: Observable[Any]) -> Observable[Any]:
+    """What is shown of a run and nothing of what is behind it, as after any operator of RxPY."""
+    return rx.concat(source)

@@ -130,7 +130,6 @@ class TestSelect:
     def test_a_stream_of_plain_items_has_no_others(self) -> None:
         assert signals_of(rx.of("a").pipe(also(Heartbeat))).items == ["a"]
 
-
     def test_a_selection_from_shared_events_remembers_them_too(self) -> None:
         shared = two_tasks().events().pipe(ops.share_log("cancel"))
         shown = signals_of(shared.pipe(ops.text(), ops.words()))

@@ -97,6 +97,23 @@ class TestInARun:
         said = marbles.expect(crew.observe().pipe(ops.idle_timeout(0.005), ops.text()))
         said.to_say("60s so-be-it|")
 
+    def test_also_one_of_a_crew_whose_chunks_a_method_returns(self, marbles: Marbles) -> None:
+        @tool
+        async def look() -> str:
+            """Look around."""
+            await asyncio.sleep(60)
+            return "seen"
+
+        crew = solo(ScriptedLLM(tool_call("look"), "so-be-it|"), agent={"tools": [look]})
+
+        class Looking(Flow):
+            @start()
+            def begin(self) -> Observable[Any]:
+                return crew.observe()
+
+        said = marbles.expect(Looking().observe().pipe(ops.idle_timeout(0.005), ops.text()))
+        said.to_say("60s so-be-it|")
+
     def test_the_call_after_it_may_not(self, marbles: Marbles) -> None:
         @tool
         async def look() -> str:

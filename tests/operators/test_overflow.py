@@ -211,9 +211,21 @@ class TestCoalesce:
 
     def test_so_are_answers_and_reasoning(self) -> None:
         thought = ReasoningChunk(origin=Origin(span_id="a"), content="hm")
-        assert read_after([thought, a("1"), thought, a("2")], 1, "coalesce")[0] == [
+        assert read_after([thought, thought, a("1"), a("2")], 1, "coalesce")[0] == [
             ReasoningChunk(origin=Origin(span_id="a"), content="hmhm"),
             a("12"),
+        ]
+
+    def test_what_one_call_says_keeps_its_order(self) -> None:
+        thought = ReasoningChunk(origin=Origin(span_id="a"), content="hm")
+        answer = said("1", span_id="a", task_id="task", agent_id="agent")
+        items = [thought, answer, thought, answer]
+        assert read_after(items, 1, "coalesce")[0] == items
+        assert read_after([thought, b("1"), answer, b("2"), thought], 1, "coalesce")[0] == [
+            thought,
+            b("12"),
+            answer,
+            thought,
         ]
 
     def test_what_is_no_text_is_kept_and_not_passed_by(self) -> None:

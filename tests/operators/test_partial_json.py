@@ -1,5 +1,6 @@
 """``partial_json`` reads an answer in JSON while it is being written."""
 
+import asyncio
 import json
 from datetime import date
 from itertools import pairwise
@@ -12,12 +13,14 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from reactivex import Observable
 
+from rxflow import Crew, Flow
 from rxflow import operators as ops
+from rxflow.flow import start
 from rxflow.testing import Marbles
 from rxflow.testing.conformance import check_operator
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import LLMFailed, LLMFinished, ReasoningChunk, Retracted
-from tests.operators.pieces import cut, delta, said
+from tests.operators.pieces import bare, cut, delta, said
 from tests.scripted import Scripted, calls
 from tests.signals import Signals, signals_of
 from tests.team import a_crew, a_task, an_agent, solo
@@ -265,3 +268,38 @@ class TestInARun:
 def test_what_is_no_model_is_refused(given: Any) -> None:
     with pytest.raises(TypeError, match=r"^partial_json\(\) takes a pydantic model, a class; got "):
         ops.partial_json(given)
+
+
+class TestOneCrewTwiceAtOnce:
+    """Is two speakers, however alike their labels are: what the one begins does not end what the other says."""
+
+    def test_in_two_methods(self) -> None:
+        crew = two_answers()
+
+        class Both(Flow):
+            @start()
+            def left(self) -> Observable[Any]:
+                return crew.observe().pipe(bare)
+
+            @start()
+            def right(self) -> Observable[Any]:
+                return crew.observe().pipe(bare)
+
+        said = signals_of(Both().observe().pipe(ops.partial_json(Report)))
+        assert (said.items[-2:], said.errors) == ([Report(title="one two"), Report(title="one two")], [])
+
+    def test_in_one_method(self) -> None:
+        crew = two_answers()
+
+        class Both(Flow):
+            @start()
+            async def work(self) -> None:
+                await asyncio.gather(crew.kickoff_async(), crew.kickoff_async())
+
+        said = signals_of(Both().observe().pipe(ops.partial_json(Report)))
+        assert (said.items[-2:], said.errors) == ([Report(title="one two"), Report(title="one two")], [])
+
+
+def two_answers() -> Crew:
+    """A crew that answers word by word, so that two runs of it speak in turns."""
+    return solo(Scripted('{"title": "one two"}'))

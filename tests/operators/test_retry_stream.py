@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from reactivex.disposable import Disposable
 
 from rxflow import LLM, Flow
 from rxflow import operators as ops
-from rxflow.flow import start
+from rxflow.flow import listen, start
 from rxflow.testing import Marbles, ScriptedLLM
 from rxflow.testing.conformance import check_operator
 from rxflow.testing.turns import thinking
@@ -260,6 +261,43 @@ class TestInARun:
         assert said.one(FlowFinished).result == "two"
         assert shown(said.events) == [("one", 0), (0,), ("two", 1)]
         assert [each.seq for each in said.of(StreamChunk)] == [0, 1]
+
+    def test_what_another_run_of_such_a_crew_says_meanwhile_is_not_void(self) -> None:
+        breaking = solo(ScriptedLLM("one-#", "two|", error=BROKEN), agent={"max_retry_limit": 0})
+        steady = solo(ScriptedLLM("a--------b|"))
+
+        class Both(Flow):
+            @start()
+            def work(self) -> Observable[Any]:
+                return rx.merge(breaking.observe().pipe(ops.retry_stream(1)), steady.observe())
+
+        said = outcome(Both().events().pipe(ops.accumulate()))
+        assert [each.content for each in said.of(StreamChunk) if said.one(Retracted).covers(each)][-1] == "one"
+        assert "ab" in said.texts
+
+    def test_what_was_reasoned_elsewhere_is_not_void(self) -> None:
+        said = outcome(ScriptedLLM([thinking("Hm."), BROKEN], "two|").events("Hello").pipe(ops.retry_stream(1)))
+        thought = said.one(ReasoningChunk)
+        elsewhere = replace(thought, origin=replace(thought.origin, span_id="elsewhere"))
+        assert [said.one(Retracted).covers(each) for each in (thought, elsewhere)] == [True, False]
+
+    def test_of_a_methods_own_text_only_that_methods_is_void(self) -> None:
+        class Saying(Flow):
+            @start()
+            def steady(self) -> Observable[str]:
+                return rx.of("steady")
+
+            @listen(steady)
+            def breaking(self) -> Observable[Any]:
+                return failing(rx.concat(rx.of("one"), rx.throw(BROKEN)), rx.of("two")).pipe(ops.retry_stream(1))
+
+        said = outcome(Saying().events())
+        void = said.one(Retracted)
+        assert [(str(each), void.covers(each)) for each in said.of(StreamChunk)][:2] == [
+            ("steady", False),
+            ("one", True),
+        ]
+        assert said.one(FlowFinished).result == "two"
 
     def test_it_waits_on_the_runs_loop(self, marbles: Marbles) -> None:
         llm = ScriptedLLM("a-#", "b|", error=BROKEN)

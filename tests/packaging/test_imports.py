@@ -1,5 +1,7 @@
 """``import rxflow`` is light, and brings the names that it promises, and no others."""
 
+import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +31,56 @@ def test_import_is_light(module: str, tmp_path: Path) -> None:
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert module in imported
     assert HEAVY & {name.partition(".")[0] for name in imported} == set()
+
+
+def test_the_pytest_plugin_costs_those_who_use_it_only(tmp_path: Path) -> None:
+    code = (
+        "import pytest, sys; before = set(sys.modules)\n"
+        "import rxflow.testing.plugin\n"
+        "print(*{name.partition('.')[0] for name in set(sys.modules) - before} - sys.stdlib_module_names)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=25,
+    )
+    assert done.stdout.split() == ["rxflow"]
+
+
+LAZY = [rxflow, rxflow.testing]
+
+
+@pytest.mark.parametrize("module", LAZY, ids=lambda module: module.__name__)
+def test_what_comes_when_it_is_asked_for_is_what_type_checkers_are_told(module: ModuleType) -> None:
+    assert module.__file__ is not None
+    told = {
+        alias.name: statement.module
+        for statement in ast.walk(ast.parse(Path(module.__file__).read_text()))
+        if isinstance(statement, ast.ImportFrom) and statement.module != "rxflow"
+        for alias in statement.names
+    }
+    assert told.keys() == set(module.__all__)
+    for name, home in told.items():
+        assert getattr(module, name) is getattr(importlib.import_module(str(home)), name)
+
+
+@pytest.mark.parametrize("module", LAZY, ids=lambda module: module.__name__)
+def test_a_package_whose_names_come_late_looks_like_any_other(module: ModuleType) -> None:
+    code = (
+        f"import {module.__name__} as package\n"
+        "assert set(package.__all__) <= set(dir(package))\n"
+        f"from {module.__name__} import *\n"
+        "assert set(package.__all__) <= set(globals())\n"
+        "assert all(vars(package)[name] is globals()[name] for name in package.__all__)\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=25)
+    with pytest.raises(AttributeError, match=f"module '{module.__name__}' has no attribute 'Agnet'"):
+        _ = module.Agnet
+    with pytest.raises(ImportError, match="cannot import name 'Agnet'"):
+        exec(f"from {module.__name__} import Agnet", {})
 
 
 @pytest.mark.parametrize("module", [rxflow, rxflow.operators, rxflow.testing], ids=lambda module: module.__name__)

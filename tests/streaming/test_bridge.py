@@ -212,6 +212,27 @@ class TestFromAsync:
 
         asyncio.run(main())
 
+    @pytest.mark.parametrize("way", ["by itself", "in a leaf of a run"])
+    def test_an_error_that_is_kept_keeps_no_observer(self, way: str) -> None:
+        async def work(emit: Emit) -> None:
+            raise ValueError("x")
+
+        async def forward(emitter: Emitter) -> None:
+            await emitter.forward(from_async(work))
+
+        async def main() -> tuple[BaseException, weakref.ref[Signals]]:
+            seen = Signals()
+            scope = Scope(Run(asyncio.get_running_loop()))
+            subscription = seen.subscribe_to(from_async(work) if way == "by itself" else from_coroutine(scope, forward))
+            await seen.ended.passed()
+            del subscription
+            return seen.errors[0], weakref.ref(seen)
+
+        error, kept = asyncio.run(main())
+        gc.collect()
+        assert isinstance(error, ValueError)
+        assert kept() is None
+
 
 class TestFromCoroutine:
     """The same rules for a leaf of a run, which also emits through what it runs in its place."""

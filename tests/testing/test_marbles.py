@@ -14,6 +14,7 @@ from reactivex import operators as ops
 from rxflow.flow import Flow, listen, start
 from rxflow.streaming.bridge import from_async
 from rxflow.testing.marbles import Marbles
+from rxflow.testing.scripted_llm import ScriptedLLM
 from rxflow.testing.timeline import MarbleError
 from tests.scripted import Scripted
 from tests.team import solo
@@ -182,8 +183,51 @@ def test_a_flow_that_is_stuck_shows_where(played: Marbles) -> None:
 
     message = message_of(played, Stuck().observe(), "a|")
     assert "expected the completion at 1ms, but nothing more came" in message
-    assert "these tasks still waited when it ended:" in message
+    assert "these still waited when it ended:" in message
     assert "in speak: await asyncio.Event().wait()" in message
+
+
+def test_a_method_in_a_thread_that_waits_for_a_stuck_crew_is_shown_too(played: Marbles) -> None:
+    class Waiting(Flow):
+        @start()
+        def wait(self) -> str:
+            return str(solo(ScriptedLLM("a-")).kickoff())
+
+    message = message_of(played, Waiting().observe(), "a|")
+    assert "  the thread 'rxflow wait'\n" in message
+    assert 'in wait: return str(solo(ScriptedLLM("a-")).kickoff())' in message
+
+
+def test_an_error_shows_where_users_code_raised_it(played: Marbles) -> None:
+    class Failing(Flow):
+        @start()
+        def fail(self) -> str:
+            raise KeyError("k" * 500)
+
+    message = message_of(played, Failing().observe(), "a|")
+    (legend,) = [line for line in message.split("\n") if line.startswith("  # = ")]
+    assert legend.startswith(f"  # = {KeyError('k' * 500)!r}, raised at ")
+    assert legend.endswith('in fail: raise KeyError("k" * 500)')
+
+
+def test_what_is_not_to_scale_is_explained(played: Marbles) -> None:
+    assert "[" not in message_of(played, played.cold("a-b|"), "a|")
+    source = rx.merge(played.cold("(ab)"), played.cold("-c|"))
+    assert message_of(played, source, "(ab)|") == (
+        "the stream is not '(ab)|'\n"
+        "  expected  (ab)|\n"
+        "  actual    (ab)[1ms]c-\n"
+        "  […] = what follows comes at this instant: sooner than the marks before it are wide, so it is not to scale\n"
+        "  first difference: expected the completion at 4ms, but 'c' came at 1ms"
+    )
+
+
+def test_the_legend_is_in_the_order_of_its_names_and_leaves_out_what_explains_itself(played: Marbles) -> None:
+    message = message_of(played, ScriptedLLM("b-xx-c|").observe("x"), "a-yy-c|", values={"a": "long", "y": "other"})
+    legend = [line.split(" = ")[0].strip() for line in message.split("\n") if " = " in line]
+    assert legend == sorted(legend)
+    assert "b" not in legend
+    assert "c" not in legend
 
 
 def test_timers_without_end_are_cut() -> None:

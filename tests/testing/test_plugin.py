@@ -116,6 +116,59 @@ def test_a_run_that_goes_on_fails_the_run(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["*the test left behind:", '*ScriptedLLM("a-", repeat=True).observe("x").subscribe()*'])
 
 
+OPEN = """
+import threading
+from rxflow.flow import Flow, start
+
+class Endless(Flow):
+    stream = True
+
+    @start()
+    async def speak(self):
+        yield "a"
+        await asyncio.Event().wait()
+
+def test_bad():
+    global output
+    output = Endless().kickoff()
+    for chunk in output:
+        {what}
+
+def test_next():
+    assert "rxflow run" not in [thread.name for thread in threading.enumerate()]
+"""
+
+
+def test_a_test_that_fails_with_a_stream_open_is_told_of_its_failure_only(pytester: pytest.Pytester) -> None:
+    result = run(pytester, OPEN.format(what='assert chunk.content == "b"'))
+    result.assert_outcomes(failed=1, passed=1)
+    result.stdout.no_fnmatch_line("*left behind*")
+
+
+def test_a_run_that_a_test_leaves_does_not_go_on_in_the_next(pytester: pytest.Pytester) -> None:
+    result = run(pytester, OPEN.format(what="break"))
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(["*the test left behind:"])
+
+
+def test_runs_are_seen_also_where_the_test_is_the_first_to_import_them(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+def test_bad():
+    global loop, subscriptions
+    import asyncio
+    from rxflow.testing import ScriptedLLM
+    loop, subscriptions = asyncio.new_event_loop(), []
+    async def main():
+        subscriptions.append(ScriptedLLM("a-", repeat=True).observe("x").subscribe())
+    loop.run_until_complete(main())
+"""
+    )
+    result = pytester.runpytest_subprocess(*WITHOUT)
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*a run, subscribed at *in main: subscriptions.append(*"])
+
+
 def test_a_run_on_a_loop_that_stays_fails_the_run(pytester: pytest.Pytester) -> None:
     result = run(
         pytester,

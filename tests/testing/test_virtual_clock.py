@@ -5,6 +5,8 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any
 
 import anyio
@@ -17,6 +19,7 @@ from rxflow.crew.rate_limit import RateLimit
 from rxflow.flow import Flow, listen, router, start
 from rxflow.streaming import loop_thread
 from rxflow.testing.refusals import ProviderInVirtualTime
+from rxflow.testing.scripted_llm import ScriptedLLM
 from rxflow.testing.virtual_clock import VirtualClock
 from rxflow.testing.virtual_loop import Deadlock
 from rxflow.tools import BaseTool, tool
@@ -219,8 +222,63 @@ def test_a_method_in_a_thread_that_waits_for_a_stuck_crew_is_a_deadlock() -> Non
     async def main() -> None:
         await Waiting().kickoff_async()
 
-    with pytest.raises(Deadlock):
+    with pytest.raises(Deadlock, match=r"(?s)the thread 'rxflow wait'.*in wait: return str\(solo\("):
         clock.run(main)
+
+
+def test_a_crew_in_a_pool_of_the_users_own_passes_the_time_of_the_run_whose_context_it_has() -> None:
+    class Pooled(Flow):
+        @start()
+        def work(self) -> str:
+            here = copy_context()
+            with ThreadPoolExecutor(1) as pool:
+                return pool.submit(here.run, lambda: str(solo(ScriptedLLM("a 1h b|")).kickoff())).result()
+
+    with VirtualClock() as clock:
+        assert str(Pooled().kickoff()) == "ab"
+    assert clock.now == HOUR + 0.002
+
+
+def test_a_thread_of_the_users_own_that_outlives_its_method_sleeps_as_others_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    over = Gate()
+    threads: list[threading.Thread] = []
+
+    def doze() -> None:
+        over.wait()
+        time.sleep(6)
+
+    class Leaving(Flow):
+        @start()
+        def leave(self) -> None:
+            threads.append(threading.Thread(target=copy_context().run, args=(doze,)))
+            threads[0].start()
+
+    with VirtualClock():
+        Leaving().kickoff()
+        over.open()
+        threads[0].join(5)
+    assert slept == [6]
+
+
+def test_a_reader_under_trio_is_read_to_in_virtual_time() -> None:
+    async def main() -> list[float]:
+        return [clock.now async for _ in await Ticking(3).kickoff_async()]
+
+    with VirtualClock() as clock:
+        assert anyio.run(main, backend="trio") == [1.0, 2.0, 3.0]
+
+
+def test_a_stuck_flow_under_trio_is_a_deadlock() -> None:
+    async def main() -> None:
+        async for _ in await Stuck().kickoff_async():
+            pass
+
+    with VirtualClock(), pytest.raises(Deadlock, match="in speak"):
+        anyio.run(main, backend="trio")
 
 
 def test_a_run_that_nobody_reads_waits_for_others_to_wake_it() -> None:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import anyio
+import anyio.from_thread
 import anyio.to_thread
 import pytest
 from hypothesis import given
@@ -196,6 +197,72 @@ def test_sleeps_in_several_threads_overlap(way: str) -> None:
         return now()
 
     assert VirtualClock().run(main) == 3.0
+
+
+@pytest.mark.parametrize("way", WAYS_INTO_A_THREAD)
+def test_a_thread_that_waits_for_a_coroutine_on_the_loop_is_not_at_work(way: str) -> None:
+    async def main() -> tuple[str, float]:
+        loop = asyncio.get_running_loop()
+
+        def work() -> str:
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(3600), loop).exception()
+            return asyncio.run_coroutine_threadsafe(asyncio.sleep(3600, "slept"), loop).result()
+
+        return await WAYS_INTO_A_THREAD[way](work), now()
+
+    assert VirtualClock().run(main) == ("slept", 7200.0)
+
+
+def test_a_thread_holds_the_time_before_and_after_it_waits_for_a_coroutine() -> None:
+    async def main() -> tuple[list[float], list[float], float]:
+        loop = asyncio.get_running_loop()
+
+        def work() -> tuple[list[float], list[float]]:
+            slept = asyncio.run_coroutine_threadsafe(asyncio.sleep(2), loop)
+            before = working(loop)
+            slept.result()
+            return before, working(loop)
+
+        return *await in_thread(work, name="work"), now()
+
+    assert VirtualClock().run(main) == ([0.0] * 20, [2.0] * 20, 2.0)
+
+
+def test_a_coroutine_that_a_thread_waits_for_passes_its_error_on() -> None:
+    async def fail() -> None:
+        await asyncio.sleep(1)
+        raise ValueError("x")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with pytest.raises(ValueError, match="x"):
+            await asyncio.to_thread(lambda: asyncio.run_coroutine_threadsafe(fail(), loop).result())
+        assert now() == 1.0
+
+    VirtualClock().run(main)
+
+
+def test_a_thread_of_anyio_that_calls_back_is_not_at_work() -> None:
+    def work(seconds: float) -> None:
+        anyio.from_thread.run(anyio.sleep, seconds)
+
+    async def main() -> float:
+        await asyncio.gather(*(anyio.to_thread.run_sync(work, seconds) for seconds in (1, 3, 2)))
+        return now()
+
+    assert VirtualClock().run(main) == 3.0
+
+
+def test_a_thread_that_waits_for_a_stuck_coroutine_is_a_deadlock() -> None:
+    async def stuck() -> None:
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        await asyncio.to_thread(lambda: asyncio.run_coroutine_threadsafe(stuck(), loop).result())
+
+    with pytest.raises(Deadlock, match=r"in stuck: await asyncio\.Event\(\)\.wait\(\)"):
+        VirtualClock().run(main)
 
 
 def test_what_waits_in_the_queue_of_a_pool_is_not_at_work() -> None:

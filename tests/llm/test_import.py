@@ -1,0 +1,45 @@
+"""The import of litellm, which takes seconds, and what happens meanwhile. In processes of their own: it happens once."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.loopback import Loopback, Reply
+
+ROOT = Path(__file__).parents[2]
+
+PROGRAM = """
+import asyncio, sys
+from rxflow import LLM
+from rxflow.types.events import LLMStarted
+from rxflow.llm import io_loop, litellm_import
+
+llm = LLM("openai/gpt-4o", base_url=sys.argv[1], api_key="k", max_retries=0)
+
+async def turn():
+    pass
+
+async def main():
+    loop = asyncio.get_running_loop()
+    begun = asyncio.Event()
+    subscription = llm.events("Hello").subscribe(lambda event: begun.set())
+    await begun.wait()
+    other = asyncio.create_task(llm.acall("Hello"))
+    # The call reaches the I/O loop in one step of ours, and waits for the import after one of that.
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await asyncio.wrap_future(io_loop.submit(turn()))
+    print("imported" if litellm_import.begin().done() else "importing", flush=True)
+    subscription.dispose()
+    print(await other, await llm.acall("Hello"))
+
+asyncio.run(main())
+"""
+
+
+def test_a_call_that_is_cancelled_meanwhile_leaves_it_to_the_others(provider: Loopback) -> None:
+    provider.answer(lambda request: Reply(text="fine"))
+    command = [sys.executable, "-W", "error:::rxflow", "-c", PROGRAM, provider.url]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=25)
+    assert (done.stdout.splitlines(), done.stderr) == (["importing", "fine fine"], "")
+    assert len(provider.requests) == 2

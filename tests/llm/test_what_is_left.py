@@ -1,0 +1,36 @@
+"""What the I/O loop, which outlives all runs, keeps of them: nothing."""
+
+import gc
+
+from rxflow import LLM, Flow
+from rxflow.flow import start
+from rxflow.streaming.emitter import Emitter
+from rxflow.testing.leaks import assert_nothing_is_left
+from tests.loopback import Loopback, Reply
+
+
+class Asking(Flow):
+    stream = True
+    llm: LLM
+
+    @start()
+    async def ask(self) -> str:
+        return str(await self.llm.acall("Hello"))
+
+
+def places() -> int:
+    gc.collect()
+    return sum(isinstance(each, Emitter) for each in gc.get_objects())
+
+
+def test_no_place_of_a_run_that_was_closed_is_kept_by_timers_of_the_http_client(provider: Loopback, llm: LLM) -> None:
+    provider.answer(lambda request: Reply(text=["one", "two"], hold_after=1))
+    before = places()
+    for _ in range(5):
+        flow = Asking()
+        flow.llm = llm
+        with flow.kickoff() as output:
+            next(iter(output))
+    del flow, output
+    assert_nothing_is_left()
+    assert places() <= before
