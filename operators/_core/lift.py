@@ -19,9 +19,6 @@ from rxflow.types.lanes import Lane
 T = TypeVar("T")
 U = TypeVar("U")
 
-Operator: TypeAlias = Callable[[Observable[T]], Observable[U]]
-"""What ``pipe`` takes."""
-
 U_co = TypeVar("U_co", covariant=True)
 
 

@@ -20,8 +20,9 @@ def probe(name: str = "probe") -> Probe:
         flow.observe().pipe(seen, ops.take(1)).subscribe()
         seen.assert_cancelled()
 
-    With the pytest plugin, a test fails that leaves a subscription through it neither ended nor disposed.
-    ``name`` tells several of them apart in messages.
+    It sees what is shown where it stands, and as behind RxPY's operators, what follows it sees no more than that: of
+    ``observe()``, the chunks without the events behind them. With the pytest plugin, a test fails that leaves a
+    subscription through it neither ended nor disposed. ``name`` tells several of them apart in messages.
     """
     return Probe(name)
 
