@@ -20,6 +20,7 @@ from rxflow.flow import listen, start
 from rxflow.streaming import launch
 from rxflow.tools import BaseTool, tool
 from rxflow.types.events import Event, MethodFinished
+from rxflow.types.streaming import FlowStreamingOutput
 from tests.bounds import assert_within
 from tests.gate import Gate
 from tests.loopback import Loopback, Reply, ToolCall
@@ -523,6 +524,25 @@ class TestBlockedLoop:
         assert_within(took[0], CLOSED)
 
 
+class ClosingItself(Flow):
+    """Its first method closes its own stream; nothing may follow."""
+
+    stream = True
+
+    def __init__(self) -> None:
+        self.began: list[str] = []
+        super().__init__()
+        self.output: FlowStreamingOutput = self.kickoff()
+
+    @start()
+    def work(self) -> None:
+        self.output.close()
+
+    @listen(work)
+    def go_on(self) -> None:
+        self.began.append("go_on")
+
+
 class TestClosing:
     def test_from_several_threads_at_once(self, provider: Loopback, llm: LLM) -> None:
         provider.script(Reply(text="a b", hold_after=1))
@@ -556,44 +576,16 @@ class TestClosing:
         flow.left.wait(1.0)
 
     def test_from_inside_a_sync_method_of_the_run(self) -> None:
-        outputs: list[Any] = []
-        began: list[str] = []
-
-        class Suicidal(Flow):
-            stream = True
-
-            @start()
-            def work(self) -> None:
-                outputs[0].close()
-
-            @listen(work)
-            def go_on(self) -> None:
-                began.append("go_on")
-
-        outputs.append(Suicidal().kickoff())
-        assert list(outputs[0]) == []
-        assert outputs[0].is_cancelled
-        assert began == []
+        flow = ClosingItself()
+        assert list(flow.output) == []
+        assert flow.output.is_cancelled
+        assert flow.began == []
 
     def test_from_inside_a_method_that_is_faster_than_whoever_starts_it(self) -> None:
-        outputs: list[Any] = []
-        began: list[str] = []
-
-        class Quick(Flow):
-            stream = True
-
-            @start()
-            def work(self) -> None:
-                outputs[0].close()
-
-            @listen(work)
-            def go_on(self) -> None:
-                began.append("go_on")
-
-        outputs.append(Quick().kickoff())
+        flow = ClosingItself()
         with outrun(launch.start):
-            assert list(outputs[0]) == []
-        assert began == []
+            assert list(flow.output) == []
+        assert flow.began == []
 
     def test_from_a_loop_other_than_that_of_the_run(self, provider: Loopback, llm: LLM) -> None:
         provider.script(Reply(text="a b", hold_after=1))

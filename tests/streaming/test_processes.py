@@ -48,9 +48,10 @@ class AsyncResearch(Flow):
 class Program:
     """A program of the test in a process of its own, with rxflow from here."""
 
-    def __init__(self, code: str, *arguments: str, warnings: str = "ignore") -> None:
+    def __init__(self, code: str, *arguments: str, warnings: str = "ignore", first: str = "rxflow") -> None:
+        """``first`` is the module that is imported before all others."""
         self.process = subprocess.Popen(
-            [sys.executable, "-W", warnings, "-c", PRELUDE + textwrap.dedent(code), *arguments],
+            [sys.executable, "-W", warnings, "-c", f"import {first}\n{PRELUDE}{textwrap.dedent(code)}", *arguments],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
