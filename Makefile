@@ -14,10 +14,10 @@ PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format bench wheel-test test-lowest constraints clean
+.PHONY: help demo test check format bench bench-alternatives wheel-test test-lowest constraints clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.runtime ## a flow, streamed to a live dashboard; offline, no key
 	@$(BIN)/python examples/progress_dashboard.py $(ARGS)
@@ -38,6 +38,9 @@ format: $(VENV)/.dev ## formats the code, and repairs what ruff can repair
 
 bench: $(VENV)/.test ## the benchmarks
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-alternatives: $(VENV)/.test ## what else one would pick, beside rxflow; installs them into .venv-alternatives
+	@$(BIN)/python -m benchmarks.alternatives --install $(ARGS)
 
 wheel-test: $(VENV)/.test ## builds the wheel, and looks at it from outside (part of the tests)
 	@$(BIN)/python -m pytest tests/packaging $(ARGS)

@@ -1,42 +1,125 @@
-"""``make bench``: prints a table, and writes the figures to a JSON file with ``--json``."""
+"""``make bench``: prints tables, and writes the figures to a JSON file with ``--json``.
+
+``--only throughput`` runs one of the benchmarks; ``--quick`` makes all so small that they only show that they run.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from benchmarks import import_time, operators, throughput
+from benchmarks import first_chunk, import_time, many_flows, memory, operators, scale, throughput
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured. The larger, the less it is disturbed by what else the machine does."""
+
+    chunks: int = 20_000
+    turns: int = 7
+    first_chunks: int = 40
+    operators: int = 5_000
+    flows: int = 1_000
+    waiting: int = 100
+    stream: int = scale.CHUNKS
+    chain: int = scale.METHODS
+    cycle: int = scale.CYCLES
+    repeats: int = 3
+
+
+QUICK = Size(
+    chunks=500,
+    turns=1,
+    first_chunks=1,
+    operators=200,
+    flows=10,
+    waiting=4,
+    stream=2_000,
+    chain=20,
+    cycle=100,
+    repeats=1,
+)
+
+
+def _throughput(size: Size) -> tuple[str, Any]:
+    rates = throughput.measure(size.chunks, size.turns)
+    return throughput.table(rates, size.chunks), [asdict(rate) for rate in rates]
+
+
+def _first_chunk(size: Size) -> tuple[str, Any]:
+    firsts = first_chunk.measure(size.first_chunks)
+    return first_chunk.table(firsts), [asdict(first) for first in firsts]
+
+
+def _many_flows(size: Size) -> tuple[str, Any]:
+    loads, served = many_flows.measure(size.flows, size.repeats)
+    figures = {"loads": [asdict(load) for load in loads], "served": asdict(served)}
+    return many_flows.table(loads, served, size.flows), figures
+
+
+def _scale(size: Size) -> tuple[str, Any]:
+    lengths = scale.measure(size.stream, size.chain, size.cycle, size.repeats)
+    return scale.table(lengths), [asdict(each) for each in lengths]
+
+
+def _memory(size: Size) -> tuple[str, Any]:
+    memories = memory.measure(size.waiting, size.chunks)
+    return memory.table(memories), [asdict(each) for each in memories]
+
+
+def _import(size: Size) -> tuple[str, Any]:
+    imports = import_time.measure(size.turns)
+    return import_time.table(imports), [asdict(each) for each in imports]
+
+
+def _operators(size: Size) -> tuple[str, Any]:
+    costs = operators.measure(size.operators, size.repeats)
+    lines = [f"{'operators, on top of a bare Subject':<44}{'µs a chunk':>12}{'< ' + format(operators.LIMIT, 'g'):>8}"]
+    lines += [f"{cost.name:<44}{cost.microseconds:>12.2f}{'yes' if cost.is_under else 'no':>8}" for cost in costs]
+    return "\n".join(lines), [asdict(cost) for cost in costs]
+
+
+BENCHMARKS: dict[str, Callable[[Size], tuple[str, Any]]] = {
+    "throughput": _throughput,
+    "first_chunk": _first_chunk,
+    "many_flows": _many_flows,
+    "scale": _scale,
+    "memory": _memory,
+    "import": _import,
+    "operators": _operators,
+}
+"""Each gives a table for people, and the same for programs."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("--chunks", type=int, default=20_000, help="chunks of a stream")
-    parser.add_argument("--turns", type=int, default=7, help="turns of each way of reading")
+    parser.add_argument("--only", action="append", choices=list(BENCHMARKS), help="one of them; may be given again")
+    parser.add_argument("--quick", action="store_true", help="small numbers: only to see that they run")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args()
-    chunks: int = options.chunks
-    turns: int = options.turns
+    only: Sequence[str] = options.only or list(BENCHMARKS)
     path: Path | None = options.json
 
-    rates = throughput.measure(chunks, turns)
-    print(f"{'reading a stream of ' + format(chunks, ',') + ' chunks':<44}{'chunks/s':>12}{'ratio':>8}")
-    for rate in rates:
-        print(f"{rate.name:<44}{rate.chunks_per_second:>12,.0f}{rate.ratio:>8.2f}")
-    seconds, ratio = import_time.measure(turns)
-    print(f"\n{'import rxflow, beside its light dependencies':<44}{seconds * 1000:>9,.0f} ms{ratio:>8.2f}")
-    costs = operators.measure(min(chunks, 10_000), turns)
-    print(f"\n{'operators, on top of a bare Subject':<44}{'µs a chunk':>12}{'< ' + format(operators.LIMIT, 'g'):>8}")
-    for cost in costs:
-        print(f"{cost.name:<44}{cost.microseconds:>12.2f}{'yes' if cost.is_under else 'no':>8}")
+    size = QUICK if options.quick else Size()
+    figures: dict[str, Any] = {"machine": machine()}
+    began = time.monotonic()
+    for name in only:
+        table, figures[name] = BENCHMARKS[name](size)
+        print(f"{table}\n", flush=True)
+    print(f"{time.monotonic() - began:.0f} s; {machine()}")
     if path is not None:
-        figures = {
-            "throughput": [asdict(rate) for rate in rates],
-            "import": {"seconds": seconds, "ratio": ratio},
-            "operators": [asdict(cost) for cost in costs],
-        }
         path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+def machine() -> str:
+    """What it was measured on."""
+    return f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"
 
 
 if __name__ == "__main__":

@@ -9,9 +9,11 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def provider(chunks: int) -> Generator[str]:
-    """Serve a stream of ``chunks`` chunks as fast as it is read; gives the base URL."""
+def provider(chunks: int, *, hold_after: int | None = None) -> Generator[str]:
+    """Serve a stream of ``chunks`` chunks as fast as it is read, or so many of them only; gives the base URL."""
     command = [sys.executable, "-m", "tests.loopback", "--chunks", str(chunks)]
+    if hold_after is not None:
+        command += ["--hold-after", str(hold_after)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         if server.stdin is None or server.stdout is None:
             raise RuntimeError("the provider has no pipes")

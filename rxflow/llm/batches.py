@@ -89,14 +89,19 @@ class _Handover:
     def _drain(self) -> None:
         # Cleared before the look at the deque, as deliver() appends before its look at the flag.
         self._is_waking = False
-        if self._observer is None:
+        observer = self._observer
+        if observer is None:
             return
-        emit = self._observer.on_next
-        while self._batches:
-            for delta in self._batches.popleft():
-                if self._is_disposed:
-                    return
-                emit(delta)
+        emit = observer.on_next
+        try:
+            while self._batches:
+                for delta in self._batches.popleft():
+                    if self._is_disposed:
+                        return
+                    emit(delta)
+        except Exception as error:  # noqa: BLE001 - it is the stream's terminal; the loop would only report it, and go on
+            self.dispose()
+            observer.on_error(error)
 
     def _end(self, error: BaseException | None) -> None:
         self._drain()

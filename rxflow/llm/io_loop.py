@@ -19,6 +19,7 @@ from contextvars import Context
 from typing import Any
 
 from rxflow.llm.preparation import Preparing
+from rxflow.streaming import loop_thread
 
 
 class _IOLoop:
@@ -77,7 +78,6 @@ def submit(work: Coroutine[Any, Any, None]) -> Future[None]:
     return asyncio.run_coroutine_threadsafe(work, _current.loop)
 
 
-@atexit.register
 def stop() -> None:
     """Stop and join: a loop's thread that outlives the interpreter's shutdown can hang it. A later call starts anew."""
     global _current
@@ -85,6 +85,13 @@ def stop() -> None:
         io, _current = _current, None
     if io is not None:
         io.stop()
+
+
+@atexit.register
+def _at_exit() -> None:
+    # Runs first, whichever module was imported first: to them the end of this loop would be an error, to be reported.
+    loop_thread.stop_all()
+    stop()
 
 
 def _forget() -> None:

@@ -141,5 +141,6 @@ class _Driven(DisposableBase, Generic[T]):
             return
         if running_loop() is self._loop:
             self.task.cancel()
-        else:
-            call_soon(self._loop, self.task.cancel)
+        elif not call_soon(self._loop, self.task.cancel) or not self._loop.is_running():
+            # The loop has stopped under the task, which can do nothing more; asyncio would report it as destroyed.
+            self.task._log_destroy_pending = False  # type: ignore[attr-defined]

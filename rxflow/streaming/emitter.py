@@ -91,24 +91,12 @@ class Emitter:
 
     async def forward(self, source: Observable[Event], tap: Callable[[Event], None] | None = None) -> None:
         """Run ``source`` here: its events are emitted (``tap`` sees each but the chunks first), its error is raised."""
-        await self._run(source, self._passing(tap), self.run.loop.create_future())
+        await self.drain(source, self._passing(tap))
 
     async def drain(self, source: Observable[_T], on_next: Callable[[_T], None]) -> None:
-        """Run ``source`` here for its items alone; its error is raised, and so is that of ``on_next``."""
-        done: asyncio.Future[None] = self.run.loop.create_future()
-
-        def take(item: _T) -> None:
-            # Past here an error would escape into the producer, and what follows it would go on coming.
-            try:
-                if not done.done():
-                    on_next(item)
-            except Exception as error:  # noqa: BLE001 - raised below
-                _resolve(done, error)
-
-        await self._run(source, take, done)
-
-    async def _run(self, source: Observable[_T], on_next: Callable[[_T], None], done: asyncio.Future[None]) -> None:
+        """Run ``source`` here for its items alone; its error is raised."""
         self.require_open()
+        done: asyncio.Future[None] = self.run.loop.create_future()
         subscription = self._subscribe(source, on_next, partial(_resolve, done))
         del source, on_next  # whoever keeps an error keeps this frame, and must not keep the observer
         try:

@@ -79,7 +79,8 @@ class RunFeed(ObserverBase[Event], Generic[Item, E]):
 
     @property
     def is_running(self) -> bool:
-        return self._handle is not None and not self._handle.is_disposed and not self._log.is_ended
+        handle = self._handle
+        return handle is not None and not (handle.is_disposed or handle.is_inherited or self._log.is_ended)
 
     def pull(self, position: int) -> None:
         self._start(blocking=True)
@@ -89,13 +90,22 @@ class RunFeed(ObserverBase[Event], Generic[Item, E]):
                 "this stream runs on this thread's event loop, which a plain `for` would block for ever; "
                 "an `async for` has begun it: go on with that"
             )
+        self._look_for_its_loop(position)
         self._log.wait(position, self._pause)
         if self._to_show and self._place is not None and running_loop() is self._place.run.loop:
             self._show_waiting()  # this wait blocked the loop that was to do it
 
     async def pull_async(self, position: int) -> None:
         self._start(blocking=False)
+        self._look_for_its_loop(position)
         await self._log.wait_async(position, self._pause)
+
+    def _look_for_its_loop(self, position: int) -> None:
+        """End a log that nobody is going to write to any more."""
+        if self._handle is not None and not self._log.has(position):
+            reason = self._handle.why_it_stands_still()
+            if reason is not None:
+                self._end(RuntimeError(f"this stream goes no further: {reason}"))
 
     def _pause(self) -> Pause | None:
         return self._handle.pause() if self._handle is not None else None

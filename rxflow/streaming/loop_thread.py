@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import os
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeAlias, TypeVar
@@ -38,8 +40,24 @@ class RunHandle(SingleAssignmentDisposable):
         super().__init__()
         self.run = run
         self.home = home
+        self._process = os.getpid()
+        if home is not None:
+            _at_home.add(self)
         if started.on_start is not None:
             started.on_start(self)
+
+    @property
+    def is_inherited(self) -> bool:
+        """This process is a fork of the one in which it runs."""
+        return self._process != os.getpid()
+
+    def why_it_stands_still(self) -> str | None:
+        """What has taken the loop from under the run, if anything has: nothing more will come then."""
+        if self.is_inherited:
+            return f"its run lives in the process {self._process}, of which this one is a fork"
+        if self.home is not None and self.home.is_closed():
+            return "the event loop that its run lived on was closed"
+        return None
 
     def join(self, timeout: float) -> None:
         """Wait until nothing of the run is left, at most ``timeout`` seconds. Only a run on its own thread has to."""
@@ -171,12 +189,15 @@ class LoopThread(RunHandle):
 
 
 _live: set[LoopThread] = set()
+_at_home: weakref.WeakSet[RunHandle] = weakref.WeakSet()
 hosts: dict[asyncio.AbstractEventLoop, LoopThread] = {}
 
 
 @atexit.register
-def _stop_all() -> None:
+def stop_all() -> None:
     """A loop's thread that is still running when the interpreter goes down can hang it: end all first."""
+    for handle in list(_at_home):
+        handle.dispose()  # their loops run no more; but asyncio reports tasks that are left on a loop unless told
     for handle in list(_live):
         handle.stop()
     for handle in list(_live):

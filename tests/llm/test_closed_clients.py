@@ -31,7 +31,7 @@ def test_the_next_call_brings_its_own(model: str, provider: Loopback) -> None:
 
 
 def test_of_many_calls_at_once_none_fails(provider: Loopback, llm: LLM) -> None:
-    async def main() -> list[str]:
+    async def main() -> list[Any]:
         return await asyncio.gather(*(llm.acall("Hello") for _ in range(20)))
 
     provider.answer(lambda request: Reply(text="fine"))

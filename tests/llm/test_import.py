@@ -1,4 +1,4 @@
-"""The import of litellm, which takes seconds, and what happens meanwhile. In processes of their own: it happens once."""
+"""The import of litellm, which takes seconds, and what happens meanwhile; in processes of their own."""
 
 import subprocess
 import sys

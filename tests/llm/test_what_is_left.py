@@ -25,12 +25,15 @@ def places() -> int:
 
 def test_no_place_of_a_run_that_was_closed_is_kept_by_timers_of_the_http_client(provider: Loopback, llm: LLM) -> None:
     provider.answer(lambda request: Reply(text=["one", "two"], hold_after=1))
-    before = places()
-    for _ in range(5):
+
+    def begin_and_close() -> None:
         flow = Asking()
         flow.llm = llm
         with flow.kickoff() as output:
             next(iter(output))
-    del flow, output
+
+    before = places()
+    for _ in range(5):
+        begin_and_close()
     assert_nothing_is_left()
     assert places() <= before

@@ -1,8 +1,8 @@
 """Thousands of paced streams, cheaply: `python -m tests.loopback.chorus`. They begin together and go in step.
 
-The provider of the tests has a task, a timer and two awaits for each chunk of each connection; at 50,000 chunks a second
-it would be what is measured. Here one timer gives every stream of a chorus its next chunk. How many belong to one is
-in the URL (`…/together/1000/v1`): none gets a chunk before all are there, so their clients have them all open at once.
+The provider of the tests has a task, a timer and two awaits for each chunk of each connection; at 50,000 chunks a
+second it would be what is measured. Here one timer gives every stream of a chorus its next chunk. How many belong to one
+is in the URL (`…/together/1000/v1`): none gets a chunk before all are there, so their clients have them all open at once.
 """
 
 import argparse
@@ -84,7 +84,7 @@ class Singer(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._received += data
         head, found, body = self._received.partition(b"\r\n\r\n")
-        if not found or len(body) < content_length(head):
+        if not found or len(body) < content_length(bytes(head)):
             return
         self._received.clear()
         self._counts.requests += 1
@@ -92,7 +92,7 @@ class Singer(asyncio.Protocol):
         self._counts.most_open = max(self._counts.most_open, self._counts.open_now)
         self._is_open = True
         self._transport.write(HEAD)
-        self._server.chorus(size_in(head)).join(self)
+        self._server.chorus(size_in(bytes(head))).join(self)
 
     def sing(self, chunk: bytes) -> None:
         self._transport.write(chunk)  # also where the client has gone: asyncio drops it

@@ -1,0 +1,260 @@
+"""Many flows at once in one process: the processor's time of the client, beside bare clients that do the same.
+
+The provider runs in a process of its own and gives no stream its first chunk before all are open
+(tests/loopback/chorus.py).
+``python -m benchmarks.many_flows`` measures this alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import aiohttp
+import httpx
+
+from rxflow import LLM, Flow
+from rxflow.flow import start
+from rxflow.llm import litellm_import
+
+CHUNKS = 50
+PACE = 0.02
+_BODY = {
+    "model": "gpt-4o",
+    "stream": True,
+    "stream_options": {"include_usage": True},
+    "messages": [{"role": "user", "content": "Hello"}],
+}
+_FILES_OF_ITS_OWN = 200  # descriptors that a process holds besides its streams
+
+Way: TypeAlias = Callable[[str, int], Awaitable[int]]
+"""Opens so many streams at a base URL at once, and gives the number of chunks in all."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one way of opening many streams took; ``ratio`` is to the first way's time of the processor, by turns."""
+
+    name: str
+    cpu_seconds: float
+    seconds: float
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Served:
+    """What the provider counted over all turns of all ways."""
+
+    requests: int
+    most_open: int
+    completed: int
+    lost: int
+
+
+class Asking(Flow):
+    """One async method that calls the model."""
+
+    stream = True
+    llm: LLM
+
+    @start()
+    async def ask(self) -> str:
+        return str(await self.llm.acall("Hello"))
+
+
+def _text_of(line: str | bytes) -> str:
+    line = line if isinstance(line, str) else line.decode()
+    if not line.startswith("data: "):
+        return ""
+    data = line[6:]
+    if data.strip() == "[DONE]":
+        return ""
+    choices: list[dict[str, Any]] = json.loads(data)["choices"]
+    return str(choices[0]["delta"].get("content") or "") if choices else ""
+
+
+async def bare_httpx(url: str, flows: int) -> int:
+    """httpx, its lines, and json."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    async with httpx.AsyncClient(timeout=60, limits=limits) as client:
+
+        async def read() -> int:
+            async with client.stream("POST", f"{url}/chat/completions", json=_BODY) as response:
+                return sum([1 async for line in response.aiter_lines() if _text_of(line)])
+
+        return sum(await asyncio.gather(*(read() for _ in range(flows))))
+
+
+async def bare_aiohttp(url: str, flows: int) -> int:
+    """aiohttp, its lines, and json."""
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+        async def read() -> int:
+            async with session.post(f"{url}/chat/completions", json=_BODY) as response:
+                return sum([1 async for line in response.content if _text_of(line)])
+
+        return sum(await asyncio.gather(*(read() for _ in range(flows))))
+
+
+async def litellm_alone(url: str, flows: int) -> int:
+    """litellm's request, as rxflow makes it, and then the bare loop over the lines of its response."""
+    litellm = await litellm_import.module()
+
+    async def read() -> int:
+        opened: Any = await litellm.acompletion(
+            model="openai/gpt-4o",
+            messages=_BODY["messages"],
+            api_base=url,
+            api_key="none",
+            stream=True,
+            stream_options=_BODY["stream_options"],
+            max_retries=0,
+            num_retries=0,
+            timeout=httpx.Timeout(600, connect=60),
+        )
+        stream = opened.completion_stream
+        try:
+            return sum([1 async for line in stream.response.aiter_lines() if _text_of(line)])
+        finally:
+            await stream.close()
+
+    count = sum(await asyncio.gather(*(read() for _ in range(flows))))
+    await litellm.close_litellm_async_clients()  # it keeps one for each loop, and this loop ends
+    return count
+
+
+async def rxflow_flows(url: str, flows: int) -> int:
+    """Flows of one async method, each read by ``async for``."""
+    llm = LLM("openai/gpt-4o", base_url=url, api_key="none", connect_timeout=60)
+
+    async def read() -> int:
+        flow = Asking()
+        flow.llm = llm
+        return sum([1 async for chunk in await flow.kickoff_async() if chunk.content])
+
+    return sum(await asyncio.gather(*(read() for _ in range(flows))))
+
+
+WAYS: dict[str, Way] = {
+    "bare httpx + json": bare_httpx,
+    "bare aiohttp + json": bare_aiohttp,
+    "litellm's request + json": litellm_alone,
+    "rxflow": rxflow_flows,
+}
+
+
+def check_files(flows: int) -> None:
+    """Raise RuntimeError where this process may not open so many connections; raises its soft limit where it can."""
+    needed = flows + _FILES_OF_ITS_OWN
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < needed <= hard or (soft < needed and hard == resource.RLIM_INFINITY):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    elif soft < needed:
+        raise RuntimeError(
+            f"{flows} connections need {needed} file descriptors; this process may have {hard} (ulimit -n)"
+        )
+
+
+class _Provider:
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.served = Served(0, 0, 0, 0)
+
+    def url(self, together: int) -> str:
+        return f"{self._url}/together/{together}/v1"
+
+
+@contextmanager
+def _provider(chunks: int, pace: float) -> Generator[_Provider]:
+    command = [sys.executable, "-m", "tests.loopback.chorus", "--chunks", str(chunks), "--pace", str(pace)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        if server.stdin is None or server.stdout is None:
+            raise RuntimeError("the provider has no pipes")
+        provider = _Provider(server.stdout.readline().strip())
+        try:
+            yield provider
+        finally:
+            server.stdin.close()  # it serves until then
+            said = json.loads(server.stdout.readline())
+            provider.served = Served(said["requests"], said["most_open"], said["completed"], said["lost"])
+
+
+def _timed(way: Way, url: str, flows: int, chunks: int) -> tuple[float, float]:
+    """Seconds of the processor, of all threads of this process, and of the clock."""
+    gc.collect()
+
+    async def measured() -> tuple[int, float, float]:
+        cpu, clock = time.process_time(), time.perf_counter()
+        count = await way(url, flows)
+        return count, time.process_time() - cpu, time.perf_counter() - clock
+
+    count, cpu_seconds, seconds = asyncio.run(measured())
+    if count != flows * chunks:
+        raise RuntimeError(f"{way.__name__} read {count} chunks of {flows * chunks}")
+    return cpu_seconds, seconds
+
+
+def measure(flows: int = 1000, turns: int = 3, chunks: int = CHUNKS, pace: float = PACE) -> tuple[list[Load], Served]:
+    """All ways, turn by turn, after a small turn to warm up. RuntimeError where one stream of any way fails."""
+    check_files(flows)
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in WAYS}
+    with _provider(chunks, pace) as provider:
+        for turn in range(turns + 1):
+            many = flows if turn else min(flows, 20)
+            for name, way in WAYS.items():
+                cost = _timed(way, provider.url(many), many, chunks)
+                if turn:
+                    taken[name].append(cost)
+    floor = [cpu for cpu, _ in next(iter(taken.values()))]
+    loads = [
+        Load(
+            name,
+            statistics.median(cpu for cpu, _ in costs),
+            statistics.median(seconds for _, seconds in costs),
+            statistics.median(cpu / bare for (cpu, _), bare in zip(costs, floor, strict=True)),
+        )
+        for name, costs in taken.items()
+    ]
+    return loads, provider.served
+
+
+def table(loads: list[Load], served: Served, flows: int) -> str:
+    """What was measured, for people."""
+    floor = loads[0].name.partition(" +")[0].removeprefix("bare ")
+    lines = [f"{f'{flows:,} streams at once, {CHUNKS} chunks each':<44}{'CPU s':>8}{'s':>8}{f'of {floor}':>12}"]
+    lines += [f"{load.name:<44}{load.cpu_seconds:>8.2f}{load.seconds:>8.2f}{load.ratio:>12.2f}" for load in loads]
+    lines.append(
+        f"the provider saw {served.most_open:,} open at once; {served.completed:,} of {served.requests:,} ended"
+    )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.many_flows", description=__doc__)
+    parser.add_argument("--flows", type=int, default=1000, help="streams at once")
+    parser.add_argument("--turns", type=int, default=3, help="turns of each way")
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    options = parser.parse_args()
+    flows: int = options.flows
+    path: Path | None = options.json
+    loads, served = measure(flows, options.turns)
+    print(table(loads, served, flows))
+    if path is not None:
+        figures = {"loads": [asdict(load) for load in loads], "served": asdict(served)}
+        path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

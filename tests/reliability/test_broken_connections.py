@@ -1,0 +1,227 @@
+"""Connections that break, fall silent or drip: one terminal, with what had arrived, in bounded time."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+import pytest
+
+from rxflow.types.chunks import StreamChunk
+from rxflow.types.events import Event, LLMFinished
+from tests.bounds import assert_within
+from tests.gate import Gate
+from tests.llm.wire import event, usage
+from tests.loopback import Loopback, Reply
+from tests.loopback.encode import DONE
+from tests.reliability.told import LANES, Lane, assert_well_told, hasty, told
+from tests.reliability.wire import HEAD, Deed, Step, Wire, script
+from tests.signals import outcome
+
+QUICK = 0.5  # seconds in which a broken connection is told
+
+
+def said(text: str) -> bytes:
+    return event({"choices": [{"index": 0, "delta": {"content": text}}]})
+
+
+STOP = event({"choices": [{"index": 0, "finish_reason": "stop"}]})
+USAGE = usage(prompt_tokens=3, completion_tokens=2, total_tokens=5)
+BODY = said("a") + STOP + DONE
+
+HTTP_CHUNKS = HEAD[:-2] + b"transfer-encoding: chunked\r\n\r\n"
+WHOLE = {
+    "as HTTP chunks": HTTP_CHUNKS + b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY),
+    "to the end of the connection": HEAD + BODY,
+}
+
+
+@pytest.mark.parametrize("whole", WHOLE.values(), ids=WHOLE)
+def test_a_reset_after_any_byte_keeps_what_had_arrived_and_takes_no_complete_answer_back(
+    litellm: Any, lane: Lane, whole: bytes
+) -> None:
+    shown, complete = (whole.index(event) + len(event) for event in (said("a"), STOP))
+    gates = [Gate() for _ in whole]
+    scripts = [script(whole[:sent], gate, Deed.RESET) for sent, gate in enumerate(gates, 1)]
+    with Wire(*scripts) as wire, hasty(wire.url, lane) as llm:
+        for sent, gate in enumerate(gates, 1):
+            if sent < shown:
+                gate.open()
+            seen = outcome(llm.events("Hi"), partial(open_at_text, gate))
+            assert_well_told(seen)
+            where = f"{sent} bytes of {len(whole)}: {seen.text!r}, {seen.ends}"
+            if sent < shown - 2:
+                assert seen.text == "", where
+                assert isinstance(seen.error, litellm.APIConnectionError | litellm.InternalServerError), where
+                assert "base_url" in str(seen.error), where
+            elif shown <= sent < complete - 2:
+                assert seen.text == "a", where
+                assert type(seen.error) is litellm.APIConnectionError, where
+                assert "before the answer was complete" in str(seen.error), where
+            elif sent >= complete:
+                assert (seen.text, seen.error) == ("a", None), where
+            # Else the blank line that ends an event is all that is missing: that event may count or not.
+        wire.wait_until_gone(len(whole))
+
+
+def open_at_text(gate: Gate, told: Event) -> None:
+    """A reset would overtake bytes that still wait to be read."""
+    if isinstance(told, StreamChunk):
+        gate.open()
+
+
+# The last steps before the provider falls silent, and what had been said until then.
+SILENCES = {
+    "within the head": ((HEAD[:20],), ""),
+    "after the head": ((HEAD,), ""),
+    "within the first event": ((HEAD, said("a")[:30]), ""),
+    "between events": ((HEAD, said("a")), "a"),
+    "within an event": ((HEAD, said("a"), said("b")[:30]), "a"),
+    "within the line that ends an event": ((HEAD, said("a"), said("b")[:-1]), "a"),
+}
+
+
+@pytest.mark.parametrize(("steps", "text"), SILENCES.values(), ids=SILENCES)
+def test_silence_anywhere_before_the_end_runs_into_the_time_limit(
+    litellm: Any, lane: Lane, steps: tuple[bytes, ...], text: str
+) -> None:
+    with Wire(script(*steps, Deed.STALL)) as wire, hasty(wire.url, lane, timeout=0.1) as llm:
+        begun = time.monotonic()
+        seen = told(llm)
+        assert_within(time.monotonic() - begun, 0.1 + QUICK)
+        assert seen.text == text
+        assert type(seen.error) is litellm.Timeout
+        assert "LLM(…, timeout=…, connect_timeout=…)" in str(seen.error)
+        wire.wait_until_gone()
+
+
+ENDINGS = {
+    "the finish reason": (STOP,),
+    "the usage": (STOP, USAGE),
+    "half of [DONE]": (STOP, USAGE, DONE[:8]),
+    "[DONE]": (STOP, USAGE, DONE),
+}
+DEEDS = {"a reset": Deed.RESET, "the end": Deed.CLOSE, "half a close": Deed.HALF_CLOSE, "silence": Deed.STALL}
+
+
+@pytest.mark.parametrize("deed", DEEDS.values(), ids=DEEDS)
+@pytest.mark.parametrize("ending", ENDINGS.values(), ids=ENDINGS)
+def test_an_answer_with_its_finish_reason_is_complete_whatever_becomes_of_the_connection(
+    litellm: Any, lane: Lane, ending: tuple[bytes, ...], deed: Deed
+) -> None:
+    with Wire(script(HTTP_CHUNKS, *map(http_chunk, (said("a"), *ending)), deed)) as wire:
+        with hasty(wire.url, lane, timeout=0.1) as llm:
+            begun = time.monotonic()
+            seen = told(llm)
+            assert_within(time.monotonic() - begun, 0.2 + QUICK)
+        assert (seen.text, seen.error) == ("a", None)
+        assert seen.one(LLMFinished).finish_reason == "stop"
+        wire.wait_until_gone()
+
+
+def test_the_usage_report_is_waited_for_and_silence_in_its_place_is_not(provider: Loopback, lane: Lane) -> None:
+    provider.script(Reply(raw=[said("a"), STOP, USAGE, DONE], pace=0.1))
+    with hasty(provider.url, lane) as llm:
+        assert told(llm).one(LLMFinished).usage.total_tokens == 5
+    if (
+        lane is LANES["fast"]
+    ):  # the general lane cannot see when litellm has the finish reason: its limit is the timeout
+        provider.script(Reply(raw=[said("a"), STOP], stall_after=2))
+        with hasty(provider.url, lane, timeout=60) as llm:
+            begun = time.monotonic()
+            assert told(llm).text == "a"
+            assert_within(time.monotonic() - begun, 2 + QUICK)
+
+
+def test_half_a_close_within_the_answer_is_an_error_at_once(litellm: Any, lane: Lane) -> None:
+    with Wire(script(HEAD, said("a"), Deed.HALF_CLOSE, Deed.STALL)) as wire, hasty(wire.url, lane) as llm:
+        begun = time.monotonic()
+        seen = told(llm)
+        assert_within(time.monotonic() - begun, QUICK)
+        assert seen.text == "a"
+        assert type(seen.error) is litellm.APIConnectionError
+        assert "the stream ended before the answer was complete" in str(seen.error)
+        wire.wait_until_gone()  # the server's end is still open: it is the client that closes
+
+
+def test_a_byte_at_a_time_gives_the_same(provider: Loopback, lane: Lane) -> None:
+    whole = said("aé€😀") + STOP + USAGE + DONE
+    provider.script(Reply(raw=[bytes([byte]) for byte in whole]))
+    with hasty(provider.url, lane) as llm:
+        seen = told(llm)
+    assert (seen.text, seen.error) == ("aé€😀", None)
+    assert seen.one(LLMFinished).usage.total_tokens == 5
+
+
+def test_the_time_limit_is_for_a_silence_and_not_for_the_whole(provider: Loopback, lane: Lane) -> None:
+    provider.script(Reply(raw=[*[said("a")] * 8, STOP + DONE], pace=0.1))
+    with hasty(provider.url, lane, timeout=0.6) as llm:
+        assert told(llm).text == "a" * 8
+
+
+def http_chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+# What is no HTTP, or breaks its own promise.
+BROKEN_HTTP = {
+    "another protocol": (b"220 mail.example ESMTP\r\n", Deed.CLOSE),
+    "a status that is no number": (b"HTTP/1.1 OK fine\r\n\r\n", Deed.CLOSE),
+    "a header without end": (b"HTTP/1.1 200 OK\r\nx-long: " + b"x" * 100_000, Deed.CLOSE),
+    "bytes of no meaning": (bytes(range(256)), Deed.CLOSE),
+    "nothing": (Deed.CLOSE,),
+}
+
+
+@pytest.mark.parametrize("steps", BROKEN_HTTP.values(), ids=BROKEN_HTTP)
+def test_what_is_no_http_is_an_error_that_says_what_to_check(litellm: Any, lane: Lane, steps: tuple[Step, ...]) -> None:
+    with Wire(script(*steps)) as wire, hasty(wire.url, lane) as llm:
+        seen = told(llm)
+    assert type(seen.error) is litellm.InternalServerError
+    assert "check that the server runs and that base_url is right" in str(seen.error)
+
+
+# With the text "a" first, and then:
+BROKEN_BODIES = {
+    "a chunk size that is none": (HTTP_CHUNKS + http_chunk(said("a")), b"xyz\r\n"),
+    "a chunk that is longer than it says": (HTTP_CHUNKS + http_chunk(said("a")), b"2\r\nabcdef\r\n"),
+    "a body that is shorter than it says": (HEAD[:-2] + b"content-length: 5000\r\n\r\n" + said("a"), b""),
+}
+
+
+@pytest.mark.parametrize(("first", "then"), BROKEN_BODIES.values(), ids=BROKEN_BODIES)
+def test_a_body_that_breaks_the_rules_of_http_is_an_error_with_the_text_kept(
+    litellm: Any, lane: Lane, first: bytes, then: bytes
+) -> None:
+    gate = Gate()
+    with Wire(script(first, gate, then, Deed.CLOSE)) as wire, hasty(wire.url, lane, timeout=0.2) as llm:
+        begun = time.monotonic()
+        seen = told(llm, partial(open_at_text, gate))
+        assert_within(time.monotonic() - begun, 0.2 + 2 * QUICK)
+    assert seen.text == "a"
+    # aiohttp 3.14 does not tell its reader of a broken chunk: that becomes a silence.
+    assert type(seen.error) in (litellm.APIConnectionError, litellm.Timeout)
+
+
+def test_a_body_that_is_not_zipped_as_it_says_is_an_error(litellm: Any, lane: Lane) -> None:
+    head = HEAD[:-2] + b"content-encoding: gzip\r\n\r\n"
+    with Wire(script(head, said("a"), Deed.CLOSE)) as wire, hasty(wire.url, lane, timeout=0.2) as llm:
+        seen = told(llm)
+    assert isinstance(seen.error, litellm.APIConnectionError | litellm.InternalServerError)
+
+
+def test_the_head_of_an_answer_cannot_drip_for_ever(litellm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rxflow.llm.provider._HEADERS_MAY_DRIP", 0.0)
+
+    async def drip() -> AsyncIterator[Step]:
+        yield HEAD[:-2]
+        while True:
+            await asyncio.sleep(0.05)
+            yield b"x-more: 1\r\n"
+
+    with Wire(drip) as wire, hasty(wire.url, timeout=0.3, connect_timeout=0.1) as llm:
+        begun = time.monotonic()
+        assert type(told(llm).error) is litellm.Timeout
+        assert_within(time.monotonic() - begun, 0.4 + QUICK)
+        wire.wait_until_gone()

@@ -1,0 +1,159 @@
+"""A key shows nowhere, even where the provider echoes it: not in errors, events, frames, logs or recordings."""
+
+import importlib
+import logging
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from rxflow import LLM
+from rxflow import operators as ops
+from rxflow.llm.error_texts import clean, known_keys
+from rxflow.streaming.session import StreamSession
+from rxflow.types.events import LLMFailed, LLMRetrying
+from tests.llm.wire import delta, event
+from tests.loopback import Loopback, Reply
+from tests.reliability.told import LANES, Lane
+from tests.signals import outcome, signals_of
+from tests.team import solo
+
+KEY = "Zq93/opaque+key=value"  # of no known shape, and changed where it stands in a URL
+
+Give = Callable[[pytest.MonkeyPatch], dict[str, Any]]
+
+
+def as_argument(patch: pytest.MonkeyPatch) -> dict[str, Any]:
+    return {"api_key": KEY}
+
+
+def in_the_environment(patch: pytest.MonkeyPatch) -> dict[str, Any]:
+    patch.setenv("OPENAI_API_KEY", KEY)
+    return {}
+
+
+def in_a_header(patch: pytest.MonkeyPatch) -> dict[str, Any]:
+    return {"api_key": "k", "extra_headers": {"Authorization": f"Bearer {KEY}", "x-custom": "shown"}}
+
+
+def in_litellm(patch: pytest.MonkeyPatch) -> dict[str, Any]:
+    patch.setattr(importlib.import_module("litellm"), "api_key", KEY)
+    return {}
+
+
+WAYS: dict[str, Give] = {
+    "argument": as_argument,
+    "environment": in_the_environment,
+    "header": in_a_header,
+    "litellm.api_key": in_litellm,
+}
+
+ECHO = f"Incorrect API key provided: {KEY}, sent as Authorization: Bearer {KEY} to /v1?key={quote(KEY, safe='')}"
+ECHOES = {
+    "401": Reply(status=401, error=ECHO),
+    "400": Reply(status=400, error=ECHO),
+    "500": Reply(status=500, error=ECHO),
+    "500 in plain text": Reply(status=500, raw=[ECHO.encode()], content_type="text/plain"),
+    "an error event": Reply(raw=[delta(content="a"), event({"error": {"message": ECHO, "key": KEY}})]),
+    "an error event that is a string": Reply(raw=[delta(content="a"), event({"error": ECHO})]),
+    "a malformed event": Reply(raw=[delta(content="a"), f"data: {ECHO}\n\n".encode()]),
+    "an odd event": Reply(raw=[delta(content="a"), event({"choices": [ECHO]})]),
+}
+
+
+def all_that_it_says(error: BaseException | None) -> str:
+    """Message, notes, attributes and traceback of an error and of all that led to it."""
+    assert error is not None
+    attributes = [str(vars(each)) for each in chain_of(error)]
+    return "\n".join([repr(error), str(error), *traceback.format_exception(error), *attributes])
+
+
+def error_of(session: StreamSession) -> BaseException | None:
+    try:
+        for _ in session:
+            pass
+    except Exception as error:  # noqa: BLE001 - of many classes
+        return error
+    return None
+
+
+def chain_of(error: BaseException | None) -> list[BaseException]:
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    return chain
+
+
+@pytest.mark.parametrize("echo", ECHOES.values(), ids=ECHOES)
+@pytest.mark.parametrize("give", WAYS.values(), ids=WAYS)
+def test_an_echoed_key_is_masked_wherever_the_error_shows(
+    provider: Loopback,
+    lane: Lane,
+    give: Give,
+    echo: Reply,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    caplog.set_level(logging.DEBUG, logger="rxflow")
+    llm = LLM("openai/gpt-4o", base_url=provider.url, max_retries=1, **give(monkeypatch))
+    crew = solo(llm, crew={"verbose": True})
+    cassette = tmp_path / "run.cassette"
+    provider.answer(lambda request: echo)
+    with lane():
+        seen = outcome(crew.events())
+        signals_of(crew.observe().pipe(ops.record(cassette)))
+        session = llm.stream_events("Hi")
+        raised = error_of(session)
+    assert KEY in provider.requests[0].headers["authorization"]
+    shown = {
+        "error": all_that_it_says(seen.error),
+        "raised": all_that_it_says(raised),
+        "events": "\n".join(map(repr, seen.events)),
+        "errors of events": "\n".join(all_that_it_says(each.error) for each in seen.of(LLMFailed)),
+        "retries": "\n".join(all_that_it_says(each.error) for each in seen.of(LLMRetrying)),
+        "frames": "\n".join(frame.model_dump_json() for frame in session.frames),
+        "cassette": cassette.read_text(encoding="utf-8"),
+        "log": "\n".join(each.getMessage() for each in caplog.records if each.name.startswith("rxflow")),
+        "objects": repr([llm, crew, crew.agents, crew.tasks]),
+    }
+    if lane is LANES["fast"]:  # litellm, in the general lane, leaves out some of what it was sent
+        assert "***" in shown["error"]
+    assert "LLMFailed" in shown["log"]
+    for where, text in shown.items():
+        assert KEY not in text, where
+        assert quote(KEY, safe="") not in text, where
+
+
+def test_what_is_no_secret_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_TOKEN", "short")
+    monkeypatch.setenv("SOME_PATH", "a long value")
+    keys = known_keys(None, {"max_tokens": 100, "user": "a long name", "extra_headers": {"x-custom": "a long header"}})
+    assert not {"short", "a long value", "a long name", "a long header"} & set(keys)
+
+
+def test_an_error_that_cannot_be_changed_is_not_shown_as_the_cause() -> None:
+    class Stubborn(Exception):
+        def __str__(self) -> str:
+            return f"the key is {KEY}"
+
+    error, last = RuntimeError("it failed"), ValueError(f"with {KEY}")
+    error.__cause__ = last
+    last.__cause__ = Stubborn()
+    last.__context__ = last.__cause__
+    clean(error, [KEY])
+    assert error.__cause__ is last
+    assert KEY not in all_that_it_says(error)
+    assert "with ***" in all_that_it_says(error)
+
+
+def test_errors_that_lead_to_each_other_are_cleaned_too() -> None:
+    first, second = RuntimeError(KEY), RuntimeError(KEY)
+    first.__cause__, second.__context__ = second, first
+    clean(first, [KEY])
+    assert (first.args, second.args) == (("***",), ("***",))
