@@ -14,10 +14,10 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, Disposable, SingleAssignmentDisposable
 
+from rxflow.loops import call_soon, running_loop
 from rxflow.operators._core.lift import through
 from rxflow.operators._core.rows import Rows
 from rxflow.operators._core.texts import text_of, with_text
-from rxflow.operators._core.threads import call_soon, running_loop
 from rxflow.operators._core.voices import shaped
 
 T = TypeVar("T")

@@ -15,8 +15,9 @@ from reactivex.disposable import Disposable, SingleAssignmentDisposable
 from reactivex.scheduler import EventLoopScheduler, ImmediateScheduler, TrampolineScheduler, VirtualTimeScheduler
 from reactivex.scheduler.eventloop import AsyncIOScheduler, AsyncIOThreadSafeScheduler
 
+from rxflow.loops import running_loop
+from rxflow.operators._core.reporting import report
 from rxflow.operators._core.texts import place_of, speaker_of, text_of, with_text
-from rxflow.operators._core.threads import report, running_loop
 from rxflow.types.chunks import StreamChunk
 
 T = TypeVar("T")

@@ -13,7 +13,8 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import Disposable, SerialDisposable, SingleAssignmentDisposable
 from reactivex.scheduler import CurrentThreadScheduler, TimeoutScheduler
 
-from rxflow.operators._core.threads import call_soon, report, running_loop
+from rxflow.loops import call_soon, running_loop
+from rxflow.operators._core.reporting import report
 
 T = TypeVar("T")
 

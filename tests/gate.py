@@ -3,7 +3,7 @@
 import asyncio
 from concurrent.futures import Future
 
-from rxflow.streaming.loops import call_soon
+from rxflow.loops import call_soon
 from tests.stacks import where_all_stand
 
 

@@ -15,8 +15,8 @@ from reactivex.disposable import Disposable
 
 from rxflow.llm import io_loop
 from rxflow.llm.request import Delta
+from rxflow.loops import call_soon, refusal_of
 from rxflow.streaming.emitter import ambient
-from rxflow.streaming.loops import call_soon, refusal_of
 
 Deliver = Callable[[Sequence[Delta]], None]
 

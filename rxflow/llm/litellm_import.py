@@ -13,7 +13,7 @@ import threading
 from concurrent.futures import Future
 from typing import Any
 
-from rxflow.streaming.loops import call_soon
+from rxflow.loops import call_soon
 
 _SETTINGS = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it fetches a price list, and blocks 5 s on a silent network

@@ -12,9 +12,9 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, Disposable
 
+from rxflow.loops import call_soon, running_loop
 from rxflow.streaming.cancelled import unasked
 from rxflow.streaming.emitter import Emitter, ambient
-from rxflow.streaming.loops import call_soon, running_loop
 from rxflow.streaming.scope import Scope
 from rxflow.types.events import Event
 

@@ -18,7 +18,7 @@ from reactivex import Observable, Observer
 from reactivex.abc import DisposableBase, ObserverBase
 from reactivex.disposable import CompositeDisposable, Disposable, SingleAssignmentDisposable
 
-from rxflow.streaming.loops import call_soon
+from rxflow.loops import call_soon
 from rxflow.streaming.scope import Scope
 from rxflow.streaming.thread_count import thread_count
 from rxflow.streaming.threads import in_thread

@@ -12,11 +12,11 @@ import anyio.to_thread
 from reactivex.abc import DisposableBase, ObserverBase
 from reactivex.disposable import Disposable
 
+from rxflow.loops import call_soon, running_loop
 from rxflow.streaming.emitter import Emitter
 from rxflow.streaming.launch import RunObservable, open_place, start
 from rxflow.streaming.log import Log
 from rxflow.streaming.loop_thread import RunHandle
-from rxflow.streaming.loops import call_soon, running_loop
 from rxflow.streaming.once import Once
 from rxflow.streaming.thread_count import Pause
 from rxflow.types.chunks import StreamChunk

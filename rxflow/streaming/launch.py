@@ -19,10 +19,10 @@ from reactivex import Observable, Subject
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, Disposable
 
+from rxflow.loops import call_soon, context_for_another_thread, running_loop
 from rxflow.streaming.border import Guard, InPlace
 from rxflow.streaming.emitter import Emitter, ambient
 from rxflow.streaming.loop_thread import Build, LoopThread, RunHandle, hosts
-from rxflow.streaming.loops import call_soon, context_for_another_thread, running_loop
 from rxflow.streaming.projection import Selection
 from rxflow.streaming.scope import Run, Scope
 from rxflow.types.chunks import StreamChunk

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import anyio
 
-from rxflow.streaming.loops import call_soon, running_loop
+from rxflow.loops import call_soon, running_loop
 from rxflow.streaming.once import Once
 from rxflow.streaming.thread_count import Pause
 

@@ -15,9 +15,9 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase
 from reactivex.disposable import Disposable, SingleAssignmentDisposable
 
+from rxflow.loops import call_soon, running_loop
 from rxflow.streaming import started
 from rxflow.streaming.border import Guard
-from rxflow.streaming.loops import call_soon, running_loop
 from rxflow.streaming.scope import Run, Scope
 from rxflow.streaming.thread_count import Pause, thread_count
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar, cast
 
-from rxflow.streaming.loops import call_soon, context_for_another_thread
+from rxflow.loops import call_soon, context_for_another_thread
 from rxflow.streaming.thread_count import thread_count
 
 logger = logging.getLogger("rxflow")

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import anyio.from_thread
 
-from rxflow.streaming.loops import call_soon, running_loop
+from rxflow.loops import call_soon, running_loop
 from rxflow.testing.standing import frames_of
 
 _T = TypeVar("_T")

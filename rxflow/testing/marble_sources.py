@@ -11,7 +11,7 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import Disposable
 
-from rxflow.streaming.loops import running_loop
+from rxflow.loops import running_loop
 from rxflow.testing.drawing import shown
 from rxflow.testing.timeline import Failed, Next, Signal, Span, Timeline, tidy
 from rxflow.testing.virtual_loop import VirtualLoop

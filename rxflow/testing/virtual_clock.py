@@ -7,8 +7,8 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from rxflow.loops import running_loop
 from rxflow.streaming import loop_thread
-from rxflow.streaming.loops import running_loop
 from rxflow.testing import virtual_sleep
 from rxflow.testing.virtual_loop import VirtualLoop
 

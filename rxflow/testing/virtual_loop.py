@@ -97,7 +97,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._now = max(self._now, Instant.at(now))
 
     def refuse_provider(self) -> Exception:
-        """See :func:`rxflow.streaming.loops.refusal_of`."""
+        """See :func:`rxflow.loops.refusal_of`."""
         return ProviderInVirtualTime()
 
     def _let_time_pass(self, timeout: float | None) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import SupportsIndex
 
-from rxflow.streaming.loops import running_loop
+from rxflow.loops import running_loop
 from rxflow.testing.counted_threads import sleep_in_virtual_time
 from rxflow.testing.virtual_loop import VirtualLoop
 

@@ -1,8 +1,8 @@
 """Thousands of paced streams, cheaply: `python -m tests.loopback.chorus`. They begin together and go in step.
 
 The provider of the tests has a task, a timer and two awaits for each chunk of each connection; at 50,000 chunks a
-second it would be what is measured. Here one timer gives every stream of a chorus its next chunk. How many belong to one
-is in the URL (`…/together/1000/v1`): none gets a chunk before all are there, so their clients have them all open at once.
+second it would be what is measured. Here one timer gives every stream of a chorus its next chunk. How many belong to
+one is in the URL (`…/together/1000/v1`): none gets a chunk before all are there, so their clients have them all open.
 """
 
 import argparse

@@ -3,7 +3,7 @@
 import random
 import re
 from asyncio import CancelledError
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -142,11 +142,11 @@ class Case:
         return [role, *content[:-1], half]
 
 
-def drawn(count: int, seed: int) -> Iterator[Case]:
+def drawn(count: int, seed: int, points: Mapping[Point, int] = POINTS) -> Iterator[Case]:
     """``count`` cases, the same for the same seed."""
     chance = random.Random(seed)
     for number in range(count):
-        (point,) = chance.choices(list(POINTS), list(POINTS.values()))
+        (point,) = chance.choices(list(points), list(points.values()))
         on_loop = chance.random() < 0.6
         yield Case(
             number=number,

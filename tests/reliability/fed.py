@@ -9,8 +9,8 @@ from reactivex import Observable
 
 from rxflow import LLM
 from rxflow.llm.request import Delta, Ending, Request
+from rxflow.loops import call_soon
 from rxflow.streaming.bridge import from_async
-from rxflow.streaming.loops import call_soon
 from tests.gate import Gate
 
 Step: TypeAlias = str | Exception | None

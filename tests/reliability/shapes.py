@@ -172,6 +172,12 @@ class Drawing:
 SAID = 3
 
 
+def tag_in(request: Request) -> str:
+    """Of the flow that asks; "" where it is none of these."""
+    found = TAG.search(request.last_user)
+    return found[0] if found else ""
+
+
 class Answers:
     """Each request is answered with the tag of its flow. The first of each flow is held after a chunk."""
 
@@ -179,7 +185,7 @@ class Answers:
         self._known: set[str] = set()
 
     def __call__(self, request: Request) -> Reply:
-        tag = TAG.findall(request.last_user)[0]
+        tag = tag_in(request)
         is_first = tag not in self._known
         self._known.add(tag)
         return Reply(text=[tag] * SAID, hold_after=1 if is_first else None)
@@ -189,3 +195,22 @@ def crowd(count: int, seed: int, llm: LLM) -> list[Member]:
     """``count`` flows, the same for the same seed."""
     chance = random.Random(seed)
     return [Drawing(chance, f"flow-{number:04}").member(llm) for number in range(count)]
+
+
+def read(member: Member) -> None:
+    mark.set(member.tag)
+    try:
+        member.seen.extend(member.flow.kickoff())
+    except Exception as error:  # noqa: BLE001 - looked at by the member
+        member.error = error
+    member.mark_afterwards = mark.get()
+
+
+async def read_async(member: Member) -> None:
+    mark.set(member.tag)
+    try:
+        async for chunk in await member.flow.kickoff_async():
+            member.seen.append(chunk)
+    except Exception as error:  # noqa: BLE001 - looked at by the member
+        member.error = error
+    member.mark_afterwards = mark.get()

@@ -211,14 +211,23 @@ def test_a_body_that_is_not_zipped_as_it_says_is_an_error(litellm: Any, lane: La
     assert isinstance(seen.error, litellm.APIConnectionError | litellm.InternalServerError)
 
 
-def test_the_head_of_an_answer_cannot_drip_for_ever(litellm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+DRIPS = {
+    "the head": (HEAD[:-2], b"x-more: 1\r\n"),
+    "the page of an error": (b"HTTP/1.1 500 No\r\ncontent-type: text/html\r\n\r\n", b"x"),
+}
+
+
+@pytest.mark.parametrize(("first", "drop"), DRIPS.values(), ids=DRIPS)
+def test_what_comes_before_an_answer_cannot_drip_for_ever(
+    litellm: Any, monkeypatch: pytest.MonkeyPatch, first: bytes, drop: bytes
+) -> None:
     monkeypatch.setattr("rxflow.llm.provider._HEADERS_MAY_DRIP", 0.0)
 
     async def drip() -> AsyncIterator[Step]:
-        yield HEAD[:-2]
+        yield first
         while True:
             await asyncio.sleep(0.05)
-            yield b"x-more: 1\r\n"
+            yield drop
 
     with Wire(drip) as wire, hasty(wire.url, timeout=0.3, connect_timeout=0.1) as llm:
         begun = time.monotonic()

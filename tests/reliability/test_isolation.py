@@ -13,29 +13,10 @@ import pytest
 
 from rxflow import LLM
 from tests.loopback import Loopback
-from tests.reliability.shapes import Answers, Member, crowd, mark
+from tests.reliability.shapes import Answers, Member, crowd, mark, read, read_async
 
 COUNT = int(os.environ.get("RXFLOW_CROWD", "60"))
 SEED = int(os.environ.get("RXFLOW_CROWD_SEED") or random.randrange(1 << 32))
-
-
-def read(member: Member) -> None:
-    mark.set(member.tag)
-    try:
-        member.seen.extend(member.flow.kickoff())
-    except Exception as error:  # noqa: BLE001 - looked at by the member
-        member.error = error
-    member.mark_afterwards = mark.get()
-
-
-async def read_async(member: Member) -> None:
-    mark.set(member.tag)
-    try:
-        async for chunk in await member.flow.kickoff_async():
-            member.seen.append(chunk)
-    except Exception as error:  # noqa: BLE001 - looked at by the member
-        member.error = error
-    member.mark_afterwards = mark.get()
 
 
 async def read_all(members: list[Member], provider: Loopback, limit: float) -> None:

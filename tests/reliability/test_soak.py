@@ -1,0 +1,135 @@
+"""A mixed load for long: flows that complete, that fail, that are cancelled anywhere; with tools, methods of both kinds.
+
+10 seconds in every test run, ten minutes with ``make soak``. ``RXFLOW_SOAK`` says how many seconds.
+"""
+
+import asyncio
+import gc
+import os
+import random
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import pytest
+
+from rxflow import LLM
+from rxflow.llm import io_loop
+from rxflow.testing.leaks import assert_nothing_is_left
+from tests.loopback import Loopback, Reply, Request
+from tests.reliability.cases import POINTS, Case, case_of, drawn
+from tests.reliability.shapes import SAID, Member, crowd, read, read_async, tag_in
+from tests.reliability.storm import Storm
+
+SECONDS = float(os.environ.get("RXFLOW_SOAK", "10"))
+SEED = int(os.environ.get("RXFLOW_SOAK_SEED") or random.randrange(1 << 32))
+AT_ONCE = 20  # flows of each sort in a round
+WARM_UP = 3  # rounds in which pools fill, and modules come in
+
+# A host of its own for each connection that never stands would only measure how many clients litellm keeps.
+HERE = {point: weight for point, weight in POINTS.items() if point != "connect"}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the process holds between two rounds, with all garbage collected."""
+
+    blocks: int
+    """Of memory, as Python's allocator counts them."""
+    kilobytes: int
+    """Resident."""
+    descriptors: int
+    threads: int
+    tasks: int
+    """On the I/O loop."""
+
+    def __str__(self) -> str:
+        return ", ".join(f"{getattr(self, field.name):,} {field.name}" for field in fields(self))
+
+
+async def count_tasks(into: list[int]) -> None:
+    into.append(len(asyncio.all_tasks()) - 1)
+
+
+def sample() -> Sample:
+    for _ in range(3):  # what is found in one pass can free what the next finds
+        gc.collect()
+    tasks: list[int] = []
+    io_loop.submit(count_tasks(tasks)).result(5)
+    return Sample(
+        blocks=sys.getallocatedblocks(),
+        kilobytes=resident(),
+        descriptors=len(list(Path("/dev/fd").iterdir())),
+        threads=threading.active_count(),
+        tasks=tasks[0],
+    )
+
+
+def resident() -> int:
+    """The memory of this process in KiB; 0 where the system does not say."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return 0
+    (line,) = (line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1])
+
+
+async def one_round(provider: Loopback, llm: LLM, cases: list[Case], members: list[Member]) -> None:
+    """All at once, to their ends."""
+
+    def answer(request: Request) -> Reply:
+        tag = tag_in(request)
+        return Reply(text=[tag] * SAID) if tag else case_of(request, cases).answer(request)
+
+    provider.answer(answer)
+    async with asyncio.timeout(25), asyncio.TaskGroup() as group:
+        group.create_task(Storm(llm).pass_over(cases))
+        for member in members:
+            work = asyncio.to_thread(read, member) if member.is_threaded else read_async(member)
+            group.create_task(work)
+    await provider.until(lambda p: len(p.requests) == p.completed + len(p.disconnects))
+
+
+def rounds(provider: Loopback, llm: LLM) -> Iterator[Sample]:
+    """The process after each round, warm."""
+    number = 0
+    end = time.monotonic() + SECONDS
+    while number < WARM_UP or time.monotonic() < end:
+        cases = list(drawn(AT_ONCE, SEED + number, HERE))
+        members = crowd(AT_ONCE, SEED + number, llm)
+        asyncio.run(one_round(provider, llm, cases, members))
+        complaints = [complaint for each in (*cases, *members) for complaint in each.complaints()]
+        assert complaints == [], f"round {number} of RXFLOW_SOAK_SEED={SEED}"
+        del cases, members
+        provider.answer(lambda request: Reply())
+        with provider.change():
+            provider.requests.clear()
+            provider.disconnects.clear()
+            provider.completed = 0
+        assert_nothing_is_left()
+        number += 1
+        if number > WARM_UP:
+            yield sample()
+
+
+@pytest.mark.timeout(60 + SECONDS * 1.5)
+@pytest.mark.filterwarnings("ignore:.* was dropped while its run was going on:ResourceWarning")
+def test_memory_descriptors_threads_and_tasks_stay_flat(provider: Loopback, llm: LLM) -> None:
+    seen = list(rounds(provider, llm))
+    third = max(1, len(seen) // 3)
+    early, late = seen[:third], seen[-third:]
+    flows = (len(seen) - third) * 2 * AT_ONCE
+    print(f"{len(seen)} rounds; at first {early[0]}; at the end {late[-1]}; RXFLOW_SOAK_SEED={SEED}")
+
+    # By the least of each third: a round that has just ended may still hold something, for a moment.
+    growth = min(each.blocks for each in late) - min(each.blocks for each in early)
+    assert growth <= 5_000 + flows / 10, f"{growth} blocks more after {flows} flows"
+    resident_growth = statistics.median(s.kilobytes for s in late) - statistics.median(s.kilobytes for s in early)
+    assert resident_growth <= 20_000, f"{resident_growth} KiB more after {flows} flows"
+    assert min(s.descriptors for s in late) <= min(s.descriptors for s in early) + AT_ONCE
+    assert min(s.threads for s in late) <= min(s.threads for s in early)
+    assert min(s.tasks for s in late) <= min(s.tasks for s in early)
