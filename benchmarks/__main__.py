@@ -59,8 +59,9 @@ def _first_chunk(size: Size) -> tuple[str, Any]:
 
 def _many_flows(size: Size) -> tuple[str, Any]:
     loads, served = many_flows.measure(size.flows, size.repeats)
-    figures = {"loads": [asdict(load) for load in loads], "served": asdict(served)}
-    return many_flows.table(loads, served, size.flows), figures
+    blocking = many_flows.measure_blocking(min(size.flows, 200))
+    figures = {"loads": [asdict(load) for load in loads], "served": asdict(served), "blocking": asdict(blocking)}
+    return many_flows.table(loads, served, blocking, size.flows), figures
 
 
 def _scale(size: Size) -> tuple[str, Any]:

@@ -15,19 +15,20 @@ import resource
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Self, TypeAlias
 
 import aiohttp
 import httpx
 
-from rxflow import LLM, Flow
+from rxflow import LLM, Agent, Crew, Flow, Task
 from rxflow.flow import start
 from rxflow.llm import litellm_import
+from rxflow.tools import BaseTool, tool
 
 CHUNKS = 50
 PACE = 0.02
@@ -49,6 +50,8 @@ class Load:
 
     name: str
     cpu_seconds: float
+    gc_seconds: float
+    """Of these, the garbage collector's."""
     seconds: float
     ratio: float
 
@@ -61,6 +64,16 @@ class Served:
     most_open: int
     completed: int
     lost: int
+
+
+@dataclass(frozen=True)
+class Blocking:
+    """Flows at once whose methods and tools block; all of them finished, or this was not made."""
+
+    flows: int
+    cpu_seconds: float
+    seconds: float
+    most_threads: int
 
 
 class Asking(Flow):
@@ -135,6 +148,19 @@ async def litellm_alone(url: str, flows: int) -> int:
     return count
 
 
+async def client_each(url: str, flows: int) -> int:
+    """httpx as it is written most often: a client for each request, which loads the certificates each time."""
+
+    async def read() -> int:
+        async with (
+            httpx.AsyncClient(timeout=60) as client,
+            client.stream("POST", f"{url}/chat/completions", json=_BODY) as response,
+        ):
+            return sum([1 async for line in response.aiter_lines() if _text_of(line)])
+
+    return sum(await asyncio.gather(*(read() for _ in range(flows))))
+
+
 async def rxflow_flows(url: str, flows: int) -> int:
     """Flows of one async method, each read by ``async for``."""
     llm = LLM("openai/gpt-4o", base_url=url, api_key="none", connect_timeout=60)
@@ -145,6 +171,41 @@ async def rxflow_flows(url: str, flows: int) -> int:
         return sum([1 async for chunk in await flow.kickoff_async() if chunk.content])
 
     return sum(await asyncio.gather(*(read() for _ in range(flows))))
+
+
+class Waiting(Flow):
+    """A sync method that waits for its crew, whose agent waits for a sync tool."""
+
+    stream = True
+    llm: LLM
+    look: BaseTool
+
+    @start()
+    def work(self) -> str:
+        agent = Agent(role="Reader", goal="Read", backstory="Reads", llm=self.llm, tools=[self.look])
+        task = Task(description="Look", expected_output="What there is", agent=agent)
+        return str(Crew(agents=[agent], tasks=[task]).kickoff())
+
+
+async def blocking_flows(url: str, flows: int) -> tuple[int, int]:
+    """Chunks of text, and the most threads that there were: all tools are held until the last is at work."""
+    llm = LLM("openai/gpt-4o", base_url=url, api_key="none", connect_timeout=60)
+    met = threading.Barrier(flows)
+    threads: list[int] = []
+
+    @tool
+    def look() -> str:
+        """Look at it."""
+        met.wait(60)
+        threads.append(threading.active_count())
+        return "seen"
+
+    async def read() -> int:
+        flow = Waiting()
+        flow.llm, flow.look = llm, look
+        return sum([1 async for chunk in await flow.kickoff_async() if chunk.tool_call is None])
+
+    return sum(await asyncio.gather(*(read() for _ in range(flows)))), max(threads)
 
 
 WAYS: dict[str, Way] = {
@@ -191,69 +252,116 @@ def _provider(chunks: int, pace: float) -> Generator[_Provider]:
             provider.served = Served(said["requests"], said["most_open"], said["completed"], said["lost"])
 
 
-def _timed(way: Way, url: str, flows: int, chunks: int) -> tuple[float, float]:
-    """Seconds of the processor, of all threads of this process, and of the clock."""
-    gc.collect()
+class _Collector:
+    """The time that the garbage collector takes, in whichever thread."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._began = 0.0
+
+    def __call__(self, phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            self._began = time.thread_time()
+        else:
+            self.seconds += time.thread_time() - self._began
+
+    def __enter__(self) -> Self:
+        gc.collect()
+        gc.callbacks.append(self)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        gc.callbacks.remove(self)
+
+
+def _timed(way: Way, url: str, flows: int, chunks: int) -> tuple[float, float, float]:
+    """Seconds of the processor, of all threads of this process; those of the collector among them; of the clock."""
 
     async def measured() -> tuple[int, float, float]:
         cpu, clock = time.process_time(), time.perf_counter()
         count = await way(url, flows)
         return count, time.process_time() - cpu, time.perf_counter() - clock
 
-    count, cpu_seconds, seconds = asyncio.run(measured())
+    with _Collector() as collector:
+        count, cpu_seconds, seconds = asyncio.run(measured())
     if count != flows * chunks:
         raise RuntimeError(f"{way.__name__} read {count} chunks of {flows * chunks}")
-    return cpu_seconds, seconds
+    return cpu_seconds, collector.seconds, seconds
 
 
-def measure(flows: int = 1000, turns: int = 3, chunks: int = CHUNKS, pace: float = PACE) -> tuple[list[Load], Served]:
+def measure(
+    flows: int = 1000, turns: int = 3, *, chunks: int = CHUNKS, pace: float = PACE, with_client_each: bool = False
+) -> tuple[list[Load], Served]:
     """All ways, turn by turn, after a small turn to warm up. RuntimeError where one stream of any way fails."""
     check_files(flows)
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in WAYS}
+    ways = WAYS | {"bare httpx + json, a client each": client_each} if with_client_each else WAYS
+    taken: dict[str, list[tuple[float, float, float]]] = {name: [] for name in ways}
     with _provider(chunks, pace) as provider:
         for turn in range(turns + 1):
             many = flows if turn else min(flows, 20)
-            for name, way in WAYS.items():
+            for name, way in ways.items():
                 cost = _timed(way, provider.url(many), many, chunks)
                 if turn:
                     taken[name].append(cost)
-    floor = [cpu for cpu, _ in next(iter(taken.values()))]
+    floor = [costs[0] for costs in next(iter(taken.values()))]
     loads = [
         Load(
             name,
-            statistics.median(cpu for cpu, _ in costs),
-            statistics.median(seconds for _, seconds in costs),
-            statistics.median(cpu / bare for (cpu, _), bare in zip(costs, floor, strict=True)),
+            *(statistics.median(cost[column] for cost in costs) for column in range(3)),
+            ratio=statistics.median(cost[0] / bare for cost, bare in zip(costs, floor, strict=True)),
         )
         for name, costs in taken.items()
     ]
     return loads, provider.served
 
 
-def table(loads: list[Load], served: Served, flows: int) -> str:
+def measure_blocking(flows: int = 200, *, chunks: int = CHUNKS, pace: float = PACE) -> Blocking:
+    """Once, after one flow to warm up. RuntimeError where a chunk is missing."""
+    check_files(flows)
+    with _provider(chunks, pace) as provider:
+        asyncio.run(blocking_flows(provider.url(1), 1))
+        gc.collect()
+        cpu, clock = time.process_time(), time.perf_counter()
+        count, threads = asyncio.run(blocking_flows(provider.url(flows), flows))
+        cpu_seconds, seconds = time.process_time() - cpu, time.perf_counter() - clock
+    if count != flows * chunks:
+        raise RuntimeError(f"flows that block read {count} chunks of {flows * chunks}")
+    return Blocking(flows, cpu_seconds, seconds, threads)
+
+
+def table(loads: list[Load], served: Served, blocking: Blocking, flows: int) -> str:
     """What was measured, for people."""
     floor = loads[0].name.partition(" +")[0].removeprefix("bare ")
-    lines = [f"{f'{flows:,} streams at once, {CHUNKS} chunks each':<44}{'CPU s':>8}{'s':>8}{f'of {floor}':>12}"]
-    lines += [f"{load.name:<44}{load.cpu_seconds:>8.2f}{load.seconds:>8.2f}{load.ratio:>12.2f}" for load in loads]
-    lines.append(
-        f"the provider saw {served.most_open:,} open at once; {served.completed:,} of {served.requests:,} ended"
+    title = f"{flows:,} streams at once, {CHUNKS} chunks each"
+    return "\n".join(
+        [
+            f"{title:<44}{'CPU s':>8}{'gc s':>8}{'s':>8}{f'of {floor}':>12}",
+            *(
+                f"{load.name:<44}{load.cpu_seconds:>8.2f}{load.gc_seconds:>8.2f}{load.seconds:>8.2f}{load.ratio:>12.2f}"
+                for load in loads
+            ),
+            f"the provider saw {served.most_open:,} open at once; {served.completed:,} of {served.requests:,} ended",
+            f"{blocking.flows} flows at once, a sync method and a sync tool each: all finished in {blocking.seconds:.1f} s "
+            f"({blocking.cpu_seconds:.1f} of the processor), {blocking.most_threads} threads at once",
+        ]
     )
-    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.many_flows", description=__doc__)
     parser.add_argument("--flows", type=int, default=1000, help="streams at once")
     parser.add_argument("--turns", type=int, default=3, help="turns of each way")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--chunks", type=int, default=CHUNKS, help="chunks of each stream")
+    parser.add_argument("--client-each", action="store_true", help="httpx with a client for each stream, too")
+    parser.add_argument("--freeze", action="store_true", help="litellm's own objects are kept from the collector")
     options = parser.parse_args()
     flows: int = options.flows
-    path: Path | None = options.json
-    loads, served = measure(flows, options.turns)
-    print(table(loads, served, flows))
-    if path is not None:
-        figures = {"loads": [asdict(load) for load in loads], "served": asdict(served)}
-        path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    if options.freeze:
+        litellm_import.begin().result()
+        gc.collect()
+        gc.freeze()
+    loads, served = measure(flows, options.turns, chunks=options.chunks, with_client_each=options.client_each)
+    print(table(loads, served, measure_blocking(min(flows, 200)), flows))
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ import asyncio
 import json
 import sys
 from dataclasses import asdict, dataclass
-from typing import cast
+from typing import Any, cast
 
-from tests.loopback import Reply, encode
+from tests.loopback import Reply, ToolCall, encode
 from tests.loopback.__main__ import events_of
 
 HEAD = (
@@ -86,12 +86,17 @@ class Singer(asyncio.Protocol):
         head, found, body = self._received.partition(b"\r\n\r\n")
         if not found or len(body) < content_length(bytes(head)):
             return
+        asks_for_a_tool = wants_a_tool(bytes(body))
         self._received.clear()
         self._counts.requests += 1
         self._counts.open_now += 1
         self._counts.most_open = max(self._counts.most_open, self._counts.open_now)
         self._is_open = True
         self._transport.write(HEAD)
+        if asks_for_a_tool:
+            self._transport.write(self._server.tool_call)
+            self.end()
+            return
         self._server.chorus(size_in(bytes(head))).join(self)
 
     def sing(self, chunk: bytes) -> None:
@@ -120,6 +125,13 @@ def content_length(head: bytes) -> int:
     return 0
 
 
+def wants_a_tool(body: bytes) -> bool:
+    if b'"tools"' not in body:
+        return False
+    asked: dict[str, Any] = json.loads(body)
+    return all(message["role"] != "tool" for message in asked["messages"])
+
+
 def size_in(head: bytes) -> int:
     """How many streams belong together, out of the path of a request."""
     _, found, rest = head.partition(b"/together/")
@@ -139,6 +151,8 @@ class Server:
         self._chunks = [encode.http_chunk(each) for each in content]
         self._chunks[0] = encode.http_chunk(role) + self._chunks[0]
         self._chunks[-1] += end + encode.LAST_HTTP_CHUNK
+        called = events_of(Reply(tool_calls=[ToolCall("look", {})]), include_usage=True)
+        self.tool_call = b"".join(map(encode.http_chunk, called)) + encode.LAST_HTTP_CHUNK
         self._forming: dict[int, Chorus] = {}
 
     def chorus(self, size: int) -> Chorus:

@@ -45,9 +45,17 @@ class Readers:
 
     def close(self) -> None:
         self._pool.shutdown()
+        asyncio.run_coroutine_threadsafe(_others_done(), self.loop).result(10)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(5)
         self.loop.close()
+
+
+async def _others_done() -> None:
+    """What was just cancelled comes to its end; a loop that is stopped before would leave it pending."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    if left:
+        await asyncio.wait(left, timeout=5)
 
 
 def _pull(cursor: Iterator[StreamChunk]) -> Told:

@@ -1,4 +1,4 @@
-"""A mixed load for long: flows that complete, that fail, that are cancelled anywhere; with tools, methods of both kinds.
+"""A mixed load for long: flows that complete, that fail, that are cancelled anywhere; with tools and both kinds of methods.
 
 10 seconds in every test run, ten minutes with ``make soak``. ``RXFLOW_SOAK`` says how many seconds.
 """
