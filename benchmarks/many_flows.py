@@ -307,7 +307,9 @@ def measure(
     loads = [
         Load(
             name,
-            *(statistics.median(cost[column] for cost in costs) for column in range(3)),
+            cpu_seconds=statistics.median(cost[0] for cost in costs),
+            gc_seconds=statistics.median(cost[1] for cost in costs),
+            seconds=statistics.median(cost[2] for cost in costs),
             ratio=statistics.median(cost[0] / bare for cost, bare in zip(costs, floor, strict=True)),
         )
         for name, costs in taken.items()
@@ -341,8 +343,11 @@ def table(loads: list[Load], served: Served, blocking: Blocking, flows: int) -> 
                 for load in loads
             ),
             f"the provider saw {served.most_open:,} open at once; {served.completed:,} of {served.requests:,} ended",
-            f"{blocking.flows} flows at once, a sync method and a sync tool each: all finished in {blocking.seconds:.1f} s "
-            f"({blocking.cpu_seconds:.1f} of the processor), {blocking.most_threads} threads at once",
+            (
+                f"{blocking.flows} flows at once, a sync method and a sync tool each: all finished in "
+                f"{blocking.seconds:.1f} s ({blocking.cpu_seconds:.1f} of the processor), "
+                f"{blocking.most_threads} threads at once"
+            ),
         ]
     )
 

@@ -1,4 +1,4 @@
-"""A mixed load for long: flows that complete, that fail, that are cancelled anywhere; with tools and both kinds of methods.
+"""A mixed load for long: flows that complete, fail, are cancelled anywhere; with tools and both kinds of methods.
 
 10 seconds in every test run, ten minutes with ``make soak``. ``RXFLOW_SOAK`` says how many seconds.
 """
@@ -21,7 +21,7 @@ from rxflow import LLM
 from rxflow.llm import io_loop
 from rxflow.testing.leaks import assert_nothing_is_left
 from tests.loopback import Loopback, Reply, Request
-from tests.reliability.cases import POINTS, Case, case_of, drawn
+from tests.reliability.cases import POINTS, Case, Point, case_of, drawn
 from tests.reliability.shapes import SAID, Member, crowd, read, read_async, tag_in
 from tests.reliability.storm import Storm
 
@@ -31,7 +31,7 @@ AT_ONCE = 20  # flows of each sort in a round
 WARM_UP = 3  # rounds in which pools fill, and modules come in
 
 # A host of its own for each connection that never stands would only measure how many clients litellm keeps.
-HERE = {point: weight for point, weight in POINTS.items() if point != "connect"}
+HERE: dict[Point, int] = {point: weight for point, weight in POINTS.items() if point != "connect"}
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,8 @@ def rounds(provider: Loopback, llm: LLM) -> Iterator[Sample]:
         cases = list(drawn(AT_ONCE, SEED + number, HERE))
         members = crowd(AT_ONCE, SEED + number, llm)
         asyncio.run(one_round(provider, llm, cases, members))
-        complaints = [complaint for each in (*cases, *members) for complaint in each.complaints()]
+        complaints = [complaint for case in cases for complaint in case.complaints()]
+        complaints += [complaint for member in members for complaint in member.complaints()]
         assert complaints == [], f"round {number} of RXFLOW_SOAK_SEED={SEED}"
         del cases, members
         provider.answer(lambda request: Reply())
