@@ -14,7 +14,7 @@ PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format bench bench-alternatives wheel-test test-lowest constraints clean
+.PHONY: help demo test check format bench bench-alternatives storm soak wheel-test test-lowest constraints clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,12 @@ bench: $(VENV)/.test ## the benchmarks
 
 bench-alternatives: $(VENV)/.test ## what else one would pick, beside rxflow; installs them into .venv-alternatives
 	@$(BIN)/python -m benchmarks.alternatives --install $(ARGS)
+
+storm: $(VENV)/.test ## 2,000 flows, each cancelled at a random point; 500 of random shape at once
+	@RXFLOW_STORM=2000 RXFLOW_CROWD=500 $(BIN)/python -m pytest -s tests/reliability/test_storm.py tests/reliability/test_isolation.py $(ARGS)
+
+soak: $(VENV)/.test ## ten minutes of mixed load
+	@RXFLOW_SOAK=600 $(BIN)/python -m pytest -s tests/reliability/test_soak.py $(ARGS)
 
 wheel-test: $(VENV)/.test ## builds the wheel, and looks at it from outside (part of the tests)
 	@$(BIN)/python -m pytest tests/packaging $(ARGS)
