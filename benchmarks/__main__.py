@@ -26,6 +26,7 @@ class Size:
     first_chunks: int = 40
     operators: int = 5_000
     flows: int = 1_000
+    pace: float = many_flows.PACE
     waiting: int = 100
     stream: int = scale.CHUNKS
     chain: int = scale.METHODS
@@ -39,6 +40,7 @@ QUICK = Size(
     first_chunks=1,
     operators=200,
     flows=10,
+    pace=0.001,
     waiting=4,
     stream=2_000,
     chain=20,
@@ -58,8 +60,8 @@ def _first_chunk(size: Size) -> tuple[str, Any]:
 
 
 def _many_flows(size: Size) -> tuple[str, Any]:
-    loads, served = many_flows.measure(size.flows, size.repeats)
-    blocking = many_flows.measure_blocking(min(size.flows, 200))
+    loads, served = many_flows.measure(size.flows, size.repeats, pace=size.pace)
+    blocking = many_flows.measure_blocking(min(size.flows, 200), pace=size.pace)
     figures = {"loads": [asdict(load) for load in loads], "served": asdict(served), "blocking": asdict(blocking)}
     return many_flows.table(loads, served, blocking, size.flows), figures
 

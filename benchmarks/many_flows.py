@@ -15,33 +15,18 @@ import resource
 import statistics
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self, TypeAlias
+from typing import Self
 
-import aiohttp
-import httpx
-
-from rxflow import LLM, Agent, Crew, Flow, Task
-from rxflow.flow import start
+from benchmarks.many_streams import SLOW_WAYS, WAYS, Way, blocking_flows
 from rxflow.llm import litellm_import
-from rxflow.tools import BaseTool, tool
 
 CHUNKS = 50
 PACE = 0.02
-_BODY = {
-    "model": "gpt-4o",
-    "stream": True,
-    "stream_options": {"include_usage": True},
-    "messages": [{"role": "user", "content": "Hello"}],
-}
 _FILES_OF_ITS_OWN = 200  # descriptors that a process holds besides its streams
-
-Way: TypeAlias = Callable[[str, int], Awaitable[int]]
-"""Opens so many streams at a base URL at once, and gives the number of chunks in all."""
 
 
 @dataclass(frozen=True)
@@ -74,146 +59,6 @@ class Blocking:
     cpu_seconds: float
     seconds: float
     most_threads: int
-
-
-class Asking(Flow):
-    """One async method that calls the model."""
-
-    stream = True
-    llm: LLM
-
-    @start()
-    async def ask(self) -> str:
-        return str(await self.llm.acall("Hello"))
-
-
-def _text_of(line: str | bytes) -> str:
-    line = line if isinstance(line, str) else line.decode()
-    if not line.startswith("data: "):
-        return ""
-    data = line[6:]
-    if data.strip() == "[DONE]":
-        return ""
-    choices: list[dict[str, Any]] = json.loads(data)["choices"]
-    return str(choices[0]["delta"].get("content") or "") if choices else ""
-
-
-async def bare_httpx(url: str, flows: int) -> int:
-    """httpx, its lines, and json."""
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    async with httpx.AsyncClient(timeout=60, limits=limits) as client:
-
-        async def read() -> int:
-            async with client.stream("POST", f"{url}/chat/completions", json=_BODY) as response:
-                return sum([1 async for line in response.aiter_lines() if _text_of(line)])
-
-        return sum(await asyncio.gather(*(read() for _ in range(flows))))
-
-
-async def bare_aiohttp(url: str, flows: int) -> int:
-    """aiohttp, its lines, and json."""
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-
-        async def read() -> int:
-            async with session.post(f"{url}/chat/completions", json=_BODY) as response:
-                return sum([1 async for line in response.content if _text_of(line)])
-
-        return sum(await asyncio.gather(*(read() for _ in range(flows))))
-
-
-async def litellm_alone(url: str, flows: int) -> int:
-    """litellm's request, as rxflow makes it, and then the bare loop over the lines of its response."""
-    litellm = await litellm_import.module()
-
-    async def read() -> int:
-        opened: Any = await litellm.acompletion(
-            model="openai/gpt-4o",
-            messages=_BODY["messages"],
-            api_base=url,
-            api_key="none",
-            stream=True,
-            stream_options=_BODY["stream_options"],
-            max_retries=0,
-            num_retries=0,
-            timeout=httpx.Timeout(600, connect=60),
-        )
-        stream = opened.completion_stream
-        try:
-            return sum([1 async for line in stream.response.aiter_lines() if _text_of(line)])
-        finally:
-            await stream.close()
-
-    count = sum(await asyncio.gather(*(read() for _ in range(flows))))
-    await litellm.close_litellm_async_clients()  # it keeps one for each loop, and this loop ends
-    return count
-
-
-async def client_each(url: str, flows: int) -> int:
-    """httpx as it is written most often: a client for each request, which loads the certificates each time."""
-
-    async def read() -> int:
-        async with (
-            httpx.AsyncClient(timeout=60) as client,
-            client.stream("POST", f"{url}/chat/completions", json=_BODY) as response,
-        ):
-            return sum([1 async for line in response.aiter_lines() if _text_of(line)])
-
-    return sum(await asyncio.gather(*(read() for _ in range(flows))))
-
-
-async def rxflow_flows(url: str, flows: int) -> int:
-    """Flows of one async method, each read by ``async for``."""
-    llm = LLM("openai/gpt-4o", base_url=url, api_key="none", connect_timeout=60)
-
-    async def read() -> int:
-        flow = Asking()
-        flow.llm = llm
-        return sum([1 async for chunk in await flow.kickoff_async() if chunk.content])
-
-    return sum(await asyncio.gather(*(read() for _ in range(flows))))
-
-
-class Waiting(Flow):
-    """A sync method that waits for its crew, whose agent waits for a sync tool."""
-
-    stream = True
-    llm: LLM
-    look: BaseTool
-
-    @start()
-    def work(self) -> str:
-        agent = Agent(role="Reader", goal="Read", backstory="Reads", llm=self.llm, tools=[self.look])
-        task = Task(description="Look", expected_output="What there is", agent=agent)
-        return str(Crew(agents=[agent], tasks=[task]).kickoff())
-
-
-async def blocking_flows(url: str, flows: int) -> tuple[int, int]:
-    """Chunks of text, and the most threads that there were: all tools are held until the last is at work."""
-    llm = LLM("openai/gpt-4o", base_url=url, api_key="none", connect_timeout=60)
-    met = threading.Barrier(flows)
-    threads: list[int] = []
-
-    @tool
-    def look() -> str:
-        """Look at it."""
-        met.wait(60)
-        threads.append(threading.active_count())
-        return "seen"
-
-    async def read() -> int:
-        flow = Waiting()
-        flow.llm, flow.look = llm, look
-        return sum([1 async for chunk in await flow.kickoff_async() if chunk.tool_call is None])
-
-    return sum(await asyncio.gather(*(read() for _ in range(flows)))), max(threads)
-
-
-WAYS: dict[str, Way] = {
-    "bare httpx + json": bare_httpx,
-    "bare aiohttp + json": bare_aiohttp,
-    "litellm's request + json": litellm_alone,
-    "rxflow": rxflow_flows,
-}
 
 
 def check_files(flows: int) -> None:
@@ -294,7 +139,7 @@ def measure(
 ) -> tuple[list[Load], Served]:
     """All ways, turn by turn, after a small turn to warm up. RuntimeError where one stream of any way fails."""
     check_files(flows)
-    ways = WAYS | {"bare httpx + json, a client each": client_each} if with_client_each else WAYS
+    ways = WAYS | SLOW_WAYS if with_client_each else WAYS
     taken: dict[str, list[tuple[float, float, float]]] = {name: [] for name in ways}
     with _provider(chunks, pace) as provider:
         for turn in range(turns + 1):
