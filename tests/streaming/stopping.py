@@ -38,7 +38,8 @@ class Scene:
         try:
             self.reached()
         except AssertionError as error:
-            error.add_note(f"the run had failed with {self.errors!r}")
+            caught = getattr(self.flow, "caught", [])
+            error.add_note(f"the run had failed with {self.errors!r}; its methods had caught {caught!r}")
             raise
 
 
