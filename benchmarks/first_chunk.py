@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks.provider import provider
+from benchmarks.provider import opened_by_litellm, provider
 from benchmarks.shapes import chain
 from rxflow import LLM, Flow
 from rxflow.llm import litellm_import
@@ -77,18 +77,7 @@ async def _litellm(url: str) -> float:
     """litellm's request as rxflow makes it, and the lines of its response: its own stream wrapper takes 4 ms more."""
     litellm = await litellm_import.module()
     begin = time.perf_counter()
-    opened: Any = await litellm.acompletion(
-        model="openai/gpt-4o",
-        messages=_BODY["messages"],
-        api_base=url,
-        api_key="none",
-        stream=True,
-        stream_options=_BODY["stream_options"],
-        max_retries=0,
-        num_retries=0,
-        timeout=httpx.Timeout(60),
-    )
-    stream = opened.completion_stream
+    stream = await opened_by_litellm(litellm, url, _BODY, httpx.Timeout(60))
     try:
         return await _first_text(stream.response.aiter_lines(), begin)
     finally:

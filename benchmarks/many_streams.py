@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import aiohttp
 import httpx
 
+from benchmarks.provider import opened_by_litellm
 from rxflow import LLM, Agent, Crew, Flow, Task
 from rxflow.flow import start
 from rxflow.llm import litellm_import
@@ -77,18 +78,7 @@ async def litellm_alone(url: str, flows: int) -> int:
     litellm = await litellm_import.module()
 
     async def read() -> int:
-        opened: Any = await litellm.acompletion(
-            model="openai/gpt-4o",
-            messages=_BODY["messages"],
-            api_base=url,
-            api_key="none",
-            stream=True,
-            stream_options=_BODY["stream_options"],
-            max_retries=0,
-            num_retries=0,
-            timeout=httpx.Timeout(600, connect=60),
-        )
-        stream = opened.completion_stream
+        stream = await opened_by_litellm(litellm, url, _BODY, httpx.Timeout(600, connect=60))
         try:
             return sum([1 async for line in stream.response.aiter_lines() if _text_of(line)])
         finally:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from typing import Any
+
+import httpx
 
 
 @contextmanager
@@ -21,3 +24,19 @@ def provider(chunks: int, *, hold_after: int | None = None) -> Generator[str]:
             yield server.stdout.readline().strip()
         finally:
             server.stdin.close()  # it serves until then
+
+
+async def opened_by_litellm(litellm: Any, url: str, body: Mapping[str, Any], timeout: httpx.Timeout) -> Any:
+    """litellm's request, as rxflow makes it; gives the stream behind litellm's own wrapper."""
+    opened: Any = await litellm.acompletion(
+        model="openai/gpt-4o",
+        messages=body["messages"],
+        api_base=url,
+        api_key="none",
+        stream=True,
+        stream_options=body["stream_options"],
+        max_retries=0,
+        num_retries=0,
+        timeout=timeout,
+    )
+    return opened.completion_stream
