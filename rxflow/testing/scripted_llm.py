@@ -53,7 +53,8 @@ class ScriptedLLM(LLM):
     A turn can also be a value, which is said at once: ``tool_call(…)``, ``thinking(…)``, an exception, or a list of
     several things, in which strings are text. Only a bare string is a script.
 
-    With the pytest plugin, a test fails in which turns were left over. One without turns is never to be asked.
+    With the pytest plugin, a test fails in which turns were left over, and one in which it was asked too often, whoever
+    caught that error; a test that means it empties ``unscripted``. One without turns is never to be asked.
 
     Args:
         turns: scripts, values, or :func:`turn` for one with its own usage.
@@ -85,6 +86,7 @@ class ScriptedLLM(LLM):
         self._lines = [line_of(each, values or {}, error, usage, cost) for each in turns]
         self._repeat = repeat
         self.calls: list[Call] = []
+        self.unscripted: list[UnscriptedRequest] = []
         super().__init__(
             model,
             source=_Played(self._next_line, self.calls, native=function_calling),
@@ -105,13 +107,15 @@ class ScriptedLLM(LLM):
         return [call.request.last_user_text for call in self.calls]
 
     def assert_used_up(self) -> None:
-        """Raise AssertionError where turns are left over."""
+        """Raise AssertionError where turns are left over, or where it was asked more often than it has turns."""
         complaint = self.complaint()
         if complaint is not None:
             raise AssertionError(complaint)
 
     def complaint(self) -> str | None:
-        """The turns that nobody asked for, in words."""
+        """The turns that nobody asked for, or the request that has none, in words."""
+        if self.unscripted:
+            return str(self.unscripted[0])
         unused = [] if self._repeat else self._lines[len(self.calls) :]
         if not unused:
             return None
@@ -127,10 +131,12 @@ class ScriptedLLM(LLM):
             return self._lines[(number - 1) % len(self._lines)]
         if number <= len(self._lines):
             return self._lines[number - 1]
-        raise UnscriptedRequest(
+        error = UnscriptedRequest(
             f"request {number} to {self!r} came unasked-for: its script has {len(self._lines)} turn(s). "
             f"It was asked: {request.last_user_text!r}"
         )
+        self.unscripted.append(error)  # code under test may catch it, to fall back on something else
+        raise error
 
 
 NextLine: TypeAlias = Callable[[int, Request], Line]

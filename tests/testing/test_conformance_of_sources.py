@@ -175,8 +175,17 @@ class TestBrokenOnesDoNot:
         assert {each.name for each in check.SOURCE_RULES} - {named for _, named, _ in BROKEN.values()} == set()
 
     def test_a_model_that_is_asked_too_often_is_no_cold_source(self) -> None:
+        models: list[ScriptedLLM] = []
+
+        def factory() -> Observable[Any]:
+            models.append(ScriptedLLM("he|"))
+            return models[-1].observe("x")
+
         with pytest.raises(ConformanceError, match="UnscriptedRequest"):
-            check_source(lambda: ScriptedLLM("he|").observe("x"))
+            check_source(factory)
+        assert any(model.unscripted for model in models)
+        for model in models:
+            model.unscripted.clear()
 
 
 def test_labels_of_chunks_may_differ_but_not_what_they_say() -> None:

@@ -54,6 +54,27 @@ def test_next():
     result.stdout.fnmatch_lines(["*was asked 1×*left over:", "*turn 2: two|", "*turn 3: three|"])
 
 
+def test_a_request_too_many_fails_its_test_whoever_caught_the_error(pytester: pytest.Pytester) -> None:
+    result = run(
+        pytester,
+        """
+def answer(llm):
+    try:
+        return llm.call("x")
+    except Exception:
+        return "a fallback"
+
+def test_bad():
+    assert answer(ScriptedLLM()) == "a fallback"
+
+def test_next():
+    pass
+""",
+    )
+    result.assert_outcomes(failed=1, passed=1)
+    result.stdout.fnmatch_lines(["*request 1 to *came unasked-for*"])
+
+
 def test_a_test_that_fails_by_itself_is_not_told_of_turns_too(pytester: pytest.Pytester) -> None:
     result = run(
         pytester,

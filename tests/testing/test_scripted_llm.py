@@ -136,6 +136,7 @@ class TestTheScript:
         llm.assert_used_up()
         with pytest.raises(UnscriptedRequest, match=r"request 1 .* 0 turn\(s\)"):
             llm.call("x")
+        llm.unscripted.clear()
 
     def test_only_turns_can_be_repeated(self) -> None:
         with pytest.raises(TypeError, match="repeat=True needs a turn"):
@@ -157,6 +158,10 @@ class TestTurns:
         llm.call("1")
         with pytest.raises(UnscriptedRequest, match=r"request 2 to .* came unasked-for.*1 turn.*'And then\?'"):
             llm.call("And then?")
+        with pytest.raises(AssertionError, match="request 2"):  # also where the code under test caught it
+            llm.assert_used_up()
+        llm.unscripted.clear()
+        llm.assert_used_up()
 
     def test_can_be_repeated_for_ever(self) -> None:
         llm = ScriptedLLM("one|", "two|", repeat=True)
