@@ -29,6 +29,7 @@ from tests.reliability.storm import Storm
 SECONDS = float(os.environ.get("RXFLOW_SOAK", "10"))
 SEED = int(os.environ.get("RXFLOW_SOAK_SEED") or random.randrange(1 << 32))
 AT_ONCE = 20  # flows of each sort in a round
+SHOWN = 10  # rounds that are told of: enough to see whether a growth goes on
 WARM_UP = 3  # rounds in which pools fill, and modules come in
 
 # A host of its own for each connection that never stands would only measure how many clients litellm keeps.
@@ -128,7 +129,9 @@ def test_memory_descriptors_threads_and_tasks_stay_flat(
     third = max(1, len(seen) // 3)
     early, late = seen[:third], seen[-third:]
     flows = (len(seen) - third) * 2 * AT_ONCE
-    print(f"{len(seen)} rounds; at first {early[0]}; at the end {late[-1]}; RXFLOW_SOAK_SEED={SEED}")
+    print(f"\n{len(seen)} rounds, {len(seen) * 2 * AT_ONCE:,} flows; RXFLOW_SOAK_SEED={SEED}")
+    for number in range(0, len(seen), max(1, len(seen) // SHOWN)):
+        print(f"after round {number + 1:>5}: {seen[number]}")
 
     # By the least of each third: a round that has just ended may still hold something, for a moment.
     growth = min(each.blocks for each in late) - min(each.blocks for each in early)
