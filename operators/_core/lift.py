@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias, TypeVar, overload, runtime_checkable
 
-from reactivex import Observable, Subject
+from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
-from reactivex.disposable import CompositeDisposable
 
+from rxflow.streaming.projection import past
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Event
 from rxflow.types.lanes import Lane
@@ -143,20 +143,7 @@ def only(wanted: Callable[[Any], bool]) -> Callable[[Observable[Any]], Observabl
 
 
 def _widened(shown: Selection[T], kind: type[U]) -> Selection[T | U]:
-    def wide(events: Observable[Any]) -> Observable[T | U]:
-        def subscribe(observer: ObserverBase[T | U], scheduler: SchedulerBase | None = None) -> DisposableBase:
-            others: Subject[Any] = Subject()
-            selected = shown(others).subscribe(observer, scheduler=scheduler)
+    def route(emit: Callable[[Any], None], show: Callable[[Any], None]) -> Callable[[Any], None]:
+        return lambda event: emit(event) if isinstance(event, kind) else show(event)
 
-            def on_next(event: object) -> None:
-                if isinstance(event, kind):
-                    observer.on_next(event)
-                else:
-                    others.on_next(event)
-
-            running = events.subscribe(on_next, others.on_error, others.on_completed, scheduler=scheduler)
-            return CompositeDisposable(running, selected)
-
-        return Observable(subscribe)
-
-    return wide
+    return past(shown, route)

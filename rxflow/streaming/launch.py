@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeAlias, TypeVar
 
-from reactivex import Observable, Subject
+from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, Disposable
 
@@ -23,7 +23,7 @@ from rxflow.loops import call_soon, context_for_another_thread, running_loop
 from rxflow.streaming.border import Guard, InPlace
 from rxflow.streaming.emitter import Emitter, ambient
 from rxflow.streaming.loop_thread import Build, LoopThread, RunHandle, hosts
-from rxflow.streaming.projection import Selection
+from rxflow.streaming.projection import Selection, past
 from rxflow.streaming.scope import Run, Scope
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Event
@@ -112,22 +112,15 @@ class Behind:
 
 
 def _with_events(shown: Selection[T]) -> Selection[T | Behind]:
-    def selection(events: Observable[Event]) -> Observable[T | Behind]:
-        def subscribe(observer: ObserverBase[T | Behind], scheduler: SchedulerBase | None = None) -> DisposableBase:
-            seen: Subject[Event] = Subject()
-            selected = shown(seen).subscribe(observer, scheduler=scheduler)
+    def route(emit: Callable[[T | Behind], None], show: Callable[[Event], None]) -> Callable[[Event], None]:
+        def on_next(event: Event) -> None:
+            if not isinstance(event, StreamChunk):
+                emit(Behind(event))
+            show(event)
 
-            def on_next(event: Event) -> None:
-                if not isinstance(event, StreamChunk):
-                    observer.on_next(Behind(event))
-                seen.on_next(event)
+        return on_next
 
-            running = events.subscribe(on_next, seen.on_error, seen.on_completed, scheduler=scheduler)
-            return CompositeDisposable(running, selected)
-
-        return Observable(subscribe)
-
-    return selection
+    return past(shown, route)
 
 
 def _everything(events: Observable[Event]) -> Observable[Event]:

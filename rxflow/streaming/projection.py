@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
-from reactivex import Observable
+from reactivex import Observable, Subject
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
+from reactivex.disposable import CompositeDisposable
 
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Event
 
 T = TypeVar("T")
+E = TypeVar("E")
 
 Selection: TypeAlias = Callable[[Observable[Event]], Observable[T]]
 """Picks what is shown."""
@@ -34,3 +36,27 @@ def chunks(events: Observable[Event]) -> Observable[StreamChunk]:
         return events.subscribe(on_next, observer.on_error, observer.on_completed, scheduler=scheduler)
 
     return Observable(subscribe)
+
+
+def past(
+    shown: Callable[[Observable[E]], Observable[T]],
+    route: Callable[[Callable[[Any], None], Callable[[E], None]], Callable[[E], None]],
+) -> Callable[[Observable[E]], Observable[Any]]:
+    """A selection that also lets items past another one. ``route(emit, show)`` gives what is done with each event. ::
+
+        events          S--a--b--F|
+        shown           ---A--B---|
+        past it, S, F   S--A--B--F|
+    """
+
+    def selection(events: Observable[E]) -> Observable[Any]:
+        def subscribe(observer: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:
+            seen: Subject[E] = Subject()
+            selected = shown(seen).subscribe(observer, scheduler=scheduler)
+            on_next = route(observer.on_next, seen.on_next)
+            running = events.subscribe(on_next, seen.on_error, seen.on_completed, scheduler=scheduler)
+            return CompositeDisposable(running, selected)
+
+        return Observable(subscribe)
+
+    return selection
