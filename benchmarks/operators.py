@@ -131,7 +131,10 @@ def _table(folder: Path) -> Mapping[str, tuple[Callable[[int], list[StreamChunk]
     }
 
 
-NOT_MEASURED = {"replay": "a source: nothing passes through it"}
+NOT_MEASURED = {
+    "replay": "a source: nothing passes through it",
+    "to_output": "an end: an output's log, which the throughput of loops has in it",
+}
 
 
 def names() -> frozenset[str]:

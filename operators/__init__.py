@@ -34,6 +34,7 @@ from rxflow.operators._smooth import smooth
 from rxflow.operators._stats import Stats, stats
 from rxflow.operators._stop_at import stop_at
 from rxflow.operators._text import text
+from rxflow.operators._to_output import to_output
 from rxflow.operators._tool_arguments import tool_arguments
 from rxflow.operators._tool_call_deltas import tool_call_deltas
 from rxflow.operators._tool_calls import tool_calls
@@ -88,6 +89,7 @@ __all__ = [
     "stats",
     "stop_at",
     "text",
+    "to_output",
     "tool_arguments",
     "tool_call_deltas",
     "tool_calls",

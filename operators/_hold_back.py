@@ -132,6 +132,7 @@ class _Court:
         self.source = SingleAssignmentDisposable()
         self._guard = guard
         self._observer = observer
+        self._is_on_a_loop = running_loop() is not None
         self._rows = Rows()
         self._open: dict[str, asyncio.Future[Verdict]] = {}
         self._end: Callable[[], None] | None = None
@@ -206,7 +207,8 @@ class _Court:
             self._rows.end_row(place)
 
     def _wait_for(self, verdict: Awaitable[Verdict], place: str) -> None:
-        if running_loop() is None:
+        # Subscribed without a loop, the one that runs here is the source's own, which ends with it.
+        if running_loop() is None or not self._is_on_a_loop:
             if isinstance(verdict, Coroutine):
                 verdict.close()
             raise RuntimeError(

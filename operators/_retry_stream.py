@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, cast
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import SerialDisposable, SingleAssignmentDisposable
 
+from rxflow.loops import running_loop
 from rxflow.operators._core.arguments import one_of
 from rxflow.operators._core.attempts import Attempts, ErrorFilter, error_filter
-from rxflow.operators._core.clock import clock
+from rxflow.operators._core.clock import clock_on
 from rxflow.operators._core.lift import Adding, also, through
 from rxflow.types.events import Retracted
 
@@ -103,6 +105,7 @@ class _Retrying:
         self._emit = observer.on_next
         self._subscribed = subscribed
         self._plan = plan
+        self._clock = partial(clock_on, running_loop(), plan.scheduler, subscribed, "retry_stream(delay=…)")
         self._attempts = Attempts()
         self._label = self._attempts.label
         self._retries = 0
@@ -130,7 +133,7 @@ class _Retrying:
     def _on_error(self, error: Exception) -> None:
         try:
             delay = self._delay_after(error)
-            scheduler = clock(self._plan.scheduler, self._subscribed, "retry_stream(delay=…)") if delay else None
+            scheduler = self._clock() if delay else None
         except Exception as raised:  # noqa: BLE001 - of the user's functions: it is the stream's terminal
             self._observer.on_error(raised)
             return

@@ -5,22 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import Disposable
-from reactivex.internal.constants import UTC_ZERO
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
-
-class LoopScheduler(AsyncIOScheduler):
-    """RxPY's scheduler for asyncio, but with the loop's time: the wall clock may jump, a virtual one runs apart."""
-
-    @property
-    def now(self) -> datetime:
-        return UTC_ZERO + timedelta(seconds=self._loop.time())
+from rxflow.loops import running_loop
+from rxflow.streaming.loop_scheduler import LoopScheduler
 
 
 def clock(given: SchedulerBase | None, subscribed: SchedulerBase | None, operator: str) -> SchedulerBase:
@@ -29,16 +22,28 @@ def clock(given: SchedulerBase | None, subscribed: SchedulerBase | None, operato
     Raises:
         RuntimeError: there is none of these.
     """
+    return clock_on(running_loop(), given, subscribed, operator)
+
+
+def clock_on(
+    loop: asyncio.AbstractEventLoop | None,
+    given: SchedulerBase | None,
+    subscribed: SchedulerBase | None,
+    operator: str,
+) -> SchedulerBase:
+    """The same for an operator that needs it later: ``loop`` is the one on which it was subscribed.
+
+    That of a signal may be the source's own, which ends with it.
+    """
     chosen = given or _by_loop_time(subscribed)
     if chosen is not None:
         return chosen
-    try:
-        return LoopScheduler(asyncio.get_running_loop())
-    except RuntimeError:
+    if loop is None:
         raise RuntimeError(
             f"{operator} needs a clock, and no event loop runs here: put it directly after observe() or events(), "
             "subscribe inside a coroutine, or pass scheduler=…"
-        ) from None
+        )
+    return LoopScheduler(loop)
 
 
 def _by_loop_time(subscribed: SchedulerBase | None) -> SchedulerBase | None:

@@ -1,10 +1,9 @@
-"""What fills a log while readers pull; here: a run."""
+"""What fills a log while readers pull."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
+from abc import abstractmethod
 from typing import Any, Generic, Protocol, TypeVar
 
 import anyio
@@ -12,18 +11,17 @@ import anyio.to_thread
 from reactivex.abc import DisposableBase, ObserverBase
 from reactivex.disposable import Disposable
 
-from rxflow.loops import call_soon, running_loop
+from rxflow.loops import running_loop
 from rxflow.streaming.emitter import Emitter
-from rxflow.streaming.launch import RunObservable, open_place, start
+from rxflow.streaming.launch import open_place
 from rxflow.streaming.log import Log
 from rxflow.streaming.loop_thread import RunHandle
 from rxflow.streaming.once import Once
 from rxflow.streaming.thread_count import Pause
-from rxflow.types.chunks import StreamChunk
-from rxflow.types.events import CrewFinished, Event, FlowFinished, LLMFinished
 
-E = TypeVar("E", bound=Event)
 Item = TypeVar("Item")
+Signal = TypeVar("Signal")
+Source = TypeVar("Source")
 
 _CLOSE_WAIT = 0.05  # seconds that close() gives the run's coroutines to clean up
 
@@ -53,29 +51,23 @@ class Feed(Protocol):
         """The same for async code."""
 
 
-class RunFeed(ObserverBase[Event], Generic[Item, E]):
-    """Starts a run at the first pull, logs what ``select`` makes of its events, and keeps the last that ended it."""
+class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
+    """Subscribes its source at the first pull, in the place of that pull; closing it disposes the subscription."""
 
-    def __init__(
-        self, log: Log[Item], source: RunObservable, finished: type[E], select: Callable[[Event], Item | None]
-    ) -> None:
-        self.finished: E | None = None
+    def __init__(self, log: Log[Item], source: Source) -> None:
         self._log = log
-        self._finished_type = finished
-        self._select = select
-        self._source: RunObservable | None = source
+        self._source: Source | None = source
         self._start_token = Once()
         self._handle: RunHandle | None = None
         self._place: Emitter | None = None
         self._in_place: DisposableBase | None = None
-        self._to_show: deque[Event] = deque()
 
-    @property
-    def result(self) -> Any:
-        ended = self.finished
-        if isinstance(ended, LLMFinished):
-            return ended.text
-        return ended.result if isinstance(ended, FlowFinished | CrewFinished) else None
+    @abstractmethod
+    def _subscribe(self, source: Source, place: Emitter | None, *, blocking: bool) -> None:
+        """Subscribe this observer, and hand the handle to :meth:`_hold` before any code of the source is executed.
+
+        ``blocking`` says that this thread is going to wait for what comes.
+        """
 
     @property
     def is_running(self) -> bool:
@@ -92,8 +84,6 @@ class RunFeed(ObserverBase[Event], Generic[Item, E]):
             )
         self._look_for_its_loop(position)
         self._log.wait(position, self._pause)
-        if self._to_show and self._place is not None and running_loop() is self._place.run.loop:
-            self._show_waiting()  # this wait blocked the loop that was to do it
 
     async def pull_async(self, position: int) -> None:
         self._start(blocking=False)
@@ -123,7 +113,7 @@ class RunFeed(ObserverBase[Event], Generic[Item, E]):
         if place is not None:
             self._in_place = place.own(Disposable(self.close))
         try:
-            start(source.build, self, place=place, blocking=blocking, is_read=True, hold=self._hold)
+            self._subscribe(source, place, blocking=blocking)
         except BaseException as error:  # for other readers too, lest they wait for a run that never began
             self._end(error)
             raise
@@ -134,44 +124,22 @@ class RunFeed(ObserverBase[Event], Generic[Item, E]):
         if self._log.is_cancelled:
             handle.dispose()
 
-    def on_next(self, value: Event) -> None:
-        if self._log.is_ended:
-            return
-        try:
-            item = self._select(value)
-        except Exception as error:
-            self._end(error)  # readers wait for nothing more; whoever emits hears of it too
-            raise
-        if item is not None:
-            self._log.append(item)
-        if not isinstance(value, StreamChunk) and isinstance(value, self._finished_type):
-            self.finished = value
-        if self._place is not None:
-            self._show(self._place, value)
-
     def on_error(self, error: Exception) -> None:
-        self._end(error)
+        if isinstance(error, asyncio.CancelledError):
+            # Not as it is: a reader that nobody cancels would take it for its own, past every `except Exception`.
+            reason = RuntimeError("this stream goes no further: its run was cancelled, as at the end of its event loop")
+            reason.__cause__ = error
+            self._end(reason, cancelled=True)
+        else:
+            self._end(error)
 
     def on_completed(self) -> None:
         self._end(None)
 
-    def _end(self, error: BaseException | None) -> None:
-        self._log.end(error)
+    def _end(self, error: BaseException | None, *, cancelled: bool = False) -> None:
+        self._log.end(error, cancelled=cancelled)
         if self._place is not None and self._in_place is not None:
             self._place.disown(self._in_place)
-
-    def _show(self, place: Emitter, event: Event) -> None:
-        """What runs inside another run appears in its stream too."""
-        if running_loop() is place.run.loop:
-            place.on_next(event)
-        else:
-            self._to_show.append(event)
-            if len(self._to_show) == 1:
-                call_soon(place.run.loop, self._show_waiting)
-
-    def _show_waiting(self) -> None:
-        while self._to_show and self._place is not None:
-            self._place.on_next(self._to_show.popleft())
 
     def close(self) -> None:
         if self._dispose() and self._handle is not None:

@@ -7,9 +7,9 @@ import sys
 from typing import Generic, Never, TypeVar
 
 from rxflow.loops import running_loop
-from rxflow.streaming.feed import RunFeed
 from rxflow.streaming.launch import RunObservable, open_place
 from rxflow.streaming.log import Log
+from rxflow.streaming.run_feed import RunFeed
 from rxflow.types.events import Event
 
 E = TypeVar("E", bound=Event)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, NoReturn, TypeAlias, TypeVar
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
@@ -31,11 +32,56 @@ from rxflow.types.events import Event
 T = TypeVar("T")
 U = TypeVar("U")
 
+_IN_A_LOOP = "rxflow.operators.to_output() to read it in a loop, or subscribe to it"
+
 OnEvents: TypeAlias = Callable[[Observable[Event]], Observable[Event]]
 """An operator that passes on what it does not know."""
 
 
-class RunObservable(Observable[Event]):
+class StartingObservable(Observable[T], Generic[T]):
+    """A cold Observable whose subscriptions start runs."""
+
+    def __init__(self) -> None:
+        super().__init__(self._on_subscribe)
+
+    @abstractmethod
+    def build_in(self, place: Emitter | None) -> Build[T]:
+        """What makes a run for code that belongs to ``place``."""
+
+    def run(self, scheduler: SchedulerBase | None = None) -> T:
+        """Wait for the end in this thread, and give the last item.
+
+        RxPY's would wait for ever where the loop runs on which this stream then lives: in a notebook, in async code.
+
+        Raises:
+            SequenceContainsNoElementsError: there was no item.
+        """
+        from rxflow.streaming.pipeline import PipelineOutput  # it stands above this module
+
+        with PipelineOutput(self) as output:
+            for _ in output:
+                pass
+        return output.result
+
+    def __iter__(self) -> NoReturn:
+        # RxPY's Observables have a __getitem__, by which Python would iterate them: for ever, over Observables.
+        raise TypeError(f"a {type(self).__name__} is no iterable; end its pipe with {_IN_A_LOOP}")
+
+    def __aiter__(self) -> NoReturn:
+        raise TypeError(f"a {type(self).__name__} is no async iterable; end its pipe with {_IN_A_LOOP}")
+
+    def read_by(
+        self, reader: ObserverBase[T], place: Emitter | None, *, blocking: bool, hold: Callable[[RunHandle], None]
+    ) -> None:
+        """Start a run for a reader that waits for what comes; see :func:`start`."""
+        start(self.build_in(place), reader, place=place, blocking=blocking, is_read=True, hold=hold)
+
+    def _on_subscribe(self, observer: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:
+        place = open_place()
+        return start(self.build_in(place), observer, place=place, blocking=False, scheduler=scheduler)
+
+
+class RunObservable(StartingObservable[Event]):
     """A cold Observable of events: each subscription is a run of its own, built in the place where it starts.
 
     Operators become a part of the run: they live on its loop, where their timers belong and nothing needs a lock.
@@ -44,7 +90,7 @@ class RunObservable(Observable[Event]):
     def __init__(self, build: Build[Event], operators: Sequence[OnEvents] = ()) -> None:
         self.build = build
         self._operators = tuple(operators)
-        super().__init__(self._on_subscribe)
+        super().__init__()
 
     def within(self, place: Emitter) -> Observable[Event]:
         """The run as a part of the leaf that ``place`` emits for, with the context of the code that asks."""
@@ -62,11 +108,8 @@ class RunObservable(Observable[Event]):
         """What ``change`` makes of the selection, which here is everything."""
         return self.select(change(_everything))
 
-    def subscribed_with(
-        self, selection: Selection[T], observer: ObserverBase[T], scheduler: SchedulerBase | None
-    ) -> DisposableBase:
-        """Start a run for an observer of ``selection``."""
-        place = open_place()
+    def build_of(self, selection: Selection[T], place: Emitter | None) -> Build[T]:
+        """The run with its operators, as ``selection`` shows it to code that belongs to ``place``."""
 
         def build(scope: Scope) -> Observable[T]:
             events = _in_place(self.build, scope, place)
@@ -74,19 +117,19 @@ class RunObservable(Observable[Event]):
                 events = operator(events)
             return selection(events)
 
-        return start(build, observer, place=place, blocking=False, scheduler=scheduler)
+        return build
 
-    def _on_subscribe(self, observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
-        return self.subscribed_with(_everything, observer, scheduler)
+    def build_in(self, place: Emitter | None) -> Build[Event]:
+        return self.build_of(_everything, place)
 
 
-class SelectedObservable(Observable[T], Generic[T]):
+class SelectedObservable(StartingObservable[T], Generic[T]):
     """What a selection shows of a run. Operators still see the events behind it, and so know what has ended."""
 
     def __init__(self, run: RunObservable, selection: Selection[T]) -> None:
         self._run = run
         self._selection = selection
-        super().__init__(self._on_subscribe)
+        super().__init__()
 
     def through(self, operator: OnEvents) -> SelectedObservable[T]:
         """The same selection, with ``operator`` at work on the events behind it."""
@@ -100,8 +143,8 @@ class SelectedObservable(Observable[T], Generic[T]):
         """The same, and in its place each event behind it: for a stream that becomes a part of another run."""
         return self.reselect(_with_events)
 
-    def _on_subscribe(self, observer: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:
-        return self._run.subscribed_with(self._selection, observer, scheduler)
+    def build_in(self, place: Emitter | None) -> Build[T]:
+        return self._run.build_of(self._selection, place)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
-from rxflow.streaming.feed import Feed, RunFeed
+from rxflow.streaming.feed import Feed
 from rxflow.streaming.launch import RunObservable
 from rxflow.streaming.log import Log
 from rxflow.streaming.plain import PlainAsyncFeed, PlainFeed
 from rxflow.streaming.readable import Readable
+from rxflow.streaming.run_feed import RunFeed
 from rxflow.types.chunks import StreamChunk, StreamChunkType
 from rxflow.types.events import CrewFinished, Event, FlowFinished
 from rxflow.types.results import CrewOutput

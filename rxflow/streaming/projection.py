@@ -44,9 +44,9 @@ def past(
 ) -> Callable[[Observable[E]], Observable[Any]]:
     """A selection that also lets items past another one. ``route(emit, show)`` gives what is done with each event. ::
 
-        events          S--a--b--F|
-        shown           ---A--B---|
-        past it, S, F   S--A--B--F|
+    events          S--a--b--F|
+    shown           ---A--B---|
+    past it, S, F   S--A--B--F|
     """
 
     def selection(events: Observable[E]) -> Observable[Any]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any, ClassVar
 
-from rxflow.streaming.feed import RunFeed
 from rxflow.streaming.framing import Framing
 from rxflow.streaming.launch import RunObservable
 from rxflow.streaming.log import Log
 from rxflow.streaming.readable import Readable
+from rxflow.streaming.run_feed import RunFeed
 from rxflow.types.events import CrewFinished, FlowFinished, LLMFinished
 from rxflow.types.frames import Channel, StreamFrame
 

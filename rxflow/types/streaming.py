@@ -4,6 +4,7 @@ The chunk lives below the streams and the outputs above them; this module only g
 """
 
 from rxflow.streaming.output import CrewStreamingOutput, FlowStreamingOutput
+from rxflow.streaming.pipeline import PipelineOutput
 from rxflow.streaming.session import AsyncStreamSession, StreamSession
 from rxflow.types.chunks import StreamChunk, StreamChunkType, ToolCallChunk
 from rxflow.types.frames import Channel, StreamFrame
@@ -13,6 +14,7 @@ __all__ = [
     "Channel",
     "CrewStreamingOutput",
     "FlowStreamingOutput",
+    "PipelineOutput",
     "StreamChunk",
     "StreamChunkType",
     "StreamFrame",

@@ -50,6 +50,15 @@ def test_the_first_program_of_the_readme_runs(tmp_path: Path) -> None:
     assert "postcard from Lisbon" in done.stdout
 
 
+def test_its_pipeline_runs_behind_that_program(tmp_path: Path) -> None:
+    first, pipeline = (next(each for each in programs("README.md") if word in each) for word in ("class", "ops.words"))
+    done = run(
+        "-W", "error", "-c", f"{first.replace('pace=0.05', 'pace=0')}\nflow = Postcard()\n{pipeline}", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("postcard from Lisbon") == 2  # by either
+
+
 @pytest.mark.parametrize("name", OPERATORS)
 def test_each_operator_has_its_place_on_the_page(name: str) -> None:
     assert f"`{name}(" in WHICH

@@ -165,6 +165,11 @@ class TestSlowVerdicts:
         rx.of("a").pipe(ops.hold_back(Slow())).subscribe(on_error=told.append)
         assert "hold_back has a guard that is a coroutine function, and no event loop runs here" in str(told[0])
 
+    def test_the_loop_of_a_run_before_it_is_none(self) -> None:
+        behind = ScriptedLLM("one|").observe("Hi").pipe(rxops.filter(bool), ops.hold_back(Slow()))
+        (error,) = signals_of(behind).errors
+        assert "no event loop runs here: put it directly after observe()" in str(error)
+
     def test_they_do_not_need_one_of_the_users_in_a_run(self) -> None:
         shown = signals_of(ScriptedLLM("one-rude|").observe("Hi").pipe(ops.hold_back(Slow())))
         assert [str(chunk) for chunk in shown.items] == ["(…)"]

@@ -183,6 +183,10 @@ class TestOnAnyStream:
         said = signals_of(rx.throw(BROKEN).pipe(ops.retry_stream(5, delay=1)))
         assert "needs a clock" in str(said.errors[0])
 
+    def test_the_loop_of_a_run_that_has_failed_is_no_clock(self) -> None:
+        broken = ScriptedLLM("#", error=BROKEN).observe("x").pipe(rxops.filter(bool), ops.retry_stream(5, delay=1))
+        assert "needs a clock" in str(signals_of(broken).errors[0])
+
     def test_many_attempts_that_fail_at_once_do_not_recurse(self) -> None:
         subscribed = 0
 

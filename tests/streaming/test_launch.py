@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from reactivex import Observable
 from reactivex.abc import DisposableBase
+from reactivex.internal.exceptions import SequenceContainsNoElementsError
 
 from rxflow import Crew
 from rxflow.flow import Flow, start
@@ -396,6 +397,44 @@ class TestOnTheLoopOfTheSubscriber:
         asyncio.run(main())
         assert ends == [1]
         assert [str(each["exception"]) for each in reported] == ["cannot end"]
+
+
+@every_source
+class TestWaitingForTheEnd:
+    def test_run_gives_the_last_item(self, make: Make) -> None:
+        assert str(make("a", "b").run()) == "b"
+
+    def test_run_raises_the_error(self, make: Make) -> None:
+        with pytest.raises(ValueError, match="broken"):
+            make("a", ValueError("broken")).run()
+
+    def test_run_does_not_wait_for_a_loop_that_it_blocks(self, make: Make) -> None:
+        async def notebook() -> str:
+            return str(make("a", "b").run())
+
+        assert asyncio.run(notebook()) == "b"
+
+    def test_without_an_item_run_says_so_as_rxpys_does(self, make: Make) -> None:
+        with pytest.raises(SequenceContainsNoElementsError):
+            make().run()
+
+
+@every_source
+class TestLoops:
+    def test_a_for_loop_is_told_how_to_read_it(self, make: Make) -> None:
+        source: Any = make("a")  # type checkers say it, too
+        with pytest.raises(TypeError, match=r"is no iterable; end its pipe with rxflow\.operators\.to_output\(\)"):
+            list(source)
+
+    def test_so_is_an_async_for(self, make: Make) -> None:
+        source: Any = make("a")
+
+        async def main() -> None:
+            async for _ in source:
+                pass
+
+        with pytest.raises(TypeError, match=r"is no async iterable; .*to_output"):
+            asyncio.run(main())
 
 
 class TestWhereARunLives:

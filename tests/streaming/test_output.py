@@ -455,6 +455,21 @@ class TestClosing:
             output.close()
             assert [each.result(5) for each in reading] == [["a"], ["a"]]
 
+    def test_the_end_of_its_event_loop_cancels_it_and_readers_are_told_why_it_goes_no_further(self) -> None:
+        async def main() -> FlowStreamingOutput:
+            output: FlowStreamingOutput = await Speaking("a", Gate()).kickoff_async()
+            assert (await anext(aiter(output))).content == "a"
+            return output
+
+        output = asyncio.run(main())
+        assert output.is_cancelled
+        arrived: list[str] = []
+        with pytest.raises(RuntimeError, match="goes no further: its run was cancelled"):
+            arrived.extend(chunk.content for chunk in output)
+        assert arrived == ["a"]
+        with pytest.raises(RuntimeError, match="was cancelled before it completed"):
+            _ = output.result
+
     def test_an_error_inside_with_passes_through(self) -> None:
         output = Speaking("a", Gate()).kickoff()
         with pytest.raises(KeyError, match="mine"), output:  # noqa: PT012 - the block is what is tested

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from reactivex.abc import DisposableBase, SchedulerBase
 
 from rxflow.loops import call_soon, running_loop
-from rxflow.operators._core.clock import LoopScheduler
+from rxflow.streaming.loop_scheduler import LoopScheduler
 from rxflow.testing.conformance.error import ConformanceError
 from rxflow.testing.conformance.witness import Witness
 from rxflow.testing.due import collecting
