@@ -1,12 +1,18 @@
-"""Event loops and what is handed to them: callbacks, also where a loop has ended, and contexts."""
+"""Event loops and what is handed to them, and taken from them: callbacks, contexts, what would block them."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from collections.abc import Callable
 from contextvars import Context, copy_context
-from typing import Any
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+
+T = TypeVar("T")
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
@@ -44,3 +50,11 @@ def call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -
             raise
         return False
     return True
+
+
+async def off_the_loop(function: Callable[[], T]) -> T:
+    """Call what blocks in a worker thread, under asyncio and trio; a cancellation leaves it behind.
+
+    anyio's own limit of 40 threads does not apply: one that waits for another of its kind would starve it.
+    """
+    return await anyio.to_thread.run_sync(function, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(math.inf))

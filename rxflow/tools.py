@@ -7,10 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Annotated, Any, cast, get_type_hints, overload
 
-import anyio.to_thread
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, create_model
 from pydantic_core import to_json
 
+from rxflow.loops import off_the_loop
 from rxflow.types.results import CrewOutput, TaskOutput
 
 _Function = Callable[..., Any]
@@ -75,7 +75,7 @@ class BaseTool(BaseModel, ABC):
         if inspect.iscoroutinefunction(self._implementation):
             return await self._implementation(*args, **kwargs)
         # Abandoned where the caller is cancelled: else the cancellation would wait for the tool.
-        return await anyio.to_thread.run_sync(lambda: self._implementation(*args, **kwargs), abandon_on_cancel=True)
+        return await off_the_loop(lambda: self._implementation(*args, **kwargs))
 
     def read_arguments(self, text: str) -> dict[str, Any]:
         """The arguments that a model wrote as JSON. Raises pydantic's ValidationError where they do not fit."""

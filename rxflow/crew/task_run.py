@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 from reactivex import Observable
 
@@ -16,7 +15,6 @@ from rxflow.streaming.bridge import from_coroutine
 from rxflow.streaming.emitter import Emitter
 from rxflow.streaming.kickoff import Last
 from rxflow.streaming.scope import Scope
-from rxflow.streaming.threads import in_thread
 from rxflow.types.events import (
     AgentFailed,
     AgentFinished,
@@ -48,8 +46,7 @@ def carry_out(scope: Scope, assignment: Assignment) -> Observable[Event]:
             if assignment.human_input:
                 output = await _reviewed(emitter, assignment, output)
             if assignment.output_file is not None:
-                write = partial(assignment.output_file.write, _written(output))
-                await in_thread(write, name="output_file")
+                await emitter.invoke(assignment.output_file.write, _written(output))
             for callback in assignment.callbacks:
                 await emitter.invoke(callback, output)
         emitter.on_next(TaskFinished(origin=emitter.origin, result=output))
@@ -70,8 +67,7 @@ async def _accepted(emitter: Emitter, assignment: Assignment) -> TaskOutput:
         except Rejected as rejected:
             if attempt >= assignment.guardrail_max_retries:
                 raise GuardrailError(
-                    f"task {assignment.title!r} failed its guardrail after {attempt} retries; "
-                    f"the last reason: {rejected}"
+                    f"task {assignment.title!r} {rejected.outcome} after {attempt} retries; the last reason: {rejected}"
                 ) from rejected
             attempt += 1
             emitter.on_next(TaskRejected(origin=emitter.origin, reason=str(rejected)))
@@ -100,7 +96,7 @@ async def _reviewed(emitter: Emitter, assignment: Assignment, output: TaskOutput
     """Show the answer to the person at the terminal until they have nothing to add."""
     while True:
         question = f"\n{output.raw}\n\nFeedback on this answer (Enter accepts it): "
-        feedback = (await in_thread(partial(input, question), name="human_input")).strip()
+        feedback = str(await emitter.invoke(input, question)).strip()
         if not feedback:
             return output
         asked = f"{assignment.description}\n\nYour earlier answer:\n{output.raw}\n\nFeedback on it: {feedback}"

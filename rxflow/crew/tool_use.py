@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from rxflow.streaming.returned import read_out
 from rxflow.streaming.together import all_of
 from rxflow.tools import BaseTool, ToolUsageLimit, as_text, function_name
 from rxflow.types.events import LLMFinished, ToolCall, ToolFailed, ToolFinished, ToolStarted
+
+_AT_ONCE = 64  # calls of one turn: a model may ask for thousands, and each sync tool has a thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,13 @@ def asking_message(turn: LLMFinished) -> Message:
 
 async def use_tools(emitter: Emitter, calls: Sequence[ToolCall], tools: Mapping[str, BaseTool]) -> list[ToolAnswer]:
     """Run all calls of a turn at once, and give their answers in the order of the calls."""
-    return await all_of(_use(emitter, call, tools) for call in calls)
+    turn = asyncio.Semaphore(_AT_ONCE)
+
+    async def use(call: ToolCall) -> ToolAnswer:
+        async with turn:
+            return await _use(emitter, call, tools)
+
+    return await all_of(map(use, calls))
 
 
 def by_function_name(tools: Sequence[BaseTool]) -> dict[str, BaseTool]:

@@ -7,11 +7,11 @@ from functools import partial
 from inspect import isawaitable, iscoroutine, iscoroutinefunction
 from typing import Any, TypeAlias, cast
 
-import anyio.to_thread
 from pydantic import ValidationError
 from pydantic_core import from_json
 
 from rxflow.llm.request import ToolSchema, is_list
+from rxflow.loops import off_the_loop
 from rxflow.tools import BaseTool, function_name
 from rxflow.types.events import ToolCall
 
@@ -108,7 +108,7 @@ async def arun_function(function: partial[Any]) -> Any:
     """Await it, or run it in a worker thread, which a cancellation does not wait for."""
     if iscoroutinefunction(function.func):
         return await function()
-    result = await anyio.to_thread.run_sync(function, abandon_on_cancel=True)
+    result = await off_the_loop(function)
     return await result if isawaitable(result) else result
 
 

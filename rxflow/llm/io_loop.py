@@ -103,4 +103,5 @@ def _forget() -> None:
         io.cut_off()
 
 
-os.register_at_fork(after_in_child=_forget)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

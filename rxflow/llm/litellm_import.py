@@ -10,7 +10,7 @@ import asyncio
 import importlib
 import os
 import threading
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any
 
 from rxflow.loops import call_soon
@@ -22,6 +22,9 @@ _SETTINGS = {
     "AIOHTTP_CONNECTOR_LIMIT_PER_HOST": "10000",
 }
 
+_THREAD = "rxflow import"
+_LONGEST_WAIT = 60.0  # seconds
+
 _imported: Future[Any] | None = None
 _starting = threading.Lock()
 
@@ -32,8 +35,18 @@ def begin() -> Future[Any]:
     with _starting:
         if _imported is None:
             _imported = Future()
-            threading.Thread(target=_import, args=(_imported,), name="rxflow import", daemon=True).start()
+            threading.Thread(target=_import, args=(_imported,), name=_THREAD, daemon=True).start()
         return _imported
+
+
+def _wait_before_a_fork() -> None:
+    """The child would have half a module, and wait for a thread that only its parent has."""
+    if _imported is not None and threading.current_thread().name != _THREAD:
+        wait([_imported], _LONGEST_WAIT)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_wait_before_a_fork)
 
 
 async def module() -> Any:

@@ -7,11 +7,14 @@ Python would complain on the program's standard error that the coroutine was nev
 from __future__ import annotations
 
 import inspect
+import socket
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
+
+from rxflow.llm.lookups import looked_up
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -59,6 +62,8 @@ class Preparing(ThreadPoolExecutor):
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         call = partial(fn, *args, **kwargs)
+        if fn is socket.getaddrinfo:
+            return looked_up(call)
         preparation = _current.get()
         return super().submit(call if preparation is None else partial(preparation.keep, call))
 

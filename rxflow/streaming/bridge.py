@@ -54,6 +54,9 @@ def from_coroutine(scope: Scope, work: Callable[[Emitter], Awaitable[None]]) -> 
             ambient.set(emitter)
             try:
                 await work(emitter)
+            except StopAsyncIteration as error:
+                # As Python does for generators: the reader's ``async for`` would take it for the stream's own end.
+                raise RuntimeError(f"{_name_of(scope)} raised StopAsyncIteration") from error
             finally:
                 emitter.close()
 

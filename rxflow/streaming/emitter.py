@@ -125,7 +125,8 @@ class Emitter:
                 started.add(self._subscribe(source, self._passing(tap), partial(_resolve, done)))
 
         try:
-            call_soon(self.run.loop, start)
+            if not call_soon(self.run.loop, start):
+                raise asyncio.CancelledError("the event loop of the run that this code belongs to was closed")
             done.result()
         except concurrent.futures.CancelledError:
             raise asyncio.CancelledError("the rxflow run was cancelled while this code waited for it") from None

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 import anyio
-import anyio.to_thread
 from reactivex.abc import DisposableBase, ObserverBase
 from reactivex.disposable import Disposable
 
-from rxflow.loops import running_loop
+from rxflow.loops import off_the_loop, running_loop
 from rxflow.streaming.emitter import Emitter
 from rxflow.streaming.launch import open_place
 from rxflow.streaming.log import Log
@@ -152,7 +152,7 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
         # Shielded: it is short, and where the caller is being cancelled the clean-up matters as much.
         with anyio.CancelScope(shield=True):
             if run is None or run.loop is not running_loop():
-                await anyio.to_thread.run_sync(self._handle.join, _CLOSE_WAIT)
+                await off_the_loop(partial(self._handle.join, _CLOSE_WAIT))
                 return
             leftover = run.tasks - {asyncio.current_task()}
             if leftover:

@@ -282,6 +282,25 @@ def test_a_class_is_a_tool_too() -> None:
     assert told(model) == ["HEY"]
 
 
+def test_of_the_thousands_that_a_model_may_ask_for_some_dozens_run_at_once() -> None:
+    at_work = most = 0
+
+    @tool
+    async def dig() -> str:
+        """Dig deep."""
+        nonlocal at_work, most
+        at_work += 1
+        most = max(most, at_work)
+        await asyncio.sleep(0)
+        at_work -= 1
+        return "gold"
+
+    model = Scripted(calls(*[("dig", "{}")] * 2000), "fine")
+    assert str(solo(model, agent={"tools": [dig]}).kickoff()) == "fine"
+    assert len([message for message in model.requests[1].messages if message["role"] == "tool"]) == 2000
+    assert most == 64
+
+
 def test_a_model_call_in_a_tool_is_in_the_stream() -> None:
     inner = Scripted("a deep thought").llm
 

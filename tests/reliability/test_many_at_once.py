@@ -3,14 +3,21 @@
 import asyncio
 import threading
 from collections import Counter
+from functools import partial
 from typing import Any
 
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
 import pytest
+import trio
 
 from rxflow import LLM, Flow
 from rxflow.flow import listen, start
-from rxflow.tools import tool
+from rxflow.tools import BaseTool, tool
+from tests.gate import Gate
 from tests.loopback import Loopback, Reply, Request, ToolCall
+from tests.streaming.speaking import Speaking
 from tests.team import solo
 
 FLOWS = 200
@@ -44,6 +51,71 @@ class Blocking(Flow):
 def answer(request: Request) -> Reply:
     used = any(message.get("role") == "tool" for message in request.messages)
     return Reply(text=["do", "ne"]) if used else Reply(tool_calls=[ToolCall("meet", {})])
+
+
+class Asking(Flow):
+    """An async method that calls the model with sync tools at hand."""
+
+    stream = True
+
+    def __init__(self, llm: LLM, name: str, tools: list[BaseTool]) -> None:
+        self.llm, self.named, self.tools = llm, name, tools
+        super().__init__()
+
+    @start()
+    async def ask(self) -> str:
+        return str(await self.llm.acall(self.named, tools=self.tools))
+
+
+def call_what_is_named(request: Request) -> Reply:
+    return Reply(tool_calls=[ToolCall(request.last_user, {})])
+
+
+def test_tools_of_a_bare_call_that_wait_for_others_of_their_kind_do_not_starve_them(
+    provider: Loopback, llm: LLM
+) -> None:
+    """anyio has 40 threads, for all who ask."""
+    many = 50
+    met = threading.Barrier(many)
+    provider.answer(call_what_is_named)
+
+    @tool
+    def inner() -> str:
+        """Find it."""
+        return "gold"
+
+    @tool
+    def outer() -> str:
+        """Have it found, once all are here."""
+        met.wait(PATIENCE)
+        return "".join(chunk.content for chunk in Asking(llm, "inner", [inner]).kickoff())
+
+    async def read(flow: Asking) -> None:
+        async for _ in await flow.kickoff_async():
+            pass
+
+    async def main() -> None:
+        await asyncio.gather(*(read(Asking(llm, "outer", [outer])) for _ in range(many)))
+
+    asyncio.run(main())
+    assert len(provider.requests) == provider.completed == 2 * many
+
+
+def test_aclose_does_not_wait_for_a_thread_of_anyios() -> None:
+    busy = Gate()
+
+    async def main() -> None:
+        output = await Speaking("a", Gate()).kickoff_async()  # under trio its run has a thread of its own
+        await anext(aiter(output))
+        async with anyio.create_task_group() as group:
+            for _ in range(60):
+                group.start_soon(anyio.to_thread.run_sync, partial(busy.wait, PATIENCE))
+            await anyio.lowlevel.checkpoint()
+            await output.aclose()
+            busy.open()
+        assert output.is_cancelled
+
+    trio.run(main)
 
 
 @pytest.mark.timeout(90)

@@ -438,6 +438,40 @@ class TestLoops:
 
 
 class TestWhereARunLives:
+    def test_a_thread_that_asks_something_of_a_loop_that_was_closed_is_told(self) -> None:
+        inside, closed = Gate(), Gate()
+        told: list[BaseException] = []
+        over = Gate()
+
+        class Busy(Flow):
+            stream = True
+
+            @start()
+            def work(self) -> None:
+                inside.open()
+                closed.wait()
+                try:
+                    crew_of("a").kickoff()
+                except asyncio.CancelledError as error:
+                    told.append(error)
+                finally:
+                    over.open()
+
+        async def main() -> Any:
+            output = await Busy().kickoff_async()
+            reader = asyncio.ensure_future(anext(aiter(output)))
+            await inside.passed()
+            reader.cancel()
+            return output
+
+        loop = asyncio.new_event_loop()
+        output = loop.run_until_complete(main())
+        loop.close()
+        closed.open()
+        over.wait()
+        assert [str(each) for each in told] == ["the event loop of the run that this code belongs to was closed"]
+        output.close()
+
     def test_an_async_method_finds_the_loop_of_its_program(self) -> None:
         class Where(Flow):
             stream = True
