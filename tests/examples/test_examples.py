@@ -254,6 +254,14 @@ def test_words_of_two_runs_become_sentences_with_a_score(printed: str) -> None:
     assert re.findall(r"^\((\d) so far\)$", printed, re.MULTILINE) == ["1", "2", "3", "4"]
 
 
+@example("pipeline_in_a_loop")
+def test_ten_words_are_read_in_a_plain_loop(printed: str) -> None:
+    headline, count = printed.split("\n\n")
+    words = headline.split()
+    assert len(words) == 10
+    assert count == f"10 words; the last of them is {words[-1]!r}"
+
+
 @example("one_run_three_readers")
 def test_one_run_is_shown_without_secrets_measured_and_played_again(printed: str) -> None:
     shown, clerk, writer, total, again = printed.splitlines()
