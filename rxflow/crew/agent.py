@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, runtime_checkable
 from uuid import uuid4
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
@@ -94,20 +94,31 @@ class Agent(BaseModel):
         return self._rate
 
     def observe(self, task: CanBeAssigned) -> Observable[StreamChunk]:
-        """A cold Observable of the chunks of this agent's work on ``task``: each subscription works anew."""
-        return task.chunks_by(self)
+        """A cold Observable of the chunks of this agent's work on ``task``: each subscription works anew.
+
+        Raises:
+            TypeError: ``task`` is no Task.
+        """
+        return _checked(task).chunks_by(self)
 
     def events(self, task: CanBeAssigned) -> RunObservable:
         """The same with everything that happens."""
-        return task.events_by(self)
+        return _checked(task).events_by(self)
 
 
+@runtime_checkable
 class CanBeAssigned(Protocol):
     """What an agent can work on: a Task."""
 
     def chunks_by(self, agent: Agent) -> Observable[StreamChunk]: ...
 
     def events_by(self, agent: Agent) -> RunObservable: ...
+
+
+def _checked(task: object) -> CanBeAssigned:
+    if isinstance(task, CanBeAssigned) and not isinstance(task, type):
+        return task
+    raise TypeError(f"an agent works on a Task, Task(description=…, expected_output=…) for instance; got {task!r}")
 
 
 def model_from_environment() -> str:

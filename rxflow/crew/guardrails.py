@@ -19,7 +19,14 @@ from rxflow.types.results import OutputFormat, TaskOutput
 
 
 class Rejected(Exception):
-    """The answer was not accepted; the message says why, in words for the model."""
+    """The answer was not accepted; the message says why, in words for the model.
+
+    ``outcome`` is what the task has come to where this was its last attempt.
+    """
+
+    def __init__(self, reason: str, outcome: str = "failed its guardrail") -> None:
+        super().__init__(reason)
+        self.outcome = outcome
 
 
 class GuardrailError(ValueError):
@@ -49,7 +56,8 @@ def read_answer(assignment: Assignment, raw: str) -> TaskOutput:
         parsed = parse_as(assignment.output_model, raw)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'answer'}: {each['msg']}" for each in error.errors())
-        raise Rejected(f"it does not fit {assignment.output_model.__name__}: {problems}") from error
+        model = assignment.output_model.__name__
+        raise Rejected(f"it does not fit {model}: {problems}", f"gave no answer that fits {model}") from error
     if assignment.output_format is OutputFormat.JSON:
         output.json_dict = parsed.model_dump(mode="json")
     else:
@@ -77,7 +85,11 @@ def _replaced(assignment: Assignment, guardrail: Guardrail, value: object) -> Ta
     if isinstance(value, TaskOutput):
         return value
     if isinstance(value, str | dict | BaseModel):
-        return read_answer(assignment, as_text(value))
+        try:
+            return read_answer(assignment, as_text(value))
+        except Rejected as misfit:  # the answer itself did fit
+            name = _name_of(guardrail)
+            raise Rejected(f"the guardrail {name} put another text in its place, and {misfit}") from misfit
     raise TypeError(
         f"the guardrail {_name_of(guardrail)} accepted the answer with {value!r}; the value may be the text that takes "
         "its place, a dict, a pydantic model, a TaskOutput, or None, which leaves the answer as it is"

@@ -61,7 +61,7 @@ class Graph:
                     from difflib import get_close_matches  # for mistakes only
 
                     close = get_close_matches(name, known, n=1)
-                    meant = f"; did you mean {close[0]!r}?" if close else ""
+                    meant = f"; did you mean {close[0]!r}?" if close else "."
                     raise ValueError(
                         f"{self.name}.{method.name} waits for {name!r}, which is neither a method nor a label of a "
                         f"router{meant} Known: {', '.join(sorted(known))}"
@@ -74,28 +74,42 @@ class Graph:
 
 
 def graph_of(cls: type) -> Graph:
-    """Read the graph off a class and its bases. Raises ValueError for a method that listens to itself."""
+    """Read the graph off a class and its bases.
+
+    Raises:
+        ValueError: a method listens to itself, cannot be called, or overrides one of the graph without a decorator.
+        TypeError: a method has no ``self``, or is a plain generator.
+    """
     methods: dict[str, Method] = {}
     for base in reversed(cls.__mro__):
         for name, member in vars(base).items():
             if note_of(member) is not None:
-                methods[name] = _method(name, member)
-            else:
-                methods.pop(name, None)  # overridden by something that is no part of the graph
+                methods[name] = _method(base, name, member)
+            elif name in methods:
+                if member is not None:
+                    raise ValueError(
+                        f"{base.__name__}.{name} overrides a method of the graph without @start(), @listen(…) or "
+                        f"@router(…), so nothing would run it; decorate it again, or take it out with {name} = None"
+                    )
+                del methods[name]
     return Graph(cls.__name__, methods)
 
 
-def _method(name: str, function: Callable[..., Any]) -> Method:
+def _method(owner: type, name: str, function: Callable[..., Any]) -> Method:
+    where = f"{owner.__name__}.{name}"
     note = note_of(function)
     if note is None:
-        raise TypeError(f"{name} is not decorated")
+        raise TypeError(f"{where} is not decorated")
     if note.condition is not None and name in names_in(note.condition):
-        raise ValueError(f"{name} listens to itself; that would never end")
+        raise ValueError(
+            f"{where} listens to itself; that would never end. If {name!r} is meant as a router's label, rename the "
+            "method or the label"
+        )
     if note.is_router and not note.is_start and note.condition is None:
-        raise ValueError(f"@router() on {name} has no condition; give it one, or put @start() or @listen(…) beside it")
+        raise ValueError(f"@router() on {where} has no condition; give it one, or put @start() or @listen(…) beside it")
     if inspect.isgeneratorfunction(function):
-        raise TypeError(f"{name} is a plain generator; make it `async def` with `yield`, or return a value")
-    _check_parameters(name, function, is_start=note.is_start and note.condition is None)
+        raise TypeError(f"{where} is a plain generator; make it `async def` with `yield`, or return a value")
+    _check_parameters(where, function, is_start=note.is_start and note.condition is None)
     return Method(
         name=name,
         is_start=note.is_start,
@@ -107,14 +121,16 @@ def _method(name: str, function: Callable[..., Any]) -> Method:
     )
 
 
-def _check_parameters(name: str, function: Callable[..., Any], *, is_start: bool) -> None:
+def _check_parameters(where: str, function: Callable[..., Any], *, is_start: bool) -> None:
     """Raise where a call could only fail: there is one result to give, and for a start there is none."""
-    _, *parameters = inspect.signature(function).parameters.values()
-    required = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    parameters = list(inspect.signature(function).parameters.values())
+    if not parameters or parameters[0].kind in (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD):
+        raise TypeError(f"{where} needs self as its first parameter: it is called on the flow")
+    required = [p for p in parameters[1:] if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     allowed = 0 if is_start else 1
     if len(required) > allowed or any(p.kind is p.KEYWORD_ONLY for p in required):
         gets = "nothing" if is_start else "the result of its trigger, by position"
-        raise ValueError(f"{name} gets {gets}, but it requires {', '.join(p.name for p in required)}")
+        raise ValueError(f"{where} gets {gets}, but it requires {', '.join(p.name for p in required)}")
 
 
 def _takes_result(function: Callable[..., Any]) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import httpx
 
 NAMES = (
     'models are written "provider/model", for example "openai/gpt-4.1-mini", "anthropic/claude-sonnet-4-5" or '
@@ -28,8 +31,8 @@ def advice_for(error: BaseException, litellm: Any, model: str) -> str | None:
             return "shorten the prompt or the context, or choose a model with a larger context window"
         case _, "Timeout" | "APITimeoutError":
             return "LLM(…, timeout=…, connect_timeout=…) sets the seconds without a byte, and for the connection"
-        case _, "InternalServerError" if "Connection error" in str(error):
-            return "check that the server runs and that base_url is right"
+        case _, "InternalServerError" | "APIConnectionError" if _found_no_server(error):
+            return f"check that the server runs and that base_url is right{_where_it_went(error)}"
         case _, "APIConnectionError" if "before the answer was complete" in str(error):
             return "try again; where it never works, check base_url"
         case _, "APIResponseValidationError":
@@ -49,6 +52,39 @@ def add_advice(error: BaseException, advice: str) -> BaseException:
     else:
         error.add_note(f"→ {advice}")
     return error
+
+
+def _found_no_server(error: BaseException) -> bool:
+    """Nothing took the connection, or what did speaks no HTTP."""
+    import httpx  # comes with litellm, and only with it: `import rxflow` stays light
+
+    return "Connection error" in str(error) or isinstance(_failed_request(error), httpx.ConnectError)
+
+
+def _where_it_went(error: BaseException) -> str:
+    """Scheme, host and port of the request, where they are known: the rest of a URL may hold secrets."""
+    failed = _failed_request(error)
+    if failed is None:
+        return ""
+    try:
+        url = failed.request.url
+    except RuntimeError:  # httpx's way to say that the error has no request
+        return ""
+    return f" (the request went to {url.scheme}://{url.netloc.decode('ascii')})"
+
+
+def _failed_request(error: BaseException) -> httpx.RequestError | None:
+    """What led to ``error`` on the wire. The requests that litellm's own errors name are made up."""
+    import httpx
+
+    following: BaseException | None = error
+    seen: set[int] = set()
+    while following is not None and id(following) not in seen:
+        if isinstance(following, httpx.RequestError):
+            return following
+        seen.add(id(following))
+        following = following.__cause__ or following.__context__
+    return None
 
 
 def _key_variables(litellm: Any, model: str) -> list[str]:

@@ -55,8 +55,9 @@ def from_coroutine(scope: Scope, work: Callable[[Emitter], Awaitable[None]]) -> 
             try:
                 await work(emitter)
             except StopAsyncIteration as error:
-                # As Python does for generators: the reader's ``async for`` would take it for the stream's own end.
-                raise RuntimeError(f"{_name_of(scope)} raised StopAsyncIteration") from error
+                # As Python does in async generators: a reader's ``async for`` would take it for the stream's own end.
+                place = " / ".join(scope.origin.namespace) or "an LLM call"
+                raise RuntimeError(f"{place} raised StopAsyncIteration") from error
             finally:
                 emitter.close()
 

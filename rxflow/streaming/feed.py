@@ -125,13 +125,16 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
             handle.dispose()
 
     def on_error(self, error: Exception) -> None:
+        # Three errors that readers cannot be given as they are. One they would take for their own cancellation, past
+        # every `except Exception`; by the others their loop would end as if all were well.
+        reason: Exception = error
         if isinstance(error, asyncio.CancelledError):
-            # Not as it is: a reader that nobody cancels would take it for its own, past every `except Exception`.
             reason = RuntimeError("this stream goes no further: its run was cancelled, as at the end of its event loop")
             reason.__cause__ = error
-            self._end(reason, cancelled=True)
-        else:
-            self._end(error)
+        elif isinstance(error, StopIteration | StopAsyncIteration):
+            reason = RuntimeError(f"this stream failed with {type(error).__name__}")
+            reason.__cause__ = error
+        self._end(reason, cancelled=isinstance(error, asyncio.CancelledError))
 
     def on_completed(self) -> None:
         self._end(None)

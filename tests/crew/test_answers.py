@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from rxflow.crew.guardrails import GuardrailError
 from rxflow.llm.request import ReasoningDelta
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import CrewFinished, LLMFinished, TaskFailed, TaskFinished, TaskRejected
@@ -179,9 +180,27 @@ class TestOutputTypes:
         assert seen.one(TaskFinished).result.pydantic == City(name="Bern", people=134000)
         assert seen.one(TaskRejected).reason == "it does not fit City: people: Field required"
 
-    def test_an_answer_that_never_fits_is_an_error(self) -> None:
-        with pytest.raises(ValueError, match=r"failed its guardrail after 1 retries; .* does not fit City"):
-            solo(Scripted("No"), output_json=City, guardrail_max_retries=1).kickoff()
+    @pytest.mark.parametrize("kind", ["output_json", "output_pydantic"])
+    def test_an_answer_that_never_fits_is_an_error_that_names_the_model_and_no_guardrail(self, kind: str) -> None:
+        with pytest.raises(
+            GuardrailError,
+            match=r"^task 'Write' gave no answer that fits City after 1 retries; the last reason: it does not fit City",
+        ):
+            solo(Scripted("No"), **{kind: City}, guardrail_max_retries=1).kickoff()  # type: ignore[arg-type]
+
+    def test_a_guardrail_that_rejects_what_fits_is_named_as_such(self) -> None:
+        with pytest.raises(GuardrailError, match=r"^task 'Write' failed its guardrail after 0 retries"):
+            solo(Scripted([BERN]), output_json=City, guardrail=short, guardrail_max_retries=0).kickoff()
+
+    def test_a_guardrail_whose_value_does_not_fit_is_named_and_not_the_answer(self) -> None:
+        def spoil(output: TaskOutput) -> tuple[bool, Any]:
+            return (True, "Bern")
+
+        with pytest.raises(
+            GuardrailError,
+            match=r"failed its guardrail .*: the guardrail spoil put another text in its place, and it does not",
+        ):
+            solo(Scripted([BERN]), output_json=City, guardrail=spoil, guardrail_max_retries=0).kickoff()
 
     @pytest.mark.parametrize(
         ("given", "written"),
@@ -229,6 +248,19 @@ class TestCallbacks:
 
         with pytest.raises(LookupError, match="lost"):
             solo(Scripted("One"), callback=broken).kickoff()
+
+    @pytest.mark.parametrize("where", ["callback", "guardrail"])
+    def test_stop_async_iteration_out_of_one_does_not_end_the_readers_loop_silently(self, where: str) -> None:
+        async def broken(output: TaskOutput) -> None:
+            raise StopAsyncIteration
+
+        async def main() -> None:
+            given: dict[str, Any] = {where: broken}
+            async for _ in solo(Scripted("One"), crew={"stream": True}, **given).kickoff():
+                pass
+
+        with pytest.raises(RuntimeError, match="Write raised StopAsyncIteration"):
+            asyncio.run(main())
 
     def test_one_that_exits_fails_the_task(self) -> None:
         def leave(output: TaskOutput) -> None:

@@ -1,5 +1,6 @@
 """What cannot work is refused when it is built, with words that say where and what."""
 
+import re
 from typing import Any
 
 import pytest
@@ -217,6 +218,13 @@ def test_a_class_among_the_tools_is_refused_with_what_to_do() -> None:
     tools: Any = [Fetch]
     with pytest.raises(TypeError, match=r"Fetch is a class, and no tool: make one of it, Fetch\(…\)"):
         an_agent(MODEL, tools=tools)
+
+
+@pytest.mark.parametrize("wrong", ["Write", None, MODEL], ids=["text", "none", "a model"])
+@pytest.mark.parametrize("way", ["observe", "events"])
+def test_an_agent_that_is_to_work_on_something_else_than_a_task_says_so(way: str, wrong: Any) -> None:
+    with pytest.raises(TypeError, match=f"an agent works on a Task.*; got {re.escape(repr(wrong))}"):
+        getattr(an_agent(MODEL), way)(wrong)
 
 
 def test_an_empty_name_of_a_model_is_refused() -> None:

@@ -40,6 +40,17 @@ class TestUnknownTriggers:
         with pytest.raises(ValueError, match="write waits for 'nowhere', which is neither a method nor a label"):
             Misspelt()
 
+    def test_where_none_is_near_those_that_are_known_are_a_sentence_of_their_own(self) -> None:
+        class Lost(Flow):
+            @start()
+            def begin(self) -> None: ...
+
+            @listen("zebra")
+            def write(self) -> None: ...
+
+        with pytest.raises(ValueError, match=r"nor a label of a router\. Known: begin, write$"):
+            Lost()
+
     def test_a_method_without_a_decorator_is_not_one_of_the_graph(self) -> None:
         def helper(self: Flow) -> None: ...
 
@@ -163,6 +174,26 @@ def or_with_another(condition: Any) -> object:
     return or_("begin", condition)
 
 
+def of_nothing() -> Callable[..., None]:
+    def begin() -> None: ...
+
+    return begin
+
+
+def of_keywords() -> Callable[..., None]:
+    def begin(*, topic: str = "") -> None: ...
+
+    return begin
+
+
+class Going(Flow):
+    @start()
+    def begin(self) -> None: ...
+
+    @listen(begin)
+    def go_on(self) -> None: ...
+
+
 class TestWrongDecorators:
     """Found when the class is defined."""
 
@@ -186,6 +217,38 @@ class TestWrongDecorators:
                 @router(or_(begin, and_(begin, "circle")))
                 def circle(self) -> str:
                     return "round"
+
+    def test_a_method_that_is_called_like_the_label_it_listens_for_is_told_to_rename_one_of_them(self) -> None:
+        with pytest.raises(
+            ValueError,
+            match=r"Routed\.good listens to itself.* 'good' is meant as a router's label, rename the method or",
+        ):
+
+            class Routed(Flow):  # pyright: ignore[reportUnusedClass]
+                @router()
+                @start()
+                def which(self) -> str:
+                    return "good"
+
+                @listen("good")
+                def good(self) -> None: ...
+
+    @pytest.mark.parametrize("decorate", [start(), listen("sign"), router("sign")], ids=["start", "listen", "router"])
+    @pytest.mark.parametrize("method", [of_nothing, of_keywords])
+    def test_a_method_without_self(
+        self, decorate: Callable[[Any], Any], method: Callable[[], Callable[..., None]]
+    ) -> None:
+        with pytest.raises(TypeError, match=r"Selfless\.begin needs self as its first parameter"):
+            type("Selfless", (Flow,), {"begin": decorate(method())})
+
+    def test_an_override_without_a_decorator_is_told_to_be_decorated_again(self) -> None:
+        with pytest.raises(
+            ValueError,
+            match=r"Changed\.go_on overrides a method of the graph without @start\(\), .*; decorate it again",
+        ):
+
+            class Changed(Going):  # pyright: ignore[reportUnusedClass]
+                def go_on(self) -> None: ...
 
     @pytest.mark.parametrize("wrong", [3, "", None, ["begin"], {"type": "OR"}, str, object()], ids=repr)
     @pytest.mark.parametrize("decorate", [listen, or_, and_, or_with_another])
@@ -214,7 +277,7 @@ class TestWrongDecorators:
             router("one")(listen("two")(method))
 
     def test_a_router_without_a_condition(self) -> None:
-        with pytest.raises(ValueError, match=r"@router\(\) on which has no condition"):
+        with pytest.raises(ValueError, match=r"@router\(\) on Routed\.which has no condition"):
 
             class Routed(Flow):  # pyright: ignore[reportUnusedClass]
                 @router()

@@ -479,6 +479,22 @@ def test_an_overriding_method_takes_the_place_of_the_one_it_overrides() -> None:
     assert Changed().kickoff() == "changed went on"
 
 
+def test_none_takes_a_method_of_the_base_out_of_the_graph() -> None:
+    class Base(Flow):
+        @start()
+        def begin(self) -> str:
+            return "base"
+
+        @listen(begin)
+        def go_on(self, heard: str) -> str:
+            return f"{heard} went on"
+
+    class Shorter(Base):
+        go_on = None  # type: ignore[assignment]
+
+    assert Shorter().kickoff() == "base"
+
+
 def test_a_mixin_brings_its_methods_into_the_graph() -> None:
     class Greeting:
         @start()

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Generator
+from collections.abc import AsyncIterator, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -149,6 +149,40 @@ def test_stop_iteration_out_of_a_method_is_an_error_like_another() -> None:
 
     with pytest.raises(RuntimeError, match="begin raised StopIteration"):
         Stopping().kickoff()
+
+
+async def said(*texts: str) -> AsyncIterator[str]:
+    for each in texts:
+        yield each
+
+
+class TestStopAsyncIterationOutOfAMethod:
+    """As it is, it would end the reader's ``async for`` without a word."""
+
+    class Asking(Flow):
+        @start()
+        async def begin(self) -> str:
+            return await anext(said())
+
+    class Raising(Flow):
+        @start()
+        def begin(self) -> str:
+            raise StopAsyncIteration
+
+    @pytest.mark.parametrize("flow", [Asking, Raising])
+    def test_is_an_error_like_another(self, flow: type[Flow]) -> None:
+        with pytest.raises(RuntimeError, match="begin raised StopAsyncIteration") as caught:
+            flow().kickoff()
+        assert isinstance(caught.value.__cause__, StopAsyncIteration)
+
+    @pytest.mark.parametrize("flow", [Asking, Raising])
+    def test_is_raised_out_of_the_async_for(self, flow: type[Flow]) -> None:
+        async def main() -> None:
+            async for _ in flow(stream=True).kickoff():
+                pass
+
+        with pytest.raises(RuntimeError, match="begin raised StopAsyncIteration"):
+            asyncio.run(main())
 
 
 class Conversing(Flow):

@@ -78,6 +78,28 @@ def test_a_refused_connection_says_what_to_check(litellm: Any) -> None:
     assert "check that the server runs and that base_url is right" in str(seen.error)
 
 
+@pytest.mark.parametrize(
+    "model", ["openai/gpt-4o", "mistral/mistral-small", "anthropic/claude-sonnet-4-5", "ollama_chat/llama3"]
+)
+def test_a_refused_connection_names_the_server(litellm: Any, model: str) -> None:
+    url = closed_port()
+    error = outcome(LLM(model, base_url=url, api_key="k", max_retries=0).events("Hi")).error
+    assert str(error).partition("\n→ ")[2] == (
+        f"check that the server runs and that base_url is right (the request went to {url.removesuffix('/v1')})"
+    )
+
+
+def test_the_server_is_named_without_what_its_url_says_in_confidence(
+    litellm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(litellm, "disable_aiohttp_transport", True)  # the other transport refuses a user in the URL
+    url = closed_port()
+    confiding = f"{url.replace('//', '//user:secret@')}?token=secret"
+    error = outcome(LLM("openai/gpt-4o", base_url=confiding, api_key="k", max_retries=0).events("Hi")).error
+    assert str(error).endswith(f"(the request went to {url.removesuffix('/v1')})")
+    assert "secret" not in str(error)
+
+
 @pytest.mark.parametrize("broken", [{"reset_after": -1}, {"end_after": -1}], ids=["reset", "closed"])
 def test_a_connection_that_ends_without_an_answer_says_what_to_check(
     provider: Loopback, llm: LLM, broken: dict[str, int]

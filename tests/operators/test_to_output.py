@@ -223,6 +223,14 @@ class TestAnyObservable:
             with pytest.raises(ZeroDivisionError, match="no such source"):
                 list(output)
 
+    @pytest.mark.parametrize("error", [StopIteration(), StopAsyncIteration()], ids=repr)
+    def test_an_error_by_which_python_ends_loops_does_not_end_them_as_if_all_were_well(self, error: Exception) -> None:
+        broken: Observable[int] = rx.throw(error)
+        with pytest.raises(RuntimeError, match=rf"failed with {type(error).__name__}"):
+            list(broken.pipe(ops.to_output()))
+        with pytest.raises(RuntimeError, match=rf"failed with {type(error).__name__}"):
+            asyncio.run(contents_async(broken.pipe(ops.to_output())))
+
     def test_what_comes_after_the_close_is_not_kept(self) -> None:
         source: Subject[int] = Subject()
         output = source.pipe(ops.to_output())
