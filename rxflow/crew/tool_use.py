@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from rxflow.json_text import in_words
 from rxflow.llm.request import Message
 from rxflow.streaming.emitter import Emitter
 from rxflow.streaming.returned import read_out
@@ -89,7 +90,7 @@ async def _use(emitter: Emitter, call: ToolCall, tools: Mapping[str, BaseTool]) 
     except ToolUsageLimit as error:
         return failed(error, f"Error: {error}. Answer without it.")
     except (Exception, SystemExit) as error:  # noqa: BLE001 - told to the stream, and to the model, which may go on
-        return failed(error, f"Error: {call.name} raised {type(error).__name__}: {error}")
+        return failed(error, f"Error: {call.name} raised {type(error).__name__}: {in_words(error)}")
     emitter.on_next(ToolFinished(origin=emitter.origin, tool_id=call.id, tool_name=call.name, result=result))
     return ToolAnswer(call, text, is_final=tool.result_as_answer)
 

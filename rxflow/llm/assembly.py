@@ -28,6 +28,7 @@ class Assembly:
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._calls: list[_PartialCall] = []
+        self._latest: dict[int, _PartialCall] = {}  # by index
         self._ending: Ending | None = None
 
     @property
@@ -55,11 +56,12 @@ class Assembly:
             self._ending = delta
 
     def _add_call(self, delta: ToolCallDelta) -> None:
-        call = next((call for call in reversed(self._calls) if call.index == delta.index), None)
+        call = self._latest.get(delta.index)
         # Some providers give all calls of a turn one index, and tell them apart by id.
         if call is None or (delta.name and delta.id and delta.id != call.id):
             call = _PartialCall(delta.index, delta.id or f"call_{delta.index}", delta.name or "")
             self._calls.append(call)
+            self._latest[delta.index] = call
         elif delta.name and not call.name:
             call.name = delta.name
         call.pieces.append(delta.arguments)

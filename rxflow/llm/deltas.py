@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, TypeVar, cast
 
 from pydantic_core import from_json
 
-from rxflow.llm.halves import Halves
+from rxflow.llm.halves import REPLACEMENT, Halves
 from rxflow.llm.request import Delta, ReasoningDelta, ToolCallDelta
 
 T = TypeVar("T")
 
+_SHOWN = 200  # characters of an event
+
 
 class MalformedEvent(ValueError):
-    """A server-sent event that is not what OpenAI's API sends."""
+    """A server-sent event that is not what OpenAI's API sends.
+
+    It holds the whole event, and shows the beginning: a key across that cut could not be found there any more.
+    """
+
+    def __init__(self, message: str, event: str = "") -> None:
+        super().__init__(message, event)
+
+    def __str__(self) -> str:
+        message, event = self.args
+        return f"{message}: {event[:_SHOWN]}" if event else str(message)
 
 
 class ErrorEvent(Exception):
@@ -50,7 +62,7 @@ def parse(data: bytes | bytearray, tail: Tail) -> dict[str, Any] | None:
         chunk = _with_halves(data)
         tail.halves = tail.halves or Halves()
     if type(chunk) is not dict:
-        raise MalformedEvent(f"an event of the stream is not a JSON object: {_shown(data)}")
+        raise MalformedEvent("an event of the stream is not a JSON object", _shown(data))
     return chunk
 
 
@@ -62,11 +74,11 @@ def _with_halves(data: bytes | bytearray) -> Any:
 
 
 def _no_json(data: bytes | bytearray, error: Exception) -> MalformedEvent:
-    return MalformedEvent(f"an event of the stream is not JSON ({error}): {_shown(data)}")
+    return MalformedEvent(f"an event of the stream is not JSON ({error})", _shown(data))
 
 
 def _shown(data: bytes | bytearray) -> str:
-    return repr(data[:200].decode(errors="replace"))
+    return repr(data.decode(errors="replace"))
 
 
 def add_deltas(chunk: dict[str, Any], tail: Tail, batch: list[Delta]) -> None:
@@ -89,8 +101,10 @@ def add_deltas(chunk: dict[str, Any], tail: Tail, batch: list[Delta]) -> None:
             reason = choice.get("finish_reason")
             if reason:
                 tail.finish_reason = _checked(str, "finish_reason", reason)
+                if tail.halves is not None:
+                    batch.extend(map(_half_of, tail.halves.left()))
     except (AttributeError, TypeError) as cause:
-        raise MalformedEvent(f"an event of the stream has an unknown shape ({cause}): {str(chunk)[:200]}") from cause
+        raise MalformedEvent(f"an event of the stream has an unknown shape ({cause})", str(chunk)) from cause
 
 
 def _add_delta(delta: Any, halves: Halves | None, batch: list[Delta]) -> None:
@@ -112,6 +126,13 @@ def _add_delta(delta: Any, halves: Halves | None, batch: list[Delta]) -> None:
             batch.append(ReasoningDelta(text))
     calls: list[Any] = delta.get("tool_calls") or []
     batch.extend(_call_of(call, halves) for call in calls)
+
+
+def _half_of(which: Hashable) -> Delta:
+    """What becomes of a half that no other one has followed."""
+    if isinstance(which, int):
+        return ToolCallDelta(which, arguments=REPLACEMENT)
+    return ReasoningDelta(REPLACEMENT) if which == "reasoning" else REPLACEMENT
 
 
 def _call_of(call: Any, halves: Halves | None) -> ToolCallDelta:

@@ -8,20 +8,29 @@ from __future__ import annotations
 
 import os
 import re
+from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, cast
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
-_NAMES = re.compile(r"(?:key|token|secret|password|authorization|cookie)$", re.IGNORECASE)
+# The last two are variables of litellm's providers that end in their names.
+_NAMES = re.compile(
+    r"(?:key|token|secret|password|authorization|cookie|jwt|bearer_token_bedrock|gigachat_credentials)$", re.IGNORECASE
+)
+_USER_IN_A_URL = re.compile(r"://([^/?#\s]+)@")
 _SHORTEST = 8  # characters: what is shorter guards nothing, and may well be a word of the message
 _MASK = "***"
 _LONGEST = 4000  # characters of a message
 
 
 def known_keys(*given: object) -> list[str]:
-    """The secrets among what was given (strings; and in mappings, what is named like one) and in the environment."""
+    """The secrets among what was given, and in the environment.
+
+    That is: strings; in mappings what is named like a secret; and passwords in URLs, whatever they are named.
+    """
     found = {key for each in (*given, os.environ) for key in _secrets_in(each)}
-    found |= {quote(key, safe="") for key in found}
+    found |= {quote(key, safe="", errors="replace") for key in found}  # variables need not be text
     # The longest first: one may contain another.
     return sorted((key for key in found if len(key) >= _SHORTEST), key=len, reverse=True)
 
@@ -30,9 +39,18 @@ def _secrets_in(given: object, *, is_named: bool = True) -> Iterator[str]:
     if isinstance(given, Mapping):
         for name, value in cast(Mapping[object, object], given).items():
             yield from _secrets_in(value, is_named=bool(_NAMES.search(str(name))))
-    elif isinstance(given, str) and is_named:
-        yield given
-        yield given.rpartition(" ")[2]  # "Bearer sk-…"
+    elif isinstance(given, list | tuple):
+        for value in cast(Sequence[object], given):
+            yield from _secrets_in(value, is_named=is_named)
+    elif isinstance(given, str):
+        if is_named:
+            yield given
+            yield given.rpartition(" ")[2]  # "Bearer sk-…"
+        for user in _USER_IN_A_URL.findall(given):
+            name, _, password = user.partition(":")
+            yield password or name
+            yield unquote(password or name)
+            yield b64encode(unquote(user).encode(errors="replace")).decode()  # as it is sent, "Basic …"
 
 
 def clean(error: BaseException, keys: Sequence[str]) -> None:
@@ -48,6 +66,8 @@ def clean(error: BaseException, keys: Sequence[str]) -> None:
             better = _cleaned(value, keys)
             if better is not value:
                 setattr(each, name, better)
+        if isinstance(each, UnicodeDecodeError):  # of the text that it holds, what is wrong with it is enough
+            each.object = bytes(each.start) + each.object[each.start : each.end]
         for link in ("__cause__", "__context__", "original_exception"):
             cause: BaseException | None = getattr(each, link, None)
             if cause is not None and id(cause) not in seen:
@@ -62,7 +82,7 @@ def _cut_off_what_still_shows(error: BaseException, keys: Sequence[str], seen: s
         cause: BaseException | None = getattr(error, link)
         if cause is None or id(cause) in seen:
             continue
-        if any(key in f"{cause} {cause!r}" for key in keys):
+        if any(key in f"{cause} {cause!r} {vars(cause)}" for key in keys):
             setattr(error, link, None)
         else:
             _cut_off_what_still_shows(cause, keys, seen)
@@ -72,12 +92,50 @@ def _cleaned(value: Any, keys: Sequence[str]) -> Any:
     """``value`` itself where nothing is to be done."""
     better: Any = value
     if isinstance(value, str):
-        for key in keys:
-            better = better.replace(key, _MASK)
-        if len(better) > _LONGEST:
-            better = f"{better[:_LONGEST]}… ({len(better) - _LONGEST:,} more characters)"
+        better = _masked(value, keys)
+    elif isinstance(value, bytes):
+        better = _masked(value.decode(errors="surrogateescape"), keys).encode(errors="surrogateescape")
     elif isinstance(value, dict):
         better = {name: _cleaned(each, keys) for name, each in cast(dict[Any, Any], value).items()}
-    elif isinstance(value, list):
-        better = [_cleaned(each, keys) for each in cast(list[Any], value)]
+    elif type(value) in (list, tuple):
+        better = type(value)(_cleaned(each, keys) for each in value)
+    elif type(value).__module__ == "httpx":
+        better = _cleaned_http(value, keys)
     return cast(object, value) if better == value else better
+
+
+def _masked(text: str, keys: Sequence[str]) -> str:
+    for key in keys:
+        text = text.replace(key, _MASK)
+    # Not before: of a key that stands across the cut, its beginning would be left.
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text) - _LONGEST:,} more characters)"
+
+
+def _cleaned_http(value: Any, keys: Sequence[str]) -> Any:
+    """Requests hold the key itself, in their headers or their URL; responses may hold an echo of it."""
+    import httpx  # comes with litellm, and only with it: `import rxflow` stays light
+
+    if isinstance(value, httpx.Headers):
+        return httpx.Headers(
+            [
+                (name, _MASK.encode() if _NAMES.search(name.decode("latin-1")) else _cleaned(each, keys))
+                for name, each in value.raw
+            ]
+        )
+    if isinstance(value, httpx.Request):
+        try:
+            value.url = httpx.URL(_cleaned(str(value.url), keys))
+        except httpx.InvalidURL:  # without the key it is no URL any more
+            value.url = httpx.URL(_MASK)
+        value.headers = _cleaned_http(value.headers, keys)
+    elif isinstance(value, httpx.Response):
+        headers = _cleaned_http(value.headers, keys)
+        for name in ("content-encoding", "content-length"):  # the content is decoded, and cut
+            headers.pop(name, None)
+        request, content = None, b""
+        with suppress(RuntimeError):  # it has none
+            request = _cleaned_http(value.request, keys)
+        with suppress(httpx.ResponseNotRead):
+            content = _cleaned(value.content, keys)
+        return httpx.Response(value.status_code, headers=headers, content=content, request=request)
+    return value

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
+from rxflow.json_text import encodable
+
+REPLACEMENT = "\ufffd"
+
 _FIRST = ("\ud800", "\udbff")
 
 
 class Halves:
-    """Puts pairs together, text by text. A half without its other one becomes the replacement character, or nothing at
-    the end of the answer.
-    """
+    """Puts pairs together, text by text. A half without its other one becomes the replacement character."""
 
     def __init__(self) -> None:
         self._waiting: dict[Hashable, str] = {}
@@ -27,4 +29,9 @@ class Halves:
         if text and _FIRST[0] <= text[-1] <= _FIRST[1]:
             self._waiting[which] = text[-1]
             text = text[:-1]
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return encodable(text)
+
+    def left(self) -> list[Hashable]:
+        """The names of the texts that ended in a first half."""
+        waiting, self._waiting = self._waiting, {}
+        return list(waiting)

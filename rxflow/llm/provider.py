@@ -47,9 +47,10 @@ class LiteLLMSource:
             try:
                 await self._read(litellm, request, deliver)
             except Exception as error:
-                mapped = as_litellm(litellm, error, model=request.model, provider=_provider_of(litellm, request.model))
-                keys = known_keys(self._api_key, request.parameters, litellm.api_key, litellm.openai_key)
+                keys = known_keys(self._api_key, {"base_url": self._base_url}, request.parameters, _settings(litellm))
+                # Before litellm sees it, too: some errors show only the beginning of what they hold.
                 clean(error, keys)
+                mapped = as_litellm(litellm, error, model=request.model, provider=_provider_of(litellm, request.model))
                 clean(mapped, keys)
                 if mapped is error:
                     raise
@@ -161,7 +162,19 @@ def _has_callbacks(litellm: Any) -> bool:
         "_async_success_callback",
         "_async_failure_callback",
     )
-    return any(getattr(litellm, name, None) for name in lists)
+    # "cache" is litellm's own: a single call to gemini/ registers it, and every later call would be slow.
+    unused = {"cache"} if litellm.cache is None else set[str]()
+    return any(callback not in unused for name in lists for callback in getattr(litellm, name, None) or ())
+
+
+def _settings(litellm: Any) -> dict[str, Any]:
+    """What programs set on the module itself: ``litellm.api_key``, a key for each provider, ``litellm.headers``."""
+    found = cast(dict[str, Any], vars(litellm))
+    return {
+        name: value
+        for name, value in found.items()
+        if name == "headers" or (isinstance(value, str) and name.islower())  # its constants are in capitals
+    }
 
 
 def _provider_of(litellm: Any, model: str) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias, TypeGuard
+from typing import Any, Protocol, TypeAlias, TypeGuard, cast
 
 from pydantic import BaseModel
 from reactivex import Observable
 
+from rxflow.json_text import encodable
 from rxflow.types.usage import UsageMetrics
 
 Message: TypeAlias = dict[str, Any]
@@ -18,16 +19,29 @@ _SHAPE = "{'role': …, 'content': …}"
 
 
 def written(messages: str | Sequence[Message]) -> list[Message]:
-    """Messages as providers take them; a string is what a user says. Raises TypeError, or ValueError for none."""
+    """Messages as providers take them; a string is what a user says. Raises TypeError, or ValueError for none.
+
+    What tools, inputs and other models have said may hold what cannot be encoded: here it is replaced.
+    """
     if isinstance(messages, str):
-        return [{"role": "user", "content": messages}]
+        return [{"role": "user", "content": encodable(messages)}]
     given: object = messages
     listed = list(given) if is_list(given) else None
     if listed is None or not all(isinstance(each, Mapping) for each in listed):
         raise TypeError(f"messages is a string, or a list of {_SHAPE}; got {given!r}")
     if not listed:
         raise ValueError(f"messages is empty; give a string, or a list of {_SHAPE}")
-    return listed
+    return [_encodable(each) for each in listed]
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, str):
+        return encodable(value)
+    if isinstance(value, Mapping):
+        return {name: _encodable(each) for name, each in cast(Mapping[Any, Any], value).items()}
+    if isinstance(value, list | tuple):
+        return [_encodable(each) for each in cast(Sequence[Any], value)]
+    return value
 
 
 def is_list(given: object) -> TypeGuard[Iterable[Any]]:

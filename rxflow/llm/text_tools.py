@@ -65,40 +65,53 @@ class _FenceReader:
 
     def __init__(self) -> None:
         self.calls = 0
-        self._held = ""
+        # Pieces, as each is looked at once: a fence that is never closed is as long as the answer.
+        self._held: list[str] = []  # white space, or the inside of a fence
+        self._end = ""  # may be the beginning of the next marker
         self._inside = False
         self._is_after_a_call = False
 
     def feed(self, text: str) -> Iterator[Delta]:
-        self._held += text
-        while True:
-            if self._is_after_a_call and not self._inside:
-                self._held = self._held.lstrip()
-            marker = _CLOSE if self._inside else _OPEN
-            at = self._held.find(marker)
-            if at < 0:
-                break
-            before, self._held = self._held[:at], self._held[at + len(marker) :]
-            if self._inside:
-                yield from self._call(before)
-            elif before.strip():
-                yield from self._text(before.rstrip())
+        text = self._end + text
+        start = 0
+        while (at := text.find(self._marker, start)) >= 0:
+            before = self._released(text[start:at])
+            start = at + len(self._marker)
             self._inside = not self._inside
+            if self._inside:
+                yield from self._text(before.rstrip())
+            else:
+                yield from self._call(before)
+        end = len(text) - _overlap(text[start:], self._marker)
+        kept, self._end = text[start:end], text[end:]
         if not self._inside:
-            keep = _overlap(self._held, _OPEN)
-            free = self._held[: len(self._held) - keep].rstrip()
-            self._held = self._held[len(free) :]
-            yield from self._text(free)
+            free = kept.rstrip()
+            kept = kept[len(free) :]
+            if free:
+                yield from self._text(self._released(free))
+        self._held.append(kept)
 
     def flush(self) -> Iterator[Delta]:
         """The end: a fence that was never closed is read as it stands."""
-        held, self._held = self._held, ""
+        held = self._released(self._end)
         if self._inside:
             yield from self._call(held.rstrip().rstrip("`"))
         else:
             yield from self._text(held)
 
+    @property
+    def _marker(self) -> str:
+        return _CLOSE if self._inside else _OPEN
+
+    def _released(self, text: str) -> str:
+        """What is held, and ``text`` behind it."""
+        held = "".join([*self._held, text])
+        self._held.clear()
+        return held
+
     def _text(self, text: str) -> Iterator[Delta]:
+        if self._is_after_a_call:
+            text = text.lstrip()
         if text:
             self._is_after_a_call = False
             yield text

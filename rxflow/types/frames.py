@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import fields, is_dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from pydantic import BaseModel, field_serializer
-from pydantic_core import to_jsonable_python
+from pydantic_core import to_json, to_jsonable_python
+
+from rxflow.json_text import encodable, in_words
 
 
 class Channel(StrEnum):
@@ -41,7 +45,12 @@ class StreamFrame(BaseModel):
     @field_serializer("data", when_used="json")
     def _plain(self, data: dict[str, Any]) -> Any:
         """Errors and users' own objects in words, so that every frame can be sent on."""
-        return to_jsonable_python(data, fallback=_in_words)
+        try:
+            plain = to_jsonable_python(data, fallback=_in_words)
+            to_json(plain)  # a character cut in two is found only here
+        except ValueError:
+            return {name: _rescued(value) for name, value in data.items()}
+        return plain
 
     @property
     def content(self) -> str:
@@ -58,5 +67,23 @@ class StreamFrame(BaseModel):
 
 def _in_words(value: Any) -> Any:
     if isinstance(value, BaseException):
-        return {"type": type(value).__name__, "message": str(value)}
-    return str(value)
+        return {"type": type(value).__name__, "message": in_words(value)}
+    return in_words(value)
+
+
+def _rescued(value: Any) -> Any:
+    """What pydantic does not take, with all of it that is text."""
+    try:
+        return json.loads(encodable(json.dumps(value, default=_in_parts, ensure_ascii=False)))
+    except (ValueError, TypeError, RecursionError):  # it holds itself, or has names that are no text
+        return encodable(in_words(value))
+
+
+def _in_parts(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if isinstance(value, BaseModel):
+        return dict(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {each.name: getattr(value, each.name) for each in fields(value)}
+    return to_jsonable_python(value, fallback=_in_words)

@@ -128,6 +128,17 @@ def test_a_program_with_a_litellm_callback_has_it_called_with_the_whole_answer(p
     assert logged[0].usage.total_tokens == 10
 
 
+def test_a_call_to_gemini_does_not_send_all_later_ones_into_the_slow_lane(provider: Loopback, llm: LLM) -> None:
+    """It registers litellm's own "cache", which has nothing to say where no cache is set."""
+    # A byte order mark tells the lanes apart: in the general one its event is lost.
+    marked = Reply(raw=[b"\xef\xbb\xbf" + delta(content="Hel") + body_of(Reply(text="lo"))])
+    provider.script(marked, marked)
+    with watched():
+        assert outcome(llm.events("Hi")).text != "Hello"
+    with watched("cache"):
+        assert outcome(llm.events("Hi")).text == "Hello"
+
+
 class TestWhatAnAnswerSays:
     @pytest.fixture(params=["fast lane", "general lane", "general lane with callbacks"])
     def llm(self, request: pytest.FixtureRequest, provider: Loopback) -> Iterator[LLM]:

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from rxflow.llm.server_sent_events import EventData, OversizedEvent
 from tests.llm.wire import cut
 
-LINE_ENDS = st.sampled_from([b"\n", b"\r\n"])
+LINE_ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])
 # Characters of one to four bytes, and those that other readers take for the end of a line.
 TEXT = st.text("ab {}:\r\n\x0b\x85é\u2028€😀", max_size=12)
 # What stands between the data lines and must not show: comments, other fields, empty lines.
 NOISE = st.lists(
     st.sampled_from([b": keep-alive", b":", b"event: message", b"id: 7", b"retry: 1000", b"datax: no", b""]), max_size=3
 )
+MARK = b"\xef\xbb\xbf"
 PLACES = st.lists(st.integers(min_value=0, max_value=10_000), max_size=12)
 
 
@@ -59,9 +60,35 @@ def test_an_event_comes_with_the_bytes_that_complete_it_and_not_before() -> None
     assert [each.strip() for each in events.feed(b"\n\n")] == [b"2"]
 
 
-@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n", b"\r"])
 def test_the_last_event_counts_without_its_blank_line(end: bytes) -> None:
     assert read([b"data: 1\n\ndata: 2" + end]) == [b"1", b"2"]
+
+
+@given(PLACES)
+def test_lines_of_one_body_may_end_in_different_ways(places: list[int]) -> None:
+    body = b"data: 1\r\rdata: 2\n\r\ndata: 3\r\n\rdata: 4\r\n\n"
+    assert read(cut(body, places)) == [b"1", b"2", b"3", b"4"]
+
+
+def test_a_line_end_of_two_characters_that_is_cut_in_two_is_one() -> None:
+    events = EventData()
+    assert list(events.feed(b"data: 1\r")) == []
+    assert list(events.feed(b"\n")) == []
+    assert [each.strip() for each in events.feed(b"data: 2\r\n\r")] == [b"1\n 2"]
+    assert list(events.feed(b"\n")) == []
+
+
+@given(PLACES)
+def test_a_byte_order_mark_before_the_first_event_is_not_part_of_it(places: list[int]) -> None:
+    assert read(cut(MARK + b"data: 1\n\ndata: 2\n\n", places)) == [b"1", b"2"]
+
+
+@pytest.mark.parametrize(
+    "body", [MARK, MARK[:2], MARK + b"\n", MARK * 2 + b"data: 1\n\n", b": 1\n" + MARK + b"data: 1\n\n"]
+)
+def test_elsewhere_it_is_the_name_of_no_field(body: bytes) -> None:
+    assert read([body]) == read([body[n : n + 1] for n in range(len(body))]) == []
 
 
 def test_a_body_without_data_has_no_events() -> None:

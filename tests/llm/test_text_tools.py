@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import time
 from itertools import pairwise
 from typing import Any
 
@@ -98,6 +99,20 @@ def test_text_without_a_call_stays_as_it_is() -> None:
 def test_a_call_that_was_never_closed_counts(end: str) -> None:
     (call,) = said('```tool_call\n{"name": "search", "arguments": {"query": "rx"}}' + end).one(LLMFinished).tool_calls
     assert (call.name, call.arguments) == ("search", '{"query": "rx"}')
+
+
+@pytest.mark.parametrize(
+    ("first", "again"), [("```tool_call\n", "xx xx "), ("a", " \n ")], ids=["in a fence", "white space"]
+)
+def test_what_is_held_back_takes_time_in_proportion_to_its_size(first: str, again: str) -> None:
+    def seconds(pieces: int) -> float:
+        before = time.process_time()
+        assert said(first, *[again] * pieces).error is None
+        return time.process_time() - before
+
+    said(first)  # what is done once is not to be counted
+    once, twice = (min(seconds(pieces) for _ in range(3)) for pieces in (20_000, 40_000))
+    assert twice / once < 3  # 4, were each piece joined to all before it
 
 
 def test_reasoning_is_passed_on() -> None:

@@ -1,18 +1,22 @@
 """What models, tools and inputs say is data: it fills no placeholder, chooses no folder, and is markup nowhere."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
-from rxflow import Agent, Crew, Flow
+from rxflow import LLM, Agent, Crew, Flow
 from rxflow.flow import listen, router, start
-from rxflow.tools import tool
+from rxflow.tools import FunctionTool, tool
 from rxflow.types.chunks import StreamChunk
-from rxflow.types.events import ToolFinished
+from rxflow.types.events import ToolFailed, ToolFinished
 from rxflow.types.results import TaskOutput
+from tests.loopback import Loopback, Reply, ToolCall
 from tests.scripted import Scripted, calls
+from tests.signals import outcome
 from tests.team import a_crew, a_task, an_agent, played, prompt, solo
 
 INPUTS = {"topic": "TERNS", "role": "ROLE"}
@@ -168,3 +172,135 @@ class TestMarkup:
         odd = "\x1b[2J\x1b]0;title\x07\r\x00\u202e"
         seen = played(solo(Scripted([odd])))
         assert seen.text == odd
+
+
+HALF = "\ud83d"
+"""One half of an emoji: a string in Python, and no text that can be sent."""
+
+
+def saying(result: Any) -> FunctionTool:
+    """A tool with this result, or this error."""
+
+    @tool
+    def say() -> Any:
+        """Says something."""
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    return say
+
+
+class TestWhatCannotBeEncoded:
+    """It is replaced where it would go out, so that the run goes on."""
+
+    def test_in_a_prompt(self, provider: Loopback, llm: LLM) -> None:
+        seen = outcome(llm.events([{"role": "user", "content": [{"type": "text", "text": f"a{HALF}b"}]}]))
+        assert (seen.error, len(provider.requests)) == (None, 1)
+        assert provider.requests[0].messages[0]["content"] == [{"type": "text", "text": "a�b"}]
+
+    def test_halves_that_belong_together_are_one_character(self, provider: Loopback, llm: LLM) -> None:
+        assert outcome(llm.events(HALF + "\ude00")).error is None
+        assert provider.requests[0].messages[0]["content"] == "😀"
+
+    def test_in_an_input(self, provider: Loopback, llm: LLM) -> None:
+        assert played(solo(llm, description="About {topic}."), {"topic": "\udcff"}).error is None
+        assert "About �." in provider.requests[0].messages[-1]["content"]
+
+    @pytest.mark.parametrize("result", [f"a{HALF}b", ValueError(f"a{HALF}b")], ids=["text", "error"])
+    @pytest.mark.parametrize("native", [True, False], ids=["native", "in text"])
+    def test_in_what_a_tool_says(self, provider: Loopback, result: Any, native: bool) -> None:
+        asked = [ToolCall("say", {})] if native else []
+        provider.script(
+            Reply(text="" if native else '```tool_call\n{"name": "say"}\n```', tool_calls=asked), Reply(text="Fine")
+        )
+        llm = LLM("openai/gpt-4o", base_url=provider.url, api_key="k", max_retries=0, function_calling=native)
+        seen = played(solo(llm, tools=[saying(result)]))
+        assert (seen.text.endswith("Fine"), seen.error) == (True, None)
+        assert "a�b" in provider.requests[1].messages[-1]["content"]
+
+    def test_the_messages_that_were_given_stay_as_they_are(self, llm: LLM) -> None:
+        given = [{"role": "user", "content": HALF}]
+        assert outcome(llm.events(given)).error is None
+        assert given == [{"role": "user", "content": HALF}]
+
+
+@dataclass
+class Part:
+    name: str
+    body: bytes
+
+
+class Whole(BaseModel):
+    part: Part
+    body: bytes = b"\xff"
+
+
+CYCLE: list[Any] = []
+CYCLE.append(CYCLE)
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+class TestFramesOfAnything:
+    @pytest.mark.parametrize(
+        ("result", "sent"),
+        [
+            (f"a{HALF}b", "a�b"),
+            (b"a\xffb", "a�b"),
+            ({"é": [b"\xff", 1, None]}, {"é": ["�", 1, None]}),
+            ({HALF: 1}, {"�": 1}),
+            (Whole(part=Part(HALF, b"\xff")), {"part": {"name": "�", "body": "�"}, "body": "�"}),
+            ([Part, b"\xff"], ["<class 'tests.reliability.test_hostile_content.Part'>", "�"]),
+            ({b"\xff"}, r"{b'\xff'}"),
+            (CYCLE, "[[...]]"),
+            ({("a", 1): HALF}, "{('a', 1): '\\ud83d'}"),
+            (Mute(), {"type": "Mute", "message": "<Mute that cannot be shown: its __str__ raised RuntimeError>"}),
+        ],
+        ids=[
+            "a half",
+            "bytes",
+            "bytes within",
+            "a name",
+            "a model",
+            "a class",
+            "a set",
+            "a cycle",
+            "odd names",
+            "an odd error",
+        ],
+    )
+    def test_can_be_sent_on(self, result: Any, sent: Any) -> None:
+        class Giving(Flow):
+            @start()
+            def give(self) -> Any:
+                return result
+
+        with Giving().stream_events() as session:
+            frames = [json.loads(frame.model_dump_json()) for frame in session]
+        (given,) = [frame["data"]["result"] for frame in frames if frame["type"] == "method_execution_finished"]
+        assert given == sent
+
+    def test_so_can_those_of_a_tools_result_and_of_what_follows_from_it(self) -> None:
+        class Working(Flow):
+            @start()
+            def work(self) -> str:
+                return str(solo(Scripted(calls(("say", {})), "Fine"), tools=[saying(f"a{HALF}b")]).kickoff())
+
+        with Working().stream_events() as session:
+            types = [json.loads(frame.model_dump_json())["type"] for frame in session]
+        assert "tool_usage_finished" in types
+
+
+class TestAToolsErrorThatCannotBeShown:
+    def test_is_told_to_the_model_and_the_run_goes_on(self) -> None:
+        model = Scripted(calls(("say", {})), "Sorry")
+        seen = played(solo(model, tools=[saying(Mute())]))
+        assert (seen.text, seen.error) == ("Sorry", None)
+        assert type(seen.one(ToolFailed).error) is Mute
+        assert model.conversations[1][-1]["content"] == (
+            "Error: say raised Mute: <Mute that cannot be shown: its __str__ raised RuntimeError>"
+        )

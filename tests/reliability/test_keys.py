@@ -1,6 +1,7 @@
 """A key shows nowhere, even where the provider echoes it: not in errors, events, frames, logs or recordings."""
 
 import importlib
+import json
 import logging
 import traceback
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 import pytest
 
 from rxflow import LLM
@@ -18,6 +20,7 @@ from rxflow.types.events import LLMFailed, LLMRetrying
 from tests.llm.wire import delta, event
 from tests.loopback import Loopback, Reply
 from tests.reliability.told import LANES, Lane
+from tests.reliability.wire import Deed, Script, Wire, script
 from tests.signals import outcome, signals_of
 from tests.team import solo
 
@@ -61,14 +64,40 @@ ECHOES = {
     "an error event that is a string": Reply(raw=[delta(content="a"), event({"error": ECHO})]),
     "a malformed event": Reply(raw=[delta(content="a"), f"data: {ECHO}\n\n".encode()]),
     "an odd event": Reply(raw=[delta(content="a"), event({"choices": [ECHO]})]),
+    "a header": Reply(status=500, headers={"x-echo": KEY}),
+    "a malformed event, across the end of what is shown": Reply(
+        raw=[delta(content="a"), f"data: {'x' * 190}{KEY}\n\n".encode()]
+    ),
+    "an odd event, across the end of what is shown": Reply(
+        raw=[delta(content="a"), event({"choices": ["x" * 175 + KEY]})]
+    ),
+    "an event that is no text": Reply(raw=[delta(content="a"), f"data: {ECHO} \\u".encode() + b"\xff\n\n"]),
 }
 
 
 def all_that_it_says(error: BaseException | None) -> str:
     """Message, notes, attributes and traceback of an error and of all that led to it."""
     assert error is not None
-    attributes = [str(vars(each)) for each in chain_of(error)]
+    attributes = [in_full(value) for each in chain_of(error) for value in (*vars(each).values(), *odd_attributes(each))]
     return "\n".join([repr(error), str(error), *traceback.format_exception(error), *attributes])
+
+
+def odd_attributes(error: BaseException) -> list[object]:
+    return [error.object] if isinstance(error, UnicodeDecodeError) else []
+
+
+def in_full(value: Any) -> str:
+    """An attribute of an error, with what httpx's objects hold and do not print."""
+    match value:
+        case httpx.Headers():
+            return str(value.raw)
+        case httpx.Request():
+            return f"{value.url} {value.headers.raw}"
+        case httpx.Response():
+            said = value.content if value.is_closed and hasattr(value, "_content") else b""
+            return f"{value.headers.raw} {said!r} {in_full(value.request)}"
+        case _:
+            return str(value)
 
 
 def error_of(session: StreamSession) -> BaseException | None:
@@ -126,8 +155,104 @@ def test_an_echoed_key_is_masked_wherever_the_error_shows(
         assert "***" in shown["error"]
     assert "LLMFailed" in shown["log"]
     for where, text in shown.items():
-        assert KEY not in text, where
-        assert quote(KEY, safe="") not in text, where
+        assert_no_piece_of(KEY, text, where)
+
+
+OWN_KEYS = {
+    "anthropic_key": "anthropic/claude-sonnet-4-5",
+    "azure_key": "azure/gpt-4o",
+    "groq_key": "groq/llama3-8b-8192",
+    "openrouter_key": "openrouter/openai/gpt-4o",
+    "togetherai_api_key": "together_ai/some",
+}
+
+
+@pytest.mark.parametrize(("name", "model"), OWN_KEYS.items())
+def test_a_key_that_is_set_on_litellm_for_one_provider_is_masked(
+    name: str, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.import_module("litellm"), name, KEY)
+    with Wire(refusal(ECHO)) as wire:
+        seen = outcome(LLM(model, base_url=wire.url, max_retries=0, api_version="2024-02-01").events("Hi"))
+    shown = all_that_it_says(seen.error)
+    assert "***" in shown
+    assert_no_piece_of(KEY, shown)
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["anthropic/claude-sonnet-4-5", "groq/llama3-8b-8192", "mistral/mistral-small-latest", "ollama_chat/llama3"],
+)
+def test_a_key_is_masked_in_what_providers_other_than_openai_answer(model: str) -> None:
+    with Wire(refusal(ECHO)) as wire:
+        seen = outcome(LLM(model, base_url=wire.url, api_key=KEY, max_retries=0).events("Hi"))
+    shown = all_that_it_says(seen.error)
+    assert "***" in shown
+    assert_no_piece_of(KEY, shown)
+
+
+def test_a_key_in_an_address_that_the_provider_sends_on_to_is_masked(provider: Loopback, lane: Lane) -> None:
+    elsewhere = f"{provider.url}/elsewhere?key={quote(KEY, safe='')}"
+    provider.script(Reply(status=302, headers={"location": elsewhere}, raw=[b""]))
+    with lane():
+        seen = outcome(LLM("openai/gpt-4o", base_url=provider.url, api_key=KEY, max_retries=0).events("Hi"))
+    shown = all_that_it_says(seen.error)
+    assert "elsewhere?key=***" in shown
+    assert_no_piece_of(KEY, shown)
+
+
+@pytest.mark.parametrize("password", ["Zq93opaque", quote(KEY, safe="")], ids=["plain", "quoted"])
+@pytest.mark.parametrize("named", ["base_url", "OPENAI_BASE_URL"])
+def test_a_password_in_base_url_is_masked(
+    provider: Loopback, lane: Lane, monkeypatch: pytest.MonkeyPatch, named: str, password: str
+) -> None:
+    url = provider.url.replace("://", f"://me:{password}@")
+    given: dict[str, Any] = {"base_url": url} if named == "base_url" else {}
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    provider.script(Reply(status=500, error=f"no, {password}"))
+    with lane():
+        seen = outcome(LLM("openai/gpt-4o", api_key="k", max_retries=0, **given).events("Hi"))
+    shown = all_that_it_says(seen.error)
+    assert "me:***@" in shown
+    assert_no_piece_of(KEY, shown)
+
+
+def test_a_variable_that_is_no_text_hinders_no_error(
+    provider: Loopback, litellm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_KEY", "\udcff" * 8)  # as Python reads other bytes than UTF-8
+    monkeypatch.setenv("SOME_URL", "http://me:\udcff@host")
+    provider.script(Reply(status=401, error="no"))
+    seen = outcome(LLM("openai/gpt-4o", base_url=provider.url, api_key="k", max_retries=0).events("Hi"))
+    assert type(seen.error) is litellm.AuthenticationError
+
+
+def test_a_key_that_is_part_of_the_address_itself_hinders_no_error(
+    provider: Loopback, litellm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_KEY", provider.url.partition("127.0.0.1:")[2])
+    provider.script(Reply(status=401, error="no"))
+    seen = outcome(LLM("openai/gpt-4o", base_url=provider.url, api_key="k", max_retries=0).events("Hi"))
+    assert type(seen.error) is litellm.AuthenticationError
+
+
+def test_secrets_in_lists_and_passwords_in_urls_are_known() -> None:
+    keys = known_keys(
+        {"fallbacks": [{"model": "openai/gpt-4o", "api_key": KEY}]}, {"proxy": "http://me:opaque-one@host"}
+    )
+    assert {KEY, "opaque-one"} <= set(keys)
+
+
+def assert_no_piece_of(key: str, text: str, where: str = "") -> None:
+    assert key[:4] not in text, where
+
+
+def refusal(echo: str) -> Script:
+    """A 401 whatever is asked of it, in JSON, with a header that echoes the key too."""
+    body = json.dumps({"error": {"type": "authentication_error", "message": echo}}).encode()
+    echoes = f"x-echo: {KEY}\r\nx-long: {'x' * 5000}{KEY}\r\ncontent-length: {len(body)}"
+    head = f"HTTP/1.1 401 No\r\ncontent-type: application/json\r\n{echoes}\r\nconnection: close\r\n\r\n"
+    return script(head.encode() + body, Deed.CLOSE)
 
 
 def test_what_is_no_secret_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,6 +102,19 @@ class TestWhatIsNoStream:
         with hasty(provider.url, lane) as llm:
             assert told(llm).text == "a"
 
+    @pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
+    def test_lines_may_end_in_each_of_the_three_ways(self, provider: Loopback, lane: Lane, line_end: bytes) -> None:
+        provider.script(Reply(raw=[(SAID + SAID + END).replace(b"\n", line_end)]))
+        with hasty(provider.url, lane) as llm:
+            seen = told(llm)
+        assert (seen.text, seen.error) == ("aa", None)
+
+    def test_a_byte_order_mark_costs_no_event(self, provider: Loopback) -> None:
+        # In the fast lane: OpenAI's decoder loses the first event.
+        provider.script(Reply(raw=[b"\xef\xbb\xbf" + SAID, SAID, END]))
+        with hasty(provider.url) as llm:
+            assert told(llm).text == "aa"
+
     def test_an_empty_body_is_an_answer_cut_short(self, provider: Loopback, litellm: Any, lane: Lane) -> None:
         provider.script(Reply(raw=[]))
         with hasty(provider.url, lane) as llm:
@@ -226,6 +239,15 @@ class TestHalfCharacters:
         assert (seen.text, seen.error) == ("a�b", None)
         assert all(json.loads(chunk.model_dump_json()) for chunk in seen.of(StreamChunk))
 
+    def test_one_at_the_end_of_the_answer_is_replaced_too(self, provider: Loopback, lane: Lane) -> None:
+        last = call(index=0, id="x", function={"name": "look", "arguments": '{"at": "\ud83d'})
+        provider.script(Reply(raw=[delta(reasoning_content="hm\ud83d"), *self.halves("a\ud83d"), last, END]))
+        with hasty(provider.url, lane) as llm:
+            seen = told(llm)
+        finished = seen.one(LLMFinished)
+        assert (seen.text, finished.text, finished.reasoning) == ("a�", "a�", "hm�")
+        assert finished.tool_calls[0].arguments == '{"at": "�'
+
     def test_in_tool_arguments_and_reasoning_too(self, provider: Loopback, lane: Lane) -> None:
         pieces = ['{"at": "\ud83d', '\ude00"}']
         calls = [
@@ -258,6 +280,21 @@ class TestToolCalls:
         with hasty(provider.url, lane) as llm:
             seen = played(solo(llm, tools=[look]))
         assert [each.result for each in seen.of(ToolFinished)] == ["seen a", "seen b"]
+
+    def test_a_call_is_found_without_a_look_at_all_others(self) -> None:
+        class Index(int):
+            compared = 0
+
+            def __eq__(self, other: object) -> bool:
+                Index.compared += 1
+                return int(self) == other
+
+            __hash__ = int.__hash__
+
+        deltas = [ToolCallDelta(Index(n), f"call_{n}", "look", part) for n in range(300) for part in ("{", "}")]
+        finished = outcome(Scripted(deltas).llm.events("Hi")).one(LLMFinished)
+        assert [asked.arguments for asked in finished.tool_calls] == ["{}"] * 300
+        assert Index.compared < 10 * len(deltas)
 
     @pytest.mark.parametrize("arguments", ['{"at": ', "at=it", '["it"]', "\x00", '{"at": "it"} {"at": "it"}'])
     def test_arguments_that_are_no_json_are_told_to_the_model(
