@@ -1,25 +1,60 @@
 """Outputs against a simple model of the log: random pulls, items, ends, errors, closes and readers, in any order."""
 
 import asyncio
+import sys
+from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, ClassVar
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    Bundle,
+    MultipleResults,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from rxflow import Flow
 from rxflow.flow import start
+from rxflow.streaming import loop_thread
 from rxflow.testing.leaks import assert_nothing_is_left
 from rxflow.types.streaming import CrewStreamingOutput, FlowStreamingOutput, StreamChunk
 from tests.reliability.fed import Fed
-from tests.reliability.readers import Reader, Readers, Told
+from tests.reliability.readers import Attentive, Reader, Readers, Told
 from tests.team import solo
 
+ENDS = st.sampled_from(("completes", "fails", "is closed", "is closed by a coroutine"))
+MANY = 5  # readers at once
 SOON = 5.0  # seconds: what does not come until then does not come
 TEXT = st.text("ab é😀", min_size=1, max_size=3)
 END = Told("end")
+ALIKE = settings(deadline=None, report_multiple_bugs=False, phases=set(Phase) - {Phase.explain})
+
+
+class Seen(Counter[str]):
+    """What all examples together came to: where they hardly come to anything, they show nothing."""
+
+    patience = SOON
+
+    def told(self, pull: Future[Told]) -> Told:
+        try:
+            return pull.result(self.patience)
+        except TimeoutError:
+            self.patience = 0.02  # hypothesis is going to look for a shorter way to the same, many times
+            raise AssertionError("a reader was not woken") from None
+
+    def at_least(self, **expected: int) -> None:
+        few = {what: self[what] for what, count in expected.items() if self[what] < count}
+        assert not few, f"the examples are hollow: {few}, of {dict(self)}"
 
 
 class OutputMachine(RuleBasedStateMachine):
@@ -28,18 +63,35 @@ class OutputMachine(RuleBasedStateMachine):
     readers = Bundle("readers")
     kinds = ("a flow with a sync method", "a flow with an async method", "a crew")
 
+    seen: ClassVar[Seen] = Seen()
+
     def __init__(self) -> None:
         super().__init__()
         self.source = Fed()
         self.where = Readers()
         self.items: list[str] = []
+        self.length = 0
+        self.last = ""
+        self.times_closed = 0
         self.state = "not started"
         self.error: Exception | None = None
         self.all_readers: list[Reader] = []
+        self.present = 0
         self.output: FlowStreamingOutput | CrewStreamingOutput
 
-    @initialize(kind=st.sampled_from(kinds))
-    def kickoff(self, kind: str) -> None:
+    @initialize(
+        target=readers,
+        kind=st.sampled_from(kinds),
+        first=st.lists(st.booleans(), max_size=3),
+        length=st.integers(0, 6),
+        last=ENDS,
+    )
+    def kickoff(self, kind: str, first: list[bool], length: int, last: str) -> MultipleResults[Reader]:
+        """``first`` are the readers from the start, of which kind each.
+
+        ``length`` says how many items come before an end, ``last`` how it ends at last.
+        """
+        self.length, self.last = length, last
         llm = self.source.llm
 
         class Sync(Flow):
@@ -62,88 +114,134 @@ class OutputMachine(RuleBasedStateMachine):
             "a crew": solo(llm, crew={"stream": True}),
         }
         self.output = runs[kind].kickoff()
+        reading = [self.new_reader(is_async=is_async) for is_async in first]
+        for reader in reading:
+            self.read_on(reader)
+        return multiple(*reading)
 
-    @rule(target=readers, is_async=st.booleans())
-    def a_reader_comes(self, is_async: bool) -> Reader:
+    def new_reader(self, *, is_async: bool) -> Reader:
         reader = Reader(aiter(self.output) if is_async else iter(self.output))
         self.all_readers.append(reader)
+        self.present += 1
         return reader
 
-    @rule(reader=readers)
-    def a_reader_pulls(self, reader: Reader) -> None:
-        if reader.waiting is not None:
-            return
+    def pull(self, reader: Reader) -> None:
         if self.state == "not started":
             self.state = "running"
         reader.waiting = self.where.pull(reader)
         if self.state == "running" and not self.items:
             self.source.began.wait()
 
+    def read_on(self, reader: Reader) -> None:
+        """As a loop does."""
+        reader.reads_on = True
+        if reader.waiting is None:
+            self.pull(reader)
+            self.answer(reader)
+
+    def count(self, what: str) -> None:
+        """It is about to happen, to those who wait for it."""
+        self.seen[what] += 1
+        for reader in self.all_readers:
+            if reader.waiting is not None:
+                self.seen[f"{what}_wakes_{'coroutine' if reader.is_async else 'thread'}"] += 1
+
+    @precondition(lambda self: self.present < MANY)
+    @rule(target=readers, is_async=st.booleans())
+    def a_reader_comes(self, is_async: bool) -> Reader:
+        return self.new_reader(is_async=is_async)
+
+    @rule(reader=readers)
+    def a_reader_pulls(self, reader: Reader) -> None:
+        if reader.waiting is None:
+            self.pull(reader)
+
+    @rule(reader=readers)
+    def a_reader_reads_on(self, reader: Reader) -> None:
+        self.read_on(reader)
+
     @rule(reader=readers)
     def an_async_reader_is_cancelled(self, reader: Reader) -> None:
-        if reader.waiting is not None and not isinstance(reader.cursor, Iterator):
+        if reader.waiting is not None and reader.is_async:
             reader.waiting.cancel()
             reader.waiting = None
+            reader.reads_on = False
 
     @rule(reader=consumes(readers))
     def a_reader_goes(self, reader: Reader) -> None:
+        """One that waits goes on waiting."""
+        self.present -= 1
         if reader.waiting is None:
             self.all_readers.remove(reader)
 
     @precondition(lambda self: self.state == "running")
     @rule(text=TEXT)
     def an_item_comes(self, text: str) -> None:
+        self.count("item")
         self.source.feed(text)
         self.items.append(text)
 
-    @precondition(lambda self: self.state == "running")
-    @rule()
-    def it_completes(self) -> None:
-        self.source.feed(None)
-        self.state = "completed"
-        self.settle(END)
+    @precondition(lambda self: self.state == "running" and len(self.items) >= self.length)
+    @rule(how=ENDS)
+    def it_ends(self, how: str) -> None:
+        self.end(how)
 
-    @precondition(lambda self: self.state == "running")
-    @rule(words=TEXT)
-    def it_fails(self, words: str) -> None:
-        self.error = RuntimeError(words)
-        self.source.feed(self.error)
-        self.state = "failed"
-        self.settle(Told("error", self.error))
-
-    @rule(is_async=st.booleans(), times=st.integers(1, 2))
-    def it_is_closed(self, is_async: bool, times: int) -> None:
-        for _ in range(times):
-            if is_async:
-                asyncio.run_coroutine_threadsafe(self.output.aclose(), self.where.loop).result(SOON)
-            else:
-                self.output.close()
-        if self.state == "running":
+    def end(self, how: str) -> None:
+        self.count("close" if "closed" in how else "end")
+        if how == "completes":
+            self.source.feed(None)
+            self.state = "completed"
+            self.settle(END)
+        elif how == "fails":
+            self.error = RuntimeError("no more")
+            self.source.feed(self.error)
+            self.state = "failed"
+            self.settle(Told("error", self.error))
+        else:
+            self.close(is_async="coroutine" in how)
             self.source.left.wait()
-        if self.state in ("not started", "running"):
             self.state = "cancelled"
+
+    @precondition(lambda self: self.state != "running" and self.times_closed < 2)
+    @rule(is_async=st.booleans())
+    def it_is_closed_before_its_start_or_after_its_end(self, is_async: bool) -> None:
+        self.close(is_async=is_async)
+        if self.state == "not started":
+            self.state = "cancelled"
+
+    def close(self, *, is_async: bool) -> None:
+        self.times_closed += 1
+        if is_async:
+            asyncio.run_coroutine_threadsafe(self.output.aclose(), self.where.loop).result(SOON)
+        else:
+            self.output.close()
 
     def settle(self, end: Told) -> None:
         """Wait for the terminal, which takes some steps of the run's loop."""
         late = Reader(iter(self.output))
-        told = [self.where.pull(late).result(SOON) for _ in range(len(self.items) + 1)]
+        told = [self.seen.told(self.where.pull(late)) for _ in range(len(self.items) + 1)]
         assert told == [*(Told("item", text) for text in self.items), end]
 
     @invariant()
     def every_pull_that_can_be_answered_is(self) -> None:
         for reader in self.all_readers:
-            if reader.waiting is None:
-                continue
+            self.answer(reader)
+
+    def answer(self, reader: Reader) -> None:
+        while reader.waiting is not None:
             if reader.position < len(self.items):
-                assert reader.waiting.result(SOON) == Told("item", self.items[reader.position])
+                assert self.seen.told(reader.waiting) == Told("item", self.items[reader.position])
                 reader.position += 1
+                reader.waiting = None
+                if reader.reads_on:
+                    self.pull(reader)
             elif self.state == "running":
                 assert not reader.waiting.done()
-                continue
+                return
             else:
                 end = Told("error", self.error) if self.state == "failed" else END
-                assert reader.waiting.result(SOON) == end
-            reader.waiting = None
+                assert self.seen.told(reader.waiting) == end
+                reader.waiting = None
 
     @invariant()
     def the_output_says_what_the_model_says(self) -> None:
@@ -171,11 +269,22 @@ class OutputMachine(RuleBasedStateMachine):
                 _ = self.output.result
 
     def teardown(self) -> None:
+        try:
+            if self.state == "running" and sys.exc_info()[0] is None:  # a step that failed is not to be covered
+                for is_async in (False, True):  # both wait for the end, whoever else does
+                    self.read_on(self.new_reader(is_async=is_async))
+                self.end(self.last)
+                self.every_pull_that_can_be_answered_is()
+                self.the_output_says_what_the_model_says()
+        finally:
+            self.clean_up()
+
+    def clean_up(self) -> None:
         if hasattr(self, "output"):
             self.output.close()
         if self.source.began.is_open:
             self.source.left.wait()
-        self.where.close()
+        self.where.close(self.seen.patience)
         assert_nothing_is_left()
 
 
@@ -183,10 +292,13 @@ class PlainMachine(RuleBasedStateMachine):
     """An output that is built from an iterator: nothing goes on while nobody pulls, and the log grows by pulls."""
 
     readers = Bundle("readers")
+    seen: ClassVar[Seen] = Seen()
 
-    @initialize(texts=st.lists(TEXT, max_size=6), fails=st.booleans())
-    def build(self, texts: list[str], fails: bool) -> None:
+    @initialize(texts=st.lists(TEXT, max_size=6), fails=st.booleans(), length=st.integers(0, 6))
+    def build(self, texts: list[str], fails: bool, length: int) -> None:
+        """It is not closed before its ``length`` was pulled."""
         self.texts = texts
+        self.length = min(length, len(texts))
         self.fails = fails
         self.given = 0
         self.cleaned_up = 0
@@ -211,6 +323,15 @@ class PlainMachine(RuleBasedStateMachine):
 
     @rule(reader=readers)
     def a_reader_pulls(self, reader: Reader) -> None:
+        self.pull(reader)
+
+    @rule(reader=readers)
+    def a_reader_comes_to_what_is_new(self, reader: Reader) -> None:
+        while reader.position < self.given:
+            self.pull(reader)
+        self.pull(reader)
+
+    def pull(self, reader: Reader) -> None:
         known = self.given if self.is_cancelled or self.is_ended else len(self.texts)
         cursor = reader.cursor
         assert isinstance(cursor, Iterator)
@@ -218,7 +339,9 @@ class PlainMachine(RuleBasedStateMachine):
             assert next(cursor).content == self.texts[reader.position]
             reader.position += 1
             assert self.given >= reader.position
+            self.seen["item"] += 1
             return
+        self.seen["end"] += 1
         if not self.is_cancelled:
             self.is_ended = True
         if self.is_ended and self.fails:
@@ -227,8 +350,14 @@ class PlainMachine(RuleBasedStateMachine):
         else:
             assert next(cursor, None) is None
 
+    @precondition(lambda self: self.given >= self.length)
     @rule()
     def it_is_closed(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self.given and not self.output.is_completed:
+            self.seen["close"] += 1
         self.output.close()
         self.is_cancelled = not self.is_ended
 
@@ -243,8 +372,24 @@ class PlainMachine(RuleBasedStateMachine):
         assert self.cleaned_up <= (1 if self.is_cancelled or self.is_ended else 0)
         assert self.cleaned_up == 1 or not self.given or not self.output.is_completed
 
+    def teardown(self) -> None:
+        if hasattr(self, "output") and sys.exc_info()[0] is None:
+            self.close()
+            self.the_output_says_what_the_model_says()
 
-TestOutput = OutputMachine.TestCase
-TestOutput.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
-TestPlain = PlainMachine.TestCase
-TestPlain.settings = settings(max_examples=100, stateful_step_count=20, deadline=None)
+
+@pytest.mark.timeout(90)  # where it fails, the shortest example is looked for
+def test_outputs_of_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_thread, "loop_factory", Attentive)
+    seen = OutputMachine.seen = Seen()
+    run_state_machine_as_test(OutputMachine, settings=settings(ALIKE, max_examples=120, stateful_step_count=40))
+    # A third of the least that a hundred runs of this test have seen, or less.
+    seen.at_least(item=90, item_wakes_thread=50, item_wakes_coroutine=20)
+    seen.at_least(end=10, end_wakes_thread=10, end_wakes_coroutine=10)
+    seen.at_least(close=5, close_wakes_thread=5, close_wakes_coroutine=5)
+
+
+def test_outputs_of_iterators() -> None:
+    seen = PlainMachine.seen = Seen()
+    run_state_machine_as_test(PlainMachine, settings=settings(ALIKE, max_examples=100, stateful_step_count=20))
+    seen.at_least(item=30, end=30, close=3)

@@ -1,7 +1,10 @@
 """What is about to start when its run is stopped from another thread does not start."""
 
+import builtins
 import threading
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,9 +13,12 @@ from rxflow.flow import start
 from rxflow.streaming.launch import RunObservable
 from rxflow.tools import BaseTool, tool
 from rxflow.types.events import Event, MethodStarted, ToolStarted
+from rxflow.types.results import TaskOutput
 from tests.gate import Gate
 from tests.scripted import Scripted, calls
 from tests.team import solo
+
+OURS = ("rxflow run", "rxflow I/O", "rxflow import")
 
 
 def stopped_at(kind: type[Event], events: RunObservable) -> None:
@@ -28,6 +34,37 @@ def stopped_at(kind: type[Event], events: RunObservable) -> None:
     announced.wait()
     subscription.dispose()
     stopped.open()
+    join_all()
+
+
+def stopped_as_its_thread_starts(events: RunObservable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run ``events``, and stop it when its loop has handed users' code to a thread, before the first line of that."""
+    handed_over, stopped, started = Gate(), Gate(), Gate()
+    threads: list[threading.Thread] = []
+    begin = threading.Thread.start
+
+    def begin_late(thread: threading.Thread) -> None:
+        is_for_users = thread.name.startswith("rxflow ") and thread.name not in OURS
+        if is_for_users:
+            threads.append(thread)
+            handed_over.open()
+            stopped.wait()
+        begin(thread)
+        if is_for_users:
+            started.open()
+
+    monkeypatch.setattr(threading.Thread, "start", begin_late)
+    subscription = events.subscribe()
+    handed_over.wait()
+    subscription.dispose()
+    stopped.open()
+    started.wait()
+    (thread,) = threads
+    thread.join(5)
+    join_all()
+
+
+def join_all() -> None:
     for thread in threading.enumerate():
         if thread.name.startswith("rxflow ") and thread.name not in ("rxflow I/O", "rxflow import"):
             thread.join(5)
@@ -85,6 +122,21 @@ def async_tool(began: Callable[[], None]) -> RunObservable:
     return with_tool(dig).events()
 
 
+def guardrail(began: Callable[[], None]) -> RunObservable:
+    def accept(output: TaskOutput) -> tuple[bool, str]:
+        began()
+        return True, "gold"
+
+    return solo(Scripted("fine"), guardrail=accept).events()
+
+
+def task_callback(began: Callable[[], None]) -> RunObservable:
+    def note(output: TaskOutput) -> None:
+        began()
+
+    return solo(Scripted("fine"), callback=note).events()
+
+
 @pytest.mark.parametrize("make", [sync_flow, async_flow, generator_flow])
 def test_a_method(make: Callable[[Callable[[], None]], RunObservable]) -> None:
     began: list[None] = []
@@ -97,3 +149,40 @@ def test_a_tool(make: Callable[[Callable[[], None]], RunObservable]) -> None:
     began: list[None] = []
     stopped_at(ToolStarted, make(lambda: began.append(None)))
     assert began == []
+
+
+@pytest.mark.parametrize("make", [sync_flow, sync_tool, guardrail, task_callback])
+def test_what_has_just_been_handed_to_its_thread(
+    make: Callable[[Callable[[], None]], RunObservable], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began: list[None] = []
+    stopped_as_its_thread_starts(make(lambda: began.append(None)), monkeypatch)
+    assert began == []
+
+
+def disposed_while_it_judges(**given: Any) -> None:
+    """A task whose async guardrail still accepts the answer when another thread has disposed the run."""
+    inside, disposed = Gate(), Gate()
+
+    async def accept(output: TaskOutput) -> tuple[bool, Any]:
+        inside.open()
+        disposed.wait()  # it blocks the loop: the run hears of its disposal afterwards
+        return True, None
+
+    subscription = solo(Scripted("Late"), guardrail=accept, **given).events().subscribe()
+    inside.wait()
+    subscription.dispose()
+    disposed.open()
+    join_all()
+
+
+def test_what_a_task_does_after_its_guardrails_is_no_file(tmp_path: Path) -> None:
+    disposed_while_it_judges(output_file=str(tmp_path / "late.txt"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nor_does_it_ask_anybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(builtins, "input", asked.append)
+    disposed_while_it_judges(human_input=True)
+    assert asked == []

@@ -205,7 +205,7 @@ def test_loops_in_turn_and_of_several_kinds_stream_on_one_connection(provider: L
 
 
 def test_the_cells_of_a_notebook_share_a_stream() -> None:
-    # As IPython does it: one loop, a task for each cell, and between cells the loop runs on.
+    # As IPython does it in a terminal: one loop, a task for each cell, and between cells the loop stands still.
     program = Program(
         """
         async def first():
@@ -234,6 +234,70 @@ def test_the_cells_of_a_notebook_share_a_stream() -> None:
         warnings="error",
     )
     assert program.ended() == (0, "a\n['a']\nall at once\none\nTrue\n0", "")
+
+
+def test_and_it_goes_on_between_the_cells_where_the_loop_does() -> None:
+    # As Jupyter does it: each cell is a task on the kernel's loop, on which other tasks run during and between cells.
+    program = Program(
+        """
+        held, last = Gate(), Gate()
+        story = solo(Scripted(["a", held, "b", last, "c"]))
+
+        class Story(Flow):
+            stream = True
+
+            @start()
+            async def tell(self):
+                return (await story.kickoff_async()).raw
+
+        async def first():
+            global output, cursor
+            output = await Story().kickoff_async()
+            cursor = aiter(output)
+            async for chunk in cursor:
+                say(chunk.content)
+                break
+
+        async def second():
+            say([chunk.content for chunk in output.chunks])  # the second of them came while no cell ran
+            plain = solo(Scripted("all at once")).kickoff()  # a plain kickoff, and a plain for, in the running loop
+            say(plain.raw)
+            for chunk in solo(Scripted(["one"]), crew={"stream": True}).kickoff():
+                say(chunk.content)
+
+        async def third():
+            last.open()
+            async for chunk in cursor:
+                say(chunk.content)
+            say(output.result)
+
+        shown = []
+
+        async def widget(is_shown):
+            async for chunk in output:
+                shown.append(chunk.content)
+                if chunk.content == "b":
+                    is_shown.set()
+
+        async def kernel():
+            is_shown = asyncio.Event()
+            await asyncio.create_task(first())
+            beside = asyncio.create_task(widget(is_shown))
+            held.open()
+            async with asyncio.timeout(5):
+                await is_shown.wait()
+            await asyncio.create_task(second())
+            await asyncio.create_task(third())
+            await beside
+            say(shown)
+            say(len(asyncio.all_tasks()))
+
+        asyncio.run(kernel())
+        """,
+        warnings="error",
+    )
+    said = ["a", "['a', 'b']", "all at once", "one", "b", "c", "abc", "['a', 'b', 'c']", "1"]
+    assert program.ended() == (0, "\n".join(said), "")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
