@@ -3,11 +3,10 @@
 import asyncio
 import threading
 from collections import Counter
-from functools import partial
 from typing import Any
 
 import anyio
-import anyio.lowlevel
+import anyio.from_thread
 import anyio.to_thread
 import pytest
 import trio
@@ -103,14 +102,23 @@ def test_tools_of_a_bare_call_that_wait_for_others_of_their_kind_do_not_starve_t
 
 def test_aclose_does_not_wait_for_a_thread_of_anyios() -> None:
     busy = Gate()
+    at_work: list[None] = []
 
     async def main() -> None:
         output = await Speaking("a", Gate()).kickoff_async()  # under trio its run has a thread of its own
         await anext(aiter(output))
+        all_at_work = anyio.Event()
+
+        def work() -> None:
+            at_work.append(None)
+            if len(at_work) == 40:
+                anyio.from_thread.run_sync(all_at_work.set)
+            busy.wait(PATIENCE)
+
         async with anyio.create_task_group() as group:
-            for _ in range(60):
-                group.start_soon(anyio.to_thread.run_sync, partial(busy.wait, PATIENCE))
-            await anyio.lowlevel.checkpoint()
+            for _ in range(40):
+                group.start_soon(anyio.to_thread.run_sync, work)
+            await all_at_work.wait()
             await output.aclose()
             busy.open()
         assert output.is_cancelled
