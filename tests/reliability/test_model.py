@@ -386,7 +386,7 @@ def test_outputs_of_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop_thread, "loop_factory", Attentive)
     seen = OutputMachine.seen = Seen()
     run_state_machine_as_test(OutputMachine, settings=settings(ALIKE, max_examples=120, stateful_step_count=40))
-    # A third of the least that a hundred runs of this test have seen, or less.
+    # A third of the least that hundreds of runs of this test have seen, or less.
     seen.at_least(item=90, item_wakes_thread=50, item_wakes_coroutine=20)
     seen.at_least(end=10, end_wakes_thread=10, end_wakes_coroutine=10)
     seen.at_least(close=5, close_wakes_thread=5, close_wakes_coroutine=5)
