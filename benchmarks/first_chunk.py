@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import statistics
 import time
 from collections.abc import Awaitable, Callable
@@ -17,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks.provider import opened_by_litellm, provider
+from benchmarks.provider import BODY, opened_by_litellm, provider, text_of
 from benchmarks.shapes import chain
 from rxflow import LLM, Flow
 from rxflow.llm import litellm_import
@@ -25,12 +24,6 @@ from rxflow.llm import litellm_import
 CHUNKS = 5
 METHODS = 20
 WARM_UP = 10
-_BODY: dict[str, Any] = {
-    "model": "gpt-4o",
-    "stream": True,
-    "stream_options": {"include_usage": True},
-    "messages": [{"role": "user", "content": "Hello"}],
-}
 
 Way = Callable[[str], Awaitable[float]]
 """Reads one answer, and gives the seconds to its first text."""
@@ -48,18 +41,11 @@ class First:
     """What ``beyond_litellm`` may be."""
 
 
-def _says_something(data: str) -> bool:
-    if not data.startswith("data: {"):
-        return False
-    choices = json.loads(data[6:])["choices"]
-    return bool(choices and choices[0]["delta"].get("content"))
-
-
 async def _first_text(lines: Any, begin: float) -> float:
     """Reads on to the end, so that the connection can be used again."""
     taken = 0.0
     async for line in lines:
-        if not taken and _says_something(line):
+        if not taken and text_of(line):
             taken = time.perf_counter() - begin
     return taken
 
@@ -67,7 +53,7 @@ async def _first_text(lines: Any, begin: float) -> float:
 def _bare(client: httpx.AsyncClient) -> Way:
     async def read(url: str) -> float:
         begin = time.perf_counter()
-        async with client.stream("POST", f"{url}/chat/completions", json=_BODY) as response:
+        async with client.stream("POST", f"{url}/chat/completions", json=BODY) as response:
             return await _first_text(response.aiter_lines(), begin)
 
     return read
@@ -77,7 +63,7 @@ async def _litellm(url: str) -> float:
     """litellm's request as rxflow makes it, and the lines of its response: its own stream wrapper takes 4 ms more."""
     litellm = await litellm_import.module()
     begin = time.perf_counter()
-    stream = await opened_by_litellm(litellm, url, _BODY, httpx.Timeout(60))
+    stream = await opened_by_litellm(litellm, url, httpx.Timeout(60))
     try:
         return await _first_text(stream.response.aiter_lines(), begin)
     finally:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import aiohttp
 import httpx
 
 from benchmarks import throughput
-from benchmarks.provider import opened_by_litellm
+from benchmarks.provider import BODY, opened_by_litellm, text_of
 from rxflow import LLM, Agent, Crew, Flow, Task
 from rxflow.flow import start
 from rxflow.llm import litellm_import
@@ -20,13 +19,6 @@ from rxflow.tools import BaseTool, tool
 
 Way: TypeAlias = Callable[[str, int], Awaitable[int]]
 """Opens so many streams at a base URL at once, and gives the number of chunks in all."""
-
-_BODY = {
-    "model": "gpt-4o",
-    "stream": True,
-    "stream_options": {"include_usage": True},
-    "messages": [{"role": "user", "content": "Hello"}],
-}
 
 
 class Asking(Flow):
@@ -40,25 +32,14 @@ class Asking(Flow):
         return str(await self.llm.acall("Hello"))
 
 
-def _text_of(line: str | bytes) -> str:
-    line = line if isinstance(line, str) else line.decode()
-    if not line.startswith("data: "):
-        return ""
-    data = line[6:]
-    if data.strip() == "[DONE]":
-        return ""
-    choices: list[dict[str, Any]] = json.loads(data)["choices"]
-    return str(choices[0]["delta"].get("content") or "") if choices else ""
-
-
 async def bare_httpx(url: str, flows: int) -> int:
     """httpx, its lines, and json; all streams through one client, whose limits are lifted."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     async with httpx.AsyncClient(timeout=60, limits=limits) as client:
 
         async def read() -> int:
-            async with client.stream("POST", f"{url}/chat/completions", json=_BODY) as response:
-                return sum([1 async for line in response.aiter_lines() if _text_of(line)])
+            async with client.stream("POST", f"{url}/chat/completions", json=BODY) as response:
+                return sum([1 async for line in response.aiter_lines() if text_of(line)])
 
         return sum(await asyncio.gather(*(read() for _ in range(flows))))
 
@@ -68,8 +49,8 @@ async def bare_aiohttp(url: str, flows: int) -> int:
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
 
         async def read() -> int:
-            async with session.post(f"{url}/chat/completions", json=_BODY) as response:
-                return sum([1 async for line in response.content if _text_of(line)])
+            async with session.post(f"{url}/chat/completions", json=BODY) as response:
+                return sum([1 async for line in response.content if text_of(line)])
 
         return sum(await asyncio.gather(*(read() for _ in range(flows))))
 
@@ -79,9 +60,9 @@ async def litellm_alone(url: str, flows: int) -> int:
     litellm = await litellm_import.module()
 
     async def read() -> int:
-        stream = await opened_by_litellm(litellm, url, _BODY, httpx.Timeout(600, connect=60))
+        stream = await opened_by_litellm(litellm, url, httpx.Timeout(600, connect=60))
         try:
-            return sum([1 async for line in stream.response.aiter_lines() if _text_of(line)])
+            return sum([1 async for line in stream.response.aiter_lines() if text_of(line)])
         finally:
             await stream.close()
 

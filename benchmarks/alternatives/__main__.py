@@ -38,7 +38,7 @@ _LONGEST = 120.0  # seconds for one reading, and for a program to begin
 
 @dataclass(frozen=True)
 class Rate:
-    """Chunks a second of one program; ``of_ours`` is how many times as many rxflow reads."""
+    """Chunks a second of one program; ``ours_is`` is how many times as many rxflow reads."""
 
     name: str
     versions: str

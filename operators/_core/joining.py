@@ -9,7 +9,8 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import SingleAssignmentDisposable
 
-from rxflow.operators._core.lift import OfRun, everything
+from rxflow.operators._core.lift import OfRun
+from rxflow.streaming.projection import everything
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Happened
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar, overload, runtime_checkabl
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
-from rxflow.streaming.projection import past
+from rxflow.streaming.projection import everything, past
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Event
 from rxflow.types.lanes import Lane
@@ -90,11 +90,6 @@ def reselect(change: Callable[[Selection[Any]], Selection[U]]) -> Callable[[Obse
         return source.reselect(change) if isinstance(source, OfRun) else Selected(source, change(everything))
 
     return apply
-
-
-def everything(source: Observable[T]) -> Observable[T]:
-    """The selection that leaves nothing out."""
-    return source
 
 
 def select(selection: Selection[U]) -> Callable[[Observable[Any]], Observable[U]]:

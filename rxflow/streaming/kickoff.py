@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import Generic, Never, TypeVar
 
 from rxflow.loops import running_loop
 from rxflow.streaming.launch import RunObservable, open_place
-from rxflow.streaming.log import Log
+from rxflow.streaming.log import THE_END, Log
 from rxflow.streaming.run_feed import RunFeed
 from rxflow.types.events import Event
 
 E = TypeVar("E", bound=Event)
-
-_THE_END = sys.maxsize  # a position that no log reaches: waiting for it is waiting for the end
 
 
 def run_blocking(source: RunObservable, finished: type[E]) -> E:
@@ -31,7 +28,7 @@ def run_blocking(source: RunObservable, finished: type[E]) -> E:
     log: Log[Never] = Log()
     feed = RunFeed(log, source, finished, _nothing)
     try:
-        feed.pull(_THE_END)
+        feed.pull(THE_END)
     except BaseException:  # Ctrl-C in the wait
         feed.close()
         raise
@@ -48,7 +45,7 @@ async def run_async(source: RunObservable, finished: type[E]) -> E:
     log: Log[Never] = Log()
     feed = RunFeed(log, source, finished, _nothing)
     try:
-        await feed.pull_async(_THE_END)
+        await feed.pull_async(THE_END)
     except BaseException:
         await feed.aclose()  # the caller may go on with what the run's coroutines still clean up
         raise

@@ -24,7 +24,7 @@ from rxflow.loops import call_soon, context_for_another_thread, running_loop
 from rxflow.streaming.border import Guard, InPlace
 from rxflow.streaming.emitter import Emitter, ambient
 from rxflow.streaming.loop_thread import Build, LoopThread, RunHandle, hosts
-from rxflow.streaming.projection import Selection, past
+from rxflow.streaming.projection import Selection, everything, past
 from rxflow.streaming.scope import Run, Scope
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Event
@@ -56,12 +56,9 @@ class StartingObservable(Observable[T], Generic[T]):
         Raises:
             SequenceContainsNoElementsError: there was no item.
         """
-        from rxflow.streaming.pipeline import PipelineOutput  # it stands above this module
+        from rxflow.streaming.pipeline import last_of  # it stands above this module
 
-        with PipelineOutput(self) as output:
-            for _ in output:
-                pass
-        return output.result
+        return last_of(self)
 
     def __iter__(self) -> NoReturn:
         # RxPY's Observables have a __getitem__, by which Python would iterate them: for ever, over Observables.
@@ -106,7 +103,7 @@ class RunObservable(StartingObservable[Event]):
 
     def reselect(self, change: Callable[[Selection[Event]], Selection[U]]) -> SelectedObservable[U]:
         """What ``change`` makes of the selection, which here is everything."""
-        return self.select(change(_everything))
+        return self.select(change(everything))
 
     def build_of(self, selection: Selection[T], place: Emitter | None) -> Build[T]:
         """The run with its operators, as ``selection`` shows it to code that belongs to ``place``."""
@@ -120,7 +117,7 @@ class RunObservable(StartingObservable[Event]):
         return build
 
     def build_in(self, place: Emitter | None) -> Build[Event]:
-        return self.build_of(_everything, place)
+        return self.build_of(everything, place)
 
 
 class SelectedObservable(StartingObservable[T], Generic[T]):
@@ -164,10 +161,6 @@ def _with_events(shown: Selection[T]) -> Selection[T | Behind]:
         return on_next
 
     return past(shown, route)
-
-
-def _everything(events: Observable[Event]) -> Observable[Event]:
-    return events
 
 
 def _in_place(build: Build[Event], scope: Scope, place: Emitter | None) -> Observable[Event]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +16,9 @@ from rxflow.streaming.once import Once
 from rxflow.streaming.thread_count import Pause
 
 _T = TypeVar("_T")
+
+THE_END = sys.maxsize
+"""A position that no log reaches: waiting for it is waiting for the end."""
 
 
 class Log(Generic[_T]):

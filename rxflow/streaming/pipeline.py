@@ -11,7 +11,7 @@ from rxflow.loops import running_loop
 from rxflow.streaming.emitter import Emitter
 from rxflow.streaming.feed import SubscribedFeed
 from rxflow.streaming.launch import StartingObservable
-from rxflow.streaming.log import Log
+from rxflow.streaming.log import THE_END, Log
 from rxflow.streaming.loop_scheduler import LoopScheduler
 from rxflow.streaming.loop_thread import RunHandle
 from rxflow.streaming.readable import Readable
@@ -42,7 +42,7 @@ class PipelineOutput(Readable[T, T], Generic[T]):
         return self._log.items.copy()
 
 
-class _PipelineFeed(SubscribedFeed[T, T, Observable[T]]):
+class _PipelineFeed(SubscribedFeed[T, T, Observable[T]], Generic[T]):
     """Logs all items. A run chooses its loop; whatever else is subscribed lives where its reader does."""
 
     def __init__(self, log: Log[T], source: Observable[T]) -> None:
@@ -76,3 +76,21 @@ class _PipelineFeed(SubscribedFeed[T, T, Observable[T]]):
         # Else RxPY's operators would set their timers by the wall clock, on threads of their own.
         scheduler = LoopScheduler(loop) if loop is not None else None
         handle.disposable = source.subscribe(self, scheduler=scheduler)
+
+
+class _LastFeed(_PipelineFeed[T]):
+    """Keeps the last item alone, and wakes nobody for it."""
+
+    def on_next(self, value: T) -> None:
+        if not self._log.is_ended:
+            self._log.items[:] = [value]
+
+
+def last_of(source: Observable[T]) -> T:
+    """The last item, for a thread that waits for the end and reads none of the others."""
+    log: Log[T] = Log()
+    feed = _LastFeed(log, source)
+    with Readable[T, T](log, feed) as output:
+        feed.pull(THE_END)
+    log.raise_error()
+    return output.result

@@ -38,6 +38,11 @@ def chunks(events: Observable[Event]) -> Observable[StreamChunk]:
     return Observable(subscribe)
 
 
+def everything(events: Observable[T]) -> Observable[T]:
+    """The selection that leaves nothing out."""
+    return events
+
+
 def past(
     shown: Callable[[Observable[E]], Observable[T]],
     route: Callable[[Callable[[Any], None], Callable[[E], None]], Callable[[E], None]],

@@ -442,16 +442,17 @@ def test_a_failing_method_cancels_its_siblings() -> None:
     assert cancelled.wait(PATIENCE)
 
 
+class Base(Flow):
+    @start()
+    def begin(self) -> str:
+        return "base"
+
+    @listen(begin)
+    def go_on(self, heard: str) -> str:
+        return f"{heard} went on"
+
+
 def test_a_subclass_inherits_the_graph_and_may_extend_it() -> None:
-    class Base(Flow):
-        @start()
-        def begin(self) -> str:
-            return "base"
-
-        @listen(begin)
-        def go_on(self, heard: str) -> str:
-            return f"{heard} went on"
-
     class Longer(Base):
         @listen(Base.go_on)
         def end(self, heard: str) -> str:
@@ -462,15 +463,6 @@ def test_a_subclass_inherits_the_graph_and_may_extend_it() -> None:
 
 
 def test_an_overriding_method_takes_the_place_of_the_one_it_overrides() -> None:
-    class Base(Flow):
-        @start()
-        def begin(self) -> str:
-            return "base"
-
-        @listen(begin)
-        def go_on(self, heard: str) -> str:
-            return f"{heard} went on"
-
     class Changed(Base):
         @start()
         def begin(self) -> str:
@@ -480,15 +472,6 @@ def test_an_overriding_method_takes_the_place_of_the_one_it_overrides() -> None:
 
 
 def test_none_takes_a_method_of_the_base_out_of_the_graph() -> None:
-    class Base(Flow):
-        @start()
-        def begin(self) -> str:
-            return "base"
-
-        @listen(begin)
-        def go_on(self, heard: str) -> str:
-            return f"{heard} went on"
-
     class Shorter(Base):
         go_on = None  # type: ignore[assignment]
 

@@ -1,12 +1,9 @@
 """Names that no name server answers: a lookup cannot be cancelled, but nobody else may wait for it."""
 
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +12,9 @@ from rxflow import LLM
 from tests.bounds import assert_within
 from tests.gate import Gate
 from tests.loopback import Loopback, Reply
+from tests.streaming.test_processes import Program
 
 LOOKUPS = 40  # more than any pool of the standard library has threads on a small machine
-ROOT = Path(__file__).parents[2]
 
 
 class NameServer:
@@ -70,31 +67,24 @@ def test_calls_to_other_providers_do_not_wait_for_them(provider: Loopback, llm: 
     assert_within(time.monotonic() - began, 2.0)  # had it to wait, it would be for half a minute
 
 
-def test_the_interpreter_does_not_wait_for_them_at_its_exit() -> None:
-    program = """
-import socket, sys, threading
-from rxflow import LLM
+@pytest.mark.parametrize("last", ["", "call.dispose()"], ids=["under way", "disposed"])
+def test_the_interpreter_does_not_wait_for_them_at_its_exit(last: str) -> None:
+    program = Program(
+        f"""
+        import socket
 
-asked = threading.Event()
+        asked = threading.Event()
 
-def find(host, *args, **kwargs):
-    asked.set()
-    threading.Event().wait(60)
+        def find(host, *args, **kwargs):
+            asked.set()
+            threading.Event().wait(60)
 
-socket.getaddrinfo = find
-llm = LLM("openai/gpt-4o", base_url="http://lost.example/v1", api_key="none", max_retries=0)
-call = llm.events("Hi").subscribe(on_error=lambda _: None)
-asked.wait()
-if len(sys.argv) > 1:
-    call.dispose()
-"""
-    for arguments in ([], ["disposed"]):
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", program, *arguments],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=25,
-            check=False,
-        )
-        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        socket.getaddrinfo = find
+        llm = LLM("openai/gpt-4o", base_url="http://lost.example/v1", api_key="none", max_retries=0)
+        call = llm.events("Hi").subscribe(on_error=lambda _: None)
+        asked.wait()
+        {last}
+        """,
+        warnings="error",
+    )
+    assert program.ended() == (0, "", "")

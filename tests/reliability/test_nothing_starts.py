@@ -11,6 +11,7 @@ import pytest
 from rxflow import Crew, Flow
 from rxflow.flow import start
 from rxflow.streaming.launch import RunObservable
+from rxflow.testing.leaks import LASTING
 from rxflow.tools import BaseTool, tool
 from rxflow.types.events import Event, MethodStarted, ToolStarted
 from rxflow.types.results import TaskOutput
@@ -18,7 +19,7 @@ from tests.gate import Gate
 from tests.scripted import Scripted, calls
 from tests.team import solo
 
-OURS = ("rxflow run", "rxflow I/O", "rxflow import")
+OURS = {"rxflow run", *LASTING}
 
 
 def stopped_at(kind: type[Event], events: RunObservable) -> None:
@@ -66,7 +67,7 @@ def stopped_as_its_thread_starts(events: RunObservable, monkeypatch: pytest.Monk
 
 def join_all() -> None:
     for thread in threading.enumerate():
-        if thread.name.startswith("rxflow ") and thread.name not in ("rxflow I/O", "rxflow import"):
+        if thread.name.startswith("rxflow ") and thread.name not in LASTING:
             thread.join(5)
 
 

@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 from reactivex import Observable
+from reactivex import operators as rxops
 from reactivex.abc import DisposableBase
 from reactivex.internal.exceptions import SequenceContainsNoElementsError
 
 from rxflow import Crew
 from rxflow.flow import Flow, start
+from rxflow.types.events import Event
 from rxflow.types.streaming import StreamChunk
 from tests.bounds import assert_within
 from tests.gate import Gate
@@ -403,6 +405,21 @@ class TestOnTheLoopOfTheSubscriber:
 class TestWaitingForTheEnd:
     def test_run_gives_the_last_item(self, make: Make) -> None:
         assert str(make("a", "b").run()) == "b"
+
+    def test_run_keeps_none_of_the_others(self, make: Make) -> None:
+        chunks: list[weakref.ref[StreamChunk]] = []
+        kept: list[int] = []
+
+        def note(events: Observable[Event]) -> Observable[Event]:
+            def look(event: Event) -> None:
+                if isinstance(event, StreamChunk):
+                    kept.append(sum(each() is not None for each in chunks))
+                    chunks.append(weakref.ref(event))
+
+            return events.pipe(rxops.do_action(look))
+
+        make("a", "b", "c", "d").through(note).run()  # type: ignore[attr-defined]
+        assert kept == [0, 1, 1, 1]
 
     def test_run_raises_the_error(self, make: Make) -> None:
         with pytest.raises(ValueError, match="broken"):
