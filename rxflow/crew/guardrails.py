@@ -9,7 +9,8 @@ from pydantic import BaseModel, ValidationError
 from rxflow.crew.agent import Guardrail
 from rxflow.crew.assignment import Assignment
 from rxflow.crew.rate_limit import wait_for_all
-from rxflow.llm.structured import parse_as, response_format_for
+from rxflow.json_text import read_json
+from rxflow.llm.structured import response_format_for
 from rxflow.streaming.emitter import Emitter
 from rxflow.streaming.kickoff import Last
 from rxflow.tools import as_text
@@ -53,7 +54,7 @@ def read_answer(assignment: Assignment, raw: str) -> TaskOutput:
     if assignment.output_model is None:
         return output
     try:
-        parsed = parse_as(assignment.output_model, raw)
+        parsed = read_json(assignment.output_model, raw)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'answer'}: {each['msg']}" for each in error.errors())
         model = assignment.output_model.__name__
@@ -130,7 +131,7 @@ async def _judge_in_words(emitter: Emitter, assignment: Assignment, criterion: s
     await wait_for_all(*assignment.rates)
     await emitter.drain(llm.ask(emitter.scope.unnumbered(), request, max_retries=agent.retries), note)
     try:
-        verdict = parse_as(Verdict, last.event.text)
+        verdict = read_json(Verdict, last.event.text)
     except ValidationError as error:
         raise Rejected(f"the model gave no verdict on {criterion!r}: {last.event.text[:200]!r}") from error
     if not verdict.accepted:

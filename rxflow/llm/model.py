@@ -10,6 +10,7 @@ from uuid import uuid4
 from pydantic import BaseModel
 from reactivex import Observable
 
+from rxflow.json_text import read_json
 from rxflow.llm.assembly import Assembly
 from rxflow.llm.demo import PROVIDER as DEMO_PROVIDER
 from rxflow.llm.demo import DemoSource
@@ -26,7 +27,7 @@ from rxflow.llm.functions import (
 from rxflow.llm.provider import LiteLLMSource
 from rxflow.llm.request import Message, Request, normalize_messages
 from rxflow.llm.source import Delta, Source
-from rxflow.llm.structured import parse_as, response_format_for
+from rxflow.llm.structured import response_format_for
 from rxflow.llm.text_tools import offering_in_text
 from rxflow.streaming.bridge import from_coroutine
 from rxflow.streaming.emitter import Emitter
@@ -299,7 +300,7 @@ class LLM:
 def _answer_of(finished: LLMFinished, model: type[BaseModel] | None) -> Any:
     if finished.tool_calls:
         return list(finished.tool_calls)
-    return parse_as(model, finished.text) if model else finished.text
+    return read_json(model, finished.text) if model else finished.text
 
 
 def _source_for(
