@@ -6,8 +6,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
 
-from rxflow.crew.agent import Guardrail
-from rxflow.crew.assignment import Assignment
+from rxflow.crew.assignment import Assignment, Guardrail
 from rxflow.crew.rate_limit import wait_for_all
 from rxflow.llm.structured import parse_as, response_format_for
 from rxflow.streaming.emitter import Emitter
