@@ -32,18 +32,11 @@ ALIASES: Mapping[str, Mapping[str, _lazy.Home]] = {
     "rxflow.llms": _BASE_LLM,
     "rxflow.llms.base_llm": _BASE_LLM,
     "rxflow.process": {"Process": "rxflow.crew.process"},
-    "rxflow.project.annotations": {
-        name: "rxflow.project"
-        for name in (
-            "after_kickoff agent before_kickoff cache_handler callback crew llm output_json output_pydantic task tool"
-        ).split()
-    },
-    "rxflow.project.crew_base": {"CrewBase": "rxflow.project"},
     "rxflow.task": {"Task": "rxflow.crew.task"},
     "rxflow.tasks": _TASK_OUTPUT | _OUTPUT_FORMAT,
     "rxflow.tasks.output_format": _OUTPUT_FORMAT,
     "rxflow.tasks.task_output": _TASK_OUTPUT,
-    "rxflow.tools.base_tool": {name: "rxflow.tools" for name in ("BaseTool", "tool")},
+    "rxflow.tools.base_tool": dict.fromkeys(("BaseTool", "tool"), "rxflow.tools"),
     "rxflow.types.usage_metrics": {"UsageMetrics": "rxflow.types.usage"},
 }
 """For each path of CrewAI's its names, and where they are."""

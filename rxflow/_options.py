@@ -18,17 +18,49 @@ _PROMPTS = "write what the model has to know into role, goal, backstory and desc
 
 IGNORED: Mapping[str, frozenset[str]] = {
     "Agent": frozenset(
-        "agent_knowledge_context cache cache_handler callbacks code_execution_mode crew crew_knowledge_context embedder "
-        "executor_class function_calling_llm i18n knowledge_config knowledge_search_query knowledge_storage "
-        "max_reasoning_attempts max_tokens respect_context_window security_config tracing".split()
+        [
+            "agent_knowledge_context",
+            "cache",
+            "cache_handler",
+            "callbacks",
+            "code_execution_mode",
+            "crew",
+            "crew_knowledge_context",
+            "embedder",
+            "executor_class",
+            "function_calling_llm",
+            "i18n",
+            "knowledge_config",
+            "knowledge_search_query",
+            "knowledge_storage",
+            "max_reasoning_attempts",
+            "max_tokens",
+            "respect_context_window",
+            "security_config",
+            "tracing",
+        ]
     ),
-    "Task": frozenset("create_directory security_config".split()),
+    "Task": frozenset(["create_directory", "security_config"]),
     "Crew": frozenset(
-        "cache chat_llm embedder execution_logs full_output function_calling_llm memory_config output_log_file "
-        "planning_llm security_config share_crew task_execution_output_json_files token_usage tracing "
-        "usage_metrics".split()
+        [
+            "cache",
+            "chat_llm",
+            "embedder",
+            "execution_logs",
+            "full_output",
+            "function_calling_llm",
+            "memory_config",
+            "output_log_file",
+            "planning_llm",
+            "security_config",
+            "share_crew",
+            "task_execution_output_json_files",
+            "token_usage",
+            "tracing",
+            "usage_metrics",
+        ]
     ),
-    "Flow": frozenset("suppress_flow_events tracing verbose".split()),
+    "Flow": frozenset(["suppress_flow_events", "tracing", "verbose"]),
 }
 """CrewAI's options that change nothing here, whatever their value."""
 

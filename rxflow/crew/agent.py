@@ -155,7 +155,7 @@ class Agent(Configurable):
     def kickoff(
         self, query: Query, response_format: type[BaseModel] | None = None, *, stream: bool | None = None
     ) -> Any:
-        """Answer ``query`` without a crew: an :class:`AgentOutput`, or with ``stream`` an :class:`AgentStreamingOutput`.
+        """Answer ``query`` without a crew: an :class:`AgentOutput`, or an :class:`AgentStreamingOutput`.
 
         Inside a flow its chunks are in the flow's stream too. ``response_format`` is a pydantic model that the answer
         must fit; it is then in ``.pydantic``.

@@ -39,7 +39,7 @@ class Persona:
         where = f"agent {agent.role!r}:"
         return cls(
             agent=agent,
-            role=fill(agent.role, inputs, f"{where} role"),
+            role=fill(agent.role, inputs, f"{where} role").strip(),  # YAML's folded texts end with a line break
             goal=fill(agent.goal, inputs, f"{where} goal"),
             backstory=fill(agent.backstory, inputs, f"{where} backstory"),
         )

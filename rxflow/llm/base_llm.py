@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import threading
 from abc import ABC, abstractmethod
@@ -15,7 +16,7 @@ from reactivex import Observable
 
 from rxflow.llm.model import LLM
 from rxflow.llm.request import Delta, Ending, ReasoningDelta, Request, ToolCallDelta
-from rxflow.loops import call_soon, running_loop
+from rxflow.loops import call_soon
 from rxflow.streaming.bridge import from_async
 from rxflow.streaming.threads import in_thread
 from rxflow.tools import as_text
@@ -197,8 +198,7 @@ class _Reply:
 
     async def _read_in_thread(self, parts: Iterator[Any]) -> None:
         """Each part as it comes: its code may block. Once the call is disposed the next part is the last."""
-        loop = running_loop()
-        assert loop is not None  # noqa: S101 - a coroutine runs on one
+        loop = asyncio.get_running_loop()
         is_over = threading.Event()
 
         def read() -> None:
