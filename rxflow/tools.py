@@ -5,13 +5,15 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Annotated, Any, cast, get_type_hints, overload
+from typing import Any, cast, get_type_hints, overload
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, create_model
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, create_model
 from pydantic_core import to_json
 
 from rxflow.loops import off_the_loop
 from rxflow.types.results import CrewOutput, TaskOutput
+
+__path__: list[str] = []  # makes room for rxflow.tools.base_tool, an alias of this module
 
 _Function = Callable[..., Any]
 
@@ -122,19 +124,6 @@ class FunctionTool(BaseTool):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
-
-
-def _is_tool(given: object) -> object:
-    if callable(given) and not isinstance(given, BaseTool):
-        name = getattr(given, "__name__", repr(given))
-        if isinstance(given, type):
-            raise TypeError(f"{name} is a class, and no tool: make one of it, {name}(…)")
-        raise TypeError(f"{name} is a function, and no tool: put @tool on it")
-    return given
-
-
-Tool = Annotated[BaseTool, BeforeValidator(_is_tool)]
-"""A tool, where one is to be given; says what to do about a plain function."""
 
 
 @overload

@@ -1,1 +1,32 @@
 """Crews: agents, tasks, and how the one carry out the other."""
+
+import typing
+
+from rxflow import _lazy
+
+__all__ = ["Agent", "AgentOutput", "Crew", "CrewOutput", "Guardrail", "GuardrailError", "Process", "Task", "TaskOutput"]
+
+# Lazily: a module of this package may be wanted by itself, and would bring in all of them.
+if typing.TYPE_CHECKING:
+    from rxflow.crew.agent import Agent
+    from rxflow.crew.assignment import Guardrail
+    from rxflow.crew.crew import Crew
+    from rxflow.crew.guardrails import GuardrailError
+    from rxflow.crew.process import Process
+    from rxflow.crew.task import Task
+    from rxflow.types.results import AgentOutput, CrewOutput, TaskOutput
+else:
+    __getattr__, __dir__ = _lazy.names(
+        __name__,
+        {
+            "Agent": "rxflow.crew.agent",
+            "AgentOutput": "rxflow.types.results",
+            "Crew": "rxflow.crew.crew",
+            "CrewOutput": "rxflow.types.results",
+            "Guardrail": "rxflow.crew.assignment",
+            "GuardrailError": "rxflow.crew.guardrails",
+            "Process": "rxflow.crew.process",
+            "Task": "rxflow.crew.task",
+            "TaskOutput": "rxflow.types.results",
+        },
+    )

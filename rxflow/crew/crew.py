@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 from reactivex import Observable
 
-from rxflow.crew.agent import Agent, Model
+from rxflow._options import Configurable, Switch
+from rxflow.crew.agent import Agent
 from rxflow.crew.crew_run import CrewRun
 from rxflow.crew.plan import Inputs, Plan
 from rxflow.crew.process import Process
 from rxflow.crew.rate_limit import RateLimit, limit_of
 from rxflow.crew.task import Task
+from rxflow.llm.base_llm import Model
 from rxflow.streaming.kickoff import run_async, run_blocking
 from rxflow.streaming.launch import RunObservable
 from rxflow.streaming.output import CrewStreamingOutput
@@ -25,7 +27,7 @@ from rxflow.types.results import CrewOutput, TaskOutput
 from rxflow.types.usage import UsageMetrics
 
 
-class Crew(BaseModel):
+class Crew(Configurable):
     """Runs tasks one after the other, neighbours with ``async_execution`` at once.
 
     Args:
@@ -42,7 +44,7 @@ class Crew(BaseModel):
     What cannot work is a ValueError when the crew is built.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+    kind: ClassVar[str] = "Crew"
 
     agents: list[Agent] = Field(default_factory=list[Agent])
     tasks: list[Task] = Field(default_factory=list[Task])
@@ -50,7 +52,7 @@ class Crew(BaseModel):
     stream: bool = False
     manager_llm: Model | None = None
     manager_agent: Agent | None = None
-    verbose: bool = False
+    verbose: Switch = False
     max_rpm: int | None = Field(default=None, gt=0)
     step_callback: Callable[[Any], Any] | None = None
     task_callback: Callable[[TaskOutput], Any] | None = None

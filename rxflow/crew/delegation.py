@@ -48,7 +48,7 @@ def delegation_tools(
             context=context,
             tools=persona.agent.tools,
             guardrails=[] if persona.agent.guardrail is None else [persona.agent.guardrail],
-            step_callback=step_callback,
+            step_callback=persona.agent.step_callback or step_callback,
             rates=[rate for rate in (persona.agent.rate, *rates) if rate is not None],
         )
         finished = await run_async(RunObservable(lambda scope: carry_out(scope, assignment)), TaskFinished)

@@ -6,8 +6,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
 
-from rxflow.crew.agent import Guardrail
-from rxflow.crew.assignment import Assignment
+from rxflow.crew.assignment import Assignment, Guardrail
 from rxflow.crew.rate_limit import wait_for_all
 from rxflow.json_text import read_json
 from rxflow.llm.structured import response_format_for

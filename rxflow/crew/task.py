@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from reactivex import Observable
+from pydantic import BaseModel, Field, model_validator
 
-from rxflow.crew.agent import Agent, Guardrail
-from rxflow.crew.assignment import Assignment, Persona
+from rxflow._options import Configurable
+from rxflow.crew.agent import Agent
+from rxflow.crew.assignment import Assignment, Guardrail, Persona
 from rxflow.crew.output_file import OutputFile
 from rxflow.crew.placeholders import fill
 from rxflow.crew.rate_limit import RateLimit
-from rxflow.crew.task_run import carry_out
-from rxflow.streaming.launch import RunObservable
-from rxflow.streaming.projection import chunks
-from rxflow.tools import BaseTool, Tool
-from rxflow.types.chunks import StreamChunk
+from rxflow.tool_adapter import Tool
+from rxflow.tools import BaseTool
 from rxflow.types.results import OutputFormat, TaskOutput
 
 
-class Task(BaseModel):
+class Task(Configurable):
     """A piece of work for an agent.
 
     Args:
@@ -36,15 +33,21 @@ class Task(BaseModel):
         output_file: where the answer is written. Placeholders are filled, but no input leads out of the folder that
             stands before the first of them: not by ``..``, an absolute path or a symbolic link.
         callback: called with the :class:`TaskOutput`.
-        guardrail, guardrails: see :data:`rxflow.crew.agent.Guardrail`; ``guardrail_max_retries`` new attempts.
+        guardrail, guardrails: see :data:`rxflow.crew.assignment.Guardrail`; ``guardrail_max_retries`` new attempts.
         human_input: a person at the terminal reviews the answer.
         markdown: the answer is asked for in Markdown.
+        config: a mapping with any of these, an entry of a YAML file for instance; what is given by name goes first.
+
+    Raises:
+        ValueError: an option is missing, unknown or not supported; says what to do instead.
+        TypeError: a tool is not one.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+    kind: ClassVar[str] = "Task"
+    required: ClassVar[tuple[str, ...]] = ("description", "expected_output")
 
-    description: str
-    expected_output: str
+    description: str = ""  # required, but it may come from config
+    expected_output: str = ""
     name: str | None = None
     agent: Agent | None = None
     context: list[Task] | None = None
@@ -105,19 +108,10 @@ class Task(BaseModel):
             else OutputFormat.RAW,
             output_file=OutputFile.of(self.output_file, inputs, f"{here} output_file") if self.output_file else None,
             callbacks=[*([self.callback] if self.callback else []), *callbacks],
-            step_callback=step_callback,
+            step_callback=agent.step_callback or step_callback,
             guardrails=[each for each in (self.guardrail, *own, agent.guardrail) if each is not None],
             guardrail_max_retries=self.guardrail_max_retries,
             human_input=self.human_input,
             markdown=self.markdown,
             rates=[rate for rate in (agent.rate, *rates) if rate is not None],
         )
-
-    def events_by(self, agent: Agent) -> RunObservable:
-        """The events of ``agent`` working on this task alone."""
-        assignment = self.assigned(agent, None)
-        return RunObservable(lambda scope: carry_out(scope, assignment))
-
-    def chunks_by(self, agent: Agent) -> Observable[StreamChunk]:
-        """Their chunks."""
-        return self.events_by(agent).select(chunks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from inspect import isawaitable, iscoroutine, iscoroutinefunction
 from typing import Any, TypeAlias, cast
@@ -12,6 +12,7 @@ from pydantic_core import from_json
 
 from rxflow.llm.request import ToolSchema, is_list
 from rxflow.loops import off_the_loop
+from rxflow.tool_adapter import as_tool
 from rxflow.tools import BaseTool, function_name
 from rxflow.types.events import ToolCall
 
@@ -31,20 +32,19 @@ def schemas_of(tools: Sequence[Offered]) -> tuple[ToolSchema, ...]:
 
 
 def _schema_of(tool: Any) -> ToolSchema:
-    if isinstance(tool, BaseTool):
-        return tool.schema_for_model
-    if isinstance(tool, Mapping):
-        return cast(ToolSchema, tool)
-    advice = "; put @tool on it" if callable(tool) else ""
-    raise TypeError(f"tools are @tool functions, BaseTool objects or schemas; got {tool!r}{advice}")
+    return cast(ToolSchema, tool) if isinstance(tool, Mapping) else as_tool(tool).schema_for_model
 
 
 def runnable(tools: Sequence[Offered] | None, available: Functions | None) -> Functions:
     """The tools themselves and ``available``; nothing where that is given and empty."""
     if available is not None and not available:
         return {}
-    own = {function_name(each.name): each for each in tools or () if isinstance(each, BaseTool)}
+    own = {function_name(each.name): each for each in map(as_tool, _no_schemas(tools or ()))}
     return {**own, **(available or {})}
+
+
+def _no_schemas(tools: Sequence[Offered]) -> Iterator[object]:
+    return (each for each in tools if not isinstance(each, Mapping))
 
 
 def refuse_async(functions: Functions) -> None:

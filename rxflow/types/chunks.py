@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from enum import StrEnum
+from enum import Enum
 from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel
 
 
-class StreamChunkType(StrEnum):
-    """What a chunk carries: answer text, or a piece of a tool call."""
+class StreamChunkType(str, Enum):  # noqa: UP042 - a StrEnum would print as its value
+    """What a chunk carries: answer text, or a piece of a tool call.
+
+    A member equals its value, ``"text"``, and prints as ``StreamChunkType.TEXT``.
+    """
 
     TEXT = "text"
     TOOL_CALL = "tool_call"

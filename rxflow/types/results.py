@@ -68,6 +68,28 @@ class TaskOutput(_Result):
         return _json_text(self, self.output_format)
 
 
+class AgentOutput(TaskOutput):
+    """The answer of an agent that works by itself, ``agent.kickoff(…)``.
+
+    ``pydantic`` is there with ``response_format``; ``messages`` is the whole conversation.
+    """
+
+    token_usage: UsageMetrics = Field(default_factory=UsageMetrics)
+
+    @property
+    def agent_role(self) -> str:
+        """The role of the agent."""
+        return self.agent
+
+    @property
+    def usage_metrics(self) -> dict[str, int]:
+        """``token_usage`` as a dict."""
+        return self.token_usage.model_dump()
+
+    def __str__(self) -> str:
+        return self.raw
+
+
 class CrewOutput(_Result):
     """The answer of a crew: that of its last task, with all tasks' outputs beside it."""
 

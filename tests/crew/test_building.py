@@ -203,7 +203,7 @@ def test_a_plain_function_among_the_tools_is_refused_with_what_to_do(what: str) 
 
     agent: dict[str, Any] = {"tools": [fetch]} if what == "agent" else {}
     task: dict[str, Any] = {"tools": [fetch]} if what == "task" else {}
-    with pytest.raises(TypeError, match="fetch is a function, and no tool: put @tool on it"):
+    with pytest.raises(TypeError, match="fetch is a function, not a tool; put @tool on it"):
         solo(MODEL, agent=agent, **task)
 
 
@@ -216,11 +216,11 @@ def test_a_class_among_the_tools_is_refused_with_what_to_do() -> None:
             return url
 
     tools: Any = [Fetch]
-    with pytest.raises(TypeError, match=r"Fetch is a class, and no tool: make one of it, Fetch\(…\)"):
+    with pytest.raises(TypeError, match=r"Fetch is a class, not a tool; give an object of it, Fetch\(…\)"):
         an_agent(MODEL, tools=tools)
 
 
-@pytest.mark.parametrize("wrong", ["Write", None, MODEL], ids=["text", "none", "a model"])
+@pytest.mark.parametrize("wrong", [42, None, Task, MODEL], ids=["a number", "none", "the class", "a model"])
 @pytest.mark.parametrize("way", ["observe", "events"])
 def test_an_agent_that_is_to_work_on_something_else_than_a_task_says_so(way: str, wrong: Any) -> None:
     with pytest.raises(TypeError, match=f"an agent works on a Task.*; got {re.escape(repr(wrong))}"):
