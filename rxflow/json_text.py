@@ -16,7 +16,7 @@ _OPENING = re.compile(r"[{\[]")
 _FENCE = re.compile(r"\A```\w*\s*\n(.*?)\n?\s*```\Z", re.DOTALL)
 _DECODER = json.JSONDecoder(parse_int=str)  # only the place of the end is needed; int() refuses 5,000 digits
 _LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
-# What is left at the place of an error if more text could mend it: nothing, a string, the middle of an escape or number.
+# What is left at the place of an error if more text could mend it: nothing, a string, a part of an escape or a number.
 _UNFINISHED = re.compile(r'\s*\Z|"(?:[^"\\]|\\.)*\\?\Z|(?<=\\)u[0-9a-fA-F]{0,4}\Z|\.\Z|[eE][+-]?\Z', re.DOTALL)
 
 
@@ -31,8 +31,8 @@ class JsonSpan:
 def find_json(text: str, start: int = 0) -> Iterator[JsonSpan]:
     """The objects and lists in ``text``, in order, from ``start`` on. What is inside one of them is a part of it.
 
-    A parser finds them, so words with braces, fences, and braces inside strings do no harm. What is broken is skipped as
-    far as the parser has read it: a part of broken JSON is not an answer.
+    A parser finds them, so words with braces, fences, and braces inside strings do no harm. What is broken is skipped
+    as far as the parser has read it: a part of broken JSON is not an answer.
     """
     while (opening := _OPENING.search(text, start)) is not None:
         at = opening.start()
@@ -84,6 +84,11 @@ def has_fields(value: object) -> bool:
     return not isinstance(value, BaseModel) or bool(value.model_fields_set)
 
 
+def list_problems(error: ValidationError, whole: str) -> str:
+    """What is wrong, field by field, in one line for a model to read; ``whole`` names the value itself."""
+    return "; ".join(f"{'.'.join(map(str, each['loc'])) or whole}: {each['msg']}" for each in error.errors())
+
+
 def _is_cut_off(text: str, place: int) -> bool:
     """Whether an error at ``place`` is only that the text ends there."""
     if _UNFINISHED.match(text, place) is not None:
@@ -118,3 +123,8 @@ def in_words(value: object) -> str:
         return str(value)
     except Exception as error:  # noqa: BLE001 - whatever an object of another's class raises
         return f"<{type(value).__name__} that cannot be shown: its __str__ raised {type(error).__name__}>"
+
+
+def describe(error: BaseException) -> str:
+    """An error in one line: its class and its words."""
+    return f"{type(error).__name__}: {in_words(error)}"

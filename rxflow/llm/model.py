@@ -248,7 +248,7 @@ class LLM:
         functions = runnable(tools, available_functions)
         refuse_async(functions)
         finished = run_blocking(events, LLMFinished)
-        function = function_for(finished.tool_calls, functions)
+        function = function_for(finished.tool_calls, functions, is_async=False)
         if function is None:
             return _answer_of(finished, response_model or self._response_model)
         return run_function(function, finished.tool_calls[0].name)
@@ -281,7 +281,7 @@ class LLM:
     ) -> Any:
         """:meth:`call` for async code; a coroutine function is awaited, another one runs in a worker thread."""
         finished = await run_async(self._call_events(messages, tools, response_model), LLMFinished)
-        function = function_for(finished.tool_calls, runnable(tools, available_functions))
+        function = function_for(finished.tool_calls, runnable(tools, available_functions), is_async=True)
         if function is None:
             return _answer_of(finished, response_model or self._response_model)
         return await arun_function(function)

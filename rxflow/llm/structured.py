@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 
 from rxflow.tools import function_name
 
@@ -16,6 +16,11 @@ def response_format_for(model: type[BaseModel]) -> dict[str, Any]:
         "type": "json_schema",
         "json_schema": {"name": function_name(model.__name__), "schema": model.model_json_schema()},
     }
+
+
+def has_object_root(model: type[BaseModel]) -> bool:
+    """Whether ``model`` is read from an object. OpenAI refuses a ``response_format`` for lists and other values."""
+    return not issubclass(model, RootModel) or model.model_json_schema().get("type") == "object"
 
 
 def instructions_for(model: type[BaseModel]) -> str:
