@@ -15,6 +15,7 @@ from rxflow.crew.guardrails import Guardrail
 from rxflow.crew.output_file import OutputFile
 from rxflow.crew.placeholders import fill
 from rxflow.crew.rate_limit import RateLimit
+from rxflow.llm.structured import has_object_root
 from rxflow.tool_adapter import Tool
 from rxflow.tools import BaseTool
 from rxflow.types.results import OutputFormat, TaskOutput
@@ -69,9 +70,15 @@ class Task(Configurable):
     retry_count: int = 0
 
     @model_validator(mode="after")
-    def _one_output_type(self) -> Self:
+    def _check_output(self) -> Self:
         if self.output_pydantic is not None and self.output_json is not None:
             raise ValueError("give output_pydantic or output_json, not both")
+        if self.output_json is not None and not has_object_root(self.output_json):
+            raise ValueError(
+                f"output_json gives a dict, and {self.output_json.__name__} is not read from an object; use output_pydantic"
+            )
+        if self.output_file is not None:
+            OutputFile.check_template(self.output_file)
         return self
 
     @property

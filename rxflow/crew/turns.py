@@ -13,7 +13,7 @@ from rxflow.llm.request import Message, ToolSchema
 from rxflow.llm.structured import has_object_root, response_format_for
 from rxflow.streaming.emitter import Emitter
 from rxflow.streaming.kickoff import Last
-from rxflow.types.events import LLMFinished
+from rxflow.types.events import Event, LLMFinished, LLMStarted
 
 _FINAL_TURN = "You have used all your turns with tools. Give your best answer now, from what you know."
 _NO_MODEL = (
@@ -29,6 +29,8 @@ class Conversation:
     assignment: Assignment
     messages: list[Message]
     tool_cache: ToolCache | None
+    call_spans: list[str]
+    """Where the model has spoken in this attempt."""
 
     def send_back(self, answer: str, reason: str) -> None:
         """Ask for a better answer."""
@@ -82,10 +84,16 @@ async def _ask(
     request = llm.request(list(conversation.messages), schemas, hints=hints)
     attempts = 1 + (llm.max_retries if agent.retries is None else agent.retries)
     last = Last(LLMFinished)
+
+    def note(event: Event) -> None:
+        last.tap(event)
+        if isinstance(event, LLMStarted):
+            conversation.call_spans.append(event.origin.span_id)
+
     for _ in range(attempts):
         await wait_for_all(*assignment.rates)
         try:
-            await emitter.forward(llm.ask(emitter.scope, request, max_retries=agent.retries), last.tap)
+            await emitter.forward(llm.ask(emitter.scope, request, max_retries=agent.retries), note)
         except Exception as error:
             if agent.llm is None and type(error).__name__ in ("AuthenticationError", "BadRequestError"):
                 add_advice(error, _NO_MODEL.format(model=llm.model))

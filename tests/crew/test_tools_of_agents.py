@@ -582,7 +582,8 @@ class TestArgumentsThatDidNotArrive:
         model = Scripted(calls(("look", text)), calls(("look", "{}")), "Done.")
         seen = played(solo(model, agent={"tools": [look]}))
         assert told(model, 2) == [
-            "Error: the arguments of look did not arrive. Call it again with all of them as one JSON object, {} for none.",
+            "Error: the arguments of look did not arrive. "
+            "Call it again with all of them as one JSON object, {} for none.",
             "seen ?",
         ]
         assert "did not arrive" in str(seen.one(ToolFailed).error)
