@@ -45,7 +45,11 @@ def _call_of(original: Any) -> Callable[..., Any] | None:
                 return await original.ainvoke(arguments)
 
             return ainvoke
-        return lambda **arguments: original.invoke(arguments)
+
+        def invoke(**arguments: Any) -> Any:
+            return original.invoke(arguments)
+
+        return invoke
     ways = (getattr(original, way, None) for way in ("_run", "run", "func"))
     return next((way for way in ways if callable(way)), None)
 
@@ -70,14 +74,14 @@ def _adapt(original: Any, call: Callable[..., Any]) -> BaseTool:
     )
 
 
-def _model_of(name: str, schema: Any) -> type[BaseModel]:
+def _model_of(name: str, schema: object) -> type[BaseModel]:
     """The arguments as a pydantic model: ``schema`` itself, or one that shows this JSON schema and passes all on."""
     if isinstance(schema, type) and issubclass(schema, BaseModel):
         return schema
     if isinstance(schema, Mapping):
         shown = {**cast(Mapping[str, Any], schema)}
-    elif callable(getattr(schema, "schema", None)):  # a model of pydantic 1
-        shown = cast(dict[str, Any], schema.schema())
+    elif callable(describe := getattr(cast(object, schema), "schema", None)):  # a model of pydantic 1
+        shown = cast(dict[str, Any], describe())
     else:
         raise TypeError(f"the args_schema of the tool {name!r} is not a pydantic model or a JSON schema: {schema!r}")
     return _passing_on(shown)

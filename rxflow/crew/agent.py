@@ -202,8 +202,8 @@ class Agent(Configurable):
         )
 
 
-def _fitting(model: type[BaseModel]) -> dict[str, Any]:
-    if not (isinstance(model, type) and issubclass(model, BaseModel)):  # pyright: ignore[reportUnnecessaryIsInstance]
+def _fitting(model: Any) -> dict[str, Any]:
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
         raise TypeError(f"response_format is a pydantic model, a class; got {model!r}")
     return {"output_model": model, "output_format": OutputFormat.PYDANTIC}
 

@@ -86,6 +86,9 @@ class BaseLLM(LLM, ABC):
         return False
 
 
+_ACALL = vars(BaseLLM)["acall"]
+
+
 def _declared(cls: type) -> dict[str, Any]:
     """What the classes between ``cls`` and BaseLLM annotate or set as pydantic's models do, with its default."""
     declared: dict[str, Any] = {}
@@ -139,15 +142,13 @@ class _CallSource:
         return from_async(answer)
 
     async def _ask(self, request: Request) -> Any:
-        if type(self._llm).acall is not BaseLLM.acall:
+        if _method(self._llm, "acall") is not _ACALL:
             try:
-                said = self._llm.acall(*_messages(request), **_keywords(self._llm.acall, request))
-                return await said if inspect.isawaitable(said) else said
+                return await _awaited(self._llm.acall(*_messages(request), **_keywords(self._llm.acall, request)))
             except NotImplementedError:  # the way to say that there is only call
                 pass
         call = partial(self._llm.call, *_messages(request), **_keywords(self._llm.call, request))
-        said = await in_thread(call, name=self._name)
-        return await said if inspect.isawaitable(said) else said
+        return await _awaited(await in_thread(call, name=self._name))
 
     async def calls_functions(self, model: str) -> bool:
         return self._llm.supports_function_calling()
@@ -157,6 +158,14 @@ class _CallSource:
 
     def explain(self, error: BaseException, model: str) -> BaseException:
         return error
+
+
+def _method(llm: BaseLLM, name: str) -> Any:
+    return getattr(type(llm), name)
+
+
+async def _awaited(said: Any) -> Any:
+    return await said if inspect.isawaitable(said) else said
 
 
 def _messages(request: Request) -> tuple[list[dict[str, Any]]]:
