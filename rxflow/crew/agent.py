@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, overload
 from uuid import uuid4
@@ -89,6 +89,7 @@ class Agent(Configurable):
     inject_date: bool = False
     date_format: str = "%Y-%m-%d"
     stream: bool = False
+    config: Mapping[str, Any] | None = None  # read into the others when the agent is built
     id: str = Field(default_factory=lambda: str(uuid4()))
     _named: LLM | None = PrivateAttr(default=None)
     _rate: RateLimit | None = PrivateAttr(default=None)
