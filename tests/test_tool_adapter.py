@@ -51,8 +51,6 @@ class AsyncCrewAILike(Foreign):
 class LangChainLike(Foreign):
     """Its ``_run`` cannot be called by name; ``invoke`` takes one dict."""
 
-    coroutine: Any = None
-
     def _run(self, *args: Any, config: Any, **kwargs: Any) -> str:
         raise AssertionError("LangChain's _run is called by its invoke")
 
@@ -61,13 +59,16 @@ class LangChainLike(Foreign):
 
 
 class AsyncLangChainLike(LangChainLike):
-    coroutine = print
-
     def invoke(self, given: dict[str, Any], config: Any = None) -> str:
         raise NotImplementedError("it has a coroutine only")
 
     async def ainvoke(self, given: dict[str, Any], config: Any = None) -> str:
         return super().invoke(given)
+
+
+class LegacyLangChainLike(LangChainLike):
+    args_schema = None
+    args = {"query": {"type": "string"}, "limit": {"type": "integer", "default": 3}}  # noqa: RUF012
 
 
 class NamedByASchema(CrewAILike):
@@ -96,6 +97,7 @@ FOREIGN = [
     AsyncCrewAILike,
     LangChainLike,
     AsyncLangChainLike,
+    LegacyLangChainLike,
     NamedByASchema,
     OfPydantic1,
     WithoutSchema,
