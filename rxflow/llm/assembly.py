@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from rxflow.llm.request import Delta, Ending, ReasoningDelta, ToolCallDelta
+from rxflow.llm.source import Delta, Ending, ReasoningDelta, ToolCallDelta
 from rxflow.streaming.emitter import Emitter
 from rxflow.types.chunks import ToolCallChunk
 from rxflow.types.events import LLMFinished, ReasoningChunk, ToolCall

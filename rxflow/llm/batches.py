@@ -14,7 +14,7 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import Disposable
 
 from rxflow.llm import io_loop
-from rxflow.llm.request import Delta
+from rxflow.llm.source import Delta
 from rxflow.loops import call_soon, refusal_of
 from rxflow.streaming.emitter import ambient
 

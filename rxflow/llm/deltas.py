@@ -8,8 +8,9 @@ from typing import Any, TypeVar, cast
 
 from pydantic_core import from_json
 
-from rxflow.llm.halves import REPLACEMENT, Halves
-from rxflow.llm.request import Delta, ReasoningDelta, ToolCallDelta
+from rxflow.llm.source import Delta, ReasoningDelta, ToolCallDelta
+from rxflow.llm.wires.surrogates import REPLACEMENT
+from rxflow.llm.wires.surrogates import SurrogateJoiner as Halves
 
 T = TypeVar("T")
 
@@ -102,7 +103,7 @@ def add_deltas(chunk: dict[str, Any], tail: Tail, batch: list[Delta]) -> None:
             if reason:
                 tail.finish_reason = _checked(str, "finish_reason", reason)
                 if tail.halves is not None:
-                    batch.extend(map(_half_of, tail.halves.left()))
+                    batch.extend(map(_half_of, tail.halves.take_unfinished()))
     except (AttributeError, TypeError) as cause:
         raise MalformedEvent(f"an event of the stream has an unknown shape ({cause})", str(chunk)) from cause
 
@@ -111,7 +112,7 @@ def _add_delta(delta: Any, halves: Halves | None, batch: list[Delta]) -> None:
     content = delta.get("content")
     if type(content) is str:
         if halves is not None:
-            content = halves.joined("content", content)
+            content = halves.join("content", content)
         if content:
             batch.append(content)
             if len(delta) == 1:  # nearly always, and then there is nothing else to look for
@@ -121,7 +122,7 @@ def _add_delta(delta: Any, halves: Halves | None, batch: list[Delta]) -> None:
     reasoning = delta.get("reasoning_content") or delta.get("reasoning")
     if reasoning:
         text = str(reasoning)
-        text = text if halves is None else halves.joined("reasoning", text)
+        text = text if halves is None else halves.join("reasoning", text)
         if text:
             batch.append(ReasoningDelta(text))
     calls: list[Any] = delta.get("tool_calls") or []
@@ -146,7 +147,7 @@ def _call_of(call: Any, halves: Halves | None) -> ToolCallDelta:
         index,
         _checked(str, "the id of a tool call", call.get("id") or "") or None,
         _checked(str, "the name of a tool call", function.get("name") or "") or None,
-        arguments if halves is None else halves.joined(index, arguments),
+        arguments if halves is None else halves.join(index, arguments),
     )
 
 

@@ -18,8 +18,8 @@ from typing import Any, cast
 from rxflow.llm.batches import Deliver
 from rxflow.llm.deltas import MalformedEvent, Tail, add_deltas, parse
 from rxflow.llm.patience import Patience
-from rxflow.llm.request import Delta
-from rxflow.llm.server_sent_events import EventData
+from rxflow.llm.source import Delta
+from rxflow.llm.wires.sse import EventData
 
 _USAGE_WAIT = 2.0  # seconds from the finish reason to the usage report
 _LINGER = 0.2  # seconds from the last event to the end of the body

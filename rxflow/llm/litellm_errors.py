@@ -8,7 +8,7 @@ from json import JSONDecodeError
 from typing import Any, cast
 
 from rxflow.llm.deltas import ErrorEvent, MalformedEvent
-from rxflow.llm.server_sent_events import OversizedEvent
+from rxflow.llm.wires.sse import OversizedEvent
 
 _MISSING_KEY = re.compile(r"missing .*\bapi.?key", re.IGNORECASE)
 

@@ -24,7 +24,8 @@ from rxflow.llm.functions import (
     schemas_of,
 )
 from rxflow.llm.provider import LiteLLMSource
-from rxflow.llm.request import Delta, Message, Request, Source, written
+from rxflow.llm.request import Message, Request, normalize_messages
+from rxflow.llm.source import Delta, Source
 from rxflow.llm.structured import parse_as, response_format_for
 from rxflow.llm.text_tools import offering_in_text
 from rxflow.streaming.bridge import from_coroutine
@@ -162,7 +163,7 @@ class LLM:
         """
         return Request(
             model=self.model,
-            messages=written(messages),
+            messages=normalize_messages(messages),
             tools=schemas_of(tools),
             parameters=self.parameters | parameters,
             hints=hints or {},

@@ -17,7 +17,8 @@ from rxflow.llm.error_texts import clean, known_keys
 from rxflow.llm.lanes import read_fast, read_general
 from rxflow.llm.litellm_errors import as_litellm
 from rxflow.llm.preparation import Preparation
-from rxflow.llm.request import Delta, Ending, Request
+from rxflow.llm.request import Request
+from rxflow.llm.source import Delta, Ending
 from rxflow.types.usage import UsageMetrics
 
 _READ_TIMEOUT = 600.0

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from rxflow.llm.deltas import ErrorEvent, MalformedEvent, Tail, add_deltas, parse
-from rxflow.llm.request import Delta, ReasoningDelta, ToolCallDelta
 from rxflow.llm.server_sent_events import EventData, OversizedEvent
+from rxflow.llm.source import Delta, ReasoningDelta, ToolCallDelta
 from tests.llm.wire import cut, delta, event
 from tests.loopback import Loopback, Reply
 from tests.loopback.encode import DONE

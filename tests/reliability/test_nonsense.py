@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rxflow.llm.batches import Deliver, from_io
-from rxflow.llm.request import Delta, ToolCallDelta
+from rxflow.llm.source import Delta, ToolCallDelta
 from rxflow.tools import tool
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import LLMFailed, LLMFinished, LLMRetrying, ToolFailed, ToolFinished

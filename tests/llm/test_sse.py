@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rxflow.llm.server_sent_events import EventData, OversizedEvent
+from rxflow.llm.wires.sse import EventData, OversizedEvent
 from tests.llm.wire import cut
 
 LINE_ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])
@@ -97,7 +97,7 @@ def test_a_body_without_data_has_no_events() -> None:
 
 @pytest.mark.parametrize("piece", [b"x" * (1 << 20), b"data: " + b"x" * (1 << 20) + b"\n"], ids=["line", "event"])
 def test_what_never_ends_is_refused_before_it_fills_the_memory(piece: bytes) -> None:
-    with pytest.raises(OversizedEvent, match="more than 4194304 bytes"):
+    with pytest.raises(OversizedEvent, match="more than 4,194,304 bytes"):
         read([piece] * 5)
 
 
