@@ -46,8 +46,8 @@ class Flow(Generic[S]):
     and ``max_method_calls`` are class attributes, instance attributes or arguments of the constructor.
 
     Raises:
-        ValueError: the graph or the state cannot work. A label that nobody emits, but that a method can do without, is a
-            warning.
+        ValueError: the graph or the state cannot work. A label that nobody emits is a warning, if the method that
+            waits for it can do without.
         TypeError: ``initial_state`` is neither a model, a dict nor an instance.
     """
 

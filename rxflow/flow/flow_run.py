@@ -1,17 +1,19 @@
 """One run of a flow: the graph merge.
 
-Methods are Observables; when one completes, those that wait for it are merged in. This is an operator of our own because
-RxPY's ``expand`` subscribes once an item; ours expands on results only, not on thousands of chunks.
+Methods are Observables; when one completes, those that wait for it are merged in. This is an operator of our own
+because RxPY's ``expand`` subscribes once an item; ours expands on results only, not on thousands of chunks.
 
-What a completion sets off is a *wave*. First its routers run, one after the other, then the routers of their labels; when
-none is left, all other methods that wait for anything in the wave begin at once.
+A completion and the routers that it sets off are a *wave*. The routers run first, one after the other, also those that
+wait for a label of the wave. Then come the methods that wait for the completed method, all at once, with all that they
+set off; then those that wait for the first label, and so on. So which methods run, and how often, does not depend on
+which is faster.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -51,10 +53,11 @@ def merge_along(
     """Return the events of a run; its outcome is in ``record``. ::
 
     start     S-a-b|
-    listen          L-c-d|        (listens to start)
-    router          R|            (listens to start; its label starts another)
-    another           A-e-f|
-    result    S-a-b-R-A-e-L-f-c-d-|
+    router          R|                  (waits for start; its label starts another)
+    one               O-c---d|          (waits for start)
+    two               T---e|            (waits for start)
+    another                  A-f|
+    result    S-a-b-R-OTc-e-dA-f|
     """
 
     def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
@@ -67,26 +70,29 @@ def merge_along(
 
 @dataclass(frozen=True, slots=True)
 class _Occurrence:
-    """A method has completed, or a router has emitted a label. ``routers`` of this wave have led to it."""
+    """A method has completed, or a router has emitted a label; ``causes`` are the wave's routers that led to it."""
 
     trigger: str
     result: Any
     is_label: bool = False
-    routers: frozenset[str] = frozenset()
+    causes: frozenset[str] = frozenset()
 
 
 class _Wave:
-    """A method's completion, and the routers that it sets off."""
+    """What has happened in a wave and is not yet dealt with. Later parts of ``parent`` wait until this one is over."""
 
-    def __init__(self) -> None:
-        self.occurrences: list[_Occurrence] = []
-        self.unrouted: deque[_Occurrence] = deque()
+    def __init__(self, parent: _Wave | None = None) -> None:
+        self.parent = parent
+        self.for_routers: deque[_Occurrence] = deque()
+        self.for_listeners: deque[_Occurrence] = deque()
         self.due_routers: deque[tuple[Method, _Occurrence]] = deque()
         self.called_routers: set[str] = set()
+        self.fired_before: set[str] = set()
+        self.running = 0  # listeners, each with all that it sets off
 
     def add(self, occurrence: _Occurrence) -> None:
-        self.occurrences.append(occurrence)
-        self.unrouted.append(occurrence)
+        self.for_routers.append(occurrence)
+        self.for_listeners.append(occurrence)
 
 
 class _FlowRun:
@@ -114,19 +120,14 @@ class _FlowRun:
         self._calls: Counter[str] = Counter()
         self._completed: set[str] = set()
         self._arrived: dict[str, set[str]] = {name: set() for name in graph.methods}
-        self._fired: dict[str, _Wave] = {}  # or_ listeners that are not armed, with the wave in which each fired
-        self._running = 0
+        self._fired: set[str] = set()  # or_ listeners that are not armed
 
     def begin(self) -> None:
         self._observer.on_next(FlowStarted(origin=self._scope.origin, inputs=self._inputs))
-        # Held as if one method ran: a start that ends at once must not end the flow before its siblings begin.
-        self._running = 1
-        for method in self._graph.entry_points:
-            self._call(method, (), _Wave())
-        self._end_call()
+        self._call_all([(method, ()) for method in self._graph.entry_points], _Wave())
 
     def _call(
-        self, method: Method, arguments: tuple[Any, ...], wave: _Wave, routers: frozenset[str] = frozenset()
+        self, method: Method, arguments: tuple[Any, ...], wave: _Wave, causes: frozenset[str] = frozenset()
     ) -> None:
         """Merge in one call of ``method``; its completion belongs to ``wave``."""
         if self.subscriptions.is_disposed:
@@ -143,7 +144,6 @@ class _FlowRun:
         if method.name in self._completed:
             self._completed.remove(method.name)
             self._fired.clear()  # a new round of a cycle: all or_ listeners are armed again
-        self._running += 1
         outcome: list[Any] = []
         emit = self._observer.on_next
 
@@ -158,8 +158,7 @@ class _FlowRun:
         def on_completed() -> None:
             self.subscriptions.remove(subscription)
             self._completed.add(method.name)
-            self._complete(method, outcome[0], wave, routers)
-            self._end_call()
+            self._complete(method, outcome[0], wave, causes)
 
         namespace = (*self._scope.origin.namespace, method.name)
         subscription = SingleAssignmentDisposable()
@@ -174,8 +173,8 @@ class _FlowRun:
             return {}
         return {TRIGGER_PAYLOAD: payload}
 
-    def _complete(self, method: Method, result: Any, wave: _Wave, routers: frozenset[str]) -> None:
-        """Add a method's completion to the wave, and go on with that."""
+    def _complete(self, method: Method, result: Any, wave: _Wave, causes: frozenset[str]) -> None:
+        """Add a method's completion to its wave, and go on with the wave."""
         label = None
         if method.is_router:
             try:
@@ -184,9 +183,9 @@ class _FlowRun:
                 self._fail(error)
                 return
         self._record.outputs.append(result)
-        wave.add(_Occurrence(method.name, result, routers=routers))
+        wave.add(_Occurrence(method.name, result, causes=causes))
         if label is not None:
-            wave.add(_Occurrence(label, label, is_label=True, routers=routers))
+            wave.add(_Occurrence(label, label, is_label=True, causes=causes))
         self._run_routers(wave)
 
     def _read_label(self, router: Method, outcome: Any) -> str | None:
@@ -206,25 +205,51 @@ class _FlowRun:
         return label
 
     def _run_routers(self, wave: _Wave) -> None:
-        """Call the next router of the wave, which comes back here; after the last, begin all others that are due."""
-        while wave.unrouted and not wave.due_routers:
-            occurrence = wave.unrouted.popleft()
+        """Call the next router of the wave; its completion comes back here. After the last, call the listeners."""
+        while wave.for_routers and not wave.due_routers:
+            occurrence = wave.for_routers.popleft()
             wave.due_routers += ((router, occurrence) for router in self._find_due_routers(wave, occurrence))
         if wave.due_routers:
             router, occurrence = wave.due_routers.popleft()
-            self._call(router, _arguments(router, occurrence), wave, occurrence.routers | {router.name})
+            self._call(router, _build_arguments(router, occurrence), wave, occurrence.causes | {router.name})
         else:
-            # All are found first: a call that begins a new round of a cycle must arm those for that round, not this one.
-            for method, occurrence in self._find_due_listeners(wave):
-                self._call(method, _arguments(method, occurrence), _Wave())
+            wave.fired_before = set(self._fired)
+            self._run_listeners(wave)
+
+    def _run_listeners(self, wave: _Wave) -> None:
+        """Call the listeners that are due next. The last of them to be over comes back here, from a wave of its own."""
+        while not self.subscriptions.is_disposed:
+            if wave.for_listeners:
+                occurrence = wave.for_listeners.popleft()
+                # All are found before any is called: a call may begin a new round of a cycle, and arm them for that.
+                due = self._find_due_listeners(wave, occurrence)
+                if due:
+                    self._call_all([(method, _build_arguments(method, occurrence)) for method in due], wave)
+                    return
+            elif wave.parent is None:
+                self._finish()
+                return
+            else:
+                wave = wave.parent
+                wave.running -= 1
+                if wave.running:
+                    return
+
+    def _call_all(self, calls: Sequence[tuple[Method, tuple[Any, ...]]], wave: _Wave) -> None:
+        wave.running = len(calls)
+        for method, arguments in calls:
+            self._call(method, arguments, _Wave(wave))
 
     def _find_due_routers(self, wave: _Wave, occurrence: _Occurrence) -> list[Method]:
-        """An ``or_`` fires once a wave, unless the router itself has led to this: that is a cycle of routers."""
+        """Return the routers that are due.
+
+        One under ``or_`` runs once a wave, unless it has itself led to ``occurrence``: that is a cycle of routers.
+        """
         due: list[Method] = []
         for router in self._waiting.get(occurrence.trigger, ()):
             if not _runs_first(router):
                 continue
-            is_repeated = router.name in wave.called_routers and router.name not in occurrence.routers
+            is_repeated = router.name in wave.called_routers and router.name not in occurrence.causes
             if is_choice(router.condition) and is_repeated:
                 continue
             if self._is_due(router, occurrence.trigger):
@@ -232,18 +257,22 @@ class _FlowRun:
                 due.append(router)
         return due
 
-    def _find_due_listeners(self, wave: _Wave) -> list[tuple[Method, _Occurrence]]:
-        due: list[tuple[Method, _Occurrence]] = []
-        for occurrence in wave.occurrences:
-            for method in self._waiting.get(occurrence.trigger, ()):
-                if _runs_first(method):
-                    continue
-                if occurrence.is_label and self._fired.get(method.name) is not wave:
-                    self._fired.pop(method.name, None)
-                if method.name not in self._fired and self._is_due(method, occurrence.trigger):
-                    due.append((method, occurrence))
-                    if is_choice(method.condition):
-                        self._fired[method.name] = wave
+    def _find_due_listeners(self, wave: _Wave, occurrence: _Occurrence) -> list[Method]:
+        """Return the listeners that are due, once the label has armed those under ``or_`` that name it.
+
+        It arms one that fired before this wave. One that has fired since belongs to this wave, or to what that set off.
+        """
+        due: list[Method] = []
+        for method in self._waiting.get(occurrence.trigger, ()):
+            if _runs_first(method):
+                continue
+            if occurrence.is_label and method.name in wave.fired_before:
+                wave.fired_before.remove(method.name)  # once a wave, however many of its labels it names
+                self._fired.discard(method.name)
+            if method.name not in self._fired and self._is_due(method, occurrence.trigger):
+                due.append(method)
+                if is_choice(method.condition):
+                    self._fired.add(method.name)
         return due
 
     def _is_due(self, method: Method, trigger: str) -> bool:
@@ -258,14 +287,11 @@ class _FlowRun:
         arrived.clear()
         return True
 
-    def _end_call(self) -> None:
-        """Count one call less; after the last the flow is done."""
-        self._running -= 1
-        if self._running == 0 and not self.subscriptions.is_disposed:
-            outputs = self._record.outputs
-            result = outputs[-1] if outputs else None
-            self._observer.on_next(FlowFinished(origin=self._scope.origin, result=result, usage=self._record.usage))
-            self._observer.on_completed()
+    def _finish(self) -> None:
+        outputs = self._record.outputs
+        result = outputs[-1] if outputs else None
+        self._observer.on_next(FlowFinished(origin=self._scope.origin, result=result, usage=self._record.usage))
+        self._observer.on_completed()
 
     def _fail(self, error: Exception) -> None:
         # Siblings first: nothing may arrive after the announcement.
@@ -275,9 +301,9 @@ class _FlowRun:
 
 
 def _runs_first(method: Method) -> bool:
-    """Whether it runs before the other methods of a wave. A conditional start that is a router begins a wave of its own."""
+    """Whether it runs before the other methods of a wave. A start that is a router begins a wave of its own."""
     return method.is_router and not method.is_start
 
 
-def _arguments(method: Method, occurrence: _Occurrence) -> tuple[Any, ...]:
+def _build_arguments(method: Method, occurrence: _Occurrence) -> tuple[Any, ...]:
     return (occurrence.result,) if method.takes_result else ()

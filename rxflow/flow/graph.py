@@ -73,8 +73,8 @@ class Graph:
         for method in entry_points:
             if method.requires_result:
                 raise ValueError(
-                    f"{self.name}.{method.name} begins the flow, as no @start() is without a condition; then there is no "
-                    "result to give, so the parameter for it needs a default"
+                    f"{self.name}.{method.name} begins the flow, as no @start() is without a condition; then there is "
+                    "no result to give, so the parameter for it needs a default"
                 )
         if any(m.is_router and m.labels is None for m in self.methods.values()):
             return  # such a router may emit any label
@@ -126,8 +126,8 @@ def _read_method(owner: type, name: str, function: Callable[..., Any]) -> Method
     parameters = list(inspect.signature(function).parameters.values())
     if not parameters or parameters[0].kind in (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD):
         raise TypeError(f"{where} needs self as its first parameter: it is called on the flow")
-    payload = next((p for p in parameters if note.is_start and p.name == TRIGGER_PAYLOAD and p.kind in _BY_KEYWORD), None)
-    others = [p for p in parameters[1:] if p is not payload]
+    asks = [p for p in parameters[1:] if note.is_start and p.name == TRIGGER_PAYLOAD and p.kind in _BY_KEYWORD]
+    others = [p for p in parameters[1:] if p not in asks]
     required = [p for p in others if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     has_result = not note.is_start or note.condition is not None
     if len(required) > (1 if has_result else 0) or any(p.kind is p.KEYWORD_ONLY for p in required):
@@ -141,7 +141,7 @@ def _read_method(owner: type, name: str, function: Callable[..., Any]) -> Method
         labels=(note.emit if note.emit is not None else _read_labels(function)) if note.is_router else None,
         takes_result=any(p.kind in _BY_POSITION for p in others),
         requires_result=bool(required),
-        payload=payload,
+        payload=asks[0] if asks else None,
         doc=(inspect.getdoc(function) or "").partition("\n")[0],
     )
 

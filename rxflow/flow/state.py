@@ -31,7 +31,7 @@ def create_state(given: object, where: str) -> State:
         required = [name for name, field in given.model_fields.items() if field.is_required() and name != "id"]
         if required:
             raise ValueError(
-                f"{where}: the state {given.__name__} needs a default for each field; these have none: {', '.join(required)}"
+                f"{where}: each field of the state {given.__name__} needs a default; missing: {', '.join(required)}"
             )
         return _add_id(given)(**({"id": str(uuid4())} if _needs_id(given) else {}))
     raise TypeError(f"{where}: initial_state must be a pydantic model, a dict, or an instance of one; got {given!r}")

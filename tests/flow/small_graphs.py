@@ -15,6 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,8 @@ class SmallGraph:
     @property
     def row(self) -> str:
         """The row of the table that holds it."""
-        return f"{self.shape}: r1 of {self.first_router}, r2 of {_spell(self.second_router)}, or_({', '.join(self.either)})"
+        second = _spell(self.second_router)
+        return f"{self.shape}: r1 of {self.first_router}, r2 of {second}, or_({', '.join(self.either)})"
 
     @property
     def column(self) -> int:
@@ -57,9 +59,7 @@ class SmallGraph:
 
 def enumerate_graphs() -> Iterator[SmallGraph]:
     """Yield all, row by row."""
-    for shape, first, second, either, both in product(
-        SHAPES, ("a", "b"), ROUTED, combinations(OR_ITEMS, 2), AND_PAIRS
-    ):
+    for shape, first, second, either, both in product(SHAPES, ("a", "b"), ROUTED, combinations(OR_ITEMS, 2), AND_PAIRS):
         yield SmallGraph(shape, first, second, either, both)
 
 
@@ -106,8 +106,7 @@ def _spell(wanted: Wanted) -> str:
 
 
 def _record(path: Path) -> None:
-    import crewai.flow.flow as crewai_flow  # type: ignore[import-not-found] # pyright: ignore
-
+    crewai_flow = import_module("crewai.flow.flow")
     table: dict[str, list[str]] = {}
     for graph in enumerate_graphs():
         outcome = asyncio.run(count_calls(graph, crewai_flow, suppress_flow_events=True))

@@ -71,10 +71,13 @@ class TestUnknownTriggers:
             @listen(or_(research, "nowhere", and_("elsewhere", "nowhere")))
             def write(self) -> None: ...
 
-        with pytest.warns(UserWarning, match="waits for") as warned:
+        def make_and_run() -> None:
             flow = Fallback()
             flow.kickoff()
             signals_of(flow.observe())
+
+        with pytest.warns(UserWarning, match="waits for") as warned:
+            make_and_run()
         assert [str(each.message).split(",")[0] for each in warned] == [
             "Fallback.write waits for 'nowhere'",
             "Fallback.write waits for 'elsewhere'",
@@ -131,7 +134,7 @@ class TestUnknownTriggers:
     def test_a_method_without_a_decorator_is_not_one_of_the_graph(self) -> None:
         def helper(self: Flow) -> None: ...
 
-        with pytest.raises(ValueError, match=r"'helper' is not a method of a graph; decorate it with @start\(\), @listen"):
+        with pytest.raises(ValueError, match=r"'helper' is not a method of a graph; decorate it with @start\(\)"):
             listen(helper)
 
     def test_a_label_that_no_return_statement_gives(self) -> None:
@@ -261,7 +264,7 @@ class TestFlowsWithNothingToRun:
 
     @pytest.mark.parametrize("stream", [False, True])
     def test_are_refused_by_kickoff(self, stream: bool) -> None:
-        with pytest.raises(ValueError, match=r"Forgot has nothing to run: none of its methods is decorated with @start"):
+        with pytest.raises(ValueError, match="Forgot has nothing to run: none of its methods is decorated"):
             self.Forgot(stream=stream).kickoff()
 
     def test_are_refused_by_kickoff_async(self) -> None:
@@ -311,7 +314,7 @@ class TestLabelsThatNothingWaitsFor:
 
     @pytest.mark.parametrize("outcome", [["left"], ("left", "right"), {"left"}, frozenset({"left"})], ids=repr)
     def test_a_list_is_told_that_a_router_returns_one(self, outcome: object) -> None:
-        with pytest.warns(UserWarning) as warned:
+        with pytest.warns(UserWarning, match="a router returns one label") as warned:
             self.routed(outcome).kickoff()
         assert [str(each.message) for each in warned] == [
             f"Routed.which returned {outcome!r}; a router returns one label, so nothing follows"
