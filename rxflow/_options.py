@@ -20,7 +20,6 @@ IGNORED: Mapping[str, frozenset[str]] = {
     "Agent": frozenset(
         [
             "agent_knowledge_context",
-            "cache",
             "cache_handler",
             "callbacks",
             "code_execution_mode",
@@ -43,7 +42,6 @@ IGNORED: Mapping[str, frozenset[str]] = {
     "Task": frozenset(["create_directory", "security_config"]),
     "Crew": frozenset(
         [
-            "cache",
             "chat_llm",
             "embedder",
             "execution_logs",

@@ -71,7 +71,7 @@ def _adapt(original: Any, call: Callable[..., Any]) -> BaseTool:
     return FunctionTool(
         name=original.name,
         description=description,
-        function=call,
+        func=call,
         result_as_answer=bool(
             getattr(original, "result_as_answer", False) or getattr(original, "return_direct", False)
         ),

@@ -9,9 +9,8 @@ __all__ = ["Agent", "AgentOutput", "Crew", "CrewOutput", "Guardrail", "Guardrail
 # Lazily: a module of this package may be wanted by itself, and would bring in all of them.
 if typing.TYPE_CHECKING:
     from rxflow.crew.agent import Agent
-    from rxflow.crew.assignment import Guardrail
     from rxflow.crew.crew import Crew
-    from rxflow.crew.guardrails import GuardrailError
+    from rxflow.crew.guardrails import Guardrail, GuardrailError
     from rxflow.crew.process import Process
     from rxflow.crew.task import Task
     from rxflow.types.results import AgentOutput, CrewOutput, TaskOutput
@@ -23,7 +22,7 @@ else:
             "AgentOutput": "rxflow.types.results",
             "Crew": "rxflow.crew.crew",
             "CrewOutput": "rxflow.types.results",
-            "Guardrail": "rxflow.crew.assignment",
+            "Guardrail": "rxflow.crew.guardrails",
             "GuardrailError": "rxflow.crew.guardrails",
             "Process": "rxflow.crew.process",
             "Task": "rxflow.crew.task",

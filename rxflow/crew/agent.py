@@ -13,7 +13,8 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
 from rxflow._options import Configurable, Switch
-from rxflow.crew.assignment import Assignment, Guardrail, Persona
+from rxflow.crew.assignment import Assignment, Persona
+from rxflow.crew.guardrails import Guardrail
 from rxflow.crew.rate_limit import RateLimit, limit_of
 from rxflow.crew.task_run import carry_out
 from rxflow.llm.base_llm import Model
@@ -56,7 +57,8 @@ class Agent(Configurable):
         max_rpm: LLM calls a minute, those that judge its answers included.
         allow_delegation: may hand work and questions to the other agents of its crew.
         verbose: log what it does, at INFO, to the logger ``rxflow``.
-        guardrail: see :data:`rxflow.crew.assignment.Guardrail`; ``guardrail_max_retries`` new attempts in ``kickoff``.
+        guardrail: see :data:`rxflow.crew.guardrails.Guardrail`; ``guardrail_max_retries`` new attempts in ``kickoff``.
+        cache: in one run, the same call to the same tool is carried out once.
         step_callback: called after each turn with the model and each tool, in place of the crew's.
         use_system_prompt: False puts who it is into the first message, for models that take no system message.
         inject_date: tell it the date, as ``date_format`` writes it.
@@ -84,6 +86,7 @@ class Agent(Configurable):
     verbose: Switch = False
     guardrail: Guardrail | None = None
     guardrail_max_retries: int = Field(default=3, ge=0)
+    cache: bool = True
     step_callback: Callable[[Any], Any] | None = None
     use_system_prompt: bool = True
     inject_date: bool = False
@@ -199,6 +202,7 @@ class Agent(Configurable):
             guardrails=() if self.guardrail is None else (self.guardrail,),
             guardrail_max_retries=self.guardrail_max_retries,
             rates=() if self.rate is None else (self.rate,),
+            caches_tools=self.cache,
             **({} if response_format is None else _fitting(response_format)),
         )
 

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from rxflow.crew.guardrails import Guardrail
 from rxflow.crew.output_file import OutputFile
 from rxflow.crew.placeholders import fill
 from rxflow.crew.rate_limit import RateLimit
+from rxflow.crew.tool_use import ToolCache
 from rxflow.llm.request import Message
 from rxflow.llm.structured import instructions_for
 from rxflow.tools import BaseTool
@@ -19,9 +21,6 @@ from rxflow.types.results import OutputFormat, TaskOutput
 
 if TYPE_CHECKING:
     from rxflow.crew.agent import Agent
-
-Guardrail = Callable[[TaskOutput], Any] | str
-"""``fn(TaskOutput) -> (accepted, value or reason)``, sync or async; or a criterion in words, which the model judges."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +77,10 @@ class Assignment:
     human_input: bool = False
     markdown: bool = False
     rates: Sequence[RateLimit] = field(default_factory=tuple)
+    caches_tools: bool = True
+    tool_cache: ToolCache | None = None  # that of the crew's run; None: one of its own
+    keep_output: Callable[[TaskOutput], None] | None = None
+    keep_retries: Callable[[int], None] | None = None
 
     @property
     def title(self) -> str:

@@ -40,6 +40,7 @@ class Crew(Configurable):
         before_kickoff_callbacks: ``fn(inputs) -> inputs``, in order, before the placeholders are filled; ``inputs`` is
             a dict of this run's own, empty where none were given, and may be changed.
         after_kickoff_callbacks: ``fn(CrewOutput) -> CrewOutput``.
+        cache: in one run, the same call to the same tool is carried out once, whichever agent makes it.
 
     What cannot work is a ValueError when the crew is built.
     """
@@ -60,6 +61,7 @@ class Crew(Configurable):
     after_kickoff_callbacks: list[Callable[[CrewOutput], Any]] = Field(
         default_factory=list[Callable[[CrewOutput], Any]]
     )
+    cache: bool = True
     name: str = "crew"
     _rate: RateLimit | None = PrivateAttr(default=None)
     _usage: UsageMetrics = PrivateAttr(default_factory=UsageMetrics)
@@ -176,6 +178,7 @@ class Crew(Configurable):
             manager=self._manager() if self.process is Process.hierarchical else None,
             rate=self._rate,
             verbose=self.verbose,
+            caches_tools=self.cache,
             step_callback=self.step_callback,
             task_callback=self.task_callback,
             before_kickoff=tuple(self.before_kickoff_callbacks),

@@ -13,6 +13,7 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from rxflow.crew.plan import Inputs, Plan
 from rxflow.crew.task import Task
 from rxflow.crew.task_run import carry_out
+from rxflow.crew.tool_use import ToolCache
 from rxflow.streaming.bridge import from_coroutine
 from rxflow.streaming.emitter import Emitter
 from rxflow.streaming.scope import Scope
@@ -32,6 +33,7 @@ class CrewRun:
         self._inputs = inputs
         self._outputs: dict[str, TaskOutput] = {}
         self._usage = UsageMetrics()
+        self._tool_cache = ToolCache()
 
     def observe(self) -> Observable[Event]:
         """Its events, :class:`CrewFinished` last. ::
@@ -61,7 +63,7 @@ class CrewRun:
                 yield from ([each] for each in tasks)
 
     def _carried_out(self, index: int, task: Task) -> Observable[Event]:
-        assignment = self._plan.assignment(index, self._inputs, self._context_of(task))
+        assignment = self._plan.assignment(index, self._inputs, self._context_of(task), self._tool_cache)
         events = carry_out(self._scope, assignment)
         return log_events(events) if assignment.persona.agent.verbose and not self._plan.verbose else events
 

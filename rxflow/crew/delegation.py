@@ -21,8 +21,11 @@ def delegation_tools(
     inputs: Mapping[str, Any] | None,
     rates: Sequence[RateLimit] = (),
     step_callback: Callable[[Any], Any] | None = None,
+    prepare: Callable[[Assignment], Assignment] = lambda assignment: assignment,
 ) -> list[BaseTool]:
     """Two tools: one delegates work to a coworker, one asks a question. What the coworker does is streamed too.
+
+    ``prepare`` gives each assignment what the run shares.
 
     Raises:
         ValueError: two coworkers have one role.
@@ -50,8 +53,9 @@ def delegation_tools(
             guardrails=[] if persona.agent.guardrail is None else [persona.agent.guardrail],
             step_callback=persona.agent.step_callback or step_callback,
             rates=[rate for rate in (persona.agent.rate, *rates) if rate is not None],
+            caches_tools=persona.agent.cache,
         )
-        finished = await run_async(RunObservable(lambda scope: carry_out(scope, assignment)), TaskFinished)
+        finished = await run_async(RunObservable(lambda scope: carry_out(scope, prepare(assignment))), TaskFinished)
         return finished.result.raw
 
     async def delegate_work_to_coworker(task: str, context: str, coworker: str) -> str:
@@ -65,12 +69,12 @@ def delegation_tools(
         FunctionTool(
             name="delegate_work_to_coworker",
             description=f"Delegate a piece of work to a coworker. {said}",
-            function=delegate_work_to_coworker,
+            func=delegate_work_to_coworker,
         ),
         FunctionTool(
             name="ask_question_to_coworker",
             description=f"Ask a coworker a question. {said}",
-            function=ask_question_to_coworker,
+            func=ask_question_to_coworker,
         ),
     ]
 

@@ -10,7 +10,8 @@ from pydantic import BaseModel, Field, model_validator
 
 from rxflow._options import Configurable
 from rxflow.crew.agent import Agent
-from rxflow.crew.assignment import Assignment, Guardrail, Persona
+from rxflow.crew.assignment import Assignment, Persona
+from rxflow.crew.guardrails import Guardrail
 from rxflow.crew.output_file import OutputFile
 from rxflow.crew.placeholders import fill
 from rxflow.crew.rate_limit import RateLimit
@@ -33,9 +34,10 @@ class Task(Configurable):
         output_file: where the answer is written. Placeholders are filled, but no input leads out of the folder that
             stands before the first of them: not by ``..``, an absolute path or a symbolic link.
         callback: called with the :class:`TaskOutput`.
-        guardrail, guardrails: see :data:`rxflow.crew.assignment.Guardrail`; ``guardrail_max_retries`` new attempts.
+        guardrail, guardrails: see :data:`rxflow.crew.guardrails.Guardrail`; ``guardrail_max_retries`` new attempts.
         human_input: a person at the terminal reviews the answer.
         markdown: the answer is asked for in Markdown.
+        output: the answer of the last run that gave one; ``retry_count``: how often guardrails sent answers back there.
         config: a mapping with any of these, an entry of a YAML file for instance; what is given by name goes first.
 
     Raises:
@@ -64,6 +66,8 @@ class Task(Configurable):
     markdown: bool = False
     config: Mapping[str, Any] | None = None  # read into the others when the task is built
     id: str = Field(default_factory=lambda: str(uuid4()))
+    output: TaskOutput | None = None
+    retry_count: int = 0
 
     @model_validator(mode="after")
     def _one_output_type(self) -> Self:
@@ -115,4 +119,13 @@ class Task(Configurable):
             human_input=self.human_input,
             markdown=self.markdown,
             rates=[rate for rate in (agent.rate, *rates) if rate is not None],
+            caches_tools=agent.cache,
+            keep_output=self._keep_output,
+            keep_retries=self._keep_retries,
         )
+
+    def _keep_output(self, output: TaskOutput) -> None:
+        self.output = output
+
+    def _keep_retries(self, retries: int) -> None:
+        self.retry_count = retries

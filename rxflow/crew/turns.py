@@ -7,10 +7,10 @@ from typing import Any
 
 from rxflow.crew.assignment import Assignment
 from rxflow.crew.rate_limit import wait_for_all
-from rxflow.crew.tool_use import ToolAnswer, asking_message, by_function_name, use_tools
+from rxflow.crew.tool_use import ToolAnswer, ToolCache, asking_message, by_function_name, use_tools
 from rxflow.llm.advice import add_advice
 from rxflow.llm.request import Message, ToolSchema
-from rxflow.llm.structured import response_format_for
+from rxflow.llm.structured import has_object_root, response_format_for
 from rxflow.streaming.emitter import Emitter
 from rxflow.streaming.kickoff import Last
 from rxflow.types.events import LLMFinished
@@ -28,6 +28,7 @@ class Conversation:
 
     assignment: Assignment
     messages: list[Message]
+    tool_cache: ToolCache | None
 
     def send_back(self, answer: str, reason: str) -> None:
         """Ask for a better answer."""
@@ -53,7 +54,7 @@ async def answer(emitter: Emitter, conversation: Conversation) -> str:
             return turn.text
         if is_last:
             break
-        results = await use_tools(emitter, turn.tool_calls, tools)
+        results = await use_tools(emitter, turn.tool_calls, tools, conversation.tool_cache)
         conversation.messages.append(asking_message(turn))
         for result in results:
             conversation.messages.append(result.message)
@@ -72,22 +73,29 @@ async def _ask(
 ) -> LLMFinished:
     assignment = conversation.assignment
     agent = assignment.persona.agent
-    await wait_for_all(*assignment.rates)
-    # A conversation that holds tool calls needs their schemas to the end: some providers refuse it else.
-    extra: dict[str, Any] = {} if may_call or not schemas else {"tool_choice": "none"}
-    hints: dict[str, Any] = {}
-    if assignment.output_model is not None and (not schemas or not may_call):
-        hints["response_format"] = response_format_for(assignment.output_model)
     llm = agent.model
-    request = llm.request(list(conversation.messages), schemas, hints=hints, **extra)
+    # A conversation that holds tool calls needs their schemas to the end: some providers refuse it without them.
+    hints: dict[str, Any] = {} if may_call or not schemas else {"tool_choice": "none"}
+    model = assignment.output_model
+    if model is not None and has_object_root(model) and (not schemas or not may_call):
+        hints["response_format"] = response_format_for(model)
+    request = llm.request(list(conversation.messages), schemas, hints=hints)
+    attempts = 1 + (llm.max_retries if agent.retries is None else agent.retries)
     last = Last(LLMFinished)
-    try:
-        await emitter.forward(llm.ask(emitter.scope, request, max_retries=agent.retries), last.tap)
-    except Exception as error:
-        if agent.llm is None and type(error).__name__ in ("AuthenticationError", "BadRequestError"):
-            add_advice(error, _NO_MODEL.format(model=llm.model))
-        raise
-    return last.event
+    for _ in range(attempts):
+        await wait_for_all(*assignment.rates)
+        try:
+            await emitter.forward(llm.ask(emitter.scope, request, max_retries=agent.retries), last.tap)
+        except Exception as error:
+            if agent.llm is None and type(error).__name__ in ("AuthenticationError", "BadRequestError"):
+                add_advice(error, _NO_MODEL.format(model=llm.model))
+            raise
+        if last.event.text or last.event.tool_calls:
+            return last.event
+    raise ValueError(
+        f"Invalid response from LLM call - None or empty: {llm.model} gave agent {assignment.persona.role!r} neither "
+        f"text nor a tool call, {attempts} times (finish_reason={last.event.finish_reason!r})"
+    )
 
 
 async def _step(emitter: Emitter, assignment: Assignment, step: LLMFinished | ToolAnswer) -> None:

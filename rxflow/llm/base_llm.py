@@ -15,7 +15,8 @@ from pydantic.fields import FieldInfo, ModelPrivateAttr
 from reactivex import Observable
 
 from rxflow.llm.model import LLM
-from rxflow.llm.request import Delta, Ending, ReasoningDelta, Request, ToolCallDelta
+from rxflow.llm.request import Request
+from rxflow.llm.source import Delta, Ending, ReasoningDelta, ToolCallDelta
 from rxflow.loops import call_soon
 from rxflow.streaming.bridge import from_async
 from rxflow.streaming.threads import in_thread

@@ -10,6 +10,7 @@ from uuid import uuid4
 from pydantic import BaseModel
 from reactivex import Observable
 
+from rxflow.json_text import read_json
 from rxflow.llm.assembly import Assembly
 from rxflow.llm.demo import PROVIDER as DEMO_PROVIDER
 from rxflow.llm.demo import DemoSource
@@ -26,7 +27,7 @@ from rxflow.llm.functions import (
 from rxflow.llm.provider import LiteLLMSource
 from rxflow.llm.request import Message, Request, normalize_messages
 from rxflow.llm.source import Delta, Source
-from rxflow.llm.structured import parse_as, response_format_for
+from rxflow.llm.structured import response_format_for
 from rxflow.llm.text_tools import offering_in_text
 from rxflow.streaming.bridge import from_coroutine
 from rxflow.streaming.emitter import Emitter
@@ -247,7 +248,7 @@ class LLM:
         functions = runnable(tools, available_functions)
         refuse_async(functions)
         finished = run_blocking(events, LLMFinished)
-        function = function_for(finished.tool_calls, functions)
+        function = function_for(finished.tool_calls, functions, is_async=False)
         if function is None:
             return _answer_of(finished, response_model or self._response_model)
         return run_function(function, finished.tool_calls[0].name)
@@ -280,7 +281,7 @@ class LLM:
     ) -> Any:
         """:meth:`call` for async code; a coroutine function is awaited, another one runs in a worker thread."""
         finished = await run_async(self._call_events(messages, tools, response_model), LLMFinished)
-        function = function_for(finished.tool_calls, runnable(tools, available_functions))
+        function = function_for(finished.tool_calls, runnable(tools, available_functions), is_async=True)
         if function is None:
             return _answer_of(finished, response_model or self._response_model)
         return await arun_function(function)
@@ -299,7 +300,7 @@ class LLM:
 def _answer_of(finished: LLMFinished, model: type[BaseModel] | None) -> Any:
     if finished.tool_calls:
         return list(finished.tool_calls)
-    return parse_as(model, finished.text) if model else finished.text
+    return read_json(model, finished.text) if model else finished.text
 
 
 def _source_for(

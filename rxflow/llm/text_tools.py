@@ -10,8 +10,9 @@ The model is told to write::
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from pydantic_core import from_json
 from reactivex import Observable
@@ -31,9 +32,12 @@ def offering_in_text(source: Source, request: Request) -> Observable[Delta]:
     result    "Let me look. "-------------------------T--------E|
     """
     instructions = [_instructions(request)] if request.may_call_tools else []
-    parameters = {name: value for name, value in request.parameters.items() if name != "tool_choice"}
     worded = replace(
-        request, messages=[*instructions, *map(_in_words, request.messages)], tools=(), parameters=parameters
+        request,
+        messages=[*instructions, *map(_in_words, request.messages)],
+        tools=(),
+        parameters=_without_tool_choice(request.parameters),
+        hints=_without_tool_choice(request.hints),
     )
 
     def subscribe(observer: ObserverBase[Delta], scheduler: SchedulerBase | None = None) -> DisposableBase:
@@ -51,6 +55,10 @@ def offering_in_text(source: Source, request: Request) -> Observable[Delta]:
         return source.stream(worded).subscribe(on_next, observer.on_error, observer.on_completed, scheduler=scheduler)
 
     return Observable(subscribe)
+
+
+def _without_tool_choice(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in parameters.items() if name != "tool_choice"}
 
 
 def _emit(on_next: Callable[[Delta], None], deltas: Iterator[Delta]) -> None:

@@ -124,11 +124,18 @@ class TestGuardrails:
         assert result.pydantic == City(name="Bern", people=1)
         assert json.loads(result.raw) == {"name": "Bern", "people": 1}
 
-    def test_none_from_a_guardrail_leaves_the_answer_as_it_is(self) -> None:
+    def test_a_guardrail_that_gives_back_the_answer_leaves_it_as_it_is(self) -> None:
         def fine(output: TaskOutput) -> tuple[bool, Any]:
-            return (True, None)
+            return (True, output)
 
         assert solo(Scripted("Fine"), guardrail=fine).kickoff().raw == "Fine"
+
+    def test_none_in_place_of_an_answer_is_refused(self) -> None:
+        def forgetful(output: TaskOutput) -> tuple[bool, Any]:
+            return (True, None)
+
+        with pytest.raises(TypeError, match="the guardrail forgetful returned None as result; to leave the answer"):
+            solo(Scripted("Fine"), guardrail=forgetful).kickoff()
 
     @pytest.mark.parametrize("value", [5, ["Fine"], True])
     def test_a_value_that_cannot_take_the_place_of_an_answer_is_refused(self, value: Any) -> None:
@@ -251,7 +258,7 @@ class TestCallbacks:
 
     @pytest.mark.parametrize("where", ["callback", "guardrail"])
     def test_stop_async_iteration_out_of_one_does_not_end_the_readers_loop_silently(self, where: str) -> None:
-        async def broken(output: TaskOutput) -> None:
+        async def broken(output: TaskOutput) -> Any:
             raise StopAsyncIteration
 
         async def main() -> None:
