@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, create_model
 
+from rxflow.streaming.threads import in_thread
 from rxflow.tools import BaseTool, FunctionTool
 
 
@@ -38,16 +40,22 @@ Tool = Annotated[BaseTool, BeforeValidator(as_tool)]
 
 def _call_of(original: Any) -> Callable[..., Any] | None:
     """How it is called with its arguments by name; None if there is no way."""
-    if callable(getattr(original, "invoke", None)):  # LangChain's tools take one dict
-        if getattr(original, "coroutine", None) is not None:
-
-            async def ainvoke(**arguments: Any) -> Any:
-                return await original.ainvoke(arguments)
-
-            return ainvoke
-        return lambda **arguments: original.invoke(arguments)
+    if callable(getattr(original, "invoke", None)):
+        return _invoking(original)
     ways = (getattr(original, way, None) for way in ("_run", "run", "func"))
     return next((way for way in ways if callable(way)), None)
+
+
+def _invoking(original: Any) -> Callable[..., Any]:
+    """LangChain's way: the arguments in one dict, and NotImplementedError from tools that are only async."""
+
+    async def invoke(**arguments: Any) -> Any:
+        try:
+            return await in_thread(partial(original.invoke, arguments), name=f"tool {original.name}")
+        except NotImplementedError:
+            return await original.ainvoke(arguments)
+
+    return invoke
 
 
 def _adapt(original: Any, call: Callable[..., Any]) -> BaseTool:
@@ -55,8 +63,11 @@ def _adapt(original: Any, call: Callable[..., Any]) -> BaseTool:
     if not isinstance(description, str) or not description.strip():
         raise TypeError(f"the tool {original.name!r} has no description; it tells the model what the tool is for")
     schema = getattr(original, "args_schema", None)
-    if schema is None and callable(getattr(original, "get_input_schema", None)):
-        schema = original.get_input_schema()
+    properties = getattr(original, "args", None)
+    if schema is None and isinstance(properties, Mapping):  # LangChain's reading of the signature
+        shown = cast(Mapping[str, Any], properties)
+        required = [each for each in shown if "default" not in shown[each]]
+        schema = {"type": "object", "properties": {**shown}, "required": required}
     return FunctionTool(
         name=original.name,
         description=description,
@@ -70,14 +81,14 @@ def _adapt(original: Any, call: Callable[..., Any]) -> BaseTool:
     )
 
 
-def _model_of(name: str, schema: Any) -> type[BaseModel]:
+def _model_of(name: str, schema: object) -> type[BaseModel]:
     """The arguments as a pydantic model: ``schema`` itself, or one that shows this JSON schema and passes all on."""
     if isinstance(schema, type) and issubclass(schema, BaseModel):
         return schema
     if isinstance(schema, Mapping):
         shown = {**cast(Mapping[str, Any], schema)}
-    elif callable(getattr(schema, "schema", None)):  # a model of pydantic 1
-        shown = cast(dict[str, Any], schema.schema())
+    elif callable(describe := getattr(cast(object, schema), "schema", None)):  # a model of pydantic 1
+        shown = cast(dict[str, Any], describe())
     else:
         raise TypeError(f"the args_schema of the tool {name!r} is not a pydantic model or a JSON schema: {schema!r}")
     return _passing_on(shown)

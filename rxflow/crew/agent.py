@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, overload
 from uuid import uuid4
@@ -92,6 +92,7 @@ class Agent(Configurable):
     inject_date: bool = False
     date_format: str = "%Y-%m-%d"
     stream: bool = False
+    config: Mapping[str, Any] | None = None  # read into the others when the agent is built
     id: str = Field(default_factory=lambda: str(uuid4()))
     _named: LLM | None = PrivateAttr(default=None)
     _rate: RateLimit | None = PrivateAttr(default=None)
@@ -206,8 +207,8 @@ class Agent(Configurable):
         )
 
 
-def _fitting(model: type[BaseModel]) -> dict[str, Any]:
-    if not (isinstance(model, type) and issubclass(model, BaseModel)):  # pyright: ignore[reportUnnecessaryIsInstance]
+def _fitting(model: Any) -> dict[str, Any]:
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
         raise TypeError(f"response_format is a pydantic model, a class; got {model!r}")
     return {"output_model": model, "output_format": OutputFormat.PYDANTIC}
 

@@ -65,6 +65,7 @@ class Task(Configurable):
     guardrail_max_retries: int = Field(default=3, ge=0)
     human_input: bool = False
     markdown: bool = False
+    config: Mapping[str, Any] | None = None  # read into the others when the task is built
     id: str = Field(default_factory=lambda: str(uuid4()))
     output: TaskOutput | None = None
     retry_count: int = 0

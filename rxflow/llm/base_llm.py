@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
 from functools import partial
 from typing import Annotated, Any, cast
 
@@ -87,6 +87,9 @@ class BaseLLM(LLM, ABC):
         return False
 
 
+_ACALL = vars(BaseLLM)["acall"]
+
+
 def _declared(cls: type) -> dict[str, Any]:
     """What the classes between ``cls`` and BaseLLM annotate or set as pydantic's models do, with its default."""
     declared: dict[str, Any] = {}
@@ -111,6 +114,8 @@ def check_model(given: object) -> object:
         raise ValueError(f"{kind}.__init__ must call super().__init__(model=…)")
     if isinstance(given, str | LLM) or given is None:
         return given
+    if isinstance(given, type):
+        raise ValueError(f"{given.__name__} is a class, not a model; give an object of it, {given.__name__}(…)")
     if callable(getattr(given, "invoke", None)):
         name = getattr(given, "model_name", None) or getattr(given, "model", None)
         provider = _PROVIDERS.get(kind, "provider")
@@ -140,15 +145,13 @@ class _CallSource:
         return from_async(answer)
 
     async def _ask(self, request: Request) -> Any:
-        if type(self._llm).acall is not BaseLLM.acall:
+        if _method(self._llm, "acall") is not _ACALL:
             try:
-                said = self._llm.acall(*_messages(request), **_keywords(self._llm.acall, request))
-                return await said if inspect.isawaitable(said) else said
+                return await _awaited(self._llm.acall(*_messages(request), **_keywords(self._llm.acall, request)))
             except NotImplementedError:  # the way to say that there is only call
                 pass
         call = partial(self._llm.call, *_messages(request), **_keywords(self._llm.call, request))
-        said = await in_thread(call, name=self._name)
-        return await said if inspect.isawaitable(said) else said
+        return await _awaited(await in_thread(call, name=self._name))
 
     async def calls_functions(self, model: str) -> bool:
         return self._llm.supports_function_calling()
@@ -158,6 +161,14 @@ class _CallSource:
 
     def explain(self, error: BaseException, model: str) -> BaseException:
         return error
+
+
+def _method(llm: BaseLLM, name: str) -> Any:
+    return getattr(type(llm), name)
+
+
+async def _awaited(said: Any) -> Any:
+    return await said if inspect.isawaitable(said) else said
 
 
 def _messages(request: Request) -> tuple[list[dict[str, Any]]]:
@@ -186,16 +197,27 @@ class _Reply:
     async def read(self, said: Any) -> None:
         """Emit the deltas of an answer, or of each part of one that streams."""
         if isinstance(said, AsyncIterator):
-            async for part in cast(AsyncIterator[Any], said):
-                self._add(part)
+            await self._read_async(cast(AsyncIterator[Any], said))
         elif isinstance(said, Iterator):
             await self._read_in_thread(cast(Iterator[Any], said))
         elif isinstance(said, list):
             for index, call in enumerate(cast(list[Any], said)):
-                self._emit(_tool_call(index, call, self._name))
-            self._calls_tools = True
+                self._add(_tool_call(index, call, self._name))
         else:
-            self._add(said)
+            self._add(self._delta_of(said))
+
+    def end(self) -> None:
+        """Say how it ended."""
+        reason = "tool_calls" if self._calls_tools else "stop"
+        self._emit(self._ending or Ending(reason, UsageMetrics(successful_requests=1)))
+
+    async def _read_async(self, parts: AsyncIterator[Any]) -> None:
+        try:
+            async for part in parts:
+                self._add(self._delta_of(part))
+        finally:
+            if isinstance(parts, AsyncGenerator):  # its own finally runs now, not when it is collected
+                await cast(AsyncGenerator[Any, None], parts).aclose()
 
     async def _read_in_thread(self, parts: Iterator[Any]) -> None:
         """Each part as it comes: its code may block. Once the call is disposed the next part is the last."""
@@ -203,30 +225,33 @@ class _Reply:
         is_over = threading.Event()
 
         def read() -> None:
-            for part in parts:
-                if is_over.is_set():
-                    break
-                call_soon(loop, partial(self._add, part))
+            try:
+                for part in parts:
+                    if is_over.is_set():
+                        break
+                    call_soon(loop, partial(self._add, self._delta_of(part)))
+            finally:
+                if isinstance(parts, Generator):
+                    cast(Generator[Any], parts).close()
 
         try:
             await in_thread(read, name=self._name)
         finally:
             is_over.set()
 
-    def _add(self, part: Any) -> None:
-        if isinstance(part, Ending):
-            self._ending = part
-        elif isinstance(part, ToolCallDelta | ReasoningDelta):
-            self._calls_tools = self._calls_tools or isinstance(part, ToolCallDelta)
-            self._emit(part)
-        elif isinstance(part, str | BaseModel | Mapping):
-            self._emit(as_text(part))
-        else:
-            raise TypeError(f"{self._name} answers with text, tool calls or an iterator of text; it gave {part!r}")
+    def _delta_of(self, part: Any) -> Delta:
+        if isinstance(part, ReasoningDelta | ToolCallDelta | Ending):
+            return part
+        if isinstance(part, str | BaseModel | Mapping):
+            return as_text(part)
+        raise TypeError(f"{self._name} answers with text, tool calls or an iterator of text; it gave {part!r}")
 
-    def end(self) -> None:
-        reason = "tool_calls" if self._calls_tools else "stop"
-        self._emit(self._ending or Ending(reason, UsageMetrics(successful_requests=1)))
+    def _add(self, delta: Delta) -> None:
+        if isinstance(delta, Ending):
+            self._ending = delta
+            return
+        self._calls_tools = self._calls_tools or isinstance(delta, ToolCallDelta)
+        self._emit(delta)
 
 
 def _tool_call(index: int, call: Any, name: str) -> ToolCallDelta:

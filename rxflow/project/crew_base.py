@@ -7,7 +7,7 @@ from collections import UserDict
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 from rxflow.crew.agent import Agent
 from rxflow.crew.task import Task
@@ -46,15 +46,10 @@ def CrewBase(cls: type[C]) -> type[C]:  # noqa: N802 - CrewAI's name
         News().crew().kickoff(inputs={"topic": "tea"})
 
     Raises:
-        ValueError: the class names MCP servers; an entry names what the class does not make.
+        ValueError: an entry names what the class does not make.
         FileNotFoundError: a file that is used is not there.
         KeyError: an entry that is used is not in its file.
     """
-    if getattr(cls, "mcp_server_params", None) is not None:
-        raise ValueError(
-            f"{cls.__name__}.mcp_server_params is not supported. It would start MCP servers and use their tools; give "
-            "Agent(tools=…) tools that call your servers."
-        )
     folder = _folder_of(cls)
     for name, default, resolve in (
         ("agents_config", "config/agents.yaml", _resolve_agent),
@@ -66,7 +61,16 @@ def CrewBase(cls: type[C]) -> type[C]:  # noqa: N802 - CrewAI's name
             collected = cached_property(collect)
             collected.__set_name__(cls, name)
             setattr(cls, name, collected)
+    if not hasattr(cls, "get_mcp_tools"):
+        setattr(cls, "get_mcp_tools", _get_mcp_tools)  # noqa: B010 - no type checker knows the attribute
     return cls
+
+
+def _get_mcp_tools(owner: object, *names: str) -> NoReturn:
+    raise NotImplementedError(
+        f"{type(owner).__name__}.get_mcp_tools() is not supported. It would start MCP servers and use their tools; "
+        "give Agent(tools=…) tools that call your servers."
+    )
 
 
 def _folder_of(cls: type) -> Path:
@@ -81,7 +85,7 @@ def _tasks_of(owner: object) -> list[Task]:
     return [getattr(owner, name)() for name in marked(type(owner), "task")]
 
 
-def _agents_of(owner: Any) -> list[Agent]:
+def _agents_of(owner: object) -> list[Agent]:
     """Those of the tasks first, in their order."""
     agents = [task.agent for task in _tasks_of(owner) if task.agent is not None]
     agents += [getattr(owner, name)() for name in marked(type(owner), "agent")]
@@ -143,7 +147,7 @@ class Entries(UserDict[str, Entry]):
         self._resolved: set[str] = set()
 
     def __getitem__(self, name: str) -> Entry:
-        entry: object = super().__getitem__(name)
+        entry: Any = super().__getitem__(name)
         if name not in self._resolved:
             if not isinstance(entry, Mapping):
                 raise ValueError(f"{self._where}: the entry {name!r} must be a mapping of options; it is {entry!r}")

@@ -207,8 +207,8 @@ def test_or_is_armed_again_by_the_outcome_of_a_router() -> None:
             return len(self.heard)
 
         @router(work)
-        def enough(self, rounds: int) -> str:
-            return "again" if rounds < 3 else "done"
+        def enough(self, rounds: int) -> str | None:
+            return "again" if rounds < 3 else None
 
     flow = Rounds()
     flow.kickoff()
@@ -233,7 +233,10 @@ def test_or_fires_once_though_a_router_listens_to_the_same_trigger() -> None:
 
         @router(fast)
         def which(self) -> str:
-            return "unheard"
+            return "other"
+
+        @listen("other")
+        def beside(self) -> None: ...
 
         @listen(or_(fast, slow))
         async def first(self, winner: str) -> None:
@@ -263,8 +266,8 @@ def test_and_needs_all_anew_in_each_round() -> None:
             self.state["joins"] += 1
 
         @router(join)
-        def enough(self) -> str:
-            return "again" if self.state["rounds"] < 3 else "done"
+        def enough(self) -> str | None:
+            return "again" if self.state["rounds"] < 3 else None
 
     flow = Rounds()
     flow.kickoff()
