@@ -6,7 +6,8 @@ import reprlib
 import warnings
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, Self, cast
+from uuid import uuid4
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
@@ -132,6 +133,24 @@ class Configurable(BaseModel):
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
     kind: ClassVar[str]
     required: ClassVar[tuple[str, ...]] = ()
+
+    def copy(self) -> Self:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Another one with the same options, and an id of its own."""
+        return self.model_copy()
+
+    def __copy__(self) -> Self:
+        return self._renew(super().__copy__())
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        return self._renew(super().__deepcopy__(memo))
+
+    @classmethod
+    def _renew(cls, copied: Self) -> Self:
+        """What a copy does not share: its id, and its lists."""
+        values = copied.__dict__
+        values["id"] = str(uuid4())
+        values.update({name: [*value] for name, value in values.items() if isinstance(value, list)})
+        return copied
 
     @model_validator(mode="before")
     @classmethod

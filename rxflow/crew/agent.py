@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias, overload
 from uuid import uuid4
 
 from pydantic import BaseModel, Field, PrivateAttr
@@ -99,6 +99,12 @@ class Agent(Configurable):
 
     def model_post_init(self, context: Any, /) -> None:
         self._rate = limit_of(self.max_rpm, None)
+
+    @classmethod
+    def _renew(cls, copied: Self) -> Self:
+        copied = super()._renew(copied)
+        copied._rate = limit_of(copied.max_rpm, None)  # counts the calls of the copy alone
+        return copied
 
     @property
     def model(self) -> LLM:

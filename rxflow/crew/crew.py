@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self, cast
+from uuid import uuid4
 
 from pydantic import Field, PrivateAttr, model_validator
 from reactivex import Observable
@@ -63,6 +64,7 @@ class Crew(Configurable):
     )
     cache: bool = True
     name: str = "crew"
+    id: str = Field(default_factory=lambda: str(uuid4()))
     _rate: RateLimit | None = PrivateAttr(default=None)
     _usage: UsageMetrics = PrivateAttr(default_factory=UsageMetrics)
 
@@ -109,6 +111,34 @@ class Crew(Configurable):
             raise ValueError(
                 "at most one task at the end may have async_execution; the crew has to end with one answer"
             )
+
+    def copy(self) -> Self:
+        """Another crew with agents and tasks of its own, so that the two share no results."""
+        agents: dict[int, Agent] = {}
+        tasks: dict[int, Task] = {}
+
+        def copy_of(agent: Agent | None) -> Agent | None:
+            return None if agent is None else agents.setdefault(id(agent), agent.copy())
+
+        for task in self.tasks:
+            update: dict[str, Any] = {"agent": copy_of(task.agent)}
+            if task.context:
+                update["context"] = [tasks[id(wanted)] for wanted in task.context]
+            tasks[id(task)] = task.model_copy(update=update)
+        return self.model_copy(
+            update={
+                "agents": [copy_of(agent) for agent in self.agents],
+                "tasks": list(tasks.values()),
+                "manager_agent": copy_of(self.manager_agent),
+            }
+        )
+
+    @classmethod
+    def _renew(cls, copied: Self) -> Self:
+        copied = super()._renew(copied)
+        copied._rate = limit_of(copied.max_rpm, None)
+        copied._usage = UsageMetrics()
+        return copied
 
     @property
     def usage_metrics(self) -> UsageMetrics:

@@ -131,6 +131,12 @@ class Task(Configurable):
             keep_retries=self._keep_retries,
         )
 
+    @classmethod
+    def _renew(cls, copied: Self) -> Self:
+        copied = super()._renew(copied)
+        copied.__dict__.update(output=None, retry_count=0)
+        return copied
+
     def _keep_output(self, output: TaskOutput) -> None:
         self.output = output
 

@@ -65,14 +65,17 @@ class BaseLLM(LLM, ABC):
     """
 
     def __init__(self, model: str, temperature: float | None = None, **parameters: Any) -> None:
+        own: dict[str, Any] = {}
         for name, declared in _declared(type(self)).items():
             if name in parameters:
-                setattr(self, name, parameters.pop(name))
+                own[name] = parameters.pop(name)
             elif isinstance(declared, FieldInfo):
-                setattr(self, name, declared.get_default(call_default_factory=True))
+                own[name] = declared.get_default(call_default_factory=True)
             elif isinstance(declared, ModelPrivateAttr):
-                setattr(self, name, declared.get_default())
+                own[name] = declared.get_default()
         super().__init__(model, temperature=temperature, source=_CallSource(self), **parameters)
+        for name, value in own.items():
+            setattr(self, name, value)
 
     @abstractmethod
     def call(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
@@ -102,7 +105,7 @@ def _declared(cls: type) -> dict[str, Any]:
 
 
 def check_model(given: object) -> object:
-    """``given`` if it is a model or a model's name.
+    """``given`` as a model, if it is one or a model's name.
 
     Raises:
         ValueError: it is something else; says what to write.
@@ -112,7 +115,9 @@ def check_model(given: object) -> object:
         raise ValueError('the model\'s name is empty; name one as "provider/model", or "rxflow/demo"')
     if isinstance(given, BaseLLM) and not hasattr(given, "_source"):
         raise ValueError(f"{kind}.__init__ must call super().__init__(model=…)")
-    if isinstance(given, str | LLM) or given is None:
+    if isinstance(given, str):
+        return LLM(given)
+    if isinstance(given, LLM) or given is None:
         return given
     if isinstance(given, type):
         raise ValueError(f"{given.__name__} is a class, not a model; give an object of it, {given.__name__}(…)")
