@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, overload
 from uuid import uuid4
 
 from pydantic import BaseModel, Field, PrivateAttr
@@ -93,18 +93,15 @@ class Agent(Configurable):
     date_format: str = "%Y-%m-%d"
     stream: bool = False
     config: Mapping[str, Any] | None = None  # read into the others when the agent is built
-    id: str = Field(default_factory=lambda: str(uuid4()))
     _named: LLM | None = PrivateAttr(default=None)
     _rate: RateLimit | None = PrivateAttr(default=None)
 
     def model_post_init(self, context: Any, /) -> None:
         self._rate = limit_of(self.max_rpm, None)
 
-    @classmethod
-    def _renew(cls, copied: Self) -> Self:
-        copied = super()._renew(copied)
-        copied._rate = limit_of(copied.max_rpm, None)  # counts the calls of the copy alone
-        return copied
+    def _renew(self) -> None:
+        super()._renew()
+        self._rate = limit_of(self.max_rpm, None)  # counts the calls of the copy alone
 
     @property
     def model(self) -> LLM:

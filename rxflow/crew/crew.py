@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self, cast
-from uuid import uuid4
 
 from pydantic import Field, PrivateAttr, model_validator
 from reactivex import Observable
@@ -64,7 +63,6 @@ class Crew(Configurable):
     )
     cache: bool = True
     name: str = "crew"
-    id: str = Field(default_factory=lambda: str(uuid4()))
     _rate: RateLimit | None = PrivateAttr(default=None)
     _usage: UsageMetrics = PrivateAttr(default_factory=UsageMetrics)
 
@@ -112,7 +110,7 @@ class Crew(Configurable):
                 "at most one task at the end may have async_execution; the crew has to end with one answer"
             )
 
-    def copy(self) -> Self:
+    def copy(self) -> Self:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
         """Another crew with agents and tasks of its own, so that the two share no results."""
         agents: dict[int, Agent] = {}
         tasks: dict[int, Task] = {}
@@ -133,12 +131,10 @@ class Crew(Configurable):
             }
         )
 
-    @classmethod
-    def _renew(cls, copied: Self) -> Self:
-        copied = super()._renew(copied)
-        copied._rate = limit_of(copied.max_rpm, None)
-        copied._usage = UsageMetrics()
-        return copied
+    def _renew(self) -> None:
+        super()._renew()
+        self._rate = limit_of(self.max_rpm, None)
+        self._usage = UsageMetrics()
 
     @property
     def usage_metrics(self) -> UsageMetrics:

@@ -13,7 +13,6 @@ from typing import Any, Self
 
 from rxflow.crew.placeholders import PLACEHOLDER, fill
 
-
 # A home folder at the beginning, a variable at the beginning of any part: "~/a", "~me/a", "$HOME/a", "out/${DAY}/a".
 _EXPANDED_BY_SHELLS = re.compile(r"\A~[^/\\]*|(?:\A|(?<=[/\\]))\$(?:[A-Za-z_]\w*|\{[^}]*\})")
 

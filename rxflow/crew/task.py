@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
-from uuid import uuid4
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -66,7 +65,6 @@ class Task(Configurable):
     human_input: bool = False
     markdown: bool = False
     config: Mapping[str, Any] | None = None  # read into the others when the task is built
-    id: str = Field(default_factory=lambda: str(uuid4()))
     output: TaskOutput | None = None
     retry_count: int = 0
 
@@ -76,7 +74,8 @@ class Task(Configurable):
             raise ValueError("give output_pydantic or output_json, not both")
         if self.output_json is not None and not has_object_root(self.output_json):
             raise ValueError(
-                f"output_json gives a dict, and {self.output_json.__name__} is not read from an object; use output_pydantic"
+                f"output_json gives a dict, and {self.output_json.__name__} is not read from an object; "
+                "use output_pydantic"
             )
         if self.output_file is not None:
             OutputFile.check_template(self.output_file)
@@ -131,11 +130,10 @@ class Task(Configurable):
             keep_retries=self._keep_retries,
         )
 
-    @classmethod
-    def _renew(cls, copied: Self) -> Self:
-        copied = super()._renew(copied)
-        copied.__dict__.update(output=None, retry_count=0)
-        return copied
+    def _renew(self) -> None:
+        super()._renew()
+        self.output = None
+        self.retry_count = 0
 
     def _keep_output(self, output: TaskOutput) -> None:
         self.output = output

@@ -79,15 +79,18 @@ def cut_at_stop(deltas: Observable[Delta], request: Request) -> Observable[Delta
             if text:
                 observer.on_next(text)
 
+        def end_if_met() -> None:
+            if stop.is_met:
+                running.dispose()
+                observer.on_next(Ending("stop", UsageMetrics(successful_requests=1)))
+                observer.on_completed()
+
         def on_next(delta: Delta) -> None:
             if stop.is_met:
                 return
             if isinstance(delta, str):
                 emit(stop.feed(delta))
-                if stop.is_met:
-                    running.dispose()
-                    observer.on_next(Ending("stop", UsageMetrics(successful_requests=1)))
-                    observer.on_completed()
+                end_if_met()
                 return
             if not isinstance(delta, ReasoningDelta):
                 emit(stop.flush())

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, cast
 
-from pydantic import BaseModel, Field, RootModel, SerializeAsAny, ValidationInfo, computed_field, model_validator
+from pydantic import BaseModel, Field, SerializeAsAny, ValidationInfo, computed_field, model_validator
 from pydantic_core import to_json
 
 from rxflow.json_text import in_words
@@ -26,9 +26,9 @@ class OutputFormat(StrEnum):
 class _Result(BaseModel):
     """Text, and the structure read from it where one was asked for.
 
-    It travels as JSON: ``pydantic_model`` names the class of ``pydantic``, as "module:Class". Reading it back takes that
-    class if its module has been imported; ``model_validate_json(text, context={"models": [Report]})`` gives classes that
-    cannot be found by name, those inside a function for instance.
+    It travels as JSON: ``pydantic_model`` names the class of ``pydantic``, as "module:Class". Reading it back takes
+    that class if its module has been imported. Classes that cannot be found by name, those inside a function for
+    instance, are given by ``model_validate_json(text, context={"models": [Report]})``.
     """
 
     raw: str = ""
@@ -44,12 +44,12 @@ class _Result(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _read_pydantic(cls, given: Any, info: ValidationInfo) -> Any:
-        """Make the object of ``pydantic`` again from what was written. Raises ValueError if its class is not known here."""
+        """Make the object of ``pydantic`` again. Raises ValueError if its class is not known here."""
         values: Any = cast(dict[str, Any], given).get("pydantic") if isinstance(given, dict) else None
         if values is None or isinstance(values, BaseModel):
             return cast(Any, given)
         model = _find_model(cast(dict[str, Any], given).get("pydantic_model"), info.context)
-        if isinstance(values, Mapping) and not issubclass(model, RootModel):
+        if isinstance(values, Mapping):
             computed = model.model_computed_fields  # they are written, but not read
             values = {name: value for name, value in cast(Mapping[str, Any], values).items() if name not in computed}
         return {**cast(dict[str, Any], given), "pydantic": _read_as(model, values)}
@@ -143,12 +143,12 @@ def _name_of(model: type[BaseModel]) -> str:
 
 
 def _find_model(name: str | None, context: Any) -> type[BaseModel]:
-    """The class of that name, from ``context`` or a module that has been imported: reading data must not import code."""
+    """The class of that name, from ``context`` or a module that is imported: reading data must not import code."""
     if name is None:
         raise ValueError("pydantic is not a pydantic object, and pydantic_model does not name its class")
     module, _, path = name.partition(":")
-    given: Sequence[type[BaseModel]] = context.get("models", ()) if isinstance(context, Mapping) else ()
-    for model in given:
+    given: Any = cast(Mapping[str, Any], context).get("models", ()) if isinstance(context, Mapping) else ()
+    for model in cast(Sequence[type[BaseModel]], given):
         if model.__qualname__ == path or model.__name__ == path.rpartition(".")[2]:
             return model
     found: Any = sys.modules.get(module)
@@ -157,8 +157,8 @@ def _find_model(name: str | None, context: Any) -> type[BaseModel]:
     if isinstance(found, type) and issubclass(found, BaseModel):
         return found
     raise ValueError(
-        f"the pydantic object of this result is a {path} of {module}, which is not known here; import that module before, "
-        f"or give the class: model_validate_json(text, context={{'models': [{path.rpartition('.')[2]}]}})"
+        f"the pydantic object of this result is a {path} of {module}, which is not known here; import that module "
+        f"before, or give the class: model_validate_json(text, context={{'models': [{path.rpartition('.')[2]}]}})"
     )
 
 

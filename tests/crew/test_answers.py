@@ -5,6 +5,7 @@ import json
 import re
 import sys
 import typing
+from collections.abc import Callable
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -224,11 +225,12 @@ class TestTheSignatureOfAGuardrail:
     @pytest.mark.parametrize("where", ["guardrail", "guardrails", "agent"])
     def test_anything_else_is_refused(self, source: str, said: str, where: str) -> None:
         bad = named("bad", source)
-        build = {
+        ways: dict[str, Callable[[], object]] = {
             "guardrail": lambda: a_task(None, guardrail=bad),
             "guardrails": lambda: a_task(None, guardrails=[bad]),
             "agent": lambda: an_agent(Scripted("Fine"), guardrail=bad),
-        }[where]
+        }
+        build = ways[where]
         with pytest.raises(ValueError, match=re.escape(said)):
             build()
 
@@ -286,14 +288,15 @@ class TestWhatTheTaskKeeps:
         assert (task.output, task.retry_count) == (None, 0)
         result = crew.kickoff()
         assert task.output == result.tasks_output[0]
-        assert (task.output.raw, task.retry_count) == ("Fine", 2)
+        assert (str(task.output), task.retry_count) == ("Fine", 2)
         crew.kickoff()
-        assert (task.output.raw, task.retry_count) == ("Short", 0), "of the last run"
+        assert (str(task.output), task.retry_count) == ("Short", 0), "of the last run"
 
     def test_a_callback_finds_it_there(self) -> None:
         seen: list[str] = []
-        crew = solo(Scripted("Fine"), callback=lambda _: seen.append(crew.tasks[0].output.raw))
-        crew.kickoff()
+        task = a_task(an_agent(Scripted("Fine")))
+        task.callback = lambda _: seen.append(str(task.output))
+        a_crew(task).kickoff()
         assert seen == ["Fine"]
 
     def test_an_agent_by_itself_keeps_it_too(self) -> None:
@@ -536,7 +539,7 @@ class Trip(BaseModel):
     tag: SerializeAsAny[BaseModel]
     from_: str = Field(default="Bern", alias="from")
 
-    @computed_field
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def year(self) -> int:
         return self.start.year
@@ -554,7 +557,7 @@ class Cities(RootModel[list[City]]):
 class Closed(City):
     model_config = ConfigDict(extra="forbid")
 
-    @computed_field
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def size(self) -> str:
         return "small"

@@ -566,6 +566,9 @@ def test_uses_are_counted_over_runs_until_they_are_reset() -> None:
     assert "may be used 1 times" in told(model, 3)[0]
 
 
+AGAIN = "Call it again with all of them as one JSON object, {} for none."
+
+
 class TestArgumentsThatDidNotArrive:
     """Never become a call with defaults that nobody gave."""
 
@@ -582,8 +585,7 @@ class TestArgumentsThatDidNotArrive:
         model = Scripted(calls(("look", text)), calls(("look", "{}")), "Done.")
         seen = played(solo(model, agent={"tools": [look]}))
         assert told(model, 2) == [
-            "Error: the arguments of look did not arrive. "
-            "Call it again with all of them as one JSON object, {} for none.",
+            f"Error: the arguments of look did not arrive. {AGAIN}",
             "seen ?",
         ]
         assert "did not arrive" in str(seen.one(ToolFailed).error)
@@ -700,7 +702,7 @@ class TestEqualCalls:
 
         def may_keep(arguments: Any, result: Any) -> bool:
             asked.append((arguments, result))
-            return result == "seen Riga"
+            return bool(result == "seen Riga")
 
         look.tool.cache_function = may_keep
         solo(Scripted(*looking(["Oslo"], ["Riga"], ["Oslo"], ["Riga"])), agent={"tools": [look.tool]}).kickoff()

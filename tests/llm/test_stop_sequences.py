@@ -106,7 +106,7 @@ def test_an_agent_uses_that_of_its_model() -> None:
 
 def test_tools_in_text_have_them_too() -> None:
     source = Scripted("Let me see. END of it", native=False)
-    schema = {"type": "function", "function": {"name": "add", "description": "Adds.", "parameters": {}}}
+    schema: dict[str, Any] = {"type": "function", "function": {"name": "add", "description": "Adds.", "parameters": {}}}
     assert LLM("scripted", source=source, stop="END").call("?", [schema]) == "Let me see. "
 
 
