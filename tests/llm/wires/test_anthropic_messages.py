@@ -89,7 +89,9 @@ def test_tool_calls_have_indexes_of_their_own() -> None:
 def test_a_call_that_ends_without_deltas_has_the_input_of_its_start(
     pieces: tuple[str, ...], given: dict[str, Any], arguments: str
 ) -> None:
-    assert answer(*tool(0, "look", *pieces, input=given), end("tool_use"), STOP).calls == [("toolu_0", "look", arguments)]
+    assert answer(*tool(0, "look", *pieces, input=given), end("tool_use"), STOP).calls == [
+        ("toolu_0", "look", arguments)
+    ]
 
 
 def test_an_input_in_the_start_is_a_placeholder_when_deltas_follow() -> None:
