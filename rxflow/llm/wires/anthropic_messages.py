@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rxflow.llm.source import Delta, PartDelta, ReasoningDelta, ToolCallDelta
-from rxflow.llm.wires.sse import Wire, check, count
+from rxflow.llm.wires.sse import Wire, check, count, get_object
 from rxflow.types.usage import UsageMetrics
 
 _FINISH_REASONS = {
@@ -68,12 +68,12 @@ class AnthropicMessagesWire(Wire):
             message: dict[str, Any] = event["message"]
             self.response_id = str(message.get("id") or "")
             self.response_model = str(message.get("model") or "")
-            self._read_usage(message.get("usage"))
+            self._read_usage(get_object(message, "usage"))
         elif kind == "message_delta":
-            reason = (event.get("delta") or {}).get("stop_reason")
+            reason = get_object(event, "delta").get("stop_reason")
             if reason:
                 self.finish_reason = _FINISH_REASONS.get(check(str, "stop_reason", reason), reason)
-            self._read_usage(event.get("usage"))
+            self._read_usage(get_object(event, "usage"))
         elif kind == "message_stop":
             self.replace_halves(batch)
             self.is_complete = self.is_done = True
@@ -105,6 +105,8 @@ class AnthropicMessagesWire(Wire):
                 call_id = check(str, "the id of a tool call", content["id"])
                 name = check(str, "the name of a tool call", content["name"])
                 batch.append(ToolCallDelta(block.call_index, call_id, name))
+            case _:
+                pass  # it is complete, or has something to show, when it stops
 
     def _read_delta(self, block: _Block, delta: dict[str, Any], batch: list[Delta]) -> None:
         match delta["type"]:
@@ -123,6 +125,8 @@ class AnthropicMessagesWire(Wire):
                 batch.append(PartDelta("citation", delta["citation"]))
             case "compaction_delta":
                 block.content.update((key, value) for key, value in delta.items() if key != "type")
+            case _:
+                pass
 
     def _stop(self, block: _Block, batch: list[Delta]) -> None:
         joined = "".join(block.pieces)
@@ -149,10 +153,8 @@ class AnthropicMessagesWire(Wire):
     def _keep_thinking(self, block: dict[str, Any]) -> None:
         self.message.setdefault("thinking_blocks", []).append(block)
 
-    def _read_usage(self, reported: Any) -> None:
+    def _read_usage(self, reported: dict[str, Any]) -> None:
         """Counts are cumulative: the later one counts, whichever of the two events has it."""
-        if not isinstance(reported, dict):
-            return
         self._reported.update((key, value) for key, value in reported.items() if value is not None)
         self.usage = read_usage(self._reported)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from rxflow.llm.source import Delta, PartDelta, ReasoningDelta, ToolCallDelta
-from rxflow.llm.wires.sse import ErrorEvent, Wire, check, count
+from rxflow.llm.wires.sse import ErrorEvent, Wire, check, count, get_object
 from rxflow.types.usage import UsageMetrics
 
 _FINISH_REASONS = {
@@ -93,11 +93,10 @@ class CohereWire(Wire):
         self.is_complete = self.is_done = True
 
 
-def read_usage(reported: Any) -> UsageMetrics | None:
+def read_usage(reported: object) -> UsageMetrics | None:
     """Cohere's usage object: the tokens that it counted, not those that it bills."""
-    if not isinstance(reported, dict):
-        return None
-    prompt, completion = (count(reported.get("tokens"), name) for name in ("input_tokens", "output_tokens"))
+    tokens = get_object(reported, "tokens")
+    prompt, completion = count(tokens, "input_tokens"), count(tokens, "output_tokens")
     if prompt is None and completion is None:
         return None
     return UsageMetrics(

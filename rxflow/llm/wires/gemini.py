@@ -10,10 +10,10 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from rxflow.llm.source import Delta, PartDelta, ReasoningDelta, ToolCallDelta
-from rxflow.llm.wires.sse import Wire, check, count
+from rxflow.llm.wires.sse import Wire, check, count, get_object
 from rxflow.types.usage import UsageMetrics
 
 _FINISH_REASONS = {"STOP": "stop", "MAX_TOKENS": "length"} | dict.fromkeys(
@@ -69,7 +69,7 @@ class GeminiWire(Wire):
         for candidate in event.get("candidates") or ():
             if candidate.get("index"):
                 continue  # with several candidates, those beyond the first
-            for part in (candidate.get("content") or {}).get("parts") or ():
+            for part in get_object(candidate, "content").get("parts") or ():
                 self._read_part(part, batch)
             for name, kind in _METADATA.items():
                 if candidate.get(name) and candidate[name] != self._metadata.get(name):
@@ -82,7 +82,7 @@ class GeminiWire(Wire):
         if usage:
             self._reported.update(usage)
             self.usage = read_usage(self._reported)
-        if (event.get("promptFeedback") or {}).get("blockReason"):
+        if get_object(event, "promptFeedback").get("blockReason"):
             self.finish_reason = "content_filter"
             self.is_complete = True
         if not self.response_id:
@@ -193,20 +193,18 @@ def _find_slot(arguments: dict[str, Any], path: str) -> tuple[Any, str | int]:
     keys = [int(match[2]) if match[2] else match[1] or match[3] or match[4] or "" for match in matches]
     container: Any = arguments
     for key, following in zip(keys, [*keys[1:], None], strict=True):
+        check(list if isinstance(key, int) else dict, f"what {path!r} leads to", container)
         if isinstance(key, int):
-            items = cast(list[Any], check(list, f"what {path!r} leads to", container))
-            if key > len(items):
+            if key > len(container):
                 raise TypeError(f"jsonPath leaves out items of an array: {path!r}")
-            if key == len(items):
-                items.append(None)
-            held = items[key]
+            if key == len(container):
+                container.append(None)
         else:
-            held = cast(dict[str, Any], check(dict, f"what {path!r} leads to", container)).setdefault(key)
-        if following is None:
-            break
-        if held is None:
-            held = container[key] = [] if isinstance(following, int) else {}
-        container = held
+            container.setdefault(key)
+        if following is not None:
+            if container[key] is None:
+                container[key] = [] if isinstance(following, int) else {}
+            container = container[key]
     return container, keys[-1]
 
 

@@ -51,8 +51,7 @@ class OllamaWire(Wire):
             self._add_reasoning(check(str, "thinking", message["thinking"]), batch)
         for call in message.get("tool_calls") or ():
             self._read_call(call, batch)
-        for image in message.get("images") or ():
-            batch.append(PartDelta("image", image))
+        batch.extend(PartDelta("image", image) for image in message.get("images") or ())
         if not self.response_model:
             self.response_model = str(event.get("model") or "")
         if event.get("done"):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from rxflow.llm.source import Delta, PartDelta, ReasoningDelta, RefusalDelta, ToolCallDelta
-from rxflow.llm.wires.sse import ErrorEvent, Wire, check, count
+from rxflow.llm.wires.sse import ErrorEvent, Wire, check, count, get_object
 from rxflow.types.usage import UsageMetrics
 
 _STANDARD_CALL_FIELDS = frozenset({"index", "id", "type", "function"})
@@ -33,7 +33,9 @@ class OpenAIChatWire(Wire):
         self._shared_parts: dict[str, Any] = {}
 
     def read(self, event: dict[str, Any], batch: list[Delta]) -> None:
-        usage = event.get("usage") or (event.get("x_groq") or {}).get("usage")
+        usage = event.get("usage")
+        if not usage and "x_groq" in event:
+            usage = get_object(event, "x_groq").get("usage")
         if usage:
             self.usage = read_usage(usage)
         if not self.response_id:

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from rxflow.llm.source import Delta, PartDelta, ReasoningDelta, RefusalDelta, ToolCallDelta
-from rxflow.llm.wires.sse import ErrorEvent, Wire, check, count
+from rxflow.llm.wires.sse import ErrorEvent, Wire, check, count, get_object
 from rxflow.types.usage import UsageMetrics
 
 _REASONING_DELTAS = ("response.reasoning_summary_text.delta", "response.reasoning_text.delta")
-_FINISH_REASONS = {"max_output_tokens": "length"}
 
 
 @dataclass(slots=True)
@@ -160,8 +159,8 @@ class OpenAIResponsesWire(Wire):
         self.replace_halves(batch)
         self.usage = read_usage(response.get("usage"))
         if response.get("status") == "incomplete":
-            reason = (response.get("incomplete_details") or {}).get("reason")
-            self.finish_reason = _FINISH_REASONS.get(reason, reason)
+            reason = get_object(response, "incomplete_details").get("reason")
+            self.finish_reason = "length" if reason == "max_output_tokens" else reason
         else:
             self.finish_reason = "tool_calls" if self._call_count else "stop"
         self.is_complete = self.is_done = True
@@ -173,10 +172,8 @@ def _reasoning_text(content: dict[str, Any]) -> str:
     return "".join(str(part.get("text") or "") for part in parts)
 
 
-def read_usage(reported: Any) -> UsageMetrics | None:
+def read_usage(reported: object) -> UsageMetrics | None:
     """The usage object of a response. None if it does not report a number."""
-    if not isinstance(reported, dict):
-        return None
     prompt, completion = count(reported, "input_tokens"), count(reported, "output_tokens")
     if prompt is None and completion is None:
         return None
@@ -187,6 +184,6 @@ def read_usage(reported: Any) -> UsageMetrics | None:
         total_tokens=total,
         prompt_tokens=prompt,
         completion_tokens=completion,
-        cached_prompt_tokens=count(reported.get("input_tokens_details"), "cached_tokens"),
-        reasoning_tokens=count(reported.get("output_tokens_details"), "reasoning_tokens"),
+        cached_prompt_tokens=count(get_object(reported, "input_tokens_details"), "cached_tokens"),
+        reasoning_tokens=count(get_object(reported, "output_tokens_details"), "reasoning_tokens"),
     )

@@ -52,8 +52,9 @@ class ErrorEvent(Exception):
         self.body: Any = body
 
     def __str__(self) -> str:
-        said = cast(dict[str, Any], self.body) if isinstance(self.body, dict) else {}
-        return str(said.get("message") or self.body)
+        body: object = self.body
+        message = cast(dict[str, Any], body).get("message") if isinstance(body, dict) else None
+        return str(message or cast(object, body))
 
 
 class EventSplitter(Protocol):
@@ -167,11 +168,18 @@ def check(kind: type[T], what: str, value: object) -> T:
     return value
 
 
+def get_object(holder: object, name: str) -> dict[str, Any]:
+    """The JSON object called ``name`` in ``holder``; an empty one if there is none."""
+    value: object = cast(dict[str, Any], holder).get(name) if isinstance(holder, dict) else None
+    return cast(dict[str, Any], value) if isinstance(value, dict) else {}
+
+
 def count(reported: object, name: str) -> int | None:
     """A number of tokens; None if it is not reported, or is nonsense, which is not a reason to lose the answer."""
     value: object = cast(dict[str, Any], reported).get(name) if isinstance(reported, dict) else None
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return int(value) if is_number and 0 <= value < float("inf") else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if 0 <= value < float("inf") else None
 
 
 def _replace_half(text_name: Hashable) -> Delta:
@@ -287,4 +295,5 @@ def _error_body(data: bytes | bytearray) -> object:
         said: object = from_json(data)
     except ValueError:
         return data.decode(errors="replace").strip()
-    return (cast(dict[str, Any], said).get("error") or said) if isinstance(said, dict) else said
+    error = cast(dict[str, Any], said).get("error") if isinstance(said, dict) else None
+    return error or cast(object, said)

@@ -8,7 +8,11 @@ from rxflow.llm.wires.anthropic_messages import AnthropicMessagesWire
 from tests.llm.wires.reading import Answer, events, read
 
 USAGE = {"input_tokens": 10, "cache_read_input_tokens": 4, "cache_creation_input_tokens": 3, "output_tokens": 1}
-START = {"type": "message_start", "message": {"id": "msg_1", "model": "claude", "content": [], "usage": USAGE}}
+START: dict[str, Any] = {
+    "type": "message_start",
+    "message": {"id": "msg_1", "model": "claude", "content": [], "usage": USAGE},
+}
+BARE_START = {"type": "message_start", "message": {"id": "msg_1", "model": "claude"}}
 STOP = {"type": "message_stop"}
 
 
@@ -26,8 +30,8 @@ def text(index: int, *pieces: str) -> list[dict[str, Any]]:
 
 
 def tool(index: int, name: str, *pieces: str, **content: Any) -> list[dict[str, Any]]:
-    start = {"type": "tool_use", "id": f"toolu_{index}", "name": name, "input": {}} | content
-    return block(index, start, *({"type": "input_json_delta", "partial_json": each} for each in pieces))
+    start: dict[str, Any] = {"type": "tool_use", "id": f"toolu_{index}", "name": name, "input": {}}
+    return block(index, start | content, *({"type": "input_json_delta", "partial_json": each} for each in pieces))
 
 
 def end(reason: str = "end_turn", **usage: Any) -> dict[str, Any]:
@@ -103,8 +107,8 @@ def test_a_call_that_does_not_end_has_no_arguments() -> None:
 
 
 def test_what_a_tool_of_the_server_did_is_a_part_with_its_input() -> None:
-    use = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {}}
-    result = {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": []}
+    use: dict[str, Any] = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {}}
+    result: dict[str, Any] = {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": []}
     delta = {"type": "input_json_delta", "partial_json": '{"query": "rx"}'}
     got = answer(*block(0, use, delta), *block(1, result), *text(2, "Found."), end(), STOP)
     assert got.parts == [("server_tool", use | {"input": {"query": "rx"}}), ("server_tool", result)]
@@ -133,15 +137,13 @@ def test_usage_adds_the_cache_to_the_prompt_and_the_later_count_wins() -> None:
 
 
 def test_usage_that_comes_with_the_end_only_is_read() -> None:
-    start = {"type": "message_start", "message": {"id": "msg_1", "model": "claude", "content": []}}
-    usage = answer(*text(0, "Hi"), end(input_tokens=2, output_tokens=3), STOP, start=start).wire.usage
+    usage = answer(*text(0, "Hi"), end(input_tokens=2, output_tokens=3), STOP, start=BARE_START).wire.usage
     assert usage is not None
     assert (usage.prompt_tokens, usage.completion_tokens, usage.cached_prompt_tokens) == (2, 3, None)
 
 
 def test_usage_that_nobody_reports_is_none() -> None:
-    start = {"type": "message_start", "message": {"id": "msg_1", "model": "claude", "content": []}}
-    assert answer(*text(0, "Hi"), end(), STOP, start=start).wire.usage is None
+    assert answer(*text(0, "Hi"), end(), STOP, start=BARE_START).wire.usage is None
 
 
 @pytest.mark.parametrize(

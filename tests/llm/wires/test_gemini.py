@@ -70,7 +70,10 @@ def test_the_signature_of_text_goes_back_with_the_message() -> None:
 
 def test_what_a_tool_of_the_server_did_is_a_part_and_goes_back() -> None:
     call = {"toolCall": {"toolType": "GOOGLE_SEARCH_WEB", "id": "t1", "args": {"q": "rx"}}, "thoughtSignature": "MQ=="}
-    result = {"toolResponse": {"toolType": "GOOGLE_SEARCH_WEB", "id": "t1", "response": {}}, "thoughtSignature": "Mg=="}
+    result: dict[str, Any] = {
+        "toolResponse": {"toolType": "GOOGLE_SEARCH_WEB", "id": "t1", "response": {}},
+        "thoughtSignature": "Mg==",
+    }
     got = answer(response(call), response(result), response({"text": "Found."}, finish="STOP"))
     assert got.parts == [("server_tool", call), ("server_tool", result)]
     (invocation,) = got.wire.message["provider_specific_fields"]["server_side_tool_invocations"]

@@ -23,8 +23,8 @@ def created(**fields: Any) -> dict[str, Any]:
 
 
 def completed(kind: str = "completed", **fields: Any) -> dict[str, Any]:
-    response = {"id": "resp_1", "model": "gpt-5", "status": kind, "output": [], "usage": USAGE} | fields
-    return {"type": f"response.{kind}", "response": response}
+    answered: dict[str, Any] = {"id": "resp_1", "model": "gpt-5", "status": kind, "output": [], "usage": USAGE}
+    return {"type": f"response.{kind}", "response": answered | fields}
 
 
 def item(index: int, of: dict[str, Any], /, *deltas: dict[str, Any], **done: Any) -> list[dict[str, Any]]:
@@ -90,7 +90,7 @@ def test_reasoning_without_deltas_is_taken_from_the_item(field: str) -> None:
 
 
 def test_encrypted_reasoning_goes_back_as_it_is_when_it_is_done() -> None:
-    reasoning = {"type": "reasoning", "id": "rs_1", "encrypted_content": "half", "summary": []}
+    reasoning: dict[str, Any] = {"type": "reasoning", "id": "rs_1", "encrypted_content": "half", "summary": []}
     summary = [{"type": "summary_text", "text": "I look."}]
     done = {"encrypted_content": "whole", "summary": summary, "status": "completed"}
     got = answer(*item(0, reasoning, **done), *item(1, CALL, arguments="{}"), completed())
