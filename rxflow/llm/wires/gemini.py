@@ -71,20 +71,19 @@ class GeminiWire(Wire):
                 continue  # with several candidates, those beyond the first
             for part in get_object(candidate, "content").get("parts") or ():
                 self._read_part(part, batch)
-            for name, kind in _METADATA.items():
-                if candidate.get(name) and candidate[name] != self._metadata.get(name):
-                    self._metadata[name] = candidate[name]
-                    batch.append(PartDelta(kind, {name: candidate[name]}))
+            for name in candidate:
+                if name in _METADATA:
+                    self._read_metadata(name, candidate[name], batch)
             reason = candidate.get("finishReason")
             if reason and reason != _UNSPECIFIED:
                 self._finish(check(str, "finishReason", reason), batch)
-        usage = event.get("usageMetadata")
-        if usage:
-            self._reported.update(usage)
-            self.usage = read_usage(self._reported)
-        if get_object(event, "promptFeedback").get("blockReason"):
+        if "promptFeedback" in event and get_object(event, "promptFeedback").get("blockReason"):
             self.finish_reason = "content_filter"
             self.is_complete = True
+        if "usageMetadata" in event:
+            self._reported.update(get_object(event, "usageMetadata"))
+            if self.is_complete:  # each event reports the counts until then
+                self.usage = read_usage(self._reported)
         if not self.response_id:
             self.response_id = str(event.get("responseId") or "")
             self.response_model = str(event.get("modelVersion") or "")
@@ -112,6 +111,11 @@ class GeminiWire(Wire):
             kind = _kind_of(part)
             if kind:
                 batch.append(PartDelta(kind, part))
+
+    def _read_metadata(self, name: str, value: Any, batch: list[Delta]) -> None:
+        if value and value != self._metadata.get(name):  # some models repeat it with each event
+            self._metadata[name] = value
+            batch.append(PartDelta(_METADATA[name], {name: value}))
 
     def _fields(self) -> dict[str, Any]:
         fields: dict[str, Any] = self.message.setdefault("provider_specific_fields", {})
