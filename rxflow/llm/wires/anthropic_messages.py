@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rxflow.llm.source import Delta, PartDelta, ReasoningDelta, ToolCallDelta
-from rxflow.llm.wires.sse import Wire, check, count, get_object
+from rxflow.llm.wires.sse import EventSplitter, Wire, check, count, get_object
 from rxflow.types.usage import UsageMetrics
 
 _FINISH_REASONS = {
@@ -44,8 +44,8 @@ class AnthropicMessagesWire(Wire):
     ``provider_specific_fields["compaction_blocks"]``: the names under which litellm sends them back.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, events: EventSplitter | None = None) -> None:
+        super().__init__(events)
         self._blocks: dict[int, _Block] = {}
         self._call_count = 0
         self._reported: dict[str, Any] = {}
