@@ -1,13 +1,15 @@
 """What a wire makes of a body, and bodies to give it."""
 
 import json
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
+from zlib import crc32
 
 from rxflow.llm.source import Delta, PartDelta, ReasoningDelta, RefusalDelta, ToolCallDelta
 from rxflow.llm.wires.sse import Wire
-from tests.llm.wire import cut, event
+from tests.llm.wire import cut
 
 
 @dataclass
@@ -68,11 +70,35 @@ def read(wire: Wire, body: bytes, places: Iterable[int] = ()) -> Answer:
     return answer
 
 
+def encode(said: object) -> bytes:
+    """JSON in which the euro sign is not escaped, so that cuts fall within characters too."""
+    return json.dumps(said).encode().replace(b"\\u20ac", "€".encode())
+
+
 def events(*said: object) -> bytes:
     """Server-sent events."""
-    return b"".join(map(event, said))
+    return b"".join(b"data: %s\n\n" % encode(each) for each in said)
 
 
 def lines(*said: object) -> bytes:
     """One JSON object a line."""
-    return b"".join(json.dumps(each).encode() + b"\n" for each in said)
+    return b"".join(encode(each) + b"\n" for each in said)
+
+
+def aws_events(*said: dict[str, Any]) -> bytes:
+    """Messages of an AWS event stream: each object has the event's type as its key. An ``error`` is an exception."""
+    return b"".join(map(_encode_for_aws, said))
+
+
+def _encode_for_aws(said: dict[str, Any]) -> bytes:
+    kind = next(iter(said), "empty")
+    content: Any = said.get(kind)
+    if "error" in said:
+        name, kind, content = ":exception-type", said["error"]["type"], said["error"]
+    else:
+        name = ":event-type"
+    header = bytes([len(name)]) + name.encode() + b"\x07" + struct.pack("!H", len(kind)) + kind.encode()
+    payload = encode(content)
+    prelude = struct.pack("!II", len(header) + len(payload) + 16, len(header))
+    message = prelude + struct.pack("!I", crc32(prelude)) + header + payload
+    return message + struct.pack("!I", crc32(message))

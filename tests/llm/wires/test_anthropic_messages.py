@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from rxflow.llm.wires.anthropic_messages import AnthropicMessagesWire
+from rxflow.llm.wires.sse import ErrorEvent
 from tests.llm.wires.reading import Answer, events, read
 
 USAGE = {"input_tokens": 10, "cache_read_input_tokens": 4, "cache_creation_input_tokens": 3, "output_tokens": 1}
@@ -158,3 +159,11 @@ def test_usage_that_nobody_reports_is_none() -> None:
 )
 def test_finish_reasons_are_openais_words_where_there_is_one(reason: str, finish: str) -> None:
     assert answer(*text(0, "Hi"), end(reason), STOP).wire.finish_reason == finish
+
+
+@pytest.mark.parametrize("field", [b"", b"event: error\n"])
+def test_an_error_is_raised_with_the_object_that_says_its_type(field: bytes) -> None:
+    error = {"type": "overloaded_error", "message": "Overloaded"}
+    with pytest.raises(ErrorEvent, match="Overloaded") as raised:
+        read(AnthropicMessagesWire(), events(START) + field + events({"type": "error", "error": error}))
+    assert raised.value.body == error

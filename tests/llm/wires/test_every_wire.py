@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rxflow.llm.wires.anthropic_messages import AnthropicMessagesWire
+from rxflow.llm.wires.bedrock import BedrockConverseWire
 from rxflow.llm.wires.cohere import CohereWire
 from rxflow.llm.wires.gemini import GeminiWire
 from rxflow.llm.wires.ollama import OllamaWire
@@ -16,11 +17,12 @@ from rxflow.llm.wires.openai_chat import OpenAIChatWire
 from rxflow.llm.wires.openai_responses import OpenAIResponsesWire
 from rxflow.llm.wires.sse import ErrorEvent, MalformedEvent, Wire
 from tests.llm.wires import test_anthropic_messages as anthropic
+from tests.llm.wires import test_bedrock as bedrock
 from tests.llm.wires import test_cohere as cohere
 from tests.llm.wires import test_gemini as gemini
 from tests.llm.wires import test_ollama as ollama
 from tests.llm.wires import test_openai_responses as responses
-from tests.llm.wires.reading import events, lines, read
+from tests.llm.wires.reading import aws_events, events, lines, read
 
 
 def chat(**delta: Any) -> dict[str, Any]:
@@ -121,6 +123,19 @@ CASES = [
         ollama.chat(content=42),
         encode=lines,
     ),
+    Case(
+        BedrockConverseWire,
+        [
+            bedrock.delta(0, reasoningContent={"text": "Hm é"}),
+            bedrock.delta(1, text="Hellø €"),
+            *bedrock.call(2, "look", FUNCTION["arguments"]),
+            bedrock.stop("tool_use"),
+        ],
+        lambda text: bedrock.delta(0, text=text),
+        bedrock.delta(0, text=42),
+        encode=aws_events,
+        has_last_event=False,
+    ),
 ]
 every_wire = pytest.mark.parametrize("case", CASES, ids=repr)
 PLACES = st.lists(st.integers(min_value=0, max_value=10_000), max_size=12)
@@ -129,7 +144,7 @@ PLACES = st.lists(st.integers(min_value=0, max_value=10_000), max_size=12)
 @every_wire
 @given(places=PLACES)
 def test_the_answer_is_the_same_however_the_bytes_are_cut(case: Case, places: list[int]) -> None:
-    body = case.encode(*case.said).replace(b"\\u20ac", "€".encode())  # so that cuts fall within characters too
+    body = case.encode(*case.said)
     got = read(case.wire(), body, places)
     assert (got.reasoning, got.text, got.calls[0][2]) == ("Hm é", "Hellø €", FUNCTION["arguments"])
     assert got.all == read(case.wire(), body).all
@@ -139,8 +154,13 @@ def test_the_answer_is_the_same_however_the_bytes_are_cut(case: Case, places: li
 def test_an_answer_that_lacks_its_end_is_not_complete(case: Case) -> None:
     body = case.encode(*case.said)
     assert read(case.wire(), body).wire.is_complete
-    for end in range(0, len(case.encode(*case.said[:-1])), 7):
-        assert not read(case.wire(), body[:end].rpartition(b"\n")[0]).wire.is_complete
+    for end in range(len(case.encode(*case.said[:-1]))):
+        wire = case.wire()
+        try:
+            read(wire, body[:end])
+        except MalformedEvent:
+            pass  # the last event is cut in two
+        assert not wire.is_complete
 
 
 @every_wire
@@ -163,7 +183,7 @@ def test_an_error_that_is_sent_as_an_event_is_raised_with_what_it_says(case: Cas
     error = {"type": "error", "error": {"type": "overloaded_error", "message": "try later"}}
     with pytest.raises(ErrorEvent, match="try later") as raised:
         read(case.wire(), case.encode(case.say("Hi"), error))
-    assert raised.value.body == error["error"]
+    assert raised.value.body["message"] == "try later"
 
 
 @every_wire
