@@ -101,7 +101,7 @@ class _TaskRun:
                 retries += 1
                 self._keep_retries(self._retries + 1)
                 self._retract(rejected)
-                conversation.send_back(raw, str(rejected))
+                conversation.send_back(str(rejected))
             else:
                 output.messages = [*conversation.messages, {"role": "assistant", "content": raw}]
                 return output

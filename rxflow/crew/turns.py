@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rxflow.crew.assignment import Assignment
 from rxflow.crew.rate_limit import wait_for_all
 from rxflow.crew.tool_use import ToolAnswer, ToolCache, asking_message, by_function_name, use_tools
-from rxflow.llm.advice import add_advice
+from rxflow.llm._litellm.advice import add_advice
 from rxflow.llm.request import Message, ToolSchema
 from rxflow.llm.structured import has_object_root, response_format_for
 from rxflow.streaming.emitter import Emitter
@@ -31,10 +31,12 @@ class Conversation:
     tool_cache: ToolCache | None
     call_spans: list[str]
     """Where the model has spoken in this attempt."""
+    last: Message = field(default_factory=dict[str, Any])
+    """The answer, as the provider wants it back: with what a thinking model has thought."""
 
-    def send_back(self, answer: str, reason: str) -> None:
+    def send_back(self, reason: str) -> None:
         """Ask for a better answer."""
-        self.messages.append({"role": "assistant", "content": answer})
+        self.messages.append(self.last)
         self.messages.append(
             {"role": "user", "content": f"That answer was not accepted: {reason}\nGive a corrected answer."}
         )
@@ -53,6 +55,7 @@ async def answer(emitter: Emitter, conversation: Conversation) -> str:
         turn = await _ask(emitter, conversation, schemas, may_call=not is_last)
         await _step(emitter, assignment, turn)
         if not turn.tool_calls:
+            conversation.last = asking_message(turn)
             return turn.text
         if is_last:
             break
@@ -63,6 +66,7 @@ async def answer(emitter: Emitter, conversation: Conversation) -> str:
             await _step(emitter, assignment, result)
         final = next((result for result in results if result.is_final), None)
         if final is not None:
+            conversation.last = {"role": "assistant", "content": final.text}
             return final.text
     raise RuntimeError(
         f"agent {assignment.persona.role!r} still called tools in its last turn (max_iter={agent.max_iter}); "
