@@ -104,10 +104,10 @@ def _passing_on(shown: dict[str, Any]) -> type[BaseModel]:
         def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
             return {**shown}
 
-    required = shown.get("required", ())
+    # What is not required is an extra, so that the tool's own default holds.
     fields: dict[str, Any] = {
-        each: (Any, ... if each in required else None)
-        for each in shown.get("properties", {})
+        each: (Any, ...)
+        for each in shown.get("required", ())
         if each.isidentifier() and not each.startswith("_") and not hasattr(BaseModel, each)
     }
     return create_model("Arguments", __base__=Arguments, **fields)

@@ -16,7 +16,7 @@ from reactivex import Observable
 
 from rxflow.llm.model import LLM
 from rxflow.llm.request import Request
-from rxflow.llm.source import Delta, Ending, ReasoningDelta, ToolCallDelta
+from rxflow.llm.source import Delta, Ending, PartDelta, ReasoningDelta, RefusalDelta, ToolCallDelta
 from rxflow.loops import call_soon
 from rxflow.streaming.bridge import from_async
 from rxflow.streaming.threads import in_thread
@@ -240,7 +240,7 @@ class _Reply:
             is_over.set()
 
     def _delta_of(self, part: Any) -> Delta:
-        if isinstance(part, ReasoningDelta | ToolCallDelta | Ending):
+        if isinstance(part, ReasoningDelta | RefusalDelta | ToolCallDelta | PartDelta | Ending):
             return part
         if isinstance(part, str | BaseModel | Mapping):
             return as_text(part)

@@ -171,7 +171,7 @@ class TestToolsOfOneName:
 class TestCoworkersOfOneRole:
     def test_they_are_refused_where_one_may_delegate_to_them(self) -> None:
         boss = an_agent(MODEL, "Boss", allow_delegation=True)
-        with pytest.raises(ValueError, match="two coworkers have the role ' writer'"):
+        with pytest.raises(ValueError, match="two coworkers have the role 'writer'"):
             Crew(agents=[boss, an_agent(MODEL, "Writer"), an_agent(MODEL, " writer")], tasks=[a_task(boss)])
 
     def test_they_are_refused_where_a_manager_delegates(self) -> None:

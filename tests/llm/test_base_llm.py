@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, PrivateAttr
 
 from rxflow import LLM, Agent, BaseLLM, Crew, Flow
 from rxflow.flow.flow import start
-from rxflow.llm.request import Ending, ReasoningDelta, ToolCallDelta
+from rxflow.llm.source import Ending, ReasoningDelta, ToolCallDelta
 from rxflow.tools import tool
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import LLMFailed, LLMFinished, ReasoningChunk
