@@ -89,7 +89,8 @@ class OnlyRun(Foreign):
 
 
 class OnlyFunc(Foreign):
-    func = staticmethod(CrewAILike()._run)
+    def __init__(self) -> None:
+        self.func: Any = vars(CrewAILike)["_run"].__get__(self)
 
 
 FOREIGN = [
@@ -167,7 +168,8 @@ def test_its_limit_holds() -> None:
 
 def test_an_llm_takes_it_too() -> None:
     model = Scripted(calls(("search", {"query": "terns"})))
-    assert model.llm.call("Find terns", tools=[CrewAILike()]) == "3 hits for terns"  # type: ignore[list-item] # pyright: ignore
+    tools: list[Any] = [CrewAILike()]
+    assert model.llm.call("Find terns", tools=tools) == "3 hits for terns"
 
 
 def test_a_tool_of_ours_is_left_as_it_is() -> None:

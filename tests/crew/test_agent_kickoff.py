@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 from pydantic import BaseModel
 
-from rxflow import LLM, Flow
+from rxflow import LLM, Flow, TaskOutput
 from rxflow.flow.flow import and_, listen, start
 from rxflow.llm.request import Request
 from rxflow.tools import tool
@@ -42,13 +42,15 @@ def search(query: str) -> str:
     return f"hits for {query}"
 
 
-WAYS: dict[str, Callable[..., AgentOutput]] = {
-    "kickoff": lambda agent, *given: agent.kickoff(*given),
-    "kickoff_async": lambda agent, *given: asyncio.run(agent.kickoff_async(*given)),
-    "akickoff": lambda agent, *given: asyncio.run(agent.akickoff(*given)),
-    "stream": lambda agent, *given: read(agent.kickoff(*given, stream=True)),
-    "stream_async": lambda agent, *given: asyncio.run(read_async(agent, *given)),
-    "observable": lambda agent, *given: outcome(agent.events(*given)).of(TaskFinished)[-1].result,
+Way: TypeAlias = Callable[[Any, tuple[Any, ...]], AgentOutput]
+
+WAYS: dict[str, Way] = {
+    "kickoff": lambda agent, given: agent.kickoff(*given),
+    "kickoff_async": lambda agent, given: asyncio.run(agent.kickoff_async(*given)),
+    "akickoff": lambda agent, given: asyncio.run(agent.akickoff(*given)),
+    "stream": lambda agent, given: read(agent.kickoff(*given, stream=True)),
+    "stream_async": lambda agent, given: asyncio.run(read_async(agent, given)),
+    "observable": lambda agent, given: outcome(agent.events(*given)).of(TaskFinished)[-1].result,
 }
 every_way = pytest.mark.parametrize("ask", WAYS.values(), ids=WAYS.keys())
 
@@ -58,7 +60,7 @@ def read(output: AgentStreamingOutput) -> AgentOutput:
     return output.result
 
 
-async def read_async(agent: Any, *given: Any) -> AgentOutput:
+async def read_async(agent: Any, given: tuple[Any, ...]) -> AgentOutput:
     output = await agent.kickoff_async(*given, stream=True)
     assert [chunk async for chunk in output]
     result: AgentOutput = output.result
@@ -66,8 +68,8 @@ async def read_async(agent: Any, *given: Any) -> AgentOutput:
 
 
 @every_way
-def test_a_question_gets_an_answer_with_who_gave_it_and_what_it_cost(ask: Callable[..., AgentOutput]) -> None:
-    output = ask(an_agent(Scripted("It is late.")), "What time is it?")
+def test_a_question_gets_an_answer_with_who_gave_it_and_what_it_cost(ask: Way) -> None:
+    output = ask(an_agent(Scripted("It is late.")), ("What time is it?",))
     assert type(output) is AgentOutput
     assert (output.raw, str(output), output.agent_role) == ("It is late.", "It is late.", "Writer")
     assert output.token_usage == USAGE
@@ -76,8 +78,8 @@ def test_a_question_gets_an_answer_with_who_gave_it_and_what_it_cost(ask: Callab
 
 
 @every_way
-def test_a_response_format_gives_a_structure(ask: Callable[..., AgentOutput]) -> None:
-    output = ask(an_agent(Scripted('{"good": true}')), "Is it good?", Verdict)
+def test_a_response_format_gives_a_structure(ask: Way) -> None:
+    output = ask(an_agent(Scripted('{"good": true}')), ("Is it good?", Verdict))
     assert output.pydantic == Verdict(good=True)
     assert output["good"] is True
     assert output.to_dict() == {"good": True}
@@ -126,7 +128,11 @@ def test_an_answer_that_does_not_fit_is_sent_back() -> None:
 @pytest.mark.parametrize("retries", [0, 1, 2])
 def test_its_guardrail_sends_back_as_often_as_it_says(retries: int) -> None:
     model = Scripted("No")
-    agent = an_agent(model, guardrail=lambda output: (False, "too short"), guardrail_max_retries=retries)
+
+    def refuse(output: TaskOutput) -> tuple[bool, str]:
+        return False, "too short"
+
+    agent = an_agent(model, guardrail=refuse, guardrail_max_retries=retries)
     with pytest.raises(ValueError, match=f"failed its guardrail after {retries} retries; the last reason: too short"):
         agent.kickoff("Why?")
     assert len(model.requests) == retries + 1
@@ -166,7 +172,7 @@ def test_a_stream_begins_with_its_first_pull_and_holds_its_result_back_until_it_
     model = Scripted("Two words")
     output = an_agent(model).kickoff("Why?", stream=True)
     assert model.requests == []
-    with pytest.raises(RuntimeError, match="^Streaming has not completed yet"):
+    with pytest.raises(RuntimeError, match=r"^Streaming has not completed yet"):
         _ = output.result
     assert [chunk.content for chunk in output] == ["Two", " words"]
     assert output.result.raw == "Two words"
@@ -201,7 +207,7 @@ def test_closing_its_stream_closes_the_provider_s_connection(provider: Loopback,
 @pytest.mark.parametrize("way", ["kickoff", "events", "observe"])
 def test_what_is_not_a_question_is_refused_where_it_is_asked(way: str, wrong: Any) -> None:
     model = Scripted("Done")
-    with pytest.raises((TypeError, ValueError), match="messages is|an agent works on"):
+    with pytest.raises((TypeError, ValueError), match=r"messages is|an agent works on"):
         getattr(an_agent(model), way)(wrong)
     assert model.requests == []
 

@@ -288,6 +288,10 @@ class TestFields:
             replies: list[str] = Field(default_factory=list)
             _count: int = PrivateAttr(default=3)
 
+            @property
+            def count(self) -> int:
+                return self._count
+
             def call(self, messages: Any, **_: Any) -> str:
                 return "Done"
 
@@ -295,7 +299,7 @@ class TestFields:
         assert (one.endpoint, other.endpoint) == ("http://there", "http://localhost")
         one.replies.append("x")
         assert other.replies == []
-        assert one._count == 3
+        assert one.count == 3
         assert one.parameters == {"top_k": 4}
 
     def test_one_without_call_cannot_be_made(self) -> None:
