@@ -7,7 +7,7 @@ from typing import Any
 
 from _model import chosen_model
 
-from rxflow import LLM, Agent, Crew, CrewOutput, Flow, Process, Task, TaskOutput
+from rxflow import LLM, Agent, Crew, Flow, Process, Task, TaskOutput
 from rxflow import tool as a_tool
 from rxflow.flow import start
 from rxflow.project import CrewBase, agent, callback, crew, llm, task, tool
@@ -66,7 +66,7 @@ class Column(Flow):
     stream = True
 
     @start()
-    def write(self) -> CrewOutput:
+    def write(self) -> Any:
         return GardenCrew().crew().kickoff(inputs={"plant": "tomatoes", "season": "spring"})
 
 

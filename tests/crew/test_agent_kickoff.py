@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from rxflow import LLM, Flow, TaskOutput
 from rxflow.flow.flow import and_, listen, start
 from rxflow.llm.request import Request
+from rxflow.streaming.launch import RunObservable
 from rxflow.tools import tool
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import (
@@ -50,9 +51,15 @@ WAYS: dict[str, Way] = {
     "akickoff": lambda agent, given: asyncio.run(agent.akickoff(*given)),
     "stream": lambda agent, given: read(agent.kickoff(*given, stream=True)),
     "stream_async": lambda agent, given: asyncio.run(read_async(agent, given)),
-    "observable": lambda agent, given: outcome(agent.events(*given)).of(TaskFinished)[-1].result,
+    "observable": lambda agent, given: last(agent.events(*given)),
 }
 every_way = pytest.mark.parametrize("ask", WAYS.values(), ids=WAYS.keys())
+
+
+def last(source: RunObservable) -> AgentOutput:
+    result = outcome(source).of(TaskFinished)[-1].result
+    assert isinstance(result, AgentOutput)
+    return result
 
 
 def read(output: AgentStreamingOutput) -> AgentOutput:
@@ -180,7 +187,8 @@ def test_a_stream_begins_with_its_first_pull_and_holds_its_result_back_until_it_
 
 @pytest.mark.parametrize("given", [None, True, False])
 def test_an_agent_that_streams_does_so_unless_kickoff_says_otherwise(given: bool | None) -> None:
-    output = an_agent(Scripted("Done"), stream=True).kickoff("Why?", stream=given)
+    agent: Any = an_agent(Scripted("Done"), stream=True)
+    output = agent.kickoff("Why?", stream=given)
     assert isinstance(output, AgentOutput if given is False else AgentStreamingOutput)
     if given is not False:
         list(output)

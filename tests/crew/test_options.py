@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from rxflow import Agent, Crew, Flow, Task, _options
 from rxflow.flow.flow import start
@@ -94,7 +94,8 @@ def test_levels_of_verbosity_are_on_or_off(level: int) -> None:
 
 @pytest.mark.parametrize("kind", ["Agent", "Task", "Crew"])
 def test_none_stands_for_the_default(kind: str) -> None:
-    fields = {"Agent": Agent, "Task": Task, "Crew": Crew}[kind].model_fields
+    models: dict[str, type[BaseModel]] = {"Agent": Agent, "Task": Task, "Crew": Crew}
+    fields = models[kind].model_fields
     free = [name for name in fields if name not in {*WHO, *WHAT, "agents", "tasks", "id"}]
     made, plain = build(kind, **dict.fromkeys(free)), build(kind)
     assert {name: getattr(made, name) for name in free} == {name: getattr(plain, name) for name in free}

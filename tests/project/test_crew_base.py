@@ -252,7 +252,7 @@ class TestWhatIsMade:
                 return Task(description="Write", expected_output="A text")
 
         own = Async()
-        first: object = own.writer()
+        first: Any = own.writer()
         assert first is own.writer()
         assert (type(first), own.made) == (Agent, 1)
         written: Any = own.write()
