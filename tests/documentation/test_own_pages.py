@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 import rxflow.operators
-from rxflow import LLM
+from rxflow import LLM, _aliases, _options
 from rxflow import operators as ops
 from rxflow.tools import tool
 
@@ -110,3 +110,33 @@ def test_each_operator_shows_itself_with_a_diagram_and_an_example(name: str) -> 
     said = getattr(ops, name).__doc__ or ""
     assert re.search(r"^ +\S.*[-(].*\|", said, re.MULTILINE), "it has no marble diagram"
     assert "Example::" in said
+
+
+MOVING = (ROOT / "docs" / "moving-over.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", _options.IGNORED)
+def test_the_page_on_moving_over_names_every_option_that_changes_nothing(kind: str) -> None:
+    options = ", ".join(f"`{name}`" for name in sorted(_options.IGNORED[kind]))
+    assert f"| {kind} | {options} |" in MOVING
+
+
+@pytest.mark.parametrize("option", _options.REFUSED)
+def test_it_says_of_every_refused_option_what_to_do_instead(option: str) -> None:
+    would, instead = _options.REFUSED[option]
+    assert f"| `{option}` | {would} | {instead} |" in MOVING
+
+
+@pytest.mark.parametrize("path", _aliases.ALIASES)
+def test_it_has_every_import_path_of_crewai(path: str) -> None:
+    names = ", ".join(f"`{name}`" for name in sorted(_aliases.ALIASES[path]))
+    assert f"| `{path}` | {names} |" in MOVING
+
+
+def test_its_programs_run(tmp_path: Path) -> None:
+    program = "from rxflow import LLM, Agent, BaseLLM\n" + "\n".join(programs("docs/moving-over.md"))
+    done = run("-W", "error", "-c", program, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    tool, *words = done.stdout.splitlines()
+    assert "214 metres" in tool
+    assert words == ["Say ", "it ", "again "]
