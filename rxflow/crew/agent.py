@@ -103,10 +103,10 @@ class Agent(Configurable):
     @property
     def model(self) -> LLM:
         """The model it uses: what ``llm`` says now."""
-        if isinstance(self.llm, BaseLLM):
-            return self.llm.llm
         if isinstance(self.llm, LLM):
             return self.llm
+        if isinstance(self.llm, BaseLLM):
+            return self.llm.llm
         name = model_from_environment() if self.llm is None else self.llm
         if self._named is None or self._named.model != name:
             self._named = LLM(name)

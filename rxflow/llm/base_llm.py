@@ -117,6 +117,7 @@ class BaseLLM(ABC):
         return self._llm.events(messages, tools)
 
 
+BaseLLM.register(LLM)  # isinstance(llm, BaseLLM) is how programs of CrewAI ask for any model
 _ACALL = vars(BaseLLM)["acall"]
 
 
@@ -140,9 +141,11 @@ def check_model(given: object) -> object:
     kind = type(given).__name__
     if isinstance(given, str) and not given.strip():
         raise ValueError('the model\'s name is empty; name one as "provider/model", or "rxflow/demo"')
-    if isinstance(given, BaseLLM) and not hasattr(given, "_llm"):
-        raise ValueError(f"{kind}.__init__ must call super().__init__(model=…)")
-    if given is None or isinstance(given, str | LLM | BaseLLM):
+    if given is None or isinstance(given, str | LLM):
+        return given
+    if isinstance(given, BaseLLM):
+        if not hasattr(given, "_llm"):
+            raise ValueError(f"{kind}.__init__ must call super().__init__(model=…)")
         return given
     if isinstance(given, type):
         raise ValueError(f"{given.__name__} is a class, not a model; give an object of it, {given.__name__}(…)")

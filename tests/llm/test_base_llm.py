@@ -281,6 +281,12 @@ def test_its_chunks_are_in_the_stream_of_the_flow_around_it() -> None:
     assert [(chunk.content, chunk.flow_method) for chunk in output] == [("Two", "ask"), (" words", "ask")]
 
 
+def test_every_llm_is_one() -> None:
+    assert isinstance(LLM("rxflow/demo"), BaseLLM)
+    assert issubclass(LLM, BaseLLM)
+    assert not isinstance("rxflow/demo", BaseLLM)
+
+
 class TestFields:
     def test_what_the_class_annotates_is_set_as_pydantic_would(self) -> None:
         class Mine(BaseLLM):
