@@ -14,6 +14,7 @@ from rxflow.project import CrewBase, agent, callback, crew, llm, task, tool
 from rxflow.tools import BaseTool
 
 MODEL = chosen_model()
+DONE: list[str] = []
 
 
 @a_tool
@@ -55,7 +56,7 @@ class GardenCrew:
 
     @callback
     def note(self, output: TaskOutput) -> None:
-        print(f"\n  ({output.name} is done, by the {output.agent})", end="")
+        DONE.append(f"{output.name}, by the {output.agent}")
 
     @crew
     def crew(self) -> Crew:
@@ -77,3 +78,4 @@ for chunk in Column().kickoff():
         print(f"\n{chunk.crew_name}.{chunk.task_name}, {speaker}: ", end="")
     if chunk.tool_call is None:
         print(chunk, end="", flush=True)
+print("\n\nDone:", *DONE)
