@@ -7,14 +7,13 @@ from typing import Any
 
 from _model import chosen_model
 
-from rxflow import LLM, Agent, Crew, Flow, Process, Task, TaskOutput
+from rxflow import LLM, Agent, Crew, Flow, Process, Task
 from rxflow import tool as a_tool
 from rxflow.flow import start
-from rxflow.project import CrewBase, agent, callback, crew, llm, task, tool
+from rxflow.project import CrewBase, agent, crew, llm, task, tool
 from rxflow.tools import BaseTool
 
 MODEL = chosen_model()
-DONE: list[str] = []
 
 
 @a_tool
@@ -54,10 +53,6 @@ class GardenCrew:
     def advise(self) -> Task:
         return Task(config=self.tasks_config["advise"])
 
-    @callback
-    def note(self, output: TaskOutput) -> None:
-        DONE.append(f"{output.name}, by the {output.agent}")
-
     @crew
     def crew(self) -> Crew:
         return Crew(agents=self.agents, tasks=self.tasks, process=Process.sequential)
@@ -78,4 +73,4 @@ for chunk in Column().kickoff():
         print(f"\n{chunk.crew_name}.{chunk.task_name}, {speaker}: ", end="")
     if chunk.tool_call is None:
         print(chunk, end="", flush=True)
-print("\n\nDone:", *DONE)
+print()
