@@ -68,17 +68,17 @@ def _adapt(original: Any, call: Callable[..., Any]) -> BaseTool:
         shown = cast(Mapping[str, Any], properties)
         required = [each for each in shown if "default" not in shown[each]]
         schema = {"type": "object", "properties": {**shown}, "required": required}
-    return FunctionTool(
-        name=original.name,
-        description=description,
-        func=call,
-        result_as_answer=bool(
+    options: dict[str, Any] = {
+        "result_as_answer": bool(
             getattr(original, "result_as_answer", False) or getattr(original, "return_direct", False)
         ),
-        max_usage_count=getattr(original, "max_usage_count", None),
-        # Without one it is read from the signature.
-        **({} if schema is None else {"args_schema": _model_of(original.name, schema)}),
-    )
+        "max_usage_count": getattr(original, "max_usage_count", None),
+    }
+    if schema is not None:  # else it is read from the signature
+        options["args_schema"] = _model_of(original.name, schema)
+    if callable(cached := getattr(original, "cache_function", None)):
+        options["cache_function"] = cached
+    return FunctionTool(name=original.name, description=description, func=call, **options)
 
 
 def _model_of(name: str, schema: object) -> type[BaseModel]:
@@ -104,10 +104,10 @@ def _passing_on(shown: dict[str, Any]) -> type[BaseModel]:
         def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
             return {**shown}
 
-    required = shown.get("required", ())
+    # What is not required is an extra, so that the tool's own default holds.
     fields: dict[str, Any] = {
-        each: (Any, ... if each in required else None)
-        for each in shown.get("properties", {})
+        each: (Any, ...)
+        for each in shown.get("required", ())
         if each.isidentifier() and not each.startswith("_") and not hasattr(BaseModel, each)
     }
     return create_model("Arguments", __base__=Arguments, **fields)

@@ -89,7 +89,8 @@ class OnlyRun(Foreign):
 
 
 class OnlyFunc(Foreign):
-    func = staticmethod(CrewAILike()._run)
+    def __init__(self) -> None:
+        self.func: Any = vars(CrewAILike)["_run"].__get__(self)
 
 
 FOREIGN = [
@@ -108,7 +109,7 @@ every_kind = pytest.mark.parametrize("kind", FOREIGN)
 
 
 def told(model: Scripted) -> str:
-    return model.conversations[1][-1]["content"]
+    return str(model.conversations[1][-1]["content"])
 
 
 @every_kind
@@ -165,9 +166,28 @@ def test_its_limit_holds() -> None:
     assert "may be used 1 times" in said[1]
 
 
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_its_cache_function_says_what_is_kept(is_kept: bool) -> None:
+    class Counting(CrewAILike):
+        calls = 0
+
+        def _run(self, query: str, limit: int = 3) -> str:
+            self.calls += 1
+            return super()._run(query, limit)
+
+        def cache_function(self, arguments: object, result: object) -> bool:
+            return is_kept
+
+    original = Counting()
+    asked = calls(("search", {"query": "x"}))
+    solo(Scripted(asked, asked, "Done"), agent={"tools": [original]}).kickoff()
+    assert original.calls == (1 if is_kept else 2)
+
+
 def test_an_llm_takes_it_too() -> None:
     model = Scripted(calls(("search", {"query": "terns"})))
-    assert model.llm.call("Find terns", tools=[CrewAILike()]) == "3 hits for terns"  # type: ignore[list-item] # pyright: ignore
+    tools: list[Any] = [CrewAILike()]
+    assert model.llm.call("Find terns", tools=tools) == "3 hits for terns"
 
 
 def test_a_tool_of_ours_is_left_as_it_is() -> None:

@@ -17,7 +17,7 @@ from rxflow.crew.assignment import Assignment, Persona
 from rxflow.crew.guardrails import Guardrail
 from rxflow.crew.rate_limit import RateLimit, limit_of
 from rxflow.crew.task_run import carry_out
-from rxflow.llm.base_llm import Model
+from rxflow.llm.base_llm import BaseLLM, Model
 from rxflow.llm.model import LLM
 from rxflow.llm.request import Message
 from rxflow.streaming.kickoff import run_async, run_blocking
@@ -108,6 +108,8 @@ class Agent(Configurable):
         """The model it uses: what ``llm`` says now."""
         if isinstance(self.llm, LLM):
             return self.llm
+        if isinstance(self.llm, BaseLLM):
+            return self.llm.llm
         name = model_from_environment() if self.llm is None else self.llm
         if self._named is None or self._named.model != name:
             self._named = LLM(name)

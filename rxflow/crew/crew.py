@@ -11,6 +11,7 @@ from reactivex import Observable
 from rxflow._options import Configurable, Switch
 from rxflow.crew.agent import Agent
 from rxflow.crew.crew_run import CrewRun
+from rxflow.crew.placeholders import PLACEHOLDER
 from rxflow.crew.plan import Inputs, Plan
 from rxflow.crew.process import Process
 from rxflow.crew.rate_limit import RateLimit, limit_of
@@ -140,6 +141,14 @@ class Crew(Configurable):
     def usage_metrics(self) -> UsageMetrics:
         """The tokens of the last run that completed."""
         return self._usage
+
+    def fetch_inputs(self) -> set[str]:
+        """The names of all inputs that the texts of its agents and tasks ask for."""
+        texts = [text for agent in self.agents for text in (agent.role, agent.goal, agent.backstory)]
+        texts += [
+            text for task in self.tasks for text in (task.description, task.expected_output, task.output_file or "")
+        ]
+        return {name for text in texts for name in PLACEHOLDER.findall(text)}
 
     def events(self, inputs: Inputs | None = None) -> RunObservable:
         """A cold Observable of everything that happens; each subscription is a run of its own.

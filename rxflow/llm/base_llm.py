@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, cast
 
@@ -14,13 +14,16 @@ from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo, ModelPrivateAttr
 from reactivex import Observable
 
+from rxflow.llm.functions import Offered
 from rxflow.llm.model import LLM
-from rxflow.llm.request import Request
-from rxflow.llm.source import Delta, Ending, ReasoningDelta, ToolCallDelta
+from rxflow.llm.request import Message, Request
+from rxflow.llm.source import Delta, Ending, PartDelta, ReasoningDelta, RefusalDelta, ToolCallDelta
 from rxflow.loops import call_soon
 from rxflow.streaming.bridge import from_async
+from rxflow.streaming.launch import RunObservable
 from rxflow.streaming.threads import in_thread
 from rxflow.tools import as_text
+from rxflow.types.chunks import StreamChunk
 from rxflow.types.usage import UsageMetrics
 
 _OTHER_PARAMETERS = ("callbacks", "available_functions", "from_task", "from_agent", "response_model")
@@ -43,7 +46,7 @@ _PROVIDERS = {  # of LangChain's chat models, as litellm names them
 }
 
 
-class BaseLLM(LLM, ABC):
+class BaseLLM(ABC):
     """A model of your own: derive from it, write :meth:`call`, and give an object of it wherever an LLM is taken.
 
     ``call`` receives the messages, and the tools' schemas as ``tools`` if it has that parameter. Its answer is one
@@ -61,21 +64,30 @@ class BaseLLM(LLM, ABC):
 
     Args:
         model: its name, for events and logs.
-        parameters: kept in ``parameters``; those that the class annotates become attributes.
+        temperature, stop: for ``call`` to read; the answer is cut at ``stop``.
+        parameters: the same, in ``parameters``; those that the class annotates become attributes.
     """
 
-    def __init__(self, model: str, temperature: float | None = None, **parameters: Any) -> None:
-        own: dict[str, Any] = {}
+    def __init__(
+        self,
+        model: str,
+        temperature: float | None = None,
+        *,
+        stop: str | list[str] | None = None,
+        **parameters: Any,
+    ) -> None:
         for name, declared in _declared(type(self)).items():
             if name in parameters:
-                own[name] = parameters.pop(name)
+                setattr(self, name, parameters.pop(name))
             elif isinstance(declared, FieldInfo):
-                own[name] = declared.get_default(call_default_factory=True)
+                setattr(self, name, declared.get_default(call_default_factory=True))
             elif isinstance(declared, ModelPrivateAttr):
-                own[name] = declared.get_default()
-        super().__init__(model, temperature=temperature, source=_CallSource(self), **parameters)
-        for name, value in own.items():
-            setattr(self, name, value)
+                setattr(self, name, declared.get_default())
+        self.model = model
+        self.temperature = temperature
+        self.stop = [stop] if isinstance(stop, str) else list(stop or ())
+        self.parameters = parameters
+        self._llm = LLM(model, stop=self.stop or None, source=_CallSource(self))
 
     @abstractmethod
     def call(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
@@ -89,7 +101,23 @@ class BaseLLM(LLM, ABC):
         """Whether ``call`` takes ``tools`` and returns tool calls."""
         return False
 
+    @property
+    def llm(self) -> LLM:
+        """The LLM that answers by :meth:`call`: what agents use."""
+        return self._llm
 
+    def observe(
+        self, messages: str | Sequence[Message], tools: Sequence[Offered] | None = None
+    ) -> Observable[StreamChunk]:
+        """A cold Observable of the answer's chunks, as that of :class:`LLM`."""
+        return self._llm.observe(messages, tools)
+
+    def events(self, messages: str | Sequence[Message], tools: Sequence[Offered] | None = None) -> RunObservable:
+        """The same with everything that happens."""
+        return self._llm.events(messages, tools)
+
+
+BaseLLM.register(LLM)  # isinstance(llm, BaseLLM) is how programs of CrewAI ask for any model
 _ACALL = vars(BaseLLM)["acall"]
 
 
@@ -113,11 +141,13 @@ def check_model(given: object) -> object:
     kind = type(given).__name__
     if isinstance(given, str) and not given.strip():
         raise ValueError('the model\'s name is empty; name one as "provider/model", or "rxflow/demo"')
-    if isinstance(given, BaseLLM) and not hasattr(given, "_source"):
-        raise ValueError(f"{kind}.__init__ must call super().__init__(model=…)")
     if isinstance(given, str):
         return LLM(given)
-    if isinstance(given, LLM) or given is None:
+    if given is None or isinstance(given, LLM):
+        return given
+    if isinstance(given, BaseLLM):
+        if not hasattr(given, "_llm"):
+            raise ValueError(f"{kind}.__init__ must call super().__init__(model=…)")
         return given
     if isinstance(given, type):
         raise ValueError(f"{given.__name__} is a class, not a model; give an object of it, {given.__name__}(…)")
@@ -130,8 +160,8 @@ def check_model(given: object) -> object:
     raise ValueError(f'llm is an LLM, or a name, "provider/model"; got {given!r}')
 
 
-Model = Annotated[LLM | str, BeforeValidator(check_model)]
-"""An :class:`LLM`, or a model's name, where one is to be given."""
+Model = Annotated[LLM | BaseLLM | str, BeforeValidator(check_model)]
+"""An :class:`LLM`, a :class:`BaseLLM` or a model's name, where one is to be given."""
 
 
 class _CallSource:
@@ -245,7 +275,7 @@ class _Reply:
             is_over.set()
 
     def _delta_of(self, part: Any) -> Delta:
-        if isinstance(part, ReasoningDelta | ToolCallDelta | Ending):
+        if isinstance(part, ReasoningDelta | RefusalDelta | ToolCallDelta | PartDelta | Ending):
             return part
         if isinstance(part, str | BaseModel | Mapping):
             return as_text(part)

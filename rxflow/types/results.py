@@ -111,8 +111,8 @@ class AgentOutput(TaskOutput):
 
     @property
     def usage_metrics(self) -> dict[str, int]:
-        """``token_usage`` as a dict."""
-        return self.token_usage.model_dump()
+        """``token_usage`` as a dict, with 0 for what was not reported."""
+        return {name: count or 0 for name, count in self.token_usage}
 
     def __str__(self) -> str:
         return self.raw

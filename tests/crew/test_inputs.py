@@ -261,3 +261,12 @@ class TestTheOutputFile:
             solo(model, output_file=path).kickoff(inputs)
         assert model.requests == []
         assert list(tmp_path.rglob("*")) == [inside]
+
+
+def test_a_crew_says_which_inputs_its_texts_ask_for() -> None:
+    agent = an_agent(Scripted("Done"), "{rank} writer")
+    crew = a_crew(
+        a_task(agent, "About {topic} and {topic}", output_file="notes/{name}.md"), a_task(agent, "Of {1} {x y}")
+    )
+    assert crew.fetch_inputs() == {"rank", "topic", "name"}
+    assert a_crew(a_task(an_agent(Scripted("Done")))).fetch_inputs() == set()

@@ -1,9 +1,10 @@
 """Options that change nothing are taken; those that would change the result are refused, with what to do instead."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from rxflow import Agent, Crew, Flow, Task, _options
 from rxflow.flow.flow import start
@@ -11,8 +12,8 @@ from tests.scripted import Scripted
 from tests.team import a_crew, a_task, an_agent
 
 KINDS = ("Agent", "Task", "Crew", "Flow")
-WHO = {"role": "R", "goal": "g", "backstory": "b"}
-WHAT = {"description": "d", "expected_output": "e"}
+WHO: dict[str, Any] = {"role": "R", "goal": "g", "backstory": "b"}
+WHAT: dict[str, Any] = {"description": "d", "expected_output": "e"}
 IGNORED = [(kind, name) for kind, names in _options.IGNORED.items() for name in sorted(names)]
 REFUSED = [
     (kind, name)
@@ -55,7 +56,8 @@ def test_an_option_that_would_change_the_result_is_refused_in_one_sentence_each(
 
 @pytest.mark.parametrize(("kind", "name"), REFUSED)
 def test_the_same_option_is_taken_where_it_says_off(kind: str, name: str) -> None:
-    for off in (None, False, [], {}, ""):
+    off_values: tuple[Any, ...] = (None, False, [], {}, "")
+    for off in off_values:
         build(kind, **{name: off})
 
 
@@ -92,21 +94,22 @@ def test_levels_of_verbosity_are_on_or_off(level: int) -> None:
 
 @pytest.mark.parametrize("kind", ["Agent", "Task", "Crew"])
 def test_none_stands_for_the_default(kind: str) -> None:
-    fields = {"Agent": Agent, "Task": Task, "Crew": Crew}[kind].model_fields
+    models: dict[str, type[BaseModel]] = {"Agent": Agent, "Task": Task, "Crew": Crew}
+    fields = models[kind].model_fields
     free = [name for name in fields if name not in {*WHO, *WHAT, "agents", "tasks", "id"}]
     made, plain = build(kind, **dict.fromkeys(free)), build(kind)
     assert {name: getattr(made, name) for name in free} == {name: getattr(plain, name) for name in free}
 
 
 def test_a_context_of_none_still_means_no_context() -> None:
-    assert Task(**WHAT).takes_all_context  # type: ignore[arg-type]
-    assert not Task(**WHAT, context=None).takes_all_context  # type: ignore[arg-type]
+    assert Task(**WHAT).takes_all_context
+    assert not Task(**WHAT, context=None).takes_all_context
 
 
 def test_a_model_is_asked_the_same_with_and_without_what_changes_nothing() -> None:
     plain, full = Scripted("Done"), Scripted("Done")
     a_crew(a_task(an_agent(plain))).kickoff()
-    ignored = {kind: dict.fromkeys(names, 1) for kind, names in _options.IGNORED.items()}
+    ignored: dict[str, dict[str, Any]] = {kind: dict.fromkeys(names, 1) for kind, names in _options.IGNORED.items()}
     a_crew(a_task(an_agent(full, **ignored["Agent"]), **ignored["Task"]), **ignored["Crew"]).kickoff()
     assert full.requests == plain.requests
 
@@ -151,9 +154,13 @@ class TestConfig:
 class TestOptionsThatDoSomething:
     def test_an_agent_s_step_callback_goes_before_the_crew_s(self) -> None:
         steps: list[str] = []
-        mine = an_agent(Scripted("Done"), step_callback=lambda _: steps.append("agent's"))
+
+        def note(whose: str) -> Callable[[object], None]:
+            return lambda step: steps.append(whose)
+
+        mine = an_agent(Scripted("Done"), step_callback=note("agent's"))
         other = an_agent(Scripted("Done"), "Other")
-        a_crew(a_task(mine), a_task(other), step_callback=lambda _: steps.append("crew's")).kickoff()
+        a_crew(a_task(mine), a_task(other), step_callback=note("crew's")).kickoff()
         assert steps == ["agent's", "crew's"]
 
     def test_without_a_system_prompt_who_it_is_stands_in_the_first_message(self) -> None:

@@ -281,12 +281,22 @@ def test_its_chunks_are_in_the_stream_of_the_flow_around_it() -> None:
     assert [(chunk.content, chunk.flow_method) for chunk in output] == [("Two", "ask"), (" words", "ask")]
 
 
+def test_every_llm_is_one() -> None:
+    assert isinstance(LLM("rxflow/demo"), BaseLLM)
+    assert issubclass(LLM, BaseLLM)
+    assert not isinstance("rxflow/demo", BaseLLM)
+
+
 class TestFields:
     def test_what_the_class_annotates_is_set_as_pydantic_would(self) -> None:
         class Mine(BaseLLM):
             endpoint: str = "http://localhost"
             replies: list[str] = Field(default_factory=list)
             _count: int = PrivateAttr(default=3)
+
+            @property
+            def count(self) -> int:
+                return self._count
 
             def call(self, messages: Any, **_: Any) -> str:
                 return "Done"
@@ -295,7 +305,7 @@ class TestFields:
         assert (one.endpoint, other.endpoint) == ("http://there", "http://localhost")
         one.replies.append("x")
         assert other.replies == []
-        assert one._count == 3
+        assert one.count == 3
         assert one.parameters == {"top_k": 4}
 
     def test_one_without_call_cannot_be_made(self) -> None:

@@ -60,7 +60,7 @@ def test_a_misspelt_path_is_python_s_own_error() -> None:
 
 
 def test_a_name_that_a_path_does_not_have_is_python_s_own_error() -> None:
-    with pytest.raises(ImportError, match="cannot import name 'Agnet' from 'rxflow.agent'"):
+    with pytest.raises(ImportError, match=r"cannot import name 'Agnet' from 'rxflow\.agent'"):
         exec("from rxflow.agent import Agnet")
 
 
