@@ -23,8 +23,7 @@ __all__ = [
 if typing.TYPE_CHECKING:
     from rxflow import operators as operators
     from rxflow.crew.agent import Agent
-    from rxflow.crew.crew import Crew
-    from rxflow.crew.process import Process
+    from rxflow.crew.crew import Crew, Process
     from rxflow.crew.task import Task
     from rxflow.flow.flow import Flow
     from rxflow.llm.base_llm import BaseLLM
@@ -44,7 +43,7 @@ else:
             "Crew": "rxflow.crew.crew",
             "CrewOutput": "rxflow.types.results",
             "Flow": "rxflow.flow.flow",
-            "Process": "rxflow.crew.process",
+            "Process": "rxflow.crew.crew",
             "StreamChunk": "rxflow.types.chunks",
             "Task": "rxflow.crew.task",
             "TaskOutput": "rxflow.types.results",

@@ -31,7 +31,7 @@ ALIASES: Mapping[str, Mapping[str, _lazy.Home]] = {
     "rxflow.lite_agent_output": {"LiteAgentOutput": "rxflow.types.results:AgentOutput"},
     "rxflow.llms": _BASE_LLM,
     "rxflow.llms.base_llm": _BASE_LLM,
-    "rxflow.process": {"Process": "rxflow.crew.process"},
+    "rxflow.process": {"Process": "rxflow.crew.crew"},
     "rxflow.task": {"Task": "rxflow.crew.task"},
     "rxflow.tasks": _TASK_OUTPUT | _OUTPUT_FORMAT,
     "rxflow.tasks.output_format": _OUTPUT_FORMAT,

@@ -9,9 +9,8 @@ __all__ = ["Agent", "AgentOutput", "Crew", "CrewOutput", "Guardrail", "Guardrail
 # Lazily: a module of this package may be wanted by itself, and would bring in all of them.
 if typing.TYPE_CHECKING:
     from rxflow.crew.agent import Agent
-    from rxflow.crew.crew import Crew
+    from rxflow.crew.crew import Crew, Process
     from rxflow.crew.guardrails import Guardrail, GuardrailError
-    from rxflow.crew.process import Process
     from rxflow.crew.task import Task
     from rxflow.types.results import AgentOutput, CrewOutput, TaskOutput
 else:
@@ -24,7 +23,7 @@ else:
             "CrewOutput": "rxflow.types.results",
             "Guardrail": "rxflow.crew.guardrails",
             "GuardrailError": "rxflow.crew.guardrails",
-            "Process": "rxflow.crew.process",
+            "Process": "rxflow.crew.crew",
             "Task": "rxflow.crew.task",
             "TaskOutput": "rxflow.types.results",
         },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
 from typing import Any, ClassVar, Self, cast
 
 from pydantic import Field, PrivateAttr, model_validator
@@ -10,10 +11,8 @@ from reactivex import Observable
 
 from rxflow._options import Configurable, Switch
 from rxflow.crew.agent import Agent
-from rxflow.crew.crew_run import CrewRun
-from rxflow.crew.placeholders import PLACEHOLDER
-from rxflow.crew.plan import Inputs, Plan
-from rxflow.crew.process import Process
+from rxflow.crew.assignment import PLACEHOLDER
+from rxflow.crew.crew_run import CrewRun, Inputs, Plan
 from rxflow.crew.rate_limit import RateLimit, limit_of
 from rxflow.crew.task import Task
 from rxflow.llm.base_llm import Model
@@ -26,6 +25,13 @@ from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import CrewFinished
 from rxflow.types.results import CrewOutput, TaskOutput
 from rxflow.types.usage import UsageMetrics
+
+
+class Process(StrEnum):
+    """Sequential: each task by its own agent. Hierarchical: a manager hands the tasks out."""
+
+    sequential = "sequential"
+    hierarchical = "hierarchical"
 
 
 class Crew(Configurable):

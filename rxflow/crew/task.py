@@ -9,10 +9,8 @@ from pydantic import BaseModel, Field, model_validator
 
 from rxflow._options import Configurable
 from rxflow.crew.agent import Agent
-from rxflow.crew.assignment import Assignment, Persona
+from rxflow.crew.assignment import Assignment, OutputFile, Persona, fill
 from rxflow.crew.guardrails import Guardrail
-from rxflow.crew.output_file import OutputFile
-from rxflow.crew.placeholders import fill
 from rxflow.crew.rate_limit import RateLimit
 from rxflow.llm.structured import has_object_root
 from rxflow.tool_adapter import Tool

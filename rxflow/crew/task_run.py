@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from pydantic import BaseModel, ValidationError
@@ -10,7 +13,6 @@ from reactivex import Observable
 from rxflow.crew.assignment import Assignment
 from rxflow.crew.guardrails import Guardrail, GuardrailError, Rejected, Verdict, name_of, read_verdict
 from rxflow.crew.rate_limit import wait_for_all
-from rxflow.crew.time_limit import TimeLimit
 from rxflow.crew.tool_use import ToolCache
 from rxflow.crew.turns import Conversation, answer
 from rxflow.json_text import list_problems, read_json
@@ -85,7 +87,7 @@ class _TaskRun:
     async def _accepted(self, assignment: Assignment) -> TaskOutput:
         """The first answer that all guardrails accept."""
         conversation = Conversation(assignment, assignment.messages(), self._cache, self._call_spans)
-        time_limit = TimeLimit(assignment)
+        time_limit = _TimeLimit(assignment)
         retries = 0
         while True:
             raw = await self._answer(conversation, time_limit)
@@ -119,7 +121,7 @@ class _TaskRun:
             improved = await self._accepted(replace(self._assignment, description=asked))
             output = improved.model_copy(update={"description": output.description, "summary": output.summary})
 
-    async def _answer(self, conversation: Conversation, time_limit: TimeLimit) -> str:
+    async def _answer(self, conversation: Conversation, time_limit: _TimeLimit) -> str:
         """One attempt, as a leaf of its own so that its chunks say which attempt they are."""
         last = Last(AgentFinished)
 
@@ -148,6 +150,34 @@ class _TaskRun:
         self._retries = retries
         if self._assignment.keep_retries is not None:
             self._assignment.keep_retries(retries)
+
+
+class _TimeLimit:
+    """Begins when it is made; all attempts at an answer and their judging share it."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._assignment = assignment
+        self._seconds = assignment.persona.agent.max_execution_time
+        self._end = None if self._seconds is None else asyncio.get_running_loop().time() + self._seconds
+
+    @asynccontextmanager
+    async def held(self) -> AsyncGenerator[None]:
+        """Stop the body at the deadline.
+
+        Raises:
+            TimeoutError: it was over; says whose, and for which task.
+        """
+        deadline = asyncio.timeout_at(self._end)
+        try:
+            async with deadline:
+                yield
+        except TimeoutError as error:
+            if not deadline.expired():
+                raise
+            raise TimeoutError(
+                f"agent {self._assignment.persona.role!r} was not done with task {self._assignment.title!r} "
+                f"within max_execution_time={self._seconds} seconds"
+            ) from error
 
 
 def _read_answer(assignment: Assignment, raw: str) -> TaskOutput:
