@@ -52,8 +52,8 @@ def asking_message(turn: LLMFinished) -> Message:
     if not turn.tool_calls:
         return message
     # The calls of the turn and of its message are the same, in the same order.
-    made = message.get("tool_calls") or [{"type": "function", "function": {}} for _ in turn.tool_calls]
-    calls = [
+    made: list[Any] = message.get("tool_calls") or [{"type": "function", "function": {}} for _ in turn.tool_calls]
+    calls: list[dict[str, Any]] = [
         {
             **each,
             "id": call.id,

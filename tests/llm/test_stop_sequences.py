@@ -100,6 +100,14 @@ def test_a_real_provider_gets_the_parameter_and_is_left_when_it_goes_on(provider
     assert provider.requests[0].body["stop"] == ["five"]
 
 
+@pytest.mark.parametrize("model", ["openai/o3", "openai/gpt-5-mini"])
+def test_a_model_that_refuses_the_parameter_does_not_get_it(provider: Loopback, model: str) -> None:
+    provider.script(Reply(text="one two three four"))
+    llm = LLM(model, base_url=provider.url, api_key="k", stop="three")
+    assert llm.call("Count") == "one two "
+    assert "stop" not in provider.requests[0].body
+
+
 def test_an_agent_uses_that_of_its_model() -> None:
     assert solo(LLM("scripted", source=Scripted("one two three"), stop=" three")).kickoff().raw == "one two"
 
