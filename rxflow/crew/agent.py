@@ -56,7 +56,7 @@ class Agent(Configurable):
         max_retry_limit: new attempts of an LLM call that failed before its first chunk; not given: as its LLM has it.
         max_rpm: LLM calls a minute, those that judge its answers included.
         allow_delegation: may hand work and questions to the other agents of its crew.
-        verbose: log what it does, at INFO, to the logger ``rxflow``.
+        verbose: show what it does, on standard error: see :mod:`rxflow.streaming.verbose`.
         guardrail: see :data:`rxflow.crew.guardrails.Guardrail`; ``guardrail_max_retries`` new attempts in ``kickoff``.
         cache: in one run, the same call to the same tool is carried out once.
         step_callback: called after each turn with the model and each tool, in place of the crew's.

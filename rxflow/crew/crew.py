@@ -41,6 +41,7 @@ class Crew(Configurable):
         agents, tasks: who works on what.
         process: sequential, or hierarchical with ``manager_llm`` or ``manager_agent``.
         stream: ``kickoff`` gives a :class:`CrewStreamingOutput` in place of the result.
+        verbose: show what happens, on standard error: see :mod:`rxflow.streaming.verbose`.
         max_rpm: LLM calls a minute of all agents together, those that judge answers included.
         step_callback: called after each turn with a model and each tool.
         task_callback: called with the :class:`TaskOutput` of each task.

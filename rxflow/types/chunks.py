@@ -34,7 +34,7 @@ class StreamChunk(BaseModel):
     """A piece of model output, labelled with its task, agent, flow method and LLM call.
 
     ``content`` is the new text (for a tool call: the new piece of its arguments). ``seq`` counts the chunks of
-    one run from 0 in the order of arrival; ``attempt`` counts the retries of a task that a guardrail sent back;
+    one run from 0 in the order of arrival; ``attempt`` counts the answers of a task that were sent back;
     ``namespace`` names the enclosing flows, methods, crews and tasks, outermost first; ``span_id`` is the bracket of
     the run that it stands in, which tells two runs of one crew apart.
     """
