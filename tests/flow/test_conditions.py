@@ -4,7 +4,6 @@ import asyncio
 import threading
 from itertools import pairwise
 from typing import Any
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -474,30 +473,6 @@ class TestOrIsArmedAgain:
         flow = Later("abc")
         flow.kickoff()
         assert flow.heard == ["a", "x"]
-
-    def test_by_one_of_two_labels_of_a_wave(self) -> None:
-        class Later(Heard):
-            @start()
-            def begin(self) -> None: ...
-
-            @listen(begin)
-            def step(self) -> None: ...
-
-            @router(step)
-            def one(self) -> str:
-                return "x"
-
-            @router(step)
-            def two(self) -> str:
-                return "y"
-
-            @listen(or_(begin, "x", "y"))
-            def listener(self, why: str | None) -> None:
-                self.heard.append(str(why))
-
-        flow = Later()
-        flow.kickoff()
-        assert flow.heard == ["None", "x"]
 
     def test_by_any_completed_method_that_runs_again(self) -> None:
         class Rounds(Heard):

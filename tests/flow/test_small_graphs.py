@@ -1,9 +1,9 @@
 """Every small graph of two routers, ``or_``, ``and_`` and a cycle runs what it runs in CrewAI 1.15.1.
 
-``small_graphs.json`` holds how often each method of each graph ran there. If a method waits for a router by the router's
-own name, CrewAI takes the router for a wave of its own: an ``or_`` of a router and its label fires twice there, and a
-cycle may begin its next round before the listeners of this one have run. Here a method and its routers are one wave, so
-for these the measure is ``expect_calls``, a model of the rules, which agrees with CrewAI on all others.
+``small_graphs.json`` holds how often each method of each graph ran there. If a method waits for a router by its name,
+CrewAI takes the router for a wave of its own: an ``or_`` of a router and its label fires twice there, and a cycle may
+begin its next round before the listeners of this one have run. Here a method and its routers are one wave, so for these
+the measure is ``expect_calls``, a model of the rules, which agrees with CrewAI on all others.
 """
 
 from __future__ import annotations
