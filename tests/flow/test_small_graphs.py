@@ -117,7 +117,7 @@ class Model:
             kind, names = ("one", [wanted]) if isinstance(wanted, str) else (wanted[0], [*wanted[1:]])
             if (name in self.labels) is not is_router or trigger not in names or (kind == "or" and name in spent):
                 continue
-            arrived = self.arrived.setdefault(name, set())
+            arrived = self.arrived.setdefault(name, set[str]())
             arrived.add(trigger)
             if kind != "and" or arrived.issuperset(names):
                 arrived.clear()
