@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from rxflow.json_text import in_words
 from rxflow.llm.request import Message
 from rxflow.streaming.emitter import Emitter
-from rxflow.streaming.returned import list_items, read_out
+from rxflow.streaming.returned import read_out
 from rxflow.streaming.together import all_of
 from rxflow.tools import BaseTool, ToolUsageLimit, as_text, function_name
 from rxflow.types.events import LLMFinished, ToolCall, ToolFailed, ToolFinished, ToolStarted
@@ -85,7 +85,7 @@ async def _use(emitter: Emitter, call: ToolCall, tools: Mapping[str, BaseTool]) 
         return failed(error, f"Error: the arguments of {call.name} are not valid. {_explained(error)}")
     emitter.on_next(ToolStarted(origin=emitter.origin, tool_id=call.id, tool_name=call.name, arguments=arguments))
     try:
-        result = await read_out(await list_items(emitter, await emitter.invoke(tool.claim(), **arguments)))
+        result = await read_out(await emitter.invoke(tool.claim(), **arguments))
         text = as_text(result)
     except ToolUsageLimit as error:
         return failed(error, f"Error: {error}. Answer without it.")
