@@ -444,21 +444,41 @@ class TestOrFiresOnceAWave:
 
 class TestOrIsArmedAgain:
     def test_by_no_router_whose_label_it_does_not_name(self) -> None:
-        class Elsewhere(InOrder):
-            @router(InOrder.b)
-            def speaks(self) -> str:
+        class Elsewhere(Heard):
+            def __init__(self) -> None:
+                super().__init__()
+                self.fired = asyncio.Event()
+                self.spoken = asyncio.Event()
+
+            @start()
+            async def fast(self) -> str:
+                return "fast"
+
+            @start()
+            async def other(self) -> None:
+                await self.fired.wait()
+
+            @start()
+            async def slow(self) -> str:
+                await self.spoken.wait()
+                return "slow"
+
+            @router(other)
+            async def speaks(self) -> str:
                 return "unrelated"
 
             @listen("unrelated")
-            def elsewhere(self) -> None: ...
+            async def elsewhere(self) -> None:
+                self.spoken.set()
 
-            @listen(or_(InOrder.a, InOrder.c))
-            def listener(self, why: str) -> None:
+            @listen(or_(fast, slow))
+            async def listener(self, why: str) -> None:
                 self.heard.append(why)
+                self.fired.set()
 
-        flow = Elsewhere("abc")
+        flow = Elsewhere()
         flow.kickoff()
-        assert flow.heard == ["a"]
+        assert flow.heard == ["fast"]
 
     def test_by_a_label_that_it_names_if_it_had_fired_before_that_wave(self) -> None:
         class Later(InOrder):
