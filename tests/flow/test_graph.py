@@ -1,6 +1,7 @@
 """The graph: what begins a run, what a completion brings about, in which order, and where a run ends."""
 
 import asyncio
+import gc
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -908,3 +909,26 @@ def test_every_run_has_exactly_one_terminal_even_of_a_tangle_of_routers(
     ends = Counter(event.origin.flow_method for event in signals.items if isinstance(event, MethodFinished))
     assert max(starts.values()) <= 4
     assert starts == ends if signals.completions else starts >= ends
+
+
+def test_a_long_cycle_keeps_nothing_of_its_rounds() -> None:
+    objects: dict[int, int] = {}
+
+    class Long(Flow):
+        @start()
+        async def begin(self) -> None:
+            self.state["rounds"] = 0
+
+        @listen(or_(begin, "again"))
+        async def step(self) -> None:
+            self.state["rounds"] += 1
+            if self.state["rounds"] in (100, 1000):
+                gc.collect()
+                objects[self.state["rounds"]] = len(gc.get_objects())
+
+        @router(step)
+        async def judge(self) -> str | None:
+            return "again" if self.state["rounds"] < 1000 else None
+
+    Long(max_method_calls=1000).kickoff()
+    assert objects[1000] - objects[100] < 900

@@ -45,7 +45,7 @@ def told_by(flow: Flow) -> list[tuple[str, str]]:
     return [(chunk.content, chunk.flow_method) for chunk in flow.kickoff()]
 
 
-class Place(Flow):
+class Whereabouts(Flow):
     """Each method tells where it ran and whose context it saw."""
 
     @start()
@@ -64,21 +64,21 @@ class Place(Flow):
 
 @pytest.mark.parametrize("method", ["sync", "async", "generator"])
 def test_methods_see_the_callers_context(method: str) -> None:
-    flow = Place()
+    flow = Whereabouts()
     with calling_as("mine"):
         flow.kickoff()
     assert flow.state[method][1] == "mine"
 
 
 def test_methods_of_a_stream_see_the_context_of_its_reader() -> None:
-    flow = Place(stream=True)
+    flow = Whereabouts(stream=True)
     with calling_as("mine"):
         list(flow.kickoff())
     assert [flow.state[method][1] for method in ("sync", "async", "generator")] == ["mine"] * 3
 
 
 def test_under_asyncio_async_methods_run_on_the_callers_loop_and_sync_ones_beside_it() -> None:
-    flow = Place()
+    flow = Whereabouts()
 
     async def main() -> None:
         with calling_as("mine"):
@@ -1057,7 +1057,7 @@ class TestInANotebook:
 
     def test_sync_kickoff_gives_the_result(self) -> None:
         async def cell() -> object:
-            return Place().kickoff(), Inner().kickoff(), crew_saying("hello").kickoff().raw
+            return Whereabouts().kickoff(), Inner().kickoff(), crew_saying("hello").kickoff().raw
 
         assert asyncio.run(cell()) == ("", "inner", "hello")
 
@@ -1085,7 +1085,7 @@ class TestUnderTrio:
     """Users' coroutines are asyncio's; trio awaits the flow and reads its stream."""
 
     def test_kickoff_async_gives_the_result(self) -> None:
-        flow = Place()
+        flow = Whereabouts()
 
         async def main() -> None:
             with calling_as("mine"):
