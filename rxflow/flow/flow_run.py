@@ -5,8 +5,8 @@ because RxPY's ``expand`` subscribes once an item; ours expands on results only,
 
 A completion and the routers that it sets off are a *wave*. The routers run first, one after the other, also those that
 wait for a label of the wave. Then come the methods that wait for the completed method, all at once, with all that they
-set off; then those that wait for the first label, and so on. So which methods run, and how often, does not depend on
-which is faster.
+set off; then those that wait for the first label, and so on. So which methods of a wave run, and how often, does not
+depend on which is faster. Waves of two starts, or of two listeners of one method, run side by side.
 """
 
 from __future__ import annotations
