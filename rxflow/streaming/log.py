@@ -14,6 +14,7 @@ import anyio
 from rxflow.loops import call_soon, running_loop
 from rxflow.streaming.once import Once
 from rxflow.streaming.thread_count import Pause
+from rxflow.types.chunks import PackedChunks, pack_chunks
 
 _T = TypeVar("_T")
 
@@ -21,39 +22,80 @@ THE_END = sys.maxsize
 """A position that no log reaches: waiting for it is waiting for the end."""
 
 
+LIVE_BLOCKS = 1
+BLOCK_SIZE = 512
+"""Items that are packed together: enough to share their labels, few enough to make anew for one reader."""
+
+
 class Log(Generic[_T]):
     """Items in order of arrival, and the end. One writer at a time; readers never block the writer.
 
     No lock: the writer appends and then looks for waiting readers, a reader registers and then looks for items, so
     one of the two always sees the other.
+
+    The items stand in blocks. A full block is packed: its chunks become text and one copy of their labels, and are made
+    anew for each reader that comes later. A reader that is inside the block at that moment holds the originals.
+
+    Attributes:
+        blocks: all but the last have :data:`BLOCK_SIZE` items, and the one after a full block exists.
     """
 
-    __slots__ = ("_open", "_traceback", "_waiting", "error", "is_cancelled", "is_ended", "items")
+    __slots__ = ("_end_token", "_growing", "_traceback", "_waiting", "blocks", "error", "is_cancelled", "is_ended")
 
     def __init__(self) -> None:
-        self.items: list[_T] = []
         self.is_ended = False
         self.is_cancelled = False
         self.error: BaseException | None = None
+        self._growing: list[_T] = []
+        self.blocks: list[list[_T] | PackedChunks] = [self._growing]
         self._waiting: list[Callable[[], None]] = []
-        self._open = Once()
+        self._end_token = Once()
         self._traceback: TracebackType | None = None
 
     def append(self, item: _T) -> None:
         """Add an item and wake who waits."""
-        self.items.append(item)
+        self._growing.append(item)
+        if len(self._growing) == BLOCK_SIZE:
+            self._begin_block()
         if self._waiting:
             self.wake()
 
+    def _begin_block(self) -> None:
+        self._growing = []
+        self.blocks.append(self._growing)
+        self._pack(len(self.blocks) - 1 - LIVE_BLOCKS)
+
+    def _pack(self, number: int) -> None:
+        block = self.blocks[number] if number >= 0 else None
+        packed = pack_chunks(block) if isinstance(block, list) else None
+        if packed is not None:
+            self.blocks[number] = packed
+
+    def __len__(self) -> int:
+        full_blocks = len(self.blocks) - 1
+        return full_blocks * BLOCK_SIZE + len(self.blocks[full_blocks])
+
+    def block(self, number: int) -> list[_T]:
+        """The items of a block, to be read only. The last block grows."""
+        block = self.blocks[number]
+        return block if isinstance(block, list) else block.unpack()
+
+    def copy(self) -> list[_T]:
+        """What has arrived so far."""
+        return [item for number in range(len(self.blocks)) for item in self.block(number).copy()]
+
     def end(self, error: BaseException | None = None, *, cancelled: bool = False) -> bool:
         """End the log; False where it had ended already. Of two threads that end it at once, one succeeds."""
-        if not self._open.take():
+        if not self._end_token.take():
             return False
         self.error = error
         self._traceback = error.__traceback__ if error is not None else None
         self.is_cancelled = cancelled
         self.is_ended = True
         self.wake()
+        if error is None and not cancelled:  # else it may be another thread that ends it, while the writer appends
+            for number in range(max(0, len(self.blocks) - 1 - LIVE_BLOCKS), len(self.blocks)):
+                self._pack(number)
         return True
 
     def raise_error(self) -> None:
@@ -72,7 +114,7 @@ class Log(Generic[_T]):
 
     def has(self, position: int) -> bool:
         """There is something to say about ``position``: an item, or the end."""
-        return len(self.items) > position or self.is_ended
+        return len(self) > position or self.is_ended
 
     def wait(self, position: int, new_pause: Callable[[], Pause | None] = lambda: None) -> None:
         """Block this thread until ``has(position)``. ``new_pause`` counts the wait, where the writer's loop counts."""

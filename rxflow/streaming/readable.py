@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import ClassVar, Generic, Self, TypeVar, cast
 
 from rxflow.streaming.feed import Feed
-from rxflow.streaming.log import Log
+from rxflow.streaming.log import BLOCK_SIZE, Log
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -107,7 +107,7 @@ class Readable(Generic[Item, Result]):
             )
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._state}, {len(self._log.items)} {self._items_are}>"
+        return f"<{type(self).__name__} {self._state}, {len(self._log)} {self._items_are}>"
 
     @property
     def _state(self) -> str:
@@ -125,39 +125,45 @@ class _Reader(Generic[Item]):
         self._output = output
         self._log = log
         self._feed = feed
-        self._position = 0
+        self._block_number = 0
+        self._block = log.block(0)
+        self._offset = 0  # in the block
 
-    def _read(self, end: type[Exception]) -> Item:
-        """What the log says here; ``end`` is raised after the last item of a stream that did not fail."""
-        log = self._log
-        if self._position < len(log.items):
-            return log.items[self._position]
-        log.raise_error()
-        raise end
+    @property
+    def _position(self) -> int:
+        return self._block_number * BLOCK_SIZE + self._offset
+
+    def _needs_to_wait(self) -> bool:
+        """The block has nothing more, and neither has the next one."""
+        if self._offset == BLOCK_SIZE:
+            self._block_number += 1
+            self._block = self._log.block(self._block_number)
+            self._offset = 0
+        return self._offset == len(self._block)
+
+    def _raise_at_the_end(self, end: type[Exception]) -> None:
+        """Raise the error of the run, or ``end``, if there are no more items."""
+        if self._log.is_ended and self._offset == len(self._block):
+            self._log.raise_error()
+            raise end
 
 
 class _Cursor(_Reader[Item], Iterator[Item]):
     def __next__(self) -> Item:
-        position = self._position
-        items = self._log.items
         # Not by IndexError: an error of the run would then be shown as one that happened during its handling.
-        if position < len(items):
-            item = items[position]
-        else:
-            self._feed.pull(position)
-            item = self._read(StopIteration)
-        self._position = position + 1
+        while self._offset == len(self._block) and self._needs_to_wait():
+            self._feed.pull(self._position)
+            self._raise_at_the_end(StopIteration)
+        item = self._block[self._offset]
+        self._offset += 1
         return item
 
 
 class _AsyncCursor(_Reader[Item], AsyncIterator[Item]):
     async def __anext__(self) -> Item:
-        position = self._position
-        items = self._log.items
-        if position < len(items):
-            item = items[position]
-        else:
-            await self._feed.pull_async(position)
-            item = self._read(StopAsyncIteration)
-        self._position = position + 1
+        while self._offset == len(self._block) and self._needs_to_wait():
+            await self._feed.pull_async(self._position)
+            self._raise_at_the_end(StopAsyncIteration)
+        item = self._block[self._offset]
+        self._offset += 1
         return item

@@ -8,27 +8,31 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import trio
 
-from rxflow.streaming.log import Log
+from rxflow.streaming.log import BLOCK_SIZE, Log
 
 MANY = 5000
+
+
+def item_of(log: Log[int], position: int) -> int:
+    return log.block(position // BLOCK_SIZE)[position % BLOCK_SIZE]
 
 
 def read(log: Log[int]) -> list[int]:
     seen: list[int] = []
     while True:
         log.wait(len(seen))
-        if len(log.items) == len(seen):
+        if len(log) == len(seen):
             return seen
-        seen.append(log.items[len(seen)])
+        seen.append(item_of(log, len(seen)))
 
 
 async def read_async(log: Log[int]) -> list[int]:
     seen: list[int] = []
     while True:
         await log.wait_async(len(seen))
-        if len(log.items) == len(seen):
+        if len(log) == len(seen):
             return seen
-        seen.append(log.items[len(seen)])
+        seen.append(item_of(log, len(seen)))
 
 
 def read_in_asyncio(log: Log[int]) -> list[int]:
@@ -146,17 +150,17 @@ def test_waiting_for_what_is_there_does_not_wait() -> None:
     trio.run(log.wait_async, 1)
 
 
-class Overtaken(list[int]):
-    """The items of a log whose writer is faster: it writes just after a reader has looked and before it waits."""
+class Overtaken(Log[int]):
+    """A log whose writer is faster: it writes just after a reader has looked and before it waits."""
 
-    def __init__(self, write: Callable[[], object]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._write: list[Callable[[], object]] = [write]
+        self._to_write = [1]
 
-    def __len__(self) -> int:
-        seen = super().__len__()
-        if self._write:
-            self._write.pop()()
+    def has(self, position: int) -> bool:
+        seen = super().has(position)
+        while self._to_write:
+            self.append(self._to_write.pop())
         return seen
 
 
@@ -169,8 +173,7 @@ WAITS: dict[str, Callable[[Log[int]], object]] = {
 
 @pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
 def test_an_item_that_comes_between_the_look_and_the_wait_is_not_missed(wait: Callable[[Log[int]], object]) -> None:
-    log: Log[int] = Log()
-    log.items = Overtaken(lambda: log.append(1))
+    log = Overtaken()
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(wait, log)
         try:
