@@ -22,9 +22,9 @@ THE_END = sys.maxsize
 """A position that no log reaches: waiting for it is waiting for the end."""
 
 
-LIVE_BLOCKS = 1
-BLOCK_SIZE = 512
-"""Items that are packed together: enough to share their labels, few enough to make anew for one reader."""
+BLOCK_SIZE = 64
+"""Items that are packed together. A chunk is two objects to the garbage collector, which starts whenever there are 700 more
+than before: so few chunks alive at a time do not start it, and 512 did after every second block."""
 
 
 class Log(Generic[_T]):
@@ -37,7 +37,7 @@ class Log(Generic[_T]):
     anew for each reader that comes later. A reader that is inside the block at that moment holds the originals.
 
     Attributes:
-        blocks: all but the last have :data:`BLOCK_SIZE` items, and the one after a full block exists.
+        blocks: all but the last have :data:`BLOCK_SIZE` items.
     """
 
     __slots__ = ("_end_token", "_growing", "_traceback", "_waiting", "blocks", "error", "is_cancelled", "is_ended")
@@ -55,21 +55,12 @@ class Log(Generic[_T]):
     def append(self, item: _T) -> None:
         """Add an item and wake who waits."""
         self._growing.append(item)
-        if len(self._growing) == BLOCK_SIZE:
-            self._begin_block()
         if self._waiting:
             self.wake()
-
-    def _begin_block(self) -> None:
-        self._growing = []
-        self.blocks.append(self._growing)
-        self._pack(len(self.blocks) - 1 - LIVE_BLOCKS)
-
-    def _pack(self, number: int) -> None:
-        block = self.blocks[number] if number >= 0 else None
-        packed = pack_chunks(block) if isinstance(block, list) else None
-        if packed is not None:
-            self.blocks[number] = packed
+        if len(self._growing) == BLOCK_SIZE:
+            full, self._growing = self._growing, []
+            self.blocks.append(self._growing)
+            self.blocks[-2] = pack_chunks(full) or full
 
     def __len__(self) -> int:
         full_blocks = len(self.blocks) - 1
@@ -94,8 +85,7 @@ class Log(Generic[_T]):
         self.is_ended = True
         self.wake()
         if error is None and not cancelled:  # else it may be another thread that ends it, while the writer appends
-            for number in range(max(0, len(self.blocks) - 1 - LIVE_BLOCKS), len(self.blocks)):
-                self._pack(number)
+            self.blocks[-1] = pack_chunks(self._growing) or self._growing
         return True
 
     def raise_error(self) -> None:
@@ -147,6 +137,35 @@ class Log(Generic[_T]):
                 with suppress(ValueError):  # it was being woken just now
                     self._waiting.remove(waker)
                 raise
+
+
+class LogReader(Generic[_T]):
+    """One reader's position in a log."""
+
+    def __init__(self, log: Log[_T]) -> None:
+        self._log = log
+        self._block_number = 0
+        self._block = log.block(0)
+        self._offset = 0  # in the block
+
+    @property
+    def position(self) -> int:
+        """How many items it has read."""
+        return self._block_number * BLOCK_SIZE + self._offset
+
+    def has_read_all(self) -> bool:
+        """There is nothing more so far. Goes on to the next block if there is one."""
+        if self._offset == BLOCK_SIZE and self._block_number + 1 < len(self._log.blocks):
+            self._block_number += 1
+            self._block = self._log.block(self._block_number)
+            self._offset = 0
+        return self._offset == len(self._block)
+
+    def read(self) -> _T:
+        """The next item; IndexError if it has read all."""
+        item = self._block[self._offset]
+        self._offset += 1
+        return item
 
 
 def _counted(waker: Callable[[], None], pause: Pause | None) -> Callable[[], None]:

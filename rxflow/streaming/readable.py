@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import ClassVar, Generic, Self, TypeVar, cast
 
 from rxflow.streaming.feed import Feed
-from rxflow.streaming.log import BLOCK_SIZE, Log
+from rxflow.streaming.log import Log, LogReader
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -118,32 +118,17 @@ class Readable(Generic[Item, Result]):
         return "running" if self._feed.is_running else "not started"
 
 
-class _Reader(Generic[Item]):
-    """One reader's position in the log. Keeps the output alive, as a loop over it may be all that holds it."""
+class _Reader(LogReader[Item]):
+    """A reader that waits. Keeps the output alive, as a loop over it may be all that holds it."""
 
     def __init__(self, output: object, log: Log[Item], feed: Feed) -> None:
+        super().__init__(log)
         self._output = output
-        self._log = log
         self._feed = feed
-        self._block_number = 0
-        self._block = log.block(0)
-        self._offset = 0  # in the block
-
-    @property
-    def _position(self) -> int:
-        return self._block_number * BLOCK_SIZE + self._offset
-
-    def _needs_to_wait(self) -> bool:
-        """The block has nothing more, and neither has the next one."""
-        if self._offset == BLOCK_SIZE:
-            self._block_number += 1
-            self._block = self._log.block(self._block_number)
-            self._offset = 0
-        return self._offset == len(self._block)
 
     def _raise_at_the_end(self, end: type[Exception]) -> None:
-        """Raise the error of the run, or ``end``, if there are no more items."""
-        if self._log.is_ended and self._offset == len(self._block):
+        """Raise the error of the run if there are no more items, or ``end`` if it did not fail."""
+        if self._log.is_ended and self.position == len(self._log):
             self._log.raise_error()
             raise end
 
@@ -151,8 +136,8 @@ class _Reader(Generic[Item]):
 class _Cursor(_Reader[Item], Iterator[Item]):
     def __next__(self) -> Item:
         # Not by IndexError: an error of the run would then be shown as one that happened during its handling.
-        while self._offset == len(self._block) and self._needs_to_wait():
-            self._feed.pull(self._position)
+        while self._offset == len(self._block) and self.has_read_all():
+            self._feed.pull(self.position)
             self._raise_at_the_end(StopIteration)
         item = self._block[self._offset]
         self._offset += 1
@@ -161,8 +146,8 @@ class _Cursor(_Reader[Item], Iterator[Item]):
 
 class _AsyncCursor(_Reader[Item], AsyncIterator[Item]):
     async def __anext__(self) -> Item:
-        while self._offset == len(self._block) and self._needs_to_wait():
-            await self._feed.pull_async(self._position)
+        while self._offset == len(self._block) and self.has_read_all():
+            await self._feed.pull_async(self.position)
             self._raise_at_the_end(StopAsyncIteration)
         item = self._block[self._offset]
         self._offset += 1

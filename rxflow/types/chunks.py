@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from functools import cached_property
 from itertools import accumulate
-from operator import attrgetter, itemgetter
-from typing import Any, TypeGuard
+from operator import itemgetter
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -131,7 +131,7 @@ class Origin:
 class PackedChunks:
     """A block of items whose chunks are kept as columns: one text, and once each label that all have in common.
 
-    A chunk takes some 20 bytes instead of 400, 8 more for each label that differs within the block, and gives the
+    A chunk takes some 30 bytes instead of 400, 8 more for each label that differs within the block, and gives the
     garbage collector nothing to walk through. Items that are not chunks are kept as they are.
     """
 
@@ -143,14 +143,17 @@ class PackedChunks:
         Raises:
             TypeError, ValueError, KeyError, OverflowError: a chunk was not validated, and has fields that do not fit.
         """
-        rows = list(map(_values_of, chunks))
-        columns = dict(zip(_FIELDS, zip(*map(_fields_of, rows), strict=True), strict=True))
-        contents, seqs = columns.pop("content"), columns.pop("seq")
+        rows = [chunk.__dict__ for chunk in chunks]
+        contents, seqs, *labels = zip(*map(_values_of, rows), strict=True)
         self._template = rows[0].copy()
         self._contents = "".join(contents)
         self._ends = array("I", accumulate(map(len, contents)))
         self._seqs = array("q", seqs)
-        self._columns = {name: column for name, column in columns.items() if column.count(column[0]) < len(column)}
+        self._columns = [
+            (name, column)
+            for name, column in zip(_LABELS, labels, strict=True)
+            if column.count(column[0]) < len(column)
+        ]
         self._others = others
 
     def __len__(self) -> int:
@@ -166,7 +169,7 @@ class PackedChunks:
             values["seq"] = seq
             items.append(_filled(values))
             start = end
-        for name, column in self._columns.items():
+        for name, column in self._columns:
             for item, value in zip(items, column, strict=True):
                 item.__dict__[name] = value
         for position, other in self._others:
@@ -175,16 +178,23 @@ class PackedChunks:
 
     def read_text(self) -> str:
         """The contents of the TEXT chunks, joined."""
-        is_text = self._template["chunk_type"] is StreamChunkType.TEXT and "chunk_type" not in self._columns
-        return self._contents if is_text and not self._others else join_text(self.unpack())
+        if self._template["chunk_type"] is StreamChunkType.TEXT and not self._columns and not self._others:
+            return self._contents
+        return join_text(self.unpack())
 
 
 def pack_chunks(items: Sequence[object]) -> PackedChunks | None:
     """The items with their chunks packed. None if that gains little: most of them are not chunks of our making."""
-    chunks = [item for item in items if _is_packable(item)]
+    # A user's chunk knows which of its fields were given: model_dump(exclude_unset=True) shows only those.
+    chunks = [
+        item for item in items if type(item) is StreamChunk and item.__pydantic_fields_set__ is _ALL_FIELDS
+    ]
     if 2 * len(chunks) < len(items) or not chunks:
         return None
-    others = [(position, item) for position, item in enumerate(items) if not _is_packable(item)]
+    others: list[tuple[int, object]] = []
+    if len(chunks) < len(items):
+        packed = set(map(id, chunks))
+        others = [(position, item) for position, item in enumerate(items) if id(item) not in packed]
     try:
         return PackedChunks(chunks, others)
     except (TypeError, ValueError, KeyError, OverflowError):
@@ -196,11 +206,6 @@ def join_text(items: Iterable[object]) -> str:
     return "".join(
         item.content for item in items if isinstance(item, StreamChunk) and item.chunk_type is StreamChunkType.TEXT
     )
-
-
-def _is_packable(item: object) -> TypeGuard[StreamChunk]:
-    # A user's chunk knows which of its fields were given: model_dump(exclude_unset=True) shows only those.
-    return type(item) is StreamChunk and item.__pydantic_fields_set__ is _ALL_FIELDS
 
 
 def _filled(values: dict[str, Any]) -> StreamChunk:
@@ -230,6 +235,5 @@ _set_fields_set = _setter("__pydantic_fields_set__")
 _set_extra = _setter("__pydantic_extra__")
 _set_private = _setter("__pydantic_private__")
 _ALL_FIELDS = set(StreamChunk.model_fields)
-_FIELDS = tuple(StreamChunk.model_fields)
-_values_of = attrgetter("__dict__")
-_fields_of = itemgetter(*_FIELDS)  # by name: deleting an attribute and setting it again moves it in the dict
+_LABELS = tuple(name for name in StreamChunk.model_fields if name not in ("content", "seq"))
+_values_of = itemgetter("content", "seq", *_LABELS)  # by name: an attribute that was deleted and set again moves
