@@ -23,8 +23,8 @@ THE_END = sys.maxsize
 
 
 BLOCK_SIZE = 64
-"""Items that are packed together. A chunk is two objects to the garbage collector, which starts whenever there are 700 more
-than before: so few chunks alive at a time do not start it, and 512 did after every second block."""
+"""Items that are packed together. A chunk is two objects to the garbage collector, which starts whenever there are 700
+more than before: so few chunks alive at a time do not start it; blocks of 512 started it again and again."""
 
 
 class Log(Generic[_T]):

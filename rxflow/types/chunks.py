@@ -186,9 +186,7 @@ class PackedChunks:
 def pack_chunks(items: Sequence[object]) -> PackedChunks | None:
     """The items with their chunks packed. None if that gains little: most of them are not chunks of our making."""
     # A user's chunk knows which of its fields were given: model_dump(exclude_unset=True) shows only those.
-    chunks = [
-        item for item in items if type(item) is StreamChunk and item.__pydantic_fields_set__ is _ALL_FIELDS
-    ]
+    chunks = [item for item in items if type(item) is StreamChunk and item.__pydantic_fields_set__ is _ALL_FIELDS]
     if 2 * len(chunks) < len(items) or not chunks:
         return None
     others: list[tuple[int, object]] = []
