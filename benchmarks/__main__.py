@@ -23,7 +23,6 @@ class Size:
 
     chunks: int = 20_000
     turns: int = 10
-    wire_chunks: int = 5_000
     wire_turns: int = 5
     first_chunks: int = 100
     operators: int = 5_000
@@ -39,7 +38,6 @@ class Size:
 QUICK = Size(
     chunks=500,
     turns=1,
-    wire_chunks=100,
     wire_turns=1,
     first_chunks=1,
     operators=200,
@@ -59,8 +57,8 @@ def _throughput(size: Size) -> tuple[str, Any]:
 
 
 def _wires(size: Size) -> tuple[str, Any]:
-    rates = throughput.measure_wires(size.wire_chunks, size.wire_turns)
-    return throughput.table(rates, size.wire_chunks), [asdict(rate) for rate in rates]
+    rates = throughput.measure_wires(size.chunks, size.wire_turns)
+    return throughput.table(rates, size.chunks), [asdict(rate) for rate in rates]
 
 
 def _startup(size: Size) -> tuple[str, Any]:
