@@ -280,7 +280,7 @@ def is_of_litellm(error: BaseException | None) -> bool:
 
 @contextmanager
 def reading(played: Played) -> Generator[None]:
-    """What a program does for its answers to be read by this way: for the wrapper, it registers a callback of litellm's."""
+    """What a program does for its answers to be read by this way: for the wrapper, it registers a litellm callback."""
     if played.way is not Way.WRAPPER:
         yield
         return

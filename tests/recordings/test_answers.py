@@ -1,4 +1,4 @@
-"""Every recorded answer of a real provider is read as it is, by each way that can serve it, however the network cuts it."""
+"""Recorded answers of real providers are read as they are, by each way that can serve them, wherever they are cut."""
 
 import asyncio
 

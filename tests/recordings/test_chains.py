@@ -70,7 +70,7 @@ def make_schema(name: str, fields: dict[str, Any]) -> type[BaseModel]:
 def test_an_agent_uses_its_tools_and_sends_back_what_the_provider_wants(
     chain: Chain, played: Played, player: Player
 ) -> None:
-    answers = [BY_ID[id] for id in chain.ids]
+    answers = [BY_ID[each] for each in chain.ids]
     run = uuid4().hex
     llm = player.make_llm_of_chain(played, chain.ids, f"run={run}", "cut=event", max_retries=0)
 
@@ -80,6 +80,7 @@ def test_an_agent_uses_its_tools_and_sends_back_what_the_provider_wants(
     with reading(played):
         seen = asyncio.run(main())
     asked = player.server.read_requests(run)
+    assert len(asked) == len(answers)
 
     calls = [event for event in seen.events if isinstance(event, LLMFinished)]
     assert [event.text for event in calls] == [answer.expected.text for answer in answers]
@@ -103,9 +104,10 @@ def crew_of(llm: LLM, answers: list[Recording]) -> Crew:
 def compare(chain: Chain, answers: list[Recording], turn: int, sent: Turns, played: Played) -> None:
     """What was sent in one turn, against what was recorded."""
     before = [call for answer in answers[:turn] for call in answer.expected.tool_calls]
-    ids = [call.id for call in before]
-    right = [(call.id, call.name, call.arguments) for call in before]
-    assert [(id if known else None, *rest) for (id, *rest), known in zip(sent.calls, ids, strict=True)] == right
+    has_id = [call.id is not None for call in before]
+    calls = [(call_id if known else None, *rest) for (call_id, *rest), known in zip(sent.calls, has_id, strict=False)]
+    assert calls == [(call.id, call.name, call.arguments) for call in before]
+    assert len(sent.calls) == len(before)
     recorded = collect([chain.sent_back[at] for at in range(turn)])
     assert missing([unseal(each) for answer in answers[:turn] for each in answer.expected.sealed], sent.sealed) == []
     assert missing(recorded.sealed, sent.sealed) == []
