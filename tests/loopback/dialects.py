@@ -31,6 +31,8 @@ class Dialect:
     content_type: str = "text/event-stream; charset=utf-8"
     parameters: tuple[tuple[str, str], ...] = ()
     """What `LLM` needs besides."""
+    has_tools: bool = True
+    """Text completions have neither tools nor reasoning."""
 
     def make_llm(self, url: str, **given: Any) -> LLM:
         """A model of this kind, at a provider on loopback."""
@@ -308,7 +310,14 @@ CHAT = Dialect("openai chat", "/chat/completions", "openai/gpt-4o", "/v1", encod
 DIALECTS = (
     CHAT,
     Dialect("mistral chat", "/chat/completions", "mistral/mistral-small-latest", "/v1", encode.chat_events),
-    Dialect("completions", "/completions", "text-completion-openai/gpt-3.5-turbo-instruct", "/v1", encode_completion),
+    Dialect(
+        "completions",
+        "/completions",
+        "text-completion-openai/gpt-3.5-turbo-instruct",
+        "/v1",
+        encode_completion,
+        has_tools=False,
+    ),
     Dialect("openai responses", "/responses", "openai/responses/gpt-4o", "/v1", encode_responses),
     Dialect("anthropic messages", "/messages", "anthropic/claude-sonnet-4-5-20250929", "", encode_messages),
     Dialect("gemini", ":streamGenerateContent", "gemini/gemini-2.5-flash", "/v1beta", encode_gemini),

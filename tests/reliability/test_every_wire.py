@@ -27,7 +27,7 @@ SEARCH = {
         "parameters": {"type": "object", "properties": {"query": {"type": "string"}}},
     },
 }
-WITH_TOOLS = [dialect for dialect in DIALECTS if dialect.name != "completions"]
+WITH_TOOLS = [dialect for dialect in DIALECTS if dialect.has_tools]
 
 on_every_wire = pytest.mark.parametrize("dialect", DIALECTS, ids=str)
 on_every_wire_with_tools = pytest.mark.parametrize("dialect", WITH_TOOLS, ids=str)
