@@ -1,6 +1,6 @@
 """A storm of cancellations: very many flows, each stopped at a point and in a way drawn by chance.
 
-200 of them in every test run, 2,000 with ``make storm``; a fifth of that on each further wire. ``RXFLOW_STORM`` is their
+200 of them in every test run, 2,000 with ``make storm``; a fifth on each further wire. ``RXFLOW_STORM`` is their
 number, ``RXFLOW_STORM_SEED`` chooses them.
 """
 
