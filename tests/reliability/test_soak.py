@@ -19,7 +19,7 @@ from types import FunctionType
 import pytest
 
 from rxflow import LLM
-from rxflow.llm import io_loop
+from rxflow.llm import io as io_loop
 from rxflow.streaming import started
 from rxflow.testing.leaks import assert_nothing_is_left
 from tests.loopback import Loopback, Reply, Request

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rxflow import LLM
-from rxflow.llm.batches import Deliver, from_io
+from rxflow.llm.io import Deliver, from_io
 from rxflow.llm.request import Request
 from rxflow.llm.source import Delta
 from rxflow.streaming.cancelled import unasked

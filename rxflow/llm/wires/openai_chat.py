@@ -7,12 +7,11 @@ list of parts. All that is known of them is here. Source of the format: https://
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 from rxflow.llm.source import Delta, PartDelta, ReasoningDelta, RefusalDelta, ToolCallDelta
-from rxflow.llm.wires.sse import ErrorEvent, Wire, check, count
-from rxflow.llm.wires.surrogates import REPLACEMENT
+from rxflow.llm.wires.sse import ErrorEvent, Wire, check, count, get_object
 from rxflow.types.usage import UsageMetrics
 
 _STANDARD_CALL_FIELDS = frozenset({"index", "id", "type", "function"})
@@ -34,7 +33,9 @@ class OpenAIChatWire(Wire):
         self._shared_parts: dict[str, Any] = {}
 
     def read(self, event: dict[str, Any], batch: list[Delta]) -> None:
-        usage = event.get("usage") or (event.get("x_groq") or {}).get("usage")
+        usage = event.get("usage")
+        if not usage and "x_groq" in event:
+            usage = get_object(event, "x_groq").get("usage")
         if usage:
             self.usage = read_usage(usage)
         if not self.response_id:
@@ -161,7 +162,7 @@ class OpenAIChatWire(Wire):
     def _finish(self, reason: str, batch: list[Delta]) -> None:
         self.finish_reason = reason
         self.is_complete = True
-        batch.extend(map(_replace_half, self.take_halves()))
+        self.replace_halves(batch)
         if self._function_call:
             batch.append(PartDelta("function_call", self._function_call))
             self._function_call = {}
@@ -174,19 +175,6 @@ class OpenAIChatWire(Wire):
             self.message[self._reasoning_field] = "".join(self._reasoning)
         elif any(part["type"] == "thinking" for part in self._content_parts):
             self.message["content"] = self._content_parts
-
-
-def _replace_half(text_name: Hashable) -> Delta:
-    """What is shown for half a character that nothing has followed."""
-    match text_name:
-        case "content":
-            return REPLACEMENT
-        case "reasoning":
-            return ReasoningDelta(REPLACEMENT)
-        case "refusal":
-            return RefusalDelta(REPLACEMENT)
-        case _:
-            return ToolCallDelta(cast(int | None, text_name), arguments=REPLACEMENT)
 
 
 def _join_texts(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from pydantic_core import from_json
 
-from rxflow.llm.source import Delta
-from rxflow.llm.wires.surrogates import SurrogateJoiner
+from rxflow.llm.source import Delta, ReasoningDelta, RefusalDelta, ToolCallDelta
+from rxflow.llm.wires.surrogates import REPLACEMENT, SurrogateJoiner
 from rxflow.types.usage import UsageMetrics
 
 T = TypeVar("T")
@@ -52,8 +52,21 @@ class ErrorEvent(Exception):
         self.body: Any = body
 
     def __str__(self) -> str:
-        said = cast(dict[str, Any], self.body) if isinstance(self.body, dict) else {}
-        return str(said.get("message") or self.body)
+        body: object = self.body
+        message = cast(dict[str, Any], body).get("message") if isinstance(body, dict) else None
+        return str(message or cast(object, body))
+
+
+class EventSplitter(Protocol):
+    """Cuts network reads of any size into the JSON of whole events."""
+
+    def feed(self, block: bytes) -> Iterator[bytes | bytearray]:
+        """The events that ``block`` completes. Raises :class:`OversizedEvent`."""
+        ...
+
+    def flush(self) -> Iterator[bytes | bytearray]:
+        """The event that the end of the body completes, if there is one."""
+        ...
 
 
 class Wire(ABC):
@@ -61,6 +74,9 @@ class Wire(ABC):
 
     A subclass implements :meth:`read`, which gets each event as a JSON object. What the answer says beside its deltas
     is kept here, for the :class:`~rxflow.llm.source.Ending` of the call.
+
+    Args:
+        events: how the body is cut into events; None for server-sent events.
 
     Attributes:
         finish_reason: in OpenAI's words; None until the provider says it, and if it never does.
@@ -72,7 +88,7 @@ class Wire(ABC):
         response_id, response_model: the provider's names of this answer and of the model that gave it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, events: EventSplitter | None = None) -> None:
         self.finish_reason: str | None = None
         self.is_complete = False
         self.is_done = False
@@ -81,7 +97,7 @@ class Wire(ABC):
         self.message: dict[str, Any] = {}
         self.response_id = ""
         self.response_model = ""
-        self._events = EventData()
+        self._events = events or EventData()
         self._joiner: SurrogateJoiner | None = None
 
     def feed(self, block: bytes, batch: list[Delta]) -> None:
@@ -133,12 +149,16 @@ class Wire(ABC):
         return event
 
     def join(self, text_name: Hashable, text: str) -> str:
-        """``text`` as the next piece of the text called ``text_name``, without half a character at its end."""
+        """``text`` as the next piece of the text called ``text_name``, without half a character at its end.
+
+        Names are "content", "reasoning", "refusal", and for the arguments of a tool call its index.
+        """
         return text if self._joiner is None else self._joiner.join(text_name, text)
 
-    def take_halves(self) -> list[Hashable]:
-        """The names of the texts that have ended in half a character. Each is to be shown as :data:`REPLACEMENT`."""
-        return [] if self._joiner is None else self._joiner.take_unfinished()
+    def replace_halves(self, batch: list[Delta]) -> None:
+        """The texts have ended: half a character that nothing has followed is shown as :data:`REPLACEMENT`."""
+        if self._joiner is not None:
+            batch.extend(map(_replace_half, self._joiner.take_unfinished()))
 
 
 def check(kind: type[T], what: str, value: object) -> T:
@@ -148,11 +168,31 @@ def check(kind: type[T], what: str, value: object) -> T:
     return value
 
 
+def get_object(holder: object, name: str) -> dict[str, Any]:
+    """The JSON object called ``name`` in ``holder``; an empty one if there is none."""
+    value: object = cast(dict[str, Any], holder).get(name) if isinstance(holder, dict) else None
+    return cast(dict[str, Any], value) if isinstance(value, dict) else {}
+
+
 def count(reported: object, name: str) -> int | None:
     """A number of tokens; None if it is not reported, or is nonsense, which is not a reason to lose the answer."""
     value: object = cast(dict[str, Any], reported).get(name) if isinstance(reported, dict) else None
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return int(value) if is_number and 0 <= value < float("inf") else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if 0 <= value < float("inf") else None
+
+
+def _replace_half(text_name: Hashable) -> Delta:
+    """What is shown for half a character at the end of the text called ``text_name``."""
+    match text_name:
+        case "content":
+            return REPLACEMENT
+        case "reasoning":
+            return ReasoningDelta(REPLACEMENT)
+        case "refusal":
+            return RefusalDelta(REPLACEMENT)
+        case _:
+            return ToolCallDelta(cast(int | None, text_name), arguments=REPLACEMENT)
 
 
 def _parse_with_surrogates(data: bytes | bytearray) -> Any:
@@ -255,4 +295,5 @@ def _error_body(data: bytes | bytearray) -> object:
         said: object = from_json(data)
     except ValueError:
         return data.decode(errors="replace").strip()
-    return (cast(dict[str, Any], said).get("error") or said) if isinstance(said, dict) else said
+    error = cast(dict[str, Any], said).get("error") if isinstance(said, dict) else None
+    return error or cast(object, said)

@@ -53,17 +53,17 @@ def _secrets_in(given: object, *, is_named: bool = True) -> Iterator[str]:
             yield b64encode(unquote(user).encode(errors="replace")).decode()  # as it is sent, "Basic …"
 
 
-def clean(error: BaseException, keys: Sequence[str]) -> None:
+def redact_error(error: BaseException, keys: Sequence[str]) -> None:
     """Mask the keys in all that ``error``, and what led to it, say of themselves, and cut what is too long."""
     following: list[BaseException] = [error]
     seen: set[int] = set()
     while following:
         each: Any = following.pop()
         seen.add(id(each))
-        each.args = tuple(_cleaned(value, keys) for value in each.args)
+        each.args = tuple(_redact(value, keys) for value in each.args)
         attributes = cast(dict[str, Any], vars(each))
         for name, value in list(attributes.items()):
-            better = _cleaned(value, keys)
+            better = _redact(value, keys)
             if better is not value:
                 setattr(each, name, better)
         if isinstance(each, UnicodeDecodeError):  # of the text that it holds, what is wrong with it is enough
@@ -88,54 +88,54 @@ def _cut_off_what_still_shows(error: BaseException, keys: Sequence[str], seen: s
             _cut_off_what_still_shows(cause, keys, seen)
 
 
-def _cleaned(value: Any, keys: Sequence[str]) -> Any:
+def _redact(value: Any, keys: Sequence[str]) -> Any:
     """``value`` itself where nothing is to be done."""
     better: Any = value
     if isinstance(value, str):
-        better = _masked(value, keys)
+        better = _mask(value, keys)
     elif isinstance(value, bytes):
-        better = _masked(value.decode(errors="surrogateescape"), keys).encode(errors="surrogateescape")
+        better = _mask(value.decode(errors="surrogateescape"), keys).encode(errors="surrogateescape")
     elif isinstance(value, dict):
-        better = {name: _cleaned(each, keys) for name, each in cast(dict[Any, Any], value).items()}
+        better = {name: _redact(each, keys) for name, each in cast(dict[Any, Any], value).items()}
     elif type(value) in (list, tuple):
-        better = type(value)(_cleaned(each, keys) for each in value)
+        better = type(value)(_redact(each, keys) for each in value)
     elif type(value).__module__ == "httpx":
-        better = _cleaned_http(value, keys)
+        better = _redact_http(value, keys)
     return cast(object, value) if better == value else better
 
 
-def _masked(text: str, keys: Sequence[str]) -> str:
+def _mask(text: str, keys: Sequence[str]) -> str:
     for key in keys:
         text = text.replace(key, _MASK)
     # Not before: of a key that stands across the cut, its beginning would be left.
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text) - _LONGEST:,} more characters)"
 
 
-def _cleaned_http(value: Any, keys: Sequence[str]) -> Any:
+def _redact_http(value: Any, keys: Sequence[str]) -> Any:
     """Requests hold the key itself, in their headers or their URL; responses may hold an echo of it."""
     import httpx  # comes with litellm, and only with it: `import rxflow` stays light
 
     if isinstance(value, httpx.Headers):
         return httpx.Headers(
             [
-                (name, _MASK.encode() if _NAMES.search(name.decode("latin-1")) else _cleaned(each, keys))
+                (name, _MASK.encode() if _NAMES.search(name.decode("latin-1")) else _redact(each, keys))
                 for name, each in value.raw
             ]
         )
     if isinstance(value, httpx.Request):
         try:
-            value.url = httpx.URL(_cleaned(str(value.url), keys))
+            value.url = httpx.URL(_redact(str(value.url), keys))
         except httpx.InvalidURL:  # without the key it is no URL any more
             value.url = httpx.URL(_MASK)
-        value.headers = _cleaned_http(value.headers, keys)
+        value.headers = _redact_http(value.headers, keys)
     elif isinstance(value, httpx.Response):
-        headers = _cleaned_http(value.headers, keys)
+        headers = _redact_http(value.headers, keys)
         for name in ("content-encoding", "content-length"):  # the content is decoded, and cut
             headers.pop(name, None)
         request, content = None, b""
         with suppress(RuntimeError):  # it has none
-            request = _cleaned_http(value.request, keys)
+            request = _redact_http(value.request, keys)
         with suppress(httpx.ResponseNotRead):
-            content = _cleaned(value.content, keys)
+            content = _redact(value.content, keys)
         return httpx.Response(value.status_code, headers=headers, content=content, request=request)
     return value

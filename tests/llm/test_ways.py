@@ -1,9 +1,7 @@
-"""Both ways of reading litellm's answer give the same: the fast lane, and the general one through litellm's wrapper."""
+"""However a request is sent and its answer read, the events are the same: directly, behind litellm, by its wrapper."""
 
-import importlib
 import threading
-from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,6 +13,7 @@ from rxflow.types.chunks import StreamChunk, ToolCallChunk
 from rxflow.types.events import LLMFailed, LLMFinished, ToolCall
 from rxflow.types.usage import UsageMetrics
 from tests.llm.transcript import transcript
+from tests.llm.ways import WAYS, Way, watched
 from tests.llm.wire import body_of, cut, delta, usage
 from tests.loopback import Loopback, Reply
 from tests.loopback import ToolCall as Call
@@ -52,64 +51,37 @@ ANSWERS = [
     pytest.param(Reply(text="Yes.", usage=(123, 45)), id="usage"),
 ]
 
-# litellm moves what is in the first two to the others when it is called.
-CALLBACKS = (
-    "callbacks",
-    "success_callback",
-    "input_callback",
-    "failure_callback",
-    "_async_success_callback",
-    "_async_input_callback",
-    "_async_failure_callback",
-)
-Lane = Callable[[], AbstractContextManager[None]]
 
-
-async def ignore(*_: object) -> None:
-    """A litellm callback."""
-
-
-@contextmanager
-def watched(callback: Any = ignore) -> Generator[None]:
-    """A program that has registered a litellm callback: its calls take the general lane."""
-    litellm: Any = importlib.import_module("litellm")
-    before = {name: list(getattr(litellm, name)) for name in CALLBACKS}
-    litellm.success_callback.append(callback)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            getattr(litellm, name)[:] = value
-
-
-def both(provider: Loopback, llm: LLM, *replies: Reply) -> tuple[Outcome, Outcome]:
-    """The same call in the fast and in the general lane."""
-    provider.script(*replies)
-    fast = outcome(llm.events("Hi", [SEARCH]))
-    provider.script(*replies)
-    with watched():
-        general = outcome(llm.events("Hi", [SEARCH]))
-    return fast, general
+def each_way(provider: Loopback, *replies: Reply) -> list[Outcome]:
+    """The same call, each way."""
+    seen: list[Outcome] = []
+    for way in WAYS.values():
+        provider.script(*replies)
+        with way.model(provider.url) as llm:
+            seen.append(outcome(llm.events("Hi", [SEARCH])))
+    return seen
 
 
 @pytest.mark.parametrize("reply", ANSWERS)
-def test_both_lanes_deliver_the_same_events(provider: Loopback, llm: LLM, reply: Reply) -> None:
-    fast, general = both(provider, llm, reply)
-    assert transcript(fast) == transcript(general)
-    assert fast.error is None
-    assert fast.text == "".join(reply.text or ())
+def test_all_ways_deliver_the_same_events(provider: Loopback, reply: Reply) -> None:
+    direct, *others = each_way(provider, reply)
+    for other in others:
+        assert transcript(other) == transcript(direct)
+    assert direct.error is None
+    assert direct.text == "".join(reply.text or ())
 
 
 @EACH_ANSWER
 @given(reply=st.sampled_from([each.values[0] for each in ANSWERS if each.id != "150 equal chunks"]), places=PLACES)
-def test_both_lanes_deliver_the_same_however_the_network_cuts_the_bytes(
+def test_all_ways_deliver_the_same_however_the_network_cuts_the_bytes(
     provider: Loopback, llm: LLM, reply: Reply, places: list[int]
 ) -> None:
     provider.script(reply)
     whole = outcome(llm.events("Hi", [SEARCH]))
-    fast, general = both(provider, llm, Reply(raw=cut(body_of(reply), places)))
-    assert [each[:2] for each in transcript(fast)[:-1]] == [each[:2] for each in transcript(whole)[:-1]]
-    assert transcript(fast) == transcript(general)
+    direct, *others = each_way(provider, Reply(raw=cut(body_of(reply), places)))
+    assert [each[:2] for each in transcript(direct)[:-1]] == [each[:2] for each in transcript(whole)[:-1]]
+    for other in others:
+        assert transcript(other) == transcript(direct)
 
 
 def test_a_program_with_a_litellm_callback_has_it_called_with_the_whole_answer(provider: Loopback, llm: LLM) -> None:
@@ -128,9 +100,9 @@ def test_a_program_with_a_litellm_callback_has_it_called_with_the_whole_answer(p
     assert logged[0].usage.total_tokens == 10
 
 
-def test_a_call_to_gemini_does_not_send_all_later_ones_into_the_slow_lane(provider: Loopback, llm: LLM) -> None:
-    """It registers litellm's own "cache", which has nothing to say where no cache is set."""
-    # A byte order mark tells the lanes apart: in the general one its event is lost.
+def test_a_call_to_gemini_does_not_send_all_later_ones_through_the_wrapper(provider: Loopback, llm: LLM) -> None:
+    """It registers litellm's own "cache", which has nothing to do if no cache is set."""
+    # A byte order mark tells the ways apart: litellm's wrapper loses its event.
     marked = Reply(raw=[b"\xef\xbb\xbf" + delta(content="Hel") + body_of(Reply(text="lo"))])
     provider.script(marked, marked)
     with watched():
@@ -140,12 +112,11 @@ def test_a_call_to_gemini_does_not_send_all_later_ones_into_the_slow_lane(provid
 
 
 class TestWhatAnAnswerSays:
-    @pytest.fixture(params=["fast lane", "general lane", "general lane with callbacks"])
+    @pytest.fixture(params=[(way, name) for way in WAYS for name in ("openai", "hosted_vllm")], ids=" ".join)
     def llm(self, request: pytest.FixtureRequest, provider: Loopback) -> Iterator[LLM]:
-        # What litellm reads by itself, vLLM among it, is never OpenAI's own stream.
-        provider_name = "hosted_vllm" if request.param == "general lane" else "openai"
-        with watched() if request.param == "general lane with callbacks" else nullcontext():
-            yield LLM(f"{provider_name}/gpt-4o", base_url=provider.url, api_key="k")
+        way, provider_name = request.param
+        with WAYS[way].model(provider.url, f"{provider_name}/gpt-4o") as llm:
+            yield llm
 
     def test_text_comes_delta_by_delta(self, provider: Loopback, llm: LLM) -> None:
         provider.script(Reply(text=["He", "llo", "", " world"]))
@@ -254,18 +225,16 @@ class TestWhatAnAnswerSays:
         assert len(provider.requests) == 1
 
 
-@pytest.mark.parametrize("lane", [nullcontext, watched], ids=["fast", "general"])
+@pytest.mark.parametrize("way", WAYS.values(), ids=list(WAYS))
 class TestCost:
-    def test_a_known_model_has_a_cost_in_dollars(self, lane: Lane, provider: Loopback, llm: LLM) -> None:
+    def test_a_known_model_has_a_cost_in_dollars(self, way: Way, provider: Loopback) -> None:
         provider.script(Reply(text="Hi", usage=(1_000_000, 0)), Reply(text="Hi", usage=(0, 1_000_000)))
-        with lane():
-            prompt = outcome(llm.events("Hi")).one(LLMFinished).cost
-            answer = outcome(llm.events("Hi")).one(LLMFinished).cost
+        with way.model(provider.url) as llm:
+            prompt, answer = (outcome(llm.events("Hi")).one(LLMFinished).cost for _ in range(2))
         assert prompt is not None
         assert answer is not None
         assert 0 < prompt < answer
 
-    def test_an_unknown_model_has_none(self, lane: Lane, provider: Loopback) -> None:
-        mine = LLM("openai/my-own-model", base_url=provider.url, api_key="k")
-        with lane():
+    def test_an_unknown_model_has_none(self, way: Way, provider: Loopback) -> None:
+        with way.model(provider.url, "openai/my-own-model") as mine:
             assert outcome(mine.events("Hi")).one(LLMFinished).cost is None
