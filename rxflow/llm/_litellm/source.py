@@ -74,7 +74,11 @@ class LiteLLMSource:
                     await stream.fetch_stream()  # Gemini's request is sent by the first read
             call.has_begun = hasattr(stream, "completion_stream")
             response = find_response(stream)
-            wire = None if response is None or not call.has_begun or uses_litellm(call.litellm) else wire_of(stream)
+            wire = (
+                None
+                if response is None or not call.has_begun or uses_litellm(call.litellm)
+                else wire_of(stream, response)
+            )
             if wire is None:
                 await self._read_wrapper(call, stream, deliver)
                 return
@@ -206,7 +210,8 @@ def _compute_cost(litellm: Any, model: str, usage: UsageMetrics) -> float | None
         reasoning_tokens=usage.reasoning_tokens,
     )
     try:
-        return float(sum(litellm.cost_per_token(model=model, usage_object=counted)))
+        # The bridge to the Responses API is a way, not a model.
+        return float(sum(litellm.cost_per_token(model=model.replace("/responses/", "/"), usage_object=counted)))
     except Exception:  # noqa: BLE001 - litellm's way to say that it knows no price
         return None
 

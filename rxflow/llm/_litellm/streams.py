@@ -1,8 +1,8 @@
 """What stands behind LiteLLM's streams: the HTTP response, which is ours to close, and the wire that it speaks.
 
-LiteLLM prepares and sends a request, and gives a wrapper whose chunks cost 300–600 µs each. Closing the wrapper does not
-close the response on every wire. So the response is looked for behind the wrapper; if its wire is one that rxflow knows,
-its bytes are read directly. What is not known is read by the wrapper, to its natural end.
+LiteLLM prepares and sends a request, and gives a wrapper whose chunks cost 300–600 µs each. Closing the wrapper does
+not close the response on every wire. So the response is looked for behind the wrapper. If its wire is one that rxflow
+knows, its bytes are read directly. What is not known is read by the wrapper, to its natural end.
 
 This module holds all that rxflow knows of LiteLLM's insides. The tests of each wire fail when LiteLLM changes them.
 """
@@ -17,19 +17,32 @@ from typing import Any, cast
 from rxflow.llm.io import Deliver
 from rxflow.llm.reading import IncompleteAnswer, StallWatch
 from rxflow.llm.source import Delta
+from rxflow.llm.wires.anthropic_messages import AnthropicMessagesWire
+from rxflow.llm.wires.cohere import CohereWire
+from rxflow.llm.wires.gemini import GeminiWire
+from rxflow.llm.wires.ollama import OllamaWire
 from rxflow.llm.wires.openai_chat import OpenAIChatWire, read_usage
+from rxflow.llm.wires.openai_responses import OpenAIResponsesWire
 from rxflow.llm.wires.sse import Wire
 from rxflow.types.usage import UsageMetrics
 
 _MAX_DEPTH = 8  # from a wrapper to its response, in litellm 1.109 and 1.110: at most 5
 
-_OPENAI_CHAT_READERS = (
-    "openai.AsyncStream",
-    "litellm.llms.openai.openai.OpenAIChatCompletionResponseIterator",
-    "litellm.llms.openai.chat.gpt_transformation.OpenAIChatCompletionStreamingHandler",
-    "litellm.llms.openrouter.chat.transformation.OpenRouterChatCompletionStreamingHandler",
-)
-_WIRES: dict[str, Callable[[], Wire]] = dict.fromkeys(_OPENAI_CHAT_READERS, OpenAIChatWire)
+_LITELLM = "litellm.llms."
+_WIRES: dict[str, Callable[[], Wire]] = {
+    "openai.AsyncStream": OpenAIChatWire,
+    f"{_LITELLM}openai.openai.OpenAIChatCompletionResponseIterator": OpenAIChatWire,
+    f"{_LITELLM}openai.chat.gpt_transformation.OpenAIChatCompletionStreamingHandler": OpenAIChatWire,
+    f"{_LITELLM}openrouter.chat.transformation.OpenRouterChatCompletionStreamingHandler": OpenAIChatWire,
+    f"{_LITELLM}snowflake.chat.transformation.SnowflakeStreamingHandler": OpenAIChatWire,
+    f"{_LITELLM}anthropic.chat.handler.ModelResponseIterator": AnthropicMessagesWire,
+    f"{_LITELLM}vertex_ai.gemini.vertex_and_google_ai_studio_gemini.ModelResponseIterator": GeminiWire,
+    f"{_LITELLM}cohere.common_utils.CohereV2ModelResponseIterator": CohereWire,
+    f"{_LITELLM}ollama.chat.transformation.OllamaChatCompletionResponseIterator": OllamaWire,
+    f"{_LITELLM}ollama.completion.transformation.OllamaTextCompletionResponseIterator": OllamaWire,
+    "litellm.completion_extras.litellm_responses_transformation.transformation"
+    ".OpenAiResponsesToChatCompletionStreamIterator": OpenAIResponsesWire,
+}
 """By the class of LiteLLM's own reader: it says which format an answer has, whoever the provider is."""
 
 
@@ -46,12 +59,34 @@ def find_wrapper(stream: object) -> Any:
     return _search(stream, lambda value: type(value).__name__ == "CustomStreamWrapper", set(), 0)
 
 
-def wire_of(wrapper: Any) -> Wire | None:
-    """The wire of the answer that ``wrapper`` reads, None if rxflow does not know it."""
-    for kind in type(wrapper.completion_stream).__mro__:
+def wire_of(wrapper: Any, response: Any) -> Wire | None:
+    """The wire of the answer that ``wrapper`` reads from ``response``, None if rxflow does not know it."""
+    reader = wrapper.completion_stream
+    if _search(reader, _translates_back, set(), 0) is not None:
+        return None
+    if str(response.headers.get("content-type", "")).startswith("application/vnd.amazon.eventstream"):
+        return _bedrock_wire(response.url.path)
+    for kind in type(reader).__mro__:
         make = _WIRES.get(f"{kind.__module__}.{kind.__qualname__}")
         if make is not None:
             return make()
+    return None
+
+
+def _translates_back(value: object) -> bool:
+    """LiteLLM asks some models for JSON by a tool that it makes up, and turns that tool's call back into text."""
+    return bool(getattr(value, "json_mode", False))
+
+
+def _bedrock_wire(path: str) -> Wire | None:
+    """By the operation, which is the end of the path, and the model's name before it."""
+    from rxflow.llm.wires.bedrock import AwsEvents, BedrockConverseWire  # botocore takes 0.2 s to import
+
+    is_nova = path.endswith("/invoke-with-response-stream") and "nova" in path  # whose own API is Converse's
+    if path.endswith("/converse-stream") or is_nova:
+        return BedrockConverseWire()
+    if path.endswith("/invoke-with-response-stream") and "anthropic" in path:
+        return AnthropicMessagesWire(AwsEvents())
     return None
 
 
