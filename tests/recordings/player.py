@@ -23,8 +23,8 @@ from tests.recordings.library import Address, Expected, Recording, Server, Usage
 PATIENCE_S = 20.0
 MAX_WRITES = 2_000
 """Of one answer: each write costs the server and its client a turn."""
-DIALECTS_OF_WRAPPER = frozenset({"bedrock", "bedrock_invoke", "cohere", "ollama", "ollama_generate"})
-"""Dialects that rxflow has no wire for: litellm's wrapper reads them by every way."""
+DIRECT = ("openai/", "hosted_vllm/", "lm_studio/", "llamafile/")
+"""Servers of OpenAI's chat API, which rxflow asks itself."""
 WRONG_PARTS = {
     "text": ["text"],
     "reasoning": ["reasoning"],
@@ -46,7 +46,7 @@ class Way(StrEnum):
     DIRECT = "direct"
     """rxflow does both."""
     LITELLM = "litellm"
-    """litellm sends; rxflow reads if it knows the wire, else litellm's wrapper."""
+    """litellm sends; rxflow reads, as it knows the wires of all that was recorded."""
     WRAPPER = "wrapper"
     """litellm does both, as in every program that has registered a callback of litellm's."""
 
@@ -70,13 +70,9 @@ class Played:
         return self.recording.route
 
     @property
-    def is_read_by_wrapper(self) -> bool:
-        return self.way is Way.WRAPPER or (self.way is Way.LITELLM and self.recording.dialect in DIALECTS_OF_WRAPPER)
-
-    @property
     def lost_parts(self) -> set[str]:
         """What litellm's wrapper loses of this answer, if it is the one to read it."""
-        if not self.is_read_by_wrapper:
+        if self.way is not Way.WRAPPER:
             return set()
         wrong = self.recording.litellm_gets_wrong.get("also" if self.is_also else "route", [])
         if "ends" in wrong:
@@ -117,7 +113,7 @@ class Seen:
 def find_ways(recording: Recording) -> list[Played]:
     """All ways that can serve a recording."""
     ways = [Played(recording, Way.LITELLM), Played(recording, Way.WRAPPER)]
-    if recording.dialect == "openai" and recording.route.model.startswith("openai/"):
+    if recording.dialect == "openai" and recording.route.model.startswith(DIRECT):
         ways.append(Played(recording, Way.DIRECT))
     if recording.also is not None:
         ways += [Played(recording, way, is_also=True) for way in Way]
