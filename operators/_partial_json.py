@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel
 from reactivex import Observable
 
-from rxflow.json_text import json_in
+from rxflow.json_text import read_json
 from rxflow.operators._core.arguments import a_model
 from rxflow.operators._core.calls import call_by_call
 from rxflow.operators._core.growing_json import GrowingJson
@@ -18,13 +18,14 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def partial_json(model: type[M]) -> Callable[[Observable[Any]], Observable[M]]:
-    """Read an answer that is a JSON object as ever more complete values of ``model``, a pydantic model.
+    """Read an answer in JSON as ever more complete values of ``model``, a pydantic model.
 
     Each value is a valid one, and another than the one before; the last is what the whole answer says. A value comes
     as soon as there is enough for one: all fields without a default have begun. So give fields defaults
     (``title: str = ""``), and lists and texts are seen to grow from their beginning. What is being written is shown
-    when it is a text, and left out until it is whole when it is a number, or fits nothing yet. JSON in a fence, or with
-    words around it, is found.
+    when it is a text, and left out until it is whole when it is a number, or fits nothing yet. JSON is found wherever
+    it stands: in a fence, with words around it, behind a draft. If an answer holds several objects, the values of each
+    are shown in turn, and the last value is that of the last object that fits.
 
     Each LLM call is an answer of its own, unless it calls tools. An answer that does not fit the model makes the stream
     end with pydantic's ValidationError; only at its end, for it is forgiven if the agent is asked again and answers
@@ -73,4 +74,4 @@ class _Answer(Generic[M]):
         text = self._json.text
         if self._calls_tools or not text:
             return ()
-        return self._json.if_new(self._model.model_validate_json(json_in(text)))
+        return self._json.if_new(read_json(self._model, text))
