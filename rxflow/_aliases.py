@@ -21,7 +21,7 @@ _BASE_AGENT = {"BaseAgent": "rxflow.crew.agent:Agent"}
 _BASE_LLM = {"BaseLLM": "rxflow.llm.base_llm"}
 
 ALIASES: Mapping[str, Mapping[str, _lazy.Home]] = {
-    "rxflow.agent": {"Agent": "rxflow.crew.agent"},
+    "rxflow.agent": {"Agent": "rxflow.crew.agent"} | _BASE_AGENT,
     "rxflow.agent.core": {"Agent": "rxflow.crew.agent"},
     "rxflow.agents": _BASE_AGENT,
     "rxflow.agents.agent_builder": _BASE_AGENT,
@@ -36,8 +36,10 @@ ALIASES: Mapping[str, Mapping[str, _lazy.Home]] = {
     "rxflow.tasks": _TASK_OUTPUT | _OUTPUT_FORMAT,
     "rxflow.tasks.output_format": _OUTPUT_FORMAT,
     "rxflow.tasks.task_output": _TASK_OUTPUT,
-    "rxflow.tools.base_tool": dict.fromkeys(("BaseTool", "tool"), "rxflow.tools"),
+    "rxflow.tools.base_tool": {"BaseTool": "rxflow.tools", "Tool": "rxflow.tools:FunctionTool", "tool": "rxflow.tools"},
     "rxflow.types.usage_metrics": {"UsageMetrics": "rxflow.types.usage"},
+    "rxflow.utilities": {},
+    "rxflow.utilities.types": {"LLMMessage": "rxflow.llm.request:Message"},
 }
 """For each path of CrewAI's its names, and where they are."""
 
@@ -53,7 +55,6 @@ ABSENT: Mapping[str, str] = {
     "rxflow.tasks.conditional_task": "rxflow has no ConditionalTask; choose between crews with @router in a flow",
     "rxflow.tasks.hallucination_guardrail": "rxflow has no HallucinationGuardrail; say what to check in guardrail=…",
     "rxflow.tasks.llm_guardrail": "rxflow needs no LLMGuardrail; give its description itself, guardrail=…",
-    "rxflow.utilities": "rxflow has no utilities; what it offers is under rxflow and rxflow.types",
 }
 """For each path of CrewAI's that leads nowhere here what to do instead."""
 
