@@ -6,9 +6,10 @@ import reprlib
 import warnings
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, Self, cast
+from uuid import uuid4
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Switch = Annotated[bool, BeforeValidator(lambda given: bool(given) if isinstance(given, int) else given)]
 """On or off; CrewAI's levels, ``verbose=2`` for instance, are on."""
@@ -133,6 +134,29 @@ class Configurable(BaseModel):
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
     kind: ClassVar[str]
     required: ClassVar[tuple[str, ...]] = ()
+    id: str = Field(default_factory=lambda: str(uuid4()))
+
+    def copy(self) -> Self:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Another one with the same options, and an id of its own."""
+        return self.model_copy()
+
+    def __copy__(self) -> Self:
+        copied = super().__copy__()
+        copied._renew()
+        return copied
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        copied = super().__deepcopy__(memo)
+        copied._renew()
+        return copied
+
+    def _renew(self) -> None:
+        """Replace what a copy does not share: its id, and its lists."""
+        self.id = str(uuid4())
+        for name in type(self).model_fields:
+            value: Any = getattr(self, name)
+            if isinstance(value, list):
+                setattr(self, name, cast(list[Any], value).copy())
 
     @model_validator(mode="before")
     @classmethod

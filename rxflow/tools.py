@@ -108,7 +108,9 @@ class BaseTool(BaseModel, ABC):
         self.current_usage_count = 0
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
-        """Call it from sync code. Arguments are converted as those of a model are; those that it does not know are dropped.
+        """Call it from sync code.
+
+        Arguments are converted as those of a model are, and dropped if the tool does not know them.
 
         Raises:
             ValueError: the arguments do not fit.
@@ -241,9 +243,8 @@ class _Parameters:
     def check_schema(self, schema: type[BaseModel], tool: str) -> None:
         """Raise TypeError if a call by ``schema`` could not work."""
         fields = set(schema.model_fields)
-        if missing := sorted(self.required - fields):
-            if schema.model_config.get("extra") != "allow":
-                raise TypeError(f"the tool {tool!r} needs {', '.join(missing)}, which its args_schema does not have")
+        if (missing := sorted(self.required - fields)) and schema.model_config.get("extra") != "allow":
+            raise TypeError(f"the tool {tool!r} needs {', '.join(missing)}, which its args_schema does not have")
         if not self.takes_others and (unknown := sorted(fields - set(self.names))):
             raise TypeError(f"the args_schema of the tool {tool!r} has {', '.join(unknown)}, which it does not take")
 

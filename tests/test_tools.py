@@ -222,7 +222,7 @@ class TestSignatures:
 def function_of(source: str) -> Callable[..., Any]:
     """A function that a type checker need not see."""
     names: dict[str, Any] = {}
-    exec(source, names)  # noqa: S102
+    exec(source, names)
     function: Callable[..., Any] = names.popitem()[1]
     return function
 
@@ -266,6 +266,10 @@ def generating(kind: str) -> BaseTool:
     )
 
 
+def arun(each: BaseTool, **given: Any) -> Any:
+    return asyncio.run(each.arun(**given))
+
+
 class Place(BaseModel):
     city: str
 
@@ -301,7 +305,7 @@ class TestUsingOneByHand:
 
         asyncio.run(main())
 
-    @pytest.mark.parametrize("use", [BaseTool.run, lambda each, **given: asyncio.run(each.arun(**given))])
+    @pytest.mark.parametrize("use", [BaseTool.run, arun])
     def test_arguments_are_converted_and_others_dropped(self, use: Any) -> None:
         @tool
         def show(number: int, day: date | None = None, *, place: Place = OSLO) -> Any:
@@ -357,7 +361,7 @@ class TestUsingOneByHand:
         assert asyncio.run(OnlyAsync().arun("x", n="3")) == "xxx"
         assert OnlyAsync().schema_for_model["function"]["parameters"]["required"] == ["u"]
 
-    @pytest.mark.parametrize("use", [BaseTool.run, lambda each: asyncio.run(each.arun())])
+    @pytest.mark.parametrize("use", [BaseTool.run, arun])
     @pytest.mark.parametrize("kind", ["generator", "async generator", "of a function", "of a coroutine", "later"])
     def test_the_items_of_a_generator_are_its_result(self, use: Any, kind: str) -> None:
         assert use(generating(kind)) == ["north", "south"]

@@ -93,12 +93,15 @@ class Agent(Configurable):
     date_format: str = "%Y-%m-%d"
     stream: bool = False
     config: Mapping[str, Any] | None = None  # read into the others when the agent is built
-    id: str = Field(default_factory=lambda: str(uuid4()))
     _named: LLM | None = PrivateAttr(default=None)
     _rate: RateLimit | None = PrivateAttr(default=None)
 
     def model_post_init(self, context: Any, /) -> None:
         self._rate = limit_of(self.max_rpm, None)
+
+    def _renew(self) -> None:
+        super()._renew()
+        self._rate = limit_of(self.max_rpm, None)  # counts the calls of the copy alone
 
     @property
     def model(self) -> LLM:

@@ -111,6 +111,32 @@ class Crew(Configurable):
                 "at most one task at the end may have async_execution; the crew has to end with one answer"
             )
 
+    def copy(self) -> Self:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Another crew with agents and tasks of its own, so that the two share no results."""
+        agents: dict[int, Agent] = {}
+        tasks: dict[int, Task] = {}
+
+        def copy_of(agent: Agent | None) -> Agent | None:
+            return None if agent is None else agents.setdefault(id(agent), agent.copy())
+
+        for task in self.tasks:
+            update: dict[str, Any] = {"agent": copy_of(task.agent)}
+            if task.context:
+                update["context"] = [tasks[id(wanted)] for wanted in task.context]
+            tasks[id(task)] = task.model_copy(update=update)
+        return self.model_copy(
+            update={
+                "agents": [copy_of(agent) for agent in self.agents],
+                "tasks": list(tasks.values()),
+                "manager_agent": copy_of(self.manager_agent),
+            }
+        )
+
+    def _renew(self) -> None:
+        super()._renew()
+        self._rate = limit_of(self.max_rpm, None)
+        self._usage = UsageMetrics()
+
     @property
     def usage_metrics(self) -> UsageMetrics:
         """The tokens of the last run that completed."""

@@ -92,7 +92,12 @@ class CrewRun:
 
     async def _finish(self, emitter: Emitter) -> None:
         in_order = [self._outputs[task.id] for task in self._plan.tasks]
-        last = in_order[-1] if in_order else None
+        answers = [output for output in in_order if output.raw]
+        if in_order and not answers:
+            raise ValueError(
+                "No valid task outputs available to create crew output: the answers of all tasks are empty"
+            )
+        last = answers[-1] if answers else None
         output = CrewOutput(
             raw=last.raw if last else "",
             pydantic=last.pydantic if last else None,

@@ -54,8 +54,8 @@ def _check_guardrail(guardrail: Callable[[TaskOutput], Any] | str) -> Callable[[
     if not _may_be_verdict(returned):
         shown = getattr(returned, "__name__", returned) if isinstance(returned, type) else returned
         raise ValueError(
-            f"the guardrail {name} must return (accepted: bool, value or reason), tuple[bool, Any]; its annotation says "
-            f"{shown}"
+            f"the guardrail {name} must return (accepted: bool, value or reason), tuple[bool, Any]; "
+            f"its annotation says {shown}"
         )
     return guardrail
 

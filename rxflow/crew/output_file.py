@@ -5,12 +5,16 @@ Inputs often come from strangers, and the file is written with this program's ri
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Self
 
 from rxflow.crew.placeholders import PLACEHOLDER, fill
+
+# A home folder at the beginning, a variable at the beginning of any part: "~/a", "~me/a", "$HOME/a", "out/${DAY}/a".
+_EXPANDED_BY_SHELLS = re.compile(r"\A~[^/\\]*|(?:\A|(?<=[/\\]))\$(?:[A-Za-z_]\w*|\{[^}]*\})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,16 @@ class OutputFile:
     folder: Path | None
     where: str
 
+    @staticmethod
+    def check_template(template: str) -> None:
+        """Raise ValueError for a path that a shell would expand: as it stands it would make a folder named ``~``."""
+        match = _EXPANDED_BY_SHELLS.search(template)
+        if match is not None:
+            raise ValueError(
+                f"output_file {template!r}: {match.group()!r} is not expanded here, as only a shell does that; write "
+                "the path out, with os.path.expanduser(…) or os.path.expandvars(…) for instance"
+            )
+
     @classmethod
     def of(cls, template: str, inputs: Mapping[str, Any] | None, where: str) -> Self:
         """``template`` with its placeholders filled. Raises ValueError where that leads out of the folder."""
@@ -33,6 +47,8 @@ class OutputFile:
             value = str(inputs[name]) if inputs is not None else ""
             if PurePath(value).is_absolute() or ".." in PurePath(value).parts or "\0" in value:
                 raise ValueError(f"{where}: the input {name!r} would lead out of its folder: {value!r}")
+        if filled.startswith(("~", "$")):
+            cls.check_template(filled)
         # Harmless values may add up to harm: two dots, or an empty first folder.
         if (PurePath(filled).is_absolute() and not PurePath(template).is_absolute()) or _climbs(filled) > _climbs(
             template

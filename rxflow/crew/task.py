@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
-from uuid import uuid4
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -15,6 +14,7 @@ from rxflow.crew.guardrails import Guardrail
 from rxflow.crew.output_file import OutputFile
 from rxflow.crew.placeholders import fill
 from rxflow.crew.rate_limit import RateLimit
+from rxflow.llm.structured import has_object_root
 from rxflow.tool_adapter import Tool
 from rxflow.tools import BaseTool
 from rxflow.types.results import OutputFormat, TaskOutput
@@ -65,14 +65,20 @@ class Task(Configurable):
     human_input: bool = False
     markdown: bool = False
     config: Mapping[str, Any] | None = None  # read into the others when the task is built
-    id: str = Field(default_factory=lambda: str(uuid4()))
     output: TaskOutput | None = None
     retry_count: int = 0
 
     @model_validator(mode="after")
-    def _one_output_type(self) -> Self:
+    def _check_output(self) -> Self:
         if self.output_pydantic is not None and self.output_json is not None:
             raise ValueError("give output_pydantic or output_json, not both")
+        if self.output_json is not None and not has_object_root(self.output_json):
+            raise ValueError(
+                f"output_json gives a dict, and {self.output_json.__name__} is not read from an object; "
+                "use output_pydantic"
+            )
+        if self.output_file is not None:
+            OutputFile.check_template(self.output_file)
         return self
 
     @property
@@ -123,6 +129,11 @@ class Task(Configurable):
             keep_output=self._keep_output,
             keep_retries=self._keep_retries,
         )
+
+    def _renew(self) -> None:
+        super()._renew()
+        self.output = None
+        self.retry_count = 0
 
     def _keep_output(self, output: TaskOutput) -> None:
         self.output = output

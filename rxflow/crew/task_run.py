@@ -28,7 +28,6 @@ from rxflow.types.events import (
     AgentStarted,
     Event,
     LLMFinished,
-    LLMStarted,
     Retracted,
     TaskFailed,
     TaskFinished,
@@ -70,10 +69,12 @@ class _TaskRun:
         self._assignment = assignment
         self._cache = (assignment.tool_cache or ToolCache()) if assignment.caches_tools else None
         self._attempt = 0
+        self._retries = 0  # attempts after a rejection, not counting those after a person's review
         self._call_spans: list[str] = []  # of the model's calls in this attempt
 
     async def result(self) -> TaskOutput:
         """The answer that guardrails, output type and person accept."""
+        self._keep_retries(0)
         output = await self._accepted(self._assignment)
         if self._assignment.human_input:
             output = await self._reviewed(output)
@@ -83,10 +84,9 @@ class _TaskRun:
 
     async def _accepted(self, assignment: Assignment) -> TaskOutput:
         """The first answer that all guardrails accept."""
-        conversation = Conversation(assignment, assignment.messages(), self._cache)
+        conversation = Conversation(assignment, assignment.messages(), self._cache, self._call_spans)
         time_limit = TimeLimit(assignment)
         retries = 0
-        self._count(retries)
         while True:
             raw = await self._answer(conversation, time_limit)
             try:
@@ -99,9 +99,9 @@ class _TaskRun:
                         f"the last reason: {rejected}"
                     ) from rejected
                 retries += 1
-                self._count(retries)
+                self._keep_retries(self._retries + 1)
                 self._retract(rejected)
-                conversation.send_back(raw, str(rejected))
+                conversation.send_back(str(rejected))
             else:
                 output.messages = [*conversation.messages, {"role": "assistant", "content": raw}]
                 return output
@@ -131,13 +131,7 @@ class _TaskRun:
             agent.on_next(AgentFinished(origin=agent.origin, result=text))
 
         scope = self._emitter.scope.within(attempt=self._attempt)
-
-        def note(event: Event) -> None:
-            last.tap(event)
-            if isinstance(event, LLMStarted) and event.origin.parent_span_id == scope.origin.span_id:
-                self._call_spans.append(event.origin.span_id)
-
-        await self._emitter.forward(from_coroutine(scope, work), note)
+        await self._emitter.forward(from_coroutine(scope, work), last.tap)
         return last.event.result
 
     def _retract(self, rejected: Rejected) -> None:
@@ -150,7 +144,8 @@ class _TaskRun:
         self._attempt += 1
         self._call_spans.clear()
 
-    def _count(self, retries: int) -> None:
+    def _keep_retries(self, retries: int) -> None:
+        self._retries = retries
         if self._assignment.keep_retries is not None:
             self._assignment.keep_retries(retries)
 

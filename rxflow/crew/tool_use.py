@@ -48,18 +48,25 @@ class ToolAnswer:
 
 def asking_message(turn: LLMFinished) -> Message:
     """The model's own turn, as the conversation keeps it, in a form that strict providers take."""
+    message: Message = {"role": "assistant", "content": turn.text, **turn.message}
     if not turn.tool_calls:
-        return {"role": "assistant", "content": turn.text}
+        return message
+    # The calls of the turn and of its message are the same, in the same order.
+    made = message.get("tool_calls") or [{"type": "function", "function": {}} for _ in turn.tool_calls]
     calls = [
         {
+            **each,
             "id": call.id,
-            "type": "function",
             # Providers refuse a name with other characters, though it was their model that made it up.
-            "function": {"name": function_name(call.name) or "unnamed", "arguments": _as_object(call.arguments)},
+            "function": {
+                **each["function"],
+                "name": function_name(call.name) or "unnamed",
+                "arguments": _as_object(call.arguments),
+            },
         }
-        for call in turn.tool_calls
+        for each, call in zip(made, turn.tool_calls, strict=True)
     ]
-    return {"role": "assistant", "content": turn.text or None, "tool_calls": calls}
+    return {**message, "content": turn.text or None, "tool_calls": calls}
 
 
 def _as_object(arguments: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rxflow.crew.assignment import Assignment
@@ -13,7 +13,7 @@ from rxflow.llm.request import Message, ToolSchema
 from rxflow.llm.structured import has_object_root, response_format_for
 from rxflow.streaming.emitter import Emitter
 from rxflow.streaming.kickoff import Last
-from rxflow.types.events import LLMFinished
+from rxflow.types.events import Event, LLMFinished, LLMStarted
 
 _FINAL_TURN = "You have used all your turns with tools. Give your best answer now, from what you know."
 _NO_MODEL = (
@@ -29,10 +29,14 @@ class Conversation:
     assignment: Assignment
     messages: list[Message]
     tool_cache: ToolCache | None
+    call_spans: list[str]
+    """Where the model has spoken in this attempt."""
+    last: Message = field(default_factory=dict[str, Any])
+    """The answer, as the provider wants it back: with what a thinking model has thought."""
 
-    def send_back(self, answer: str, reason: str) -> None:
+    def send_back(self, reason: str) -> None:
         """Ask for a better answer."""
-        self.messages.append({"role": "assistant", "content": answer})
+        self.messages.append(self.last)
         self.messages.append(
             {"role": "user", "content": f"That answer was not accepted: {reason}\nGive a corrected answer."}
         )
@@ -51,6 +55,7 @@ async def answer(emitter: Emitter, conversation: Conversation) -> str:
         turn = await _ask(emitter, conversation, schemas, may_call=not is_last)
         await _step(emitter, assignment, turn)
         if not turn.tool_calls:
+            conversation.last = asking_message(turn)
             return turn.text
         if is_last:
             break
@@ -61,6 +66,7 @@ async def answer(emitter: Emitter, conversation: Conversation) -> str:
             await _step(emitter, assignment, result)
         final = next((result for result in results if result.is_final), None)
         if final is not None:
+            conversation.last = {"role": "assistant", "content": final.text}
             return final.text
     raise RuntimeError(
         f"agent {assignment.persona.role!r} still called tools in its last turn (max_iter={agent.max_iter}); "
@@ -82,10 +88,16 @@ async def _ask(
     request = llm.request(list(conversation.messages), schemas, hints=hints)
     attempts = 1 + (llm.max_retries if agent.retries is None else agent.retries)
     last = Last(LLMFinished)
+
+    def note(event: Event) -> None:
+        last.tap(event)
+        if isinstance(event, LLMStarted):
+            conversation.call_spans.append(event.origin.span_id)
+
     for _ in range(attempts):
         await wait_for_all(*assignment.rates)
         try:
-            await emitter.forward(llm.ask(emitter.scope, request, max_retries=agent.retries), last.tap)
+            await emitter.forward(llm.ask(emitter.scope, request, max_retries=agent.retries), note)
         except Exception as error:
             if agent.llm is None and type(error).__name__ in ("AuthenticationError", "BadRequestError"):
                 add_advice(error, _NO_MODEL.format(model=llm.model))

@@ -133,7 +133,7 @@ def _declared(cls: type) -> dict[str, Any]:
 
 
 def check_model(given: object) -> object:
-    """``given`` if it is a model or a model's name.
+    """``given`` as a model, if it is one or a model's name.
 
     Raises:
         ValueError: it is something else; says what to write.
@@ -141,9 +141,11 @@ def check_model(given: object) -> object:
     kind = type(given).__name__
     if isinstance(given, str) and not given.strip():
         raise ValueError('the model\'s name is empty; name one as "provider/model", or "rxflow/demo"')
+    if isinstance(given, str):
+        return LLM(given)
     if isinstance(given, LLM) and _overrides(given):
         raise ValueError(f"{kind} is an LLM with a call of its own, which agents would not use; derive it from BaseLLM")
-    if given is None or isinstance(given, str | LLM):
+    if given is None or isinstance(given, LLM):
         return given
     if isinstance(given, BaseLLM):
         if not hasattr(given, "_llm"):

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 from urllib.request import getproxies_environment
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 from pydantic_core import from_json, to_json
 from reactivex import Observable
 from yarl import URL
@@ -107,14 +109,15 @@ class OpenAICompatibleSource:
 
     async def _read(self, response: aiohttp.ClientResponse, request: Request, deliver: Deliver) -> Ending:
         wire = OpenAIChatWire()
-        await read_answer(
-            response.content.iter_any(),
-            wire,
-            deliver,
-            silence_s=self._read_timeout,
-            is_break=_is_break,
-            content_type=response.headers.get("content-type", ""),
-        )
+        async with aclosing(_read_blocks(response)) as blocks:
+            await read_answer(
+                blocks,
+                wire,
+                deliver,
+                silence_s=self._read_timeout,
+                is_break=_is_break,
+                content_type=response.headers.get("content-type", ""),
+            )
         usage = (wire.usage or UsageMetrics()).model_copy(update={"successful_requests": 1})
         cost = None
         if usage.is_reported:
@@ -220,6 +223,14 @@ def _create_session() -> aiohttp.ClientSession:
         # With it aiohttp also reads ~/.netrc, whose password would take the place of the key.
         trust_env=bool(getproxies_environment()),
     )
+
+
+async def _read_blocks(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
+    try:
+        async for block in response.content.iter_any():
+            yield block
+    except (RuntimeError, HttpProcessingError) as error:  # aiohttp's for bodies that break the rules of HTTP
+        raise aiohttp.ClientPayloadError(str(error)) from error
 
 
 def _read_error(body: bytes) -> object:

@@ -26,4 +26,5 @@ def has_object_root(model: type[BaseModel]) -> bool:
 def instructions_for(model: type[BaseModel]) -> str:
     """The same in words, for models that do not know the parameter."""
     schema = json.dumps(model.model_json_schema())
-    return f"Answer with one JSON value and nothing else. It must fit this JSON schema:\n{schema}"
+    kind = "object" if has_object_root(model) else "value"
+    return f"Answer with one JSON {kind} and nothing else. It must fit this JSON schema:\n{schema}"

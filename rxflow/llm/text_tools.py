@@ -20,6 +20,7 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
 from rxflow.llm.request import Message, Request
 from rxflow.llm.source import Delta, Ending, Source, ToolCallDelta
+from rxflow.llm.stop_sequences import count_overlap
 
 _OPEN = "```tool_call"
 _CLOSE = "\n```"  # on a line of its own: within the JSON a line end is escaped, so arguments may hold fences
@@ -91,7 +92,7 @@ class _FenceReader:
                 yield from self._text(before.rstrip())
             else:
                 yield from self._call(before)
-        end = len(text) - _overlap(text[start:], self._marker)
+        end = len(text) - count_overlap(text[start:], self._marker)
         kept, self._end = text[start:end], text[end:]
         if not self._inside:
             free = kept.rstrip()
@@ -140,11 +141,6 @@ def _parse(body: str) -> tuple[str, str]:
         return str(call["name"]), json.dumps(call.get("arguments") or {})
     except (ValueError, TypeError, KeyError, AttributeError):
         return "", body.strip()
-
-
-def _overlap(text: str, marker: str) -> int:
-    """How many characters at the end of ``text`` may be the beginning of ``marker``."""
-    return next((n for n in range(min(len(text), len(marker) - 1), 0, -1) if text.endswith(marker[:n])), 0)
 
 
 def _instructions(request: Request) -> Message:

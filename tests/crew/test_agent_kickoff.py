@@ -120,7 +120,7 @@ def test_a_conversation_goes_on() -> None:
         list(output)
     first = model.conversations[0]
     assert first[1:3] == said[:2]
-    assert first[3]["content"].startswith("Who am I?\n\nAnswer with one JSON value")
+    assert first[3]["content"].startswith("Who am I?\n\nAnswer with one JSON object")
     assert said[-1] == {"role": "user", "content": "Who am I?"}
 
 

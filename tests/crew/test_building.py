@@ -1,15 +1,19 @@
 """What cannot work is refused when it is built, with words that say where and what."""
 
+import copy
 import re
+from collections.abc import Callable
+from operator import methodcaller
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
-from rxflow import Agent, Crew, Process, Task
+from rxflow import LLM, Agent, Crew, Process, Task
 from rxflow.tools import BaseTool, tool
+from rxflow.types.events import TaskFinished
 from tests.scripted import Scripted
-from tests.team import a_crew, a_task, an_agent, solo
+from tests.team import a_crew, a_task, an_agent, played, solo
 
 MODEL = Scripted("Done")
 
@@ -252,3 +256,73 @@ class TestAChangedAgent:
         assert agent.model is agent.model
         agent.llm = "openai/gpt-4o"
         assert agent.model.model == "openai/gpt-4o"
+
+
+class TestCopies:
+    """Are others: what keeps things by id keeps them apart."""
+
+    @pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, methodcaller("copy"), methodcaller("model_copy")])
+    def test_agents_tasks_and_crews_have_ids_of_their_own(self, way: Callable[[Any], Any]) -> None:
+        agent = an_agent(LLM("rxflow/demo"))
+        task = a_task(agent, name="writing")
+        everything: list[Agent | Task | Crew] = [agent, task, a_crew(task, name="team")]
+        for one in everything:
+            other = way(one)
+            assert type(other) is type(one)
+            assert other.id != one.id
+            assert other.model_dump(include={"role", "name"}) == one.model_dump(include={"role", "name"})
+
+    def test_an_id_may_be_given(self) -> None:
+        assert an_agent(MODEL).model_copy(update={"id": "one"}).id == "one"
+
+    def test_they_have_lists_of_their_own(self) -> None:
+        one = an_agent(MODEL)
+        one.copy().tools.append(search)
+        assert one.tools == []
+
+    def test_a_copy_of_an_agent_counts_its_own_calls(self) -> None:
+        one = an_agent(MODEL, max_rpm=3)
+        assert one.copy().rate is not one.rate
+
+    def test_a_copy_of_a_task_has_not_run(self) -> None:
+        crew = solo(Scripted("Done"))
+        crew.kickoff()
+        other = crew.tasks[0].copy()
+        assert (other.output, other.retry_count) == (None, 0)
+        assert crew.tasks[0].output is not None
+
+    def test_a_copy_of_a_crew_works_with_agents_and_tasks_of_its_own(self) -> None:
+        agent = an_agent(Scripted("Done"))
+        first = a_task(agent, "First")
+        crew = a_crew(first, a_task(agent, "Second", context=[first]), a_task(agent, "Third", context=None))
+        other = crew.copy()
+        assert not {each.id for each in [*crew.agents, *crew.tasks]} & {
+            each.id for each in [*other.agents, *other.tasks]
+        }
+        assert other.tasks[1].context == [other.tasks[0]]
+        assert all(task.agent is other.agents[0] for task in other.tasks)
+        assert not other.tasks[2].takes_all_context
+        assert other.kickoff().raw == "Done"
+        assert all(task.output is None for task in crew.tasks)
+
+    def test_managers_of_two_crews_are_two_agents(self) -> None:
+        def seen(crew: Crew) -> str:
+            return played(crew).one(TaskFinished).origin.agent_id
+
+        one, two = (
+            Crew(
+                agents=[an_agent(MODEL)],
+                tasks=[a_task(None)],
+                process=Process.hierarchical,
+                manager_llm=Scripted("Done").llm,
+            )
+            for _ in range(2)
+        )
+        assert seen(one) != seen(two)
+
+
+def test_a_models_name_becomes_an_llm_when_it_is_given() -> None:
+    agent = Agent(role="R", goal="g", backstory="b", llm="openai/m")
+    assert isinstance(agent.llm, LLM)
+    assert (agent.llm.model, agent.model) == ("openai/m", agent.llm)
+    assert agent.llm.temperature is None

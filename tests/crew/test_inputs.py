@@ -1,5 +1,6 @@
 """Placeholders are filled from the inputs, each once; what is missing is said before anything runs."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,39 @@ class TestTheOutputFile:
     def test_it_may_be_anywhere_that_the_program_says(self, tmp_path: Path) -> None:
         solo(Scripted("Done"), output_file=str(tmp_path / "a" / ".." / "text.md")).kickoff()
         assert (tmp_path / "text.md").read_text() == "Done"
+
+    @pytest.mark.parametrize(
+        ("path", "what"),
+        [
+            ("~/notes.md", "'~'"),
+            ("~", "'~'"),
+            ("~ada/notes.md", "'~ada'"),
+            ("$HOME/notes.md", "'$HOME'"),
+            ("${HOME}/notes.md", "'${HOME}'"),
+            ("out/$DAY/notes.md", "'$DAY'"),
+        ],
+    )
+    def test_a_path_that_only_a_shell_expands_is_refused_when_the_task_is_built(self, path: str, what: str) -> None:
+        with pytest.raises(ValueError, match=re.escape(f"output_file {path!r}: {what} is not expanded here")):
+            a_task(an_agent(Scripted("Done")), output_file=path)
+
+    @pytest.mark.parametrize("path", ["a~b/c~.md", "price in $.md", "5$/a.md", "./~/a.md", "US$/$5.md"])
+    def test_other_names_with_these_characters_are_fine(
+        self, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        solo(Scripted("Done"), output_file=path).kickoff()
+        assert (tmp_path / path).read_text() == "Done"
+
+    @pytest.mark.parametrize("value", ["~/a", "~", "$HOME/a"])
+    def test_an_input_does_not_bring_one_in(self, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        model = Scripted("Done")
+        with pytest.raises(ValueError, match="is not expanded here"):
+            solo(model, output_file="{topic}/text.md").kickoff({"topic": value})
+        assert (model.requests, list(tmp_path.iterdir())) == ([], [])
+        solo(model, output_file="out/{topic}.md").kickoff({"topic": "$AAPL rises"})
+        assert (tmp_path / "out" / "$AAPL rises.md").exists()
 
     @pytest.mark.parametrize(
         ("path", "inputs"),

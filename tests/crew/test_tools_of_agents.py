@@ -11,9 +11,11 @@ import pytest
 from pydantic import BaseModel
 
 from rxflow import LLM
+from rxflow.llm.source import Ending
 from rxflow.tools import BaseTool, tool
 from rxflow.types.chunks import StreamChunk, StreamChunkType
 from rxflow.types.events import LLMFinished, ToolFailed, ToolFinished, ToolStarted
+from rxflow.types.results import TaskOutput
 from tests.loopback import Loopback, Reply
 from tests.loopback import ToolCall as Call
 from tests.scripted import Scripted, calls
@@ -566,6 +568,9 @@ def test_uses_are_counted_over_runs_until_they_are_reset() -> None:
     assert "may be used 1 times" in told(model, 3)[0]
 
 
+AGAIN = "Call it again with all of them as one JSON object, {} for none."
+
+
 class TestArgumentsThatDidNotArrive:
     """Never become a call with defaults that nobody gave."""
 
@@ -582,7 +587,7 @@ class TestArgumentsThatDidNotArrive:
         model = Scripted(calls(("look", text)), calls(("look", "{}")), "Done.")
         seen = played(solo(model, agent={"tools": [look]}))
         assert told(model, 2) == [
-            "Error: the arguments of look did not arrive. Call it again with all of them as one JSON object, {} for none.",
+            f"Error: the arguments of look did not arrive. {AGAIN}",
             "seen ?",
         ]
         assert "did not arrive" in str(seen.one(ToolFailed).error)
@@ -699,7 +704,7 @@ class TestEqualCalls:
 
         def may_keep(arguments: Any, result: Any) -> bool:
             asked.append((arguments, result))
-            return result == "seen Riga"
+            return bool(result == "seen Riga")
 
         look.tool.cache_function = may_keep
         solo(Scripted(*looking(["Oslo"], ["Riga"], ["Oslo"], ["Riga"])), agent={"tools": [look.tool]}).kickoff()
@@ -816,3 +821,22 @@ def test_a_tool_that_fails_is_a_warning_in_the_log(call: tuple[str, str], caplog
     (record,) = [record for record in caplog.records if record.name == "rxflow"]
     assert record.levelno == logging.WARNING
     assert record.getMessage().startswith(f"Writer: the tool {call[0]!r} failed: ")
+
+
+def test_what_a_model_thought_goes_back_with_its_calls_and_its_answers() -> None:
+    thought = {"reasoning_content": "Hm.", "thinking_blocks": [{"type": "thinking", "signature": "s"}]}
+    model = Scripted(
+        [*calls(("search", {"query": "terns"})), Ending("tool_calls", message=thought)],
+        ["Too long", Ending("stop", message=thought)],
+        "Fine",
+    )
+    verdicts = iter([(False, "shorter"), (True, "Fine")])
+
+    def judge(output: TaskOutput) -> tuple[bool, Any]:
+        return next(verdicts)
+
+    solo(model, agent={"tools": [search]}, guardrail=judge).kickoff()
+    asking, _, answered, _ = model.conversations[2][-4:]
+    assert {name: asking[name] for name in thought} == thought
+    assert asking["tool_calls"][0]["function"] == {"name": "search", "arguments": '{"query": "terns"}'}
+    assert answered == {"role": "assistant", "content": "Too long", **thought}

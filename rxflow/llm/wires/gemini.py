@@ -144,7 +144,9 @@ class GeminiWire(Wire):
             self._call_count += 1
         elif partial is None:
             return  # an empty call after the last piece
-        partial.arguments.update(call.get("args") or {})
+        given: dict[str, Any] = call.get("args") or {}
+        check(dict, "args", given)
+        partial.arguments.update(given)
         for piece in call.get("partialArgs") or ():
             _add_piece(partial, piece)
         if call.get("willContinue"):

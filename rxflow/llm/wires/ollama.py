@@ -13,6 +13,8 @@ from rxflow.llm.source import Delta, PartDelta, ReasoningDelta, ToolCallDelta
 from rxflow.llm.wires.sse import MAX_EVENT_BYTES, OversizedEvent, Wire, check, count
 from rxflow.types.usage import UsageMetrics
 
+_THINK, _THINK_END = "<think>", "</think>"  # tokens of their own, so no event has a part of one
+
 
 class JsonLines:
     """Cuts network reads of any size into whole lines."""
@@ -43,10 +45,14 @@ class OllamaWire(Wire):
         super().__init__(JsonLines())
         self._call_count = 0
         self._reasoning: list[str] = []
+        self._has_begun = False
+        self._is_in_tags = False
 
     def read(self, event: dict[str, Any], batch: list[Delta]) -> None:
         message: dict[str, Any] = event.get("message") or event  # a completion has its fields beside the others
-        self._add_text(message.get("content") or event.get("response") or "", batch)
+        text = check(str, "content", message.get("content") or event.get("response") or "")
+        if text:
+            self._read_text(text, batch)
         if message.get("thinking"):
             self._add_reasoning(check(str, "thinking", message["thinking"]), batch)
         for call in message.get("tool_calls") or ():
@@ -57,8 +63,18 @@ class OllamaWire(Wire):
         if event.get("done"):
             self._finish(event, batch)
 
-    def _add_text(self, text: Any, batch: list[Delta]) -> None:
-        text = self.join("content", check(str, "content", text))
+    def _read_text(self, text: str, batch: list[Delta]) -> None:
+        """Servers that do not know of a model's thinking send it as text between tags, before all else."""
+        if not self._has_begun:
+            self._has_begun = not text.isspace()
+            if text.lstrip().startswith(_THINK):
+                self._is_in_tags = True
+                text = text.lstrip().removeprefix(_THINK)
+        if self._is_in_tags:
+            thinking, end, text = text.partition(_THINK_END)
+            self._is_in_tags = not end
+            self._add_reasoning(thinking, batch)
+        text = self.join("content", text)
         if text:
             batch.append(text)
 

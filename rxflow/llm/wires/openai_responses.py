@@ -50,6 +50,9 @@ class OpenAIResponsesWire(Wire):
             self._add_reasoning(event["delta"], batch)
         elif kind == "response.function_call_arguments.delta":
             self._add_arguments(self._item(event), event["delta"], batch)
+        elif kind == "response.function_call_arguments.done":
+            if not self._item(event).has_deltas:
+                self._add_arguments(self._item(event), event["arguments"], batch)
         elif kind == "response.refusal.delta":
             self._item(event).has_deltas = True
             self._add_refusal(event["delta"], batch)

@@ -1,8 +1,9 @@
 """What holds for each wire: however the network cuts the bytes, and whatever the provider adds or breaks."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -176,6 +177,35 @@ def test_what_came_before_an_event_of_a_wrong_shape_is_shown(case: Case) -> None
     with pytest.raises(MalformedEvent, match="42"):
         case.wire().feed(case.encode(case.say("Hi"), case.broken, case.say("Ho")), deltas)
     assert deltas == ["Hi"]
+
+
+def find_values(said: object) -> list[tuple[Any, Any]]:
+    """Each value in ``said``, as its container and its key there."""
+    if isinstance(said, dict):
+        return _find_in(said, list(cast(dict[str, Any], said)))
+    return _find_in(said, list(range(len(cast(list[Any], said))))) if isinstance(said, list) else []
+
+
+def _find_in(container: Any, keys: list[Any]) -> list[tuple[Any, Any]]:
+    return [(container, key) for key in keys] + [each for key in keys for each in find_values(container[key])]
+
+
+OTHER_VALUES: list[Any] = [None, 42, -1, True, 0.5, "x", "", [], {}, [[]], [None], {"type": "x"}, {"x": "\ud83d"}]
+
+
+@every_wire
+@given(data=st.data(), wrong=st.sampled_from(OTHER_VALUES))
+def test_whatever_a_value_is_the_event_is_read_or_malformed(case: Case, data: st.DataObject, wrong: Any) -> None:
+    said = copy.deepcopy(case.said)
+    container, key = data.draw(st.sampled_from([each for event in said for each in find_values(event)]))
+    container[key] = wrong
+    try:
+        got = read(case.wire(), case.encode(*said))
+    except (MalformedEvent, ErrorEvent):
+        return
+    assert all(
+        isinstance(each, str) for each in (got.text, got.reasoning, got.refusal, *(call[2] for call in got.calls))
+    )
 
 
 @every_wire

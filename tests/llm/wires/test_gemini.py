@@ -179,3 +179,9 @@ def test_candidates_beyond_the_first_are_left_out() -> None:
     said["candidates"].append({"content": {"parts": [{"text": "Ho"}]}, "finishReason": "SAFETY", "index": 1})
     got = answer(said)
     assert (got.text, got.wire.finish_reason) == ("Hi", "stop")
+
+
+@pytest.mark.parametrize("args", [[[]], [""], "x", 42])
+def test_arguments_that_are_not_an_object_are_malformed(args: Any) -> None:
+    with pytest.raises(MalformedEvent, match="args is not a dict"):
+        answer(response({"functionCall": {"name": "look", "args": args}}))

@@ -32,6 +32,20 @@ def test_text_and_thinking_of_a_completion() -> None:
     assert (got.reasoning, got.text, got.wire.finish_reason) == ("Hm.", "Hello", "length")
 
 
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        ["<think>", "Hm", ".", "</think>", "Hel", "lo <think>"],
+        ["<think>Hm.</think>Hello <think>"],
+        ["\n<think>H", "m.</think>Hello ", "<think>"],
+    ],
+)
+def test_thinking_between_tags_is_reasoning_at_the_beginning_only(pieces: list[str]) -> None:
+    for said in ([chat(content=piece) for piece in pieces], [{"response": piece} for piece in pieces]):
+        got = answer(*said, END)
+        assert (got.reasoning, got.text) == ("Hm.", "Hello <think>")
+
+
 def test_tool_calls_come_whole() -> None:
     one = {"name": "a", "arguments": {"city": "Ålesund"}}
     two: dict[str, Any] = {"name": "b", "arguments": {}}

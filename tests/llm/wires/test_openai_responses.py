@@ -133,6 +133,13 @@ def test_arguments_without_deltas_are_taken_from_the_item(given: str, read_as: s
     assert answer(*item(0, CALL, arguments=given), completed()).calls == [("call_1", "look", read_as)]
 
 
+def test_arguments_that_come_at_once_are_passed_on_once() -> None:
+    whole = {"type": "response.function_call_arguments.done", "arguments": "{1}"}
+    assert answer(*item(0, CALL, whole, arguments="{1}"), completed()).calls == [("call_1", "look", "{1}")]
+    assert answer(*item(0, CALL, *arguments("{1}"), whole, arguments="{1}"), completed()).calls[0][2] == "{1}"
+    assert answer(*item(0, CALL, whole)[:-1], completed()).calls[0][2] == "{1}"
+
+
 def test_a_call_that_is_not_done_has_the_arguments_that_came() -> None:
     assert answer(item(0, CALL)[0], completed("incomplete")).calls == [("call_1", "look", "")]
 
