@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import Callable
 from threading import RLock
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
@@ -15,6 +15,7 @@ from reactivex.scheduler import CurrentThreadScheduler, TimeoutScheduler
 
 from rxflow.loops import call_soon, running_loop
 from rxflow.operators._core.reporting import report
+from rxflow.streaming.log import Log, LogReader
 
 T = TypeVar("T")
 
@@ -112,7 +113,7 @@ class _Shared:
             if reader not in run.readers:
                 return
             run.readers = tuple(each for each in run.readers if each is not reader)
-            if run.readers or run.is_ended or self._patience == math.inf:
+            if run.readers or run.log.is_ended or self._patience == math.inf:
                 return
             absence = run.absence = object()
             if not self._patience:
@@ -123,7 +124,7 @@ class _Shared:
 
         def give_up() -> None:
             with self._lock:
-                if run.absence is not absence or run.is_ended:
+                if run.absence is not absence or run.log.is_ended:
                     return
                 self._forget(run)
             run.cancel()
@@ -139,9 +140,7 @@ class _Run:
     """One subscription of the source, and its log."""
 
     def __init__(self) -> None:
-        self.items: list[Any] = []
-        self.is_ended = False
-        self.error: Exception | None = None
+        self.log: Log[Any] = Log()
         self.readers: tuple[_Reader, ...] = ()
         self.absence: object | None = None
         """Stands for the time in which nobody is there."""
@@ -160,15 +159,14 @@ class _Run:
 
     def _on_next(self, item: Any) -> None:
         # Append, then look for readers; they take their turn, then look for items. So one of the two sees the other.
-        if not self.items:
+        if not len(self.log):
             self.loop = running_loop()
-        self.items.append(item)
+        self.log.append(item)
         for reader in self.readers:
             reader.catch_up()
 
     def _end(self, error: Exception | None) -> None:
-        self.error = error
-        self.is_ended = True
+        self.log.end(error)
         self.timer.dispose()
         for reader in self.readers:
             reader.catch_up()
@@ -178,13 +176,13 @@ class _Run:
 class _Reader:
     """One subscriber, and how far it has read. Whichever thread has the turn gives it what there is."""
 
-    __slots__ = ("_observer", "_on_leave", "_position", "_turn", "run")
+    __slots__ = ("_observer", "_on_leave", "_reader", "_turn", "run")
 
     def __init__(self, run: _Run, observer: ObserverBase[Any], on_leave: Callable[[_Reader], None]) -> None:
         self.run = run
         self._observer: ObserverBase[Any] | None = observer
         self._on_leave = on_leave
-        self._position = 0
+        self._reader = LogReader(run.log)
         self._turn = [True]
 
     def leave(self) -> None:
@@ -194,7 +192,7 @@ class _Reader:
 
     def catch_up(self) -> None:
         """Give it all that has arrived, unless another call does so."""
-        while self._observer is not None and (self._position < len(self.run.items) or self.run.is_ended):
+        while self._observer is not None and self.run.log.has(self._reader.position):
             try:
                 self._turn.pop()
             except IndexError:
@@ -208,19 +206,17 @@ class _Reader:
                 self._turn.append(True)
 
     def _deliver(self) -> None:
-        run = self.run
+        log = self.run.log
         while (observer := self._observer) is not None:
-            is_ended = run.is_ended  # looked at first: what came before the end is in the log by then
-            if self._position < len(run.items):
-                item = run.items[self._position]
-                self._position += 1
-                observer.on_next(item)
+            is_ended = log.is_ended  # looked at first: what came before the end is in the log by then
+            if not self._reader.has_read_all():
+                observer.on_next(self._reader.read())
             elif is_ended:
                 self._observer = None
-                if run.error is None:
+                if log.error is None:
                     observer.on_completed()
                 else:
-                    observer.on_error(run.error)
+                    observer.on_error(cast(Exception, log.error))
             else:
                 return
 

@@ -5,15 +5,15 @@ because RxPY's ``expand`` subscribes once an item; ours expands on results only,
 
 A completion and the routers that it sets off are a *wave*. The routers run first, one after the other, also those that
 wait for a label of the wave. Then come the methods that wait for the completed method, all at once, with all that they
-set off; then those that wait for the first label, and so on. So which methods run, and how often, does not depend on
-which is faster.
+set off; then those that wait for the first label, and so on. So which methods of a wave run, and how often, does not
+depend on which is faster. Waves of two starts, or of two listeners of one method, run side by side.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -30,7 +30,7 @@ from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Event, FlowFailed, FlowFinished, FlowStarted, LLMFinished, MethodFinished
 from rxflow.types.usage import UsageMetrics
 
-Bound = Callable[[str], Callable[..., Any]]
+BindMethod = Callable[[str], Callable[..., Any]]
 
 
 @dataclass(slots=True)
@@ -43,7 +43,7 @@ class Record:
 
 def merge_along(
     graph: Graph,
-    bound: Bound,
+    bind: BindMethod,
     scope: Scope,
     *,
     inputs: Mapping[str, Any],
@@ -61,7 +61,7 @@ def merge_along(
     """
 
     def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
-        run = _FlowRun(graph, bound, scope, observer, inputs, max_method_calls, record)
+        run = _FlowRun(graph, bind, scope, observer, inputs, max_method_calls, record)
         run.begin()
         return run.subscriptions
 
@@ -101,7 +101,7 @@ class _FlowRun:
     def __init__(
         self,
         graph: Graph,
-        bound: Bound,
+        bind: BindMethod,
         scope: Scope,
         observer: ObserverBase[Event],
         inputs: Mapping[str, Any],
@@ -111,7 +111,7 @@ class _FlowRun:
         self.subscriptions = CompositeDisposable()
         self._graph = graph
         self._waiting = graph.group_by_trigger()
-        self._bound = bound
+        self._bind = bind
         self._scope = scope
         self._observer = observer
         self._inputs = inputs
@@ -124,7 +124,11 @@ class _FlowRun:
 
     def begin(self) -> None:
         self._observer.on_next(FlowStarted(origin=self._scope.origin, inputs=self._inputs))
-        self._call_all([(method, ()) for method in self._graph.entry_points], _Wave())
+        entry_points = self._graph.entry_points
+        whole = _Wave()
+        whole.running = len(entry_points)
+        for method in entry_points:
+            self._call(method, (), _Wave(whole))
 
     def _call(
         self, method: Method, arguments: tuple[Any, ...], wave: _Wave, causes: frozenset[str] = frozenset()
@@ -163,7 +167,7 @@ class _FlowRun:
         namespace = (*self._scope.origin.namespace, method.name)
         subscription = SingleAssignmentDisposable()
         self.subscriptions.add(subscription)
-        source = run_method(self._scope, method, self._bound(method.name), arguments, self._read_payload(method))
+        source = run_method(self._scope, method, self._bind(method.name), arguments, self._read_payload(method))
         subscription.disposable = source.subscribe(on_next, self._fail, on_completed)
 
     def _read_payload(self, method: Method) -> dict[str, Any]:
@@ -224,7 +228,12 @@ class _FlowRun:
                 # All are found before any is called: a call may begin a new round of a cycle, and arm them for that.
                 due = self._find_due_listeners(wave, occurrence)
                 if due:
-                    self._call_all([(method, _build_arguments(method, occurrence)) for method in due], wave)
+                    if len(due) == 1 and not wave.for_listeners and wave.parent is not None:
+                        wave = wave.parent  # nothing else is left of it: a long cycle must not keep one for each round
+                    else:
+                        wave.running = len(due)
+                    for method in due:
+                        self._call(method, _build_arguments(method, occurrence), _Wave(wave))
                     return
             elif wave.parent is None:
                 self._finish()
@@ -234,11 +243,6 @@ class _FlowRun:
                 wave.running -= 1
                 if wave.running:
                     return
-
-    def _call_all(self, calls: Sequence[tuple[Method, tuple[Any, ...]]], wave: _Wave) -> None:
-        wave.running = len(calls)
-        for method, arguments in calls:
-            self._call(method, arguments, _Wave(wave))
 
     def _find_due_routers(self, wave: _Wave, occurrence: _Occurrence) -> list[Method]:
         """Return the routers that are due.

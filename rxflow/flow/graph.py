@@ -160,6 +160,8 @@ def _read_labels(function: Callable[..., Any]) -> tuple[str, ...] | None:
 
 
 def _read_returned_labels(function: Callable[..., Any]) -> tuple[str, ...] | None:
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        return None  # the label is the text that it yields
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError):  # no source: defined in a shell, or frozen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping
-from contextlib import closing
+from contextlib import aclosing, closing
 from dataclasses import replace
 from functools import partial
 from inspect import isasyncgenfunction
@@ -72,13 +72,13 @@ async def _call(
         await emitter.drain(on_loop(cast(Observable[Any], returned), emitter.run.loop), merged.on_next)
         return merged.result
     if isinstance(returned, Generator):
-        return await _read_generator(emitter, merged, cast(Generator[Any, None, Any], returned))
+        return await _read_generator(emitter, merged, cast(Generator[Any, Any, Any], returned))
     if isinstance(returned, AsyncGenerator):
-        return await _read_async_generator(merged, cast(AsyncGenerator[Any], returned))
+        return await _read_async_generator(merged, cast(AsyncGenerator[Any, Any], returned))
     return await read_out(returned)
 
 
-async def _read_generator(emitter: Emitter, merged: _Merged, generator: Generator[Any, None, Any]) -> Any:
+async def _read_generator(emitter: Emitter, merged: _Merged, generator: Generator[Any, Any, Any]) -> Any:
     """Stream a generator of text from one worker thread; its result is what it returns, else the text.
 
     Any other is returned, for a generator is a value. Its first item tells which it is.
@@ -104,24 +104,35 @@ async def _read_generator(emitter: Emitter, merged: _Merged, generator: Generato
     return merged.result if returned is None else returned
 
 
-async def _read_async_generator(merged: _Merged, generator: AsyncGenerator[Any]) -> Any:
+async def _read_async_generator(merged: _Merged, generator: AsyncGenerator[Any, Any]) -> Any:
     """The same for an async generator, on the loop."""
+    item = await anext(generator, _NOTHING)
+    if not isinstance(item, str | StreamChunk):
+        return generator if item is _NOTHING else _put_back_async(item, generator)
+    merged.on_next(item)
     async for item in generator:
-        if not merged.has_text and not isinstance(item, str | StreamChunk):
-            return _put_back_async(item, generator)
         merged.on_next(item)
-    return merged.result if merged.has_text else generator
+    return merged.result
 
 
-def _put_back(first: Any, rest: Generator[Any, None, Any]) -> Generator[Any, None, Any]:
-    yield first
-    return (yield from rest)
+def _put_back(item: Any, rest: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    with closing(rest):
+        while True:
+            sent = yield item
+            try:
+                item = rest.send(sent)
+            except StopIteration as stop:
+                return stop.value
 
 
-async def _put_back_async(first: Any, rest: AsyncGenerator[Any]) -> AsyncGenerator[Any]:
-    yield first
-    async for item in rest:
-        yield item
+async def _put_back_async(item: Any, rest: AsyncGenerator[Any, Any]) -> AsyncGenerator[Any, Any]:
+    async with aclosing(rest):
+        while True:
+            sent = yield item
+            try:
+                item = await rest.asend(sent)
+            except StopAsyncIteration:
+                return
 
 
 class _Merged:
@@ -132,10 +143,6 @@ class _Merged:
         self._behind: object = _NOTHING
         self._text: list[str | StreamChunk] = []
         self._results: list[Any] = []
-
-    @property
-    def has_text(self) -> bool:
-        return bool(self._text)
 
     @property
     def result(self) -> Any:

@@ -177,7 +177,7 @@ class Emitter:
             raise
         # A lambda or a partial around a coroutine function only shows what it is by its result. A generator is a value:
         # asyncio.iscoroutine of Python 3.11 takes it for a coroutine.
-        return await result if isinstance(result, Coroutine) else result
+        return await cast(Coroutine[Any, Any, Any], result) if isinstance(result, Coroutine) else result
 
 
 def is_async(function: Callable[..., Any]) -> bool:

@@ -23,6 +23,7 @@ from typing import Any
 Wanted = str | tuple[str, ...]
 """A name, or ("or", name, …), or ("and", name, …)."""
 
+MAX_METHOD_CALLS = 9
 METHODS = ("a", "b", "r1", "r2", "either", "both")
 ROUTED: tuple[Wanted, ...] = ("a", "b", "r1", "x", ("or", "a", "x"), ("or", "b", "x"), ("and", "a", "x"))
 OR_ITEMS = ("a", "b", "r1", "x", "y")
@@ -93,7 +94,7 @@ async def count_calls(graph: SmallGraph, flow: Any, **options: Any) -> str:
     else:
         members["begin"] = flow.start()(write("begin"))
         members["a"] = flow.listen(flow.or_("begin", "again") if graph.shape == "cycle" else "begin")(write("a"))
-    made = type("Small", (flow.Flow,), members)(max_method_calls=9, **options)
+    made = type("Small", (flow.Flow,), members)(max_method_calls=MAX_METHOD_CALLS, **options)
     try:
         await made.kickoff_async()
     except RecursionError:
@@ -107,11 +108,11 @@ def _spell(wanted: Wanted) -> str:
 
 def _record(path: Path) -> None:
     crewai_flow = import_module("crewai.flow.flow")
-    table: dict[str, list[str]] = {}
+    table: dict[str, str] = {}
     for graph in enumerate_graphs():
         outcome = asyncio.run(count_calls(graph, crewai_flow, suppress_flow_events=True))
-        table.setdefault(graph.row, []).append(outcome)
-    path.write_text(json.dumps(table, indent=0))
+        table[graph.row] = f"{table.get(graph.row, '')} {outcome}".strip()
+    path.write_text("{\n" + ",\n".join(f"{json.dumps(row)}: {json.dumps(table[row])}" for row in table) + "\n}\n")
 
 
 if __name__ == "__main__":
