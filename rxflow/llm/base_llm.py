@@ -162,7 +162,7 @@ def check_model(given: object) -> object:
     raise ValueError(f'llm is an LLM, or a name, "provider/model"; got {given!r}')
 
 
-def _overrides(llm: Any) -> bool:
+def _overrides(llm: LLM) -> bool:
     return any(getattr(type(llm), name) is not getattr(LLM, name) for name in ("call", "acall"))
 
 

@@ -254,7 +254,8 @@ class TestWhatIsMade:
         own = Async()
         first: Any = own.writer()
         assert first is own.writer()
-        assert (type(first), own.made) == (Agent, 1)
+        assert isinstance(first, Agent)
+        assert own.made == 1
         written: Any = own.write()
         assert written.name == "write"
 
