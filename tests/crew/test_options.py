@@ -174,3 +174,12 @@ class TestOptionsThatDoSomething:
         model = Scripted("Done")
         a_crew(a_task(an_agent(model, inject_date=True, date_format="the day %%"))).kickoff()
         assert model.requests[0].last_user_text.endswith("\n\nCurrent date: the day %")
+
+
+@pytest.mark.parametrize("kind", ["Agent", "Task", "Crew"])
+def test_the_tables_have_no_option_that_the_class_has_itself(kind: str) -> None:
+    models: dict[str, type[BaseModel]] = {"Agent": Agent, "Task": Task, "Crew": Crew}
+    own = set(models[kind].model_fields) - {"config"}
+    assert not own & _options.IGNORED[kind]
+    assert not own & set(_options.REFUSED)
+    assert not _options.IGNORED[kind] & set(_options.REFUSED)
