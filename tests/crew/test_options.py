@@ -72,6 +72,11 @@ def test_an_unknown_option_is_refused_and_a_close_one_suggested(kind: str) -> No
         build(kind, **{wrong: "x"})
 
 
+def test_a_crew_of_nobody_and_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="Crew needs agents and tasks"):
+        Crew()
+
+
 def test_a_long_value_is_shown_in_short() -> None:
     with pytest.raises(ValidationError, match=r"Agent\(knowledge_sources=\['x{1,12}\.\.\.") as raised:
         build("Agent", knowledge_sources=["x" * 10_000])

@@ -197,7 +197,7 @@ class TestWhatIsMade:
         class Named:
             @crew
             def crew(self) -> Crew:
-                return Crew(name="desk")
+                return Crew(name="desk", agents=[], tasks=[])
 
         assert Named().crew().name == "desk"
 
