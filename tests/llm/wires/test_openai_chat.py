@@ -196,8 +196,8 @@ OTHER_EVENTS = st.sampled_from(
 )
 
 
-@example([SECOND_ANSWER, SECOND_ANSWER], is_ascii=True)
-@example([NAMED_LIKE_ITS_TEXT, NAMED_LIKE_ITS_TEXT | {"id": "xy"}], is_ascii=True)
+@example([SECOND_ANSWER, SECOND_ANSWER], True)
+@example([NAMED_LIKE_ITS_TEXT, NAMED_LIKE_ITS_TEXT | {"id": "xy"}], True)
 @given(st.lists(TEXTS.map(lambda text: chunk(content=text)) | OTHER_EVENTS), st.booleans())
 def test_events_that_repeat_each_other_are_read_like_single_ones(said: list[dict[str, Any]], is_ascii: bool) -> None:
     bodies = [b"data: " + json.dumps(each, ensure_ascii=is_ascii).encode() + b"\n\n" for each in said]
