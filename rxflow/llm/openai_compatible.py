@@ -127,23 +127,28 @@ class OpenAICompatibleSource:
 
     async def _post(self, request: Request) -> aiohttp.ClientResponse:
         """The response, when its headers have come. Raises RefusedRequest for a status that is not 200."""
-        url, body = self._url(), self._body(request, await self._supported_hints(request))
+        url, json = self._url(), self._body(request, await self._supported_hints(request))
         headers = self._headers(request, url)
         # The client's limits are for each read, so a server could send headers, or the text of an error, drop by drop.
         async with asyncio.timeout(self._connect_timeout + self._read_timeout + HEADER_GRACE_S):
             session = get_resource("aiohttp session", _create_session)
             limits = aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout, sock_read=self._read_timeout)
             try:
-                response = await session.post(f"{url}/chat/completions", data=body, headers=headers, timeout=limits)
+                response = await session.post(f"{url}/chat/completions", data=json, headers=headers, timeout=limits)
             except (aiohttp.ClientError, OSError) as error:
                 raise LostConnection(str(URL(url).origin())) from error
             if response.status == 200:
                 return response
-            try:
-                said = await response.content.read(_MAX_ERROR_BYTES)
-            finally:
-                response.close()
-        raise RefusedRequest(response.status, _read_error(said), dict(response.headers))
+            body = bytearray()
+            async with aclosing(_read_blocks(response)) as blocks:
+                try:
+                    async for block in blocks:
+                        body += block
+                        if len(body) > _MAX_ERROR_BYTES:
+                            break
+                finally:
+                    response.close()
+        raise RefusedRequest(response.status, _read_error(bytes(body)), dict(response.headers))
 
     async def _supported_hints(self, request: Request) -> dict[str, Any]:
         """The hints that the model takes. A model that the table does not know is not asked for a schema."""

@@ -63,15 +63,21 @@ async def read_answer(
         if not wire.is_done:
             with suppress(MalformedEvent):  # cut off within an event: the answer is incomplete, not malformed
                 _feed(lambda _, batch: wire.flush(batch), b"", deliver)
-    if wire.is_empty and content_type and not content_type.startswith(_STREAM_TYPES):
-        raise MalformedEvent(
-            f"the answer is not an event stream: its content type is {content_type!r}, and it has no event"
-        )
+    if wire.is_empty:
+        refuse_other_types(content_type)
     if not wire.is_complete:
         raise IncompleteAnswer("the stream ended before the answer was complete")
 
 
-_STREAM_TYPES = ("text/event-stream", "application/x-ndjson", "application/stream+json")
+def refuse_other_types(content_type: str) -> None:
+    """Raise :class:`MalformedEvent` for a body without an event that never was a stream."""
+    if content_type and not content_type.startswith(_STREAM_TYPES):
+        raise MalformedEvent(
+            f"the answer is not an event stream: its content type is {content_type!r}, and it has no event"
+        )
+
+
+_STREAM_TYPES = ("text/event-stream", "application/x-ndjson", "application/vnd.amazon.eventstream")
 
 
 def _feed(feed: Callable[[bytes, list[Delta]], None], block: bytes, deliver: Deliver) -> None:

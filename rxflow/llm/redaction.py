@@ -19,6 +19,7 @@ _NAMES = re.compile(
     r"(?:key|token|secret|password|authorization|cookie|jwt|bearer_token_bedrock|gigachat_credentials)$", re.IGNORECASE
 )
 _USER_IN_A_URL = re.compile(r"://([^/?#\s]+)@")
+_SAFE_IN_A_QUERY = "/?:@!$'()*,;"
 _SHORTEST = 8  # characters: what is shorter guards nothing, and may well be a word of the message
 _MASK = "***"
 _LONGEST = 4000  # characters of a message
@@ -30,7 +31,9 @@ def known_keys(*given: object) -> list[str]:
     That is: strings; in mappings what is named like a secret; and passwords in URLs, whatever they are named.
     """
     found = {key for each in (*given, os.environ) for key in _secrets_in(each)}
-    found |= {quote(key, safe="", errors="replace") for key in found}  # variables need not be text
+    # As it stands in a URL, by those who quote all and by those who leave what a query may hold. Variables need not be
+    # text.
+    found |= {quote(key, safe=safe, errors="replace") for key in found for safe in ("", _SAFE_IN_A_QUERY)}
     # The longest first: one may contain another.
     return sorted((key for key in found if len(key) >= _SHORTEST), key=len, reverse=True)
 

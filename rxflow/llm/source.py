@@ -50,7 +50,8 @@ class ToolCallDelta:
 class PartDelta:
     """A part of the answer that is not text: a citation, an image, what a tool of the provider's own did.
 
-    ``kind`` is "citation", "image", "audio", "server_tool" or "function_call"; ``data`` is the provider's own JSON.
+    ``kind`` is "citation", "image", "audio", "server_tool", "tool_plan" (Cohere's) or "function_call" (OpenAI's old
+    form); ``data`` is the provider's own JSON.
     """
 
     kind: str

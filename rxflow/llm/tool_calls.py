@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
 
@@ -19,6 +19,7 @@ _PLACEHOLDER = "{}"
 @dataclass(slots=True)
 class _OpenCall:
     number: int
+    index: int | None
     id: str
     name: str
     has_own_id: bool
@@ -87,6 +88,8 @@ class ToolCallAssembler:
 
     def _find(self, delta: ToolCallDelta) -> _OpenCall:
         known = self._by_id.get(delta.id) if delta.id else None
+        if known is not None and delta.name and delta.index != known.index and known.is_whole:
+            return self._begin(replace(delta, id=None))  # two calls that share an id
         if known is not None:
             if delta.name and not known.name:
                 known.name = delta.name
@@ -116,7 +119,7 @@ class ToolCallAssembler:
 
     def _begin(self, delta: ToolCallDelta) -> _OpenCall:
         number = len(self._calls)
-        call = _OpenCall(number, delta.id or f"call_{uuid4().hex[:24]}", delta.name or "", bool(delta.id))
+        call = _OpenCall(number, delta.index, delta.id or f"call_{uuid4().hex[:24]}", delta.name or "", bool(delta.id))
         self._calls.append(call)
         self._by_index[delta.index] = call
         self._by_id[call.id] = call

@@ -198,8 +198,8 @@ class ReasoningChunk(Happened):
 class ContentPart(Happened):
     """A part of the model's answer that is not text.
 
-    ``kind`` is "citation", "image", "audio", "server_tool" (what a tool of the provider's own did) or "function_call"
-    (OpenAI's old form); ``data`` is the provider's own JSON.
+    ``kind`` is "citation", "image", "audio", "server_tool" (what a tool of the provider's own did), "tool_plan"
+    (Cohere's) or "function_call" (OpenAI's old form); ``data`` is the provider's own JSON.
     """
 
     kind: str

@@ -85,7 +85,7 @@ def _was_not_answered(causes: list[BaseException]) -> bool:
     import httpx
     import openai
 
-    kinds = (httpx.TransportError, aiohttp.ClientError, ConnectionError, openai.APIConnectionError)
+    kinds = (httpx.RequestError, aiohttp.ClientError, ConnectionError, openai.APIConnectionError)
     return any(isinstance(cause, kinds) and not type(cause).__module__.startswith("litellm") for cause in causes)
 
 

@@ -114,7 +114,7 @@ def is_break(error: BaseException) -> bool:
     import aiohttp
     import httpx
 
-    kinds = (httpx.TransportError, aiohttp.ClientError, TimeoutError, ConnectionError)
+    kinds = (httpx.RequestError, aiohttp.ClientError, TimeoutError, ConnectionError)
     original = getattr(error, "original_exception", None) or error
     return any(isinstance(cause, kinds) for cause in iterate_causes(original))
 
@@ -187,7 +187,7 @@ def _of_another_library(litellm: Any, cause: BaseException, about: dict[str, str
         return _of_facts(litellm, _facts_in(cause.body or cause.message, None), about)
     if isinstance(cause, httpx.TimeoutException | TimeoutError | openai.APITimeoutError):
         return cast(Exception, litellm.Timeout(message=str(cause) or "the time limit was reached", **about))
-    if isinstance(cause, httpx.TransportError | aiohttp.ClientError | ConnectionError | aiohttp.InvalidURL):
+    if isinstance(cause, httpx.RequestError | aiohttp.ClientError | ConnectionError):
         if has_begun:
             return _cut_short(litellm, f"the connection broke before the answer was complete: {cause}", about)
         # LiteLLM's class for a server that cannot be reached.
@@ -260,6 +260,7 @@ def _of_facts(litellm: Any, facts: _Facts, about: dict[str, str]) -> Exception:
         found = kind(message=facts.message, response=response, **about)
     else:
         found = kind(message=facts.message, **about)
+        found.status_code = facts.status  # a Timeout is 408 otherwise
     if facts.code:
         found.code = facts.code
     if facts.headers:

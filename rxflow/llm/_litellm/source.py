@@ -80,7 +80,7 @@ class LiteLLMSource:
                 else wire_of(stream, response)
             )
             if wire is None:
-                await self._read_wrapper(call, stream, deliver)
+                await self._read_wrapper(call, stream, response, deliver)
                 return
             async with aclosing(response.aiter_bytes()) as blocks:
                 await read_answer(
@@ -98,8 +98,8 @@ class LiteLLMSource:
             if response is not None:
                 await response.aclose()
 
-    async def _read_wrapper(self, call: _Call, stream: Any, deliver: Deliver) -> None:
-        reader = WrapperReader(stream)
+    async def _read_wrapper(self, call: _Call, stream: Any, response: Any, deliver: Deliver) -> None:
+        reader = WrapperReader(stream, response)
         call.has_begun = True
         await reader.read(deliver, silence_s=self._read_timeout, is_break=is_break)
         deliver([_ending_of(reader.chat, reader.usage, call)])

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from types import AsyncGeneratorType
 from typing import Any, cast
 
 from rxflow.llm.io import Deliver
-from rxflow.llm.reading import IncompleteAnswer, StallWatch
+from rxflow.llm.reading import IncompleteAnswer, StallWatch, refuse_other_types
 from rxflow.llm.source import Delta
 from rxflow.llm.wires.anthropic_messages import AnthropicMessagesWire
 from rxflow.llm.wires.cohere import CohereWire
@@ -23,7 +24,7 @@ from rxflow.llm.wires.gemini import GeminiWire
 from rxflow.llm.wires.ollama import OllamaWire
 from rxflow.llm.wires.openai_chat import OpenAIChatWire, read_usage
 from rxflow.llm.wires.openai_responses import OpenAIResponsesWire
-from rxflow.llm.wires.sse import Wire
+from rxflow.llm.wires.sse import EventData, Wire
 from rxflow.types.usage import UsageMetrics
 
 _MAX_DEPTH = 8  # from a wrapper to its response, in litellm 1.109 and 1.110: at most 5
@@ -39,7 +40,6 @@ _WIRES: dict[str, Callable[[], Wire]] = {
     f"{_LITELLM}vertex_ai.gemini.vertex_and_google_ai_studio_gemini.ModelResponseIterator": GeminiWire,
     f"{_LITELLM}cohere.common_utils.CohereV2ModelResponseIterator": CohereWire,
     f"{_LITELLM}ollama.chat.transformation.OllamaChatCompletionResponseIterator": OllamaWire,
-    f"{_LITELLM}ollama.completion.transformation.OllamaTextCompletionResponseIterator": OllamaWire,
     "litellm.completion_extras.litellm_responses_transformation.transformation"
     ".OpenAiResponsesToChatCompletionStreamIterator": OpenAIResponsesWire,
 }
@@ -118,15 +118,19 @@ class WrapperReader:
     stream is observed for what the provider has really said.
     """
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, response: Any) -> None:
         self._stream = stream
-        self.chat = OpenAIChatWire()  # the wrapper's chunks have this shape
+        self._response = response
+        self._has_event = False
+        self.chat = OpenAIChatWire(joins_halves=True)  # the wrapper's chunks have this shape
         self.usage: UsageMetrics | None = None
 
     async def read(self, deliver: Deliver, *, silence_s: float, is_break: Callable[[BaseException], bool]) -> None:
         """Deliver all deltas. Raises like :func:`rxflow.llm.reading.read_answer`, and LiteLLM's errors."""
         async with StallWatch(silence_s, lambda: self.chat.finish_reason, is_break) as watch:
             wrapper: Any = None
+            if self._response is not None:
+                self._response.aiter_bytes = partial(self._guard, self._response.aiter_bytes, watch)
             async for chunk in self._stream:
                 watch.note_data()
                 batch: list[Delta] = []
@@ -137,9 +141,24 @@ class WrapperReader:
                     wrapper = find_wrapper(self._stream)
                     wrapper.completion_stream = _Observed(wrapper.completion_stream, self._note, watch)
                 await asyncio.sleep(0)
+        content_type = "" if self._response is None else str(self._response.headers.get("content-type", ""))
+        if self._response is not None and not self._has_event:
+            refuse_other_types(content_type)
         received = getattr(wrapper, "received_finish_reason", None)
         if not received:
             raise IncompleteAnswer("the stream ended before the answer was complete (no finish reason was seen)")
+
+    async def _guard(self, read: Any, watch: StallWatch, *arguments: Any) -> AsyncIterator[bytes]:
+        """The reads of the response. An event without end is refused: LiteLLM's decoders would collect it forever."""
+        events = EventData()
+        is_text = self._response.headers.get("content-type", "").startswith("text/")
+        self._has_event = not is_text and bool(self._response.headers.get("content-encoding"))
+        async for block in read(*arguments):
+            watch.note_data()
+            if is_text:
+                for _ in events.feed(block):
+                    self._has_event = True
+            yield block
 
     def _note(self, item: object) -> None:
         usage: Any = cast(Any, item).get("usage") if isinstance(item, dict) else getattr(item, "usage", None)

@@ -23,8 +23,8 @@ _SHARED_PART_FIELDS = {"citations": "citation", "search_results": "citation"}  #
 class OpenAIChatWire(Wire):
     """Reads chat completion chunks."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, joins_halves: bool = False) -> None:
+        super().__init__(joins_halves=joins_halves)
         self._reasoning: list[str] = []
         self._reasoning_field = ""
         self._reasoning_details: list[dict[str, Any]] = []

@@ -78,6 +78,7 @@ class Wire(ABC):
 
     Args:
         events: how the body is cut into events; None for server-sent events.
+        joins_halves: join the halves of characters from the start, and not only once an event has one.
 
     Attributes:
         finish_reason: in OpenAI's words; None until the provider says it, and if it never does.
@@ -89,7 +90,7 @@ class Wire(ABC):
         response_id, response_model: the provider's names of this answer and of the model that gave it.
     """
 
-    def __init__(self, events: EventSplitter | None = None) -> None:
+    def __init__(self, events: EventSplitter | None = None, *, joins_halves: bool = False) -> None:
         self.finish_reason: str | None = None
         self.is_complete = False
         self.is_done = False
@@ -99,7 +100,7 @@ class Wire(ABC):
         self.response_id = ""
         self.response_model = ""
         self._events = events or EventData()
-        self._joiner: SurrogateJoiner | None = None
+        self._joiner: SurrogateJoiner | None = SurrogateJoiner() if joins_halves else None
         self._template: TextTemplate | None = None
         self._templates_left = _MAX_TEMPLATES
 
@@ -221,8 +222,11 @@ class TextTemplate:
 def check(kind: type[T], what: str, value: object) -> T:
     """``value``, which has to be a ``kind``. TypeError otherwise."""
     if not isinstance(value, kind):
-        raise TypeError(f"{what} is not a {kind.__name__}: {value!r}")
+        raise TypeError(f"{what} is not {_JSON_NAMES.get(kind, kind.__name__)}: {value!r}")
     return value
+
+
+_JSON_NAMES: dict[type, str] = {str: "a string", int: "an integer", list: "a list", dict: "an object"}
 
 
 def get_object(holder: object, name: str) -> dict[str, Any]:

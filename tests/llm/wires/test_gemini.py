@@ -183,5 +183,5 @@ def test_candidates_beyond_the_first_are_left_out() -> None:
 
 @pytest.mark.parametrize("args", [[[]], [""], "x", 42])
 def test_arguments_that_are_not_an_object_are_malformed(args: Any) -> None:
-    with pytest.raises(MalformedEvent, match="args is not a dict"):
+    with pytest.raises(MalformedEvent, match="args is not an object"):
         answer(response({"functionCall": {"name": "look", "args": args}}))
