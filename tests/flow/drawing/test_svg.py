@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rxflow.flow.conditions import AllOf, AnyOf, Trigger
 from rxflow.flow.decorators import listen, router, start
-from rxflow.flow.drawing import page
+from rxflow.flow.drawing import draw_page
 from rxflow.flow.graph import Graph, Method, graph_of
 from tests.flow.drawing import flows
 from tests.flow.drawing.drawn import any_overlap, edges_in, labels_in, legend_in, nodes_in, page_of, parsed
@@ -75,14 +75,14 @@ def test_no_two_nodes_overlap(cls: type) -> None:
 @settings(deadline=None, max_examples=50)
 @given(graphs(), st.text(max_size=20))
 def test_any_graph_gives_a_well_formed_page_that_can_be_saved(graph: Graph, title: str) -> None:
-    text = page(graph, title)
+    text = draw_page(graph, title)
     text.encode()
     assert not any_overlap([node.box for node in nodes_in(text)])
 
 
 def test_the_title_is_the_heading() -> None:
     assert "<h1>Simple</h1>" in page_of(flows.Simple)
-    assert parsed(page(graph_of(flows.Simple), "a < b")).findtext(".//{*}h1") == "a < b"
+    assert parsed(draw_page(graph_of(flows.Simple), "a < b")).findtext(".//{*}h1") == "a < b"
 
 
 def test_a_node_shows_name_and_doc() -> None:
@@ -146,7 +146,7 @@ def test_names_docs_and_labels_are_data() -> None:
     def listener(self: object) -> None: ...
 
     methods = {HOSTILE: start()(router(emit=[HOSTILE, f"x{HOSTILE}"])(method)), "b": listen(HOSTILE)(listener)}
-    text = page(graph_of(type(HOSTILE, (), methods)), HOSTILE)
+    text = draw_page(graph_of(type(HOSTILE, (), methods)), HOSTILE)
     seen = Outside()
     seen.feed(text)
     assert not seen.elements & {"script", "img"}

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rxflow.flow.decorators import listen, router, start
-from rxflow.flow.drawing import mermaid
+from rxflow.flow.drawing import draw_mermaid
 from rxflow.flow.graph import graph_of
 from tests.flow.drawing.flows import Cycle, Empty, OpenRouter, Simple, flow
 
@@ -21,7 +21,7 @@ STATEMENT = re.compile(
 
 
 def lines(cls: type) -> list[str]:
-    return mermaid(graph_of(cls)).splitlines()
+    return draw_mermaid(graph_of(cls)).splitlines()
 
 
 def test_nodes_and_edges_are_those_of_the_graph() -> None:

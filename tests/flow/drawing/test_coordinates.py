@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rxflow.flow.drawing.layout import Box, Layout, lay_out
-from rxflow.flow.drawing.ranks import Link, links_back
-from rxflow.flow.drawing.routes import Point, Route
+from rxflow.flow.drawing.coordinates import Box, Layout, Point, Route, lay_out
+from rxflow.flow.drawing.layering import Link, find_back_links
 from tests.flow.drawing.drawn import any_overlap
 
 SIZE = (120.0, 50.0)
@@ -87,7 +86,7 @@ def test_a_route_leads_from_under_its_source_through_its_label_to_the_top_of_its
 def test_every_link_that_does_not_lead_back_leads_down(drawing: tuple[list[tuple[float, float]], list[Link]]) -> None:
     sizes, links = drawing
     layout = lay_out(sizes, links)
-    back = links_back(len(sizes), links)
+    back = find_back_links(len(sizes), links)
     for place, link in enumerate(links):
         source, target = layout.boxes[link.source], layout.boxes[link.target]
         assert (source.y + source.height < target.y) is (place not in back)
@@ -105,7 +104,7 @@ def test_a_long_chain_needs_no_deep_stack() -> None:
 
 
 def test_a_cycle_turns_back_at_its_last_link_only() -> None:
-    assert links_back(4, [Link(0, 1), Link(1, 2), Link(2, 1), Link(2, 3)]) == {2}
+    assert find_back_links(4, [Link(0, 1), Link(1, 2), Link(2, 1), Link(2, 3)]) == {2}
 
 
 def test_what_leads_back_passes_beside() -> None:
