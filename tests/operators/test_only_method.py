@@ -1,4 +1,4 @@
-"""``from_method`` keeps what comes out of some methods of a flow."""
+"""``only_method`` keeps what comes out of some methods of a flow."""
 
 from typing import Any
 
@@ -30,41 +30,41 @@ class Publishing(Flow):
 
 
 def test_it_keeps_the_rules() -> None:
-    check_operator(ops.from_method("write"), items=list(VALUES.values()))
+    check_operator(ops.only_method("write"), items=list(VALUES.values()))
 
 
 def test_it_keeps_the_chunks_of_a_method_and_drops_the_rest(marbles: Marbles) -> None:
     source = marbles.cold("-a-b-o-s-a|", VALUES)
-    marbles.expect(source.pipe(ops.from_method("write"))).to_be("-a-------a|", VALUES)
-    marbles.expect(source.pipe(ops.from_method("write", "edit"))).to_be("-a-b-----a|", VALUES)
+    marbles.expect(source.pipe(ops.only_method("write"))).to_be("-a-------a|", VALUES)
+    marbles.expect(source.pipe(ops.only_method("write", "edit"))).to_be("-a-b-----a|", VALUES)
 
 
 def test_it_passes_an_error_on(marbles: Marbles) -> None:
     source = marbles.cold("-a-b#", VALUES, OSError("gone"))
-    marbles.expect(source.pipe(ops.from_method("write"))).to_be("-a--#", VALUES, OSError("gone"))
+    marbles.expect(source.pipe(ops.only_method("write"))).to_be("-a--#", VALUES, OSError("gone"))
 
 
 def test_its_disposal_is_the_sources(marbles: Marbles) -> None:
     source = marbles.cold("-a-b-a|", VALUES)
-    marbles.expect(source.pipe(ops.from_method("write")), "^--!").to_be("-a-", VALUES)
+    marbles.expect(source.pipe(ops.only_method("write")), "^--!").to_be("-a-", VALUES)
     marbles.expect_subscriptions(source).to_be("^--!")
 
 
 def test_each_subscription_sees_all(marbles: Marbles) -> None:
-    kept = marbles.cold("-a-b|", VALUES).pipe(ops.from_method("edit"))
+    kept = marbles.cold("-a-b|", VALUES).pipe(ops.only_method("edit"))
     marbles.expect(kept).to_be("---b|", VALUES)
     marbles.expect(kept, "--^").to_be("-----b|", VALUES)
 
 
 def test_it_keeps_all_that_happens_inside_the_method() -> None:
-    kept = outcome(Publishing().events().pipe(ops.from_method("write")))
+    kept = outcome(Publishing().events().pipe(ops.only_method("write")))
     assert {event.origin.flow_method for event in kept.events if isinstance(event, Happened)} == {"write"}
     assert [type(kept.events[0]), type(kept.events[-1])] == [MethodStarted, MethodFinished]
     assert (len(kept.of(CrewStarted)), kept.text) == (1, "draft")
 
 
 def test_what_a_method_streams_by_itself_is_of_it() -> None:
-    assert [str(chunk) for chunk in signals_of(Publishing().observe().pipe(ops.from_method("edit"))).items] == [
+    assert [str(chunk) for chunk in signals_of(Publishing().observe().pipe(ops.only_method("edit"))).items] == [
         "edited"
     ]
 
@@ -72,11 +72,11 @@ def test_what_a_method_streams_by_itself_is_of_it() -> None:
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ((), ValueError, r"^from_method\(\) needs at least one method to keep$"),
-        (("",), ValueError, r"^from_method\(\) got an empty name"),
-        ((Publishing.write,), TypeError, r"^from_method\(\) takes names of methods; got \["),
+        ((), ValueError, r"^only_method\(\) needs at least one method to keep$"),
+        (("",), ValueError, r"^only_method\(\) got an empty name"),
+        ((Publishing.write,), TypeError, r"^only_method\(\) takes names of methods; got \["),
     ],
 )
 def test_what_cannot_be_meant_is_refused(given: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        ops.from_method(*given)
+        ops.only_method(*given)

@@ -1,4 +1,4 @@
-"""``replay``: a recorded run, played again."""
+"""``from_cassette``: a recorded run, played again."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from reactivex.testing import TestScheduler
 
 from rxflow import operators as ops
 from rxflow.crew.guardrails import GuardrailError
-from rxflow.operators import record, replay
+from rxflow.operators import from_cassette, record
 from rxflow.testing import Marbles, ScriptedLLM
 from rxflow.testing.conformance import check_source
 from rxflow.testing.turns import thinking, tool_call
@@ -79,7 +79,7 @@ def recorded(path: Path, items: Sequence[Any], error: BaseException | None = Non
 
 
 def again(path: Path) -> Signals:
-    return signals_of(replay(path, None))
+    return signals_of(from_cassette(path, None))
 
 
 PLACE = Origin(flow_name="Flow", task_index=2, namespace=("Flow", "method"), span_id="r/1", parent_span_id="r/0")
@@ -127,8 +127,8 @@ FAILURES = [
 
 def test_it_keeps_the_rules(path: Path) -> None:
     recorded(path, ["a", "b", "c"])
-    check_source(lambda: replay(path))
-    check_source(lambda: replay(path, None))
+    check_source(lambda: from_cassette(path))
+    check_source(lambda: from_cassette(path, None))
 
 
 class TestItems:
@@ -177,7 +177,11 @@ class TestItems:
         crew = solo(llm, agent={"tools": [look]})
         original = outcome(crew.events().pipe(record(path)))
         assert again(path).items == original.events
-        assert [str(chunk) for chunk in signals_of(replay(path, None).pipe(ops.text())).items] == ["so", "be", "it"]
+        assert [str(chunk) for chunk in signals_of(from_cassette(path, None).pipe(ops.text())).items] == [
+            "so",
+            "be",
+            "it",
+        ]
 
 
 class TestTheEnd:
@@ -211,13 +215,16 @@ class TestTheEnd:
         rx.of("a", "b").pipe(record(path), rxops.take(1)).subscribe()
         seen = again(path)
         assert seen.items == ["a"]
-        assert str(seen.errors[0]).startswith(f"{path}, line 3: the recording ends here, as its reader had enough")
+        assert str(seen.errors[0]).startswith(f"{path}, line 3: the recording ends here: the stream was disposed")
 
     @pytest.mark.parametrize("torn", ["", '{"at": 1, "kind": "st'])
     def test_where_the_program_died_it_says_so_after_what_there_is(self, path: Path, torn: str) -> None:
         seen = again(written(path, '{"at": 0, "kind": "str", "data": "a"}', end="\n" + torn))
         assert seen.items == ["a"]
-        assert str(seen.errors[0]) == f"{path}, line 3: the recording is cut short: it was never closed"
+        assert (
+            str(seen.errors[0])
+            == f"{path}, line 3: the recording is cut short: its program ended before the stream did"
+        )
 
 
 class TestTime:
@@ -231,32 +238,32 @@ class TestTime:
         )
 
     def test_items_come_when_they_came(self, path: Path, marbles: Marbles) -> None:
-        marbles.expect(replay(self.lines(path))).to_be("--(ab) 59994ms c---|")
+        marbles.expect(from_cassette(self.lines(path))).to_be("--(ab) 59994ms c---|")
 
     def test_or_so_many_times_faster(self, path: Path, marbles: Marbles) -> None:
-        marbles.expect(replay(self.lines(path), 2)).to_be("-(ab) 29995ms c-|")
+        marbles.expect(from_cassette(self.lines(path), 2)).to_be("-(ab) 29995ms c-|")
 
     @pytest.mark.parametrize("speed", [None, math.inf])
     def test_or_all_at_once(self, path: Path, marbles: Marbles, speed: float | None) -> None:
-        marbles.expect(replay(self.lines(path), speed)).to_be("(abc|)")
+        marbles.expect(from_cassette(self.lines(path), speed)).to_be("(abc|)")
 
     def test_disposing_stops_it(self, path: Path, marbles: Marbles) -> None:
-        marbles.expect(replay(self.lines(path)), "^---!").to_be("--(ab)")
+        marbles.expect(from_cassette(self.lines(path)), "^---!").to_be("--(ab)")
 
     def test_who_has_enough_gets_no_more(self, path: Path) -> None:
         looked_at: list[str] = []
-        signals_of(replay(self.lines(path), None).pipe(rxops.do_action(looked_at.append), rxops.take(2)))
+        signals_of(from_cassette(self.lines(path), None).pipe(rxops.do_action(looked_at.append), rxops.take(2)))
         assert looked_at == ["a", "b"]
 
     def test_each_subscription_plays_it_from_its_beginning(self, path: Path, marbles: Marbles) -> None:
-        source = replay(self.lines(path))
+        source = from_cassette(self.lines(path))
         one, other = marbles.expect(source, "^-----!"), marbles.expect(source, "-^------!")
         one.to_be("--(ab)")
         other.to_be("---(ab)")
 
     def test_awaited_it_plays_in_the_loops_time_too(self, path: Path, virtual_clock: VirtualClock) -> None:
         async def main() -> list[str]:
-            return await replay(self.lines(path)).pipe(rxops.to_list())
+            return await from_cassette(self.lines(path)).pipe(rxops.to_list())
 
         assert virtual_clock.run(main) == ["a", "b", "c"]
         assert virtual_clock.now == pytest.approx(60.004)
@@ -264,35 +271,35 @@ class TestTime:
     def test_a_given_scheduler_keeps_the_time(self, path: Path) -> None:
         scheduler = TestScheduler()
         seen = Signals()
-        seen.subscribe_to(replay(self.lines(path), scheduler=scheduler))
+        seen.subscribe_to(from_cassette(self.lines(path), scheduler=scheduler))
         scheduler.advance_by(59)
         assert seen.items == ["a", "b"]
         scheduler.advance_by(2)
         assert (seen.items, seen.ends) == (["a", "b", "c"], ["completed"])
 
     def test_without_a_loop_a_timer_thread_does(self, path: Path) -> None:
-        assert signals_of(replay(self.lines(path), 1e4)).items == ["a", "b", "c"]
+        assert signals_of(from_cassette(self.lines(path), 1e4)).items == ["a", "b", "c"]
 
     def test_a_recording_in_virtual_time_replays_to_the_millisecond(self, path: Path, marbles: Marbles) -> None:
         llm = ScriptedLLM("--he--llo|")
         marbles.expect(llm.observe("Hello").pipe(record(path))).to_say("--he--llo|")
-        marbles.expect(replay(path).pipe(ops.text())).to_say("--he--llo|")
+        marbles.expect(from_cassette(path).pipe(ops.text())).to_say("--he--llo|")
 
 
 class TestBrokenFiles:
     def test_one_that_is_missing(self, path: Path) -> None:
-        assert [type(error) for error in signals_of(replay(path)).errors] == [FileNotFoundError]
+        assert [type(error) for error in signals_of(from_cassette(path)).errors] == [FileNotFoundError]
 
     @pytest.mark.parametrize(
         ("text", "said"),
         [
             ("", "line 1: not a cassette of this version"),
             ('{"cassette": "rxflow", "version": 2}\n', "line 1: not a cassette of this version, which begins with"),
-            ("[1]\n", "line 1: this is no JSON object: b'[1]'"),
-            ("hello\n", "line 1: this is no JSON (Expecting value: line 1 column 1 (char 0)): b'hello'"),
-            (HEADER + '{"at": 0, "kind": "str", "data": "a"}\nhm\n', "line 3: this is no JSON (Expecting value"),
+            ("[1]\n", "line 1: not a JSON object: b'[1]'"),
+            ("hello\n", "line 1: not JSON (Expecting value: line 1 column 1 (char 0)): b'hello'"),
+            (HEADER + '{"at": 0, "kind": "str", "data": "a"}\nhm\n', "line 3: not JSON (Expecting value"),
             (HEADER + '{"at": 0}\n', "line 2: KeyError: 'kind'"),
-            (HEADER + '{"at": 0, "kind": "Nothing", "data": 1}\n', "line 2: ValueError: there is no kind 'Nothing'"),
+            (HEADER + '{"at": 0, "kind": "Nothing", "data": 1}\n', "line 2: ValueError: unknown kind 'Nothing'"),
             (HEADER + '{"at": 0, "kind": "StreamChunk", "data": {}}\n', "line 2: ValidationError: 1 validation error"),
             (HEADER + '{"at": 0, "kind": "MethodStarted", "data": {"x": 1}}\n', "line 2: TypeError: MethodStarted"),
             (HEADER + '{"at": 0, "kind": "MethodStarted", "data": 5}\n', "line 2: AttributeError"),
@@ -300,13 +307,13 @@ class TestBrokenFiles:
             (HEADER + '{"at": -1, "kind": "str", "data": "a"}\n', "line 2: ValueError: the time -1.0 comes after 0.0"),
             (
                 HEADER + '{"at": 0, "kind": "completed"}\n{"at": 0, "kind": "completed"}\n',
-                "line 2: ValueError: there is more after the end, which is 'completed'",
+                "line 2: ValueError: there are lines after the end, which is 'completed'",
             ),
         ],
     )
     def test_one_that_is_no_cassette_names_the_line_before_any_item(self, path: Path, text: str, said: str) -> None:
         path.write_text(text, encoding="utf-8")
-        seen = signals_of(replay(path))
+        seen = signals_of(from_cassette(path))
         assert seen.items == []
         (error,) = seen.errors
         assert isinstance(error, ops.CassetteError)
@@ -315,8 +322,10 @@ class TestBrokenFiles:
 
 @pytest.mark.parametrize("speed", [0, -1, math.nan])
 def test_the_speed_is_above_zero(speed: float) -> None:
-    with pytest.raises(ValueError, match="speed is a number above 0, or None for all at once; got"):
-        replay("run.cassette", speed)
+    with pytest.raises(
+        ValueError, match=r"from_cassette\(speed\) must be a number above 0, or None for all at once; got"
+    ):
+        from_cassette("run.cassette", speed)
 
 
 def test_a_recording_takes_no_longer_to_read_than_to_wait_for(path: Path) -> None:
@@ -324,6 +333,6 @@ def test_a_recording_takes_no_longer_to_read_than_to_wait_for(path: Path) -> Non
     recorded(path, [said("word", span_id="a")] * 5000)
 
     async def main() -> int:
-        return len(await replay(path, None).pipe(rxops.to_list()))
+        return len(await from_cassette(path, None).pipe(rxops.to_list()))
 
     assert asyncio.run(main()) == 5000
