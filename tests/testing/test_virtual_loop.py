@@ -19,9 +19,14 @@ from hypothesis import strategies as st
 
 from rxflow.llm.batches import from_io
 from rxflow.streaming.threads import in_thread
-from rxflow.testing.refusals import SOCKET_METHODS, ProviderInVirtualTime, RealSocketInVirtualTime
 from rxflow.testing.virtual_clock import VirtualClock
-from rxflow.testing.virtual_loop import Deadlock, VirtualLoop
+from rxflow.testing.virtual_time import (
+    SOCKET_METHODS,
+    Deadlock,
+    ProviderInVirtualTime,
+    RealSocketInVirtualTime,
+    VirtualLoop,
+)
 
 T = TypeVar("T")
 
