@@ -167,6 +167,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._is_patient = is_patient
         self._watchdog_s = watchdog_s
         self._silent_s = 0.0
+        self._idle_looks = 0
         self._positions: dict[int, tuple[FrameType, int]] = {}
         self._idle: asyncio.Future[bool] | None = None
         self._settled_at = 0.0
@@ -257,6 +258,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def begin_silence(self) -> None:
         """The loop is about to wait for threads, in real time."""
         self._silent_s = 0.0
+        self._idle_looks = 0
         self._positions = {}
 
     def get_patience(self) -> float | None:
@@ -264,7 +266,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if self.thread_count.at_work:
             return self._watchdog_s / 4
         if self.thread_count.waits_for_others:
-            return _RECHECK_S if self._silent_s else _CONFIRMATION_S
+            return _CONFIRMATION_S if self._idle_looks else _RECHECK_S
         return None
 
     def note_silence(self, seconds: float) -> None:
@@ -294,10 +296,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _can_only_wait(self) -> bool:
         """Whether no other thread is going to end the wait of a worker.
 
-        A thread may have been woken and not have run yet, so the answer is only trusted after a short real wait. A
-        thread that can act is given as long as the watchdog.
+        A thread may have been woken and not have run yet, so two looks with a short real wait between them have to
+        agree. A thread that can act is given as long as the watchdog.
         """
-        return self._silent_s > 0 and (self._silent_s >= self._watchdog_s or not self.thread_count.find_others())
+        if self._silent_s >= self._watchdog_s:
+            return True
+        self._idle_looks = 0 if self.thread_count.find_others() else self._idle_looks + 1
+        return self._idle_looks > 1
 
     def _has_jumped_enough(self, timeout: float) -> bool:
         if self._jumps_left is not None and self._now + timeout > self._settled_at:

@@ -34,7 +34,7 @@ _ANYIO_WAIT = "run_sync_in_worker_thread"  # where a task stands whose thread is
 class _Here(threading.local):
     worker: _Worker | None = None
     """The work that this thread does."""
-    is_asking_anyio = False
+    uses_real_waits = False
 
 
 _here = _Here()
@@ -123,7 +123,8 @@ class Workers:
         return [
             thread
             for thread in threading.enumerate()
-            if thread.ident in frames and thread.ident not in known and not _is_idle(thread, frames[thread.ident])
+            if thread.ident is None  # it has not quite begun
+            or (thread.ident in frames and thread.ident not in known and not _is_idle(thread, frames[thread.ident]))
         ]
 
     def get_positions(self) -> dict[int, tuple[FrameType, int]]:
@@ -359,9 +360,11 @@ def release_at_end(thread: threading.Thread, wait_for_end: Callable[[], object],
 
 def find_workers() -> Workers | None:
     """Find the workers that this thread belongs to; None for other threads, and for those whose work is over."""
+    if _here.uses_real_waits:
+        return None
     if _here.worker is not None:
         return None if _here.worker.is_over else _here.worker.workers
-    if _here.is_asking_anyio or threading.current_thread().name != _ANYIO_THREAD:
+    if threading.current_thread().name != _ANYIO_THREAD:
         return None
     workers = getattr(_get_loop_of_anyio_worker(), "thread_count", None)
     return workers if isinstance(workers, Workers) else None
@@ -392,13 +395,13 @@ def _get_loop_of_anyio_worker() -> asyncio.AbstractEventLoop | None:
     """
     if threading.current_thread().name != _ANYIO_THREAD:
         return None
-    _here.is_asking_anyio = True  # it waits for the answer by a Condition, too
+    _here.uses_real_waits = True  # it waits for the answer in Condition.wait, too
     try:
         return anyio.from_thread.run_sync(asyncio.get_running_loop)
     except RuntimeError:
         raise asyncio.CancelledError("the loop that this thread works for has ended") from None
     finally:
-        _here.is_asking_anyio = False
+        _here.uses_real_waits = False
 
 
 def _waits_for_anyio(task: asyncio.Task[object]) -> bool:
@@ -443,7 +446,9 @@ class _CountedFuture(concurrent.futures.Future[Any]):
             return
         self.add_done_callback(lambda _: pause.ends())  # on the loop's thread, before the loop goes on
         pause.begins()
+        _here.uses_real_waits = True  # this wait is counted here
         try:
             yield
         finally:
+            _here.uses_real_waits = False
             pause.ends()

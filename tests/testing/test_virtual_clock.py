@@ -394,7 +394,7 @@ def test_run_is_refused_where_a_loop_runs(given: str) -> None:
     async def inner() -> None: ...
 
     async def main() -> None:
-        with pytest.raises(RuntimeError, match="begin it in a plain function"):
+        with pytest.raises(RuntimeError, match="in a plain function, not in a coroutine"):
             VirtualClock().run(inner if given == "function" else inner())
 
     asyncio.run(main())
