@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import first_chunk, import_time, many_flows, memory, operators, scale, throughput
+from benchmarks import first_chunk, import_time, many_flows, memory, operators, scale, startup, throughput
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,9 @@ class Size:
     """How much is measured. The larger, the less it is disturbed by what else the machine does."""
 
     chunks: int = 20_000
-    turns: int = 7
-    first_chunks: int = 40
+    turns: int = 10
+    wire_turns: int = 5
+    first_chunks: int = 100
     operators: int = 5_000
     flows: int = 1_000
     pace: float = many_flows.PACE
@@ -37,6 +38,7 @@ class Size:
 QUICK = Size(
     chunks=500,
     turns=1,
+    wire_turns=1,
     first_chunks=1,
     operators=200,
     flows=10,
@@ -52,6 +54,16 @@ QUICK = Size(
 def _throughput(size: Size) -> tuple[str, Any]:
     rates = throughput.measure(size.chunks, size.turns)
     return throughput.table(rates, size.chunks), [asdict(rate) for rate in rates]
+
+
+def _wires(size: Size) -> tuple[str, Any]:
+    rates = throughput.measure_wires(size.chunks, size.wire_turns)
+    return throughput.table(rates, size.chunks), [asdict(rate) for rate in rates]
+
+
+def _startup(size: Size) -> tuple[str, Any]:
+    startups = startup.measure(size.turns)
+    return startup.table(startups), [asdict(each) for each in startups]
 
 
 def _first_chunk(size: Size) -> tuple[str, Any]:
@@ -90,6 +102,8 @@ def _operators(size: Size) -> tuple[str, Any]:
 
 BENCHMARKS: dict[str, Callable[[Size], tuple[str, Any]]] = {
     "throughput": _throughput,
+    "wires": _wires,
+    "startup": _startup,
     "first_chunk": _first_chunk,
     "many_flows": _many_flows,
     "scale": _scale,

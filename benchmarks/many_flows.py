@@ -12,7 +12,6 @@ import asyncio
 import gc
 import json
 import resource
-import statistics
 import subprocess
 import sys
 import time
@@ -21,31 +20,30 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
 
-from benchmarks.many_streams import LOOPS, SHARED, WAYS, Way, blocking_flows
-from rxflow.llm import litellm_import
+from benchmarks.many_streams import OURS, SHARED, WAYS, Way, blocking_flows
+from benchmarks.targets import Target, at_most, verdict
 
 CHUNKS = 50
 PACE = 0.02
-MUST_REACH = 0.6
+TARGET = at_most(1.0)
 _FILES_OF_ITS_OWN = 200  # descriptors that a process holds besides its streams
 
 
 @dataclass(frozen=True)
 class Load:
-    """What one way of opening many streams took, and of the time of the processor that bare httpx takes.
-
-    Bare httpx is the bare loop as many times, a client each (``of_loops``, ``must_reach`` is for this), and one client
-    that all streams share (``of_shared``, by turns).
-    """
+    """What one way of opening many streams took: means over the turns, with the collector as it is."""
 
     name: str
     cpu_seconds: float
     gc_seconds: float
     """Of these, the garbage collector's."""
     seconds: float
-    of_loops: float
-    of_shared: float
-    must_reach: float | None
+    ratio: float
+    """Of the processor's time of bare httpx with one shared client, summed over all turns."""
+    uncollected_ratio: float
+    """The same without the time of the collector, in both."""
+    target: Target | None
+    is_reached: bool | None
 
 
 @dataclass(frozen=True)
@@ -118,7 +116,6 @@ class _Collector:
             self.seconds += time.thread_time() - self._began
 
     def __enter__(self) -> Self:
-        gc.collect()
         gc.callbacks.append(self)
         return self
 
@@ -144,35 +141,34 @@ def _timed(way: Way, url: str, flows: int, chunks: int) -> tuple[float, float, f
 def measure(
     flows: int = 1000, turns: int = 3, *, chunks: int = CHUNKS, pace: float = PACE
 ) -> tuple[list[Load], Served]:
-    """All ways, turn by turn, after a small turn to warm up. RuntimeError where one stream of any way fails.
-
-    The bare loops take five times as long as all others together, and only part in the first turn.
-    """
+    """All ways, turn by turn, after a small turn to warm up. RuntimeError if one stream of any way fails."""
     check_files(flows)
     taken: dict[str, list[tuple[float, float, float]]] = {name: [] for name in WAYS}
     with _provider(chunks, pace) as provider:
         for turn in range(turns + 1):
             many = flows if turn else min(flows, 20)
             for name, way in WAYS.items():
-                if name == LOOPS and turn > 1:
-                    continue
                 cost = _timed(way, provider.url(many), many, chunks)
                 if turn:
                     taken[name].append(cost)
-    shared = [cost[0] for cost in taken[SHARED]]
-    loops = taken[LOOPS][0][0]
-    loads = [
-        Load(
-            name,
-            cpu_seconds=statistics.median(cost[0] for cost in costs),
-            gc_seconds=statistics.median(cost[1] for cost in costs),
-            seconds=statistics.median(cost[2] for cost in costs),
-            of_loops=statistics.median(cost[0] for cost in costs) / loops,
-            of_shared=statistics.median(cost[0] / bare for cost, bare in zip(costs, shared, strict=False)),
-            must_reach=MUST_REACH if name == "rxflow" else None,
+    cpu = {name: sum(cost[0] for cost in costs) for name, costs in taken.items()}
+    collector = {name: sum(cost[1] for cost in costs) for name, costs in taken.items()}
+    loads: list[Load] = []
+    for name, costs in taken.items():
+        ratio = cpu[name] / cpu[SHARED]
+        target = TARGET if name == OURS else None
+        loads.append(
+            Load(
+                name,
+                cpu_seconds=cpu[name] / turns,
+                gc_seconds=collector[name] / turns,
+                seconds=sum(cost[2] for cost in costs) / turns,
+                ratio=ratio,
+                uncollected_ratio=(cpu[name] - collector[name]) / (cpu[SHARED] - collector[SHARED]),
+                target=target,
+                is_reached=None if target is None else target.is_reached(ratio),
+            )
         )
-        for name, costs in taken.items()
-    ]
     return loads, provider.served
 
 
@@ -195,10 +191,10 @@ def table(loads: list[Load], served: Served, blocking: Blocking, flows: int) -> 
     title = f"{flows:,} streams at once, {CHUNKS} chunks each"
     return "\n".join(
         [
-            f"{title:<44}{'CPU s':>8}{'gc s':>8}{'s':>8}{'of a client each':>18}{'≤':>5}{'of one client':>15}",
+            f"{title:<44}{'CPU s':>8}{'gc s':>8}{'s':>8}{'ratio':>8}{'target':>10}{'reached':>9}{'without gc':>12}",
             *(
-                f"{load.name:<44}{load.cpu_seconds:>8.2f}{load.gc_seconds:>8.2f}{load.seconds:>8.2f}"
-                f"{load.of_loops:>18.2f}{load.must_reach or '':>5}{load.of_shared:>15.2f}"
+                f"{load.name:<44}{load.cpu_seconds:>8.2f}{load.gc_seconds:>8.2f}{load.seconds:>8.2f}{load.ratio:>8.2f}"
+                f"{verdict(load.target, load.ratio)}{load.uncollected_ratio:>12.2f}"
                 for load in loads
             ),
             f"the provider saw {served.most_open:,} open at once; {served.completed:,} of {served.requests:,} ended",
@@ -216,13 +212,8 @@ def main() -> None:
     parser.add_argument("--flows", type=int, default=1000, help="streams at once")
     parser.add_argument("--turns", type=int, default=3, help="turns of each way")
     parser.add_argument("--chunks", type=int, default=CHUNKS, help="chunks of each stream")
-    parser.add_argument("--freeze", action="store_true", help="litellm's own objects are kept from the collector")
     options = parser.parse_args()
     flows: int = options.flows
-    if options.freeze:
-        litellm_import.begin().result()
-        gc.collect()
-        gc.freeze()
     loads, served = measure(flows, options.turns, chunks=options.chunks)
     print(table(loads, served, measure_blocking(min(flows, 200)), flows))
 

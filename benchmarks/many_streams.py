@@ -1,4 +1,4 @@
-"""The ways in which the benchmark of many flows opens many streams: bare, by litellm alone, and as flows."""
+"""The ways in which the benchmark of many flows opens many streams: bare, and as flows."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from typing import TypeAlias
 import aiohttp
 import httpx
 
-from benchmarks import throughput
-from benchmarks.provider import BODY, opened_by_litellm, text_of
+from benchmarks.provider import BODY, text_of
 from rxflow import LLM, Agent, Crew, Flow, Task
 from rxflow.flow import start
-from rxflow.llm import litellm_import
 from rxflow.tools import BaseTool, tool
 
 Way: TypeAlias = Callable[[str, int], Awaitable[int]]
@@ -53,27 +51,6 @@ async def bare_aiohttp(url: str, flows: int) -> int:
                 return sum([1 async for line in response.content if text_of(line)])
 
         return sum(await asyncio.gather(*(read() for _ in range(flows))))
-
-
-async def litellm_alone(url: str, flows: int) -> int:
-    """litellm's request, as rxflow makes it, and then the bare loop over the lines of its response."""
-    litellm = await litellm_import.module()
-
-    async def read() -> int:
-        stream = await opened_by_litellm(litellm, url, httpx.Timeout(600, connect=60))
-        try:
-            return sum([1 async for line in stream.response.aiter_lines() if text_of(line)])
-        finally:
-            await stream.close()
-
-    count = sum(await asyncio.gather(*(read() for _ in range(flows))))
-    await litellm.close_litellm_async_clients()  # it keeps one for each loop, and this loop ends
-    return count
-
-
-async def bare_loops(url: str, flows: int) -> int:
-    """The bare loop that one stream is measured against, as many times: a client each, which loads certificates."""
-    return sum(await asyncio.gather(*(throughput.bare_loop(url) for _ in range(flows))))
 
 
 async def rxflow_flows(url: str, flows: int) -> int:
@@ -123,12 +100,6 @@ async def blocking_flows(url: str, flows: int) -> tuple[int, int]:
     return sum(await asyncio.gather(*(read() for _ in range(flows)))), max(threads)
 
 
-SHARED = "bare httpx + json, one client"
-LOOPS = "bare httpx + json, a client each"
-WAYS: dict[str, Way] = {
-    SHARED: bare_httpx,
-    LOOPS: bare_loops,
-    "bare aiohttp + json": bare_aiohttp,
-    "litellm's request + json": litellm_alone,
-    "rxflow": rxflow_flows,
-}
+SHARED = "bare httpx + json, one shared client"
+OURS = "rxflow"
+WAYS: dict[str, Way] = {SHARED: bare_httpx, "bare aiohttp + json": bare_aiohttp, OURS: rxflow_flows}

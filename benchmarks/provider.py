@@ -6,10 +6,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
-
-import httpx
 
 BODY: dict[str, Any] = {
     "model": "gpt-4o",
@@ -17,22 +15,26 @@ BODY: dict[str, Any] = {
     "stream_options": {"include_usage": True},
     "messages": [{"role": "user", "content": "Hello"}],
 }
-"""What bare clients ask for, and litellm in their place."""
+"""What bare clients ask for."""
+
+
+def provider(chunks: int, *, hold_after: int | None = None) -> AbstractContextManager[str]:
+    """Serve a stream of ``chunks`` chunks as fast as it is read, or so many of them only; gives the base URL."""
+    holding = [] if hold_after is None else ["--hold-after", str(hold_after)]
+    return served_by("tests.loopback", "--chunks", str(chunks), *holding)
 
 
 @contextmanager
-def provider(chunks: int, *, hold_after: int | None = None) -> Generator[str]:
-    """Serve a stream of ``chunks`` chunks as fast as it is read, or so many of them only; gives the base URL."""
-    command = [sys.executable, "-m", "tests.loopback", "--chunks", str(chunks)]
-    if hold_after is not None:
-        command += ["--hold-after", str(hold_after)]
+def served_by(module: str, *arguments: str) -> Generator[str]:
+    """Run ``module``, which prints its URL and serves until its standard input is closed."""
+    command = [sys.executable, "-m", module, *arguments]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         if server.stdin is None or server.stdout is None:
             raise RuntimeError("the provider has no pipes")
         try:
             yield server.stdout.readline().strip()
         finally:
-            server.stdin.close()  # it serves until then
+            server.stdin.close()
 
 
 def text_of(line: str | bytes) -> str:
@@ -45,19 +47,3 @@ def text_of(line: str | bytes) -> str:
         return ""
     choices: list[dict[str, Any]] = json.loads(data)["choices"]
     return str(choices[0]["delta"].get("content") or "") if choices else ""
-
-
-async def opened_by_litellm(litellm: Any, url: str, timeout: httpx.Timeout) -> Any:
-    """litellm's request, as rxflow makes it; gives the stream behind litellm's own wrapper."""
-    opened: Any = await litellm.acompletion(
-        model="openai/gpt-4o",
-        messages=BODY["messages"],
-        api_base=url,
-        api_key="none",
-        stream=True,
-        stream_options=BODY["stream_options"],
-        max_retries=0,
-        num_retries=0,
-        timeout=timeout,
-    )
-    return opened.completion_stream

@@ -1,6 +1,8 @@
-"""Chunks a second of flow → crew → LLM → loop, beside a bare httpx + json loop on the same server.
+"""Chunks a second of flow → crew → LLM → loop, beside a bare httpx + json loop on the same server, on each wire.
 
-The ways take turns, and a ratio is the median of the turns' ratios: machines are noisy, and drift.
+The ways take turns. The first figure is of programs as they are: the collector is Python's default, nothing is
+collected in between, and the times of all turns are added up. The second is the median of the turns' ratios with a
+collection before each turn: it leaves out what the collector costs.
 """
 
 from __future__ import annotations
@@ -16,22 +18,29 @@ from dataclasses import dataclass
 import httpx
 
 from benchmarks.provider import provider
+from benchmarks.targets import Target, at_least, verdict
+from benchmarks.wires import WIRES
 from rxflow import LLM, Agent, Crew, Flow, Task
 from rxflow import operators as ops
 from rxflow.flow import start
 from rxflow.tools import tool
 
-_MODEL = "openai/gpt-4o"
+Way = Callable[[str], Awaitable[int]]
+"""Reads one stream at a base URL to its end, and gives the number of its chunks."""
 
 
 @dataclass(frozen=True)
 class Rate:
-    """Chunks a second of one way of reading, and its median ratio to the bare loop of the same turn."""
+    """Chunks a second of one way of reading, and what that is of the bare loop's."""
 
     name: str
     chunks_per_second: float
     ratio: float
-    must_reach: float | None
+    """Of the sums over all turns, with the collector as it is."""
+    collected_ratio: float
+    """The median of the turns, each after a collection."""
+    target: Target | None
+    is_reached: bool | None
 
 
 class Reading(Flow):
@@ -39,6 +48,7 @@ class Reading(Flow):
 
     stream = True
     base_url: str
+    model = "openai/gpt-4o"
     asks_first = False
 
     @start()
@@ -47,7 +57,7 @@ class Reading(Flow):
             role="Reader",
             goal="Read",
             backstory="Reads",
-            llm=LLM(_MODEL, base_url=self.base_url, api_key="none"),
+            llm=LLM(self.model, base_url=self.base_url, api_key="none"),
             tools=[look] if self.asks_first else [],
         )
         task = Task(name="reading", description="Read it all", expected_output="All of it", agent=reader)
@@ -60,9 +70,9 @@ def look() -> str:
     return "here"
 
 
-def _flow(url: str) -> Reading:
+def _flow(url: str, model: str = Reading.model) -> Reading:
     flow = Reading()
-    flow.base_url = url
+    flow.base_url, flow.model = url, model
     return flow
 
 
@@ -82,17 +92,22 @@ async def bare_loop(url: str) -> int:
     return len(texts)
 
 
-async def for_loop(url: str) -> int:
+def for_loop(model: str = Reading.model) -> Way:
     """A plain ``for`` over a flow."""
-    return sum(1 for _ in _flow(url).kickoff())
+
+    async def read(url: str) -> int:
+        return sum(1 for _ in _flow(url, model).kickoff())
+
+    return read
 
 
-async def async_for_loop(url: str) -> int:
+def async_for_loop(model: str = Reading.model) -> Way:
     """``async for`` over a flow."""
-    count = 0
-    async for _ in await _flow(url).kickoff_async():
-        count += 1
-    return count
+
+    async def read(url: str) -> int:
+        return sum([1 async for _ in await _flow(url, model).kickoff_async()])
+
+    return read
 
 
 async def with_a_tool_call(url: str) -> int:
@@ -118,56 +133,82 @@ async def with_two_operators(url: str) -> int:
     return count
 
 
-WAYS: dict[Callable[[str], Awaitable[int]], float | None] = {
-    bare_loop: None,
-    for_loop: 0.9,
-    async_for_loop: 0.8,
-    with_a_tool_call: 0.8,
-    with_two_operators: 0.8,
+WAYS: dict[str, tuple[Way, Target | None]] = {
+    "bare httpx + json loop": (bare_loop, None),
+    "for": (for_loop(), at_least(0.9)),
+    "async for": (async_for_loop(), at_least(0.9)),
+    "for, after a tool call": (with_a_tool_call, at_least(0.8)),
+    "observe().pipe(from_agent(…), text())": (with_two_operators, at_least(0.8)),
 }
 """The floor first; then what is held against it, with the ratio that it must reach."""
 
 
-def timed(read: Callable[[str], Awaitable[int]], url: str, expected: int) -> float:
-    """Chunks a second of one reading. RuntimeError where it did not read all."""
-    gc.collect()
+def measure(chunks: int, turns: int) -> list[Rate]:
+    """All ways of reading an OpenAI-compatible server."""
+    with provider(chunks) as url:
+        return _compare(WAYS, url, chunks, turns)
+
+
+def measure_wires(chunks: int, turns: int) -> list[Rate]:
+    """``for`` and ``async for`` on each of the other wires, beside a bare loop on that wire."""
+    rates: list[Rate] = []
+    for wire in WIRES.values():
+        ways: dict[str, tuple[Way, Target | None]] = {
+            f"{wire.name}: bare httpx + json loop": (wire.read_bare, None),
+            f"{wire.name}: for": (for_loop(wire.model), at_least(0.5)),
+            f"{wire.name}: async for": (async_for_loop(wire.model), at_least(0.5)),
+        }
+        with wire.provider(chunks) as url:
+            rates += _compare(ways, url, chunks, turns)
+    return rates
+
+
+def _compare(ways: dict[str, tuple[Way, Target | None]], url: str, chunks: int, turns: int) -> list[Rate]:
+    """The ways by turns, after one turn to warm up; the first of them is the floor."""
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    collected: dict[str, list[float]] = {name: [] for name in ways}
+    for name, (way, _) in ways.items():
+        _timed(name, way, url, chunks)
+    for _ in range(turns):
+        for name, (way, _) in ways.items():
+            taken[name].append(_timed(name, way, url, chunks))
+    for _ in range(turns):
+        for name, (way, _) in ways.items():
+            gc.collect()
+            collected[name].append(_timed(name, way, url, chunks))
+    floor = next(iter(ways))
+    rates: list[Rate] = []
+    for name, (_, target) in ways.items():
+        ratio = sum(taken[floor]) / sum(taken[name])
+        collected_ratio = statistics.median(
+            bare / seconds for bare, seconds in zip(collected[floor], collected[name], strict=True)
+        )
+        is_reached = None if target is None else target.is_reached(ratio)
+        rates.append(Rate(name, chunks * turns / sum(taken[name]), ratio, collected_ratio, target, is_reached))
+    return rates
+
+
+def _timed(name: str, way: Way, url: str, expected: int) -> float:
+    """Seconds of one reading. RuntimeError if it did not read all."""
 
     async def measured() -> tuple[int, float]:
         begin = time.perf_counter()
-        count = await read(url)
+        count = await way(url)
         return count, time.perf_counter() - begin
 
     count, seconds = asyncio.run(measured())
     if count != expected:
-        raise RuntimeError(f"{read.__name__} read {count} chunks of {expected}")
-    return expected / seconds
-
-
-def measure(chunks: int, turns: int) -> list[Rate]:
-    """All ways of reading, after one turn to warm up."""
-    rates: dict[str, list[float]] = {way.__name__: [] for way in WAYS}
-    with provider(chunks) as url:
-        for turn in range(turns + 1):
-            for way in WAYS:
-                rate = timed(way, url, chunks)
-                if turn:
-                    rates[way.__name__].append(rate)
-    floor = rates[bare_loop.__name__]
-    return [
-        Rate(
-            way.__name__,
-            statistics.median(rates[way.__name__]),
-            statistics.median(a / b for a, b in zip(rates[way.__name__], floor, strict=True)),
-            must_reach,
-        )
-        for way, must_reach in WAYS.items()
-    ]
+        raise RuntimeError(f"{name} read {count} chunks of {expected}")
+    return seconds
 
 
 def table(rates: list[Rate], chunks: int) -> str:
     """What was measured, for people."""
-    lines = [f"{f'reading a stream of {chunks:,} chunks':<44}{'chunks/s':>12}{'ratio':>8}{'≥':>6}"]
-    for rate in rates:
-        target = "" if rate.must_reach is None else f"{rate.must_reach:.1f}"
-        lines.append(f"{rate.name:<44}{rate.chunks_per_second:>12,.0f}{rate.ratio:>8.2f}{target:>6}".rstrip())
+    title = f"reading a stream of {chunks:,} chunks"
+    lines = [f"{title:<44}{'chunks/s':>10}{'ratio':>8}{'target':>10}{'reached':>9}{'after gc':>10}"]
+    lines += [
+        f"{rate.name:<44}{rate.chunks_per_second:>10,.0f}{rate.ratio:>8.2f}{verdict(rate.target, rate.ratio)}"
+        f"{rate.collected_ratio:>10.2f}"
+        for rate in rates
+    ]
     return "\n".join(lines)

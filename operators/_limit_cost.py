@@ -104,9 +104,10 @@ class _Dollars:
 
     def read_report(self, finished: LLMFinished, model: str | None) -> float | None:
         usage = finished.usage
-        if (usage.prompt_tokens or usage.completion_tokens) and (self._given is not None or finished.cost is None):
+        prompt, output = usage.prompt_tokens or 0, usage.completion_tokens or 0
+        if (prompt or output) and (self._given is not None or finished.cost is None):
             rate = self.get_rate(model)
-            return usage.prompt_tokens * rate.prompt + usage.completion_tokens * rate.output
+            return prompt * rate.prompt + output * rate.output
         return finished.cost
 
 

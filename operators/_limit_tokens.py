@@ -66,4 +66,4 @@ class _Tokens:
 
     def read_report(self, finished: LLMFinished, model: str | None) -> float | None:
         usage = finished.usage
-        return usage.total_tokens or usage.prompt_tokens + usage.completion_tokens or None
+        return usage.total_tokens or (usage.prompt_tokens or 0) + (usage.completion_tokens or 0) or None

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from datetime import timedelta
 from threading import RLock
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
@@ -17,6 +17,7 @@ from reactivex.typing import RelativeTime
 
 from rxflow.loops import call_soon, running_loop
 from rxflow.operators._core.recovery import report_error
+from rxflow.streaming.log import Log, LogReader
 
 T = TypeVar("T")
 
@@ -115,7 +116,7 @@ class _Shared:
             if reader not in run.readers:
                 return
             run.readers = tuple(each for each in run.readers if each is not reader)
-            if run.readers or run.is_ended or self._grace_s == math.inf:
+            if run.readers or run.log.is_ended or self._grace_s == math.inf:
                 return
             absence = run.absence = object()
             if not self._grace_s:
@@ -126,7 +127,7 @@ class _Shared:
 
         def cancel_run() -> None:
             with self._lock:
-                if run.absence is not absence or run.is_ended:
+                if run.absence is not absence or run.log.is_ended:
                     return
                 self._forget(run)
             run.cancel()
@@ -142,9 +143,7 @@ class _Run:
     """One subscription of the source, and its log."""
 
     def __init__(self) -> None:
-        self.items: list[Any] = []
-        self.is_ended = False
-        self.error: Exception | None = None
+        self.log: Log[Any] = Log()
         self.readers: tuple[_Reader, ...] = ()
         self.absence: object | None = None
         """Identifies the current period without readers."""
@@ -163,15 +162,14 @@ class _Run:
 
     def _on_next(self, item: Any) -> None:
         # Append, then look for readers; a reader takes its token, then looks for items. So one sees the other.
-        if not self.items:
+        if not len(self.log):
             self.loop = running_loop()
-        self.items.append(item)
+        self.log.append(item)
         for reader in self.readers:
             reader.catch_up()
 
     def _end(self, error: Exception | None) -> None:
-        self.error = error
-        self.is_ended = True
+        self.log.end(error)
         self.timer.dispose()
         for reader in self.readers:
             reader.catch_up()
@@ -181,13 +179,13 @@ class _Run:
 class _Reader:
     """One subscriber and its position. Whichever thread holds the token delivers to it."""
 
-    __slots__ = ("_observer", "_on_leave", "_position", "_token", "run")
+    __slots__ = ("_observer", "_on_leave", "_reader", "_token", "run")
 
     def __init__(self, run: _Run, observer: ObserverBase[Any], on_leave: Callable[[_Reader], None]) -> None:
         self.run = run
         self._observer: ObserverBase[Any] | None = observer
         self._on_leave = on_leave
-        self._position = 0
+        self._reader = LogReader(run.log)
         self._token = [True]
 
     def leave(self) -> None:
@@ -197,7 +195,7 @@ class _Reader:
 
     def catch_up(self) -> None:
         """Deliver all items that have arrived, unless another thread does so."""
-        while self._observer is not None and (self._position < len(self.run.items) or self.run.is_ended):
+        while self._observer is not None and self.run.log.has(self._reader.position):
             try:
                 self._token.pop()
             except IndexError:
@@ -211,19 +209,17 @@ class _Reader:
                 self._token.append(True)
 
     def _deliver(self) -> None:
-        run = self.run
+        log = self.run.log
         while (observer := self._observer) is not None:
-            is_ended = run.is_ended  # read first: items before the end are in the log by then
-            if self._position < len(run.items):
-                item = run.items[self._position]
-                self._position += 1
-                observer.on_next(item)
+            is_ended = log.is_ended  # read first: items before the end are in the log by then
+            if not self._reader.has_read_all():
+                observer.on_next(self._reader.read())
             elif is_ended:
                 self._observer = None
-                if run.error is None:
+                if log.error is None:
                     observer.on_completed()
                 else:
-                    observer.on_error(run.error)
+                    observer.on_error(cast(Exception, log.error))
             else:
                 return
 

@@ -190,7 +190,7 @@ class _Meters:
         cost = event.cost if isinstance(event, LLMFinished) else None
         for meter in call.meters:
             if usage is not None and usage.total_tokens:
-                meter.reported += usage.completion_tokens
+                meter.reported += usage.completion_tokens or 0
             else:
                 meter.estimated += call.estimate
             if cost is not None:

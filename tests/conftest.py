@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rxflow import LLM
-from rxflow.llm import io_loop
+from rxflow.llm import io as io_loop
 from rxflow.testing.leaks import GRACE, assert_nothing_is_left
 from tests.loopback import Loopback
 
@@ -30,7 +30,8 @@ def litellm_is_imported_to_the_end() -> Iterator[None]:
 def litellm_is_warm() -> Iterator[None]:
     """The import of litellm and its first call take seconds: no test that measures time may be the one to pay."""
     with Loopback() as provider:
-        LLM("openai/gpt-4o", base_url=provider.url, api_key="k").call("Hello")
+        for via in (None, "litellm"):
+            LLM("openai/gpt-4o", base_url=provider.url, api_key="k", via=via).call("Hello")
     yield
     # Each provider of each test has been a host of its own, to which litellm keeps a client.
     io_loop.submit(closing_clients()).result(2 * GRACE)

@@ -9,7 +9,8 @@ from typing import Any, TypeAlias
 from reactivex import Observable
 
 from rxflow import LLM
-from rxflow.llm.request import Delta, Ending, ReasoningDelta, Request, ToolCallDelta
+from rxflow.llm.request import Request
+from rxflow.llm.source import Delta, Ending, ReasoningDelta, ToolCallDelta
 from rxflow.streaming.bridge import from_async
 from rxflow.types.usage import UsageMetrics
 from tests.gate import Gate

@@ -8,7 +8,7 @@ from typing import Any
 from rxflow.crew.assignment import Assignment
 from rxflow.crew.rate_limit import wait_for_all
 from rxflow.crew.tool_use import ToolAnswer, asking_message, by_function_name, use_tools
-from rxflow.llm.advice import add_advice
+from rxflow.llm._litellm.advice import add_advice
 from rxflow.llm.request import Message, ToolSchema
 from rxflow.llm.structured import response_format_for
 from rxflow.streaming.emitter import Emitter

@@ -1,4 +1,4 @@
-"""``@start``, ``@listen`` and ``@router``: they only note on the method what it is; the class reads the notes."""
+"""``@start``, ``@listen`` and ``@router``: they leave a note on the method; the class reads the notes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
-from rxflow.flow.conditions import NOTE, Condition, Conditional, condition_of
+from rxflow.flow.conditions import NOTE_ATTRIBUTE, Condition, Conditional, parse_condition
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """What the decorators say of one method."""
+    """What the decorators know of one method."""
 
     is_start: bool = False
     is_router: bool = False
@@ -22,41 +22,46 @@ class Note:
 
 
 def start(condition: Conditional | None = None) -> Callable[[F], F]:
-    """The method begins the flow; with a condition it also waits for that. All unconditional starts run at once."""
-    given = None if condition is None else condition_of(condition, "@start")
-    return lambda method: _noted(method, "start", given, is_start=True)
+    """The method begins the flow; all unconditional starts run at once.
+
+    With a condition the method runs when that happens. If no start of a flow is unconditional, the flow begins with all
+    of them. A start that declares ``crewai_trigger_payload`` receives the input of that name.
+    """
+    parsed = None if condition is None else parse_condition(condition, "@start")
+    return lambda method: _add_note(method, "start", parsed, is_start=True)
 
 
 def listen(condition: Conditional) -> Callable[[F], F]:
     """The method runs when ``condition`` happens; a parameter that it declares receives the trigger's result."""
-    given = condition_of(condition, "@listen")
-    return lambda method: _noted(method, "listen", given)
+    parsed = parse_condition(condition, "@listen")
+    return lambda method: _add_note(method, "listen", parsed)
 
 
 def router(condition: Conditional | None = None, *, emit: Sequence[str] | None = None) -> Callable[[F], F]:
-    """The method's outcome is a label for which others listen: None emits none, an Enum its value, others ``str()``.
+    """The method returns a label, and those that listen for it run.
 
-    Without a condition it turns a ``@start`` or ``@listen`` method into a router. ``emit`` names the labels, for the
-    drawing and so that a misspelt listener is found; a ``Literal`` or Enum return type says the same.
+    None is no label, an Enum gives its value, others ``str()``. A label that nothing waits for is a warning.
+    Without a condition this turns a ``@start`` or ``@listen`` method into a router. ``emit`` lists the labels, for the
+    drawing and so that a misspelt listener is found; a ``Literal`` or Enum return type does the same.
     """
-    given = None if condition is None else condition_of(condition, "@router")
+    parsed = None if condition is None else parse_condition(condition, "@router")
     labels = (emit,) if isinstance(emit, str) else None if emit is None else tuple(emit)
-    return lambda method: _noted(method, "router", given, is_router=True, emit=labels)
+    return lambda method: _add_note(method, "router", parsed, is_router=True, emit=labels)
 
 
-def note_of(method: object) -> Note | None:
-    """What the decorators have noted, if anything."""
-    return cast(Note | None, getattr(method, NOTE, None))
+def read_note(method: object) -> Note | None:
+    """Return what the decorators know of ``method``, if anything."""
+    return cast(Note | None, getattr(method, NOTE_ATTRIBUTE, None))
 
 
-def _noted(method: F, decorator: str, condition: Condition | None, **said: Any) -> F:
+def _add_note(method: F, decorator: str, condition: Condition | None, **facts: Any) -> F:
     name = getattr(method, "__name__", repr(method))
     if isinstance(method, type):
         raise ValueError(f"@{decorator}(…) goes on a method of a Flow; got the class {name}")
-    note = note_of(method) or Note()
+    note = read_note(method) or Note()
     if condition is not None:
         if note.condition is not None:
             raise ValueError(f"{name} has two conditions; join them with or_(…) or and_(…)")
-        said["condition"] = condition
-    setattr(method, NOTE, replace(note, **said))
+        facts["condition"] = condition
+    setattr(method, NOTE_ATTRIBUTE, replace(note, **facts))
     return method

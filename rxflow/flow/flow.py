@@ -18,7 +18,7 @@ from rxflow.flow.conditions import and_, or_
 from rxflow.flow.decorators import listen, router, start
 from rxflow.flow.flow_run import Record, merge_along
 from rxflow.flow.graph import Graph, graph_of
-from rxflow.flow.state import State, id_of, new_state, with_inputs
+from rxflow.flow.state import State, create_state, merge_inputs, read_id
 from rxflow.streaming.kickoff import run_async, run_blocking
 from rxflow.streaming.launch import RunObservable
 from rxflow.streaming.once import Once
@@ -46,7 +46,8 @@ class Flow(Generic[S]):
     and ``max_method_calls`` are class attributes, instance attributes or arguments of the constructor.
 
     Raises:
-        ValueError: the graph or the state cannot work.
+        ValueError: the graph or the state cannot work. A label that nobody emits is a warning, if the method that
+            waits for it can do without.
         TypeError: ``initial_state`` is neither a model, a dict nor an instance.
     """
 
@@ -59,6 +60,7 @@ class Flow(Generic[S]):
     _state_or_none: State | None
     _record: Record
     _running: Once
+    _is_checked: bool
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -73,6 +75,7 @@ class Flow(Generic[S]):
         self._state_or_none = None
         self._record = Record()
         self._running = Once()
+        self._is_checked = False
         return self
 
     def __init__(
@@ -94,8 +97,8 @@ class Flow(Generic[S]):
                 setattr(self, field, value)
         if self.max_method_calls < 1:
             raise ValueError(f"max_method_calls must be at least 1: {self.max_method_calls!r}")
-        self._graph.check()
-        self._state = self._first_state()
+        self._check_graph()
+        self._state = self._create_state()
 
     @property
     def state(self) -> S:
@@ -105,7 +108,7 @@ class Flow(Generic[S]):
     @property
     def _state(self) -> State:
         if self._state_or_none is None:
-            self._state_or_none = self._first_state()
+            self._state_or_none = self._create_state()
         return self._state_or_none
 
     @_state.setter
@@ -115,7 +118,7 @@ class Flow(Generic[S]):
     @property
     def flow_id(self) -> str:
         """The state's id."""
-        return id_of(self._state)
+        return read_id(self._state)
 
     @property
     def method_outputs(self) -> list[Any]:
@@ -133,7 +136,7 @@ class Flow(Generic[S]):
         The stream runs nothing before its first pull. Works inside a running event loop too, as in a notebook.
 
         Raises:
-            ValueError: ``inputs`` do not fit the state.
+            ValueError: ``inputs`` do not fit the state, or the flow has no method to run.
             RuntimeError: this instance is running already.
         """
         source = self._kickoff_events(inputs)
@@ -152,9 +155,10 @@ class Flow(Generic[S]):
         """A cold Observable of everything that happens: each subscription is a run of its own, with its own state.
 
         Raises:
-            ValueError: ``inputs`` do not fit the state.
+            ValueError: ``inputs`` do not fit the state, or the flow has no method to run.
         """
-        with_inputs(self._first_state(), inputs or {})
+        self._require_methods()
+        merge_inputs(self._create_state(), inputs or {})
         return RunObservable(lambda scope: self._twin()._run(scope, inputs or {}))
 
     def observe(self, inputs: Inputs | None = None) -> Observable[StreamChunk]:
@@ -204,20 +208,34 @@ class Flow(Generic[S]):
 
     def _kickoff_events(self, inputs: Inputs | None) -> RunObservable:
         if self._running.is_taken:
-            raise self._busy()
-        self._graph.check()
-        with_inputs(self._state, inputs or {})  # a mistake is the caller's, here and now; nothing has run
+            raise self._describe_busy()
+        self._require_methods()
+        merge_inputs(self._state, inputs or {})  # a mistake is the caller's, here and now; nothing has run
         return RunObservable(lambda scope: self._run(scope, inputs or {}))
+
+    def _check_graph(self) -> None:
+        if not self._is_checked:
+            self._graph.check()
+            self._is_checked = True
+
+    def _require_methods(self) -> None:
+        """Raise if a run would run nothing. Such a flow can be made, for the sake of its state."""
+        self._check_graph()  # a subclass may have forgotten our __init__
+        if not self._graph.methods:
+            raise ValueError(
+                f"{type(self).__name__} has nothing to run: none of its methods is decorated with @start(), @listen(…) "
+                "or @router(…)"
+            )
 
     def _run(self, scope: Scope, inputs: Inputs) -> Observable[Event]:
         """A run on this instance."""
 
         def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
             if not self._running.take():
-                raise self._busy()
+                raise self._describe_busy()
             idle_again = Disposable(self._running.give_back)
             try:
-                self._state = with_inputs(self._state, inputs)
+                self._state = merge_inputs(self._state, inputs)
             except BaseException:
                 idle_again.dispose()
                 raise
@@ -244,7 +262,7 @@ class Flow(Generic[S]):
 
         return Observable(subscribe)
 
-    def _busy(self) -> RuntimeError:
+    def _describe_busy(self) -> RuntimeError:
         return RuntimeError(
             f"this {type(self).__name__} is running already: wait for that run or close it, make another instance, or "
             "use observe(), which runs a copy for each subscription"
@@ -253,17 +271,17 @@ class Flow(Generic[S]):
     def _twin(self) -> Self:
         """A copy with a state of its own, for a run of its own."""
         twin = copy.copy(self)
-        twin._state = twin._first_state()
+        twin._state = twin._create_state()
         twin._record = Record()
         twin._running = Once()
         return twin
 
-    def _first_state(self) -> State:
+    def _create_state(self) -> State:
         given = self.initial_state
-        return new_state(_state_type(type(self)) if given is None else given, type(self).__name__)
+        return create_state(_find_state_type(type(self)) if given is None else given, type(self).__name__)
 
 
-def _state_type(cls: type) -> Any:
+def _find_state_type(cls: type) -> Any:
     """The ``T`` of ``Flow[T]``; None for a plain Flow."""
     for base in cls.__mro__:
         for generic in getattr(base, "__orig_bases__", ()):

@@ -1,11 +1,17 @@
 """One run of a flow: the graph merge.
 
-Methods are Observables; when one completes, those that its result triggers are merged in. This is an operator of our
-own because RxPY's ``expand`` subscribes once an item; ours expands on results only, not on thousands of chunks.
+Methods are Observables; when one completes, those that wait for it are merged in. This is an operator of our own
+because RxPY's ``expand`` subscribes once an item; ours expands on results only, not on thousands of chunks.
+
+A completion and the routers that it sets off are a *wave*. The routers run first, one after the other, also those that
+wait for a label of the wave. Then come the methods that wait for the completed method, all at once, with all that they
+set off; then those that wait for the first label, and so on. So which methods of a wave run, and how often, does not
+depend on which is faster. Waves of two starts, or of two listeners of one method, run side by side.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,20 +22,20 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, SingleAssignmentDisposable
 
-from rxflow.flow.conditions import AllOf, AnyOf, holds
-from rxflow.flow.graph import Graph, Method
+from rxflow.flow.conditions import Trigger, is_choice, is_met
+from rxflow.flow.graph import TRIGGER_PAYLOAD, Graph, Method
 from rxflow.flow.method_run import run_method
 from rxflow.streaming.scope import Scope
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Event, FlowFailed, FlowFinished, FlowStarted, LLMFinished, MethodFinished
 from rxflow.types.usage import UsageMetrics
 
-Bound = Callable[[str], Callable[..., Any]]
+BindMethod = Callable[[str], Callable[..., Any]]
 
 
 @dataclass(slots=True)
 class Record:
-    """What one run came to: the methods' results in the order of completion, and the tokens of its LLM calls."""
+    """The outcome of one run: the methods' results in the order of completion, and the tokens of its LLM calls."""
 
     outputs: list[Any] = field(default_factory=list[Any])
     usage: UsageMetrics = field(default_factory=UsageMetrics)
@@ -37,28 +43,56 @@ class Record:
 
 def merge_along(
     graph: Graph,
-    bound: Bound,
+    bind: BindMethod,
     scope: Scope,
     *,
     inputs: Mapping[str, Any],
     max_method_calls: int,
     record: Record,
 ) -> Observable[Event]:
-    """The events of a run; what it came to is in ``record``. ::
+    """Return the events of a run; its outcome is in ``record``. ::
 
     start     S-a-b|
-    listen          L-c-d|        (listens to start)
-    router          R|            (listens to start; its label starts another)
-    another           A-e-f|
-    result    S-a-b-R-A-e-L-f-c-d-|
+    router          R|                  (waits for start; its label starts another)
+    one               O-c---d|          (waits for start)
+    two               T---e|            (waits for start)
+    another                  A-f|
+    result    S-a-b-R-OTc-e-dA-f|
     """
 
     def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
-        run = _FlowRun(graph, bound, scope, observer, max_method_calls, record)
-        run.begin(inputs)
+        run = _FlowRun(graph, bind, scope, observer, inputs, max_method_calls, record)
+        run.begin()
         return run.subscriptions
 
     return Observable(subscribe)
+
+
+@dataclass(frozen=True, slots=True)
+class _Occurrence:
+    """A method has completed, or a router has emitted a label; ``causes`` are the wave's routers that led to it."""
+
+    trigger: str
+    result: Any
+    is_label: bool = False
+    causes: frozenset[str] = frozenset()
+
+
+class _Wave:
+    """What has happened in a wave and is not yet dealt with. Later parts of ``parent`` wait until this one is over."""
+
+    def __init__(self, parent: _Wave | None = None) -> None:
+        self.parent = parent
+        self.for_routers: deque[_Occurrence] = deque()
+        self.for_listeners: deque[_Occurrence] = deque()
+        self.due_routers: deque[tuple[Method, _Occurrence]] = deque()
+        self.called_routers: set[str] = set()
+        self.fired_before: set[str] = set()
+        self.running = 0  # listeners, each with all that it sets off
+
+    def add(self, occurrence: _Occurrence) -> None:
+        self.for_routers.append(occurrence)
+        self.for_listeners.append(occurrence)
 
 
 class _FlowRun:
@@ -67,35 +101,39 @@ class _FlowRun:
     def __init__(
         self,
         graph: Graph,
-        bound: Bound,
+        bind: BindMethod,
         scope: Scope,
         observer: ObserverBase[Event],
+        inputs: Mapping[str, Any],
         max_method_calls: int,
         record: Record,
     ) -> None:
         self.subscriptions = CompositeDisposable()
         self._graph = graph
-        self._waiting = graph.by_trigger()
-        self._bound = bound
+        self._waiting = graph.group_by_trigger()
+        self._bind = bind
         self._scope = scope
         self._observer = observer
+        self._inputs = inputs
         self._max_method_calls = max_method_calls
         self._record = record
         self._calls: Counter[str] = Counter()
+        self._completed: set[str] = set()
         self._arrived: dict[str, set[str]] = {name: set() for name in graph.methods}
-        self._fired: set[str] = set()  # or_ listeners that wait for a router to arm them again
-        self._running = 0
+        self._fired: set[str] = set()  # or_ listeners that are not armed
 
-    def begin(self, inputs: Mapping[str, Any]) -> None:
-        self._observer.on_next(FlowStarted(origin=self._scope.origin, inputs=inputs))
-        # Held as if one method ran: a start that ends at once must not end the flow before its siblings begin.
-        self._running = 1
-        for method in self._graph.unconditional_starts:
-            self._call(method, ())
-        self._ended()
+    def begin(self) -> None:
+        self._observer.on_next(FlowStarted(origin=self._scope.origin, inputs=self._inputs))
+        entry_points = self._graph.entry_points
+        whole = _Wave()
+        whole.running = len(entry_points)
+        for method in entry_points:
+            self._call(method, (), _Wave(whole))
 
-    def _call(self, method: Method, arguments: tuple[Any, ...], then: Callable[[], None] | None = None) -> None:
-        """Merge in one call of ``method``; ``then`` runs after its own consequences have begun."""
+    def _call(
+        self, method: Method, arguments: tuple[Any, ...], wave: _Wave, causes: frozenset[str] = frozenset()
+    ) -> None:
+        """Merge in one call of ``method``; its completion belongs to ``wave``."""
         if self.subscriptions.is_disposed:
             return
         self._calls[method.name] += 1
@@ -107,7 +145,9 @@ class _FlowRun:
                 )
             )
             return
-        self._running += 1
+        if method.name in self._completed:
+            self._completed.remove(method.name)
+            self._fired.clear()  # a new round of a cycle: all or_ listeners are armed again
         outcome: list[Any] = []
         emit = self._observer.on_next
 
@@ -121,72 +161,141 @@ class _FlowRun:
 
         def on_completed() -> None:
             self.subscriptions.remove(subscription)
-            self._completed(method, outcome[0])
-            if then is not None:
-                then()
-            self._ended()
+            self._completed.add(method.name)
+            self._complete(method, outcome[0], wave, causes)
 
         namespace = (*self._scope.origin.namespace, method.name)
         subscription = SingleAssignmentDisposable()
         self.subscriptions.add(subscription)
-        source = run_method(self._scope, method, self._bound(method.name), arguments)
+        source = run_method(self._scope, method, self._bind(method.name), arguments, self._read_payload(method))
         subscription.disposable = source.subscribe(on_next, self._fail, on_completed)
 
-    def _completed(self, method: Method, result: Any) -> None:
+    def _read_payload(self, method: Method) -> dict[str, Any]:
+        """Return the payload of a trigger as a keyword argument, if ``method`` asks for it and needs it."""
+        payload = self._inputs.get(TRIGGER_PAYLOAD)
+        if method.payload is None or (payload is None and method.payload.default is not method.payload.empty):
+            return {}
+        return {TRIGGER_PAYLOAD: payload}
+
+    def _complete(self, method: Method, result: Any, wave: _Wave, causes: frozenset[str]) -> None:
+        """Add a method's completion to its wave, and go on with the wave."""
+        label = None
         if method.is_router:
-            label = _label(result)
-            self._record.outputs.append(label)
-            self._fired.clear()
-            self._happened(method.name, label)
-            if label is not None:
-                self._happened(label, label)
-        else:
-            self._record.outputs.append(result)
-            self._happened(method.name, result)
+            try:
+                result = label = self._read_label(method, result)
+            except Warning as error:  # the program has made warnings errors
+                self._fail(error)
+                return
+        self._record.outputs.append(result)
+        wave.add(_Occurrence(method.name, result, causes=causes))
+        if label is not None:
+            wave.add(_Occurrence(label, label, is_label=True, causes=causes))
+        self._run_routers(wave)
 
-    def _happened(self, trigger: str, result: Any) -> None:
-        """Begin what waits for ``trigger``: its routers first, one after the other, then all others at once."""
-        due = [method for method in self._waiting.get(trigger, ()) if self._is_due(method, trigger)]
-        routers = deque(method for method in due if method.is_router)
-        listeners = [method for method in due if not method.is_router]
-
-        def go_on() -> None:
-            if routers:
-                self._start(routers.popleft(), result, go_on)
+    def _read_label(self, router: Method, outcome: Any) -> str | None:
+        """Return a router's outcome as a label. One that nothing waits for is a warning."""
+        if outcome is None:
+            return None
+        label = str(outcome.value) if isinstance(outcome, Enum) else str(outcome)
+        if label not in self._waiting and router.name not in self._waiting:
+            where = f"{self._graph.name}.{router.name} returned"
+            if isinstance(outcome, list | tuple | set | frozenset):
+                warnings.warn(f"{where} {outcome!r}; a router returns one label, so nothing follows", stacklevel=1)
             else:
-                for method in listeners:
-                    if isinstance(method.condition, AnyOf):
-                        self._fired.add(method.name)  # again: a router of this same trigger may have armed it meanwhile
-                    self._start(method, result)
+                warnings.warn(
+                    f"{where} {label!r}, a label that no method waits for; return None if nothing is to follow",
+                    stacklevel=1,
+                )
+        return label
 
-        go_on()
+    def _run_routers(self, wave: _Wave) -> None:
+        """Call the next router of the wave; its completion comes back here. After the last, call the listeners."""
+        while wave.for_routers and not wave.due_routers:
+            occurrence = wave.for_routers.popleft()
+            wave.due_routers += ((router, occurrence) for router in self._find_due_routers(wave, occurrence))
+        if wave.due_routers:
+            router, occurrence = wave.due_routers.popleft()
+            self._call(router, _build_arguments(router, occurrence), wave, occurrence.causes | {router.name})
+        else:
+            wave.fired_before = set(self._fired)
+            self._run_listeners(wave)
 
-    def _start(self, method: Method, result: Any, then: Callable[[], None] | None = None) -> None:
-        self._call(method, (result,) if method.takes_result else (), then)
+    def _run_listeners(self, wave: _Wave) -> None:
+        """Call the listeners that are due next. The last of them to be over comes back here, from a wave of its own."""
+        while not self.subscriptions.is_disposed:
+            if wave.for_listeners:
+                occurrence = wave.for_listeners.popleft()
+                # All are found before any is called: a call may begin a new round of a cycle, and arm them for that.
+                due = self._find_due_listeners(wave, occurrence)
+                if due:
+                    if len(due) == 1 and not wave.for_listeners and wave.parent is not None:
+                        wave = wave.parent  # nothing else is left of it: a long cycle must not keep one for each round
+                    else:
+                        wave.running = len(due)
+                    for method in due:
+                        self._call(method, _build_arguments(method, occurrence), _Wave(wave))
+                    return
+            elif wave.parent is None:
+                self._finish()
+                return
+            else:
+                wave = wave.parent
+                wave.running -= 1
+                if wave.running:
+                    return
+
+    def _find_due_routers(self, wave: _Wave, occurrence: _Occurrence) -> list[Method]:
+        """Return the routers that are due.
+
+        One under ``or_`` runs once a wave, unless it has itself led to ``occurrence``: that is a cycle of routers.
+        """
+        due: list[Method] = []
+        for router in self._waiting.get(occurrence.trigger, ()):
+            if not _runs_first(router):
+                continue
+            is_repeated = router.name in wave.called_routers and router.name not in occurrence.causes
+            if is_choice(router.condition) and is_repeated:
+                continue
+            if self._is_due(router, occurrence.trigger):
+                wave.called_routers.add(router.name)
+                due.append(router)
+        return due
+
+    def _find_due_listeners(self, wave: _Wave, occurrence: _Occurrence) -> list[Method]:
+        """Return the listeners that are due, once the label has armed those under ``or_`` that name it.
+
+        It arms one that fired before this wave. One that has fired since belongs to this wave, or to what that set off.
+        """
+        due: list[Method] = []
+        for method in self._waiting.get(occurrence.trigger, ()):
+            if _runs_first(method):
+                continue
+            if occurrence.is_label and method.name in wave.fired_before:
+                wave.fired_before.remove(method.name)  # once a wave, however many of its labels it names
+                self._fired.discard(method.name)
+            if method.name not in self._fired and self._is_due(method, occurrence.trigger):
+                due.append(method)
+                if is_choice(method.condition):
+                    self._fired.add(method.name)
+        return due
 
     def _is_due(self, method: Method, trigger: str) -> bool:
+        """Note that ``trigger`` has arrived at ``method``, and report whether its condition is met now."""
         condition = method.condition
-        if isinstance(condition, AnyOf) and method.name in self._fired:
-            return False
-        if not isinstance(condition, AnyOf | AllOf):
+        if condition is None or isinstance(condition, Trigger):
             return True
         arrived = self._arrived[method.name]
         arrived.add(trigger)
-        if not holds(condition, arrived):
+        if not is_met(condition, arrived):
             return False
         arrived.clear()
-        if isinstance(condition, AnyOf):
-            self._fired.add(method.name)
         return True
 
-    def _ended(self) -> None:
-        """One call less is under way; after the last the flow is done."""
-        self._running -= 1
-        if self._running == 0 and not self.subscriptions.is_disposed:
-            outputs = self._record.outputs
-            result = outputs[-1] if outputs else None
-            self._observer.on_next(FlowFinished(origin=self._scope.origin, result=result, usage=self._record.usage))
-            self._observer.on_completed()
+    def _finish(self) -> None:
+        outputs = self._record.outputs
+        result = outputs[-1] if outputs else None
+        self._observer.on_next(FlowFinished(origin=self._scope.origin, result=result, usage=self._record.usage))
+        self._observer.on_completed()
 
     def _fail(self, error: Exception) -> None:
         # Siblings first: nothing may arrive after the announcement.
@@ -195,8 +304,10 @@ class _FlowRun:
         self._observer.on_error(error)
 
 
-def _label(outcome: Any) -> str | None:
-    """A router's outcome as a label."""
-    if outcome is None:
-        return None
-    return str(outcome.value) if isinstance(outcome, Enum) else str(outcome)
+def _runs_first(method: Method) -> bool:
+    """Whether it runs before the other methods of a wave. A start that is a router begins a wave of its own."""
+    return method.is_router and not method.is_start
+
+
+def _build_arguments(method: Method, occurrence: _Occurrence) -> tuple[Any, ...]:
+    return (occurrence.result,) if method.takes_result else ()

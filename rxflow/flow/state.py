@@ -12,8 +12,8 @@ from pydantic import BaseModel, Field, ValidationError, create_model
 State = dict[str, Any] | BaseModel
 
 
-def new_state(given: object, where: str) -> State:
-    """The first state, from a type, a dict or an instance (None: an empty dict).
+def create_state(given: object, where: str) -> State:
+    """Create the first state, from a type, a dict or an instance (None: an empty dict).
 
     Raises:
         TypeError: it is something else.
@@ -25,20 +25,20 @@ def new_state(given: object, where: str) -> State:
         return {"id": str(uuid4())} | copy.deepcopy(cast(dict[str, Any], given))
     if isinstance(given, BaseModel):
         # A copy: runs that begin from the same instance must not share its lists.
-        mine = given.model_copy(deep=True)
-        return mine if "id" in type(given).model_fields else _validated(_with_id(type(given)), dict(mine))
+        own = given.model_copy(deep=True)
+        return own if "id" in type(given).model_fields else _validate(_add_id(type(given)), dict(own))
     if isinstance(given, type) and issubclass(given, BaseModel):
         required = [name for name, field in given.model_fields.items() if field.is_required() and name != "id"]
         if required:
             raise ValueError(
-                f"{where}: the state {given.__name__} needs a default for each field; none: {', '.join(required)}"
+                f"{where}: each field of the state {given.__name__} needs a default; missing: {', '.join(required)}"
             )
-        return _with_id(given)(**({"id": str(uuid4())} if _needs_id(given) else {}))
+        return _add_id(given)(**({"id": str(uuid4())} if _needs_id(given) else {}))
     raise TypeError(f"{where}: initial_state must be a pydantic model, a dict, or an instance of one; got {given!r}")
 
 
-def with_inputs(state: State, inputs: Mapping[str, Any]) -> State:
-    """``state`` with ``inputs`` merged in; a model is validated as a whole, and ignores keys that it does not have.
+def merge_inputs(state: State, inputs: Mapping[str, Any]) -> State:
+    """Return ``state`` with ``inputs`` merged in. A model is validated as a whole, and ignores keys that it lacks.
 
     Raises:
         ValueError: they do not fit the model.
@@ -55,17 +55,17 @@ def with_inputs(state: State, inputs: Mapping[str, Any]) -> State:
     known = {name: value for name, value in named.items() if name in model.model_fields}
     try:
         # Field by field, not model_dump(): nested models and objects stay what they are.
-        return _validated(model, {**dict(state), **known})
+        return _validate(model, {**dict(state), **known})
     except ValidationError as error:
         raise ValueError(f"Invalid inputs for structured state: {error}") from error
 
 
-def id_of(state: State) -> str:
-    """The state's id."""
+def read_id(state: State) -> str:
+    """Return the state's id."""
     return str(state["id"] if isinstance(state, dict) else getattr(state, "id", ""))
 
 
-def _validated(model: type[BaseModel], values: Mapping[str, Any]) -> BaseModel:
+def _validate(model: type[BaseModel], values: Mapping[str, Any]) -> BaseModel:
     # By name: a field with an alias is set by its name too. By alias: so are those of nested models given as dicts.
     return model.model_validate(values, by_name=True, by_alias=True)
 
@@ -74,7 +74,7 @@ def _needs_id(model: type[BaseModel]) -> bool:
     return "id" in model.model_fields and model.model_fields["id"].is_required()
 
 
-def _with_id(model: type[BaseModel]) -> type[BaseModel]:
+def _add_id(model: type[BaseModel]) -> type[BaseModel]:
     if "id" in model.model_fields:
         return model
     return create_model(

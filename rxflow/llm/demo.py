@@ -14,7 +14,8 @@ from typing import Any, cast
 
 from reactivex import Observable
 
-from rxflow.llm.request import Delta, Ending, Request, ToolCallDelta
+from rxflow.llm.request import Request
+from rxflow.llm.source import Delta, Ending, ToolCallDelta
 from rxflow.streaming.bridge import from_async
 from rxflow.types.usage import UsageMetrics
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, overload
-from uuid import uuid4
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from pydantic import BaseModel
 from reactivex import Observable
 
-from rxflow.llm.assembly import Assembly
-from rxflow.llm.demo import PROVIDER as DEMO_PROVIDER
-from rxflow.llm.demo import DemoSource
+from rxflow.llm.call import make_call
 from rxflow.llm.functions import (
     Functions,
     Offered,
@@ -23,25 +19,22 @@ from rxflow.llm.functions import (
     runnable,
     schemas_of,
 )
-from rxflow.llm.provider import LiteLLMSource
-from rxflow.llm.request import Delta, Message, Request, Source, written
+from rxflow.llm.providers import source_for
+from rxflow.llm.request import Message, Request, normalize_messages
+from rxflow.llm.source import Delta, Source
 from rxflow.llm.structured import parse_as, response_format_for
 from rxflow.llm.text_tools import offering_in_text
-from rxflow.streaming.bridge import from_coroutine
-from rxflow.streaming.emitter import Emitter
 from rxflow.streaming.kickoff import run_async, run_blocking
 from rxflow.streaming.launch import RunObservable
 from rxflow.streaming.projection import chunks
 from rxflow.streaming.scope import Scope
 from rxflow.types.chunks import StreamChunk
-from rxflow.types.events import Event, LLMFailed, LLMFinished, LLMRetrying, LLMStarted
+from rxflow.types.events import Event, LLMFinished
 
 if TYPE_CHECKING:
     from rxflow.streaming.session import StreamSession
 
 M = TypeVar("M", bound=BaseModel)
-
-_KNOWN_TO_DEMO = {"tool_choice"}
 
 
 class LLM:
@@ -60,6 +53,9 @@ class LLM:
         function_calling: None asks litellm whether the model takes tools natively; False offers them in text.
         pace: for ``rxflow/demo``, seconds between two words.
         stream: taken for compatibility; rxflow always streams.
+        via: "litellm" insists that LiteLLM sends the requests. By default it sends those that need it: OpenAI's chat
+            API and servers that speak it are asked directly, unless the program has registered callbacks or a cache
+            with LiteLLM.
         parameters: anything else that litellm's ``completion`` takes.
     """
 
@@ -84,6 +80,7 @@ class LLM:
         function_calling: bool | None = None,
         pace: float = 0.0,
         source: Source | None = None,
+        via: Literal["litellm"] | None = None,
         **parameters: Any,
     ) -> None:
         if not isinstance(model, str):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -109,14 +106,15 @@ class LLM:
             "response_format": response_format_for(self._response_model) if self._response_model else response_format,
         }
         self.parameters = {key: value for key, value in given.items() if value is not None} | parameters
-        self._source = source or _source_for(
+        self._source = source or source_for(
             model,
             base_url=api_base if base_url is None else base_url,
             api_key=api_key,
-            read=timeout,
-            connect=connect_timeout,
+            timeout=timeout,
+            connect_timeout=connect_timeout,
             pace=pace,
-            extra=parameters,
+            parameters=parameters,
+            via=via,
         )
 
     def __repr__(self) -> str:
@@ -162,7 +160,7 @@ class LLM:
         """
         return Request(
             model=self.model,
-            messages=written(messages),
+            messages=normalize_messages(messages),
             tools=schemas_of(tools),
             parameters=self.parameters | parameters,
             hints=hints or {},
@@ -171,32 +169,7 @@ class LLM:
     def ask(self, scope: Scope, request: Request, *, max_retries: int | None = None) -> Observable[Event]:
         """One call, made in ``scope``: what agents use."""
         limit = self.max_retries if max_retries is None else max_retries
-        inner = scope.within(llm_call_id=str(uuid4()))
-
-        async def work(emitter: Emitter) -> None:
-            emitter.on_next(LLMStarted(origin=emitter.origin, model=self.model, messages=request.messages))
-            assembly = Assembly(emitter)
-            attempt = 0
-            while True:
-                try:
-                    await emitter.drain(await self._deltas(request), assembly.add)
-                    break
-                except Exception as error:  # noqa: BLE001 - raised again, or said in an event
-                    attempt += 1
-                    delay = (
-                        None
-                        if assembly.has_begun or attempt > limit
-                        else self._source.retry_delay(error, attempt, limit)
-                    )
-                    if delay is None:
-                        final = self._source.explain(error, self.model)
-                        emitter.on_next(LLMFailed(origin=emitter.origin, error=final, text=assembly.text))
-                        raise final from error.__cause__
-                    emitter.on_next(LLMRetrying(origin=emitter.origin, error=error, delay=delay))
-                    await asyncio.sleep(delay)
-            emitter.on_next(assembly.finished())
-
-        return from_coroutine(inner, work)
+        return make_call(scope, request, self._source, self._deltas, limit)
 
     async def _deltas(self, request: Request) -> Observable[Delta]:
         if not request.speaks_of_tools:
@@ -299,24 +272,3 @@ def _answer_of(finished: LLMFinished, model: type[BaseModel] | None) -> Any:
     if finished.tool_calls:
         return list(finished.tool_calls)
     return parse_as(model, finished.text) if model else finished.text
-
-
-def _source_for(
-    model: str,
-    *,
-    base_url: str | None,
-    api_key: str | None,
-    read: float | None,
-    connect: float,
-    pace: float,
-    extra: Mapping[str, Any],
-) -> Source:
-    provider, _, name = model.partition("/")
-    if provider != DEMO_PROVIDER:
-        return LiteLLMSource(base_url=base_url, api_key=api_key, read_timeout=read, connect_timeout=connect)
-    if name != "demo":
-        raise ValueError(f'the only embedded model is "rxflow/demo"; got {model!r}')
-    unknown = sorted(extra.keys() - _KNOWN_TO_DEMO)
-    if unknown:
-        raise TypeError(f"the embedded model has no parameters {', '.join(unknown)}")
-    return DemoSource(pace)

@@ -1,16 +1,14 @@
-"""What an LLM call asks for, and the deltas that a source answers with."""
+"""What an LLM call asks for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias, TypeGuard, cast
+from typing import Any, TypeAlias, TypeGuard, cast
 
 from pydantic import BaseModel
-from reactivex import Observable
 
 from rxflow.json_text import encodable
-from rxflow.types.usage import UsageMetrics
 
 Message: TypeAlias = dict[str, Any]
 ToolSchema: TypeAlias = dict[str, Any]
@@ -18,7 +16,7 @@ ToolSchema: TypeAlias = dict[str, Any]
 _SHAPE = "{'role': …, 'content': …}"
 
 
-def written(messages: str | Sequence[Message]) -> list[Message]:
+def normalize_messages(messages: str | Sequence[Message]) -> list[Message]:
     """Messages as providers take them; a string is what a user says. Raises TypeError, or ValueError for none.
 
     What tools, inputs and other models have said may hold what cannot be encoded: here it is replaced.
@@ -81,53 +79,3 @@ class Request:
             if message.get("role") == "user":
                 return str(message.get("content") or "")
         return ""
-
-
-@dataclass(frozen=True, slots=True)
-class ReasoningDelta:
-    """A piece of reasoning text."""
-
-    content: str
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCallDelta:
-    """A piece of a tool call; ``id`` and ``name`` come with the first of each ``index`` only."""
-
-    index: int
-    id: str | None = None
-    name: str | None = None
-    arguments: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """The last delta of a call that ended as it should."""
-
-    finish_reason: str = "stop"
-    usage: UsageMetrics = field(default_factory=UsageMetrics)
-    cost: float | None = None
-
-
-Delta: TypeAlias = str | ReasoningDelta | ToolCallDelta | Ending
-"""Answer text is a plain ``str``: there are thousands of them."""
-
-
-class Source(Protocol):
-    """A provider of deltas: litellm, the embedded model, or one that a test scripts."""
-
-    def stream(self, request: Request) -> Observable[Delta]:
-        """A cold Observable of the answer: any deltas, then one :class:`Ending`."""
-        ...
-
-    async def calls_functions(self, model: str) -> bool:
-        """The model takes tool schemas natively; otherwise tools are offered to it in text."""
-        ...
-
-    def retry_delay(self, error: BaseException, attempt: int, of: int) -> float | None:
-        """Seconds to wait before attempt number ``attempt`` (from 1) of ``of``; None: trying again is no use."""
-        ...
-
-    def explain(self, error: BaseException, model: str) -> BaseException:
-        """The error to raise for ``error``: of the same class, with a line that says what to do."""
-        ...

@@ -175,8 +175,9 @@ class Emitter:
             # The thread goes on, abandoned; also by a time limit or the loop's end, neither of which disposes the leaf.
             self.is_cancelled = True
             raise
-        # A lambda or a partial around a coroutine function only shows what it is by its result.
-        return await result if asyncio.iscoroutine(result) else result
+        # A lambda or a partial around a coroutine function only shows what it is by its result. A generator is a value:
+        # asyncio.iscoroutine of Python 3.11 takes it for a coroutine.
+        return await cast(Coroutine[Any, Any, Any], result) if isinstance(result, Coroutine) else result
 
 
 def is_async(function: Callable[..., Any]) -> bool:

@@ -14,6 +14,7 @@ import anyio
 from rxflow.loops import call_soon, running_loop
 from rxflow.streaming.once import Once
 from rxflow.streaming.thread_count import Pause
+from rxflow.types.chunks import PackedChunks, pack_chunks
 
 _T = TypeVar("_T")
 
@@ -21,39 +22,70 @@ THE_END = sys.maxsize
 """A position that no log reaches: waiting for it is waiting for the end."""
 
 
+BLOCK_SIZE = 64
+"""Items that are packed together. A chunk is two objects to the garbage collector, which starts whenever there are 700
+more than before: so few chunks alive at a time do not start it; blocks of 512 started it again and again."""
+
+
 class Log(Generic[_T]):
     """Items in order of arrival, and the end. One writer at a time; readers never block the writer.
 
     No lock: the writer appends and then looks for waiting readers, a reader registers and then looks for items, so
     one of the two always sees the other.
+
+    The items stand in blocks. A full block is packed: its chunks become text and one copy of their labels, and are made
+    anew for each reader that comes later. A reader that is inside the block at that moment holds the originals.
+
+    Attributes:
+        blocks: all but the last have :data:`BLOCK_SIZE` items.
     """
 
-    __slots__ = ("_open", "_traceback", "_waiting", "error", "is_cancelled", "is_ended", "items")
+    __slots__ = ("_end_token", "_growing", "_traceback", "_waiting", "blocks", "error", "is_cancelled", "is_ended")
 
     def __init__(self) -> None:
-        self.items: list[_T] = []
         self.is_ended = False
         self.is_cancelled = False
         self.error: BaseException | None = None
+        self._growing: list[_T] = []
+        self.blocks: list[list[_T] | PackedChunks] = [self._growing]
         self._waiting: list[Callable[[], None]] = []
-        self._open = Once()
+        self._end_token = Once()
         self._traceback: TracebackType | None = None
 
     def append(self, item: _T) -> None:
         """Add an item and wake who waits."""
-        self.items.append(item)
+        self._growing.append(item)
         if self._waiting:
             self.wake()
+        if len(self._growing) == BLOCK_SIZE:
+            full, self._growing = self._growing, []
+            self.blocks.append(self._growing)
+            self.blocks[-2] = pack_chunks(full) or full
+
+    def __len__(self) -> int:
+        full_blocks = len(self.blocks) - 1
+        return full_blocks * BLOCK_SIZE + len(self.blocks[full_blocks])
+
+    def block(self, number: int) -> list[_T]:
+        """The items of a block, to be read only. The last block grows."""
+        block = self.blocks[number]
+        return block if isinstance(block, list) else block.unpack()
+
+    def copy(self) -> list[_T]:
+        """What has arrived so far."""
+        return [item for number in range(len(self.blocks)) for item in self.block(number).copy()]
 
     def end(self, error: BaseException | None = None, *, cancelled: bool = False) -> bool:
         """End the log; False where it had ended already. Of two threads that end it at once, one succeeds."""
-        if not self._open.take():
+        if not self._end_token.take():
             return False
         self.error = error
         self._traceback = error.__traceback__ if error is not None else None
         self.is_cancelled = cancelled
         self.is_ended = True
         self.wake()
+        if error is None and not cancelled:  # else it may be another thread that ends it, while the writer appends
+            self.blocks[-1] = pack_chunks(self._growing) or self._growing
         return True
 
     def raise_error(self) -> None:
@@ -72,7 +104,7 @@ class Log(Generic[_T]):
 
     def has(self, position: int) -> bool:
         """There is something to say about ``position``: an item, or the end."""
-        return len(self.items) > position or self.is_ended
+        return len(self) > position or self.is_ended
 
     def wait(self, position: int, new_pause: Callable[[], Pause | None] = lambda: None) -> None:
         """Block this thread until ``has(position)``. ``new_pause`` counts the wait, where the writer's loop counts."""
@@ -105,6 +137,35 @@ class Log(Generic[_T]):
                 with suppress(ValueError):  # it was being woken just now
                     self._waiting.remove(waker)
                 raise
+
+
+class LogReader(Generic[_T]):
+    """One reader's position in a log."""
+
+    def __init__(self, log: Log[_T]) -> None:
+        self._log = log
+        self._block_number = 0
+        self._block = log.block(0)
+        self._offset = 0  # in the block
+
+    @property
+    def position(self) -> int:
+        """How many items it has read."""
+        return self._block_number * BLOCK_SIZE + self._offset
+
+    def has_read_all(self) -> bool:
+        """There is nothing more so far. Goes on to the next block if there is one."""
+        if self._offset == BLOCK_SIZE and self._block_number + 1 < len(self._log.blocks):
+            self._block_number += 1
+            self._block = self._log.block(self._block_number)
+            self._offset = 0
+        return self._offset == len(self._block)
+
+    def read(self) -> _T:
+        """The next item; IndexError if it has read all."""
+        item = self._block[self._offset]
+        self._offset += 1
+        return item
 
 
 def _counted(waker: Callable[[], None], pause: Pause | None) -> Callable[[], None]:

@@ -11,7 +11,7 @@ from rxflow.streaming.log import Log
 from rxflow.streaming.plain import PlainAsyncFeed, PlainFeed
 from rxflow.streaming.readable import Readable
 from rxflow.streaming.run_feed import RunFeed
-from rxflow.types.chunks import StreamChunk, StreamChunkType
+from rxflow.types.chunks import PackedChunks, StreamChunk, join_text
 from rxflow.types.events import CrewFinished, Event, FlowFinished
 from rxflow.types.results import CrewOutput
 
@@ -50,11 +50,12 @@ class StreamingOutput(Readable[StreamChunk, T], Generic[T]):
     @property
     def chunks(self) -> list[StreamChunk]:
         """A copy of what has arrived so far."""
-        return self._log.items.copy()
+        return self._log.copy()
 
     def get_full_text(self) -> str:
         """The TEXT chunks that have arrived so far, joined."""
-        return "".join(chunk.content for chunk in self._log.items if chunk.chunk_type is StreamChunkType.TEXT)
+        blocks = self._log.blocks.copy()
+        return "".join(block.read_text() if isinstance(block, PackedChunks) else join_text(block) for block in blocks)
 
 
 class FlowStreamingOutput(StreamingOutput[Any]):

@@ -39,7 +39,7 @@ class PipelineOutput(Readable[T, T], Generic[T]):
     @property
     def items(self) -> list[T]:
         """A copy of what has arrived so far."""
-        return self._log.items.copy()
+        return self._log.copy()
 
 
 class _PipelineFeed(SubscribedFeed[T, T, Observable[T]], Generic[T]):
@@ -48,12 +48,13 @@ class _PipelineFeed(SubscribedFeed[T, T, Observable[T]], Generic[T]):
     def __init__(self, log: Log[T], source: Observable[T]) -> None:
         super().__init__(log, source)
         self._chooses_its_loop = isinstance(source, StartingObservable)
+        self._last: list[T] = []
 
     @property
     def result(self) -> T:
-        if not self._log.items:
+        if not self._last:
             raise SequenceContainsNoElementsError("the stream completed without an item, so there is no result")
-        return self._log.items[-1]
+        return self._last[0]
 
     def pull(self, position: int) -> None:
         if running_loop() is not None and not (self._chooses_its_loop or self._start_token.is_taken):
@@ -64,6 +65,7 @@ class _PipelineFeed(SubscribedFeed[T, T, Observable[T]], Generic[T]):
 
     def on_next(self, value: T) -> None:
         if not self._log.is_ended:
+            self._last = [value]
             self._log.append(value)
 
     def _subscribe(self, source: Observable[T], place: Emitter | None, *, blocking: bool) -> None:
@@ -83,7 +85,7 @@ class _LastFeed(_PipelineFeed[T]):
 
     def on_next(self, value: T) -> None:
         if not self._log.is_ended:
-            self._log.items[:] = [value]
+            self._last = [value]
 
 
 def last_of(source: Observable[T]) -> T:

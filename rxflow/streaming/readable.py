@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import ClassVar, Generic, Self, TypeVar, cast
 
 from rxflow.streaming.feed import Feed
-from rxflow.streaming.log import Log
+from rxflow.streaming.log import Log, LogReader
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -107,7 +107,7 @@ class Readable(Generic[Item, Result]):
             )
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._state}, {len(self._log.items)} {self._items_are}>"
+        return f"<{type(self).__name__} {self._state}, {len(self._log)} {self._items_are}>"
 
     @property
     def _state(self) -> str:
@@ -118,46 +118,37 @@ class Readable(Generic[Item, Result]):
         return "running" if self._feed.is_running else "not started"
 
 
-class _Reader(Generic[Item]):
-    """One reader's position in the log. Keeps the output alive, as a loop over it may be all that holds it."""
+class _Reader(LogReader[Item]):
+    """A reader that waits. Keeps the output alive, as a loop over it may be all that holds it."""
 
     def __init__(self, output: object, log: Log[Item], feed: Feed) -> None:
+        super().__init__(log)
         self._output = output
-        self._log = log
         self._feed = feed
-        self._position = 0
 
-    def _read(self, end: type[Exception]) -> Item:
-        """What the log says here; ``end`` is raised after the last item of a stream that did not fail."""
-        log = self._log
-        if self._position < len(log.items):
-            return log.items[self._position]
-        log.raise_error()
-        raise end
+    def _raise_at_the_end(self, end: type[Exception]) -> None:
+        """Raise the error of the run if there are no more items, or ``end`` if it did not fail."""
+        if self._log.is_ended and self.position == len(self._log):
+            self._log.raise_error()
+            raise end
 
 
 class _Cursor(_Reader[Item], Iterator[Item]):
     def __next__(self) -> Item:
-        position = self._position
-        items = self._log.items
         # Not by IndexError: an error of the run would then be shown as one that happened during its handling.
-        if position < len(items):
-            item = items[position]
-        else:
-            self._feed.pull(position)
-            item = self._read(StopIteration)
-        self._position = position + 1
+        while self._offset == len(self._block) and self.has_read_all():
+            self._feed.pull(self.position)
+            self._raise_at_the_end(StopIteration)
+        item = self._block[self._offset]
+        self._offset += 1
         return item
 
 
 class _AsyncCursor(_Reader[Item], AsyncIterator[Item]):
     async def __anext__(self) -> Item:
-        position = self._position
-        items = self._log.items
-        if position < len(items):
-            item = items[position]
-        else:
-            await self._feed.pull_async(position)
-            item = self._read(StopAsyncIteration)
-        self._position = position + 1
+        while self._offset == len(self._block) and self.has_read_all():
+            await self._feed.pull_async(self.position)
+            self._raise_at_the_end(StopAsyncIteration)
+        item = self._block[self._offset]
+        self._offset += 1
         return item

@@ -28,7 +28,7 @@ class _Session(Readable[StreamFrame, Any]):
     @property
     def frames(self) -> list[StreamFrame]:
         """A copy of what has arrived so far."""
-        return self._log.items.copy()
+        return self._log.copy()
 
     @property
     def is_exhausted(self) -> bool:

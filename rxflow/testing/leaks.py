@@ -140,7 +140,7 @@ def _about(thread: threading.Thread, runs: list[Begun]) -> str:
 
 def _tasks_left() -> list[str]:
     """On the I/O loop: the loops of runs end with their threads, and users' loops are theirs."""
-    io_loop: ModuleType | None = sys.modules.get("rxflow.llm.io_loop")
+    io_loop: ModuleType | None = sys.modules.get("rxflow.llm.io")
     if io_loop is None or all(thread.name != "rxflow I/O" for thread in threading.enumerate()):
         return []
     submit: Callable[[Coroutine[Any, Any, None]], Future[None]] = io_loop.submit

@@ -13,7 +13,8 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import Disposable
 
 from rxflow.llm.model import LLM
-from rxflow.llm.request import Delta, Ending, Request
+from rxflow.llm.request import Request
+from rxflow.llm.source import Delta, Ending
 from rxflow.streaming.bridge import from_async
 from rxflow.testing.due import collect
 from rxflow.testing.playing import Line, line_of

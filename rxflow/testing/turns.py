@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from rxflow.llm.request import Delta, ReasoningDelta, ToolCallDelta
+from rxflow.llm.source import Delta, ReasoningDelta, ToolCallDelta
 from rxflow.types.usage import UsageMetrics
 
 _PIECE = 8  # characters of arguments in one delta

@@ -195,6 +195,18 @@ class ReasoningChunk(Happened):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ContentPart(Happened):
+    """A part of the model's answer that is not text.
+
+    ``kind`` is "citation", "image", "audio", "server_tool" (what a tool of the provider's own did), "tool_plan"
+    (Cohere's) or "function_call" (OpenAI's old form); ``data`` is the provider's own JSON.
+    """
+
+    kind: str
+    data: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LLMRetrying(Happened):
     """An LLM call failed before its first chunk and is tried again after ``delay`` seconds."""
 
@@ -204,14 +216,24 @@ class LLMRetrying(Happened):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LLMFinished(Finished):
-    """An LLM call ended. ``cost`` is in US dollars, None where the model's price is unknown."""
+    """An LLM call ended.
+
+    ``refusal`` is what of ``text`` the model said in refusing to answer. ``finish_reason`` is in OpenAI's words, and
+    None if the provider gave none. ``cost`` is in US dollars; None if the price or the tokens are not known.
+    ``message`` is the answer as the next request has to hold it: with the fields in which a thinking model wants its
+    thoughts and signatures back. ``response_id`` and ``response_model`` are the provider's names.
+    """
 
     text: str
     tool_calls: tuple[ToolCall, ...] = ()
     reasoning: str = ""
-    finish_reason: str = "stop"
+    refusal: str = ""
+    finish_reason: str | None = "stop"
     usage: UsageMetrics = field(default_factory=UsageMetrics)
     cost: float | None = None
+    message: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    response_id: str = ""
+    response_model: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,6 +300,7 @@ Event: TypeAlias = (
     | LLMStarted
     | LLMRetrying
     | ReasoningChunk
+    | ContentPart
     | LLMFinished
     | LLMFailed
     | Retracted

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from rxflow.crew.guardrails import GuardrailError
-from rxflow.llm.request import ReasoningDelta
+from rxflow.llm.source import ReasoningDelta
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import CrewFinished, LLMFinished, TaskFailed, TaskFinished, TaskRejected
 from rxflow.types.results import CrewOutput, OutputFormat, TaskOutput

@@ -29,16 +29,96 @@ class TestUnknownTriggers:
         with pytest.raises(ValueError, match=r"Misspelt\.write waits for 'reserch'.*did you mean 'research'\?"):
             Misspelt()
 
-    def test_inside_a_nested_condition_it_is_found_too(self) -> None:
+    @pytest.mark.parametrize(
+        "condition",
+        [and_("research", "nowhere"), or_("nowhere", and_("research", "nowhere")), and_("research", or_("nowhere"))],
+        ids=["and", "or", "nested"],
+    )
+    def test_inside_a_condition_that_can_never_be_met_it_is_an_error(self, condition: Any) -> None:
         class Misspelt(Flow):
             @start()
             def research(self) -> None: ...
 
-            @listen(or_(research, and_(research, "nowhere")))
+            @listen(condition)
             def write(self) -> None: ...
 
         with pytest.raises(ValueError, match="write waits for 'nowhere', which is neither a method nor a label"):
             Misspelt()
+
+    @pytest.mark.parametrize(
+        "condition",
+        [or_("research", "nowhere"), or_(and_("research", "nowhere"), "research"), and_(or_("nowhere", "research"))],
+        ids=["or", "nested and", "nested or"],
+    )
+    def test_inside_a_condition_that_another_branch_can_meet_it_is_a_warning(self, condition: Any) -> None:
+        class Fallback(Flow):
+            @start()
+            def research(self) -> None: ...
+
+            @listen(condition)
+            def write(self) -> str:
+                return "written"
+
+        with pytest.warns(UserWarning, match="Fallback.write waits for 'nowhere', which is neither a method nor"):
+            flow = Fallback()
+        assert flow.kickoff() == "written"
+
+    def test_each_unknown_name_is_a_warning_of_its_own_and_once(self) -> None:
+        class Fallback(Flow):
+            @start()
+            def research(self) -> None: ...
+
+            @listen(or_(research, "nowhere", and_("elsewhere", "nowhere")))
+            def write(self) -> None: ...
+
+        def make_and_run() -> None:
+            flow = Fallback()
+            flow.kickoff()
+            signals_of(flow.observe())
+
+        with pytest.warns(UserWarning, match="waits for") as warned:
+            make_and_run()
+        assert [str(each.message).split(",")[0] for each in warned] == [
+            "Fallback.write waits for 'nowhere'",
+            "Fallback.write waits for 'elsewhere'",
+        ]
+
+    def test_it_is_found_though_a_subclass_forgets_our_init(self) -> None:
+        class Forgetful(Flow):
+            def __init__(self) -> None: ...
+
+            @start()
+            def research(self) -> None: ...
+
+            @listen("reserch")
+            def write(self) -> None: ...
+
+        flow = Forgetful()
+        with pytest.raises(ValueError, match="did you mean 'research'"):
+            flow.kickoff()
+        with pytest.raises(ValueError, match="did you mean 'research'"):
+            flow.observe()
+
+    def test_a_label_that_a_start_waits_for_is_a_warning_if_the_flow_begins_with_it(self) -> None:
+        class Draft(Flow):
+            @start("again")
+            def write(self) -> str:
+                return "draft"
+
+        with pytest.warns(UserWarning, match=r"Draft\.write waits for 'again'"):
+            flow = Draft()
+        assert flow.kickoff() == "draft"
+
+    def test_a_label_that_a_start_waits_for_is_an_error_if_the_flow_begins_with_another(self) -> None:
+        class Draft(Flow):
+            @start()
+            def begin(self) -> None: ...
+
+            @start("again")
+            def write(self) -> None: ...
+
+        with pytest.raises(ValueError, match=r"Draft\.write waits for 'again'"):
+            Draft()
 
     def test_where_none_is_near_those_that_are_known_are_a_sentence_of_their_own(self) -> None:
         class Lost(Flow):
@@ -54,7 +134,7 @@ class TestUnknownTriggers:
     def test_a_method_without_a_decorator_is_not_one_of_the_graph(self) -> None:
         def helper(self: Flow) -> None: ...
 
-        with pytest.raises(ValueError, match=r"'helper' is no method of a graph: it needs @start\(\), @listen"):
+        with pytest.raises(ValueError, match=r"'helper' is not a method of a graph; decorate it with @start\(\)"):
             listen(helper)
 
     def test_a_label_that_no_return_statement_gives(self) -> None:
@@ -146,16 +226,18 @@ class Side(Enum):
 
 
 class TestFlowsThatCannotBegin:
-    def test_only_conditional_starts(self) -> None:
+    def test_a_conditional_start_that_requires_a_result_and_has_to_begin(self) -> None:
         class Waiting(Flow):
             @start("sign")
-            def first(self) -> None: ...
+            def first(self, label: str) -> None: ...
 
             @router(first)
             def which(self) -> str:
                 return "sign"
 
-        with pytest.raises(ValueError, match=r"Waiting cannot begin: no method has @start\(\) without a condition"):
+        with pytest.raises(
+            ValueError, match=r"Waiting\.first begins the flow, .* so the parameter for it needs a default"
+        ):
             Waiting()
 
     def test_no_start_at_all(self) -> None:
@@ -166,8 +248,117 @@ class TestFlowsThatCannotBegin:
             @listen("first")
             def second(self) -> None: ...
 
-        with pytest.raises(ValueError, match=r"cannot begin.*first, second"):
+        with pytest.raises(ValueError, match=r"cannot begin: no method has @start\(\) \(it has first, second\)"):
             Waiting()
+
+
+class TestFlowsWithNothingToRun:
+    """Can be made, for the sake of their state; running one is an error."""
+
+    class Forgot(Flow):
+        def begin(self) -> int:
+            return 1
+
+    def test_have_a_state(self) -> None:
+        assert set(self.Forgot().state) == {"id"}
+
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_are_refused_by_kickoff(self, stream: bool) -> None:
+        with pytest.raises(ValueError, match="Forgot has nothing to run: none of its methods is decorated"):
+            self.Forgot(stream=stream).kickoff()
+
+    def test_are_refused_by_kickoff_async(self) -> None:
+        with pytest.raises(ValueError, match="Forgot has nothing to run"):
+            asyncio.run(self.Forgot().kickoff_async())
+
+    @pytest.mark.parametrize("run", ["events", "observe", "stream_events", "astream"])
+    def test_are_refused_in_every_other_way(self, run: str) -> None:
+        with pytest.raises(ValueError, match="Forgot has nothing to run"):
+            getattr(self.Forgot(), run)()
+
+    def test_include_those_whose_methods_were_all_taken_out(self) -> None:
+        class Emptied(Going):
+            begin = None  # type: ignore[assignment]
+            go_on = None  # type: ignore[assignment]
+
+        with pytest.raises(ValueError, match="Emptied has nothing to run"):
+            Emptied().kickoff()
+
+
+class TestLabelsThatNothingWaitsFor:
+    """A warning that names the router and what it returned; the flow ends there."""
+
+    @staticmethod
+    def routed(outcome: object) -> Flow:
+        class Routed(Flow):
+            @start()
+            def begin(self) -> None: ...
+
+            @router(begin)
+            def which(self) -> Any:
+                return outcome
+
+            @listen("left")
+            def go_left(self) -> None: ...
+
+        return Routed()
+
+    @pytest.mark.parametrize(("outcome", "label"), [("rihgt", "'rihgt'"), (3, "'3'"), (False, "'False'"), ("", "''")])
+    def test_are_named(self, outcome: object, label: str) -> None:
+        with pytest.warns(UserWarning, match=f"^Routed.which returned {label}, a label that no method waits for"):
+            assert self.routed(outcome).kickoff() == str(outcome)
+
+    def test_of_an_enum_are_its_value(self) -> None:
+        with pytest.warns(UserWarning, match="which returned 'right'"):
+            self.routed(Side.RIGHT).kickoff()
+
+    @pytest.mark.parametrize("outcome", [["left"], ("left", "right"), {"left"}, frozenset({"left"})], ids=repr)
+    def test_a_list_is_told_that_a_router_returns_one(self, outcome: object) -> None:
+        with pytest.warns(UserWarning, match="a router returns one label") as warned:
+            self.routed(outcome).kickoff()
+        assert [str(each.message) for each in warned] == [
+            f"Routed.which returned {outcome!r}; a router returns one label, so nothing follows"
+        ]
+
+    def test_none_and_a_label_that_is_awaited_are_no_warning(self) -> None:
+        self.routed(None).kickoff()
+        self.routed("left").kickoff()
+
+    def test_a_label_that_a_condition_names_among_others_is_no_warning(self) -> None:
+        class Joined(Flow):
+            @router()
+            @start()
+            def which(self) -> str:
+                return "ready"
+
+            @router(which)
+            def never(self) -> str | None:
+                return None if self.state else "go"
+
+            @listen(and_("ready", "go"))
+            def both(self) -> None: ...
+
+        assert Joined().kickoff() is None
+
+    def test_a_router_that_others_listen_to_by_name_is_no_warning(self) -> None:
+        class Named(Flow):
+            @router()
+            @start()
+            def which(self) -> str:
+                return "whatever"
+
+            @listen(which)
+            def end(self, label: str) -> str:
+                return label
+
+        assert Named().kickoff() == "whatever"
+
+    @pytest.mark.filterwarnings("error")
+    def test_fail_the_flow_if_warnings_are_errors(self) -> None:
+        with pytest.raises(UserWarning, match="which returned 'nowhere'"):
+            self.routed("nowhere").kickoff()
+        signals = signals_of(self.routed("nowhere").events())
+        assert (signals.terminals, len(signals.errors)) == (1, 1)
 
 
 def or_with_another(condition: Any) -> object:
@@ -254,7 +445,7 @@ class TestWrongDecorators:
     @pytest.mark.parametrize("decorate", [listen, or_, and_, or_with_another])
     def test_a_condition_that_is_none(self, decorate: Callable[[Any], object], wrong: object) -> None:
         with pytest.raises(
-            ValueError, match=r"a condition is a method, its name, a router's label, or|no method of a graph"
+            ValueError, match=r"a condition is a method, its name, a router's label, or|not a method of a graph"
         ):
             decorate(wrong)
 
@@ -288,20 +479,12 @@ class TestWrongDecorators:
         def begin(self: Flow) -> None: ...
 
         for decorate in (start, listen, router):
-            with pytest.raises(ValueError, match=r"'begin' is no method of a graph: .* with parentheses"):
+            with pytest.raises(ValueError, match=r"'begin' is not a method of a graph; .* with parentheses"):
                 decorate(begin)
 
     def test_a_decorator_on_a_class(self) -> None:
         with pytest.raises(ValueError, match="goes on a method of a Flow"):
             start()(Side)
-
-    def test_a_plain_generator(self) -> None:
-        with pytest.raises(TypeError, match="begin is a plain generator; make it `async def`"):
-
-            class Generating(Flow):  # pyright: ignore[reportUnusedClass]
-                @start()
-                def begin(self) -> Any:
-                    yield "text"
 
 
 class Count(BaseModel):

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -207,8 +208,8 @@ def test_or_is_armed_again_by_the_outcome_of_a_router() -> None:
             return len(self.heard)
 
         @router(work)
-        def enough(self, rounds: int) -> str:
-            return "again" if rounds < 3 else "done"
+        def enough(self, rounds: int) -> str | None:
+            return "again" if rounds < 3 else None
 
     flow = Rounds()
     flow.kickoff()
@@ -233,7 +234,10 @@ def test_or_fires_once_though_a_router_listens_to_the_same_trigger() -> None:
 
         @router(fast)
         def which(self) -> str:
-            return "unheard"
+            return "other"
+
+        @listen("other")
+        def beside(self) -> None: ...
 
         @listen(or_(fast, slow))
         async def first(self, winner: str) -> None:
@@ -263,8 +267,8 @@ def test_and_needs_all_anew_in_each_round() -> None:
             self.state["joins"] += 1
 
         @router(join)
-        def enough(self) -> str:
-            return "again" if self.state["rounds"] < 3 else "done"
+        def enough(self) -> str | None:
+            return "again" if self.state["rounds"] < 3 else None
 
     flow = Rounds()
     flow.kickoff()
@@ -333,3 +337,295 @@ def test_whatever_the_order_or_takes_the_first_and_and_the_last_of_theirs(order:
     flow.kickoff()
     arrivals = [name for name in order if name in names]
     assert sorted(flow.heard) == [f"first {arrivals[0]}", f"last {arrivals[-1]}"]
+
+
+class Heard(Flow):
+    """Notes what its listeners hear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[str] = []
+
+
+class TestOrFiresOnceAWave:
+    """A wave is a method's completion and the routers that it sets off."""
+
+    @pytest.mark.parametrize(
+        "condition",
+        [
+            or_("begin", "ok"),
+            or_("ok", "begin"),
+            or_("which", "ok"),
+            or_("begin", "which", "ok"),
+            or_(and_("begin", "ok"), "which"),
+            or_("begin", or_("which", "ok")),
+        ],
+        ids=str,
+    )
+    def test_of_a_method_its_router_and_the_routers_label(self, condition: Any) -> None:
+        class Both(Heard):
+            @start()
+            def begin(self) -> str:
+                return "begin"
+
+            @router(begin)
+            def which(self) -> str:
+                return "ok"
+
+            @listen(condition)
+            def listener(self, why: str) -> None:
+                self.heard.append(why)
+
+        flow = Both()
+        flow.kickoff()
+        assert len(flow.heard) == 1
+
+    def test_of_a_start_that_is_a_router_and_its_label(self) -> None:
+        class Both(Heard):
+            @router()
+            @start()
+            def which(self) -> str:
+                return "ok"
+
+            @listen(or_(which, "ok"))
+            def listener(self, why: str) -> None:
+                self.heard.append(why)
+
+        flow = Both()
+        flow.kickoff()
+        assert flow.heard == ["ok"]
+
+    def test_of_the_labels_of_two_routers_and_of_a_chain_of_them(self) -> None:
+        class Chain(Heard):
+            @start()
+            def begin(self) -> None: ...
+
+            @router(begin)
+            def one(self) -> str:
+                return "x"
+
+            @router(begin)
+            def two(self) -> str:
+                return "y"
+
+            @router("y")
+            def three(self) -> str:
+                return "z"
+
+            @listen(or_("z", "y", "x"))
+            def listener(self, why: str) -> None:
+                self.heard.append(why)
+
+        flow = Chain()
+        flow.kickoff()
+        assert flow.heard == ["x"]
+
+    def test_though_its_label_comes_after_all_that_the_method_sets_off(self) -> None:
+        class Late(Heard):
+            @start()
+            def begin(self) -> None: ...
+
+            @router(begin)
+            def which(self) -> str:
+                return "ok"
+
+            @listen(begin)
+            def step(self) -> str:
+                return "step"
+
+            @listen(or_(step, "ok"))
+            def listener(self, why: str) -> None:
+                self.heard.append(why)
+
+        flow = Late()
+        flow.kickoff()
+        assert flow.heard == ["step"]
+
+
+class TestOrIsArmedAgain:
+    def test_by_no_router_whose_label_it_does_not_name(self) -> None:
+        class Elsewhere(Heard):
+            def __init__(self) -> None:
+                super().__init__()
+                self.fired = asyncio.Event()
+                self.spoken = asyncio.Event()
+
+            @start()
+            async def fast(self) -> str:
+                return "fast"
+
+            @start()
+            async def other(self) -> None:
+                await self.fired.wait()
+
+            @start()
+            async def slow(self) -> str:
+                await self.spoken.wait()
+                return "slow"
+
+            @router(other)
+            async def speaks(self) -> str:
+                return "unrelated"
+
+            @listen("unrelated")
+            async def elsewhere(self) -> None:
+                self.spoken.set()
+
+            @listen(or_(fast, slow))
+            async def listener(self, why: str) -> None:
+                self.heard.append(why)
+                self.fired.set()
+
+        flow = Elsewhere()
+        flow.kickoff()
+        assert flow.heard == ["fast"]
+
+    def test_by_a_label_that_it_names_if_it_had_fired_before_that_wave(self) -> None:
+        class Later(InOrder):
+            @router(InOrder.b)
+            def speaks(self) -> str:
+                return "x"
+
+            @listen(or_(InOrder.a, InOrder.c, "x"))
+            def listener(self, why: str) -> None:
+                self.heard.append(why)
+
+        flow = Later("abc")
+        flow.kickoff()
+        assert flow.heard == ["a", "x"]
+
+    def test_by_any_completed_method_that_runs_again(self) -> None:
+        class Rounds(Heard):
+            def __init__(self) -> None:
+                super().__init__()
+                self.rounds = 0
+
+            @start()
+            def begin(self) -> None: ...
+
+            @listen(or_(begin, "again"))
+            def work(self) -> None:
+                self.rounds += 1
+
+            @listen(work)
+            def one(self) -> str:
+                return f"one {self.rounds}"
+
+            @listen(one)
+            def two(self) -> str:
+                return f"two {self.rounds}"
+
+            @listen(or_(two, "never"))
+            def listener(self, why: str) -> None:
+                self.heard.append(why)
+
+            @router(two, emit=["again", "never"])
+            def enough(self) -> str | None:
+                return "again" if self.rounds < 3 else None
+
+        flow = Rounds()
+        flow.kickoff()
+        assert flow.heard == ["two 1", "two 2", "two 3"]
+
+    def test_and_an_or_of_one_need_not_be(self) -> None:
+        class One(Heard):
+            @start()
+            def begin(self) -> None: ...
+
+            @router(begin)
+            def one(self) -> str:
+                return "x"
+
+            @router(begin)
+            def two(self) -> str:
+                return "x"
+
+            @listen(or_("x"))
+            def by_or(self) -> None:
+                self.heard.append("or")
+
+            @listen("x")
+            def by_name(self) -> None:
+                self.heard.append("name")
+
+        flow = One()
+        flow.kickoff()
+        assert sorted(flow.heard) == ["name", "name", "or", "or"]
+
+
+class TestARouterUnderOr:
+    """Runs in each wave that meets its condition, and once in each; CrewAI does not hold it back either."""
+
+    def test_runs_for_each_of_two_methods(self) -> None:
+        class Each(InOrder):
+            @router(or_(InOrder.a, InOrder.b))
+            def which(self, why: str) -> str:
+                return f"after {why}"
+
+            @listen("after a")
+            def after_a(self, label: str) -> None:
+                self.heard.append(label)
+
+            @listen("after b")
+            def after_b(self, label: str) -> None:
+                self.heard.append(label)
+
+        flow = Each("abc")
+        flow.kickoff()
+        assert flow.heard == ["after a", "after b"]
+
+    @pytest.mark.parametrize("names", [["which", "other"], ["other", "which"]], ids=" ".join)
+    def test_runs_once_for_a_method_and_the_label_of_its_other_router(self, names: list[str]) -> None:
+        def begin(self: Heard) -> None: ...
+
+        def which(self: Heard) -> None:
+            self.heard.append("which")
+
+        def other(self: Heard) -> str:
+            return "x"
+
+        routers = {"which": router(or_("begin", "x"), emit=[])(which), "other": router("begin")(other)}
+        made: type[Heard] = type("Both", (Heard,), {"begin": start()(begin)} | {name: routers[name] for name in names})
+        flow = made()
+        flow.kickoff()
+        assert flow.heard == ["which"]
+
+    def test_may_ask_for_itself_again(self) -> None:
+        class Retry(Heard):
+            @start()
+            def begin(self) -> None: ...
+
+            @router(or_(begin, "retry"))
+            def judge(self) -> str:
+                self.heard.append("judge")
+                return "retry" if len(self.heard) < 3 else "done"
+
+            @listen("done")
+            def end(self) -> str:
+                return "ended"
+
+        flow = Retry()
+        assert flow.kickoff() == "ended"
+        assert flow.heard == ["judge"] * 3
+
+    def test_may_ask_for_itself_again_by_way_of_another(self) -> None:
+        class PingPong(Heard):
+            @start()
+            def begin(self) -> None: ...
+
+            @router(or_(begin, "ping"))
+            def one(self) -> str:
+                self.heard.append("one")
+                return "pong" if len(self.heard) < 5 else "done"
+
+            @router("pong")
+            def two(self) -> str:
+                self.heard.append("two")
+                return "ping"
+
+            @listen("done")
+            def end(self) -> None: ...
+
+        flow = PingPong()
+        flow.kickoff()
+        assert flow.heard == ["one", "two", "one", "two", "one"]

@@ -110,15 +110,6 @@ def test_a_flow_without_a_name_is_called_after_its_class() -> None:
     assert {chunk.flow_name for chunk in StreamingWords().kickoff()} == {"StreamingWords"}
 
 
-def test_a_flow_without_methods_gives_none() -> None:
-    class Empty(Flow):
-        pass
-
-    streaming = Empty(stream=True).kickoff()
-    assert list(streaming) == []
-    assert (Empty().kickoff(), streaming.result) == (None, None)
-
-
 def test_the_result_is_that_of_the_last_method_to_complete() -> None:
     class Race(Flow):
         def __init__(self) -> None:

@@ -1,15 +1,17 @@
 """The graph: what begins a run, what a completion brings about, in which order, and where a run ends."""
 
 import asyncio
+import gc
 import threading
 from collections import Counter
 from collections.abc import Callable
 from enum import Enum
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from rxflow.flow import Flow, and_, listen, or_, router, start
 from rxflow.flow.conditions import Conditional
@@ -237,6 +239,282 @@ def test_the_outcome_of_a_router_is_a_label_that_its_listeners_receive(outcome: 
     assert flow.method_outputs == [None, label, ("taken", label)]
 
 
+@pytest.mark.parametrize("first", ["x", "y"])
+def test_the_routers_of_every_label_run_whichever_was_emitted_last(first: str) -> None:
+    """CrewAI asks for the routers of the last label only."""
+    members: dict[str, Any] = {}
+    heard: list[str] = []
+
+    def begin(self: Flow) -> None: ...
+
+    def write(label: str) -> Callable[..., Any]:
+        def emit(self: Flow) -> str:
+            return label
+
+        return emit
+
+    members["begin"] = start()(begin)
+    for label in (first, "y" if first == "x" else "x"):
+        emit = write(label)
+        emit.__name__ = f"emit_{label}"
+        members[emit.__name__] = router("begin", emit=[label])(emit)
+    for label in "xy":
+
+        def follow(self: Flow, label: str) -> None:
+            heard.append(label)
+
+        follow.__name__ = f"follow_{label}"
+        members[follow.__name__] = router(label, emit=[])(follow)
+    flow_of(members).kickoff()
+    assert sorted(heard) == ["x", "y"]
+
+
+def test_a_wave_runs_in_parts_routers_then_who_waits_for_the_method_then_who_waits_for_the_label() -> None:
+    order: list[str] = []
+
+    class Parts(Flow):
+        @start()
+        def begin(self) -> None: ...
+
+        @listen("label")
+        def of_the_label(self) -> str:
+            order.append("of the label")
+            return "last"
+
+        @listen(begin)
+        async def of_the_method(self) -> None:
+            await asyncio.sleep(0)
+            order.append("of the method")
+
+        @listen(of_the_method)
+        async def further(self) -> None:
+            await asyncio.sleep(0)
+            order.append("further")
+
+        @router(begin)
+        async def which(self) -> str:
+            await asyncio.sleep(0)
+            order.append("router")
+            return "label"
+
+    assert Parts().kickoff() == "last"
+    assert order == ["router", "of the method", "further", "of the label"]
+
+
+def test_a_slow_wave_holds_up_no_other() -> None:
+    class Aside(Flow):
+        def __init__(self) -> None:
+            super().__init__()
+            self.done = asyncio.Event()
+
+        @start()
+        async def slow(self) -> None: ...
+
+        @listen(slow)
+        async def patient(self) -> str:
+            await self.done.wait()
+            return "patient"
+
+        @start()
+        async def quick(self) -> None: ...
+
+        @router(quick)
+        async def which(self) -> str:
+            return "go"
+
+        @listen("go")
+        async def end(self) -> None:
+            self.done.set()
+
+    assert Aside().kickoff() == "patient"
+
+
+class TestOnlyConditionalStarts:
+    """A flow in which no start is unconditional begins with all of them."""
+
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_the_published_loop_of_drafts(self, stream: bool) -> None:
+        class Drafts(Flow):
+            @start("retry")
+            def write(self) -> str:
+                self.state["tries"] = self.state.get("tries", 0) + 1
+                return f"draft {self.state['tries']}"
+
+            @router(write)
+            def judge(self) -> str:
+                return "retry" if self.state["tries"] < 3 else "complete"
+
+            @listen("complete")
+            def save(self) -> str:
+                return f"saved after {self.state['tries']}"
+
+        flow = Drafts(stream=stream)
+        got = flow.kickoff()
+        if stream:
+            assert list(got) == []
+            got = got.result
+        assert got == "saved after 3"
+        assert flow.method_outputs == ["draft 1", "retry", "draft 2", "retry", "draft 3", "complete", "saved after 3"]
+
+    def test_all_of_them_begin_and_each_waits_for_its_condition_after_that(self) -> None:
+        calls: Counter[str] = Counter()
+
+        class Several(Flow):
+            @start("x")
+            async def one(self, label: str = "none") -> None:
+                calls[f"one {label}"] += 1
+
+            @start(or_("x", "y"))
+            async def two(self) -> None:
+                calls["two"] += 1
+
+            @start(and_("x", "y"))
+            async def three(self) -> None:
+                calls["three"] += 1
+
+            @router(one)
+            async def which(self) -> str | None:
+                return "x" if calls.total() == 3 else None
+
+            @router("never")
+            async def other(self) -> str:
+                return "y"
+
+            @router(and_(which, other))
+            async def another(self) -> str:
+                return "never"
+
+        Several().kickoff()
+        assert calls == {"one none": 1, "one x": 1, "two": 2, "three": 1}
+
+    def test_a_start_without_a_condition_leaves_the_others_waiting(self) -> None:
+        class Two(Flow):
+            @start()
+            def begin(self) -> str:
+                return "begin"
+
+            @start("never")
+            def waiting(self) -> None:
+                raise AssertionError("nobody said never")
+
+            @router(waiting)
+            def which(self) -> str:
+                return "never"
+
+        assert Two().kickoff() == "begin"
+
+    def test_a_start_may_be_a_router_that_asks_for_itself(self) -> None:
+        class Round(Flow):
+            @router()
+            @start("again")
+            def turn(self) -> str:
+                self.state["turns"] = self.state.get("turns", 0) + 1
+                return "again" if self.state["turns"] < 3 else "done"
+
+            @listen("done")
+            def end(self) -> int:
+                return int(self.state["turns"])
+
+        assert Round().kickoff() == 3
+
+
+class TestTriggerPayload:
+    """``inputs["crewai_trigger_payload"]`` goes to each start that declares a parameter of that name."""
+
+    INPUTS: ClassVar[dict[str, Any]] = {"crewai_trigger_payload": {"n": 1}, "other": 2}
+
+    def test_sync_and_async_starts_with_and_without_the_parameter(self) -> None:
+        class Triggered(Flow):
+            @start()
+            def one(self, crewai_trigger_payload: Any = None) -> tuple[str, Any]:
+                return ("one", crewai_trigger_payload)
+
+            @start()
+            async def two(self, crewai_trigger_payload: Any) -> tuple[str, Any]:
+                return ("two", crewai_trigger_payload)
+
+            @start()
+            def three(self, *, crewai_trigger_payload: Any) -> tuple[str, Any]:
+                return ("three", crewai_trigger_payload)
+
+            @start()
+            async def four(self, crewai_trigger_payload: Any = None) -> Any:
+                yield f"four {crewai_trigger_payload['n'] if crewai_trigger_payload else None}"
+
+            @start()
+            def five(self) -> str:
+                return "five"
+
+        flow = Triggered()
+        flow.kickoff(self.INPUTS)
+        assert sorted(flow.method_outputs, key=str) == [
+            *(("one", {"n": 1}), ("three", {"n": 1}), ("two", {"n": 1})),
+            *("five", "four 1"),
+        ]
+        flow.kickoff()  # without it
+        assert {("one", None), ("two", None), ("three", None), "four None", "five"} == {*flow.method_outputs}
+
+    def test_a_default_stays_without_it(self) -> None:
+        class Triggered(Flow):
+            @start()
+            def begin(self, crewai_trigger_payload: str = "default") -> str:
+                return crewai_trigger_payload
+
+        assert Triggered().kickoff({"other": 1}) == "default"
+        assert Triggered().kickoff({"crewai_trigger_payload": "given"}) == "given"
+
+    def test_a_conditional_start_gets_its_label_beside_it(self) -> None:
+        class Triggered(Flow):
+            @router()
+            @start()
+            def begin(self) -> str:
+                return "go"
+
+            @start("go")
+            def labelled(self, label: str, crewai_trigger_payload: Any = None) -> tuple[str, Any]:
+                return (label, crewai_trigger_payload)
+
+            @start("go")
+            def only(self, crewai_trigger_payload: Any) -> Any:
+                return ("only", crewai_trigger_payload)
+
+        flow = Triggered()
+        flow.kickoff(self.INPUTS)
+        assert sorted(flow.method_outputs[1:]) == [("go", {"n": 1}), ("only", {"n": 1})]
+
+    def test_a_listener_gets_the_result_of_its_trigger_under_any_name(self) -> None:
+        class Triggered(Flow):
+            @start()
+            def begin(self) -> str:
+                return "result"
+
+            @listen(begin)
+            def end(self, crewai_trigger_payload: Any) -> Any:
+                return crewai_trigger_payload
+
+        assert Triggered().kickoff(self.INPUTS) == "result"
+
+    def test_a_model_need_not_have_a_field_for_it(self) -> None:
+        class Model(BaseModel):
+            other: int = 0
+
+        class Triggered(Flow[Model]):
+            @start()
+            def begin(self, crewai_trigger_payload: Any = None) -> Any:
+                return (self.state.other, crewai_trigger_payload)
+
+        assert Triggered().kickoff(self.INPUTS) == (2, {"n": 1})
+
+    def test_each_subscription_of_observe_gets_its_own(self) -> None:
+        class Triggered(Flow):
+            @start()
+            async def begin(self, crewai_trigger_payload: str) -> Any:
+                yield crewai_trigger_payload
+
+        said = [signals_of(Triggered().observe({"crewai_trigger_payload": text})).items for text in ("one", "two")]
+        assert [[str(chunk) for chunk in chunks] for chunks in said] == [["one"], ["two"]]
+
+
 def test_an_outcome_of_none_emits_nothing() -> None:
     class Undecided(Flow):
         @start()
@@ -263,7 +541,8 @@ def test_a_label_that_nobody_listens_for_ends_the_flow_there() -> None:
         def which(self) -> str:
             return "nowhere"
 
-    assert Open().kickoff() == "nowhere"
+    with pytest.warns(UserWarning, match="Open.which returned 'nowhere'"):
+        assert Open().kickoff() == "nowhere"
 
 
 def test_a_start_may_be_a_router() -> None:
@@ -630,3 +909,26 @@ def test_every_run_has_exactly_one_terminal_even_of_a_tangle_of_routers(
     ends = Counter(event.origin.flow_method for event in signals.items if isinstance(event, MethodFinished))
     assert max(starts.values()) <= 4
     assert starts == ends if signals.completions else starts >= ends
+
+
+def test_a_long_cycle_keeps_nothing_of_its_rounds() -> None:
+    objects: dict[int, int] = {}
+
+    class Long(Flow):
+        @start()
+        async def begin(self) -> None:
+            self.state["rounds"] = 0
+
+        @listen(or_(begin, "again"))
+        async def step(self) -> None:
+            self.state["rounds"] += 1
+            if self.state["rounds"] in (100, 1000):
+                gc.collect()
+                objects[self.state["rounds"]] = len(gc.get_objects())
+
+        @router(step)
+        async def judge(self) -> str | None:
+            return "again" if self.state["rounds"] < 1000 else None
+
+    Long(max_method_calls=1000).kickoff()
+    assert objects[1000] - objects[100] < 900

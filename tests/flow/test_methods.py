@@ -16,7 +16,7 @@ import trio.to_thread
 from reactivex import operators as ops
 from reactivex.scheduler import NewThreadScheduler
 
-from rxflow.flow import Flow, listen, start
+from rxflow.flow import Flow, listen, router, start
 from rxflow.operators import retry_stream, text
 from rxflow.testing import ScriptedLLM
 from rxflow.types.events import FlowFinished, LLMFailed, LLMFinished, MethodFinished, Retracted
@@ -45,7 +45,7 @@ def told_by(flow: Flow) -> list[tuple[str, str]]:
     return [(chunk.content, chunk.flow_method) for chunk in flow.kickoff()]
 
 
-class Place(Flow):
+class Whereabouts(Flow):
     """Each method tells where it ran and whose context it saw."""
 
     @start()
@@ -64,21 +64,21 @@ class Place(Flow):
 
 @pytest.mark.parametrize("method", ["sync", "async", "generator"])
 def test_methods_see_the_callers_context(method: str) -> None:
-    flow = Place()
+    flow = Whereabouts()
     with calling_as("mine"):
         flow.kickoff()
     assert flow.state[method][1] == "mine"
 
 
 def test_methods_of_a_stream_see_the_context_of_its_reader() -> None:
-    flow = Place(stream=True)
+    flow = Whereabouts(stream=True)
     with calling_as("mine"):
         list(flow.kickoff())
     assert [flow.state[method][1] for method in ("sync", "async", "generator")] == ["mine"] * 3
 
 
 def test_under_asyncio_async_methods_run_on_the_callers_loop_and_sync_ones_beside_it() -> None:
-    flow = Place()
+    flow = Whereabouts()
 
     async def main() -> None:
         with calling_as("mine"):
@@ -287,6 +287,248 @@ class TestAsyncGenerator:
                 yield ">"
 
         assert told_by(Framed()) == [("<", "tell"), ("hello", "tell"), (">", "tell")]
+
+
+class TestGenerator:
+    """A method that is one, or that returns one. One of text streams; any other is a value."""
+
+    def test_of_text_gives_chunks_of_that_method_and_the_whole_text_as_result(self) -> None:
+        class Telling(Flow):
+            stream = True
+
+            @start()
+            def tell(self) -> Any:
+                yield "Once "
+                yield "upon"
+
+            @listen(tell)
+            def count(self, told: str) -> int:
+                return len(told)
+
+        streaming = Telling().kickoff()
+        assert [(c.content, c.chunk_type, c.flow_method) for c in streaming] == [
+            ("Once ", StreamChunkType.TEXT, "tell"),
+            ("upon", StreamChunkType.TEXT, "tell"),
+        ]
+        assert streaming.result == len("Once upon")
+
+    @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+    def test_of_text_may_be_returned(self, is_async: bool) -> None:
+        class Returning(Flow):
+            @start()
+            def begin(self) -> Any:
+                return (letter for letter in "ab")
+
+        class ReturningAsync(Flow):
+            @start()
+            async def begin(self) -> Any:
+                return (letter for letter in "ab")
+
+        flow = ReturningAsync() if is_async else Returning()
+        assert told_by(flow) == [("a", "begin"), ("b", "begin")]
+        flow.stream = False
+        assert flow.kickoff() == "ab"
+
+    def test_of_text_arrives_while_it_runs(self) -> None:
+        class Conversing(Flow):
+            stream = True
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.heard = threading.Event()
+
+            @start()
+            def talk(self) -> Any:
+                yield "first"
+                yield str(self.heard.wait(PATIENCE))
+
+        flow = Conversing()
+        chunks = iter(flow.kickoff())
+        assert next(chunks).content == "first"
+        flow.heard.set()
+        assert [chunk.content for chunk in chunks] == ["True"]
+
+    def test_of_text_runs_in_one_thread_beside_the_loop_in_the_callers_context(self) -> None:
+        class Looking(Flow):
+            @start()
+            def look(self) -> Any:
+                yield threading.current_thread().name
+                yield threading.current_thread().name
+                yield whose.get()
+
+        with calling_as("mine"):
+            first, second, name = (content for content, _ in told_by(Looking()))
+        assert (first == second, first != threading.current_thread().name, name) == (True, True, "mine")
+
+    def test_of_chunks_of_the_users_own_gives_them_the_methods_labels(self) -> None:
+        class Labelled(Flow):
+            stream = True
+
+            @start()
+            def tell(self) -> Any:
+                yield StreamChunk(content="mine", task_name="my task")
+                yield "plain"
+
+        first, second = Labelled().kickoff()
+        assert (first.task_name, first.flow_method, second.content) == ("my task", "tell", "plain")
+
+    def test_of_text_may_call_a_crew_between_its_own_words(self) -> None:
+        class Framed(Flow):
+            @start()
+            def tell(self) -> Any:
+                yield "<"
+                crew_saying("hello").kickoff()
+                yield ">"
+
+        assert told_by(Framed()) == [("<", "tell"), ("hello", "tell"), (">", "tell")]
+
+    def test_of_text_may_return_its_result(self) -> None:
+        class Counting(Flow):
+            @start()
+            def tell(self) -> Any:
+                yield "text"
+                return {"words": 1}
+
+        assert Counting().kickoff() == {"words": 1}
+
+    def test_of_text_of_a_router_is_its_label(self) -> None:
+        class Routed(Flow):
+            @router()
+            @start()
+            def which(self) -> Any:
+                yield "le"
+                yield "ft"
+
+            @listen("left")
+            def end(self) -> str:
+                return "ended"
+
+        assert Routed().kickoff() == "ended"
+
+    @pytest.mark.parametrize("after", [0, 1])
+    def test_that_fails_fails_the_flow_after_what_it_had_told(self, after: int) -> None:
+        class Failing(Flow):
+            stream = True
+
+            @start()
+            def tell(self) -> Any:
+                yield from ["so far"][:after]
+                raise LookupError("no further")
+
+        streaming = Failing().kickoff()
+        with pytest.raises(LookupError, match="no further"):
+            list(streaming)
+        assert streaming.get_full_text() == "so far"[: after * 6]
+
+    def test_of_text_is_closed_when_its_run_is_closed(self) -> None:
+        closed = threading.Event()
+        released = threading.Event()
+
+        class Endless(Flow):
+            stream = True
+
+            @start()
+            def tell(self) -> Any:
+                try:
+                    yield "first"
+                    released.wait(PATIENCE)
+                    while True:
+                        yield "more"
+                finally:
+                    closed.set()
+
+        streaming = Endless().kickoff()
+        next(iter(streaming))
+        streaming.close()
+        released.set()
+        assert closed.wait(PATIENCE)
+
+    def test_of_other_things_is_the_value_that_the_listener_gets(self) -> None:
+        class Rows(Flow):
+            @start()
+            def rows(self) -> Any:
+                return (n for n in (1, 2, 3))
+
+            @start()
+            def pairs(self) -> Any:
+                yield (yield 1, 2)
+
+            @listen(rows)
+            def add(self, numbers: Any) -> int:
+                return sum(numbers)
+
+            @listen(pairs)
+            def send(self, pairs: Any) -> object:
+                return (next(pairs), pairs.send("sent"), list(pairs))
+
+        flow = Rows()
+        flow.kickoff()
+        added = [each for each in flow.method_outputs if not isinstance(each, Generator)]
+        assert sorted(added, key=str) == [((1, 2), "sent", []), 6]
+
+    def test_of_nothing_is_a_value_too(self) -> None:
+        class Empty(Flow):
+            @start()
+            def begin(self) -> Any:
+                return iter_letters("")
+
+            @listen(begin)
+            def end(self, nothing: Any) -> list[Any]:
+                return list(nothing)
+
+        assert Empty().kickoff() == []
+
+    def test_of_text_may_come_from_a_function_beside_the_flow(self) -> None:
+        class Wrapped(Flow):
+            @start()
+            def begin(self) -> Any:
+                return iter_letters("ab")
+
+        assert told_by(Wrapped()) == [("a", "begin"), ("b", "begin")]
+
+    def test_that_is_async_may_be_returned_too(self) -> None:
+        async def letters() -> AsyncIterator[str]:
+            yield "a"
+            yield "b"
+
+        async def numbers() -> AsyncIterator[int]:
+            yield 1
+            yield 2
+
+        async def nothing() -> AsyncIterator[int]:
+            for _ in ():
+                yield 0
+
+        class Returning(Flow):
+            @start()
+            def text(self) -> Any:
+                return letters()
+
+            @start()
+            async def values(self) -> Any:
+                return numbers()
+
+            @start()
+            async def empty(self) -> Any:
+                return nothing()
+
+            @listen(values)
+            async def add(self, given: AsyncIterator[int]) -> list[int]:
+                return [each async for each in given]
+
+            @listen(empty)
+            async def drain(self, given: AsyncIterator[int]) -> list[int]:
+                return [each async for each in given]
+
+        flow = Returning()
+        assert told_by(flow) == [("a", "text"), ("b", "text")]
+        assert "ab" in flow.method_outputs
+        assert [] in flow.method_outputs
+        assert [1, 2] in flow.method_outputs
+
+
+def iter_letters(word: str) -> Generator[str]:
+    yield from word
 
 
 class TestObservable:
@@ -815,7 +1057,7 @@ class TestInANotebook:
 
     def test_sync_kickoff_gives_the_result(self) -> None:
         async def cell() -> object:
-            return Place().kickoff(), Inner().kickoff(), crew_saying("hello").kickoff().raw
+            return Whereabouts().kickoff(), Inner().kickoff(), crew_saying("hello").kickoff().raw
 
         assert asyncio.run(cell()) == ("", "inner", "hello")
 
@@ -843,7 +1085,7 @@ class TestUnderTrio:
     """Users' coroutines are asyncio's; trio awaits the flow and reads its stream."""
 
     def test_kickoff_async_gives_the_result(self) -> None:
-        flow = Place()
+        flow = Whereabouts()
 
         async def main() -> None:
             with calling_as("mine"):

@@ -249,7 +249,7 @@ def test_a_field_without_a_default_is_refused_by_name() -> None:
         @start()
         def begin(self) -> None: ...
 
-    with pytest.raises(ValueError, match=r"NeedyFlow: the state Needy needs a default for each field; none: topic"):
+    with pytest.raises(ValueError, match="NeedyFlow: each field of the state Needy needs a default; missing: topic"):
         NeedyFlow()
 
 

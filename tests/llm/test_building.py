@@ -30,7 +30,7 @@ def test_a_model_that_is_no_name_is_refused(model: Any) -> None:
 
 
 def test_the_embedded_model_names_the_parameters_that_it_does_not_know() -> None:
-    with pytest.raises(TypeError, match="the embedded model has no parameters paec, tone"):
+    with pytest.raises(TypeError, match="the embedded model does not have the parameters paec, tone"):
         LLM("rxflow/demo", tone="friendly", paec=1, tool_choice="none")
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from rxflow import LLM, Flow
 from rxflow.flow.flow import start
-from rxflow.llm.request import Ending
+from rxflow.llm.source import Ending
 from rxflow.llm.structured import response_format_for
 from rxflow.streaming.kickoff import run_blocking
 from rxflow.streaming.launch import RunObservable

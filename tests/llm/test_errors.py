@@ -3,7 +3,6 @@
 import importlib
 import socket
 from collections.abc import Iterator
-from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from rxflow import LLM, Agent, Crew, Flow, Task
 from rxflow.flow.flow import start
 from rxflow.types.events import LLMFailed, LLMRetrying
-from tests.llm.test_lanes import watched
+from tests.llm.ways import WAYS
 from tests.llm.wire import delta, event
 from tests.loopback import Loopback, Reply
 from tests.signals import outcome
@@ -19,10 +18,10 @@ from tests.signals import outcome
 KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "GEMINI_API_KEY", "GOOGLE_API_KEY")
 
 
-@pytest.fixture(params=["fast lane", "general lane"])
+@pytest.fixture(params=WAYS.values(), ids=list(WAYS))
 def llm(request: pytest.FixtureRequest, provider: Loopback) -> Iterator[LLM]:
-    with watched() if request.param == "general lane" else nullcontext():
-        yield LLM("openai/gpt-4o", base_url=provider.url, api_key="k", max_retries=0)
+    with request.param.model(provider.url, max_retries=0) as llm:
+        yield llm
 
 
 @pytest.fixture
@@ -45,7 +44,7 @@ def closed_port() -> str:
     ("status", "kind", "advice"),
     [
         (401, "AuthenticationError", "set OPENAI_API_KEY to a valid key"),
-        (403, "APIError", "choose another model, or ask the provider for access"),
+        (403, "PermissionDeniedError", "choose another model, or ask the provider for access"),
         (404, "NotFoundError", 'models are written "provider/model"'),
         (429, "RateLimitError", "wait, or lower max_rpm"),
         (500, "InternalServerError", "try again later"),

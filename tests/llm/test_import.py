@@ -12,9 +12,10 @@ PROGRAM = """
 import asyncio, sys
 from rxflow import LLM
 from rxflow.types.events import LLMStarted
-from rxflow.llm import io_loop, litellm_import
+from rxflow.llm import io as io_loop
+from rxflow.llm._litellm import setup
 
-llm = LLM("openai/gpt-4o", base_url=sys.argv[1], api_key="k", max_retries=0)
+llm = LLM("openai/gpt-4o", base_url=sys.argv[1], api_key="k", max_retries=0, via="litellm")
 
 async def turn():
     pass
@@ -29,7 +30,7 @@ async def main():
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     await asyncio.wrap_future(io_loop.submit(turn()))
-    print("imported" if litellm_import.begin().done() else "importing", flush=True)
+    print("imported" if setup.begin_import().done() else "importing", flush=True)
     subscription.dispose()
     print(await other, await llm.acall("Hello"))
 

@@ -25,9 +25,8 @@ from tests.team import solo
         Reply(text="lost", reset_after=0),
         Reply(text="lost", end_after=0),
         Reply(raw=[event({"error": {"message": "overloaded"}})]),
-        Reply(raw=[delta(role="assistant"), b"data: {nope\n\n"]),
     ],
-    ids=["429", "500", "503", "reset", "reset after the headers", "ended", "error event", "malformed"],
+    ids=["429", "500", "503", "reset", "reset after the headers", "ended", "error event"],
 )
 def test_a_failure_before_the_first_chunk_is_tried_again(provider: Loopback, llm: LLM, failure: Reply) -> None:
     provider.script(failure, failure, Reply(text="Hello"))
@@ -37,6 +36,24 @@ def test_a_failure_before_the_first_chunk_is_tried_again(provider: Loopback, llm
     assert [type(each) for each in seen.events[:3]] == [LLMStarted, LLMRetrying, LLMRetrying]
     assert seen.one(LLMFinished).text == "Hello"
     assert len(provider.requests) == 3
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Reply(raw=[delta(role="assistant"), b"data: {nope\n\n"]),
+        Reply(raw=[event({"error": {"message": "no", "code": "invalid_api_key"}})]),
+        Reply(raw=[event({"error": {"message": "no", "status": 401}})]),
+        Reply(raw=[event({"error": {"message": "no", "type": "insufficient_quota"}})]),
+        Reply(raw=[b"event: error\n" + event({"error": {"message": "no", "code": 400}})]),
+        Reply(raw=[b'error: {"message": "no", "code": 400}\n\n']),
+    ],
+    ids=["malformed", "key", "401", "no credit", "named error", "llama.cpp's field"],
+)
+def test_what_cannot_change_is_not_tried_again(provider: Loopback, llm: LLM, failure: Reply) -> None:
+    provider.script(failure, Reply(text="never asked"))
+    assert outcome(llm.events("Hi")).error is not None
+    assert len(provider.requests) == 1
 
 
 def test_a_silent_provider_is_tried_again(provider: Loopback) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rxflow import LLM
-from rxflow.llm.request import ReasoningDelta
+from rxflow.llm.source import ReasoningDelta
 from rxflow.tools import tool
 from rxflow.types.events import LLMFinished, ReasoningChunk, ToolCall
 from tests.loopback import Loopback, Reply

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rxflow import LLM
-from rxflow.llm import io_loop
+from rxflow.llm import io as io_loop
 from tests.gate import Gate
 from tests.loopback import Loopback
 
@@ -29,7 +29,7 @@ class Slow(dict[str, str]):
 
 def test_leaves_no_coroutine_that_was_never_awaited(provider: Loopback) -> None:
     slow = Slow(a="b")
-    llm = LLM("openai/gpt-4o", base_url=provider.url, api_key="k", extra_headers=slow)
+    llm = LLM("openai/gpt-4o", base_url=provider.url, api_key="k", extra_headers=slow, via="litellm")
     subscription = llm.events("Hello").subscribe()
     slow.inside.wait()
     subscription.dispose()

@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import Any, cast
 
 from tests.loopback import encode
+from tests.loopback.dialects import Dialect, dialect_of
 from tests.loopback.reply import Disconnect, Phase, Reply, Request
 from tests.loopback.state import State
 
@@ -105,15 +106,16 @@ class Connection:
         body = await self._inbox.readexactly(int(headers.get("content-length", "0")))
         self._phase = "headers"
         keep_alive = version == "HTTP/1.1" and headers.get("connection", "").lower() != "close"
-        if method == "POST" and path.endswith("/chat/completions"):
-            return await self._complete(path, headers, body) and keep_alive
+        dialect = dialect_of(path) if method == "POST" else None
+        if dialect is not None:
+            return await self._complete(path, headers, body, dialect) and keep_alive
         if method == "GET" and path.endswith("/models"):
             await self._play(Reply(), encode.whole(HTTPStatus.OK, MODELS))
         else:
             await self._refuse(HTTPStatus.NOT_FOUND, f"nothing at {method} {path}")
         return keep_alive
 
-    async def _complete(self, path: str, headers: dict[str, str], body: bytes) -> bool:
+    async def _complete(self, path: str, headers: dict[str, str], body: bytes, dialect: Dialect) -> bool:
         data = parsed(body)
         if data is None:
             return await self._refuse(HTTPStatus.BAD_REQUEST, "the body is not a JSON object")
@@ -123,7 +125,7 @@ class Connection:
         with self._state.change():
             self._state.requests.append(request)
         reply = self._choose(request)
-        complete = await self._play(reply, encode.response(reply, request))
+        complete = await self._play(reply, encode.response(reply, request, dialect.encode, dialect.content_type))
         if complete:
             # Before the count wakes anyone who then lets the client close.
             self._phase = None

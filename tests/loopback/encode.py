@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ DONE = b"data: [DONE]\n\n"
 LAST_HTTP_CHUNK = b"0\r\n\r\n"
 ARGUMENT_PIECE = 6
 CREATED = 1_700_000_000
+EVENT_STREAM = "text/event-stream; charset=utf-8"
 
 
 class Piece(NamedTuple):
@@ -33,37 +34,42 @@ class Response:
 
 
 class Events(NamedTuple):
-    """The SSE events of a streamed completion."""
+    """The events of a streamed answer; those that open and end it hold no content."""
 
     role: bytes
     content: Iterator[bytes]
     end: list[bytes]
 
 
-def response(reply: Reply, request: Request) -> Response:
+def response(
+    reply: Reply,
+    request: Request,
+    stream: Callable[[Reply, Request], Events] | None = None,
+    content_type: str = EVENT_STREAM,
+) -> Response:
+    """`stream` gives the events of a streamed answer, with all that ends it; by default those of a chat completion."""
     if reply.raw is not None:
         items = (Piece(http_chunk(item), count_events(item)) for item in reply.raw)
-        return Response(chunked_head(reply), items, Piece(LAST_HTTP_CHUNK, 0))
+        return Response(chunked_head(reply, content_type), items, Piece(LAST_HTTP_CHUNK, 0))
     if reply.status != HTTPStatus.OK:
         return whole(reply.status, error_body(reply.status, reply.error), reply)
     if not request.stream:
         return whole(reply.status, completion(reply, request), reply)
-    return streamed(reply, request)
+    return streamed(reply, (stream or chat_events)(reply, request), content_type)
 
 
-def streamed(reply: Reply, request: Request) -> Response:
-    events = completion_events(reply, request)
+def streamed(reply: Reply, events: Events, content_type: str) -> Response:
     first = next(events.content, None)
-    end = b"".join(http_chunk(event) for event in (*events.end, DONE)) + LAST_HTTP_CHUNK
+    end = Piece(b"".join(map(http_chunk, events.end)) + LAST_HTTP_CHUNK, sum(event != DONE for event in events.end))
     role = http_chunk(events.role)
     if first is None:
-        return Response(chunked_head(reply), (), Piece(role + end, 1 + len(events.end)))
+        return Response(chunked_head(reply, content_type), (), Piece(role + end.data, 1 + end.events))
 
     def pieces() -> Iterator[Piece]:
         yield Piece(role + http_chunk(first), 2)
         yield from (Piece(http_chunk(event), 1) for event in events.content)
 
-    return Response(chunked_head(reply), pieces(), Piece(end, len(events.end)))
+    return Response(chunked_head(reply, content_type), pieces(), end)
 
 
 def whole(status: int, body: dict[str, Any], reply: Reply | None = None) -> Response:
@@ -73,8 +79,8 @@ def whole(status: int, body: dict[str, Any], reply: Reply | None = None) -> Resp
     return Response(head(status, fields, reply), (Piece(data, 0),))
 
 
-def chunked_head(reply: Reply) -> bytes:
-    fields = {"content-type": "text/event-stream; charset=utf-8", "transfer-encoding": "chunked"}
+def chunked_head(reply: Reply, content_type: str) -> bytes:
+    fields = {"content-type": content_type, "transfer-encoding": "chunked"}
     return head(reply.status, fields, reply)
 
 
@@ -116,6 +122,12 @@ def error_body(status: int, message: str | None) -> dict[str, Any]:
     kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
     usual, kind, code = ERRORS.get(status, (phrase(status), kind, None))
     return {"error": {"message": message or usual, "type": kind, "param": None, "code": code}}
+
+
+def chat_events(reply: Reply, request: Request) -> Events:
+    """A streamed chat completion, to its [DONE]."""
+    events = completion_events(reply, request)
+    return Events(events.role, events.content, [*events.end, DONE])
 
 
 def completion_events(reply: Reply, request: Request) -> Events:

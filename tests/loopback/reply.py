@@ -9,7 +9,7 @@ Phase = Literal["body", "headers", "first_byte", "mid_stream"]
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One chat completion that a client asked for."""
+    """One answer that a client asked for, in whatever dialect."""
 
     body: dict[str, Any]
     headers: dict[str, str]
@@ -19,7 +19,11 @@ class Request:
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        return cast("list[dict[str, Any]]", self.body.get("messages") or [])
+        """The conversation: OpenAI's and Anthropic's messages, the input of Responses, Gemini's contents, a prompt."""
+        if "prompt" in self.body:
+            return [{"role": "user", "content": self.body["prompt"]}]
+        found = self.body.get("messages") or self.body.get("input") or self.body.get("contents")
+        return cast("list[dict[str, Any]]", found or [])
 
     @property
     def tools(self) -> list[dict[str, Any]]:
@@ -27,7 +31,7 @@ class Request:
 
     @property
     def stream(self) -> bool:
-        return bool(self.body.get("stream"))
+        return bool(self.body.get("stream")) or "stream" in self.path.lower()  # Gemini and Bedrock say so there
 
     @property
     def include_usage(self) -> bool:
@@ -43,7 +47,7 @@ class Request:
 
 def text_of(message: Mapping[str, Any]) -> str:
     """Text of a message, whether its content is a string or a list of parts."""
-    content = message.get("content") or ""
+    content = message.get("content") or message.get("parts") or ""
     if isinstance(content, str):
         return content
     return "".join(str(part.get("text", "")) for part in cast("list[dict[str, Any]]", content))

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from tests.gate import Gate
 from tests.loopback import Reply, Request, ToolCall
-from tests.loopback.__main__ import events_of
+from tests.loopback.dialects import dialect_of
 
 Point = Literal[
     "before",  # closed before the first pull, which then starts nothing
@@ -129,17 +129,20 @@ class Case:
                 self.reached.open()
                 return Reply(stall_after=0)
             case "mid-chunk":
-                pieces = self._half_said()
+                pieces = self._half_said(request)
                 return Reply(raw=pieces, stall_after=len(pieces))
             case "sync tool" | "async tool" if self.requests == 1:
                 return Reply(tool_calls=[ToolCall("dig", {})])
             case _:
                 return Reply(text=["a"] * self.chunks)
 
-    def _half_said(self) -> list[bytes]:
-        role, *content = events_of(Reply(text=["a"] * (self.chunks + 1)), include_usage=True)[: self.chunks + 2]
-        half = content[-1][: max(1, int(self.cut * (len(content[-1]) - 3)))]
-        return [role, *content[:-1], half]
+    def _half_said(self, request: Request) -> list[bytes]:
+        dialect = dialect_of(request.path)
+        assert dialect is not None
+        role, content, _ = dialect.encode(Reply(text=["a"] * (self.chunks + 1)), request)
+        *said, last = (next(content) for _ in range(self.chunks + 1))
+        half = last[: max(1, int(self.cut * (len(last) - 3)))]
+        return [role + said[0], *said[1:], half]
 
 
 def drawn(count: int, seed: int, points: Mapping[Point, int] = POINTS) -> Iterator[Case]:

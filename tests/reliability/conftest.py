@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from tests.reliability.told import LANES, Lane
+from tests.llm.ways import WAYS, Way
 
 
-@pytest.fixture(params=LANES.values(), ids=list(LANES))
-def lane(request: pytest.FixtureRequest) -> Lane:
-    """Each of the two ways in which an answer is read."""
-    chosen: Lane = request.param
+@pytest.fixture(params=WAYS.values(), ids=list(WAYS))
+def way(request: pytest.FixtureRequest) -> Way:
+    """Each of the ways in which an answer is read."""
+    chosen: Way = request.param
     return chosen
 
 

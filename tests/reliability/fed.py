@@ -8,7 +8,8 @@ from typing import TypeAlias
 from reactivex import Observable
 
 from rxflow import LLM
-from rxflow.llm.request import Delta, Ending, Request
+from rxflow.llm.request import Request
+from rxflow.llm.source import Delta, Ending
 from rxflow.loops import call_soon
 from rxflow.streaming.bridge import from_async
 from tests.gate import Gate

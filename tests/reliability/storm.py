@@ -17,6 +17,7 @@ from rxflow.tools import BaseTool, tool
 from rxflow.types.events import Event, LLMStarted, MethodFinished
 from rxflow.types.streaming import FlowStreamingOutput, StreamChunk
 from tests.gate import Gate
+from tests.loopback.dialects import Dialect
 from tests.reliability.cases import Case
 from tests.streaming.silent import SilentServer
 from tests.team import solo
@@ -93,10 +94,14 @@ def tools_of(case: Case, llm: LLM) -> list[BaseTool]:
 class Storm:
     """All cases, some at once on the loop, some at once on threads of their own."""
 
-    def __init__(self, llm: LLM, at_once: int = 4) -> None:
-        self._llm = llm
+    def __init__(self, dialect: Dialect, url: str, at_once: int = 4) -> None:
+        self._dialect = dialect
+        self._llm = self._ask(url)
         self._at_once = at_once
         self._helpers = ThreadPoolExecutor(2 * at_once, thread_name_prefix="storm")
+
+    def _ask(self, url: str, **given: Any) -> LLM:
+        return self._dialect.make_llm(url, function_calling=True, **given)
 
     async def pass_over(self, cases: Iterable[Case]) -> None:
         """Until all have been stopped."""
@@ -152,7 +157,7 @@ class Storm:
             server = stack.enter_context(SilentServer())
             stack.callback(self._left, case, server)
             case.reached = server.heard
-            llm = LLM("openai/gpt-4o", base_url=server.url, api_key="k", max_retries=0)
+            llm = self._ask(server.url, max_retries=0)
         return SyncStormy(case, llm) if case.kind == "sync" else AsyncStormy(case, llm)
 
     def _left(self, case: Case, server: SilentServer) -> None:

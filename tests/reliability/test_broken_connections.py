@@ -12,10 +12,11 @@ from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Event, LLMFinished
 from tests.bounds import assert_within
 from tests.gate import Gate
+from tests.llm.ways import BY_WRAPPER, Way
 from tests.llm.wire import event, usage
 from tests.loopback import Loopback, Reply
 from tests.loopback.encode import DONE
-from tests.reliability.told import LANES, Lane, assert_well_told, hasty, told
+from tests.reliability.told import assert_well_told, hasty, told
 from tests.reliability.wire import HEAD, Deed, Step, Wire, script
 from tests.signals import outcome
 
@@ -39,12 +40,12 @@ WHOLE = {
 
 @pytest.mark.parametrize("whole", WHOLE.values(), ids=WHOLE)
 def test_a_reset_after_any_byte_keeps_what_had_arrived_and_takes_no_complete_answer_back(
-    litellm: Any, lane: Lane, whole: bytes
+    litellm: Any, way: Way, whole: bytes
 ) -> None:
     shown, complete = (whole.index(event) + len(event) for event in (said("a"), STOP))
     gates = [Gate() for _ in whole]
     scripts = [script(whole[:sent], gate, Deed.RESET) for sent, gate in enumerate(gates, 1)]
-    with Wire(*scripts) as wire, hasty(wire.url, lane) as llm:
+    with Wire(*scripts) as wire, hasty(wire.url, way) as llm:
         for sent, gate in enumerate(gates, 1):
             if sent < shown:
                 gate.open()
@@ -84,9 +85,9 @@ SILENCES = {
 
 @pytest.mark.parametrize(("steps", "text"), SILENCES.values(), ids=SILENCES)
 def test_silence_anywhere_before_the_end_runs_into_the_time_limit(
-    litellm: Any, lane: Lane, steps: tuple[bytes, ...], text: str
+    litellm: Any, way: Way, steps: tuple[bytes, ...], text: str
 ) -> None:
-    with Wire(script(*steps, Deed.STALL)) as wire, hasty(wire.url, lane, timeout=0.1) as llm:
+    with Wire(script(*steps, Deed.STALL)) as wire, hasty(wire.url, way, timeout=0.1) as llm:
         begun = time.monotonic()
         seen = told(llm)
         assert_within(time.monotonic() - begun, 0.1 + QUICK)
@@ -108,10 +109,10 @@ DEEDS = {"a reset": Deed.RESET, "the end": Deed.CLOSE, "half a close": Deed.HALF
 @pytest.mark.parametrize("deed", DEEDS.values(), ids=DEEDS)
 @pytest.mark.parametrize("ending", ENDINGS.values(), ids=ENDINGS)
 def test_an_answer_with_its_finish_reason_is_complete_whatever_becomes_of_the_connection(
-    litellm: Any, lane: Lane, ending: tuple[bytes, ...], deed: Deed
+    litellm: Any, way: Way, ending: tuple[bytes, ...], deed: Deed
 ) -> None:
     with Wire(script(HTTP_CHUNKS, *map(http_chunk, (said("a"), *ending)), deed)) as wire:
-        with hasty(wire.url, lane, timeout=0.1) as llm:
+        with hasty(wire.url, way, timeout=0.1) as llm:
             begun = time.monotonic()
             seen = told(llm)
             assert_within(time.monotonic() - begun, 0.2 + QUICK)
@@ -120,22 +121,22 @@ def test_an_answer_with_its_finish_reason_is_complete_whatever_becomes_of_the_co
         wire.wait_until_gone()
 
 
-def test_the_usage_report_is_waited_for_and_silence_in_its_place_is_not(provider: Loopback, lane: Lane) -> None:
+def test_the_usage_report_is_waited_for_and_silence_in_its_place_is_not(provider: Loopback, way: Way) -> None:
     provider.script(Reply(raw=[said("a"), STOP, USAGE, DONE], pace=0.1))
-    with hasty(provider.url, lane) as llm:
+    with hasty(provider.url, way) as llm:
         assert told(llm).one(LLMFinished).usage.total_tokens == 5
     if (
-        lane is LANES["fast"]
-    ):  # the general lane cannot see when litellm has the finish reason: its limit is the timeout
+        way is not BY_WRAPPER
+    ):  # litellm's wrapper cannot see when litellm has the finish reason: its limit is the timeout
         provider.script(Reply(raw=[said("a"), STOP], stall_after=2))
-        with hasty(provider.url, lane, timeout=60) as llm:
+        with hasty(provider.url, way, timeout=60) as llm:
             begun = time.monotonic()
             assert told(llm).text == "a"
             assert_within(time.monotonic() - begun, 2 + QUICK)
 
 
-def test_half_a_close_within_the_answer_is_an_error_at_once(litellm: Any, lane: Lane) -> None:
-    with Wire(script(HEAD, said("a"), Deed.HALF_CLOSE, Deed.STALL)) as wire, hasty(wire.url, lane) as llm:
+def test_half_a_close_within_the_answer_is_an_error_at_once(litellm: Any, way: Way) -> None:
+    with Wire(script(HEAD, said("a"), Deed.HALF_CLOSE, Deed.STALL)) as wire, hasty(wire.url, way) as llm:
         begun = time.monotonic()
         seen = told(llm)
         assert_within(time.monotonic() - begun, QUICK)
@@ -145,18 +146,18 @@ def test_half_a_close_within_the_answer_is_an_error_at_once(litellm: Any, lane: 
         wire.wait_until_gone()  # the server's end is still open: it is the client that closes
 
 
-def test_a_byte_at_a_time_gives_the_same(provider: Loopback, lane: Lane) -> None:
+def test_a_byte_at_a_time_gives_the_same(provider: Loopback, way: Way) -> None:
     whole = said("aé€😀") + STOP + USAGE + DONE
     provider.script(Reply(raw=[bytes([byte]) for byte in whole]))
-    with hasty(provider.url, lane) as llm:
+    with hasty(provider.url, way) as llm:
         seen = told(llm)
     assert (seen.text, seen.error) == ("aé€😀", None)
     assert seen.one(LLMFinished).usage.total_tokens == 5
 
 
-def test_the_time_limit_is_for_a_silence_and_not_for_the_whole(provider: Loopback, lane: Lane) -> None:
+def test_the_time_limit_is_for_a_silence_and_not_for_the_whole(provider: Loopback, way: Way) -> None:
     provider.script(Reply(raw=[*[said("a")] * 8, STOP + DONE], pace=0.1))
-    with hasty(provider.url, lane, timeout=0.6) as llm:
+    with hasty(provider.url, way, timeout=0.6) as llm:
         assert told(llm).text == "a" * 8
 
 
@@ -175,8 +176,8 @@ BROKEN_HTTP = {
 
 
 @pytest.mark.parametrize("steps", BROKEN_HTTP.values(), ids=BROKEN_HTTP)
-def test_what_is_no_http_is_an_error_that_says_what_to_check(litellm: Any, lane: Lane, steps: tuple[Step, ...]) -> None:
-    with Wire(script(*steps)) as wire, hasty(wire.url, lane) as llm:
+def test_what_is_no_http_is_an_error_that_says_what_to_check(litellm: Any, way: Way, steps: tuple[Step, ...]) -> None:
+    with Wire(script(*steps)) as wire, hasty(wire.url, way) as llm:
         seen = told(llm)
     assert type(seen.error) is litellm.InternalServerError
     assert "check that the server runs and that base_url is right" in str(seen.error)
@@ -192,10 +193,10 @@ BROKEN_BODIES = {
 
 @pytest.mark.parametrize(("first", "then"), BROKEN_BODIES.values(), ids=BROKEN_BODIES)
 def test_a_body_that_breaks_the_rules_of_http_is_an_error_with_the_text_kept(
-    litellm: Any, lane: Lane, first: bytes, then: bytes
+    litellm: Any, way: Way, first: bytes, then: bytes
 ) -> None:
     gate = Gate()
-    with Wire(script(first, gate, then, Deed.CLOSE)) as wire, hasty(wire.url, lane, timeout=0.2) as llm:
+    with Wire(script(first, gate, then, Deed.CLOSE)) as wire, hasty(wire.url, way, timeout=0.2) as llm:
         begun = time.monotonic()
         seen = told(llm, partial(open_at_text, gate))
         assert_within(time.monotonic() - begun, 0.2 + 2 * QUICK)
@@ -204,9 +205,9 @@ def test_a_body_that_breaks_the_rules_of_http_is_an_error_with_the_text_kept(
     assert type(seen.error) in (litellm.APIConnectionError, litellm.Timeout)
 
 
-def test_a_body_that_is_not_zipped_as_it_says_is_an_error(litellm: Any, lane: Lane) -> None:
+def test_a_body_that_is_not_zipped_as_it_says_is_an_error(litellm: Any, way: Way) -> None:
     head = HEAD[:-2] + b"content-encoding: gzip\r\n\r\n"
-    with Wire(script(head, said("a"), Deed.CLOSE)) as wire, hasty(wire.url, lane, timeout=0.2) as llm:
+    with Wire(script(head, said("a"), Deed.CLOSE)) as wire, hasty(wire.url, way, timeout=0.2) as llm:
         seen = told(llm)
     assert isinstance(seen.error, litellm.APIConnectionError | litellm.InternalServerError)
 
@@ -221,7 +222,7 @@ DRIPS = {
 def test_what_comes_before_an_answer_cannot_drip_for_ever(
     litellm: Any, monkeypatch: pytest.MonkeyPatch, first: bytes, drop: bytes
 ) -> None:
-    monkeypatch.setattr("rxflow.llm.provider._HEADERS_MAY_DRIP", 0.0)
+    monkeypatch.setattr("rxflow.llm.openai_compatible.HEADER_GRACE_S", 0.0)
 
     async def drip() -> AsyncIterator[Step]:
         yield first

@@ -1,23 +1,23 @@
 """Any bytes at all, in any pieces: the parser gives deltas of the right types, or one of its three errors.
 
-It is pure, so it is fuzzed without a socket; near misses of real events go over the wire as well, in both lanes.
+It is pure, so it is fuzzed without a socket; near misses of real events go over the wire as well, each way.
 """
 
 import json
-from itertools import chain
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from rxflow.llm.deltas import ErrorEvent, MalformedEvent, Tail, add_deltas, parse
-from rxflow.llm.request import Delta, ReasoningDelta, ToolCallDelta
-from rxflow.llm.server_sent_events import EventData, OversizedEvent
+from rxflow.llm.source import Delta, PartDelta, ReasoningDelta, RefusalDelta, ToolCallDelta
+from rxflow.llm.wires.openai_chat import OpenAIChatWire
+from rxflow.llm.wires.sse import ErrorEvent, EventData, MalformedEvent, OversizedEvent
+from tests.llm.ways import WAYS
 from tests.llm.wire import cut, delta, event
 from tests.loopback import Loopback, Reply
 from tests.loopback.encode import DONE
-from tests.reliability.told import LANES, assert_well_told, hasty
+from tests.reliability.told import assert_well_told, hasty
 from tests.signals import outcome
 
 PLACES = st.lists(st.integers(0, 10_000), max_size=8)
@@ -65,15 +65,15 @@ BODIES = st.lists(EVENTS, max_size=6).map(b"".join)
 
 
 def read(pieces: list[bytes]) -> tuple[list[Delta], Exception | None]:
-    """All that the fast lane makes of a body, and the error that it ended with."""
-    events, tail = EventData(), Tail()
+    """All that our wire makes of a body, and the error that it ended with."""
+    wire = OpenAIChatWire()
     told: list[Delta] = []
     try:
-        for data in chain(chain.from_iterable(map(events.feed, pieces)), events.flush()):
-            chunk = parse(data, tail)
-            if chunk is None:
-                break
-            add_deltas(chunk, tail, told)
+        for piece in pieces:
+            if not wire.is_done:
+                wire.feed(piece, told)
+        if not wire.is_done:
+            wire.flush(told)
     except (MalformedEvent, ErrorEvent, OversizedEvent) as error:
         return told, error
     return told, None
@@ -82,12 +82,14 @@ def read(pieces: list[bytes]) -> tuple[list[Delta], Exception | None]:
 def assert_right(told: Delta) -> None:
     """What comes after the parser looks at nothing any more."""
     match told:
-        case str() | ReasoningDelta(content=str()):
+        case str() | ReasoningDelta(content=str()) | RefusalDelta(content=str()):
             text = told if isinstance(told, str) else told.content
             assert text
             text.encode()
-        case ToolCallDelta(index=int(), id=str() | None, name=str() | None, arguments=str()):
+        case ToolCallDelta(index=int() | None, id=str() | None, name=str() | None, arguments=str()):
             told.arguments.encode()
+        case PartDelta(kind=str()):
+            pass
         case _:
             raise AssertionError(f"a delta of another type: {told!r}")
 
@@ -117,14 +119,14 @@ def test_any_bytes_are_cut_into_the_same_events_whatever_the_reads_are(pieces: l
 
 @settings(max_examples=60, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(EVENTS, max_size=3).map(b"".join), st.booleans())
-@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # litellm's own, in the general lane
-@pytest.mark.parametrize("name", LANES)
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # litellm's own, in litellm's wrapper
+@pytest.mark.parametrize("name", WAYS)
 def test_over_the_wire_any_body_ends_in_one_terminal(
     provider: Loopback, name: str, body: bytes, has_an_end: bool
 ) -> None:
     end = delta(finish="stop") + DONE if has_an_end else b""
     provider.script(Reply(raw=[delta(content="a"), body + end]))
-    with hasty(provider.url, LANES[name]) as llm:
+    with hasty(provider.url, WAYS[name]) as llm:
         seen = outcome(llm.events("Hi"))
     assert_well_told(seen)
     assert seen.text.startswith("a")

@@ -39,7 +39,7 @@ class NameServer:
         """Let all go."""
         self._answers.open()
         for thread in threading.enumerate():
-            if thread.name == "litellm lookup":
+            if thread.name == "rxflow-name-lookup":
                 thread.join(5)
 
 

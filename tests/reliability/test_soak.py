@@ -19,10 +19,11 @@ from types import FunctionType
 import pytest
 
 from rxflow import LLM
-from rxflow.llm import io_loop
+from rxflow.llm import io as io_loop
 from rxflow.streaming import started
 from rxflow.testing.leaks import assert_nothing_is_left
 from tests.loopback import Loopback, Reply, Request
+from tests.loopback.dialects import CHAT
 from tests.reliability.cases import POINTS, Case, Point, case_of, drawn
 from tests.reliability.shapes import SAID, Member, crowd, read, read_async, tag_in
 from tests.reliability.storm import Storm
@@ -96,7 +97,7 @@ def resident() -> int:
     return int(line.split()[1])
 
 
-async def one_round(provider: Loopback, llm: LLM, cases: list[Case], members: list[Member]) -> None:
+async def one_round(provider: Loopback, cases: list[Case], members: list[Member]) -> None:
     """All at once, to their ends."""
 
     def answer(request: Request) -> Reply:
@@ -105,7 +106,7 @@ async def one_round(provider: Loopback, llm: LLM, cases: list[Case], members: li
 
     provider.answer(answer)
     async with asyncio.timeout(25), asyncio.TaskGroup() as group:
-        group.create_task(Storm(llm).pass_over(cases))
+        group.create_task(Storm(CHAT, provider.url).pass_over(cases))
         for member in members:
             work = asyncio.to_thread(read, member) if member.is_threaded else read_async(member)
             group.create_task(work)
@@ -119,7 +120,7 @@ def rounds(provider: Loopback, llm: LLM) -> Iterator[Sample]:
     while number < WARM_UP or time.monotonic() < end:
         cases = list(drawn(AT_ONCE, SEED + number, HERE))
         members = crowd(AT_ONCE, SEED + number, llm)
-        asyncio.run(one_round(provider, llm, cases, members))
+        asyncio.run(one_round(provider, cases, members))
         complaints = [complaint for case in cases for complaint in case.complaints()]
         complaints += [complaint for member in members for complaint in member.complaints()]
         assert complaints == [], f"round {number} of RXFLOW_SOAK_SEED={SEED}"

@@ -1,6 +1,7 @@
 """A storm of cancellations: very many flows, each stopped at a point and in a way drawn by chance.
 
-200 of them in every test run, 2,000 with ``make storm``. ``RXFLOW_STORM`` says how many, ``RXFLOW_STORM_SEED`` which.
+200 of them in every test run, 2,000 with ``make storm``; a fifth on each further wire. ``RXFLOW_STORM`` is their
+number, ``RXFLOW_STORM_SEED`` chooses them.
 """
 
 import asyncio
@@ -13,15 +14,20 @@ from collections.abc import Iterator
 
 import pytest
 
-from rxflow import LLM
 from rxflow.testing.leaks import assert_nothing_is_left
 from tests.bounds import assert_within
 from tests.loopback import Loopback
+from tests.loopback.dialects import CHAT, DIALECTS, Dialect
 from tests.reliability.cases import Case, case_of, drawn
 from tests.reliability.storm import Storm
 
 COUNT = int(os.environ.get("RXFLOW_STORM", "200"))
 SEED = int(os.environ.get("RXFLOW_STORM_SEED") or random.randrange(1 << 32))
+STORMS = [
+    pytest.param(dialect, COUNT if dialect is CHAT else COUNT // 5, id=str(dialect))
+    for dialect in DIALECTS
+    if dialect.has_tools
+]
 CLOSED = 0.1  # seconds until the provider sees the end, for 99 of 100
 
 
@@ -37,21 +43,22 @@ def short_pauses(litellm_is_warm: None) -> Iterator[None]:
     gc.unfreeze()
 
 
+@pytest.mark.parametrize(("dialect", "count"), STORMS)
 @pytest.mark.usefixtures("short_pauses")
 @pytest.mark.timeout(60 + COUNT // 5)
 @pytest.mark.filterwarnings("ignore:.* was dropped while its run was going on:ResourceWarning")
 def test_in_a_storm_of_cancellations_every_connection_closes_at_once_and_nothing_starts_afterwards(
-    provider: Loopback, llm: LLM
+    provider: Loopback, dialect: Dialect, count: int
 ) -> None:
-    cases = list(drawn(COUNT, SEED))
-    said = f"RXFLOW_STORM={COUNT} RXFLOW_STORM_SEED={SEED}"
+    cases = list(drawn(count, SEED))
+    said = f"{dialect}: {count} flows, RXFLOW_STORM={COUNT} RXFLOW_STORM_SEED={SEED}"
     provider.answer(lambda request: case_of(request, cases).answer(request))
     threads = threads_at_work()
 
     async def main() -> None:
         reported: list[str] = []
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(str(context)))
-        await Storm(llm).pass_over(cases)
+        await Storm(dialect, provider.url).pass_over(cases)
         left = asyncio.all_tasks() - {asyncio.current_task()}
         if left:
             _, left = await asyncio.wait(left, timeout=2.0)
@@ -78,7 +85,7 @@ def test_in_a_storm_of_cancellations_every_connection_closes_at_once_and_nothing
 
 def threads_at_work() -> Counter[str]:
     """But for the pool in which litellm prepares requests: it grows to a handful, and stays."""
-    return Counter(each.name for each in threading.enumerate() if not each.name.startswith("litellm"))
+    return Counter(each.name for each in threading.enumerate() if not each.name.startswith(("litellm", "rxflow-")))
 
 
 def times_to_close(provider: Loopback, cases: list[Case]) -> list[float]:

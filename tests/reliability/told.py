@@ -1,26 +1,22 @@
 """Calls as the tests of faults make them, and what every call must keep to, whatever its provider does."""
 
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 from rxflow import LLM
 from rxflow.testing.leaks import assert_nothing_is_left
 from rxflow.types.events import Event, LLMFailed, LLMFinished, LLMStarted
-from tests.llm.test_lanes import watched
+from tests.llm.ways import DIRECT, Way
 from tests.signals import Outcome, outcome
-
-Lane = Callable[[], AbstractContextManager[None]]
-
-LANES: dict[str, Lane] = {"fast": nullcontext, "general": watched}
 
 
 @contextmanager
-def hasty(url: str, lane: Lane = nullcontext, **given: Any) -> Generator[LLM]:
+def hasty(url: str, way: Way = DIRECT, **given: Any) -> Generator[LLM]:
     """A model at ``url`` that does not try again, and waits for no byte longer than a test may."""
     settings: dict[str, Any] = {"max_retries": 0, "timeout": 5.0} | given
-    with lane():
-        yield LLM("openai/gpt-4o", base_url=url, api_key="k", **settings)
+    with way.model(url, **settings) as llm:
+        yield llm
 
 
 def told(llm: LLM, hear: Callable[[Event], object] = lambda _: None) -> Outcome:

@@ -1,34 +1,49 @@
 """The log: one writer, any number of readers, from threads and from event loops."""
 
 import asyncio
+import gc
 import threading
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rxflow.streaming.log import Log
+from rxflow.streaming.log import BLOCK_SIZE, Log, LogReader
+from rxflow.types.chunks import Origin, StreamChunk, StreamChunkType, ToolCallChunk
+from rxflow.types.streaming import FlowStreamingOutput
 
 MANY = 5000
 
 
+def take(reader: LogReader[Any]) -> Iterator[Any]:
+    """What there is to read now."""
+    while not reader.has_read_all():
+        yield reader.read()
+
+
 def read(log: Log[int]) -> list[int]:
     seen: list[int] = []
+    reader = LogReader(log)
     while True:
         log.wait(len(seen))
-        if len(log.items) == len(seen):
+        if len(log) == len(seen):
             return seen
-        seen.append(log.items[len(seen)])
+        seen.extend(take(reader))
 
 
 async def read_async(log: Log[int]) -> list[int]:
     seen: list[int] = []
+    reader = LogReader(log)
     while True:
         await log.wait_async(len(seen))
-        if len(log.items) == len(seen):
+        if len(log) == len(seen):
             return seen
-        seen.append(log.items[len(seen)])
+        seen.extend(take(reader))
 
 
 def read_in_asyncio(log: Log[int]) -> list[int]:
@@ -146,17 +161,17 @@ def test_waiting_for_what_is_there_does_not_wait() -> None:
     trio.run(log.wait_async, 1)
 
 
-class Overtaken(list[int]):
-    """The items of a log whose writer is faster: it writes just after a reader has looked and before it waits."""
+class Overtaken(Log[int]):
+    """A log whose writer is faster: it writes just after a reader has looked and before it waits."""
 
-    def __init__(self, write: Callable[[], object]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._write: list[Callable[[], object]] = [write]
+        self._to_write = [1]
 
-    def __len__(self) -> int:
-        seen = super().__len__()
-        if self._write:
-            self._write.pop()()
+    def has(self, position: int) -> bool:
+        seen = super().has(position)
+        while self._to_write:
+            self.append(self._to_write.pop())
         return seen
 
 
@@ -169,11 +184,174 @@ WAITS: dict[str, Callable[[Log[int]], object]] = {
 
 @pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
 def test_an_item_that_comes_between_the_look_and_the_wait_is_not_missed(wait: Callable[[Log[int]], object]) -> None:
-    log: Log[int] = Log()
-    log.items = Overtaken(lambda: log.append(1))
+    log = Overtaken()
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(wait, log)
         try:
             waiting.result(5)
         finally:
             log.end()  # lets go a reader that was forgotten
+
+
+class Marked(StreamChunk):
+    """A user's own kind of chunk."""
+
+    mark: str = "!"
+
+
+ORIGINS = st.builds(
+    Origin,
+    agent_role=st.sampled_from(["Reader", "Writer"]),
+    task_index=st.integers(0, 2),
+    llm_call_id=st.text(max_size=3),
+    namespace=st.sampled_from([(), ("flow", "method"), ("flow", "other")]),
+    attempt=st.integers(0, 1),
+)
+TEXTS = st.text(st.characters(codec=None), max_size=6)  # halves of surrogate pairs too
+
+
+def chunk_of(origin: Origin, text: str, seq: int, call: ToolCallChunk | None) -> StreamChunk:
+    return origin.chunk(text, seq=seq) if call is None else origin.tool_chunk(call, seq=seq)
+
+
+CALLS = st.none() | st.builds(ToolCallChunk, tool_id=st.text(max_size=2), tool_name=st.none(), arguments=TEXTS)
+OUR_CHUNKS = st.builds(chunk_of, ORIGINS, TEXTS, st.integers(0, 2**70), CALLS)
+FOREIGN = (
+    st.builds(StreamChunk, content=TEXTS)
+    | st.builds(Marked, content=TEXTS)
+    | OUR_CHUNKS.map(lambda chunk: chunk.model_copy(update={"content": 3}))
+    | OUR_CHUNKS.map(lambda chunk: chunk.with_attempt(7))
+    | st.integers()
+    | st.text()
+    | st.none()
+)
+RUNS = st.tuples(ORIGINS, st.lists(TEXTS, min_size=1, max_size=3), st.integers(0, 1000), st.integers(1, 2 * BLOCK_SIZE))
+
+
+def chunks_in_a_row(run: tuple[Origin, list[str], int, int]) -> list[Any]:
+    origin, texts, first, length = run
+    return [origin.chunk(texts[number % len(texts)], seq=first + number) for number in range(length)]
+
+
+ITEMS = st.lists(RUNS.map(chunks_in_a_row) | st.lists(OUR_CHUNKS | FOREIGN, max_size=20)).map(
+    lambda parts: [item for part in parts for item in part]
+)
+
+
+def seen_of(item: Any) -> Any:
+    """All that a reader can see of an item."""
+    if isinstance(item, StreamChunk):
+        return type(item), item.__dict__, item.model_fields_set
+    return item
+
+
+class TestPacking:
+    @given(ITEMS, st.data())
+    def test_any_items_read_back_equal_whenever_they_are_read(self, items: list[Any], data: st.DataObject) -> None:
+        log: Log[Any] = Log()
+        readers: list[tuple[LogReader[Any], list[Any]]] = []
+        written = 0
+        while written < len(items):
+            count = data.draw(st.integers(1, len(items) - written))
+            for item in items[written : written + count]:
+                log.append(item)
+            written += count
+            readers.append((LogReader(log), []))
+            reader, seen = data.draw(st.sampled_from(readers))
+            seen.extend(take(reader))
+        log.end()
+        readers.append((LogReader(log), []))
+        expected = list(map(seen_of, items))
+        assert len(log) == len(items)
+        assert list(map(seen_of, log.copy())) == expected
+        for reader, seen in readers:
+            seen.extend(take(reader))
+            assert list(map(seen_of, seen)) == expected
+
+    @given(ITEMS)
+    def test_the_whole_text_is_that_of_the_text_chunks(self, items: list[Any]) -> None:
+        chunks = [item for item in items if isinstance(item, StreamChunk) and type(item.content) is str]
+        output = FlowStreamingOutput(sync_iterator=iter(chunks))
+        for _ in output:
+            pass
+        assert output.get_full_text() == "".join(
+            chunk.content for chunk in chunks if chunk.chunk_type is StreamChunkType.TEXT
+        )
+        assert output.chunks == chunks
+        assert f"{len(chunks)} chunks" in repr(output)
+
+    def test_a_reader_that_keeps_up_holds_the_originals_and_a_late_one_gets_equal_chunks(self) -> None:
+        log: Log[StreamChunk] = Log()
+        live = LogReader(log)
+        seen: list[StreamChunk] = []
+        chunks = [Origin(agent_role="Reader").chunk("tok ", seq=seq) for seq in range(5 * BLOCK_SIZE + 1)]
+        for chunk in chunks:
+            log.append(chunk)
+            seen.extend(take(live))
+        log.end()
+        assert all(one is other for one, other in zip(seen, chunks, strict=True))
+        late = list(take(LogReader(log)))
+        assert late == chunks
+        assert all(one is not other for one, other in zip(late, chunks, strict=True))
+
+    def test_chunks_of_two_readers_are_not_the_same_objects(self) -> None:
+        log: Log[StreamChunk] = Log()
+        for seq in range(BLOCK_SIZE):
+            log.append(Origin().chunk("tok ", seq=seq))
+        one, other = list(take(LogReader(log))), list(take(LogReader(log)))
+        one[0].content = "changed"
+        assert other[0].content == "tok "
+
+
+CHUNKS = 200 * BLOCK_SIZE
+
+
+def filled(chunks: Iterator[StreamChunk]) -> Log[StreamChunk]:
+    log: Log[StreamChunk] = Log()
+    for chunk in chunks:
+        log.append(chunk)
+    log.end()
+    return log
+
+
+def of_one_call() -> Iterator[StreamChunk]:
+    origin = Origin(agent_role="Reader", task_name="reading", namespace=("Flow", "read", "crew"))
+    return (origin.chunk(f"tok{seq % 7} ", seq=seq) for seq in range(CHUNKS))
+
+
+def of_ten_calls_at_once() -> Iterator[StreamChunk]:
+    origins = [Origin(agent_role=f"Reader {n}", task_index=n, llm_call_id=f"call {n}") for n in range(10)]
+    return (origins[seq % 10].chunk(f"tok{seq % 7} ", seq=seq) for seq in range(CHUNKS))
+
+
+MAX_BYTES_PER_CHUNK = 80
+
+
+class TestMemory:
+    @pytest.mark.parametrize("chunks", [of_one_call, of_ten_calls_at_once])
+    def test_a_kept_chunk_is_small_and_no_work_for_the_garbage_collector(
+        self, chunks: Callable[[], Iterator[StreamChunk]]
+    ) -> None:
+        filled(chunks())
+        gc.collect()
+        objects = len(gc.get_objects())
+        tracemalloc.start()
+        try:
+            log = filled(chunks())
+            gc.collect()
+            size, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert len(log) == CHUNKS
+        assert size / CHUNKS <= MAX_BYTES_PER_CHUNK
+        assert (len(gc.get_objects()) - objects) / CHUNKS < 0.1
+
+    def test_a_log_that_grows_starts_no_collection_of_old_objects(self) -> None:
+        filled(of_one_call())
+        gc.collect()
+        before = [generation["collections"] for generation in gc.get_stats()]
+        log = filled(of_one_call())
+        after = [generation["collections"] for generation in gc.get_stats()]
+        assert len(log) == CHUNKS
+        assert after[2] == before[2]
+        assert after[0] - before[0] < 2 * CHUNKS / 700 / 2  # a chunk is two objects: half as often as without packing

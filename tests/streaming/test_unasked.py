@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from rxflow import LLM
-from rxflow.llm.batches import Deliver, from_io
-from rxflow.llm.request import Delta, Request
+from rxflow.llm.io import Deliver, from_io
+from rxflow.llm.request import Request
+from rxflow.llm.source import Delta
 from rxflow.streaming.cancelled import unasked
 from tests.scripted import Scripted
 from tests.signals import signals_of

@@ -11,7 +11,7 @@ import pytest
 from reactivex.abc import DisposableBase
 
 from rxflow.flow import Flow, start
-from rxflow.llm import io_loop
+from rxflow.llm import io as io_loop
 from rxflow.streaming import started
 from rxflow.streaming.bridge import from_async
 from rxflow.testing import leaks

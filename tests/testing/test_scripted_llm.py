@@ -9,7 +9,7 @@ import pytest
 
 from rxflow import LLM
 from rxflow.flow import Flow, start
-from rxflow.llm.request import Delta, Ending, ToolCallDelta
+from rxflow.llm.source import Delta, Ending, ToolCallDelta
 from rxflow.testing.diagrams import MarbleSyntaxError
 from rxflow.testing.scripted_llm import ScriptedLLM, UnscriptedRequest
 from rxflow.testing.timeline import MarbleError

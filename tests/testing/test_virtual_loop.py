@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rxflow.llm.batches import from_io
+from rxflow.llm.io import from_io
 from rxflow.streaming.threads import in_thread
 from rxflow.testing.virtual_clock import VirtualClock
 from rxflow.testing.virtual_time import (

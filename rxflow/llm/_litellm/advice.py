@@ -1,0 +1,116 @@
+"""One line that says what to do, for the errors that providers give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rxflow.llm._litellm.errors import LostConnection, UnpreparedRequest, iterate_causes
+from rxflow.llm._litellm.setup import begin_import
+from rxflow.llm.wires.sse import OversizedEvent
+
+NAMES = (
+    'models are written "provider/model", for example "openai/gpt-4.1-mini", "anthropic/claude-sonnet-4-5" or '
+    '"ollama_chat/llama3"; "rxflow/demo" needs no key'
+)
+
+
+def explain(error: BaseException, model: str) -> BaseException:
+    """``error`` with a line that says what to do, if there is something to be done."""
+    imported = begin_import()
+    if imported.exception() is not None:
+        return error
+    advice = advice_for(error, imported.result(), model)
+    return error if advice is None else add_advice(error, advice)
+
+
+def advice_for(error: BaseException, litellm: Any, model: str) -> str | None:
+    """What the user can do about ``error``; None if the error says it all."""
+    causes = list(iterate_causes(error))
+    match getattr(error, "status_code", None), type(error).__name__:
+        case _ if any(isinstance(cause, OversizedEvent) for cause in causes):
+            return "ask for less in one answer; if it was not an answer, check base_url"
+        case (401, _) | (_, "AuthenticationError"):
+            variables = " or ".join(_key_variables(litellm, model)) or "the provider's API key"
+            return f"set {variables} to a valid key, or pass LLM(…, api_key=…)"
+        case _ if not _has_known_provider(litellm, model):
+            return NAMES
+        case _ if any(isinstance(cause, UnpreparedRequest) for cause in causes):
+            return "check the messages, tools and parameters of the call"
+        case (404, _) | (_, "NotFoundError"):
+            return f"check the model's name and base_url; {NAMES}"
+        case (403, _) | (_, "PermissionDeniedError"):
+            return "this key may not use this model: choose another model, or ask the provider for access"
+        case (429, _) | (_, "RateLimitError"):
+            if getattr(error, "code", None) == "insufficient_quota":
+                return "this account has no credit left: see the provider's billing page"
+            return "wait, or lower max_rpm; LLM(…, max_retries=…) tries again by itself"
+        case _, "ContextWindowExceededError":
+            return "shorten the prompt or the context, or choose a model with a larger context window"
+        case _, "Timeout" | "APITimeoutError":
+            return "LLM(…, timeout=…, connect_timeout=…) sets the seconds without a byte, and for the connection"
+        case _, "APIConnectionError" if getattr(error, "cut_short", False):
+            return "try again; if it never works, check base_url"
+        case _, "InternalServerError" | "APIConnectionError" if _was_not_answered(causes):
+            return f"check that the server runs and that base_url is right{_address(causes)}"
+        case _, "APIResponseValidationError":
+            return "check base_url: what answers there does not stream as this provider's API does"
+        case _, "InternalServerError" | "ServiceUnavailableError" | "BadGatewayError" | "APIError":
+            return "the provider has a problem: try again later, or raise LLM(…, max_retries=…)"
+        case _:
+            return None
+
+
+def add_advice(error: BaseException, advice: str) -> BaseException:
+    """Put the line into the error's own text, since most programs print just that."""
+    message = getattr(error, "message", None)
+    if isinstance(message, str):
+        if advice not in message:
+            error.message = f"{message}\n→ {advice}"  # type: ignore[attr-defined]
+    else:
+        error.add_note(f"→ {advice}")
+    return error
+
+
+def _has_known_provider(litellm: Any, model: str) -> bool:
+    try:
+        litellm.get_llm_provider(model)
+    except Exception:  # noqa: BLE001 - litellm's way to say that it does not know the provider
+        return False
+    return True
+
+
+def _was_not_answered(causes: list[BaseException]) -> bool:
+    """Nothing took the connection, or what did does not speak HTTP."""
+    import aiohttp
+    import httpx
+    import openai
+
+    kinds = (httpx.RequestError, aiohttp.ClientError, ConnectionError, openai.APIConnectionError)
+    return any(isinstance(cause, kinds) and not type(cause).__module__.startswith("litellm") for cause in causes)
+
+
+def _address(causes: list[BaseException]) -> str:
+    """Scheme, host and port of the request, if they are known: the rest of a URL may hold secrets."""
+    import httpx
+
+    for cause in causes:
+        if isinstance(cause, httpx.RequestError):
+            try:
+                url = cause.request.url
+            except RuntimeError:  # httpx's way to say that the error has no request
+                continue
+            return f" (the request went to {url.scheme}://{url.netloc.decode('ascii')})"
+        if isinstance(cause, LostConnection):
+            return f" (the request went to {cause.address})"
+    return ""
+
+
+def _key_variables(litellm: Any, model: str) -> list[str]:
+    """The environment variables that hold the key, as far as LiteLLM knows."""
+    # With the variables set to a wrong key nothing is missing; a made-up environment is not an option, so ask by
+    # provider.
+    missing: list[str] = litellm.validate_environment(model).get("missing_keys") or []
+    if missing:
+        return missing
+    provider = litellm.get_llm_provider(model)[1]
+    return [f"{provider.upper()}_API_KEY"]

@@ -1,0 +1,362 @@
+"""LiteLLM's error class for whatever went wrong, by status, code and type; never by the words of a message.
+
+Programs catch ``litellm.RateLimitError`` and its like, also when the request was not sent by LiteLLM.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from json import JSONDecodeError
+from os import environ
+from time import time
+from typing import Any, NoReturn, cast
+
+from rxflow.llm.reading import IncompleteAnswer
+from rxflow.llm.redaction import redact_error
+from rxflow.llm.wires.sse import ErrorEvent, MalformedEvent, OversizedEvent
+
+_MAX_RETRY_AFTER_S = 60.0
+_RETRYABLE_STATUSES = frozenset({408, 409, 425, 429})
+_CODES_THAT_STAY = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
+
+_STATUS_OF_WORD = {
+    # OpenAI and those who speak like it
+    "invalid_api_key": 401,
+    "insufficient_quota": 429,
+    "rate_limit_exceeded": 429,
+    "model_not_found": 404,
+    "context_length_exceeded": 400,
+    "content_policy_violation": 400,
+    "content_filter": 400,
+    "server_error": 500,
+    # Anthropic: https://docs.anthropic.com/en/api/errors
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+    # Google: https://cloud.google.com/apis/design/errors
+    "invalid_argument": 400,
+    "failed_precondition": 400,
+    "unauthenticated": 401,
+    "permission_denied": 403,
+    "not_found": 404,
+    "resource_exhausted": 429,
+    "internal": 500,
+    "unavailable": 503,
+    "deadline_exceeded": 504,
+    # Amazon
+    "validationexception": 400,
+    "accessdeniedexception": 403,
+    "throttlingexception": 429,
+    "internalserverexception": 500,
+    "serviceunavailableexception": 503,
+}
+
+
+class RefusedRequest(Exception):
+    """The provider answered with an HTTP status that is not 2xx."""
+
+    def __init__(self, status: int, body: object, headers: Mapping[str, str]) -> None:
+        super().__init__(status, body)
+        self.status = status
+        self.body = body
+        self.headers = headers
+
+
+class UnpreparedRequest(Exception):
+    """A request could not be prepared, so nothing was sent."""
+
+
+class LostConnection(Exception):
+    """A connection failed; the cause says how. ``address`` is scheme, host and port of the server."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(f"the connection to {address} failed")
+        self.address = address
+
+
+class MissingKey(Exception):
+    """There is no API key, so nothing was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What is known of an error before a class is chosen."""
+
+    status: int | None
+    message: str
+    code: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def iterate_causes(error: BaseException) -> Iterator[BaseException]:
+    """``error`` and what led to it, each once."""
+    following: BaseException | None = error
+    seen: set[int] = set()
+    while following is not None and id(following) not in seen:
+        yield following
+        seen.add(id(following))
+        following = following.__cause__ or following.__context__
+
+
+def is_break(error: BaseException) -> bool:
+    """Whether the connection was lost, or fell silent: nothing that the provider has said."""
+    import aiohttp
+    import httpx
+
+    kinds = (httpx.RequestError, aiohttp.ClientError, TimeoutError, ConnectionError)
+    original = getattr(error, "original_exception", None) or error
+    return any(isinstance(cause, kinds) for cause in iterate_causes(original))
+
+
+def raise_as_litellm(
+    litellm: Any, error: Exception, keys: Sequence[str], *, model: str, provider: str, has_begun: bool
+) -> NoReturn:
+    """Raise the error of LiteLLM's for ``error``, in which the ``keys`` are masked."""
+    # Before the class is chosen, too: some errors show only the beginning of what they hold.
+    redact_error(error, keys)
+    mapped = as_litellm(litellm, error, model=model, provider=provider, has_begun=has_begun)
+    redact_error(mapped, keys)
+    if mapped is error:
+        raise error
+    raise mapped from (error if mapped.__cause__ is None else mapped.__cause__)
+
+
+def as_litellm(litellm: Any, error: Exception, *, model: str, provider: str, has_begun: bool) -> Exception:
+    """The error to raise for ``error``, which is ``error`` itself if it has the right class of LiteLLM's already.
+
+    Args:
+        has_begun: the headers of an answer had come, so that a lost connection has cut an answer short.
+    """
+    error = getattr(error, "original_exception", None) or error
+    about = {"llm_provider": provider, "model": model}
+    for cause in iterate_causes(error):
+        match cause:
+            case ErrorEvent():
+                return _of_facts(litellm, _facts_in(cause.body, None), about)
+            case RefusedRequest():
+                facts = _facts_in(cause.body, cause.status)
+                return _of_facts(litellm, _Facts(cause.status, facts.message, facts.code, cause.headers), about)
+            case MalformedEvent() | OversizedEvent():
+                return cast(Exception, litellm.APIResponseValidationError(message=str(cause), **about))
+            case JSONDecodeError() | UnicodeDecodeError() | RecursionError() if has_begun:
+                message = f"an event of the stream is not JSON ({cause})"
+                return cast(Exception, litellm.APIResponseValidationError(message=message, **about))
+            case IncompleteAnswer():
+                return _cut_short(litellm, str(cause), about)
+            case UnpreparedRequest():
+                message = f"the request could not be prepared, and nothing was sent: {cause}"
+                return cast(Exception, litellm.BadRequestError(message=message, **about))
+            case MissingKey():
+                return cast(Exception, litellm.AuthenticationError(message=str(cause), **about))
+            case _:
+                found = _of_another_library(litellm, cause, about, has_begun)
+                if found is not None:
+                    return found
+    if has_begun and isinstance(error, litellm.APIConnectionError):
+        # Its name for everything that it does not know; in mid-stream that is an end without a finish reason.
+        return _cut_short(litellm, f"the stream ended before the answer was complete: {error.message}", about)
+    if _is_litellms(litellm, error):
+        return _correct(litellm, cast(Any, error), about)
+    return cast(Exception, litellm.APIError(status_code=500, message=f"{type(error).__name__}: {error}", **about))
+
+
+def _cut_short(litellm: Any, message: str, about: dict[str, str]) -> Exception:
+    cut: Any = litellm.APIConnectionError(message=message, **about)
+    cut.cut_short = True
+    return cast(Exception, cut)
+
+
+def _of_another_library(litellm: Any, cause: BaseException, about: dict[str, str], has_begun: bool) -> Exception | None:
+    """The class for an error of an HTTP client or of OpenAI's package."""
+    import aiohttp
+    import httpx
+    import openai
+
+    if type(cause) is openai.APIError:  # an error event that OpenAI's package has read
+        return _of_facts(litellm, _facts_in(cause.body or cause.message, None), about)
+    if isinstance(cause, httpx.TimeoutException | TimeoutError | openai.APITimeoutError):
+        return cast(Exception, litellm.Timeout(message=str(cause) or "the time limit was reached", **about))
+    if isinstance(cause, httpx.RequestError | aiohttp.ClientError | ConnectionError):
+        if has_begun:
+            return _cut_short(litellm, f"the connection broke before the answer was complete: {cause}", about)
+        # LiteLLM's class for a server that cannot be reached.
+        return cast(Exception, litellm.InternalServerError(message=f"the connection failed: {cause}", **about))
+    return None
+
+
+def _is_litellms(litellm: Any, error: Exception) -> bool:
+    return type(error).__module__.partition(".")[0] == litellm.__name__ and hasattr(error, "status_code")
+
+
+def _correct(litellm: Any, error: Any, about: dict[str, str]) -> Exception:
+    """LiteLLM goes by the provider's words first, and takes many a wrong key for a bad request."""
+    status = _status_of_response(error)
+    if status is None:
+        status = error.status_code if isinstance(error, litellm.BadRequestError) else None
+    right = _class_of(litellm, status)
+    if status is None or right is None or isinstance(error, right):
+        return cast(Exception, error)
+    headers = getattr(error, "litellm_response_headers", None) or {}
+    found = _of_facts(litellm, _Facts(status, str(error.message), headers=headers), about)
+    found.__cause__ = error.__cause__ or error.__context__
+    return found
+
+
+def _status_of_response(error: BaseException) -> int | None:
+    """The HTTP status that the provider really sent; the responses in LiteLLM's own errors are made up."""
+    import httpx
+    import openai
+
+    for cause in iterate_causes(error):
+        if isinstance(cause, httpx.HTTPStatusError):
+            return cause.response.status_code
+        if isinstance(cause, openai.APIStatusError) and type(cause).__module__.startswith("openai"):
+            return cause.status_code
+    return None
+
+
+def _class_of(litellm: Any, status: object) -> Any:
+    classes: dict[object, Any] = {
+        400: litellm.BadRequestError,
+        401: litellm.AuthenticationError,
+        403: litellm.PermissionDeniedError,
+        404: litellm.NotFoundError,
+        408: litellm.Timeout,
+        422: litellm.UnprocessableEntityError,
+        429: litellm.RateLimitError,
+        500: litellm.InternalServerError,
+        502: litellm.BadGatewayError,
+        503: litellm.ServiceUnavailableError,
+        504: litellm.Timeout,
+    }
+    return classes.get(status)
+
+
+def _of_facts(litellm: Any, facts: _Facts, about: dict[str, str]) -> Exception:
+    import httpx
+
+    kind = _class_of(litellm, facts.status)
+    if kind is litellm.BadRequestError:
+        kind = {
+            "context_length_exceeded": litellm.ContextWindowExceededError,
+            "content_policy_violation": litellm.ContentPolicyViolationError,
+            "content_filter": litellm.ContentPolicyViolationError,
+        }.get(facts.code, kind)
+    if kind is None:
+        found: Any = litellm.APIError(status_code=facts.status or 500, message=facts.message, **about)
+    elif kind in (litellm.PermissionDeniedError, litellm.UnprocessableEntityError):
+        response = httpx.Response(facts.status or 500, request=httpx.Request("POST", "https://api.openai.com/v1"))
+        found = kind(message=facts.message, response=response, **about)
+    else:
+        found = kind(message=facts.message, **about)
+        found.status_code = facts.status  # a Timeout is 408 otherwise
+    if facts.code:
+        found.code = facts.code
+    if facts.headers:
+        found.litellm_response_headers = facts.headers
+    return cast(Exception, found)
+
+
+def _facts_in(body: object, status: int | None) -> _Facts:
+    """Status, code and message in the JSON of an error, in the shapes of all providers that were seen."""
+    if isinstance(body, list) and body:
+        body = cast(list[object], body)[0]  # Google wraps its errors so
+    if not isinstance(body, dict):
+        return _Facts(status, str(body))
+    said = cast(dict[str, Any], body)
+    inner = said.get("error")
+    if isinstance(inner, dict):
+        said = {**said, **cast(dict[str, Any], inner)}
+    elif isinstance(inner, str):
+        said = {"message": inner, **said}
+    words = [str(said[name]).lower() for name in ("code", "type", "status") if isinstance(said.get(name), str)]
+    if status is None:
+        numbers = [said.get(name) for name in ("status", "status_code", "code", "http_status")]
+        status = next((int(number) for number in numbers if _is_status(number)), None)
+    if status is None:
+        status = next((_STATUS_OF_WORD[word] for word in words if word in _STATUS_OF_WORD), None)
+    code = next((word for word in words if not word.isdigit()), "")
+    message = said.get("message") or said.get("detail") or body
+    return _Facts(status, message if isinstance(message, str) else str(message), code)
+
+
+def _is_status(number: object) -> bool:
+    return isinstance(number, int | str) and str(number).isdigit() and 400 <= int(number) <= 599
+
+
+def delay_before_retry(error: BaseException, attempt: int) -> float | None:
+    """Seconds to wait before attempt number ``attempt`` (from 1); None if the same request cannot succeed later.
+
+    ``Retry-After`` is respected up to a minute. The delays double from half a second to 8 s, with some jitter.
+    LiteLLM's environment variables INITIAL_RETRY_DELAY, MAX_RETRY_DELAY and JITTER change that.
+    """
+    status = getattr(error, "status_code", None)
+    if not isinstance(status, int) or not (status in _RETRYABLE_STATUSES or status >= 500):
+        return None
+    if getattr(error, "code", None) in _CODES_THAT_STAY or _cannot_change(error):
+        return None
+    asked = _retry_after(getattr(error, "litellm_response_headers", None) or {})
+    if asked is not None and 0 < asked <= _MAX_RETRY_AFTER_S:
+        return asked
+    initial, longest, jitter = (
+        float(environ.get(name) or default)
+        for name, default in (("INITIAL_RETRY_DELAY", 0.5), ("MAX_RETRY_DELAY", 8.0), ("JITTER", 0.75))
+    )
+    return min(initial * 2.0 ** (attempt - 1), longest) + jitter * random.random() * initial
+
+
+def _cannot_change(error: BaseException) -> bool:
+    """What answers there does not speak the API: it will not do so a second later."""
+    import openai
+
+    return isinstance(error, openai.APIResponseValidationError)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    lowered = {name.lower().removeprefix("llm_provider-"): value for name, value in headers.items()}
+    try:
+        if "retry-after-ms" in lowered:
+            return float(lowered["retry-after-ms"]) / 1000
+        return float(lowered["retry-after"])
+    except KeyError:
+        return None
+    except ValueError:
+        try:
+            return parsedate_to_datetime(lowered["retry-after"]).timestamp() - time()
+        except (KeyError, ValueError):
+            return None
+
+
+def make_picklable(litellm: Any) -> None:
+    """Let LiteLLM's errors pass through queues and process pools; its constructors cannot be called anew by pickle."""
+    for kind in vars(litellm.exceptions).values():
+        if isinstance(kind, type) and issubclass(kind, Exception) and kind.__module__ == litellm.exceptions.__name__:
+            copyreg.pickle(kind, _reduce)  # type: ignore[arg-type]
+
+
+def _reduce(error: BaseException) -> tuple[Any, ...]:
+    plain = (str, int, float, bool, type(None))
+    state = {
+        name: value
+        for name, value in vars(error).items()
+        if isinstance(value, plain) or (name == "litellm_response_headers" and isinstance(value, dict))
+    }
+    return _restore, (type(error), tuple(map(str, error.args)), state)
+
+
+def _restore(kind: type[BaseException], arguments: tuple[str, ...], state: dict[str, Any]) -> BaseException:
+    error = kind.__new__(kind)
+    error.args = arguments
+    error.__dict__.update(state)
+    return error

@@ -1,0 +1,297 @@
+"""All providers that LiteLLM knows, as one source of deltas."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+from typing import Any, cast
+
+from reactivex import Observable
+
+from rxflow.llm._litellm.advice import explain
+from rxflow.llm._litellm.errors import (
+    MissingKey,
+    UnpreparedRequest,
+    delay_before_retry,
+    is_break,
+    iterate_causes,
+    raise_as_litellm,
+)
+from rxflow.llm._litellm.setup import begin_import, get_litellm
+from rxflow.llm._litellm.streams import WrapperReader, find_response, wire_of
+from rxflow.llm.io import Deliver, UnawaitedCoroutines, from_io
+from rxflow.llm.reading import HEADER_GRACE_S, READ_TIMEOUT_S, read_answer
+from rxflow.llm.redaction import known_keys
+from rxflow.llm.request import Request
+from rxflow.llm.source import Delta, Ending
+from rxflow.llm.wires.sse import Wire
+from rxflow.types.usage import UsageMetrics
+
+_USED_WITHOUT_ASKING = frozenset({"cache"})  # a single call to gemini/ registers it
+
+# Requests of these providers must not hold what their answers called so.
+_REFUSED_FIELDS = {"groq": ("reasoning",), "mistral": ("reasoning_content", "reasoning")}
+
+
+class LiteLLMSource:
+    """Calls a provider through LiteLLM, on the I/O loop."""
+
+    def __init__(
+        self,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        read_timeout: float | None = None,
+        connect_timeout: float = 10.0,
+    ) -> None:
+        self._base_url = base_url
+        self._api_key = api_key
+        self._read_timeout = READ_TIMEOUT_S if read_timeout is None else read_timeout
+        self._connect_timeout = connect_timeout
+        begin_import()
+
+    def stream(self, request: Request) -> Observable[Delta]:
+        async def read(deliver: Deliver) -> None:
+            litellm = await get_litellm()
+            call = _Call(litellm, request)
+            try:
+                await self._read(call, deliver)
+            except Exception as error:  # noqa: BLE001 - raised in LiteLLM's class
+                keys = known_keys(self._api_key, {"base_url": self._base_url}, request.parameters, _settings(litellm))
+                raise_as_litellm(
+                    litellm, error, keys, model=request.model, provider=call.provider, has_begun=call.has_begun
+                )
+
+        return from_io(read)
+
+    async def _read(self, call: _Call, deliver: Deliver) -> None:
+        stream = await self._open(call)
+        response = None
+        try:
+            if getattr(stream, "make_call", None) is not None and stream.completion_stream is None:
+                async with asyncio.timeout(self._connect_timeout + self._read_timeout + HEADER_GRACE_S):
+                    await stream.fetch_stream()  # Gemini's request is sent by the first read
+            call.has_begun = hasattr(stream, "completion_stream")
+            response = find_response(stream)
+            wire = (
+                None
+                if response is None or not call.has_begun or uses_litellm(call.litellm)
+                else wire_of(stream, response)
+            )
+            if wire is None:
+                await self._read_wrapper(call, stream, response, deliver)
+                return
+            async with aclosing(response.aiter_bytes()) as blocks:
+                await read_answer(
+                    blocks,
+                    wire,
+                    deliver,
+                    silence_s=self._read_timeout,
+                    is_break=is_break,
+                    content_type=response.headers.get("content-type", ""),
+                )
+            deliver([_ending_of(wire, wire.usage, call)])
+        finally:
+            # Whoever reads owns the response: a cancellation may come between two chunks, where nobody awaits it.
+            response = response or find_response(stream)
+            if response is not None:
+                await response.aclose()
+
+    async def _read_wrapper(self, call: _Call, stream: Any, response: Any, deliver: Deliver) -> None:
+        reader = WrapperReader(stream, response)
+        call.has_begun = True
+        await reader.read(deliver, silence_s=self._read_timeout, is_break=is_break)
+        deliver([_ending_of(reader.chat, reader.usage, call)])
+
+    async def _open(self, call: _Call) -> Any:
+        """LiteLLM's stream, when the headers have come."""
+        # LiteLLM's limits are for each read, so a provider could send headers, or the text of an error, drop by drop.
+        async with asyncio.timeout(self._connect_timeout + self._read_timeout + HEADER_GRACE_S):
+            for is_second in (False, True):
+                arguments = self._arguments(call)
+                try:
+                    with UnawaitedCoroutines():
+                        return await call.litellm.acompletion(**arguments)
+                except Exception as error:
+                    if is_second or not _forget_closed_clients(call.litellm, error):
+                        self._raise_unsent(call, error)
+                        raise
+        raise AssertionError  # unreachable: the loop returns or raises
+
+    def _raise_unsent(self, call: _Call, error: Exception) -> None:
+        """If nothing was sent, raise what ``error`` really is: LiteLLM calls most of this the provider's failure."""
+        status = getattr(error, "status_code", None)
+        is_the_clients = isinstance(status, int) and 400 <= status < 500  # said precisely by LiteLLM itself
+        if is_the_clients or any(_is_of_the_network(cause) for cause in iterate_causes(error)):
+            return
+        missing = call.litellm.validate_environment(call.request.model).get("missing_keys")
+        if missing and self._api_key is None:
+            raise MissingKey(f"there is no API key for this model: {' or '.join(missing)} is not set") from error
+        raise UnpreparedRequest(str(error)) from error
+
+    def _arguments(self, call: _Call) -> dict[str, Any]:
+        import httpx
+
+        request = call.request
+        api_key = self._api_key
+        if api_key is None and call.provider == "openai":
+            api_key = self._openai_key(call)
+        arguments: dict[str, Any] = {
+            "model": request.model,
+            "messages": [_drop_refused(message, call.provider) for message in request.messages],
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            # Retries are ours, before the first chunk only; the SDK would make three of its own.
+            "max_retries": 0,
+            "num_retries": 0,
+            "timeout": httpx.Timeout(self._read_timeout, connect=self._connect_timeout),
+            # Without it any call with tools failed in litellm 1.106.
+            "_skip_mcp_handler": True,
+        }
+        optional = {"api_base": self._base_url, "api_key": api_key, "tools": list(request.tools) or None}
+        given = {name: value for name, value in optional.items() if value is not None}
+        return arguments | given | _supported_hints(call) | dict(request.parameters)
+
+    def _openai_key(self, call: _Call) -> str | None:
+        litellm = call.litellm
+        if not litellm.validate_environment(call.request.model).get("missing_keys"):
+            return None
+        if litellm.api_key or litellm.openai_key:
+            return None
+        if self._base_url is not None:
+            return "none"  # servers of one's own ask for no key, but the SDK insists on one
+        raise MissingKey("there is no API key for this model: OPENAI_API_KEY is not set")
+
+    async def calls_functions(self, model: str) -> bool:
+        litellm = await get_litellm()
+        try:
+            litellm.get_model_info(model)
+        except Exception:  # noqa: BLE001 - litellm's way to say that it does not know the model
+            return True  # most servers of one's own do; LLM(…, function_calling=False) says otherwise
+        return bool(litellm.supports_function_calling(model))
+
+    def retry_delay(self, error: BaseException, attempt: int, of: int) -> float | None:
+        return delay_before_retry(error, attempt)
+
+    def explain(self, error: BaseException, model: str) -> BaseException:
+        return explain(error, model)
+
+
+class _Call:
+    """What is known of one call while it goes on."""
+
+    def __init__(self, litellm: Any, request: Request) -> None:
+        self.litellm = litellm
+        self.request = request
+        self.has_begun = False
+        try:
+            self.provider = str(litellm.get_llm_provider(request.model)[1])
+        except Exception:  # noqa: BLE001 - the call itself will say what is wrong with the name
+            self.provider = request.model.partition("/")[0]
+
+
+def _ending_of(wire: Wire, usage: UsageMetrics | None, call: _Call) -> Ending:
+    reported = (usage or UsageMetrics()).model_copy(update={"successful_requests": 1})
+    cost = _compute_cost(call.litellm, call.request.model, reported)
+    return Ending(wire.finish_reason, reported, cost, wire.message, wire.response_id, wire.response_model)
+
+
+def _compute_cost(litellm: Any, model: str, usage: UsageMetrics) -> float | None:
+    if usage.prompt_tokens is None or usage.completion_tokens is None:
+        return None
+    counted = litellm.Usage(
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        total_tokens=usage.prompt_tokens + usage.completion_tokens,
+        prompt_tokens_details={"cached_tokens": usage.cached_prompt_tokens or 0},
+        cache_creation_input_tokens=usage.cache_creation_tokens or 0,
+        cache_read_input_tokens=usage.cached_prompt_tokens or 0,
+        reasoning_tokens=usage.reasoning_tokens,
+    )
+    try:
+        # The bridge to the Responses API is a way, not a model.
+        return float(sum(litellm.cost_per_token(model=model.replace("/responses/", "/"), usage_object=counted)))
+    except Exception:  # noqa: BLE001 - litellm's way to say that it knows no price
+        return None
+
+
+def uses_litellm(litellm: Any) -> bool:
+    """Whether the program has registered callbacks or a cache with LiteLLM, which must then see every call."""
+    lists = (
+        "callbacks",
+        "input_callback",
+        "success_callback",
+        "failure_callback",
+        "service_callback",
+        "_async_input_callback",
+        "_async_success_callback",
+        "_async_failure_callback",
+    )
+    if litellm.cache is not None:
+        return True
+    registered = (callback for name in lists for callback in getattr(litellm, name, None) or ())
+    return any(not isinstance(callback, str) or callback not in _USED_WITHOUT_ASKING for callback in registered)
+
+
+def _supported_hints(call: _Call) -> dict[str, Any]:
+    """The hints that the model takes; LiteLLM would refuse the others."""
+    hints = call.request.hints
+    if not hints:
+        return {}
+    litellm, model = call.litellm, call.request.model
+    supported: Any = litellm.get_supported_openai_params(model=model) or ()
+    taken = {name: value for name, value in hints.items() if name in supported}
+    if "response_format" in taken and not litellm.supports_response_schema(model):
+        del taken["response_format"]
+    return taken
+
+
+def _drop_refused(message: Mapping[str, Any], provider: str) -> dict[str, Any]:
+    refused = _REFUSED_FIELDS.get(provider, ())
+    return {name: value for name, value in message.items() if name not in refused}
+
+
+def _is_of_the_network(error: BaseException) -> bool:
+    import aiohttp
+    import httpx
+    import openai
+
+    # Errors of litellm's own inherit OpenAI's classes, with requests and responses that are made up.
+    is_openais = isinstance(error, openai.APIError) and type(error).__module__.startswith("openai")
+    return is_openais or isinstance(error, httpx.HTTPError | aiohttp.ClientError | OSError | TimeoutError)
+
+
+def _settings(litellm: Any) -> dict[str, Any]:
+    """What programs set on the module itself: ``litellm.api_key``, a key for each provider, ``litellm.headers``."""
+    found = cast(dict[str, Any], vars(litellm))
+    return {
+        name: value
+        for name, value in found.items()
+        if name == "headers" or (isinstance(value, str) and name.islower())  # its constants are in capitals
+    }
+
+
+def _forget_closed_clients(litellm: Any, error: BaseException) -> bool:
+    """Whether LiteLLM's cache held clients that others have closed; they are forgotten, and the call can be made again.
+
+    A program that calls ``litellm.close_litellm_async_clients()``, as LiteLLM advises at the end of each
+    ``asyncio.run``, closes the clients of all loops, and LiteLLM goes on giving them out for an hour.
+    """
+    if not any(isinstance(cause, RuntimeError) for cause in iterate_causes(error)):
+        return False  # httpx and aiohttp raise this class for a closed client
+    cache = litellm.in_memory_llm_clients_cache
+    # A copy: other threads of the program may use litellm too.
+    closed = [key for key, client in list(cache.cache_dict.items()) if _is_closed(client)]
+    for key in closed:
+        cache.delete_cache(key)
+    return bool(closed)
+
+
+def _is_closed(client: Any) -> bool:
+    """OpenAI's clients say so by a method, httpx's by a property; LiteLLM's handlers hold one of those."""
+    for each in (client, getattr(client, "client", None)):
+        is_closed: bool | Callable[[], bool] = getattr(each, "is_closed", False)
+        if is_closed() if callable(is_closed) else is_closed:
+            return True
+    return False

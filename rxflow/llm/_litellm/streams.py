@@ -1,0 +1,188 @@
+"""What stands behind LiteLLM's streams: the HTTP response, which is ours to close, and the wire that it speaks.
+
+LiteLLM prepares and sends a request, and gives a wrapper whose chunks cost 300–600 µs each. Closing the wrapper does
+not close the response on every wire. So the response is looked for behind the wrapper. If its wire is one that rxflow
+knows, its bytes are read directly. What is not known is read by the wrapper, to its natural end.
+
+This module holds all that rxflow knows of LiteLLM's insides. The tests of each wire fail when LiteLLM changes them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from types import AsyncGeneratorType
+from typing import Any, cast
+
+from rxflow.llm.io import Deliver
+from rxflow.llm.reading import IncompleteAnswer, StallWatch, refuse_other_types
+from rxflow.llm.source import Delta
+from rxflow.llm.wires.anthropic_messages import AnthropicMessagesWire
+from rxflow.llm.wires.cohere import CohereWire
+from rxflow.llm.wires.gemini import GeminiWire
+from rxflow.llm.wires.ollama import OllamaWire
+from rxflow.llm.wires.openai_chat import OpenAIChatWire, read_usage
+from rxflow.llm.wires.openai_responses import OpenAIResponsesWire
+from rxflow.llm.wires.sse import EventData, Wire
+from rxflow.types.usage import UsageMetrics
+
+_MAX_DEPTH = 8  # from a wrapper to its response, in litellm 1.109 and 1.110: at most 5
+
+_LITELLM = "litellm.llms."
+_WIRES: dict[str, Callable[[], Wire]] = {
+    "openai.AsyncStream": OpenAIChatWire,
+    f"{_LITELLM}openai.openai.OpenAIChatCompletionResponseIterator": OpenAIChatWire,
+    f"{_LITELLM}openai.chat.gpt_transformation.OpenAIChatCompletionStreamingHandler": OpenAIChatWire,
+    f"{_LITELLM}openrouter.chat.transformation.OpenRouterChatCompletionStreamingHandler": OpenAIChatWire,
+    f"{_LITELLM}snowflake.chat.transformation.SnowflakeStreamingHandler": OpenAIChatWire,
+    f"{_LITELLM}anthropic.chat.handler.ModelResponseIterator": AnthropicMessagesWire,
+    f"{_LITELLM}vertex_ai.gemini.vertex_and_google_ai_studio_gemini.ModelResponseIterator": GeminiWire,
+    f"{_LITELLM}cohere.common_utils.CohereV2ModelResponseIterator": CohereWire,
+    f"{_LITELLM}ollama.chat.transformation.OllamaChatCompletionResponseIterator": OllamaWire,
+    "litellm.completion_extras.litellm_responses_transformation.transformation"
+    ".OpenAiResponsesToChatCompletionStreamIterator": OpenAIResponsesWire,
+}
+"""By the class of LiteLLM's own reader: it says which format an answer has, whoever the provider is."""
+
+
+def find_response(stream: object) -> Any:
+    """The HTTP response that ``stream`` reads, None if there is none. It is an ``httpx.Response`` or looks like one.
+
+    Most readers of LiteLLM hold it in an async generator (``response.aiter_lines()``), whose frame names it.
+    """
+    return _search(stream, _is_response, set(), 0)
+
+
+def find_wrapper(stream: object) -> Any:
+    """The ``CustomStreamWrapper`` in ``stream``, which is one itself but for text completions."""
+    return _search(stream, lambda value: type(value).__name__ == "CustomStreamWrapper", set(), 0)
+
+
+def wire_of(wrapper: Any, response: Any) -> Wire | None:
+    """The wire of the answer that ``wrapper`` reads from ``response``, None if rxflow does not know it."""
+    reader = wrapper.completion_stream
+    if _search(reader, _translates_back, set(), 0) is not None:
+        return None
+    if str(response.headers.get("content-type", "")).startswith("application/vnd.amazon.eventstream"):
+        return _bedrock_wire(response.url.path)
+    for kind in type(reader).__mro__:
+        make = _WIRES.get(f"{kind.__module__}.{kind.__qualname__}")
+        if make is not None:
+            return make()
+    return None
+
+
+def _translates_back(value: object) -> bool:
+    """LiteLLM asks some models for JSON by a tool that it makes up, and turns that tool's call back into text."""
+    return bool(getattr(value, "json_mode", False))
+
+
+def _bedrock_wire(path: str) -> Wire | None:
+    """By the operation, which is the end of the path, and the model's name before it."""
+    from rxflow.llm.wires.bedrock import AwsEvents, BedrockConverseWire  # botocore takes 0.2 s to import
+
+    is_nova = path.endswith("/invoke-with-response-stream") and "nova" in path  # whose own API is Converse's
+    if path.endswith("/converse-stream") or is_nova:
+        return BedrockConverseWire()
+    if path.endswith("/invoke-with-response-stream") and "anthropic" in path:
+        return AnthropicMessagesWire(AwsEvents())
+    return None
+
+
+def _is_response(value: object) -> bool:
+    return all(hasattr(value, name) for name in ("aiter_bytes", "aclose", "headers", "status_code"))
+
+
+def _search(value: object, is_wanted: Callable[[object], bool], seen: set[int], depth: int) -> Any:
+    if value is None or id(value) in seen or depth > _MAX_DEPTH:
+        return None
+    seen.add(id(value))
+    if is_wanted(value):
+        return value
+    if isinstance(value, AsyncGeneratorType):
+        frame = cast(Any, value).ag_frame
+        inside = dict(frame.f_locals) if frame is not None else {}
+    elif type(value).__module__.partition(".")[0] in ("litellm", "openai"):
+        inside = dict(getattr(value, "__dict__", {}))
+    else:
+        return None
+    found = (_search(each, is_wanted, seen, depth + 1) for each in inside.values())
+    return next((each for each in found if each is not None), None)
+
+
+class WrapperReader:
+    """Reads an answer by LiteLLM's own wrapper.
+
+    LiteLLM estimates a usage that was not reported, and reports "stop" for a stream that was cut short. So its inner
+    stream is observed for what the provider has really said.
+    """
+
+    def __init__(self, stream: Any, response: Any) -> None:
+        self._stream = stream
+        self._response = response
+        self._has_event = False
+        self.chat = OpenAIChatWire(joins_halves=True)  # the wrapper's chunks have this shape
+        self.usage: UsageMetrics | None = None
+
+    async def read(self, deliver: Deliver, *, silence_s: float, is_break: Callable[[BaseException], bool]) -> None:
+        """Deliver all deltas. Raises like :func:`rxflow.llm.reading.read_answer`, and LiteLLM's errors."""
+        async with StallWatch(silence_s, lambda: self.chat.finish_reason, is_break) as watch:
+            wrapper: Any = None
+            if self._response is not None:
+                self._response.aiter_bytes = partial(self._guard, self._response.aiter_bytes, watch)
+            async for chunk in self._stream:
+                watch.note_data()
+                batch: list[Delta] = []
+                self.chat.read(chunk.model_dump(), batch)
+                if batch:
+                    deliver(batch)
+                if wrapper is None:
+                    wrapper = find_wrapper(self._stream)
+                    wrapper.completion_stream = _Observed(wrapper.completion_stream, self._note, watch)
+                await asyncio.sleep(0)
+        content_type = "" if self._response is None else str(self._response.headers.get("content-type", ""))
+        if self._response is not None and not self._has_event:
+            refuse_other_types(content_type)
+        received = getattr(wrapper, "received_finish_reason", None)
+        if not received:
+            raise IncompleteAnswer("the stream ended before the answer was complete (no finish reason was seen)")
+
+    async def _guard(self, read: Any, watch: StallWatch, *arguments: Any) -> AsyncIterator[bytes]:
+        """The reads of the response. An event without end is refused: LiteLLM's decoders would collect it forever."""
+        events = EventData()
+        is_text = self._response.headers.get("content-type", "").startswith("text/")
+        self._has_event = not is_text and bool(self._response.headers.get("content-encoding"))
+        async for block in read(*arguments):
+            watch.note_data()
+            if is_text:
+                for _ in events.feed(block):
+                    self._has_event = True
+            yield block
+
+    def _note(self, item: object) -> None:
+        usage: Any = cast(Any, item).get("usage") if isinstance(item, dict) else getattr(item, "usage", None)
+        if usage is not None:
+            self.usage = read_usage(usage.model_dump() if hasattr(usage, "model_dump") else usage) or self.usage
+
+
+class _Observed:
+    """An inner stream of LiteLLM's, whose items are noted as they pass."""
+
+    def __init__(self, inner: Any, note: Callable[[object], None], watch: StallWatch) -> None:
+        self._inner = inner
+        self._iterator: AsyncIterator[object] = aiter(inner)
+        self._note = note
+        self._watch = watch
+
+    def __aiter__(self) -> _Observed:
+        return self
+
+    async def __anext__(self) -> object:
+        item = await anext(self._iterator)
+        self._watch.note_data()
+        self._note(item)
+        return item
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)

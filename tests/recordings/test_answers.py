@@ -1,0 +1,46 @@
+"""Recorded answers of real providers are read as they are, by each way that can serve them, wherever they are cut."""
+
+import asyncio
+
+import pytest
+
+from tests.recordings.library import VARIABLE, find_library
+from tests.recordings.player import Played, Player, Way, find_complaint, find_cuts, find_differences, find_ways, reading
+
+LIBRARY = find_library()
+if LIBRARY is None:
+    pytest.skip(f"there are no recordings beside this checkout, and none in {VARIABLE}", allow_module_level=True)
+
+ALL_WAYS = [played for recording in LIBRARY.recordings for played in find_ways(recording)]
+SPOKEN = [played for played in ALL_WAYS if played.recording.expected.error is None]
+
+
+@pytest.mark.parametrize("played", ALL_WAYS, ids=str)
+def test_an_answer_is_read_as_it_is_wherever_the_network_cuts_it(played: Played, player: Player) -> None:
+    cuts = find_cuts(LIBRARY.read_body(played.recording), seed=played.recording.id)
+    if played.way is Way.WRAPPER:
+        cuts = cuts[:1]  # litellm puts the bytes together
+
+    async def main() -> dict[str, object]:
+        seen = await asyncio.gather(*(player.hear(played, cut) for cut in cuts))
+        return {cut: find_differences(played, each) for cut, each in zip(cuts, seen, strict=True)}
+
+    with reading(played):
+        assert asyncio.run(main()) == {cut: {} for cut in cuts}
+
+
+@pytest.mark.parametrize("played", SPOKEN, ids=str)
+def test_an_answer_without_its_second_half_is_refused(played: Played, player: Player) -> None:
+    half = LIBRARY.find_half(played.recording)
+    ends = [f"end={half}", f"break={half}"]
+
+    async def main() -> dict[str, str | None]:
+        seen = await asyncio.gather(*(player.hear(played, "cut=event", end, max_retries=0) for end in ends))
+        return {end: find_complaint(played, each) for end, each in zip(ends, seen, strict=True)}
+
+    with reading(played):
+        assert asyncio.run(main()) == dict.fromkeys(ends)
+
+
+def test_all_ways_are_tried() -> None:
+    assert {played.way for played in ALL_WAYS} == set(Way)

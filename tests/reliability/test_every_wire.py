@@ -1,0 +1,161 @@
+"""Every wire gives the same answer, and every way to stop in mid-burst closes the provider's connection on it."""
+
+import asyncio
+import importlib
+import json
+from contextlib import suppress
+from typing import Any, cast
+
+import pytest
+from reactivex import operators as ops
+
+from rxflow.types.events import LLMFinished, ToolCall
+from rxflow.types.streaming import CrewStreamingOutput
+from tests.loopback import Loopback, Reply
+from tests.loopback import ToolCall as Called
+from tests.loopback.dialects import DIALECTS, Dialect
+from tests.signals import outcome
+from tests.team import solo
+
+CLOSES = 12
+BURST_WORDS = 300
+SEARCH = {
+    "type": "function",
+    "function": {
+        "name": "search",
+        "description": "Searches.",
+        "parameters": {"type": "object", "properties": {"query": {"type": "string"}}},
+    },
+}
+WITH_TOOLS = [dialect for dialect in DIALECTS if dialect.has_tools]
+
+on_every_wire = pytest.mark.parametrize("dialect", DIALECTS, ids=str)
+on_every_wire_with_tools = pytest.mark.parametrize("dialect", WITH_TOOLS, ids=str)
+
+
+def finished(provider: Loopback, dialect: Dialect, reply: Reply) -> LLMFinished:
+    provider.script(reply)
+    return outcome(dialect.make_llm(provider.url).events("Hi", [SEARCH] if reply.tool_calls else [])).one(LLMFinished)
+
+
+@on_every_wire
+def test_text_usage_and_the_end_are_read(provider: Loopback, dialect: Dialect) -> None:
+    answer = finished(provider, dialect, Reply(text=["Hello ", "", "big ", "é€😀", "\n\n"], usage=(12, 34)))
+    assert (answer.text, answer.finish_reason) == ("Hello big é€😀\n\n", "stop")
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (12, 34)
+
+
+@on_every_wire
+def test_an_answer_that_was_too_long_says_so(provider: Loopback, dialect: Dialect) -> None:
+    assert finished(provider, dialect, Reply(text="cut off by", finish_reason="length")).finish_reason == "length"
+
+
+@on_every_wire_with_tools
+def test_reasoning_is_not_text(provider: Loopback, dialect: Dialect) -> None:
+    answer = finished(provider, dialect, Reply(reasoning=["Let me ", "think."], text="42"))
+    assert (answer.text, answer.reasoning) == ("42", "Let me think.")
+
+
+@on_every_wire_with_tools
+def test_tool_calls_have_their_names_and_arguments(provider: Loopback, dialect: Dialect) -> None:
+    calls = [Called("search", {"query": "a"}, id="one"), Called("search", {"query": "b"}, id="two")]
+    answer = finished(provider, dialect, Reply(text="Looking.", tool_calls=calls))
+    assert answer.text == "Looking."
+    assert [(call.name, read(call)) for call in answer.tool_calls] == [("search", "a"), ("search", "b")]
+    assert len({call.id for call in answer.tool_calls}) == 2
+    assert answer.finish_reason == "tool_calls"
+
+
+def read(call: ToolCall) -> object:
+    arguments: dict[str, object] = json.loads(call.arguments)
+    return arguments["query"]
+
+
+@on_every_wire
+def test_an_answer_that_is_cut_short_is_refused(provider: Loopback, dialect: Dialect) -> None:
+    burst = dialect.make_burst(20)
+    for given in ({"end_after": 1}, {"reset_after": 1}):
+        provider.script(Reply(raw=[burst], **given))
+        seen = outcome(dialect.make_llm(provider.url, max_retries=0).events("Hi"))
+        assert seen.of(LLMFinished) == []
+        assert "".join(f"w{at} " for at in range(20)).startswith(seen.text)
+        assert isinstance(seen.error, importlib.import_module("litellm").APIConnectionError), seen.error
+
+
+class Burst:
+    """Answers of 300 words in one write, after which nothing comes; each is stopped in the midst of them."""
+
+    def __init__(self, provider: Loopback, dialect: Dialect) -> None:
+        self._provider = provider
+        self.llm = dialect.make_llm(provider.url, max_retries=0)
+        provider.answer(lambda _: Reply(raw=[dialect.make_burst(BURST_WORDS)], stall_after=1))
+
+    def begin(self) -> CrewStreamingOutput:
+        """A crew whose agent asks the model."""
+        output: Any = solo(self.llm, crew={"stream": True}).kickoff()
+        return cast(CrewStreamingOutput, output)
+
+    def assert_all_are_closed(self) -> None:
+        """The provider has seen each connection close."""
+        seen = self._provider
+        with suppress(AssertionError):
+            seen.wait_until(lambda provider: len(provider.disconnects) == CLOSES)
+        assert f"{len(seen.requests) - len(seen.disconnects)} of {len(seen.requests)} run on" == f"0 of {CLOSES} run on"
+
+
+@on_every_wire
+def test_close_in_mid_burst_closes_the_connection(provider: Loopback, dialect: Dialect) -> None:
+    burst = Burst(provider, dialect)
+    for at in range(CLOSES):
+        output = burst.begin()
+        chunks = iter(output)
+        for _ in range(2 + at % 4):
+            next(chunks)
+        output.close()
+    burst.assert_all_are_closed()
+
+
+@on_every_wire
+def test_aclose_in_mid_burst_closes_the_connection(provider: Loopback, dialect: Dialect) -> None:
+    burst = Burst(provider, dialect)
+
+    async def main() -> None:
+        for at in range(CLOSES):
+            output = burst.begin()
+            chunks = aiter(output)
+            for _ in range(2 + at % 4):
+                await anext(chunks)
+            await output.aclose()
+
+    asyncio.run(main())
+    burst.assert_all_are_closed()
+
+
+@on_every_wire
+def test_take_in_mid_burst_closes_the_connection(provider: Loopback, dialect: Dialect) -> None:
+    burst = Burst(provider, dialect)
+    for _ in range(CLOSES):
+        assert outcome(burst.llm.observe("Hi").pipe(ops.take(3))).items != []
+    burst.assert_all_are_closed()
+
+
+@on_every_wire
+def test_a_cancelled_task_in_mid_burst_closes_the_connection(provider: Loopback, dialect: Dialect) -> None:
+    burst = Burst(provider, dialect)
+
+    async def read_all(output: CrewStreamingOutput, begun: asyncio.Event) -> None:
+        async with output:
+            async for _ in output:
+                begun.set()
+
+    async def main() -> None:
+        for _ in range(CLOSES):
+            begun = asyncio.Event()
+            reading = asyncio.create_task(read_all(burst.begin(), begun))
+            await begun.wait()
+            reading.cancel()
+            with suppress(asyncio.CancelledError):
+                await reading
+
+    asyncio.run(main())
+    burst.assert_all_are_closed()
