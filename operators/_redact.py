@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
@@ -129,8 +129,20 @@ class _RedactedVoices(Voices):
             item,
             text=self._redact(item.text),
             reasoning=self._redact(item.reasoning),
+            refusal=self._redact(item.refusal),
             tool_calls=tuple(replace(call, arguments=self._redact(call.arguments)) for call in item.tool_calls),
+            message=self._redact_values(item.message),
         )
+
+    def _redact_values(self, value: Any) -> Any:
+        """Redact all strings inside a message of the provider."""
+        if isinstance(value, str):
+            return self._redact(value)
+        if isinstance(value, Mapping):
+            return {key: self._redact_values(each) for key, each in cast("Mapping[str, Any]", value).items()}
+        if isinstance(value, list | tuple):
+            return [self._redact_values(each) for each in cast("Sequence[Any]", value)]
+        return value
 
     def _redact(self, text: str) -> str:
         return "".join(_replace_matches(self._pattern, self._replacement, text, 0, len(text))[0])
