@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from rxflow import _lazy
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader
+else:
+    Loader = object  # importlib.abc takes 5 ms, half of the time of our import
 
 _TASK_OUTPUT = {"TaskOutput": "rxflow.types.results"}
 _OUTPUT_FORMAT = {"OutputFormat": "rxflow.types.results"}
@@ -21,7 +26,7 @@ _BASE_AGENT = {"BaseAgent": "rxflow.crew.agent:Agent"}
 _BASE_LLM = {"BaseLLM": "rxflow.llm.base_llm"}
 
 ALIASES: Mapping[str, Mapping[str, _lazy.Home]] = {
-    "rxflow.agent": {"Agent": "rxflow.crew.agent"},
+    "rxflow.agent": {"Agent": "rxflow.crew.agent"} | _BASE_AGENT,
     "rxflow.agent.core": {"Agent": "rxflow.crew.agent"},
     "rxflow.agents": _BASE_AGENT,
     "rxflow.agents.agent_builder": _BASE_AGENT,
@@ -36,8 +41,10 @@ ALIASES: Mapping[str, Mapping[str, _lazy.Home]] = {
     "rxflow.tasks": _TASK_OUTPUT | _OUTPUT_FORMAT,
     "rxflow.tasks.output_format": _OUTPUT_FORMAT,
     "rxflow.tasks.task_output": _TASK_OUTPUT,
-    "rxflow.tools.base_tool": dict.fromkeys(("BaseTool", "tool"), "rxflow.tools"),
+    "rxflow.tools.base_tool": {"BaseTool": "rxflow.tools", "Tool": "rxflow.tools:FunctionTool", "tool": "rxflow.tools"},
     "rxflow.types.usage_metrics": {"UsageMetrics": "rxflow.types.usage"},
+    "rxflow.utilities": {},
+    "rxflow.utilities.types": {"LLMMessage": "rxflow.llm.request:Message"},
 }
 """For each path of CrewAI's its names, and where they are."""
 
@@ -53,7 +60,6 @@ ABSENT: Mapping[str, str] = {
     "rxflow.tasks.conditional_task": "rxflow has no ConditionalTask; choose between crews with @router in a flow",
     "rxflow.tasks.hallucination_guardrail": "rxflow has no HallucinationGuardrail; say what to check in guardrail=…",
     "rxflow.tasks.llm_guardrail": "rxflow needs no LLMGuardrail; give its description itself, guardrail=…",
-    "rxflow.utilities": "rxflow has no utilities; what it offers is under rxflow and rxflow.types",
 }
 """For each path of CrewAI's that leads nowhere here what to do instead."""
 
@@ -64,7 +70,7 @@ def install() -> None:
         sys.meta_path.append(_Finder())
 
 
-class _Finder(MetaPathFinder):
+class _Finder:
     """Asked last, so that a real module always goes first."""
 
     def find_spec(
@@ -77,6 +83,9 @@ class _Finder(MetaPathFinder):
 
 
 class _Loader(Loader):
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Python's own module will do."""
+
     def exec_module(self, module: ModuleType) -> None:
         name = module.__name__
         if name in ABSENT:

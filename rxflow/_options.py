@@ -40,7 +40,7 @@ IGNORED: Mapping[str, frozenset[str]] = {
             "tracing",
         ]
     ),
-    "Task": frozenset(["create_directory", "security_config"]),
+    "Task": frozenset(["create_directory", "security_config", "verbose"]),
     "Crew": frozenset(
         [
             "chat_llm",
@@ -81,6 +81,7 @@ REFUSED: Mapping[str, tuple[str, str]] = {
     "input_files": ("send files to the model", "give the agent a tool that reads them"),
     "knowledge": ("search documents for each task", _TOOL),
     "knowledge_sources": ("search documents for each task", _TOOL),
+    "language": ("change the language of the prompts", _PROMPTS),
     "long_term_memory": ("remember earlier runs", _TOOL),
     "max_retries": ("say how often a guardrail may send the answer back", "call it guardrail_max_retries"),
     "mcps": ("start MCP servers and use their tools", "give the agent tools that call your servers"),

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
 from rxflow.json_text import find_json, has_fields
-from rxflow.operators._core.characters import joined
+from rxflow.operators._core.text import join_surrogates
 
 V = TypeVar("V")
 
@@ -52,7 +52,7 @@ class GrowingJson(Generic[V]):
     def text(self) -> str:
         """What has arrived."""
         text = "".join(self._pieces)
-        return text if text.isascii() else "".join(joined(text))
+        return text if text.isascii() else "".join(join_surrogates(text))
 
     def feed(self, piece: str) -> Sequence[V]:
         """Take the next piece; give the value so far where it is another one than before."""

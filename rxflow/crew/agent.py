@@ -150,35 +150,37 @@ class Agent(Configurable):
 
     @overload
     def kickoff(
-        self, query: Query, response_format: type[BaseModel] | None = None, *, stream: Literal[True]
+        self, messages: Query, response_format: type[BaseModel] | None = None, *, stream: Literal[True]
     ) -> AgentStreamingOutput: ...
 
     @overload
     def kickoff(
-        self, query: Query, response_format: type[BaseModel] | None = None, *, stream: Literal[False]
+        self, messages: Query, response_format: type[BaseModel] | None = None, *, stream: Literal[False]
     ) -> AgentOutput: ...
 
     @overload
-    def kickoff(self, query: Query, response_format: type[BaseModel] | None = None, *, stream: None = None) -> Any: ...
+    def kickoff(
+        self, messages: Query, response_format: type[BaseModel] | None = None, *, stream: None = None
+    ) -> Any: ...
 
     def kickoff(
-        self, query: Query, response_format: type[BaseModel] | None = None, *, stream: bool | None = None
+        self, messages: Query, response_format: type[BaseModel] | None = None, *, stream: bool | None = None
     ) -> Any:
-        """Answer ``query`` without a crew: an :class:`AgentOutput`, or an :class:`AgentStreamingOutput`.
+        """Answer ``messages`` without a crew: an :class:`AgentOutput`, or an :class:`AgentStreamingOutput`.
 
         Inside a flow its chunks are in the flow's stream too. ``response_format`` is a pydantic model that the answer
         must fit; it is then in ``.pydantic``.
         """
-        events = self.events(query, response_format)
+        events = self.events(messages, response_format)
         if self.stream if stream is None else stream:
             return AgentStreamingOutput(source=events)
         return run_blocking(events, TaskFinished).result
 
     async def kickoff_async(
-        self, query: Query, response_format: type[BaseModel] | None = None, *, stream: bool | None = None
+        self, messages: Query, response_format: type[BaseModel] | None = None, *, stream: bool | None = None
     ) -> Any:
         """:meth:`kickoff` for async code."""
-        events = self.events(query, response_format)
+        events = self.events(messages, response_format)
         if self.stream if stream is None else stream:
             return AgentStreamingOutput(source=events)
         return (await run_async(events, TaskFinished)).result

@@ -79,6 +79,8 @@ class Crew(Configurable):
 
     @model_validator(mode="after")
     def _can_work(self) -> Self:
+        if not {"agents", "tasks"} & self.model_fields_set:
+            raise ValueError("Crew needs agents and tasks; give it agents=[…] and tasks=[…]")
         if self.process is Process.hierarchical:
             self._check_manager()
         else:

@@ -192,22 +192,22 @@ class Flow(Generic[S]):
         """
         import webbrowser  # most programs never draw
 
-        from rxflow.flow.drawing import page
+        from rxflow.flow.drawing import draw_page
 
         path = Path(filename)
         if path.suffix != ".html":
             path = path.with_name(f"{path.name}.html")
         path = path.resolve()
-        path.write_text(page(self._graph, self.name or type(self).__name__), encoding="utf-8")
+        path.write_text(draw_page(self._graph, self.name or type(self).__name__), encoding="utf-8")
         if show and _has_browser():
             webbrowser.open(path.as_uri())
         return path
 
     def to_mermaid(self) -> str:
         """The graph as a Mermaid flowchart."""
-        from rxflow.flow.drawing import mermaid
+        from rxflow.flow.drawing import draw_mermaid
 
-        return mermaid(self._graph)
+        return draw_mermaid(self._graph)
 
     def _kickoff_events(self, inputs: Inputs | None) -> RunObservable:
         if self._running.is_taken:

@@ -143,6 +143,8 @@ def check_model(given: object) -> object:
         raise ValueError('the model\'s name is empty; name one as "provider/model", or "rxflow/demo"')
     if isinstance(given, str):
         return LLM(given)
+    if isinstance(given, LLM) and _overrides(given):
+        raise ValueError(f"{kind} is an LLM with a call of its own, which agents would not use; derive it from BaseLLM")
     if given is None or isinstance(given, LLM):
         return given
     if isinstance(given, BaseLLM):
@@ -158,6 +160,10 @@ def check_model(given: object) -> object:
     if callable(getattr(given, "call", None)):
         raise ValueError(f"{kind} has a method call, but is not a model; derive the class from rxflow.BaseLLM")
     raise ValueError(f'llm is an LLM, or a name, "provider/model"; got {given!r}')
+
+
+def _overrides(llm: LLM) -> bool:
+    return any(getattr(type(llm), name) is not getattr(LLM, name) for name in ("call", "acall"))
 
 
 Model = Annotated[LLM | BaseLLM | str, BeforeValidator(check_model)]

@@ -68,6 +68,9 @@ def make_call(scope: Scope, request: Request, source: Source, ask: Ask, max_retr
     return from_coroutine(inner, work)
 
 
+_NO_ENDING = Ending()
+
+
 class _Answer:
     """Turns deltas into chunks as they come, and remembers them."""
 
@@ -80,7 +83,7 @@ class _Answer:
         self._refusal: list[str] = []
         self._calls = ToolCallAssembler()
         self._has_parts = False
-        self._ending = Ending()
+        self._ending = _NO_ENDING
 
     @property
     def has_begun(self) -> bool:

@@ -92,6 +92,11 @@ def test_a_response_format_gives_a_structure(ask: Way) -> None:
     assert output.to_dict() == {"good": True}
 
 
+def test_its_parameters_have_crewai_s_names() -> None:
+    output = an_agent(Scripted('{"good": true}')).kickoff(messages="Is it good?", response_format=Verdict)
+    assert output.pydantic == Verdict(good=True)
+
+
 def test_the_model_is_told_who_it_is_and_the_question_alone() -> None:
     model = Scripted("Done")
     an_agent(model).kickoff("What is {this}?")

@@ -72,6 +72,11 @@ def test_an_unknown_option_is_refused_and_a_close_one_suggested(kind: str) -> No
         build(kind, **{wrong: "x"})
 
 
+def test_a_crew_of_nobody_and_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="Crew needs agents and tasks"):
+        Crew()
+
+
 def test_a_long_value_is_shown_in_short() -> None:
     with pytest.raises(ValidationError, match=r"Agent\(knowledge_sources=\['x{1,12}\.\.\.") as raised:
         build("Agent", knowledge_sources=["x" * 10_000])
@@ -174,3 +179,12 @@ class TestOptionsThatDoSomething:
         model = Scripted("Done")
         a_crew(a_task(an_agent(model, inject_date=True, date_format="the day %%"))).kickoff()
         assert model.requests[0].last_user_text.endswith("\n\nCurrent date: the day %")
+
+
+@pytest.mark.parametrize("kind", ["Agent", "Task", "Crew"])
+def test_the_tables_have_no_option_that_the_class_has_itself(kind: str) -> None:
+    models: dict[str, type[BaseModel]] = {"Agent": Agent, "Task": Task, "Crew": Crew}
+    own = set(models[kind].model_fields) - {"config"}
+    assert not own & _options.IGNORED[kind]
+    assert not own & set(_options.REFUSED)
+    assert not _options.IGNORED[kind] & set(_options.REFUSED)

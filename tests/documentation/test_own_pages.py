@@ -102,7 +102,7 @@ def test_each_call_on_the_page_is_one_that_can_be_made(call: str) -> None:
         "question": "Why?",
         "scheduler": None,
     }
-    assert callable(eval(call, given)) or call.startswith("replay")
+    assert callable(eval(call, given)) or call.startswith("from_cassette")
 
 
 @pytest.mark.parametrize("name", OPERATORS)
@@ -127,7 +127,7 @@ def test_it_says_of_every_refused_option_what_to_do_instead(option: str) -> None
     assert f"| `{option}` | {would} | {instead} |" in MOVING
 
 
-@pytest.mark.parametrize("path", _aliases.ALIASES)
+@pytest.mark.parametrize("path", [path for path, names in _aliases.ALIASES.items() if names])
 def test_it_has_every_import_path_of_crewai(path: str) -> None:
     names = ", ".join(f"`{name}`" for name in sorted(_aliases.ALIASES[path]))
     assert f"| `{path}` | {names} |" in MOVING

@@ -346,6 +346,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
         other_class("Mine", call=print),
         "Mine has a method call, but is not a model; derive the class from rxflow.BaseLLM",
     ),
+    "an LLM with a call of its own": (
+        type("Guarded", (LLM,), {"call": print})("rxflow/demo"),
+        "Guarded is an LLM with a call of its own, which agents would not use; derive it from BaseLLM",
+    ),
     "a number": (3, 'llm is an LLM, or a name, "provider/model"; got 3'),
     "a class": (LLM, "LLM is a class, not a model; give an object of it, LLM(…)"),
     "nothing": ("  ", "the model's name is empty"),
