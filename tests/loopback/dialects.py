@@ -37,7 +37,8 @@ class Dialect:
     def make_llm(self, url: str, **given: Any) -> LLM:
         """A model of this kind, at a provider on loopback."""
         base_url = url.removesuffix("/v1") + self.base
-        return LLM(self.model, **{"base_url": base_url, "api_key": "k", **dict(self.parameters), **given})
+        parameters: dict[str, Any] = dict(self.parameters) | given
+        return LLM(self.model, base_url=base_url, api_key="k", **parameters)
 
     def make_burst(self, words: int) -> bytes:
         """The beginning of an answer of so many words, without its end."""
