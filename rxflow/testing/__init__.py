@@ -33,24 +33,23 @@ if typing.TYPE_CHECKING:
     from rxflow.testing.diagrams import MarbleSyntaxError
     from rxflow.testing.marbles import Marbles
     from rxflow.testing.probes import Probe, probe
-    from rxflow.testing.refusals import ProviderInVirtualTime, RealSocketInVirtualTime
     from rxflow.testing.scripted_llm import ScriptedLLM, UnscriptedRequest
     from rxflow.testing.timeline import MarbleError
     from rxflow.testing.turns import thinking, tool_call, turn
     from rxflow.testing.virtual_clock import VirtualClock
-    from rxflow.testing.virtual_loop import Deadlock
+    from rxflow.testing.virtual_time import Deadlock, ProviderInVirtualTime, RealSocketInVirtualTime
 else:
     __getattr__, __dir__ = _lazy.names(
         __name__,
         {
             "ConformanceError": "rxflow.testing.conformance.error",
-            "Deadlock": "rxflow.testing.virtual_loop",
+            "Deadlock": "rxflow.testing.virtual_time",
             "MarbleError": "rxflow.testing.timeline",
             "MarbleSyntaxError": "rxflow.testing.diagrams",
             "Marbles": "rxflow.testing.marbles",
             "Probe": "rxflow.testing.probes",
-            "ProviderInVirtualTime": "rxflow.testing.refusals",
-            "RealSocketInVirtualTime": "rxflow.testing.refusals",
+            "ProviderInVirtualTime": "rxflow.testing.virtual_time",
+            "RealSocketInVirtualTime": "rxflow.testing.virtual_time",
             "ScriptedLLM": "rxflow.testing.scripted_llm",
             "UnscriptedRequest": "rxflow.testing.scripted_llm",
             "VirtualClock": "rxflow.testing.virtual_clock",

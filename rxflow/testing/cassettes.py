@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from itertools import chain, count, groupby
 from typing import Any, NamedTuple
 
-from rxflow.operators._core.cassettes import AnyPath, read
+from rxflow.operators._core.cassettes import AnyPath, read_cassette
 from rxflow.types.chunks import StreamChunk, StreamChunkType
 
 _LONGEST = 20  # frames in which nothing happens that are drawn one by one
@@ -39,7 +39,7 @@ def cassette(path: AnyPath, *kinds: type[Any]) -> Tape:
 
         tape = cassette("support.cassette", StreamChunk)
         marbles.expect(marbles.cold(*tape).pipe(my_operator())).to_say("Hel-lo|")
-        marbles.expect(replay("support.cassette").pipe(ops.text())).to_be(*tape)
+        marbles.expect(from_cassette("support.cassette").pipe(ops.text())).to_be(*tape)
 
     Times are in whole milliseconds; where marks are wider than the time between them, as groups often are, what follows
     is later than it was. So the last line holds for what was recorded in virtual time, with room between its chunks.
@@ -52,7 +52,7 @@ def cassette(path: AnyPath, *kinds: type[Any]) -> Tape:
         OSError: the file cannot be read.
         CassetteError: it is no cassette.
     """
-    recorded = read(path)
+    recorded = read_cassette(path)
     taken = [(at, item) for at, item in recorded.items if not kinds or isinstance(item, kinds)]
     values = dict(zip(_names(), (item for _, item in taken), strict=False))
     marks = [(round(at * 1000), name) for (at, _), name in zip(taken, values, strict=True)]

@@ -9,7 +9,7 @@ from decimal import Decimal
 from itertools import chain, count, groupby
 from typing import Any
 
-from rxflow.testing.standing import where_raised
+from rxflow.testing.stacks import find_raising_line
 from rxflow.testing.timeline import Completed, Failed, Moment, Ms, Next, Span, Timeline
 
 _LONGEST = 20  # frames in which nothing happens that are drawn one by one
@@ -116,7 +116,7 @@ class _Names:
             if _text_of(value) != name:
                 yield f"{name} = {shown(value)}"
         for failed in self._errors:
-            raised = where_raised(failed.error)
+            raised = find_raising_line(failed.error)
             yield f"# = {failed.error!r}{f', raised at {raised}' if raised is not None else ''}"
 
     def _takes_its_own(self, value: Any) -> bool:

@@ -14,7 +14,7 @@ from reactivex.disposable import Disposable
 from rxflow.loops import running_loop
 from rxflow.testing.drawing import shown
 from rxflow.testing.timeline import Failed, Next, Signal, Span, Timeline, tidy
-from rxflow.testing.virtual_loop import VirtualLoop
+from rxflow.testing.virtual_time import VirtualLoop
 
 
 class MarbleSource(Observable[Any]):

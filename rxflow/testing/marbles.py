@@ -16,7 +16,7 @@ from rxflow.testing.marble_sources import ColdSource, HotSource, MarbleSource
 from rxflow.testing.recording import Recording
 from rxflow.testing.timeline import Ms, Span, Timeline, tidy
 from rxflow.testing.virtual_clock import VirtualClock
-from rxflow.testing.virtual_loop import VirtualLoop
+from rxflow.testing.virtual_time import VirtualLoop
 
 __tracebackhide__ = True  # pytest shows the line of the test, not how it was compared
 
@@ -127,7 +127,7 @@ class Marbles:
         ended = await loop.until_idle(jumps=self._patience, after=self._longest / 1000)
         for source in self._sources:
             source.note_no_more()
-        left = loop.who_waits(but=asyncio.current_task())
+        left = loop.describe_waiters(but=asyncio.current_task())
         for recording in recordings:
             recording.end(is_cut=not ended, left=left)
 

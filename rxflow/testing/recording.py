@@ -10,7 +10,7 @@ from reactivex.disposable import SerialDisposable
 from rxflow.streaming.loop_scheduler import LoopScheduler
 from rxflow.testing.marble_sources import now_of
 from rxflow.testing.timeline import Completed, Failed, Moment, Next, Signal, Span, Timeline
-from rxflow.testing.virtual_loop import VirtualLoop
+from rxflow.testing.virtual_time import VirtualLoop
 
 
 class Recording:

@@ -92,5 +92,7 @@ class TestInARun:
 
 @pytest.mark.parametrize("interval", [0, -1])
 def test_the_interval_is_above_zero(interval: float) -> None:
-    with pytest.raises(ValueError, match=r"heartbeat\(interval\) is a number of seconds above 0; got"):
+    with pytest.raises(
+        ValueError, match=r"heartbeat\(interval\) must be a number of seconds \(or a timedelta\) above 0; got"
+    ):
         ops.heartbeat(interval)

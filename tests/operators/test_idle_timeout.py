@@ -171,5 +171,7 @@ class TestInARun:
 
 @pytest.mark.parametrize("seconds", [0, -1])
 def test_the_limit_is_above_zero(seconds: float) -> None:
-    with pytest.raises(ValueError, match=r"idle_timeout\(seconds\) is a number of seconds above 0; got"):
+    with pytest.raises(
+        ValueError, match=r"idle_timeout\(seconds\) must be a number of seconds \(or a timedelta\) above 0; got"
+    ):
         ops.idle_timeout(seconds)

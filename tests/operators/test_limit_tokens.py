@@ -44,7 +44,7 @@ class TestOnAnyStream:
         assert said.items == ["aaaa", "bbbb", "cc"]
         assert isinstance(error, ops.TokenLimitExceeded)
         assert (error.limit, error.spent, error.text) == (2, 3, "aaaabbbbcc")
-        assert str(error) == "3 tokens were spent, and the limit is 2 (limit_tokens)"
+        assert str(error) == "3 tokens were spent; the limit is 2 (limit_tokens)"
 
     def test_an_error_passes(self, marbles: Marbles) -> None:
         error = ValueError("no")
@@ -188,9 +188,9 @@ class TestInARun:
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ({"tokens": 0}, ValueError, r"limit_tokens\(tokens\) is a number of tokens above 0; got 0"),
-        ({"tokens": "9"}, TypeError, r"limit_tokens\(tokens\) is a number of tokens; got '9'"),
-        ({"on_limit": "cut"}, ValueError, r"limit_tokens\(on_limit=…\) is one of 'complete', 'error'; got 'cut'"),
+        ({"tokens": 0}, ValueError, r"limit_tokens\(tokens\) must be a number of tokens above 0; got 0"),
+        ({"tokens": "9"}, TypeError, r"limit_tokens\(tokens\) is not a number of tokens: '9'"),
+        ({"on_limit": "cut"}, ValueError, r"limit_tokens\(on_limit=…\) must be one of 'complete', 'error'; got 'cut'"),
     ],
 )
 def test_wrong_arguments_are_refused(given: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -83,7 +83,7 @@ class TestOnAnyStream:
         source = marbles.cold("-#", error=(error := ConnectionError("broken off")))
         marbles.expect(source.pipe(ops.retry_stream(2))).to_be("---#", error=error)
         marbles.expect_subscriptions(source).to_be("^!", "-^!", "--^!")
-        assert error.__notes__ == ["retry_stream: this ended attempt 3 of 3"] * len(error.__notes__)
+        assert error.__notes__ == ["retry_stream: attempt 3 of 3 failed"] * len(error.__notes__)
 
     def test_with_no_retries_the_error_passes_as_it_is(self) -> None:
         error = ValueError("no")
@@ -177,7 +177,7 @@ class TestOnAnyStream:
 
     def test_a_delay_that_is_none_ends_it_too(self) -> None:
         said = signals_of(rx.throw(BROKEN).pipe(ops.retry_stream(5, delay=lambda _: -1)))
-        assert [str(error) for error in said.errors] == ["retry_stream(delay=…) gave -1 seconds for attempt 1"]
+        assert [str(error) for error in said.errors] == ["retry_stream(delay=…) cannot be negative: -1"]
 
     def test_without_any_clock_a_wait_fails(self) -> None:
         said = signals_of(rx.throw(BROKEN).pipe(ops.retry_stream(5, delay=1)))
@@ -332,7 +332,7 @@ class TestInARun:
     [
         ({"times": -1}, ValueError, r"retry_stream\(times\) cannot be negative: -1"),
         ({"delay": -1}, ValueError, r"retry_stream\(delay=…\) cannot be negative: -1"),
-        ({"on_shown": "keep"}, ValueError, r"retry_stream\(on_shown=…\) is one of 'retract', 'error'; got 'keep'"),
+        ({"on_shown": "keep"}, ValueError, r"retry_stream\(on_shown=…\) must be one of 'retract', 'error'; got 'keep'"),
         ({"retry_on": "all"}, TypeError, r"retry_stream\(retry_on=…\) takes exception classes, or a function"),
         ({"retry_on": KeyboardInterrupt}, TypeError, r"retry_stream\(retry_on=…\) takes exception classes"),
     ],

@@ -80,7 +80,7 @@ def test_reasoning_and_tool_calls_are_not_looked_at() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "error", "message"), [("", ValueError, "is empty"), (b"STOP", TypeError, "got b'STOP'")]
+    ("text", "error", "message"), [("", ValueError, "is empty"), (b"STOP", TypeError, "is not a string: b'STOP'")]
 )
 def test_arguments_are_checked_at_the_call(text: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):

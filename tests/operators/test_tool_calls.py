@@ -233,7 +233,7 @@ def plain(where: str) -> str:
         ((Query,), {}, TypeError, r"^tool_calls\(\) takes tools, and models by the name of their tool"),
         ((look, look), {}, ValueError, r"^two tools are called 'look'"),
         ((look,), {"look": Query}, ValueError, r"^'look' is given twice"),
-        ((), {"get": Query(city="Rome")}, TypeError, r"^tool_calls\(get=…\) takes a pydantic model, a class"),
+        ((), {"get": Query(city="Rome")}, TypeError, r"^tool_calls\(get=…\) takes a pydantic model, which is a class"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(tools: Any, models: Any, error: type[Exception], message: str) -> None:

@@ -19,9 +19,14 @@ from hypothesis import strategies as st
 
 from rxflow.llm.io import from_io
 from rxflow.streaming.threads import in_thread
-from rxflow.testing.refusals import SOCKET_METHODS, ProviderInVirtualTime, RealSocketInVirtualTime
 from rxflow.testing.virtual_clock import VirtualClock
-from rxflow.testing.virtual_loop import Deadlock, VirtualLoop
+from rxflow.testing.virtual_time import (
+    SOCKET_METHODS,
+    Deadlock,
+    ProviderInVirtualTime,
+    RealSocketInVirtualTime,
+    VirtualLoop,
+)
 
 T = TypeVar("T")
 
@@ -294,7 +299,7 @@ def test_a_thread_that_nobody_waits_for_any_more_is_woken_from_its_sleep() -> No
         return now()
 
     assert VirtualClock().run(main) == 10.0
-    assert ended == ["nobody waits any more for what this thread does; its sleep has ended"]
+    assert ended == ["the run no longer waits for what this thread does; its wait was ended"]
 
 
 def test_the_end_of_the_loop_waits_for_its_executor_in_virtual_time() -> None:

@@ -20,7 +20,7 @@ from rxflow.testing.conformance.error import ConformanceError
 from rxflow.testing.conformance.witness import Witness
 from rxflow.testing.due import collecting
 from rxflow.testing.virtual_clock import VirtualClock
-from rxflow.testing.virtual_loop import VirtualLoop
+from rxflow.testing.virtual_time import VirtualLoop
 
 PATIENCE = 2.0  # seconds of real time: what does not come until then does not come
 _ENDING = 0.2  # the same for threads that come to their end
@@ -163,7 +163,7 @@ def _runner(*, real_time: bool) -> Generator[asyncio.Runner]:
             yield runner
     else:
         # Patient, as threads of RxPY's schedulers may wake it. The clock is for what runs on a loop of its own.
-        with VirtualClock(), asyncio.Runner(loop_factory=partial(VirtualLoop, patient=True)) as runner:
+        with VirtualClock(), asyncio.Runner(loop_factory=partial(VirtualLoop, is_patient=True)) as runner:
             yield runner
 
 
