@@ -119,14 +119,20 @@ def encode_messages(reply: Reply, request: Request) -> Events:
             yield from block(index, {"type": "text", "text": ""}, texts)
             index += 1
         for call in encode.tool_calls(reply, request):
-            start = {"type": "tool_use", "id": call["id"], "name": call["function"]["name"], "input": {}}
+            start: dict[str, Any] = {
+                "type": "tool_use",
+                "id": call["id"],
+                "name": call["function"]["name"],
+                "input": {},
+            }
             pieces = ({"type": "input_json_delta", "partial_json": piece} for piece in cut_arguments(call))
             yield from block(index, start, pieces)
             index += 1
 
     begun = {"input_tokens": usage["prompt_tokens"], "output_tokens": 1}
-    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": model_of(request), "content": []}
-    opening = event("message_start", message=message | {"stop_reason": None, "stop_sequence": None, "usage": begun})
+    message: dict[str, Any] = {"id": "msg_1", "type": "message", "role": "assistant", "model": model_of(request)}
+    message |= {"content": [], "stop_reason": None, "stop_sequence": None, "usage": begun}
+    opening = event("message_start", message=message)
     delta = {"stop_reason": stop, "stop_sequence": None}
     ending = event("message_delta", delta=delta, usage={"output_tokens": usage["completion_tokens"]})
     return Events(opening, blocks(), [ending, event("message_stop")])

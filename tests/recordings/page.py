@@ -11,7 +11,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 
-from tests.recordings.library import CHECKOUT, VARIABLE, Library, Recording, find_library
+from tests.recordings.library import CHECKOUT, NO_RECORDINGS, Library, Recording, find_library
 from tests.recordings.player import Way, find_ways
 
 PAGE = CHECKOUT / "docs" / "providers.md"
@@ -164,7 +164,7 @@ def fill(page: str, library: Library) -> str:
 def main() -> None:
     library = find_library()
     if library is None:
-        sys.exit(f"there are no recordings beside this checkout, and none in {VARIABLE}")
+        sys.exit(NO_RECORDINGS)
     PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), library), encoding="utf-8")
 
 

@@ -1,13 +1,9 @@
 """docs/providers.md counts what the recordings hold."""
 
-import pytest
-
 from tests.recordings import page
-from tests.recordings.library import VARIABLE, find_library
+from tests.recordings.library import require_library
 
-LIBRARY = find_library()
-if LIBRARY is None:
-    pytest.skip(f"there are no recordings beside this checkout, and none in {VARIABLE}", allow_module_level=True)
+LIBRARY = require_library()
 
 
 def test_the_tables_of_the_page_are_those_of_the_recordings() -> None:
