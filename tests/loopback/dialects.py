@@ -7,7 +7,7 @@ import json
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rxflow import LLM
@@ -71,6 +71,12 @@ def cut_arguments(call: dict[str, Any]) -> Iterator[str]:
 def model_of(request: Request) -> str:
     """As it is named in the body; others name it in the path."""
     return str(request.body.get("model") or "loopback")
+
+
+def encode_mistral(reply: Reply, request: Request) -> Events:
+    """Chat completions that report their usage without being asked to."""
+    asked = request.body | {"stream_options": {"include_usage": True}}
+    return encode.chat_events(reply, replace(request, body=asked))
 
 
 def encode_completion(reply: Reply, request: Request) -> Events:
@@ -226,8 +232,10 @@ def encode_responses(reply: Reply, request: Request) -> Events:
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": usage["total_tokens"],
         }
-        whole = response | {"status": "completed", "output": output, "usage": counted}
-        return event("response.completed", response=whole)
+        status = "incomplete" if reply.finish_reason == "length" else "completed"
+        details = {"reason": "max_output_tokens"} if status == "incomplete" else None
+        whole = {"status": status, "incomplete_details": details, "output": output, "usage": counted}
+        return event(f"response.{status}", response=response | whole)
 
     opening = event("response.created", response=response)
     pieces = list(content())  # the end repeats them, so they are made first
@@ -315,8 +323,8 @@ _AWS = (("aws_access_key_id", "x"), ("aws_secret_access_key", "x"), ("aws_region
 
 CHAT = Dialect("openai chat", "/chat/completions", "openai/gpt-4o", "/v1", encode.chat_events)
 DIALECTS = (
+    Dialect("mistral chat", "/mistral/v1/chat/completions", "mistral/mistral-small-latest", "/mistral/v1", encode_mistral),
     CHAT,
-    Dialect("mistral chat", "/chat/completions", "mistral/mistral-small-latest", "/v1", encode.chat_events),
     Dialect(
         "completions",
         "/completions",
