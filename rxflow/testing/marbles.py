@@ -1,22 +1,205 @@
-"""``Marbles``: says with diagrams what streams are given and what they must make of it, in virtual time."""
+"""``Marbles``: expectations as marble diagrams, with cold and hot sources that play a timeline in virtual time."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from reactivex.abc import ObservableBase
+from reactivex import Observable
+from reactivex.abc import DisposableBase, ObservableBase, ObserverBase, SchedulerBase
+from reactivex.disposable import Disposable, SerialDisposable
 
-from rxflow.testing.comparison import difference
-from rxflow.testing.diagrams import parse, parse_hot, parse_script, parse_subscription
-from rxflow.testing.drawing import draw_spans, duration, shown
-from rxflow.testing.marble_sources import ColdSource, HotSource, MarbleSource
-from rxflow.testing.recording import Recording
-from rxflow.testing.timeline import Ms, Span, Timeline, tidy
+from rxflow.loops import running_loop
+from rxflow.streaming.loop_scheduler import LoopScheduler
+from rxflow.testing.diagrams import (
+    Completed,
+    Failed,
+    Moment,
+    Ms,
+    Next,
+    Signal,
+    Span,
+    Timeline,
+    parse,
+    parse_hot,
+    parse_script,
+    parse_subscription,
+    tidy,
+)
+from rxflow.testing.drawing import difference, draw_spans, duration, shown
 from rxflow.testing.virtual_clock import VirtualClock
 from rxflow.testing.virtual_time import VirtualLoop
+
+
+class MarbleSource(Observable[Any]):
+    """Remembers when it was subscribed to, and for how long."""
+
+    def __init__(self, diagram: str, timeline: Timeline) -> None:
+        self.diagram = diagram
+        self.timeline = timeline
+        self.subscriptions: list[Span] = []
+        self._is_noting = True
+        super().__init__(self._on_subscribe)
+
+    def _on_subscribe(self, observer: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:
+        loop = self._loop()
+        number = len(self.subscriptions)
+        self.subscriptions.append(Span(now_of(loop)))
+        stop = self._listen(observer, loop)
+
+        def end() -> None:
+            stop.dispose()
+            if self._is_noting:
+                self.subscriptions[number] = Span(self.subscriptions[number].start, now_of(loop))
+
+        return Disposable(end)
+
+    def note_anew(self) -> None:
+        """A play begins."""
+        self.subscriptions = []
+        self._is_noting = True
+
+    def note_no_more(self) -> None:
+        """A play has ended: what is disposed now was still subscribed."""
+        self._is_noting = False
+
+    def _listen(self, observer: ObserverBase[Any], loop: VirtualLoop) -> DisposableBase:
+        raise NotImplementedError
+
+    def _loop(self) -> VirtualLoop:
+        loop = running_loop()
+        if isinstance(loop, VirtualLoop):
+            return loop
+        raise RuntimeError(
+            f"the marble source {self.diagram!r} plays in virtual time only, on the thread of its loop: give it, or "
+            "what is made of it, to marbles.expect(…), or subscribe to it inside clock.run(…)"
+        )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {shown(self.diagram)}>"
+
+
+class ColdSource(MarbleSource):
+    """Plays its timeline from the beginning for each subscriber."""
+
+    def _listen(self, observer: ObserverBase[Any], loop: VirtualLoop) -> DisposableBase:
+        return _play(self.timeline, loop, loop.time(), partial(tell, observer))
+
+
+class HotSource(MarbleSource):
+    """Plays its timeline once, for whoever listens."""
+
+    def __init__(self, diagram: str, timeline: Timeline) -> None:
+        super().__init__(diagram, timeline)
+        self._observers: list[ObserverBase[Any]] = []
+        self._end: Signal | None = None
+
+    def begin(self, loop: VirtualLoop) -> DisposableBase:
+        """Play it, from the loop's zero on."""
+        self._end = None
+        return _play(self.timeline, loop, 0.0, self._tell)
+
+    def _listen(self, observer: ObserverBase[Any], loop: VirtualLoop) -> DisposableBase:
+        if self._end is not None:
+            tell(observer, self._end)
+            return Disposable()
+        self._observers.append(observer)
+        return Disposable(lambda: self._forget(observer))
+
+    def _forget(self, observer: ObserverBase[Any]) -> None:
+        if observer in self._observers:
+            self._observers.remove(observer)
+
+    def _tell(self, signal: Signal) -> None:
+        if not isinstance(signal, Next):
+            self._end = signal
+        for observer in self._observers.copy():
+            tell(observer, signal)
+
+
+def tell(observer: ObserverBase[Any], signal: Signal) -> None:
+    """Give a signal to an observer."""
+    if isinstance(signal, Next):
+        observer.on_next(signal.value)
+    elif isinstance(signal, Failed):
+        observer.on_error(signal.error)  # type: ignore[arg-type]  # RxPY's type leaves out CancelledError
+    else:
+        observer.on_completed()
+
+
+def now_of(loop: asyncio.AbstractEventLoop) -> int | float:
+    """The loop's time in milliseconds."""
+    return tidy(loop.time() * 1000)
+
+
+def _play(timeline: Timeline, loop: VirtualLoop, zero: float, say: Callable[[Signal], None]) -> DisposableBase:
+    # All timers at once, as in RxJS: so a source that was there first comes first, wherever two meet.
+    timers = [
+        loop.call_at(zero + moment.time / 1000, say, moment.signal)
+        for moment in timeline
+        if zero + moment.time / 1000 >= loop.time()
+    ]
+
+    def stop() -> None:
+        for timer in timers:
+            timer.cancel()
+
+    return Disposable(stop)
+
+
+class Recording:
+    """Subscribes for a span of virtual time, and notes each signal with its instant."""
+
+    def __init__(self, source: ObservableBase[Any], span: Span) -> None:
+        self._source = source
+        self._span = span
+        self._moments: list[Moment] = []
+        self._subscription = SerialDisposable()
+        self.crash: Exception | None = None
+        self.is_cut = False
+        self.left = ""
+
+    @property
+    def timeline(self) -> Timeline:
+        """What came so far."""
+        return Timeline(tuple(self._moments))
+
+    @property
+    def _is_over(self) -> bool:
+        return self._span.end is not None or self.timeline.has_terminal
+
+    def begin(self, loop: VirtualLoop) -> None:
+        """Subscribe when its time has come, and unsubscribe."""
+        if self._span.end is not None:
+            # Made first, so that an item of that very instant comes too late, as in RxJS.
+            loop.call_at(self._span.end / 1000, self._subscription.dispose)
+        loop.call_at(self._span.start / 1000, self._subscribe, loop)
+
+    def end(self, *, is_cut: bool, left: str) -> None:
+        """The play is over. What is left matters to those who still listen."""
+        if not self._is_over:
+            self.is_cut = is_cut
+            self.left = left
+        self._subscription.dispose()
+
+    def _subscribe(self, loop: VirtualLoop) -> None:
+        def note(signal: Signal) -> None:
+            self._moments.append(Moment(now_of(loop), signal))
+
+        try:
+            subscription: DisposableBase = self._source.subscribe(
+                lambda item: note(Next(item)),
+                lambda error: note(Failed(error)),
+                lambda: note(Completed()),
+                scheduler=LoopScheduler(loop),
+            )
+        except Exception as error:  # noqa: BLE001 - raised where the recording is looked at
+            self.crash = error
+        else:
+            self._subscription.disposable = subscription
+
 
 __tracebackhide__ = True  # pytest shows the line of the test, not how it was compared
 

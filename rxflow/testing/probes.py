@@ -8,7 +8,7 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import Disposable
 
-from rxflow.testing.due import collect
+from rxflow.testing.leaks import collect
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from rxflow import LLM
 from rxflow import operators as ops
 from rxflow.testing import Marbles, ScriptedLLM
 from rxflow.testing.conformance import check_operator
-from rxflow.testing.turns import thinking
+from rxflow.testing.scripted import thinking
 from rxflow.types.chunks import StreamChunk
 from tests.bounds import assert_within
 from tests.loopback import Loopback, Reply

@@ -14,7 +14,7 @@ from rxflow import operators as ops
 from rxflow.flow import listen, start
 from rxflow.testing import Marbles, ScriptedLLM
 from rxflow.testing.conformance import check_operator
-from rxflow.testing.turns import thinking, tool_call
+from rxflow.testing.scripted import thinking, tool_call
 from rxflow.tools import tool
 from tests.bounds import assert_within
 from tests.loopback import Loopback, Reply

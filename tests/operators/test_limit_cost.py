@@ -11,7 +11,7 @@ from rxflow import LLM
 from rxflow import operators as ops
 from rxflow.testing import Marbles, ScriptedLLM
 from rxflow.testing.conformance import check_operator
-from rxflow.testing.turns import turn
+from rxflow.testing.scripted import turn
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.usage import UsageMetrics
 from tests.loopback import Loopback, Reply

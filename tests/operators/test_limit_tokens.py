@@ -16,7 +16,7 @@ from rxflow import operators as ops
 from rxflow.flow import listen, start
 from rxflow.testing import Marbles, ScriptedLLM
 from rxflow.testing.conformance import check_operator
-from rxflow.testing.turns import thinking, tool_call, turn
+from rxflow.testing.scripted import thinking, tool_call, turn
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import FlowFinished, LLMFinished, LLMStarted, MethodFinished, TaskStarted
 from rxflow.types.usage import UsageMetrics

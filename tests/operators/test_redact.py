@@ -13,7 +13,7 @@ from rxflow import operators as ops
 from rxflow.operators._core.text import load_regex
 from rxflow.testing import Marbles, ScriptedLLM
 from rxflow.testing.conformance import check_operator
-from rxflow.testing.turns import thinking, tool_call
+from rxflow.testing.scripted import thinking, tool_call
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import LLMFailed, LLMFinished
 from tests.operators.cuts import cut_texts, made_of

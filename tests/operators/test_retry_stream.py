@@ -19,7 +19,7 @@ from rxflow import operators as ops
 from rxflow.flow import listen, start
 from rxflow.testing import Marbles, ScriptedLLM
 from rxflow.testing.conformance import check_operator
-from rxflow.testing.turns import thinking
+from rxflow.testing.scripted import thinking
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import FlowFinished, LLMFinished, ReasoningChunk, Retracted
 from tests.loopback import Loopback, Reply

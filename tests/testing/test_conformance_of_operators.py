@@ -11,7 +11,7 @@ from reactivex import Observable
 from reactivex import operators as ops
 from reactivex.scheduler import CurrentThreadScheduler
 
-from rxflow.testing.conformance import ConformanceError, check, check_operator, rule
+from rxflow.testing.conformance import ConformanceError, check, check_operator, harness
 from tests.testing import broken_operators as broken
 from tests.testing import careless_operators as careless
 from tests.testing import sharing_operators as sharing
@@ -186,8 +186,8 @@ BROKEN: dict[str, tuple[broken.Operator, str, str]] = {
 class TestBrokenOnesDoNot:
     @pytest.fixture(autouse=True)
     def no_patience(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(rule, "PATIENCE", 0.1)
-        monkeypatch.setattr(rule, "QUICK", 0.05)
+        monkeypatch.setattr(harness, "PATIENCE", 0.1)
+        monkeypatch.setattr(harness, "QUICK", 0.05)
 
     @pytest.mark.parametrize(("operator", "named", "seen"), BROKEN.values(), ids=BROKEN)
     def test_the_rule_is_named(

@@ -7,13 +7,10 @@ from typing import Any, TypeVar
 
 from reactivex import Observable
 
-from rxflow.testing.conformance.operator_case import Declared, OperatorCase
+from rxflow.testing.conformance.harness import try_all
 from rxflow.testing.conformance.operator_disposal import DISPOSAL
-from rxflow.testing.conformance.operator_grammar import FIRST, GRAMMAR
-from rxflow.testing.conformance.operator_sharing import SHARING
-from rxflow.testing.conformance.rule import try_all
-from rxflow.testing.conformance.source_case import SourceCase
-from rxflow.testing.conformance.source_rules import SOURCE
+from rxflow.testing.conformance.operator_rules import FIRST, GRAMMAR, SHARING, Declared, OperatorCase
+from rxflow.testing.conformance.source_rules import SOURCE, SourceCase
 from rxflow.types.chunks import StreamChunk
 
 T = TypeVar("T")

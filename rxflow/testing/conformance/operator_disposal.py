@@ -7,10 +7,8 @@ from typing import Any
 
 from reactivex import operators as ops
 
-from rxflow.testing.conformance.operator_case import Failure, OperatorCase, failing
-from rxflow.testing.conformance.puppet import Puppet, Strand
-from rxflow.testing.conformance.rule import Rule, rule
-from rxflow.testing.conformance.witness import Witness
+from rxflow.testing.conformance.harness import Puppet, Rule, Strand, Witness, rule
+from rxflow.testing.conformance.operator_rules import Failure, OperatorCase, failing
 
 DISPOSAL: list[Rule[OperatorCase]] = []
 
