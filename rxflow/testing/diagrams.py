@@ -22,11 +22,11 @@ from decimal import Decimal
 from typing import Any, Literal, NoReturn, TypeAlias
 
 Ms: TypeAlias = int | float
-"""An instant or a length of time in milliseconds; an int where it is whole."""
+"""An instant or a duration in milliseconds; an int if it is whole."""
 
 
 class MarbleError(Exception):
-    """What ``#`` stands for where a diagram is given no error of its own."""
+    """The error of ``#`` in a diagram that is given no error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +69,13 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """Signals in the order in which they come."""
+    """Signals in order, with their instants."""
 
     moments: tuple[Moment, ...] = ()
 
     @classmethod
     def of(cls, moments: Iterable[tuple[Ms, Signal]]) -> Timeline:
-        """Made of pairs: an instant, and what comes then."""
+        """Create a timeline of pairs: an instant and its signal."""
         return cls(tuple(Moment(time, signal) for time, signal in moments))
 
     def __iter__(self) -> Iterator[Moment]:
@@ -86,25 +86,25 @@ class Timeline:
 
     @property
     def end(self) -> Ms:
-        """The instant of its last signal; 0 where there is none."""
+        """The instant of the last signal; 0 if there is none."""
         return self.moments[-1].time if self.moments else 0
 
     @property
     def has_terminal(self) -> bool:
-        """It completes or fails."""
+        """Whether it completes or fails."""
         return bool(self.moments) and not isinstance(self.moments[-1].signal, Next)
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A subscription: from when to when; ``end`` is None where nothing ended it."""
+    """The time of a subscription; ``end`` is None if nothing ended it."""
 
     start: Ms
     end: Ms | None = None
 
 
 def tidy(milliseconds: Ms) -> Ms:
-    """Without the noise of floating point: to the nanosecond, and an int where it is whole."""
+    """Round to the nanosecond, which removes the noise of floating point; an int if it is whole."""
     rounded = round(float(milliseconds), 6)
     return int(rounded) if rounded.is_integer() else rounded
 
@@ -120,7 +120,7 @@ __tracebackhide__ = True  # pytest shows the line with the diagram, not how it w
 
 
 class MarbleSyntaxError(ValueError):
-    """This is no marble diagram; the message shows where it is wrong, and what may stand there."""
+    """A string that is not a marble diagram. The message shows the wrong column, and what is allowed there."""
 
     def __init__(self, diagram: str, column: int, problem: str) -> None:
         shown = "".join(char if char.isprintable() else " " for char in diagram)
@@ -130,7 +130,7 @@ class MarbleSyntaxError(ValueError):
 
 
 def parse(diagram: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None) -> Timeline:
-    """A cold source, or what is expected of one: ``parse("-a-(bc)|", {"a": 1})``."""
+    """Parse a cold source, or what is expected of a stream: ``parse("-a-(bc)|", {"a": 1})``."""
     marks = _placed(diagram, _frames(diagram))
     for mark in marks:
         if mark.kind == "^":
@@ -139,7 +139,7 @@ def parse(diagram: str, values: Mapping[str, Any] | None = None, error: BaseExce
 
 
 def parse_hot(diagram: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None) -> Timeline:
-    """A source that runs whether or not someone listens: its instants count from ``^``, or else from its beginning."""
+    """Parse a hot source, whose instants count from ``^``, or else from its beginning."""
     marks = _placed(diagram, _frames(diagram))
     zeros = [mark for mark in marks if mark.kind == "^"]
     if len(zeros) > 1:
@@ -148,12 +148,12 @@ def parse_hot(diagram: str, values: Mapping[str, Any] | None = None, error: Base
 
 
 def parse_script(diagram: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None) -> Timeline:
-    """What someone says: ``parse_script("he-ll-o|")``. A run of characters is a name in ``values``, or text."""
+    """Parse a script: ``parse_script("he-ll-o|")``. A run of characters is a name in ``values``, or text."""
     return _timeline(diagram, _placed(diagram, _runs(diagram)), Decimal(0), values, error)
 
 
 def parse_subscription(diagram: str) -> Span:
-    """When a subscription begins and ends: ``parse_subscription("--^---!")``."""
+    """Parse the time of a subscription: ``parse_subscription("--^---!")``."""
     start: Decimal | None = None
     end: Decimal | None = None
     for mark in _placed(diagram, _frames(diagram)):
@@ -166,9 +166,13 @@ def parse_subscription(diagram: str) -> Span:
         elif mark.kind == "^":
             _refuse(diagram, mark, "a subscription diagram has one '^'")
         else:
-            _refuse(diagram, mark, f"{mark.text!r} has no place in a subscription diagram; it holds '-', '^' and '!'")
+            _refuse(
+                diagram,
+                mark,
+                f"{mark.text!r} is not allowed in a subscription diagram; it consists of '-', '^' and '!'",
+            )
     if start is None:
-        raise MarbleSyntaxError(diagram, len(diagram) + 1, "a subscription diagram has one '^', where it begins")
+        raise MarbleSyntaxError(diagram, len(diagram) + 1, "a subscription diagram needs one '^', for its beginning")
     return Span(_ms(start), None if end is None else _ms(end))
 
 
@@ -189,7 +193,7 @@ class _Placed:
 
 
 def _frames(diagram: str) -> Iterator[_Token]:
-    """Character by character."""
+    """Read a diagram character by character."""
     at = 0
     while at < len(diagram):
         char = diagram[at]
@@ -212,7 +216,7 @@ def _frames(diagram: str) -> Iterator[_Token]:
 
 
 def _runs(diagram: str) -> Iterator[_Token]:
-    """A run of characters is one item."""
+    """Read a script: a run of characters is one item."""
     at = 0
     while at < len(diagram):
         char = diagram[at]
@@ -231,13 +235,13 @@ def _runs(diagram: str) -> Iterator[_Token]:
 
 
 def _time_at(diagram: str, at: int) -> _Token | None:
-    """A time is set off by spaces: else its digits and letters are items."""
+    """Read a time, which needs spaces around it: otherwise its digits and letters are items."""
     found = _TIME.match(diagram, at) if at == 0 or diagram[at - 1] == " " else None
     return None if found is None else _Token("time", found[0], at + 1, Decimal(found[1]) * _UNITS[found[2]])
 
 
 def _placed(diagram: str, tokens: Iterator[_Token]) -> list[_Placed]:
-    """Each mark with its instant; groups are resolved, and nothing comes after the end."""
+    """Give each mark its instant. Resolves groups, and refuses marks after the end."""
     marks: list[_Placed] = []
     now = Decimal(0)
     group: _Token | None = None
@@ -259,7 +263,7 @@ def _placed(diagram: str, tokens: Iterator[_Token]) -> list[_Placed]:
             group, now = None, now + width + token.width
         elif token.kind in ("-", "time"):
             if group is not None:
-                _refuse(diagram, token, f"no time passes in a group, so {token.text!r} has no place in one")
+                _refuse(diagram, token, f"no time passes in a group, so {token.text!r} is not allowed in one")
             now += token.width
         else:
             marks.append(_Placed(token.kind, token.text, token.column, now))

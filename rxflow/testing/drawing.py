@@ -25,20 +25,20 @@ Same = Callable[[Any, Any], bool]
 
 
 def equal(expected: Any, actual: Any) -> bool:
-    """As ``==`` says it."""
+    """Compare with ``==``."""
     return bool(expected == actual)
 
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """Diagrams, one for each timeline, and what the names in them stand for."""
+    """Diagrams, one for each timeline, and the meanings of their names."""
 
     rows: tuple[str, ...]
     legend: tuple[str, ...]
 
 
 def draw(timeline: Timeline, values: Mapping[str, Any] | None = None) -> str:
-    """The diagram of a timeline that begins at 0 or later; the names of items are those of ``values``, where they fit.
+    """Draw a timeline that begins at 0 or later. Items get their names from ``values`` if they are in it.
 
     What no diagram can say, two instants that are closer than their marks are wide, is drawn with the second instant in
     brackets: ``(ab)[1ms]c``.
@@ -49,7 +49,7 @@ def draw(timeline: Timeline, values: Mapping[str, Any] | None = None) -> str:
 def draw_together(
     timelines: Sequence[Timeline], values: Mapping[str, Any] | None = None, same: Same = equal
 ) -> Drawing:
-    """Several timelines to one scale: what happens at one instant stands in one column."""
+    """Draw several timelines to one scale: signals of one instant are in one column."""
     names = _Names(values or {}, same, chain.from_iterable(timelines))
     rows = _aligned([_marks(timeline, names.of) for timeline in timelines])
     legend = [*names.legend()]
@@ -59,19 +59,19 @@ def draw_together(
 
 
 def draw_spans(rows: Sequence[Span]) -> tuple[str, ...]:
-    """Subscriptions to one scale."""
+    """Draw subscriptions to one scale."""
     return _aligned([_marks_of_span(span) for span in rows])
 
 
 def shown(value: Any) -> str:
-    """A value in a message: short, and chunks as their text."""
+    """Write a value for a message: short, and chunks as their text."""
     content = getattr(value, "content", None)
     text = f"{type(value).__name__} {content!r}" if isinstance(content, str) else repr(value)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 
 def duration(milliseconds: Ms | Decimal) -> str:
-    """As diagrams write it: 1500 is 1.5s."""
+    """Write a duration as in diagrams: 1500 is 1.5s."""
     time = Decimal(str(milliseconds))
     for unit, size in _UNITS:
         if time >= size and (time / size * 1000) % 1 == 0:
@@ -174,7 +174,7 @@ def _mark(time: Ms, texts: Sequence[str]) -> _Mark:
 
 
 def _aligned(rows: Sequence[Sequence[_Mark]]) -> tuple[str, ...]:
-    """Where no row has a mark all pass the time alike; between such spans each is as wide as the widest."""
+    """Align rows. Between marks all rows have the same gap; within marks each is as wide as the widest."""
     drawn = [""] * len(rows)
     now = Decimal(0)
     for start, end in _busy(chain.from_iterable(rows)):
@@ -189,12 +189,12 @@ def _aligned(rows: Sequence[Sequence[_Mark]]) -> tuple[str, ...]:
 
 
 def _is_over(row: Sequence[_Mark], now: Decimal) -> bool:
-    """Nothing can follow in this row."""
+    """Whether nothing can follow in this row."""
     return bool(row) and row[-1].end <= now and row[-1].text.rstrip(")")[-1] in "|#!"
 
 
 def _busy(marks: Iterable[_Mark]) -> list[tuple[Decimal, Decimal]]:
-    """The spans of time that marks take, joined where they touch."""
+    """Return the spans of time that marks take; spans that touch are joined."""
     spans: list[tuple[Decimal, Decimal]] = []
     for mark in sorted(marks, key=lambda mark: mark.time):
         if spans and mark.time <= spans[-1][1]:
@@ -205,7 +205,7 @@ def _busy(marks: Iterable[_Mark]) -> list[tuple[Decimal, Decimal]]:
 
 
 def _stretch(row: Sequence[_Mark], start: Decimal, end: Decimal) -> str:
-    """One row from ``start`` to ``end``."""
+    """Draw one row from ``start`` to ``end``."""
     text = ""
     now = start
     for mark in row:
@@ -217,7 +217,7 @@ def _stretch(row: Sequence[_Mark], start: Decimal, end: Decimal) -> str:
 
 
 def _passing(time: Decimal) -> str:
-    """Frames in which nothing happens."""
+    """Draw a time without marks."""
     if time % 1 == 0 and time <= _LONGEST:
         return "-" * int(time)
     return f" {duration(time)} "
@@ -232,14 +232,14 @@ _AFTER = 10  # and from it on
 
 
 def same(expected: Any, actual: Any) -> bool:
-    """Equal; and text equals a chunk with that content."""
+    """Whether two values are equal, or a text is a chunk's content."""
     if isinstance(expected, str) and isinstance(actual, StreamChunk | ReasoningChunk):
         return actual.content == expected
     return bool(expected == actual)
 
 
 def difference(expected: Timeline, actual: Timeline, values: Mapping[str, Any] | None = None) -> str | None:
-    """None where they say the same; else both drawn to one scale, what the names mean, and the first difference."""
+    """Describe how two timelines differ: both drawn to one scale, with the first difference. None if they are equal."""
     at = 0
     for wanted, came in zip_longest(expected, actual):
         if not _agree(wanted, came):

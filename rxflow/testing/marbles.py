@@ -34,7 +34,7 @@ from rxflow.testing.virtual_time import VirtualLoop
 
 
 class MarbleSource(Observable[Any]):
-    """Remembers when it was subscribed to, and for how long."""
+    """A source that notes when it was subscribed to, and for how long."""
 
     def __init__(self, diagram: str, timeline: Timeline) -> None:
         self.diagram = diagram
@@ -57,12 +57,12 @@ class MarbleSource(Observable[Any]):
         return Disposable(end)
 
     def note_anew(self) -> None:
-        """A play begins."""
+        """Begin a play: forget earlier subscriptions."""
         self.subscriptions = []
         self._is_noting = True
 
     def note_no_more(self) -> None:
-        """A play has ended: what is disposed now was still subscribed."""
+        """End a play: a subscription that is disposed later was open at its end."""
         self._is_noting = False
 
     def _listen(self, observer: ObserverBase[Any], loop: VirtualLoop) -> DisposableBase:
@@ -89,7 +89,7 @@ class ColdSource(MarbleSource):
 
 
 class HotSource(MarbleSource):
-    """Plays its timeline once, for whoever listens."""
+    """Plays its timeline once, with or without subscribers."""
 
     def __init__(self, diagram: str, timeline: Timeline) -> None:
         super().__init__(diagram, timeline)
@@ -97,7 +97,7 @@ class HotSource(MarbleSource):
         self._end: Signal | None = None
 
     def begin(self, loop: VirtualLoop) -> DisposableBase:
-        """Play it, from the loop's zero on."""
+        """Play the timeline from the loop's zero on."""
         self._end = None
         return _play(self.timeline, loop, 0.0, self._tell)
 
@@ -120,7 +120,7 @@ class HotSource(MarbleSource):
 
 
 def tell(observer: ObserverBase[Any], signal: Signal) -> None:
-    """Give a signal to an observer."""
+    """Send a signal to an observer."""
     if isinstance(signal, Next):
         observer.on_next(signal.value)
     elif isinstance(signal, Failed):
@@ -130,7 +130,7 @@ def tell(observer: ObserverBase[Any], signal: Signal) -> None:
 
 
 def now_of(loop: asyncio.AbstractEventLoop) -> int | float:
-    """The loop's time in milliseconds."""
+    """Return the loop's time in milliseconds."""
     return tidy(loop.time() * 1000)
 
 
@@ -163,7 +163,7 @@ class Recording:
 
     @property
     def timeline(self) -> Timeline:
-        """What came so far."""
+        """The signals so far."""
         return Timeline(tuple(self._moments))
 
     @property
@@ -171,14 +171,14 @@ class Recording:
         return self._span.end is not None or self.timeline.has_terminal
 
     def begin(self, loop: VirtualLoop) -> None:
-        """Subscribe when its time has come, and unsubscribe."""
+        """Subscribe at the start of the span, and dispose at its end."""
         if self._span.end is not None:
             # Made first, so that an item of that very instant comes too late, as in RxJS.
             loop.call_at(self._span.end / 1000, self._subscription.dispose)
         loop.call_at(self._span.start / 1000, self._subscribe, loop)
 
     def end(self, *, is_cut: bool, left: str) -> None:
-        """The play is over. What is left matters to those who still listen."""
+        """End the recording. ``left`` describes what still waits, for streams that have not ended."""
         if not self._is_over:
             self.is_cut = is_cut
             self.left = left
@@ -214,7 +214,7 @@ class Marbles:
 
     The first comparison plays everything that is expected, on one loop and one clock. Flows, coroutines, sync methods,
     anyio deadlines and RxPY's time operators share it. A play ends when nothing can happen any more; or, as timers can
-    go on for ever, when time has jumped ``patience`` times after the longest diagram. What is subscribed then is
+    go on forever, when time has jumped ``patience`` times after the longest diagram. What is subscribed then is
     disposed.
     """
 
@@ -230,7 +230,7 @@ class Marbles:
     def cold(
         self, diagram: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None
     ) -> ColdSource:
-        """A source that plays ``diagram`` from the beginning for each subscriber."""
+        """Create a source that plays ``diagram`` from the beginning for each subscriber."""
         source = ColdSource(diagram, self._measured(parse(diagram, values, error)))
         self._sources.append(source)
         return source
@@ -238,7 +238,7 @@ class Marbles:
     def hot(
         self, diagram: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None
     ) -> HotSource:
-        """A source that plays ``diagram`` once, from ``^`` or its beginning on, for whoever listens."""
+        """Create a source that plays ``diagram`` once, from ``^`` or its beginning on, with or without subscribers."""
         source = HotSource(diagram, self._measured(parse_hot(diagram, values, error)))
         self._sources.append(source)
         return source
@@ -246,7 +246,7 @@ class Marbles:
     def expect(
         self, observable: ObservableBase[Any], subscription: str | None = None, *, until: float | None = None
     ) -> Expectation:
-        """Say next what ``observable`` has to do.
+        """Expect something of ``observable``; the method that follows says what.
 
         ``subscription`` shows from when to when someone listens (``"^---!"``); ``until`` says the same in seconds.
         """
@@ -266,13 +266,13 @@ class Marbles:
         return expectation
 
     def expect_subscriptions(self, source: MarbleSource) -> SubscriptionsExpectation:
-        """Say next when ``source`` has to be subscribed to."""
+        """Expect subscriptions of ``source``; the method that follows says which."""
         expectation = SubscriptionsExpectation(self, source)
         self._subscriptions.append(expectation)
         return expectation
 
     def complaint(self) -> str | None:
-        """What was expected and never compared; None where nothing was."""
+        """Describe the expectations that were never compared; None if there are none."""
         compared = [each.is_compared for each in self._expectations]
         compared += [each.is_compared for each in self._subscriptions]
         forgotten = compared.count(False)
@@ -284,13 +284,13 @@ class Marbles:
         )
 
     def close(self) -> None:
-        """The test is over. AssertionError where an expectation was never compared."""
+        """End the test. Raises AssertionError if an expectation was never compared."""
         complaint = self.complaint()
         if complaint is not None:
             raise AssertionError(complaint)
 
     def play(self) -> None:
-        """Play what is expected and was not played yet. Comparing does it; who looks at side effects may do it too."""
+        """Play all expectations that were not played yet. Comparing does that too; call it to look at side effects."""
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
@@ -315,7 +315,7 @@ class Marbles:
             recording.end(is_cut=not ended, left=left)
 
     def play_for(self, expected: Timeline) -> None:
-        """The same; it goes on as long as what is expected, at least."""
+        """Play as :meth:`play` does, at least as long as the expected timeline."""
         self._measured(expected)
         self.play()
 
@@ -333,7 +333,7 @@ class Expectation:
         self._marbles = marbles
 
     def to_be(self, diagram: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None) -> None:
-        """AssertionError where the stream did anything else than ``diagram`` says.
+        """Raise AssertionError unless the stream did exactly what ``diagram`` says.
 
         Text in ``values`` equals a chunk with that content; everything else is compared with ``==``, errors by their
         type and message.
@@ -341,7 +341,7 @@ class Expectation:
         self._compare(diagram, parse(diagram, values, error), values)
 
     def to_say(self, script: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None) -> None:
-        """The same for text as it is spoken: ``to_say("he-ll-o|")``."""
+        """Compare with a script of text: ``to_say("he-ll-o|")``."""
         self._compare(script, parse_script(script, values, error), None)
 
     def _compare(self, diagram: str, expected: Timeline, values: Mapping[str, Any] | None) -> None:
@@ -373,7 +373,7 @@ class SubscriptionsExpectation:
         self._source = source
 
     def to_be(self, *diagrams: str) -> None:
-        """AssertionError where the source was subscribed to at other times; none given means never."""
+        """Raise AssertionError unless the source was subscribed to exactly then; no diagram means never."""
         self.is_compared = True
         expected = [parse_subscription(diagram) for diagram in diagrams]
         self._marbles.play()

@@ -61,12 +61,12 @@ class Turn:
 
 
 def tool_call(name: str, arguments: Mapping[str, Any] | str | None = None, *, id: str | None = None) -> Calling:  # noqa: A002
-    """The model calls ``name``. Arguments that are a string go out as they are, broken JSON for instance."""
+    """Let the model call ``name``. A string of arguments is sent as it is, for instance broken JSON."""
     return Calling(name, arguments if isinstance(arguments, str) else json.dumps(dict(arguments or {})), id)
 
 
 def thinking(text: str) -> Thinking:
-    """The model reasons: not a part of its answer."""
+    """Let the model reason; reasoning is not a part of its answer."""
     return Thinking(text)
 
 
@@ -77,12 +77,12 @@ def turn(
     cost: float | None = None,
     finish_reason: str | None = None,
 ) -> Turn:
-    """One turn that reports what the others do not."""
+    """Create a turn with a usage, cost or finish reason of its own."""
     return Turn(answer=answer, usage=usage, cost=cost, finish_reason=finish_reason)
 
 
 class Speaker:
-    """Puts what is said in one turn into deltas. ``native`` models call tools by deltas, others in a fence of text."""
+    """Turns the content of one turn into deltas. ``native`` models call tools by deltas, others in a fence of text."""
 
     def __init__(self, turn: int, *, native: bool) -> None:
         self.deltas = 0
@@ -92,7 +92,7 @@ class Speaker:
         self._native = native
 
     def deltas_of(self, said: Said) -> Iterator[Delta]:
-        """The deltas of one thing, counted."""
+        """Return the deltas of one thing, numbered."""
         for delta in self._deltas_of(said):
             self.deltas += 1
             yield delta
@@ -125,7 +125,7 @@ def _pieces(text: str) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What is said ``at`` so many seconds after the subscription."""
+    """What the model says ``at`` so many seconds after the subscription."""
 
     at: float
     said: tuple[Said | BaseException, ...]
@@ -133,7 +133,7 @@ class Moment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One turn. ``ends_at`` is None where it stays open; ``shown`` is how it was written."""
+    """One turn. ``ends_at`` is None if it stays open; ``shown`` is how the test wrote it."""
 
     shown: str
     moments: tuple[Moment, ...]
@@ -150,7 +150,7 @@ def line_of(
     usage: UsageMetrics | None,
     cost: float | None,
 ) -> Line:
-    """Read one turn. What it does not say of itself it takes from the model.
+    """Read one turn. What the turn leaves out is the model's.
 
     Raises:
         ValueError: a script that cannot be read.
@@ -189,7 +189,7 @@ def _read(
 
 
 def _things(value: object) -> tuple[Said | BaseException, ...]:
-    """One thing, or several."""
+    """Return the things that a value stands for."""
     several = cast(Iterable[object], value) if isinstance(value, list | tuple) else (value,)
     said: list[Said | BaseException] = []
     for each in several:
@@ -202,12 +202,12 @@ def _things(value: object) -> tuple[Said | BaseException, ...]:
 
 
 class UnscriptedRequest(AssertionError):
-    """The model was asked more often than its script has turns."""
+    """The model got more requests than its script has turns."""
 
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """One request and what became of it: times are the loop's, in seconds; None where it has not come to that.
+    """One request and its course: times are the loop's, in seconds; None if that has not happened.
 
     ``ended_at`` is the end of the answer, with ``error`` where the script broke it off; ``cancelled_at`` is its
     disposal before that.
@@ -278,7 +278,7 @@ class ScriptedLLM(LLM):
 
     @property
     def requests(self) -> list[Request]:
-        """What it was asked, in that order."""
+        """The requests so far, in order."""
         return [call.request for call in self.calls]
 
     @property
@@ -287,13 +287,13 @@ class ScriptedLLM(LLM):
         return [call.request.last_user_text for call in self.calls]
 
     def assert_used_up(self) -> None:
-        """Raise AssertionError where turns are left over, or where it was asked more often than it has turns."""
+        """Raise AssertionError if turns are left over, or if there were more requests than turns."""
         complaint = self.complaint()
         if complaint is not None:
             raise AssertionError(complaint)
 
     def complaint(self) -> str | None:
-        """The turns that nobody asked for, or the request that has none, in words."""
+        """Describe the turns that are left over, or the request without a turn."""
         if self.unscripted:
             return str(self.unscripted[0])
         unused = [] if self._repeat else self._lines[len(self.calls) :]
@@ -374,7 +374,7 @@ class _Played:
 
 
 async def _play(line: Line, begin: float, speaker: Speaker, emit: Callable[[Delta], None]) -> None:
-    """Say each thing at its time; raise what breaks it off; come back at the end."""
+    """Emit each thing at its time; raise the error that ends the turn, if any."""
     for moment in line.moments:
         await _until(begin + moment.at)
         for said in moment.said:
@@ -389,7 +389,7 @@ async def _play(line: Line, begin: float, speaker: Speaker, emit: Callable[[Delt
 
 
 async def _until(time: float) -> None:
-    """At that time exactly: sleeping for a difference would be off by a rounding."""
+    """Wait for an exact time: to sleep for a difference would be off by a rounding."""
     loop = asyncio.get_running_loop()
     if time <= loop.time():
         return

@@ -111,7 +111,7 @@ ELSEWHERE = "disposing is quick and idempotent, from any thread, and never raise
 SOURCE_TOO = "disposing also disposes the source, at once"
 ENOUGH = "the source is disposed as soon as downstream has enough"
 ONCE = "the source is subscribed once, and let go at the end"
-RAISING = "an observer that raises is heard of, and does not keep the source subscribed for ever"
+RAISING = "an observer that raises is reported, and does not keep the source subscribed forever"
 
 BROKEN: dict[str, tuple[broken.Operator, str, str]] = {
     "eager": (broken.eager, "nothing begins before it is subscribed", "subscribed the source already"),

@@ -61,7 +61,7 @@ def check_operator(
         own_scheduler=own_scheduler,
     )
     if not declared.items:
-        raise ValueError("items is empty: an operator shows itself only where its source emits some")
+        raise ValueError("items is empty: an operator can only be checked with a source that emits")
     subject = f"the operator {_name_of(operator)}"
     try_all(OPERATOR_RULES, lambda: OperatorCase(subject, operator, declared, settling=settling))
 

@@ -143,9 +143,9 @@ def shortly(items: list[Any]) -> str:
     return repr(items) if len(items) <= 12 else f"{items[:12]!r}… ({len(items)} items)"
 
 
-PATIENCE = 2.0  # seconds of real time: what does not come until then does not come
-_ENDING = 0.2  # the same for threads that come to their end
-_LONG = 600.0  # the same in virtual time, where it costs nothing
+PATIENCE = 2.0  # real seconds after which an expected signal is missing
+_ENDING = 0.2  # real seconds in which threads have to end
+_LONG = 600.0  # virtual seconds after which an expected signal is missing
 QUICK = 1.0  # seconds of real time that a disposal may take, with room for a busy machine
 
 

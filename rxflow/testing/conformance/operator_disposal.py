@@ -158,9 +158,7 @@ async def _never(case: OperatorCase) -> None:
         raise case.broken(f"it was told {witness.told}")
 
 
-@rule(
-    "an observer that raises is heard of, and does not keep the source subscribed for ever", DISPOSAL, may_report=True
-)
+@rule("an observer that raises is reported, and does not keep the source subscribed forever", DISPOSAL, may_report=True)
 async def _raising(case: OperatorCase) -> None:
     error = Failure("the observer cannot take it")
 
