@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Generator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 BODY: dict[str, Any] = {
@@ -18,23 +18,22 @@ BODY: dict[str, Any] = {
 """What bare clients ask for."""
 
 
-def provider(chunks: int, *, hold_after: int | None = None) -> AbstractContextManager[str]:
-    """Serve a stream of ``chunks`` chunks as fast as it is read, or so many of them only; gives the base URL."""
-    holding = [] if hold_after is None else ["--hold-after", str(hold_after)]
-    return served_by("tests.loopback", "--chunks", str(chunks), *holding)
-
-
 @contextmanager
-def served_by(module: str, *arguments: str) -> Generator[str]:
-    """Run ``module``, which prints its URL and serves until its standard input is closed."""
-    command = [sys.executable, "-m", module, *arguments]
+def provider(chunks: int, *, hold_after: int | None = None) -> Generator[str]:
+    """Serve a stream of ``chunks`` chunks as fast as it is read, or so many of them only; gives the base URL.
+
+    The path of a request says in which dialect.
+    """
+    command = [sys.executable, "-m", "tests.loopback", "--chunks", str(chunks)]
+    if hold_after is not None:
+        command += ["--hold-after", str(hold_after)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         if server.stdin is None or server.stdout is None:
             raise RuntimeError("the provider has no pipes")
         try:
             yield server.stdout.readline().strip()
         finally:
-            server.stdin.close()
+            server.stdin.close()  # it serves until then
 
 
 def text_of(line: str | bytes) -> str:

@@ -22,15 +22,15 @@ def cycle(turns: int, *, is_async: bool) -> Callable[[LLM | None], Flow]:
     """A router that sends itself round, so many times."""
     turn = 0
 
-    def go_on() -> str:
+    def go_on() -> str | None:
         nonlocal turn
         turn += 1
-        return "again" if turn < turns else "enough"
+        return "again" if turn < turns else None
 
-    def sync_route(self: Flow) -> str:
+    def sync_route(self: Flow) -> str | None:
         return go_on()
 
-    async def async_route(self: Flow) -> str:
+    async def async_route(self: Flow) -> str | None:
         return go_on()
 
     route = async_route if is_async else sync_route
@@ -38,7 +38,7 @@ def cycle(turns: int, *, is_async: bool) -> Callable[[LLM | None], Flow]:
         "stream": True,
         "max_method_calls": turns + 1,
         "begin": start()(_method("begin", is_async, asks=False)),
-        "turn": router(or_("begin", "again"), emit=["again", "enough"])(route),
+        "turn": router(or_("begin", "again"), emit=["again"])(route),
     }
     return _made(type("Cycle", (Flow,), methods))
 

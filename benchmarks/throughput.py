@@ -19,7 +19,7 @@ import httpx
 
 from benchmarks.provider import provider
 from benchmarks.targets import Target, at_least, verdict
-from benchmarks.wires import WIRES
+from benchmarks.wires import WIRES, Wire
 from rxflow import LLM, Agent, Crew, Flow, Task
 from rxflow import operators as ops
 from rxflow.flow import start
@@ -70,9 +70,11 @@ def look() -> str:
     return "here"
 
 
-def _flow(url: str, model: str = Reading.model) -> Reading:
+def _flow(url: str, wire: Wire | None = None) -> Reading:
     flow = Reading()
-    flow.base_url, flow.model = url, model
+    flow.base_url = url
+    if wire is not None:
+        flow.model, flow.base_url = wire.model, wire.base_url(url)
     return flow
 
 
@@ -92,20 +94,20 @@ async def bare_loop(url: str) -> int:
     return len(texts)
 
 
-def for_loop(model: str = Reading.model) -> Way:
+def for_loop(wire: Wire | None = None) -> Way:
     """A plain ``for`` over a flow."""
 
     async def read(url: str) -> int:
-        return sum(1 for _ in _flow(url, model).kickoff())
+        return sum(1 for _ in _flow(url, wire).kickoff())
 
     return read
 
 
-def async_for_loop(model: str = Reading.model) -> Way:
+def async_for_loop(wire: Wire | None = None) -> Way:
     """``async for`` over a flow."""
 
     async def read(url: str) -> int:
-        return sum([1 async for _ in await _flow(url, model).kickoff_async()])
+        return sum([1 async for _ in await _flow(url, wire).kickoff_async()])
 
     return read
 
@@ -152,13 +154,13 @@ def measure(chunks: int, turns: int) -> list[Rate]:
 def measure_wires(chunks: int, turns: int) -> list[Rate]:
     """``for`` and ``async for`` on each of the other wires, beside a bare loop on that wire."""
     rates: list[Rate] = []
-    for wire in WIRES.values():
+    for wire in WIRES:
         ways: dict[str, tuple[Way, Target | None]] = {
             f"{wire.name}: bare httpx + json loop": (wire.read_bare, None),
-            f"{wire.name}: for": (for_loop(wire.model), at_least(0.5)),
-            f"{wire.name}: async for": (async_for_loop(wire.model), at_least(0.5)),
+            f"{wire.name}: for": (for_loop(wire), at_least(0.5)),
+            f"{wire.name}: async for": (async_for_loop(wire), at_least(0.5)),
         }
-        with wire.provider(chunks) as url:
+        with provider(chunks) as url:
             rates += _compare(ways, url, chunks, turns)
     return rates
 

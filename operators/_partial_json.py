@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel
 from reactivex import Observable
 
-from rxflow.json_text import json_in
+from rxflow.json_text import read_json
 from rxflow.operators._core.calls import read_calls
 from rxflow.operators._core.checks import check_model
 from rxflow.operators._core.growing_json import GrowingJson
@@ -20,11 +20,12 @@ M = TypeVar("M", bound=BaseModel)
 def partial_json(model: type[M]) -> Callable[[Observable[Any]], Observable[M]]:
     """Read an answer in JSON while it is written (like ``scan``), as ever more complete values of ``model``.
 
-    ``model`` is a pydantic model; the answer is a JSON object, which may stand in a fence or between words. Each value
+    ``model`` is a pydantic model. JSON is found wherever it stands: in a fence, between words, behind a draft. Each value
     is valid, and differs from the one before; the last one is the whole answer. A value is emitted as soon as all
     fields without a default have begun. So give fields defaults (``title: str = ""``), and lists and texts are seen to
     grow from their beginning. A text is shown while it is written; a number, and anything that does not fit yet, is
-    left out until it is complete.
+    left out until it is complete. If an answer holds several objects, the values of each are shown in turn, and the
+    last value is that of the last object that fits.
 
     Each LLM call is an answer of its own, unless it calls tools. An answer that does not fit the model ends the stream
     with pydantic's ValidationError, but only when the source completes: it is forgiven if the agent is asked again and
@@ -73,4 +74,4 @@ class _Answer(Generic[M]):
         text = self._json.text
         if self._calls_tools or not text:
             return ()
-        return self._json.if_new(self._model.model_validate_json(json_in(text)))
+        return self._json.if_new(read_json(self._model, text))

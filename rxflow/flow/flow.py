@@ -14,11 +14,12 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, Disposable
 from typing_extensions import TypeVar
 
+from rxflow._options import check_options
 from rxflow.flow.conditions import and_, or_
 from rxflow.flow.decorators import listen, router, start
 from rxflow.flow.flow_run import Record, merge_along
 from rxflow.flow.graph import Graph, graph_of
-from rxflow.flow.state import State, create_state, merge_inputs, read_id
+from rxflow.flow.state import FlowState, State, create_state, merge_inputs, read_id
 from rxflow.streaming.kickoff import run_async, run_blocking
 from rxflow.streaming.launch import RunObservable
 from rxflow.streaming.once import Once
@@ -32,7 +33,7 @@ from rxflow.types.usage import UsageMetrics
 if TYPE_CHECKING:
     from rxflow.streaming.session import AsyncStreamSession, StreamSession
 
-__all__ = ["Flow", "and_", "listen", "or_", "router", "start"]
+__all__ = ["Flow", "FlowState", "and_", "listen", "or_", "router", "start"]
 
 S = TypeVar("S", default=dict[str, Any])
 
@@ -85,7 +86,9 @@ class Flow(Generic[S]):
         name: str | None = None,
         initial_state: Any = None,
         max_method_calls: int | None = None,
+        **options: Any,
     ) -> None:
+        check_options("Flow", options, ("stream", "name", "initial_state", "max_method_calls"))
         given = {
             "stream": stream,
             "name": name,

@@ -16,11 +16,11 @@ import selectors
 import socket
 import sys
 import threading
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
+from itertools import chain
 from typing import Any, ParamSpec, TypeVar, cast
 
 from reactivex import Observable
@@ -175,13 +175,16 @@ def from_io(read: Callable[[Deliver], Awaitable[None]]) -> Observable[Delta]:
 
 
 class _Hop:
-    """A deque and one pending wake-up: the reading task appends, the subscriber's loop empties it."""
+    """A list and one pending wake-up: the reading task appends, the subscriber's loop empties it.
+
+    Not a deque: 1,000 waiting calls hold 1,000 of these, and an empty deque takes 760 bytes.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, observer: ObserverBase[Delta]) -> None:
         self.reading: Future[None] | None = None
         self._loop = loop
         self._observer: ObserverBase[Delta] | None = observer
-        self._batches: deque[Sequence[Delta]] = deque()
+        self._batches: list[Sequence[Delta]] = []
         self._is_waking = False
         self._is_disposed = False
 
@@ -203,15 +206,16 @@ class _Hop:
             self.reading.cancel()
 
     def _drain(self) -> None:
-        # Cleared before the look at the deque, because deliver() appends before its look at the flag.
+        # Cleared before the look at the list, because deliver() appends before its look at the flag.
         self._is_waking = False
         observer = self._observer
         if observer is None:
             return
         emit = observer.on_next
         try:
-            while self._batches:
-                for delta in self._batches.popleft():
+            while batches := self._batches.copy():
+                del self._batches[: len(batches)]  # the reading task may have added more
+                for delta in chain.from_iterable(batches):
                     if self._is_disposed:
                         return
                     emit(delta)

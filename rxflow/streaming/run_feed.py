@@ -12,7 +12,7 @@ from rxflow.streaming.feed import SubscribedFeed
 from rxflow.streaming.launch import RunObservable, start
 from rxflow.streaming.log import Log
 from rxflow.types.chunks import StreamChunk
-from rxflow.types.events import CrewFinished, Event, FlowFinished, LLMFinished
+from rxflow.types.events import CrewFinished, Event, FlowFinished, LLMFinished, TaskFinished
 
 E = TypeVar("E", bound=Event)
 Item = TypeVar("Item")
@@ -28,14 +28,14 @@ class RunFeed(SubscribedFeed[Item, Event, RunObservable], Generic[Item, E]):
         self.finished: E | None = None
         self._finished_type = finished
         self._select = select
-        self._to_show: deque[Event] = deque()
+        self._to_show: deque[Event] | None = None  # most runs are inside no other, and an empty deque takes 760 bytes
 
     @property
     def result(self) -> Any:
         ended = self.finished
         if isinstance(ended, LLMFinished):
             return ended.text
-        return ended.result if isinstance(ended, FlowFinished | CrewFinished) else None
+        return ended.result if isinstance(ended, FlowFinished | CrewFinished | TaskFinished) else None
 
     def pull(self, position: int) -> None:
         super().pull(position)
@@ -65,6 +65,8 @@ class RunFeed(SubscribedFeed[Item, Event, RunObservable], Generic[Item, E]):
         if running_loop() is place.run.loop:
             place.on_next(event)
         else:
+            if self._to_show is None:
+                self._to_show = deque()
             self._to_show.append(event)
             if len(self._to_show) == 1:
                 call_soon(place.run.loop, self._show_waiting)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from enum import StrEnum
+from enum import Enum
 from functools import cached_property
 from itertools import accumulate
 from operator import itemgetter
@@ -14,8 +14,11 @@ from typing import Any
 from pydantic import BaseModel
 
 
-class StreamChunkType(StrEnum):
-    """What a chunk carries: answer text, or a piece of a tool call."""
+class StreamChunkType(str, Enum):  # noqa: UP042 - a StrEnum would print as its value
+    """What a chunk carries: answer text, or a piece of a tool call.
+
+    A member equals its value, ``"text"``, and prints as ``StreamChunkType.TEXT``.
+    """
 
     TEXT = "text"
     TOOL_CALL = "tool_call"
@@ -34,7 +37,7 @@ class StreamChunk(BaseModel):
     """A piece of model output, labelled with its task, agent, flow method and LLM call.
 
     ``content`` is the new text (for a tool call: the new piece of its arguments). ``seq`` counts the chunks of
-    one run from 0 in the order of arrival; ``attempt`` counts the retries of a task that a guardrail sent back;
+    one run from 0 in the order of arrival; ``attempt`` counts the answers of a task that were sent back;
     ``namespace`` names the enclosing flows, methods, crews and tasks, outermost first; ``span_id`` is the bracket of
     the run that it stands in, which tells two runs of one crew apart.
     """
@@ -107,8 +110,8 @@ class Origin:
     def _text_fields(self) -> dict[str, Any]:
         # As the dict of a plain object: copies of that share its keys, and take 300 bytes in place of 460.
         fields = _Fields()
-        for name, value in StreamChunk(content="", **self.labels).__dict__.items():
-            setattr(fields, name, value)
+        for name in StreamChunk.model_fields:
+            setattr(fields, name, getattr(self, name, _DEFAULTS[name]))
         return fields.__dict__
 
     def chunk(self, content: str, *, seq: int) -> StreamChunk:
@@ -233,5 +236,6 @@ _set_fields_set = _setter("__pydantic_fields_set__")
 _set_extra = _setter("__pydantic_extra__")
 _set_private = _setter("__pydantic_private__")
 _ALL_FIELDS = set(StreamChunk.model_fields)
+_DEFAULTS = StreamChunk(content="").__dict__
 _LABELS = tuple(name for name in StreamChunk.model_fields if name not in ("content", "seq"))
 _values_of = itemgetter("content", "seq", *_LABELS)  # by name: an attribute that was deleted and set again moves

@@ -1,4 +1,4 @@
-"""Serve one prepared stream as fast as the socket takes it, for benchmarks: `python -m tests.loopback`.
+"""Serve one prepared stream as fast as the socket takes it, in any dialect: `python -m tests.loopback`, for benchmarks.
 
 A request that offers tools, and brings no result of one yet, is answered by a call of its first tool.
 """
@@ -7,8 +7,10 @@ import argparse
 import sys
 import time
 from dataclasses import replace
+from functools import cache
 
 from tests.loopback import Loopback, Reply, Request, ToolCall, encode
+from tests.loopback.dialects import CHAT, Dialect, dialect_of
 
 WRITE_SIZE = 1 << 16
 
@@ -27,9 +29,17 @@ def main() -> None:
 
     whole = Reply(text=[text] * chunks)
     held = replace(whole, hold_after=hold_after)
-    streams = {usage: prepared(whole, pace, include_usage=usage) for usage in (False, True)}
+    streams = {usage: prepared(events_of(whole, include_usage=usage), pace) for usage in (False, True)}
+
+    @cache
+    def stream_of(dialect: Dialect) -> Reply:
+        events = dialect.encode(whole, Request(body={}, headers={}, at=time.monotonic(), number=1, path=dialect.path))
+        return prepared([events.role, *events.content, *events.end], pace)
 
     def answer(request: Request) -> Reply:
+        dialect = dialect_of(request.path)
+        if dialect is not None and dialect is not CHAT:
+            return stream_of(dialect)
         if request.tools and not any(message.get("role") == "tool" for message in request.messages):
             return Reply(tool_calls=[ToolCall(request.tools[0]["function"]["name"], {})])
         if not request.stream:
@@ -42,12 +52,12 @@ def main() -> None:
         sys.stdin.buffer.read()
 
 
-def prepared(whole: Reply, pace: float, *, include_usage: bool) -> Reply:
-    """The reply encoded, in large writes, or event by event if it is paced."""
+def prepared(events: list[bytes], pace: float) -> Reply:
+    """The events in large writes, or one by one if they are paced."""
     limit = 1 if pace else WRITE_SIZE
     writes: list[bytes] = []
     gathered = bytearray()
-    for event in events_of(whole, include_usage=include_usage):
+    for event in events:
         gathered += event
         if len(gathered) >= limit:
             writes.append(bytes(gathered))

@@ -59,6 +59,13 @@ class OpenAIChatWire(Wire):
                 self._shared_parts[field] = event[field]
                 batch.append(PartDelta(kind, event[field]))
 
+    def find_text(self, event: dict[str, Any]) -> str | None:
+        choices: list[dict[str, Any]] = event.get("choices") or []
+        if len(choices) != 1 or any(choices[0].get(name) for name in ("index", "finish_reason")):
+            return None
+        delta: dict[str, Any] = choices[0].get("delta") or {}
+        return delta.get("content") if len(delta) == 1 else None
+
     def _read_delta(self, delta: dict[str, Any], batch: list[Delta]) -> None:
         content = delta.get("content")
         if type(content) is str:

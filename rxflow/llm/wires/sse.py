@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, Protocol, TypeVar, cast
 
 from pydantic_core import from_json
@@ -23,6 +23,7 @@ _CR = 13  # a number: searching bytes for an int is six times as fast as for byt
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_EVENT_BYTES = 4 * 1024 * 1024  # a server that never ends a line must not fill the memory
 _MAX_QUOTED_CHARACTERS = 200
+_MAX_TEMPLATES = 8  # to learn of one answer: events of some servers differ in more than their text
 
 
 class OversizedEvent(ValueError):
@@ -100,6 +101,8 @@ class Wire(ABC):
         self.response_model = ""
         self._events = events or EventData()
         self._joiner: SurrogateJoiner | None = SurrogateJoiner() if joins_halves else None
+        self._template: TextTemplate | None = None
+        self._templates_left = _MAX_TEMPLATES
 
     def feed(self, block: bytes, batch: list[Delta]) -> None:
         """Add the deltas that ``block`` completes to ``batch``, those before a malformed event too.
@@ -117,8 +120,15 @@ class Wire(ABC):
     def read(self, event: dict[str, Any], batch: list[Delta]) -> None:
         """Add the deltas of one event to ``batch``. AttributeError and TypeError mean that it has an unknown shape."""
 
+    def find_text(self, event: dict[str, Any]) -> str | None:
+        """The text of ``event`` if a repetition of the event with another text would say nothing but that text."""
+        return None
+
     def _read_all(self, events: Iterator[bytes | bytearray], batch: list[Delta]) -> None:
         for data in events:
+            if self._template is not None and self._joiner is None and (text := self._template.match(data)):
+                batch.append(text)
+                continue
             event = self._parse(data)
             if event is None:
                 self.is_done = self.is_complete = True
@@ -132,6 +142,9 @@ class Wire(ABC):
                 raise MalformedEvent(f"an event of the stream has an unknown shape ({cause})", str(event)) from cause
             if self.is_done:
                 return
+            if self._templates_left and self._joiner is None and isinstance(text := self.find_text(event), str):
+                self._templates_left -= 1
+                self._template = TextTemplate.learn(data, text, self.find_text)
 
     def _parse(self, data: bytes | bytearray) -> dict[str, Any] | None:
         """One event as JSON; None for ``[DONE]``, which ends the stream."""
@@ -160,6 +173,50 @@ class Wire(ABC):
         """The texts have ended: half a character that nothing has followed is shown as :data:`REPLACEMENT`."""
         if self._joiner is not None:
             batch.extend(map(_replace_half, self._joiner.take_unfinished()))
+
+
+class TextTemplate:
+    """An event of which everything but the text is known, so that events like it need no parsing.
+
+    Most servers send thousands of events that differ in their text only. Comparing the bytes around it takes a fifth of
+    the time that parsing them takes.
+    """
+
+    __slots__ = ("_prefix", "_suffix")
+
+    def __init__(self, prefix: bytes, suffix: bytes) -> None:
+        self._prefix = prefix
+        self._suffix = suffix
+
+    @classmethod
+    def learn(
+        cls, data: bytes | bytearray, text: str, find_text: Callable[[dict[str, Any]], str | None]
+    ) -> TextTemplate | None:
+        """The template of ``data``, whose text is ``text``. None if it is not certain where in the event it stands."""
+        prefix, found, suffix = bytes(data).partition(b'"%s"' % text.encode())
+        if not found:
+            return None
+        template = cls(prefix + b'"', b'"' + suffix)
+        probe = f"not {text}"
+        try:
+            is_text = find_text(from_json(template._prefix + probe.encode() + template._suffix)) == probe
+        except ValueError:
+            return None
+        return template if is_text else None
+
+    def match(self, data: bytes | bytearray) -> str | None:
+        """The text of ``data``; None if it has to be parsed: another event, an escape, an empty text."""
+        prefix, suffix = self._prefix, self._suffix
+        if not (data.startswith(prefix) and data.endswith(suffix)):
+            return None
+        content = data[len(prefix) : -len(suffix)]
+        if b'"' in content or b"\\" in content or len(data) <= len(prefix) + len(suffix):
+            return None
+        try:
+            text = content.decode()
+        except UnicodeDecodeError:
+            return None
+        return text if text.isprintable() else None
 
 
 def check(kind: type[T], what: str, value: object) -> T:

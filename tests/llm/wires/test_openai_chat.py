@@ -1,11 +1,15 @@
 """OpenAI's chat completions, and what other providers that speak them add."""
 
+import json
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
+from rxflow.llm.source import ReasoningDelta, RefusalDelta
 from rxflow.llm.wires.openai_chat import OpenAIChatWire
-from rxflow.llm.wires.sse import ErrorEvent
+from rxflow.llm.wires.sse import ErrorEvent, MalformedEvent
 from tests.llm.wire import event
 from tests.llm.wires.reading import Answer, events, read
 
@@ -172,3 +176,48 @@ def test_each_form_of_an_error_is_one(body: bytes) -> None:
     with pytest.raises(ErrorEvent) as raised:
         read(OpenAIChatWire(), event(chunk(content="Hi")) + body)
     assert raised.value.body == {"code": 429, "message": "no"}
+
+
+TEXTS = st.text(st.sampled_from('ab "\\\n\x7f{}é€🙂\u2028'), max_size=4) | st.text(max_size=4)
+SECOND_ANSWER = {"id": "c1", "model": "gpt", "choices": [{"index": 1, "delta": {"content": "ab"}}]}
+NAMED_LIKE_ITS_TEXT = {"id": "ab", "model": "ab", "choices": [{"index": 0, "delta": {"content": "ab"}}]}
+OTHER_EVENTS = st.sampled_from(
+    [
+        chunk(role="assistant", content="ab"),
+        chunk(content="ab", reasoning_content="thought"),
+        chunk(refusal="no"),
+        chunk("stop", content="ab"),
+        chunk(content="ab", usage={"prompt_tokens": 1}),
+        SECOND_ANSWER,
+        NAMED_LIKE_ITS_TEXT,
+        NAMED_LIKE_ITS_TEXT | {"id": "xy"},
+        chunk(content="ab") | {"citations": ["ab"]},
+    ]
+)
+
+
+@example([SECOND_ANSWER, SECOND_ANSWER], True)
+@example([NAMED_LIKE_ITS_TEXT, NAMED_LIKE_ITS_TEXT | {"id": "xy"}], True)
+@given(st.lists(TEXTS.map(lambda text: chunk(content=text)) | OTHER_EVENTS), st.booleans())
+def test_events_that_repeat_each_other_are_read_like_single_ones(said: list[dict[str, Any]], is_ascii: bool) -> None:
+    bodies = [b"data: " + json.dumps(each, ensure_ascii=is_ascii).encode() + b"\n\n" for each in said]
+    apart = [delta for body in bodies for delta in read(OpenAIChatWire(), body).deltas]
+    together = read(OpenAIChatWire(), b"".join(bodies))
+    assert without_repeated_parts(together.deltas) == without_repeated_parts(apart)
+
+
+def without_repeated_parts(deltas: list[Any]) -> list[Any]:
+    """A wire shows the same citations once."""
+    return [delta for delta in deltas if isinstance(delta, str | ReasoningDelta | RefusalDelta)]
+
+
+@pytest.mark.parametrize("broken", [b'a"b', b"a\x01b", b"\xff", b'a"},"x":{"y":"b', b"a\\"])
+def test_an_event_that_looks_like_the_last_one_and_is_not_json_is_malformed(broken: bytes) -> None:
+    good = b'data: {"choices":[{"index":0,"delta":{"content":"hello"}}]}\n\n'
+    bad = good.replace(b"hello", broken)
+    wire = OpenAIChatWire()
+    if broken == b'a"},"x":{"y":"b':  # JSON, of another shape
+        assert read(wire, good + good + bad).deltas == ["hello", "hello", "a"]
+    else:
+        with pytest.raises(MalformedEvent):
+            read(wire, good + good + bad)
