@@ -48,7 +48,7 @@ class Recorded(Flow):
 
     @start()
     async def ask(self) -> str:
-        return (await self.crew.kickoff_async()).raw
+        return str((await self.crew.kickoff_async()).raw)
 
 
 class RecordedTool(BaseTool):
