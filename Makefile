@@ -5,6 +5,7 @@
 
 VENV   := .venv
 LOWEST := .venv-lowest
+NEWEST := .venv-newest
 PINNED := pyproject.toml constraints.txt
 BIN    := $(VENV)/bin
 
@@ -14,7 +15,7 @@ PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format bench bench-alternatives storm soak wheel-test test-lowest constraints clean
+.PHONY: help demo test check format bench bench-alternatives storm soak wheel-test test-lowest test-newest constraints clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +54,14 @@ wheel-test: $(VENV)/.test ## builds the wheel, and looks at it from outside (par
 
 test-lowest: $(LOWEST)/.test ## all tests, with the oldest dependencies that pyproject.toml allows
 	@$(LOWEST)/bin/python -m pytest $(ARGS)
+
+test-newest: ## tests of models, crews and flows, with the newest dependencies that there are; made anew each time
+	@rm -rf $(NEWEST)
+	@$(call create_venv,$(NEWEST))
+	$(NEWEST)/bin/python -m pip install --quiet 'setuptools>=77'
+	$(NEWEST)/bin/python -m pip install --quiet --no-build-isolation --editable '.[test]'
+	@$(NEWEST)/bin/python -m pip list --format=freeze | grep -iE '^(litellm|openai|httpx2?|aiohttp|pydantic|reactivex|anyio)=='
+	@$(NEWEST)/bin/python -m pytest tests/llm tests/crew tests/flow tests/recordings $(ARGS)
 
 constraints: ## writes constraints.txt anew; name the oldest Python: PYTHON=python3.11
 	@rm -rf .venv-constraints

@@ -99,9 +99,9 @@ def _table(folder: Path) -> Mapping[str, tuple[Callable[[int], list[StreamChunk]
         "coalesce": (_text, lambda: ops.coalesce(seconds=60, characters=80)),
         "fallback_to": (_text, lambda: ops.fallback_to(rx.empty())),
         "first_chunk_timeout": (_text, lambda: ops.first_chunk_timeout(60)),
-        "from_agent": (_text, lambda: ops.from_agent("agent")),
-        "from_method": (_text, lambda: ops.from_method("method")),
-        "from_task": (_text, lambda: ops.from_task("task")),
+        "only_agent": (_text, lambda: ops.only_agent("agent")),
+        "only_method": (_text, lambda: ops.only_method("method")),
+        "only_task": (_text, lambda: ops.only_task("task")),
         "heartbeat": (_text, lambda: ops.heartbeat(60)),
         "hold_back": (_text, lambda: ops.hold_back(lambda text: ops.Release(), until=ops.lines())),
         "idle_timeout": (_text, lambda: ops.idle_timeout(60)),
@@ -132,7 +132,7 @@ def _table(folder: Path) -> Mapping[str, tuple[Callable[[int], list[StreamChunk]
 
 
 NOT_MEASURED = {
-    "replay": "a source: nothing passes through it",
+    "from_cassette": "a source: nothing passes through it",
     "to_output": "an end: an output's log, which the throughput of loops has in it",
 }
 

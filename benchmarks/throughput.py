@@ -128,7 +128,7 @@ async def with_two_operators(url: str) -> int:
         nonlocal count
         count += 1
 
-    _flow(url).observe().pipe(ops.from_agent("Reader"), ops.text()).subscribe(
+    _flow(url).observe().pipe(ops.only_agent("Reader"), ops.text()).subscribe(
         on_next, ended.set_exception, lambda: ended.set_result(None)
     )
     await ended

@@ -51,5 +51,5 @@ with tempfile.TemporaryDirectory() as folder:
         print(f"{task}: {so_far.chunks} chunks, {so_far.tokens} tokens")
     print(f"in all: {last.tokens} tokens, {last.cost} dollars")
 
-    again = ops.replay(cassette, speed=None).pipe(ops.text(), ops.from_agent("Writer"), ops.accumulate())
+    again = ops.from_cassette(cassette, speed=None).pipe(ops.text(), ops.only_agent("Writer"), ops.accumulate())
     print(f"the reply again: {again.run()}")

@@ -5,13 +5,11 @@ from rxflow.operators._by_agent import by_agent
 from rxflow.operators._by_method import by_method
 from rxflow.operators._by_task import by_task
 from rxflow.operators._coalesce import coalesce
-from rxflow.operators._core.spending import LimitExceeded
-from rxflow.operators._core.timeouts import StreamTimeout
+from rxflow.operators._core.metering import LimitExceeded
+from rxflow.operators._core.timing import StreamTimeout
 from rxflow.operators._fallback_to import fallback_to
 from rxflow.operators._first_chunk_timeout import FirstChunkTimeout, first_chunk_timeout
-from rxflow.operators._from_agent import from_agent
-from rxflow.operators._from_method import from_method
-from rxflow.operators._from_task import from_task
+from rxflow.operators._from_cassette import CassetteError, RecordedError, from_cassette
 from rxflow.operators._heartbeat import heartbeat
 from rxflow.operators._hold_back import GuardStopped, Release, Replace, Stop, Verdict, hold_back
 from rxflow.operators._idle_timeout import IdleTimeout, idle_timeout
@@ -20,13 +18,15 @@ from rxflow.operators._interleave_fairly import interleave_fairly
 from rxflow.operators._limit_cost import CostLimitExceeded, limit_cost
 from rxflow.operators._limit_tokens import TokenLimitExceeded, limit_tokens
 from rxflow.operators._lines import lines
+from rxflow.operators._only_agent import only_agent
+from rxflow.operators._only_method import only_method
+from rxflow.operators._only_task import only_task
 from rxflow.operators._overflow import SlowReaderError, overflow
 from rxflow.operators._partial_json import partial_json
 from rxflow.operators._race import race
 from rxflow.operators._reasoning import reasoning
 from rxflow.operators._record import record
 from rxflow.operators._redact import redact
-from rxflow.operators._replay import CassetteError, RecordedError, replay
 from rxflow.operators._retry_stream import retry_stream
 from rxflow.operators._sentences import sentences
 from rxflow.operators._share_log import share_log
@@ -64,9 +64,7 @@ __all__ = [
     "coalesce",
     "fallback_to",
     "first_chunk_timeout",
-    "from_agent",
-    "from_method",
-    "from_task",
+    "from_cassette",
     "heartbeat",
     "hold_back",
     "idle_timeout",
@@ -75,13 +73,15 @@ __all__ = [
     "limit_cost",
     "limit_tokens",
     "lines",
+    "only_agent",
+    "only_method",
+    "only_task",
     "overflow",
     "partial_json",
     "race",
     "reasoning",
     "record",
     "redact",
-    "replay",
     "retry_stream",
     "sentences",
     "share_log",

@@ -1,4 +1,4 @@
-"""``accumulate``: the whole text so far."""
+"""``accumulate``: the whole text of a call so far."""
 
 from __future__ import annotations
 
@@ -8,25 +8,24 @@ from typing import Any, TypeVar
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
-from rxflow.operators._core.characters import Characters
+from rxflow.operators._core.calls import CallTracker, OpenCall
+from rxflow.operators._core.items import get_span_id, get_text, replace_text
 from rxflow.operators._core.lift import through
-from rxflow.operators._core.texts import place_of, text_of, with_text
-from rxflow.operators._core.voices import Key, is_void, shaped
-from rxflow.types.events import Failed, Finished, Retracted
+from rxflow.operators._core.text import Characters, shape_text
 
 T = TypeVar("T")
 
 
 def accumulate() -> Callable[[Observable[T]], Observable[T]]:
-    """Let each item carry the whole text of its call so far, for displays that replace what they show.
+    """Let each item carry the whole text of its call so far (like ``scan``), for displays that replace their content.
 
-    Each call has a text of its own, and so has its reasoning. Works on chunks and on strings; what carries no text
-    passes. The last character of a chunk comes with the next one, as it may go on (an accent, a part of an emoji), or
-    when the call ends; also where the source fails. Where a tool call interrupts the text, it goes on behind it.
+    Each call has a text of its own, and its reasoning has another one. Works on chunks and on strings; items without
+    text pass. The last character of a chunk is held until the next text, since it may go on (an accent, a part of an
+    emoji), or until the call ends or the source fails. If a tool call interrupts the text, the text goes on behind it.
 
-    Each item is a copy of the text so far. That costs next to nothing in an answer of 100,000 characters, but seconds
-    in one of a million in small chunks; and whoever keeps all items keeps all copies. ``coalesce`` before this
-    helps. ::
+    Each item is a copy of the text so far. That costs next to nothing for an answer of 100,000 characters, but seconds
+    for one of a million in small chunks. A reader that keeps all items keeps all copies. ``coalesce`` before this
+    operator helps. ::
 
         source          --he---llo----|
         accumulate()    --h----hell---(hello)|
@@ -37,30 +36,37 @@ def accumulate() -> Callable[[Observable[T]], Observable[T]]:
     """
 
     def apply(source: Observable[T]) -> Observable[T]:
-        return through(_accumulated)(shaped(Characters)(source))
+        return through(_accumulate_text)(shape_text(Characters)(source))
 
     return apply
 
 
-def _accumulated(source: Observable[Any]) -> Observable[Any]:
+class _Text(OpenCall):
+    __slots__ = ("so_far",)
+    so_far: str
+
+
+def _accumulate_text(source: Observable[Any]) -> Observable[Any]:
     def subscribe(observer: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:
         emit = observer.on_next
-        so_far: dict[Key, object] = {}
+        texts: CallTracker[_Text] = CallTracker()
 
         def on_next(item: object) -> None:
-            text = text_of(item)
-            if text is not None:
-                key: Key = (place_of(item), type(item))
-                before = text_of(so_far.get(key)) or ""
-                whole = so_far[key] = with_text(item, before + text)
-                emit(whole)
+            text = get_text(item)
+            if text is None:
+                for ended in texts.find_ended(item):
+                    texts.remove(ended)
+                emit(item)
                 return
-            if isinstance(item, Finished | Failed | Retracted):
-                place = place_of(item)
-                for its, last in list(so_far.items()):
-                    if is_void(last, item) if isinstance(item, Retracted) else its[0] == place:
-                        del so_far[its]
-            emit(item)
+            key = (get_span_id(item), type(item))
+            call = texts.get(key)
+            if call is None:
+                call = texts.add(_Text(item, key))
+                call.so_far = text
+            else:
+                call.item = item
+                call.so_far += text
+            emit(replace_text(item, call.so_far))
 
         return source.subscribe(on_next, observer.on_error, observer.on_completed, scheduler=scheduler)
 

@@ -4,31 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from math import inf
 from typing import Any, TypeVar
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, SerialDisposable
+from reactivex.typing import RelativeTime
 
-from rxflow.operators._core.arguments import positive
-from rxflow.operators._core.characters import Characters
-from rxflow.operators._core.clock import timed
+from rxflow.operators._core.checks import check_positive, to_seconds
 from rxflow.operators._core.lift import through
-from rxflow.operators._core.voices import Voices, shaped
+from rxflow.operators._core.text import Characters, Voices, shape_text
+from rxflow.operators._core.timing import create_timed
 
 T = TypeVar("T")
 
 
 def coalesce(
-    *, seconds: float | None = None, characters: int | None = None, scheduler: SchedulerBase | None = None
+    *, seconds: RelativeTime | None = None, characters: int | None = None, scheduler: SchedulerBase | None = None
 ) -> Callable[[Observable[T]], Observable[T]]:
-    """Gather the text of a call until ``seconds`` have passed since the first of it, or it has so many ``characters``.
+    """Join the text of a call into fewer, larger chunks (like ``buffer_with_time_or_count``).
 
-    Give one of the two, or both. What is gathered comes as one item, with the labels of the last; it is never cut, so
-    it may be longer than ``characters``. Tool calls and events stay where they are: what was gathered before comes
-    before them, and so it does before the end of the call, and the end or error of the source. The last character waits
-    for the next text, as it may go on (an accent, a part of an emoji). Works on chunks and on strings. Each call is
-    shaped by itself. ::
+    Text is gathered until ``seconds`` (a number or a timedelta) have passed since the first of it, or until it has
+    ``characters`` characters. Give one of the two, or both. What is gathered is one item, with the labels of the last
+    one. It is never cut, so it may be longer than ``characters``. Tool calls and events keep their order: the text
+    gathered before them is emitted first, and so it is before the end of the call, and the end or error of the source.
+    The last character is held until the next text, since it may go on (an accent, a part of an emoji). Works on chunks
+    and on strings. Each call has text of its own. ::
 
         source                      --a-b-c-d----e--|
         coalesce(characters=3)      --------abc-----(de)|
@@ -39,84 +41,83 @@ def coalesce(
         flow.observe().pipe(ops.coalesce(seconds=0.05)).subscribe(send_to_browser)
 
     Raises:
-        RuntimeError: as the stream's error: ``seconds`` is given, and there is no clock, as no event loop runs here and
-            no scheduler was given.
-        TypeError: neither is given, or one is no number.
+        RuntimeError: as the stream's error: ``seconds`` is given, and there is no clock, since no event loop runs here
+            and no scheduler was given.
+        TypeError: neither is given, or one is not a number.
         ValueError: one is not above 0.
     """
     if seconds is None and characters is None:
         raise TypeError("coalesce needs seconds=… or characters=…, for example coalesce(seconds=0.05)")
     if characters is not None:
-        positive(characters, "coalesce(characters)", "characters")
-    enough = float("inf") if characters is None else characters
+        check_positive(characters, "coalesce(characters)", "characters")
+    max_characters = inf if characters is None else characters
     if seconds is None:
-        return shaped(lambda: _Gathered(enough))
-    limit = timedelta(seconds=positive(seconds, "coalesce(seconds)", "seconds"))
+        return shape_text(lambda: _Gatherer(max_characters))
+    limit = timedelta(seconds=to_seconds(seconds, "coalesce(seconds)"))
 
     def operator(source: Observable[Any]) -> Observable[Any]:
         def subscribe(
             observer: ObserverBase[Any], clock: SchedulerBase, subscribed: SchedulerBase | None
         ) -> DisposableBase:
-            voices = _TimedVoices(limit, enough, clock, observer)
-            voices.subscription.disposable = source.subscribe(
-                voices.on_next, voices.on_error, voices.on_completed, scheduler=subscribed
-            )
-            return CompositeDisposable(voices.timer, voices.subscription)
+            voices = _TimedVoices(limit, max_characters, clock, observer)
+            return CompositeDisposable(voices.timer, voices.subscribe_to(source, subscribed))
 
-        return timed("coalesce(seconds=…)", scheduler, subscribe)
+        return create_timed("coalesce(seconds=…)", scheduler, subscribe)
 
     return through(operator)
 
 
 class _TimedVoices(Voices):
-    """Voices that give what they gathered when its time has come. One timer is pending at most."""
+    """Voices that emit what they gathered after its time. At most one timer is pending."""
 
-    def __init__(self, limit: timedelta, enough: float, scheduler: SchedulerBase, observer: ObserverBase[Any]) -> None:
-        super().__init__(lambda: _Gathered(enough, self._begun), observer)
+    def __init__(
+        self, limit: timedelta, max_characters: float, scheduler: SchedulerBase, observer: ObserverBase[Any]
+    ) -> None:
+        super().__init__(lambda: _Gatherer(max_characters, self._note_begin), observer)
         self.timer = SerialDisposable()
         self._limit = limit
         self._scheduler = scheduler
         self._is_waiting = False
 
-    def _begun(self) -> datetime:
-        """A voice has begun to gather."""
+    def _note_begin(self) -> datetime:
+        """Return the time at which a voice begins to gather."""
         if not self._is_waiting:
             self._wait(self._limit)
         return self._scheduler.now
 
     def _wait(self, time: timedelta) -> None:
         self._is_waiting = True
-        self.timer.disposable = self._scheduler.schedule_relative(time, self._look)
+        self.timer.disposable = self._scheduler.schedule_relative(time, self._check)
 
-    def _look(self, scheduler: SchedulerBase, state: object = None) -> None:
-        """Give what has been gathered for long enough, and wait for the next; what came early may be gone by now."""
+    def _check(self, scheduler: SchedulerBase, state: object = None) -> None:
+        """Emit what was gathered long max_characters ago, and wait for the next. Earlier text may be gone already."""
         now = self._scheduler.now
         rests: list[timedelta] = []
         self._is_waiting = False
-        for voice in list(self.voices.values()):
-            gathered = voice.shaper
-            if not isinstance(gathered, _Gathered) or gathered.since is None:
+        for voice in self.voices:
+            shaper = voice.shaper
+            if not isinstance(shaper, _Gatherer) or shaper.since is None:
                 continue
-            rest = self._limit - (now - gathered.since)
+            rest = self._limit - (now - shaper.since)
             if rest > timedelta():
                 rests.append(rest)
             else:
-                self.give(voice, gathered.release())
+                self.emit_pieces(voice, shaper.release())
         if rests and not self._is_waiting:
             self._wait(min(rests))
 
 
-def _untimed() -> None:
-    """Nobody asks since when."""
+def _skip_time() -> None:
+    """The time is not needed without ``seconds``."""
 
 
-class _Gathered:
-    """What is gathered of one voice, but for the character that may go on."""
+class _Gatherer:
+    """Gathers the text of one voice, without the last character, which may go on."""
 
-    def __init__(self, enough: float, begun: Callable[[], datetime | None] = _untimed) -> None:
+    def __init__(self, max_characters: float, note_begin: Callable[[], datetime | None] = _skip_time) -> None:
         self.since: datetime | None = None
-        self._enough = enough
-        self._begun = begun
+        self._max_characters = max_characters
+        self._note_begin = note_begin
         self._characters = Characters()
         self._pieces: list[str] = []
         self._length = 0
@@ -124,10 +125,10 @@ class _Gathered:
     def feed(self, text: str) -> Sequence[str]:
         for piece in self._characters.feed(text):
             if not self._pieces:
-                self.since = self._begun()
+                self.since = self._note_begin()
             self._pieces.append(piece)
             self._length += len(piece)
-        return self.release() if self._length >= self._enough else ()
+        return self.release() if self._length >= self._max_characters else ()
 
     def release(self) -> Sequence[str]:
         pieces, self._pieces, self._length, self.since = self._pieces, [], 0, None

@@ -1,4 +1,4 @@
-"""``fallback_to``: another stream where the first one fails."""
+"""``fallback_to``: another stream after an error."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import SerialDisposable, SingleAssignmentDisposable
 
-from rxflow.operators._core.arguments import one_of
-from rxflow.operators._core.attempts import Attempts, ErrorFilter, error_filter
-from rxflow.operators._core.joining import Join, join_for
+from rxflow.operators._core.checks import ErrorFilter, check_choice, compile_error_filter
 from rxflow.operators._core.lift import Adding, also, through
+from rxflow.operators._core.recovery import Attempts, Join, create_join
 from rxflow.types.events import Retracted
 
 U = TypeVar("U")
@@ -25,26 +24,26 @@ def fallback_to(
     fallback_on: ErrorFilter = Exception,
     on_shown: Literal["retract", "continue", "error"] = "retract",
 ) -> Adding[U | Retracted]:
-    """Go on with ``other`` where the source fails: another model, another crew, or a sentence that says sorry.
+    """Go on with ``other`` after an error (like ``catch``): another model, another crew, or a sentence that says sorry.
 
-    What had been shown is then void, and a ``Retracted`` event says so before ``other`` begins; its chunks carry the
-    next free ``attempt``. Where nothing had been said, there is no such event. Where a later operator selects anew, as
-    ``text`` does, put this one behind it. ::
+    All output so far is then void, and a ``Retracted`` event reports that before ``other`` begins; its chunks carry the
+    next free ``attempt``. If there was no output yet, there is no such event. A later operator that selects anew, such
+    as ``text``, drops that event: put this operator behind it. ::
 
         source                --a--b--#
         other                         --x--y--|
         fallback_to(other)    --a--b--R--x--y--|    (R: Retracted(attempts=(0,)); x and y have attempt 1)
 
-    ``other`` is subscribed on the run's loop, and belongs to what the source belongs to. Behind a run, all that
-    happens in ``other`` is seen by later operators, of it is shown what is shown of the source, and strings come as
-    chunks. An error of ``other`` passes, with a note of the first one. A cancellation, KeyboardInterrupt and
-    SystemExit of the source pass at once.
+    ``other`` is subscribed on the run's loop, and belongs to the same method or task as the source. Behind a run, later
+    operators see all events of ``other``, its selection is the source's, and strings become chunks. An error of
+    ``other`` passes, with a note that names the first one. A cancellation, KeyboardInterrupt and SystemExit of the
+    source pass at once.
 
     Args:
-        other: the stream, or a function of the error that gives one.
+        other: the stream, or a function of the error that returns one.
         fallback_on: the errors that are meant: classes, or a function of the error.
-        on_shown: where something has been said already, ``"continue"`` lets that stand and ``other`` goes on from
-            there; ``"error"`` passes the error.
+        on_shown: what to do if there was output already: ``"retract"`` it; ``"continue"`` lets it stand, and ``other``
+            goes on from there; ``"error"`` passes the error.
 
     Example::
 
@@ -57,18 +56,18 @@ def fallback_to(
         ValueError: ``on_shown`` is another word.
     """
     if not (callable(other) or isinstance(other, Observable)):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"fallback_to takes an Observable, or a function of the error that gives one; got {other!r}")
-    one_of(on_shown, "fallback_to(on_shown=…)", "retract", "continue", "error")
-    plan = _Plan(other, error_filter(fallback_on, "fallback_to(fallback_on=…)"), on_shown)
+        raise TypeError(f"fallback_to takes an Observable, or a function of the error that returns one; got {other!r}")
+    check_choice(on_shown, "fallback_to(on_shown=…)", "retract", "continue", "error")
+    plan = _Plan(other, compile_error_filter(fallback_on, "fallback_to(fallback_on=…)"), on_shown)
 
     def apply(source: Observable[Any]) -> Observable[Any]:
-        join = join_for(source)
+        join = create_join(source)
 
         def operator(first: Observable[Any]) -> Observable[Any]:
             def subscribe(observer: ObserverBase[Any], subscribed: SchedulerBase | None = None) -> DisposableBase:
-                falling = _FallingBack(plan, join, observer, subscribed)
-                falling.run(first, falling.fall_back)
-                return falling.current
+                fallback = _Fallback(plan, join, observer, subscribed)
+                fallback.run(first, fallback.fall_back)
+                return fallback.current
 
             return Observable(subscribe)
 
@@ -80,19 +79,21 @@ def fallback_to(
 @dataclass(frozen=True, slots=True)
 class _Plan:
     other: Observable[Any] | Callable[[Exception], Observable[Any]]
-    wanted: Callable[[BaseException], bool]
+    is_meant: Callable[[BaseException], bool]
     on_shown: str
 
-    def stream_for(self, error: Exception) -> Observable[Any]:
+    def create_stream(self, error: Exception) -> Observable[Any]:
         if callable(self.other):
             stream = self.other(error)
             if not isinstance(stream, Observable):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise TypeError(f"fallback_to: the function of the error has to give an Observable; it gave {stream!r}")
+                raise TypeError(
+                    f"fallback_to: the function of the error must return an Observable; it returned {stream!r}"
+                )
             return stream
         return self.other
 
 
-class _FallingBack:
+class _Fallback:
     """One subscription."""
 
     def __init__(self, plan: _Plan, join: Join, observer: ObserverBase[Any], subscribed: SchedulerBase | None) -> None:
@@ -103,7 +104,7 @@ class _FallingBack:
         self._emit = observer.on_next
         self._subscribed = subscribed
         self._attempts = Attempts()
-        self._label = self._attempts.label
+        self._number = self._attempts.number
 
     def run(self, stream: Observable[Any], on_error: Callable[[Exception], None]) -> None:
         running = SingleAssignmentDisposable()
@@ -113,9 +114,9 @@ class _FallingBack:
         )
 
     def fall_back(self, error: Exception) -> None:
-        """The source has failed."""
+        """Go on with the other stream after ``error`` of the source."""
         try:
-            stream = self._instead_of(error)
+            stream = self._choose_stream(error)
         except Exception as raised:  # noqa: BLE001 - of the user's functions: it is the stream's terminal
             self._observer.on_error(raised)
             return
@@ -124,19 +125,19 @@ class _FallingBack:
             return
 
         def fail(second: Exception) -> None:
-            second.add_note(f"fallback_to: this is the fallback's error; the source had failed with {error!r}")
+            second.add_note(f"fallback_to: this is the error of the fallback; the source failed with {error!r}")
             self._observer.on_error(second)
 
-        if self._attempts.has_shown and self._plan.on_shown == "retract":
-            self._emit(self._attempts.retracted(error))
+        if self._attempts.has_output and self._plan.on_shown == "retract":
+            self._emit(self._attempts.retract(error))
         self._attempts.begin_next()
         if not self.current.is_disposed:
             self.run(stream, fail)
 
     def _on_next(self, item: object) -> None:
-        self._emit(self._label(item))
+        self._emit(self._number(item))
 
-    def _instead_of(self, error: Exception) -> Observable[Any] | None:
-        if not self._plan.wanted(error) or (self._attempts.has_shown and self._plan.on_shown == "error"):
+    def _choose_stream(self, error: Exception) -> Observable[Any] | None:
+        if not self._plan.is_meant(error) or (self._attempts.has_output and self._plan.on_shown == "error"):
             return None
-        return self._join(self._plan.stream_for(error))
+        return self._join(self._plan.create_stream(error))

@@ -1,4 +1,4 @@
-"""``first_chunk_timeout``: how long the first word may take."""
+"""``first_chunk_timeout``: a limit for the time to the first chunk."""
 
 from __future__ import annotations
 
@@ -8,33 +8,30 @@ from typing import Any, TypeVar
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, SingleAssignmentDisposable
+from reactivex.typing import RelativeTime
 
-from rxflow.operators._core.arguments import positive
-from rxflow.operators._core.clock import timed
+from rxflow.operators._core.checks import to_seconds
+from rxflow.operators._core.items import describe, is_content
 from rxflow.operators._core.lift import through
-from rxflow.operators._core.places import described
-from rxflow.operators._core.texts import is_said
-from rxflow.operators._core.timeouts import StreamTimeout
+from rxflow.operators._core.timing import StreamTimeout, create_timed
 
 T = TypeVar("T")
 
 
 class FirstChunkTimeout(StreamTimeout):
-    """Nothing was said in time."""
+    """The first chunk did not arrive in time."""
 
-    _message = (
-        "nothing was said within {seconds:g} s of subscribing (first_chunk_timeout); the last that was seen: {seen}"
-    )
+    _message = "no chunk within {seconds:g} s of subscribing (first_chunk_timeout); the last item: {seen}"
 
 
 def first_chunk_timeout(
-    seconds: float, scheduler: SchedulerBase | None = None
+    seconds: RelativeTime, *, scheduler: SchedulerBase | None = None
 ) -> Callable[[Observable[T]], Observable[T]]:
-    """Fail where nothing has been said within ``seconds`` of the subscription, and close the provider's connection.
+    """Fail if no chunk arrives within ``seconds`` of the subscription (like ``timeout``), and close the connection.
 
-    A chunk ends the wait, so does a piece of reasoning, and so does an item that is not rxflow's; events about the run,
-    such as ``LLMStarted``, do not. From then on it costs nothing: for silences later on there is ``idle_timeout``. A
-    source that ends without a word has not run out of time. ::
+    ``seconds`` is a number or a timedelta. A chunk ends the wait; so does reasoning, and so does an item that is not
+    rxflow's. Events about the run, such as ``LLMStarted``, do not. For later silences there is ``idle_timeout``. A
+    source that completes without a chunk has not exceeded the limit. ::
 
         source                    S--------------a--b--|
         first_chunk_timeout(5)    S----#                   (units: s; the source is disposed at 5)
@@ -44,11 +41,11 @@ def first_chunk_timeout(
         llm.observe("Hello").pipe(ops.first_chunk_timeout(2), ops.fallback_to(other.observe("Hello")))
 
     Raises:
-        FirstChunkTimeout: as the stream's error; it says what had been seen.
-        RuntimeError: as the stream's error: there is no clock, as no event loop runs here and no scheduler was given.
+        FirstChunkTimeout: as the stream's error; it names the last item.
+        RuntimeError: as the stream's error: no event loop runs here, and no scheduler was given.
         ValueError: ``seconds`` is not above 0.
     """
-    positive(seconds, "first_chunk_timeout(seconds)", "seconds")
+    limit = to_seconds(seconds, "first_chunk_timeout(seconds)")
 
     def operator(source: Observable[Any]) -> Observable[Any]:
         def subscribe(
@@ -63,7 +60,7 @@ def first_chunk_timeout(
             def on_next(item: object) -> None:
                 nonlocal is_waiting, last
                 if is_waiting:
-                    if is_said(item):
+                    if is_content(item):
                         is_waiting = False
                         last = None
                         timer.dispose()
@@ -73,14 +70,14 @@ def first_chunk_timeout(
 
             def on_time(scheduler: SchedulerBase, state: object = None) -> None:
                 running.dispose()
-                observer.on_error(FirstChunkTimeout(seconds, "nothing" if last is None else described(last)))
+                observer.on_error(FirstChunkTimeout(limit, "nothing" if last is None else describe(last)))
 
-            timer.disposable = clock.schedule_relative(seconds, on_time)
+            timer.disposable = clock.schedule_relative(limit, on_time)
             running.disposable = source.subscribe(
                 on_next, observer.on_error, observer.on_completed, scheduler=subscribed
             )
             return CompositeDisposable(running, timer)
 
-        return timed("first_chunk_timeout", scheduler, subscribe)
+        return create_timed("first_chunk_timeout", scheduler, subscribe)
 
     return through(operator)

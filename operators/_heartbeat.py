@@ -1,4 +1,4 @@
-"""``heartbeat``: signs of life from a stream that is silent."""
+"""``heartbeat``: signs of life during silence."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from typing import Any, cast
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, Disposable
+from reactivex.typing import RelativeTime
 
-from rxflow.operators._core.arguments import positive
-from rxflow.operators._core.clock import timed
+from rxflow.operators._core.checks import to_seconds
+from rxflow.operators._core.items import get_origin
 from rxflow.operators._core.lift import Adding, reselect
-from rxflow.operators._core.places import origin_of
-from rxflow.operators._core.silence import Silence
+from rxflow.operators._core.timing import SilenceWatch, create_timed
 from rxflow.types.events import Heartbeat
 
 
-def heartbeat(interval: float, scheduler: SchedulerBase | None = None) -> Adding[Heartbeat]:
-    """Add a ``Heartbeat`` whenever nothing has been shown for ``interval`` seconds, and after each further interval.
+def heartbeat(interval: RelativeTime, *, scheduler: SchedulerBase | None = None) -> Adding[Heartbeat]:
+    """Add a ``Heartbeat`` after each ``interval`` without an item (like ``merge`` with ``interval``, reset by items).
 
-    For connections that proxies cut when they are silent, and for users who should see that work goes on. What counts
-    is what is shown at this place: behind ``flow.observe()`` that is chunks, however much goes on meanwhile. Its
-    ``origin`` is that of the latest event all the same, so it can tell what is being waited for; ``silent_for`` counts
-    from the last item, or from the subscription. Where a later operator selects anew, as ``text`` does, put this one
-    behind it. Ends and errors pass. ::
+    ``interval`` is a number of seconds or a timedelta. This is for connections that proxies close when they are silent,
+    and for users who should see that work goes on. What counts are the items at this point of the pipe: behind
+    ``flow.observe()`` these are chunks, however many events happen meanwhile. Still, ``origin`` is that of the latest
+    event, so a heartbeat can show what the run waits for. ``silent_for`` counts from the last item, or from the
+    subscription. A later operator that selects anew, such as ``text``, drops heartbeats: put this one behind it. Ends
+    and errors pass. ::
 
         source          --a---------------b--|
         heartbeat(5)    --a----H----H-----b--|   (units: s; silent for 5, then for 10)
@@ -37,12 +38,14 @@ def heartbeat(interval: float, scheduler: SchedulerBase | None = None) -> Adding
         flow.observe().pipe(ops.text(), ops.heartbeat(15)).subscribe(send_on)
 
     Raises:
-        RuntimeError: as the stream's error: there is no clock, as no event loop runs here and no scheduler was given.
+        RuntimeError: as the stream's error: no event loop runs here, and no scheduler was given.
         ValueError: ``interval`` is not above 0.
     """
-    positive(interval, "heartbeat(interval)", "seconds")
+    seconds = to_seconds(interval, "heartbeat(interval)")
 
-    def beating(shown: Callable[[Observable[Any]], Observable[Any]]) -> Callable[[Observable[Any]], Observable[Any]]:
+    def add_heartbeats(
+        shown: Callable[[Observable[Any]], Observable[Any]],
+    ) -> Callable[[Observable[Any]], Observable[Any]]:
         def operator(events: Observable[Any]) -> Observable[Any]:
             def subscribe(
                 observer: ObserverBase[Any], clock: SchedulerBase, subscribed: SchedulerBase | None
@@ -50,27 +53,27 @@ def heartbeat(interval: float, scheduler: SchedulerBase | None = None) -> Adding
                 last: object = None
                 emit = observer.on_next
 
-                def see(event: object) -> None:
+                def note_event(event: object) -> None:
                     nonlocal last
                     last = event
 
                 def beat(silent_for: float) -> None:
-                    emit(Heartbeat(origin=origin_of(last), silent_for=silent_for))
+                    emit(Heartbeat(origin=get_origin(last), silent_for=silent_for))
 
                 def on_next(item: object) -> None:
-                    broken()
+                    note_item()
                     emit(item)
 
-                silence = Silence(clock, interval, beat)
-                broken = silence.broken
-                silence.watch()
-                running = shown(events.do_action(see)).subscribe(
+                silence = SilenceWatch(clock, seconds, beat)
+                note_item = silence.note_item
+                silence.start()
+                running = shown(events.do_action(note_event)).subscribe(
                     on_next, observer.on_error, observer.on_completed, scheduler=subscribed
                 )
                 return CompositeDisposable(running, Disposable(silence.dispose))
 
-            return timed("heartbeat", scheduler, subscribe)
+            return create_timed("heartbeat", scheduler, subscribe)
 
         return operator
 
-    return cast("Adding[Heartbeat]", reselect(beating))
+    return cast("Adding[Heartbeat]", reselect(add_heartbeats))

@@ -1,4 +1,4 @@
-"""``hold_back``: nothing is shown before a verdict on it."""
+"""``hold_back``: no text passes before a verdict on it."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, Disposable, SingleAssignmentDisposable
 
 from rxflow.loops import call_soon, running_loop
+from rxflow.operators._core.items import get_text, replace_text
 from rxflow.operators._core.lift import through
-from rxflow.operators._core.rows import Rows
-from rxflow.operators._core.texts import text_of, with_text
-from rxflow.operators._core.voices import shaped
+from rxflow.operators._core.queue import CallQueues
+from rxflow.operators._core.text import shape_text
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A verdict: show it."""
+    """A verdict: emit the text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replace:
-    """A verdict: show ``text`` in its place; an empty one shows nothing."""
+    """A verdict: emit ``text`` instead; an empty one emits nothing."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """A verdict: end the whole stream, and the calls behind it, with :class:`GuardStopped`."""
+    """A verdict: end the whole stream, and the calls that feed it, with :class:`GuardStopped`."""
 
     reason: str
 
@@ -61,57 +61,58 @@ def hold_back(
     *,
     until: Callable[[Observable[Any]], Observable[Any]] | None = None,
 ) -> Callable[[Observable[T]], Observable[T]]:
-    """Show nothing before ``guard`` has judged it: text is released, replaced, or stops the stream.
+    """Hold text until ``guard`` has judged it (like ``concat_map``): it is released or replaced, or stops the stream.
 
-    The guard is a function or a coroutine function of the text. It is asked about all that a call says, its reasoning
-    by itself; or about each piece that ``until`` makes of it, as ``ops.sentences()`` or ``ops.lines()``. Verdicts on a
-    call come one after another, so nothing changes its order. Everything behind an open verdict in the same call
-    waits; other calls go on, up to the next event that comes after both (a task has finished, say). Tool calls are not
-    judged, and wait only in their place; what a call says before and after one is judged apart. Nor are events that
-    repeat the text, as ``LLMFinished`` does: show the chunks, not those.
+    The guard is a function or a coroutine function of the text. It judges the whole text of a call, and its reasoning
+    by itself; or each piece that ``until`` makes of it, for instance ``ops.sentences()`` or ``ops.lines()``. The
+    verdicts on one call are made one after the other, so its order stays. Everything behind an open verdict in the same
+    call waits. Other calls go on, up to the next event that follows both (for instance that a task has finished). Tool
+    calls are not judged, and wait only in their order; the text of a call before and after one is judged apart. Events
+    that repeat the text, such as ``LLMFinished``, are not judged: show the chunks, not those events.
 
-    The end of the stream waits for open verdicts. So does an error of the source: what came before is judged first. A
-    guard that raises, or gives no verdict, ends the stream with that error. Stopping, failing and disposing close the
-    provider's connection and cancel open verdicts. What waits is kept in memory, however slow the guard is, as a
-    provider cannot be slowed. A guard that is a plain function runs on the run's loop: it must not block. ::
+    The end of the stream waits for open verdicts. So does an error of the source: the text before it is judged first.
+    A guard that raises, or returns something else, ends the stream with that error. Stopping, failing and disposing
+    close the provider's connection and cancel open verdicts. Items that wait are kept in memory, however slow the guard
+    is, since a provider cannot be slowed. A guard that is a plain function runs on the run's loop: it must not
+    block. ::
 
         source                               --a-b.--c-d.-------|
         hold_back(guard, until=sentences)    ---------[ab.]----([cd.])|
 
     Example::
 
-        async def is_fine(text: str) -> ops.Verdict:
+        async def check_topic(text: str) -> ops.Verdict:
             return ops.Stop("not our topic") if await classify(text) == "politics" else ops.Release()
 
-        flow.observe().pipe(ops.hold_back(is_fine, until=ops.sentences()))
+        flow.observe().pipe(ops.hold_back(check_topic, until=ops.sentences()))
 
     Raises:
         GuardStopped: as the stream's error: a verdict was :class:`Stop`.
         RuntimeError: as the stream's error: the guard is a coroutine function, and no event loop runs here.
-        TypeError: ``guard`` cannot be called; as the stream's error: what it gave is no verdict.
+        TypeError: ``guard`` cannot be called; as the stream's error: what it returned is not a verdict.
     """
     if not callable(guard):
-        raise TypeError(f"hold_back(guard) takes a function of the text; got {guard!r}")
+        raise TypeError(f"hold_back takes a function of the text; got {guard!r}")
 
-    def judged(source: Observable[Any]) -> Observable[Any]:
+    def judge(source: Observable[Any]) -> Observable[Any]:
         def subscribe(observer: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:
-            court = _Court(guard, observer)
-            court.source.disposable = source.subscribe(
-                court.on_next, court.on_error, court.on_completed, scheduler=scheduler
+            verdicts = _Verdicts(guard, observer)
+            verdicts.source.disposable = source.subscribe(
+                verdicts.on_next, verdicts.on_error, verdicts.on_completed, scheduler=scheduler
             )
-            return CompositeDisposable(Disposable(court.close), court.source)
+            return CompositeDisposable(Disposable(verdicts.close), verdicts.source)
 
         return Observable(subscribe)
 
     def apply(source: Observable[T]) -> Observable[T]:
-        pieces = shaped(_All) if until is None else until
-        return through(judged)(pieces(source))
+        pieces = shape_text(_WholeText) if until is None else until
+        return through(judge)(pieces(source))
 
     return apply
 
 
-class _All:
-    """All that a call says, in one piece."""
+class _WholeText:
+    """The whole text of a voice as one piece."""
 
     def __init__(self) -> None:
         self._held: list[str] = []
@@ -125,15 +126,15 @@ class _All:
         return ("".join(held),) if held else ()
 
 
-class _Court:
-    """What is judged in one subscription."""
+class _Verdicts:
+    """The verdicts of one subscription."""
 
     def __init__(self, guard: Callable[[str], Verdict | Awaitable[Verdict]], observer: ObserverBase[Any]) -> None:
         self.source = SingleAssignmentDisposable()
         self._guard = guard
         self._observer = observer
         self._is_on_a_loop = running_loop() is not None
-        self._rows = Rows()
+        self._queues = CallQueues()
         self._open: dict[str, asyncio.Future[Verdict]] = {}
         self._end: Callable[[], None] | None = None
         self._is_over = False
@@ -142,8 +143,8 @@ class _Court:
     def on_next(self, item: object) -> None:
         if self._is_over:
             return
-        if self._rows or text_of(item):
-            self._rows.add(item)
+        if self._queues or get_text(item):
+            self._queues.add(item)
             self._judge()
         else:
             self._observer.on_next(item)
@@ -157,7 +158,7 @@ class _Court:
         self._judge()
 
     def close(self) -> None:
-        """It is over: cancel open verdicts, from any thread."""
+        """Cancel open verdicts, from any thread."""
         self._is_over = True
         for verdict in list(self._open.values()):
             loop = verdict.get_loop()
@@ -167,88 +168,88 @@ class _Court:
                 call_soon(loop, verdict.cancel)
 
     def _judge(self) -> None:
-        """Let out what may come out."""
+        """Judge and emit all items that need not wait."""
         if self._is_judging:
             return
         self._is_judging = True
         try:
-            while self._rows and not self._is_over:
-                section = self._rows.first
-                for place, row in list(section.rows.items()):
-                    if place not in self._open:
-                        self._judge_row(place, row)
-                if section.rows:
+            while self._queues and not self._is_over:
+                section = self._queues.first
+                for span_id, queue in list(section.queues.items()):
+                    if span_id not in self._open:
+                        self._judge_queue(span_id, queue)
+                if section.queues:
                     break
-                for event in self._rows.end_section():
+                for event in self._queues.end_section():
                     self._observer.on_next(event)
         finally:
             self._is_judging = False
-        if not self._rows and not self._is_over and self._end is not None:
+        if not self._queues and not self._is_over and self._end is not None:
             self._is_over = True
             self._end()
 
-    def _judge_row(self, place: str, row: deque[object]) -> None:
-        """Judge one call up to a verdict that is open."""
-        while row and not self._is_over:
-            text = text_of(row[0])
+    def _judge_queue(self, span_id: str, queue: deque[object]) -> None:
+        """Judge the items of one call up to an open verdict."""
+        while queue and not self._is_over:
+            text = get_text(queue[0])
             if not text:
-                self._observer.on_next(row.popleft())
+                self._observer.on_next(queue.popleft())
                 continue
             try:
                 verdict = self._guard(text)
                 if isawaitable(verdict):
-                    self._wait_for(verdict, place)
+                    self._wait_for(verdict, span_id)
                     return
-            except Exception as error:  # noqa: BLE001 - users' code: what it raises is the stream's error
+            except Exception as error:  # noqa: BLE001 - of the user's guard: it is the stream's error
                 self._fail(error)
                 return
-            self._carry_out(verdict, row)
+            self._carry_out(verdict, queue)
         if not self._is_over:
-            self._rows.end_row(place)
+            self._queues.end_queue(span_id)
 
-    def _wait_for(self, verdict: Awaitable[Verdict], place: str) -> None:
-        # Subscribed without a loop, the one that runs here is the source's own, which ends with it.
+    def _wait_for(self, verdict: Awaitable[Verdict], span_id: str) -> None:
+        # If no loop ran at the subscription, the loop that runs here is the source's own, which ends with the source.
         if running_loop() is None or not self._is_on_a_loop:
             if isinstance(verdict, Coroutine):
                 verdict.close()
             raise RuntimeError(
-                "hold_back has a guard that is a coroutine function, and no event loop runs here: put it directly "
+                "the guard of hold_back is a coroutine function, and no event loop runs here: put hold_back directly "
                 "after observe() or events(), or subscribe inside a coroutine"
             )
-        task = self._open[place] = asyncio.ensure_future(verdict)
-        task.add_done_callback(partial(self._decided, place))
+        task = self._open[span_id] = asyncio.ensure_future(verdict)
+        task.add_done_callback(partial(self._on_verdict, span_id))
 
-    def _decided(self, place: str, verdict: asyncio.Future[Verdict]) -> None:
-        self._open.pop(place, None)
+    def _on_verdict(self, span_id: str, verdict: asyncio.Future[Verdict]) -> None:
+        self._open.pop(span_id, None)
         if self._is_over:
             return
         try:
             decided = verdict.result()
-        except BaseException as error:  # noqa: BLE001 - also a guard's own CancelledError, as nobody else waits for it
+        except BaseException as error:  # noqa: BLE001 - also a guard's own CancelledError: nothing else waits for it
             self._fail(cast(Exception, error))
             return
-        self._carry_out(decided, self._rows.first.rows[place])
+        self._carry_out(decided, self._queues.first.queues[span_id])
         self._judge()
 
-    def _carry_out(self, verdict: Verdict, row: deque[object]) -> None:
-        """Do what a guard said of the first item of a row."""
-        item = row.popleft()
+    def _carry_out(self, verdict: Verdict, queue: deque[object]) -> None:
+        """Apply a verdict to the first item of a queue."""
+        item = queue.popleft()
         match cast(object, verdict):
             case Release():
                 self._observer.on_next(item)
             case Replace(text=""):
                 pass
             case Replace(text=text):
-                self._observer.on_next(with_text(item, text))
+                self._observer.on_next(replace_text(item, text))
             case Stop(reason=reason):
                 self._fail(GuardStopped(reason))
             case other:
                 self._fail(
-                    TypeError(f"a guard gives Release(), Replace(text) or Stop(reason); this one gave {other!r}")
+                    TypeError(f"a guard returns Release(), Replace(text) or Stop(reason); this one returned {other!r}")
                 )
 
     def _fail(self, error: Exception) -> None:
         self.close()
         self.source.dispose()
-        self._rows.clear()
+        self._queues.clear()
         self._observer.on_error(error)

@@ -1,4 +1,4 @@
-"""``idle_timeout``: how long those who have begun to speak may pause."""
+"""``idle_timeout``: a limit for pauses in mid-stream."""
 
 from __future__ import annotations
 
@@ -8,33 +8,34 @@ from typing import Any, TypeVar
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, Disposable, SingleAssignmentDisposable
+from reactivex.typing import RelativeTime
 
-from rxflow.operators._core.arguments import positive
-from rxflow.operators._core.clock import timed
+from rxflow.operators._core.calls import CallTracker, OpenCall
+from rxflow.operators._core.checks import to_seconds
+from rxflow.operators._core.items import describe, get_span_id, is_content
 from rxflow.operators._core.lift import through
-from rxflow.operators._core.places import described, namespace_of
-from rxflow.operators._core.silence import Silence
-from rxflow.operators._core.texts import is_said, place_of
-from rxflow.operators._core.timeouts import StreamTimeout
-from rxflow.types.events import LLMFailed, LLMFinished, LLMStarted, MethodFailed, MethodFinished
+from rxflow.operators._core.timing import SilenceWatch, StreamTimeout, create_timed
+from rxflow.types.events import LLMStarted
 
 T = TypeVar("T")
 
 
 class IdleTimeout(StreamTimeout):
-    """A stream fell silent."""
+    """A stream paused for too long."""
 
-    _message = "the stream has been silent for {seconds:g} s (idle_timeout); the last that was seen: {seen}"
+    _message = "no item for {seconds:g} s in mid-stream (idle_timeout); the last item: {seen}"
 
 
-def idle_timeout(seconds: float, scheduler: SchedulerBase | None = None) -> Callable[[Observable[T]], Observable[T]]:
-    """Fail where the models fall silent for ``seconds``, and close the provider's connection.
+def idle_timeout(
+    seconds: RelativeTime, *, scheduler: SchedulerBase | None = None
+) -> Callable[[Observable[T]], Observable[T]]:
+    """Fail if a stream that has begun pauses for ``seconds`` (like ``timeout``), and close the provider's connection.
 
-    The clock starts with the first thing said (the wait for that is ``first_chunk_timeout``'s), and whatever comes
-    sets it back: chunks, reasoning, and in a run every event. There it runs only while a model has been asked and has
-    not ended its answer: a tool, a guardrail or a method may take its time. Where nothing tells of that, as in a stream
-    of bare chunks, it runs all the time. Calls that run side by side share one clock: it is the whole stream that must
-    not fall silent. ::
+    ``seconds`` is a number or a timedelta. The clock starts with the first chunk (``first_chunk_timeout`` limits the
+    wait for that one), and each item restarts it: chunks, reasoning, and in a run every event. In a run it counts only
+    while a model was asked and has not ended its answer: tools, guardrails and methods may take their time. A stream of
+    bare chunks does not show that, so there it always counts. Concurrent calls share one clock: only a pause of the
+    whole stream is too long. ::
 
         source             --a--b-----------c--|
         idle_timeout(5)    --a--b----#             (units: s; the source is disposed at 10)
@@ -44,72 +45,69 @@ def idle_timeout(seconds: float, scheduler: SchedulerBase | None = None) -> Call
         flow.observe().pipe(ops.first_chunk_timeout(10), ops.idle_timeout(3))
 
     Raises:
-        IdleTimeout: as the stream's error; it says what came last.
-        RuntimeError: as the stream's error: there is no clock, as no event loop runs here and no scheduler was given.
+        IdleTimeout: as the stream's error; it names the last item.
+        RuntimeError: as the stream's error: no event loop runs here, and no scheduler was given.
         ValueError: ``seconds`` is not above 0.
     """
-    positive(seconds, "idle_timeout(seconds)", "seconds")
+    limit = to_seconds(seconds, "idle_timeout(seconds)")
 
     def operator(source: Observable[Any]) -> Observable[Any]:
         def subscribe(
             observer: ObserverBase[Any], clock: SchedulerBase, subscribed: SchedulerBase | None
         ) -> DisposableBase:
-            watch = _Watch(observer, clock, seconds)
+            watch = _Watch(observer, clock, limit)
             watch.running.disposable = source.subscribe(
                 watch.on_next, observer.on_error, observer.on_completed, scheduler=subscribed
             )
             return CompositeDisposable(watch.running, Disposable(watch.silence.dispose))
 
-        return timed("idle_timeout", scheduler, subscribe)
+        return create_timed("idle_timeout", scheduler, subscribe)
 
     return through(operator)
 
 
 class _Watch:
-    """The clock of one subscription."""
+    """The pauses of one subscription."""
 
     def __init__(self, observer: ObserverBase[Any], clock: SchedulerBase, seconds: float) -> None:
         self.running = SingleAssignmentDisposable()
-        self.silence = Silence(clock, seconds, self._fail)
+        self.silence = SilenceWatch(clock, seconds, self._fail)
         self._observer = observer
         self._emit = observer.on_next
         self._seconds = seconds
         self._has_begun = False
-        self._speakers: dict[str, tuple[str, ...]] = {}  # the brackets in which someone speaks, or has been asked
+        self._calls: CallTracker[OpenCall] = CallTracker()
+        self._find = self._calls.get
         self._last: object = None
 
     def on_next(self, item: object) -> None:
         self._last = item
-        if is_said(item):
-            self._on_word(item)
+        if is_content(item):
+            self._on_content(item)
         else:
             self._on_event(item)
         self._emit(item)
 
-    def _on_word(self, item: object) -> None:
-        place = place_of(item)
-        if place in self._speakers and self._has_begun:
-            self.silence.broken()
+    def _on_content(self, item: object) -> None:
+        if self._find(get_span_id(item)) is not None and self._has_begun:
+            self.silence.note_item()
         else:
             self._has_begun = True
-            self._speakers[place] = namespace_of(item)
-            self.silence.watch()
+            self._calls.add(OpenCall(item))
+            self.silence.start()
 
     def _on_event(self, event: object) -> None:
         if isinstance(event, LLMStarted):
-            self._speakers[place_of(event)] = namespace_of(event)
-        elif isinstance(event, LLMFinished | LLMFailed):
-            self._speakers.pop(place_of(event), None)
-        elif isinstance(event, MethodFinished | MethodFailed) and self._speakers:
-            # With it ends what does not tell of its own end: text that it made itself, a call that it cut off.
-            outer = namespace_of(event)
-            self._speakers = {at: inner for at, inner in self._speakers.items() if inner[: len(outer)] != outer}
-        if self._has_begun and self._speakers:
-            self.silence.watch()
+            self._calls.add(OpenCall(event))
         else:
-            self.silence.leave()
+            for call in self._calls.find_ended(event):
+                self._calls.remove(call)
+        if self._has_begun and self._calls:
+            self.silence.start()
+        else:
+            self.silence.pause()
 
     def _fail(self, silent_for: float) -> None:
         self.silence.dispose()
         self.running.dispose()
-        self._observer.on_error(IdleTimeout(self._seconds, described(self._last)))
+        self._observer.on_error(IdleTimeout(self._seconds, describe(self._last)))

@@ -1,4 +1,4 @@
-"""``in_graph_order``: branches that ran side by side, read one after the other."""
+"""``in_graph_order``: concurrent branches, one after the other."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import SingleAssignmentDisposable
 
+from rxflow.operators._core.calls import CallTracker, OpenCall
+from rxflow.operators._core.items import get_span_id
 from rxflow.operators._core.lift import through
-from rxflow.operators._core.texts import place_of
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import (
     Failed,
@@ -28,23 +29,22 @@ T = TypeVar("T")
 
 
 def in_graph_order() -> Callable[[Observable[T]], Observable[T]]:
-    """Read what ran side by side one branch after the other, in the order in which the branches began.
+    """Emit concurrent branches one after the other (like ``concat``), in the order in which they began.
 
-    Methods, crews, tasks, agents and LLM calls are branches. Of those that are open side by side, the first is live,
-    and the others are held until it ends; then the next one comes, at once what was held of it and live from there.
-    Methods that start a flow together begin in the order of their definition. Nothing is lost; an error comes after all
-    that was held. ::
+    Methods, crews, tasks, agents and LLM calls are branches. The first open branch is live, and concurrent ones are
+    held until it ends. Then the next one follows: what was held of it at once, and the rest live. Methods that start a
+    flow together begin in the order of their definition. Nothing is lost. An error follows all that was held. ::
 
         source              --a1--b1--a2--b2--{a ends}--b3|      (a and b began in this order)
         in_graph_order()    --a1------a2------(b1 b2)---b3|
 
-    A branch that was cut off, and so never ends, is over when the one around it is. What a method returns as bare
-    chunks (``self.crew.observe()`` with RxPY's operators) is a part of the method, in order of arrival. Heartbeats and
-    what is not rxflow's pass at once.
+    A branch that was cut off never ends by itself; it ends with the branch around it. Bare chunks that a method returns
+    (``self.crew.observe()`` with RxPY's operators) belong to the method, in order of arrival. Heartbeats and items that
+    are not rxflow's pass at once.
 
-    In a stream of bare chunks (after RxPY's operators, or ``share_log`` of ``observe()``) nothing tells of beginnings
-    and ends: there each task, or method outside of tasks, is a branch that begins with its first chunk, and all but
-    the first are held until the stream ends. To read a shared run in order and live, share ``flow.events()``.
+    A stream of bare chunks (behind RxPY's operators, or ``share_log`` of ``observe()``) does not show where branches
+    begin and end. There each task, or each method outside of tasks, is a branch that begins with its first chunk, and
+    all but the first are held until the stream ends. To read a shared run in order and live, share ``flow.events()``.
 
     Example::
 
@@ -52,10 +52,10 @@ def in_graph_order() -> Callable[[Observable[T]], Observable[T]]:
         shared.subscribe(write_to_log)                                        # in order of arrival
         shared.pipe(ops.in_graph_order(), ops.text()).subscribe(show)         # in order of the graph
     """
-    return through(_ordered)
+    return through(_order)
 
 
-def _ordered(source: Observable[Any]) -> Observable[Any]:
+def _order(source: Observable[Any]) -> Observable[Any]:
     def subscribe(observer: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:
         order = _Order(observer)
         order.running.disposable = source.subscribe(
@@ -67,7 +67,7 @@ def _ordered(source: Observable[Any]) -> Observable[Any]:
 
 
 class _Branch:
-    """A bracket of the run. It is live when its parent has come to it; then ``inner`` is the branch that it is at."""
+    """A span of the run. It is live once its parent has reached it; ``inner`` is the live branch inside it."""
 
     __slots__ = ("held", "inner", "is_live", "is_open", "key", "namespace", "parent")
 
@@ -76,14 +76,22 @@ class _Branch:
         self.namespace = namespace
         self.parent = parent
         self.held: deque[Any] = deque()
-        """Items and branches that wait, in their order."""
+        """Items and branches that wait, in order."""
         self.inner: _Branch | None = None
         self.is_live = False
         self.is_open = True
 
 
+class _Call(OpenCall):
+    __slots__ = ("branch",)
+
+    def __init__(self, item: object, branch: _Branch) -> None:
+        super().__init__(item)
+        self.branch = branch
+
+
 class _Order:
-    """The branches of one subscription."""
+    """The branches of one subscription: a tree of all its spans."""
 
     def __init__(self, observer: ObserverBase[Any]) -> None:
         self.running = SingleAssignmentDisposable()
@@ -92,23 +100,27 @@ class _Order:
         self._root = _Branch(None, None)
         self._root.is_live = True
         self._branches: dict[object, _Branch] = {}
-        self._homes: dict[str, _Branch] = {}
-        """By place: the branches of calls that no event has told of."""
+        self._calls: CallTracker[_Call] = CallTracker()
+        self._find = self._calls.get
 
     def on_next(self, item: Any) -> None:
         if isinstance(item, StreamChunk):
-            branch = self._branches.get(item.span_id)
-            self._add(item, self._home_of(item) if branch is None else branch)
+            call = self._find(get_span_id(item))
+            if call is None or not call.branch.is_open:
+                call = self._calls.add(_Call(item, self._find_branch(item)))
+            self._add(item, call.branch)
         elif not isinstance(item, Happened) or isinstance(item, Heartbeat):
             self._emit(item)
         elif isinstance(item, Started) and not isinstance(item, ToolStarted) and item.origin.span_id:
-            self._add(item, self._begin(item.origin.span_id, self._around(item), item.origin.namespace))
+            self._add(item, self._begin(item.origin.span_id, self._find_parent(item), item.origin.namespace))
         else:
-            branch = self._branches.get(item.origin.span_id) or self._around(item)
+            branch = self._branches.get(item.origin.span_id) or self._find_parent(item)
             self._add(item, branch)
             is_end = isinstance(item, Finished | Failed) and not isinstance(item, ToolFinished | ToolFailed)
             if is_end and branch.key == item.origin.span_id:
                 self._end(branch)
+            for ended in self._calls.find_ended(item):
+                self._calls.remove(ended)
 
     def on_error(self, error: Exception) -> None:
         self._end(self._root)
@@ -118,18 +130,14 @@ class _Order:
         self._end(self._root)
         self._observer.on_completed()
 
-    def _around(self, event: Happened) -> _Branch:
+    def _find_parent(self, event: Happened) -> _Branch:
         return self._branches.get(event.origin.parent_span_id, self._root)
 
-    def _home_of(self, chunk: StreamChunk) -> _Branch:
-        """Where a chunk belongs whose call no event has told of: to the innermost branch that it names."""
-        place = place_of(chunk)
-        home = self._homes.get(place)
-        if home is None or not home.is_open:
-            home = self._homes[place] = self._named(chunk) or self._of_bare_chunks(chunk)
-        return home
+    def _find_branch(self, chunk: StreamChunk) -> _Branch:
+        """Find the branch of a chunk: its call's, if an event announced that; else the innermost one that it names."""
+        return self._branches.get(chunk.span_id) or self._find_innermost(chunk) or self._find_task_branch(chunk)
 
-    def _named(self, chunk: StreamChunk) -> _Branch | None:
+    def _find_innermost(self, chunk: StreamChunk) -> _Branch | None:
         best: _Branch | None = None
         for branch in self._branches.values():
             length = len(branch.namespace)
@@ -137,9 +145,9 @@ class _Order:
                 best = branch
         return best
 
-    def _of_bare_chunks(self, chunk: StreamChunk) -> _Branch:
-        """The branch of a task in a stream without events; a chunk without labels belongs to none."""
-        key = (chunk.namespace, chunk.task_id) if chunk.namespace or chunk.task_id else place_of(chunk)
+    def _find_task_branch(self, chunk: StreamChunk) -> _Branch:
+        """Find the branch of a task in a stream without events. A chunk without labels belongs to none."""
+        key = (chunk.namespace, chunk.task_id) if chunk.namespace or chunk.task_id else get_span_id(chunk)
         if not key:
             return self._root
         return self._branches.get(key) or self._begin(key, self._root)
@@ -160,12 +168,12 @@ class _Order:
             branch.held.append(item)
 
     def _end(self, branch: _Branch) -> None:
-        """It is over, and so is all that is left open in it."""
+        """End a branch and all that is open inside it."""
         self._close(branch)
         if branch.is_live:
             while branch.inner is not None:
                 branch = branch.inner
-            self._go_on(branch)
+            self._release(branch)
 
     def _close(self, branch: _Branch) -> None:
         branch.is_open = False
@@ -176,8 +184,8 @@ class _Order:
             if isinstance(each, _Branch):
                 self._close(each)
 
-    def _go_on(self, branch: _Branch) -> None:
-        """Give what is held, from a live branch on: into those inside, and out to those around where one is over."""
+    def _release(self, branch: _Branch) -> None:
+        """Emit what is held, from a live branch on: the branches inside it, then, if it has ended, those around it."""
         while not self.running.is_disposed:
             if branch.held:
                 each = branch.held.popleft()

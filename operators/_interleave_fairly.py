@@ -1,4 +1,4 @@
-"""``interleave_fairly``: bursts of several speakers, in turn."""
+"""``interleave_fairly``: bursts of concurrent calls, in turn."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, SerialDisposable, SingleAssignmentDisposable
 
-from rxflow.operators._core.clock import timed
+from rxflow.operators._core.items import get_span_id, is_content
 from rxflow.operators._core.lift import through
-from rxflow.operators._core.texts import is_said, place_of
+from rxflow.operators._core.timing import create_timed
 
 T = TypeVar("T")
 
 
-def interleave_fairly(scheduler: SchedulerBase | None = None) -> Callable[[Observable[T]], Observable[T]]:
-    """Let LLM calls that speak at the same time take turns, chunk by chunk, instead of burst after burst.
+def interleave_fairly(*, scheduler: SchedulerBase | None = None) -> Callable[[Observable[T]], Observable[T]]:
+    """Merge concurrent LLM calls chunk by chunk instead of burst by burst (like ``merge``, in turns).
 
-    Providers send in bursts: thirty chunks of one call, then thirty of another. What arrives in one step of the event
-    loop is gathered, and passed on in the next step, one item of each call after the other. The order within a call
-    stays. An event (a call or a task has ended, a tool begins) is passed on at once, after all that was gathered before
-    it. Errors and completion, too, come after it. ::
+    Providers send in bursts: thirty chunks of one call, then thirty of another. Chunks that arrive in one step of the
+    event loop are gathered, and emitted in the next step, one chunk of each call in turn. The order within a call
+    stays. An event (a call or a task has ended, a tool begins) is emitted at once, after all chunks gathered before it.
+    So are errors and completion. ::
 
         source                 --(a1 a2 a3 b1 b2)--|
         interleave_fairly()    --(a1 b1 a2 b2 a3)--|
 
-    It never waits for a call that has nothing to say, and costs one step of the loop.
+    It never waits for a call that has no chunks, and costs one step of the loop.
 
     Example::
 
@@ -42,19 +42,19 @@ def interleave_fairly(scheduler: SchedulerBase | None = None) -> Callable[[Obser
         def subscribe(
             observer: ObserverBase[Any], clock: SchedulerBase, subscribed: SchedulerBase | None
         ) -> DisposableBase:
-            turns = _Turns(observer, clock)
-            turns.running.disposable = source.subscribe(
-                turns.on_next, turns.on_error, turns.on_completed, scheduler=subscribed
+            bursts = _Bursts(observer, clock)
+            bursts.running.disposable = source.subscribe(
+                bursts.on_next, bursts.on_error, bursts.on_completed, scheduler=subscribed
             )
-            return CompositeDisposable(turns.running, turns.pending)
+            return CompositeDisposable(bursts.running, bursts.pending)
 
-        return timed("interleave_fairly", scheduler, subscribe)
+        return create_timed("interleave_fairly", scheduler, subscribe)
 
     return through(operator)
 
 
-class _Turns:
-    """What one subscription has gathered."""
+class _Bursts:
+    """What one subscription gathers in one step of the loop."""
 
     def __init__(self, observer: ObserverBase[Any], clock: SchedulerBase) -> None:
         self.running = SingleAssignmentDisposable()
@@ -66,44 +66,44 @@ class _Turns:
         self._is_scheduled = False
 
     def on_next(self, item: Any) -> None:
-        if not is_said(item):
-            self._pass_on()
+        if not is_content(item):
+            self._release()
             self._emit(item)
             return
-        place = place_of(item)
-        gathered = self._calls.get(place)
+        span_id = get_span_id(item)
+        gathered = self._calls.get(span_id)
         if gathered is None:
-            self._calls[place] = deque((item,))
+            self._calls[span_id] = deque((item,))
         else:
             gathered.append(item)
         if not self._is_scheduled:
             self._is_scheduled = True
-            self.pending.disposable = self._clock.schedule(self._on_turn)
+            self.pending.disposable = self._clock.schedule(self._on_next_step)
 
     def on_error(self, error: Exception) -> None:
-        self._pass_on()
+        self._release()
         self.pending.dispose()
         self._observer.on_error(error)
 
     def on_completed(self) -> None:
-        self._pass_on()
+        self._release()
         self.pending.dispose()
         self._observer.on_completed()
 
-    def _on_turn(self, *_: object) -> None:
+    def _on_next_step(self, *_: object) -> None:
         self._is_scheduled = False
-        self._pass_on()
+        self._release()
 
-    def _pass_on(self) -> None:
+    def _release(self) -> None:
         while self._calls:
-            for place in list(self._calls):
+            for span_id in list(self._calls):
                 if self.running.is_disposed:
                     self._calls.clear()
                     return
-                gathered = self._calls.get(place)
+                gathered = self._calls.get(span_id)
                 if gathered is None:
-                    continue  # the observer made an event happen, which has passed it on already
+                    continue  # the observer caused an event, which has released it already
                 item = gathered.popleft()
                 if not gathered:
-                    del self._calls[place]
+                    del self._calls[span_id]
                 self._emit(item)

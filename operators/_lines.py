@@ -7,16 +7,16 @@ from typing import TypeVar
 
 from reactivex import Observable
 
-from rxflow.operators._core.voices import shaped
+from rxflow.operators._core.text import shape_text
 
 T = TypeVar("T")
 
 
 def lines() -> Callable[[Observable[T]], Observable[T]]:
-    r"""Cut text after each ``\n``: a piece is one line with its end, which may be ``\r\n``. Nothing is lost.
+    r"""Cut text after each ``\n`` (like ``buffer``): a piece is one line with its end, which may be ``\r\n``.
 
-    A last line without an end comes when its call ends. Works on chunks and on strings; what carries no text passes.
-    Each call is shaped by itself. A source that fails has what it said cut and shown first. ::
+    Nothing is lost: a last line without an end is emitted when its call ends, or before an error of the source. Works
+    on chunks and on strings; items without text pass. Each call has lines of its own. ::
 
         source     --he--llo\nwo--------rld|
         lines()    ------(hello\n)------(world)|
@@ -25,7 +25,7 @@ def lines() -> Callable[[Observable[T]], Observable[T]]:
 
         flow.observe().pipe(ops.lines()).subscribe(log_one_line)
     """
-    return shaped(_Lines)
+    return shape_text(_Lines)
 
 
 class _Lines:

@@ -1,4 +1,4 @@
-"""``overflow``: what happens to a reader that is slower than the stream."""
+"""``overflow``: a bounded queue for a reader that is slower than the stream."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from reactivex.scheduler import EventLoopScheduler, ImmediateScheduler, Trampoli
 from reactivex.scheduler.eventloop import AsyncIOScheduler, AsyncIOThreadSafeScheduler
 
 from rxflow.loops import running_loop
-from rxflow.operators._core.reporting import report
-from rxflow.operators._core.texts import place_of, speaker_of, text_of, with_text
+from rxflow.operators._core.checks import check_choice
+from rxflow.operators._core.items import get_span_id, get_speaker, get_text, replace_text
+from rxflow.operators._core.recovery import report_error
 from rxflow.types.chunks import StreamChunk
 
 T = TypeVar("T")
@@ -30,7 +31,7 @@ class SlowReaderError(OverflowError):
     """A reader fell behind by more items than ``overflow(limit, "error")`` lets wait."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"the reader is too slow: {limit} items wait for it already, and overflow lets no more wait")
+        super().__init__(f"the reader is too slow: {limit} items wait for it, the most that overflow allows")
         self.limit = limit
 
     def __reduce__(self) -> tuple[type[SlowReaderError], tuple[int]]:
@@ -40,48 +41,48 @@ class SlowReaderError(OverflowError):
 def overflow(
     limit: int,
     policy: Policy = "coalesce",
+    *,
     scheduler: Scheduler | None = None,
 ) -> Callable[[Observable[T]], Observable[T]]:
-    """Hand items to a slow reader, one after the other, where it may take its time; at most ``limit`` of them wait.
+    """Emit items to a slow reader, which may take its time (like ``observe_on``); at most ``limit`` of them wait.
 
-    The source goes on meanwhile. When as many wait, ``policy`` decides:
+    The source goes on meanwhile. When ``limit`` items wait, ``policy`` decides:
 
-    - ``"coalesce"``: waiting texts of one call are joined; no text is lost. Text is joined past that of other calls,
-      but never past anything else. Where that makes no room, as all that waits is of different calls or no text, more
-      than ``limit`` wait.
+    - ``"coalesce"``: waiting texts of one call are joined; no text is lost. Text is joined past the text of other
+      calls, but not past anything else. If that frees nothing, since the waiting items are of different calls or are
+      not text, more than ``limit`` wait.
     - ``"latest"``: the oldest waiting text is dropped.
-    - ``"wait"``: the thread that emits waits, and with it the whole run (back-pressure).
+    - ``"wait"``: the emitting thread waits, and with it the whole run (back-pressure).
     - ``"error"``: the source is disposed; the reader gets what waits, then :class:`SlowReaderError`.
 
-    Text is what answers and reasoning are made of, and ``str`` items. All else (tool calls, events, the end) is always
-    kept, and passed on in its place. An error comes after what has arrived before it, too. ::
+    Text means answers, reasoning and ``str`` items. All other items (tool calls, events, the end) are always kept, in
+    order. An error follows all items before it. ::
 
         source                     --a-b-c-d-e----|        (all of one call)
         reader, 4 frames an item     [a  ][b  ][cde]
         overflow(1)                --a---b---(cde)|
 
-    Put it last: what follows it works where the reader does. Each subscriber has a queue of its own.
+    Put it last: operators behind it work in the reader's thread. Each subscriber has a queue of its own.
 
     Args:
-        limit: how many items may wait, besides the one that the reader is busy with.
+        limit: how many items may wait, besides the one that the reader is working on.
         policy: see above.
-        scheduler: where the reader gets its items: an ``EventLoopScheduler()``, an asyncio loop … Without it: the
-            subscriber's scheduler, else the event loop that runs where it subscribes, else a thread of its own.
+        scheduler: where the reader gets its items: an ``EventLoopScheduler()``, an asyncio loop … By default the
+            subscriber's scheduler, else the event loop that runs at the subscription, else a thread of its own.
 
     Raises:
-        ValueError: ``limit`` is less than 1, or there is no such policy.
-        SlowReaderError: as the stream's error, by the policy "error".
-        RuntimeError: as the stream's error: by the policy "wait" the emitting thread would wait for itself, as the
-            reader gets its items there, too.
+        ValueError: ``limit`` is less than 1, or ``policy`` is another word.
+        SlowReaderError: as the stream's error, with the policy "error".
+        RuntimeError: as the stream's error, with the policy "wait": the emitting thread would wait for itself, since
+            the reader gets its items there too.
 
     Example::
 
-        flow.observe().pipe(ops.overflow(100, "coalesce", EventLoopScheduler())).subscribe(send_over_slow_line)
+        flow.observe().pipe(ops.overflow(100, scheduler=EventLoopScheduler())).subscribe(send_over_slow_line)
     """
     if limit < 1:
-        raise ValueError(f"overflow lets at least 1 item wait; got limit={limit!r}")
-    if policy not in get_args(Policy):
-        raise ValueError(f"policy is one of {', '.join(map(repr, get_args(Policy)))}; got {policy!r}")
+        raise ValueError(f"overflow(limit) must be at least 1; got {limit!r}")
+    check_choice(policy, "overflow(policy)", *get_args(Policy))
 
     def operator(source: Observable[T]) -> Observable[T]:
         def subscribe(observer: ObserverBase[T], subscribed: SchedulerBase | None = None) -> DisposableBase:
@@ -97,14 +98,14 @@ def overflow(
 
 
 class _Voice(NamedTuple):
-    """Texts of one call that may be joined: its answer, or its reasoning."""
+    """What texts that may be joined have in common: one call, and its answer or its reasoning."""
 
     call: Hashable
-    what: object
+    kind: object
 
 
 class _Joined:
-    """Waiting texts of one voice, to be handed over as one."""
+    """Waiting texts of one voice, to be emitted as one item."""
 
     __slots__ = ("last", "texts", "voice")
 
@@ -115,11 +116,11 @@ class _Joined:
 
     def add(self, item: object) -> None:
         self.last = item
-        self.texts.append(text_of(item) or "")
+        self.texts.append(get_text(item) or "")
 
 
 class _Queue:
-    """One reader's. The lock is held for moments, and never while code of others is called."""
+    """The queue of one subscription. Its lock is held briefly, and never while code of others is called."""
 
     def __init__(self, observer: ObserverBase[Any], limit: int, policy: Policy, scheduler: Scheduler | None) -> None:
         self.running = SingleAssignmentDisposable()
@@ -132,15 +133,15 @@ class _Queue:
             "error": self._refuse,
         }[policy]
         self._own_thread = _ReaderThread() if scheduler is None else None
-        self._scheduler = _for_any_thread(scheduler or cast(_ReaderThread, self._own_thread))
+        self._scheduler = _make_thread_safe(scheduler or cast(_ReaderThread, self._own_thread))
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._waiting: deque[Any] = deque()
         self._open: dict[Hashable, _Joined] = {}
-        """By call: those that wait and can be added to, as behind them waits nothing but joined text of others."""
+        """By call: joined texts that can grow, since only joined texts of other calls wait behind them."""
         self._end: Callable[[ObserverBase[Any]], None] | None = None
-        self._is_called = False
-        self._read_by: threading.Thread | None = None
+        self._is_scheduled = False
+        self._reading_thread: threading.Thread | None = None
 
     def on_next(self, item: Any) -> None:
         with self._lock:
@@ -150,10 +151,10 @@ class _Queue:
                 self._open.clear()
                 self._waiting.append(item)
             is_refused = self._end is not None
-            calls = self._call()
+            is_due = self._schedule_once()
         if is_refused:
             self.running.dispose()
-        if calls:
+        if is_due:
             self._read_soon(self._scheduler)
 
     def on_error(self, error: Exception) -> None:
@@ -164,24 +165,24 @@ class _Queue:
 
     def dispose(self) -> None:
         with self._lock:
-            self._let_go()
+            self._clear()
         self.running.dispose()
 
     def _finish(self, end: Callable[[ObserverBase[Any]], None]) -> None:
         with self._lock:
             self._end = end
-            calls = self._call()
-        if calls:
+            is_due = self._schedule_once()
+        if is_due:
             self._read_soon(self._scheduler)
 
-    def _call(self) -> bool:
-        """Whether the reader is to be called: it is at rest."""
-        if self._is_called or self._observer is None:
+    def _schedule_once(self) -> bool:
+        """Whether the reader is idle, and so must be scheduled."""
+        if self._is_scheduled or self._observer is None:
             return False
-        self._is_called = True
+        self._is_scheduled = True
         return True
 
-    def _let_go(self) -> None:
+    def _clear(self) -> None:
         self._observer = None
         self._waiting.clear()
         self._open.clear()
@@ -189,19 +190,19 @@ class _Queue:
         if self._own_thread is not None:
             self._own_thread.dispose()
 
-    # The reader's side.
+    # In the reader's thread.
 
     def _read_soon(self, scheduler: SchedulerBase) -> None:
         try:
             scheduler.schedule(self._read)
-        except Exception as error:  # noqa: BLE001 - reported; the loop or thread of the reader is gone
+        except Exception as error:  # noqa: BLE001 - reported; the reader's loop or thread has ended
             if self._observer is not None:
                 self.dispose()
-                report(error, "the scheduler of overflow has ended; its reader is given up")
+                report_error(error, "the scheduler of overflow has ended; its subscription was disposed")
 
     def _read(self, scheduler: SchedulerBase, _: object = None) -> None:
-        """Hand over what waits now. What comes meanwhile has another turn, so that a loop can breathe."""
-        self._read_by = threading.current_thread()
+        """Emit what waits now. Items that arrive meanwhile are scheduled again, so that a loop can do other work."""
+        self._reading_thread = threading.current_thread()
         try:
             for _turn in range(len(self._waiting) + 1):
                 signal = self._next_signal()
@@ -210,10 +211,10 @@ class _Queue:
                 signal()
         except Exception as error:  # noqa: BLE001 - reported
             self.dispose()
-            report(error, "a reader behind overflow raised; its subscription is over")
+            report_error(error, "a reader behind overflow raised; its subscription was disposed")
             return
         finally:
-            self._read_by = None
+            self._reading_thread = None
         if self._observer is not None:
             self._read_soon(scheduler)
 
@@ -228,16 +229,16 @@ class _Queue:
                 if isinstance(item, _Joined):
                     if self._open.get(item.voice.call) is item:
                         del self._open[item.voice.call]
-                    item = with_text(item.last, "".join(item.texts))
+                    item = replace_text(item.last, "".join(item.texts))
                 return partial(observer.on_next, item)
             if self._end is None:
-                self._is_called = False
+                self._is_scheduled = False
                 return None
             end = self._end
-            self._let_go()
+            self._clear()
             return partial(end, observer)
 
-    # What the policies do where too many wait, with the lock held: True where the item is to wait, too.
+    # The policies, with the lock held, when too many items wait: True if the next item is to wait too.
 
     def _join(self, item: object) -> bool:
         voice = _voice_of(item)
@@ -253,7 +254,7 @@ class _Queue:
         return False
 
     def _open_for(self, voice: _Voice) -> _Joined | None:
-        """What a text can be added to: not past something else that its call says."""
+        """Return the joined text to which a text can be added: not past other output of its call."""
         joined = self._open.get(voice.call)
         return joined if joined is not None and joined.voice == voice else None
 
@@ -279,7 +280,7 @@ class _Queue:
 
     def _drop_oldest_text(self, _: object) -> bool:
         for index, waiting in enumerate(self._waiting):
-            if text_of(waiting) is not None:
+            if get_text(waiting) is not None:
                 del self._waiting[index]
                 break
         return True
@@ -289,8 +290,8 @@ class _Queue:
             if self._reads_here():
                 self._end_with(
                     RuntimeError(
-                        'overflow(policy="wait") would wait for ever, as the reader gets its items in the thread that '
-                        "emits them; give it another one, for instance by scheduler=EventLoopScheduler()"
+                        'overflow(policy="wait") would wait forever: the reader gets its items in the thread that '
+                        "emits them; give it another one, for instance with scheduler=EventLoopScheduler()"
                     )
                 )
                 return False
@@ -306,47 +307,47 @@ class _Queue:
             self._end = lambda observer: observer.on_error(error)
 
     def _reads_here(self) -> bool:
-        """The thread that waits is the one that would have to make room."""
+        """Whether the reader gets its items in this thread, which is about to wait for it."""
         scheduler: Any = self._scheduler
         here = threading.current_thread()
         if isinstance(scheduler, ImmediateScheduler | TrampolineScheduler | VirtualTimeScheduler):
             return True
         if isinstance(scheduler, AsyncIOScheduler):
-            return _loop_of(scheduler) is running_loop()
-        return here is self._read_by or here is getattr(scheduler, "_thread", None)  # of an EventLoopScheduler
+            return _get_loop(scheduler) is running_loop()
+        return here is self._reading_thread or here is getattr(scheduler, "_thread", None)  # of an EventLoopScheduler
 
 
 def _voice_of(item: object) -> _Voice | None:
-    """What texts that may be joined have in common; None for what is no text."""
-    if text_of(item) is None:
+    """Return the voice of a text; None for other items."""
+    if get_text(item) is None:
         return None
-    what: object = (StreamChunk, item.attempt) if isinstance(item, StreamChunk) else type(item)
-    return _Voice(place_of(item) or speaker_of(item), what)
+    kind: object = (StreamChunk, item.attempt) if isinstance(item, StreamChunk) else type(item)
+    return _Voice(get_span_id(item) or get_speaker(item), kind)
 
 
-def _for_any_thread(scheduler: Scheduler) -> SchedulerBase:
-    """The source may emit in another thread than the loop's."""
+def _make_thread_safe(scheduler: Scheduler) -> SchedulerBase:
+    """Return a scheduler that any thread may use, since the source may emit in another thread than the loop's."""
     if isinstance(scheduler, asyncio.AbstractEventLoop):
         return AsyncIOThreadSafeScheduler(scheduler)
-    return AsyncIOThreadSafeScheduler(_loop_of(scheduler)) if isinstance(scheduler, AsyncIOScheduler) else scheduler
+    return AsyncIOThreadSafeScheduler(_get_loop(scheduler)) if isinstance(scheduler, AsyncIOScheduler) else scheduler
 
 
-def _loop_of(scheduler: AsyncIOScheduler) -> asyncio.AbstractEventLoop:
+def _get_loop(scheduler: AsyncIOScheduler) -> asyncio.AbstractEventLoop:
     return scheduler._loop  # pyright: ignore[reportPrivateUsage]
 
 
 class _ReaderThread(EventLoopScheduler):
-    """A thread for one reader, begun with its first item."""
+    """A thread for one reader, started with its first item."""
 
     def __init__(self) -> None:
         super().__init__(lambda target: threading.Thread(target=target, name="rxflow reader", daemon=True))
 
     def dispose(self) -> None:
-        """End it. RxPY's, disposed in its own thread, would wait for ever for what comes next: so something does."""
+        """Schedule a no-op first: ``dispose()`` on the scheduler's own thread would leave it waiting forever."""
         if self._thread is not None and not self._is_disposed:
-            self.schedule(_nothing)
+            self.schedule(_do_nothing)
         super().dispose()
 
 
-def _nothing(scheduler: SchedulerBase, state: object) -> None:
+def _do_nothing(scheduler: SchedulerBase, state: object) -> None:
     pass

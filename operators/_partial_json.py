@@ -1,4 +1,4 @@
-"""``partial_json``: an answer in JSON, read while it is being written."""
+"""``partial_json``: an answer in JSON, read while it is written."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel
 from reactivex import Observable
 
-from rxflow.json_text import json_in
-from rxflow.operators._core.arguments import a_model
-from rxflow.operators._core.calls import call_by_call
+from rxflow.json_text import read_json
+from rxflow.operators._core.calls import read_calls
+from rxflow.operators._core.checks import check_model
 from rxflow.operators._core.growing_json import GrowingJson
 from rxflow.types.chunks import StreamChunk, StreamChunkType
 
@@ -18,27 +18,28 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def partial_json(model: type[M]) -> Callable[[Observable[Any]], Observable[M]]:
-    """Read an answer that is a JSON object as ever more complete values of ``model``, a pydantic model.
+    """Read an answer in JSON while it is written (like ``scan``), as ever more complete values of ``model``.
 
-    Each value is a valid one, and another than the one before; the last is what the whole answer says. A value comes
-    as soon as there is enough for one: all fields without a default have begun. So give fields defaults
-    (``title: str = ""``), and lists and texts are seen to grow from their beginning. What is being written is shown
-    when it is a text, and left out until it is whole when it is a number, or fits nothing yet. JSON in a fence, or with
-    words around it, is found.
+    ``model`` is a pydantic model. JSON is found wherever it stands: in a fence, between words, behind a draft. Each value
+    is valid, and differs from the one before; the last one is the whole answer. A value is emitted as soon as all
+    fields without a default have begun. So give fields defaults (``title: str = ""``), and lists and texts are seen to
+    grow from their beginning. A text is shown while it is written; a number, and anything that does not fit yet, is
+    left out until it is complete. If an answer holds several objects, the values of each are shown in turn, and the
+    last value is that of the last object that fits.
 
-    Each LLM call is an answer of its own, unless it calls tools. An answer that does not fit the model makes the stream
-    end with pydantic's ValidationError; only at its end, for it is forgiven if the agent is asked again and answers
-    better. Of a call that fails, nothing more comes. Where several tasks speak, choose one with ``from_task`` first. ::
+    Each LLM call is an answer of its own, unless it calls tools. An answer that does not fit the model ends the stream
+    with pydantic's ValidationError, but only when the source completes: it is forgiven if the agent is asked again and
+    answers better. A call that fails emits nothing more. If several tasks answer, choose one with ``only_task``. ::
 
         source               --{"a": "he--llo", "b": 1--2}--|
         partial_json(M)      --M(a="he")--M(a="hello")--M(a="hello", b=12)|
 
-    Reading takes time for all of the text so far. A long one is therefore read again only when it has grown by 1/128:
-    towards the end of 20 KB a value comes every 150 characters. A chunk then costs some 20 µs on average (0.6 µs in
-    answers that are not JSON), which is more than the 5 µs of the other operators.
+    Each reading takes time for all of the text so far. So a long text is read again only when it has grown by 1/128:
+    towards the end of 20 KB there is a value every 150 characters. A chunk then costs about 20 µs on average (0.6 µs in
+    answers that are not JSON), more than the 5 µs of other operators.
 
     Raises:
-        TypeError: ``model`` is no pydantic model.
+        TypeError: ``model`` is not a pydantic model.
 
     Example::
 
@@ -46,10 +47,10 @@ def partial_json(model: type[M]) -> Callable[[Observable[Any]], Observable[M]]:
             title: str = ""
             points: list[str] = []
 
-        flow.observe().pipe(ops.from_task("report"), ops.partial_json(Report)).subscribe(redraw)
+        flow.observe().pipe(ops.only_task("report"), ops.partial_json(Report)).subscribe(redraw)
     """
-    a_model(model, "partial_json()")
-    return call_by_call(lambda: _Answer(model))
+    check_model(model, "partial_json()")
+    return read_calls(lambda: _Answer(model))
 
 
 class _Answer(Generic[M]):
@@ -73,4 +74,4 @@ class _Answer(Generic[M]):
         text = self._json.text
         if self._calls_tools or not text:
             return ()
-        return self._json.if_new(self._model.model_validate_json(json_in(text)))
+        return self._json.if_new(read_json(self._model, text))

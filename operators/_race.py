@@ -1,4 +1,4 @@
-"""``race``: several streams, and the first to speak is heard."""
+"""``race``: several streams, of which the fastest is kept."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, SingleAssignmentDisposable
 
-from rxflow.operators._core.joining import join_for
+from rxflow.operators._core.items import is_content
 from rxflow.operators._core.lift import Adding, through
-from rxflow.operators._core.texts import is_said
+from rxflow.operators._core.recovery import create_join
 
 U = TypeVar("U")
 
-_HELD = 256
-"""Events that are kept of each source before its first word. A run has a handful; of more, the latest count."""
+_MAX_HELD_EVENTS = 256
+"""Events that are held of each source before its first chunk. A run has a handful; of more, the last are kept."""
 
 
 def race(*others: Observable[U]) -> Adding[U]:
-    """Start this stream and ``others`` side by side; the first to say something wins, the rest is disposed.
+    """Subscribe this stream and ``others`` at once (like ``amb``); the first to emit a chunk wins, the others end.
 
-    The losers' connections close at that moment, before the winner's first chunk is passed on. Saying something is
-    what ends the wait of ``first_chunk_timeout``: a chunk, a piece of reasoning, an item that is not rxflow's. Events
-    about a run are held until it wins. A stream that ends or fails without a word drops out; the last one left has
-    won, whatever becomes of it, and an error of it gets a note of the others'. A cancellation, KeyboardInterrupt and
+    The connections of the losers are closed before the winner's first chunk is emitted. The item that wins is one that
+    would end the wait of ``first_chunk_timeout``: a chunk, reasoning, or an item that is not rxflow's. Events about a
+    run are held until it wins. A stream that ends or fails without such an item drops out. The last one left has won,
+    however it ends; its error gets a note that names the others' errors. A cancellation, KeyboardInterrupt and
     SystemExit end the race. ::
 
         source          -----a--b--|
@@ -34,27 +34,26 @@ def race(*others: Observable[U]) -> Adding[U]:
         race(other)     ---x----y--z--|
         source          ^--!
 
-    ``others`` are subscribed on the run's loop, and belong to what the source belongs to. Behind a run, all that
-    happens in the winner is seen by later operators, of it is shown what is shown of the source, and strings come as
-    chunks.
+    ``others`` are subscribed on the run's loop, and belong to the same method or task as the source. Behind a run,
+    later operators see all events of the winner, its selection is the source's, and strings become chunks.
 
     Example::
 
         here.observe(question).pipe(ops.race(there.observe(question)))
 
     Raises:
-        TypeError: one of ``others`` is no Observable.
+        TypeError: one of ``others`` is not an Observable.
     """
     for other in others:
         if not isinstance(other, Observable):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"race takes Observables; got {other!r}")
 
     def apply(source: Observable[Any]) -> Observable[Any]:
-        join = join_for(source)
+        join = create_join(source)
 
         def operator(first: Observable[Any]) -> Observable[Any]:
             def subscribe(observer: ObserverBase[Any], subscribed: SchedulerBase | None = None) -> DisposableBase:
-                return _Race(observer).between([first, *map(join, others)], subscribed)
+                return _Race(observer).start([first, *map(join, others)], subscribed)
 
             return Observable(subscribe)
 
@@ -72,12 +71,12 @@ class _Race:
         self._running: list[_Runner] = []
         self._errors: list[BaseException] = []
 
-    def between(self, sources: Sequence[Observable[Any]], scheduler: SchedulerBase | None) -> DisposableBase:
-        """Let them start; the disposable stops all."""
+    def start(self, sources: Sequence[Observable[Any]], scheduler: SchedulerBase | None) -> DisposableBase:
+        """Subscribe all sources; the disposable stops them."""
         runners = [_Runner(self, self._observer) for _ in sources]
         self._running = list(runners)
         if len(runners) == 1:
-            self.won_by(runners[0])
+            self.declare_winner(runners[0])
         for source, runner in zip(sources, runners, strict=True):
             if runner in self._running:
                 runner.subscription.disposable = source.subscribe(
@@ -85,8 +84,8 @@ class _Race:
                 )
         return CompositeDisposable(*(runner.subscription for runner in runners))
 
-    def won_by(self, runner: _Runner) -> None:
-        """Stop the others."""
+    def declare_winner(self, runner: _Runner) -> None:
+        """Dispose the other sources."""
         self.winner = runner
         for other in self._running:
             if other is not runner:
@@ -94,25 +93,25 @@ class _Race:
                 other.held.clear()
         self._running = [runner]
 
-    def left_by(self, runner: _Runner, error: BaseException | None) -> None:
-        """One has ended without a word, and it was not the last."""
+    def drop_out(self, runner: _Runner, error: BaseException | None) -> None:
+        """Remove a source that ended without a chunk, and was not the last."""
         self._running.remove(runner)
         runner.held.clear()
         if error is not None:
             self._errors.append(error)
         if len(self._running) == 1:
             (last,) = self._running
-            self.won_by(last)
+            self.declare_winner(last)
             last.release()
 
-    def failed(self, error: Exception) -> None:
-        """The winner has."""
+    def fail(self, error: Exception) -> None:
+        """Pass the error of the winner."""
         for other in self._errors:
-            error.add_note(f"race: a source that had dropped out failed with {other!r}")
+            error.add_note(f"race: another source failed before with {other!r}")
         self._observer.on_error(error)
 
-    def stopped(self, error: Exception) -> None:
-        """The race is off."""
+    def abort(self, error: Exception) -> None:
+        """End the race with an error that is not an Exception."""
         for runner in self._running:
             runner.subscription.dispose()
         self._running = []
@@ -125,14 +124,14 @@ class _Runner:
     __slots__ = ("_emit", "_observer", "_race", "held", "subscription")
 
     def __init__(self, race: _Race, observer: ObserverBase[Any]) -> None:
-        self.held: deque[object] = deque(maxlen=_HELD)
+        self.held: deque[object] = deque(maxlen=_MAX_HELD_EVENTS)
         self.subscription = SingleAssignmentDisposable()
         self._race = race
         self._observer = observer
         self._emit = observer.on_next
 
     def release(self) -> None:
-        """Pass on what was held."""
+        """Emit the held events."""
         while self.held:
             self._emit(self.held.popleft())
 
@@ -140,23 +139,23 @@ class _Runner:
         if self._race.winner is not self:
             if self._race.winner is not None:
                 return
-            if not is_said(item):
+            if not is_content(item):
                 self.held.append(item)
                 return
-            self._race.won_by(self)
+            self._race.declare_winner(self)
             self.release()
         self._emit(item)
 
     def on_error(self, error: Exception) -> None:
         if self._race.winner is self:
-            self._race.failed(error)
+            self._race.fail(error)
         elif isinstance(cast(BaseException, error), Exception):
-            self._race.left_by(self, error)
+            self._race.drop_out(self, error)
         else:
-            self._race.stopped(error)
+            self._race.abort(error)
 
     def on_completed(self) -> None:
         if self._race.winner is self:
             self._observer.on_completed()
         else:
-            self._race.left_by(self, None)
+            self._race.drop_out(self, None)

@@ -1,4 +1,4 @@
-"""``reasoning``: what the models think before they answer."""
+"""``reasoning``: the reasoning of the models."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from rxflow.types.events import ReasoningChunk
 
 
 def reasoning() -> Callable[[Observable[Any]], Observable[ReasoningChunk]]:
-    """The pieces of the models' reasoning text, from those models that show it.
+    """Select the reasoning chunks (like ``filter``), from models that show their reasoning.
 
-    They are events, which ``observe()`` does not show: directly after it this operator finds them nevertheless. A
-    stream that holds chunks alone, such as an output's, has none. ::
+    They are events. ``observe()`` does not select events, but this operator finds them when it follows ``observe()``
+    directly. A stream of bare chunks, such as an output, has none. ::
 
         events          --{started}--hm--he--llo--|
         reasoning()     -------------hm-----------|
 
     Example::
 
-        flow.observe().pipe(ops.reasoning()).subscribe(lambda piece: show_dimmed(piece.content))
+        flow.observe().pipe(ops.reasoning()).subscribe(lambda chunk: show_dimmed(chunk.content))
     """
     return select(only(_is_reasoning))
 

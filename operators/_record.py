@@ -12,18 +12,18 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import Disposable, SingleAssignmentDisposable
 
-from rxflow.operators._core.cassettes import HEADER, AnyPath, end_of, line_of
-from rxflow.operators._core.clock import stopwatch
+from rxflow.operators._core.cassettes import HEADER, AnyPath, encode_end, encode_item
 from rxflow.operators._core.lift import through
+from rxflow.operators._core.timing import start_stopwatch
 from rxflow.types.chunks import StreamChunk
 
 T = TypeVar("T")
 
-_BUFFER = 64 * 1024
+_BUFFER_BYTES = 64 * 1024
 
 
 def record(path: AnyPath, *, scheduler: SchedulerBase | None = None) -> Callable[[Observable[T]], Observable[T]]:
-    """Write all that passes to a file, with its times, for :func:`replay`; nothing is changed. ::
+    """Write all items to a file, with their times (like ``do``), for :func:`from_cassette`; the stream is unchanged. ::
 
         source          --a--b----|
         record(path)    --a--b----|
@@ -31,18 +31,18 @@ def record(path: AnyPath, *, scheduler: SchedulerBase | None = None) -> Callable
                         {"at": 5, "kind": "StreamChunk", "data": {"content": "b", …}}
                         {"at": 10, "kind": "completed"}
 
-    The file is a cassette: lines of JSON, times in seconds. Of a run it has everything, the events too, also where
-    chunks alone are selected (``flow.observe()``). It is begun anew with each subscription, and of several at once the
-    last to begin has it. It is closed at the end, whatever that is: completion, an error, disposal. A program that dies
-    loses at most what has come since the last event, and never more than 64 KiB.
+    The file is a cassette: lines of JSON, times in seconds. Of a run it contains everything, with all events, even if
+    only chunks are selected (``flow.observe()``). Each subscription begins the file anew; if there are several at once,
+    the last one to begin keeps it. It is closed at the end of the stream: completion, an error, or disposal. A program
+    that dies loses at most the items since the last event, and never more than 64 KiB.
 
-    Objects that JSON does not know are written as they describe themselves. What looks like an API key, or is named
-    like one, is written as ``***``, unless a model spells it out over several chunks. Messages, inputs and answers are
-    in the file as they are: treat it as you treat those.
+    Objects that JSON does not know are written as their ``str``. What looks like an API key, or is named like one, is
+    written as ``***``, unless a model spells it out over several chunks. Messages, inputs and answers are in the file
+    as they are: protect it as you protect those.
 
     Args:
         path: the file. Its folder must exist.
-        scheduler: tells the time; else the subscriber's, else the running loop, else the machine.
+        scheduler: the clock; by default the subscriber's, else the running loop's, else the machine's.
 
     Raises:
         OSError: as the stream's error: the file cannot be written. Then the source is not subscribed, or is disposed.
@@ -55,7 +55,7 @@ def record(path: AnyPath, *, scheduler: SchedulerBase | None = None) -> Callable
     def operator(source: Observable[Any]) -> Observable[Any]:
         def subscribe(observer: ObserverBase[Any], subscribed: SchedulerBase | None = None) -> DisposableBase:
             try:
-                recorder = _Recorder(Path(path), observer, stopwatch(scheduler, subscribed))
+                recorder = _Recorder(Path(path), observer, start_stopwatch(scheduler, subscribed))
             except OSError as error:
                 observer.on_error(error)
                 return Disposable()
@@ -70,7 +70,7 @@ def record(path: AnyPath, *, scheduler: SchedulerBase | None = None) -> Callable
 
 
 class _Recorder:
-    """The file of one subscription. The lock: a disposal may come from any thread."""
+    """The file of one subscription. It has a lock, since a disposal may come from any thread."""
 
     def __init__(self, path: Path, observer: ObserverBase[Any], read: Callable[[], float]) -> None:
         self.running = SingleAssignmentDisposable()
@@ -79,13 +79,13 @@ class _Recorder:
         self._read = read
         self._lock = threading.RLock()
         if path.is_file():
-            path.unlink()  # a subscription that still writes to it must not write into ours
-        self._file = path.open("wb", buffering=_BUFFER)
+            path.unlink()  # a subscription that still writes to the old file must not write into the new one
+        self._file = path.open("wb", buffering=_BUFFER_BYTES)
         self._write(HEADER)
 
     def on_next(self, item: Any) -> None:
         try:
-            self._write(line_of(self._read(), item), flush=not isinstance(item, StreamChunk))
+            self._write(encode_item(self._read(), item), flush=not isinstance(item, StreamChunk))
         except OSError as error:
             self.running.dispose()
             self._observer.on_error(error)
@@ -116,13 +116,13 @@ class _Recorder:
                 if flush:
                     self._file.flush()
             except OSError:
-                with suppress(OSError):  # it says again what it has said
+                with suppress(OSError):  # closing raises the same error again
                     self._file.close()
                 raise
 
     def _end(self, kind: str, error: Exception | None = None) -> OSError | None:
-        """Close the file, if it is open; what fails in that is the result."""
-        line = end_of(self._read(), kind, error)
+        """Close the file if it is open; return the error if that fails."""
+        line = encode_end(self._read(), kind, error)
         with self._lock:
             if self._file.closed:
                 return None

@@ -1,21 +1,19 @@
-"""``redact``: what matches a pattern is not shown, wherever chunks are cut."""
+"""``redact``: matches of a pattern are replaced, wherever chunks are cut."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
-from rxflow.operators._core.arguments import positive
-from rxflow.operators._core.characters import Characters
+from rxflow.operators._core.checks import check_positive
+from rxflow.operators._core.items import get_span_id, get_text, replace_text
 from rxflow.operators._core.lift import through
-from rxflow.operators._core.partial_match import PartialPattern, TextPattern
-from rxflow.operators._core.texts import place_of, text_of, with_text
-from rxflow.operators._core.voices import Key, Voice, Voices
+from rxflow.operators._core.text import Characters, PartialPattern, TextPattern, Voice, Voices
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Failed, Finished, LLMFailed, LLMFinished, Retracted
 
@@ -30,25 +28,24 @@ def redact(
     *,
     hold_back: int = 512,
 ) -> Callable[[Observable[T]], Observable[T]]:
-    r"""Replace what matches ``pattern``, also where it is spread over several chunks.
+    r"""Replace all matches of ``pattern`` (like ``map`` with ``re.sub``), even if one is spread over several chunks.
 
-    The result is that of ``sub`` on the whole text, with the ``regex`` package, which reads the patterns of ``re`` and
-    knows more of Unicode. Only what may still become a match is held back, and the last
-    character, which may go on. ``replacement`` is taken as it is, or is a function of the match. Empty matches count
-    for nothing.
+    The result is that of ``sub`` on the whole text, with the ``regex`` package, which accepts the patterns of ``re``
+    and knows more of Unicode. Only text that may still become a match is held back, and the last character, which may
+    go on. ``replacement`` is inserted literally, or is a function of the match. Empty matches are ignored.
 
-    Answers, reasoning and the arguments of tool calls are redacted, each call by itself; so is what ``LLMFinished`` and
-    ``LLMFailed`` repeat. This is about what is shown: tools get their arguments, and tasks their results, as the model
-    gave them, and so do the other events. What is held back stays so while other things come, such as a tool call in
-    the midst of the text; it comes when it can be no match any more, or the call ends, or the source does, by error
-    too.
+    Answers, reasoning and the arguments of tool calls are redacted, each call by itself; so is their copy in
+    ``LLMFinished`` and ``LLMFailed``. This changes what is shown: tools get their arguments, and tasks their results,
+    as the model gave them, and so do the other events. Held text stays held while other items pass, such as a tool call
+    in the middle of the text. It is emitted when it cannot become a match any more, when the call ends, or when the
+    source completes or fails.
 
-    ``hold_back`` bounds what is held, in characters. Where more of it may become a match, all of it is replaced by
-    ``"[redacted]"`` (or ``replacement``, where that is text), and nothing more of that text is shown until its call
-    ends: what cannot be judged is not let through. So bound the pattern (``\S{1,100}`` rather than ``\S+``), or raise
-    ``hold_back`` to the longest match. A pattern with ``\B``, or with an end forbidden (``(?!$)``), can only be judged
-    with what follows: with such a one so many characters are always held. What lies farther back than ``hold_back``
-    characters is out of sight for lookbehinds. ::
+    ``hold_back`` limits what is held, in characters. If a longer text may become a match, all of it is replaced by
+    ``"[redacted]"`` (or by ``replacement``, if that is a string), and nothing more of that text is emitted until its
+    call ends: text that cannot be judged does not pass. So bound the pattern (``\S{1,100}`` rather than ``\S+``), or
+    raise ``hold_back`` to the longest match. A pattern with ``\B``, or one that forbids the end (``(?!$)``), can only
+    be judged with the text that follows, so ``hold_back`` characters are always held. Lookbehinds see ``hold_back``
+    characters. ::
 
         source               --card 12---34 ok--|
         redact(r"\d{4}")     --car-------d [redacted] o-(k)|
@@ -58,19 +55,15 @@ def redact(
         flow.observe().pipe(ops.redact(r"\b\d{3}-\d{2}-\d{4}\b"))
 
     Raises:
-        TypeError: ``pattern`` is no text pattern.
-        ValueError: ``pattern`` is no regular expression or matches the empty text; ``hold_back`` is not above 0.
+        TypeError: ``pattern`` is not a text pattern.
+        ValueError: ``pattern`` is not a regular expression or matches the empty text; ``hold_back`` is not above 0.
     """
-    positive(hold_back, "redact(hold_back)", "characters")
-    wanted = PartialPattern(pattern, window=hold_back)
+    check_positive(hold_back, "redact(hold_back)", "characters")
+    partial = PartialPattern(pattern, window=hold_back)
 
     def operator(source: Observable[Any]) -> Observable[Any]:
         def subscribe(observer: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:
-            voices = _RedactedVoices(wanted, replacement, hold_back, observer)
-            voices.subscription.disposable = source.subscribe(
-                voices.on_next, voices.on_error, voices.on_completed, scheduler=scheduler
-            )
-            return voices.subscription
+            return _RedactedVoices(partial, replacement, hold_back, observer).subscribe_to(source, scheduler)
 
         return Observable(subscribe)
 
@@ -78,7 +71,7 @@ def redact(
 
 
 class _RedactedVoices(Voices):
-    """Voices that end with their call only: what is held must not come out because something else came between."""
+    """Voices that end only with their call: held text must not be emitted because another item arrived."""
 
     def __init__(
         self, pattern: PartialPattern, replacement: _Replacement, hold_back: int, observer: ObserverBase[Any]
@@ -90,62 +83,73 @@ class _RedactedVoices(Voices):
     def on_next(self, item: object) -> None:
         if isinstance(item, LLMFinished | LLMFailed):
             try:
-                item = self._without(item)
-            except Exception as error:  # noqa: BLE001 - users' replacement raised: it is the stream's terminal
+                item = self._redact_event(item)
+            except Exception as error:  # noqa: BLE001 - of the user's replacement: it is the stream's terminal
                 self.fail(error)
                 return
         super().on_next(item)
 
-    def text_of(self, item: object) -> str | None:
+    def get_text(self, item: object) -> str | None:
         if isinstance(item, StreamChunk) and item.tool_call is not None:
             return item.tool_call.arguments or None
-        return text_of(item)
+        return get_text(item)
 
-    def with_text(self, item: object, text: str) -> object:
+    def replace_text(self, item: object, text: str) -> object:
         if isinstance(item, StreamChunk) and item.tool_call is not None:
             call = item.tool_call.model_copy(update={"arguments": text})
             return item.model_copy(update={"content": text, "tool_call": call})
-        return with_text(item, text)
+        return replace_text(item, text)
 
-    def key_of(self, item: object) -> Key:
+    def get_key(self, item: object) -> Hashable:
         if isinstance(item, StreamChunk) and item.tool_call is not None:
-            return place_of(item), item.tool_call.index
-        return place_of(item), type(item)
+            return get_span_id(item), item.tool_call.index
+        return get_span_id(item), type(item)
 
-    def ended_by(self, item: object) -> list[Key]:
-        at_its_place = super().ended_by(item)
+    def find_interrupted(self, item: object) -> Iterable[Voice]:
+        interrupted = super().find_interrupted(item)
         if isinstance(item, Finished | Failed | Retracted):
-            return at_its_place
-        self._settle(at_its_place)
-        return []
+            return interrupted
+        self._settle(interrupted)
+        return ()
 
-    def left_for(self, key: Key, voice: Voice) -> list[Key]:
-        self._settle(super().left_for(key, voice))
-        return []
+    def find_superseded(self, voice: Voice) -> Iterable[Voice]:
+        self._settle(super().find_superseded(voice))
+        return ()
 
-    def _settle(self, keys: Sequence[Key]) -> None:
-        """Show what is complete, as something else comes now."""
-        for key in keys:
-            voice = self.voices[key]
+    def _settle(self, voices: Iterable[Voice]) -> None:
+        """Emit what is complete, since another item follows."""
+        for voice in voices:
             if isinstance(voice.shaper, _Redactor):
-                self.give(voice, voice.shaper.settle())
+                self.emit_pieces(voice, voice.shaper.settle())
 
-    def _without(self, item: LLMFinished | LLMFailed) -> LLMFinished | LLMFailed:
+    def _redact_event(self, item: LLMFinished | LLMFailed) -> LLMFinished | LLMFailed:
         if isinstance(item, LLMFailed):
-            return replace(item, text=self._redacted(item.text))
+            return replace(item, text=self._redact(item.text))
         return replace(
             item,
-            text=self._redacted(item.text),
-            reasoning=self._redacted(item.reasoning),
-            tool_calls=tuple(replace(call, arguments=self._redacted(call.arguments)) for call in item.tool_calls),
+            text=self._redact(item.text),
+            reasoning=self._redact(item.reasoning),
+            refusal=self._redact(item.refusal),
+            tool_calls=tuple(replace(call, arguments=self._redact(call.arguments)) for call in item.tool_calls),
+            message=self._redact_values(item.message),
         )
 
-    def _redacted(self, text: str) -> str:
-        return "".join(_replaced(self._pattern, self._replacement, text, 0, len(text))[0])
+    def _redact_values(self, value: Any) -> Any:
+        """Redact all strings inside a message of the provider."""
+        if isinstance(value, str):
+            return self._redact(value)
+        if isinstance(value, Mapping):
+            return {key: self._redact_values(each) for key, each in cast("Mapping[str, Any]", value).items()}
+        if isinstance(value, list | tuple):
+            return [self._redact_values(each) for each in cast("Sequence[Any]", value)]
+        return value
+
+    def _redact(self, text: str) -> str:
+        return "".join(_replace_matches(self._pattern, self._replacement, text, 0, len(text))[0])
 
 
 class _Redactor:
-    """Redacts one text. Of what has been decided, ``hold_back`` characters stay in sight for lookbehinds."""
+    """Redacts one text. It keeps ``hold_back`` characters before the undecided part, for lookbehinds."""
 
     def __init__(self, pattern: PartialPattern, replacement: _Replacement, hold_back: int) -> None:
         self._pattern = pattern
@@ -160,43 +164,43 @@ class _Redactor:
         if self._is_withheld:
             return ()
         seen = self._seen + text
-        parts, self._decided = _replaced(
-            self._pattern, self._replacement, seen, self._decided, self._pattern.open_from(seen, self._decided)
+        parts, self._decided = _replace_matches(
+            self._pattern, self._replacement, seen, self._decided, self._pattern.find_uncertain(seen, self._decided)
         )
         if len(seen) - self._decided > self._hold_back:
             parts.append(self._replacement if isinstance(self._replacement, str) else "[redacted]")
             self._is_withheld = True
             self._decided = len(seen)
-        forgotten = self._decided - self._hold_back
-        if forgotten > self._hold_back:
-            seen = seen[forgotten:]
+        surplus = self._decided - self._hold_back
+        if surplus > self._hold_back:
+            seen = seen[surplus:]
             self._decided = self._hold_back
         self._seen = seen
         return self._characters.feed("".join(parts))
 
     def settle(self) -> Sequence[str]:
-        """Show what is complete, up to the last character, unless something of it may still become a match."""
+        """Return all text up to the last character, unless a part of it may still become a match."""
         if self._is_withheld or self._pattern.is_open(self._seen, self._decided):
             return ()
         rest, self._decided = self._seen[self._decided :], len(self._seen)
-        return _one(*self._characters.feed(rest), *self._characters.flush())
+        return _join(*self._characters.feed(rest), *self._characters.flush())
 
     def flush(self) -> Sequence[str]:
-        parts, _ = _replaced(self._pattern, self._replacement, self._seen, self._decided, len(self._seen))
-        return _one(*self._characters.feed("".join(parts)), *self._characters.flush())
+        parts, _ = _replace_matches(self._pattern, self._replacement, self._seen, self._decided, len(self._seen))
+        return _join(*self._characters.feed("".join(parts)), *self._characters.flush())
 
 
-def _replaced(
+def _replace_matches(
     pattern: PartialPattern, replacement: _Replacement, text: str, start: int, certain: int
 ) -> tuple[list[str], int]:
-    """``text`` from ``start`` on, redacted, up to where it is ``certain``; and up to where that is."""
+    """Redact ``text`` from ``start`` up to index ``certain``; return the parts, and the index that was reached."""
     parts: list[str] = []
     match = pattern.search(text, start)
     while match is not None and match.start() < certain:
         parts += text[start : match.start()], replacement if isinstance(replacement, str) else replacement(match)
         start = match.end()
         if start > certain:
-            certain = pattern.open_from(text, start)
+            certain = pattern.find_uncertain(text, start)
         match = pattern.search(text, start)
     if start < certain:
         parts.append(text[start:certain])
@@ -204,7 +208,7 @@ def _replaced(
     return parts, start
 
 
-def _one(*pieces: str) -> Sequence[str]:
-    """At most one piece."""
+def _join(*pieces: str) -> Sequence[str]:
+    """Return at most one piece."""
     text = "".join(pieces)
     return (text,) if text else ()

@@ -1,21 +1,23 @@
-"""``retry_stream``: begin anew after an error, and say what of the text is void."""
+"""``retry_stream``: subscribe again after an error, and report which output is void."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from typing import Any, Literal, cast
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import SerialDisposable, SingleAssignmentDisposable
+from reactivex.typing import RelativeTime
 
 from rxflow.loops import running_loop
-from rxflow.operators._core.arguments import one_of
-from rxflow.operators._core.attempts import Attempts, ErrorFilter, error_filter
-from rxflow.operators._core.clock import clock_on
+from rxflow.operators._core.checks import ErrorFilter, check_choice, compile_error_filter
 from rxflow.operators._core.lift import Adding, also, through
+from rxflow.operators._core.recovery import Attempts
+from rxflow.operators._core.timing import find_clock
 from rxflow.types.events import Retracted
 
 
@@ -23,31 +25,35 @@ def retry_stream(
     times: int,
     *,
     retry_on: ErrorFilter = Exception,
-    delay: float | Callable[[int], float] = 0.0,
+    delay: RelativeTime | Callable[[int], RelativeTime] = 0.0,
     on_shown: Literal["retract", "error"] = "retract",
     scheduler: SchedulerBase | None = None,
 ) -> Adding[Retracted]:
-    """Subscribe the source again after an error, ``times`` times at most: a run begins anew, from its first step.
+    """Subscribe the source again after an error (like ``retry``), at most ``times`` times: a run begins anew.
 
-    An ``LLM`` tries again by itself what fails before its first chunk (``max_retries``). This is for streams that
-    break off later, and for whole crews and flows. What had been shown is then void, and a ``Retracted`` event says so
-    at once; the chunks of the next attempt carry the next free ``attempt``. Where nothing had been said there is
-    nothing to take back, and no event. Where a later operator selects anew, as ``text`` does, put this one behind
-    it. ::
+    All output so far is then void, and a ``Retracted`` event reports that at once; the chunks of the next attempt carry
+    the next free ``attempt``. If there was no output yet, there is no such event. A later operator that selects anew,
+    such as ``text``, drops that event: put this operator behind it. ::
 
         source             --a--b--#
         again              --a--b--c|
         retry_stream(1)    --a--b--R--a'-b'-c'|    (R: Retracted(attempts=(0,)); a' has attempt 1)
 
-    After the last attempt its error passes, with a note of how many there were. A cancellation, KeyboardInterrupt and
-    SystemExit pass at once.
+    After the last attempt its error passes, with a note of how many attempts there were. A cancellation,
+    KeyboardInterrupt and SystemExit pass at once.
+
+    Retries multiply. An ``LLM`` retries by itself what fails before its first chunk, twice unless ``max_retries`` says
+    otherwise. So ``retry_stream(2)`` makes up to 3 × 3 = 9 requests to a provider that is down, and the note of the
+    error says how many there were. This operator is for streams that break off later, and for whole crews and flows.
+    To retry on one level only, give the model ``LLM(…, max_retries=0)``.
 
     Args:
         times: attempts after the first.
-        retry_on: the errors that are worth it: classes, or a function of the error.
-        delay: seconds before an attempt, or a function of its number (1 for the first retry) that gives them.
-        on_shown: ``"error"`` gives up where something has been said already.
-        scheduler: what waits for ``delay``; as a rule the run's loop.
+        retry_on: the errors to retry: classes, or a function of the error.
+        delay: the time before an attempt, in seconds or as a timedelta; or a function that returns it for the number of
+            the retry (from 1).
+        on_shown: ``"error"`` passes the error if there was output already.
+        scheduler: the clock for ``delay``; by default the run's loop.
 
     Example::
 
@@ -59,12 +65,12 @@ def retry_stream(
     """
     if times < 0:
         raise ValueError(f"retry_stream(times) cannot be negative: {times!r}")
-    if not callable(delay) and delay < 0:
-        raise ValueError(f"retry_stream(delay=…) cannot be negative: {delay!r}")
-    one_of(on_shown, "retry_stream(on_shown=…)", "retract", "error")
+    if not callable(delay):
+        _to_delay(delay)
+    check_choice(on_shown, "retry_stream(on_shown=…)", "retract", "error")
     plan = _Plan(
         times=times,
-        wanted=error_filter(retry_on, "retry_stream(retry_on=…)"),
+        is_meant=compile_error_filter(retry_on, "retry_stream(retry_on=…)"),
         delay=delay if callable(delay) else lambda _: delay,
         may_retract=on_shown == "retract",
         scheduler=scheduler,
@@ -87,8 +93,8 @@ def retry_stream(
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Plan:
     times: int
-    wanted: Callable[[BaseException], bool]
-    delay: Callable[[int], float]
+    is_meant: Callable[[BaseException], bool]
+    delay: Callable[[int], RelativeTime]
     may_retract: bool
     scheduler: SchedulerBase | None
 
@@ -105,15 +111,15 @@ class _Retrying:
         self._emit = observer.on_next
         self._subscribed = subscribed
         self._plan = plan
-        self._clock = partial(clock_on, running_loop(), plan.scheduler, subscribed, "retry_stream(delay=…)")
+        self._find_clock = partial(find_clock, "retry_stream(delay=…)", plan.scheduler, subscribed, running_loop())
         self._attempts = Attempts()
-        self._label = self._attempts.label
+        self._number = self._attempts.number
         self._retries = 0
         self._is_due = False
         self._is_beginning = False
 
     def begin(self, *_: object) -> None:
-        """Subscribe. A source that fails in there is due again once that has returned: it must not recurse."""
+        """Subscribe. If the source fails meanwhile, it is due again once that has returned: this must not recurse."""
         self._is_due = True
         if self._is_beginning:
             return
@@ -128,12 +134,12 @@ class _Retrying:
         self._is_beginning = False
 
     def _on_next(self, item: object) -> None:
-        self._emit(self._label(item))
+        self._emit(self._number(item))
 
     def _on_error(self, error: Exception) -> None:
         try:
-            delay = self._delay_after(error)
-            scheduler = self._clock() if delay else None
+            delay = self._get_delay(error)
+            scheduler = self._find_clock() if delay else None
         except Exception as raised:  # noqa: BLE001 - of the user's functions: it is the stream's terminal
             self._observer.on_error(raised)
             return
@@ -141,26 +147,33 @@ class _Retrying:
             self._give_up(error)
             return
         self._retries += 1
-        if self._attempts.has_shown:
-            self._emit(self._attempts.retracted(error))
+        if self._attempts.has_output:
+            self._emit(self._attempts.retract(error))
         self._attempts.begin_next()
         if scheduler is None:
             self.begin()
         elif not self.current.is_disposed:
             self.current.disposable = scheduler.schedule_relative(delay, self.begin)
 
-    def _delay_after(self, error: BaseException) -> float | None:
-        """Seconds until the next attempt; None where there is none."""
-        if self._retries == self._plan.times or not self._plan.wanted(error):
+    def _get_delay(self, error: BaseException) -> float | None:
+        """Return the seconds until the next attempt; None if there is none."""
+        if self._retries == self._plan.times or not self._plan.is_meant(error):
             return None
-        if self._attempts.has_shown and not self._plan.may_retract:
+        if self._attempts.has_output and not self._plan.may_retract:
             return None
-        delay = self._plan.delay(self._retries + 1)
-        if delay < 0:
-            raise ValueError(f"retry_stream(delay=…) gave {delay!r} seconds for attempt {self._retries + 1}")
-        return delay
+        return _to_delay(self._plan.delay(self._retries + 1))
 
     def _give_up(self, error: Exception) -> None:
         if self._retries:
-            error.add_note(f"retry_stream: this ended attempt {self._retries + 1} of {self._plan.times + 1}")
+            attempts = f"attempt {self._retries + 1} of {self._plan.times + 1}"
+            requests = self._attempts.requests
+            more = f" after {requests} requests to models" if requests > self._retries + 1 else ""
+            error.add_note(f"retry_stream: {attempts} failed{more}")
         self._observer.on_error(error)
+
+
+def _to_delay(delay: RelativeTime) -> float:
+    seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
+    if seconds < 0:
+        raise ValueError(f"retry_stream(delay=…) cannot be negative: {delay!r}")
+    return seconds

@@ -1,4 +1,4 @@
-"""``sentences``: text sentence by sentence."""
+"""``sentences``: text, sentence by sentence."""
 
 from __future__ import annotations
 
@@ -8,46 +8,46 @@ from typing import TypeVar
 
 from reactivex import Observable
 
-from rxflow.operators._core.characters import grapheme
-from rxflow.operators._core.voices import shaped
+from rxflow.operators._core.text import compile_grapheme, shape_text
 
 T = TypeVar("T")
 
-_CLOSING = "\"'”’»)\\]}*_」』】》〉）］"  # noqa: RUF001 - the brackets of Chinese and Japanese are meant
-_STOPS, _WIDE_STOPS = ".!?…", "。！？｡"  # noqa: RUF001 - and their full stops, which need no space behind them
+_CLOSING = "\"'”’»)\\]}*_」』】》〉）］"  # noqa: RUF001 - Chinese and Japanese brackets
+_STOPS, _WIDE_STOPS = ".!?…", "。！？｡"  # noqa: RUF001 - their full stops need no space after them
 _MAY_END = re.compile(rf"[{_STOPS}{_WIDE_STOPS}\n]")
 _END = re.compile(
     rf"(?P<stop>[{_STOPS}]+)[{_CLOSING}]*|(?P<wide>[{_WIDE_STOPS}][{_WIDE_STOPS}{_STOPS}]*)[{_CLOSING}]*|\n"
 )
 _PARAGRAPH = re.compile(r"\n[^\S\n]*(?:\n|(?:[-*+•]|#{1,6}|\d{1,3}[.)])[ \t])")
 _PERHAPS_PARAGRAPH = re.compile(r"\n[^\S\n]*(?:[-*+•]|#{1,6}|\d{1,3}[.)]?)?\Z")
-_BEFORE_WORD = re.compile(r"[\s\"'“‘«(\[{*_—–/]")  # noqa: RUF001 - so are the quotes
+_BEFORE_WORD = re.compile(r"[\s\"'“‘«(\[{*_—–/]")  # noqa: RUF001 - quotes of several languages
 _HARD_SPACES = "\u00a0\u2007\u202f"
 
-# A full stop after these ends no sentence; of the others, none that a number, or a small letter, follows.
+# A full stop never ends a sentence after the first; not before a number after the second; not before a small letter
+# after the third.
 _NEVER = re.compile(
     r"mr|mrs|ms|dr|prof|st|mt|gen|col|sgt|capt|lt|rev|hon|e\.g|i\.e|cf|vs|viz|z\.b|d\.h|bzw", re.IGNORECASE
 )
 _NUMBERED = re.compile(r"no|nos|nr|fig|figs|eq|eqs|sec|ch|vol|p|pp|art", re.IGNORECASE)
 _OFTEN = re.compile(r"etc|inc|ltd|co|corp|jr|sr|al|ca|approx|dept|est|bros|[ap]\.m|ph\.d|usw|ggf", re.IGNORECASE)
 _INITIALS = re.compile(r"[A-HJ-Z]|[^\W\d_](?:\.[^\W\d_])+")
-_LONGEST = 16  # characters that are looked at before a full stop
+_MAX_WORD_CHARACTERS = 16  # characters that are read before a full stop
 
 _UNDECIDED = -1
 
 
 def sentences() -> Callable[[Observable[T]], Observable[T]]:
-    """Cut text between sentences: each piece is one sentence and the white space before it. Nothing is lost.
+    """Cut text between sentences (like ``buffer``): a piece is one sentence with the white space before it.
 
-    A sentence ends with ``. ! ? …`` and what closes it (quotes, brackets) where white space follows; with a full stop
-    of Chinese or Japanese; before an empty line, a list item and a heading. Not in a number (``3.14``), nor after
-    common abbreviations of English and German (``Dr.``, ``e.g.``, ``Fig. 3``), initials, and the number of a list item.
-    Rules of this size have limits: an abbreviation that they do not know ends a sentence, and "Take plan B. Then rest."
-    counts as one.
+    Nothing is lost. A sentence ends with ``. ! ? …`` and closing quotes or brackets, if white space follows; with a
+    full stop of Chinese or Japanese; and before an empty line, a list item or a heading. It does not end in a number
+    (``3.14``), after common abbreviations of English and German (``Dr.``, ``e.g.``, ``Fig. 3``), after initials, or
+    after the number of a list item. Such rules have limits: an abbreviation that they do not know ends a sentence, and
+    "Take plan B. Then rest." counts as one.
 
-    A sentence comes as soon as what follows shows that it is over; the last one of a call when the call ends, also
-    where its source fails. Works on chunks and on strings; what carries no text passes. Each call is shaped by
-    itself. ::
+    A sentence is emitted as soon as the text behind it shows that it has ended; the last one of a call when the call
+    ends or the source fails. Works on chunks and on strings; items without text pass. Each call has sentences of its
+    own. ::
 
         source         --Hi--. How-------are you?|
         sentences()    ------(Hi.)---------------( How are you?)|
@@ -56,13 +56,13 @@ def sentences() -> Callable[[Observable[T]], Observable[T]]:
 
         flow.observe().pipe(ops.sentences()).subscribe(speak)
     """
-    return shaped(_Sentences)
+    return shape_text(_Sentences)
 
 
 class _Sentences:
     def __init__(self) -> None:
         self._held: list[str] = []
-        self._decided = 0  # so far there is no end in what is held
+        self._decided = 0  # up to here the held text contains no end
         self._is_undecided = False
 
     def feed(self, text: str) -> Sequence[str]:
@@ -74,7 +74,7 @@ class _Sentences:
         begin, at = 0, self._decided
         self._is_undecided = False
         while (match := _END.search(held, at)) is not None:
-            end = _end_at(held, begin, match)
+            end = _find_end(held, begin, match)
             if end == _UNDECIDED:
                 self._is_undecided = True
                 break
@@ -92,10 +92,10 @@ class _Sentences:
         return (rest,) if rest else ()
 
 
-def _end_at(text: str, begin: int, match: re.Match[str]) -> int:
-    """Where the sentence from ``begin`` ends, if it does at ``match``; 0: it does not; _UNDECIDED: it is too early."""
+def _find_end(text: str, begin: int, match: re.Match[str]) -> int:
+    """Return where the sentence from ``begin`` ends if ``match`` ends it; 0 if not; _UNDECIDED without more text."""
     if match["stop"]:
-        return _end_at_stop(text, begin, match)
+        return _find_end_at_stop(text, begin, match)
     if match["wide"]:
         end = match.end()
         return _UNDECIDED if end == len(text) else end if _is_between(text, end) else 0
@@ -107,7 +107,7 @@ def _end_at(text: str, begin: int, match: re.Match[str]) -> int:
     return end if end > begin and _is_between(text, end) else 0
 
 
-def _end_at_stop(text: str, begin: int, match: re.Match[str]) -> int:
+def _find_end_at_stop(text: str, begin: int, match: re.Match[str]) -> int:
     end, stop = match.end(), match["stop"]
     if end == len(text):
         return _UNDECIDED
@@ -116,9 +116,9 @@ def _end_at_stop(text: str, begin: int, match: re.Match[str]) -> int:
     if "!" in stop or "?" in stop:
         return end
     if stop == ".":
-        before = text[max(begin, match.start() - _LONGEST) : match.start()]
+        before = text[max(begin, match.start() - _MAX_WORD_CHARACTERS) : match.start()]
         word = _BEFORE_WORD.split(before)[-1]
-        if _NEVER.fullmatch(word) or _numbers_a_line(before):
+        if _NEVER.fullmatch(word) or _is_list_number(before):
             return 0
         if _NUMBERED.fullmatch(word):
             return _end_unless(str.isdigit, text, end)
@@ -128,18 +128,18 @@ def _end_at_stop(text: str, begin: int, match: re.Match[str]) -> int:
 
 
 def _end_unless(goes_on: Callable[[str], bool], text: str, end: int) -> int:
-    """The sentence ends, unless the first character after the white space says that it goes on."""
+    """Return ``end``, unless the first character after the white space shows that the sentence goes on."""
     following = text[end:].lstrip()[:1]
     return _UNDECIDED if not following else 0 if goes_on(following) else end
 
 
-def _numbers_a_line(text: str) -> bool:
-    """The number of a list item is all that stands in the line."""
+def _is_list_number(text: str) -> bool:
+    """Whether the line holds only the number of a list item."""
     *_, line = text.split("\n")
     number = line.strip()
-    return number.isdigit() and len(number) <= 3 and len(line) < _LONGEST
+    return number.isdigit() and len(number) <= 3 and len(line) < _MAX_WORD_CHARACTERS
 
 
-def _is_between(text: str, place: int) -> bool:
-    """No character is cut there."""
-    return text[place - 1 : place + 1].isascii() or grapheme().match(text, place - 1).end() == place
+def _is_between(text: str, index: int) -> bool:
+    """Whether ``index`` is between two characters."""
+    return text[index - 1 : index + 1].isascii() or compile_grapheme().match(text, index - 1).end() == index

@@ -1,10 +1,11 @@
-"""``share_log``: one run for many subscribers."""
+"""``share_log``: one run for many subscribers, with its whole past."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 from collections.abc import Callable
+from datetime import timedelta
 from threading import RLock
 from typing import Any, Literal, TypeVar, cast
 
@@ -12,18 +13,19 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import Disposable, SerialDisposable, SingleAssignmentDisposable
 from reactivex.scheduler import CurrentThreadScheduler, TimeoutScheduler
+from reactivex.typing import RelativeTime
 
 from rxflow.loops import call_soon, running_loop
-from rxflow.operators._core.reporting import report
+from rxflow.operators._core.recovery import report_error
 from rxflow.streaming.log import Log, LogReader
 
 T = TypeVar("T")
 
 
 def share_log(
-    on_zero: Literal["cancel", "detach"] | float, *, scheduler: SchedulerBase | None = None
+    on_zero: Literal["cancel", "detach"] | RelativeTime, *, scheduler: SchedulerBase | None = None
 ) -> Callable[[Observable[T]], Observable[T]]:
-    """One subscription of the source for any number of subscribers; each sees all of it, from its first item. ::
+    """Share one subscription of the source (like ``replay`` with ``ref_count``); each subscriber sees all its items. ::
 
         source              --a--b--c--d|
         share_log(…)
@@ -31,31 +33,32 @@ def share_log(
           second                 (abc)-d|           it subscribes here, at the last column of "c"
           after the end                     (abcd|)
 
-    The first subscriber starts the source. One that comes later is given what has been, and then goes on live: each
-    item exactly once and in order, from whichever thread it subscribes. Errors and completion are kept with the items,
-    so whoever comes after the end still has everything, without a new run.
+    The first subscriber starts the source. A later one receives all items so far, and then goes on live: each item
+    exactly once and in order, from whichever thread it subscribes. The error or completion is kept with the items, so a
+    subscriber that comes after the end receives everything without a new run.
 
-    ``on_zero`` says what happens when the last subscriber has left before the end:
+    ``on_zero`` defines what happens when the last subscriber has left before the end:
 
     - ``"cancel"``: the source is disposed at once (a provider's connection closes), and its log is dropped. A new
       subscriber starts a new run.
-    - ``"detach"``: the source runs on without anybody; whoever comes later still sees all.
-    - a number: it runs on for so many seconds. If nobody has come by then, it is cancelled as above.
+    - ``"detach"``: the source runs on without subscribers; a later one still sees all items.
+    - a number of seconds, or a timedelta: the source runs on for that time. If no subscriber comes, it is cancelled as
+      above.
 
-    Items are passed on in the thread in which the source emits, what has been in the subscriber's. An observer that
-    raises loses its own subscription only, and the loop's exception handler is told (without a loop: the thread's). One
-    that blocks in a live item holds up the emitting thread, and with it the others: give it a thread by
-    :func:`overflow`.
+    Live items are emitted in the thread in which the source emits, earlier items in the subscriber's. An observer that
+    raises loses only its own subscription, and the error is reported to the loop's exception handler (without a loop:
+    to the thread's). An observer that blocks in a live item holds up the emitting thread, and so the others: give it a
+    thread of its own with :func:`overflow`.
 
-    It stands around the run, not in it: what follows sees the shared items only. To order or measure by events after
-    it, share ``flow.events()``.
+    The result is around the run, not inside it: operators behind it see only the shared items. To order or measure by
+    events behind it, share ``flow.events()``.
 
     Args:
         on_zero: see above.
-        scheduler: counts the seconds; else the source's loop does, or a timer thread where there is none.
+        scheduler: the clock for the seconds; by default the source's loop, or a timer thread if there is none.
 
     Raises:
-        ValueError: ``on_zero`` is none of these.
+        ValueError: ``on_zero`` is something else.
 
     Example::
 
@@ -65,25 +68,25 @@ def share_log(
     """
     if isinstance(on_zero, str):
         if on_zero not in ("cancel", "detach"):
-            raise ValueError(f'on_zero is "cancel", "detach" or a number of seconds; got {on_zero!r}')
-        patience = 0.0 if on_zero == "cancel" else math.inf
+            raise ValueError(f'share_log(on_zero) must be "cancel", "detach" or a time in seconds; got {on_zero!r}')
+        grace_s = 0.0 if on_zero == "cancel" else math.inf
     else:
-        patience = float(on_zero)
-        if patience < 0 or math.isnan(patience):
-            raise ValueError(f"on_zero in seconds cannot be negative: {on_zero!r}")
+        grace_s = on_zero.total_seconds() if isinstance(on_zero, timedelta) else float(on_zero)
+        if grace_s < 0 or math.isnan(grace_s):
+            raise ValueError(f"share_log(on_zero) cannot be negative: {on_zero!r}")
 
     def shared(source: Observable[T]) -> Observable[T]:
-        return Observable(_Shared(source, patience, scheduler).subscribe)
+        return Observable(_Shared(source, grace_s, scheduler).subscribe)
 
     return shared
 
 
 class _Shared:
-    """The runs of one source, one at a time. The lock guards who comes and goes, and is never held in others' code."""
+    """The runs of one source, one at a time. Its lock guards the readers; it is not held while code of others runs."""
 
-    def __init__(self, source: Observable[Any], patience: float, scheduler: SchedulerBase | None) -> None:
+    def __init__(self, source: Observable[Any], grace_s: float, scheduler: SchedulerBase | None) -> None:
         self._source = source
-        self._patience = patience
+        self._grace_s = grace_s
         self._scheduler = scheduler
         self._lock = RLock()
         self._run: _Run | None = None
@@ -102,34 +105,34 @@ class _Shared:
         else:
             run.timer.disposable = Disposable()
 
-        # By way of the trampoline, so that an observer that soon has enough has its disposable by then.
-        CurrentThreadScheduler.singleton().schedule(_action(reader.catch_up))
+        # On the trampoline, so that an observer that soon disposes has its disposable by then.
+        CurrentThreadScheduler.singleton().schedule(_to_action(reader.catch_up))
         return Disposable(reader.leave)
 
     def leave(self, reader: _Reader) -> None:
-        """A subscriber goes; after the last one the source may have to."""
+        """Remove a subscriber; after the last one, the source may be cancelled."""
         run = reader.run
         with self._lock:
             if reader not in run.readers:
                 return
             run.readers = tuple(each for each in run.readers if each is not reader)
-            if run.readers or run.log.is_ended or self._patience == math.inf:
+            if run.readers or run.log.is_ended or self._grace_s == math.inf:
                 return
             absence = run.absence = object()
-            if not self._patience:
+            if not self._grace_s:
                 self._forget(run)
-        if not self._patience:
+        if not self._grace_s:
             run.cancel()
             return
 
-        def give_up() -> None:
+        def cancel_run() -> None:
             with self._lock:
                 if run.absence is not absence or run.log.is_ended:
                     return
                 self._forget(run)
             run.cancel()
 
-        run.timer.disposable = _later(self._patience, give_up, self._scheduler, run.loop)
+        run.timer.disposable = _schedule(self._grace_s, cancel_run, self._scheduler, run.loop)
 
     def _forget(self, run: _Run) -> None:
         if self._run is run:
@@ -143,7 +146,7 @@ class _Run:
         self.log: Log[Any] = Log()
         self.readers: tuple[_Reader, ...] = ()
         self.absence: object | None = None
-        """Stands for the time in which nobody is there."""
+        """Identifies the current period without readers."""
         self.timer = SerialDisposable()
         self.loop: asyncio.AbstractEventLoop | None = None
         self._subscription = SingleAssignmentDisposable()
@@ -158,7 +161,7 @@ class _Run:
         self._subscription.dispose()
 
     def _on_next(self, item: Any) -> None:
-        # Append, then look for readers; they take their turn, then look for items. So one of the two sees the other.
+        # Append, then look for readers; a reader takes its token, then looks for items. So one sees the other.
         if not len(self.log):
             self.loop = running_loop()
         self.log.append(item)
@@ -174,41 +177,41 @@ class _Run:
 
 
 class _Reader:
-    """One subscriber, and how far it has read. Whichever thread has the turn gives it what there is."""
+    """One subscriber and its position. Whichever thread holds the token delivers to it."""
 
-    __slots__ = ("_observer", "_on_leave", "_reader", "_turn", "run")
+    __slots__ = ("_observer", "_on_leave", "_reader", "_token", "run")
 
     def __init__(self, run: _Run, observer: ObserverBase[Any], on_leave: Callable[[_Reader], None]) -> None:
         self.run = run
         self._observer: ObserverBase[Any] | None = observer
         self._on_leave = on_leave
         self._reader = LogReader(run.log)
-        self._turn = [True]
+        self._token = [True]
 
     def leave(self) -> None:
-        """It wants no more. From any thread."""
+        """End the subscription, from any thread."""
         self._observer = None
         self._on_leave(self)
 
     def catch_up(self) -> None:
-        """Give it all that has arrived, unless another call does so."""
+        """Deliver all items that have arrived, unless another thread does so."""
         while self._observer is not None and self.run.log.has(self._reader.position):
             try:
-                self._turn.pop()
+                self._token.pop()
             except IndexError:
-                return  # who has the turn looks again after giving it back
+                return  # the holder of the token looks again after it puts the token back
             try:
                 self._deliver()
             except Exception as error:  # noqa: BLE001 - reported; the other subscribers go on
                 self.leave()
-                report(error, "an observer of share_log raised; its subscription is over")
+                report_error(error, "an observer of share_log raised; its subscription was disposed")
             finally:
-                self._turn.append(True)
+                self._token.append(True)
 
     def _deliver(self) -> None:
         log = self.run.log
         while (observer := self._observer) is not None:
-            is_ended = log.is_ended  # looked at first: what came before the end is in the log by then
+            is_ended = log.is_ended  # read first: items before the end are in the log by then
             if not self._reader.has_read_all():
                 observer.on_next(self._reader.read())
             elif is_ended:
@@ -221,8 +224,8 @@ class _Reader:
                 return
 
 
-def _action(call: Callable[[], None]) -> Callable[[SchedulerBase, Any], None]:
-    """As schedulers take it."""
+def _to_action(call: Callable[[], None]) -> Callable[[SchedulerBase, Any], None]:
+    """Convert a function to what schedulers call."""
 
     def act(scheduler: SchedulerBase, state: Any) -> None:
         call()
@@ -230,23 +233,23 @@ def _action(call: Callable[[], None]) -> Callable[[SchedulerBase, Any], None]:
     return act
 
 
-def _later(
+def _schedule(
     seconds: float,
     action: Callable[[], None],
     scheduler: SchedulerBase | None,
     loop: asyncio.AbstractEventLoop | None,
 ) -> DisposableBase:
-    """A timer that any thread may set and stop."""
+    """Set a timer, from any thread; any thread may dispose it."""
     if scheduler is not None or loop is None:
-        return (scheduler or TimeoutScheduler.singleton()).schedule_relative(seconds, _action(action))
+        return (scheduler or TimeoutScheduler.singleton()).schedule_relative(seconds, _to_action(action))
     timer = _LoopTimer(loop, seconds, action)
     if not timer.on_loop(timer.begin):
-        action()  # the source has lived there
+        action()  # that loop was the source's
     return timer
 
 
 class _LoopTimer(DisposableBase):
-    """A loop's own timers are for its thread only."""
+    """A timer on a loop for other threads: a loop's own timers are for its thread only."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, action: Callable[[], None]) -> None:
         self._loop = loop
@@ -256,7 +259,7 @@ class _LoopTimer(DisposableBase):
         self._is_disposed = False
 
     def on_loop(self, callback: Callable[[], None]) -> bool:
-        """Run it there; False where the loop has ended."""
+        """Run ``callback`` on the loop; False if the loop has ended."""
         if running_loop() is not self._loop:
             return call_soon(self._loop, callback)
         callback()

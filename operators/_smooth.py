@@ -1,4 +1,4 @@
-"""``smooth``: an even pace for people's eyes."""
+"""``smooth``: text at an even pace."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from typing import Any, TypeVar
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, SerialDisposable
+from reactivex.typing import RelativeTime
 
-from rxflow.operators._core.arguments import positive
-from rxflow.operators._core.characters import Characters, end_after
-from rxflow.operators._core.clock import timed
+from rxflow.operators._core.checks import check_positive, to_seconds
+from rxflow.operators._core.items import get_span_id, get_text, replace_text
 from rxflow.operators._core.lift import through
-from rxflow.operators._core.rows import Rows
-from rxflow.operators._core.texts import place_of, text_of, with_text
-from rxflow.operators._core.voices import shaped
+from rxflow.operators._core.queue import CallQueues
+from rxflow.operators._core.text import Characters, find_end_after, shape_text
+from rxflow.operators._core.timing import create_timed
 
 T = TypeVar("T")
 
-_TICK = timedelta(seconds=1 / 30)  # pieces come at most so often, which eyes take for a flow
+_TICK = timedelta(seconds=1 / 30)  # the shortest time between two pieces; eyes see a flow
 
 
 def smooth(
-    rate: float = 60, *, catch_up: float = 2, scheduler: SchedulerBase | None = None
+    rate: float = 60, *, catch_up: RelativeTime = 2, scheduler: SchedulerBase | None = None
 ) -> Callable[[Observable[T]], Observable[T]]:
-    """Show text at an even pace: ``rate`` characters a second, however it arrives, in at most 30 pieces a second.
+    """Emit text at an even pace (like ``delay_with_mapper``): ``rate`` characters a second, in at most 30 pieces.
 
-    It never falls behind for ever: where text comes faster, the pace rises so that each character is out within
-    ``catch_up`` seconds of its arrival, and falls back to ``rate`` when all is out. Calls that speak side by side have
-    this pace each. Everything stays in order: tool calls and events wait for the text before them, and so does the
-    completion. An error does not: what waits comes at once, and then the error.
+    The delay is limited: if text arrives faster, the pace rises so that each character is emitted within ``catch_up``
+    (seconds, or a timedelta) of its arrival, and falls back to ``rate`` when nothing waits. Concurrent calls have this
+    pace each. All items stay in order: tool calls and events wait for the text before them, and so does the completion.
+    An error does not wait: all items that wait are emitted at once, and then the error.
 
-    A character is never cut, so the last one waits for the next text, or for the end of the call: it may go on (an
-    accent, a part of an emoji). Works on chunks and on strings; no timer runs while nothing waits. ::
+    A character is never cut, so the last one is held until the next text or the end of the call: it may go on (an
+    accent, a part of an emoji). Works on chunks and on strings. No timer runs while nothing waits. ::
 
         source         --abcdef------------|
         smooth(…)      --a-b-c-d-e--------(f)|
@@ -45,30 +45,30 @@ def smooth(
         flow.observe().pipe(ops.smooth(60)).subscribe(lambda chunk: print(chunk, end="", flush=True))
 
     Raises:
-        RuntimeError: as the stream's error: there is no clock, as no event loop runs here and no scheduler was given.
+        RuntimeError: as the stream's error: no event loop runs here, and no scheduler was given.
         ValueError: ``rate`` or ``catch_up`` is not above 0.
     """
-    positive(rate, "smooth(rate)", "characters a second")
-    positive(catch_up, "smooth(catch_up)", "seconds")
+    check_positive(rate, "smooth(rate)", "characters a second")
+    catch_up_s = to_seconds(catch_up, "smooth(catch_up)")
 
-    def paced(source: Observable[Any]) -> Observable[Any]:
+    def keep_pace(source: Observable[Any]) -> Observable[Any]:
         def subscribe(
             observer: ObserverBase[Any], clock: SchedulerBase, subscribed: SchedulerBase | None
         ) -> DisposableBase:
-            pace = _Paced(rate, catch_up, clock, observer)
+            pace = _Pace(rate, catch_up_s, clock, observer)
             running = source.subscribe(pace.on_next, pace.on_error, pace.on_completed, scheduler=subscribed)
             return CompositeDisposable(pace.timer, running)
 
-        return timed("smooth", scheduler, subscribe)
+        return create_timed("smooth", scheduler, subscribe)
 
     def apply(source: Observable[T]) -> Observable[T]:
-        return through(paced)(shaped(Characters)(source))
+        return through(keep_pace)(shape_text(Characters)(source))
 
     return apply
 
 
-class _Paced:
-    """What waits to be shown in one subscription. One timer is pending at most."""
+class _Pace:
+    """The items of one subscription that wait. At most one timer is pending."""
 
     def __init__(self, rate: float, catch_up: float, scheduler: SchedulerBase, observer: ObserverBase[Any]) -> None:
         self.timer = SerialDisposable()
@@ -77,99 +77,99 @@ class _Paced:
         self._scheduler = scheduler
         self._observer = observer
         self._emit = observer.on_next
-        self._rows = Rows()
-        self._is_playing = False
+        self._queues = CallQueues()
+        self._is_emitting = False
         self._has_ended = False
-        self._played_at = scheduler.now - _TICK
-        self._credit = 0.0  # what the last tick left of a character
+        self._emitted_at = scheduler.now - _TICK
+        self._credit = 0.0  # the fraction of a character that the last tick left
 
     def on_next(self, item: object) -> None:
-        text = text_of(item)
-        if text is None and not self._rows:
+        text = get_text(item)
+        if text is None and not self._queues:
             self._emit(item)
             return
-        section = self._rows.add(item)
+        section = self._queues.add(item)
         if text:
-            place = place_of(item)
-            section.sizes[place] = section.sizes.get(place, 0) + len(text)
-            waiting = sum(max(each.sizes.values(), default=0) for each in self._rows)
+            span_id = get_span_id(item)
+            section.sizes[span_id] = section.sizes.get(span_id, 0) + len(text)
+            waiting = sum(max(each.sizes.values(), default=0) for each in self._queues)
             self._pace = max(self._pace, waiting / self._catch_up)
-        if not self._is_playing:
-            self._is_playing = True
-            idle = self._scheduler.now - self._played_at
+        if not self._is_emitting:
+            self._is_emitting = True
+            idle = self._scheduler.now - self._emitted_at
             if idle < _TICK:
                 self._wait(_TICK - idle)
             else:
-                self._play(max(1 / self._pace, _TICK.total_seconds()))
+                self._emit_due(max(1 / self._pace, _TICK.total_seconds()))
 
     def on_error(self, error: Exception) -> None:
         self.timer.dispose()
-        while self._rows:
-            for item in chain.from_iterable(self._rows.first.rows.values()):
+        while self._queues:
+            for item in chain.from_iterable(self._queues.first.queues.values()):
                 self._emit(item)
-            for event in self._rows.end_section():
+            for event in self._queues.end_section():
                 self._emit(event)
         self._observer.on_error(error)
 
     def on_completed(self) -> None:
         self._has_ended = True
-        if not self._rows:
+        if not self._queues:
             self._observer.on_completed()
 
     def _wait(self, time: timedelta) -> None:
         self.timer.disposable = self._scheduler.schedule_relative(time, self._tick)
 
     def _tick(self, scheduler: SchedulerBase, state: object = None) -> None:
-        self._play((self._scheduler.now - self._played_at).total_seconds())
+        self._emit_due((self._scheduler.now - self._emitted_at).total_seconds())
 
-    def _play(self, seconds: float) -> None:
-        """Show what is due after so much time."""
-        self._played_at = self._scheduler.now
+    def _emit_due(self, seconds: float) -> None:
+        """Emit the text that is due after ``seconds``."""
+        self._emitted_at = self._scheduler.now
         due = self._credit + self._pace * seconds
-        characters = int(due + 1e-6)  # clocks count microseconds
+        characters = int(due + 1e-6)  # clocks have a resolution of microseconds
         self._credit = due - characters
-        while self._rows:
-            section = self._rows.first
-            shown = max([self._show(place, characters) for place in list(section.rows)], default=0)
-            if section.rows:
+        while self._queues:
+            section = self._queues.first
+            shown = max([self._emit_text(span_id, characters) for span_id in list(section.queues)], default=0)
+            if section.queues:
                 self._wait(max(_TICK, timedelta(seconds=(1 - self._credit) / self._pace)))
                 return
             characters -= shown
-            for event in self._rows.end_section():
+            for event in self._queues.end_section():
                 self._emit(event)
-        self._pace, self._credit, self._is_playing = self._rate, 0.0, False
+        self._pace, self._credit, self._is_emitting = self._rate, 0.0, False
         if self._has_ended:
             self._observer.on_completed()
 
-    def _show(self, place: str, characters: int) -> int:
-        """Show so many characters of a call, and what needs no time; how many it were."""
-        section = self._rows.first
-        row = section.rows[place]
+    def _emit_text(self, span_id: str, characters: int) -> int:
+        """Emit up to ``characters`` of a call, and items without text; return the number of characters."""
+        section = self._queues.first
+        queue = section.queues[span_id]
         shown = 0
         pieces: list[str] = []
         last: object = None
-        while row:
-            item = row[0]
-            text = text_of(item)
+        while queue:
+            item = queue[0]
+            text = get_text(item)
             if pieces and (text is None or type(item) is not type(last)):
-                self._emit(with_text(last, "".join(pieces)))
+                self._emit(replace_text(last, "".join(pieces)))
                 pieces = []
             if text is None:
-                self._emit(row.popleft())
+                self._emit(queue.popleft())
                 continue
             if shown >= characters:
                 break
-            cut = end_after(text, characters - shown)
+            cut = find_end_after(text, characters - shown)
             if cut < len(text):
-                row[0] = with_text(item, text[cut:])
+                queue[0] = replace_text(item, text[cut:])
             else:
-                row.popleft()
+                queue.popleft()
             pieces.append(text[:cut])
             last = item
             shown += cut
         if pieces:
-            self._emit(with_text(last, "".join(pieces)))
-        section.sizes[place] = section.sizes.get(place, 0) - shown
-        if not row:
-            self._rows.end_row(place)
+            self._emit(replace_text(last, "".join(pieces)))
+        section.sizes[span_id] = section.sizes.get(span_id, 0) - shown
+        if not queue:
+            self._queues.end_queue(span_id)
         return shown

@@ -1,4 +1,4 @@
-"""``stats``: how fast, how much and how dear, per task and in all."""
+"""``stats``: speed, amount and cost of a stream and its tasks."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
-from rxflow.operators._core.clock import stopwatch
+from rxflow.operators._core.calls import CallTracker, OpenCall
+from rxflow.operators._core.items import get_span_id
 from rxflow.operators._core.lift import select
-from rxflow.operators._core.spending import BYTES_A_TOKEN, size_of
-from rxflow.operators._core.texts import place_of
+from rxflow.operators._core.metering import BYTES_PER_TOKEN, count_bytes
+from rxflow.operators._core.timing import start_stopwatch
 from rxflow.types.chunks import StreamChunk
-from rxflow.types.events import LLMFailed, LLMFinished, ReasoningChunk, TaskFailed, TaskFinished, TaskStarted
+from rxflow.types.events import Happened, LLMFailed, LLMFinished, ReasoningChunk, TaskFailed, TaskFinished, TaskStarted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,13 +24,13 @@ class Stats:
     """Figures of a stream so far, or of one of its tasks. Times are in seconds.
 
     Attributes:
-        seconds: since the subscription; of a task, from its beginning to its end.
-        first_chunk: how long the first chunk took; None where there is none yet.
-        chunks: how many came, pieces of tool calls among them.
-        chunks_per_second: from the first chunk to the last, pauses included; 0 where that is no time.
-        tokens: of what the models said, reasoning among it: as their providers counted them, or estimated.
-        is_estimated: providers have not reported all of ``tokens``; four bytes of text make one.
-        cost: in US dollars, of the calls that ended and whose price is known; None where there are none.
+        seconds: time since the subscription; of a task, from its beginning to its end.
+        first_chunk: time until the first chunk; None if there is none yet.
+        chunks: number of chunks, with those of tool calls.
+        chunks_per_second: from the first chunk to the last, pauses included; 0 if there was no time between them.
+        tokens: tokens of the output, with reasoning: as the providers counted them, or estimated.
+        is_estimated: whether a part of ``tokens`` is estimated, with one token per four bytes.
+        cost: cost in US dollars of the calls that have ended and whose price is known; None if there are none.
         tasks: the same for each task, by its name; tasks of one name are counted together.
     """
 
@@ -43,35 +44,35 @@ class Stats:
     tasks: Mapping[str, Stats] = field(default_factory=dict[str, "Stats"])
 
 
-def stats(scheduler: SchedulerBase | None = None) -> Callable[[Observable[Any]], Observable[Stats]]:
-    """Figures so far, whenever an LLM call or a task has ended, and at the end of the stream. ::
+def stats(*, scheduler: SchedulerBase | None = None) -> Callable[[Observable[Any]], Observable[Stats]]:
+    """Measure a stream (like ``scan``): figures so far, whenever a call or a task has ended, and at the end. ::
 
         events     S--a--b--{call ends}--c--{call ends}--F|
         stats()    ---------s---------------s------------(s|)
 
-    An error comes after the last figures, too. In a stream of bare chunks there are the last ones only, without tasks'
-    ends, and tokens are estimated.
+    The last figures come before an error, too. A stream of bare chunks has only the last figures; it shows no ends of
+    tasks, and its tokens are estimated.
 
     Args:
-        scheduler: tells the time; else the subscriber's, else the running loop, else the machine.
+        scheduler: the clock; by default the subscriber's, else the running loop's, else the machine's.
 
     Example::
 
         flow.observe().pipe(ops.stats()).subscribe(lambda so_far: show(so_far.first_chunk, so_far.cost))
     """
 
-    def measured(source: Observable[Any]) -> Observable[Stats]:
+    def measure(source: Observable[Any]) -> Observable[Stats]:
         def subscribe(observer: ObserverBase[Stats], subscribed: SchedulerBase | None = None) -> DisposableBase:
-            meters = _Meters(observer, stopwatch(scheduler, subscribed))
+            meters = _Meters(observer, start_stopwatch(scheduler, subscribed))
             return source.subscribe(meters.on_next, meters.on_error, meters.on_completed, scheduler=subscribed)
 
         return Observable(subscribe)
 
-    return select(measured)
+    return select(measure)
 
 
 class _Meter:
-    """Counts for all, or for one task."""
+    """The counts of the whole stream, or of one task."""
 
     __slots__ = ("begun", "chunks", "cost", "ended", "estimated", "first", "last", "reported")
 
@@ -107,22 +108,23 @@ class _Meter:
         )
 
 
-class _Call:
-    """An LLM call that has not ended: how much it has said, and whose meters count that."""
+class _Call(OpenCall):
+    """An open call: the bytes of its output, and the meters that count it."""
 
     __slots__ = ("meters", "size", "task")
 
-    def __init__(self, meters: tuple[_Meter, ...], task: str) -> None:
+    def __init__(self, item: object, meters: tuple[_Meter, ...], task: str) -> None:
+        super().__init__(item)
         self.meters = meters
         self.task = task
         self.size = 0
 
     def add(self, text: str) -> None:
-        self.size += len(text) if text.isascii() else size_of(text)
+        self.size += len(text) if text.isascii() else count_bytes(text)
 
     @property
     def estimate(self) -> int:
-        return ceil(self.size / BYTES_A_TOKEN)
+        return ceil(self.size / BYTES_PER_TOKEN)
 
 
 class _Meters:
@@ -133,66 +135,70 @@ class _Meters:
         self._read = read
         self._all = _Meter(0.0)
         self._tasks: dict[str, _Meter] = {}
-        self._calls: dict[str, _Call] = {}
+        self._calls: CallTracker[_Call] = CallTracker()
+        self._find = self._calls.get
 
     def on_next(self, item: Any) -> None:
         if isinstance(item, StreamChunk):
             now = self._read()
-            call = self._calls.get(place_of(item)) or self._begin(item, item, now)
+            call = self._find(get_span_id(item)) or self._begin(item, item, now)
             call.add(item.content)
             for meter in call.meters:
                 meter.chunk(now)
         elif isinstance(item, ReasoningChunk):
-            call = self._calls.get(place_of(item)) or self._begin(item, item.origin, self._read())
+            call = self._find(get_span_id(item)) or self._begin(item, item.origin, self._read())
             call.add(item.content)
-        elif isinstance(item, TaskStarted):
-            self._meter_of(_task_of(item.origin), self._read())
-        elif isinstance(item, LLMFinished):
-            self._end(item)
-            self._show()
-        elif isinstance(item, LLMFailed):
-            self._end(item)
-        elif isinstance(item, TaskFinished | TaskFailed):
+        elif isinstance(item, Happened):
+            self._on_event(item)
+
+    def _on_event(self, event: Happened) -> None:
+        ended = self._calls.find_ended(event)
+        if isinstance(event, LLMFinished | LLMFailed) and not ended:
+            ended = [self._begin(event, event.origin, self._read())]
+        for call in ended:
+            self._end(call, event)
+        if isinstance(event, TaskStarted):
+            self._get_meter(_get_task(event.origin), self._read())
+        elif isinstance(event, TaskFinished | TaskFailed):
             now = self._read()
-            self._meter_of(_task_of(item.origin), now).ended = now
-            self._show()
+            self._get_meter(_get_task(event.origin), now).ended = now
+        if isinstance(event, LLMFinished | TaskFinished | TaskFailed):
+            self._emit_stats()
 
     def on_error(self, error: Exception) -> None:
-        self._show()
+        self._emit_stats()
         self._observer.on_error(error)
 
     def on_completed(self) -> None:
-        self._show()
+        self._emit_stats()
         self._observer.on_completed()
 
-    def _meter_of(self, task: str, now: float) -> _Meter:
+    def _get_meter(self, task: str, now: float) -> _Meter:
         meter = self._tasks.get(task)
         if meter is None:
             meter = self._tasks[task] = _Meter(now)
         return meter
 
-    def _begin(self, item: object, place: Any, now: float) -> _Call:
-        task = _task_of(place)
-        meters = (self._all, self._meter_of(task, 0.0)) if task else (self._all,)
-        call = self._calls[place_of(item)] = _Call(meters, task)
-        return call
+    def _begin(self, item: object, labels: Any, now: float) -> _Call:
+        task = _get_task(labels)
+        meters = (self._all, self._get_meter(task, 0.0)) if task else (self._all,)
+        return self._calls.add(_Call(item, meters, task))
 
-    def _end(self, event: LLMFinished | LLMFailed) -> None:
-        call = self._calls.pop(place_of(event), None) or self._begin(event, event.origin, self._read())
-        self._calls.pop(place_of(event), None)
+    def _end(self, call: _Call, event: Happened) -> None:
+        self._calls.remove(call)
         usage = event.usage if isinstance(event, LLMFinished) else None
         cost = event.cost if isinstance(event, LLMFinished) else None
         for meter in call.meters:
             if usage is not None and usage.total_tokens:
-                meter.reported += usage.completion_tokens
+                meter.reported += usage.completion_tokens or 0
             else:
                 meter.estimated += call.estimate
             if cost is not None:
                 meter.cost = (meter.cost or 0.0) + cost
 
-    def _show(self) -> None:
+    def _emit_stats(self) -> None:
         now = self._read()
-        running = list(self._calls.values())
+        running = list(self._calls)
         tasks = {
             name: meter.read(now, [call for call in running if call.task == name], {})
             for name, meter in self._tasks.items()
@@ -200,6 +206,6 @@ class _Meters:
         self._observer.on_next(self._all.read(now, running, tasks))
 
 
-def _task_of(place: Any) -> str:
-    """The name that a task goes by; empty outside of tasks."""
-    return str(place.task_name or place.task_id)
+def _get_task(labels: Any) -> str:
+    """Return the name or id of a task; empty outside of tasks."""
+    return str(labels.task_name or labels.task_id)

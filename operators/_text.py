@@ -1,4 +1,4 @@
-"""``text``: what the models say to the user."""
+"""``text``: the answers of the models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rxflow.types.chunks import StreamChunk, StreamChunkType
 
 
 def text() -> Callable[[Observable[Any]], Observable[StreamChunk]]:
-    """The TEXT chunks, with all their labels; ``str(chunk)`` is the text itself. ::
+    """Select the TEXT chunks (like ``filter``), with all their labels; ``str(chunk)`` is the text itself. ::
 
         source    --he--{tool call}--llo--|
         text()    --he---------------llo--|

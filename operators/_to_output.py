@@ -1,4 +1,4 @@
-"""``to_output``: a pipeline for ``for`` and ``async for``."""
+"""``to_output``: the items of a pipe in a ``for`` or ``async for`` loop."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ T = TypeVar("T")
 
 
 def to_output() -> Callable[[Observable[T]], PipelineOutput[T]]:
-    """The end of a pipe: its items in a loop, live, as ``kickoff()`` gives the chunks of a flow. ::
+    """End a pipe (like ``to_iterable``, but live): its items in a loop, as ``kickoff()`` gives the chunks of a flow. ::
 
         source                          --a---b---c---|
         for item in …to_output():         a   b   c     (then the loop ends)
 
-    The first pull subscribes the pipeline. Every iteration, sync or async, sees all items from the first; ``break``
-    cancels nothing, ``with``, ``close()``, ``aclose()`` and dropping the output do. An error of the pipeline is raised
-    by the iteration, after all that had arrived. ``result`` is the last item.
+    The first pull subscribes. Every iteration, sync or async, sees all items from the first. ``break`` cancels nothing;
+    ``with``, ``close()``, ``aclose()`` and dropping the output do. An error is raised by the iteration, after all items
+    before it. ``result`` is the last item.
 
-    A plain ``for`` in a thread whose event loop runs (a notebook, an ``async def``) can read pipelines of ours, which
-    take another thread there; behind RxPY's operators they live on that loop, and it refuses: use ``async for``.
+    A plain ``for`` in a thread whose event loop runs (a notebook, an ``async def``) can read rxflow's pipelines, which
+    then use another thread. Pipelines that end with RxPY's operators live on that loop, and the iteration raises: use
+    ``async for``.
 
     Raises:
-        RuntimeError: while iterating, where a plain ``for`` would wait for ever.
+        RuntimeError: while iterating, if a plain ``for`` would wait forever.
 
     Example::
 

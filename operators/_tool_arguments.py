@@ -1,4 +1,4 @@
-"""``tool_arguments``: the arguments of tool calls, read while they are being written."""
+"""``tool_arguments``: the arguments of tool calls, read while they are written."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any, Generic, TypeVar, overload
 from pydantic import BaseModel
 from reactivex import Observable
 
-from rxflow.operators._core.arguments import a_model
-from rxflow.operators._core.calls import call_by_call
+from rxflow.operators._core.calls import read_calls
+from rxflow.operators._core.checks import check_model
 from rxflow.operators._core.growing_json import GrowingJson, read_object
 from rxflow.tools import function_name
 from rxflow.types.chunks import StreamChunk
@@ -31,22 +31,22 @@ def tool_arguments(model: type[M], *, tool: str | None = None) -> Callable[[Obse
 def tool_arguments(
     model: type[BaseModel] | None = None, *, tool: str | None = None
 ) -> Callable[[Observable[Any]], Observable[Any]]:
-    """Read the arguments of tool calls as ever more complete values: of ``model``, a pydantic model, else dicts.
+    """Read the arguments of tool calls while they are written (like ``scan``), as ever more complete values.
 
-    Only calls of the tool with the name ``tool`` are read, where it is given. Values are made as ``partial_json`` makes
-    them: each is valid, and another than the one before; the last of a call is what its whole arguments say. Calls
-    come one after the other; those that are made at the same time by several agents are told apart by ``by_task``
-    before. Arguments that do not fit are no error, as the model is going to be told: they give no value (any more);
-    ``tool_calls`` shows what is wrong with them. ::
+    The values are of ``model``, a pydantic model, or dicts. With ``tool``, only calls of the tool with that name are
+    read. Values are made as ``partial_json`` makes them: each is valid, and differs from the one before; the last one
+    of a call is its whole arguments. Calls follow one another; to tell apart concurrent calls of several agents, use
+    ``by_task`` before. Arguments that do not fit are not an error, since the run reports them to the model: they give
+    no value (any more), and ``tool_calls`` shows what is wrong with them. ::
 
         source              --{write: {"text": "he}--{write: llo"}}--|
         tool_arguments()    --{"text": "he"}---------{"text": "hello"}--|
 
-    A long call is read again only when it has grown by 1/128, as ``partial_json`` does it, which also says why a chunk
-    costs more than the 5 µs of the other operators.
+    A long call is read again only when it has grown by 1/128, as in ``partial_json``, which also says why a chunk
+    costs more than the 5 µs of other operators.
 
     Raises:
-        TypeError: ``model`` is no pydantic model.
+        TypeError: ``model`` is not a pydantic model.
         ValueError: ``tool`` is empty.
 
     Example::
@@ -54,13 +54,13 @@ def tool_arguments(
         crew.observe().pipe(ops.tool_arguments(Draft, tool="write_file")).subscribe(show_draft)
     """
     if tool is not None and not tool:
-        raise ValueError("tool_arguments(tool=…) got an empty name; leave it out for the calls of all tools")
+        raise ValueError("tool_arguments(tool=…) is empty; leave it out to read the calls of all tools")
     called = None if tool is None else function_name(tool)
     if model is None:
-        return call_by_call(lambda: _Arguments(read_object, called))
-    a_model(model, "tool_arguments()")
+        return read_calls(lambda: _Arguments(read_object, called))
+    check_model(model, "tool_arguments()")
     read = model.model_validate_json
-    return call_by_call(lambda: _Arguments(read, called))
+    return read_calls(lambda: _Arguments(read, called))
 
 
 class _Arguments(Generic[V]):
@@ -79,7 +79,7 @@ class _Arguments(Generic[V]):
         growing = self._growing.get(key)
         if growing is not None:
             return growing.feed(delta.arguments)
-        ended = self.finish()  # another one begins
+        ended = self.finish()  # another tool call begins
         growing = self._growing[key] = GrowingJson(self._read)
         return [*ended, *growing.feed(delta.arguments)]
 
@@ -88,7 +88,7 @@ class _Arguments(Generic[V]):
         for growing in self._growing.values():
             try:
                 whole = self._read(growing.text.strip() or "{}")
-            except ValueError:  # the model is told by the run, and tool_calls() shows it
+            except ValueError:  # the run reports it to the model, and tool_calls() shows it
                 continue
             values += growing.if_new(whole)
         return values

@@ -1,4 +1,4 @@
-"""``tool_call_deltas``: tool calls, as they are being written."""
+"""``tool_call_deltas``: tool calls while the model writes them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from rxflow.types.chunks import StreamChunk, StreamChunkType
 
 
 def tool_call_deltas() -> Callable[[Observable[Any]], Observable[StreamChunk]]:
-    """The TOOL_CALL chunks, with all their labels: ``chunk.tool_call`` is the next piece of a call's arguments.
+    """Select the TOOL_CALL chunks (like ``filter``), with all their labels.
 
-    ``tool_calls()`` puts them together. ::
+    ``chunk.tool_call`` is the next delta of a call's arguments. ``tool_calls()`` puts the deltas together. ::
 
         source                 --he--{a: "("}--llo--{a: ")"}--|
         tool_call_deltas()     ------{a: "("}-------{a: ")"}--|

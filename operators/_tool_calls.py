@@ -9,10 +9,10 @@ from typing import Any, TypeAlias, cast
 from pydantic import BaseModel
 from reactivex import Observable
 
-from rxflow.operators._core.arguments import a_model
-from rxflow.operators._core.calls import call_by_call
+from rxflow.operators._core.calls import read_calls
+from rxflow.operators._core.checks import check_model
 from rxflow.operators._core.growing_json import parse, read_object
-from rxflow.operators._core.places import origin_of
+from rxflow.operators._core.items import get_origin
 from rxflow.tools import BaseTool, function_name, read_arguments
 from rxflow.types.chunks import StreamChunk, ToolCallChunk
 from rxflow.types.tool_calls import CompletedToolCall
@@ -23,18 +23,18 @@ _Read: TypeAlias = Callable[[str], dict[str, Any]]
 def tool_calls(
     *tools: BaseTool, **models: type[BaseModel]
 ) -> Callable[[Observable[Any]], Observable[CompletedToolCall]]:
-    """Put the deltas of tool calls together: each call once, whole, as soon as it is complete.
+    """Put the deltas of tool calls together (like ``buffer``): each call once, whole, as soon as it is complete.
 
-    It is complete when its arguments are a JSON object and the model goes on with something else, or when the LLM call
-    ends. Arguments are validated against ``tools``, and against pydantic ``models`` by the name of their tool; those of
-    other tools are only read as JSON. A call that cannot be used comes too, with its ``error``: the model is going to
-    be told, and may do better. Of an LLM call that fails, nothing more comes. ::
+    A call is complete when its arguments are a JSON object and the model goes on with something else, or when the LLM
+    call ends. Arguments are validated against ``tools``, and against pydantic ``models`` by the name of their tool;
+    those of other tools are only read as JSON. A call that cannot be used is emitted too, with its ``error``: the run
+    reports it to the model, which may do better. An LLM call that fails emits nothing more. ::
 
         source           --{a: "("}--{a: ")"}--{b: "("}--{b: ")"}--{LLM call finished}--|
         tool_calls()     ----------------------a-------------------b--------------------|
 
     Raises:
-        TypeError: something that is no tool, or no model.
+        TypeError: an argument is not a tool or not a model.
         ValueError: two tools have one name.
 
     Example::
@@ -44,12 +44,12 @@ def tool_calls(
 
         crew.observe().pipe(ops.tool_calls(search, get_weather=WeatherQuery)).subscribe(show)
     """
-    readers = _readers(tools, models)
-    return call_by_call(lambda: _ToolCalls(readers))
+    readers = _collect_readers(tools, models)
+    return read_calls(lambda: _ToolCalls(readers))
 
 
-def _readers(tools: Sequence[BaseTool], models: Mapping[str, type[BaseModel]]) -> dict[str, _Read]:
-    """How arguments are read, by the names that models use."""
+def _collect_readers(tools: Sequence[BaseTool], models: Mapping[str, type[BaseModel]]) -> dict[str, _Read]:
+    """Return the functions that read arguments, by the name of the tool as models write it."""
     readers: dict[str, _Read] = {}
     for tool in tools:
         if not isinstance(tool, BaseTool):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -61,7 +61,7 @@ def _readers(tools: Sequence[BaseTool], models: Mapping[str, type[BaseModel]]) -
             raise ValueError(f"two tools are called {name!r}; give one of them another name")
         readers[name] = tool.read_arguments
     for name, model in models.items():
-        a_model(model, f"tool_calls({name}=…)")
+        check_model(model, f"tool_calls({name}=…)")
         if name in readers:
             raise ValueError(f"{name!r} is given twice, as a tool and as a model; one of them is enough")
         readers[name] = partial(read_arguments, model)
@@ -73,16 +73,16 @@ class _ToolCalls:
 
     def __init__(self, readers: Mapping[str, _Read]) -> None:
         self._readers = readers
-        self._open: list[_Growing] = []
+        self._open: list[_GrowingCall] = []
 
     def feed(self, item: object) -> Sequence[CompletedToolCall]:
         delta = item.tool_call if isinstance(item, StreamChunk) else None
         if delta is None:
-            return self._take(_Growing.is_whole) if self._open else ()
-        if self._open and self._open[-1].goes_on_with(delta):
+            return self._take(_GrowingCall.is_whole) if self._open else ()
+        if self._open and self._open[-1].continues_with(delta):
             self._open[-1].pieces.append(delta.arguments)
             return ()
-        complete = self._take(_Growing.is_whole)
+        complete = self._take(_GrowingCall.is_whole)
         self._continue(delta, cast(StreamChunk, item))
         return complete
 
@@ -90,23 +90,23 @@ class _ToolCalls:
         return self._take(lambda _: True)
 
     def _continue(self, delta: ToolCallChunk, chunk: StreamChunk) -> None:
-        """A call begins, or, where a provider interleaves them, goes on."""
-        call = next((call for call in self._open if call.goes_on_with(delta)), None)
+        """Begin a call, or continue an open one, since some providers interleave calls."""
+        call = next((call for call in self._open if call.continues_with(delta)), None)
         if call is None:
-            call = _Growing(delta, chunk)
+            call = _GrowingCall(delta, chunk)
         else:
             self._open.remove(call)
         call.pieces.append(delta.arguments)
         self._open.append(call)
 
-    def _take(self, wanted: Callable[[_Growing], bool]) -> Sequence[CompletedToolCall]:
+    def _take(self, wanted: Callable[[_GrowingCall], bool]) -> Sequence[CompletedToolCall]:
         taken = [call for call in self._open if wanted(call)]
         self._open = [call for call in self._open if call not in taken]
-        return [call.completed(self._readers) for call in sorted(taken, key=lambda call: call.index)]
+        return [call.complete(self._readers) for call in sorted(taken, key=lambda call: call.index)]
 
 
-class _Growing:
-    """One tool call while it is being written."""
+class _GrowingCall:
+    """One tool call while it is written."""
 
     def __init__(self, delta: ToolCallChunk, chunk: StreamChunk) -> None:
         self.index = delta.index
@@ -115,11 +115,11 @@ class _Growing:
         self._name = delta.tool_name or ""
         self._chunk = chunk
 
-    def goes_on_with(self, delta: ToolCallChunk) -> bool:
+    def continues_with(self, delta: ToolCallChunk) -> bool:
         return delta.index == self.index and (delta.tool_id or self._id) == self._id
 
     def is_whole(self) -> bool:
-        """A JSON object is there: unless it is, more of it may come, from a provider that interleaves calls."""
+        """Whether the arguments are a JSON object. If not, more may follow, from a provider that interleaves calls."""
         written = "".join(self.pieces)
         if not written.rstrip().endswith("}"):
             return False
@@ -129,7 +129,7 @@ class _Growing:
             return False
         return True
 
-    def completed(self, readers: Mapping[str, _Read]) -> CompletedToolCall:
+    def complete(self, readers: Mapping[str, _Read]) -> CompletedToolCall:
         written = "".join(self.pieces)
         read = readers.get(self._name, read_object)
         arguments: dict[str, Any] = {}
@@ -139,7 +139,7 @@ class _Growing:
         except ValueError as raised:
             error = raised
         return CompletedToolCall(
-            origin=origin_of(self._chunk),
+            origin=get_origin(self._chunk),
             tool_id=self._id,
             tool_name=self._name,
             written=written,

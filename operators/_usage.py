@@ -1,4 +1,4 @@
-"""``usage``: what a run has used so far."""
+"""``usage``: the tokens of a run so far."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from rxflow.types.usage import UsageMetrics
 
 
 def usage() -> Callable[[Observable[Any]], Observable[UsageMetrics]]:
-    """The tokens of all LLM calls so far, as the provider counted them, after each call; the last is the total. ::
+    """Sum the tokens of all LLM calls so far (like ``scan``), as the providers count them; the last is the total. ::
 
         events     S--a--b--{30 tokens}--c--{12 tokens}--F|
         usage()    ---------30--------------42-----------|
 
-    It needs a run's events (``flow.observe()``, ``flow.events()``): bare chunks know nothing of tokens. Where no call
-    succeeds it is empty. Errors pass.
+    It needs the events of a run (``flow.observe()``, ``flow.events()``): bare chunks carry no usage. If no call
+    succeeds, the result is empty. Errors pass.
 
     Example::
 
         flow.observe().pipe(ops.usage()).subscribe(lambda so_far: show(so_far.total_tokens))
     """
-    return select(_totals)
+    return select(_sum_usage)
 
 
-def _totals(source: Observable[Any]) -> Observable[UsageMetrics]:
+def _sum_usage(source: Observable[Any]) -> Observable[UsageMetrics]:
     def subscribe(observer: ObserverBase[UsageMetrics], scheduler: SchedulerBase | None = None) -> DisposableBase:
         total = UsageMetrics()
 

@@ -1,4 +1,4 @@
-"""``words``: text word by word."""
+"""``words``: text, word by word."""
 
 from __future__ import annotations
 
@@ -9,29 +9,28 @@ from typing import Any, TypeVar
 
 from reactivex import Observable
 
-from rxflow.operators._core.regexes import regex
-from rxflow.operators._core.voices import shaped
+from rxflow.operators._core.text import load_regex, shape_text
 
 T = TypeVar("T")
 
-# White space as Unicode has it, which re and regex do not quite agree on.
+# White space of Unicode; re and regex differ in it.
 _SPACE = re.compile(r"[^\S\x1c-\x1f]")
 _WORD = re.compile(r"[^\S\x1c-\x1f]*[\S\x1c-\x1f]+(?=[^\S\x1c-\x1f])")
 
-# Scripts that are written without spaces.
+# Scripts without spaces between words.
 _UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}--[\p{N}\p{P}]]"
 _OPENING = r"[\p{Ps}\p{Pi}]"
 _JOINING = r"[\p{GCB=Extend}\p{GCB=SpacingMark}]"
-_STACKING = r"[\u1039\u17d2]"  # signs of Myanmar and Khmer that put the next letter under this one
+_STACKING = r"[\u1039\u17d2]"  # signs of Myanmar and Khmer that stack the next letter under this one
 
 
 def words() -> Callable[[Observable[T]], Observable[T]]:
-    """Cut text between words: each piece is one word and the white space before it. Nothing is lost.
+    """Cut text between words (like ``buffer``): each piece is one word with the white space before it. Nothing is lost.
 
-    Punctuation stays with its word. Where a script has no spaces (Chinese, Japanese, Thai …) the word boundaries of
-    Unicode decide, which for most of them means character by character. The last word of a call comes when the call
-    ends, as until then it may go on; also where its source fails. Works on chunks and on strings; what carries no text
-    passes. Each call is shaped by itself. ::
+    Punctuation stays with its word. In scripts without spaces (Chinese, Japanese, Thai …) the word boundaries of
+    Unicode decide, which for most of them means character by character. The last word of a call is held until the call
+    ends or the source fails, since it may go on. Works on chunks and on strings; items without text pass. Each call has
+    words of its own. ::
 
         source     --he--llo wo---------rld|
         words()    ------hello----------( world)|
@@ -40,7 +39,7 @@ def words() -> Callable[[Observable[T]], Observable[T]]:
 
         flow.observe().pipe(ops.words()).subscribe(show_one_word)
     """
-    return shaped(_Words)
+    return shape_text(_Words)
 
 
 class _Words:
@@ -51,7 +50,7 @@ class _Words:
     def feed(self, text: str) -> Sequence[str]:
         self._held.append(text)
         if not self._is_special:
-            self._is_special = not text.isascii() and _special().search(text) is not None
+            self._is_special = not text.isascii() and _compile_special().search(text) is not None
             if not self._is_special and _SPACE.search(text) is None:
                 return ()
         held = "".join(self._held)
@@ -59,7 +58,7 @@ class _Words:
         rest = held[sum(map(len, complete)) :]
         self._held = [rest]
         if self._is_special and complete:
-            self._is_special = _special().search(rest) is not None
+            self._is_special = _compile_special().search(rest) is not None
         return complete
 
     def flush(self) -> Sequence[str]:
@@ -69,21 +68,21 @@ class _Words:
 
 
 def _split(text: str) -> list[str]:
-    """The words of ``text`` but for the last, where some are in a script without spaces."""
-    starts = [match.start() for match in _start().finditer(text)]
+    """Return the words of ``text`` except the last, if some of it is in a script without spaces."""
+    starts = [match.start() for match in _compile_start().finditer(text)]
     return [text[begin:end] for begin, end in zip([0, *starts], starts, strict=False)]
 
 
 @cache
-def _special() -> Any:
-    """What calls for the rules of Unicode; also number signs, which join the space behind them to one character."""
-    return regex().compile(rf"[{_UNSPACED}\p{{GCB=Prepend}}]", regex().VERSION1)
+def _compile_special() -> Any:
+    """Match text that needs the rules of Unicode: also number signs, which form one character with the next space."""
+    return load_regex().compile(rf"[{_UNSPACED}\p{{GCB=Prepend}}]", load_regex().VERSION1)
 
 
 @cache
-def _start() -> Any:
-    """Where a word starts: at white space, at or behind an unspaced letter. Opening brackets go with what follows."""
-    return regex().compile(
+def _compile_start() -> Any:
+    """Match the start of a word: white space, or next to an unspaced letter. Opening brackets join what follows."""
+    return load_regex().compile(
         rf"""
         (?<=\S) (?<!\p{{GCB=Prepend}}) (?:
             (?=\s)
@@ -92,5 +91,5 @@ def _start() -> Any:
               | (?<={_UNSPACED}[[^\w\s]--{_OPENING}||\p{{M}}]*+) (?=[\w||{_OPENING}])
             )
         )""",
-        regex().VERSION1 | regex().VERBOSE,
+        load_regex().VERSION1 | load_regex().VERBOSE,
     )

@@ -2,28 +2,54 @@
 
 import typing
 
-from rxflow import _lazy
+from rxflow import _aliases, _lazy
 
-__all__ = ["LLM", "Agent", "Crew", "Flow", "Process", "Task"]
+__all__ = [
+    "LLM",
+    "Agent",
+    "BaseLLM",
+    "Crew",
+    "CrewOutput",
+    "Flow",
+    "Process",
+    "StreamChunk",
+    "Task",
+    "TaskOutput",
+    "tool",
+]
 
 # pytest loads our plugin, and so this package, wherever rxflow is installed: where nobody uses it, that must cost
 # nothing to speak of.
 if typing.TYPE_CHECKING:
+    from rxflow import operators as operators
     from rxflow.crew.agent import Agent
-    from rxflow.crew.crew import Crew
-    from rxflow.crew.process import Process
+    from rxflow.crew.crew import Crew, Process
     from rxflow.crew.task import Task
     from rxflow.flow.flow import Flow
+    from rxflow.llm.base_llm import BaseLLM
     from rxflow.llm.model import LLM
+    from rxflow.tools import tool
+    from rxflow.types.chunks import StreamChunk
+    from rxflow.types.results import CrewOutput, TaskOutput
+
+    __version__: str
 else:
     __getattr__, __dir__ = _lazy.names(
         __name__,
         {
             "LLM": "rxflow.llm.model",
             "Agent": "rxflow.crew.agent",
+            "BaseLLM": "rxflow.llm.base_llm",
             "Crew": "rxflow.crew.crew",
+            "CrewOutput": "rxflow.types.results",
             "Flow": "rxflow.flow.flow",
-            "Process": "rxflow.crew.process",
+            "Process": "rxflow.crew.crew",
+            "StreamChunk": "rxflow.types.chunks",
             "Task": "rxflow.crew.task",
+            "TaskOutput": "rxflow.types.results",
+            "tool": "rxflow.tools",
+            "operators": lambda: _lazy.import_module("rxflow.operators"),
+            "__version__": lambda: _lazy.import_module("importlib.metadata").version("rxflow"),
         },
     )
+    _aliases.install()

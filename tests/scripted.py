@@ -24,8 +24,8 @@ class Scripted:
     """Answers one turn a request; the last one again and again.
 
     A turn is text, which comes word by word, each in a step of the loop; or an error; or deltas, which come in one
-    go, with gates to wait at and an error to break off with. ``before`` is awaited before each turn. ``ended`` counts
-    the answers that ended, in whatever way.
+    go, with gates to wait at, an error to break off with, and an ending if it is to be a special one. ``before`` is
+    awaited before each turn. ``ended`` counts the answers that ended, in whatever way.
     """
 
     def __init__(
@@ -59,7 +59,8 @@ class Scripted:
                         emit(piece)
                     if isinstance(turn, str):
                         await asyncio.sleep(0)
-                emit(Ending("stop", USAGE, 0.5))
+                if isinstance(turn, str) or not any(isinstance(piece, Ending) for piece in turn):
+                    emit(Ending("stop", USAGE, 0.5))
             finally:
                 self.ended += 1
 

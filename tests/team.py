@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from rxflow import LLM, Agent, Crew, Task
+from rxflow import LLM, Agent, BaseLLM, Crew, Task
 from tests.scripted import Scripted
 from tests.signals import Outcome, outcome
 
 
-def an_agent(model: Scripted | LLM, role: str = "Writer", **given: Any) -> Agent:
+def an_agent(model: Scripted | LLM | BaseLLM, role: str = "Writer", **given: Any) -> Agent:
     llm = model.llm if isinstance(model, Scripted) else model
     return Agent(role=role, goal="Write well", backstory="Has written a lot", llm=llm, **given)
 

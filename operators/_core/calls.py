@@ -1,96 +1,183 @@
-"""Calls read one by one: what a model says in one call belongs together, whoever else speaks at the same time."""
+"""LLM calls that are open: which ones, what an operator keeps of each, and what ends them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import ValidationError
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import SingleAssignmentDisposable
 
+from rxflow.operators._core.items import get_namespace, get_span_id, get_speaker
 from rxflow.operators._core.lift import select
-from rxflow.operators._core.texts import place_of, speaker_of
 from rxflow.types.chunks import StreamChunk
-from rxflow.types.events import Failed, Finished, Happened, LLMStarted, ReasoningChunk, Retracted
+from rxflow.types.events import (
+    Failed,
+    Finished,
+    Happened,
+    LLMStarted,
+    MethodFailed,
+    MethodFinished,
+    ReasoningChunk,
+    Retracted,
+)
 
 U = TypeVar("U")
 U_co = TypeVar("U_co", covariant=True)
 
 
+class OpenCall:
+    """A call that is open. An operator keeps what it needs of the call in a subclass.
+
+    ``item`` is one of the call's items. ``key`` tells calls apart; it is the id of the call's span, unless an operator
+    keeps several entries of one call.
+    """
+
+    __slots__ = ("item", "key", "span_id", "speaker")
+
+    def __init__(self, item: object, key: Hashable | None = None) -> None:
+        self.item = item
+        self.span_id = get_span_id(item)
+        self.key: Hashable = self.span_id if key is None else key
+        self.speaker: tuple[Hashable, ...] = get_speaker(item) or (self.span_id,)
+
+
+C = TypeVar("C", bound=OpenCall)
+
+
+class CallTracker(Generic[C]):
+    """The open calls of one subscription.
+
+    A call ends with its own ``Finished`` or ``Failed`` event; with the method around it, which may have cut off the
+    call; or when its output is retracted. If no event announced a call, the next call of the same speaker ends it too.
+    """
+
+    def __init__(self) -> None:
+        self._calls: dict[Hashable, C] = {}
+        self._announced: set[str] = set()
+        self.get: Callable[[Hashable], C | None] = self._calls.get
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def __iter__(self) -> Iterator[C]:
+        """Iterate over a copy: calls may end meanwhile."""
+        return iter(list(self._calls.values()))
+
+    def add(self, call: C) -> C:
+        """Open ``call``."""
+        self._calls[call.key] = call
+        return call
+
+    def announce(self, event: LLMStarted) -> None:
+        """Note that events will report the end of this call."""
+        self._announced.add(event.origin.span_id)
+
+    def remove(self, call: C) -> bool:
+        """Close ``call``; False if it was closed already."""
+        if self._calls.get(call.key) is not call:
+            return False
+        del self._calls[call.key]
+        return True
+
+    def clear(self) -> None:
+        """Close all calls."""
+        self._calls.clear()
+
+    def find_ended(self, event: object) -> list[C]:
+        """Find the calls that ``event`` ends."""
+        if isinstance(event, Retracted):
+            return [call for call in self if is_retracted(call.item, event)]
+        if isinstance(event, MethodFinished | MethodFailed):
+            around = event.origin.namespace
+            return [call for call in self if get_namespace(call.item)[: len(around)] == around]
+        return self.find_in_span(event) if isinstance(event, Finished | Failed) else []
+
+    def find_in_span(self, item: object) -> list[C]:
+        """Find the calls of the same span as ``item``."""
+        span_id = get_span_id(item)
+        return [call for call in self if call.span_id == span_id]
+
+    def find_superseded(self, new: C) -> list[C]:
+        """Find the calls that end because ``new`` begins."""
+        speaker = None if new.span_id in self._announced else new.speaker
+        ended = {call.span_id for call in self if call.speaker == speaker and call.span_id not in self._announced} | {
+            new.span_id
+        }
+        return [call for call in self if call.span_id in ended]
+
+
+def is_retracted(item: object, retracted: Retracted) -> bool:
+    """Whether ``item`` was taken back. Items that are not rxflow's have no attempt, so all of them were."""
+    return not isinstance(item, StreamChunk | ReasoningChunk) or retracted.covers(item)
+
+
 class Reader(Protocol[U_co]):
-    """Reads what is said in one call."""
+    """Makes values of the items of one call."""
 
     def feed(self, item: object) -> Sequence[U_co]:
-        """Take the next item, give what it makes complete."""
+        """Take the next item; return the values that are complete now."""
         ...
 
     def finish(self) -> Sequence[U_co]:
-        """The call has ended well: give what is left. ValidationError where it does not fit."""
+        """Return the last values of a call that ended well. Raises ValidationError if what it said does not fit."""
         ...
 
 
-def call_by_call(make: Callable[[], Reader[U]]) -> Callable[[Observable[Any]], Observable[U]]:
-    """An operator that reads each call with a reader of its own, and gives what the readers give.
+def read_calls(make: Callable[[], Reader[U]]) -> Callable[[Observable[Any]], Observable[U]]:
+    """Create an operator that reads each call with a reader of its own, and emits the readers' values.
 
-    A call ends as in ``shaped``. One that fails is not finished: what it said is void. What does not fit is an error
-    only at the end of the stream, as until then the same agent may have been asked again, and have answered better;
-    any other exception of a reader ends the stream at once, and disposes its source. ::
+    :class:`CallTracker` defines what ends a call. A call that fails is dropped with all that it said. A ValidationError
+    ends the stream only when the source completes, since until then the same agent may be asked again and answer
+    better. Any other exception of a reader ends the stream at once, and disposes the source. ::
 
-        source          --a--b--a--{a finished}--b|
-        call_by_call    -----------A--------------B|
+        source         --a--b--a--{a finished}--b|
+        read_calls     -----------A--------------B|
     """
 
     def selection(source: Observable[Any]) -> Observable[U]:
         def subscribe(observer: ObserverBase[U], scheduler: SchedulerBase | None = None) -> DisposableBase:
-            calls = _Calls(make, observer)
-            calls.subscription.disposable = source.subscribe(
-                calls.on_next, observer.on_error, calls.on_completed, scheduler=scheduler
+            reading = _Reading(make, observer)
+            reading.subscription.disposable = source.subscribe(
+                reading.on_next, observer.on_error, reading.on_completed, scheduler=scheduler
             )
-            return calls.subscription
+            return reading.subscription
 
         return Observable(subscribe)
 
     return select(selection)
 
 
-class _Call:
-    __slots__ = ("feed", "finish", "first", "speaker")
+class _ReadCall(OpenCall):
+    __slots__ = ("feed", "finish")
 
-    def __init__(self, reader: Reader[Any], first: object, place: str) -> None:
+    def __init__(self, reader: Reader[Any], item: object) -> None:
+        super().__init__(item)
         self.feed = reader.feed
         self.finish = reader.finish
-        self.first = first
-        self.speaker: object = speaker_of(first) or place
-
-    def is_void_by(self, event: Retracted) -> bool:
-        """What it said is taken back."""
-        return not isinstance(self.first, StreamChunk) or event.covers(self.first)
 
 
-class _Calls:
-    """The calls of one subscription."""
+class _Reading:
+    """One subscription of ``read_calls``."""
 
     def __init__(self, make: Callable[[], Reader[Any]], observer: ObserverBase[Any]) -> None:
         self.subscription = SingleAssignmentDisposable()
         self._make = make
         self._observer = observer
         self._emit = observer.on_next
-        self._calls: dict[str, _Call] = {}
-        self._told_of: set[str] = set()
-        """The places of calls whose end is going to be told, too."""
-        self._misfits: list[tuple[_Call, ValidationError]] = []
+        self._calls: CallTracker[_ReadCall] = CallTracker()
+        self._misfits: list[tuple[_ReadCall, ValidationError]] = []
 
     def on_next(self, item: object) -> None:
-        place = place_of(item)
-        call = self._calls.get(place)
+        call = self._calls.get(get_span_id(item))
         if isinstance(item, Happened):
             if call is None or not isinstance(item, ReasoningChunk):
-                self._heed(place, item)
+                self._on_event(item)
                 return
         elif call is None:
-            call = self._begin(place, item)
+            call = self._begin(item)
             if call is None:
                 return
         try:
@@ -101,43 +188,37 @@ class _Calls:
         for value in values:
             self._emit(value)
 
-    def _heed(self, place: str, event: Happened) -> None:
-        """An event may end a call, or take back what was said in some."""
+    def _on_event(self, event: Happened) -> None:
         if isinstance(event, LLMStarted):
-            self._told_of.add(place)
+            self._calls.announce(event)
         elif isinstance(event, Finished):
-            self._finish(place)
-        elif isinstance(event, Failed):
-            self._calls.pop(place, None)
-        elif isinstance(event, Retracted):
-            self._calls = {key: call for key, call in self._calls.items() if not call.is_void_by(event)}
-            self._misfits = [misfit for misfit in self._misfits if not misfit[0].is_void_by(event)]
+            for call in self._calls.find_ended(event):
+                if not self._finish(call):
+                    return
+        elif isinstance(event, Failed | Retracted):
+            for call in self._calls.find_ended(event):
+                self._calls.remove(call)
+            if isinstance(event, Retracted):
+                self._misfits = [misfit for misfit in self._misfits if not is_retracted(misfit[0].item, event)]
 
     def on_completed(self) -> None:
-        if not all(self._finish(place) for place in list(self._calls)):
+        if not all(self._finish(call) for call in self._calls):
             return
         if self._misfits:
             self._observer.on_error(self._misfits[0][1])
         else:
             self._observer.on_completed()
 
-    def _begin(self, place: str, item: object) -> _Call | None:
-        """A new call; its speaker has ended the one before. None where that failed, and so ended the stream."""
-        call = _Call(self._make(), item, place)
-        left = [] if place in self._told_of else self._left_by(call.speaker)
-        if not all(self._finish(each) for each in left):
+    def _begin(self, item: object) -> _ReadCall | None:
+        """Open a call. Returns None if finishing an earlier one failed, which has ended the stream."""
+        call = _ReadCall(self._make(), item)
+        if not all(self._finish(each) for each in self._calls.find_superseded(call)):
             return None
-        self._calls[place] = call
-        return call
+        return self._calls.add(call)
 
-    def _left_by(self, speaker: object) -> list[str]:
-        """The calls that a speaker has ended by beginning another one, as no event is going to tell."""
-        return [key for key, its in self._calls.items() if its.speaker == speaker and key not in self._told_of]
-
-    def _finish(self, place: str) -> bool:
-        """Give what is left of a call; False where that failed, and so ended the stream."""
-        call = self._calls.pop(place, None)
-        if call is None:
+    def _finish(self, call: _ReadCall) -> bool:
+        """Emit the last values of a call; False if that failed, which has ended the stream."""
+        if not self._calls.remove(call):
             return True
         self._misfits = [misfit for misfit in self._misfits if misfit[0].speaker != call.speaker]
         try:

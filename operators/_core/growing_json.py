@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar, cast
 
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
-from rxflow.operators._core.characters import joined
+from rxflow.json_text import find_json, has_fields
+from rxflow.operators._core.text import join_surrogates
 
 V = TypeVar("V")
 
-_FENCED_SO_FAR = re.compile(r"```(?:json)?\s*\n(.*?)(?:```|\Z)", re.DOTALL)
 _FINENESS = 128  # a text is read again when it has grown by this part of its length
 
 
@@ -32,11 +31,11 @@ def read_object(text: str) -> dict[str, Any]:
 
 
 class GrowingJson(Generic[V]):
-    """A JSON object that arrives piece by piece, read as far as it goes.
+    """JSON that arrives piece by piece, with words around it perhaps, read as far as it goes.
 
-    ``read`` makes a value of JSON text, or raises ValidationError where it is not enough for one. Reading takes time
-    for the whole text so far, so a long one is not read at every piece: all of it together costs as much as reading the
-    final text some hundred times.
+    ``read`` makes a value of JSON text, or raises ValidationError if it is not enough for one. Reading takes time for
+    the whole text so far, so a long one is not read at every piece: all of it together costs as much as reading the
+    final text some hundred times. If a second object follows the first, the values are those of the second.
     """
 
     def __init__(self, read: Callable[[str], V]) -> None:
@@ -44,6 +43,7 @@ class GrowingJson(Generic[V]):
         self._pieces: list[str] = []
         self._length = 0
         self._due = 0
+        self._start = 0  # what stands before this is whole, and has been read
         self._seen = b""
         self._accepted = b""
         self._last: V | None = None
@@ -52,7 +52,7 @@ class GrowingJson(Generic[V]):
     def text(self) -> str:
         """What has arrived."""
         text = "".join(self._pieces)
-        return text if text.isascii() else "".join(joined(text))
+        return text if text.isascii() else "".join(join_surrogates(text))
 
     def feed(self, piece: str) -> Sequence[V]:
         """Take the next piece; give the value so far where it is another one than before."""
@@ -63,9 +63,22 @@ class GrowingJson(Generic[V]):
         self._due = self._length + self._length // _FINENESS
         text = self.text
         self._pieces = [text]
-        data = _so_far(text)
-        if data is None:
-            return ()
+        values: list[V] = []
+        for data in self._read_spans(text):
+            values += self._grown(data)
+        return values
+
+    def _read_spans(self, text: str) -> Iterator[Any]:
+        """What each object or list says that is new, or longer than before."""
+        for span in find_json(text, self._start):
+            self._start = span.start if span.end is None else span.end
+            try:
+                data = _so_far(text[span.start :]) if span.end is None else parse(text[span.start : span.end])
+            except ValueError:
+                continue
+            yield data
+
+    def _grown(self, data: Any) -> Sequence[V]:
         seen = to_json(data)
         if seen == self._seen:
             return ()
@@ -78,6 +91,8 @@ class GrowingJson(Generic[V]):
                 value = self._read(written.decode())
             except ValidationError:  # what is at the growing edge may not be whole enough
                 continue
+            if self._last is not None and not has_fields(value):
+                break  # an object that follows the answer, in a note for instance
             self._accepted = written
             return self.if_new(value)
         return ()
@@ -90,22 +105,13 @@ class GrowingJson(Generic[V]):
         return (value,)
 
 
-def _so_far(text: str) -> dict[str, Any] | None:
-    """What the beginning of an object says; None where it has not begun, or is no JSON."""
-    fenced = _FENCED_SO_FAR.search(text)
-    candidate = fenced.group(1) if fenced else text
-    begin = candidate.find("{")
-    if begin < 0:
-        return None
-    candidate = candidate[begin:]
-    try:
-        data = parse(candidate, partial=True)
-        if candidate[-1].isdigit() and isinstance(_edge_of(data), int | float):
-            # More digits may follow, and 1 is no early form of 12. With an open exponent it is left out.
-            data = parse(candidate + "e", partial=True)
-    except ValueError:
-        return None
-    return cast(dict[str, Any], data)
+def _so_far(text: str) -> Any:
+    """What the beginning of an object or a list says. Raises ValueError if it cannot be read at this place."""
+    data = parse(text, partial=True)
+    if text[-1].isdigit() and isinstance(_edge_of(data), int | float):
+        # More digits may follow, and 1 is not an early form of 12. With an open exponent it is left out.
+        data = parse(text + "e", partial=True)
+    return data
 
 
 def _containers(data: Any) -> Iterator[dict[str, Any] | list[Any]]:

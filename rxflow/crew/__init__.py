@@ -1,1 +1,30 @@
 """Crews: agents, tasks, and how the one carry out the other."""
+
+import typing
+
+from rxflow import _lazy
+
+__all__ = ["Agent", "AgentOutput", "Crew", "CrewOutput", "Guardrail", "GuardrailError", "Process", "Task", "TaskOutput"]
+
+# Lazily: a module of this package may be wanted by itself, and would bring in all of them.
+if typing.TYPE_CHECKING:
+    from rxflow.crew.agent import Agent
+    from rxflow.crew.crew import Crew, Process
+    from rxflow.crew.guardrails import Guardrail, GuardrailError
+    from rxflow.crew.task import Task
+    from rxflow.types.results import AgentOutput, CrewOutput, TaskOutput
+else:
+    __getattr__, __dir__ = _lazy.names(
+        __name__,
+        {
+            "Agent": "rxflow.crew.agent",
+            "AgentOutput": "rxflow.types.results",
+            "Crew": "rxflow.crew.crew",
+            "CrewOutput": "rxflow.types.results",
+            "Guardrail": "rxflow.crew.guardrails",
+            "GuardrailError": "rxflow.crew.guardrails",
+            "Process": "rxflow.crew.crew",
+            "Task": "rxflow.crew.task",
+            "TaskOutput": "rxflow.types.results",
+        },
+    )

@@ -3,59 +3,79 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Annotated, Any, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, overload
 from uuid import uuid4
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, Field, PrivateAttr
 from reactivex import Observable
+from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
+from rxflow._options import Configurable, Switch
+from rxflow.crew.assignment import Assignment, Persona
+from rxflow.crew.guardrails import Guardrail
 from rxflow.crew.rate_limit import RateLimit, limit_of
+from rxflow.crew.task_run import carry_out
+from rxflow.llm.base_llm import BaseLLM, Model
 from rxflow.llm.model import LLM
+from rxflow.llm.request import Message
+from rxflow.streaming.kickoff import run_async, run_blocking
 from rxflow.streaming.launch import RunObservable
-from rxflow.tools import Tool
+from rxflow.streaming.output import AgentStreamingOutput
+from rxflow.streaming.projection import chunks
+from rxflow.streaming.scope import Scope
+from rxflow.streaming.verbose import log_events
+from rxflow.tool_adapter import Tool
 from rxflow.types.chunks import StreamChunk
-from rxflow.types.results import TaskOutput
+from rxflow.types.events import Event, LLMFinished, TaskFinished
+from rxflow.types.results import AgentOutput, OutputFormat
+from rxflow.types.usage import UsageMetrics
+
+if TYPE_CHECKING:
+    from rxflow.crew.task import Task
 
 _MODEL_VARIABLES = ("MODEL", "MODEL_NAME", "OPENAI_MODEL_NAME")
 _DEFAULT_MODEL = "gpt-4.1-mini"
 
-Guardrail = Callable[[TaskOutput], Any] | str
-"""``fn(TaskOutput) -> (accepted, value or reason)``, sync or async; or a criterion in words, which the model judges."""
+Query: TypeAlias = str | Sequence[Message]
+"""What an agent is asked by itself: a question, or a conversation to go on with."""
 
 
-def _with_a_name(model: LLM | str) -> LLM | str:
-    if isinstance(model, str) and not model.strip():
-        raise ValueError('the model\'s name is empty; name one as "provider/model", or "rxflow/demo"')
-    return model
-
-
-Model = Annotated[LLM | str, AfterValidator(_with_a_name)]
-"""An :class:`LLM`, or a model's name."""
-
-
-class Agent(BaseModel):
+class Agent(Configurable):
     """Works on tasks: asks its model, uses its tools, gives an answer.
 
     Args:
         role, goal, backstory: who it is; ``{placeholders}`` are filled from the crew's inputs.
-        llm: an :class:`LLM`, a model's name, or None: the environment's MODEL, MODEL_NAME or OPENAI_MODEL_NAME, else
-            ``gpt-4.1-mini``. The embedded model is never chosen silently.
+        llm: an :class:`LLM`, a :class:`BaseLLM` of your own, a model's name, or None: the environment's MODEL,
+            MODEL_NAME or OPENAI_MODEL_NAME, else ``gpt-4.1-mini``. The embedded model is never chosen silently.
+        tools: rxflow's tools, or those of another library: see :func:`rxflow.tool_adapter.as_tool`.
         max_iter: turns with the model for one answer; in the last one it may use no tools.
         max_execution_time: seconds for one task, all attempts and their judging included (a person's review begins them
             anew); then TimeoutError.
         max_retry_limit: new attempts of an LLM call that failed before its first chunk; not given: as its LLM has it.
         max_rpm: LLM calls a minute, those that judge its answers included.
         allow_delegation: may hand work and questions to the other agents of its crew.
-        verbose: log what it does, at INFO, to the logger ``rxflow``.
-        guardrail: see :data:`Guardrail`.
+        verbose: show what it does, on standard error: see :mod:`rxflow.streaming.verbose`.
+        guardrail: see :data:`rxflow.crew.guardrails.Guardrail`; ``guardrail_max_retries`` new attempts in ``kickoff``.
+        cache: in one run, the same call to the same tool is carried out once.
+        step_callback: called after each turn with the model and each tool, in place of the crew's.
+        use_system_prompt: False puts who it is into the first message, for models that take no system message.
+        inject_date: tell it the date, as ``date_format`` writes it.
+        stream: ``kickoff`` gives an :class:`AgentStreamingOutput` in place of the result.
+        config: a mapping with any of these, an entry of a YAML file for instance; what is given by name goes first.
+
+    Raises:
+        ValueError: an option is missing, unknown or not supported; says what to do instead.
+        TypeError: a tool is not one.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+    kind: ClassVar[str] = "Agent"
+    required: ClassVar[tuple[str, ...]] = ("role", "goal", "backstory")
 
-    role: str
-    goal: str
-    backstory: str
+    role: str = ""  # required, but it may come from config
+    goal: str = ""
+    backstory: str = ""
     llm: Model | None = None
     tools: list[Tool] = Field(default_factory=list[Tool])
     max_iter: int = Field(default=25, gt=0)
@@ -63,20 +83,33 @@ class Agent(BaseModel):
     max_retry_limit: int = Field(default=2, ge=0)
     max_rpm: int | None = Field(default=None, gt=0)
     allow_delegation: bool = False
-    verbose: bool = False
+    verbose: Switch = False
     guardrail: Guardrail | None = None
-    id: str = Field(default_factory=lambda: str(uuid4()))
+    guardrail_max_retries: int = Field(default=3, ge=0)
+    cache: bool = True
+    step_callback: Callable[[Any], Any] | None = None
+    use_system_prompt: bool = True
+    inject_date: bool = False
+    date_format: str = "%Y-%m-%d"
+    stream: bool = False
+    config: Mapping[str, Any] | None = None  # read into the others when the agent is built
     _named: LLM | None = PrivateAttr(default=None)
     _rate: RateLimit | None = PrivateAttr(default=None)
 
     def model_post_init(self, context: Any, /) -> None:
         self._rate = limit_of(self.max_rpm, None)
 
+    def _renew(self) -> None:
+        super()._renew()
+        self._rate = limit_of(self.max_rpm, None)  # counts the calls of the copy alone
+
     @property
     def model(self) -> LLM:
         """The model it uses: what ``llm`` says now."""
         if isinstance(self.llm, LLM):
             return self.llm
+        if isinstance(self.llm, BaseLLM):
+            return self.llm.llm
         name = model_from_environment() if self.llm is None else self.llm
         if self._named is None or self._named.model != name:
             self._named = LLM(name)
@@ -93,32 +126,123 @@ class Agent(BaseModel):
         self._rate = limit_of(self.max_rpm, self._rate)
         return self._rate
 
-    def observe(self, task: CanBeAssigned) -> Observable[StreamChunk]:
-        """A cold Observable of the chunks of this agent's work on ``task``: each subscription works anew.
+    def observe(self, work: Task | Query, response_format: type[BaseModel] | None = None) -> Observable[StreamChunk]:
+        """A cold Observable of the chunks of this agent's work on a task or a query: each subscription works anew. ::
+
+        turn 1     -t-t-|          (calls a tool)
+        turn 2           -he-llo|
+        result     -t-t---he-llo|
 
         Raises:
-            TypeError: ``task`` is no Task.
+            TypeError: ``work`` is not a Task, a string or a list of messages.
         """
-        return _checked(task).chunks_by(self)
+        return self.events(work, response_format).select(chunks)
 
-    def events(self, task: CanBeAssigned) -> RunObservable:
-        """The same with everything that happens."""
-        return _checked(task).events_by(self)
+    def events(self, work: Task | Query, response_format: type[BaseModel] | None = None) -> RunObservable:
+        """The same with everything that happens; the last event has the answer, an :class:`AgentOutput`."""
+        assignment = self._assign(work, response_format)
+
+        def build(scope: Scope) -> Observable[Event]:
+            events = _with_usage(carry_out(scope, assignment), assignment.task_id)
+            return log_events(events) if self.verbose else events
+
+        return RunObservable(build)
+
+    @overload
+    def kickoff(
+        self, messages: Query, response_format: type[BaseModel] | None = None, *, stream: Literal[True]
+    ) -> AgentStreamingOutput: ...
+
+    @overload
+    def kickoff(
+        self, messages: Query, response_format: type[BaseModel] | None = None, *, stream: Literal[False]
+    ) -> AgentOutput: ...
+
+    @overload
+    def kickoff(
+        self, messages: Query, response_format: type[BaseModel] | None = None, *, stream: None = None
+    ) -> Any: ...
+
+    def kickoff(
+        self, messages: Query, response_format: type[BaseModel] | None = None, *, stream: bool | None = None
+    ) -> Any:
+        """Answer ``messages`` without a crew: an :class:`AgentOutput`, or an :class:`AgentStreamingOutput`.
+
+        Inside a flow its chunks are in the flow's stream too. ``response_format`` is a pydantic model that the answer
+        must fit; it is then in ``.pydantic``.
+        """
+        events = self.events(messages, response_format)
+        if self.stream if stream is None else stream:
+            return AgentStreamingOutput(source=events)
+        return run_blocking(events, TaskFinished).result
+
+    async def kickoff_async(
+        self, messages: Query, response_format: type[BaseModel] | None = None, *, stream: bool | None = None
+    ) -> Any:
+        """:meth:`kickoff` for async code."""
+        events = self.events(messages, response_format)
+        if self.stream if stream is None else stream:
+            return AgentStreamingOutput(source=events)
+        return (await run_async(events, TaskFinished)).result
+
+    akickoff = kickoff_async
+
+    def _assign(self, work: Task | Query, response_format: type[BaseModel] | None) -> Assignment:
+        """What it is to do, as a task of its own; a query has no placeholders."""
+        if not isinstance(work, str | Sequence):
+            if isinstance(work, type) or not hasattr(work, "assigned"):
+                raise TypeError(
+                    "an agent works on a Task(description=…, expected_output=…), a question or a list of messages; "
+                    f"got {work!r}"
+                )
+            assignment = work.assigned(self, None)
+            return assignment if response_format is None else replace(assignment, **_fitting(response_format))
+        opening = self.model.request(work).messages  # raises for what is not a message, before anything runs
+        return Assignment(
+            persona=Persona.of(self, None),
+            description=str(opening[-1].get("content") or ""),
+            expected_output="",
+            opening=opening,
+            task_id=str(uuid4()),
+            tools=self.tools,
+            step_callback=self.step_callback,
+            guardrails=() if self.guardrail is None else (self.guardrail,),
+            guardrail_max_retries=self.guardrail_max_retries,
+            rates=() if self.rate is None else (self.rate,),
+            caches_tools=self.cache,
+            **({} if response_format is None else _fitting(response_format)),
+        )
 
 
-@runtime_checkable
-class CanBeAssigned(Protocol):
-    """What an agent can work on: a Task."""
-
-    def chunks_by(self, agent: Agent) -> Observable[StreamChunk]: ...
-
-    def events_by(self, agent: Agent) -> RunObservable: ...
+def _fitting(model: Any) -> dict[str, Any]:
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        raise TypeError(f"response_format is a pydantic model, a class; got {model!r}")
+    return {"output_model": model, "output_format": OutputFormat.PYDANTIC}
 
 
-def _checked(task: object) -> CanBeAssigned:
-    if isinstance(task, CanBeAssigned) and not isinstance(task, type):
-        return task
-    raise TypeError(f"an agent works on a Task, Task(description=…, expected_output=…) for instance; got {task!r}")
+def _with_usage(events: Observable[Event], task_id: str) -> Observable[Event]:
+    """The same events; the answer to the task is an :class:`AgentOutput` with the tokens of all calls. ::
+
+    events     S--a--b--L---F|
+    result     S--a--b--L---A|
+    """
+
+    def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
+        usage = UsageMetrics()
+
+        def on_next(event: Event) -> None:
+            nonlocal usage
+            if isinstance(event, StreamChunk):
+                pass
+            elif isinstance(event, LLMFinished):
+                usage += event.usage
+            elif isinstance(event, TaskFinished) and event.origin.task_id == task_id:
+                event = replace(event, result=AgentOutput(**dict(event.result), token_usage=usage))
+            observer.on_next(event)
+
+        return events.subscribe(on_next, observer.on_error, observer.on_completed, scheduler=scheduler)
+
+    return Observable(subscribe)
 
 
 def model_from_environment() -> str:

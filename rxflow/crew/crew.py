@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self, cast
+from enum import StrEnum
+from typing import Any, ClassVar, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 from reactivex import Observable
 
-from rxflow.crew.agent import Agent, Model
-from rxflow.crew.crew_run import CrewRun
-from rxflow.crew.plan import Inputs, Plan
-from rxflow.crew.process import Process
+from rxflow._options import Configurable, Switch
+from rxflow.crew.agent import Agent
+from rxflow.crew.assignment import PLACEHOLDER
+from rxflow.crew.crew_run import CrewRun, Inputs, Plan
 from rxflow.crew.rate_limit import RateLimit, limit_of
 from rxflow.crew.task import Task
+from rxflow.llm.base_llm import Model
 from rxflow.streaming.kickoff import run_async, run_blocking
 from rxflow.streaming.launch import RunObservable
 from rxflow.streaming.output import CrewStreamingOutput
@@ -25,24 +27,33 @@ from rxflow.types.results import CrewOutput, TaskOutput
 from rxflow.types.usage import UsageMetrics
 
 
-class Crew(BaseModel):
+class Process(StrEnum):
+    """Sequential: each task by its own agent. Hierarchical: a manager hands the tasks out."""
+
+    sequential = "sequential"
+    hierarchical = "hierarchical"
+
+
+class Crew(Configurable):
     """Runs tasks one after the other, neighbours with ``async_execution`` at once.
 
     Args:
         agents, tasks: who works on what.
         process: sequential, or hierarchical with ``manager_llm`` or ``manager_agent``.
         stream: ``kickoff`` gives a :class:`CrewStreamingOutput` in place of the result.
+        verbose: show what happens, on standard error: see :mod:`rxflow.streaming.verbose`.
         max_rpm: LLM calls a minute of all agents together, those that judge answers included.
         step_callback: called after each turn with a model and each tool.
         task_callback: called with the :class:`TaskOutput` of each task.
         before_kickoff_callbacks: ``fn(inputs) -> inputs``, in order, before the placeholders are filled; ``inputs`` is
             a dict of this run's own, empty where none were given, and may be changed.
         after_kickoff_callbacks: ``fn(CrewOutput) -> CrewOutput``.
+        cache: in one run, the same call to the same tool is carried out once, whichever agent makes it.
 
     What cannot work is a ValueError when the crew is built.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+    kind: ClassVar[str] = "Crew"
 
     agents: list[Agent] = Field(default_factory=list[Agent])
     tasks: list[Task] = Field(default_factory=list[Task])
@@ -50,7 +61,7 @@ class Crew(BaseModel):
     stream: bool = False
     manager_llm: Model | None = None
     manager_agent: Agent | None = None
-    verbose: bool = False
+    verbose: Switch = False
     max_rpm: int | None = Field(default=None, gt=0)
     step_callback: Callable[[Any], Any] | None = None
     task_callback: Callable[[TaskOutput], Any] | None = None
@@ -58,6 +69,7 @@ class Crew(BaseModel):
     after_kickoff_callbacks: list[Callable[[CrewOutput], Any]] = Field(
         default_factory=list[Callable[[CrewOutput], Any]]
     )
+    cache: bool = True
     name: str = "crew"
     _rate: RateLimit | None = PrivateAttr(default=None)
     _usage: UsageMetrics = PrivateAttr(default_factory=UsageMetrics)
@@ -67,6 +79,8 @@ class Crew(BaseModel):
 
     @model_validator(mode="after")
     def _can_work(self) -> Self:
+        if not {"agents", "tasks"} & self.model_fields_set:
+            raise ValueError("Crew needs agents and tasks; give it agents=[…] and tasks=[…]")
         if self.process is Process.hierarchical:
             self._check_manager()
         else:
@@ -106,10 +120,44 @@ class Crew(BaseModel):
                 "at most one task at the end may have async_execution; the crew has to end with one answer"
             )
 
+    def copy(self) -> Self:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Another crew with agents and tasks of its own, so that the two share no results."""
+        agents: dict[int, Agent] = {}
+        tasks: dict[int, Task] = {}
+
+        def copy_of(agent: Agent | None) -> Agent | None:
+            return None if agent is None else agents.setdefault(id(agent), agent.copy())
+
+        for task in self.tasks:
+            update: dict[str, Any] = {"agent": copy_of(task.agent)}
+            if task.context:
+                update["context"] = [tasks[id(wanted)] for wanted in task.context]
+            tasks[id(task)] = task.model_copy(update=update)
+        return self.model_copy(
+            update={
+                "agents": [copy_of(agent) for agent in self.agents],
+                "tasks": list(tasks.values()),
+                "manager_agent": copy_of(self.manager_agent),
+            }
+        )
+
+    def _renew(self) -> None:
+        super()._renew()
+        self._rate = limit_of(self.max_rpm, None)
+        self._usage = UsageMetrics()
+
     @property
     def usage_metrics(self) -> UsageMetrics:
         """The tokens of the last run that completed."""
         return self._usage
+
+    def fetch_inputs(self) -> set[str]:
+        """The names of all inputs that the texts of its agents and tasks ask for."""
+        texts = [text for agent in self.agents for text in (agent.role, agent.goal, agent.backstory)]
+        texts += [
+            text for task in self.tasks for text in (task.description, task.expected_output, task.output_file or "")
+        ]
+        return {name for text in texts for name in PLACEHOLDER.findall(text)}
 
     def events(self, inputs: Inputs | None = None) -> RunObservable:
         """A cold Observable of everything that happens; each subscription is a run of its own.
@@ -174,6 +222,7 @@ class Crew(BaseModel):
             manager=self._manager() if self.process is Process.hierarchical else None,
             rate=self._rate,
             verbose=self.verbose,
+            caches_tools=self.cache,
             step_callback=self.step_callback,
             task_callback=self.task_callback,
             before_kickoff=tuple(self.before_kickoff_callbacks),

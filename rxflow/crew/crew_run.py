@@ -1,26 +1,106 @@
-"""One run of a crew: its tasks as Observables, concatenated, neighbours with ``async_execution`` merged."""
+"""One run of a crew: what it is going to do, checked, and its tasks as Observables, one after the other or merged."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, cast
+from uuid import uuid4
 
 import reactivex as rx
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
-from rxflow.crew.plan import Inputs, Plan
+from rxflow.crew.agent import Agent
+from rxflow.crew.assignment import Assignment, Persona
+from rxflow.crew.rate_limit import RateLimit
 from rxflow.crew.task import Task
 from rxflow.crew.task_run import carry_out
+from rxflow.crew.tool_use import ToolCache, by_function_name
 from rxflow.streaming.bridge import from_coroutine
 from rxflow.streaming.emitter import Emitter
+from rxflow.streaming.kickoff import run_async
+from rxflow.streaming.launch import RunObservable
 from rxflow.streaming.scope import Scope
 from rxflow.streaming.verbose import log_events
+from rxflow.tools import BaseTool, FunctionTool
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import CrewFailed, CrewFinished, CrewStarted, Event, LLMFinished, TaskFinished
 from rxflow.types.results import CrewOutput, TaskOutput
 from rxflow.types.usage import UsageMetrics
+
+Inputs = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Who works on what; ``manager`` where the crew is hierarchical."""
+
+    name: str
+    agents: Sequence[Agent]
+    tasks: Sequence[Task]
+    manager: Agent | None
+    rate: RateLimit | None
+    verbose: bool
+    caches_tools: bool
+    step_callback: Callable[[Any], Any] | None
+    task_callback: Callable[[TaskOutput], Any] | None
+    before_kickoff: Sequence[Callable[[Any], Any]]
+    after_kickoff: Sequence[Callable[[CrewOutput], Any]]
+    keep_usage: Callable[[UsageMetrics], None]
+
+    def check(self, inputs: Inputs | None) -> None:
+        """Raise what would stop the run halfway.
+
+        Raises:
+            ValueError: a placeholder has no input; tools of one agent, or coworkers of another, share a name.
+        """
+        for index in range(len(self.tasks)):
+            by_function_name(self.assignment(index, inputs).tools)
+        for agent in self.agents:
+            Persona.of(agent, inputs)
+
+    def assignment(
+        self, index: int, inputs: Inputs | None, context: str = "", tool_cache: ToolCache | None = None
+    ) -> Assignment:
+        """One task for who works on it."""
+        task = self.tasks[index]
+        agent = self.manager or task.agent
+        if agent is None:
+            raise ValueError(f"task {index} ({task.description[:40]!r}) has no agent; give it agent=…")
+        coworkers = [other for other in self.agents if other is not agent]
+        delegates = bool(coworkers) and (self.manager is not None or agent.allow_delegation)
+        assignment = task.assigned(
+            agent,
+            inputs,
+            index=index,
+            context=context,
+            extra_tools=self._delegation_tools(coworkers, inputs, tool_cache) if delegates else (),
+            callbacks=[self.task_callback] if self.task_callback else (),
+            step_callback=self.step_callback,
+            rates=self._rates,
+        )
+        return self._with_cache(assignment, tool_cache)
+
+    @property
+    def _rates(self) -> Sequence[RateLimit]:
+        return [self.rate] if self.rate else []
+
+    def _with_cache(self, assignment: Assignment, tool_cache: ToolCache | None) -> Assignment:
+        caches = assignment.caches_tools and self.caches_tools
+        return replace(assignment, caches_tools=caches, tool_cache=tool_cache)
+
+    def _delegation_tools(
+        self, coworkers: Sequence[Agent], inputs: Inputs | None, tool_cache: ToolCache | None
+    ) -> Sequence[BaseTool]:
+        return delegation_tools(
+            coworkers,
+            inputs,
+            self._rates,
+            self.step_callback,
+            prepare=lambda assignment: self._with_cache(assignment, tool_cache),
+        )
 
 
 class CrewRun:
@@ -32,6 +112,7 @@ class CrewRun:
         self._inputs = inputs
         self._outputs: dict[str, TaskOutput] = {}
         self._usage = UsageMetrics()
+        self._tool_cache = ToolCache()
 
     def observe(self) -> Observable[Event]:
         """Its events, :class:`CrewFinished` last. ::
@@ -61,7 +142,7 @@ class CrewRun:
                 yield from ([each] for each in tasks)
 
     def _carried_out(self, index: int, task: Task) -> Observable[Event]:
-        assignment = self._plan.assignment(index, self._inputs, self._context_of(task))
+        assignment = self._plan.assignment(index, self._inputs, self._context_of(task), self._tool_cache)
         events = carry_out(self._scope, assignment)
         return log_events(events) if assignment.persona.agent.verbose and not self._plan.verbose else events
 
@@ -90,7 +171,12 @@ class CrewRun:
 
     async def _finish(self, emitter: Emitter) -> None:
         in_order = [self._outputs[task.id] for task in self._plan.tasks]
-        last = in_order[-1] if in_order else None
+        answers = [output for output in in_order if output.raw]
+        if in_order and not answers:
+            raise ValueError(
+                "No valid task outputs available to create crew output: the answers of all tasks are empty"
+            )
+        last = answers[-1] if answers else None
         output = CrewOutput(
             raw=last.raw if last else "",
             pydantic=last.pydantic if last else None,
@@ -137,3 +223,70 @@ def _wrong(callback: Callable[..., Any], when: str, what: str, returned: object)
     return TypeError(
         f"the {when} callback {name} must return {what}, or None to change nothing; it returned {returned!r}"
     )
+
+
+def delegation_tools(
+    coworkers: Sequence[Agent],
+    inputs: Mapping[str, Any] | None,
+    rates: Sequence[RateLimit] = (),
+    step_callback: Callable[[Any], Any] | None = None,
+    prepare: Callable[[Assignment], Assignment] = lambda assignment: assignment,
+) -> list[BaseTool]:
+    """Two tools: one delegates work to a coworker, one asks a question. What the coworker does is streamed too.
+
+    ``prepare`` gives each assignment what the run shares.
+
+    Raises:
+        ValueError: two coworkers have one role.
+    """
+    personas: dict[str, Persona] = {}
+    for persona in (Persona.of(agent, inputs) for agent in coworkers):
+        if personas.setdefault(_key(persona.role), persona) is not persona:
+            raise ValueError(
+                f"two coworkers have the role {persona.role!r}, so nobody could say which one work is delegated to; "
+                "give one of them another role"
+            )
+    names = ", ".join(persona.role for persona in personas.values())
+
+    async def hand_over(coworker: str, what: str, context: str, expected: str) -> str:
+        persona = personas.get(_key(coworker))
+        if persona is None:
+            raise LookupError(f"there is no coworker {coworker!r}; the coworkers are: {names}")
+        assignment = Assignment(
+            persona=persona,
+            description=what,
+            expected_output=expected,
+            task_id=str(uuid4()),
+            context=context,
+            tools=persona.agent.tools,
+            guardrails=[] if persona.agent.guardrail is None else [persona.agent.guardrail],
+            step_callback=persona.agent.step_callback or step_callback,
+            rates=[rate for rate in (persona.agent.rate, *rates) if rate is not None],
+            caches_tools=persona.agent.cache,
+        )
+        finished = await run_async(RunObservable(lambda scope: carry_out(scope, prepare(assignment))), TaskFinished)
+        return finished.result.raw
+
+    async def delegate_work_to_coworker(task: str, context: str, coworker: str) -> str:
+        return await hand_over(coworker, task, context, "Your best answer to the work given to you")
+
+    async def ask_question_to_coworker(question: str, context: str, coworker: str) -> str:
+        return await hand_over(coworker, question, context, "Your best answer to the question")
+
+    said = f"The coworkers are: {names}. They know nothing of your task: give them all the context they need."
+    return [
+        FunctionTool(
+            name="delegate_work_to_coworker",
+            description=f"Delegate a piece of work to a coworker. {said}",
+            func=delegate_work_to_coworker,
+        ),
+        FunctionTool(
+            name="ask_question_to_coworker",
+            description=f"Ask a coworker a question. {said}",
+            func=ask_question_to_coworker,
+        ),
+    ]
+
+
+def _key(role: str) -> str:
+    return " ".join(role.split()).casefold()

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
-from uuid import uuid4
+from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from reactivex import Observable
+from pydantic import BaseModel, Field, model_validator
 
-from rxflow.crew.agent import Agent, Guardrail
-from rxflow.crew.assignment import Assignment, Persona
-from rxflow.crew.output_file import OutputFile
-from rxflow.crew.placeholders import fill
+from rxflow._options import Configurable
+from rxflow.crew.agent import Agent
+from rxflow.crew.assignment import Assignment, OutputFile, Persona, fill
+from rxflow.crew.guardrails import Guardrail
 from rxflow.crew.rate_limit import RateLimit
-from rxflow.crew.task_run import carry_out
-from rxflow.streaming.launch import RunObservable
-from rxflow.streaming.projection import chunks
-from rxflow.tools import BaseTool, Tool
-from rxflow.types.chunks import StreamChunk
+from rxflow.llm.structured import has_object_root
+from rxflow.tool_adapter import Tool
+from rxflow.tools import BaseTool
 from rxflow.types.results import OutputFormat, TaskOutput
 
 
-class Task(BaseModel):
+class Task(Configurable):
     """A piece of work for an agent.
 
     Args:
@@ -36,15 +32,22 @@ class Task(BaseModel):
         output_file: where the answer is written. Placeholders are filled, but no input leads out of the folder that
             stands before the first of them: not by ``..``, an absolute path or a symbolic link.
         callback: called with the :class:`TaskOutput`.
-        guardrail, guardrails: see :data:`rxflow.crew.agent.Guardrail`; ``guardrail_max_retries`` new attempts.
+        guardrail, guardrails: see :data:`rxflow.crew.guardrails.Guardrail`; ``guardrail_max_retries`` new attempts.
         human_input: a person at the terminal reviews the answer.
         markdown: the answer is asked for in Markdown.
+        output: the answer of the last run that gave one; ``retry_count``: how often guardrails sent answers back there.
+        config: a mapping with any of these, an entry of a YAML file for instance; what is given by name goes first.
+
+    Raises:
+        ValueError: an option is missing, unknown or not supported; says what to do instead.
+        TypeError: a tool is not one.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+    kind: ClassVar[str] = "Task"
+    required: ClassVar[tuple[str, ...]] = ("description", "expected_output")
 
-    description: str
-    expected_output: str
+    description: str = ""  # required, but it may come from config
+    expected_output: str = ""
     name: str | None = None
     agent: Agent | None = None
     context: list[Task] | None = None
@@ -59,12 +62,21 @@ class Task(BaseModel):
     guardrail_max_retries: int = Field(default=3, ge=0)
     human_input: bool = False
     markdown: bool = False
-    id: str = Field(default_factory=lambda: str(uuid4()))
+    config: Mapping[str, Any] | None = None  # read into the others when the task is built
+    output: TaskOutput | None = None
+    retry_count: int = 0
 
     @model_validator(mode="after")
-    def _one_output_type(self) -> Self:
+    def _check_output(self) -> Self:
         if self.output_pydantic is not None and self.output_json is not None:
             raise ValueError("give output_pydantic or output_json, not both")
+        if self.output_json is not None and not has_object_root(self.output_json):
+            raise ValueError(
+                f"output_json gives a dict, and {self.output_json.__name__} is not read from an object; "
+                "use output_pydantic"
+            )
+        if self.output_file is not None:
+            OutputFile.check_template(self.output_file)
         return self
 
     @property
@@ -105,19 +117,24 @@ class Task(BaseModel):
             else OutputFormat.RAW,
             output_file=OutputFile.of(self.output_file, inputs, f"{here} output_file") if self.output_file else None,
             callbacks=[*([self.callback] if self.callback else []), *callbacks],
-            step_callback=step_callback,
+            step_callback=agent.step_callback or step_callback,
             guardrails=[each for each in (self.guardrail, *own, agent.guardrail) if each is not None],
             guardrail_max_retries=self.guardrail_max_retries,
             human_input=self.human_input,
             markdown=self.markdown,
             rates=[rate for rate in (agent.rate, *rates) if rate is not None],
+            caches_tools=agent.cache,
+            keep_output=self._keep_output,
+            keep_retries=self._keep_retries,
         )
 
-    def events_by(self, agent: Agent) -> RunObservable:
-        """The events of ``agent`` working on this task alone."""
-        assignment = self.assigned(agent, None)
-        return RunObservable(lambda scope: carry_out(scope, assignment))
+    def _renew(self) -> None:
+        super()._renew()
+        self.output = None
+        self.retry_count = 0
 
-    def chunks_by(self, agent: Agent) -> Observable[StreamChunk]:
-        """Their chunks."""
-        return self.events_by(agent).select(chunks)
+    def _keep_output(self, output: TaskOutput) -> None:
+        self.output = output
+
+    def _keep_retries(self, retries: int) -> None:
+        self.retry_count = retries

@@ -1,31 +1,42 @@
-"""One assignment carried out: the agent's answer, judged, sent back where it must be, and handed on."""
+"""One assignment carried out: the agent's answer, judged, sent back if it must be, and handed on."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
+from pydantic import BaseModel, ValidationError
 from reactivex import Observable
 
 from rxflow.crew.assignment import Assignment
-from rxflow.crew.guardrails import GuardrailError, Rejected, judge, read_answer
-from rxflow.crew.time_limit import TimeLimit
+from rxflow.crew.guardrails import Guardrail, GuardrailError, Rejected, Verdict, name_of, read_verdict
+from rxflow.crew.rate_limit import wait_for_all
+from rxflow.crew.tool_use import ToolCache
 from rxflow.crew.turns import Conversation, answer
+from rxflow.json_text import list_problems, read_json
+from rxflow.llm.structured import response_format_for
 from rxflow.streaming.bracket import announcing
 from rxflow.streaming.bridge import from_coroutine
 from rxflow.streaming.emitter import Emitter
 from rxflow.streaming.kickoff import Last
 from rxflow.streaming.scope import Scope
+from rxflow.tools import as_text
+from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import (
     AgentFailed,
     AgentFinished,
     AgentStarted,
     Event,
+    LLMFinished,
+    Retracted,
     TaskFailed,
     TaskFinished,
     TaskRejected,
     TaskStarted,
 )
-from rxflow.types.results import TaskOutput
+from rxflow.types.results import OutputFormat, TaskOutput
 
 
 def carry_out(scope: Scope, assignment: Assignment) -> Observable[Event]:
@@ -42,11 +53,9 @@ def carry_out(scope: Scope, assignment: Assignment) -> Observable[Event]:
     async def work(emitter: Emitter) -> None:
         emitter.on_next(TaskStarted(origin=emitter.origin, description=assignment.description))
         with announcing(emitter, TaskFailed):
-            output = await _accepted(emitter, assignment)
-            if assignment.human_input:
-                output = await _reviewed(emitter, assignment, output)
+            output = await _TaskRun(emitter, assignment).result()
             if assignment.output_file is not None:
-                await emitter.invoke(assignment.output_file.write, _written(output))
+                await emitter.invoke(assignment.output_file.write, _file_text(output))
             for callback in assignment.callbacks:
                 await emitter.invoke(callback, output)
         emitter.on_next(TaskFinished(origin=emitter.origin, result=output))
@@ -54,57 +63,207 @@ def carry_out(scope: Scope, assignment: Assignment) -> Observable[Event]:
     return from_coroutine(labelled, work)
 
 
-async def _accepted(emitter: Emitter, assignment: Assignment) -> TaskOutput:
-    """The first answer that all guardrails accept."""
-    conversation = Conversation(assignment, assignment.messages())
-    time_limit = TimeLimit(assignment)
-    attempt = 0
-    while True:
-        raw = await _answered(emitter, conversation, time_limit, attempt)
+class _TaskRun:
+    """The attempts at one answer. Each has a number, whoever sent the one before it back."""
+
+    def __init__(self, emitter: Emitter, assignment: Assignment) -> None:
+        self._emitter = emitter
+        self._assignment = assignment
+        self._cache = (assignment.tool_cache or ToolCache()) if assignment.caches_tools else None
+        self._attempt = 0
+        self._retries = 0  # attempts after a rejection, not counting those after a person's review
+        self._call_spans: list[str] = []  # of the model's calls in this attempt
+
+    async def result(self) -> TaskOutput:
+        """The answer that guardrails, output type and person accept."""
+        self._keep_retries(0)
+        output = await self._accepted(self._assignment)
+        if self._assignment.human_input:
+            output = await self._reviewed(output)
+        if self._assignment.keep_output is not None:
+            self._assignment.keep_output(output)
+        return output
+
+    async def _accepted(self, assignment: Assignment) -> TaskOutput:
+        """The first answer that all guardrails accept."""
+        conversation = Conversation(assignment, assignment.messages(), self._cache, self._call_spans)
+        time_limit = _TimeLimit(assignment)
+        retries = 0
+        while True:
+            raw = await self._answer(conversation, time_limit)
+            try:
+                async with time_limit.held():
+                    output = await _judge(self._emitter, assignment, _read_answer(assignment, raw))
+            except Rejected as rejected:
+                if retries >= assignment.guardrail_max_retries:
+                    raise GuardrailError(
+                        f"task {assignment.title!r} {rejected.outcome} after {retries} retries; "
+                        f"the last reason: {rejected}"
+                    ) from rejected
+                retries += 1
+                self._keep_retries(self._retries + 1)
+                self._retract(rejected)
+                conversation.send_back(str(rejected))
+            else:
+                output.messages = [*conversation.messages, {"role": "assistant", "content": raw}]
+                return output
+
+    async def _reviewed(self, output: TaskOutput) -> TaskOutput:
+        """Show the answer to the person at the terminal until they have nothing to add."""
+        description = self._assignment.description
+        while True:
+            question = f"\n{output.raw}\n\nFeedback on this answer (Enter accepts it): "
+            feedback = str(await self._emitter.invoke(input, question)).strip()
+            if not feedback:
+                return output
+            self._retract(Rejected(feedback))
+            asked = f"{description}\n\nYour earlier answer:\n{output.raw}\n\nFeedback on it: {feedback}"
+            improved = await self._accepted(replace(self._assignment, description=asked))
+            output = improved.model_copy(update={"description": output.description, "summary": output.summary})
+
+    async def _answer(self, conversation: Conversation, time_limit: _TimeLimit) -> str:
+        """One attempt, as a leaf of its own so that its chunks say which attempt they are."""
+        last = Last(AgentFinished)
+
+        async def work(agent: Emitter) -> None:
+            agent.on_next(AgentStarted(origin=agent.origin))
+            with announcing(agent, AgentFailed):
+                async with time_limit.held():  # in here, so that the stream hears of it as the agent's failure
+                    text = await answer(agent, conversation)
+            agent.on_next(AgentFinished(origin=agent.origin, result=text))
+
+        scope = self._emitter.scope.within(attempt=self._attempt)
+        await self._emitter.forward(from_coroutine(scope, work), last.tap)
+        return last.event.result
+
+    def _retract(self, rejected: Rejected) -> None:
+        """Take back what this attempt has shown; what comes from now on is the next one."""
+        origin = self._emitter.origin
+        self._emitter.on_next(TaskRejected(origin=origin, reason=str(rejected)))
+        self._emitter.on_next(
+            Retracted(origin=origin, attempts=(self._attempt,), error=rejected, span_ids=tuple(self._call_spans))
+        )
+        self._attempt += 1
+        self._call_spans.clear()
+
+    def _keep_retries(self, retries: int) -> None:
+        self._retries = retries
+        if self._assignment.keep_retries is not None:
+            self._assignment.keep_retries(retries)
+
+
+class _TimeLimit:
+    """Begins when it is made; all attempts at an answer and their judging share it."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._assignment = assignment
+        self._seconds = assignment.persona.agent.max_execution_time
+        self._end = None if self._seconds is None else asyncio.get_running_loop().time() + self._seconds
+
+    @asynccontextmanager
+    async def held(self) -> AsyncGenerator[None]:
+        """Stop the body at the deadline.
+
+        Raises:
+            TimeoutError: it was over; says whose, and for which task.
+        """
+        deadline = asyncio.timeout_at(self._end)
         try:
-            async with time_limit.held():
-                output = await judge(emitter, assignment, read_answer(assignment, raw))
-        except Rejected as rejected:
-            if attempt >= assignment.guardrail_max_retries:
-                raise GuardrailError(
-                    f"task {assignment.title!r} {rejected.outcome} after {attempt} retries; the last reason: {rejected}"
-                ) from rejected
-            attempt += 1
-            emitter.on_next(TaskRejected(origin=emitter.origin, reason=str(rejected)))
-            conversation.send_back(raw, str(rejected))
-        else:
-            output.messages = [*conversation.messages, {"role": "assistant", "content": raw}]
-            return output
+            async with deadline:
+                yield
+        except TimeoutError as error:
+            if not deadline.expired():
+                raise
+            raise TimeoutError(
+                f"agent {self._assignment.persona.role!r} was not done with task {self._assignment.title!r} "
+                f"within max_execution_time={self._seconds} seconds"
+            ) from error
 
 
-async def _answered(emitter: Emitter, conversation: Conversation, time_limit: TimeLimit, attempt: int) -> str:
-    """One attempt, as a leaf of its own so that its chunks say which attempt they are."""
-    last = Last(AgentFinished)
-
-    async def work(agent: Emitter) -> None:
-        agent.on_next(AgentStarted(origin=agent.origin))
-        with announcing(agent, AgentFailed):
-            async with time_limit.held():  # in here, so that the stream hears of it as the agent's failure
-                text = await answer(agent, conversation)
-        agent.on_next(AgentFinished(origin=agent.origin, result=text))
-
-    await emitter.forward(from_coroutine(emitter.scope.within(attempt=attempt), work), last.tap)
-    return last.event.result
-
-
-async def _reviewed(emitter: Emitter, assignment: Assignment, output: TaskOutput) -> TaskOutput:
-    """Show the answer to the person at the terminal until they have nothing to add."""
-    while True:
-        question = f"\n{output.raw}\n\nFeedback on this answer (Enter accepts it): "
-        feedback = str(await emitter.invoke(input, question)).strip()
-        if not feedback:
-            return output
-        asked = f"{assignment.description}\n\nYour earlier answer:\n{output.raw}\n\nFeedback on it: {feedback}"
-        improved = await _accepted(emitter, replace(assignment, description=asked))
-        output = improved.model_copy(update={"description": output.description, "summary": output.summary})
+def _read_answer(assignment: Assignment, raw: str) -> TaskOutput:
+    """The output for an answer's text. Raises :class:`Rejected` if it does not fit the output type."""
+    output = TaskOutput(
+        raw=raw,
+        description=assignment.description,
+        name=assignment.name,
+        expected_output=assignment.expected_output,
+        agent=assignment.persona.role,
+        output_format=assignment.output_format,
+    )
+    if assignment.output_model is None:
+        return output
+    try:
+        parsed = read_json(assignment.output_model, raw)
+    except ValidationError as error:
+        model = assignment.output_model.__name__
+        problems = list_problems(error, "answer")
+        raise Rejected(f"it does not fit {model}: {problems}", f"gave no answer that fits {model}") from error
+    if assignment.output_format is OutputFormat.JSON:
+        output.json_dict = parsed.model_dump(mode="json")
+    else:
+        output.pydantic = parsed
+    return output
 
 
-def _written(output: TaskOutput) -> str:
+async def _judge(emitter: Emitter, assignment: Assignment, output: TaskOutput) -> TaskOutput:
+    """Pass ``output`` through all guardrails. Raises :class:`Rejected` at the first that does not accept it."""
+    for guardrail in assignment.guardrails:
+        if isinstance(guardrail, str):
+            await _judge_in_words(emitter, assignment, guardrail, output)
+            continue
+        accepted, value = read_verdict(guardrail, await emitter.invoke(guardrail, output))
+        if not accepted:
+            raise Rejected(str(value))
+        output = _replace_answer(assignment, guardrail, value)
+    return output
+
+
+def _replace_answer(assignment: Assignment, guardrail: Guardrail, value: object) -> TaskOutput:
+    """The output that a guardrail gave as the answer."""
+    if isinstance(value, TaskOutput):
+        return value
+    name = name_of(guardrail)
+    if isinstance(value, str | dict | BaseModel):
+        try:
+            return _read_answer(assignment, as_text(value))
+        except Rejected as misfit:  # the answer itself did fit
+            raise Rejected(f"the guardrail {name} put another text in its place, and {misfit}") from misfit
+    if value is None:
+        raise TypeError(f"the guardrail {name} returned None as result; to leave the answer as it is, return it")
+    raise TypeError(
+        f"the guardrail {name} accepted the answer with {value!r}; the value may be the text that takes its place, a "
+        "dict, a pydantic model or a TaskOutput, for instance the one that it was given"
+    )
+
+
+async def _judge_in_words(emitter: Emitter, assignment: Assignment, criterion: str, output: TaskOutput) -> None:
+    agent = assignment.persona.agent
+    llm = agent.model
+    request = llm.request(
+        "Judge whether an answer meets a criterion. Reply with JSON: "
+        '{"accepted": true or false, "reason": "why not, if not"}\n\n'
+        f"Criterion: {criterion}\n\nAnswer:\n{output.raw}",
+        hints={"response_format": response_format_for(Verdict)},
+    )
+    last = Last(LLMFinished)
+
+    def note(event: Event) -> None:
+        # The judge's words are not a part of the answer; its call, usage and cost are part of the run.
+        last.tap(event)
+        if not isinstance(event, StreamChunk):
+            emitter.on_next(event)
+
+    await wait_for_all(*assignment.rates)
+    await emitter.drain(llm.ask(emitter.scope.unnumbered(), request, max_retries=agent.retries), note)
+    try:
+        verdict = read_json(Verdict, last.event.text)
+    except ValidationError as error:
+        raise Rejected(f"the model gave no verdict on {criterion!r}: {last.event.text[:200]!r}") from error
+    if not verdict.accepted:
+        raise Rejected(verdict.reason or f"it does not meet this criterion: {criterion}")
+
+
+def _file_text(output: TaskOutput) -> str:
     """The answer as a file holds it."""
     if output.pydantic is not None:
         return output.pydantic.model_dump_json(indent=2)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rxflow.crew.assignment import Assignment
 from rxflow.crew.rate_limit import wait_for_all
-from rxflow.crew.tool_use import ToolAnswer, asking_message, by_function_name, use_tools
+from rxflow.crew.tool_use import ToolAnswer, ToolCache, asking_message, by_function_name, use_tools
 from rxflow.llm._litellm.advice import add_advice
 from rxflow.llm.request import Message, ToolSchema
-from rxflow.llm.structured import response_format_for
+from rxflow.llm.structured import has_object_root, response_format_for
 from rxflow.streaming.emitter import Emitter
 from rxflow.streaming.kickoff import Last
-from rxflow.types.events import LLMFinished
+from rxflow.types.events import Event, LLMFinished, LLMStarted
 
 _FINAL_TURN = "You have used all your turns with tools. Give your best answer now, from what you know."
 _NO_MODEL = (
@@ -28,10 +28,15 @@ class Conversation:
 
     assignment: Assignment
     messages: list[Message]
+    tool_cache: ToolCache | None
+    call_spans: list[str]
+    """Where the model has spoken in this attempt."""
+    last: Message = field(default_factory=dict[str, Any])
+    """The answer, as the provider wants it back: with what a thinking model has thought."""
 
-    def send_back(self, answer: str, reason: str) -> None:
+    def send_back(self, reason: str) -> None:
         """Ask for a better answer."""
-        self.messages.append({"role": "assistant", "content": answer})
+        self.messages.append(self.last)
         self.messages.append(
             {"role": "user", "content": f"That answer was not accepted: {reason}\nGive a corrected answer."}
         )
@@ -50,16 +55,18 @@ async def answer(emitter: Emitter, conversation: Conversation) -> str:
         turn = await _ask(emitter, conversation, schemas, may_call=not is_last)
         await _step(emitter, assignment, turn)
         if not turn.tool_calls:
+            conversation.last = asking_message(turn)
             return turn.text
         if is_last:
             break
-        results = await use_tools(emitter, turn.tool_calls, tools)
+        results = await use_tools(emitter, turn.tool_calls, tools, conversation.tool_cache)
         conversation.messages.append(asking_message(turn))
         for result in results:
             conversation.messages.append(result.message)
             await _step(emitter, assignment, result)
         final = next((result for result in results if result.is_final), None)
         if final is not None:
+            conversation.last = {"role": "assistant", "content": final.text}
             return final.text
     raise RuntimeError(
         f"agent {assignment.persona.role!r} still called tools in its last turn (max_iter={agent.max_iter}); "
@@ -72,22 +79,35 @@ async def _ask(
 ) -> LLMFinished:
     assignment = conversation.assignment
     agent = assignment.persona.agent
-    await wait_for_all(*assignment.rates)
-    # A conversation that holds tool calls needs their schemas to the end: some providers refuse it else.
-    extra: dict[str, Any] = {} if may_call or not schemas else {"tool_choice": "none"}
-    hints: dict[str, Any] = {}
-    if assignment.output_model is not None and (not schemas or not may_call):
-        hints["response_format"] = response_format_for(assignment.output_model)
     llm = agent.model
-    request = llm.request(list(conversation.messages), schemas, hints=hints, **extra)
+    # A conversation that holds tool calls needs their schemas to the end: some providers refuse it without them.
+    hints: dict[str, Any] = {} if may_call or not schemas else {"tool_choice": "none"}
+    model = assignment.output_model
+    if model is not None and has_object_root(model) and (not schemas or not may_call):
+        hints["response_format"] = response_format_for(model)
+    request = llm.request(list(conversation.messages), schemas, hints=hints)
+    attempts = 1 + (llm.max_retries if agent.retries is None else agent.retries)
     last = Last(LLMFinished)
-    try:
-        await emitter.forward(llm.ask(emitter.scope, request, max_retries=agent.retries), last.tap)
-    except Exception as error:
-        if agent.llm is None and type(error).__name__ in ("AuthenticationError", "BadRequestError"):
-            add_advice(error, _NO_MODEL.format(model=llm.model))
-        raise
-    return last.event
+
+    def note(event: Event) -> None:
+        last.tap(event)
+        if isinstance(event, LLMStarted):
+            conversation.call_spans.append(event.origin.span_id)
+
+    for _ in range(attempts):
+        await wait_for_all(*assignment.rates)
+        try:
+            await emitter.forward(llm.ask(emitter.scope, request, max_retries=agent.retries), note)
+        except Exception as error:
+            if agent.llm is None and type(error).__name__ in ("AuthenticationError", "BadRequestError"):
+                add_advice(error, _NO_MODEL.format(model=llm.model))
+            raise
+        if last.event.text or last.event.tool_calls:
+            return last.event
+    raise ValueError(
+        f"Invalid response from LLM call - None or empty: {llm.model} gave agent {assignment.persona.role!r} neither "
+        f"text nor a tool call, {attempts} times (finish_reason={last.event.finish_reason!r})"
+    )
 
 
 async def _step(emitter: Emitter, assignment: Assignment, step: LLMFinished | ToolAnswer) -> None:

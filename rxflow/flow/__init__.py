@@ -3,5 +3,6 @@
 from rxflow.flow.conditions import and_, or_
 from rxflow.flow.decorators import listen, router, start
 from rxflow.flow.flow import Flow
+from rxflow.flow.state import FlowState
 
-__all__ = ["Flow", "and_", "listen", "or_", "router", "start"]
+__all__ = ["Flow", "FlowState", "and_", "listen", "or_", "router", "start"]

@@ -14,11 +14,12 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, Disposable
 from typing_extensions import TypeVar
 
+from rxflow._options import check_options
 from rxflow.flow.conditions import and_, or_
 from rxflow.flow.decorators import listen, router, start
 from rxflow.flow.flow_run import Record, merge_along
 from rxflow.flow.graph import Graph, graph_of
-from rxflow.flow.state import State, create_state, merge_inputs, read_id
+from rxflow.flow.state import FlowState, State, create_state, merge_inputs, read_id
 from rxflow.streaming.kickoff import run_async, run_blocking
 from rxflow.streaming.launch import RunObservable
 from rxflow.streaming.once import Once
@@ -32,7 +33,7 @@ from rxflow.types.usage import UsageMetrics
 if TYPE_CHECKING:
     from rxflow.streaming.session import AsyncStreamSession, StreamSession
 
-__all__ = ["Flow", "and_", "listen", "or_", "router", "start"]
+__all__ = ["Flow", "FlowState", "and_", "listen", "or_", "router", "start"]
 
 S = TypeVar("S", default=dict[str, Any])
 
@@ -85,7 +86,9 @@ class Flow(Generic[S]):
         name: str | None = None,
         initial_state: Any = None,
         max_method_calls: int | None = None,
+        **options: Any,
     ) -> None:
+        check_options("Flow", options, ("stream", "name", "initial_state", "max_method_calls"))
         given = {
             "stream": stream,
             "name": name,
@@ -189,22 +192,22 @@ class Flow(Generic[S]):
         """
         import webbrowser  # most programs never draw
 
-        from rxflow.flow.drawing import page
+        from rxflow.flow.drawing import draw_page
 
         path = Path(filename)
         if path.suffix != ".html":
             path = path.with_name(f"{path.name}.html")
         path = path.resolve()
-        path.write_text(page(self._graph, self.name or type(self).__name__), encoding="utf-8")
+        path.write_text(draw_page(self._graph, self.name or type(self).__name__), encoding="utf-8")
         if show and _has_browser():
             webbrowser.open(path.as_uri())
         return path
 
     def to_mermaid(self) -> str:
         """The graph as a Mermaid flowchart."""
-        from rxflow.flow.drawing import mermaid
+        from rxflow.flow.drawing import draw_mermaid
 
-        return mermaid(self._graph)
+        return draw_mermaid(self._graph)
 
     def _kickoff_events(self, inputs: Inputs | None) -> RunObservable:
         if self._running.is_taken:

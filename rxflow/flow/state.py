@@ -12,6 +12,12 @@ from pydantic import BaseModel, Field, ValidationError, create_model
 State = dict[str, Any] | BaseModel
 
 
+class FlowState(BaseModel):
+    """A base for states that shows the ``id`` which every state has."""
+
+    id: str = Field(default_factory=lambda: str(uuid4()))
+
+
 def create_state(given: object, where: str) -> State:
     """Create the first state, from a type, a dict or an instance (None: an empty dict).
 

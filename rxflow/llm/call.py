@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 from uuid import uuid4
@@ -25,6 +26,8 @@ from rxflow.types.events import (
     ReasoningChunk,
     ToolCall,
 )
+
+logger = logging.getLogger("rxflow")
 
 Ask = Callable[[Request], Coroutine[Any, Any, Observable[Delta]]]
 
@@ -54,6 +57,10 @@ def make_call(scope: Scope, request: Request, source: Source, ask: Ask, max_retr
                     final = source.explain(error, request.model)
                     emitter.on_next(LLMFailed(origin=emitter.origin, error=final, text=answer.text))
                     raise final from error.__cause__
+                status = getattr(error, "status_code", None)
+                logger.warning(
+                    "%s: %s (status %s); trying again in %.1f s", request.model, type(error).__name__, status, delay
+                )
                 emitter.on_next(LLMRetrying(origin=emitter.origin, error=error, delay=delay))
                 await asyncio.sleep(delay)
         emitter.on_next(answer.finish())

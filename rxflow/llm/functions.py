@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from inspect import isawaitable, iscoroutine, iscoroutinefunction
+from inspect import iscoroutine, iscoroutinefunction, signature
 from typing import Any, TypeAlias, cast
 
 from pydantic import ValidationError
 from pydantic_core import from_json
 
 from rxflow.llm.request import ToolSchema, is_list
-from rxflow.loops import off_the_loop
-from rxflow.tools import BaseTool, function_name
+from rxflow.tool_adapter import as_tool
+from rxflow.tools import BaseTool, call_from_async, function_name
 from rxflow.types.events import ToolCall
 
 Offered: TypeAlias = ToolSchema | BaseTool
@@ -31,20 +31,19 @@ def schemas_of(tools: Sequence[Offered]) -> tuple[ToolSchema, ...]:
 
 
 def _schema_of(tool: Any) -> ToolSchema:
-    if isinstance(tool, BaseTool):
-        return tool.schema_for_model
-    if isinstance(tool, Mapping):
-        return cast(ToolSchema, tool)
-    advice = "; put @tool on it" if callable(tool) else ""
-    raise TypeError(f"tools are @tool functions, BaseTool objects or schemas; got {tool!r}{advice}")
+    return cast(ToolSchema, tool) if isinstance(tool, Mapping) else as_tool(tool).schema_for_model
 
 
 def runnable(tools: Sequence[Offered] | None, available: Functions | None) -> Functions:
     """The tools themselves and ``available``; nothing where that is given and empty."""
     if available is not None and not available:
         return {}
-    own = {function_name(each.name): each for each in tools or () if isinstance(each, BaseTool)}
+    own = {function_name(each.name): each for each in map(as_tool, _no_schemas(tools or ()))}
     return {**own, **(available or {})}
+
+
+def _no_schemas(tools: Sequence[Offered]) -> Iterator[object]:
+    return (each for each in tools if not isinstance(each, Mapping))
 
 
 def refuse_async(functions: Functions) -> None:
@@ -54,11 +53,11 @@ def refuse_async(functions: Functions) -> None:
             raise _needs_acall(name)
 
 
-def function_for(calls: Sequence[ToolCall], functions: Functions) -> partial[Any] | None:
-    """The first call, ready to run; None where there is none, or nothing that could run any.
+def function_for(calls: Sequence[ToolCall], functions: Functions, *, is_async: bool) -> partial[Any] | None:
+    """The first call, ready to run; None if there is none, or nothing that could run any.
 
     Raises:
-        ValueError: the model called what is not there, or with arguments that do not fit.
+        ValueError: the model called what is not there, or with arguments that did not arrive or do not fit.
         ToolUsageLimit: the tool may not be used any more.
     """
     if not calls or not functions:
@@ -71,11 +70,14 @@ def function_for(calls: Sequence[ToolCall], functions: Functions) -> partial[Any
             f"available_functions: {sorted(functions)}"
         )
     arguments = _arguments(call, function)
-    return partial(function.claim() if isinstance(function, BaseTool) else function, **arguments)
+    return partial(function.claim(is_async=is_async) if isinstance(function, BaseTool) else function, **arguments)
 
 
 def _arguments(call: ToolCall, function: Callable[..., Any] | BaseTool) -> dict[str, Any]:
-    text = call.arguments.strip() or "{}"
+    text = call.arguments.strip()
+    if not text and _takes_arguments(function):
+        raise ValueError(f"the model called {call.name!r}, and its arguments did not arrive")
+    text = text or "{}"
     try:
         if isinstance(function, BaseTool):
             return function.read_arguments(text)
@@ -91,8 +93,18 @@ def _arguments(call: ToolCall, function: Callable[..., Any] | BaseTool) -> dict[
     return cast(dict[str, Any], read)
 
 
+def _takes_arguments(function: Callable[..., Any] | BaseTool) -> bool:
+    if isinstance(function, BaseTool):
+        return function.takes_arguments
+    try:
+        parameters = signature(function).parameters.values()
+    except ValueError:  # of a builtin that has none
+        return False
+    return any(each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD) for each in parameters)
+
+
 def _no_object(call: ToolCall) -> ValueError:
-    return ValueError(f"the model called {call.name!r} with arguments that are no JSON object: {call.arguments!r}")
+    return ValueError(f"the model called {call.name!r} with arguments that are not a JSON object: {call.arguments!r}")
 
 
 def run_function(function: partial[Any], name: str) -> Any:
@@ -105,11 +117,8 @@ def run_function(function: partial[Any], name: str) -> Any:
 
 
 async def arun_function(function: partial[Any]) -> Any:
-    """Await it, or run it in a worker thread, which a cancellation does not wait for."""
-    if iscoroutinefunction(function.func):
-        return await function()
-    result = await off_the_loop(function)
-    return await result if isawaitable(result) else result
+    """Await it, or run it in a worker thread, for which a cancellation does not wait."""
+    return await call_from_async(function, is_async=iscoroutinefunction(function.func))
 
 
 def _needs_acall(name: str) -> TypeError:

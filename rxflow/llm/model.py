@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from pydantic import BaseModel
 from reactivex import Observable
 
+from rxflow.json_text import read_json
 from rxflow.llm.call import make_call
 from rxflow.llm.functions import (
     Functions,
@@ -22,7 +23,8 @@ from rxflow.llm.functions import (
 from rxflow.llm.providers import source_for
 from rxflow.llm.request import Message, Request, normalize_messages
 from rxflow.llm.source import Delta, Source
-from rxflow.llm.structured import parse_as, response_format_for
+from rxflow.llm.stop_sequences import cut_at_stop, read_stop
+from rxflow.llm.structured import response_format_for
 from rxflow.llm.text_tools import offering_in_text
 from rxflow.streaming.kickoff import run_async, run_blocking
 from rxflow.streaming.launch import RunObservable
@@ -35,6 +37,29 @@ if TYPE_CHECKING:
     from rxflow.streaming.session import StreamSession
 
 M = TypeVar("M", bound=BaseModel)
+P = TypeVar("P")
+
+
+class _Parameter(Generic[P]):
+    """An attribute of an LLM that is kept in its ``parameters``; None: the provider's default."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, llm: None, owner: type) -> _Parameter[P]: ...
+
+    @overload
+    def __get__(self, llm: LLM, owner: type) -> P | None: ...
+
+    def __get__(self, llm: LLM | None, owner: type) -> _Parameter[P] | P | None:
+        return self if llm is None else llm.parameters.get(self._name)
+
+    def __set__(self, llm: LLM, value: P | None) -> None:
+        if value is None:
+            llm.parameters.pop(self._name, None)
+        else:
+            llm.parameters[self._name] = value
 
 
 class LLM:
@@ -44,7 +69,8 @@ class LLM:
 
     Args:
         model: for example ``"openai/gpt-4.1-mini"``, ``"anthropic/claude-sonnet-4-5"``, ``"ollama_chat/llama3"``.
-        temperature, top_p, max_tokens, stop, seed, reasoning_effort, response_format: as the provider takes them.
+        temperature, top_p, max_tokens, seed, reasoning_effort, response_format: as the provider takes them.
+        stop: an answer ends in front of the first of these texts, also if the model does not take the parameter.
         base_url: where an OpenAI-compatible server of your own listens; ``api_base`` is its other name.
         api_key: else the provider's environment variable.
         timeout: seconds without a byte from the provider, also before the first one (not the whole call).
@@ -58,6 +84,12 @@ class LLM:
             with LiteLLM.
         parameters: anything else that litellm's ``completion`` takes.
     """
+
+    temperature = _Parameter[float]()
+    top_p = _Parameter[float]()
+    max_tokens = _Parameter[int]()
+    seed = _Parameter[int]()
+    reasoning_effort = _Parameter[str]()
 
     def __init__(
         self,
@@ -94,13 +126,15 @@ class LLM:
         self.model = model
         self.max_retries = max_retries
         self.stream = stream
+        self.stop = read_stop(stop)
+        self.base_url = api_base if base_url is None else base_url
+        self.timeout = timeout
         self._function_calling = function_calling
         self._response_model = response_format if isinstance(response_format, type) else None
         given: dict[str, Any] = {
             "temperature": temperature,
             "top_p": top_p,
             "max_tokens": max_tokens,
-            "stop": stop,
             "seed": seed,
             "reasoning_effort": reasoning_effort,
             "response_format": response_format_for(self._response_model) if self._response_model else response_format,
@@ -108,7 +142,7 @@ class LLM:
         self.parameters = {key: value for key, value in given.items() if value is not None} | parameters
         self._source = source or source_for(
             model,
-            base_url=api_base if base_url is None else base_url,
+            base_url=self.base_url,
             api_key=api_key,
             timeout=timeout,
             connect_timeout=connect_timeout,
@@ -116,6 +150,11 @@ class LLM:
             parameters=parameters,
             via=via,
         )
+
+    @property
+    def response_format(self) -> type[BaseModel] | Mapping[str, Any] | None:
+        """What every answer has to fit."""
+        return self._response_model or self.parameters.get("response_format")
 
     def __repr__(self) -> str:
         return f"LLM({self.model!r})"
@@ -163,7 +202,7 @@ class LLM:
             messages=normalize_messages(messages),
             tools=schemas_of(tools),
             parameters=self.parameters | parameters,
-            hints=hints or {},
+            hints=({"stop": self.stop} if self.stop else {}) | dict(hints or {}),
         )
 
     def ask(self, scope: Scope, request: Request, *, max_retries: int | None = None) -> Observable[Event]:
@@ -172,12 +211,11 @@ class LLM:
         return make_call(scope, request, self._source, self._deltas, limit)
 
     async def _deltas(self, request: Request) -> Observable[Delta]:
-        if not request.speaks_of_tools:
-            return self._source.stream(request)
-        native = self._function_calling
+        native = not request.speaks_of_tools or self._function_calling
         if native is None:
             native = await self._source.calls_functions(self.model)
-        return self._source.stream(request) if native else offering_in_text(self._source, request)
+        deltas = self._source.stream(request) if native else offering_in_text(self._source, request)
+        return cut_at_stop(deltas, request)
 
     @overload
     def call(
@@ -219,7 +257,7 @@ class LLM:
         functions = runnable(tools, available_functions)
         refuse_async(functions)
         finished = run_blocking(events, LLMFinished)
-        function = function_for(finished.tool_calls, functions)
+        function = function_for(finished.tool_calls, functions, is_async=False)
         if function is None:
             return _answer_of(finished, response_model or self._response_model)
         return run_function(function, finished.tool_calls[0].name)
@@ -252,7 +290,7 @@ class LLM:
     ) -> Any:
         """:meth:`call` for async code; a coroutine function is awaited, another one runs in a worker thread."""
         finished = await run_async(self._call_events(messages, tools, response_model), LLMFinished)
-        function = function_for(finished.tool_calls, runnable(tools, available_functions))
+        function = function_for(finished.tool_calls, runnable(tools, available_functions), is_async=True)
         if function is None:
             return _answer_of(finished, response_model or self._response_model)
         return await arun_function(function)
@@ -271,4 +309,4 @@ class LLM:
 def _answer_of(finished: LLMFinished, model: type[BaseModel] | None) -> Any:
     if finished.tool_calls:
         return list(finished.tool_calls)
-    return parse_as(model, finished.text) if model else finished.text
+    return read_json(model, finished.text) if model else finished.text

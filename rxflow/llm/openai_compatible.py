@@ -150,6 +150,10 @@ class OpenAICompatibleSource:
                     response.close()
         raise RefusedRequest(response.status, _read_error(bytes(body)), dict(response.headers))
 
+    @property
+    def _is_reasoning_model(self) -> bool:
+        return self._provider == "openai" and self._name.startswith(_REASONING_NAMES)
+
     async def _supported_hints(self, request: Request) -> dict[str, Any]:
         """The hints that the model takes. A model that the table does not know is not asked for a schema."""
         hints = dict(request.hints)
@@ -157,13 +161,15 @@ class OpenAICompatibleSource:
             entry = await asyncio.to_thread(prices.find_entry, request.model)
             if entry is None or not entry.get("supports_response_schema"):
                 del hints["response_format"]
+        if self._is_reasoning_model:
+            hints.pop("stop", None)  # these models refuse it; the answer is cut here
         return hints
 
     def _body(self, request: Request, hints: Mapping[str, Any]) -> bytes:
         parameters = {**hints, **request.parameters}
         parameters.pop("extra_headers", None)
         extra: Mapping[str, Any] = parameters.pop("extra_body", None) or {}
-        if self._provider == "openai" and self._name.startswith(_REASONING_NAMES) and "max_tokens" in parameters:
+        if self._is_reasoning_model and "max_tokens" in parameters:
             parameters["max_completion_tokens"] = parameters.pop("max_tokens")  # these models refuse the old name
         body: dict[str, Any] = {
             "model": self._name,

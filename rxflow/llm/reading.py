@@ -38,6 +38,7 @@ async def read_answer(
     silence_s: float,
     is_break: Callable[[BaseException], bool],
     content_type: str = "",
+    last_byte_timeout_s: float = LAST_BYTE_TIMEOUT_S,
 ) -> None:
     """Read ``blocks`` by ``wire``; each network read is one delivery.
 
@@ -45,6 +46,7 @@ async def read_answer(
         silence_s: seconds without a byte after which TimeoutError is raised.
         is_break: whether an error of the HTTP client means that the connection has broken.
         content_type: what the response says of itself: a body without an event that never was a stream is refused.
+        last_byte_timeout_s: how long the end of the body may take after the last event.
 
     Raises:
         TimeoutError: nothing has come for ``silence_s``.
@@ -57,7 +59,7 @@ async def read_answer(
             if not wire.is_done:
                 _feed(wire.feed, block, deliver)
             if wire.is_complete:
-                watch.limit(LAST_BYTE_TIMEOUT_S if wire.is_done or wire.usage else USAGE_TIMEOUT_S)
+                watch.limit(last_byte_timeout_s if wire.is_done or wire.usage else USAGE_TIMEOUT_S)
             # A source that is always ready would starve the loop, and with it every disposal.
             await asyncio.sleep(0)
         if not wire.is_done:

@@ -63,7 +63,7 @@ class Request:
     @property
     def may_call_tools(self) -> bool:
         """Tools are offered for use, and not only because earlier turns used them."""
-        return bool(self.tools) and self.parameters.get("tool_choice") != "none"
+        return bool(self.tools) and {**self.hints, **self.parameters}.get("tool_choice") != "none"
 
     @property
     def speaks_of_tools(self) -> bool:

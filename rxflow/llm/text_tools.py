@@ -10,8 +10,9 @@ The model is told to write::
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from pydantic_core import from_json
 from reactivex import Observable
@@ -19,6 +20,7 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
 from rxflow.llm.request import Message, Request
 from rxflow.llm.source import Delta, Ending, Source, ToolCallDelta
+from rxflow.llm.stop_sequences import count_overlap
 
 _OPEN = "```tool_call"
 _CLOSE = "\n```"  # on a line of its own: within the JSON a line end is escaped, so arguments may hold fences
@@ -31,9 +33,12 @@ def offering_in_text(source: Source, request: Request) -> Observable[Delta]:
     result    "Let me look. "-------------------------T--------E|
     """
     instructions = [_instructions(request)] if request.may_call_tools else []
-    parameters = {name: value for name, value in request.parameters.items() if name != "tool_choice"}
     worded = replace(
-        request, messages=[*instructions, *map(_in_words, request.messages)], tools=(), parameters=parameters
+        request,
+        messages=[*instructions, *map(_in_words, request.messages)],
+        tools=(),
+        parameters=_without_tool_choice(request.parameters),
+        hints=_without_tool_choice(request.hints),
     )
 
     def subscribe(observer: ObserverBase[Delta], scheduler: SchedulerBase | None = None) -> DisposableBase:
@@ -51,6 +56,10 @@ def offering_in_text(source: Source, request: Request) -> Observable[Delta]:
         return source.stream(worded).subscribe(on_next, observer.on_error, observer.on_completed, scheduler=scheduler)
 
     return Observable(subscribe)
+
+
+def _without_tool_choice(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in parameters.items() if name != "tool_choice"}
 
 
 def _emit(on_next: Callable[[Delta], None], deltas: Iterator[Delta]) -> None:
@@ -83,7 +92,7 @@ class _FenceReader:
                 yield from self._text(before.rstrip())
             else:
                 yield from self._call(before)
-        end = len(text) - _overlap(text[start:], self._marker)
+        end = len(text) - count_overlap(text[start:], self._marker)
         kept, self._end = text[start:end], text[end:]
         if not self._inside:
             free = kept.rstrip()
@@ -132,11 +141,6 @@ def _parse(body: str) -> tuple[str, str]:
         return str(call["name"]), json.dumps(call.get("arguments") or {})
     except (ValueError, TypeError, KeyError, AttributeError):
         return "", body.strip()
-
-
-def _overlap(text: str, marker: str) -> int:
-    """How many characters at the end of ``text`` may be the beginning of ``marker``."""
-    return next((n for n in range(min(len(text), len(marker) - 1), 0, -1) if text.endswith(marker[:n])), 0)
 
 
 def _instructions(request: Request) -> Message:

@@ -12,8 +12,8 @@ from rxflow.streaming.plain import PlainAsyncFeed, PlainFeed
 from rxflow.streaming.readable import Readable
 from rxflow.streaming.run_feed import RunFeed
 from rxflow.types.chunks import PackedChunks, StreamChunk, join_text
-from rxflow.types.events import CrewFinished, Event, FlowFinished
-from rxflow.types.results import CrewOutput
+from rxflow.types.events import CrewFinished, Event, FlowFinished, TaskFinished
+from rxflow.types.results import AgentOutput, CrewOutput
 
 T = TypeVar("T")
 
@@ -22,7 +22,9 @@ class StreamingOutput(Readable[StreamChunk, T], Generic[T]):
     """The chunks of a run that begins with the first pull; see :class:`Readable` for what readers can rely on."""
 
     _items_are = "chunks"
-    _finished: ClassVar[type[FlowFinished] | type[CrewFinished]]  # the event that carries the result
+    _finished: ClassVar[
+        type[FlowFinished] | type[CrewFinished] | type[TaskFinished]
+    ]  # the event that carries the result
 
     def __init__(
         self,
@@ -68,6 +70,12 @@ class CrewStreamingOutput(StreamingOutput[CrewOutput]):
     """The stream of one crew run; ``result`` is a :class:`CrewOutput`."""
 
     _finished = CrewFinished
+
+
+class AgentStreamingOutput(StreamingOutput[AgentOutput]):
+    """The stream of one ``agent.kickoff(…)``; ``result`` is an :class:`AgentOutput`."""
+
+    _finished = TaskFinished
 
 
 def _chunk(event: Event) -> StreamChunk | None:

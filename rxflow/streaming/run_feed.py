@@ -12,7 +12,7 @@ from rxflow.streaming.feed import SubscribedFeed
 from rxflow.streaming.launch import RunObservable, start
 from rxflow.streaming.log import Log
 from rxflow.types.chunks import StreamChunk
-from rxflow.types.events import CrewFinished, Event, FlowFinished, LLMFinished
+from rxflow.types.events import CrewFinished, Event, FlowFinished, LLMFinished, TaskFinished
 
 E = TypeVar("E", bound=Event)
 Item = TypeVar("Item")
@@ -35,7 +35,7 @@ class RunFeed(SubscribedFeed[Item, Event, RunObservable], Generic[Item, E]):
         ended = self.finished
         if isinstance(ended, LLMFinished):
             return ended.text
-        return ended.result if isinstance(ended, FlowFinished | CrewFinished) else None
+        return ended.result if isinstance(ended, FlowFinished | CrewFinished | TaskFinished) else None
 
     def pull(self, position: int) -> None:
         super().pull(position)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from itertools import chain, count, groupby
 from typing import Any, NamedTuple
 
-from rxflow.operators._core.cassettes import AnyPath, read
+from rxflow.operators._core.cassettes import AnyPath, read_cassette
 from rxflow.types.chunks import StreamChunk, StreamChunkType
 
 _LONGEST = 20  # frames in which nothing happens that are drawn one by one
@@ -22,7 +22,7 @@ class Tape(NamedTuple):
     error: Exception | None
 
     def as_test(self, name: str = "the recorded run") -> str:
-        """The source of a test to begin with: it plays the recording, and expects it. Text chunks are in it as text."""
+        """Write the code of a first test, which plays the recording and expects it. Text chunks are strings there."""
         values = "".join(f"        {key!r}: {_written(value)},\n" for key, value in self.values.items())
         error = f", {self.error!r}" if self.error is not None else ""
         called = re.sub(r"\W+", "_", name)
@@ -35,11 +35,11 @@ class Tape(NamedTuple):
 
 
 def cassette(path: AnyPath, *kinds: type[Any]) -> Tape:
-    """What :func:`rxflow.operators.record` has written, as a diagram, its values, and its error. ::
+    """Read what :func:`rxflow.operators.record` wrote, as a diagram, its values and its error. ::
 
         tape = cassette("support.cassette", StreamChunk)
         marbles.expect(marbles.cold(*tape).pipe(my_operator())).to_say("Hel-lo|")
-        marbles.expect(replay("support.cassette").pipe(ops.text())).to_be(*tape)
+        marbles.expect(from_cassette("support.cassette").pipe(ops.text())).to_be(*tape)
 
     Times are in whole milliseconds; where marks are wider than the time between them, as groups often are, what follows
     is later than it was. So the last line holds for what was recorded in virtual time, with room between its chunks.
@@ -52,7 +52,7 @@ def cassette(path: AnyPath, *kinds: type[Any]) -> Tape:
         OSError: the file cannot be read.
         CassetteError: it is no cassette.
     """
-    recorded = read(path)
+    recorded = read_cassette(path)
     taken = [(at, item) for at, item in recorded.items if not kinds or isinstance(item, kinds)]
     values = dict(zip(_names(), (item for _, item in taken), strict=False))
     marks = [(round(at * 1000), name) for (at, _), name in zip(taken, values, strict=True)]
@@ -61,7 +61,7 @@ def cassette(path: AnyPath, *kinds: type[Any]) -> Tape:
 
 
 def _names() -> Iterator[str]:
-    """One letter or digit for each item; for long recordings, of other alphabets too."""
+    """Return one letter or digit for each item; for long recordings, also letters of other alphabets."""
     return chain(string.ascii_letters, string.digits, filter(str.isalnum, map(chr, count(0x3B1))))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from enum import StrEnum
+from enum import Enum
 from functools import cached_property
 from itertools import accumulate
 from operator import itemgetter
@@ -14,8 +14,11 @@ from typing import Any
 from pydantic import BaseModel
 
 
-class StreamChunkType(StrEnum):
-    """What a chunk carries: answer text, or a piece of a tool call."""
+class StreamChunkType(str, Enum):  # noqa: UP042 - a StrEnum would print as its value
+    """What a chunk carries: answer text, or a piece of a tool call.
+
+    A member equals its value, ``"text"``, and prints as ``StreamChunkType.TEXT``.
+    """
 
     TEXT = "text"
     TOOL_CALL = "tool_call"
@@ -34,7 +37,7 @@ class StreamChunk(BaseModel):
     """A piece of model output, labelled with its task, agent, flow method and LLM call.
 
     ``content`` is the new text (for a tool call: the new piece of its arguments). ``seq`` counts the chunks of
-    one run from 0 in the order of arrival; ``attempt`` counts the retries of a task that a guardrail sent back;
+    one run from 0 in the order of arrival; ``attempt`` counts the answers of a task that were sent back;
     ``namespace`` names the enclosing flows, methods, crews and tasks, outermost first; ``span_id`` is the bracket of
     the run that it stands in, which tells two runs of one crew apart.
     """

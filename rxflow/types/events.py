@@ -110,7 +110,7 @@ class TaskStarted(Started):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRejected(Happened):
-    """A guardrail, or the output type, sent the answer back; another attempt follows."""
+    """A guardrail, the output type or a person sent the answer back; another attempt follows, after a Retracted."""
 
     reason: str
 
@@ -245,7 +245,10 @@ class LLMFailed(Failed):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retracted(Happened):
-    """What was shown is void: a new attempt follows, or another source (``retry_stream``, ``fallback_to``).
+    """What was shown is void: a new attempt follows, or another source.
+
+    It follows an answer that a guardrail, the output type or a person sent back; ``retry_stream`` and ``fallback_to``
+    emit it too.
 
     All chunks of ``origin`` whose ``attempt`` is one of ``attempts`` are taken back; ``error`` is what ended them.
     ``span_ids`` are the brackets in which they were said, as another run of the same crew may speak at the same time;

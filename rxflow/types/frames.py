@@ -6,10 +6,10 @@ import json
 from dataclasses import fields, is_dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
-from pydantic import BaseModel, field_serializer
-from pydantic_core import to_json, to_jsonable_python
+from pydantic import BaseModel, field_validator
+from pydantic_core import from_json, to_json, to_jsonable_python
 
 from rxflow.json_text import encodable, in_words
 
@@ -26,7 +26,7 @@ class Channel(StrEnum):
 
 
 class StreamFrame(BaseModel):
-    """One event: ``type`` says which, ``data`` what.
+    """One event: ``type`` says which, ``data`` what, as plain JSON.
 
     ``parent_id`` is the frame that opened the bracket around this one, ``previous_id`` the frame before it;
     ``namespace`` names the enclosing flows, methods and crews, outermost first. ``seq`` counts from 0.
@@ -42,15 +42,17 @@ class StreamFrame(BaseModel):
     previous_id: str | None = None
     data: dict[str, Any]
 
-    @field_serializer("data", when_used="json")
-    def _plain(self, data: dict[str, Any]) -> Any:
-        """Errors and users' own objects in words, so that every frame can be sent on."""
+    @field_validator("data", mode="before")
+    @classmethod
+    def _make_plain(cls, data: Any) -> Any:
+        """JSON, with errors and users' own objects in words: so a frame is the same here and where it is sent to."""
+        if not isinstance(data, dict):
+            return data
+        values = cast(dict[str, Any], data)
         try:
-            plain = to_jsonable_python(data, fallback=_in_words)
-            to_json(plain)  # a character cut in two is found only here
-        except ValueError:
-            return {name: _rescued(value) for name, value in data.items()}
-        return plain
+            return _through_json(values)
+        except ValueError:  # a character cut in two, for instance
+            return {encodable(str(name)): _rescue(value) for name, value in values.items()}
 
     @property
     def content(self) -> str:
@@ -65,16 +67,20 @@ class StreamFrame(BaseModel):
         return self.data
 
 
+def _through_json(value: Any) -> Any:
+    return from_json(to_json(value, fallback=_in_words, inf_nan_mode="null"))
+
+
 def _in_words(value: Any) -> Any:
     if isinstance(value, BaseException):
         return {"type": type(value).__name__, "message": in_words(value)}
     return in_words(value)
 
 
-def _rescued(value: Any) -> Any:
+def _rescue(value: Any) -> Any:
     """What pydantic does not take, with all of it that is text."""
     try:
-        return json.loads(encodable(json.dumps(value, default=_in_parts, ensure_ascii=False)))
+        return _through_json(json.loads(encodable(json.dumps(value, default=_in_parts, ensure_ascii=False))))
     except (ValueError, TypeError, RecursionError):  # it holds itself, or has names that are no text
         return encodable(in_words(value))
 

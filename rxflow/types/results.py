@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
-from pydantic import BaseModel, Field, SerializeAsAny
+from pydantic import BaseModel, Field, SerializeAsAny, ValidationInfo, computed_field, model_validator
+from pydantic_core import to_json
 
+from rxflow.json_text import in_words
 from rxflow.types.usage import UsageMetrics
 
 
@@ -20,11 +24,35 @@ class OutputFormat(StrEnum):
 
 
 class _Result(BaseModel):
-    """Text, and the structure read from it where one was asked for."""
+    """Text, and the structure read from it where one was asked for.
+
+    It travels as JSON: ``pydantic_model`` names the class of ``pydantic``, as "module:Class". Reading it back takes
+    that class if its module has been imported. Classes that cannot be found by name, those inside a function for
+    instance, are given by ``model_validate_json(text, context={"models": [Report]})``.
+    """
 
     raw: str = ""
     pydantic: SerializeAsAny[BaseModel] | None = None
     json_dict: dict[str, Any] | None = None
+
+    @computed_field(repr=False)  # type: ignore[prop-decorator]
+    @property
+    def pydantic_model(self) -> str | None:
+        """The class of ``pydantic``, as "module:Class"."""
+        return None if self.pydantic is None else _name_of(type(self.pydantic))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_pydantic(cls, given: Any, info: ValidationInfo) -> Any:
+        """Make the object of ``pydantic`` again. Raises ValueError if its class is not known here."""
+        values: Any = cast(dict[str, Any], given).get("pydantic") if isinstance(given, dict) else None
+        if values is None or isinstance(values, BaseModel):
+            return cast(Any, given)
+        model = _find_model(cast(dict[str, Any], given).get("pydantic_model"), info.context)
+        if isinstance(values, Mapping):
+            computed = model.model_computed_fields  # they are written, but not read
+            values = {name: value for name, value in cast(Mapping[str, Any], values).items() if name not in computed}
+        return {**cast(dict[str, Any], given), "pydantic": _read_as(model, values)}
 
     def to_dict(self) -> dict[str, Any]:
         """The structured answer as a dict; empty where no structure was asked for."""
@@ -41,9 +69,9 @@ class _Result(BaseModel):
 
     def __str__(self) -> str:
         if self.pydantic is not None:
-            return str(self.pydantic)
+            return in_words(self.pydantic)
         if self.json_dict is not None:
-            return str(self.json_dict)
+            return in_words(self.json_dict)
         return self.raw
 
 
@@ -68,8 +96,30 @@ class TaskOutput(_Result):
         return _json_text(self, self.output_format)
 
 
+class AgentOutput(TaskOutput):
+    """The answer of an agent that works by itself, ``agent.kickoff(…)``.
+
+    ``pydantic`` is there with ``response_format``; ``messages`` is the whole conversation.
+    """
+
+    token_usage: UsageMetrics = Field(default_factory=UsageMetrics)
+
+    @property
+    def agent_role(self) -> str:
+        """The role of the agent."""
+        return self.agent
+
+    @property
+    def usage_metrics(self) -> dict[str, int]:
+        """``token_usage`` as a dict, with 0 for what was not reported."""
+        return {name: count or 0 for name, count in self.token_usage}
+
+    def __str__(self) -> str:
+        return self.raw
+
+
 class CrewOutput(_Result):
-    """The answer of a crew: that of its last task, with all tasks' outputs beside it."""
+    """The answer of a crew: that of its last task with a text, with all tasks' outputs beside it."""
 
     tasks_output: list[TaskOutput] = Field(default_factory=list[TaskOutput])
     token_usage: UsageMetrics = Field(default_factory=UsageMetrics)
@@ -86,3 +136,36 @@ def _json_text(result: _Result, output_format: OutputFormat) -> str:
             f"no JSON here: the task's output format is {output_format.value!r}; give it output_json=Model"
         )
     return json.dumps(result.json_dict)
+
+
+def _name_of(model: type[BaseModel]) -> str:
+    return f"{model.__module__}:{model.__qualname__}"
+
+
+def _find_model(name: str | None, context: Any) -> type[BaseModel]:
+    """The class of that name, from ``context`` or a module that is imported: reading data must not import code."""
+    if name is None:
+        raise ValueError("pydantic is not a pydantic object, and pydantic_model does not name its class")
+    module, _, path = name.partition(":")
+    given: Any = cast(Mapping[str, Any], context).get("models", ()) if isinstance(context, Mapping) else ()
+    for model in cast(Sequence[type[BaseModel]], given):
+        if model.__qualname__ == path or model.__name__ == path.rpartition(".")[2]:
+            return model
+    found: Any = sys.modules.get(module)
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    if isinstance(found, type) and issubclass(found, BaseModel):
+        return found
+    raise ValueError(
+        f"the pydantic object of this result is a {path} of {module}, which is not known here; import that module "
+        f"before, or give the class: model_validate_json(text, context={{'models': [{path.rpartition('.')[2]}]}})"
+    )
+
+
+def _read_as(model: type[BaseModel], values: Any) -> BaseModel:
+    try:
+        # As JSON, which the values may have been: a strict model takes a date as text from JSON only.
+        text = to_json(values)
+    except ValueError:
+        return model.model_validate(values, by_name=True, by_alias=True)
+    return model.model_validate_json(text, by_name=True, by_alias=True)

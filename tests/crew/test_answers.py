@@ -2,20 +2,37 @@
 
 import asyncio
 import json
+import re
+import sys
+import typing
+from collections.abc import Callable
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    RootModel,
+    SerializeAsAny,
+    ValidationError,
+    computed_field,
+    field_validator,
+)
 
+from rxflow import operators as ops
 from rxflow.crew.guardrails import GuardrailError
 from rxflow.llm.source import ReasoningDelta
+from rxflow.tools import tool
 from rxflow.types.chunks import StreamChunk
-from rxflow.types.events import CrewFinished, LLMFinished, TaskFailed, TaskFinished, TaskRejected
+from rxflow.types.events import CrewFinished, LLMFinished, Retracted, TaskFailed, TaskFinished, TaskRejected
 from rxflow.types.results import CrewOutput, OutputFormat, TaskOutput
 from rxflow.types.usage import UsageMetrics
-from tests.scripted import Scripted
+from tests.scripted import Scripted, calls, thinking
+from tests.signals import signals_of
 from tests.team import a_crew, a_task, an_agent, played, prompt, solo
 
 
@@ -124,11 +141,18 @@ class TestGuardrails:
         assert result.pydantic == City(name="Bern", people=1)
         assert json.loads(result.raw) == {"name": "Bern", "people": 1}
 
-    def test_none_from_a_guardrail_leaves_the_answer_as_it_is(self) -> None:
+    def test_a_guardrail_that_gives_back_the_answer_leaves_it_as_it_is(self) -> None:
         def fine(output: TaskOutput) -> tuple[bool, Any]:
-            return (True, None)
+            return (True, output)
 
         assert solo(Scripted("Fine"), guardrail=fine).kickoff().raw == "Fine"
+
+    def test_none_in_place_of_an_answer_is_refused(self) -> None:
+        def forgetful(output: TaskOutput) -> tuple[bool, Any]:
+            return (True, None)
+
+        with pytest.raises(TypeError, match="the guardrail forgetful returned None as result; to leave the answer"):
+            solo(Scripted("Fine"), guardrail=forgetful).kickoff()
 
     @pytest.mark.parametrize("value", [5, ["Fine"], True])
     def test_a_value_that_cannot_take_the_place_of_an_answer_is_refused(self, value: Any) -> None:
@@ -154,6 +178,166 @@ class TestGuardrails:
 
         with pytest.raises(LookupError, match="lost"):
             solo(Scripted("Answer"), guardrail=broken).kickoff()
+
+
+class TestTheSignatureOfAGuardrail:
+    """Is checked when the task or the agent is built."""
+
+    @pytest.mark.parametrize(
+        "source",
+        [
+            "def good(output): ...",
+            "def good(output, strict=True): ...",
+            "def good(*args): ...",
+            "async def good(output): ...",
+            "def good(output) -> tuple[bool, str]: ...",
+            "def good(output) -> Tuple[bool, Any]: ...",
+            "def good(output) -> tuple: ...",
+            "def good(output) -> Any: ...",
+            "def good(output) -> 'tuple[bool, TaskOutput | str]': ...",
+            "def good(output) -> 'Missing': ...",
+            "def good(output) -> tuple[Literal[True], str] | tuple[Literal[False], str]: ...",
+            "def good(output) -> Awaitable[tuple[bool, Any]]: ...",
+            "async def good(output) -> tuple[bool, Any]: ...",
+            "class Good:\n    def __call__(self, output) -> tuple[bool, Any]: ...\ngood = Good()",
+            "class Good:\n    def method(self, output) -> tuple[bool, Any]: ...\ngood = Good().method",
+            "good = partial(lambda sign, output: ..., '1')",
+        ],
+    )
+    def test_one_argument_and_a_pair_are_right(self, source: str) -> None:
+        good = named("good", source)
+        a_task(an_agent(Scripted("Fine"), guardrail=good), guardrail=good, guardrails=[good])
+
+    @pytest.mark.parametrize(
+        ("source", "said"),
+        [
+            ("def bad(): ...", "the guardrail bad must take one argument, the TaskOutput; it is bad()"),
+            ("def bad(output, context): ...", "it is bad(output, context): missing a required argument"),
+            ("def bad(*, output): ...", "must take one argument"),
+            ("def bad(output) -> bool: ...", "its annotation says bool"),
+            ("def bad(output) -> 'str | None': ...", "its annotation says str | None"),
+            ("def bad(output) -> None: ...", "its annotation says NoneType"),
+            ("def bad(output) -> tuple[str, Any]: ...", "must return (accepted: bool, value or reason)"),
+            ("def bad(output) -> tuple[bool, Any, str]: ...", "its annotation says tuple[bool, typing.Any, str]"),
+            ("async def bad(output) -> bool: ...", "its annotation says bool"),
+        ],
+    )
+    @pytest.mark.parametrize("where", ["guardrail", "guardrails", "agent"])
+    def test_anything_else_is_refused(self, source: str, said: str, where: str) -> None:
+        bad = named("bad", source)
+        ways: dict[str, Callable[[], object]] = {
+            "guardrail": lambda: a_task(None, guardrail=bad),
+            "guardrails": lambda: a_task(None, guardrails=[bad]),
+            "agent": lambda: an_agent(Scripted("Fine"), guardrail=bad),
+        }
+        build = ways[where]
+        with pytest.raises(ValueError, match=re.escape(said)):
+            build()
+
+
+def named(name: str, source: str) -> Any:
+    """An object that a type checker need not see."""
+    names: dict[str, Any] = dict(vars(typing)) | {"partial": partial, "TaskOutput": TaskOutput}
+    exec(source, names)
+    return names[name]
+
+
+class TestAnAnswerThatIsSentBack:
+    """Is taken back from the screen, whoever did not accept it."""
+
+    @pytest.mark.parametrize(
+        "given",
+        [{"guardrail": short}, {"output_pydantic": City}],
+        ids=["guardrail", "output type"],
+    )
+    def test_its_chunks_are_retracted(self, given: Any) -> None:
+        fine = BERN if "output_pydantic" in given else "Fine"
+        seen = played(solo(Scripted(["Far ", "too long"], [fine]), **given))
+        retracted = seen.one(Retracted)
+        assert [chunk.content for chunk in seen.of(StreamChunk) if retracted.covers(chunk)] == ["Far ", "too long"]
+        assert str(retracted.error) == seen.one(TaskRejected).reason
+
+    def test_a_tool_call_and_what_it_ran_stay_and_the_words_around_it_go(self) -> None:
+        inner = Scripted("inner text").llm
+
+        @tool
+        def think() -> str:
+            """Think."""
+            return str(inner.call("Think"))
+
+        model = Scripted(["Let me think. ", *calls(("think", {}))], "Far too long", "Fine")
+        seen = played(solo(model, agent={"tools": [think]}, guardrail=short))
+        retracted = seen.one(Retracted)
+        texts = [chunk for chunk in seen.of(StreamChunk) if chunk.content]
+        assert [chunk.content for chunk in texts if not retracted.covers(chunk)] == ["inner", " text", "Fine"]
+
+    def test_a_reader_of_the_text_sees_the_last_answer_alone(self) -> None:
+        shown = signals_of(solo(Scripted("Far too long", "Fine"), guardrail=short).observe().pipe(ops.accumulate()))
+        assert shown.items[-1].content == "Fine"
+
+    def test_the_last_one_stays_with_its_error(self) -> None:
+        seen = played(solo(Scripted("Far too long"), guardrail=short, guardrail_max_retries=1))
+        assert [each.attempts for each in seen.of(Retracted)] == [(0,)]
+        assert isinstance(seen.error, GuardrailError)
+
+
+class TestWhatTheTaskKeeps:
+    def test_its_output_and_how_often_it_was_sent_back(self) -> None:
+        crew = solo(Scripted("Far too long", "Still too long", "Fine", "Short"), guardrail=short)
+        (task,) = crew.tasks
+        assert (task.output, task.retry_count) == (None, 0)
+        result = crew.kickoff()
+        assert task.output == result.tasks_output[0]
+        assert (str(task.output), task.retry_count) == ("Fine", 2)
+        crew.kickoff()
+        assert (str(task.output), task.retry_count) == ("Short", 0), "of the last run"
+
+    def test_a_callback_finds_it_there(self) -> None:
+        seen: list[str] = []
+        task = a_task(an_agent(Scripted("Fine")))
+        task.callback = lambda _: seen.append(str(task.output))
+        a_crew(task).kickoff()
+        assert seen == ["Fine"]
+
+    def test_an_agent_by_itself_keeps_it_too(self) -> None:
+        task = a_task(agent := an_agent(Scripted("Fine")))
+        signals_of(agent.observe(task))
+        assert task.output is not None
+        assert task.output.raw == "Fine"
+
+    def test_retries_are_kept_where_the_task_fails(self) -> None:
+        crew = solo(Scripted("Far too long"), guardrail=short, guardrail_max_retries=2)
+        with pytest.raises(GuardrailError):
+            crew.kickoff()
+        assert (crew.tasks[0].output, crew.tasks[0].retry_count) == (None, 2)
+
+
+class TestAnEmptyAnswer:
+    """Is asked for again, and then an error, as CrewAI 1.15.1 does it."""
+
+    def test_the_model_is_asked_again(self) -> None:
+        model = Scripted([], "Fine")
+        assert solo(model).kickoff().raw == "Fine"
+        assert len(model.requests) == 2
+
+    @pytest.mark.parametrize(("given", "times"), [({}, 3), ({"max_retry_limit": 0}, 1), ({"max_retry_limit": 4}, 5)])
+    def test_as_often_as_the_agent_says(self, given: dict[str, Any], times: int) -> None:
+        model = Scripted([thinking("Hm.")])
+        with pytest.raises(ValueError, match=rf"None or empty: scripted gave agent 'Writer' neither .*, {times} times"):
+            solo(model, agent=given).kickoff()
+        assert len(model.requests) == times
+
+    def test_white_space_is_an_answer(self) -> None:
+        assert solo(Scripted(["  \n"])).kickoff().raw == "  \n"
+
+    def test_a_crew_answers_with_the_last_task_that_said_something(self) -> None:
+        def silence(output: TaskOutput) -> tuple[bool, Any]:
+            return (True, "")
+
+        one, two = an_agent(Scripted("One")), an_agent(Scripted("Two"))
+        assert a_crew(a_task(one), a_task(two, guardrail=silence)).kickoff().raw == "One"
+        with pytest.raises(ValueError, match="No valid task outputs"):
+            a_crew(a_task(one, guardrail=silence)).kickoff()
 
 
 class TestOutputTypes:
@@ -251,7 +435,7 @@ class TestCallbacks:
 
     @pytest.mark.parametrize("where", ["callback", "guardrail"])
     def test_stop_async_iteration_out_of_one_does_not_end_the_readers_loop_silently(self, where: str) -> None:
-        async def broken(output: TaskOutput) -> None:
+        async def broken(output: TaskOutput) -> Any:
             raise StopAsyncIteration
 
         async def main() -> None:
@@ -343,6 +527,112 @@ class TestWhatACrewGivesBack:
 
     def test_reasoning_is_no_part_of_the_answer(self) -> None:
         assert solo(Scripted([ReasoningDelta("Hm. "), "42"])).kickoff().raw == "42"
+
+
+class Tag(BaseModel):
+    words: list[str]
+
+
+class Trip(BaseModel):
+    model_config = ConfigDict(strict=True)
+    start: date
+    tag: SerializeAsAny[BaseModel]
+    from_: str = Field(default="Bern", alias="from")
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def year(self) -> int:
+        return self.start.year
+
+    @field_validator("tag", mode="before")
+    @classmethod
+    def _read_tag(cls, given: Any) -> Any:
+        return Tag.model_validate(given) if isinstance(given, dict) else given
+
+
+class Cities(RootModel[list[City]]):
+    pass
+
+
+class Closed(City):
+    model_config = ConfigDict(extra="forbid")
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def size(self) -> str:
+        return "small"
+
+
+STRUCTURES = [
+    City(name="Bern", people=1),
+    Closed(name="Bern", people=1),
+    Cities([City(name="Bern", people=1)]),
+    Trip(start=date(2026, 1, 31), tag=Tag(words=["a"])),
+]
+
+
+def results(structure: BaseModel) -> list[TaskOutput | CrewOutput]:
+    task = TaskOutput(description="d", raw="raw", pydantic=structure)
+    return [task, CrewOutput(raw="raw", pydantic=structure, tasks_output=[task])]
+
+
+class TestResultsThatTravel:
+    """A job table or a cache keeps them as JSON."""
+
+    @pytest.mark.parametrize("structure", STRUCTURES, ids=lambda each: type(each).__name__)
+    @pytest.mark.parametrize("way", ["JSON", "dict", "JSON dict"])
+    def test_they_keep_their_object(self, structure: BaseModel, way: str) -> None:
+        for result in results(structure):
+            kind = type(result)
+            if way == "JSON":
+                again = kind.model_validate_json(result.model_dump_json())
+            else:
+                again = kind.model_validate(result.model_dump(mode="json" if way == "JSON dict" else "python"))
+            assert again == result
+            assert type(again.pydantic) is type(structure)
+            assert (str(again), repr(again), again.to_dict()) == (str(result), repr(result), result.to_dict())
+
+    def test_a_class_that_cannot_be_found_is_named_with_what_to_do(self) -> None:
+        class Local(BaseModel):
+            name: str
+
+        for result in results(Local(name="Ada")):
+            text = result.model_dump_json()
+            with pytest.raises(ValidationError, match=r"Local of tests\.crew\.test_answers, which is not known here"):
+                type(result).model_validate_json(text)
+            again = type(result).model_validate_json(text, context={"models": [Local]})
+            assert (again, again["name"]) == (result, "Ada")
+
+    def test_reading_one_imports_nothing(self) -> None:
+        text = results(STRUCTURES[0])[0].model_dump_json().replace(__name__, "antigravity")
+        with pytest.raises(ValidationError, match="a City of antigravity, which is not known here; import that module"):
+            TaskOutput.model_validate_json(text)
+        assert "antigravity" not in sys.modules
+
+    @pytest.mark.parametrize("name", ["os:path", "json:JSONDecoder", "nowhere", "", f"{__name__}:STRUCTURES"])
+    def test_a_name_of_something_else_is_refused(self, name: str) -> None:
+        with pytest.raises(ValidationError, match="is not known here"):
+            CrewOutput.model_validate({"pydantic": {"name": "Bern"}, "pydantic_model": name})
+
+    def test_an_object_without_a_name_is_refused(self) -> None:
+        with pytest.raises(ValidationError, match="pydantic_model does not name its class"):
+            CrewOutput.model_validate_json('{"pydantic": {"name": "Bern"}}')
+
+    def test_values_that_do_not_fit_any_more_are_refused(self) -> None:
+        text = results(STRUCTURES[0])[1].model_dump_json().replace('"people":1', '"people":"many"')
+        with pytest.raises(ValidationError, match="people"):
+            CrewOutput.model_validate_json(text)
+
+    def test_one_of_text_needs_no_class(self) -> None:
+        result = solo(Scripted([BERN]), output_json=City).kickoff()
+        assert CrewOutput.model_validate_json(result.model_dump_json()) == result
+
+    def test_text_is_shown_of_an_object_that_has_none(self) -> None:
+        class Mute(BaseModel):
+            def __str__(self) -> str:
+                raise LookupError("no words")
+
+        assert str(CrewOutput(pydantic=Mute())) == "<Mute that cannot be shown: its __str__ raised LookupError>"
 
 
 class TestResults:

@@ -1,15 +1,19 @@
 """What cannot work is refused when it is built, with words that say where and what."""
 
+import copy
 import re
+from collections.abc import Callable
+from operator import methodcaller
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
-from rxflow import Agent, Crew, Process, Task
+from rxflow import LLM, Agent, Crew, Process, Task
 from rxflow.tools import BaseTool, tool
+from rxflow.types.events import TaskFinished
 from tests.scripted import Scripted
-from tests.team import a_crew, a_task, an_agent, solo
+from tests.team import a_crew, a_task, an_agent, played, solo
 
 MODEL = Scripted("Done")
 
@@ -171,7 +175,7 @@ class TestToolsOfOneName:
 class TestCoworkersOfOneRole:
     def test_they_are_refused_where_one_may_delegate_to_them(self) -> None:
         boss = an_agent(MODEL, "Boss", allow_delegation=True)
-        with pytest.raises(ValueError, match="two coworkers have the role ' writer'"):
+        with pytest.raises(ValueError, match="two coworkers have the role 'writer'"):
             Crew(agents=[boss, an_agent(MODEL, "Writer"), an_agent(MODEL, " writer")], tasks=[a_task(boss)])
 
     def test_they_are_refused_where_a_manager_delegates(self) -> None:
@@ -203,7 +207,7 @@ def test_a_plain_function_among_the_tools_is_refused_with_what_to_do(what: str) 
 
     agent: dict[str, Any] = {"tools": [fetch]} if what == "agent" else {}
     task: dict[str, Any] = {"tools": [fetch]} if what == "task" else {}
-    with pytest.raises(TypeError, match="fetch is a function, and no tool: put @tool on it"):
+    with pytest.raises(TypeError, match="fetch is a function, not a tool; put @tool on it"):
         solo(MODEL, agent=agent, **task)
 
 
@@ -216,11 +220,11 @@ def test_a_class_among_the_tools_is_refused_with_what_to_do() -> None:
             return url
 
     tools: Any = [Fetch]
-    with pytest.raises(TypeError, match=r"Fetch is a class, and no tool: make one of it, Fetch\(…\)"):
+    with pytest.raises(TypeError, match=r"Fetch is a class, not a tool; give an object of it, Fetch\(…\)"):
         an_agent(MODEL, tools=tools)
 
 
-@pytest.mark.parametrize("wrong", ["Write", None, MODEL], ids=["text", "none", "a model"])
+@pytest.mark.parametrize("wrong", [42, None, Task, MODEL], ids=["a number", "none", "the class", "a model"])
 @pytest.mark.parametrize("way", ["observe", "events"])
 def test_an_agent_that_is_to_work_on_something_else_than_a_task_says_so(way: str, wrong: Any) -> None:
     with pytest.raises(TypeError, match=f"an agent works on a Task.*; got {re.escape(repr(wrong))}"):
@@ -252,3 +256,73 @@ class TestAChangedAgent:
         assert agent.model is agent.model
         agent.llm = "openai/gpt-4o"
         assert agent.model.model == "openai/gpt-4o"
+
+
+class TestCopies:
+    """Are others: what keeps things by id keeps them apart."""
+
+    @pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, methodcaller("copy"), methodcaller("model_copy")])
+    def test_agents_tasks_and_crews_have_ids_of_their_own(self, way: Callable[[Any], Any]) -> None:
+        agent = an_agent(LLM("rxflow/demo"))
+        task = a_task(agent, name="writing")
+        everything: list[Agent | Task | Crew] = [agent, task, a_crew(task, name="team")]
+        for one in everything:
+            other = way(one)
+            assert type(other) is type(one)
+            assert other.id != one.id
+            assert other.model_dump(include={"role", "name"}) == one.model_dump(include={"role", "name"})
+
+    def test_an_id_may_be_given(self) -> None:
+        assert an_agent(MODEL).model_copy(update={"id": "one"}).id == "one"
+
+    def test_they_have_lists_of_their_own(self) -> None:
+        one = an_agent(MODEL)
+        one.copy().tools.append(search)
+        assert one.tools == []
+
+    def test_a_copy_of_an_agent_counts_its_own_calls(self) -> None:
+        one = an_agent(MODEL, max_rpm=3)
+        assert one.copy().rate is not one.rate
+
+    def test_a_copy_of_a_task_has_not_run(self) -> None:
+        crew = solo(Scripted("Done"))
+        crew.kickoff()
+        other = crew.tasks[0].copy()
+        assert (other.output, other.retry_count) == (None, 0)
+        assert crew.tasks[0].output is not None
+
+    def test_a_copy_of_a_crew_works_with_agents_and_tasks_of_its_own(self) -> None:
+        agent = an_agent(Scripted("Done"))
+        first = a_task(agent, "First")
+        crew = a_crew(first, a_task(agent, "Second", context=[first]), a_task(agent, "Third", context=None))
+        other = crew.copy()
+        assert not {each.id for each in [*crew.agents, *crew.tasks]} & {
+            each.id for each in [*other.agents, *other.tasks]
+        }
+        assert other.tasks[1].context == [other.tasks[0]]
+        assert all(task.agent is other.agents[0] for task in other.tasks)
+        assert not other.tasks[2].takes_all_context
+        assert other.kickoff().raw == "Done"
+        assert all(task.output is None for task in crew.tasks)
+
+    def test_managers_of_two_crews_are_two_agents(self) -> None:
+        def seen(crew: Crew) -> str:
+            return played(crew).one(TaskFinished).origin.agent_id
+
+        one, two = (
+            Crew(
+                agents=[an_agent(MODEL)],
+                tasks=[a_task(None)],
+                process=Process.hierarchical,
+                manager_llm=Scripted("Done").llm,
+            )
+            for _ in range(2)
+        )
+        assert seen(one) != seen(two)
+
+
+def test_a_models_name_becomes_an_llm_when_it_is_given() -> None:
+    agent = Agent(role="R", goal="g", backstory="b", llm="openai/m")
+    assert isinstance(agent.llm, LLM)
+    assert (agent.llm.model, agent.model) == ("openai/m", agent.llm)
+    assert agent.llm.temperature is None

@@ -1,5 +1,6 @@
 """Placeholders are filled from the inputs, each once; what is missing is said before anything runs."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,39 @@ class TestTheOutputFile:
         assert (tmp_path / "text.md").read_text() == "Done"
 
     @pytest.mark.parametrize(
+        ("path", "what"),
+        [
+            ("~/notes.md", "'~'"),
+            ("~", "'~'"),
+            ("~ada/notes.md", "'~ada'"),
+            ("$HOME/notes.md", "'$HOME'"),
+            ("${HOME}/notes.md", "'${HOME}'"),
+            ("out/$DAY/notes.md", "'$DAY'"),
+        ],
+    )
+    def test_a_path_that_only_a_shell_expands_is_refused_when_the_task_is_built(self, path: str, what: str) -> None:
+        with pytest.raises(ValueError, match=re.escape(f"output_file {path!r}: {what} is not expanded here")):
+            a_task(an_agent(Scripted("Done")), output_file=path)
+
+    @pytest.mark.parametrize("path", ["a~b/c~.md", "price in $.md", "5$/a.md", "./~/a.md", "US$/$5.md"])
+    def test_other_names_with_these_characters_are_fine(
+        self, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        solo(Scripted("Done"), output_file=path).kickoff()
+        assert (tmp_path / path).read_text() == "Done"
+
+    @pytest.mark.parametrize("value", ["~/a", "~", "$HOME/a"])
+    def test_an_input_does_not_bring_one_in(self, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        model = Scripted("Done")
+        with pytest.raises(ValueError, match="is not expanded here"):
+            solo(model, output_file="{topic}/text.md").kickoff({"topic": value})
+        assert (model.requests, list(tmp_path.iterdir())) == ([], [])
+        solo(model, output_file="out/{topic}.md").kickoff({"topic": "$AAPL rises"})
+        assert (tmp_path / "out" / "$AAPL rises.md").exists()
+
+    @pytest.mark.parametrize(
         ("path", "inputs"),
         [
             ("out/{a}", {"a": "../text.md"}),
@@ -227,3 +261,12 @@ class TestTheOutputFile:
             solo(model, output_file=path).kickoff(inputs)
         assert model.requests == []
         assert list(tmp_path.rglob("*")) == [inside]
+
+
+def test_a_crew_says_which_inputs_its_texts_ask_for() -> None:
+    agent = an_agent(Scripted("Done"), "{rank} writer")
+    crew = a_crew(
+        a_task(agent, "About {topic} and {topic}", output_file="notes/{name}.md"), a_task(agent, "Of {1} {x y}")
+    )
+    assert crew.fetch_inputs() == {"rank", "topic", "name"}
+    assert a_crew(a_task(an_agent(Scripted("Done")))).fetch_inputs() == set()

@@ -3,6 +3,9 @@
 import asyncio
 import json
 import logging
+import re
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -12,6 +15,7 @@ from pydantic import BaseModel
 from rxflow import Crew, Flow
 from rxflow.flow.flow import listen, start
 from rxflow.llm.request import Request
+from rxflow.testing import VirtualClock
 from rxflow.tools import tool
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import (
@@ -27,6 +31,7 @@ from rxflow.types.events import (
     TaskFinished,
     TaskStarted,
 )
+from rxflow.types.results import TaskOutput
 from rxflow.types.streaming import CrewStreamingOutput
 from tests.scripted import Scripted, calls
 from tests.signals import outcome
@@ -254,20 +259,117 @@ class TestVerbose:
     @pytest.mark.parametrize("who", ["agent", "crew"])
     def test_it_logs_what_happens_without_the_text(self, who: str, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO, "rxflow")
-        verbose: dict[str, Any] = {who: {"verbose": True}}
-        solo(Scripted("Hello big world"), **verbose).kickoff()
+        solo(Scripted("Hello big world"), **{who: {"verbose": True}}).kickoff()
         lines = [record.getMessage() for record in caplog.records if record.name == "rxflow"]
-        assert "crew / Write: TaskStarted" in lines
-        assert "crew / Write: TaskFinished" in lines
-        assert lines.count("crew / Write: TaskFinished") == 1
-        assert not [line for line in lines if "StreamChunk" in line]
+        assert [re.sub(r"\d+\.\d s", "N s", line) for line in lines if not line.startswith("crew ")] == [
+            "Writer begins task 'Write'",
+            "Writer asked scripted in N s, 2 + 1 tokens",
+            "Writer finished task 'Write' in N s",
+        ]
+
+    def test_it_logs_tools_with_what_goes_in_and_comes_out(self, caplog: pytest.LogCaptureFixture) -> None:
+        @tool
+        def look(city: str) -> str:
+            """Look."""
+            return f"Seen\n{city} {'and on ' * 100}"
+
+        caplog.set_level(logging.INFO, "rxflow")
+        model = Scripted(calls(("look", {"city": "Zürich"})), "Done", "Better")
+        verdicts = iter([(False, "too short"), (True, "Better")])
+
+        def judge(output: TaskOutput) -> tuple[bool, Any]:
+            return next(verdicts)
+
+        played(solo(model, agent={"tools": [look]}, guardrail=judge, crew={"verbose": True}))
+        lines = [re.sub(r"\d+\.\d s", "N s", line) for line in caplog.messages]
+        assert lines[:4] == [
+            "crew 'crew' begins",
+            "Writer begins task 'Write'",
+            "Writer asked scripted in N s, 2 + 1 tokens, which calls look",
+            'Writer calls look({"city": "Zürich"})',
+        ]
+        assert lines[4].startswith("Writer got from look in N s: Seen Zürich and on")
+        assert len(lines[4]) < 250
+        assert lines[5:] == [
+            "Writer asked scripted in N s, 2 + 1 tokens",
+            "task 'Write' was sent back to Writer: too short",
+            "Writer asked scripted in N s, 2 + 1 tokens",
+            "Writer finished task 'Write' in N s",
+            "crew 'crew' finished in N s, 6 + 3 tokens",
+        ]
+
+    def test_the_seconds_are_those_of_the_run(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO, "rxflow")
+
+        @tool
+        async def wait() -> None:
+            """Wait."""
+            await asyncio.sleep(75)
+
+        with VirtualClock():
+            solo(Scripted(calls(("wait", {})), "Done"), agent={"tools": [wait], "verbose": True}).kickoff()
+        assert any(line == "Writer finished task 'Write' in 75.0 s" for line in caplog.messages)
 
     def test_it_logs_a_failure_with_its_error(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO, "rxflow")
         outcome(solo(Scripted(LookupError("lost")), crew={"verbose": True}).events())
-        assert "crew / Write: TaskFailed: lost" in caplog.messages
+        text = "\n".join(caplog.messages)
+        assert re.search(r"Writer asked scripted, which failed after \d\.\d s: LookupError: lost", text)
+        assert re.search(r"task 'Write' failed after \d\.\d s: LookupError: lost", text)
+        assert re.search(r"crew 'crew' failed after \d\.\d s: LookupError: lost", text)
 
     def test_without_it_nothing_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.DEBUG, "rxflow")
         solo(Scripted("Hello")).kickoff()
         assert [record for record in caplog.records if record.name == "rxflow"] == []
+
+
+PROGRAM = """
+import logging
+from tests.team import solo
+from tests.scripted import Scripted
+
+{before}
+solo(Scripted("Hello"), crew={{"verbose": {verbose}}}).kickoff()
+{after}
+"""
+AGAIN = 'solo(Scripted("Hello"), crew={"verbose": True}).kickoff()'
+TO_OUT = 'import sys; logging.basicConfig(stream=sys.stdout, format="mine %(levelname)s %(message)s")'
+
+
+class TestWhereProgressIsShown:
+    @pytest.mark.parametrize(
+        ("verbose", "before", "after", "times"),
+        [
+            (True, "", "", 1),
+            (True, "", AGAIN, 2),
+            (False, "", "", 0),
+            (True, 'logging.getLogger("rxflow").setLevel(logging.WARNING)', "", 0),
+            (True, TO_OUT, "", 0),
+            (True, 'logging.getLogger("rxflow").addHandler(logging.NullHandler())', "", 0),
+            (True, "", f"{TO_OUT}\n{AGAIN}", 1),
+        ],
+        ids=["alone", "twice", "not verbose", "level", "configured", "silenced", "configured later"],
+    )
+    def test_on_standard_error_if_the_program_says_nothing_else(
+        self, verbose: bool, before: str, after: str, times: int
+    ) -> None:
+        shown = ran(PROGRAM.format(verbose=verbose, before=before, after=after))
+        assert shown.stderr.count("crew 'crew' begins") == times
+        if times:
+            line = r"^\d\d:\d\d:\d\d rxflow Writer finished task 'Write' in \d\.\d s$"
+            assert re.search(line, shown.stderr, re.MULTILINE)
+        else:
+            assert shown.stderr == ""
+
+    @pytest.mark.parametrize("when", ["before", "after"])
+    def test_where_the_program_says(self, when: str) -> None:
+        before, after = (TO_OUT, "") if when == "before" else ("", f"{TO_OUT}\n{AGAIN}")
+        shown = ran(PROGRAM.format(verbose=True, before=before, after=after)).stdout
+        assert shown.count("mine INFO crew 'crew' begins") == 1
+
+
+def ran(program: str) -> "subprocess.CompletedProcess[str]":
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=25, check=False)
+    assert done.returncode == 0, done.stderr
+    return done

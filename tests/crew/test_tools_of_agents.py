@@ -2,20 +2,24 @@
 
 import asyncio
 import json
+import logging
 import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
 from rxflow import LLM
+from rxflow.llm.source import Ending
 from rxflow.tools import BaseTool, tool
 from rxflow.types.chunks import StreamChunk, StreamChunkType
-from rxflow.types.events import LLMFinished, TaskFailed, ToolFailed, ToolFinished, ToolStarted
+from rxflow.types.events import LLMFinished, ToolFailed, ToolFinished, ToolStarted
+from rxflow.types.results import TaskOutput
 from tests.loopback import Loopback, Reply
 from tests.loopback import ToolCall as Call
 from tests.scripted import Scripted, calls
-from tests.team import played, solo
+from tests.team import a_crew, a_task, an_agent, played, solo
 
 
 @tool
@@ -286,7 +290,7 @@ def test_of_the_thousands_that_a_model_may_ask_for_some_dozens_run_at_once() -> 
     at_work = most = 0
 
     @tool
-    async def dig() -> str:
+    async def dig(at: int) -> str:
         """Dig deep."""
         nonlocal at_work, most
         at_work += 1
@@ -295,7 +299,7 @@ def test_of_the_thousands_that_a_model_may_ask_for_some_dozens_run_at_once() -> 
         at_work -= 1
         return "gold"
 
-    model = Scripted(calls(*[("dig", "{}")] * 2000), "fine")
+    model = Scripted(calls(*(("dig", {"at": place}) for place in range(2000))), "fine")
     assert str(solo(model, agent={"tools": [dig]}).kickoff()) == "fine"
     assert len([message for message in model.requests[1].messages if message["role"] == "tool"]) == 2000
     assert most == 64
@@ -339,7 +343,7 @@ class TestTheNumberOfTurns:
         assert [request.may_call_tools for request in model.requests] == [True, True, False]
         # The schemas stay: some providers refuse a conversation with tool calls but without them.
         assert all(request.tools for request in model.requests)
-        assert model.requests[-1].parameters["tool_choice"] == "none"
+        assert model.requests[-1].hints["tool_choice"] == "none"
         assert "Give your best answer now" in model.requests[-1].last_user_text
 
     def test_a_model_that_calls_tools_in_its_last_turn_too_is_an_error(self) -> None:
@@ -418,17 +422,72 @@ class TestAToolThatExits:
         assert played(crew).error is interrupt
 
 
-def test_a_tool_that_waits_for_what_others_have_cancelled_fails_the_task_with_words() -> None:
-    @tool
+class TestSomethingCancelledInATool:
+    """Is a failure of that tool, as any other: nobody cancelled the run."""
+
+    @pytest.mark.parametrize("how", ["future", "task", "raised", "in a thread", "scope", "generator"])
+    def test_the_model_is_told_and_the_tools_beside_it_go_on(self, how: str) -> None:
+        model = Scripted(calls(("wait", {}), ("lookup", {"key": "k"})), "Done.")
+        seen = played(solo(model, agent={"tools": [waiting_for_what_was_cancelled(how), lookup]}))
+        assert seen.error is None
+        failure, result = told(model)
+        assert failure.startswith("Error: wait raised RuntimeError: something that this code waited for was cancelled")
+        assert result == "value of k"
+        assert isinstance(seen.one(ToolFailed).error, RuntimeError)
+
+    def test_a_run_that_is_cancelled_is_not_taken_for_it(self) -> None:
+        begun = asyncio.Event()
+
+        @tool
+        async def wait() -> None:
+            """Wait."""
+            begun.set()
+            await asyncio.get_running_loop().create_future()
+
+        async def main() -> None:
+            running = asyncio.create_task(solo(model, agent={"tools": [wait]}).kickoff_async())
+            await begun.wait()
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+
+        model = Scripted(calls(("wait", {})), "never asked")
+        asyncio.run(main())
+        assert len(model.requests) == 1
+
+
+def waiting_for_what_was_cancelled(how: str) -> BaseTool:
+    @tool("wait")
     async def wait() -> None:
         """Wait."""
-        waited = asyncio.get_running_loop().create_future()
-        waited.cancel()
-        await waited
+        if how == "task":
+            task = asyncio.create_task(asyncio.sleep(5))
+            task.cancel()
+            await task
+        elif how == "future":
+            future = asyncio.get_running_loop().create_future()
+            future.cancel()
+            await future
+        elif how == "scope":
+            await asyncio.gather(cancelled())
+        raise asyncio.CancelledError
 
-    seen = played(solo(Scripted(calls(("wait", {}))), agent={"tools": [wait]}))
-    assert "something that this code waited for was cancelled" in str(seen.error)
-    assert isinstance(seen.one(TaskFailed).error, RuntimeError)
+    @tool("wait")
+    def in_thread() -> None:
+        """Wait."""
+        asyncio.run(cancelled())
+
+    @tool("wait")
+    async def items() -> AsyncIterator[str]:
+        """Wait."""
+        yield "one"
+        await cancelled()
+
+    return {"in a thread": in_thread, "generator": items}.get(how, wait)
+
+
+async def cancelled() -> None:
+    raise asyncio.CancelledError
 
 
 def exiting(error: BaseException, is_async: bool) -> BaseTool:
@@ -507,3 +566,277 @@ def test_uses_are_counted_over_runs_until_they_are_reset() -> None:
     crew.kickoff()
     assert told(model, 1) == told(model, 5) == ["worked"]
     assert "may be used 1 times" in told(model, 3)[0]
+
+
+AGAIN = "Call it again with all of them as one JSON object, {} for none."
+
+
+class TestArgumentsThatDidNotArrive:
+    """Never become a call with defaults that nobody gave."""
+
+    @pytest.mark.parametrize("text", ["", "  \n"])
+    def test_the_model_is_told(self, text: str) -> None:
+        ran: list[str] = []
+
+        @tool
+        def look(city: str = "?") -> str:
+            """Look."""
+            ran.append(city)
+            return f"seen {city}"
+
+        model = Scripted(calls(("look", text)), calls(("look", "{}")), "Done.")
+        seen = played(solo(model, agent={"tools": [look]}))
+        assert told(model, 2) == [
+            f"Error: the arguments of look did not arrive. {AGAIN}",
+            "seen ?",
+        ]
+        assert "did not arrive" in str(seen.one(ToolFailed).error)
+        assert ran == ["?"]
+
+    def test_a_tool_that_takes_anything_is_not_called_without_them(self) -> None:
+        @tool
+        def note(**facts: Any) -> str:
+            """Note."""
+            return str(facts)
+
+        model = Scripted(calls(("note", "")), "Done.")
+        solo(model, agent={"tools": [note]}).kickoff()
+        assert "did not arrive" in told(model)[0]
+
+    def test_a_tool_without_parameters_needs_none(self) -> None:
+        @tool
+        def now() -> str:
+            """The time."""
+            return "noon"
+
+        model = Scripted(calls(("now", "")), "Done.")
+        solo(model, agent={"tools": [now]}).kickoff()
+        assert told(model) == ["noon"]
+
+
+class TestWhatGoesBack:
+    """Providers read their history, and refuse all of it for one call that is not as they write them."""
+
+    @pytest.mark.parametrize(
+        "text", ['{"query": "Os', "[1]", "null", "5", "words", '{"query": NaN}', '{"query": "\n"}', '{"query": "a"},']
+    )
+    def test_arguments_that_are_not_an_object_go_back_inside_one(self, text: str) -> None:
+        model = Scripted(calls(("search", text)), "Done.")
+        assert solo(model, agent={"tools": [search]}).kickoff().raw == "Done."
+        (call,) = model.conversations[1][-2]["tool_calls"]
+        assert json.loads(call["function"]["arguments"]) == {"invalid_arguments": text}
+
+    @pytest.mark.parametrize("text", ['{"query": "a"}', ' {"query": "a", "limit": 1e400}', '{"unknown": {}}'])
+    def test_an_object_goes_back_as_it_is(self, text: str) -> None:
+        model = Scripted(calls(("search", text)), "Done.")
+        solo(model, agent={"tools": [search]}).kickoff()
+        (call,) = model.conversations[1][-2]["tool_calls"]
+        assert call["function"]["arguments"] == text
+
+    @pytest.mark.parametrize(("name", "back"), [("", "unnamed"), ("web.search now", "web_search_now")])
+    def test_a_name_that_the_model_made_up_goes_back_in_letters_that_providers_take(self, name: str, back: str) -> None:
+        model = Scripted(calls((name, "{}")), "Done.")
+        solo(model, agent={"tools": [search]}).kickoff()
+        asking, answered = model.conversations[1][-2:]
+        assert asking["tool_calls"][0]["function"]["name"] == answered["name"] == back
+
+
+class Counting:
+    """A tool that notes its calls."""
+
+    def __init__(self, **given: Any) -> None:
+        self.calls: list[str] = []
+
+        @tool("look", **given)
+        def look(city: str, n: int = 0) -> str:
+            """Look."""
+            self.calls.append(city)
+            if city == "Atlantis":
+                raise LookupError("lost")
+            return f"seen {city}"
+
+        self.tool = look
+
+
+def looking(*turns: Sequence[str]) -> list[Any]:
+    """Turns of calls, by city, and an answer."""
+    return [*(calls(*(("look", {"city": city}) for city in turn)) for turn in turns), "Done."]
+
+
+class TestEqualCalls:
+    """Are carried out once in a run, as CrewAI 1.15.1 does it."""
+
+    @pytest.mark.parametrize("turns", [(["Oslo"], ["Riga"], ["Oslo"]), (["Oslo", "Riga", "Oslo"],)])
+    def test_the_second_gets_the_result_of_the_first(self, turns: tuple[list[str], ...]) -> None:
+        look = Counting()
+        model = Scripted(*looking(*turns))
+        seen = played(solo(model, agent={"tools": [look.tool]}))
+        assert sorted(look.calls) == ["Oslo", "Riga"]
+        assert told(model, len(turns)) == ["seen Oslo", "seen Riga", "seen Oslo"]
+        assert (len(seen.of(ToolStarted)), len(seen.of(ToolFinished))) == (3, 3)
+        assert look.tool.current_usage_count == 2
+
+    def test_equal_is_what_says_the_same(self) -> None:
+        look = Counting()
+        model = Scripted(
+            calls(
+                ("look", '{"city": "Oslo", "n": 1}'), ("look", '{ "n":1,"city":"Oslo" }'), ("look", '{"city": "Oslo"}')
+            ),
+            "Done.",
+        )
+        solo(model, agent={"tools": [look.tool]}).kickoff()
+        assert len(look.calls) == 2
+
+    @pytest.mark.parametrize(("crew", "agent"), [({"cache": False}, {}), ({}, {"cache": False})])
+    def test_not_if_the_crew_or_the_agent_says_so(self, crew: dict[str, Any], agent: dict[str, Any]) -> None:
+        look = Counting()
+        model = Scripted(*looking(["Oslo"], ["Oslo"]))
+        solo(model, agent={"tools": [look.tool], **agent}, crew=crew).kickoff()
+        assert look.calls == ["Oslo", "Oslo"]
+
+    def test_a_call_that_failed_is_tried_again(self) -> None:
+        look = Counting()
+        solo(Scripted(*looking(["Atlantis", "Atlantis"], ["Atlantis"])), agent={"tools": [look.tool]}).kickoff()
+        assert look.calls == ["Atlantis"] * 3
+
+    def test_the_tool_may_decide_by_arguments_and_result(self) -> None:
+        look, asked = Counting(), list[tuple[Any, Any]]()
+
+        def may_keep(arguments: Any, result: Any) -> bool:
+            asked.append((arguments, result))
+            return bool(result == "seen Riga")
+
+        look.tool.cache_function = may_keep
+        solo(Scripted(*looking(["Oslo"], ["Riga"], ["Oslo"], ["Riga"])), agent={"tools": [look.tool]}).kickoff()
+        assert look.calls == ["Oslo", "Riga", "Oslo"]
+        assert asked == [({"city": city}, f"seen {city}") for city in look.calls]
+
+    def test_a_tool_that_is_used_up_does_not_answer_from_what_it_said(self) -> None:
+        look = Counting(max_usage_count=1)
+        model = Scripted(*looking(["Oslo"], ["Oslo"]))
+        solo(model, agent={"tools": [look.tool]}).kickoff()
+        assert "may be used 1 times" in told(model, 2)[1]
+
+    def test_the_agents_of_a_crew_share_results_and_other_tools_of_that_name_do_not(self) -> None:
+        shared, other = Counting(), Counting()
+        turns = looking(["Oslo"])
+        crew = a_crew(
+            a_task(an_agent(Scripted(*turns), "A", tools=[shared.tool])),
+            a_task(an_agent(Scripted(*turns), "B", tools=[shared.tool])),
+            a_task(an_agent(Scripted(*turns), "C", tools=[other.tool])),
+        )
+        crew.kickoff()
+        assert (shared.calls, other.calls) == (["Oslo"], ["Oslo"])
+
+    def test_a_run_begins_without_them(self) -> None:
+        look = Counting()
+        model = Scripted(*looking(["Oslo"]), *looking(["Oslo"]))
+        crew = solo(model, agent={"tools": [look.tool]})
+        crew.kickoff()
+        crew.kickoff()
+        assert look.calls == ["Oslo", "Oslo"]
+
+    def test_an_agent_by_itself_has_them_too(self) -> None:
+        look = Counting()
+        agent = an_agent(Scripted(*looking(["Oslo"], ["Oslo"])), tools=[look.tool])
+        assert agent.kickoff("Where?").raw == "Done."
+        assert look.calls == ["Oslo"]
+
+
+def test_a_run_uses_the_async_twin_of_a_tool() -> None:
+    class Twin(BaseTool):
+        name: str = "twin"
+        description: str = "Two ways."
+
+        def _run(self, u: str) -> str:
+            return f"sync {u}"
+
+        async def _arun(self, u: str) -> str:
+            await asyncio.sleep(0)
+            return f"async {u}"
+
+    model = Scripted(calls(("twin", {"u": "x"})), "Done.")
+    solo(model, agent={"tools": [Twin()]}).kickoff()
+    assert told(model) == ["async x"]
+    blocking = Scripted(calls(("twin", {"u": "x"})))
+    assert blocking.llm.call("?", [Twin()]) == "sync x"
+    assert asyncio.run(blocking.llm.acall("?", [Twin()])) == "async x"
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_the_items_of_a_generator_are_its_result(is_async: bool) -> None:
+    @tool("rows")
+    def rows() -> Iterator[str]:
+        """Rows."""
+        assert threading.current_thread() is not threading.main_thread()
+        yield from ("north", "south")
+
+    @tool("rows")
+    async def async_rows() -> AsyncIterator[str]:
+        """Rows."""
+        yield "north"
+        await asyncio.sleep(0)
+        yield "south"
+
+    made = async_rows if is_async else rows
+    model = Scripted(calls(("rows", {})), "Done.")
+    seen = played(solo(model, agent={"tools": [made]}))
+    assert told(model) == ['["north","south"]']
+    assert seen.one(ToolFinished).result == ["north", "south"]
+    assert asyncio.run(Scripted(calls(("rows", {}))).llm.acall("?", [made])) == ["north", "south"]
+
+
+def test_an_async_generator_is_closed_with_its_run() -> None:
+    begun, closed = asyncio.Event(), asyncio.Event()
+
+    @tool
+    async def rows() -> AsyncIterator[int]:
+        """Rows."""
+        try:
+            yield 1
+            begun.set()
+            await asyncio.get_running_loop().create_future()
+        finally:
+            closed.set()
+
+    async def main() -> None:
+        running = asyncio.create_task(solo(Scripted(calls(("rows", {}))), agent={"tools": [rows]}).kickoff_async())
+        await begun.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert closed.is_set()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("call", [("fail", "{}"), ("nobody", "{}"), ("search", "[]"), ("search", "")])
+def test_a_tool_that_fails_is_a_warning_in_the_log(call: tuple[str, str], caplog: pytest.LogCaptureFixture) -> None:
+    @tool
+    def fail() -> None:
+        """Fail."""
+        raise LookupError("nothing there")
+
+    solo(Scripted(calls(call), "Done."), agent={"tools": [fail, search]}).kickoff()
+    (record,) = [record for record in caplog.records if record.name == "rxflow"]
+    assert record.levelno == logging.WARNING
+    assert record.getMessage().startswith(f"Writer: the tool {call[0]!r} failed: ")
+
+
+def test_what_a_model_thought_goes_back_with_its_calls_and_its_answers() -> None:
+    thought = {"reasoning_content": "Hm.", "thinking_blocks": [{"type": "thinking", "signature": "s"}]}
+    model = Scripted(
+        [*calls(("search", {"query": "terns"})), Ending("tool_calls", message=thought)],
+        ["Too long", Ending("stop", message=thought)],
+        "Fine",
+    )
+    verdicts = iter([(False, "shorter"), (True, "Fine")])
+
+    def judge(output: TaskOutput) -> tuple[bool, Any]:
+        return next(verdicts)
+
+    solo(model, agent={"tools": [search]}, guardrail=judge).kickoff()
+    asking, _, answered, _ = model.conversations[2][-4:]
+    assert {name: asking[name] for name in thought} == thought
+    assert asking["tool_calls"][0]["function"] == {"name": "search", "arguments": '{"query": "terns"}'}
+    assert answered == {"role": "assistant", "content": "Too long", **thought}

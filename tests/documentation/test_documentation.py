@@ -142,7 +142,7 @@ def test_each_chunk_names_its_agent_task_and_type(first_flow: Program, blocks: l
     topic = first_flow["flow"].method_outputs[0]["topic"]
     (role,) = blocks[FIRST_FLOW].roles
     task = blocks[FIRST_FLOW].descriptions[0].format(topic=topic)
-    expected = [value for content in TIDES for value in (role, task, content, "text")]
+    expected = [value for content in TIDES for value in (role, task, content, "StreamChunkType.TEXT")]
     assert len(lines) == len(expected)
     for line, value in zip(lines, expected, strict=True):
         assert line.lower().endswith(f": {value}".lower())

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 import rxflow.operators
-from rxflow import LLM
+from rxflow import LLM, _aliases, _options
 from rxflow import operators as ops
 from rxflow.tools import tool
 
@@ -102,7 +102,7 @@ def test_each_call_on_the_page_is_one_that_can_be_made(call: str) -> None:
         "question": "Why?",
         "scheduler": None,
     }
-    assert callable(eval(call, given)) or call.startswith("replay")
+    assert callable(eval(call, given)) or call.startswith("from_cassette")
 
 
 @pytest.mark.parametrize("name", OPERATORS)
@@ -110,3 +110,81 @@ def test_each_operator_shows_itself_with_a_diagram_and_an_example(name: str) -> 
     said = getattr(ops, name).__doc__ or ""
     assert re.search(r"^ +\S.*[-(].*\|", said, re.MULTILINE), "it has no marble diagram"
     assert "Example::" in said
+
+
+MOVING = (ROOT / "docs" / "moving-over.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", _options.IGNORED)
+def test_the_page_on_moving_over_names_every_option_that_changes_nothing(kind: str) -> None:
+    options = ", ".join(f"`{name}`" for name in sorted(_options.IGNORED[kind]))
+    assert f"| {kind} | {options} |" in MOVING
+
+
+@pytest.mark.parametrize("option", _options.REFUSED)
+def test_it_says_of_every_refused_option_what_to_do_instead(option: str) -> None:
+    would, instead = _options.REFUSED[option]
+    assert f"| `{option}` | {would} | {instead} |" in MOVING
+
+
+@pytest.mark.parametrize("path", [path for path, names in _aliases.ALIASES.items() if names])
+def test_it_has_every_import_path_of_crewai(path: str) -> None:
+    names = ", ".join(f"`{name}`" for name in sorted(_aliases.ALIASES[path]))
+    assert f"| `{path}` | {names} |" in MOVING
+
+
+def test_its_programs_run(tmp_path: Path) -> None:
+    program = "from rxflow import LLM, Agent, BaseLLM\n" + "\n".join(programs("docs/moving-over.md"))
+    done = run("-W", "error", "-c", program, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    tool, *words = done.stdout.splitlines()
+    assert "214 metres" in tool
+    assert words == ["Say ", "it ", "again "]
+
+
+OLLAMA = """
+import json
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+
+class Answering(BaseHTTPRequestHandler):
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        said = f"{asked['model']} heard {asked['messages'][-1]['content']}"
+        self.send_response(200)
+        self.end_headers()
+        for word in said.split():
+            self.write({"message": {"content": word + " "}, "done": False})
+        counts = {"prompt_eval_count": 2, "eval_count": 3, "done_reason": "stop"}
+        self.write({"message": {"content": ""}, "done": True, **counts})
+
+    def write(self, part):
+        self.wfile.write(json.dumps(part).encode() + b"\\n")
+
+    def log_message(self, *_):
+        pass
+
+
+server = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
+Thread(target=server.serve_forever, daemon=True).start()
+"""
+ASKING = """
+from rxflow import operators as ops
+
+here = LLM("llama3", source=Ollama(f"http://127.0.0.1:{server.server_port}"))
+assert [str(chunk) for chunk in here.observe("hello").pipe(ops.to_output())] == ["llama3 ", "heard ", "hello "]
+server.shutdown()
+server.server_close()
+try:
+    here.call("hello")
+except httpx.ConnectError as error:
+    print(*error.__notes__)
+"""
+
+
+def test_the_source_of_its_page_streams_and_explains_its_errors(tmp_path: Path) -> None:
+    (page,) = programs("docs/writing-a-source.md")
+    done = run("-W", "error", "-c", OLLAMA + page.replace("0.5 * attempt", "0.0") + ASKING, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Is Ollama running at http://127.0.0.1:")

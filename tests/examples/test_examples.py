@@ -282,3 +282,22 @@ def test_the_text_of_generators_inner_flows_and_returned_streams_is_in_the_outer
     assert inner.startswith("Verse.rhyme: My notes on “Songs of the sea”.")
     assert returned.startswith("Songbook.second_verse: My notes on “the rain”.")
     assert result == "The last verse was the result: True"
+
+
+@example("crew_from_yaml")
+def test_a_crew_class_runs_with_its_texts_from_yaml_inside_a_flow(printed: str) -> None:
+    research, advice = printed.splitlines()
+    label, text = research.split(": ", 1)
+    assert label == "GardenCrew.research, spring gardener"
+    assert "The tool reports: tomatoes in spring are sown 6 weeks before the last frost." in text
+    assert advice.startswith("GardenCrew.advise, Editor: My notes on “tomatoes”.")
+
+
+@example("self_evaluation_loop")
+def test_the_loop_sends_a_draft_back_once_and_ends_with_the_next(printed: str) -> None:
+    *turns, _, result = printed.splitlines()
+    assert [turn.partition(":")[0] for turn in turns] == ["write, Poet", "evaluate, Critic"] * 2
+    assert "The critic says" not in turns[0]
+    assert "The critic says" in turns[2]
+    assert set(json.loads(turns[1].removeprefix("evaluate, Critic: "))) == {"accepted", "advice"}
+    assert result == "Published after 2 attempts."

@@ -132,9 +132,24 @@ class TestArguments:
         ):
             ask(Scripted(calls(("add", {"a": "x"}))).llm, "Hi", [adding()])
 
+    @BOTH
+    @pytest.mark.parametrize("text", ["", "  "])
+    def test_those_that_did_not_arrive_do_not_become_defaults(self, ask: Callable[..., Any], text: str) -> None:
+        def look(city: str = "?") -> str:
+            return city
+
+        for tools, functions in (([ADD], {"add": look}), ([tool("add")(documented(look))], None)):
+            with pytest.raises(ValueError, match="the model called 'add', and its arguments did not arrive"):
+                ask(Scripted(calls(("add", text))).llm, "Hi", tools, functions)
+
     @pytest.mark.parametrize("text", ["", "  "])
     def test_no_text_is_no_arguments(self, text: str) -> None:
         assert Scripted(calls(("add", text))).llm.call("Hi", [ADD], {"add": given}) == {}
+
+
+def documented(function: Callable[..., Any]) -> Callable[..., Any]:
+    function.__doc__ = "Look."
+    return function
 
 
 class TestTools:
@@ -210,7 +225,7 @@ class TestTools:
             return a
 
         wrong: Any = [add]
-        with pytest.raises(TypeError, match=r"tools are .*; got <function .*add.*; put @tool on it"):
+        with pytest.raises(TypeError, match="add is a function, not a tool; put @tool on it"):
             Scripted("Hello").llm.call("Hi", wrong)
 
 

@@ -1,6 +1,7 @@
 """A call is tried again before its first chunk, and never after it."""
 
 import importlib
+import logging
 import threading
 from typing import Any
 
@@ -13,6 +14,18 @@ from tests.llm.wire import delta, event
 from tests.loopback import Loopback, Reply
 from tests.signals import outcome
 from tests.team import solo
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_what_is_tried_again_is_a_warning_in_the_log(
+    provider: Loopback, llm: LLM, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    provider.script(Reply(status=status), Reply(text="Hello"))
+    assert llm.call("Hi") == "Hello"
+    (record,) = [record for record in caplog.records if record.name == "rxflow"]
+    assert record.levelno == logging.WARNING
+    assert f"(status {status}); trying again in " in record.getMessage()
+    assert record.getMessage().startswith(f"{llm.model}: ")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import json
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rxflow import LLM
@@ -37,7 +37,8 @@ class Dialect:
     def make_llm(self, url: str, **given: Any) -> LLM:
         """A model of this kind, at a provider on loopback."""
         base_url = url.removesuffix("/v1") + self.base
-        return LLM(self.model, **{"base_url": base_url, "api_key": "k", **dict(self.parameters), **given})
+        parameters: dict[str, Any] = dict(self.parameters) | given
+        return LLM(self.model, base_url=base_url, api_key="k", **parameters)
 
     def make_burst(self, words: int) -> bytes:
         """The beginning of an answer of so many words, without its end."""
@@ -70,6 +71,12 @@ def cut_arguments(call: dict[str, Any]) -> Iterator[str]:
 def model_of(request: Request) -> str:
     """As it is named in the body; others name it in the path."""
     return str(request.body.get("model") or "loopback")
+
+
+def encode_mistral(reply: Reply, request: Request) -> Events:
+    """Chat completions that report their usage without being asked to."""
+    asked = request.body | {"stream_options": {"include_usage": True}}
+    return encode.chat_events(reply, replace(request, body=asked))
 
 
 def encode_completion(reply: Reply, request: Request) -> Events:
@@ -118,14 +125,20 @@ def encode_messages(reply: Reply, request: Request) -> Events:
             yield from block(index, {"type": "text", "text": ""}, texts)
             index += 1
         for call in encode.tool_calls(reply, request):
-            start = {"type": "tool_use", "id": call["id"], "name": call["function"]["name"], "input": {}}
+            start: dict[str, Any] = {
+                "type": "tool_use",
+                "id": call["id"],
+                "name": call["function"]["name"],
+                "input": {},
+            }
             pieces = ({"type": "input_json_delta", "partial_json": piece} for piece in cut_arguments(call))
             yield from block(index, start, pieces)
             index += 1
 
     begun = {"input_tokens": usage["prompt_tokens"], "output_tokens": 1}
-    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": model_of(request), "content": []}
-    opening = event("message_start", message=message | {"stop_reason": None, "stop_sequence": None, "usage": begun})
+    message: dict[str, Any] = {"id": "msg_1", "type": "message", "role": "assistant", "model": model_of(request)}
+    message |= {"content": [], "stop_reason": None, "stop_sequence": None, "usage": begun}
+    opening = event("message_start", message=message)
     delta = {"stop_reason": stop, "stop_sequence": None}
     ending = event("message_delta", delta=delta, usage={"output_tokens": usage["completion_tokens"]})
     return Events(opening, blocks(), [ending, event("message_stop")])
@@ -219,8 +232,10 @@ def encode_responses(reply: Reply, request: Request) -> Events:
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": usage["total_tokens"],
         }
-        whole = response | {"status": "completed", "output": output, "usage": counted}
-        return event("response.completed", response=whole)
+        status = "incomplete" if reply.finish_reason == "length" else "completed"
+        details = {"reason": "max_output_tokens"} if status == "incomplete" else None
+        whole = {"status": status, "incomplete_details": details, "output": output, "usage": counted}
+        return event(f"response.{status}", response=response | whole)
 
     opening = event("response.created", response=response)
     pieces = list(content())  # the end repeats them, so they are made first
@@ -308,8 +323,8 @@ _AWS = (("aws_access_key_id", "x"), ("aws_secret_access_key", "x"), ("aws_region
 
 CHAT = Dialect("openai chat", "/chat/completions", "openai/gpt-4o", "/v1", encode.chat_events)
 DIALECTS = (
+    Dialect("mistral chat", "/mistral/v1/chat/completions", "mistral/mistral-small-latest", "/mistral/v1", encode_mistral),
     CHAT,
-    Dialect("mistral chat", "/chat/completions", "mistral/mistral-small-latest", "/v1", encode.chat_events),
     Dialect(
         "completions",
         "/completions",

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 from reactivex import Observable, Subject
 
-from rxflow.operators._core.characters import grapheme
+from rxflow.operators._core.text import compile_grapheme
 
 SCRAPS = [
     *"aB.1 \n!?-_@(“”)",
@@ -78,5 +78,5 @@ def made_of(
 
 def splits_a_character(text: str, pieces: Iterable[str]) -> bool:
     """Some piece ends inside of what people see as one character of ``text``."""
-    whole = {match.end() for match in grapheme().finditer(text)}
+    whole = {match.end() for match in compile_grapheme().finditer(text)}
     return not whole.issuperset(accumulate(map(len, pieces)))

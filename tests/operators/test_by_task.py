@@ -137,7 +137,7 @@ class TestReaders:
         source.on_next(A)
         lanes[0].subscribe()
         (error,) = signals_of(lanes[0]).errors
-        assert str(error).startswith("a lane has one reader")
+        assert str(error).startswith("this lane was subscribed already")
 
     def test_several_share_a_lane_by_reactivex_means(self) -> None:
         lanes, source = open_lanes()
@@ -212,7 +212,7 @@ class TestDisposal:
         source.on_next(A)
         assert not source.observers
         (error,) = signals_of(lanes[0]).errors
-        assert str(error).startswith("this lane was read too late")
+        assert str(error).startswith("this lane was subscribed too late")
 
 
 class TestInARun:

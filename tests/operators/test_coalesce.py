@@ -116,9 +116,13 @@ class TestWithBoth:
     ("given", "error", "message"),
     [
         ({}, TypeError, r"seconds=… or characters=…"),
-        ({"seconds": -1}, ValueError, r"coalesce\(seconds\) is a number of seconds above 0; got -1"),
-        ({"characters": 0}, ValueError, r"coalesce\(characters\) is a number of characters above 0; got 0"),
-        ({"seconds": "1"}, TypeError, r"coalesce\(seconds\) is a number of seconds; got '1'"),
+        (
+            {"seconds": -1},
+            ValueError,
+            r"coalesce\(seconds\) must be a number of seconds \(or a timedelta\) above 0; got -1",
+        ),
+        ({"characters": 0}, ValueError, r"coalesce\(characters\) must be a number of characters above 0; got 0"),
+        ({"seconds": "1"}, TypeError, r"coalesce\(seconds\) is not a number of seconds \(or a timedelta\): '1'"),
     ],
 )
 def test_arguments_are_checked_at_the_call(given: dict[str, Any], error: type[Exception], message: str) -> None:

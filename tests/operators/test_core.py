@@ -15,8 +15,8 @@ from reactivex.disposable import CompositeDisposable, RefCountDisposable, Single
 from rxflow import Flow
 from rxflow import operators as ops
 from rxflow.flow import listen, start
-from rxflow.operators._core.clock import clock
 from rxflow.operators._core.lift import also, divide, only, select, through
+from rxflow.operators._core.timing import find_clock
 from rxflow.streaming.loop_scheduler import LoopScheduler
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Event, Heartbeat, LLMFinished, TaskFinished, TaskStarted
@@ -171,15 +171,16 @@ class TestClock:
     def test_the_operators_own_scheduler_comes_first(self) -> None:
         async def main() -> None:
             mine, given = (LoopScheduler(asyncio.get_running_loop()) for _ in range(2))
-            assert clock(mine, given, "test") is mine
-            assert clock(None, given, "test") is given
-            assert isinstance(clock(None, None, "test"), LoopScheduler)
+            loop = asyncio.get_running_loop()
+            assert find_clock("test", mine, given, loop) is mine
+            assert find_clock("test", None, given, loop) is given
+            assert isinstance(find_clock("test", None, None, loop), LoopScheduler)
 
         asyncio.run(main())
 
     def test_without_a_loop_the_error_says_what_to_do(self) -> None:
         with pytest.raises(RuntimeError, match=r"^smooth needs a clock, .* pass scheduler="):
-            clock(None, None, "smooth")
+            find_clock("smooth", None, None, None)
 
     def test_a_subscribers_scheduler_reaches_the_source_of_a_run_on_its_loop(self) -> None:
         seen: list[SchedulerBase | None] = []

@@ -11,7 +11,7 @@ from reactivex import operators as rxops
 from rxflow import operators as ops
 from rxflow.testing import Marbles, ScriptedLLM
 from rxflow.testing.conformance import check_operator
-from rxflow.testing.turns import thinking
+from rxflow.testing.scripted import thinking
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import LLMFinished, TaskFinished
 from tests.operators.cuts import made_of
@@ -81,7 +81,7 @@ class TestVerdicts:
         def nothing(text: str) -> Any:
             return None
 
-        error = TypeError("a guard gives Release(), Replace(text) or Stop(reason); this one gave None")
+        error = TypeError("a guard returns Release(), Replace(text) or Stop(reason); this one returned None")
         source = marbles.cold("a---|")
         marbles.expect(source.pipe(ops.hold_back(nothing))).to_be("----#", error=error)
 
@@ -163,12 +163,12 @@ class TestSlowVerdicts:
     def test_they_need_a_loop(self) -> None:
         told: list[Any] = []
         rx.of("a").pipe(ops.hold_back(Slow())).subscribe(on_error=told.append)
-        assert "hold_back has a guard that is a coroutine function, and no event loop runs here" in str(told[0])
+        assert "the guard of hold_back is a coroutine function, and no event loop runs here" in str(told[0])
 
     def test_the_loop_of_a_run_before_it_is_none(self) -> None:
         behind = ScriptedLLM("one|").observe("Hi").pipe(rxops.filter(bool), ops.hold_back(Slow()))
         (error,) = signals_of(behind).errors
-        assert "no event loop runs here: put it directly after observe()" in str(error)
+        assert "no event loop runs here: put hold_back directly after observe()" in str(error)
 
     def test_they_do_not_need_one_of_the_users_in_a_run(self) -> None:
         shown = signals_of(ScriptedLLM("one-rude|").observe("Hi").pipe(ops.hold_back(Slow())))
@@ -218,7 +218,7 @@ def test_whoever_has_enough_disposes_the_source(marbles: Marbles) -> None:
 
 def test_the_guard_must_be_a_function() -> None:
     guard: Any = "strict"
-    with pytest.raises(TypeError, match=r"hold_back\(guard\) takes a function of the text; got 'strict'"):
+    with pytest.raises(TypeError, match=r"hold_back takes a function of the text; got 'strict'"):
         ops.hold_back(guard)
 
 

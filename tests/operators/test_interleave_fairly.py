@@ -35,7 +35,7 @@ def in_one_step(*items: Any, complete: bool = True) -> list[Any]:
     seen = Signals()
     source: Subject[Any] = Subject()
     scheduler = TestScheduler()
-    seen.subscribe_to(source.pipe(ops.interleave_fairly(scheduler)))
+    seen.subscribe_to(source.pipe(ops.interleave_fairly(scheduler=scheduler)))
     for item in items:
         source.on_next(item)
     if complete:
@@ -93,7 +93,9 @@ class TestTurns:
         source: Subject[Any] = Subject()
         scheduler = TestScheduler()
         looked_at: list[Any] = []
-        source.pipe(ops.interleave_fairly(scheduler), rxops.do_action(looked_at.append), rxops.take(2)).subscribe()
+        source.pipe(
+            ops.interleave_fairly(scheduler=scheduler), rxops.do_action(looked_at.append), rxops.take(2)
+        ).subscribe()
         for item in (a("1"), a("2"), b("3"), b("4")):
             source.on_next(item)
         scheduler.start()
@@ -111,7 +113,7 @@ class TestTurns:
                 source.on_next(END_OF_A)
                 source.on_next(b("5"))
 
-        source.pipe(ops.interleave_fairly(scheduler)).subscribe(on_next)
+        source.pipe(ops.interleave_fairly(scheduler=scheduler)).subscribe(on_next)
         for item in (a("1"), a("2"), b("3")):
             source.on_next(item)
         scheduler.start()

@@ -133,7 +133,7 @@ class TestHandingOver:
     @pytest.mark.parametrize("scheduler", [NewThreadScheduler(), ThreadPoolScheduler(3), ImmediateScheduler()])
     def test_other_schedulers_do(self, scheduler: Any) -> None:
         source = rx_range(1000)
-        assert signals_of(source.pipe(ops.overflow(1000, "error", scheduler))).items == list(range(1000))
+        assert signals_of(source.pipe(ops.overflow(1000, "error", scheduler=scheduler))).items == list(range(1000))
 
     def test_a_loop_can_be_given_to_read_from_another_thread(self) -> None:
         async def main() -> None:
@@ -150,7 +150,7 @@ class TestHandingOver:
                 seen.clear()
                 over.clear()
                 source = Subject[int]()
-                source.pipe(ops.overflow(1000, "error", scheduler)).subscribe(on_next, on_completed=over.set)
+                source.pipe(ops.overflow(1000, "error", scheduler=scheduler)).subscribe(on_next, on_completed=over.set)
                 await asyncio.to_thread(emit, source, 1000)
                 await asyncio.wait_for(over.wait(), 5)
                 assert seen == list(range(1000))
@@ -161,7 +161,7 @@ class TestHandingOver:
     def test_virtual_time_of_reactivex_does(self) -> None:
         scheduler = TestScheduler()
         seen = Signals()
-        seen.subscribe_to(rx_range(3).pipe(ops.overflow(5, "coalesce", scheduler)))
+        seen.subscribe_to(rx_range(3).pipe(ops.overflow(5, "coalesce", scheduler=scheduler)))
         assert seen.items == []
         scheduler.start()
         assert (seen.items, seen.ends) == ([0, 1, 2], ["completed"])
@@ -186,7 +186,7 @@ class TestHandingOver:
         scheduler = EventLoopScheduler()
         scheduler.dispose()
         source: Subject[int] = Subject()
-        source.pipe(ops.overflow(5, "coalesce", scheduler)).subscribe()
+        source.pipe(ops.overflow(5, "coalesce", scheduler=scheduler)).subscribe()
         source.on_next(1)
         assert not source.observers
         assert len(told) == 1
@@ -251,7 +251,7 @@ class TestCoalesce:
         source: Subject[Any] = Subject()
         scheduler = TestScheduler()
         seen: list[Any] = []
-        source.pipe(ops.overflow(limit, "coalesce", scheduler)).subscribe(seen.append)
+        source.pipe(ops.overflow(limit, "coalesce", scheduler=scheduler)).subscribe(seen.append)
         for number, item in enumerate(items):
             source.on_next(item)
             if number % 7 == 3:
@@ -281,7 +281,7 @@ class TestError:
         (error,) = held.signals.errors
         assert isinstance(error, ops.SlowReaderError)
         assert isinstance(error, OverflowError)
-        assert str(error) == "the reader is too slow: 2 items wait for it already, and overflow lets no more wait"
+        assert str(error) == "the reader is too slow: 2 items wait for it, the most that overflow allows"
         assert pickle.loads(pickle.dumps(error)).limit == 2
 
 
@@ -323,8 +323,8 @@ class TestWait:
     def test_it_is_refused_where_the_reader_is_on_the_emitting_loop(self, marbles: Marbles) -> None:
         source = marbles.cold("(abc)--d|")
         error = RuntimeError(
-            'overflow(policy="wait") would wait for ever, as the reader gets its items in the thread that emits them; '
-            "give it another one, for instance by scheduler=EventLoopScheduler()"
+            'overflow(policy="wait") would wait forever: the reader gets its items in the thread that emits them; '
+            "give it another one, for instance with scheduler=EventLoopScheduler()"
         )
         marbles.expect(source.pipe(ops.overflow(2, "wait"))).to_be("(ab#)", error=error)
 
@@ -332,7 +332,7 @@ class TestWait:
         scheduler = EventLoopScheduler()
         source: Subject[int] = Subject()
         seen = Signals()
-        seen.subscribe_to(source.pipe(ops.overflow(1, "wait", scheduler)))
+        seen.subscribe_to(source.pipe(ops.overflow(1, "wait", scheduler=scheduler)))
 
         def three(_: SchedulerBase, __: object) -> None:
             for number in range(3):
@@ -361,12 +361,12 @@ class TestWait:
 
 @pytest.mark.parametrize("limit", [0, -1])
 def test_at_least_one_item_may_wait(limit: int) -> None:
-    with pytest.raises(ValueError, match=f"limit={limit}"):
+    with pytest.raises(ValueError, match=rf"overflow\(limit\) must be at least 1; got {limit}"):
         ops.overflow(limit)
 
 
 def test_the_policy_is_one_that_it_knows() -> None:
-    with pytest.raises(ValueError, match="policy is one of 'coalesce', 'wait', 'latest', 'error'; got 'drop'"):
+    with pytest.raises(ValueError, match=r"policy\) must be one of 'coalesce', 'wait', 'latest', 'error'; got 'drop'"):
         ops.overflow(1, "drop")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 
 

@@ -258,7 +258,7 @@ class TestInARun:
             agent = an_agent(Scripted("I have looked.", DRAFT))
             return a_crew(a_task(agent, name="research"), a_task(agent, name="report")).observe()
 
-        shown = signals_of(two_tasks().pipe(ops.from_task("report"), ops.partial_json(Report)))
+        shown = signals_of(two_tasks().pipe(ops.only_task("report"), ops.partial_json(Report)))
         assert (shown.items[-1], shown.completions) == (Report.model_validate_json(DRAFT), 1)
         shown = signals_of(two_tasks().pipe(ops.partial_json(Report)))
         assert (shown.items[-1], shown.completions) == (Report.model_validate_json(DRAFT), 0)
@@ -266,7 +266,7 @@ class TestInARun:
 
 @pytest.mark.parametrize("given", [dict, Report(), "Report", None])
 def test_what_is_no_model_is_refused(given: Any) -> None:
-    with pytest.raises(TypeError, match=r"^partial_json\(\) takes a pydantic model, a class; got "):
+    with pytest.raises(TypeError, match=r"^partial_json\(\) takes a pydantic model, which is a class; got "):
         ops.partial_json(given)
 
 

@@ -15,7 +15,7 @@ from rxflow.flow import start
 from rxflow.testing import Marbles, ScriptedLLM
 from rxflow.testing.conformance import check_operator
 from rxflow.testing.probes import probe
-from rxflow.testing.turns import thinking
+from rxflow.testing.scripted import thinking
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import CrewStarted, FlowFinished, LLMFinished, LLMStarted
 from tests.bounds import assert_within
@@ -56,8 +56,8 @@ class TestOnAnyStream:
         sources = [marbles.cold("-#", error=KeyError("first")), marbles.cold("--#", error=OSError("second"))]
         marbles.expect(marbles.cold("---#", error=last).pipe(ops.race(*sources))).to_be("---#", error=last)
         assert last.__notes__ == [
-            "race: a source that had dropped out failed with KeyError('first')",
-            "race: a source that had dropped out failed with OSError('second')",
+            "race: another source failed before with KeyError('first')",
+            "race: another source failed before with OSError('second')",
         ]
 
     def test_so_is_the_last_ones_end(self, marbles: Marbles) -> None:

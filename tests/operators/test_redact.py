@@ -10,14 +10,13 @@ from hypothesis import strategies as st
 from reactivex import operators as rxops
 
 from rxflow import operators as ops
-from rxflow.operators._core.regexes import regex
+from rxflow.operators._core.text import load_regex
 from rxflow.testing import Marbles, ScriptedLLM
-from rxflow.testing.conformance import check_operator
-from rxflow.testing.turns import thinking, tool_call
+from rxflow.testing.scripted import thinking, tool_call
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import LLMFailed, LLMFinished
 from tests.operators.cuts import cut_texts, made_of
-from tests.operators.pieces import cut, delta, said
+from tests.operators.pieces import delta, said
 from tests.signals import outcome, signals_of
 
 PATTERNS = [
@@ -87,7 +86,7 @@ class TestTheText:
     def test_so_it_is_for_any_text(self, cut: tuple[str, list[str]], pattern: str) -> None:
         text, chunks = cut
         made = made_of(ops.redact(pattern, "*"), chunks)
-        assert "".join(made) == regex().sub(pattern, "*", text)
+        assert "".join(made) == load_regex().sub(pattern, "*", text)
 
     def test_text_is_taken_as_it_is_and_a_function_gets_the_match(self) -> None:
         assert made_of(ops.redact(r"(\d)", r"\1"), ["a1 "]) == [r"a\1", " "]
@@ -95,7 +94,7 @@ class TestTheText:
 
     def test_compiled_patterns_keep_their_flags(self) -> None:
         assert "".join(made_of(ops.redact(re.compile("abc", re.IGNORECASE)), ["xA", "Bc"])) == "x[redacted]"
-        assert "".join(made_of(ops.redact(regex().compile(r"\p{Lu}+"), "*"), ["xÄ", "Ö1"])) == "x*1"
+        assert "".join(made_of(ops.redact(load_regex().compile(r"\p{Lu}+"), "*"), ["xÄ", "Ö1"])) == "x*1"
 
     def test_an_error_comes_after_what_was_held(self, marbles: Marbles) -> None:
         source = marbles.cold("a-#", {"a": "a 12"})
@@ -211,19 +210,19 @@ class TestItems:
         shown = signals_of(failing.pipe(ops.fallback_to(rx.of("2 b")), ops.redact(r"\d{2}")))
         assert [item for item in shown.items if isinstance(item, str)] == ["a", " 1", "2 ", "b"]
 
-    def test_it_keeps_the_rules(self) -> None:
-        check_operator(ops.redact("[qj]u"))
-        check_operator(ops.redact(r"\b\w+\b", "*"), items=cut("the quick brown fox", 3))
-
 
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ({"pattern": "("}, ValueError, r"'\(' is no regular expression"),
+        ({"pattern": "("}, ValueError, r"'\(' is not a regular expression"),
         ({"pattern": r"\d*"}, ValueError, "matches the empty text"),
         ({"pattern": b"a"}, TypeError, "got b'a'"),
         ({"pattern": re.compile(b"a")}, TypeError, "compiled from a string"),
-        ({"pattern": "a", "hold_back": 0}, ValueError, r"redact\(hold_back\) is a number of characters above 0; got 0"),
+        (
+            {"pattern": "a", "hold_back": 0},
+            ValueError,
+            r"redact\(hold_back\) must be a number of characters above 0; got 0",
+        ),
     ],
 )
 def test_arguments_are_checked_at_the_call(given: dict[str, Any], error: type[Exception], message: str) -> None:

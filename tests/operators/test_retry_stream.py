@@ -19,7 +19,7 @@ from rxflow import operators as ops
 from rxflow.flow import listen, start
 from rxflow.testing import Marbles, ScriptedLLM
 from rxflow.testing.conformance import check_operator
-from rxflow.testing.turns import thinking
+from rxflow.testing.scripted import thinking
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import FlowFinished, LLMFinished, ReasoningChunk, Retracted
 from tests.loopback import Loopback, Reply
@@ -53,6 +53,11 @@ def shown(items: list[Any]) -> list[Any]:
     ]
 
 
+def retrying_model(provider: Loopback) -> LLM:
+    """A model with its default ``max_retries``."""
+    return LLM("openai/gpt-test", base_url=provider.url, api_key="key")
+
+
 def is_broken(error: Exception) -> bool:
     return "broken" in str(error)
 
@@ -83,7 +88,7 @@ class TestOnAnyStream:
         source = marbles.cold("-#", error=(error := ConnectionError("broken off")))
         marbles.expect(source.pipe(ops.retry_stream(2))).to_be("---#", error=error)
         marbles.expect_subscriptions(source).to_be("^!", "-^!", "--^!")
-        assert error.__notes__ == ["retry_stream: this ended attempt 3 of 3"] * len(error.__notes__)
+        assert error.__notes__ == ["retry_stream: attempt 3 of 3 failed"] * len(error.__notes__)
 
     def test_with_no_retries_the_error_passes_as_it_is(self) -> None:
         error = ValueError("no")
@@ -177,7 +182,7 @@ class TestOnAnyStream:
 
     def test_a_delay_that_is_none_ends_it_too(self) -> None:
         said = signals_of(rx.throw(BROKEN).pipe(ops.retry_stream(5, delay=lambda _: -1)))
-        assert [str(error) for error in said.errors] == ["retry_stream(delay=…) gave -1 seconds for attempt 1"]
+        assert [str(error) for error in said.errors] == ["retry_stream(delay=…) cannot be negative: -1"]
 
     def test_without_any_clock_a_wait_fails(self) -> None:
         said = signals_of(rx.throw(BROKEN).pipe(ops.retry_stream(5, delay=1)))
@@ -316,6 +321,15 @@ class TestInARun:
         assert [item for item in shown(said.items) if item != ("b", 0)] == [("a", 0), (0,), ("c", 1)]
         assert len(provider.requests) == 2
 
+    def test_the_note_of_the_last_error_says_how_many_requests_the_models_retries_made_of_it(
+        self, provider: Loopback
+    ) -> None:
+        down = [Reply(status=500, headers={"retry-after": "0"}) for _ in range(9)]
+        provider.script(*down)
+        (error,) = signals_of(retrying_model(provider).observe("Hello").pipe(ops.retry_stream(2))).errors
+        assert len(provider.requests) == 9
+        assert "retry_stream: attempt 3 of 3 failed after 9 requests to models" in error.__notes__
+
     def test_disposing_closes_the_connection_of_the_new_attempt(self, provider: Loopback, llm: LLM) -> None:
         provider.script(Reply(text=["a", "b"], end_after=1), Reply(text=["c", "d"], hold_after=1))
         told = Signals()
@@ -332,7 +346,7 @@ class TestInARun:
     [
         ({"times": -1}, ValueError, r"retry_stream\(times\) cannot be negative: -1"),
         ({"delay": -1}, ValueError, r"retry_stream\(delay=…\) cannot be negative: -1"),
-        ({"on_shown": "keep"}, ValueError, r"retry_stream\(on_shown=…\) is one of 'retract', 'error'; got 'keep'"),
+        ({"on_shown": "keep"}, ValueError, r"retry_stream\(on_shown=…\) must be one of 'retract', 'error'; got 'keep'"),
         ({"retry_on": "all"}, TypeError, r"retry_stream\(retry_on=…\) takes exception classes, or a function"),
         ({"retry_on": KeyboardInterrupt}, TypeError, r"retry_stream\(retry_on=…\) takes exception classes"),
     ],

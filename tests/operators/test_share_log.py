@@ -236,10 +236,15 @@ class TestWhenNobodyIsLeft:
 
     def test_without_a_loop_a_timer_thread_does(self) -> None:
         gone = Gate()
-        source = rx.never().pipe(rxops.finally_action(gone.open))
-        source.pipe(ops.share_log(0.01)).subscribe().dispose()
-        assert not gone.is_open
+        threads: list[threading.Thread] = []
+
+        def note() -> None:
+            threads.append(threading.current_thread())
+            gone.open()
+
+        rx.never().pipe(rxops.finally_action(note), ops.share_log(0.01)).subscribe().dispose()
         gone.wait()
+        assert threads != [threading.current_thread()]
 
     def test_the_last_may_leave_in_another_thread_than_the_sources(self) -> None:
         async def main() -> None:
@@ -339,7 +344,9 @@ class TestThreads:
         go_on = Gate()
         slow, quick = Signals(), Signals()
         thread = EventLoopScheduler()
-        slow.subscribe_to(shared.pipe(ops.overflow(10, "error", thread), rxops.do_action(lambda _: go_on.wait())))
+        slow.subscribe_to(
+            shared.pipe(ops.overflow(10, "error", scheduler=thread), rxops.do_action(lambda _: go_on.wait()))
+        )
         quick.subscribe_to(shared)
         for number in range(5):
             source.on_next(number)
@@ -376,7 +383,7 @@ class TestRuns:
 
 @pytest.mark.parametrize("on_zero", ["stop", -1, float("nan")])
 def test_what_happens_with_nobody_left_is_said_in_words_it_knows(on_zero: Any) -> None:
-    with pytest.raises(ValueError, match=r"on_zero .*(stop|-1|nan)"):
+    with pytest.raises(ValueError, match=r"on_zero\).*(stop|-1|nan)"):
         ops.share_log(on_zero)
 
 

@@ -191,9 +191,11 @@ def test_without_any_clock_the_stream_fails() -> None:
 
 
 def test_arguments_are_checked_at_the_call() -> None:
-    with pytest.raises(ValueError, match=r"smooth\(rate\) is a number of characters a second above 0; got 0"):
+    with pytest.raises(ValueError, match=r"smooth\(rate\) must be a number of characters a second above 0; got 0"):
         ops.smooth(0)
-    with pytest.raises(ValueError, match=r"smooth\(catch_up\) is a number of seconds above 0; got -1"):
+    with pytest.raises(
+        ValueError, match=r"smooth\(catch_up\) must be a number of seconds \(or a timedelta\) above 0; got -1"
+    ):
         ops.smooth(catch_up=-1)
 
 

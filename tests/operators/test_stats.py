@@ -57,7 +57,7 @@ def all_of(letters: str, *, pause: float = 1.0) -> list[ops.Stats]:
     source: Subject[Any] = Subject()
     scheduler = TestScheduler()
     seen: list[ops.Stats] = []
-    source.pipe(ops.stats(scheduler)).subscribe(seen.append)
+    source.pipe(ops.stats(scheduler=scheduler)).subscribe(seen.append)
     for letter in letters:
         scheduler.advance_by(pause)
         source.on_next(VALUES[letter])
@@ -92,7 +92,7 @@ class TestWhen:
         other.to_be("------(s|)", {"s": last})
 
     def test_nothing_is_figures_too(self) -> None:
-        assert signals_of(rx.empty().pipe(ops.stats(TestScheduler()))).items == [figures()]
+        assert signals_of(rx.empty().pipe(ops.stats(scheduler=TestScheduler()))).items == [figures()]
 
     def test_without_a_loop_the_machines_clock_is_read(self) -> None:
         (last,) = signals_of(rx.of("a").pipe(ops.stats())).items

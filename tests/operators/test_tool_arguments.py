@@ -126,8 +126,12 @@ def test_in_a_run_it_reads_what_each_call_asks_for() -> None:
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ({"model": dict}, TypeError, r"^tool_arguments\(\) takes a pydantic model, a class; got <class 'dict'>$"),
-        ({"tool": ""}, ValueError, r"^tool_arguments\(tool=…\) got an empty name"),
+        (
+            {"model": dict},
+            TypeError,
+            r"^tool_arguments\(\) takes a pydantic model, which is a class; got <class 'dict'>$",
+        ),
+        ({"tool": ""}, ValueError, r"^tool_arguments\(tool=…\) is empty"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(given: Any, error: type[Exception], message: str) -> None:

@@ -8,7 +8,7 @@ from reactivex.scheduler import EventLoopScheduler
 
 from rxflow import LLM
 from rxflow import operators as ops
-from rxflow.operators import record, replay
+from rxflow.operators import from_cassette, record
 from rxflow.testing import cassette
 from rxflow.testing.cassettes import Tape
 from rxflow.types.chunks import StreamChunk
@@ -28,7 +28,7 @@ def test_those_that_keep_the_items_keep_their_type(tmp_path: Path) -> None:
     assert_type(chunks().pipe(ops.share_log("cancel")), Observable[StreamChunk])
     assert_type(events().pipe(ops.share_log(on_zero=5)), Observable[Event])
     assert_type(chunks().pipe(ops.overflow(10)), Observable[StreamChunk])
-    assert_type(chunks().pipe(ops.overflow(10, "wait", EventLoopScheduler())), Observable[StreamChunk])
+    assert_type(chunks().pipe(ops.overflow(10, "wait", scheduler=EventLoopScheduler())), Observable[StreamChunk])
     assert_type(chunks().pipe(ops.in_graph_order(), ops.interleave_fairly()), Observable[StreamChunk])
     assert_type(events().pipe(ops.in_graph_order(), ops.text()), Observable[StreamChunk])
     assert_type(chunks().pipe(record(tmp_path / "run.cassette")), Observable[StreamChunk])
@@ -40,8 +40,8 @@ def test_figures_have_types_of_their_own() -> None:
 
 
 def test_what_is_replayed_can_be_anything() -> None:
-    assert_type(replay("run.cassette", 2), Observable[Any])
-    assert_type(replay("run.cassette", None).pipe(ops.text()), Observable[StreamChunk])
+    assert_type(from_cassette("run.cassette", 2), Observable[Any])
+    assert_type(from_cassette("run.cassette", None).pipe(ops.text()), Observable[StreamChunk])
 
 
 def test_a_cassette_is_a_tape(tmp_path: Path) -> None:

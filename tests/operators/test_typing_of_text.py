@@ -54,9 +54,9 @@ def test_what_is_read_has_the_models_type() -> None:
 
 
 def test_what_is_kept_keeps_its_type() -> None:
-    assert_type(CREW.observe().pipe(ops.from_task("a", CREW.tasks[0])), Observable[StreamChunk])
-    assert_type(CREW.events().pipe(ops.from_agent("a", CREW.agents[0])), Observable[Event])
-    assert_type(rx.of("a").pipe(ops.from_method("a")), Observable[str])
+    assert_type(CREW.observe().pipe(ops.only_task("a", CREW.tasks[0])), Observable[StreamChunk])
+    assert_type(CREW.events().pipe(ops.only_agent("a", CREW.agents[0])), Observable[Event])
+    assert_type(rx.of("a").pipe(ops.only_method("a")), Observable[str])
 
 
 def test_lanes_hold_what_was_selected() -> None:

@@ -10,7 +10,11 @@ from types import ModuleType
 import pytest
 
 import rxflow
+import rxflow.crew
+import rxflow.flow
+import rxflow.llm
 import rxflow.operators
+import rxflow.project
 import rxflow.testing
 
 # litellm costs seconds and 190 MiB: it comes in when the first LLM needs it.
@@ -50,7 +54,7 @@ def test_the_pytest_plugin_costs_those_who_use_it_only(tmp_path: Path) -> None:
     assert done.stdout.split() == ["rxflow"]
 
 
-LAZY = [rxflow, rxflow.testing]
+LAZY = [rxflow, rxflow.crew, rxflow.testing]
 
 
 @pytest.mark.parametrize("module", LAZY, ids=lambda module: module.__name__)
@@ -83,7 +87,10 @@ def test_a_package_whose_names_come_late_looks_like_any_other(module: ModuleType
         exec(f"from {module.__name__} import Agnet", {})
 
 
-@pytest.mark.parametrize("module", [rxflow, rxflow.operators, rxflow.testing], ids=lambda module: module.__name__)
+PUBLIC = [*LAZY, rxflow.flow, rxflow.llm, rxflow.operators, rxflow.project]
+
+
+@pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
 def test_all_is_exact(module: ModuleType) -> None:
     promised: list[str] = module.__all__
     assert len(promised) == len(set(promised))

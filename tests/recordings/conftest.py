@@ -6,15 +6,13 @@ import pytest
 
 from rxflow.llm import io as io_loop
 from tests.conftest import closing_clients
-from tests.recordings.library import Server, find_library
+from tests.recordings.library import Server, require_library
 from tests.recordings.player import Player
 
 
 @pytest.fixture(scope="session")
 def server(litellm_is_warm: None) -> Iterator[Server]:
-    library = find_library()
-    assert library is not None, "the modules of these tests are skipped if there are no recordings"
-    with library.serve() as server:
+    with require_library().serve() as server:
         yield server
 
 

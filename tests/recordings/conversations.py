@@ -64,8 +64,8 @@ def _walk(value: object) -> Iterator[dict[str, Any]]:
 
 
 def _read_call(each: dict[str, Any]) -> tuple[str | None, str, object] | None:
-    function = each.get("function")
-    if isinstance(function, dict) and "arguments" in function:
+    function: dict[str, Any] = each.get("function") or {}
+    if "arguments" in function:
         return each.get("id"), str(function["name"]), read_arguments(str(function["arguments"]))
     if each.get("type") == "function_call":
         return each.get("call_id"), str(each["name"]), read_arguments(str(each["arguments"]))

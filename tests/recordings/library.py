@@ -20,10 +20,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pydantic import BaseModel, Field
 
 VARIABLE = "RXFLOW_RECORDINGS"
 CHECKOUT = Path(__file__).parents[2]
+NO_RECORDINGS = f"there are no recordings beside this checkout, and none in {VARIABLE}"
 _FINISHES = re.compile(
     rb'"(?:finish_?reason|stop_?reason|done_reason|amazon-bedrock-invocationMetrics)"\s*:\s*"'
     rb'|message-end|"done"\s*:\s*true|response\.(?:completed|incomplete|failed)|messageStop|message_stop|\[DONE\]',
@@ -186,3 +188,11 @@ def find_library() -> Library | None:
         return Library(Path(named))
     folders = (parent / "shared" / "recordings" for parent in CHECKOUT.parents)
     return next((Library(folder) for folder in folders if (folder / "recordings.zip").is_file()), None)
+
+
+def require_library() -> Library:
+    """The recordings, for a module of tests; if there are none, the module is skipped."""
+    library = find_library()
+    if library is None:
+        pytest.skip(NO_RECORDINGS, allow_module_level=True)
+    return library

@@ -131,7 +131,7 @@ def find_cuts(body: bytes, seed: str) -> list[str]:
 
 def schema_of(name: str) -> dict[str, Any]:
     """A function of this name, as OpenAI's chat API describes it."""
-    parameters = {"type": "object", "properties": {}}
+    parameters: dict[str, Any] = {"type": "object", "properties": {}}
     return {"type": "function", "function": {"name": name, "description": "Recorded.", "parameters": parameters}}
 
 

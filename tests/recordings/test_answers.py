@@ -4,12 +4,10 @@ import asyncio
 
 import pytest
 
-from tests.recordings.library import VARIABLE, find_library
+from tests.recordings.library import require_library
 from tests.recordings.player import Played, Player, Way, find_complaint, find_cuts, find_differences, find_ways, reading
 
-LIBRARY = find_library()
-if LIBRARY is None:
-    pytest.skip(f"there are no recordings beside this checkout, and none in {VARIABLE}", allow_module_level=True)
+LIBRARY = require_library()
 
 ALL_WAYS = [played for recording in LIBRARY.recordings for played in find_ways(recording)]
 SPOKEN = [played for played in ALL_WAYS if played.recording.expected.error is None]

@@ -16,13 +16,11 @@ from rxflow.flow import start
 from rxflow.tools import BaseTool
 from rxflow.types.events import FlowFinished, LLMFinished, ToolFailed, ToolFinished
 from tests.recordings.conversations import Turns, collect, collect_turns, unseal
-from tests.recordings.library import VARIABLE, Chain, Recording, find_library
+from tests.recordings.library import Chain, Recording, require_library
 from tests.recordings.player import Played, Player, Seen, find_ways, hear, reading
 from tests.team import solo
 
-LIBRARY = find_library()
-if LIBRARY is None:
-    pytest.skip(f"there are no recordings beside this checkout, and none in {VARIABLE}", allow_module_level=True)
+LIBRARY = require_library()
 
 BY_ID = LIBRARY.by_id
 

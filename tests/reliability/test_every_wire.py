@@ -74,8 +74,8 @@ def read(call: ToolCall) -> object:
 @on_every_wire
 def test_an_answer_that_is_cut_short_is_refused(provider: Loopback, dialect: Dialect) -> None:
     burst = dialect.make_burst(20)
-    for given in ({"end_after": 1}, {"reset_after": 1}):
-        provider.script(Reply(raw=[burst], **given))
+    for reply in (Reply(raw=[burst], end_after=1), Reply(raw=[burst], reset_after=1)):
+        provider.script(reply)
         seen = outcome(dialect.make_llm(provider.url, max_retries=0).events("Hi"))
         assert seen.of(LLMFinished) == []
         assert "".join(f"w{at} " for at in range(20)).startswith(seen.text)

@@ -72,6 +72,7 @@ class OutputMachine(RuleBasedStateMachine):
         self.items: list[str] = []
         self.length = 0
         self.last = ""
+        self.needs_an_item = False
         self.times_closed = 0
         self.state = "not started"
         self.error: Exception | None = None
@@ -92,6 +93,7 @@ class OutputMachine(RuleBasedStateMachine):
         ``length`` says how many items come before an end, ``last`` how it ends at last.
         """
         self.length, self.last = length, last
+        self.needs_an_item = kind == "a crew"
         llm = self.source.llm
 
         class Sync(Flow):
@@ -187,6 +189,10 @@ class OutputMachine(RuleBasedStateMachine):
         self.end(how)
 
     def end(self, how: str) -> None:
+        if how == "completes" and self.needs_an_item and not self.items:  # an empty answer is a failure
+            self.source.feed("word")
+            self.items.append("word")
+            self.every_pull_that_can_be_answered_is()
         self.count("close" if "closed" in how else "end")
         if how == "completes":
             self.source.feed(None)

@@ -431,9 +431,17 @@ class TestWaitingForTheEnd:
 
         assert asyncio.run(notebook()) == "b"
 
-    def test_without_an_item_run_says_so_as_rxpys_does(self, make: Make) -> None:
-        with pytest.raises(SequenceContainsNoElementsError):
-            make().run()
+
+@pytest.mark.parametrize("make", [of_llm, of_flow])
+def test_without_an_item_run_says_so_as_rxpys_does(make: Make) -> None:
+    with pytest.raises(SequenceContainsNoElementsError):
+        make().run()
+
+
+@pytest.mark.parametrize("make", [of_agent, of_crew, of_flow_of_crew])
+def test_without_an_answer_the_agent_fails(make: Make) -> None:
+    with pytest.raises(ValueError, match="None or empty"):
+        make().run()
 
 
 @every_source

@@ -6,7 +6,7 @@ import pytest
 from reactivex import operators as rxops
 
 from rxflow import operators as ops
-from rxflow.operators import record, replay
+from rxflow.operators import from_cassette, record
 from rxflow.testing import Marbles, ScriptedLLM, cassette
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import LLMFinished, LLMStarted
@@ -38,7 +38,7 @@ def test_or_of_all_that_happened(path: Path, marbles: Marbles) -> None:
 
 def test_it_is_what_its_replay_does(path: Path, marbles: Marbles) -> None:
     tape = cassette(recorded(path, marbles, "--he--llo|"), StreamChunk)
-    marbles.expect(replay(path).pipe(ops.text())).to_be(*tape)
+    marbles.expect(from_cassette(path).pipe(ops.text())).to_be(*tape)
 
 
 def test_it_is_a_source_for_other_tests(path: Path, marbles: Marbles) -> None:
@@ -49,7 +49,7 @@ def test_it_is_a_source_for_other_tests(path: Path, marbles: Marbles) -> None:
 def test_an_error_ends_it(path: Path, marbles: Marbles) -> None:
     tape = cassette(recorded(path, marbles, "--he--#", TimeoutError("no more")), StreamChunk)
     assert (tape.diagram, repr(tape.error)) == ("--a---#", repr(TimeoutError("no more")))
-    marbles.expect(replay(path).pipe(ops.text())).to_be(*tape)
+    marbles.expect(from_cassette(path).pipe(ops.text())).to_be(*tape)
 
 
 def test_a_reader_that_had_enough_does_too(path: Path, marbles: Marbles) -> None:
@@ -75,7 +75,7 @@ def test_thousands_of_items_have_names_of_their_own(path: Path, marbles: Marbles
     )
     tape = cassette(path)
     assert list(tape.values.values()) == [str(number) for number in range(2000)]
-    marbles.expect(replay(path)).to_be(*tape)
+    marbles.expect(from_cassette(path)).to_be(*tape)
 
 
 def test_it_can_be_pasted_as_a_test(path: Path, marbles: Marbles) -> None:

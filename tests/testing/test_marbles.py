@@ -13,9 +13,9 @@ from reactivex import operators as ops
 
 from rxflow.flow import Flow, listen, start
 from rxflow.streaming.bridge import from_async
+from rxflow.testing.diagrams import MarbleError
 from rxflow.testing.marbles import Marbles
-from rxflow.testing.scripted_llm import ScriptedLLM
-from rxflow.testing.timeline import MarbleError
+from rxflow.testing.scripted import ScriptedLLM
 from tests.scripted import Scripted
 from tests.team import solo
 
@@ -194,7 +194,7 @@ def test_a_method_in_a_thread_that_waits_for_a_stuck_crew_is_shown_too(played: M
             return str(solo(ScriptedLLM("a-")).kickoff())
 
     message = message_of(played, Waiting().observe(), "a|")
-    assert "  the thread 'rxflow wait'\n" in message
+    assert "  the thread 'rxflow wait', which waits in Crew.kickoff\n" in message
     assert 'in wait: return str(solo(ScriptedLLM("a-")).kickoff())' in message
 
 

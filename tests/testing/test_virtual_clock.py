@@ -18,10 +18,9 @@ from rxflow import LLM
 from rxflow.crew.rate_limit import RateLimit
 from rxflow.flow import Flow, listen, router, start
 from rxflow.streaming import loop_thread
-from rxflow.testing.refusals import ProviderInVirtualTime
-from rxflow.testing.scripted_llm import ScriptedLLM
+from rxflow.testing.scripted import ScriptedLLM
 from rxflow.testing.virtual_clock import VirtualClock
-from rxflow.testing.virtual_loop import Deadlock
+from rxflow.testing.virtual_time import Deadlock, ProviderInVirtualTime
 from rxflow.tools import BaseTool, tool
 from tests.gate import Gate
 from tests.scripted import Scripted, calls
@@ -395,7 +394,7 @@ def test_run_is_refused_where_a_loop_runs(given: str) -> None:
     async def inner() -> None: ...
 
     async def main() -> None:
-        with pytest.raises(RuntimeError, match="begin it in a plain function"):
+        with pytest.raises(RuntimeError, match="in a plain function, not in a coroutine"):
             VirtualClock().run(inner if given == "function" else inner())
 
     asyncio.run(main())

@@ -1,6 +1,6 @@
-"""A flow's graph, drawn: as a self-contained HTML page, and as Mermaid text. One sketch feeds both."""
+"""A flow's graph as a picture: an HTML page with an SVG, or Mermaid text. Both draw the same sketch."""
 
-from rxflow.flow.drawing.html_page import page
-from rxflow.flow.drawing.mermaid_text import mermaid
+from rxflow.flow.drawing.mermaid import draw_mermaid
+from rxflow.flow.drawing.svg import draw_page
 
-__all__ = ["mermaid", "page"]
+__all__ = ["draw_mermaid", "draw_page"]

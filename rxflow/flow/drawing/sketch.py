@@ -1,4 +1,4 @@
-"""What there is to draw: nodes and edges, read off a flow's graph, without sizes, places or markup."""
+"""The nodes and edges that show a flow's graph, without sizes, coordinates or markup."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rxflow.flow.graph import Graph, Method
 
 
 class Look(Enum):
-    """What a node is. The value names its CSS classes."""
+    """The kind of a node. The value is its CSS classes."""
 
     START = "start"
     WAITING_START = "start waiting"
@@ -24,7 +24,7 @@ class Look(Enum):
 
 
 class Line(Enum):
-    """What an edge says. The value names its CSS class."""
+    """The kind of an edge. The value is its CSS class."""
 
     TRIGGER = "trigger"
     LABEL = "labelled"
@@ -43,7 +43,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """From one node to another, by their places in ``Sketch.nodes``."""
+    """A line from one node to another, by their indices in ``Sketch.nodes``."""
 
     source: int
     target: int
@@ -53,14 +53,14 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class Sketch:
-    """All there is to draw of a graph. The methods come first, in the order of the graph."""
+    """The nodes and edges of a graph. The methods come first, in the order of the graph."""
 
     nodes: list[Node] = field(default_factory=list[Node])
     edges: list[Edge] = field(default_factory=list[Edge])
 
 
-def sketch_of(graph: Graph) -> Sketch:
-    """The nodes and edges that show ``graph``."""
+def sketch_graph(graph: Graph) -> Sketch:
+    """Find the nodes and edges that show ``graph``."""
     return _Sketcher(graph).sketch
 
 
@@ -68,96 +68,98 @@ class _Sketcher:
     def __init__(self, graph: Graph) -> None:
         self.sketch = Sketch()
         self._graph = graph
-        self._places = {name: place for place, name in enumerate(graph.methods)}
+        self._indices = {name: index for index, name in enumerate(graph.methods)}
         self._joins: dict[Condition, int] = {}
         self._loose: dict[str, int] = {}
         self._heard: set[str] = set()
         for method in graph.methods.values():
-            self._node(_method_node(method))
+            self._add_node(_describe_method(method))
         for method in graph.methods.values():
             if method.condition is not None:
-                self._lead(method.condition, self._places[method.name])
-        self._unheard_labels()
+                self._lead_to(method.condition, self._indices[method.name])
+        self._add_unheard_labels()
 
-    def _lead(self, condition: Condition, target: int) -> None:
-        """Draw what ``condition`` waits for as edges into ``target``."""
+    def _lead_to(self, condition: Condition, target: int) -> None:
+        """Add edges into ``target`` for all that ``condition`` waits for."""
         if isinstance(condition, Trigger):
-            edges = list(self._edges_from(condition.name, target))
+            edges = list(self._find_edges(condition.name, target))
             if len(edges) > 1 and self.sketch.nodes[target].look is Look.AND:
-                # Straight into the AND they would read as if all of them were needed.
-                join = self._join(condition, Look.OR)
+                # Edges that lead into the AND would look as if all of them were needed.
+                join = self._get_join(condition, Look.OR)
                 self.sketch.edges.append(Edge(join, target))
             else:
                 self.sketch.edges.extend(edges)
             return
-        items = _flat(condition)
+        items = _flatten(condition)
         if len(items) == 1:
-            self._lead(items[0], target)
+            self._lead_to(items[0], target)
         else:
-            join = self._join(condition, Look.AND if isinstance(condition, AllOf) else Look.OR)
+            join = self._get_join(condition, Look.AND if isinstance(condition, AllOf) else Look.OR)
             self.sketch.edges.append(Edge(join, target))
 
-    def _join(self, condition: Condition, look: Look) -> int:
-        """The join node of ``condition``; the same one for all who wait for the same."""
+    def _get_join(self, condition: Condition, look: Look) -> int:
+        """Return the join node of ``condition``, which all targets of an equal condition share."""
         if condition not in self._joins:
             tip = "all of these" if look is Look.AND else "one of these"
-            join = self._joins[condition] = self._node(Node(look, look.name, tip=f"{tip}: {said(condition)}"))
-            for item in [condition] if isinstance(condition, Trigger) else _flat(condition):
-                self._lead(item, join)
+            join = self._joins[condition] = self._add_node(
+                Node(look, look.name, tip=f"{tip}: {format_condition(condition)}")
+            )
+            for item in [condition] if isinstance(condition, Trigger) else _flatten(condition):
+                self._lead_to(item, join)
         return self._joins[condition]
 
-    def _edges_from(self, trigger: str, target: int) -> Iterator[Edge]:
-        """The edges into ``target`` that a trigger's name stands for: a method's end, routers' labels, or both."""
+    def _find_edges(self, trigger: str, target: int) -> Iterator[Edge]:
+        """Find the edges into ``target`` for a trigger's name: a method's end, routers' labels, or both."""
         self._heard.add(trigger)
         routers = [m for m in self._graph.methods.values() if m.is_router]
         emitters = [m for m in routers if trigger in (m.labels or ())]
-        if trigger in self._places:
-            yield Edge(self._places[trigger], target)
+        if trigger in self._indices:
+            yield Edge(self._indices[trigger], target)
         for emitter in emitters:
-            yield Edge(self._places[emitter.name], target, Line.LABEL, trigger)
-        if emitters or trigger in self._places:
+            yield Edge(self._indices[emitter.name], target, Line.LABEL, trigger)
+        if emitters or trigger in self._indices:
             return
         open_ended = [m for m in routers if m.labels is None]
         if len(open_ended) == 1:
-            yield Edge(self._places[open_ended[0].name], target, Line.MAYBE, trigger)
+            yield Edge(self._indices[open_ended[0].name], target, Line.MAYBE, trigger)
         else:
-            yield Edge(self._unknown_label(trigger, open_ended), target, Line.LABEL)
+            yield Edge(self._get_unknown_label(trigger, open_ended), target, Line.LABEL)
 
-    def _unknown_label(self, label: str, open_ended: Sequence[Method]) -> int:
-        """A node for a label that any of several routers may emit: lines from each to each listener would be many."""
+    def _get_unknown_label(self, label: str, open_ended: Sequence[Method]) -> int:
+        """Return one node for a label that any of several routers may emit; edges from each to each would be many."""
         if label in self._loose:
             return self._loose[label]
         tip = "one of the routers may emit this label" if open_ended else "no router emits this label"
-        place = self._loose_label(label, tip)
-        self.sketch.edges.extend(Edge(self._places[m.name], place, Line.MAYBE) for m in open_ended)
-        return place
+        index = self._get_loose_label(label, tip)
+        self.sketch.edges.extend(Edge(self._indices[m.name], index, Line.MAYBE) for m in open_ended)
+        return index
 
-    def _unheard_labels(self) -> None:
+    def _add_unheard_labels(self) -> None:
         for method in self._graph.methods.values():
             for label in dict.fromkeys(method.labels or ()):
                 if label not in self._heard:
-                    end = self._loose_label(label, "nothing listens for this label: the flow can end here")
-                    self.sketch.edges.append(Edge(self._places[method.name], end, Line.LABEL))
+                    end = self._get_loose_label(label, "nothing listens for this label: the flow can end here")
+                    self.sketch.edges.append(Edge(self._indices[method.name], end, Line.LABEL))
 
-    def _loose_label(self, label: str, tip: str) -> int:
+    def _get_loose_label(self, label: str, tip: str) -> int:
         if label not in self._loose:
-            self._loose[label] = self._node(Node(Look.LABEL, label or '""', tip=f"{label}\n{tip}"))
+            self._loose[label] = self._add_node(Node(Look.LABEL, label or '""', tip=f"{label}\n{tip}"))
         return self._loose[label]
 
-    def _node(self, node: Node) -> int:
+    def _add_node(self, node: Node) -> int:
         self.sketch.nodes.append(node)
         return len(self.sketch.nodes) - 1
 
 
-def said(condition: Condition) -> str:
-    """``condition`` as one would write it: ``and_(a, or_(b, c))``."""
+def format_condition(condition: Condition) -> str:
+    """Write ``condition`` as in code: ``and_(a, or_(b, c))``."""
     if isinstance(condition, Trigger):
         return condition.name
     name = "and_" if isinstance(condition, AllOf) else "or_"
-    return f"{name}({', '.join(said(item) for item in condition.items)})"
+    return f"{name}({', '.join(format_condition(item) for item in condition.items)})"
 
 
-def _method_node(method: Method) -> Node:
+def _describe_method(method: Method) -> Node:
     if method.is_router:
         look = Look.STARTING_ROUTER if method.is_start else Look.ROUTER
     elif method.is_start:
@@ -168,18 +170,18 @@ def _method_node(method: Method) -> Node:
     if method.doc:
         tip.append(method.doc)
     if method.condition is not None:
-        tip.append(f"waits for {said(method.condition)}")
+        tip.append(f"waits for {format_condition(method.condition)}")
     if method.is_router:
         known = "labels that only its run decides" if method.labels is None else ", ".join(method.labels)
         tip.append(f"emits {known or 'nothing'}")
     return Node(look, method.name, method.doc, "\n".join(tip))
 
 
-def _flat(condition: AnyOf | AllOf) -> list[Condition]:
-    """The items, each once; an OR in an OR and an AND in an AND say nothing of their own."""
+def _flatten(condition: AnyOf | AllOf) -> list[Condition]:
+    """List the items, each once. An OR inside an OR adds nothing, and neither does an AND inside an AND."""
     items: list[Condition] = []
     for item in condition.items:
         while not isinstance(item, Trigger) and len(item.items) == 1:
             item = item.items[0]
-        items += _flat(item) if isinstance(item, type(condition)) else [item]
+        items += _flatten(item) if isinstance(item, type(condition)) else [item]
     return list(dict.fromkeys(items))

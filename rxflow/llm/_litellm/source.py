@@ -19,15 +19,16 @@ from rxflow.llm._litellm.errors import (
     raise_as_litellm,
 )
 from rxflow.llm._litellm.setup import begin_import, get_litellm
-from rxflow.llm._litellm.streams import WrapperReader, find_response, wire_of
+from rxflow.llm._litellm.streams import WrapperReader, find_response, tap, wire_of
 from rxflow.llm.io import Deliver, UnawaitedCoroutines, from_io
-from rxflow.llm.reading import HEADER_GRACE_S, READ_TIMEOUT_S, read_answer
+from rxflow.llm.reading import HEADER_GRACE_S, LAST_BYTE_TIMEOUT_S, READ_TIMEOUT_S, USAGE_TIMEOUT_S, read_answer
 from rxflow.llm.redaction import known_keys
 from rxflow.llm.request import Request
 from rxflow.llm.source import Delta, Ending
 from rxflow.llm.wires.sse import Wire
 from rxflow.types.usage import UsageMetrics
 
+_MAX_PREPARATIONS = 3  # of one request: without hints that are not taken, and without clients that are closed
 _USED_WITHOUT_ASKING = frozenset({"cache"})  # a single call to gemini/ registers it
 
 # Requests of these providers must not hold what their answers called so.
@@ -74,15 +75,12 @@ class LiteLLMSource:
                     await stream.fetch_stream()  # Gemini's request is sent by the first read
             call.has_begun = hasattr(stream, "completion_stream")
             response = find_response(stream)
-            wire = (
-                None
-                if response is None or not call.has_begun or uses_litellm(call.litellm)
-                else wire_of(stream, response)
-            )
+            wire = wire_of(stream, response) if response is not None and call.has_begun else None
             if wire is None:
-                await self._read_wrapper(call, stream, response, deliver)
+                await self._read_wrapper(call, stream, deliver)
                 return
-            async with aclosing(response.aiter_bytes()) as blocks:
+            is_tapped = uses_litellm(call.litellm)
+            async with aclosing(tap(stream, response, wire) if is_tapped else response.aiter_bytes()) as blocks:
                 await read_answer(
                     blocks,
                     wire,
@@ -90,6 +88,8 @@ class LiteLLMSource:
                     silence_s=self._read_timeout,
                     is_break=is_break,
                     content_type=response.headers.get("content-type", ""),
+                    # The wrapper puts the answer together at its end, at 50 µs a chunk.
+                    last_byte_timeout_s=USAGE_TIMEOUT_S if is_tapped else LAST_BYTE_TIMEOUT_S,
                 )
             deliver([_ending_of(wire, wire.usage, call)])
         finally:
@@ -98,8 +98,8 @@ class LiteLLMSource:
             if response is not None:
                 await response.aclose()
 
-    async def _read_wrapper(self, call: _Call, stream: Any, response: Any, deliver: Deliver) -> None:
-        reader = WrapperReader(stream, response)
+    async def _read_wrapper(self, call: _Call, stream: Any, deliver: Deliver) -> None:
+        reader = WrapperReader(stream)
         call.has_begun = True
         await reader.read(deliver, silence_s=self._read_timeout, is_break=is_break)
         deliver([_ending_of(reader.chat, reader.usage, call)])
@@ -108,16 +108,19 @@ class LiteLLMSource:
         """LiteLLM's stream, when the headers have come."""
         # LiteLLM's limits are for each read, so a provider could send headers, or the text of an error, drop by drop.
         async with asyncio.timeout(self._connect_timeout + self._read_timeout + HEADER_GRACE_S):
-            for is_second in (False, True):
-                arguments = self._arguments(call)
+            hints = _supported_hints(call)
+            for attempt in range(_MAX_PREPARATIONS):
                 try:
                     with UnawaitedCoroutines():
-                        return await call.litellm.acompletion(**arguments)
+                        return await call.litellm.acompletion(**self._arguments(call, hints))
                 except Exception as error:
-                    if is_second or not _forget_closed_clients(call.litellm, error):
+                    is_last = attempt == _MAX_PREPARATIONS - 1
+                    if not is_last and hints and isinstance(error, call.litellm.UnsupportedParamsError):
+                        hints = {}  # Bedrock takes tool_choice, but not "none"; nothing was sent
+                    elif is_last or not _forget_closed_clients(call.litellm, error):
                         self._raise_unsent(call, error)
                         raise
-        raise AssertionError  # unreachable: the loop returns or raises
+        raise AssertionError  # unreachable: the last attempt returns or raises
 
     def _raise_unsent(self, call: _Call, error: Exception) -> None:
         """If nothing was sent, raise what ``error`` really is: LiteLLM calls most of this the provider's failure."""
@@ -130,7 +133,7 @@ class LiteLLMSource:
             raise MissingKey(f"there is no API key for this model: {' or '.join(missing)} is not set") from error
         raise UnpreparedRequest(str(error)) from error
 
-    def _arguments(self, call: _Call) -> dict[str, Any]:
+    def _arguments(self, call: _Call, hints: Mapping[str, Any]) -> dict[str, Any]:
         import httpx
 
         request = call.request
@@ -151,7 +154,7 @@ class LiteLLMSource:
         }
         optional = {"api_base": self._base_url, "api_key": api_key, "tools": list(request.tools) or None}
         given = {name: value for name, value in optional.items() if value is not None}
-        return arguments | given | _supported_hints(call) | dict(request.parameters)
+        return arguments | given | dict(hints) | dict(request.parameters)
 
     def _openai_key(self, call: _Call) -> str | None:
         litellm = call.litellm
@@ -164,7 +167,7 @@ class LiteLLMSource:
         raise MissingKey("there is no API key for this model: OPENAI_API_KEY is not set")
 
     async def calls_functions(self, model: str) -> bool:
-        litellm = await get_litellm()
+        litellm, model = await get_litellm(), _strip_bridge(model)
         try:
             litellm.get_model_info(model)
         except Exception:  # noqa: BLE001 - litellm's way to say that it does not know the model
@@ -197,6 +200,11 @@ def _ending_of(wire: Wire, usage: UsageMetrics | None, call: _Call) -> Ending:
     return Ending(wire.finish_reason, reported, cost, wire.message, wire.response_id, wire.response_model)
 
 
+def _strip_bridge(model: str) -> str:
+    """The model's name in LiteLLM's table: "responses/" names a way to ask it."""
+    return model.replace("/responses/", "/", 1)
+
+
 def _compute_cost(litellm: Any, model: str, usage: UsageMetrics) -> float | None:
     if usage.prompt_tokens is None or usage.completion_tokens is None:
         return None
@@ -210,8 +218,7 @@ def _compute_cost(litellm: Any, model: str, usage: UsageMetrics) -> float | None
         reasoning_tokens=usage.reasoning_tokens,
     )
     try:
-        # The bridge to the Responses API is a way, not a model.
-        return float(sum(litellm.cost_per_token(model=model.replace("/responses/", "/"), usage_object=counted)))
+        return float(sum(litellm.cost_per_token(model=_strip_bridge(model), usage_object=counted)))
     except Exception:  # noqa: BLE001 - litellm's way to say that it knows no price
         return None
 
@@ -239,7 +246,7 @@ def _supported_hints(call: _Call) -> dict[str, Any]:
     hints = call.request.hints
     if not hints:
         return {}
-    litellm, model = call.litellm, call.request.model
+    litellm, model = call.litellm, _strip_bridge(call.request.model)
     supported: Any = litellm.get_supported_openai_params(model=model) or ()
     taken = {name: value for name, value in hints.items() if name in supported}
     if "response_format" in taken and not litellm.supports_response_schema(model):

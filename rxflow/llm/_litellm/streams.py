@@ -10,13 +10,15 @@ This module holds all that rxflow knows of LiteLLM's insides. The tests of each 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from functools import partial
 from types import AsyncGeneratorType
 from typing import Any, cast
 
 from rxflow.llm.io import Deliver
-from rxflow.llm.reading import IncompleteAnswer, StallWatch, refuse_other_types
+from rxflow.llm.reading import IncompleteAnswer, StallWatch
 from rxflow.llm.source import Delta
 from rxflow.llm.wires.anthropic_messages import AnthropicMessagesWire
 from rxflow.llm.wires.cohere import CohereWire
@@ -24,8 +26,10 @@ from rxflow.llm.wires.gemini import GeminiWire
 from rxflow.llm.wires.ollama import OllamaWire
 from rxflow.llm.wires.openai_chat import OpenAIChatWire, read_usage
 from rxflow.llm.wires.openai_responses import OpenAIResponsesWire
-from rxflow.llm.wires.sse import EventData, Wire
+from rxflow.llm.wires.sse import MAX_EVENT_BYTES, Wire
 from rxflow.types.usage import UsageMetrics
+
+logger = logging.getLogger("rxflow")
 
 _MAX_DEPTH = 8  # from a wrapper to its response, in litellm 1.109 and 1.110: at most 5
 
@@ -111,26 +115,56 @@ def _search(value: object, is_wanted: Callable[[object], bool], seen: set[int], 
     return next((each for each in found if each is not None), None)
 
 
+async def tap(stream: Any, response: Any, wire: Wire) -> AsyncGenerator[bytes]:
+    """The response's network reads, while LiteLLM's wrapper reads it: its callbacks and its cache get the whole answer.
+
+    What the wrapper makes of the answer is not used. It may fail where ``wire`` finds the answer complete: Gemini's
+    finish reason, for example, is lost in it.
+    """
+    blocks: deque[bytes] = deque()
+    # Some of LiteLLM's readers hold a generator of aiter_bytes() already, which has not yet asked for aiter_raw().
+    name = "aiter_bytes" if response.headers.get("content-encoding") else "aiter_raw"
+    setattr(response, name, partial(_keep_reads, getattr(response, name), blocks))
+    try:
+        async for _ in stream:
+            while blocks:
+                yield blocks.popleft()
+    except Exception as error:
+        while blocks:
+            yield blocks.popleft()
+        if not wire.is_complete:
+            raise
+        logger.debug("litellm's wrapper failed on an answer that is complete: %r", error)
+    while blocks:
+        yield blocks.popleft()
+
+
+async def _keep_reads(read: Any, blocks: deque[bytes], *arguments: Any) -> AsyncIterator[bytes]:
+    waiting_bytes = 0
+    async for block in read(*arguments):
+        waiting_bytes = len(block) + (waiting_bytes if blocks else 0)
+        blocks.append(block)
+        if waiting_bytes > MAX_EVENT_BYTES:
+            return  # LiteLLM would collect an event without end forever; our wire will refuse it
+        yield block
+
+
 class WrapperReader:
-    """Reads an answer by LiteLLM's own wrapper.
+    """Reads an answer whose wire rxflow does not know, by LiteLLM's own wrapper.
 
     LiteLLM estimates a usage that was not reported, and reports "stop" for a stream that was cut short. So its inner
     stream is observed for what the provider has really said.
     """
 
-    def __init__(self, stream: Any, response: Any) -> None:
+    def __init__(self, stream: Any) -> None:
         self._stream = stream
-        self._response = response
-        self._has_event = False
         self.chat = OpenAIChatWire(joins_halves=True)  # the wrapper's chunks have this shape
         self.usage: UsageMetrics | None = None
 
     async def read(self, deliver: Deliver, *, silence_s: float, is_break: Callable[[BaseException], bool]) -> None:
         """Deliver all deltas. Raises like :func:`rxflow.llm.reading.read_answer`, and LiteLLM's errors."""
+        wrapper: Any = None
         async with StallWatch(silence_s, lambda: self.chat.finish_reason, is_break) as watch:
-            wrapper: Any = None
-            if self._response is not None:
-                self._response.aiter_bytes = partial(self._guard, self._response.aiter_bytes, watch)
             async for chunk in self._stream:
                 watch.note_data()
                 batch: list[Delta] = []
@@ -141,24 +175,8 @@ class WrapperReader:
                     wrapper = find_wrapper(self._stream)
                     wrapper.completion_stream = _Observed(wrapper.completion_stream, self._note, watch)
                 await asyncio.sleep(0)
-        content_type = "" if self._response is None else str(self._response.headers.get("content-type", ""))
-        if self._response is not None and not self._has_event:
-            refuse_other_types(content_type)
-        received = getattr(wrapper, "received_finish_reason", None)
-        if not received:
+        if not getattr(wrapper, "received_finish_reason", None):
             raise IncompleteAnswer("the stream ended before the answer was complete (no finish reason was seen)")
-
-    async def _guard(self, read: Any, watch: StallWatch, *arguments: Any) -> AsyncIterator[bytes]:
-        """The reads of the response. An event without end is refused: LiteLLM's decoders would collect it forever."""
-        events = EventData()
-        is_text = self._response.headers.get("content-type", "").startswith("text/")
-        self._has_event = not is_text and bool(self._response.headers.get("content-encoding"))
-        async for block in read(*arguments):
-            watch.note_data()
-            if is_text:
-                for _ in events.feed(block):
-                    self._has_event = True
-            yield block
 
     def _note(self, item: object) -> None:
         usage: Any = cast(Any, item).get("usage") if isinstance(item, dict) else getattr(item, "usage", None)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from xml.etree import ElementTree
 
-from rxflow.flow.drawing import page
-from rxflow.flow.drawing.layout import Box
+from rxflow.flow.drawing import draw_page
+from rxflow.flow.drawing.coordinates import Box
 from rxflow.flow.graph import graph_of
 
 _SVG = "{http://www.w3.org/2000/svg}"
@@ -26,7 +26,7 @@ class DrawnNode:
 
 def page_of(cls: type) -> str:
     """The page of a flow class."""
-    return page(graph_of(cls), cls.__name__)
+    return draw_page(graph_of(cls), cls.__name__)
 
 
 def parsed(text: str) -> ElementTree.Element:

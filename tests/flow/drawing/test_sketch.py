@@ -6,13 +6,13 @@ import pytest
 
 from rxflow.flow.conditions import and_, or_
 from rxflow.flow.decorators import listen, router, start
-from rxflow.flow.drawing.sketch import Line, Look, Sketch, sketch_of
+from rxflow.flow.drawing.sketch import Line, Look, Sketch, sketch_graph
 from rxflow.flow.graph import graph_of
 from tests.flow.drawing.flows import Cycle, Empty, Nested, OpenRouter, OpenRouters, OwnLabel, Simple, flow
 
 
 def sketch(cls: type) -> Sketch:
-    return sketch_of(graph_of(cls))
+    return sketch_graph(graph_of(cls))
 
 
 def lines(cls: type) -> list[str]:

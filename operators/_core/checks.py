@@ -1,0 +1,79 @@
+"""Checks of the arguments that several operators take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from math import isfinite
+from typing import TypeAlias, cast
+
+from pydantic import BaseModel
+from reactivex.typing import RelativeTime
+
+ErrorFilter: TypeAlias = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
+"""Some errors: by class, by classes, or by a function."""
+
+
+def check_positive(value: float, parameter: str, unit: str) -> None:
+    """Refuse what is not a number above 0.
+
+    Raises:
+        TypeError: ``value`` is not a number.
+        ValueError: ``value`` is 0 or less, or infinite.
+    """
+    given = cast(object, value)
+    if not isinstance(given, int | float) or isinstance(given, bool):
+        raise TypeError(f"{parameter} is not a number of {unit}: {value!r}")
+    if not isfinite(given) or given <= 0:
+        raise ValueError(f"{parameter} must be a number of {unit} above 0; got {value!r}")
+
+
+def to_seconds(value: RelativeTime, parameter: str) -> float:
+    """Return a duration above 0 in seconds.
+
+    Raises:
+        TypeError: ``value`` is neither a number nor a timedelta.
+        ValueError: ``value`` is 0 or less, or infinite.
+    """
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    check_positive(seconds, parameter, "seconds (or a timedelta)")
+    return seconds
+
+
+def check_choice(value: str, parameter: str, *choices: str) -> None:
+    """Refuse a word that is not one of ``choices``.
+
+    Raises:
+        ValueError: ``value`` is another one.
+    """
+    if value not in choices:
+        raise ValueError(f"{parameter} must be one of {', '.join(map(repr, choices))}; got {value!r}")
+
+
+def check_model(given: type[BaseModel], operator: str) -> None:
+    """Refuse what is not a pydantic model.
+
+    Raises:
+        TypeError: ``given`` is something else, for instance an instance of a model.
+    """
+    model = cast(object, given)
+    if not isinstance(model, type) or not issubclass(model, BaseModel):
+        raise TypeError(f"{operator} takes a pydantic model, which is a class; got {given!r}")
+
+
+def compile_error_filter(given: ErrorFilter, parameter: str) -> Callable[[BaseException], bool]:
+    """Return a function that accepts the errors that are meant. It never accepts an error that is not an Exception.
+
+    Raises:
+        TypeError: ``given`` is neither exception classes nor a function.
+    """
+    if isinstance(given, type | tuple):
+        kinds = cast("tuple[type[Exception], ...]", given if isinstance(given, tuple) else (given,))
+        if not all(
+            isinstance(kind, type) and issubclass(kind, Exception) for kind in cast("tuple[object, ...]", kinds)
+        ):
+            raise TypeError(f"{parameter} takes exception classes, or a function of the error; got {given!r}")
+        return lambda error: isinstance(error, kinds)
+    if not callable(given):
+        raise TypeError(f"{parameter} takes exception classes, or a function of the error; got {given!r}")
+    return lambda error: isinstance(error, Exception) and bool(given(error))

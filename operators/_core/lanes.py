@@ -1,0 +1,266 @@
+"""Lanes: one stream divided by the labels of its items."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, Protocol, TypeVar
+
+from reactivex import Observable
+from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
+from reactivex.disposable import CompositeDisposable, Disposable, RefCountDisposable, SingleAssignmentDisposable
+
+from rxflow.operators._core.lift import divide, only, through
+from rxflow.types.chunks import StreamChunk
+from rxflow.types.events import (
+    Failed,
+    Finished,
+    Happened,
+    MethodFailed,
+    MethodFinished,
+    MethodStarted,
+    Started,
+    TaskFailed,
+    TaskFinished,
+    TaskStarted,
+)
+from rxflow.types.lanes import Lane
+
+T = TypeVar("T")
+
+
+class Identified(Protocol):
+    """An object whose id its chunks carry: a Task, an Agent."""
+
+    @property
+    def id(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """A label by which a stream is divided.
+
+    ``what`` is labelled; ``name`` and ``id`` are the fields of chunks and origins; what is labelled lasts from an event
+    of the class ``begins`` to one of the classes ``ends``.
+    """
+
+    what: str
+    name: str
+    id: str | None
+    begins: type[Started]
+    ends: tuple[type[Finished], type[Failed]]
+
+    def create_reader(self) -> Callable[[object], str]:
+        """Return a function that reads the name of an item; it is empty for items without one."""
+        return _create_reader(self.name)
+
+    def create_filter(self, given: tuple[str | Identified, ...], operator: str) -> Callable[[object], bool]:
+        """Return a function that accepts items with one of the names, or of one of the objects, that were ``given``.
+
+        Raises:
+            ValueError: nothing is given, or an empty name.
+            TypeError: something else is given.
+        """
+        if not given:
+            raise ValueError(f"{operator}() needs at least one {self.what} to keep")
+        names = frozenset(each for each in given if isinstance(each, str))
+        if "" in names:
+            raise ValueError(f"{operator}() got an empty name; no {self.what} has one")
+        objects = [each for each in given if not isinstance(each, str)]
+        if not all(self.id and isinstance(getattr(each, "id", None), str) for each in objects):
+            takes = (
+                f"names of {self.what}s" if self.id is None else f"names of {self.what}s, or {self.what}s themselves"
+            )
+            raise TypeError(f"{operator}() takes {takes}; got {objects!r}")
+        name_of = self.create_reader()
+        if self.id is None or not objects:
+            return lambda item: name_of(item) in names
+        ids = frozenset(each.id for each in objects)
+        id_of = _create_reader(self.id)
+        return lambda item: name_of(item) in names or id_of(item) in ids
+
+
+def _create_reader(field: str) -> Callable[[object], str]:
+    get: Callable[[object], str] = attrgetter(field)
+
+    def read(item: object) -> str:
+        if isinstance(item, StreamChunk):
+            return get(item)
+        return get(item.origin) if isinstance(item, Happened) else ""
+
+    return read
+
+
+TASK = Label(what="task", name="task_name", id="task_id", begins=TaskStarted, ends=(TaskFinished, TaskFailed))
+# An agent works as long as its task lasts: each attempt that a guardrail rejects is a span of its own.
+AGENT = Label(what="agent", name="agent_role", id="agent_id", begins=TaskStarted, ends=(TaskFinished, TaskFailed))
+METHOD = Label(what="method", name="flow_method", id=None, begins=MethodStarted, ends=(MethodFinished, MethodFailed))
+
+
+def keep_only(
+    label: Label, given: tuple[str | Identified, ...], operator: str
+) -> Callable[[Observable[T]], Observable[T]]:
+    """Create an operator that keeps the items of what is ``given`` (:meth:`Label.create_filter`)."""
+    return through(only(label.create_filter(given, operator)))
+
+
+def divide_by(label: Label) -> Callable[[Observable[T]], Observable[Lane[T]]]:
+    """Create an operator that emits a lane for all items with the same ``label``; items without one are dropped.
+
+    A lane is emitted just before its first item. It completes after the event that ends what is labelled, or ends as
+    the source ends. The next item with that label begins another lane. ::
+
+        source     --a1--b1--a2--{a ends}--a3--|
+        a          --a1------a2--|
+        b          ------b1--------------------|
+        a          ------------------------a3--|
+        result     --a---b-----------------a---|
+
+    A lane keeps its items until it is subscribed, once. The source is disposed when the result is disposed and no lane
+    is being read.
+    """
+
+    def division(source: Observable[Any]) -> Observable[Lane[Any]]:
+        def subscribe(observer: ObserverBase[Lane[Any]], scheduler: SchedulerBase | None = None) -> DisposableBase:
+            lanes = _Lanes(label, observer)
+            lanes.running.disposable = source.subscribe(
+                lanes.on_next, lanes.on_error, lanes.on_completed, scheduler=scheduler
+            )
+            return lanes.in_use
+
+        return Observable(subscribe)
+
+    return divide(division)
+
+
+class _Lanes:
+    """The lanes of one subscription."""
+
+    def __init__(self, label: Label, observer: ObserverBase[Lane[Any]]) -> None:
+        self.running = SingleAssignmentDisposable()
+        self.in_use = RefCountDisposable(CompositeDisposable(self.running, Disposable(self._abandon)))
+        self._label = label
+        self._read_key = label.create_reader()
+        self._observer = observer
+        self._open: dict[str, _Items] = {}
+        self._is_over = False
+
+    def on_next(self, item: object) -> None:
+        key = self._read_key(item)
+        if not key or self._is_over:
+            return
+        items = self._open.get(key)
+        if items is None:
+            if self.in_use.is_primary_disposed:  # no observer is left for another lane
+                return
+            items = self._open[key] = _Items(self.in_use)
+            self._observer.on_next(Lane(key, Observable(items.subscribe)))
+        try:
+            items.on_next(item)
+            if not isinstance(item, StreamChunk):
+                self._note_event(key, items, item)
+        except Exception as error:  # noqa: BLE001 - of a reader; raised further, it would reach the producer
+            self.running.dispose()
+            self.on_error(error)
+
+    def _note_event(self, key: str, items: _Items, item: object) -> None:
+        """An event may begin or end what is labelled. Two tasks of one name that run at once share a lane."""
+        if not isinstance(item, Happened):
+            return
+        if isinstance(item, self._label.begins):
+            items.spans.add(item.origin.span_id)
+        elif isinstance(item, self._label.ends):
+            items.spans.discard(item.origin.span_id)
+            if not items.spans and self._open.get(key) is items:
+                del self._open[key]
+                items.end(_complete)
+
+    def on_error(self, error: Exception) -> None:
+        def fail(observer: ObserverBase[Any]) -> None:
+            try:
+                observer.on_error(error)
+            except Exception as raised:
+                if raised is not error:  # a reader without an on_error of its own raises the error again
+                    raise
+
+        self._end(fail)
+
+    def on_completed(self) -> None:
+        self._end(_complete)
+
+    def _end(self, tell: Callable[[ObserverBase[Any]], None]) -> None:
+        """End every lane, then the observer of the lanes, even if one of them raises."""
+        if self._is_over:
+            return
+        self._is_over = True
+        lanes, self._open = self._open, {}
+        try:
+            for items in lanes.values():
+                items.end(tell)
+        finally:
+            tell(self._observer)
+
+    def _abandon(self) -> None:
+        """No reader is left: refuse those that come later."""
+        self._is_over = True
+        lanes, self._open = self._open, {}
+        for items in lanes.values():
+            items.end(_refuse_late)
+
+
+class _Items:
+    """The items of one lane: kept until it is subscribed, then passed on."""
+
+    __slots__ = ("_end", "_in_use", "_is_taken", "_kept", "_reader", "spans")
+
+    def __init__(self, in_use: RefCountDisposable) -> None:
+        self.spans: set[str] = set()
+        self._in_use = in_use
+        self._kept: deque[object] | None = deque()
+        self._reader: ObserverBase[Any] | None = None
+        self._is_taken = False
+        self._end: Callable[[ObserverBase[Any]], None] | None = None
+
+    def on_next(self, item: object) -> None:
+        if self._reader is not None:
+            self._reader.on_next(item)
+        elif self._kept is not None:
+            self._kept.append(item)
+
+    def end(self, tell: Callable[[ObserverBase[Any]], None]) -> None:
+        reader, self._reader = self._reader, None
+        self._end = tell
+        if reader is not None:
+            tell(reader)
+
+    def subscribe(self, reader: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:
+        if self._is_taken:
+            reader.on_error(
+                RuntimeError(
+                    "this lane was subscribed already, and has one reader only; share it with reactivex's ops.share()"
+                )
+            )
+            return Disposable()
+        self._is_taken = True
+        subscription = CompositeDisposable(Disposable(self._leave), self._in_use.disposable)
+        while self._kept:  # items that arrive meanwhile are appended
+            reader.on_next(self._kept.popleft())
+        self._kept = None
+        if self._end is not None:
+            self._end(reader)
+        else:
+            self._reader = reader
+        return subscription
+
+    def _leave(self) -> None:
+        self._reader = self._kept = None
+
+
+def _complete(observer: ObserverBase[Any]) -> None:
+    observer.on_completed()
+
+
+def _refuse_late(observer: ObserverBase[Any]) -> None:
+    observer.on_error(RuntimeError("this lane was subscribed too late: its stream is disposed"))

@@ -1,0 +1,144 @@
+"""What follows an error: another attempt, another stream in the run, or a report when no caller can catch it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+from reactivex import Observable
+from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
+from reactivex.disposable import SingleAssignmentDisposable
+
+from rxflow.loops import running_loop
+from rxflow.operators._core.items import NO_ORIGIN
+from rxflow.operators._core.lift import OfRun
+from rxflow.streaming.projection import everything
+from rxflow.types.chunks import Origin, StreamChunk
+from rxflow.types.events import Happened, LLMRetrying, LLMStarted, ReasoningChunk, Retracted, Started
+
+Join: TypeAlias = Callable[[Observable[Any]], Observable[Any]]
+
+
+class Attempts:
+    """Numbers the items of successive attempts so that no two attempts share a number.
+
+    The first attempt keeps the numbers that its chunks have (from the retries of a guardrail). Each later one begins
+    above the highest number so far. ``requests`` counts the requests to models, of which an LLM may make several in one
+    call.
+    """
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self._base = 0
+        self._highest = -1
+        self._origin: Origin | None = None
+        self._span_ids: dict[str, None] = {}  # the spans of this attempt with output, in order
+        self._renumbered: tuple[Origin, Origin] = (NO_ORIGIN, NO_ORIGIN)
+
+    @property
+    def has_output(self) -> bool:
+        """Whether this attempt has emitted output of a model."""
+        return self._highest >= self._base
+
+    def number(self, item: Any) -> Any:
+        """Return the next item with its number."""
+        if isinstance(item, StreamChunk):
+            attempt = self._base + item.attempt
+            if attempt > self._highest:
+                self._highest = attempt
+            self._span_ids[item.span_id] = None
+            return item.with_attempt(attempt) if self._base else item
+        if isinstance(item, Happened):
+            return self._number_event(item)
+        if self._highest < self._base:
+            self._highest = self._base
+        self._span_ids[""] = None
+        return item
+
+    def retract(self, error: BaseException) -> Retracted:
+        """Create the event that takes back the output of this attempt."""
+        return Retracted(
+            origin=self._origin or NO_ORIGIN,
+            attempts=tuple(range(self._base, self._highest + 1)),
+            error=error,
+            span_ids=() if "" in self._span_ids else tuple(self._span_ids),
+        )
+
+    def begin_next(self) -> None:
+        """Begin another attempt."""
+        self._base = self._highest + 1
+        self._origin = None
+        self._span_ids = {}
+
+    def _number_event(self, event: Happened) -> Happened:
+        if self._origin is None:
+            # A run begins with the start of its own span. Bare chunks do not name what they are all a part of.
+            self._origin = event.origin if isinstance(event, Started) else NO_ORIGIN
+        if isinstance(event, LLMStarted | LLMRetrying):
+            self.requests += 1
+        elif isinstance(event, ReasoningChunk):
+            self._highest = max(self._highest, self._base + event.origin.attempt)
+            self._span_ids[event.origin.span_id] = None
+        if not self._base:
+            return event
+        if isinstance(event, Retracted):  # of a part of this attempt
+            event = replace(event, attempts=tuple(self._base + number for number in event.attempts))
+        return replace(event, origin=self._number_origin(event.origin))
+
+    def _number_origin(self, origin: Origin) -> Origin:
+        before, after = self._renumbered
+        if origin is not before:
+            after = replace(origin, attempt=self._base + origin.attempt)
+            self._renumbered = (origin, after)
+        return after
+
+
+def create_join(source: Observable[Any]) -> Join:
+    """Return the function that makes another stream fit ``source``; it changes nothing unless ``source`` is a run."""
+    return convert_to_events if isinstance(source, OfRun) else everything
+
+
+def convert_to_events(other: Observable[Any]) -> Observable[Any]:
+    """Turn ``other`` into events: all events of a run, whatever was selected from them; strings become chunks.
+
+    So operators that follow see the calls of ``other`` end. Items of any other kind end the stream with a TypeError: a
+    selection of chunks would drop them.
+    """
+    events = other.reselect(lambda _: everything) if isinstance(other, OfRun) else other
+
+    def subscribe(observer: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:
+        running = SingleAssignmentDisposable()
+
+        def on_next(item: object) -> None:
+            # An exception of an operator behind this must not reach the border of the other run. That run would take
+            # it for an error of a user's observer and end, and this run would wait for it.
+            try:
+                observer.on_next(_convert_to_event(item))
+            except Exception as error:  # noqa: BLE001 - it is the stream's terminal
+                running.dispose()
+                observer.on_error(error)
+
+        running.disposable = events.subscribe(on_next, observer.on_error, observer.on_completed, scheduler=scheduler)
+        return running
+
+    return Observable(subscribe)
+
+
+def _convert_to_event(item: object) -> object:
+    if isinstance(item, StreamChunk | Happened):
+        return item
+    if isinstance(item, str):
+        return StreamChunk(content=item)
+    raise TypeError(f"a run can be joined by chunks, events and strings; map this item to one of them first: {item!r}")
+
+
+def report_error(error: BaseException, message: str) -> None:
+    """Report an error that no caller can catch: to the running loop's exception handler, else to the thread's."""
+    loop = running_loop()
+    if loop is not None:
+        loop.call_exception_handler({"message": message, "exception": error})
+    else:
+        hook = threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread()))
+        threading.excepthook(hook)

@@ -1,0 +1,335 @@
+"""Text that is still arriving: shaped voice by voice, cut between characters, searched for matches that are certain.
+
+A voice is the answer, or the reasoning, of one LLM call. Each has a shaper of its own, so that no word mixes two calls.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import cache
+from importlib import import_module
+from typing import Any, Protocol, TypeVar, cast
+
+from reactivex import Observable
+from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
+from reactivex.disposable import SingleAssignmentDisposable
+
+from rxflow.operators._core.calls import CallTracker, OpenCall
+from rxflow.operators._core.items import get_span_id, get_text, replace_text
+from rxflow.operators._core.lift import through
+from rxflow.types.events import Failed, Finished, LLMStarted, Retracted
+
+T = TypeVar("T")
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# At the end of the text so far, these say the opposite of what they may say once more text has come.
+_SEES_THE_END = re.compile(r"\\[bBZzmMXR]|\$|\(\?!")
+# These may do so again and again, so that looking one character further back does not help.
+_FORBIDS_THE_END = re.compile(r"\\B|\(\?!(?:\\[bBZz]|\$)")
+_FLAGS = ("IGNORECASE", "MULTILINE", "DOTALL", "VERBOSE", "ASCII")
+
+
+@cache
+def load_regex() -> Any:
+    """Import the ``regex`` package, which knows Unicode and partial matches, when the first operator needs it."""
+    return import_module("regex")
+
+
+class Shaper(Protocol):
+    """Cuts the text of one voice into new pieces."""
+
+    def feed(self, text: str) -> Sequence[str]:
+        """Take the next text; return the pieces that are ready."""
+        ...
+
+    def flush(self) -> Sequence[str]:
+        """Return what is left at the end of the voice."""
+        ...
+
+
+class Voice(OpenCall):
+    """One voice and its shaper. ``item`` is the last item with text."""
+
+    __slots__ = ("_half", "shaper")
+
+    def __init__(self, shaper: Shaper, item: object, key: Hashable) -> None:
+        super().__init__(item, key)
+        self.shaper = shaper
+        self._half = ""
+
+    def feed(self, text: str) -> Sequence[str]:
+        """Take the next text, with surrogate pairs joined; return the pieces that are ready."""
+        if not text.isascii() or self._half:
+            text, self._half = join_surrogates(self._half + text)
+        return self.shaper.feed(text)
+
+    def flush(self) -> Sequence[str]:
+        """Return what is left."""
+        if not self._half:
+            return self.shaper.flush()
+        half, self._half = self._half, ""
+        return [*self.shaper.feed(half), *self.shaper.flush()]
+
+
+def shape_text(make: Callable[[], Shaper]) -> Callable[[Observable[T]], Observable[T]]:
+    """Create an operator that sends the text of each voice through a shaper of its own. Other items keep their order.
+
+    A voice ends when :class:`~rxflow.operators._core.calls.CallTracker` ends its call, when anything else happens in
+    that call, and when the stream ends. What is left of the voice is emitted just before whatever ended it. An
+    exception of a shaper ends the stream, and disposes the source. ::
+
+        source          --wo--rld-he--llo|        (two voices: "world", "hello")
+        words           ------wor--------(hello)|
+    """
+
+    def operator(source: Observable[Any]) -> Observable[Any]:
+        def subscribe(observer: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:
+            return Voices(make, observer).subscribe_to(source, scheduler)
+
+        return Observable(subscribe)
+
+    return through(operator)
+
+
+class Voices:
+    """The voices of one subscription. Operators that read other text, or end their voices later, override a step."""
+
+    def __init__(self, make: Callable[[], Shaper], observer: ObserverBase[Any]) -> None:
+        self.subscription = SingleAssignmentDisposable()
+        self.voices: CallTracker[Voice] = CallTracker()
+        self._make = make
+        self._observer = observer
+        self._emit = observer.on_next
+        self._find = self.voices.get
+
+    def subscribe_to(self, source: Observable[Any], scheduler: SchedulerBase | None) -> DisposableBase:
+        """Shape the text of ``source``."""
+        self.subscription.disposable = source.subscribe(
+            self.on_next, self.on_error, self.on_completed, scheduler=scheduler
+        )
+        return self.subscription
+
+    def on_next(self, item: object) -> None:
+        text = self.get_text(item)
+        if text is None:
+            if isinstance(item, LLMStarted):
+                self.voices.announce(item)
+            if not self.voices or self._end(self.find_interrupted(item)):
+                self._emit(item)
+            return
+        key = self.get_key(item)
+        voice = self._find(key) or self._begin(key, item)
+        if voice is None:
+            return
+        voice.item = item
+        try:
+            pieces = voice.feed(text)
+        except Exception as error:  # noqa: BLE001 - it is the stream's terminal
+            self.fail(error)
+            return
+        for piece in pieces:
+            self._emit(item if piece == text else self.replace_text(item, piece))
+
+    def on_error(self, error: Exception) -> None:
+        if self._end(self.voices):
+            self._observer.on_error(error)
+
+    def on_completed(self) -> None:
+        if self._end(self.voices):
+            self._observer.on_completed()
+
+    def get_text(self, item: object) -> str | None:
+        """Return the text of an item that is to be shaped; None if the item passes."""
+        return get_text(item)
+
+    def replace_text(self, item: object, text: str) -> object:
+        """Return ``item`` with a piece of text."""
+        return replace_text(item, text)
+
+    def get_key(self, item: object) -> Hashable:
+        """Return the key of the voice of an item with text."""
+        return get_span_id(item), type(item)
+
+    def find_interrupted(self, item: object) -> Iterable[Voice]:
+        """Find the voices that an item without text ends."""
+        if isinstance(item, Finished | Failed | Retracted):
+            return self.voices.find_ended(item)
+        return self.voices.find_in_span(item)
+
+    def find_superseded(self, voice: Voice) -> Iterable[Voice]:
+        """Find the voices that a new one ends."""
+        return self.voices.find_superseded(voice)
+
+    def emit_pieces(self, voice: Voice, pieces: Sequence[str]) -> None:
+        """Emit pieces of a voice with the labels of its last item."""
+        for piece in pieces:
+            self._emit(self.replace_text(voice.item, piece))
+
+    def fail(self, error: Exception) -> None:
+        """End the stream with ``error``, and dispose the source."""
+        self.subscription.dispose()
+        self.voices.clear()
+        self._observer.on_error(error)
+
+    def _begin(self, key: Hashable, item: object) -> Voice | None:
+        """Open a voice. Returns None if ending an earlier one failed, which has ended the stream."""
+        voice = Voice(self._make(), item, key)
+        if not self._end(self.find_superseded(voice)):
+            return None
+        return self.voices.add(voice)
+
+    def _end(self, voices: Iterable[Voice]) -> bool:
+        """Emit what is left of ``voices``; False if that failed, which has ended the stream."""
+        for voice in voices:
+            if not self.voices.remove(voice):
+                continue  # the observer ended it when it received what was left of another voice
+            try:
+                pieces = voice.flush()
+            except Exception as error:  # noqa: BLE001 - it is the stream's terminal
+                self.fail(error)
+                return False
+            self.emit_pieces(voice, pieces)
+        return True
+
+
+def join_surrogates(text: str) -> tuple[str, str]:
+    """Join the surrogate pairs of ``text``; return the text, and a half at its end that waits for the other one. ::
+
+    "a\\ud83d" + "\\ude00b"    →    "a", "😀b"
+    """
+    if _SURROGATE.search(text) is None:
+        return text, ""
+    whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+    return (whole[:-1], whole[-1]) if "\ud800" <= whole[-1] <= "\udbff" else (whole, "")
+
+
+@cache
+def compile_grapheme() -> Any:
+    """Compile the pattern of one character as people see it: a grapheme cluster of UAX #29."""
+    return load_regex().compile(r"\X")
+
+
+def find_last_start(text: str) -> int:
+    """Return the index at which the last character of ``text`` begins: the next text may still extend it."""
+    end = text[-2:]
+    if end.isascii():
+        return len(text) - (2 if end == "\r\n" else 1) if text else 0
+    start = 0
+    for match in compile_grapheme().finditer(text):
+        start = match.start()
+    return start
+
+
+def find_end_after(text: str, count: int) -> int:
+    """Return the index at which the character ends that holds code point number ``count`` (from 1)."""
+    if count >= len(text):
+        return len(text)
+    if text.isascii():
+        return count + (text[count - 1 : count + 1] == "\r\n")
+    end = 0
+    for match in compile_grapheme().finditer(text):
+        end = match.end()
+        if end >= count:
+            break
+    return end
+
+
+class Characters:
+    """Cuts text between characters. The last character is held, since it may go on."""
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def feed(self, text: str) -> Sequence[str]:
+        """Return all but the last character."""
+        text = self._held + text
+        cut = find_last_start(text)
+        self._held = text[cut:]
+        return (text[:cut],) if cut else ()
+
+    def flush(self) -> Sequence[str]:
+        """Return the last character."""
+        held, self._held = self._held, ""
+        return (held,) if held else ()
+
+
+class TextPattern(Protocol):
+    """A compiled pattern, of ``re`` or of ``regex``."""
+
+    @property
+    def pattern(self) -> str:
+        """The pattern as text."""
+        ...
+
+    @property
+    def flags(self) -> int:
+        """The flags that it was compiled with."""
+        ...
+
+
+class PartialPattern:
+    """A pattern, with a twin that finds where text may still become a match.
+
+    ``re`` has no partial matches; the ``regex`` package has. It does the whole matching, since the two differ in what a
+    letter is: a match must not be certain for one of them and unknown to the other.
+
+    The twin is the pattern followed by something that never matches. So the twin never matches. It reports the first
+    index at which the pattern needs more text than there is (it is atomic: other ways to match do not count). What
+    begins before that index is certain. A pattern that looks at the end of the text needs one character more, so it
+    is tried again without the last one.
+
+    Raises:
+        TypeError: ``pattern`` is not a text pattern.
+        ValueError: ``pattern`` does not compile, or matches the empty text.
+    """
+
+    def __init__(self, pattern: str | TextPattern, *, window: int) -> None:
+        given, flags = _read_pattern(pattern)
+        try:
+            self._pattern: Any = load_regex().compile(given, flags)
+            end = "\n" if self._pattern.flags & load_regex().VERBOSE else ""  # the pattern may end with a comment
+            self._sees_the_end = _SEES_THE_END.search(given) is not None
+            one_more = "(?s:.)" if self._sees_the_end else ""
+            self._twin: Any = load_regex().compile(f"(?>{given}{end}){one_more}(?!)", flags)
+        except load_regex().error as error:
+            raise ValueError(f"{given!r} is not a regular expression: {error}") from error
+        if self._pattern.match("") is not None:
+            raise ValueError(f"{given!r} matches the empty text, so it would match everywhere")
+        self._window = window if _FORBIDS_THE_END.search(given) is not None else 0
+
+    def search(self, text: str, start: int) -> re.Match[str] | None:
+        """Find the next match that is not empty, as far as the text goes."""
+        match = self._pattern.search(text, start)
+        while match is not None and match.end() == match.start():
+            match = self._pattern.search(text, match.end() + 1) if match.end() < len(text) else None
+        return cast("re.Match[str] | None", match)
+
+    def find_uncertain(self, text: str, start: int) -> int:
+        """Return the first index, from ``start`` on, at which a match is not certain yet."""
+        found = self._twin.search(text, start, partial=True)
+        index = len(text) if found is None else found.start()
+        if self._sees_the_end and len(text) > start:
+            found = self._twin.search(text, start, len(text) - 1, partial=True)
+            index = min(index, found.start())
+        if self._window:
+            index = min(index, max(start, len(text) - self._window))
+        return index
+
+    def is_open(self, text: str, start: int) -> bool:
+        """Whether something in the text may still become a match."""
+        found = self._twin.search(text, start, partial=True)
+        return found is not None and found.start() < len(text)
+
+
+def _read_pattern(pattern: str | TextPattern) -> tuple[str, int]:
+    """Return the text of a pattern, and its flags as those of ``regex``."""
+    if isinstance(pattern, str):
+        return pattern, 0
+    kind = cast(object, type(pattern))
+    text: object = pattern.pattern if kind in (re.Pattern, load_regex().Pattern) else None
+    if not isinstance(text, str):
+        raise TypeError(f"a pattern is a string, or one that was compiled from a string; got {pattern!r}")
+    if kind is re.Pattern:
+        return text, sum(getattr(load_regex(), name) for name in _FLAGS if pattern.flags & getattr(re, name))
+    return text, pattern.flags

@@ -1,0 +1,152 @@
+"""Time for operators: by the event loop, so that they fire on the thread on which the source emits."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, ClassVar, TypeAlias
+
+from reactivex import Observable
+from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
+from reactivex.disposable import Disposable, SerialDisposable
+from reactivex.scheduler.eventloop import AsyncIOScheduler
+
+from rxflow.loops import running_loop
+from rxflow.streaming.loop_scheduler import LoopScheduler
+
+
+class StreamTimeout(TimeoutError):
+    """A stream exceeded a limit of ``seconds``; ``seen`` describes the last item before."""
+
+    _message: ClassVar[str] = "no item for {seconds:g} s; the last item: {seen}"
+
+    def __init__(self, seconds: float, seen: str) -> None:
+        super().__init__(self._message.format(seconds=seconds, seen=seen))
+        self.seconds = seconds
+        self.seen = seen
+
+    def __reduce__(self) -> tuple[type[StreamTimeout], tuple[float, str]]:
+        return type(self), (self.seconds, self.seen)
+
+
+def find_clock(
+    operator: str,
+    given: SchedulerBase | None,
+    subscribed: SchedulerBase | None,
+    loop: asyncio.AbstractEventLoop | None,
+) -> SchedulerBase:
+    """Return the scheduler of one subscription: the operator's own, the subscriber's, or that of ``loop``.
+
+    ``loop`` is the one that ran at the subscription. The loop that runs when an item arrives may be the source's own,
+    which ends with the source.
+
+    Raises:
+        RuntimeError: there is none of these.
+    """
+    chosen = given or _use_loop_time(subscribed)
+    if chosen is not None:
+        return chosen
+    if loop is None:
+        raise RuntimeError(
+            f"{operator} needs a clock, and no event loop runs here: put it directly after observe() or events(), "
+            "subscribe inside a coroutine, or pass scheduler=…"
+        )
+    return LoopScheduler(loop)
+
+
+def _use_loop_time(subscribed: SchedulerBase | None) -> SchedulerBase | None:
+    """Replace the scheduler with which RxPY subscribes when an Observable is awaited: it reads the wall clock."""
+    if type(subscribed) is AsyncIOScheduler:
+        return LoopScheduler(subscribed._loop)  # pyright: ignore[reportPrivateUsage]
+    return subscribed
+
+
+TimedSubscription: TypeAlias = Callable[[ObserverBase[Any], SchedulerBase, SchedulerBase | None], DisposableBase]
+"""Takes the observer, the clock, and the subscriber's scheduler, which is handed on to the source."""
+
+
+def create_timed(operator: str, given: SchedulerBase | None, subscribe: TimedSubscription) -> Observable[Any]:
+    """Create an Observable that gives each subscription a clock, and fails if there is none."""
+
+    def subscribe_timed(observer: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:
+        try:
+            clock = find_clock(operator, given, scheduler, running_loop())
+        except RuntimeError as error:
+            observer.on_error(error)
+            return Disposable()
+        return subscribe(observer, clock, scheduler)
+
+    return Observable(subscribe_timed)
+
+
+def start_stopwatch(given: SchedulerBase | None, subscribed: SchedulerBase | None) -> Callable[[], float]:
+    """Return a function that reads the seconds since this call: by a scheduler, the running loop, or the machine.
+
+    It sets no timer, so it needs no loop.
+    """
+    scheduler = given or _use_loop_time(subscribed)
+    if scheduler is not None:
+        clock, started_at = scheduler, scheduler.now
+
+        def read_clock() -> float:
+            return (clock.now - started_at).total_seconds()
+
+        return read_clock
+    loop = running_loop()
+    read = time.monotonic if loop is None else loop.time
+    started = read()
+    return lambda: read() - started
+
+
+class SilenceWatch:
+    """Calls ``ring`` after ``seconds`` without an item, and again after each further such time.
+
+    At most one timer is pending, and an item only notes the time: a timer that fires too early waits for the rest. ::
+
+        items     a-b---------
+        timer     ---|--|--|--     limit 3: at the first bar it waits for the rest, at the others it rings
+    """
+
+    def __init__(self, clock: SchedulerBase, seconds: float, ring: Callable[[float], None]) -> None:
+        self._clock = clock
+        self._limit = timedelta(seconds=seconds)
+        self._ring = ring
+        self._silent_since = self._rung_at = clock.now
+        self._timer = SerialDisposable()
+        self._is_watching = False
+
+    def note_item(self) -> None:
+        """The silence begins anew."""
+        self._silent_since = self._clock.now
+
+    def start(self) -> None:
+        """Watch a silence that begins now."""
+        self._silent_since = self._clock.now
+        if not self._is_watching and not self._timer.is_disposed:
+            self._is_watching = True
+            self._wait(self._limit)
+
+    def pause(self) -> None:
+        """Do not watch until the next :meth:`start`."""
+        if self._is_watching:
+            self._is_watching = False
+            self._timer.disposable = None
+
+    def dispose(self) -> None:
+        """Never ring again."""
+        self._timer.dispose()
+
+    def _wait(self, time: timedelta) -> None:
+        self._timer.disposable = self._clock.schedule_relative(time, self._check)
+
+    def _check(self, scheduler: SchedulerBase, state: object = None) -> None:
+        now = self._clock.now
+        rest = self._limit - (now - max(self._silent_since, self._rung_at))
+        if rest > timedelta():
+            self._wait(rest)
+            return
+        self._rung_at = now
+        self._wait(self._limit)
+        self._ring((now - self._silent_since).total_seconds())

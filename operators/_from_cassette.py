@@ -1,0 +1,122 @@
+"""``from_cassette``: a recorded run, played again."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from math import inf, isinf
+from typing import Any
+
+from reactivex import Observable
+from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
+from reactivex.disposable import Disposable, SerialDisposable, SingleAssignmentDisposable
+from reactivex.scheduler import CurrentThreadScheduler, TimeoutScheduler
+
+from rxflow.loops import running_loop
+from rxflow.operators._core.cassettes import AnyPath, Cassette, CassetteError, RecordedError, read_cassette
+from rxflow.operators._core.timing import find_clock
+
+__all__ = ["CassetteError", "RecordedError", "from_cassette"]
+
+
+def from_cassette(
+    path: AnyPath, speed: float | None = 1.0, *, scheduler: SchedulerBase | None = None
+) -> Observable[Any]:
+    """Create a cold Observable of a recorded run (like ``from_marbles``), from the file that :func:`record` wrote. ::
+
+        the file                  --a--b----|
+        from_cassette(path)       --a--b----|
+        from_cassette(path, 2)    -a-b--|          (times are halved)
+
+    The items are restored: chunks, events with their fields, strings. Three kinds of values are restored as text only:
+    objects that JSON does not know, errors of other libraries' classes (:class:`RecordedError`), and the classes of
+    structured answers, whose content is a dict. Of a run, all its events are emitted; ``ops.text()`` and others select
+    from them.
+
+    Each subscription reads the whole file anew, before its first item.
+
+    Args:
+        path: the file.
+        speed: 2 plays twice as fast; None or infinity plays all at once.
+        scheduler: the clock; by default the subscriber's, else the running loop's, else a timer thread.
+
+    Raises:
+        ValueError: ``speed`` is not above 0.
+        OSError: as the stream's error: the file cannot be read.
+        CassetteError: as the stream's error: the file is broken, or of an unknown version (before any item); or its
+            recording was cut short, by a disposal or by the end of its program (after the items that it has).
+
+    Example::
+
+        ops.from_cassette("support.cassette", speed=4).pipe(ops.text()).subscribe(show)
+    """
+    pace = inf if speed is None else speed
+    if not pace > 0:
+        raise ValueError(f"from_cassette(speed) must be a number above 0, or None for all at once; got {speed!r}")
+
+    def subscribe(observer: ObserverBase[Any], subscribed: SchedulerBase | None = None) -> DisposableBase:
+        try:
+            cassette = read_cassette(path)
+        except (OSError, CassetteError) as error:
+            observer.on_error(error)
+            return Disposable()
+        player = _Player(cassette, pace, observer, _find_any_clock(scheduler, subscribed))
+        # On the trampoline: a timer thread is quick, and a subscriber that soon disposes must have the disposable.
+        CurrentThreadScheduler.singleton().schedule(player.wait)
+        return player.timer
+
+    return Observable(subscribe)
+
+
+def _find_any_clock(given: SchedulerBase | None, subscribed: SchedulerBase | None) -> SchedulerBase:
+    """A source is not bound to a thread, so a thread of timers will do if there is no loop."""
+    try:
+        return find_clock("from_cassette", given, subscribed, running_loop())
+    except RuntimeError:
+        return TimeoutScheduler.singleton()
+
+
+class _Player:
+    """One subscription. At most one timer is pending, for the next item."""
+
+    def __init__(self, cassette: Cassette, pace: float, observer: ObserverBase[Any], clock: SchedulerBase) -> None:
+        self.timer = SerialDisposable()
+        self._cassette = cassette
+        self._pace = pace
+        self._observer = observer
+        self._clock = clock
+        self._started_at = clock.now
+        self._next = 0
+
+    def wait(self, *_: object) -> None:
+        """Wait for the next item."""
+        timer = SingleAssignmentDisposable()
+        self.timer.disposable = timer  # first: a timer thread may set the next timer before schedule() returns
+        if isinf(self._pace):
+            timer.disposable = self._clock.schedule(self._play)
+        else:
+            timer.disposable = self._clock.schedule_absolute(self._get_due_time(), self._play)
+
+    def _get_due_time(self) -> datetime:
+        items = self._cassette.items
+        at = items[self._next][0] if self._next < len(items) else self._cassette.ended_at
+        return self._started_at + timedelta(seconds=at / self._pace)
+
+    def _play(self, *_: object) -> None:
+        """Emit the next item, and all others whose time has come."""
+        items, now = self._cassette.items, self._clock.now
+        while not self.timer.is_disposed:
+            if self._next == len(items):
+                self._end()
+                return
+            self._next += 1
+            self._observer.on_next(items[self._next - 1][1])
+            if self._get_due_time() > now:
+                self.wait()
+                return
+
+    def _end(self) -> None:
+        self.timer.dispose()
+        if self._cassette.error is None:
+            self._observer.on_completed()
+        else:
+            self._observer.on_error(self._cassette.error)

@@ -1,0 +1,222 @@
+"""Layers of a drawing: the rank of each node, room for the links that pass a rank, and the order within each rank."""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A link from one node to another, by index; ``label`` is the width and height of the label that it carries."""
+
+    source: int
+    target: int
+    label: tuple[float, float] | None = None
+
+    @property
+    def span(self) -> int:
+        """The least number of ranks between its ends: a label takes a rank of its own."""
+        return 1 if self.label is None else 2
+
+
+def find_back_links(count: int, links: Sequence[Link]) -> set[int]:
+    """The positions of the links that close a cycle, as met when walking on from where nothing leads to."""
+    leaving = _group_by_source(count, links)
+    roots = sorted(range(count), key=lambda node: any(link.target == node for link in links))
+    back: set[int] = set()
+    seen: set[int] = set()
+    for root in roots:
+        if root in seen:
+            continue
+        seen.add(root)
+        open_nodes = {root}
+        walk: list[tuple[int, Iterator[int]]] = [(root, iter(leaving[root]))]
+        while walk:  # an explicit stack: a long chain would exceed the recursion limit
+            node, rest = walk[-1]
+            index = next(rest, None)
+            if index is None:
+                walk.pop()
+                open_nodes.discard(node)
+                continue
+            target = links[index].target
+            if target in open_nodes:
+                back.add(index)
+            elif target not in seen:
+                seen.add(target)
+                open_nodes.add(target)
+                walk.append((target, iter(leaving[target])))
+    return back
+
+
+def rank_nodes(count: int, links: Sequence[Link], back: set[int]) -> list[int]:
+    """Return the rank of each node: the length of the longest path to it, without the links ``back``."""
+    leaving = _group_by_source(count, links)
+    missing = [0] * count
+    for index, link in enumerate(links):
+        if index not in back:
+            missing[link.target] += 1
+    ranks = [0] * count
+    ready = [node for node in range(count) if not missing[node]]
+    for node in ready:  # grows during the loop
+        for index in leaving[node]:
+            if index not in back:
+                link = links[index]
+                ranks[link.target] = max(ranks[link.target], ranks[node] + link.span)
+                missing[link.target] -= 1
+                if not missing[link.target]:
+                    ready.append(link.target)
+    return ranks
+
+
+def _group_by_source(count: int, links: Sequence[Link]) -> list[list[int]]:
+    leaving: list[list[int]] = [[] for _ in range(count)]
+    for index, link in enumerate(links):
+        leaving[link.source].append(index)
+    return leaving
+
+
+_PASSING_PX = 12.0
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Room on a rank, for a node (``is_node``) or for a link that passes."""
+
+    rank: int
+    width: float
+    height: float
+    is_node: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """The slots of all ranks; the nodes come first, under their own indices. Ties connect slots of neighbouring ranks.
+
+    A link that leads back leaves its source downwards like any other link, turns up beside the source, and turns down
+    again above its target. So it passes the ranks of both. ``beside`` pairs its first and last slots with those nodes.
+    """
+
+    slots: list[Slot]
+    links: Sequence[Link]
+    back: set[int]
+    passes: list[list[int]]
+    label_slots: list[int | None]
+    ties: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+    beside: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+
+    @property
+    def depth(self) -> int:
+        """The number of ranks."""
+        return 1 + max((slot.rank for slot in self.slots), default=-1)
+
+
+def build_layers(sizes: Sequence[tuple[float, float]], links: Sequence[Link]) -> Layers:
+    """Assign ranks to nodes of these widths and heights, and add slots for the links that pass a rank."""
+    back = find_back_links(len(sizes), links)
+    ranks = rank_nodes(len(sizes), links, back)
+    slots = [Slot(rank, *size, is_node=True) for rank, size in zip(ranks, sizes, strict=True)]
+    layers = Layers(slots, links, back, passes=[], label_slots=[])
+    for index, link in enumerate(links):
+        _add_passing_slots(layers, link, leads_back=index in back)
+    return layers
+
+
+def _add_passing_slots(layers: Layers, link: Link, *, leads_back: bool) -> None:
+    source, target = layers.slots[link.source].rank, layers.slots[link.target].rank
+    passed = range(source, target - 1, -1) if leads_back else range(source + 1, target)
+    first = len(layers.slots)
+    for rank in passed:
+        width, height = _PASSING_PX, 0.0
+        if link.label is not None and rank == passed[0]:
+            width, height = link.label
+        layers.slots.append(Slot(rank, width, height, is_node=False))
+    chain = list(range(first, len(layers.slots)))
+    layers.passes.append(chain)
+    layers.label_slots.append(first if link.label is not None else None)
+    if leads_back:
+        layers.ties.extend((upper, lower) for lower, upper in pairwise(chain))
+        layers.beside.extend([(chain[0], link.source), (chain[-1], link.target)])
+    else:
+        chain_with_ends = [link.source, *chain, link.target]
+        layers.ties.extend(pairwise(chain_with_ends))
+
+
+_MAX_SWEEPS = 16
+
+
+def order_slots(layers: Layers) -> list[list[int]]:
+    """Order the slots of each rank from left to right, so that few ties cross (barycentre sweeps)."""
+    above: dict[int, list[int]] = defaultdict(list)
+    below: dict[int, list[int]] = defaultdict(list)
+    for upper, lower in layers.ties:
+        above[lower].append(upper)
+        below[upper].append(lower)
+    best = _walk_down(layers, below)
+    least = _count_disorder(layers, best, below)
+    for side in (0.5, -0.5) if layers.beside else (0.5,):
+        order = best
+        for sweep in range(_MAX_SWEEPS):
+            if not least:
+                return best
+            downwards = sweep % 2 == 0
+            order = _sweep(layers, order, above if downwards else below, side, downwards=downwards)
+            disorder = _count_disorder(layers, order, below)
+            if disorder < least:
+                best, least = order, disorder
+    return best
+
+
+def _walk_down(layers: Layers, below: dict[int, list[int]]) -> list[list[int]]:
+    """Order the slots depth first from the top, which keeps branches apart."""
+    order: list[list[int]] = [[] for _ in range(layers.depth)]
+    turns: dict[int, list[int]] = defaultdict(list)
+    for turn, node in layers.beside:
+        turns[node].append(turn)
+    seen: set[int] = set()
+    slots = sorted(range(len(layers.slots)), key=lambda slot: (not layers.slots[slot].is_node, layers.slots[slot].rank))
+    for root in slots:
+        walk = [root]
+        while walk:
+            slot = walk.pop()
+            if slot in seen:
+                continue
+            seen.add(slot)
+            order[layers.slots[slot].rank].append(slot)
+            walk += [*reversed(turns[slot]), *reversed(below[slot])]
+    return order
+
+
+def _sweep(
+    layers: Layers, order: list[list[int]], neighbours: dict[int, list[int]], side: float, *, downwards: bool
+) -> list[list[int]]:
+    swept = [list(rank) for rank in order]
+    beside = dict(layers.beside)
+    for rank in range(len(order)) if downwards else reversed(range(len(order))):
+        positions = {slot: index for rank_order in swept for index, slot in enumerate(rank_order)}
+        wishes: dict[int, float] = {}
+        for slot in swept[rank]:
+            near = neighbours[slot]
+            wishes[slot] = sum(positions[other] for other in near) / len(near) if near else positions[slot]
+        for slot in swept[rank]:
+            if slot in beside and not neighbours[slot]:
+                wishes[slot] = wishes[beside[slot]] + side
+        swept[rank].sort(key=lambda slot: wishes[slot])
+    return swept
+
+
+def _count_disorder(layers: Layers, order: list[list[int]], below: dict[int, list[int]]) -> int:
+    """Count the ties that cross, and how far the links that lead back are from their nodes."""
+    positions = {slot: index for rank in order for index, slot in enumerate(rank)}
+    crossings = 0
+    for rank in order:
+        met: list[int] = []
+        for slot in rank:
+            ends = sorted(positions[lower] for lower in below[slot])
+            crossings += sum(len(met) - bisect_right(met, end) for end in ends)
+            for end in ends:
+                insort(met, end)
+    return 2 * crossings + sum(abs(positions[turn] - positions[node]) - 1 for turn, node in layers.beside)

@@ -1,0 +1,220 @@
+"""``@CrewBase``: a class whose agents and tasks have their texts in YAML files beside it."""
+
+from __future__ import annotations
+
+import inspect
+from collections import UserDict
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar, cast
+
+from rxflow.crew.agent import Agent
+from rxflow.crew.task import Task
+from rxflow.project.annotations import marked
+
+C = TypeVar("C")
+
+Entry = dict[str, Any]
+
+
+def CrewBase(cls: type[C]) -> type[C]:  # noqa: N802 - CrewAI's name
+    """Make a crew class of ``cls``.
+
+    ``self.agents_config`` and ``self.tasks_config`` are the entries of ``config/agents.yaml`` and ``config/tasks.yaml``
+    in the folder of the class's module, or of the files that the class attributes of these names give. They are read
+    when they are first used. Names in an entry stand for what the class makes: ``agent`` and ``context`` for its
+    agents and tasks, ``llm``, ``tools`` and the callbacks for what is under ``@llm``, ``@tool`` and ``@callback``,
+    ``output_pydantic`` and ``output_json`` for models under these decorators.
+
+    ``self.agents`` and ``self.tasks`` are all that the methods under ``@agent`` and ``@task`` make. ::
+
+        @CrewBase
+        class News:
+            @agent
+            def reporter(self):
+                return Agent(config=self.agents_config["reporter"])
+
+            @task
+            def report(self):
+                return Task(config=self.tasks_config["report"])
+
+            @crew
+            def crew(self):
+                return Crew(agents=self.agents, tasks=self.tasks)
+
+        News().crew().kickoff(inputs={"topic": "tea"})
+
+    Raises:
+        ValueError: an entry names what the class does not make.
+        FileNotFoundError: a file that is used is not there.
+        KeyError: an entry that is used is not in its file.
+    """
+    folder = _folder_of(cls)
+    for name, default, resolve in (
+        ("agents_config", "config/agents.yaml", _resolve_agent),
+        ("tasks_config", "config/tasks.yaml", _resolve_task),
+    ):
+        setattr(cls, name, _ConfigFile(name, folder, getattr(cls, name, default), resolve))
+    for name, collect in (("agents", _agents_of), ("tasks", _tasks_of)):
+        if not hasattr(cls, name):
+            collected = cached_property(collect)
+            collected.__set_name__(cls, name)
+            setattr(cls, name, collected)
+    if not hasattr(cls, "get_mcp_tools"):
+        setattr(cls, "get_mcp_tools", _get_mcp_tools)  # noqa: B010 - no type checker knows the attribute
+    return cls
+
+
+def _get_mcp_tools(owner: object, *names: str) -> NoReturn:
+    raise NotImplementedError(
+        f"{type(owner).__name__}.get_mcp_tools() is not supported. It would start MCP servers and use their tools; "
+        "give Agent(tools=…) tools that call your servers."
+    )
+
+
+def _folder_of(cls: type) -> Path:
+    """Where the class's module lies; in a notebook or a REPL, where the program runs."""
+    try:
+        return Path(inspect.getfile(cls)).parent
+    except (TypeError, OSError):
+        return Path.cwd()
+
+
+def _tasks_of(owner: object) -> list[Task]:
+    return [getattr(owner, name)() for name in marked(type(owner), "task")]
+
+
+def _agents_of(owner: object) -> list[Agent]:
+    """Those of the tasks first, in their order."""
+    agents = [task.agent for task in _tasks_of(owner) if task.agent is not None]
+    agents += [getattr(owner, name)() for name in marked(type(owner), "agent")]
+    return [*{id(agent): agent for agent in agents}.values()]
+
+
+class _ConfigFile:
+    """Gives an object the entries of a file, and the class the file's path."""
+
+    def __init__(
+        self, name: str, folder: Path, path: str | Mapping[str, Any] | None, resolve: Callable[[_Names, Entry], Entry]
+    ) -> None:
+        self._name = name
+        self._folder = folder
+        self._path = path
+        self._resolve = resolve
+
+    def __get__(self, owner: object, cls: type) -> Any:
+        if owner is None:
+            return self._path
+        entries = self._entries_for(owner)
+        vars(owner)[self._name] = entries
+        return entries
+
+    def _entries_for(self, owner: object) -> Entries:
+        where = f"{type(owner).__name__}.{self._name}"
+        if not isinstance(self._path, str):
+            return Entries(self._path or {}, where, owner, self._resolve)
+        file = self._folder / self._path
+        try:
+            read = _read_yaml(file)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                error.errno, f"{where} is {self._path!r}, in the folder of the class's module; not there", str(file)
+            ) from None
+        if not isinstance(read, Mapping):
+            raise ValueError(f"{file} must have an entry for each agent or task, name: …; it has {read!r}")
+        return Entries(cast(Mapping[str, Any], read), self._path, owner, self._resolve)
+
+
+def _read_yaml(file: Path) -> Any:
+    import yaml  # most programs have their agents in code
+
+    with file.open(encoding="utf-8") as text:
+        read = yaml.safe_load(text)
+    return {} if read is None else read
+
+
+class Entries(UserDict[str, Entry]):
+    """The entries of one file, by name. What an entry names is made when the entry is first used."""
+
+    def __init__(
+        self, read: Mapping[str, Any], where: str, owner: object, resolve: Callable[[_Names, Entry], Entry]
+    ) -> None:
+        super().__init__(read)
+        self._where = where
+        self._owner = owner
+        self._resolve = resolve
+        self._resolved: set[str] = set()
+
+    def __getitem__(self, name: str) -> Entry:
+        entry: Any = super().__getitem__(name)
+        if name not in self._resolved:
+            if not isinstance(entry, Mapping):
+                raise ValueError(f"{self._where}: the entry {name!r} must be a mapping of options; it is {entry!r}")
+            options = {**cast(Mapping[str, Any], entry)}
+            self[name] = self._resolve(_Names(self._owner, f"{self._where}: {name}"), options)
+            self._resolved.add(name)
+        return super().__getitem__(name)
+
+    def __missing__(self, name: str) -> Entry:
+        raise KeyError(f"{self._where} has no entry {name!r}; it has {sorted(self.data) or 'none'}")
+
+
+class _Names:
+    """Finds what the names in one entry stand for."""
+
+    def __init__(self, owner: object, where: str) -> None:
+        self._owner = owner
+        self._where = where
+
+    def find(self, option: str, role: str, name: str) -> Any:
+        """What the class has under the decorator ``role``. Raises ValueError if it has nothing of this name."""
+        known = marked(type(self._owner), role)
+        if name not in known:
+            raise ValueError(
+                f"{self._where}: {option} names {name!r}, which {type(self._owner).__name__} does not have under "
+                f"@{role}; it has {sorted(known) or 'none'}"
+            )
+        return getattr(self._owner, name)
+
+    def replace(self, entry: Entry, option: str, role: str) -> None:
+        """Make what ``option`` names, one or a list; what is not a name stays."""
+        value = entry.get(option)
+        if isinstance(value, str):
+            entry[option] = self.find(option, role, value)()
+        elif isinstance(value, list):
+            listed = cast(list[Any], value)
+            entry[option] = [self.find(option, role, each)() if isinstance(each, str) else each for each in listed]
+
+    def replace_model(self, entry: Entry, option: str) -> None:
+        """Make the model that ``option`` names; a name that no method has is a model's own."""
+        value = entry.get(option)
+        if isinstance(value, str) and value in marked(type(self._owner), "llm"):
+            entry[option] = getattr(self._owner, value)()
+
+    def replace_callback(self, entry: Entry, option: str) -> None:
+        """Find the callback that ``option`` names, or make it where the method has no parameter."""
+        value = entry.get(option)
+        if isinstance(value, str):
+            method = self.find(option, "callback", value)
+            entry[option] = method if inspect.signature(method).parameters else method()
+
+
+def _resolve_agent(names: _Names, entry: Entry) -> Entry:
+    names.replace_model(entry, "llm")
+    names.replace_model(entry, "function_calling_llm")
+    names.replace(entry, "tools", "tool")
+    names.replace(entry, "cache_handler", "cache_handler")
+    names.replace_callback(entry, "step_callback")
+    return entry
+
+
+def _resolve_task(names: _Names, entry: Entry) -> Entry:
+    names.replace(entry, "agent", "agent")
+    names.replace(entry, "context", "task")
+    names.replace(entry, "tools", "tool")
+    for option in ("output_pydantic", "output_json"):
+        if isinstance(entry.get(option), str):
+            entry[option] = names.find(option, option, entry[option])
+    names.replace_callback(entry, "callback")
+    return entry
