@@ -84,8 +84,8 @@ def test_in_a_storm_of_cancellations_every_connection_closes_at_once_and_nothing
 
 
 def threads_at_work() -> Counter[str]:
-    """But for the pool in which litellm prepares requests: it grows to a handful, and stays."""
-    return Counter(each.name for each in threading.enumerate() if not each.name.startswith(("litellm", "rxflow-")))
+    """But for litellm's pools, in which it prepares and signs requests: they grow to a handful, and stay."""
+    return Counter(each.name for each in threading.enumerate() if not each.name.startswith(("litellm", "aws-signing")))
 
 
 def times_to_close(provider: Loopback, cases: list[Case]) -> list[float]:
