@@ -24,8 +24,8 @@ class Scripted:
     """Answers one turn a request; the last one again and again.
 
     A turn is text, which comes word by word, each in a step of the loop; or an error; or deltas, which come in one
-    go, with gates to wait at, an error to break off with, and an ending if it is to be a special one. ``before`` is awaited before each turn. ``ended`` counts
-    the answers that ended, in whatever way.
+    go, with gates to wait at, an error to break off with, and an ending if it is to be a special one. ``before`` is
+    awaited before each turn. ``ended`` counts the answers that ended, in whatever way.
     """
 
     def __init__(

@@ -29,36 +29,34 @@ __all__ = [
 if typing.TYPE_CHECKING:
     from rxflow.testing.cassettes import cassette
     from rxflow.testing.conformance.check import check_operator, check_source
-    from rxflow.testing.conformance.error import ConformanceError
-    from rxflow.testing.diagrams import MarbleSyntaxError
+    from rxflow.testing.conformance.harness import ConformanceError
+    from rxflow.testing.diagrams import MarbleError, MarbleSyntaxError
     from rxflow.testing.marbles import Marbles
     from rxflow.testing.probes import Probe, probe
-    from rxflow.testing.scripted_llm import ScriptedLLM, UnscriptedRequest
-    from rxflow.testing.timeline import MarbleError
-    from rxflow.testing.turns import thinking, tool_call, turn
+    from rxflow.testing.scripted import ScriptedLLM, UnscriptedRequest, thinking, tool_call, turn
     from rxflow.testing.virtual_clock import VirtualClock
     from rxflow.testing.virtual_time import Deadlock, ProviderInVirtualTime, RealSocketInVirtualTime
 else:
     __getattr__, __dir__ = _lazy.names(
         __name__,
         {
-            "ConformanceError": "rxflow.testing.conformance.error",
+            "ConformanceError": "rxflow.testing.conformance.harness",
             "Deadlock": "rxflow.testing.virtual_time",
-            "MarbleError": "rxflow.testing.timeline",
+            "MarbleError": "rxflow.testing.diagrams",
             "MarbleSyntaxError": "rxflow.testing.diagrams",
             "Marbles": "rxflow.testing.marbles",
             "Probe": "rxflow.testing.probes",
             "ProviderInVirtualTime": "rxflow.testing.virtual_time",
             "RealSocketInVirtualTime": "rxflow.testing.virtual_time",
-            "ScriptedLLM": "rxflow.testing.scripted_llm",
-            "UnscriptedRequest": "rxflow.testing.scripted_llm",
+            "ScriptedLLM": "rxflow.testing.scripted",
+            "UnscriptedRequest": "rxflow.testing.scripted",
             "VirtualClock": "rxflow.testing.virtual_clock",
             "cassette": "rxflow.testing.cassettes",
             "check_operator": "rxflow.testing.conformance.check",
             "check_source": "rxflow.testing.conformance.check",
             "probe": "rxflow.testing.probes",
-            "thinking": "rxflow.testing.turns",
-            "tool_call": "rxflow.testing.turns",
-            "turn": "rxflow.testing.turns",
+            "thinking": "rxflow.testing.scripted",
+            "tool_call": "rxflow.testing.scripted",
+            "turn": "rxflow.testing.scripted",
         },
     )

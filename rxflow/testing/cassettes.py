@@ -22,7 +22,7 @@ class Tape(NamedTuple):
     error: Exception | None
 
     def as_test(self, name: str = "the recorded run") -> str:
-        """The source of a test to begin with: it plays the recording, and expects it. Text chunks are in it as text."""
+        """Write the code of a first test, which plays the recording and expects it. Text chunks are strings there."""
         values = "".join(f"        {key!r}: {_written(value)},\n" for key, value in self.values.items())
         error = f", {self.error!r}" if self.error is not None else ""
         called = re.sub(r"\W+", "_", name)
@@ -35,7 +35,7 @@ class Tape(NamedTuple):
 
 
 def cassette(path: AnyPath, *kinds: type[Any]) -> Tape:
-    """What :func:`rxflow.operators.record` has written, as a diagram, its values, and its error. ::
+    """Read what :func:`rxflow.operators.record` wrote, as a diagram, its values and its error. ::
 
         tape = cassette("support.cassette", StreamChunk)
         marbles.expect(marbles.cold(*tape).pipe(my_operator())).to_say("Hel-lo|")
@@ -61,7 +61,7 @@ def cassette(path: AnyPath, *kinds: type[Any]) -> Tape:
 
 
 def _names() -> Iterator[str]:
-    """One letter or digit for each item; for long recordings, of other alphabets too."""
+    """Return one letter or digit for each item; for long recordings, also letters of other alphabets."""
     return chain(string.ascii_letters, string.digits, filter(str.isalnum, map(chr, count(0x3B1))))
 
 

@@ -1,4 +1,4 @@
-"""Reading marble diagrams, strictly: what is no diagram is an error that points at the place.
+"""Marble diagrams: timelines of signals, and a strict parser that points at the column of an error.
 
 Each character is one frame of one millisecond, as in RxJS ::
 
@@ -16,12 +16,98 @@ at 6 ms, and ends at 7.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal, NoReturn, TypeAlias
 
-from rxflow.testing.timeline import Completed, Failed, MarbleError, Ms, Next, Signal, Span, Timeline
+Ms: TypeAlias = int | float
+"""An instant or a duration in milliseconds; an int if it is whole."""
+
+
+class MarbleError(Exception):
+    """The error of ``#`` in a diagram that is given no error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """An item."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Failed:
+    """The error that ends a stream; equal to one of the same type with the same message."""
+
+    error: BaseException
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Failed) and type(other.error) is type(self.error) and str(other.error) == str(self.error)
+        )
+
+    def __hash__(self) -> int:
+        return hash((type(self.error), str(self.error)))
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The end of a stream that did not fail."""
+
+
+Signal: TypeAlias = Next | Failed | Completed
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A signal and its instant."""
+
+    time: Ms
+    signal: Signal
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """Signals in order, with their instants."""
+
+    moments: tuple[Moment, ...] = ()
+
+    @classmethod
+    def of(cls, moments: Iterable[tuple[Ms, Signal]]) -> Timeline:
+        """Create a timeline of pairs: an instant and its signal."""
+        return cls(tuple(Moment(time, signal) for time, signal in moments))
+
+    def __iter__(self) -> Iterator[Moment]:
+        return iter(self.moments)
+
+    def __len__(self) -> int:
+        return len(self.moments)
+
+    @property
+    def end(self) -> Ms:
+        """The instant of the last signal; 0 if there is none."""
+        return self.moments[-1].time if self.moments else 0
+
+    @property
+    def has_terminal(self) -> bool:
+        """Whether it completes or fails."""
+        return bool(self.moments) and not isinstance(self.moments[-1].signal, Next)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The time of a subscription; ``end`` is None if nothing ended it."""
+
+    start: Ms
+    end: Ms | None = None
+
+
+def tidy(milliseconds: Ms) -> Ms:
+    """Round to the nanosecond, which removes the noise of floating point; an int if it is whole."""
+    rounded = round(float(milliseconds), 6)
+    return int(rounded) if rounded.is_integer() else rounded
+
 
 _Kind: TypeAlias = Literal["-", "item", "|", "#", "(", ")", "^", "!", "time"]
 
@@ -34,7 +120,7 @@ __tracebackhide__ = True  # pytest shows the line with the diagram, not how it w
 
 
 class MarbleSyntaxError(ValueError):
-    """This is no marble diagram; the message shows where it is wrong, and what may stand there."""
+    """A string that is not a marble diagram. The message shows the wrong column, and what is allowed there."""
 
     def __init__(self, diagram: str, column: int, problem: str) -> None:
         shown = "".join(char if char.isprintable() else " " for char in diagram)
@@ -44,7 +130,7 @@ class MarbleSyntaxError(ValueError):
 
 
 def parse(diagram: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None) -> Timeline:
-    """A cold source, or what is expected of one: ``parse("-a-(bc)|", {"a": 1})``."""
+    """Parse a cold source, or what is expected of a stream: ``parse("-a-(bc)|", {"a": 1})``."""
     marks = _placed(diagram, _frames(diagram))
     for mark in marks:
         if mark.kind == "^":
@@ -53,7 +139,7 @@ def parse(diagram: str, values: Mapping[str, Any] | None = None, error: BaseExce
 
 
 def parse_hot(diagram: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None) -> Timeline:
-    """A source that runs whether or not someone listens: its instants count from ``^``, or else from its beginning."""
+    """Parse a hot source, whose instants count from ``^``, or else from its beginning."""
     marks = _placed(diagram, _frames(diagram))
     zeros = [mark for mark in marks if mark.kind == "^"]
     if len(zeros) > 1:
@@ -62,12 +148,12 @@ def parse_hot(diagram: str, values: Mapping[str, Any] | None = None, error: Base
 
 
 def parse_script(diagram: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None) -> Timeline:
-    """What someone says: ``parse_script("he-ll-o|")``. A run of characters is a name in ``values``, or text."""
+    """Parse a script: ``parse_script("he-ll-o|")``. A run of characters is a name in ``values``, or text."""
     return _timeline(diagram, _placed(diagram, _runs(diagram)), Decimal(0), values, error)
 
 
 def parse_subscription(diagram: str) -> Span:
-    """When a subscription begins and ends: ``parse_subscription("--^---!")``."""
+    """Parse the time of a subscription: ``parse_subscription("--^---!")``."""
     start: Decimal | None = None
     end: Decimal | None = None
     for mark in _placed(diagram, _frames(diagram)):
@@ -80,9 +166,13 @@ def parse_subscription(diagram: str) -> Span:
         elif mark.kind == "^":
             _refuse(diagram, mark, "a subscription diagram has one '^'")
         else:
-            _refuse(diagram, mark, f"{mark.text!r} has no place in a subscription diagram; it holds '-', '^' and '!'")
+            _refuse(
+                diagram,
+                mark,
+                f"{mark.text!r} is not allowed in a subscription diagram; it consists of '-', '^' and '!'",
+            )
     if start is None:
-        raise MarbleSyntaxError(diagram, len(diagram) + 1, "a subscription diagram has one '^', where it begins")
+        raise MarbleSyntaxError(diagram, len(diagram) + 1, "a subscription diagram needs one '^', for its beginning")
     return Span(_ms(start), None if end is None else _ms(end))
 
 
@@ -103,7 +193,7 @@ class _Placed:
 
 
 def _frames(diagram: str) -> Iterator[_Token]:
-    """Character by character."""
+    """Read a diagram character by character."""
     at = 0
     while at < len(diagram):
         char = diagram[at]
@@ -126,7 +216,7 @@ def _frames(diagram: str) -> Iterator[_Token]:
 
 
 def _runs(diagram: str) -> Iterator[_Token]:
-    """A run of characters is one item."""
+    """Read a script: a run of characters is one item."""
     at = 0
     while at < len(diagram):
         char = diagram[at]
@@ -145,13 +235,13 @@ def _runs(diagram: str) -> Iterator[_Token]:
 
 
 def _time_at(diagram: str, at: int) -> _Token | None:
-    """A time is set off by spaces: else its digits and letters are items."""
+    """Read a time, which needs spaces around it: otherwise its digits and letters are items."""
     found = _TIME.match(diagram, at) if at == 0 or diagram[at - 1] == " " else None
     return None if found is None else _Token("time", found[0], at + 1, Decimal(found[1]) * _UNITS[found[2]])
 
 
 def _placed(diagram: str, tokens: Iterator[_Token]) -> list[_Placed]:
-    """Each mark with its instant; groups are resolved, and nothing comes after the end."""
+    """Give each mark its instant. Resolves groups, and refuses marks after the end."""
     marks: list[_Placed] = []
     now = Decimal(0)
     group: _Token | None = None
@@ -173,7 +263,7 @@ def _placed(diagram: str, tokens: Iterator[_Token]) -> list[_Placed]:
             group, now = None, now + width + token.width
         elif token.kind in ("-", "time"):
             if group is not None:
-                _refuse(diagram, token, f"no time passes in a group, so {token.text!r} has no place in one")
+                _refuse(diagram, token, f"no time passes in a group, so {token.text!r} is not allowed in one")
             now += token.width
         else:
             marks.append(_Placed(token.kind, token.text, token.column, now))

@@ -1,4 +1,4 @@
-"""Drawing timelines as marble diagrams: one alone, and several below each other to the same scale."""
+"""Drawing timelines as marble diagrams, and showing where two of them differ."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import string
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from itertools import chain, count, groupby
+from itertools import chain, count, groupby, zip_longest
 from typing import Any
 
+from rxflow.testing.diagrams import Completed, Failed, Moment, Ms, Next, Signal, Span, Timeline, tidy
 from rxflow.testing.stacks import find_raising_line
-from rxflow.testing.timeline import Completed, Failed, Moment, Ms, Next, Span, Timeline
+from rxflow.types.chunks import StreamChunk
+from rxflow.types.events import ReasoningChunk
 
 _LONGEST = 20  # frames in which nothing happens that are drawn one by one
 _UNITS = (("h", 3_600_000), ("m", 60_000), ("s", 1000))
@@ -23,20 +25,20 @@ Same = Callable[[Any, Any], bool]
 
 
 def equal(expected: Any, actual: Any) -> bool:
-    """As ``==`` says it."""
+    """Compare with ``==``."""
     return bool(expected == actual)
 
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """Diagrams, one for each timeline, and what the names in them stand for."""
+    """Diagrams, one for each timeline, and the meanings of their names."""
 
     rows: tuple[str, ...]
     legend: tuple[str, ...]
 
 
 def draw(timeline: Timeline, values: Mapping[str, Any] | None = None) -> str:
-    """The diagram of a timeline that begins at 0 or later; the names of items are those of ``values``, where they fit.
+    """Draw a timeline that begins at 0 or later. Items get their names from ``values`` if they are in it.
 
     What no diagram can say, two instants that are closer than their marks are wide, is drawn with the second instant in
     brackets: ``(ab)[1ms]c``.
@@ -47,7 +49,7 @@ def draw(timeline: Timeline, values: Mapping[str, Any] | None = None) -> str:
 def draw_together(
     timelines: Sequence[Timeline], values: Mapping[str, Any] | None = None, same: Same = equal
 ) -> Drawing:
-    """Several timelines to one scale: what happens at one instant stands in one column."""
+    """Draw several timelines to one scale: signals of one instant are in one column."""
     names = _Names(values or {}, same, chain.from_iterable(timelines))
     rows = _aligned([_marks(timeline, names.of) for timeline in timelines])
     legend = [*names.legend()]
@@ -57,19 +59,19 @@ def draw_together(
 
 
 def draw_spans(rows: Sequence[Span]) -> tuple[str, ...]:
-    """Subscriptions to one scale."""
+    """Draw subscriptions to one scale."""
     return _aligned([_marks_of_span(span) for span in rows])
 
 
 def shown(value: Any) -> str:
-    """A value in a message: short, and chunks as their text."""
+    """Write a value for a message: short, and chunks as their text."""
     content = getattr(value, "content", None)
     text = f"{type(value).__name__} {content!r}" if isinstance(content, str) else repr(value)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 
 def duration(milliseconds: Ms | Decimal) -> str:
-    """As diagrams write it: 1500 is 1.5s."""
+    """Write a duration as in diagrams: 1500 is 1.5s."""
     time = Decimal(str(milliseconds))
     for unit, size in _UNITS:
         if time >= size and (time / size * 1000) % 1 == 0:
@@ -172,7 +174,7 @@ def _mark(time: Ms, texts: Sequence[str]) -> _Mark:
 
 
 def _aligned(rows: Sequence[Sequence[_Mark]]) -> tuple[str, ...]:
-    """Where no row has a mark all pass the time alike; between such spans each is as wide as the widest."""
+    """Align rows. Between marks all rows have the same gap; within marks each is as wide as the widest."""
     drawn = [""] * len(rows)
     now = Decimal(0)
     for start, end in _busy(chain.from_iterable(rows)):
@@ -187,12 +189,12 @@ def _aligned(rows: Sequence[Sequence[_Mark]]) -> tuple[str, ...]:
 
 
 def _is_over(row: Sequence[_Mark], now: Decimal) -> bool:
-    """Nothing can follow in this row."""
+    """Whether nothing can follow in this row."""
     return bool(row) and row[-1].end <= now and row[-1].text.rstrip(")")[-1] in "|#!"
 
 
 def _busy(marks: Iterable[_Mark]) -> list[tuple[Decimal, Decimal]]:
-    """The spans of time that marks take, joined where they touch."""
+    """Return the spans of time that marks take; spans that touch are joined."""
     spans: list[tuple[Decimal, Decimal]] = []
     for mark in sorted(marks, key=lambda mark: mark.time):
         if spans and mark.time <= spans[-1][1]:
@@ -203,7 +205,7 @@ def _busy(marks: Iterable[_Mark]) -> list[tuple[Decimal, Decimal]]:
 
 
 def _stretch(row: Sequence[_Mark], start: Decimal, end: Decimal) -> str:
-    """One row from ``start`` to ``end``."""
+    """Draw one row from ``start`` to ``end``."""
     text = ""
     now = start
     for mark in row:
@@ -215,7 +217,7 @@ def _stretch(row: Sequence[_Mark], start: Decimal, end: Decimal) -> str:
 
 
 def _passing(time: Decimal) -> str:
-    """Frames in which nothing happens."""
+    """Draw a time without marks."""
     if time % 1 == 0 and time <= _LONGEST:
         return "-" * int(time)
     return f" {duration(time)} "
@@ -223,3 +225,78 @@ def _passing(time: Decimal) -> str:
 
 def _plain(number: Decimal) -> str:
     return f"{number.normalize():f}"
+
+
+_BEFORE = 20  # moments that are drawn before the first difference
+_AFTER = 10  # and from it on
+
+
+def same(expected: Any, actual: Any) -> bool:
+    """Whether two values are equal, or a text is a chunk's content."""
+    if isinstance(expected, str) and isinstance(actual, StreamChunk | ReasoningChunk):
+        return actual.content == expected
+    return bool(expected == actual)
+
+
+def difference(expected: Timeline, actual: Timeline, values: Mapping[str, Any] | None = None) -> str | None:
+    """Describe how two timelines differ: both drawn to one scale, with the first difference. None if they are equal."""
+    at = 0
+    for wanted, came in zip_longest(expected, actual):
+        if not _agree(wanted, came):
+            break
+        at += 1
+    else:
+        return None
+    first, last = max(0, at - _BEFORE), at + _AFTER
+    parts = [expected.moments[first:last], actual.moments[first:last]]
+    start = min(moment.time for moment in (*parts[0], *parts[1])) if first else 0
+    drawing = draw_together(
+        [Timeline.of((tidy(each.time - start), each.signal) for each in part) for part in parts], values, same
+    )
+    rows = [
+        f"{row} …" if len(whole) > last else row for row, whole in zip(drawing.rows, (expected, actual), strict=True)
+    ]
+    lines = [
+        *([f"  from {duration(start)} on:"] if first else []),
+        f"  expected  {rows[0]}",
+        f"  actual    {rows[1]}",
+        *(f"  {line}" for line in drawing.legend),
+        f"  first difference: {_said(wanted, came)}",
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _agree(expected: Moment | None, actual: Moment | None) -> bool:
+    if expected is None or actual is None:
+        return expected is actual
+    return expected.time == actual.time and _same_signal(expected.signal, actual.signal)
+
+
+def _same_signal(expected: Signal, actual: Signal) -> bool:
+    if isinstance(expected, Next) and isinstance(actual, Next):
+        return same(expected.value, actual.value)
+    return expected == actual
+
+
+def _said(expected: Moment | None, actual: Moment | None) -> str:
+    if expected is None or actual is None:
+        if actual is not None:
+            return f"{_named(actual.signal)} came at {duration(actual.time)}, where nothing more was expected"
+        assert expected is not None
+        return f"expected {_named(expected.signal)} at {duration(expected.time)}, but nothing more came"
+    if expected.time == actual.time:
+        return f"at {duration(expected.time)} expected {_named(expected.signal)}, but {_named(actual.signal)} came"
+    if _same_signal(expected.signal, actual.signal):
+        return f"expected {_named(expected.signal)} at {duration(expected.time)}; it came at {duration(actual.time)}"
+    return (
+        f"expected {_named(expected.signal)} at {duration(expected.time)}, "
+        f"but {_named(actual.signal)} came at {duration(actual.time)}"
+    )
+
+
+def _named(signal: Signal) -> str:
+    if isinstance(signal, Next):
+        return shown(signal.value)
+    if isinstance(signal, Completed):
+        return "the completion"
+    return f"the error {shown(signal.error)}"

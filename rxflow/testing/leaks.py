@@ -1,6 +1,6 @@
-"""What a test leaves behind: runs that go on, threads, tasks.
+"""What a test must not leave behind: runs, threads and tasks, unplayed scripts, open probes.
 
-Light by itself: it looks only at what has been imported, and starts nothing.
+The pytest plugin collects these during a test, and checks them when it is over. Outside of a test nothing is checked.
 """
 
 from __future__ import annotations
@@ -13,15 +13,65 @@ import time
 import traceback
 import weakref
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FrameType, ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from rxflow.streaming import started
+
+After: TypeAlias = Literal["test", "fixtures"]
+"""When to ask: as soon as the test function has returned, or when its fixtures have been torn down too."""
+
+
+class Due(Protocol):
+    """Something that is checked at the end of a test."""
+
+    def complaint(self) -> str | None:
+        """Describe what is wrong, in a sentence; None if nothing is."""
+        ...
+
+
+class Dues:
+    """All that is checked at the end of one test."""
+
+    def __init__(self) -> None:
+        self._all: list[tuple[After, Due]] = []
+
+    def add(self, due: Due, after: After) -> None:
+        """Add one check."""
+        self._all.append((after, due))
+
+    def complaints(self, after: After) -> Iterator[str]:
+        """Describe all that is wrong."""
+        for when, due in self._all:
+            complaint = due.complaint() if when == after else None
+            if complaint is not None:
+                yield complaint
+
+
+_current: Dues | None = None
+
+
+def collect(due: Due, *, after: After) -> None:
+    """Check ``due`` at the end of the test that runs now, if one does."""
+    if _current is not None:
+        _current.add(due, after)
+
+
+@contextmanager
+def collecting() -> Generator[Dues]:
+    """Collect what is created inside. A nested block, as with pytester, collects its own."""
+    global _current
+    before, _current = _current, Dues()
+    try:
+        yield _current
+    finally:
+        _current = before
+
 
 if TYPE_CHECKING:
     from rxflow.streaming.loop_thread import RunHandle
@@ -49,14 +99,14 @@ class Begun:
 
 
 class Runs(deque[Begun]):
-    """The runs that began while somebody watched. Threads that were there ``before`` are others' leaks, told once."""
+    """The runs that began inside ``watching_runs``. Threads that existed ``before`` are leaks of earlier tests."""
 
     def __init__(self) -> None:
         super().__init__()
         self.before = frozenset(_threads_of_runs())
 
     def dispose(self) -> None:
-        """End those that go on."""
+        """Dispose the runs that go on."""
         for begun in self:
             handle = begun.handle()
             if handle is not None:
@@ -66,7 +116,7 @@ class Runs(deque[Begun]):
 
 @contextmanager
 def watching_runs() -> Generator[Runs]:
-    """Notes the runs that begin inside. A microsecond or two each; where nobody watches, runs are not noted."""
+    """Note the runs that begin inside, at a microsecond or two each. Outside, runs are not noted."""
     runs = Runs()
 
     def note(handle: RunHandle) -> None:
@@ -82,26 +132,26 @@ def watching_runs() -> Generator[Runs]:
 
 
 def assert_nothing_is_left(runs: Runs | None = None) -> None:
-    """Raise AssertionError where a run, a thread or a task of rxflow is still at work after a moment of grace."""
+    """Raise AssertionError if a run, a thread or a task of rxflow still works after a moment of grace."""
     complaint = complaint_about(runs)
     if complaint is not None:
         raise AssertionError(complaint)
 
 
 def complaint_about(runs: Runs | None) -> str | None:
-    """The same in words."""
+    """Describe what is left; None if nothing is."""
     left = what_is_left(runs)
     return "the test left behind:\n" + "\n".join(f"    {each}" for each in left) if left else None
 
 
 def what_is_left(runs: Runs | None = None) -> list[str]:
-    """Each thing in words."""
+    """Describe each thing that is left."""
     begun = list(runs or ())
     return [*_runs_left(begun), *_threads_left(begun, runs.before if runs is not None else frozenset()), *_tasks_left()]
 
 
 def _runs_left(runs: list[Begun]) -> list[str]:
-    """Runs on loops that go on after the test. Those on threads of their own are seen by their threads."""
+    """Find runs on loops that outlive the test. Runs on threads of their own are found by their threads."""
     return [f"a run, subscribed at {begun}; dispose it, or let it end" for begun in runs if _goes_on(begun)]
 
 
@@ -139,7 +189,7 @@ def _about(thread: threading.Thread, runs: list[Begun]) -> str:
 
 
 def _tasks_left() -> list[str]:
-    """On the I/O loop: the loops of runs end with their threads, and users' loops are theirs."""
+    """Find tasks on the I/O loop. The loops of runs end with their threads, and users' loops belong to the users."""
     io_loop: ModuleType | None = sys.modules.get("rxflow.llm.io")
     if io_loop is None or all(thread.name != "rxflow I/O" for thread in threading.enumerate()):
         return []
@@ -156,7 +206,7 @@ def _tasks_left() -> list[str]:
 
 
 def _is_ours(task: asyncio.Task[Any]) -> bool:
-    """litellm keeps tasks of its own there; and this look is one too."""
+    """Whether a task is rxflow's: litellm keeps tasks of its own there, and this check is one too."""
     code: CodeType | None = getattr(task.get_coro(), "cr_code", None)
     return code is not None and task is not asyncio.current_task() and _PACKAGE in Path(code.co_filename).parents
 
@@ -168,12 +218,12 @@ async def _pending(tasks: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
 def _wait_on(
     loop: asyncio.AbstractEventLoop, look: Coroutine[Any, Any, set[asyncio.Task[Any]]]
 ) -> set[asyncio.Task[Any]]:
-    """On a loop that runs in another thread."""
+    """Wait for a coroutine on a loop that runs in another thread."""
     return asyncio.run_coroutine_threadsafe(look, loop).result(2 * GRACE)
 
 
 def _outside(frame: FrameType) -> FrameType:
-    """The innermost frame of users' code, if there is one."""
+    """Return the innermost frame of a user's code, if there is one."""
     found: FrameType | None = frame
     while found is not None and str(found.f_globals.get("__name__")).startswith(_OURS):
         found = found.f_back

@@ -1,22 +1,205 @@
-"""``Marbles``: says with diagrams what streams are given and what they must make of it, in virtual time."""
+"""``Marbles``: expectations as marble diagrams, with cold and hot sources that play a timeline in virtual time."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from reactivex.abc import ObservableBase
+from reactivex import Observable
+from reactivex.abc import DisposableBase, ObservableBase, ObserverBase, SchedulerBase
+from reactivex.disposable import Disposable, SerialDisposable
 
-from rxflow.testing.comparison import difference
-from rxflow.testing.diagrams import parse, parse_hot, parse_script, parse_subscription
-from rxflow.testing.drawing import draw_spans, duration, shown
-from rxflow.testing.marble_sources import ColdSource, HotSource, MarbleSource
-from rxflow.testing.recording import Recording
-from rxflow.testing.timeline import Ms, Span, Timeline, tidy
+from rxflow.loops import running_loop
+from rxflow.streaming.loop_scheduler import LoopScheduler
+from rxflow.testing.diagrams import (
+    Completed,
+    Failed,
+    Moment,
+    Ms,
+    Next,
+    Signal,
+    Span,
+    Timeline,
+    parse,
+    parse_hot,
+    parse_script,
+    parse_subscription,
+    tidy,
+)
+from rxflow.testing.drawing import difference, draw_spans, duration, shown
 from rxflow.testing.virtual_clock import VirtualClock
 from rxflow.testing.virtual_time import VirtualLoop
+
+
+class MarbleSource(Observable[Any]):
+    """A source that notes when it was subscribed to, and for how long."""
+
+    def __init__(self, diagram: str, timeline: Timeline) -> None:
+        self.diagram = diagram
+        self.timeline = timeline
+        self.subscriptions: list[Span] = []
+        self._is_noting = True
+        super().__init__(self._on_subscribe)
+
+    def _on_subscribe(self, observer: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:
+        loop = self._loop()
+        number = len(self.subscriptions)
+        self.subscriptions.append(Span(now_of(loop)))
+        stop = self._listen(observer, loop)
+
+        def end() -> None:
+            stop.dispose()
+            if self._is_noting:
+                self.subscriptions[number] = Span(self.subscriptions[number].start, now_of(loop))
+
+        return Disposable(end)
+
+    def note_anew(self) -> None:
+        """Begin a play: forget earlier subscriptions."""
+        self.subscriptions = []
+        self._is_noting = True
+
+    def note_no_more(self) -> None:
+        """End a play: a subscription that is disposed later was open at its end."""
+        self._is_noting = False
+
+    def _listen(self, observer: ObserverBase[Any], loop: VirtualLoop) -> DisposableBase:
+        raise NotImplementedError
+
+    def _loop(self) -> VirtualLoop:
+        loop = running_loop()
+        if isinstance(loop, VirtualLoop):
+            return loop
+        raise RuntimeError(
+            f"the marble source {self.diagram!r} plays in virtual time only, on the thread of its loop: give it, or "
+            "what is made of it, to marbles.expect(…), or subscribe to it inside clock.run(…)"
+        )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {shown(self.diagram)}>"
+
+
+class ColdSource(MarbleSource):
+    """Plays its timeline from the beginning for each subscriber."""
+
+    def _listen(self, observer: ObserverBase[Any], loop: VirtualLoop) -> DisposableBase:
+        return _play(self.timeline, loop, loop.time(), partial(tell, observer))
+
+
+class HotSource(MarbleSource):
+    """Plays its timeline once, with or without subscribers."""
+
+    def __init__(self, diagram: str, timeline: Timeline) -> None:
+        super().__init__(diagram, timeline)
+        self._observers: list[ObserverBase[Any]] = []
+        self._end: Signal | None = None
+
+    def begin(self, loop: VirtualLoop) -> DisposableBase:
+        """Play the timeline from the loop's zero on."""
+        self._end = None
+        return _play(self.timeline, loop, 0.0, self._tell)
+
+    def _listen(self, observer: ObserverBase[Any], loop: VirtualLoop) -> DisposableBase:
+        if self._end is not None:
+            tell(observer, self._end)
+            return Disposable()
+        self._observers.append(observer)
+        return Disposable(lambda: self._forget(observer))
+
+    def _forget(self, observer: ObserverBase[Any]) -> None:
+        if observer in self._observers:
+            self._observers.remove(observer)
+
+    def _tell(self, signal: Signal) -> None:
+        if not isinstance(signal, Next):
+            self._end = signal
+        for observer in self._observers.copy():
+            tell(observer, signal)
+
+
+def tell(observer: ObserverBase[Any], signal: Signal) -> None:
+    """Send a signal to an observer."""
+    if isinstance(signal, Next):
+        observer.on_next(signal.value)
+    elif isinstance(signal, Failed):
+        observer.on_error(signal.error)  # type: ignore[arg-type]  # RxPY's type leaves out CancelledError
+    else:
+        observer.on_completed()
+
+
+def now_of(loop: asyncio.AbstractEventLoop) -> int | float:
+    """Return the loop's time in milliseconds."""
+    return tidy(loop.time() * 1000)
+
+
+def _play(timeline: Timeline, loop: VirtualLoop, zero: float, say: Callable[[Signal], None]) -> DisposableBase:
+    # All timers at once, as in RxJS: so a source that was there first comes first, wherever two meet.
+    timers = [
+        loop.call_at(zero + moment.time / 1000, say, moment.signal)
+        for moment in timeline
+        if zero + moment.time / 1000 >= loop.time()
+    ]
+
+    def stop() -> None:
+        for timer in timers:
+            timer.cancel()
+
+    return Disposable(stop)
+
+
+class Recording:
+    """Subscribes for a span of virtual time, and notes each signal with its instant."""
+
+    def __init__(self, source: ObservableBase[Any], span: Span) -> None:
+        self._source = source
+        self._span = span
+        self._moments: list[Moment] = []
+        self._subscription = SerialDisposable()
+        self.crash: Exception | None = None
+        self.is_cut = False
+        self.left = ""
+
+    @property
+    def timeline(self) -> Timeline:
+        """The signals so far."""
+        return Timeline(tuple(self._moments))
+
+    @property
+    def _is_over(self) -> bool:
+        return self._span.end is not None or self.timeline.has_terminal
+
+    def begin(self, loop: VirtualLoop) -> None:
+        """Subscribe at the start of the span, and dispose at its end."""
+        if self._span.end is not None:
+            # Made first, so that an item of that very instant comes too late, as in RxJS.
+            loop.call_at(self._span.end / 1000, self._subscription.dispose)
+        loop.call_at(self._span.start / 1000, self._subscribe, loop)
+
+    def end(self, *, is_cut: bool, left: str) -> None:
+        """End the recording. ``left`` describes what still waits, for streams that have not ended."""
+        if not self._is_over:
+            self.is_cut = is_cut
+            self.left = left
+        self._subscription.dispose()
+
+    def _subscribe(self, loop: VirtualLoop) -> None:
+        def note(signal: Signal) -> None:
+            self._moments.append(Moment(now_of(loop), signal))
+
+        try:
+            subscription: DisposableBase = self._source.subscribe(
+                lambda item: note(Next(item)),
+                lambda error: note(Failed(error)),
+                lambda: note(Completed()),
+                scheduler=LoopScheduler(loop),
+            )
+        except Exception as error:  # noqa: BLE001 - raised where the recording is looked at
+            self.crash = error
+        else:
+            self._subscription.disposable = subscription
+
 
 __tracebackhide__ = True  # pytest shows the line of the test, not how it was compared
 
@@ -31,7 +214,7 @@ class Marbles:
 
     The first comparison plays everything that is expected, on one loop and one clock. Flows, coroutines, sync methods,
     anyio deadlines and RxPY's time operators share it. A play ends when nothing can happen any more; or, as timers can
-    go on for ever, when time has jumped ``patience`` times after the longest diagram. What is subscribed then is
+    go on forever, when time has jumped ``patience`` times after the longest diagram. What is subscribed then is
     disposed.
     """
 
@@ -47,7 +230,7 @@ class Marbles:
     def cold(
         self, diagram: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None
     ) -> ColdSource:
-        """A source that plays ``diagram`` from the beginning for each subscriber."""
+        """Create a source that plays ``diagram`` from the beginning for each subscriber."""
         source = ColdSource(diagram, self._measured(parse(diagram, values, error)))
         self._sources.append(source)
         return source
@@ -55,7 +238,7 @@ class Marbles:
     def hot(
         self, diagram: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None
     ) -> HotSource:
-        """A source that plays ``diagram`` once, from ``^`` or its beginning on, for whoever listens."""
+        """Create a source that plays ``diagram`` once, from ``^`` or its beginning on, with or without subscribers."""
         source = HotSource(diagram, self._measured(parse_hot(diagram, values, error)))
         self._sources.append(source)
         return source
@@ -63,7 +246,7 @@ class Marbles:
     def expect(
         self, observable: ObservableBase[Any], subscription: str | None = None, *, until: float | None = None
     ) -> Expectation:
-        """Say next what ``observable`` has to do.
+        """Expect something of ``observable``; the method that follows says what.
 
         ``subscription`` shows from when to when someone listens (``"^---!"``); ``until`` says the same in seconds.
         """
@@ -83,13 +266,13 @@ class Marbles:
         return expectation
 
     def expect_subscriptions(self, source: MarbleSource) -> SubscriptionsExpectation:
-        """Say next when ``source`` has to be subscribed to."""
+        """Expect subscriptions of ``source``; the method that follows says which."""
         expectation = SubscriptionsExpectation(self, source)
         self._subscriptions.append(expectation)
         return expectation
 
     def complaint(self) -> str | None:
-        """What was expected and never compared; None where nothing was."""
+        """Describe the expectations that were never compared; None if there are none."""
         compared = [each.is_compared for each in self._expectations]
         compared += [each.is_compared for each in self._subscriptions]
         forgotten = compared.count(False)
@@ -101,13 +284,13 @@ class Marbles:
         )
 
     def close(self) -> None:
-        """The test is over. AssertionError where an expectation was never compared."""
+        """End the test. Raises AssertionError if an expectation was never compared."""
         complaint = self.complaint()
         if complaint is not None:
             raise AssertionError(complaint)
 
     def play(self) -> None:
-        """Play what is expected and was not played yet. Comparing does it; who looks at side effects may do it too."""
+        """Play all expectations that were not played yet. Comparing does that too; call it to look at side effects."""
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
@@ -132,7 +315,7 @@ class Marbles:
             recording.end(is_cut=not ended, left=left)
 
     def play_for(self, expected: Timeline) -> None:
-        """The same; it goes on as long as what is expected, at least."""
+        """Play as :meth:`play` does, at least as long as the expected timeline."""
         self._measured(expected)
         self.play()
 
@@ -150,7 +333,7 @@ class Expectation:
         self._marbles = marbles
 
     def to_be(self, diagram: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None) -> None:
-        """AssertionError where the stream did anything else than ``diagram`` says.
+        """Raise AssertionError unless the stream did exactly what ``diagram`` says.
 
         Text in ``values`` equals a chunk with that content; everything else is compared with ``==``, errors by their
         type and message.
@@ -158,7 +341,7 @@ class Expectation:
         self._compare(diagram, parse(diagram, values, error), values)
 
     def to_say(self, script: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None) -> None:
-        """The same for text as it is spoken: ``to_say("he-ll-o|")``."""
+        """Compare with a script of text: ``to_say("he-ll-o|")``."""
         self._compare(script, parse_script(script, values, error), None)
 
     def _compare(self, diagram: str, expected: Timeline, values: Mapping[str, Any] | None) -> None:
@@ -190,7 +373,7 @@ class SubscriptionsExpectation:
         self._source = source
 
     def to_be(self, *diagrams: str) -> None:
-        """AssertionError where the source was subscribed to at other times; none given means never."""
+        """Raise AssertionError unless the source was subscribed to exactly then; no diagram means never."""
         self.is_compared = True
         expected = [parse_subscription(diagram) for diagram in diagrams]
         self._marbles.play()

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rxflow.testing.due import Dues, collect, collecting
-from rxflow.testing.leaks import complaint_about, watching_runs
+from rxflow.testing.leaks import Dues, collect, collecting, complaint_about, watching_runs
 
 if TYPE_CHECKING:
     from rxflow.testing.marbles import Marbles

@@ -8,13 +8,13 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import Disposable
 
-from rxflow.testing.due import collect
+from rxflow.testing.leaks import collect
 
 T = TypeVar("T")
 
 
 def probe(name: str = "probe") -> Probe:
-    """An operator that changes nothing and counts what happens where it stands. ::
+    """Create an operator that changes nothing and counts the signals at this point of the pipe. ::
 
         seen = probe()
         flow.observe().pipe(seen, ops.take(1)).subscribe()
@@ -28,7 +28,7 @@ def probe(name: str = "probe") -> Probe:
 
 
 class Probe:
-    """Counts subscriptions and how they ended; ``items`` are those of all subscriptions, as they came."""
+    """The counts of subscriptions and of how they ended; ``items`` are those of all subscriptions, in order."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -66,37 +66,37 @@ class Probe:
         return self.subscribed - self.cancelled - self.completed - self.failed
 
     def assert_subscribed(self, times: int | None = None) -> None:
-        """It was subscribed, or exactly so many times."""
+        """Assert that it was subscribed, or exactly ``times`` times."""
         self._assert_count("subscribed", self.subscribed, times)
 
     def assert_not_subscribed(self) -> None:
-        """Nobody has subscribed."""
+        """Assert that it was never subscribed."""
         self._assert_count("subscribed", self.subscribed, 0)
 
     def assert_cancelled(self, times: int | None = None) -> None:
-        """It was disposed before its end, or exactly so many times."""
+        """Assert that it was disposed before its end, or exactly ``times`` times."""
         self._assert_count("cancelled", self.cancelled, times)
 
     def assert_not_cancelled(self) -> None:
-        """Nobody has disposed it before its end."""
+        """Assert that it was never disposed before its end."""
         self._assert_count("cancelled", self.cancelled, 0)
 
     def assert_completed(self, times: int | None = None) -> None:
-        """It came to its end without error, or exactly so many times."""
+        """Assert that it completed, or exactly ``times`` times."""
         self._assert_count("completed", self.completed, times)
 
     def assert_failed(self, times: int | None = None) -> None:
-        """It ended with an error, or exactly so many times."""
+        """Assert that it failed, or exactly ``times`` times."""
         self._assert_count("failed", self.failed, times)
 
     def assert_not_leaked(self) -> None:
-        """Every subscription has ended or was disposed."""
+        """Assert that every subscription has ended or was disposed."""
         complaint = self.complaint()
         if complaint is not None:
             raise AssertionError(complaint)
 
     def complaint(self) -> str | None:
-        """What is leaked, in a sentence."""
+        """Describe the subscriptions that leaked."""
         if not self.leaked:
             return None
         return f"{self.leaked} of the subscriptions through {self} neither ended nor were disposed"
@@ -116,7 +116,7 @@ class Probe:
 
 
 class _Watched(ObserverBase[Any]):
-    """One subscription; what happens after its end, or its disposal, is no longer counted."""
+    """One subscription. Signals after its end or disposal are not counted."""
 
     def __init__(self, probe: Probe, observer: ObserverBase[Any]) -> None:
         self._probe = probe
@@ -124,7 +124,7 @@ class _Watched(ObserverBase[Any]):
         self._is_over = False
 
     def is_over(self, *, cancelled: bool = False) -> bool:
-        """Whether it was over before; it is from now on."""
+        """Return whether it was over before, and mark it as over."""
         before, self._is_over = self._is_over, True
         if cancelled and not before:
             self._probe.cancelled += 1

@@ -21,8 +21,8 @@ _FRAME_ATTRIBUTES = ("cr_frame", "gi_frame", "ag_frame")  # of coroutines, gener
 _AWAITED_ATTRIBUTES = ("cr_await", "gi_yieldfrom", "ag_await")
 _MAX_TASKS = 20  # tasks that are described
 _LIBRARIES = tuple(
-    str(Path(place).resolve())
-    for place in (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), Path(rxflow.__file__).parent)
+    str(Path(folder).resolve())
+    for folder in (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), Path(rxflow.__file__).parent)
 )
 
 

@@ -125,7 +125,7 @@ def _install() -> None:
 
     Two names are private to their modules: ``threading._time`` and ``queue.time``, by which timed waits that go on
     after a wake-up (queues, semaphores, barriers, ``wait_for``) compute what is left. So is the list of a condition's
-    waiters. Python 3.11 to 3.13 have them; tests/testing/test_waits.py fails when they change.
+    waiters. Python 3.11 to 3.13 have them; tests/testing/test_workers.py fails when they change.
     """
     global _real_sleep, _clocks
     if _clocks == 0:

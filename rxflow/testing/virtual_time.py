@@ -225,7 +225,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def wait_blocked(self, wait: Callable[[float], bool]) -> bool:
         """Wait on this loop's own thread, which blocks the loop, until no other thread can end the wait."""
         while not wait(self._watchdog_s):
-            if not self.thread_count.at_work and not self.thread_count.find_others():
+            if not self.thread_count.at_work and not self.thread_count.has_others():
                 raise Deadlock(
                     f"at {self.now} s of virtual time a coroutine blocks its event loop, and no other thread can end "
                     f"that:\n{describe_threads({threading.get_ident()})}"
@@ -301,7 +301,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """
         if self._silent_s >= self._watchdog_s:
             return True
-        self._idle_looks = 0 if self.thread_count.find_others() else self._idle_looks + 1
+        self._idle_looks = 0 if self.thread_count.has_others() else self._idle_looks + 1
         return self._idle_looks > 1
 
     def _has_jumped_enough(self, timeout: float) -> bool:

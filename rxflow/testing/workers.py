@@ -17,7 +17,7 @@ from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from types import CodeType, FrameType, FunctionType
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import anyio.from_thread
 
@@ -106,37 +106,36 @@ class Workers:
         count = self.count_anyio_waits if _here.worker is None else _here.worker.count_waits
         return Wait(self, (self.pause() if is_for_loop else None) or _Pause(self, count), seconds)
 
+    def get_idents(self) -> set[int]:
+        """Return the threads that work for the loop, or wait."""
+        return {*self.idents.values(), *self.waits.values()}
+
     @property
     def waits_for_others(self) -> bool:
         """Whether some worker waits for another thread, and not for the loop."""
         return bool(self.waiting) or self.anyio_waits > 0
 
     def close(self) -> None:
-        """The loop ends: wake all who still wait, with CancelledError."""
+        """Wake all threads that still wait, with CancelledError: the loop ends."""
         for wait in list(self.waits):
             wait.cancel()
 
-    def find_others(self) -> list[threading.Thread]:
-        """Find the threads that the loop does not count, and that can act."""
+    def has_others(self) -> bool:
+        """Whether some thread that the loop does not count can act."""
         frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage]
-        known = {threading.get_ident(), *self.idents.values(), *self.waits.values()}
-        return [
-            thread
-            for thread in threading.enumerate()
-            if thread.ident is None  # it has not quite begun
+        known = {threading.get_ident(), *self.get_idents()}
+        return any(
+            thread.ident is None  # it has not quite begun
             or (thread.ident in frames and thread.ident not in known and not _is_idle(thread, frames[thread.ident]))
-        ]
+            for thread in threading.enumerate()
+        )
 
     def get_positions(self) -> dict[int, tuple[FrameType, int]]:
         """Return the frame and the instruction at which each worker stands."""
         frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage]
-        anyio_idents = [thread.ident for thread in threading.enumerate() if thread.name == _ANYIO_THREAD]
-        idents = {*self.idents.values(), *filter(None, anyio_idents)} & frames.keys()
+        idents = {thread.ident or 0 for thread in threading.enumerate() if thread.name == _ANYIO_THREAD}
+        idents = {*self.idents.values(), *idents} & frames.keys()
         return {ident: (frames[ident], frames[ident].f_lasti) for ident in idents}
-
-    def get_idents(self) -> set[int]:
-        """Return the threads that work for the loop, or wait."""
-        return {*self.idents.values(), *self.waits.values()}
 
     def count_anyio_pauses(self, by: int) -> None:
         """One of anyio's threads begins (1) or ends (-1) to wait for the loop."""
@@ -148,7 +147,7 @@ class Workers:
 
 
 class _Pool:
-    """An executor: what exceeds its threads waits in its queue, and is not at work."""
+    """An executor. Work that exceeds its threads is queued, and does not count as at work."""
 
     def __init__(self, size: int | None) -> None:
         self._size = size
@@ -198,7 +197,7 @@ class _Worker:
         return _Pause(self.workers, self._count_pauses)
 
     def over(self) -> None:
-        """The loop no longer waits for this work."""
+        """End the work: it is done, or the loop no longer waits for it."""
         with self.workers.lock:
             self.is_over = True
             self.workers.busy.discard(self)
@@ -260,7 +259,7 @@ class _Pause:
 class Wait:
     """One wait of a worker, ended by :meth:`release`, by virtual time, or by :meth:`cancel`.
 
-    It stands in a condition's list of waiters, in the place of the lock that ``notify()`` releases.
+    A condition's list of waiters holds it instead of the lock that ``notify()`` releases.
     """
 
     def __init__(self, workers: Workers, pause: _Pause, seconds: float | None) -> None:
@@ -298,12 +297,12 @@ class Wait:
         return self._is_released
 
     def release(self) -> None:
-        """End the wait: what it waits for is there. From any thread."""
+        """End the wait successfully, from any thread."""
         if not self._end(is_released=True):
             raise RuntimeError("this wait is over")  # as a lock that is not held; notify() then goes on to the next
 
     def cancel(self) -> None:
-        """End the wait with CancelledError. From any thread."""
+        """End the wait with CancelledError, from any thread."""
         self._end(is_cancelled=True)
 
     def _begin(self) -> None:
@@ -337,7 +336,7 @@ _joins: dict[int, threading.Thread] = {}
 
 
 def note_first_positions() -> None:
-    """Note where all threads stand now. Those that still stand there later are not going to act."""
+    """Note where all threads stand now. A thread that has not moved later is idle."""
     _first_positions.clear()
     for ident, frame in sys._current_frames().items():  # pyright: ignore[reportPrivateUsage]
         _first_positions[ident] = frame.f_code, frame.f_lasti
@@ -371,7 +370,7 @@ def find_workers() -> Workers | None:
 
 
 def _is_idle(thread: threading.Thread, frame: FrameType) -> bool:
-    """Whether a thread can only act after another one: it waits, or stands where it stood before the clock began."""
+    """Whether a thread can act only after another one: it waits, or has not moved since the clock began."""
     ident = thread.ident or 0
     if ident in _joins:
         return _joins[ident].is_alive()
@@ -388,7 +387,7 @@ def _is_idle(thread: threading.Thread, frame: FrameType) -> bool:
 
 
 def _get_loop_of_anyio_worker() -> asyncio.AbstractEventLoop | None:
-    """The loop that this thread of anyio works for; None in any other thread.
+    """Return the loop that this thread of anyio works for; None in any other thread.
 
     Raises:
         CancelledError: that loop has ended.
@@ -409,12 +408,10 @@ def _waits_for_anyio(task: asyncio.Task[object]) -> bool:
     return bool(frames) and frames[-1].f_code.co_name == _ANYIO_WAIT
 
 
-_NewPause: TypeAlias = Callable[[], Pause | None]
-
 _CALLBACK = "run_coroutine_threadsafe.<locals>.callback"
 
 
-def watch_callback(callback: Callable[..., object], new_pause: _NewPause) -> None:
+def watch_callback(callback: Callable[..., object], new_pause: Callable[[], Pause | None]) -> None:
     """Count the waits for the future of ``asyncio.run_coroutine_threadsafe``, if ``callback`` comes from there.
 
     anyio's ``from_thread.run`` uses the same function. Such a wait is one for the loop. It has to be counted when it
@@ -428,7 +425,7 @@ def watch_callback(callback: Callable[..., object], new_pause: _NewPause) -> Non
 
 
 class _CountedFuture(concurrent.futures.Future[Any]):
-    new_pause: _NewPause
+    new_pause: Callable[[], Pause | None]
 
     def result(self, timeout: float | None = None) -> Any:
         with self._waiting():

@@ -6,7 +6,7 @@ from reactivex import operators as rxops
 from rxflow import operators as ops
 from rxflow.testing import Marbles, ScriptedLLM
 from rxflow.testing.conformance import check_operator
-from rxflow.testing.turns import thinking
+from rxflow.testing.scripted import thinking
 from tests.operators.cuts import made_of
 from tests.operators.pieces import delta, said
 from tests.scripted import Scripted

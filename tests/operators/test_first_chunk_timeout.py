@@ -12,8 +12,7 @@ from reactivex.testing import TestScheduler
 from rxflow import LLM
 from rxflow import operators as ops
 from rxflow.testing import Marbles, ScriptedLLM
-from rxflow.testing.conformance import check_operator
-from rxflow.testing.turns import thinking
+from rxflow.testing.scripted import thinking
 from rxflow.types.chunks import StreamChunk
 from tests.bounds import assert_within
 from tests.loopback import Loopback, Reply
@@ -52,9 +51,6 @@ class TestOnAnyStream:
         piped = marbles.hot("--a-------b---|").pipe(ops.first_chunk_timeout(0.005))
         marbles.expect(piped).to_be("--a-------b---|")
         marbles.expect(piped, "---^").to_be("--------#", error=too_late(0.005))
-
-    def test_it_keeps_the_rules(self) -> None:
-        check_operator(ops.first_chunk_timeout(5))
 
     def test_it_takes_the_clock_that_it_is_given(self) -> None:
         scheduler = TestScheduler()

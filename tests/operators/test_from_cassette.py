@@ -18,7 +18,7 @@ from rxflow.crew.guardrails import GuardrailError
 from rxflow.operators import from_cassette, record
 from rxflow.testing import Marbles, ScriptedLLM
 from rxflow.testing.conformance import check_source
-from rxflow.testing.turns import thinking, tool_call
+from rxflow.testing.scripted import thinking, tool_call
 from rxflow.testing.virtual_clock import VirtualClock
 from rxflow.tools import tool
 from rxflow.types.chunks import Origin

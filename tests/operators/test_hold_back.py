@@ -11,7 +11,7 @@ from reactivex import operators as rxops
 from rxflow import operators as ops
 from rxflow.testing import Marbles, ScriptedLLM
 from rxflow.testing.conformance import check_operator
-from rxflow.testing.turns import thinking
+from rxflow.testing.scripted import thinking
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import LLMFinished, TaskFinished
 from tests.operators.cuts import made_of

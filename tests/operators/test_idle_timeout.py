@@ -13,8 +13,7 @@ from rxflow import LLM, Flow
 from rxflow import operators as ops
 from rxflow.flow import listen, start
 from rxflow.testing import Marbles, ScriptedLLM
-from rxflow.testing.conformance import check_operator
-from rxflow.testing.turns import thinking, tool_call
+from rxflow.testing.scripted import thinking, tool_call
 from rxflow.tools import tool
 from tests.bounds import assert_within
 from tests.loopback import Loopback, Reply
@@ -53,9 +52,6 @@ class TestOnAnyStream:
         piped = marbles.hot("-a--b----c-|").pipe(ops.idle_timeout(0.006))
         marbles.expect(piped).to_be("-a--b----c-|")
         marbles.expect(piped, "-----^").to_be("---------c-|")
-
-    def test_it_keeps_the_rules(self) -> None:
-        check_operator(ops.idle_timeout(5))
 
     def test_one_timer_is_pending_however_many_items_come(self) -> None:
         async def main() -> tuple[int, int]:

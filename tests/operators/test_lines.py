@@ -4,7 +4,6 @@ from reactivex import operators as rxops
 
 from rxflow import operators as ops
 from rxflow.testing import Marbles
-from rxflow.testing.conformance import check_operator
 from tests.operators.cuts import made_of
 from tests.operators.pieces import delta, said
 
@@ -38,7 +37,3 @@ def test_line_ends_are_kept_as_they_are() -> None:
 def test_what_is_no_text_keeps_its_place() -> None:
     lines = made_of(ops.lines(), [said("a\nb", span_id="a"), delta("{}", span_id="a"), said("c", span_id="a")])
     assert [line.content for line in lines] == ["a\n", "b", "{}", "c"]
-
-
-def test_it_keeps_the_rules() -> None:
-    check_operator(ops.lines(), items=["a", "b\nc", "\n", "d\n\ne"])

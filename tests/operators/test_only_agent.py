@@ -6,7 +6,6 @@ import pytest
 
 from rxflow import operators as ops
 from rxflow.testing import Marbles
-from rxflow.testing.conformance import check_operator
 from rxflow.types.events import Happened
 from tests.operators.pieces import said
 from tests.scripted import Scripted
@@ -14,10 +13,6 @@ from tests.signals import outcome, signals_of
 from tests.team import a_crew, a_task, an_agent
 
 VALUES = {"a": said("a", agent_role="Writer"), "b": said("b", agent_role="Editor"), "o": said("o"), "s": "no chunk"}
-
-
-def test_it_keeps_the_rules() -> None:
-    check_operator(ops.only_agent("Writer"), items=list(VALUES.values()))
 
 
 def test_it_keeps_the_chunks_of_an_agent_and_drops_the_rest(marbles: Marbles) -> None:

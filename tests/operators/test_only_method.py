@@ -10,7 +10,6 @@ from rxflow import Flow
 from rxflow import operators as ops
 from rxflow.flow import listen, start
 from rxflow.testing import Marbles
-from rxflow.testing.conformance import check_operator
 from rxflow.types.events import CrewStarted, Happened, MethodFinished, MethodStarted
 from tests.operators.pieces import said
 from tests.signals import outcome, signals_of
@@ -27,10 +26,6 @@ class Publishing(Flow):
     @listen(write)
     def edit(self) -> Observable[str]:
         return rx.of("edited")
-
-
-def test_it_keeps_the_rules() -> None:
-    check_operator(ops.only_method("write"), items=list(VALUES.values()))
 
 
 def test_it_keeps_the_chunks_of_a_method_and_drops_the_rest(marbles: Marbles) -> None:

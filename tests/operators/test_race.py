@@ -15,7 +15,7 @@ from rxflow.flow import start
 from rxflow.testing import Marbles, ScriptedLLM
 from rxflow.testing.conformance import check_operator
 from rxflow.testing.probes import probe
-from rxflow.testing.turns import thinking
+from rxflow.testing.scripted import thinking
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import CrewStarted, FlowFinished, LLMFinished, LLMStarted
 from tests.bounds import assert_within

@@ -4,7 +4,6 @@ import reactivex as rx
 
 from rxflow import operators as ops
 from rxflow.testing import Marbles
-from rxflow.testing.conformance import check_operator
 from rxflow.types.chunks import Origin
 from rxflow.types.events import ReasoningChunk
 from tests.operators.pieces import said
@@ -18,10 +17,6 @@ VALUES = {
     "h": ReasoningChunk(origin=HERE, content="Hm, "),
     "m": ReasoningChunk(origin=HERE, content="so."),
 }
-
-
-def test_it_keeps_the_rules() -> None:
-    check_operator(ops.reasoning(), items=list(VALUES.values()))
 
 
 def test_it_keeps_the_pieces_as_they_are(marbles: Marbles) -> None:

@@ -19,7 +19,7 @@ from rxflow import operators as ops
 from rxflow.flow import listen, start
 from rxflow.testing import Marbles, ScriptedLLM
 from rxflow.testing.conformance import check_operator
-from rxflow.testing.turns import thinking
+from rxflow.testing.scripted import thinking
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import FlowFinished, LLMFinished, ReasoningChunk, Retracted
 from tests.loopback import Loopback, Reply
@@ -51,6 +51,11 @@ def shown(items: list[Any]) -> list[Any]:
         for item in items
         if isinstance(item, Retracted | StreamChunk)
     ]
+
+
+def retrying_model(provider: Loopback) -> LLM:
+    """A model with its default ``max_retries``."""
+    return LLM("openai/gpt-test", base_url=provider.url, api_key="key")
 
 
 def is_broken(error: Exception) -> bool:
@@ -315,6 +320,15 @@ class TestInARun:
         said = signals_of(llm.observe("Hello").pipe(ops.retry_stream(1)))
         assert [item for item in shown(said.items) if item != ("b", 0)] == [("a", 0), (0,), ("c", 1)]
         assert len(provider.requests) == 2
+
+    def test_the_note_of_the_last_error_says_how_many_requests_the_models_retries_made_of_it(
+        self, provider: Loopback
+    ) -> None:
+        down = [Reply(status=500, headers={"retry-after": "0"}) for _ in range(9)]
+        provider.script(*down)
+        (error,) = signals_of(retrying_model(provider).observe("Hello").pipe(ops.retry_stream(2))).errors
+        assert len(provider.requests) == 9
+        assert "retry_stream: attempt 3 of 3 failed after 9 requests to models" in error.__notes__
 
     def test_disposing_closes_the_connection_of_the_new_attempt(self, provider: Loopback, llm: LLM) -> None:
         provider.script(Reply(text=["a", "b"], end_after=1), Reply(text=["c", "d"], hold_after=1))

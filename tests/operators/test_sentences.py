@@ -5,7 +5,6 @@ from reactivex import operators as rxops
 
 from rxflow import operators as ops
 from rxflow.testing import Marbles
-from rxflow.testing.conformance import check_operator
 from tests.operators.cuts import made_of
 from tests.operators.pieces import delta, said
 
@@ -71,7 +70,3 @@ def test_many_candidates_take_no_more_than_linear_time() -> None:
 def test_what_is_no_text_keeps_its_place() -> None:
     chunks = [said("One. Tw", span_id="a"), delta("{}", span_id="a"), said("o.", span_id="a")]
     assert [each.content for each in made_of(ops.sentences(), chunks)] == ["One.", " Tw", "{}", "o."]
-
-
-def test_it_keeps_the_rules() -> None:
-    check_operator(ops.sentences())

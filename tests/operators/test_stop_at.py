@@ -9,8 +9,7 @@ from reactivex import operators as rxops
 
 from rxflow import operators as ops
 from rxflow.testing import Marbles, ScriptedLLM
-from rxflow.testing.conformance import check_operator
-from rxflow.testing.turns import thinking
+from rxflow.testing.scripted import thinking
 from tests.operators.cuts import cut_texts, made_of
 from tests.operators.pieces import delta, said
 from tests.signals import signals_of
@@ -85,8 +84,3 @@ def test_reasoning_and_tool_calls_are_not_looked_at() -> None:
 def test_arguments_are_checked_at_the_call(text: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         ops.stop_at(text)
-
-
-def test_it_keeps_the_rules() -> None:
-    check_operator(ops.stop_at("fox"))
-    check_operator(ops.stop_at("never said"))

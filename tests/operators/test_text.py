@@ -2,7 +2,6 @@
 
 from rxflow import operators as ops
 from rxflow.testing import Marbles
-from rxflow.testing.conformance import check_operator
 from rxflow.types.chunks import StreamChunkType
 from tests.operators.pieces import delta, said
 from tests.scripted import Scripted, calls, thinking
@@ -10,10 +9,6 @@ from tests.signals import signals_of
 from tests.team import solo
 
 VALUES = {"a": said("he"), "b": said("llo"), "x": delta("{}"), "s": "no chunk"}
-
-
-def test_it_keeps_the_rules() -> None:
-    check_operator(ops.text(), items=list(VALUES.values()))
 
 
 def test_it_keeps_text_chunks_as_they_are(marbles: Marbles) -> None:

@@ -2,17 +2,12 @@
 
 from rxflow import operators as ops
 from rxflow.testing import Marbles
-from rxflow.testing.conformance import check_operator
 from tests.operators.pieces import delta, said
 from tests.scripted import Scripted, calls
 from tests.signals import signals_of
 from tests.team import solo
 
 VALUES = {"a": said("he"), "x": delta('{"a":'), "y": delta("1}"), "s": "no chunk"}
-
-
-def test_it_keeps_the_rules() -> None:
-    check_operator(ops.tool_call_deltas(), items=list(VALUES.values()))
 
 
 def test_it_keeps_the_deltas_as_they_are(marbles: Marbles) -> None:

@@ -8,13 +8,14 @@ import reactivex as rx
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError, field_validator
+from reactivex import Subject
 
 from rxflow import operators as ops
 from rxflow.testing import Marbles
 from rxflow.testing.conformance import check_operator
 from rxflow.tools import tool
 from rxflow.types.chunks import Origin
-from rxflow.types.events import LLMFailed, LLMFinished, ReasoningChunk, Retracted
+from rxflow.types.events import LLMFailed, LLMFinished, MethodFailed, MethodFinished, ReasoningChunk, Retracted
 from rxflow.types.tool_calls import CompletedToolCall
 from tests.operators.pieces import cut, delta, said
 from tests.scripted import Scripted, calls, thinking
@@ -239,3 +240,17 @@ def plain(where: str) -> str:
 def test_what_cannot_be_meant_is_refused(tools: Any, models: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         ops.tool_calls(*tools, **models)
+
+
+def test_a_call_that_its_method_cut_off_is_complete_when_the_method_ends() -> None:
+    source: Subject[Any] = Subject()
+    heard: list[CompletedToolCall] = []
+    source.pipe(ops.tool_calls()).subscribe(heard.append)
+    around = Origin(span_id="r/1", namespace=("flow", "write"))
+    source.on_next(delta('{"a": 1}', span_id="r/2", namespace=("flow", "write", "crew")))
+    source.on_next(delta('{"b": 1}', span_id="r/3", namespace=("flow", "check")))
+    source.on_next(MethodFinished(origin=around, result=None))
+    assert [call.arguments for call in heard] == [{"a": 1}]
+    source.on_next(MethodFailed(origin=Origin(span_id="r/4", namespace=("flow", "check")), error=ValueError()))
+    source.on_completed()
+    assert [call.arguments for call in heard] == [{"a": 1}]

@@ -10,7 +10,6 @@ from rxflow import Flow
 from rxflow import operators as ops
 from rxflow.flow import listen, start
 from rxflow.testing import Marbles, ScriptedLLM
-from rxflow.testing.conformance import check_operator
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import Event, LLMFinished, LLMStarted, MethodFinished, MethodStarted, Retracted
 from tests.operators.cuts import made_of
@@ -164,8 +163,3 @@ def test_the_last_word_comes_when_its_call_ends(marbles: Marbles) -> None:
     error = ValueError("no")
     failing = ScriptedLLM("one-two#", error=error)
     marbles.expect(failing.observe("Hi").pipe(ops.words())).to_be("-------(x#)", {"x": "onetwo"}, error)
-
-
-def test_it_keeps_the_rules() -> None:
-    check_operator(ops.words())
-    check_operator(ops.words(), items=[said("he", span_id="a"), said("llo wo", span_id="a"), said("r ld", span_id="b")])

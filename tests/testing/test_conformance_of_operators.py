@@ -11,7 +11,7 @@ from reactivex import Observable
 from reactivex import operators as ops
 from reactivex.scheduler import CurrentThreadScheduler
 
-from rxflow.testing.conformance import ConformanceError, check, check_operator, rule
+from rxflow.testing.conformance import ConformanceError, check, check_operator, harness
 from tests.testing import broken_operators as broken
 from tests.testing import careless_operators as careless
 from tests.testing import sharing_operators as sharing
@@ -111,7 +111,7 @@ ELSEWHERE = "disposing is quick and idempotent, from any thread, and never raise
 SOURCE_TOO = "disposing also disposes the source, at once"
 ENOUGH = "the source is disposed as soon as downstream has enough"
 ONCE = "the source is subscribed once, and let go at the end"
-RAISING = "an observer that raises is heard of, and does not keep the source subscribed for ever"
+RAISING = "an observer that raises is reported, and does not keep the source subscribed forever"
 
 BROKEN: dict[str, tuple[broken.Operator, str, str]] = {
     "eager": (broken.eager, "nothing begins before it is subscribed", "subscribed the source already"),
@@ -186,8 +186,8 @@ BROKEN: dict[str, tuple[broken.Operator, str, str]] = {
 class TestBrokenOnesDoNot:
     @pytest.fixture(autouse=True)
     def no_patience(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(rule, "PATIENCE", 0.1)
-        monkeypatch.setattr(rule, "QUICK", 0.05)
+        monkeypatch.setattr(harness, "PATIENCE", 0.1)
+        monkeypatch.setattr(harness, "QUICK", 0.05)
 
     @pytest.mark.parametrize(("operator", "named", "seen"), BROKEN.values(), ids=BROKEN)
     def test_the_rule_is_named(

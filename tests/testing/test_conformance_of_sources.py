@@ -11,9 +11,8 @@ from reactivex.scheduler import NewThreadScheduler
 
 from rxflow import Crew
 from rxflow.flow import Flow, start
-from rxflow.testing.conformance import ConformanceError, check, check_source, rule
-from rxflow.testing.scripted_llm import ScriptedLLM
-from rxflow.testing.turns import thinking, tool_call
+from rxflow.testing.conformance import ConformanceError, check, check_source, harness
+from rxflow.testing.scripted import ScriptedLLM, thinking, tool_call
 from tests.loopback import Loopback
 from tests.team import a_crew, a_task, an_agent
 from tests.testing import broken_sources as broken
@@ -158,8 +157,8 @@ BROKEN: dict[str, tuple[Factory, str, str]] = {
 class TestBrokenOnesDoNot:
     @pytest.fixture(autouse=True)
     def no_patience(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(rule, "PATIENCE", 0.1)
-        monkeypatch.setattr(rule, "QUICK", 0.05)
+        monkeypatch.setattr(harness, "PATIENCE", 0.1)
+        monkeypatch.setattr(harness, "QUICK", 0.05)
 
     @pytest.mark.parametrize(("factory", "named", "seen"), BROKEN.values(), ids=BROKEN)
     def test_the_rule_is_named(self, factory: Factory, named: str, seen: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,10 +7,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rxflow.testing.comparison import difference
-from rxflow.testing.diagrams import MarbleSyntaxError, parse, parse_hot, parse_script, parse_subscription
-from rxflow.testing.drawing import draw, draw_spans, draw_together
-from rxflow.testing.timeline import Completed, Failed, MarbleError, Ms, Next, Signal, Span, Timeline
+from rxflow.testing.diagrams import (
+    Completed,
+    Failed,
+    MarbleError,
+    MarbleSyntaxError,
+    Ms,
+    Next,
+    Signal,
+    Span,
+    Timeline,
+    parse,
+    parse_hot,
+    parse_script,
+    parse_subscription,
+)
+from rxflow.testing.drawing import difference, draw, draw_spans, draw_together
 from rxflow.types.chunks import StreamChunk
 
 END = Completed()

@@ -16,7 +16,7 @@ from rxflow.streaming import started
 from rxflow.streaming.bridge import from_async
 from rxflow.testing import leaks
 from rxflow.testing.leaks import Runs, assert_nothing_is_left, watching_runs, what_is_left
-from rxflow.testing.scripted_llm import ScriptedLLM
+from rxflow.testing.scripted import ScriptedLLM
 from tests.bounds import assert_within
 from tests.gate import Gate
 

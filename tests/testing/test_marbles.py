@@ -13,9 +13,9 @@ from reactivex import operators as ops
 
 from rxflow.flow import Flow, listen, start
 from rxflow.streaming.bridge import from_async
+from rxflow.testing.diagrams import MarbleError
 from rxflow.testing.marbles import Marbles
-from rxflow.testing.scripted_llm import ScriptedLLM
-from rxflow.testing.timeline import MarbleError
+from rxflow.testing.scripted import ScriptedLLM
 from tests.scripted import Scripted
 from tests.team import solo
 

@@ -13,7 +13,7 @@ HEAD = """
 import asyncio
 import pytest
 from rxflow.testing.probes import probe
-from rxflow.testing.scripted_llm import ScriptedLLM
+from rxflow.testing.scripted import ScriptedLLM
 from reactivex.subject import Subject
 """
 

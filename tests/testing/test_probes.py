@@ -11,7 +11,7 @@ from reactivex.disposable import Disposable
 from reactivex.scheduler import CurrentThreadScheduler
 from reactivex.subject import Subject
 
-from rxflow.testing.due import collecting
+from rxflow.testing.leaks import collecting
 from rxflow.testing.probes import Probe, probe
 from tests.signals import Signals
 

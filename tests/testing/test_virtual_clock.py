@@ -18,7 +18,7 @@ from rxflow import LLM
 from rxflow.crew.rate_limit import RateLimit
 from rxflow.flow import Flow, listen, router, start
 from rxflow.streaming import loop_thread
-from rxflow.testing.scripted_llm import ScriptedLLM
+from rxflow.testing.scripted import ScriptedLLM
 from rxflow.testing.virtual_clock import VirtualClock
 from rxflow.testing.virtual_time import Deadlock, ProviderInVirtualTime
 from rxflow.tools import BaseTool, tool

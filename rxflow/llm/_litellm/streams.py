@@ -122,7 +122,9 @@ async def tap(stream: Any, response: Any, wire: Wire) -> AsyncGenerator[bytes]:
     finish reason, for example, is lost in it.
     """
     blocks: deque[bytes] = deque()
-    response.aiter_bytes = partial(_keep_reads, response.aiter_bytes, blocks)
+    # Some of LiteLLM's readers hold a generator of aiter_bytes() already, which has not yet asked for aiter_raw().
+    name = "aiter_bytes" if response.headers.get("content-encoding") else "aiter_raw"
+    setattr(response, name, partial(_keep_reads, getattr(response, name), blocks))
     try:
         async for _ in stream:
             while blocks:

@@ -7,13 +7,10 @@ from typing import Any, TypeVar
 
 from reactivex import Observable
 
-from rxflow.testing.conformance.operator_case import Declared, OperatorCase
+from rxflow.testing.conformance.harness import try_all
 from rxflow.testing.conformance.operator_disposal import DISPOSAL
-from rxflow.testing.conformance.operator_grammar import FIRST, GRAMMAR
-from rxflow.testing.conformance.operator_sharing import SHARING
-from rxflow.testing.conformance.rule import try_all
-from rxflow.testing.conformance.source_case import SourceCase
-from rxflow.testing.conformance.source_rules import SOURCE
+from rxflow.testing.conformance.operator_rules import FIRST, GRAMMAR, SHARING, Declared, OperatorCase
+from rxflow.testing.conformance.source_rules import SOURCE, SourceCase
 from rxflow.types.chunks import StreamChunk
 
 T = TypeVar("T")
@@ -64,7 +61,7 @@ def check_operator(
         own_scheduler=own_scheduler,
     )
     if not declared.items:
-        raise ValueError("items is empty: an operator shows itself only where its source emits some")
+        raise ValueError("items is empty: an operator can only be checked with a source that emits")
     subject = f"the operator {_name_of(operator)}"
     try_all(OPERATOR_RULES, lambda: OperatorCase(subject, operator, declared, settling=settling))
 

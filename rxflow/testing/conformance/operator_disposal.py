@@ -7,10 +7,8 @@ from typing import Any
 
 from reactivex import operators as ops
 
-from rxflow.testing.conformance.operator_case import Failure, OperatorCase, failing
-from rxflow.testing.conformance.puppet import Puppet, Strand
-from rxflow.testing.conformance.rule import Rule, rule
-from rxflow.testing.conformance.witness import Witness
+from rxflow.testing.conformance.harness import Puppet, Rule, Strand, Witness, rule
+from rxflow.testing.conformance.operator_rules import Failure, OperatorCase, failing
 
 DISPOSAL: list[Rule[OperatorCase]] = []
 
@@ -160,9 +158,7 @@ async def _never(case: OperatorCase) -> None:
         raise case.broken(f"it was told {witness.told}")
 
 
-@rule(
-    "an observer that raises is heard of, and does not keep the source subscribed for ever", DISPOSAL, may_report=True
-)
+@rule("an observer that raises is reported, and does not keep the source subscribed forever", DISPOSAL, may_report=True)
 async def _raising(case: OperatorCase) -> None:
     error = Failure("the observer cannot take it")
 

@@ -359,7 +359,7 @@ def test_a_deadlock_says_when_and_where_everyone_stands() -> None:
     steps = [line.strip() for line in message.split("\n")]
     for step in ("in reads: async for _ in items():", "in items: await waits_for_a_gate()", "in wait: await fut"):
         assert any(line.endswith(step) for line in steps), step
-    assert "test_virtual_loop.py:" in message
+    assert "test_virtual_time.py:" in message
 
 
 def test_a_deadlock_lets_the_tasks_clean_up() -> None:

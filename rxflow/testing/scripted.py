@@ -1,12 +1,13 @@
-"""``ScriptedLLM``: a model that says what a script tells it to, at the times that the script shows."""
+"""``ScriptedLLM``: a model that says what a test has written for it, turn by turn."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
@@ -14,21 +15,199 @@ from reactivex.disposable import Disposable
 
 from rxflow.llm.model import LLM
 from rxflow.llm.request import Request
-from rxflow.llm.source import Delta, Ending
+from rxflow.llm.source import Delta, Ending, ReasoningDelta, ToolCallDelta
 from rxflow.streaming.bridge import from_async
-from rxflow.testing.due import collect
-from rxflow.testing.playing import Line, line_of
-from rxflow.testing.turns import Speaker, Turn, Value
+from rxflow.testing.diagrams import Completed, Failed, parse_script
+from rxflow.testing.leaks import collect
 from rxflow.types.usage import UsageMetrics
+
+_PIECE = 8  # characters of arguments in one delta
+
+
+@dataclass(frozen=True, slots=True)
+class Calling:
+    """The model calls a tool; made by :func:`tool_call`."""
+
+    name: str
+    arguments: str
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """The model reasons; made by :func:`thinking`."""
+
+    text: str
+
+
+Said: TypeAlias = str | Calling | Thinking
+"""One thing that a model says; a string is answer text as it is."""
+
+Value: TypeAlias = Said | BaseException | Sequence[Said | BaseException]
+"""What a name in a script stands for: one thing, several at once, or the error that breaks the turn off."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One answer with its own usage, cost or reason for ending; made by :func:`turn`. None: the model's."""
+
+    answer: str | Value
+    usage: UsageMetrics | None = None
+    cost: float | None = None
+    finish_reason: str | None = None
+
+    def __str__(self) -> str:
+        return self.answer if isinstance(self.answer, str) else repr(self.answer)
+
+
+def tool_call(name: str, arguments: Mapping[str, Any] | str | None = None, *, id: str | None = None) -> Calling:  # noqa: A002
+    """Let the model call ``name``. A string of arguments is sent as it is, for instance broken JSON."""
+    return Calling(name, arguments if isinstance(arguments, str) else json.dumps(dict(arguments or {})), id)
+
+
+def thinking(text: str) -> Thinking:
+    """Let the model reason; reasoning is not a part of its answer."""
+    return Thinking(text)
+
+
+def turn(
+    answer: str | Value,
+    *,
+    usage: UsageMetrics | None = None,
+    cost: float | None = None,
+    finish_reason: str | None = None,
+) -> Turn:
+    """Create a turn with a usage, cost or finish reason of its own."""
+    return Turn(answer=answer, usage=usage, cost=cost, finish_reason=finish_reason)
+
+
+class Speaker:
+    """Turns the content of one turn into deltas. ``native`` models call tools by deltas, others in a fence of text."""
+
+    def __init__(self, turn: int, *, native: bool) -> None:
+        self.deltas = 0
+        self.reasoning = 0
+        self.calls = 0
+        self._turn = turn
+        self._native = native
+
+    def deltas_of(self, said: Said) -> Iterator[Delta]:
+        """Return the deltas of one thing, numbered."""
+        for delta in self._deltas_of(said):
+            self.deltas += 1
+            yield delta
+
+    def _deltas_of(self, said: Said) -> Iterator[Delta]:
+        if isinstance(said, str):
+            yield said
+        elif isinstance(said, Thinking):
+            self.reasoning += 1
+            yield ReasoningDelta(said.text)
+        else:
+            index, self.calls = self.calls, self.calls + 1
+            yield from self._call(said, index) if self._native else _fence(said)
+
+    def _call(self, called: Calling, index: int) -> Iterator[Delta]:
+        yield ToolCallDelta(index, called.id or f"call_{self._turn}_{index}", called.name)
+        for piece in _pieces(called.arguments):
+            yield ToolCallDelta(index, arguments=piece)
+
+
+def _fence(called: Calling) -> Iterator[Delta]:
+    yield "```tool_call\n"
+    yield from _pieces(f'{{"name": {json.dumps(called.name)}, "arguments": {called.arguments}}}')
+    yield "\n```\n"
+
+
+def _pieces(text: str) -> Iterator[str]:
+    return (text[start : start + _PIECE] for start in range(0, len(text), _PIECE))
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What the model says ``at`` so many seconds after the subscription."""
+
+    at: float
+    said: tuple[Said | BaseException, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One turn. ``ends_at`` is None if it stays open; ``shown`` is how the test wrote it."""
+
+    shown: str
+    moments: tuple[Moment, ...]
+    ends_at: float | None
+    usage: UsageMetrics | None
+    cost: float | None
+    finish_reason: str | None
+
+
+def line_of(
+    given: str | Turn | Value,
+    values: Mapping[str, Value],
+    error: BaseException | None,
+    usage: UsageMetrics | None,
+    cost: float | None,
+) -> Line:
+    """Read one turn. What the turn leaves out is the model's.
+
+    Raises:
+        ValueError: a script that cannot be read.
+        TypeError: what a model cannot say.
+    """
+    turn = given if isinstance(given, Turn) else Turn(answer=given)
+    answer = turn.answer
+    if isinstance(answer, str):
+        moments, ends_at = _read(answer, values, error)
+    else:
+        moments, ends_at = (Moment(0.0, _things(answer)),), 0.0
+    return Line(
+        shown=str(turn) if isinstance(answer, str) else repr(answer),
+        moments=moments,
+        ends_at=ends_at,
+        usage=usage if turn.usage is None else turn.usage,
+        cost=cost if turn.cost is None else turn.cost,
+        finish_reason=turn.finish_reason,
+    )
+
+
+def _read(
+    script: str, values: Mapping[str, Value], error: BaseException | None
+) -> tuple[tuple[Moment, ...], float | None]:
+    breaks_off = values.get("#", error)
+    if breaks_off is not None and not isinstance(breaks_off, BaseException):
+        raise TypeError(f"'#' in a script stands for an exception; values has {breaks_off!r} for it")
+    moments: list[Moment] = []
+    for each in parse_script(script, values, breaks_off):
+        at = each.time / 1000
+        if isinstance(each.signal, Completed):
+            return tuple(moments), at
+        value = each.signal.error if isinstance(each.signal, Failed) else each.signal.value
+        moments.append(Moment(at, _things(value)))
+    return tuple(moments), None
+
+
+def _things(value: object) -> tuple[Said | BaseException, ...]:
+    """Return the things that a value stands for."""
+    several = cast(Iterable[object], value) if isinstance(value, list | tuple) else (value,)
+    said: list[Said | BaseException] = []
+    for each in several:
+        if not isinstance(each, str | Calling | Thinking | BaseException):
+            raise TypeError(
+                f"a model says text, tool_call(…), thinking(…), an exception, or a list of these; got {each!r}"
+            )
+        said.append(each)
+    return tuple(said)
 
 
 class UnscriptedRequest(AssertionError):
-    """The model was asked more often than its script has turns."""
+    """The model got more requests than its script has turns."""
 
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """One request and what became of it: times are the loop's, in seconds; None where it has not come to that.
+    """One request and its course: times are the loop's, in seconds; None if that has not happened.
 
     ``ended_at`` is the end of the answer, with ``error`` where the script broke it off; ``cancelled_at`` is its
     disposal before that.
@@ -60,7 +239,7 @@ class ScriptedLLM(LLM):
     Args:
         turns: scripts, values, or :func:`turn` for one with its own usage.
         values: what the names in scripts stand for.
-        error: what ``#`` raises; else a :class:`~rxflow.testing.timeline.MarbleError`.
+        error: what ``#`` raises; else a :class:`~rxflow.testing.diagrams.MarbleError`.
         usage: what each turn reports; else each delta is one completion token and each word of the prompt another one.
         cost: what each turn reports, in US dollars.
         function_calling: False for a model that is offered tools in text, and calls them so.
@@ -99,7 +278,7 @@ class ScriptedLLM(LLM):
 
     @property
     def requests(self) -> list[Request]:
-        """What it was asked, in that order."""
+        """The requests so far, in order."""
         return [call.request for call in self.calls]
 
     @property
@@ -108,13 +287,13 @@ class ScriptedLLM(LLM):
         return [call.request.last_user_text for call in self.calls]
 
     def assert_used_up(self) -> None:
-        """Raise AssertionError where turns are left over, or where it was asked more often than it has turns."""
+        """Raise AssertionError if turns are left over, or if there were more requests than turns."""
         complaint = self.complaint()
         if complaint is not None:
             raise AssertionError(complaint)
 
     def complaint(self) -> str | None:
-        """The turns that nobody asked for, or the request that has none, in words."""
+        """Describe the turns that are left over, or the request without a turn."""
         if self.unscripted:
             return str(self.unscripted[0])
         unused = [] if self._repeat else self._lines[len(self.calls) :]
@@ -195,7 +374,7 @@ class _Played:
 
 
 async def _play(line: Line, begin: float, speaker: Speaker, emit: Callable[[Delta], None]) -> None:
-    """Say each thing at its time; raise what breaks it off; come back at the end."""
+    """Emit each thing at its time; raise the error that ends the turn, if any."""
     for moment in line.moments:
         await _until(begin + moment.at)
         for said in moment.said:
@@ -210,7 +389,7 @@ async def _play(line: Line, begin: float, speaker: Speaker, emit: Callable[[Delt
 
 
 async def _until(time: float) -> None:
-    """At that time exactly: sleeping for a difference would be off by a rounding."""
+    """Wait for an exact time: to sleep for a difference would be off by a rounding."""
     loop = asyncio.get_running_loop()
     if time <= loop.time():
         return

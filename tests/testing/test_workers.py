@@ -114,7 +114,7 @@ def test_the_deadlock_shows_the_line_of_the_user() -> None:
         threading.Event().wait()
 
     with pytest.raises(
-        Deadlock, match=r"which waits in Event\.wait\n.*test_waits\.py:\d+, in wait: threading\.Event\(\)\.wait"
+        Deadlock, match=r"which waits in Event\.wait\n.*test_workers\.py:\d+, in wait: threading\.Event\(\)\.wait"
     ):
         run_in_method(wait)
 

@@ -10,10 +10,8 @@ import pytest
 from rxflow import LLM
 from rxflow.flow import Flow, start
 from rxflow.llm.source import Delta, Ending, ToolCallDelta
-from rxflow.testing.diagrams import MarbleSyntaxError
-from rxflow.testing.scripted_llm import ScriptedLLM, UnscriptedRequest
-from rxflow.testing.timeline import MarbleError
-from rxflow.testing.turns import Turn, Value, thinking, tool_call, turn
+from rxflow.testing.diagrams import MarbleError, MarbleSyntaxError
+from rxflow.testing.scripted import ScriptedLLM, Turn, UnscriptedRequest, Value, thinking, tool_call, turn
 from rxflow.testing.virtual_clock import VirtualClock
 from rxflow.tools import tool
 from rxflow.types.events import Event, LLMFinished, LLMRetrying, ReasoningChunk
@@ -327,7 +325,7 @@ class TestWhereAnLLMIs:
 def test_litellm_is_not_needed() -> None:
     code = (
         "import sys\n"
-        "from rxflow.testing.scripted_llm import ScriptedLLM\n"
+        "from rxflow.testing.scripted import ScriptedLLM\n"
         "assert ScriptedLLM('he-llo|').call('x') == 'hello'\n"
         "assert 'litellm' not in sys.modules"
     )
