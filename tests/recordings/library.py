@@ -154,7 +154,7 @@ class Library:
     @contextmanager
     def serve(self) -> Generator[Server]:
         """Play them on loopback, in a process of its own."""
-        command = [sys.executable, self.folder / "serve.py", self.folder / "recordings.zip"]
+        command = [sys.executable, str(self.folder / "serve.py"), str(self.folder / "recordings.zip")]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             try:

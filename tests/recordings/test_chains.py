@@ -40,7 +40,7 @@ class Recorded(Flow):
 
     @start()
     async def ask(self) -> str:
-        return (await self.crew.kickoff_async()).raw
+        return str(await self.crew.kickoff_async())
 
 
 class RecordedTool(BaseTool):
