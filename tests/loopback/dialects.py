@@ -323,9 +323,7 @@ _AWS = (("aws_access_key_id", "x"), ("aws_secret_access_key", "x"), ("aws_region
 
 CHAT = Dialect("openai chat", "/chat/completions", "openai/gpt-4o", "/v1", encode.chat_events)
 DIALECTS = (
-    Dialect(
-        "mistral chat", "/mistral/v1/chat/completions", "mistral/mistral-small-latest", "/mistral/v1", encode_mistral
-    ),
+    Dialect("mistral chat", "/mistral/v1/chat/completions", "mistral/mistral-small", "/mistral", encode_mistral),
     CHAT,
     Dialect(
         "completions",

@@ -25,19 +25,6 @@ MAX_WRITES = 2_000
 """Of one answer: each write costs the server and its client a turn."""
 DIRECT = ("openai/", "hosted_vllm/", "lm_studio/", "llamafile/")
 """Servers of OpenAI's chat API, which rxflow asks itself."""
-WRONG_PARTS = {
-    "text": ["text"],
-    "reasoning": ["reasoning"],
-    "finish": ["finish_reason"],
-    "usage": ["prompt", "completion", "cached", "reasoning_tokens"],
-    "cached": ["cached"],
-    "reasoning tok": ["reasoning_tokens", "completion"],
-    "tool calls": ["tool_calls"],
-    "parallel": ["tool_calls"],
-    "empty args": ["tool_calls"],
-    "error class": ["error", "retries"],
-}
-"""What the index calls the parts that litellm loses, and what they are called here."""
 
 
 class Way(StrEnum):
@@ -48,7 +35,7 @@ class Way(StrEnum):
     LITELLM = "litellm"
     """litellm sends; rxflow reads, as it knows the wires of all that was recorded."""
     WRAPPER = "wrapper"
-    """litellm does both, as in every program that has registered a callback of litellm's."""
+    """litellm's wrapper reads, for a callback of litellm's, and rxflow reads along."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,16 +55,6 @@ class Played:
             assert self.recording.also is not None
             return self.recording.also
         return self.recording.route
-
-    @property
-    def lost_parts(self) -> set[str]:
-        """What litellm's wrapper loses of this answer, if it is the one to read it."""
-        if self.way is not Way.WRAPPER:
-            return set()
-        wrong = self.recording.litellm_gets_wrong.get("also" if self.is_also else "route", [])
-        if "ends" in wrong:
-            return {name for names in WRONG_PARTS.values() for name in names} | {"error", "chunks"}
-        return {name for part in wrong for name in WRONG_PARTS[part]}
 
 
 @dataclass
@@ -112,12 +89,23 @@ class Seen:
 
 def find_ways(recording: Recording) -> list[Played]:
     """All ways that can serve a recording."""
-    ways = [Played(recording, Way.LITELLM), Played(recording, Way.WRAPPER)]
-    if recording.dialect == "openai" and recording.route.model.startswith(DIRECT):
-        ways.append(Played(recording, Way.DIRECT))
-    if recording.also is not None:
-        ways += [Played(recording, way, is_also=True) for way in Way]
-    return ways
+    addresses = {False: recording.route, True: recording.also}
+    return [
+        Played(recording, way, is_also=is_also)
+        for is_also, address in addresses.items()
+        if address is not None
+        for way in Way
+        if _can_serve(
+            recording, address, way, wrong=recording.litellm_gets_wrong.get("also" if is_also else "route", [])
+        )
+    ]
+
+
+def _can_serve(recording: Recording, address: Address, way: Way, wrong: list[str]) -> bool:
+    if way is Way.DIRECT:
+        return recording.dialect == "openai" and address.model.startswith(DIRECT)
+    # litellm's wrapper fails there before the answer is complete, and who reads along has what came until then.
+    return way is Way.LITELLM or "ends" not in wrong
 
 
 def find_cuts(body: bytes, seed: str) -> list[str]:
@@ -199,8 +187,7 @@ def find_differences(played: Played, seen: Seen) -> dict[str, tuple[object, obje
     parts = _error_parts(expected, seen)
     if expected.error is None and seen.finished is not None:
         parts |= _answer_parts(expected, seen, seen.finished)
-    kept = {name: values for name, values in parts.items() if name not in played.lost_parts}
-    return {name: (got, right) for name, (got, right) in kept.items() if got != right}
+    return {name: (got, right) for name, (got, right) in parts.items() if got != right}
 
 
 def find_complaint(played: Played, seen: Seen) -> str | None:
@@ -276,7 +263,7 @@ def is_of_litellm(error: BaseException | None) -> bool:
 
 @contextmanager
 def reading(played: Played) -> Generator[None]:
-    """What a program does for its answers to be read by this way: for the wrapper, it registers a litellm callback."""
+    """What a program does for its answers to be read by this way: for the wrapper, it registers a callback."""
     if played.way is not Way.WRAPPER:
         yield
         return

@@ -83,9 +83,12 @@ def test_in_a_storm_of_cancellations_every_connection_closes_at_once_and_nothing
     assert_within(percentile(99, times), CLOSED)
 
 
+POOLS = ("rxflow-io-worker", "litellm", "aws-signing")
+"""In which requests are prepared and signed: they grow to a handful, and stay."""
+
+
 def threads_at_work() -> Counter[str]:
-    """But for the pool in which litellm prepares requests: it grows to a handful, and stays."""
-    return Counter(each.name for each in threading.enumerate() if not each.name.startswith(("litellm", "rxflow-")))
+    return Counter(each.name for each in threading.enumerate() if not each.name.startswith(POOLS))
 
 
 def times_to_close(provider: Loopback, cases: list[Case]) -> list[float]:
