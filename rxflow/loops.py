@@ -41,10 +41,12 @@ def refusal_of(loop: asyncio.AbstractEventLoop) -> Exception | None:
     return None if refuse is None else refuse()
 
 
-def call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> bool:
-    """Run ``callback`` on the loop's thread soon, from any thread. False where the loop has ended."""
+def call_soon(
+    loop: asyncio.AbstractEventLoop, callback: Callable[[], object], *, context: Context | None = None
+) -> bool:
+    """Run ``callback`` on the loop's thread soon, from any thread. False if the loop has ended."""
     try:
-        loop.call_soon_threadsafe(callback)
+        loop.call_soon_threadsafe(callback, context=context)
     except RuntimeError:
         if not loop.is_closed():
             raise

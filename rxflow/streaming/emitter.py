@@ -18,7 +18,7 @@ from reactivex import Observable, Observer
 from reactivex.abc import DisposableBase, ObserverBase
 from reactivex.disposable import CompositeDisposable, Disposable, SingleAssignmentDisposable
 
-from rxflow.loops import call_soon
+from rxflow.loops import call_soon, running_loop
 from rxflow.streaming.scope import Scope
 from rxflow.streaming.thread_count import thread_count
 from rxflow.streaming.threads import in_thread
@@ -38,7 +38,7 @@ class Emitter:
     the loop.
     """
 
-    __slots__ = ("_observer", "_owned", "is_cancelled", "origin", "run", "scope")
+    __slots__ = ("_awaited", "_observer", "_owned", "is_cancelled", "origin", "run", "scope")
 
     def __init__(self, scope: Scope, observer: ObserverBase[Event]) -> None:
         self.scope = scope
@@ -47,6 +47,7 @@ class Emitter:
         self.is_cancelled = False
         self._observer: ObserverBase[Event] = observer
         self._owned = CompositeDisposable()
+        self._awaited = CompositeDisposable()
 
     @property
     def is_closed(self) -> bool:
@@ -63,8 +64,10 @@ class Emitter:
         self.on_next(self.origin.chunk(content, seq=next(self.run.seq)))
 
     def close(self) -> None:
-        """The leaf has ended: stop what it left running."""
+        """The leaf has ended: stop what it left running, but for calls that somebody awaits elsewhere."""
         self._owned.dispose()
+        if self._awaited.length and not self.is_cancelled:
+            self.run.leftovers.add(self._awaited)
         # Users' threads and tasks may hold on to this emitter for long; the stream must not live that long.
         self._observer = _NOBODY
 
@@ -73,6 +76,15 @@ class Emitter:
         if not self.is_closed:
             self.is_cancelled = True
         self.close()
+        if self.is_cancelled:
+            self._awaited.dispose()
+
+    def over(self) -> BaseException:
+        """What waits for something of a leaf that is over is told."""
+        if self.is_cancelled:
+            return asyncio.CancelledError("the rxflow run that this code belongs to was cancelled")
+        name = " / ".join(self.origin.namespace) or "an LLM call"
+        return RuntimeError(f"this was started by {name}, which has ended: await it there, or return it")
 
     def own(self, disposable: DisposableBase) -> DisposableBase:
         """Dispose ``disposable`` when this leaf ends."""
@@ -97,12 +109,27 @@ class Emitter:
         """Run ``source`` here for its items alone; its error is raised."""
         self.require_open()
         done: asyncio.Future[None] = self.run.loop.create_future()
-        subscription = self._subscribe(source, on_next, partial(_resolve, done))
+        work = CompositeDisposable(Disposable(partial(self._cancel, done)))
+        self._awaited.add(work)
+        self._subscribe(work, source, on_next, partial(_resolve, done))
         del source, on_next  # whoever keeps an error keeps this frame, and must not keep the observer
         try:
             await done
         finally:
-            self.disown(subscription)
+            self._let_go(work)
+
+    def _cancel(self, done: asyncio.Future[None]) -> None:
+        """Whoever waits is not always the leaf's own task, which is cancelled by itself. From any thread."""
+        if done.done():
+            return
+        if running_loop() is self.run.loop:
+            done.cancel()
+        else:
+            call_soon(self.run.loop, done.cancel)
+
+    def _let_go(self, work: DisposableBase) -> None:
+        if not self._awaited.remove(work):
+            work.dispose()
 
     def forward_blocking(self, source: Observable[Event], tap: Callable[[Event], None] | None = None) -> None:
         """The same from a worker thread: the run's loop does the work, this thread waits for it.
@@ -111,8 +138,8 @@ class Emitter:
         """
         self.require_open()
         done: concurrent.futures.Future[None] = concurrent.futures.Future()
-        started = CompositeDisposable(Disposable(lambda: cast(None, done.cancel())))
-        self.own(started)
+        work = CompositeDisposable(Disposable(lambda: cast(None, done.cancel())))
+        self._awaited.add(work)
         count = thread_count(self.run.loop)
         pause = count.pause() if count is not None else None
         if pause is not None:
@@ -122,7 +149,7 @@ class Emitter:
             if not done.cancelled():
                 if pause is not None:
                     pause.begins()
-                started.add(self._subscribe(source, self._passing(tap), partial(_resolve, done)))
+                self._subscribe(work, source, self._passing(tap), partial(_resolve, done))
 
         try:
             if not call_soon(self.run.loop, start):
@@ -131,7 +158,7 @@ class Emitter:
         except concurrent.futures.CancelledError:
             raise asyncio.CancelledError("the rxflow run was cancelled while this code waited for it") from None
         finally:
-            self.disown(started)
+            self._let_go(work)
 
     def _passing(self, tap: Callable[[Event], None] | None) -> Callable[[Event], None]:
         emit = self._observer.on_next
@@ -147,14 +174,14 @@ class Emitter:
 
     def _subscribe(
         self,
+        work: CompositeDisposable,
         source: Observable[_T],
         on_next: Callable[[_T], None],
         resolve: Callable[[BaseException | None], None],
-    ) -> DisposableBase:
+    ) -> None:
         subscription = SingleAssignmentDisposable()
-        self._owned.add(subscription)
+        work.add(subscription)
         subscription.disposable = source.subscribe(on_next, resolve, partial(resolve, None))
-        return subscription
 
     async def invoke(self, function: Callable[_P, Any], /, *args: _P.args, **kwargs: _P.kwargs) -> Any:
         """Call users' code: coroutine functions on the loop, others in a worker thread with this context.

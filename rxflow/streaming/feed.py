@@ -12,18 +12,18 @@ from reactivex.abc import DisposableBase, ObserverBase
 from reactivex.disposable import Disposable
 
 from rxflow.loops import off_the_loop, running_loop
+from rxflow.streaming import interrupts
 from rxflow.streaming.emitter import Emitter
+from rxflow.streaming.handle import RunHandle
 from rxflow.streaming.launch import open_place
-from rxflow.streaming.log import Log
-from rxflow.streaming.loop_thread import RunHandle
+from rxflow.streaming.log import THE_END, Log
+from rxflow.streaming.loop_thread import CLOSE_WAIT_S
 from rxflow.streaming.once import Once
 from rxflow.streaming.thread_count import Pause
 
 Item = TypeVar("Item")
 Signal = TypeVar("Signal")
 Source = TypeVar("Source")
-
-_CLOSE_WAIT = 0.05  # seconds that close() gives the run's coroutines to clean up
 
 
 class Feed(Protocol):
@@ -83,7 +83,23 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
                 "an `async for` has begun it: go on with that"
             )
         self._look_for_its_loop(position)
-        self._log.wait(position, self._pause)
+        try:
+            self._log.wait(position, self._pause)
+        except BaseException:  # raised into the wait, as by the handler of a signal: nobody may come back to read
+            self.close()
+            raise
+
+    def pull_to_the_end(self) -> None:
+        """Block until the log has ended."""
+        interrupts.watch(self)
+        try:
+            self.pull(THE_END)
+        finally:
+            interrupts.unwatch(self)
+
+    def interrupt(self) -> None:
+        """The thread that waits was interrupted."""
+        self.close()
 
     async def pull_async(self, position: int) -> None:
         self._start(blocking=False)
@@ -111,12 +127,21 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
             return
         self._place = place
         if place is not None:
-            self._in_place = place.own(Disposable(self.close))
+            self._in_place = place.own(Disposable(partial(self._end_with, place)))
         try:
             self._subscribe(source, place, blocking=blocking)
         except BaseException as error:  # for other readers too, lest they wait for a run that never began
             self._end(error)
+            if self._handle is not None:
+                self._handle.dispose()
             raise
+
+    def _end_with(self, leaf: Emitter) -> None:
+        """The leaf that began this stream is over."""
+        if leaf.is_cancelled:
+            self.close()
+        elif self._log.end(leaf.over()) and self._handle is not None:
+            self._handle.dispose()
 
     def _hold(self, handle: RunHandle) -> None:
         # Published before the look at the log, as close() does the reverse: one of the two sees the other.
@@ -146,7 +171,7 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
 
     def close(self) -> None:
         if self._dispose() and self._handle is not None:
-            self._handle.join(_CLOSE_WAIT)
+            self._handle.join(CLOSE_WAIT_S)
 
     async def aclose(self) -> None:
         if not self._dispose() or self._handle is None:
@@ -155,11 +180,11 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
         # Shielded: it is short, and where the caller is being cancelled the clean-up matters as much.
         with anyio.CancelScope(shield=True):
             if run is None or run.loop is not running_loop():
-                await off_the_loop(partial(self._handle.join, _CLOSE_WAIT))
+                await off_the_loop(partial(self._handle.join, CLOSE_WAIT_S))
                 return
             leftover = run.tasks - {asyncio.current_task()}
             if leftover:
-                await asyncio.wait(leftover, timeout=2 * _CLOSE_WAIT)
+                await asyncio.wait(leftover, timeout=2 * CLOSE_WAIT_S)
 
     def _dispose(self) -> bool:
         """False where the stream had ended by itself."""

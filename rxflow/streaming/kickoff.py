@@ -27,11 +27,7 @@ def run_blocking(source: RunObservable, finished: type[E]) -> E:
         return last.event
     log: Log[Never] = Log()
     feed = RunFeed(log, source, finished, _nothing)
-    try:
-        feed.pull(THE_END)
-    except BaseException:  # Ctrl-C in the wait
-        feed.close()
-        raise
+    feed.pull_to_the_end()
     return _outcome(log, feed)
 
 

@@ -7,23 +7,27 @@ brings a loop on a thread of its own. Inside another run it joins that run: its 
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from contextvars import copy_context
+from contextlib import suppress
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, NoReturn, TypeAlias, TypeVar
+from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, Disposable
+from reactivex.scheduler import NewThreadScheduler
 
 from rxflow.loops import call_soon, context_for_another_thread, running_loop
-from rxflow.streaming.border import Guard, InPlace
+from rxflow.streaming import interrupts
 from rxflow.streaming.emitter import Emitter, ambient
-from rxflow.streaming.loop_thread import Build, LoopThread, RunHandle, hosts
+from rxflow.streaming.handle import Guard, RunHandle
+from rxflow.streaming.loop_thread import Build, ThreadRun, hosts
 from rxflow.streaming.projection import Selection, everything, past
 from rxflow.streaming.scope import Run, Scope
 from rxflow.types.chunks import StreamChunk
@@ -163,14 +167,53 @@ def _with_events(shown: Selection[T]) -> Selection[T | Behind]:
     return past(shown, route)
 
 
+class InPlace(ObserverBase[T], Generic[T]):
+    """Users' callbacks belong to the place of their subscription, not to the leaf that happens to emit.
+
+    Else a run that a callback starts (``flat_map(lambda chunk: other.observe())``) would become a part of that leaf.
+    """
+
+    def __init__(self, observer: ObserverBase[T], place: Emitter | None, on_ending: Callable[[], None]) -> None:
+        self._observer = observer
+        self._place = place
+        self._on_ending = on_ending
+
+    def on_next(self, value: T) -> None:
+        token = ambient.set(self._place)
+        try:
+            self._observer.on_next(value)
+        finally:
+            ambient.reset(token)
+
+    def on_error(self, error: Exception) -> None:
+        self._on_ending()
+        token = ambient.set(self._place)
+        try:
+            self._observer.on_error(error)
+        finally:
+            ambient.reset(token)
+
+    def on_completed(self) -> None:
+        self._on_ending()
+        token = ambient.set(self._place)
+        try:
+            self._observer.on_completed()
+        finally:
+            ambient.reset(token)
+
+
 def _in_place(build: Build[Event], scope: Scope, place: Emitter | None) -> Observable[Event]:
     """The events of a run, built anew for each subscription, for code that belongs to ``place``."""
 
     def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
         # A lane of the run may be read on when whoever asked for lanes has left: the loop stays for it.
         host = hosts.get(scope.run.loop)
-        stay = host.enter() if host is not None else Disposable()
-        return CompositeDisposable(build(scope).subscribe(InPlace(observer, place), scheduler=scheduler), stay)
+        if host is None:
+            return build(scope).subscribe(InPlace(observer, place, lambda: None), scheduler=scheduler)
+        stay = host.enter()
+        return CompositeDisposable(
+            build(scope).subscribe(InPlace(observer, place, stay.end), scheduler=scheduler), stay
+        )
 
     return Observable(subscribe)
 
@@ -200,34 +243,40 @@ def start(
     ``scheduler`` is the subscriber's. A run on a thread of its own keeps to its loop: another one would emit elsewhere.
     ``hold`` is given the handle before any code of the run is executed, which may itself want to stop it.
     """
+    # RxPY's run() subscribes with this scheduler and blocks until the end. Its operators hand the scheduler on.
+    is_awaited = isinstance(scheduler, NewThreadScheduler)
+    blocking = blocking or is_awaited
     loop = running_loop()
     context = context_for_another_thread() if loop is None else copy_context()
     if place is None:
         if loop is None or blocking:
-            return _on_its_own(
-                LoopThread(build, observer, lambda run: Scope(run, context=context), is_read=is_read), hold
-            )
+            outer = ThreadRun(build, observer, lambda run: Scope(run, context=context), is_read=is_read)
+            if is_awaited:
+                interrupts.watch(outer)
+            return _on_its_own(outer, hold)
         run = Run(loop)
         handle = RunHandle(run, home=loop)
         hold(handle)
         host = hosts.get(loop)
-        stay = host.enter() if host is not None else Disposable()
-        guard = Guard(observer, handle, on_end=stay.dispose)
-        handle.disposable = CompositeDisposable(
-            build(Scope(run, context=context)).subscribe(guard, scheduler=scheduler), stay
-        )
+        source = build(Scope(run, context=context))
+        if host is None:
+            handle.disposable = source.subscribe(Guard(observer, handle), scheduler=scheduler)
+        else:
+            stay = host.enter(handle)
+            stay.guard = Guard(observer, handle, on_ending=stay.end, on_end=stay.dispose)
+            handle.disposable = CompositeDisposable(source.subscribe(stay.guard, scheduler=scheduler), stay)
         return handle
     if loop is place.run.loop and blocking:
         _warn_of_blocking()
-        inner = LoopThread(
+        inner = ThreadRun(
             build, observer, lambda run: Scope(run, place.origin, context), part_of=place.run, is_read=is_read
         )
         return _on_its_own(inner, hold)
     # It belongs to the code that starts it: when that leaf ends or is disposed, so is this.
     handle = RunHandle(home=place.run.loop)
     hold(handle)
-    place.own(handle)
-    guard = Guard(observer, handle, on_end=partial(place.disown, handle))
+    guard = Guard(observer, handle, on_end=lambda: place.disown(owned))
+    owned = place.own(Disposable(partial(_end_with_its_leaf, handle, guard, place)))
     source = build(Scope(place.run, place.origin, context))
     if loop is place.run.loop:
         handle.disposable = source.subscribe(guard, scheduler=scheduler)
@@ -241,10 +290,23 @@ def start(
     return handle
 
 
-def _on_its_own(thread: LoopThread, hold: Callable[[RunHandle], None]) -> RunHandle:
-    hold(thread)
-    thread.begin()
-    return thread
+def _end_with_its_leaf(handle: RunHandle, guard: Guard[Any], leaf: Emitter) -> None:
+    """Stop a run whose leaf is over. If the run goes on, its observer is told, as somebody may wait for it."""
+    is_open = not (handle.is_disposed or handle.has_ended)
+    handle.dispose()
+    if is_open:
+        call_soon(leaf.run.loop, partial(_tell, guard, leaf.over()), context=Context())
+
+
+def _tell(guard: Guard[Any], error: BaseException) -> None:
+    with suppress(asyncio.CancelledError):  # from an observer that handles no errors: nobody is waiting
+        guard.fail(error)
+
+
+def _on_its_own(run: ThreadRun[Any], hold: Callable[[RunHandle], None]) -> RunHandle:
+    hold(run)
+    run.begin()
+    return run
 
 
 def _warn_of_blocking() -> None:

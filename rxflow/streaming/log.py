@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 import anyio
 
 from rxflow.loops import call_soon, running_loop
+from rxflow.streaming.interrupts import WAIT_LIMIT_S
 from rxflow.streaming.once import Once
 from rxflow.streaming.thread_count import Pause
 
@@ -84,7 +85,8 @@ class Log(Generic[_T]):
                 return
             if pause is not None:
                 pause.begins()
-            arrived.wait()
+            while not arrived.wait(WAIT_LIMIT_S):
+                pass
 
     async def wait_async(self, position: int, new_pause: Callable[[], Pause | None] = lambda: None) -> None:
         """The same for async code, under asyncio and trio."""

@@ -10,10 +10,10 @@ from reactivex.internal.exceptions import SequenceContainsNoElementsError
 from rxflow.loops import running_loop
 from rxflow.streaming.emitter import Emitter
 from rxflow.streaming.feed import SubscribedFeed
+from rxflow.streaming.handle import RunHandle
 from rxflow.streaming.launch import StartingObservable
-from rxflow.streaming.log import THE_END, Log
+from rxflow.streaming.log import Log
 from rxflow.streaming.loop_scheduler import LoopScheduler
-from rxflow.streaming.loop_thread import RunHandle
 from rxflow.streaming.readable import Readable
 
 T = TypeVar("T")
@@ -91,6 +91,6 @@ def last_of(source: Observable[T]) -> T:
     log: Log[T] = Log()
     feed = _LastFeed(log, source)
     with Readable[T, T](log, feed) as output:
-        feed.pull(THE_END)
+        feed.pull_to_the_end()
     log.raise_error()
     return output.result

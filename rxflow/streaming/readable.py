@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
 from typing import ClassVar, Generic, Self, TypeVar, cast
 
+from rxflow.streaming import interrupts
 from rxflow.streaming.feed import Feed
 from rxflow.streaming.log import Log
 
@@ -55,7 +56,7 @@ class Readable(Generic[Item, Result]):
         return self._log.is_cancelled
 
     def __iter__(self) -> Iterator[Item]:
-        return _Cursor(self, self._log, self._feed)
+        return iter(_Cursor(self, self._log, self._feed))
 
     def __aiter__(self) -> AsyncIterator[Item]:
         return _AsyncCursor(self, self._log, self._feed)
@@ -137,6 +138,12 @@ class _Reader(Generic[Item]):
 
 
 class _Cursor(_Reader[Item], Iterator[Item]):
+    def __iter__(self) -> Iterator[Item]:
+        # By each loop: a notebook gives each cell Python's own handler of the signal.
+        if not self._log.is_ended:
+            interrupts.watch(self)
+        return self
+
     def __next__(self) -> Item:
         position = self._position
         items = self._log.items
@@ -144,10 +151,21 @@ class _Cursor(_Reader[Item], Iterator[Item]):
         if position < len(items):
             item = items[position]
         else:
+            interrupts.watch(self)
             self._feed.pull(position)
+            if position >= len(items):
+                interrupts.unwatch(self)
             item = self._read(StopIteration)
         self._position = position + 1
         return item
+
+    def interrupt(self) -> None:
+        """The loop was interrupted, in its body or while it waited."""
+        if self._feed.is_running:
+            self._feed.close()
+
+    def __del__(self) -> None:
+        interrupts.unwatch(self)
 
 
 class _AsyncCursor(_Reader[Item], AsyncIterator[Item]):

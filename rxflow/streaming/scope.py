@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
 
+from reactivex.disposable import CompositeDisposable
+
 from rxflow.types.chunks import Origin
 
 
@@ -26,6 +28,12 @@ class Run:
     seq: Iterator[int] = field(default_factory=_count)
     spans: Iterator[int] = field(default_factory=_count)
     tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
+    leftovers: CompositeDisposable = field(default_factory=CompositeDisposable)
+    """Calls that somebody still awaits although their leaf has ended. They stop if the run is disposed."""
+
+    def elsewhere(self, loop: asyncio.AbstractEventLoop) -> Run:
+        """The same run, for a part of it that lives on another loop."""
+        return replace(self, loop=loop, tasks=set(), leftovers=CompositeDisposable())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

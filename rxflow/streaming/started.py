@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rxflow.streaming.loop_thread import RunHandle
+    from rxflow.streaming.handle import RunHandle
 
 on_start: Callable[[RunHandle], None] | None = None
 """The leak check of the pytest plugin sets it."""

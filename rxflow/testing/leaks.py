@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 from rxflow.streaming import started
 
 if TYPE_CHECKING:
-    from rxflow.streaming.loop_thread import RunHandle
+    from rxflow.streaming.handle import RunHandle
+    from rxflow.streaming.loop_thread import LoopThread
 
 GRACE = 2.0  # seconds in which what was just disposed may come to its end
 LASTING = frozenset({"rxflow I/O", "rxflow import"})
@@ -118,18 +119,43 @@ def _goes_on(begun: Begun) -> bool:
 def _threads_left(runs: list[Begun], before: frozenset[threading.Thread]) -> list[str]:
     threads = [thread for thread in _threads_of_runs() if thread not in before]
     until = time.monotonic() + GRACE
-    for thread in threads:
-        thread.join(max(0.0, until - time.monotonic()))
-    return [f"the thread {thread.name!r}, {_about(thread, runs)}" for thread in threads if thread.is_alive()]
+    left = [thread for thread in threads if not _ends(thread, max(0.0, until - time.monotonic()))]
+    return [f"the thread {thread.name!r}, {_about(thread, runs)}" for thread in left]
+
+
+def _ends(thread: threading.Thread, timeout: float) -> bool:
+    """The thread has ended, or it is a run's and waits for the next one."""
+    loop_thread = _loop_thread_of(thread)
+    if loop_thread is not None:
+        return loop_thread.wait_until_idle(timeout)
+    thread.join(timeout)
+    return not thread.is_alive()
 
 
 def _threads_of_runs() -> list[threading.Thread]:
-    return [each for each in threading.enumerate() if each.name.startswith("rxflow ") and each.name not in LASTING]
+    return [
+        each
+        for each in threading.enumerate()
+        if each.name.startswith("rxflow ") and each.name not in LASTING and not _is_idle(each)
+    ]
+
+
+def _is_idle(thread: threading.Thread) -> bool:
+    """It waits for the next run of the thread that made it."""
+    loop_thread = _loop_thread_of(thread)
+    return loop_thread is not None and loop_thread.wait_until_idle(0)
+
+
+def _loop_thread_of(thread: threading.Thread) -> LoopThread | None:
+    module: ModuleType | None = sys.modules.get("rxflow.streaming.loop_thread")
+    live: set[LoopThread] = module.live if module is not None else set()
+    return next((each for each in list(live) if each.thread is thread), None)
 
 
 def _about(thread: threading.Thread, runs: list[Begun]) -> str:
     for begun in runs:
-        if getattr(begun.handle(), "_thread", None) is thread:
+        handle = begun.handle()
+        if handle is not None and handle.thread is thread and not handle.is_disposed:
             return f"of a run that was subscribed at {begun}; dispose it, or let it end"
     frame = sys._current_frames().get(thread.ident or 0)  # pyright: ignore[reportPrivateUsage]
     if frame is None:

@@ -10,7 +10,8 @@ import pytest
 
 from tests.bounds import assert_within
 from tests.loopback import Loopback, Reply
-from tests.streaming.test_processes import EXIT, Program
+from tests.streaming.program import Program
+from tests.streaming.test_processes import EXIT
 
 HOLDING = Reply(text="a b", hold_after=1)
 
