@@ -11,7 +11,7 @@ from rxflow import LLM, Flow
 from rxflow.flow import start
 from rxflow.tools import tool
 from rxflow.types.events import Event, FlowFinished
-from rxflow.types.streaming import FlowStreamingOutput, StreamChunk
+from rxflow.types.streaming import EventStream, FlowStreamingOutput, StreamChunk
 
 
 class Trip(BaseModel):
@@ -44,7 +44,8 @@ def test_a_decorated_method_keeps_its_type() -> None:
 
 def test_pipelines_infer_from_chunks_and_events() -> None:
     flow = Typed()
-    assert_type(flow.observe(), Observable[StreamChunk])
+    assert_type(flow.observe(), EventStream[StreamChunk])
+    assert_type(flow.events(), EventStream[Event])
     assert_type(flow.observe().pipe(ops.map(content)), Observable[str])
     assert_type(flow.observe().map(lambda chunk: chunk.seq), Observable[int])
     assert_type(flow.events().pipe(ops.filter(lambda event: isinstance(event, FlowFinished))), Observable[Event])

@@ -9,8 +9,7 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import SingleAssignmentDisposable
 
-from rxflow.operators._core.lift import OfRun
-from rxflow.streaming.projection import everything
+from rxflow.streaming.observable import EventStream, everything
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Happened
 
@@ -19,7 +18,7 @@ Join: TypeAlias = Callable[[Observable[Any]], Observable[Any]]
 
 def join_for(source: Observable[Any]) -> Join:
     """What makes another stream fit ``source``: nothing, unless that is a run."""
-    return as_events if isinstance(source, OfRun) else everything
+    return as_events if isinstance(source, EventStream) else everything
 
 
 def as_events(other: Observable[Any]) -> Observable[Any]:
@@ -28,7 +27,7 @@ def as_events(other: Observable[Any]) -> Observable[Any]:
     Operators that come later then see its calls end too. Items of any other kind end the stream with a TypeError: a
     selection of chunks would let them vanish.
     """
-    events = other.reselect(lambda _: everything) if isinstance(other, OfRun) else other
+    events = other.reselect(lambda _: everything) if isinstance(other, EventStream) else other
 
     def subscribe(observer: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:
         running = SingleAssignmentDisposable()

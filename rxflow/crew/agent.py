@@ -8,13 +8,13 @@ from typing import Annotated, Any, Protocol, runtime_checkable
 from uuid import uuid4
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
-from reactivex import Observable
 
 from rxflow.crew.rate_limit import RateLimit, limit_of
 from rxflow.llm.model import LLM
-from rxflow.streaming.launch import RunObservable
+from rxflow.streaming.observable import EventStream
 from rxflow.tools import Tool
 from rxflow.types.chunks import StreamChunk
+from rxflow.types.events import Event
 from rxflow.types.results import TaskOutput
 
 _MODEL_VARIABLES = ("MODEL", "MODEL_NAME", "OPENAI_MODEL_NAME")
@@ -93,7 +93,7 @@ class Agent(BaseModel):
         self._rate = limit_of(self.max_rpm, self._rate)
         return self._rate
 
-    def observe(self, task: CanBeAssigned) -> Observable[StreamChunk]:
+    def observe(self, task: CanBeAssigned) -> EventStream[StreamChunk]:
         """A cold Observable of the chunks of this agent's work on ``task``: each subscription works anew.
 
         Raises:
@@ -101,7 +101,7 @@ class Agent(BaseModel):
         """
         return _checked(task).chunks_by(self)
 
-    def events(self, task: CanBeAssigned) -> RunObservable:
+    def events(self, task: CanBeAssigned) -> EventStream[Event]:
         """The same with everything that happens."""
         return _checked(task).events_by(self)
 
@@ -110,9 +110,9 @@ class Agent(BaseModel):
 class CanBeAssigned(Protocol):
     """What an agent can work on: a Task."""
 
-    def chunks_by(self, agent: Agent) -> Observable[StreamChunk]: ...
+    def chunks_by(self, agent: Agent) -> EventStream[StreamChunk]: ...
 
-    def events_by(self, agent: Agent) -> RunObservable: ...
+    def events_by(self, agent: Agent) -> EventStream[Event]: ...
 
 
 def _checked(task: object) -> CanBeAssigned:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
-from reactivex import Observable
 
 from rxflow.crew.agent import Agent, Model
 from rxflow.crew.crew_run import CrewRun
@@ -15,12 +14,11 @@ from rxflow.crew.process import Process
 from rxflow.crew.rate_limit import RateLimit, limit_of
 from rxflow.crew.task import Task
 from rxflow.streaming.kickoff import run_async, run_blocking
-from rxflow.streaming.launch import RunObservable
+from rxflow.streaming.observable import EventStream, chunks
 from rxflow.streaming.output import CrewStreamingOutput
-from rxflow.streaming.projection import chunks
 from rxflow.streaming.together import all_of
 from rxflow.types.chunks import StreamChunk
-from rxflow.types.events import CrewFinished
+from rxflow.types.events import CrewFinished, Event
 from rxflow.types.results import CrewOutput, TaskOutput
 from rxflow.types.usage import UsageMetrics
 
@@ -111,7 +109,7 @@ class Crew(BaseModel):
         """The tokens of the last run that completed."""
         return self._usage
 
-    def events(self, inputs: Inputs | None = None) -> RunObservable:
+    def events(self, inputs: Inputs | None = None) -> EventStream[Event]:
         """A cold Observable of everything that happens; each subscription is a run of its own.
 
         Raises:
@@ -120,9 +118,9 @@ class Crew(BaseModel):
         """
         plan = self._plan()
         given = _checked(plan, inputs)
-        return RunObservable(lambda scope: CrewRun(plan, scope, given).observe())
+        return EventStream(lambda scope: CrewRun(plan, scope, given).observe())
 
-    def observe(self, inputs: Inputs | None = None) -> Observable[StreamChunk]:
+    def observe(self, inputs: Inputs | None = None) -> EventStream[StreamChunk]:
         """A cold Observable of the chunks of all tasks. ::
 
         task 1    -he-ll-o|

@@ -11,7 +11,7 @@ from rxflow.crew.assignment import Assignment, Persona
 from rxflow.crew.rate_limit import RateLimit
 from rxflow.crew.task_run import carry_out
 from rxflow.streaming.kickoff import run_async
-from rxflow.streaming.launch import RunObservable
+from rxflow.streaming.observable import EventStream
 from rxflow.tools import BaseTool, FunctionTool
 from rxflow.types.events import TaskFinished
 
@@ -51,7 +51,7 @@ def delegation_tools(
             step_callback=step_callback,
             rates=[rate for rate in (persona.agent.rate, *rates) if rate is not None],
         )
-        finished = await run_async(RunObservable(lambda scope: carry_out(scope, assignment)), TaskFinished)
+        finished = await run_async(EventStream(lambda scope: carry_out(scope, assignment)), TaskFinished)
         return finished.result.raw
 
     async def delegate_work_to_coworker(task: str, context: str, coworker: str) -> str:

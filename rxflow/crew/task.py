@@ -7,7 +7,6 @@ from typing import Any, Self
 from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from reactivex import Observable
 
 from rxflow.crew.agent import Agent, Guardrail
 from rxflow.crew.assignment import Assignment, Persona
@@ -15,10 +14,10 @@ from rxflow.crew.output_file import OutputFile
 from rxflow.crew.placeholders import fill
 from rxflow.crew.rate_limit import RateLimit
 from rxflow.crew.task_run import carry_out
-from rxflow.streaming.launch import RunObservable
-from rxflow.streaming.projection import chunks
+from rxflow.streaming.observable import EventStream, chunks
 from rxflow.tools import BaseTool, Tool
 from rxflow.types.chunks import StreamChunk
+from rxflow.types.events import Event
 from rxflow.types.results import OutputFormat, TaskOutput
 
 
@@ -113,11 +112,11 @@ class Task(BaseModel):
             rates=[rate for rate in (agent.rate, *rates) if rate is not None],
         )
 
-    def events_by(self, agent: Agent) -> RunObservable:
+    def events_by(self, agent: Agent) -> EventStream[Event]:
         """The events of ``agent`` working on this task alone."""
         assignment = self.assigned(agent, None)
-        return RunObservable(lambda scope: carry_out(scope, assignment))
+        return EventStream(lambda scope: carry_out(scope, assignment))
 
-    def chunks_by(self, agent: Agent) -> Observable[StreamChunk]:
+    def chunks_by(self, agent: Agent) -> EventStream[StreamChunk]:
         """Their chunks."""
         return self.events_by(agent).select(chunks)

@@ -20,10 +20,9 @@ from rxflow.flow.flow_run import Record, merge_along
 from rxflow.flow.graph import Graph, graph_of
 from rxflow.flow.state import State, id_of, new_state, with_inputs
 from rxflow.streaming.kickoff import run_async, run_blocking
-from rxflow.streaming.launch import RunObservable
+from rxflow.streaming.observable import EventStream, chunks
 from rxflow.streaming.once import Once
 from rxflow.streaming.output import FlowStreamingOutput
-from rxflow.streaming.projection import chunks
 from rxflow.streaming.scope import Scope
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Event, FlowFinished
@@ -148,16 +147,16 @@ class Flow(Generic[S]):
 
     akickoff = kickoff_async
 
-    def events(self, inputs: Inputs | None = None) -> RunObservable:
+    def events(self, inputs: Inputs | None = None) -> EventStream[Event]:
         """A cold Observable of everything that happens: each subscription is a run of its own, with its own state.
 
         Raises:
             ValueError: ``inputs`` do not fit the state.
         """
         with_inputs(self._first_state(), inputs or {})
-        return RunObservable(lambda scope: self._twin()._run(scope, inputs or {}))
+        return EventStream(lambda scope: self._twin()._run(scope, inputs or {}))
 
-    def observe(self, inputs: Inputs | None = None) -> Observable[StreamChunk]:
+    def observe(self, inputs: Inputs | None = None) -> EventStream[StreamChunk]:
         """A cold Observable of the chunks of all methods, merged along the graph. ::
 
         research   -a-b-c|
@@ -202,12 +201,12 @@ class Flow(Generic[S]):
 
         return mermaid(self._graph)
 
-    def _kickoff_events(self, inputs: Inputs | None) -> RunObservable:
+    def _kickoff_events(self, inputs: Inputs | None) -> EventStream[Event]:
         if self._running.is_taken:
             raise self._busy()
         self._graph.check()
         with_inputs(self._state, inputs or {})  # a mistake is the caller's, here and now; nothing has run
-        return RunObservable(lambda scope: self._run(scope, inputs or {}))
+        return EventStream(lambda scope: self._run(scope, inputs or {}))
 
     def _run(self, scope: Scope, inputs: Inputs) -> Observable[Event]:
         """A run on this instance."""

@@ -15,7 +15,7 @@ from rxflow.loops import off_the_loop, running_loop
 from rxflow.streaming import interrupts
 from rxflow.streaming.emitter import Emitter
 from rxflow.streaming.handle import RunHandle
-from rxflow.streaming.launch import open_place
+from rxflow.streaming.launch import current_emitter
 from rxflow.streaming.log import THE_END, Log
 from rxflow.streaming.loop_thread import CLOSE_WAIT_S
 from rxflow.streaming.once import Once
@@ -52,18 +52,18 @@ class Feed(Protocol):
 
 
 class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
-    """Subscribes its source at the first pull, in the place of that pull; closing it disposes the subscription."""
+    """Subscribes its source at the first pull, for the leaf of that pull; closing it disposes the subscription."""
 
     def __init__(self, log: Log[Item], source: Source) -> None:
         self._log = log
         self._source: Source | None = source
         self._start_token = Once()
         self._handle: RunHandle | None = None
-        self._place: Emitter | None = None
-        self._in_place: DisposableBase | None = None
+        self._leaf: Emitter | None = None
+        self._owned: DisposableBase | None = None
 
     @abstractmethod
-    def _subscribe(self, source: Source, place: Emitter | None, *, blocking: bool) -> None:
+    def _subscribe(self, source: Source, leaf: Emitter | None, *, blocking: bool) -> None:
         """Subscribe this observer, and hand the handle to :meth:`_hold` before any code of the source is executed.
 
         ``blocking`` says that this thread is going to wait for what comes.
@@ -119,17 +119,17 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
     def _start(self, *, blocking: bool) -> None:
         if self._start_token.is_taken:
             return
-        place = open_place()
+        leaf = current_emitter()
         if not self._start_token.take():
             return
         source, self._source = self._source, None  # it holds the flow, which must not live as long as its chunks
         if source is None:
             return
-        self._place = place
-        if place is not None:
-            self._in_place = place.own(Disposable(partial(self._end_with, place)))
+        self._leaf = leaf
+        if leaf is not None:
+            self._owned = leaf.own(Disposable(partial(self._end_with, leaf)))
         try:
-            self._subscribe(source, place, blocking=blocking)
+            self._subscribe(source, leaf, blocking=blocking)
         except BaseException as error:  # for other readers too, lest they wait for a run that never began
             self._end(error)
             if self._handle is not None:
@@ -166,8 +166,8 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
 
     def _end(self, error: BaseException | None, *, cancelled: bool = False) -> None:
         self._log.end(error, cancelled=cancelled)
-        if self._place is not None and self._in_place is not None:
-            self._place.disown(self._in_place)
+        if self._leaf is not None and self._owned is not None:
+            self._leaf.disown(self._owned)
 
     def close(self) -> None:
         if self._dispose() and self._handle is not None:

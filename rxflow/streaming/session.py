@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any, ClassVar
 
 from rxflow.streaming.framing import Framing
-from rxflow.streaming.launch import RunObservable
+from rxflow.streaming.kickoff import RunFeed
 from rxflow.streaming.log import Log
-from rxflow.streaming.readable import Readable
-from rxflow.streaming.run_feed import RunFeed
-from rxflow.types.events import CrewFinished, FlowFinished, LLMFinished
+from rxflow.streaming.observable import EventStream
+from rxflow.streaming.output import Readable
+from rxflow.types.events import CrewFinished, Event, FlowFinished, LLMFinished
 from rxflow.types.frames import Channel, StreamFrame
 
 
@@ -20,7 +20,7 @@ class _Session(Readable[StreamFrame, Any]):
     _items_are: ClassVar[str] = "frames"
 
     def __init__(
-        self, source: RunObservable, finished: type[FlowFinished] | type[CrewFinished] | type[LLMFinished]
+        self, source: EventStream[Event], finished: type[FlowFinished] | type[CrewFinished] | type[LLMFinished]
     ) -> None:
         log: Log[StreamFrame] = Log()
         super().__init__(log, RunFeed(log, source, finished, Framing().frame))

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import AsyncIterable, Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -438,9 +438,11 @@ class TestWaitingForTheEnd:
 
 @every_source
 class TestLoops:
-    def test_a_for_loop_is_told_how_to_read_it(self, make: Make) -> None:
-        source: Any = make("a")  # type checkers say it, too
-        with pytest.raises(TypeError, match=r"is no iterable; end its pipe with rxflow\.operators\.to_output\(\)"):
+    """A stream is subscribed to, or read through ``to_output()``. Type checkers refuse to iterate it, too."""
+
+    def test_a_for_loop_is_refused(self, make: Make) -> None:
+        source: Any = make("a")
+        with pytest.raises(TypeError, match="'EventStream' object is not iterable"):
             list(source)
 
     def test_so_is_an_async_for(self, make: Make) -> None:
@@ -450,8 +452,13 @@ class TestLoops:
             async for _ in source:
                 pass
 
-        with pytest.raises(TypeError, match=r"is no async iterable; .*to_output"):
+        with pytest.raises(TypeError, match="requires an object with __aiter__ method, got EventStream"):
             asyncio.run(main())
+
+    def test_nobody_takes_it_for_a_list(self, make: Make) -> None:
+        assert not isinstance(make("a"), Iterable | AsyncIterable)
+        assert make("a", "b").pipe(rxops.map(str), rxops.sequence_equal(make("a", "b").pipe(rxops.map(str)))).run()
+        assert make("a").pipe(rxops.map(str), rxops.sequence_equal(make("b"))).run() is False
 
 
 class TestWhereARunLives:
