@@ -129,19 +129,27 @@ class Crew(BaseModel):
         """
         return self.events(inputs).select(chunks)
 
+    def stream_chunks(self, inputs: Inputs | None = None) -> CrewStreamingOutput:
+        """Run the crew as chunks, whatever ``stream`` says; the first pull starts it.
+
+        Raises:
+            ValueError: a placeholder has no input.
+        """
+        return CrewStreamingOutput(source=self.events(inputs))
+
     def kickoff(self, inputs: Inputs | None = None) -> Any:
         """Run to the end: a :class:`CrewOutput`, or with ``stream`` a :class:`CrewStreamingOutput` at once.
 
         Inside a flow its chunks are in the flow's stream too.
         """
         if self.stream:
-            return CrewStreamingOutput(source=self.events(inputs))
+            return self.stream_chunks(inputs)
         return run_blocking(self.events(inputs), CrewFinished).result
 
     async def kickoff_async(self, inputs: Inputs | None = None) -> Any:
         """:meth:`kickoff` for async code."""
         if self.stream:
-            return CrewStreamingOutput(source=self.events(inputs))
+            return self.stream_chunks(inputs)
         return (await run_async(self.events(inputs), CrewFinished)).result
 
     akickoff = kickoff_async

@@ -126,7 +126,7 @@ class Flow(Generic[S]):
         """The tokens of all LLM calls of the last run, so far."""
         return self._record.usage
 
-    def kickoff(self, inputs: Inputs | None = None) -> Any:
+    def kickoff(self, inputs: Inputs | None = None) -> Any | FlowStreamingOutput:
         """Run the flow: the result of the last method to complete, or with ``stream`` a :class:`FlowStreamingOutput`.
 
         The stream runs nothing before its first pull. Works inside a running event loop too, as in a notebook.
@@ -135,15 +135,15 @@ class Flow(Generic[S]):
             ValueError: ``inputs`` do not fit the state.
             RuntimeError: this instance is running already.
         """
-        source = self._kickoff_events(inputs)
-        return FlowStreamingOutput(source=source) if self.stream else run_blocking(source, FlowFinished).result
-
-    async def kickoff_async(self, inputs: Inputs | None = None) -> Any:
-        """:meth:`kickoff` for async code."""
-        source = self._kickoff_events(inputs)
         if self.stream:
-            return FlowStreamingOutput(source=source)
-        return (await run_async(source, FlowFinished)).result
+            return self.stream_chunks(inputs)
+        return run_blocking(self._kickoff_events(inputs), FlowFinished).result
+
+    async def kickoff_async(self, inputs: Inputs | None = None) -> Any | FlowStreamingOutput:
+        """:meth:`kickoff` for async code."""
+        if self.stream:
+            return self.stream_chunks(inputs)
+        return (await run_async(self._kickoff_events(inputs), FlowFinished)).result
 
     akickoff = kickoff_async
 
@@ -164,6 +164,15 @@ class Flow(Generic[S]):
         result     -a-b-c--d-e|
         """
         return self.events(inputs).select(chunks)
+
+    def stream_chunks(self, inputs: Inputs | None = None) -> FlowStreamingOutput:
+        """Run this instance as chunks, whatever ``stream`` says; the first pull starts it.
+
+        Raises:
+            ValueError: ``inputs`` do not fit the state.
+            RuntimeError: this instance is running already.
+        """
+        return FlowStreamingOutput(source=self._kickoff_events(inputs))
 
     def stream_events(self, inputs: Inputs | None = None) -> StreamSession:
         """Run this instance as frames, for ``for``; the first pull starts it."""

@@ -519,7 +519,7 @@ class TestWhereARunLives:
             async def here(self) -> threading.Thread:
                 return threading.current_thread()
 
-        thread = Where().kickoff()
+        thread: Any = Where().kickoff()
         assert thread is not threading.current_thread()
         assert thread.daemon
 

@@ -431,7 +431,7 @@ class TestWhatOutlivesItsMethod:
                 return task
 
         async def main() -> str:
-            task = await Hedged().kickoff_async()
+            task: Any = await Hedged().kickoff_async()
             flow.go_on.open()
             return str(await task)
 
