@@ -13,10 +13,10 @@ from rxflow.crew.plan import Inputs, Plan
 from rxflow.crew.process import Process
 from rxflow.crew.rate_limit import RateLimit, limit_of
 from rxflow.crew.task import Task
+from rxflow.streaming.bridge import all_of
 from rxflow.streaming.kickoff import run_async, run_blocking
 from rxflow.streaming.observable import EventStream, chunks
 from rxflow.streaming.output import CrewStreamingOutput
-from rxflow.streaming.together import all_of
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import CrewFinished, Event
 from rxflow.types.results import CrewOutput, TaskOutput

@@ -10,8 +10,7 @@ from rxflow.crew.assignment import Assignment
 from rxflow.crew.guardrails import GuardrailError, Rejected, judge, read_answer
 from rxflow.crew.time_limit import TimeLimit
 from rxflow.crew.turns import Conversation, answer
-from rxflow.streaming.bracket import announcing
-from rxflow.streaming.bridge import from_coroutine
+from rxflow.streaming.bridge import announcing, from_coroutine
 from rxflow.streaming.emitter import Emitter
 from rxflow.streaming.kickoff import Last
 from rxflow.streaming.scope import Scope

@@ -10,9 +10,9 @@ from pydantic import ValidationError
 
 from rxflow.json_text import in_words
 from rxflow.llm.request import Message
+from rxflow.streaming.bridge import all_of
 from rxflow.streaming.emitter import Emitter
 from rxflow.streaming.output import read_out
-from rxflow.streaming.together import all_of
 from rxflow.tools import BaseTool, ToolUsageLimit, as_text, function_name
 from rxflow.types.events import LLMFinished, ToolCall, ToolFailed, ToolFinished, ToolStarted
 

@@ -19,9 +19,9 @@ from rxflow.flow.decorators import listen, router, start
 from rxflow.flow.flow_run import Record, merge_along
 from rxflow.flow.graph import Graph, graph_of
 from rxflow.flow.state import State, id_of, new_state, with_inputs
+from rxflow.loops import Once
 from rxflow.streaming.kickoff import run_async, run_blocking
 from rxflow.streaming.observable import EventStream, chunks
-from rxflow.streaming.once import Once
 from rxflow.streaming.output import FlowStreamingOutput
 from rxflow.streaming.scope import Scope
 from rxflow.types.chunks import StreamChunk
@@ -29,7 +29,7 @@ from rxflow.types.events import Event, FlowFinished
 from rxflow.types.usage import UsageMetrics
 
 if TYPE_CHECKING:
-    from rxflow.streaming.session import AsyncStreamSession, StreamSession
+    from rxflow.streaming.frames import AsyncStreamSession, StreamSession
 
 __all__ = ["Flow", "and_", "listen", "or_", "router", "start"]
 
@@ -176,13 +176,13 @@ class Flow(Generic[S]):
 
     def stream_events(self, inputs: Inputs | None = None) -> StreamSession:
         """Run this instance as frames, for ``for``; the first pull starts it."""
-        from rxflow.streaming.session import StreamSession  # most programs read chunks, not frames
+        from rxflow.streaming.frames import StreamSession  # most programs read chunks, not frames
 
         return StreamSession(self._kickoff_events(inputs), FlowFinished)
 
     def astream(self, inputs: Inputs | None = None) -> AsyncStreamSession:
         """The same for ``async for``."""
-        from rxflow.streaming.session import AsyncStreamSession
+        from rxflow.streaming.frames import AsyncStreamSession
 
         return AsyncStreamSession(self._kickoff_events(inputs), FlowFinished)
 

@@ -10,8 +10,7 @@ from typing import Any, cast
 from reactivex import Observable
 
 from rxflow.flow.graph import Method
-from rxflow.streaming.bracket import announcing
-from rxflow.streaming.bridge import from_coroutine, on_loop
+from rxflow.streaming.bridge import announcing, from_coroutine, on_loop
 from rxflow.streaming.emitter import Emitter
 from rxflow.streaming.observable import Behind, EventStream
 from rxflow.streaming.output import read_out

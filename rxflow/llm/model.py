@@ -36,7 +36,7 @@ from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Event, LLMFailed, LLMFinished, LLMRetrying, LLMStarted
 
 if TYPE_CHECKING:
-    from rxflow.streaming.session import StreamSession
+    from rxflow.streaming.frames import StreamSession
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -141,7 +141,7 @@ class LLM:
 
     def stream_events(self, messages: str | Sequence[Message], tools: Sequence[Offered] | None = None) -> StreamSession:
         """The call as frames, for ``for``; the first pull starts it, and ``result`` is the text."""
-        from rxflow.streaming.session import StreamSession  # most programs read chunks, not frames
+        from rxflow.streaming.frames import StreamSession  # most programs read chunks, not frames
 
         return StreamSession(self.events(messages, tools), LLMFinished)
 

@@ -15,9 +15,9 @@ from reactivex.abc import ObserverBase
 from reactivex.disposable import SingleAssignmentDisposable
 
 from rxflow.loops import running_loop
-from rxflow.streaming import started
+from rxflow.streaming import hooks
+from rxflow.streaming.hooks import Pause, thread_count
 from rxflow.streaming.scope import Run
-from rxflow.streaming.thread_count import Pause, thread_count
 
 logger = logging.getLogger("rxflow")
 
@@ -38,8 +38,8 @@ class RunHandle(SingleAssignmentDisposable):
         self._process = os.getpid()
         if home is not None:
             at_home.add(self)
-        if started.on_start is not None:
-            started.on_start(self)
+        if hooks.on_start is not None:
+            hooks.on_start(self)
 
     @property
     def is_inherited(self) -> bool:

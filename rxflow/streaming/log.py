@@ -11,10 +11,9 @@ from typing import Any, Generic, TypeVar
 
 import anyio
 
-from rxflow.loops import call_soon, running_loop
+from rxflow.loops import Once, call_soon, running_loop
+from rxflow.streaming.hooks import Pause
 from rxflow.streaming.interrupts import WAIT_LIMIT_S
-from rxflow.streaming.once import Once
-from rxflow.streaming.thread_count import Pause
 
 _T = TypeVar("_T")
 

@@ -19,17 +19,15 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase
 
 from rxflow.loops import call_soon
+from rxflow.streaming import hooks
 from rxflow.streaming.handle import Guard, RunHandle, at_home
+from rxflow.streaming.hooks import Pause, thread_count
 from rxflow.streaming.scope import Run, Scope
-from rxflow.streaming.thread_count import Pause, thread_count
 
 T = TypeVar("T")
 
 Build: TypeAlias = Callable[[Scope], Observable[T]]
 """Makes the Observable of a run, in the scope where that starts."""
-
-loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
-"""Makes the loops of runs that bring their own; None for asyncio's. A virtual clock sets it."""
 
 MAX_KEPT_LOOPS = 4
 """Per thread. A program that runs many streams at the same time does not keep a thread for each of them."""
@@ -221,7 +219,7 @@ class ThreadRun(RunHandle, Generic[T]):
         self._part_of = part_of
         self._is_over: asyncio.Event | None = None
         self._left = threading.Event()
-        loop = loop_factory() if loop_factory is not None else None
+        loop = hooks.loop_factory() if hooks.loop_factory is not None else None
         # Before the loop runs: its first step must already know of the reader.
         count = thread_count(loop) if loop is not None and is_read else None
         self._reader = count.reader() if count is not None else None

@@ -17,13 +17,12 @@ from reactivex.disposable import CompositeDisposable
 from reactivex.internal.exceptions import SequenceContainsNoElementsError
 from reactivex.scheduler import NewThreadScheduler
 
-from rxflow.loops import running_loop
+from rxflow.loops import LoopScheduler, running_loop
 from rxflow.streaming.emitter import Emitter
 from rxflow.streaming.feed import SubscribedFeed
 from rxflow.streaming.handle import RunHandle
 from rxflow.streaming.launch import current_emitter, for_code_of, start
 from rxflow.streaming.log import Log
-from rxflow.streaming.loop_scheduler import LoopScheduler
 from rxflow.streaming.loop_thread import Build
 from rxflow.streaming.scope import Scope
 from rxflow.types.chunks import StreamChunk

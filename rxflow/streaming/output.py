@@ -11,11 +11,10 @@ from reactivex import Observable
 from reactivex.internal.exceptions import SequenceContainsNoElementsError
 
 from rxflow.streaming import interrupts
-from rxflow.streaming.feed import Feed
+from rxflow.streaming.feed import Feed, PlainAsyncFeed, PlainFeed
 from rxflow.streaming.kickoff import RunFeed
 from rxflow.streaming.log import Log
 from rxflow.streaming.observable import SourceFeed
-from rxflow.streaming.plain import PlainAsyncFeed, PlainFeed
 from rxflow.types.chunks import StreamChunk, StreamChunkType
 from rxflow.types.events import CrewFinished, Event, FlowFinished
 from rxflow.types.results import CrewOutput

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import FunctionType
 from typing import Any
 
-from rxflow.streaming.thread_count import Pause
+from rxflow.streaming.hooks import Pause
 
 NewPause = Callable[[], Pause | None]
 

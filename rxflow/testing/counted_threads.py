@@ -32,7 +32,7 @@ _beginner: ContextVar[_Hand | None] = ContextVar("rxflow_beginner", default=None
 
 
 class CountedThreads:
-    """The :class:`~rxflow.streaming.thread_count.ThreadCount` of one loop.
+    """The :class:`~rxflow.streaming.hooks.ThreadCount` of one loop.
 
     Threads that users' code starts by itself are not counted. Where one of them has a method's context and waits for
     the run, the method is taken to wait for it: else neither would ever go on.

@@ -19,9 +19,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FrameType, ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from rxflow.streaming import started
+from rxflow.streaming import hooks
 
 if TYPE_CHECKING:
     from rxflow.streaming.handle import RunHandle
@@ -70,16 +70,16 @@ def watching_runs() -> Generator[Runs]:
     """Notes the runs that begin inside. A microsecond or two each; where nobody watches, runs are not noted."""
     runs = Runs()
 
-    def note(handle: RunHandle) -> None:
+    def note(handle: object) -> None:
         frame = _outside(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
         code = frame.f_code
-        runs.append(Begun(weakref.ref(handle), code.co_filename, frame.f_lineno, code.co_name))
+        runs.append(Begun(weakref.ref(cast("RunHandle", handle)), code.co_filename, frame.f_lineno, code.co_name))
 
-    before, started.on_start = started.on_start, note
+    before, hooks.on_start = hooks.on_start, note
     try:
         yield runs
     finally:
-        started.on_start = before
+        hooks.on_start = before
 
 
 def assert_nothing_is_left(runs: Runs | None = None) -> None:

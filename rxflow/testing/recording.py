@@ -7,7 +7,7 @@ from typing import Any
 from reactivex.abc import DisposableBase, ObservableBase
 from reactivex.disposable import SerialDisposable
 
-from rxflow.streaming.loop_scheduler import LoopScheduler
+from rxflow.loops import LoopScheduler
 from rxflow.testing.marble_sources import now_of
 from rxflow.testing.timeline import Completed, Failed, Moment, Next, Signal, Span, Timeline
 from rxflow.testing.virtual_loop import VirtualLoop

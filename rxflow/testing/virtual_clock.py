@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from rxflow.loops import running_loop
-from rxflow.streaming import loop_thread
+from rxflow.streaming import hooks
 from rxflow.testing import virtual_sleep
 from rxflow.testing.virtual_loop import VirtualLoop
 
@@ -68,8 +68,8 @@ class VirtualClock:
 
     def __enter__(self) -> Self:
         virtual_sleep.install()
-        self._outside.append(loop_thread.loop_factory)
-        loop_thread.loop_factory = self._new_patient_loop
+        self._outside.append(hooks.loop_factory)
+        hooks.loop_factory = self._new_patient_loop
         return self
 
     def __exit__(
@@ -78,7 +78,7 @@ class VirtualClock:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        loop_thread.loop_factory = self._outside.pop()
+        hooks.loop_factory = self._outside.pop()
         virtual_sleep.uninstall()
 
     def _new_loop(self) -> VirtualLoop:

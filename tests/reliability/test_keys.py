@@ -15,7 +15,7 @@ import pytest
 from rxflow import LLM
 from rxflow import operators as ops
 from rxflow.llm.error_texts import clean, known_keys
-from rxflow.streaming.session import StreamSession
+from rxflow.streaming.frames import StreamSession
 from rxflow.types.events import LLMFailed, LLMRetrying
 from tests.llm.wire import delta, event
 from tests.loopback import Loopback, Reply

@@ -314,7 +314,7 @@ class TestWhatOutlivesItsMethod:
 
     def test_a_call_gets_its_error(self) -> None:
         flow, _ = self.ask(RuntimeError("overloaded"))
-        assert "overloaded" in asyncio.run(flow.kickoff_async())
+        assert "overloaded" in str(asyncio.run(flow.kickoff_async()))
 
     def test_a_crew_gets_its_result(self) -> None:
         flow, source = self.ask("hello there")
@@ -349,7 +349,7 @@ class TestWhatOutlivesItsMethod:
                 pass
 
         flow.work = work
-        assert "was started by Background / begin, which has ended" in asyncio.run(flow.kickoff_async())
+        assert "was started by Background / begin, which has ended" in str(asyncio.run(flow.kickoff_async()))
 
     def test_an_observable_that_is_awaited_there_gets_an_error(self) -> None:
         flow, source = self.ask("hello there")
@@ -358,7 +358,7 @@ class TestWhatOutlivesItsMethod:
             return await source.llm.observe("x").pipe(rxops.to_list())
 
         flow.work = work
-        assert "was started by Background / begin, which has ended" in asyncio.run(flow.kickoff_async())
+        assert "was started by Background / begin, which has ended" in str(asyncio.run(flow.kickoff_async()))
 
     def test_it_is_stopped_with_its_flow(self, provider: Loopback, llm: LLM) -> None:
         provider.script(Reply(text=["one ", "two"], hold_after=1))

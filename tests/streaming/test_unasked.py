@@ -9,7 +9,7 @@ from rxflow import LLM
 from rxflow.llm.batches import Deliver, from_io
 from rxflow.llm.request import Delta, Request
 from rxflow.streaming import loop_thread
-from rxflow.streaming.cancelled import unasked
+from rxflow.streaming.bridge import unasked
 from tests.scripted import Scripted
 from tests.signals import signals_of
 from tests.streaming.speaking import Speaking

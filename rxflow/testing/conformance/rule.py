@@ -14,8 +14,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from reactivex.abc import DisposableBase, SchedulerBase
 
-from rxflow.loops import call_soon, running_loop
-from rxflow.streaming.loop_scheduler import LoopScheduler
+from rxflow.loops import LoopScheduler, call_soon, running_loop
 from rxflow.testing.conformance.error import ConformanceError
 from rxflow.testing.conformance.witness import Witness
 from rxflow.testing.due import collecting
