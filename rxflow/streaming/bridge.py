@@ -42,7 +42,7 @@ def from_async(work: Callable[[Callable[[T], None]], Awaitable[None]]) -> Observ
 
 
 def from_coroutine(scope: Scope, work: Callable[[Emitter], Awaitable[None]]) -> Observable[Event]:
-    """The same for a leaf of a run: ``work(emitter)`` can also run other Observables in its place.
+    """The same for a leaf of a run: ``work(emitter)`` can also run other Observables as a part of it.
 
     Disposing stops those in the caller's thread, so that a loop that is busy does not keep a provider generating.
     """
@@ -56,8 +56,8 @@ def from_coroutine(scope: Scope, work: Callable[[Emitter], Awaitable[None]]) -> 
                 await work(emitter)
             except StopAsyncIteration as error:
                 # As Python does in async generators: a reader's ``async for`` would take it for the stream's own end.
-                place = " / ".join(scope.origin.namespace) or "an LLM call"
-                raise RuntimeError(f"{place} raised StopAsyncIteration") from error
+                name = " / ".join(scope.origin.namespace) or "an LLM call"
+                raise RuntimeError(f"{name} raised StopAsyncIteration") from error
             finally:
                 emitter.close()
 
@@ -73,7 +73,7 @@ def on_loop(source: Observable[T], loop: asyncio.AbstractEventLoop) -> Observabl
     """The same items on the loop's thread: users' streams may come from any, a timer's for instance."""
 
     def subscribe(observer: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:
-        is_foreign = False  # once a signal had to hop all do, lest one overtake another
+        is_foreign = False  # once a signal had to hop, all do, so that none overtakes another
 
         def hop(signal: Callable[[], object]) -> None:
             nonlocal is_foreign
@@ -126,7 +126,7 @@ class _Driven(DisposableBase, Generic[T]):
         if observer is None:
             return False
         # RxPY types errors as Exception. A CancelledError from outside (asyncio.run ending with the stream open)
-        # or a SystemExit travels the same way, lest a reader wait for a terminal that never comes.
+        # or a SystemExit travels the same way, so that no reader waits for a terminal that never comes.
         observer.on_error(unasked(error))  # type: ignore[arg-type]
         return True
 
@@ -185,7 +185,7 @@ def announcing(emitter: Emitter, failed: type[MethodFailed] | type[TaskFailed] |
 async def all_of(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Run ``works`` at once and give their results in order; the first error stops the others and is raised.
 
-    Also where it is a SystemExit or KeyboardInterrupt: as it is, it would leave its task for the loop, and end that.
+    A SystemExit or KeyboardInterrupt is raised here too. In its task it would end the loop.
     """
     first: BaseException
     try:

@@ -37,7 +37,7 @@ ambient: ContextVar[Emitter | None] = ContextVar("rxflow_ambient", default=None)
 
 
 class Emitter:
-    """Emits events of one leaf, and runs other Observables so that their events arrive in the same place.
+    """Emits events of one leaf, and runs other Observables so that their events arrive in the same stream.
 
     Everything that it starts belongs to the leaf: disposing the leaf stops it, from any thread, without waiting for
     the loop.
@@ -191,7 +191,7 @@ class Emitter:
     async def invoke(self, function: Callable[_P, Any], /, *args: _P.args, **kwargs: _P.kwargs) -> Any:
         """Call users' code: coroutine functions on the loop, others in a worker thread with this context.
 
-        Where the leaf was disposed a moment ago, from another thread, the code does not begin.
+        If the leaf was disposed a moment ago, from another thread, the code does not begin.
         """
         self.require_open()
         if is_async(function):

@@ -82,7 +82,7 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
         home = self._handle.home if self._handle is not None else None
         if home is not None and home is running_loop() and not self._log.has(position):
             raise RuntimeError(
-                "this stream runs on this thread's event loop, which a plain `for` would block for ever; "
+                "this stream runs on this thread's event loop, which a plain `for` would block forever; "
                 "an `async for` has begun it: go on with that"
             )
         self._look_for_its_loop(position)
@@ -114,7 +114,7 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
         if self._handle is not None and not self._log.has(position):
             reason = self._handle.why_it_stands_still()
             if reason is not None:
-                self._end(RuntimeError(f"this stream goes no further: {reason}"))
+                self._end(RuntimeError(f"this stream has stopped: {reason}"))
 
     def _pause(self) -> Pause | None:
         return self._handle.pause() if self._handle is not None else None
@@ -133,7 +133,7 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
             self._owned = leaf.own(Disposable(partial(self._end_with, leaf)))
         try:
             self._subscribe(source, leaf, blocking=blocking)
-        except BaseException as error:  # for other readers too, lest they wait for a run that never began
+        except BaseException as error:  # other readers must not wait for a run that never began
             self._end(error)
             if self._handle is not None:
                 self._handle.dispose()
@@ -153,11 +153,11 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
             handle.dispose()
 
     def on_error(self, error: Exception) -> None:
-        # Three errors that readers cannot be given as they are. One they would take for their own cancellation, past
-        # every `except Exception`; by the others their loop would end as if all were well.
+        # Never raise these in a reader: CancelledError would look like its own cancellation, StopIteration and
+        # StopAsyncIteration would end its loop silently.
         reason: Exception = error
         if isinstance(error, asyncio.CancelledError):
-            reason = RuntimeError("this stream goes no further: its run was cancelled, as at the end of its event loop")
+            reason = RuntimeError("this stream has stopped: its run was cancelled, as at the end of its event loop")
             reason.__cause__ = error
         elif isinstance(error, StopIteration | StopAsyncIteration):
             reason = RuntimeError(f"this stream failed with {type(error).__name__}")
@@ -216,7 +216,7 @@ class _PlainFeed:
         self._to_close = [iterator]
 
     def _take(self, method: str) -> Any:
-        """What closes the iterator, the first time; None where it has no such method."""
+        """What closes the iterator, the first time; None if it has no such method."""
         try:
             return getattr(self._to_close.pop(), method, None)
         except IndexError:

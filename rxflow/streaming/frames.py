@@ -70,13 +70,13 @@ class Framing:
     def frame(self, event: Event) -> StreamFrame:
         """The frame of the next event."""
         kind, channel = _kind_of(event)
-        place = event if isinstance(event, StreamChunk) else event.origin
+        labels = event if isinstance(event, StreamChunk) else event.origin
         frame = StreamFrame(
             id=str(uuid4()),
             seq=self._seq,
             type=kind,
             channel=channel,
-            namespace=place.namespace,
+            namespace=labels.namespace,
             timestamp=datetime.now(UTC),
             previous_id=self._previous,
             data=_data_of(event),
@@ -92,7 +92,7 @@ class Framing:
             return self._open.get(event.span_id)
         bracket, around = event.origin.span_id, event.origin.parent_span_id
         if isinstance(event, ToolStarted | ToolFinished | ToolFailed):
-            # The tools of one turn share the agent's place, and run at once.
+            # The tools of one turn share the agent's span, and run at once.
             bracket, around = f"{bracket}#{event.tool_id}", bracket
         if isinstance(event, Started):
             self._open[bracket] = frame_id

@@ -61,7 +61,7 @@ class RunHandle(SingleAssignmentDisposable):
         if self.is_inherited:
             return f"its run lives in the process {self._process}, of which this one is a fork"
         if self.home is not None and self.home.is_closed():
-            return "the event loop that its run lived on was closed"
+            return "its event loop was closed"
         return None
 
     def join(self, timeout: float) -> None:

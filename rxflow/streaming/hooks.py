@@ -63,7 +63,7 @@ class ThreadCount(Protocol):
         ...
 
     def pause(self) -> Pause | None:
-        """A wait of the thread that calls this; None where it does not work for the loop."""
+        """A wait of the thread that calls this; None if it does not work for the loop."""
         ...
 
 

@@ -1,6 +1,6 @@
 """Starting a run: choosing the loop it lives on.
 
-Where asyncio runs in the subscriber's thread, the run lives there, so that users' coroutines find their own loop,
+If asyncio runs in the subscriber's thread, the run lives there, so that users' coroutines find their own loop,
 pools and sessions. Elsewhere (plain ``for``, a plain ``subscribe``, trio), or where the caller is going to block, it
 lives on a loop thread. Inside another run it joins that run: its loop, labels and count of chunks.
 """

@@ -45,8 +45,8 @@ class EventStream(Observable[T], Generic[T]):
 
     It is not iterable: ``pipe(ops.to_output())`` makes what ``for`` and ``async for`` read.
 
-    ``origin`` builds the run. An Observable in its place is no run: it is subscribed as it is, and only its items are
-    the events that operators and selection see.
+    ``origin`` builds the run. An Observable instead is not a run: it is subscribed as it is, and its items are the
+    events that operators and selection see.
     """
 
     # RxPY's Observables have a __getitem__, by which Python would iterate them: forever, over Observables. None also

@@ -45,7 +45,7 @@ class Readable(Generic[Item, Result]):
 
         Raises:
             RuntimeError: the stream has not completed yet, or it was cancelled.
-            Exception: the run's own error, where it failed.
+            Exception: the run's own error, if it failed.
         """
         if self._log.is_cancelled:
             raise RuntimeError("Streaming was cancelled before it completed, so there is no result.")

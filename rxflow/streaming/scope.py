@@ -1,4 +1,4 @@
-"""Where work stands: the run it belongs to, the labels it gives its chunks, and the context it runs in."""
+"""What work belongs to: its run, the labels of its chunks, and the context that it runs in."""
 
 from __future__ import annotations
 
@@ -38,9 +38,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scope:
-    """A place in a run. Handed down explicitly: a context variable would leak from one leaf into the next,
+    """The run and the labels that code belongs to.
 
-    because Rx subscribes the successor from inside the predecessor's completion.
+    Handed down as an argument: Rx subscribes a successor inside its predecessor's completion, where a context variable
+    would still hold the scope of the predecessor.
     """
 
     run: Run
@@ -48,7 +49,7 @@ class Scope:
     context: Context = field(default_factory=copy_context)
 
     def within(self, *names: str, **labels: Any) -> Scope:
-        """A bracket inside this one: ``names`` extend the namespace, ``labels`` replace fields of the origin."""
+        """A span inside this one: ``names`` extend the namespace, ``labels`` replace fields of the origin."""
         origin = replace(
             self.origin,
             namespace=(*self.origin.namespace, *names),
@@ -59,5 +60,5 @@ class Scope:
         return Scope(self.run, origin, self.context)
 
     def unnumbered(self) -> Scope:
-        """The same place for chunks that nobody is shown: they must leave no holes in the count of the others."""
+        """The same for chunks that nobody is shown: they must leave no holes in the count of the others."""
         return Scope(replace(self.run, seq=_count()), self.origin, self.context)

@@ -465,7 +465,7 @@ class TestClosing:
         output = asyncio.run(main())
         assert output.is_cancelled
         arrived: list[str] = []
-        with pytest.raises(RuntimeError, match="goes no further: its run was cancelled"):
+        with pytest.raises(RuntimeError, match="has stopped: its run was cancelled"):
             arrived.extend(chunk.content for chunk in output)
         assert arrived == ["a"]
         with pytest.raises(RuntimeError, match="was cancelled before it completed"):
