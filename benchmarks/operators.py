@@ -23,7 +23,7 @@ from reactivex import Observable, Subject
 from reactivex import operators as rxops
 
 from rxflow import operators as ops
-from rxflow.streaming.projection import everything
+from rxflow.streaming.observable import everything
 from rxflow.types.chunks import StreamChunk, StreamChunkType, ToolCallChunk
 
 LIMIT = 5.0

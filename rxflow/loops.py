@@ -1,4 +1,4 @@
-"""Event loops and what is handed to them, and taken from them: callbacks, contexts, what would block them."""
+"""Event loops and what is handed to them, and taken from them: callbacks, contexts, time, what would block them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import math
 import sys
 from collections.abc import Callable
 from contextvars import Context, copy_context
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
+from reactivex.internal.constants import UTC_ZERO
+from reactivex.scheduler.eventloop import AsyncIOScheduler
 
 T = TypeVar("T")
 
@@ -41,10 +44,12 @@ def refusal_of(loop: asyncio.AbstractEventLoop) -> Exception | None:
     return None if refuse is None else refuse()
 
 
-def call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> bool:
-    """Run ``callback`` on the loop's thread soon, from any thread. False where the loop has ended."""
+def call_soon(
+    loop: asyncio.AbstractEventLoop, callback: Callable[[], object], *, context: Context | None = None
+) -> bool:
+    """Run ``callback`` on the loop's thread soon, from any thread. False if the loop has ended."""
     try:
-        loop.call_soon_threadsafe(callback)
+        loop.call_soon_threadsafe(callback, context=context)
     except RuntimeError:
         if not loop.is_closed():
             raise
@@ -58,3 +63,36 @@ async def off_the_loop(function: Callable[[], T]) -> T:
     anyio's own limit of 40 threads does not apply: one that waits for another of its kind would starve it.
     """
     return await anyio.to_thread.run_sync(function, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(math.inf))
+
+
+class LoopScheduler(AsyncIOScheduler):
+    """RxPY's scheduler for asyncio, but with the loop's time: the wall clock may jump, a virtual one runs apart."""
+
+    @property
+    def now(self) -> datetime:
+        return UTC_ZERO + timedelta(seconds=self._loop.time())
+
+
+class Once:
+    """Of two threads that ``take()`` at once, one gets True. No lock: ``pop()`` of a list is atomic."""
+
+    __slots__ = ("_token",)
+
+    def __init__(self) -> None:
+        self._token = [True]
+
+    def take(self) -> bool:
+        """True for the first who asks."""
+        try:
+            return self._token.pop()
+        except IndexError:
+            return False
+
+    def give_back(self) -> None:
+        """It can be taken again. For whoever has taken it."""
+        self._token.append(True)
+
+    @property
+    def is_taken(self) -> bool:
+        """Somebody has it."""
+        return not self._token

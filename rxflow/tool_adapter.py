@@ -8,7 +8,7 @@ from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, create_model
 
-from rxflow.streaming.threads import in_thread
+from rxflow.streaming.emitter import in_thread
 from rxflow.tools import BaseTool, FunctionTool
 
 

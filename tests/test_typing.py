@@ -7,11 +7,11 @@ from pydantic import BaseModel
 from reactivex import Observable
 from reactivex import operators as ops
 
-from rxflow import LLM, Flow
+from rxflow import LLM, Crew, Flow
 from rxflow.flow import start
 from rxflow.tools import tool
 from rxflow.types.events import Event, FlowFinished
-from rxflow.types.streaming import FlowStreamingOutput, StreamChunk
+from rxflow.types.streaming import CrewStreamingOutput, EventStream, FlowStreamingOutput, StreamChunk
 
 
 class Trip(BaseModel):
@@ -44,11 +44,26 @@ def test_a_decorated_method_keeps_its_type() -> None:
 
 def test_pipelines_infer_from_chunks_and_events() -> None:
     flow = Typed()
-    assert_type(flow.observe(), Observable[StreamChunk])
+    assert_type(flow.observe(), EventStream[StreamChunk])
+    assert_type(flow.events(), EventStream[Event])
     assert_type(flow.observe().pipe(ops.map(content)), Observable[str])
     assert_type(flow.observe().map(lambda chunk: chunk.seq), Observable[int])
     assert_type(flow.events().pipe(ops.filter(lambda event: isinstance(event, FlowFinished))), Observable[Event])
     assert_type(LLM("rxflow/demo").observe("hello").pipe(ops.take(1), ops.map(content)), Observable[str])
+
+
+async def iterate_what_is_no_list() -> None:
+    """Nobody calls it: type checkers refuse both loops, or the ignores would be unused."""
+    for _ in Typed().observe():  # type: ignore[misc]
+        pass
+    async for _ in Typed().observe():  # type: ignore[attr-defined]
+        pass
+
+
+def test_the_doors_to_streams_are_typed() -> None:
+    assert_type(Typed().stream_chunks(), FlowStreamingOutput)
+    assert_type(Crew(agents=[], tasks=[]).stream_chunks(), CrewStreamingOutput)
+    assert_type(Typed().kickoff(), Any | FlowStreamingOutput)
 
 
 def test_a_response_model_gives_an_answer_of_its_type() -> None:

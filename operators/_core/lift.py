@@ -6,14 +6,13 @@ Inside the run it lives on the run's loop, and it sees the events behind ``obser
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias, TypeVar, overload, runtime_checkable
+from typing import Any, Protocol, TypeAlias, TypeVar, overload
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
-from rxflow.streaming.projection import everything, past
+from rxflow.streaming.observable import EventStream, everything, past
 from rxflow.types.chunks import StreamChunk
-from rxflow.types.events import Event
 from rxflow.types.lanes import Lane
 
 T = TypeVar("T")
@@ -40,45 +39,11 @@ Selection: TypeAlias = Callable[[Observable[Any]], Observable[T]]
 """Picks from a run's events what is shown."""
 
 
-@runtime_checkable
-class OfRun(Protocol):
-    """A source that is a run, or a selection that remembers its source: ``flow.observe()``, ``crew.events()`` …"""
-
-    def through(self, operator: Callable[[Observable[Event]], Observable[Event]]) -> Observable[Any]:
-        """The same with ``operator`` at work on the events."""
-        ...
-
-    def reselect(self, change: Callable[[Selection[Any]], Selection[U]]) -> Observable[U]:
-        """What ``change`` makes of the selection: it sees the events, and what is shown of them."""
-        ...
-
-
-class Selected(Observable[T]):
-    """A selection from any other source, of shared events or replayed ones for instance, that remembers it too."""
-
-    def __init__(self, source: Observable[Any], selection: Selection[T]) -> None:
-        self._source = source
-        self._selection = selection
-        self._shown = selection(source)
-        super().__init__(self._on_subscribe)
-
-    def through(self, operator: Callable[[Observable[Any]], Observable[Any]]) -> Selected[T]:
-        """See :class:`OfRun`."""
-        return Selected(operator(self._source), self._selection)
-
-    def reselect(self, change: Callable[[Selection[Any]], Selection[U]]) -> Selected[U]:
-        """See :class:`OfRun`."""
-        return Selected(self._source, change(self._selection))
-
-    def _on_subscribe(self, observer: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:
-        return self._shown.subscribe(observer, scheduler=scheduler)
-
-
 def through(operator: Callable[[Observable[Any]], Observable[Any]]) -> Callable[[Observable[T]], Observable[T]]:
     """An operator that passes on what it does not know, so that it can work on a run's events below any selection."""
 
     def apply(source: Observable[T]) -> Observable[T]:
-        return source.through(operator) if isinstance(source, OfRun) else operator(source)
+        return source.through(operator) if isinstance(source, EventStream) else operator(source)
 
     return apply
 
@@ -87,7 +52,7 @@ def reselect(change: Callable[[Selection[Any]], Selection[U]]) -> Callable[[Obse
     """An operator on what is shown, that sees the events behind it too: ``change`` takes a selection, gives another."""
 
     def apply(source: Observable[Any]) -> Observable[U]:
-        return source.reselect(change) if isinstance(source, OfRun) else Selected(source, change(everything))
+        return source.reselect(change) if isinstance(source, EventStream) else EventStream(source, change(everything))
 
     return apply
 
@@ -100,7 +65,7 @@ def select(selection: Selection[U]) -> Callable[[Observable[Any]], Observable[U]
 def also(kind: type[U]) -> Callable[[Observable[T]], Observable[T | U]]:
     """Let the events of one ``kind``, which an operator adds, through a selection that was made before."""
     widened: Callable[[Observable[T]], Observable[T | U]] = reselect(lambda shown: _widened(shown, kind))
-    return lambda source: widened(source) if isinstance(source, OfRun) else source
+    return lambda source: widened(source) if isinstance(source, EventStream) else source
 
 
 def divide(division: Selection[Lane[Any]]) -> Callable[[Observable[T]], Observable[Lane[T]]]:

@@ -13,8 +13,7 @@ from reactivex.disposable import SingleAssignmentDisposable
 
 from rxflow.loops import running_loop
 from rxflow.operators._core.items import NO_ORIGIN
-from rxflow.operators._core.lift import OfRun
-from rxflow.streaming.projection import everything
+from rxflow.streaming.observable import EventStream, everything
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import Happened, LLMRetrying, LLMStarted, ReasoningChunk, Retracted, Started
 
@@ -97,7 +96,7 @@ class Attempts:
 
 def create_join(source: Observable[Any]) -> Join:
     """Return the function that makes another stream fit ``source``; it changes nothing unless ``source`` is a run."""
-    return convert_to_events if isinstance(source, OfRun) else everything
+    return convert_to_events if isinstance(source, EventStream) else everything
 
 
 def convert_to_events(other: Observable[Any]) -> Observable[Any]:
@@ -106,7 +105,7 @@ def convert_to_events(other: Observable[Any]) -> Observable[Any]:
     So operators that follow see the calls of ``other`` end. Items of any other kind end the stream with a TypeError: a
     selection of chunks would drop them.
     """
-    events = other.reselect(lambda _: everything) if isinstance(other, OfRun) else other
+    events = other.reselect(lambda _: everything) if isinstance(other, EventStream) else other
 
     def subscribe(observer: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:
         running = SingleAssignmentDisposable()

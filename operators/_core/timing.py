@@ -13,8 +13,7 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import Disposable, SerialDisposable
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
-from rxflow.loops import running_loop
-from rxflow.streaming.loop_scheduler import LoopScheduler
+from rxflow.loops import LoopScheduler, running_loop
 
 
 class StreamTimeout(TimeoutError):

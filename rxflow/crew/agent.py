@@ -21,9 +21,8 @@ from rxflow.llm.base_llm import BaseLLM, Model
 from rxflow.llm.model import LLM
 from rxflow.llm.request import Message
 from rxflow.streaming.kickoff import run_async, run_blocking
-from rxflow.streaming.launch import RunObservable
+from rxflow.streaming.observable import EventStream, chunks
 from rxflow.streaming.output import AgentStreamingOutput
-from rxflow.streaming.projection import chunks
 from rxflow.streaming.scope import Scope
 from rxflow.streaming.verbose import log_events
 from rxflow.tool_adapter import Tool
@@ -126,7 +125,7 @@ class Agent(Configurable):
         self._rate = limit_of(self.max_rpm, self._rate)
         return self._rate
 
-    def observe(self, work: Task | Query, response_format: type[BaseModel] | None = None) -> Observable[StreamChunk]:
+    def observe(self, work: Task | Query, response_format: type[BaseModel] | None = None) -> EventStream[StreamChunk]:
         """A cold Observable of the chunks of this agent's work on a task or a query: each subscription works anew. ::
 
         turn 1     -t-t-|          (calls a tool)
@@ -138,7 +137,7 @@ class Agent(Configurable):
         """
         return self.events(work, response_format).select(chunks)
 
-    def events(self, work: Task | Query, response_format: type[BaseModel] | None = None) -> RunObservable:
+    def events(self, work: Task | Query, response_format: type[BaseModel] | None = None) -> EventStream[Event]:
         """The same with everything that happens; the last event has the answer, an :class:`AgentOutput`."""
         assignment = self._assign(work, response_format)
 
@@ -146,7 +145,7 @@ class Agent(Configurable):
             events = _with_usage(carry_out(scope, assignment), assignment.task_id)
             return log_events(events) if self.verbose else events
 
-        return RunObservable(build)
+        return EventStream(build)
 
     @overload
     def kickoff(

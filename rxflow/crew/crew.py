@@ -7,7 +7,6 @@ from enum import StrEnum
 from typing import Any, ClassVar, Self, cast
 
 from pydantic import Field, PrivateAttr, model_validator
-from reactivex import Observable
 
 from rxflow._options import Configurable, Switch
 from rxflow.crew.agent import Agent
@@ -16,13 +15,12 @@ from rxflow.crew.crew_run import CrewRun, Inputs, Plan
 from rxflow.crew.rate_limit import RateLimit, limit_of
 from rxflow.crew.task import Task
 from rxflow.llm.base_llm import Model
+from rxflow.streaming.bridge import all_of
 from rxflow.streaming.kickoff import run_async, run_blocking
-from rxflow.streaming.launch import RunObservable
+from rxflow.streaming.observable import EventStream, chunks
 from rxflow.streaming.output import CrewStreamingOutput
-from rxflow.streaming.projection import chunks
-from rxflow.streaming.together import all_of
 from rxflow.types.chunks import StreamChunk
-from rxflow.types.events import CrewFinished
+from rxflow.types.events import CrewFinished, Event
 from rxflow.types.results import CrewOutput, TaskOutput
 from rxflow.types.usage import UsageMetrics
 
@@ -159,7 +157,7 @@ class Crew(Configurable):
         ]
         return {name for text in texts for name in PLACEHOLDER.findall(text)}
 
-    def events(self, inputs: Inputs | None = None) -> RunObservable:
+    def events(self, inputs: Inputs | None = None) -> EventStream[Event]:
         """A cold Observable of everything that happens; each subscription is a run of its own.
 
         Raises:
@@ -168,9 +166,9 @@ class Crew(Configurable):
         """
         plan = self._plan()
         given = _checked(plan, inputs)
-        return RunObservable(lambda scope: CrewRun(plan, scope, given).observe())
+        return EventStream(lambda scope: CrewRun(plan, scope, given).observe())
 
-    def observe(self, inputs: Inputs | None = None) -> Observable[StreamChunk]:
+    def observe(self, inputs: Inputs | None = None) -> EventStream[StreamChunk]:
         """A cold Observable of the chunks of all tasks. ::
 
         task 1    -he-ll-o|
@@ -179,19 +177,27 @@ class Crew(Configurable):
         """
         return self.events(inputs).select(chunks)
 
+    def stream_chunks(self, inputs: Inputs | None = None) -> CrewStreamingOutput:
+        """Run the crew as chunks, whatever ``stream`` says; the first pull starts it.
+
+        Raises:
+            ValueError: a placeholder has no input.
+        """
+        return CrewStreamingOutput(source=self.events(inputs))
+
     def kickoff(self, inputs: Inputs | None = None) -> Any:
         """Run to the end: a :class:`CrewOutput`, or with ``stream`` a :class:`CrewStreamingOutput` at once.
 
         Inside a flow its chunks are in the flow's stream too.
         """
         if self.stream:
-            return CrewStreamingOutput(source=self.events(inputs))
+            return self.stream_chunks(inputs)
         return run_blocking(self.events(inputs), CrewFinished).result
 
     async def kickoff_async(self, inputs: Inputs | None = None) -> Any:
         """:meth:`kickoff` for async code."""
         if self.stream:
-            return CrewStreamingOutput(source=self.events(inputs))
+            return self.stream_chunks(inputs)
         return (await run_async(self.events(inputs), CrewFinished)).result
 
     akickoff = kickoff_async

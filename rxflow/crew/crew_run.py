@@ -21,7 +21,7 @@ from rxflow.crew.tool_use import ToolCache, by_function_name
 from rxflow.streaming.bridge import from_coroutine
 from rxflow.streaming.emitter import Emitter
 from rxflow.streaming.kickoff import run_async
-from rxflow.streaming.launch import RunObservable
+from rxflow.streaming.observable import EventStream
 from rxflow.streaming.scope import Scope
 from rxflow.streaming.verbose import log_events
 from rxflow.tools import BaseTool, FunctionTool
@@ -264,7 +264,7 @@ def delegation_tools(
             rates=[rate for rate in (persona.agent.rate, *rates) if rate is not None],
             caches_tools=persona.agent.cache,
         )
-        finished = await run_async(RunObservable(lambda scope: carry_out(scope, prepare(assignment))), TaskFinished)
+        finished = await run_async(EventStream(lambda scope: carry_out(scope, prepare(assignment))), TaskFinished)
         return finished.result.raw
 
     async def delegate_work_to_coworker(task: str, context: str, coworker: str) -> str:

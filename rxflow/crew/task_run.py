@@ -17,8 +17,7 @@ from rxflow.crew.tool_use import ToolCache
 from rxflow.crew.turns import Conversation, answer
 from rxflow.json_text import list_problems, read_json
 from rxflow.llm.structured import response_format_for
-from rxflow.streaming.bracket import announcing
-from rxflow.streaming.bridge import from_coroutine
+from rxflow.streaming.bridge import announcing, from_coroutine
 from rxflow.streaming.emitter import Emitter
 from rxflow.streaming.kickoff import Last
 from rxflow.streaming.scope import Scope

@@ -15,10 +15,9 @@ from pydantic_core import from_json
 
 from rxflow.json_text import describe, list_problems
 from rxflow.llm.request import Message
-from rxflow.streaming.cancelled import unasked
+from rxflow.streaming.bridge import all_of, unasked
 from rxflow.streaming.emitter import Emitter
-from rxflow.streaming.returned import read_out
-from rxflow.streaming.together import all_of
+from rxflow.streaming.output import read_out
 from rxflow.tools import BaseTool, ToolUsageLimit, as_text, function_name
 from rxflow.types.events import LLMFinished, ToolCall, ToolFailed, ToolFinished, ToolStarted
 

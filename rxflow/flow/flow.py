@@ -20,18 +20,17 @@ from rxflow.flow.decorators import listen, router, start
 from rxflow.flow.flow_run import Record, merge_along
 from rxflow.flow.graph import Graph, graph_of
 from rxflow.flow.state import FlowState, State, create_state, merge_inputs, read_id
+from rxflow.loops import Once
 from rxflow.streaming.kickoff import run_async, run_blocking
-from rxflow.streaming.launch import RunObservable
-from rxflow.streaming.once import Once
+from rxflow.streaming.observable import EventStream, chunks
 from rxflow.streaming.output import FlowStreamingOutput
-from rxflow.streaming.projection import chunks
 from rxflow.streaming.scope import Scope
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Event, FlowFinished
 from rxflow.types.usage import UsageMetrics
 
 if TYPE_CHECKING:
-    from rxflow.streaming.session import AsyncStreamSession, StreamSession
+    from rxflow.streaming.frames import AsyncStreamSession, StreamSession
 
 __all__ = ["Flow", "FlowState", "and_", "listen", "or_", "router", "start"]
 
@@ -133,7 +132,7 @@ class Flow(Generic[S]):
         """The tokens of all LLM calls of the last run, so far."""
         return self._record.usage
 
-    def kickoff(self, inputs: Inputs | None = None) -> Any:
+    def kickoff(self, inputs: Inputs | None = None) -> Any | FlowStreamingOutput:
         """Run the flow: the result of the last method to complete, or with ``stream`` a :class:`FlowStreamingOutput`.
 
         The stream runs nothing before its first pull. Works inside a running event loop too, as in a notebook.
@@ -142,19 +141,19 @@ class Flow(Generic[S]):
             ValueError: ``inputs`` do not fit the state, or the flow has no method to run.
             RuntimeError: this instance is running already.
         """
-        source = self._kickoff_events(inputs)
-        return FlowStreamingOutput(source=source) if self.stream else run_blocking(source, FlowFinished).result
-
-    async def kickoff_async(self, inputs: Inputs | None = None) -> Any:
-        """:meth:`kickoff` for async code."""
-        source = self._kickoff_events(inputs)
         if self.stream:
-            return FlowStreamingOutput(source=source)
-        return (await run_async(source, FlowFinished)).result
+            return self.stream_chunks(inputs)
+        return run_blocking(self._kickoff_events(inputs), FlowFinished).result
+
+    async def kickoff_async(self, inputs: Inputs | None = None) -> Any | FlowStreamingOutput:
+        """:meth:`kickoff` for async code."""
+        if self.stream:
+            return self.stream_chunks(inputs)
+        return (await run_async(self._kickoff_events(inputs), FlowFinished)).result
 
     akickoff = kickoff_async
 
-    def events(self, inputs: Inputs | None = None) -> RunObservable:
+    def events(self, inputs: Inputs | None = None) -> EventStream[Event]:
         """A cold Observable of everything that happens: each subscription is a run of its own, with its own state.
 
         Raises:
@@ -162,9 +161,9 @@ class Flow(Generic[S]):
         """
         self._require_methods()
         merge_inputs(self._create_state(), inputs or {})
-        return RunObservable(lambda scope: self._twin()._run(scope, inputs or {}))
+        return EventStream(lambda scope: self._twin()._run(scope, inputs or {}))
 
-    def observe(self, inputs: Inputs | None = None) -> Observable[StreamChunk]:
+    def observe(self, inputs: Inputs | None = None) -> EventStream[StreamChunk]:
         """A cold Observable of the chunks of all methods, merged along the graph. ::
 
         research   -a-b-c|
@@ -173,15 +172,24 @@ class Flow(Generic[S]):
         """
         return self.events(inputs).select(chunks)
 
+    def stream_chunks(self, inputs: Inputs | None = None) -> FlowStreamingOutput:
+        """Run this instance as chunks, whatever ``stream`` says; the first pull starts it.
+
+        Raises:
+            ValueError: ``inputs`` do not fit the state.
+            RuntimeError: this instance is running already.
+        """
+        return FlowStreamingOutput(source=self._kickoff_events(inputs))
+
     def stream_events(self, inputs: Inputs | None = None) -> StreamSession:
         """Run this instance as frames, for ``for``; the first pull starts it."""
-        from rxflow.streaming.session import StreamSession  # most programs read chunks, not frames
+        from rxflow.streaming.frames import StreamSession  # most programs read chunks, not frames
 
         return StreamSession(self._kickoff_events(inputs), FlowFinished)
 
     def astream(self, inputs: Inputs | None = None) -> AsyncStreamSession:
         """The same for ``async for``."""
-        from rxflow.streaming.session import AsyncStreamSession
+        from rxflow.streaming.frames import AsyncStreamSession
 
         return AsyncStreamSession(self._kickoff_events(inputs), FlowFinished)
 
@@ -209,12 +217,12 @@ class Flow(Generic[S]):
 
         return draw_mermaid(self._graph)
 
-    def _kickoff_events(self, inputs: Inputs | None) -> RunObservable:
+    def _kickoff_events(self, inputs: Inputs | None) -> EventStream[Event]:
         if self._running.is_taken:
             raise self._describe_busy()
         self._require_methods()
         merge_inputs(self._state, inputs or {})  # a mistake is the caller's, here and now; nothing has run
-        return RunObservable(lambda scope: self._run(scope, inputs or {}))
+        return EventStream(lambda scope: self._run(scope, inputs or {}))
 
     def _check_graph(self) -> None:
         if not self._is_checked:

@@ -13,11 +13,10 @@ from reactivex import Observable
 
 from rxflow.flow.graph import Method
 from rxflow.loops import call_soon
-from rxflow.streaming.bracket import announcing
-from rxflow.streaming.bridge import from_coroutine, on_loop
+from rxflow.streaming.bridge import announcing, from_coroutine, on_loop
 from rxflow.streaming.emitter import Emitter
-from rxflow.streaming.launch import Behind, SelectedObservable
-from rxflow.streaming.returned import read_out
+from rxflow.streaming.observable import Behind, EventStream
+from rxflow.streaming.output import read_out
 from rxflow.streaming.scope import Scope
 from rxflow.types.chunks import StreamChunk, StreamChunkType
 from rxflow.types.events import (
@@ -66,8 +65,8 @@ async def _call(
             merged.on_next(item)
         return merged.result
     returned = await emitter.invoke(bound, *arguments, **keywords)
-    if isinstance(returned, SelectedObservable):
-        returned = cast(SelectedObservable[Any], returned).with_events()
+    if isinstance(returned, EventStream) and returned.is_run and not returned.shows_all:
+        returned = cast(EventStream[Any], returned).with_events()
     if isinstance(returned, Observable):
         await emitter.drain(on_loop(cast(Observable[Any], returned), emitter.run.loop), merged.on_next)
         return merged.result

@@ -20,10 +20,11 @@ from rxflow.llm.request import Message, Request
 from rxflow.llm.source import Delta, Ending, PartDelta, ReasoningDelta, RefusalDelta, ToolCallDelta
 from rxflow.loops import call_soon
 from rxflow.streaming.bridge import from_async
-from rxflow.streaming.launch import RunObservable
-from rxflow.streaming.threads import in_thread
+from rxflow.streaming.emitter import in_thread
+from rxflow.streaming.observable import EventStream
 from rxflow.tools import as_text
 from rxflow.types.chunks import StreamChunk
+from rxflow.types.events import Event
 from rxflow.types.usage import UsageMetrics
 
 _OTHER_PARAMETERS = ("callbacks", "available_functions", "from_task", "from_agent", "response_model")
@@ -112,7 +113,7 @@ class BaseLLM(ABC):
         """A cold Observable of the answer's chunks, as that of :class:`LLM`."""
         return self._llm.observe(messages, tools)
 
-    def events(self, messages: str | Sequence[Message], tools: Sequence[Offered] | None = None) -> RunObservable:
+    def events(self, messages: str | Sequence[Message], tools: Sequence[Offered] | None = None) -> EventStream[Event]:
         """The same with everything that happens."""
         return self._llm.events(messages, tools)
 

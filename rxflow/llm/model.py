@@ -27,14 +27,13 @@ from rxflow.llm.stop_sequences import cut_at_stop, read_stop
 from rxflow.llm.structured import response_format_for
 from rxflow.llm.text_tools import offering_in_text
 from rxflow.streaming.kickoff import run_async, run_blocking
-from rxflow.streaming.launch import RunObservable
-from rxflow.streaming.projection import chunks
+from rxflow.streaming.observable import EventStream, chunks
 from rxflow.streaming.scope import Scope
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Event, LLMFinished
 
 if TYPE_CHECKING:
-    from rxflow.streaming.session import StreamSession
+    from rxflow.streaming.frames import StreamSession
 
 M = TypeVar("M", bound=BaseModel)
 P = TypeVar("P")
@@ -161,7 +160,7 @@ class LLM:
 
     def observe(
         self, messages: str | Sequence[Message], tools: Sequence[Offered] | None = None
-    ) -> Observable[StreamChunk]:
+    ) -> EventStream[StreamChunk]:
         """A cold Observable of the answer's chunks: each subscription is a call of its own. ::
 
             subscribe  ----he--ll--o--|
@@ -172,14 +171,14 @@ class LLM:
         """
         return self.events(messages, tools).select(chunks)
 
-    def events(self, messages: str | Sequence[Message], tools: Sequence[Offered] | None = None) -> RunObservable:
+    def events(self, messages: str | Sequence[Message], tools: Sequence[Offered] | None = None) -> EventStream[Event]:
         """The same with everything: started, reasoning text, retries, usage, finish reason and cost."""
         request = self.request(messages, tools or ())
-        return RunObservable(lambda scope: self.ask(scope, request))
+        return EventStream(lambda scope: self.ask(scope, request))
 
     def stream_events(self, messages: str | Sequence[Message], tools: Sequence[Offered] | None = None) -> StreamSession:
         """The call as frames, for ``for``; the first pull starts it, and ``result`` is the text."""
-        from rxflow.streaming.session import StreamSession  # most programs read chunks, not frames
+        from rxflow.streaming.frames import StreamSession  # most programs read chunks, not frames
 
         return StreamSession(self.events(messages, tools), LLMFinished)
 
@@ -300,10 +299,10 @@ class LLM:
         messages: str | Sequence[Message],
         tools: Sequence[Offered] | None,
         response_model: type[BaseModel] | None,
-    ) -> RunObservable:
+    ) -> EventStream[Event]:
         extra = {"response_format": response_format_for(response_model)} if response_model else {}
         request = self.request(messages, tools or (), **extra)
-        return RunObservable(lambda scope: self.ask(scope, request))
+        return EventStream(lambda scope: self.ask(scope, request))
 
 
 def _answer_of(finished: LLMFinished, model: type[BaseModel] | None) -> Any:

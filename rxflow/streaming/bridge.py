@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
+from contextlib import contextmanager
 from contextvars import Context, copy_context
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, Disposable
 
 from rxflow.loops import call_soon, running_loop
-from rxflow.streaming.cancelled import unasked
 from rxflow.streaming.emitter import Emitter, ambient
 from rxflow.streaming.scope import Scope
-from rxflow.types.events import Event
+from rxflow.types.events import AgentFailed, Event, MethodFailed, TaskFailed
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ def from_async(work: Callable[[Callable[[T], None]], Awaitable[None]]) -> Observ
 
 
 def from_coroutine(scope: Scope, work: Callable[[Emitter], Awaitable[None]]) -> Observable[Event]:
-    """The same for a leaf of a run: ``work(emitter)`` can also run other Observables in its place.
+    """The same for a leaf of a run: ``work(emitter)`` can also run other Observables as a part of it.
 
     Disposing stops those in the caller's thread, so that a loop that is busy does not keep a provider generating.
     """
@@ -56,8 +56,8 @@ def from_coroutine(scope: Scope, work: Callable[[Emitter], Awaitable[None]]) -> 
                 await work(emitter)
             except StopAsyncIteration as error:
                 # As Python does in async generators: a reader's ``async for`` would take it for the stream's own end.
-                place = " / ".join(scope.origin.namespace) or "an LLM call"
-                raise RuntimeError(f"{place} raised StopAsyncIteration") from error
+                name = " / ".join(scope.origin.namespace) or "an LLM call"
+                raise RuntimeError(f"{name} raised StopAsyncIteration") from error
             finally:
                 emitter.close()
 
@@ -73,7 +73,7 @@ def on_loop(source: Observable[T], loop: asyncio.AbstractEventLoop) -> Observabl
     """The same items on the loop's thread: users' streams may come from any, a timer's for instance."""
 
     def subscribe(observer: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:
-        is_foreign = False  # once a signal had to hop all do, lest one overtake another
+        is_foreign = False  # once a signal had to hop, all do, so that none overtakes another
 
         def hop(signal: Callable[[], object]) -> None:
             nonlocal is_foreign
@@ -126,7 +126,7 @@ class _Driven(DisposableBase, Generic[T]):
         if observer is None:
             return False
         # RxPY types errors as Exception. A CancelledError from outside (asyncio.run ending with the stream open)
-        # or a SystemExit travels the same way, lest a reader wait for a terminal that never comes.
+        # or a SystemExit travels the same way, so that no reader waits for a terminal that never comes.
         observer.on_error(unasked(error))  # type: ignore[arg-type]
         return True
 
@@ -148,3 +148,69 @@ class _Driven(DisposableBase, Generic[T]):
         elif not call_soon(self._loop, self.task.cancel) or not self._loop.is_running():
             # The loop has stopped under the task, which can do nothing more; asyncio would report it as destroyed.
             self.task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+def unasked(error: BaseException) -> BaseException:
+    """``error``, but for a CancelledError in a task that nobody cancels: that becomes a RuntimeError.
+
+    The code awaited something that others have cancelled. As it is, such an error ends whatever task it reaches, the
+    reader's too, without a word.
+    """
+    if not isinstance(error, asyncio.CancelledError):
+        return error
+    task = asyncio.current_task()
+    if task is None or task.cancelling():
+        return error
+    said = RuntimeError("something that this code waited for was cancelled, though its run was not")
+    said.__cause__ = error
+    return said
+
+
+@contextmanager
+def announcing(emitter: Emitter, failed: type[MethodFailed] | type[TaskFailed] | type[AgentFailed]) -> Generator[None]:
+    """Emit ``failed`` for an error of the body, and let it pass. What only looks like a cancellation is told apart."""
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        said = unasked(error)
+        if emitter.is_closed or said is error:
+            raise
+        emitter.on_next(failed(origin=emitter.origin, error=said))
+        raise said from error
+    except (Exception, SystemExit) as error:
+        emitter.on_next(failed(origin=emitter.origin, error=error))
+        raise
+
+
+async def all_of(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run ``works`` at once and give their results in order; the first error stops the others and is raised.
+
+    A SystemExit or KeyboardInterrupt is raised here too. In its task it would end the loop.
+    """
+    first: BaseException
+    try:
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(_held(work)) for work in works]
+    except ExceptionGroup as failed:
+        (error, *_) = failed.exceptions
+        first = error.error if isinstance(error, _Stopped) else error
+    else:
+        return [task.result() for task in running]
+    raise first  # not from within the except clause: what users' code gave as its cause and context stays
+
+
+class _Stopped(Exception):
+    """Carries any error out of a task."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+async def _held(work: Coroutine[Any, Any, T]) -> T:
+    try:
+        return await work
+    except (asyncio.CancelledError, GeneratorExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - unwrapped by all_of
+        raise _Stopped(error) from None

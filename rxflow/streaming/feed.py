@@ -1,9 +1,12 @@
-"""What fills a log while readers pull."""
+"""What fills a log while readers pull: a subscription, or a plain iterator as tests of streaming programs have it."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
+import warnings
 from abc import abstractmethod
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -11,19 +14,19 @@ import anyio
 from reactivex.abc import DisposableBase, ObserverBase
 from reactivex.disposable import Disposable
 
-from rxflow.loops import off_the_loop, running_loop
+from rxflow.loops import Once, off_the_loop, running_loop
+from rxflow.streaming import interrupts
 from rxflow.streaming.emitter import Emitter
-from rxflow.streaming.launch import open_place
-from rxflow.streaming.log import Log
-from rxflow.streaming.loop_thread import RunHandle
-from rxflow.streaming.once import Once
-from rxflow.streaming.thread_count import Pause
+from rxflow.streaming.handle import RunHandle
+from rxflow.streaming.hooks import Pause
+from rxflow.streaming.launch import current_emitter
+from rxflow.streaming.log import THE_END, Log
+from rxflow.streaming.loop_thread import CLOSE_WAIT_S
+from rxflow.types.chunks import StreamChunk
 
 Item = TypeVar("Item")
 Signal = TypeVar("Signal")
 Source = TypeVar("Source")
-
-_CLOSE_WAIT = 0.05  # seconds that close() gives the run's coroutines to clean up
 
 
 class Feed(Protocol):
@@ -52,18 +55,18 @@ class Feed(Protocol):
 
 
 class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
-    """Subscribes its source at the first pull, in the place of that pull; closing it disposes the subscription."""
+    """Subscribes its source at the first pull, for the leaf of that pull; closing it disposes the subscription."""
 
     def __init__(self, log: Log[Item], source: Source) -> None:
         self._log = log
         self._source: Source | None = source
         self._start_token = Once()
         self._handle: RunHandle | None = None
-        self._place: Emitter | None = None
-        self._in_place: DisposableBase | None = None
+        self._leaf: Emitter | None = None
+        self._owned: DisposableBase | None = None
 
     @abstractmethod
-    def _subscribe(self, source: Source, place: Emitter | None, *, blocking: bool) -> None:
+    def _subscribe(self, source: Source, leaf: Emitter | None, *, blocking: bool) -> None:
         """Subscribe this observer, and hand the handle to :meth:`_hold` before any code of the source is executed.
 
         ``blocking`` says that this thread is going to wait for what comes.
@@ -79,11 +82,27 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
         home = self._handle.home if self._handle is not None else None
         if home is not None and home is running_loop() and not self._log.has(position):
             raise RuntimeError(
-                "this stream runs on this thread's event loop, which a plain `for` would block for ever; "
+                "this stream runs on this thread's event loop, which a plain `for` would block forever; "
                 "an `async for` has begun it: go on with that"
             )
         self._look_for_its_loop(position)
-        self._log.wait(position, self._pause)
+        try:
+            self._log.wait(position, self._pause)
+        except BaseException:  # raised into the wait, as by the handler of a signal: nobody may come back to read
+            self.close()
+            raise
+
+    def pull_to_the_end(self) -> None:
+        """Block until the log has ended."""
+        interrupts.watch(self)
+        try:
+            self.pull(THE_END)
+        finally:
+            interrupts.unwatch(self)
+
+    def interrupt(self) -> None:
+        """The thread that waits was interrupted."""
+        self.close()
 
     async def pull_async(self, position: int) -> None:
         self._start(blocking=False)
@@ -95,7 +114,7 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
         if self._handle is not None and not self._log.has(position):
             reason = self._handle.why_it_stands_still()
             if reason is not None:
-                self._end(RuntimeError(f"this stream goes no further: {reason}"))
+                self._end(RuntimeError(f"this stream has stopped: {reason}"))
 
     def _pause(self) -> Pause | None:
         return self._handle.pause() if self._handle is not None else None
@@ -103,20 +122,29 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
     def _start(self, *, blocking: bool) -> None:
         if self._start_token.is_taken:
             return
-        place = open_place()
+        leaf = current_emitter()
         if not self._start_token.take():
             return
         source, self._source = self._source, None  # it holds the flow, which must not live as long as its chunks
         if source is None:
             return
-        self._place = place
-        if place is not None:
-            self._in_place = place.own(Disposable(self.close))
+        self._leaf = leaf
+        if leaf is not None:
+            self._owned = leaf.own(Disposable(partial(self._end_with, leaf)))
         try:
-            self._subscribe(source, place, blocking=blocking)
-        except BaseException as error:  # for other readers too, lest they wait for a run that never began
+            self._subscribe(source, leaf, blocking=blocking)
+        except BaseException as error:  # other readers must not wait for a run that never began
             self._end(error)
+            if self._handle is not None:
+                self._handle.dispose()
             raise
+
+    def _end_with(self, leaf: Emitter) -> None:
+        """The leaf that began this stream is over."""
+        if leaf.is_cancelled:
+            self.close()
+        elif self._log.end(leaf.over()) and self._handle is not None:
+            self._handle.dispose()
 
     def _hold(self, handle: RunHandle) -> None:
         # Published before the look at the log, as close() does the reverse: one of the two sees the other.
@@ -125,11 +153,11 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
             handle.dispose()
 
     def on_error(self, error: Exception) -> None:
-        # Three errors that readers cannot be given as they are. One they would take for their own cancellation, past
-        # every `except Exception`; by the others their loop would end as if all were well.
+        # Never raise these in a reader: CancelledError would look like its own cancellation, StopIteration and
+        # StopAsyncIteration would end its loop silently.
         reason: Exception = error
         if isinstance(error, asyncio.CancelledError):
-            reason = RuntimeError("this stream goes no further: its run was cancelled, as at the end of its event loop")
+            reason = RuntimeError("this stream has stopped: its run was cancelled, as at the end of its event loop")
             reason.__cause__ = error
         elif isinstance(error, StopIteration | StopAsyncIteration):
             reason = RuntimeError(f"this stream failed with {type(error).__name__}")
@@ -141,12 +169,12 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
 
     def _end(self, error: BaseException | None, *, cancelled: bool = False) -> None:
         self._log.end(error, cancelled=cancelled)
-        if self._place is not None and self._in_place is not None:
-            self._place.disown(self._in_place)
+        if self._leaf is not None and self._owned is not None:
+            self._leaf.disown(self._owned)
 
     def close(self) -> None:
         if self._dispose() and self._handle is not None:
-            self._handle.join(_CLOSE_WAIT)
+            self._handle.join(CLOSE_WAIT_S)
 
     async def aclose(self) -> None:
         if not self._dispose() or self._handle is None:
@@ -155,11 +183,11 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
         # Shielded: it is short, and where the caller is being cancelled the clean-up matters as much.
         with anyio.CancelScope(shield=True):
             if run is None or run.loop is not running_loop():
-                await off_the_loop(partial(self._handle.join, _CLOSE_WAIT))
+                await off_the_loop(partial(self._handle.join, CLOSE_WAIT_S))
                 return
             leftover = run.tasks - {asyncio.current_task()}
             if leftover:
-                await asyncio.wait(leftover, timeout=2 * _CLOSE_WAIT)
+                await asyncio.wait(leftover, timeout=2 * CLOSE_WAIT_S)
 
     def _dispose(self) -> bool:
         """False where the stream had ended by itself."""
@@ -170,3 +198,118 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
         if self._handle is not None:
             self._handle.dispose()
         return True
+
+
+class _PlainFeed:
+    """Nothing goes on while nobody pulls.
+
+    A generator that was not read to its end is closed with its output, so that it cleans up now, and not when it is
+    collected. Nobody can do that while a reader is inside: then that reader does it as it comes out.
+    """
+
+    is_running = False
+
+    def __init__(self, log: Log[StreamChunk], iterator: object, result: Any) -> None:
+        self.result = result
+        self._log = log
+        # Taken out by whoever closes it: pop() is atomic, so two threads cannot close it at the same moment.
+        self._to_close = [iterator]
+
+    def _take(self, method: str) -> Any:
+        """What closes the iterator, the first time; None if it has no such method."""
+        try:
+            return getattr(self._to_close.pop(), method, None)
+        except IndexError:
+            return None
+
+    def _add(self, chunk: StreamChunk) -> None:
+        if not self._log.is_ended:  # closed while the iterator was at work
+            self._log.append(chunk)
+
+
+class PlainFeed(_PlainFeed):
+    """Pulls an iterator, one item whenever a reader wants one more."""
+
+    def __init__(self, log: Log[StreamChunk], iterator: Iterator[StreamChunk], result: Any) -> None:
+        super().__init__(log, iterator, result)
+        self._iterator = iterator
+        # A generator refuses to be entered by two readers at once: the second has to wait for its turn.
+        self._turn = threading.Lock()
+
+    def pull(self, position: int) -> None:
+        with self._turn:
+            while not self._log.has(position):
+                try:
+                    chunk = next(self._iterator)
+                except StopIteration:
+                    self._log.end()
+                except Exception as error:  # noqa: BLE001 - raised by the reader, after what had arrived
+                    self._log.end(error)
+                else:
+                    self._add(chunk)
+        if self._log.is_cancelled:
+            self._close_iterator()
+
+    def close(self) -> None:
+        if self._log.end(cancelled=True) and not self._turn.locked():
+            self._close_iterator()
+
+    async def aclose(self) -> None:
+        self.close()
+
+    def _close_iterator(self) -> None:
+        close = self._take("close")
+        try:
+            if close is not None:
+                close()
+        except Exception as error:  # noqa: BLE001 - close() never raises
+            _report(error)
+
+    async def pull_async(self, position: int) -> None:
+        raise RuntimeError("This output was built from a sync_iterator: read it with `for`, not `async for`.")
+
+
+class PlainAsyncFeed(_PlainFeed):
+    """The same for an async iterator."""
+
+    def __init__(self, log: Log[StreamChunk], iterator: AsyncIterator[StreamChunk], result: Any) -> None:
+        super().__init__(log, iterator, result)
+        self._iterator = iterator
+        self._turn = anyio.Lock()
+
+    def pull(self, position: int) -> None:
+        raise RuntimeError("This output was built from an async_iterator: read it with `async for`.")
+
+    async def pull_async(self, position: int) -> None:
+        async with self._turn:
+            while not self._log.has(position):
+                try:
+                    chunk = await anext(self._iterator)
+                except StopAsyncIteration:
+                    self._log.end()
+                except Exception as error:  # noqa: BLE001 - raised by the reader, after what had arrived
+                    self._log.end(error)
+                else:
+                    self._add(chunk)
+        if self._log.is_cancelled:
+            await self._close_iterator()
+
+    def close(self) -> None:
+        self._log.end(cancelled=True)  # the iterator waits for aclose(), or for its collection
+
+    async def aclose(self) -> None:
+        self._log.end(cancelled=True)
+        if self._log.is_cancelled and not self._turn.locked():
+            await self._close_iterator()
+
+    async def _close_iterator(self) -> None:
+        close = self._take("aclose")
+        try:
+            if close is not None:
+                await close()
+        except Exception as error:  # noqa: BLE001 - aclose() never raises
+            _report(error)
+
+
+def _report(error: Exception) -> None:
+    warnings.warn(f"the iterator of an output raised when it was closed: {error!r}", RuntimeWarning, stacklevel=4)

@@ -3,44 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Generic, Never, TypeVar
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Generic, Never, TypeVar
 
-from rxflow.loops import running_loop
-from rxflow.streaming.launch import RunObservable, open_place
+from reactivex import Observable
+
+from rxflow.loops import call_soon, running_loop
+from rxflow.streaming.emitter import Emitter
+from rxflow.streaming.launch import current_emitter
 from rxflow.streaming.log import THE_END, Log
-from rxflow.streaming.run_feed import RunFeed
-from rxflow.types.events import Event
+from rxflow.streaming.observable import Behind, EventStream, SourceFeed
+from rxflow.types.chunks import StreamChunk
+from rxflow.types.events import Event, LLMFinished
 
+Item = TypeVar("Item")
 E = TypeVar("E", bound=Event)
 
 
-def run_blocking(source: RunObservable, finished: type[E]) -> E:
+def run_blocking(source: EventStream[Event], finished: type[E]) -> E:
     """Run ``source`` and return its ``finished`` event: in the ambient run if there is one, else in its own.
 
     Raises:
         CancelledError: the run that this code belongs to was cancelled.
     """
-    place = open_place()
-    if place is not None and running_loop() is not place.run.loop:
+    leaf = current_emitter()
+    if leaf is not None and running_loop() is not leaf.run.loop:
         last = Last(finished)
-        place.forward_blocking(source.within(place), last.tap)
+        leaf.forward_blocking(source.within(leaf), last.tap)
         return last.event
     log: Log[Never] = Log()
     feed = RunFeed(log, source, finished, _nothing)
-    try:
-        feed.pull(THE_END)
-    except BaseException:  # Ctrl-C in the wait
-        feed.close()
-        raise
+    feed.pull_to_the_end()
     return _outcome(log, feed)
 
 
-async def run_async(source: RunObservable, finished: type[E]) -> E:
+async def run_async(source: EventStream[Event], finished: type[E]) -> E:
     """The same for async code. Cancelling the awaiting task cancels the run."""
-    place = open_place()
-    if place is not None and running_loop() is place.run.loop:
+    leaf = current_emitter()
+    if leaf is not None and running_loop() is leaf.run.loop:
         last = Last(finished)
-        await place.forward(source.within(place), last.tap)
+        await leaf.forward(source.within(leaf), last.tap)
         return last.event
     log: Log[Never] = Log()
     feed = RunFeed(log, source, finished, _nothing)
@@ -66,9 +69,13 @@ class Last(Generic[E]):
 
     @property
     def event(self) -> E:
-        """The last one; RuntimeError where none has passed."""
+        """The last one.
+
+        Raises:
+            RuntimeError: none has passed.
+        """
         if self._event is None:
-            raise RuntimeError(f"the run completed without a {self._wanted.__name__}")
+            raise RuntimeError(f"the run completed without a {self._wanted.__name__}, so there is no result")
         return self._event
 
 
@@ -80,6 +87,63 @@ def _outcome(log: Log[Never], feed: RunFeed[Never, E]) -> E:
     if log.is_cancelled:
         raise asyncio.CancelledError("the rxflow run that this code belongs to was cancelled")
     log.raise_error()
-    if feed.finished is None:
-        raise RuntimeError("the run completed without saying how it ended")
-    return feed.finished
+    return feed.last.event
+
+
+class RunFeed(SourceFeed[Item, Any], Generic[Item, E]):
+    """Logs what ``select`` makes of a run's events, and keeps the last that ended it.
+
+    If ``source`` shows a selection, that is logged, and the events behind it say how the run ended.
+    """
+
+    def __init__(
+        self, log: Log[Item], source: Observable[Event], finished: type[E], select: Callable[[Event], Item | None]
+    ) -> None:
+        stream: EventStream[Event] | None = source if isinstance(source, EventStream) else None
+        super().__init__(log, source if stream is None or stream.shows_all else stream.with_events())
+        self.last = Last(finished)
+        self._select = select
+        self._to_show: deque[Event] | None = None  # most runs are inside no other; an empty deque takes 760 bytes
+
+    @property
+    def result(self) -> Any:
+        ended: Any = self.last.event
+        return ended.text if isinstance(ended, LLMFinished) else ended.result
+
+    def pull(self, position: int) -> None:
+        super().pull(position)
+        if self._to_show and self._leaf is not None and running_loop() is self._leaf.run.loop:
+            self._show_waiting()  # this wait blocked the loop that was to do it
+
+    def on_next(self, value: Event | Behind) -> None:
+        if self._log.is_ended:
+            return
+        if isinstance(value, Behind):
+            value = value.event
+        else:
+            try:
+                item = self._select(value)
+            except Exception as error:
+                self._end(error)  # readers wait for nothing more; whoever emits hears of it too
+                raise
+            if item is not None:
+                self._log.append(item)
+        if not isinstance(value, StreamChunk):
+            self.last.tap(value)
+        if self._leaf is not None:
+            self._show(self._leaf, value)
+
+    def _show(self, leaf: Emitter, event: Event) -> None:
+        """What runs inside another run appears in its stream too."""
+        if running_loop() is leaf.run.loop:
+            leaf.on_next(event)
+        else:
+            if self._to_show is None:
+                self._to_show = deque()
+            self._to_show.append(event)
+            if len(self._to_show) == 1:
+                call_soon(leaf.run.loop, self._show_waiting)
+
+    def _show_waiting(self) -> None:
+        while self._to_show and self._leaf is not None:
+            self._leaf.on_next(self._to_show.popleft())

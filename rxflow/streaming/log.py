@@ -11,9 +11,9 @@ from typing import Any, Generic, TypeVar
 
 import anyio
 
-from rxflow.loops import call_soon, running_loop
-from rxflow.streaming.once import Once
-from rxflow.streaming.thread_count import Pause
+from rxflow.loops import Once, call_soon, running_loop
+from rxflow.streaming.hooks import Pause
+from rxflow.streaming.interrupts import WAIT_LIMIT_S
 from rxflow.types.chunks import PackedChunks, pack_chunks
 
 _T = TypeVar("_T")
@@ -116,7 +116,8 @@ class Log(Generic[_T]):
                 return
             if pause is not None:
                 pause.begins()
-            arrived.wait()
+            while not arrived.wait(WAIT_LIMIT_S):
+                pass
 
     async def wait_async(self, position: int, new_pause: Callable[[], Pause | None] = lambda: None) -> None:
         """The same for async code, under asyncio and trio."""

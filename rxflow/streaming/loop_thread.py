@@ -1,4 +1,8 @@
-"""A loop on a thread of its own, for the runs of programs that have none."""
+"""Event loops on threads of their own, for the runs of programs that have none.
+
+Blocking runs that follow each other in one thread share a loop, so that what a program makes once, such as an HTTP
+client, a pool, a session or a lock, works in each of them. Runs at the same time have a loop each.
+"""
 
 from __future__ import annotations
 
@@ -6,76 +10,199 @@ import asyncio
 import atexit
 import os
 import threading
-import weakref
 from collections.abc import Callable
-from dataclasses import replace
-from typing import TypeAlias, TypeVar
+from contextvars import Context
+from functools import partial
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase
-from reactivex.disposable import Disposable, SingleAssignmentDisposable
 
-from rxflow.loops import call_soon, running_loop
-from rxflow.streaming import started
-from rxflow.streaming.border import Guard
+from rxflow.loops import call_soon
+from rxflow.streaming import hooks
+from rxflow.streaming.handle import Guard, RunHandle, at_home
+from rxflow.streaming.hooks import Pause, thread_count
 from rxflow.streaming.scope import Run, Scope
-from rxflow.streaming.thread_count import Pause, thread_count
 
 T = TypeVar("T")
 
 Build: TypeAlias = Callable[[Scope], Observable[T]]
-"""Makes the Observable of a run, in the place where that starts."""
+"""Makes the Observable of a run, in the scope where that starts."""
 
-loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
-"""Makes the loops of runs that bring their own; None for asyncio's. A virtual clock sets it."""
+MAX_KEPT_LOOPS = 4
+"""Per thread. A program that runs many streams at the same time does not keep a thread for each of them."""
+
+CLOSE_WAIT_S = 0.05
+"""How long closing a run waits for its coroutines to clean up."""
+
+IDLE_NAME = "rxflow loop"
+"""The name of a loop thread that waits for the next run."""
 
 
-class RunHandle(SingleAssignmentDisposable):
-    """Holds a started run. ``dispose`` stops it: from any thread, at once, as often as one likes.
+class Stay(DisposableBase):
+    """One run's stay on a loop thread, which does not end before it is disposed."""
 
-    ``home`` is the loop on which it lives beside other code; None where it has a thread of its own.
+    def __init__(self, host: LoopThread, handle: RunHandle | None) -> None:
+        self.handle = handle
+        self.guard: Guard[Any] | None = None
+        self._host = host
+
+    def end(self) -> None:
+        """The run is about to be told its end: the loop is free for the next one."""
+        self._host.active.discard(self)
+
+    def dispose(self) -> None:
+        self._host.leave_soon(self)
+
+
+class LoopThread:
+    """A thread with an event loop, for one run after another and for what their callbacks start, as ``concat`` does.
+
+    ``loop`` is None for one of asyncio's. One that ``is_kept`` waits for the next run of the thread that made it.
     """
 
-    def __init__(self, run: Run | None = None, home: asyncio.AbstractEventLoop | None = None) -> None:
-        super().__init__()
-        self.run = run
-        self.home = home
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None, *, is_kept: bool = False) -> None:
+        self.thread = threading.Thread(target=self._run, name="rxflow run", daemon=True)
+        self.active: set[Stay] = set()
+        self._stays: set[Stay] = set()
+        self._given_loop = loop
+        self._first: ThreadRun[Any] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._is_kept = is_kept
         self._process = os.getpid()
-        if home is not None:
-            _at_home.add(self)
-        if started.on_start is not None:
-            started.on_start(self)
+        self._is_stopping = False
+        self._idle = threading.Event()
 
     @property
-    def is_inherited(self) -> bool:
-        """This process is a fork of the one in which it runs."""
-        return self._process != os.getpid()
+    def is_lost(self) -> bool:
+        """Its loop has ended, or belongs to the process of which this one is a fork."""
+        return self._is_stopping or self._process != os.getpid()
 
-    def why_it_stands_still(self) -> str | None:
-        """What has taken the loop from under the run, if anything has: nothing more will come then."""
-        if self.is_inherited:
-            return f"its run lives in the process {self._process}, of which this one is a fork"
-        if self.home is not None and self.home.is_closed():
-            return "the event loop that its run lived on was closed"
-        return None
+    def is_free(self) -> bool:
+        """No run is going on here. One that was just disposed is given a moment to clean up."""
+        for stay in list(self.active):
+            if stay.handle is not None and stay.handle.is_disposed:
+                stay.handle.join(CLOSE_WAIT_S)
+        return not self.active
 
-    def join(self, timeout: float) -> None:
-        """Wait until nothing of the run is left, at most ``timeout`` seconds. Only a run on its own thread has to."""
+    def wait_until_idle(self, timeout: float) -> bool:
+        """Wait until nothing of any run is left here. False if that takes longer than ``timeout`` seconds."""
+        return self._idle.wait(timeout) and not self.active
 
-    def pause(self) -> Pause | None:
-        """A wait of the calling thread for what the run makes, where the run's loop counts such."""
-        if self.home is None or self.home is running_loop():
-            return None
-        count = thread_count(self.home)
-        return count.pause() if count is not None else None
+    def serve(self, run: ThreadRun[Any]) -> None:
+        """Begin ``run`` here. In the thread that made this one."""
+        self.active.add(run.stay)
+        self._idle.clear()
+        self.thread.name = "rxflow run"
+        if self._loop is None:
+            self._first = run
+            live.add(self)
+            try:
+                self.thread.start()
+            except BaseException:  # RuntimeError: the system has no more threads
+                self._is_stopping = True
+                live.discard(self)
+                raise
+        elif not self.call_soon(partial(self._accept, run)):
+            run.guard.on_error(RuntimeError("this stream has stopped: its event loop was closed"))
+
+    def _run(self) -> None:
+        given = self._given_loop
+        try:
+            with asyncio.Runner(loop_factory=None if given is None else lambda: given) as runner:
+                try:
+                    runner.run(self._main())
+                except BaseException as error:
+                    # The loop has died under its runs, as by sys.exit() in a callback: readers must hear of it.
+                    guards = [stay.guard for stay in self._stays if stay.guard is not None]
+                    waiting = [guard for guard in guards if not guard.is_over]
+                    if not waiting:
+                        raise
+                    for guard in waiting:
+                        guard.fail(error)
+        finally:
+            self._is_stopping = True
+            self._idle.set()
+            live.discard(self)
+
+    async def _main(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        self._loop = loop
+        hosts[loop] = self
+        first, self._first = self._first, None
+        try:
+            if first is not None:
+                self._accept(first)
+            del first
+            await self._stop.wait()
+        finally:
+            del hosts[loop]
+
+    def _accept(self, run: ThreadRun[Any]) -> None:
+        self.thread.name = "rxflow run"
+        self._idle.clear()
+        self._stays.add(run.stay)
+        asyncio.get_running_loop().create_task(run.serve(), name="rxflow run")
+
+    def enter(self, handle: RunHandle | None = None) -> Stay:
+        """One more run lives here, until its stay is disposed. On the loop's thread only."""
+        stay = Stay(self, handle)
+        self.active.add(stay)
+        self._stays.add(stay)
+        self._idle.clear()
+        return stay
+
+    def leave_soon(self, stay: Stay) -> None:
+        """The run is over. From any thread."""
+        self.call_soon(partial(self.leave, stay))
+
+    def call_soon(self, callback: Callable[[], object]) -> bool:
+        """See :func:`rxflow.loops.call_soon`. No timer of the loop may keep the context of whoever calls this."""
+        return self._loop is not None and call_soon(self._loop, callback, context=Context())
+
+    def leave(self, stay: Stay) -> None:
+        """The same on the loop's thread, at once."""
+        self.active.discard(stay)
+        if stay in self._stays:
+            self._stays.discard(stay)
+            if not self._stays:
+                self._rest()
+
+    def _rest(self) -> None:
+        if self._is_kept:
+            self.thread.name = IDLE_NAME
+        elif self._stop is not None:
+            self._stop.set()
+        self._idle.set()
+
+    def retire(self) -> None:
+        """The thread that made it has ended: it ends with the runs that still live here."""
+        self._is_kept = False
+        if not self.is_lost:
+            self.call_soon(self._retire)
+
+    def _retire(self) -> None:
+        if not self._stays and self._stop is not None:
+            self._stop.set()
+
+    def dispose_runs(self) -> None:
+        """Stop whatever runs here."""
+        for stay in self._stays | self.active:
+            if stay.handle is not None:
+                stay.handle.dispose()
+
+    def stop(self) -> None:
+        """Stop whatever runs here, and end the loop."""
+        self.dispose_runs()
+        if self._stop is not None and not self.is_lost:
+            self._is_stopping = True
+            self.call_soon(self._stop.set)
 
 
-class LoopThread(RunHandle):
-    """A run on a loop and a thread of its own, which end with it.
-
-    Callbacks of that run may start others, as ``concat`` does; they live on the same loop, and it stays for them.
-    ``is_read`` says that whoever starts it is going to wait for what it makes.
-    """
+class ThreadRun(RunHandle, Generic[T]):
+    """A run on a loop thread. ``is_read`` says that whoever starts it is going to wait for what it makes."""
 
     def __init__(
         self,
@@ -87,118 +214,113 @@ class LoopThread(RunHandle):
         is_read: bool = False,
     ) -> None:
         super().__init__()
-        self._ended: asyncio.Event | None = None
-        self._runs = 0
-        self._stay: DisposableBase = Disposable()
-        self._is_told = False
-        loop = loop_factory() if loop_factory is not None else None
+        self._build: Build[T] | None = build
+        self._scope_of = scope_of
+        self._part_of = part_of
+        self._is_over: asyncio.Event | None = None
+        self._left = threading.Event()
+        loop = hooks.loop_factory() if hooks.loop_factory is not None else None
         # Before the loop runs: its first step must already know of the reader.
         count = thread_count(loop) if loop is not None and is_read else None
         self._reader = count.reader() if count is not None else None
-        self._thread = threading.Thread(
-            target=self._main, args=(loop, build, observer, scope_of, part_of), name="rxflow run", daemon=True
-        )
+        self._host = LoopThread(loop) if loop is not None else _free_loop_thread()
+        self.stay = Stay(self._host, self)
+        self.stay.guard = self.guard = Guard(observer, self, on_ending=self.stay.end, on_end=self._end)
+
+    @property
+    def thread(self) -> threading.Thread | None:
+        return self._host.thread
 
     def begin(self) -> None:
         """Start it. Whoever may want to stop it must hold it by now: its code may ask for that at once."""
-        _live.add(self)
-        self._thread.start()
+        self._host.serve(self)
 
-    def _main(
-        self,
-        own_loop: asyncio.AbstractEventLoop | None,
-        build: Build[T],
-        observer: ObserverBase[T],
-        scope_of: Callable[[Run], Scope],
-        part_of: Run | None,
-    ) -> None:
-        guard = Guard(observer, self, on_end=self._on_end)
-
-        async def serve() -> None:
-            loop = asyncio.get_running_loop()
-            ended = asyncio.Event()
-            self.run = Run(loop) if part_of is None else replace(part_of, loop=loop, tasks=set())
-            # Published before the look at is_disposed, as dispose() does the reverse: one of the two sees the other.
-            self._stay = self.enter()
-            self._ended = ended
-            if self.is_disposed:
-                return
-            hosts[loop] = self
-            try:
-                try:
-                    self.disposable = build(scope_of(self.run)).subscribe(guard)
-                except Exception as error:  # noqa: BLE001 - the reader waits in another thread
-                    guard.on_error(error)
-                await ended.wait()
-            finally:
-                del hosts[loop]
-
+    async def serve(self) -> None:
+        """Subscribe the run and wait until nothing of it is left. On its loop."""
+        loop = asyncio.get_running_loop()
+        part_of = self._part_of
+        self.run = run = Run(loop) if part_of is None else part_of.elsewhere(loop)
+        # Published before the look at is_disposed, as dispose() does the reverse: one of the two sees the other.
+        self._is_over = is_over = asyncio.Event()
+        build, self._build = self._build, None
         try:
-            with asyncio.Runner(loop_factory=None if own_loop is None else lambda: own_loop) as runner:
+            if build is not None and not self.is_disposed:
                 try:
-                    runner.run(serve())
-                except BaseException as error:
-                    # The loop has died under the run, as by sys.exit() in a callback: the reader must hear of it.
-                    if self._is_told or self.is_disposed:
-                        raise
-                    guard.on_error(error)  # type: ignore[arg-type]  # RxPY's type leaves out SystemExit
-                    self.dispose()
+                    self.disposable = build(self._scope_of(run)).subscribe(self.guard)
+                except Exception as error:  # noqa: BLE001 - the reader waits in another thread
+                    self.guard.on_error(error)
+                del build
+                await is_over.wait()
+            while run.tasks:
+                await asyncio.wait(run.tasks)
         finally:
-            _live.discard(self)
+            self._host.leave(self.stay)
+            self.guard.release()
+            self._left.set()
 
-    def _on_end(self) -> None:
-        self._is_told = True
-        self._stay.dispose()
-        self._read_to_the_end()
-
-    def _read_to_the_end(self) -> None:
+    def _end(self) -> None:
+        if self._is_over is not None:
+            self._host.call_soon(self._is_over.set)
         if self._reader is not None:
             self._reader.over()
 
-    def enter(self) -> DisposableBase:
-        """One more run lives here, until the disposable is disposed. On the loop's thread only."""
-        self._runs += 1
-        return Disposable(self._leave_soon)
-
-    def _leave_soon(self) -> None:
-        if self.run is not None:
-            call_soon(self.run.loop, self._leave)
-
-    def _leave(self) -> None:
-        self._runs -= 1
-        if self._runs == 0 and self._ended is not None:
-            self._ended.set()
-
     def dispose(self) -> None:
         super().dispose()
-        self._stay.dispose()
-        self._read_to_the_end()
+        self._end()
 
-    def stop(self) -> None:
-        """Dispose it, and end its loop also where other runs live on it."""
-        self.dispose()
-        if self.run is not None and self._ended is not None:
-            call_soon(self.run.loop, self._ended.set)
+    def interrupt(self) -> None:
+        """The thread that waits for this run was interrupted. It also waits for those that its callbacks start."""
+        self._host.dispose_runs()
 
     def pause(self) -> Pause | None:
         return self._reader.pause() if self._reader is not None else None
 
     def join(self, timeout: float) -> None:
-        if threading.current_thread() is not self._thread:
-            self._thread.join(timeout)
+        if threading.current_thread() is not self._host.thread:
+            self._left.wait(timeout)
 
 
-_live: set[LoopThread] = set()
-_at_home: weakref.WeakSet[RunHandle] = weakref.WeakSet()
+class _LoopThreads:
+    """The loop threads that the runs of one thread share, in the order in which they were made."""
+
+    def __init__(self) -> None:
+        self.threads: list[LoopThread] = []
+
+    def __del__(self) -> None:  # that thread has ended
+        for thread in self.threads:
+            thread.retire()
+
+
+def _free_loop_thread() -> LoopThread:
+    """The first one of this thread on which no run is going on."""
+    loops: _LoopThreads | None = getattr(_of_this_thread, "loops", None)
+    if loops is None:
+        loops = _of_this_thread.loops = _LoopThreads()
+    mine = loops.threads
+    mine[:] = [each for each in mine if not each.is_lost]
+    for thread in mine:
+        if thread.is_free():
+            return thread
+    is_kept = len(mine) < MAX_KEPT_LOOPS
+    thread = LoopThread(is_kept=is_kept)
+    if is_kept:
+        mine.append(thread)
+    return thread
+
+
+live: set[LoopThread] = set()
+"""All whose thread has not ended."""
+
+_of_this_thread = threading.local()
 hosts: dict[asyncio.AbstractEventLoop, LoopThread] = {}
 
 
 @atexit.register
 def stop_all() -> None:
     """A loop's thread that is still running when the interpreter goes down can hang it: end all first."""
-    for handle in list(_at_home):
+    for handle in list(at_home):
         handle.dispose()  # their loops run no more; but asyncio reports tasks that are left on a loop unless told
-    for handle in list(_live):
-        handle.stop()
-    for handle in list(_live):
-        handle.join(0.5)
+    for thread in list(live):
+        thread.stop()
+    for thread in list(live):
+        thread.thread.join(0.5)

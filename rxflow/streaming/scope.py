@@ -1,4 +1,4 @@
-"""Where work stands: the run it belongs to, the labels it gives its chunks, and the context it runs in."""
+"""What work belongs to: its run, the labels of its chunks, and the context that it runs in."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
+
+from reactivex.disposable import CompositeDisposable
 
 from rxflow.types.chunks import Origin
 
@@ -26,13 +28,20 @@ class Run:
     seq: Iterator[int] = field(default_factory=_count)
     spans: Iterator[int] = field(default_factory=_count)
     tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
+    leftovers: CompositeDisposable = field(default_factory=CompositeDisposable)
+    """Calls that somebody still awaits although their leaf has ended. They stop if the run is disposed."""
+
+    def elsewhere(self, loop: asyncio.AbstractEventLoop) -> Run:
+        """The same run, for a part of it that lives on another loop."""
+        return replace(self, loop=loop, tasks=set(), leftovers=CompositeDisposable())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scope:
-    """A place in a run. Handed down explicitly: a context variable would leak from one leaf into the next,
+    """The run and the labels that code belongs to.
 
-    because Rx subscribes the successor from inside the predecessor's completion.
+    Handed down as an argument: Rx subscribes a successor inside its predecessor's completion, where a context variable
+    would still hold the scope of the predecessor.
     """
 
     run: Run
@@ -40,7 +49,7 @@ class Scope:
     context: Context = field(default_factory=copy_context)
 
     def within(self, *names: str, **labels: Any) -> Scope:
-        """A bracket inside this one: ``names`` extend the namespace, ``labels`` replace fields of the origin."""
+        """A span inside this one: ``names`` extend the namespace, ``labels`` replace fields of the origin."""
         origin = replace(
             self.origin,
             namespace=(*self.origin.namespace, *names),
@@ -51,5 +60,5 @@ class Scope:
         return Scope(self.run, origin, self.context)
 
     def unnumbered(self) -> Scope:
-        """The same place for chunks that nobody is shown: they must leave no holes in the count of the others."""
+        """The same for chunks that nobody is shown: they must leave no holes in the count of the others."""
         return Scope(replace(self.run, seq=_count()), self.origin, self.context)

@@ -19,9 +19,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FrameType, ModuleType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast
 
-from rxflow.streaming import started
+from rxflow.streaming import hooks
 
 After: TypeAlias = Literal["test", "fixtures"]
 """When to ask: as soon as the test function has returned, or when its fixtures have been torn down too."""
@@ -74,7 +74,8 @@ def collecting() -> Generator[Dues]:
 
 
 if TYPE_CHECKING:
-    from rxflow.streaming.loop_thread import RunHandle
+    from rxflow.streaming.handle import RunHandle
+    from rxflow.streaming.loop_thread import LoopThread
 
 GRACE = 2.0  # seconds in which what was just disposed may come to its end
 LASTING = frozenset({"rxflow I/O", "rxflow import"})
@@ -119,16 +120,16 @@ def watching_runs() -> Generator[Runs]:
     """Note the runs that begin inside, at a microsecond or two each. Outside, runs are not noted."""
     runs = Runs()
 
-    def note(handle: RunHandle) -> None:
+    def note(handle: object) -> None:
         frame = _outside(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
         code = frame.f_code
-        runs.append(Begun(weakref.ref(handle), code.co_filename, frame.f_lineno, code.co_name))
+        runs.append(Begun(weakref.ref(cast("RunHandle", handle)), code.co_filename, frame.f_lineno, code.co_name))
 
-    before, started.on_start = started.on_start, note
+    before, hooks.on_start = hooks.on_start, note
     try:
         yield runs
     finally:
-        started.on_start = before
+        hooks.on_start = before
 
 
 def assert_nothing_is_left(runs: Runs | None = None) -> None:
@@ -168,18 +169,43 @@ def _goes_on(begun: Begun) -> bool:
 def _threads_left(runs: list[Begun], before: frozenset[threading.Thread]) -> list[str]:
     threads = [thread for thread in _threads_of_runs() if thread not in before]
     until = time.monotonic() + GRACE
-    for thread in threads:
-        thread.join(max(0.0, until - time.monotonic()))
-    return [f"the thread {thread.name!r}, {_about(thread, runs)}" for thread in threads if thread.is_alive()]
+    left = [thread for thread in threads if not _ends(thread, max(0.0, until - time.monotonic()))]
+    return [f"the thread {thread.name!r}, {_about(thread, runs)}" for thread in left]
+
+
+def _ends(thread: threading.Thread, timeout: float) -> bool:
+    """The thread has ended, or it is a run's and waits for the next one."""
+    loop_thread = _loop_thread_of(thread)
+    if loop_thread is not None:
+        return loop_thread.wait_until_idle(timeout)
+    thread.join(timeout)
+    return not thread.is_alive()
 
 
 def _threads_of_runs() -> list[threading.Thread]:
-    return [each for each in threading.enumerate() if each.name.startswith("rxflow ") and each.name not in LASTING]
+    return [
+        each
+        for each in threading.enumerate()
+        if each.name.startswith("rxflow ") and each.name not in LASTING and not _is_idle(each)
+    ]
+
+
+def _is_idle(thread: threading.Thread) -> bool:
+    """It waits for the next run of the thread that made it."""
+    loop_thread = _loop_thread_of(thread)
+    return loop_thread is not None and loop_thread.wait_until_idle(0)
+
+
+def _loop_thread_of(thread: threading.Thread) -> LoopThread | None:
+    module: ModuleType | None = sys.modules.get("rxflow.streaming.loop_thread")
+    live: set[LoopThread] = module.live if module is not None else set()
+    return next((each for each in list(live) if each.thread is thread), None)
 
 
 def _about(thread: threading.Thread, runs: list[Begun]) -> str:
     for begun in runs:
-        if getattr(begun.handle(), "_thread", None) is thread:
+        handle = begun.handle()
+        if handle is not None and handle.thread is thread and not handle.is_disposed:
             return f"of a run that was subscribed at {begun}; dispose it, or let it end"
     frame = sys._current_frames().get(thread.ident or 0)  # pyright: ignore[reportPrivateUsage]
     if frame is None:

@@ -11,8 +11,7 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObservableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import Disposable, SerialDisposable
 
-from rxflow.loops import running_loop
-from rxflow.streaming.loop_scheduler import LoopScheduler
+from rxflow.loops import LoopScheduler, running_loop
 from rxflow.testing.diagrams import (
     Completed,
     Failed,

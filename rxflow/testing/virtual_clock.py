@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self, SupportsIndex, TypeVar
 
 from rxflow.loops import running_loop
-from rxflow.streaming import loop_thread
+from rxflow.streaming import hooks
 from rxflow.testing.virtual_time import WATCHDOG_S, VirtualLoop
 from rxflow.testing.workers import find_workers, note_first_positions, release_at_end
 
@@ -79,8 +79,8 @@ class VirtualClock:
 
     def __enter__(self) -> Self:
         _install()
-        self._outside.append(loop_thread.loop_factory)
-        loop_thread.loop_factory = self._new_patient_loop
+        self._outside.append(hooks.loop_factory)
+        hooks.loop_factory = self._new_patient_loop
         return self
 
     def __exit__(
@@ -89,7 +89,7 @@ class VirtualClock:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        loop_thread.loop_factory = self._outside.pop()
+        hooks.loop_factory = self._outside.pop()
         _uninstall()
 
     def _new_loop(self) -> VirtualLoop:

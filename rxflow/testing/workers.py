@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import anyio.from_thread
 
 from rxflow.loops import call_soon, running_loop
-from rxflow.streaming.thread_count import Pause
+from rxflow.streaming.hooks import Pause
 from rxflow.testing.stacks import find_frames
 
 _T = TypeVar("_T")

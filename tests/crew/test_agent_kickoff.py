@@ -10,12 +10,13 @@ from pydantic import BaseModel
 from rxflow import LLM, Flow, TaskOutput
 from rxflow.flow.flow import and_, listen, start
 from rxflow.llm.request import Request
-from rxflow.streaming.launch import RunObservable
+from rxflow.streaming.observable import EventStream
 from rxflow.tools import tool
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import (
     AgentFinished,
     AgentStarted,
+    Event,
     LLMFinished,
     LLMStarted,
     TaskFinished,
@@ -56,7 +57,7 @@ WAYS: dict[str, Way] = {
 every_way = pytest.mark.parametrize("ask", WAYS.values(), ids=WAYS.keys())
 
 
-def last(source: RunObservable) -> AgentOutput:
+def last(source: EventStream[Event]) -> AgentOutput:
     result = outcome(source).of(TaskFinished)[-1].result
     assert isinstance(result, AgentOutput)
     return result
@@ -287,7 +288,8 @@ class TestInAFlow:
             def ask(self) -> Any:
                 return agent.kickoff("Why?", stream=True)
 
-        assert Asking().kickoff().raw == "Two words"
+        answer: Any = Asking().kickoff()
+        assert answer.raw == "Two words"
 
     def test_its_tokens_are_the_flow_s(self) -> None:
         agent = an_agent(Scripted("Done"))

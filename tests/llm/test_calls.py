@@ -13,7 +13,7 @@ from rxflow.flow.flow import start
 from rxflow.llm.source import Ending
 from rxflow.llm.structured import response_format_for
 from rxflow.streaming.kickoff import run_blocking
-from rxflow.streaming.launch import RunObservable
+from rxflow.streaming.observable import EventStream
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import LLMFinished, LLMStarted, ToolCall
 from tests.loopback import Loopback, Reply
@@ -260,7 +260,7 @@ def test_a_hint_is_left_out_where_the_model_does_not_take_it(provider: Loopback)
     def ask(name: str) -> dict[str, Any]:
         model = LLM(name, base_url=provider.url, api_key="k")
         request = model.request("Where?", hints={"response_format": response_format_for(City)})
-        run_blocking(RunObservable(lambda scope: model.ask(scope, request)), LLMFinished)
+        run_blocking(EventStream(lambda scope: model.ask(scope, request)), LLMFinished)
         return provider.requests[-1].body
 
     assert ask("openai/gpt-4o")["response_format"]["json_schema"]["name"] == "City"

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.loopback import Loopback, Reply
-from tests.streaming.test_processes import Program
+from tests.streaming.program import Program
 
 SUBSCRIPTION = """
     llm = LLM("openai/gpt-4o", base_url=sys.argv[1], api_key="k")

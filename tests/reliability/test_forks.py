@@ -5,7 +5,7 @@ import os
 import pytest
 
 from tests.loopback import Loopback, Reply
-from tests.streaming.test_processes import Program
+from tests.streaming.program import Program
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

@@ -15,7 +15,7 @@ import pytest
 from rxflow import LLM
 from rxflow import operators as ops
 from rxflow.llm.redaction import known_keys, redact_error
-from rxflow.streaming.session import StreamSession
+from rxflow.streaming.frames import StreamSession
 from rxflow.types.events import LLMFailed, LLMRetrying
 from tests.llm.ways import BY_WRAPPER, DIRECT, Way
 from tests.llm.wire import delta, event

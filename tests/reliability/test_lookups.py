@@ -12,7 +12,7 @@ from rxflow import LLM
 from tests.bounds import assert_within
 from tests.gate import Gate
 from tests.loopback import Loopback, Reply
-from tests.streaming.test_processes import Program
+from tests.streaming.program import Program
 
 LOOKUPS = 40  # more than any pool of the standard library has threads on a small machine
 

@@ -10,7 +10,7 @@ import pytest
 
 from rxflow import Crew, Flow
 from rxflow.flow import start
-from rxflow.streaming.launch import RunObservable
+from rxflow.streaming.observable import EventStream
 from rxflow.testing.leaks import LASTING
 from rxflow.tools import BaseTool, tool
 from rxflow.types.events import Event, MethodStarted, ToolStarted
@@ -22,7 +22,7 @@ from tests.team import solo
 OURS = {"rxflow run", *LASTING}
 
 
-def stopped_at(kind: type[Event], events: RunObservable) -> None:
+def stopped_at(kind: type[Event], events: EventStream[Event]) -> None:
     """Run ``events`` on a thread of its own, and stop it from here while it announces ``kind``."""
     announced, stopped = Gate(), Gate()
 
@@ -38,7 +38,7 @@ def stopped_at(kind: type[Event], events: RunObservable) -> None:
     join_all()
 
 
-def stopped_as_its_thread_starts(events: RunObservable, monkeypatch: pytest.MonkeyPatch) -> None:
+def stopped_as_its_thread_starts(events: EventStream[Event], monkeypatch: pytest.MonkeyPatch) -> None:
     """Run ``events``, and stop it when its loop has handed users' code to a thread, before the first line of that."""
     handed_over, stopped, started = Gate(), Gate(), Gate()
     threads: list[threading.Thread] = []
@@ -71,7 +71,7 @@ def join_all() -> None:
             thread.join(5)
 
 
-def sync_flow(began: Callable[[], None]) -> RunObservable:
+def sync_flow(began: Callable[[], None]) -> EventStream[Event]:
     class Research(Flow):
         @start()
         def research(self) -> None:
@@ -80,7 +80,7 @@ def sync_flow(began: Callable[[], None]) -> RunObservable:
     return Research().events()
 
 
-def async_flow(began: Callable[[], None]) -> RunObservable:
+def async_flow(began: Callable[[], None]) -> EventStream[Event]:
     class Research(Flow):
         @start()
         async def research(self) -> None:
@@ -89,7 +89,7 @@ def async_flow(began: Callable[[], None]) -> RunObservable:
     return Research().events()
 
 
-def generator_flow(began: Callable[[], None]) -> RunObservable:
+def generator_flow(began: Callable[[], None]) -> EventStream[Event]:
     class Research(Flow):
         @start()
         async def research(self) -> AsyncIterator[str]:
@@ -103,7 +103,7 @@ def with_tool(used: BaseTool) -> Crew:
     return solo(Scripted(calls(("dig", {})), "fine"), agent={"tools": [used]})
 
 
-def sync_tool(began: Callable[[], None]) -> RunObservable:
+def sync_tool(began: Callable[[], None]) -> EventStream[Event]:
     @tool
     def dig() -> str:
         """Dig deep."""
@@ -113,7 +113,7 @@ def sync_tool(began: Callable[[], None]) -> RunObservable:
     return with_tool(dig).events()
 
 
-def async_tool(began: Callable[[], None]) -> RunObservable:
+def async_tool(began: Callable[[], None]) -> EventStream[Event]:
     @tool
     async def dig() -> str:
         """Dig deep."""
@@ -123,7 +123,7 @@ def async_tool(began: Callable[[], None]) -> RunObservable:
     return with_tool(dig).events()
 
 
-def guardrail(began: Callable[[], None]) -> RunObservable:
+def guardrail(began: Callable[[], None]) -> EventStream[Event]:
     def accept(output: TaskOutput) -> tuple[bool, str]:
         began()
         return True, "gold"
@@ -131,7 +131,7 @@ def guardrail(began: Callable[[], None]) -> RunObservable:
     return solo(Scripted("fine"), guardrail=accept).events()
 
 
-def task_callback(began: Callable[[], None]) -> RunObservable:
+def task_callback(began: Callable[[], None]) -> EventStream[Event]:
     def note(output: TaskOutput) -> None:
         began()
 
@@ -139,14 +139,14 @@ def task_callback(began: Callable[[], None]) -> RunObservable:
 
 
 @pytest.mark.parametrize("make", [sync_flow, async_flow, generator_flow])
-def test_a_method(make: Callable[[Callable[[], None]], RunObservable]) -> None:
+def test_a_method(make: Callable[[Callable[[], None]], EventStream[Event]]) -> None:
     began: list[None] = []
     stopped_at(MethodStarted, make(lambda: began.append(None)))
     assert began == []
 
 
 @pytest.mark.parametrize("make", [sync_tool, async_tool])
-def test_a_tool(make: Callable[[Callable[[], None]], RunObservable]) -> None:
+def test_a_tool(make: Callable[[Callable[[], None]], EventStream[Event]]) -> None:
     began: list[None] = []
     stopped_at(ToolStarted, make(lambda: began.append(None)))
     assert began == []
@@ -154,7 +154,7 @@ def test_a_tool(make: Callable[[Callable[[], None]], RunObservable]) -> None:
 
 @pytest.mark.parametrize("make", [sync_flow, sync_tool, guardrail, task_callback])
 def test_what_has_just_been_handed_to_its_thread(
-    make: Callable[[Callable[[], None]], RunObservable], monkeypatch: pytest.MonkeyPatch
+    make: Callable[[Callable[[], None]], EventStream[Event]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began: list[None] = []
     stopped_as_its_thread_starts(make(lambda: began.append(None)), monkeypatch)

@@ -10,7 +10,8 @@ import pytest
 
 from tests.bounds import assert_within
 from tests.loopback import Loopback, Reply
-from tests.streaming.test_processes import EXIT, Program
+from tests.streaming.program import Program
+from tests.streaming.test_processes import EXIT
 
 HOLDING = Reply(text="a b", hold_after=1)
 
@@ -148,7 +149,7 @@ def test_a_stream_whose_loop_was_closed_says_so_after_what_it_has(read: str) -> 
         """,
         warnings="error",
     )
-    said = "this stream goes no further: the event loop that its run lived on was closed\na\nTrue"
+    said = "this stream has stopped: its event loop was closed\na\nTrue"
     assert program.ended() == (0, said, "")
 
 
@@ -328,7 +329,7 @@ class TestFork:
         )
         assert [program.heard() for _ in range(4)] == [
             "a",
-            "this stream goes no further: its run lives in the process PARENT, of which this one is a fork",
+            "this stream has stopped: its run lives in the process PARENT, of which this one is a fork",
             "child",
             "0",
         ]

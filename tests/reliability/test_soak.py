@@ -20,7 +20,7 @@ import pytest
 
 from rxflow import LLM
 from rxflow.llm import io as io_loop
-from rxflow.streaming import started
+from rxflow.streaming import hooks
 from rxflow.testing.leaks import assert_nothing_is_left
 from tests.loopback import Loopback, Reply, Request
 from tests.loopback.dialects import CHAT
@@ -144,7 +144,7 @@ def rounds(provider: Loopback, llm: LLM) -> Iterator[Sample]:
 def test_memory_descriptors_threads_and_tasks_stay_flat(
     provider: Loopback, llm: LLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(started, "on_start", None)  # the plugin's leak check would note each run, for the test's length
+    monkeypatch.setattr(hooks, "on_start", None)  # the plugin's leak check would note each run, for the test's length
     try:
         seen = list(rounds(provider, llm))
     finally:

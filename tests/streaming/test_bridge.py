@@ -273,7 +273,7 @@ class TestFromCoroutine:
 
         asyncio.run(main())
 
-    def test_what_it_has_left_running_is_stopped_with_it(self) -> None:
+    def test_what_somebody_else_awaits_goes_on_until_the_run_is_disposed(self) -> None:
         async def main() -> None:
             stopped = asyncio.Event()
 
@@ -290,11 +290,14 @@ class TestFromCoroutine:
 
             left: list[asyncio.Task[None]] = []
             seen = Signals()
-            seen.subscribe_to(from_coroutine(self.scope(), work))
+            scope = self.scope()
+            seen.subscribe_to(from_coroutine(scope, work))
             await seen.ended.passed()
+            assert not stopped.is_set()
+            scope.run.leftovers.dispose()
             await asyncio.wait_for(stopped.wait(), 5)
-            left[0].cancel()
-            await others_done()
+            with pytest.raises(asyncio.CancelledError):
+                await left[0]
 
         asyncio.run(main())
 

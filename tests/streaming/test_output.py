@@ -22,6 +22,7 @@ from rxflow.types.streaming import (
     ToolCallChunk,
 )
 from tests.gate import Gate
+from tests.scripted import Scripted
 from tests.streaming.speaking import Speaking
 from tests.team import solo
 
@@ -464,7 +465,7 @@ class TestClosing:
         output = asyncio.run(main())
         assert output.is_cancelled
         arrived: list[str] = []
-        with pytest.raises(RuntimeError, match="goes no further: its run was cancelled"):
+        with pytest.raises(RuntimeError, match="has stopped: its run was cancelled"):
             arrived.extend(chunk.content for chunk in output)
         assert arrived == ["a"]
         with pytest.raises(RuntimeError, match="was cancelled before it completed"):
@@ -687,3 +688,26 @@ class TestPlainIterators:
             FlowStreamingOutput()
         with pytest.raises(TypeError, match="exactly one"):
             CrewStreamingOutput(sync_iterator=self.sync_chunks(), async_iterator=self.async_chunks())
+
+
+class TestStreamChunks:
+    """The typed door to a stream, whatever ``stream`` says."""
+
+    def test_a_flow(self) -> None:
+        class Speaking(Flow):
+            @start()
+            async def speak(self) -> Any:
+                yield f"hello {self.state['name']}"
+
+        output = Speaking().stream_chunks({"name": "Ada"})
+        assert [chunk.content for chunk in output] == ["hello Ada"]
+        assert output.result == "hello Ada"
+
+    def test_a_crew(self) -> None:
+        output = solo(Scripted("one two"), description="Write about {topic}").stream_chunks({"topic": "tea"})
+        assert [chunk.content for chunk in output] == ["one", " two"]
+        assert output.result.raw == "one two"
+
+    def test_a_mistake_in_the_inputs_is_raised_there(self) -> None:
+        with pytest.raises(ValueError, match="topic"):
+            solo(Scripted("one"), description="Write about {topic}").stream_chunks({"other": 1})

@@ -1,7 +1,6 @@
 """A CancelledError that nobody asked for does not make a run vanish without a word."""
 
 import asyncio
-import threading
 from typing import Any
 
 import pytest
@@ -10,7 +9,8 @@ from rxflow import LLM
 from rxflow.llm.io import Deliver, from_io
 from rxflow.llm.request import Request
 from rxflow.llm.source import Delta
-from rxflow.streaming.cancelled import unasked
+from rxflow.streaming import loop_thread
+from rxflow.streaming.bridge import unasked
 from tests.scripted import Scripted
 from tests.signals import signals_of
 from tests.streaming.speaking import Speaking
@@ -60,16 +60,13 @@ def test_a_subscriber_is_told() -> None:
     assert [type(error) for error in signals.errors] == [RuntimeError]
 
 
-def test_a_run_whose_subscriber_raises_one_at_the_end_leaves_no_thread() -> None:
+def test_a_run_whose_subscriber_raises_one_at_the_end_leaves_its_thread_free() -> None:
     def raise_it(_: object = None) -> None:
         raise asyncio.CancelledError
 
     for flow in (Speaking("a"), Speaking(ValueError("failed"))):
         flow.observe().subscribe(on_error=raise_it, on_completed=raise_it)
-        for thread in threading.enumerate():
-            if thread.name == "rxflow run":
-                thread.join(5)
-                assert not thread.is_alive()
+        assert all(thread.wait_until_idle(5) for thread in list(loop_thread.live))
 
 
 def test_a_cancellation_stays_one() -> None:

@@ -12,7 +12,7 @@ from reactivex.abc import DisposableBase
 
 from rxflow.flow import Flow, start
 from rxflow.llm import io as io_loop
-from rxflow.streaming import started
+from rxflow.streaming import hooks
 from rxflow.streaming.bridge import from_async
 from rxflow.testing import leaks
 from rxflow.testing.leaks import Runs, assert_nothing_is_left, watching_runs, what_is_left
@@ -150,13 +150,13 @@ def test_a_task_of_ours_on_the_io_loop_is_left() -> None:
 
 
 def test_nobody_is_told_of_runs_outside() -> None:
-    before = started.on_start
+    before = hooks.on_start
     with watching_runs() as outer:
         with watching_runs() as inner:
             asyncio.run(subscribed())
         asyncio.run(subscribed())
     assert (len(outer), len(inner)) == (1, 1)
-    assert started.on_start is before
+    assert hooks.on_start is before
 
 
 def test_looking_costs_next_to_nothing() -> None:

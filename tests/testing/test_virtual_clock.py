@@ -17,7 +17,7 @@ from reactivex.disposable import Disposable
 from rxflow import LLM
 from rxflow.crew.rate_limit import RateLimit
 from rxflow.flow import Flow, listen, router, start
-from rxflow.streaming import loop_thread
+from rxflow.streaming import hooks
 from rxflow.testing.scripted import ScriptedLLM
 from rxflow.testing.virtual_clock import VirtualClock
 from rxflow.testing.virtual_time import Deadlock, ProviderInVirtualTime
@@ -359,12 +359,12 @@ def test_a_flow_that_is_cancelled_wakes_the_tool_that_sleeps() -> None:
 
 
 def test_the_real_sleep_comes_back() -> None:
-    real, factory = time.sleep, loop_thread.loop_factory
+    real, factory = time.sleep, hooks.loop_factory
     with VirtualClock():
         with VirtualClock():
             assert time.sleep is not real
         assert time.sleep is not real
-    assert (time.sleep, loop_thread.loop_factory) == (real, factory)
+    assert (time.sleep, hooks.loop_factory) == (real, factory)
 
 
 def test_in_other_threads_sleep_is_the_real_one(monkeypatch: pytest.MonkeyPatch) -> None:

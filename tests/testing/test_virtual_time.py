@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rxflow.llm.io import from_io
-from rxflow.streaming.threads import in_thread
+from rxflow.streaming.emitter import in_thread
 from rxflow.testing.virtual_clock import VirtualClock
 from rxflow.testing.virtual_time import (
     SOCKET_METHODS,

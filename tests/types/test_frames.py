@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from rxflow import Flow
 from rxflow.flow import listen, start
-from rxflow.streaming.framing import Framing
+from rxflow.streaming.frames import Framing
 from rxflow.tools import tool
 from rxflow.types.chunks import Origin
 from rxflow.types.events import FlowStarted, MethodFailed, MethodFinished

@@ -16,8 +16,7 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import Disposable, SingleAssignmentDisposable
 
-from rxflow.loops import call_soon, running_loop
-from rxflow.streaming.loop_scheduler import LoopScheduler
+from rxflow.loops import LoopScheduler, call_soon, running_loop
 from rxflow.testing.leaks import collecting
 from rxflow.testing.virtual_clock import VirtualClock
 from rxflow.testing.virtual_time import VirtualLoop

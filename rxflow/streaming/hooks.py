@@ -1,7 +1,7 @@
-"""Threads that work for a loop, as a loop on virtual time has to know of them.
+"""What tests set from outside: who hears of each run, what makes its loop, and how a loop counts its threads.
 
-Such a loop lets time pass when nothing can happen without it. While a thread is at work, something can; while that
-thread itself waits for the loop, nothing does. asyncio's own loops do not care, and pay one look-up for it.
+A loop on virtual time lets time pass if nothing can happen without it. While a thread is at work, something can; while
+that thread itself waits for the loop, nothing does. asyncio's own loops do not care, and pay one look-up for it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import Protocol, TypeVar
+
+loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+"""Makes the loops of runs that bring their own; None for asyncio's. A virtual clock sets it."""
+
+on_start: Callable[[object], None] | None = None
+"""Hears of the :class:`~rxflow.streaming.handle.RunHandle` of each run as it starts. The leak check sets it.
+
+The plugin is loaded wherever rxflow is installed, so this module imports nothing that is heavy.
+"""
+
 
 _T = TypeVar("_T")
 
@@ -53,7 +63,7 @@ class ThreadCount(Protocol):
         ...
 
     def pause(self) -> Pause | None:
-        """A wait of the thread that calls this; None where it does not work for the loop."""
+        """A wait of the thread that calls this; None if it does not work for the loop."""
         ...
 
 

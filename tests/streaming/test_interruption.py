@@ -1,0 +1,289 @@
+"""Ctrl-C stops what the main thread reads or waits for, although the error, and so the frame of the loop, is kept."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.streaming.program import ROOT, Program
+
+if sys.platform == "win32":
+    pytest.skip("Ctrl-C cannot be sent to one process there", allow_module_level=True)
+
+WATCHED = """
+import reactivex as rx
+from reactivex import operators as rxops
+from rxflow import operators as ops
+
+stopped = threading.Event()
+
+class Watched(Scripted):
+    def stream(self, request):
+        return super().stream(request).pipe(rxops.finally_action(stopped.set))
+
+def announcing():
+    async def announce(request):
+        say("here")
+    return Watched(["a", "b", Gate()], before=announce)
+
+crew = solo(Watched(["a", "b", Gate()]))
+streaming = solo(Watched(["a", "b", Gate()]))
+streaming.stream = True
+
+def read(source):
+    for _ in source:
+        say("here")
+
+def stay(source):
+    for _ in source:
+        say("here")
+        threading.Event().wait()
+
+def interrupt(work):
+    try:
+        work()
+    except BaseException as error:
+        sys.last_value = error  # as python -i and notebooks do
+        say(f"{type(error).__name__}, stopped: {stopped.wait(10)}")
+    else:
+        say("ended")
+"""
+
+READING = {
+    "a flow, in the wait": "read(Research().kickoff())",
+    "an async flow, in the wait": "read(AsyncResearch().kickoff())",
+    "a flow, in the body": "stay(Research().kickoff())",
+    "an async flow, in the body": "stay(AsyncResearch().kickoff())",
+    "a crew, in the wait": "read(streaming.kickoff())",
+    "a crew, in the body": "stay(streaming.kickoff())",
+    "frames, in the body": "stay(frame for frame in Research().stream_events() if frame.content)",
+    "one channel of the frames": "stay(frame for frame in Research().stream_events().llm if frame.content)",
+    "a pipeline, in the body": "stay(Research().observe().pipe(ops.to_output()))",
+    "a pipeline of RxPY's, in the body": "stay(Research().observe().pipe(rxops.map(str), ops.to_output()))",
+    "through enumerate and zip": "stay(enumerate(zip(Research().kickoff(), Research().kickoff())))",
+    "a second loop over what has arrived": "output = Research().kickoff(); next(iter(output)); stay(output)",
+    "run()": "crew.agents[0].llm = announcing().llm; Research().observe().run()",
+    "a blocking kickoff()": "crew.agents[0].llm = announcing().llm; crew.kickoff()",
+    "run() of RxPY": "Research().observe().pipe(rxops.do_action(lambda _: say('here')), rxops.to_list()).run()",
+    "a merge of RxPY's": "stay(rx.merge(rx.never(), Research().observe()).pipe(ops.to_output()))",
+    "a concat of RxPY's": "stay(rx.concat(rx.empty(), Research().observe()).pipe(ops.to_output()))",
+}
+
+
+@pytest.mark.parametrize("code", READING.values(), ids=READING)
+def test_what_the_main_thread_reads_is_stopped(code: str) -> None:
+    program = Program(f"{WATCHED}\ndef work():\n    {code}\ninterrupt(work)")
+    assert program.heard() == "here"
+    program.process.send_signal(signal.SIGINT)
+    said = program.heard()
+    assert (said if said != "here" else program.heard()) == "KeyboardInterrupt, stopped: True"
+    assert program.ended()[0] == 0
+
+
+def test_all_loops_that_the_main_thread_is_in_are_stopped() -> None:
+    program = Program(
+        WATCHED
+        + """
+outer, inner = Research().kickoff(), Research().kickoff()
+
+def work():
+    for _ in outer:
+        stay(inner)
+
+interrupt(work)
+list(outer), list(inner)
+say(f"{outer.is_cancelled} {inner.is_cancelled}")
+"""
+    )
+    assert program.heard() == "here"
+    program.process.send_signal(signal.SIGINT)
+    assert program.heard() == "KeyboardInterrupt, stopped: True"
+    assert program.heard() == "True True"
+    assert program.ended()[0] == 0
+
+
+def test_an_interrupted_cell_of_a_notebook_stops_its_run() -> None:
+    """A cell is executed inside a running event loop, with Python's own handler of the signal; its error is kept."""
+    program = Program(
+        WATCHED
+        + """
+async def cell():
+    interrupt(lambda: stay(Research().kickoff()))
+
+loop = asyncio.new_event_loop()
+loop.run_until_complete(cell())
+loop.close()
+"""
+    )
+    assert program.heard() == "here"
+    program.process.send_signal(signal.SIGINT)
+    assert program.heard() == "KeyboardInterrupt, stopped: True"
+    assert program.ended()[0] == 0
+
+
+def test_a_loop_that_a_later_cell_goes_on_with_is_stopped_too() -> None:
+    """Between cells a notebook puts its own handler back, and for each cell Python's."""
+    program = Program(
+        WATCHED
+        + """
+output = Research().kickoff()
+reader = iter(output)
+next(reader)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+interrupt(lambda: stay(reader))
+""",
+        first="signal",
+    )
+    assert program.heard() == "here"
+    program.process.send_signal(signal.SIGINT)
+    assert program.heard() == "KeyboardInterrupt, stopped: True"
+    assert program.ended()[0] == 0
+
+
+def test_python_in_interactive_mode_stops_the_run_and_goes_on() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-i", "-q"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    code = (
+        f"from tests.streaming.program import PRELUDE\nexec(PRELUDE)\nexec({WATCHED!r})\nstay(Research().kickoff())\n"
+    )
+    process.stdin.write(code)
+    process.stdin.flush()
+    assert process.stdout.readline().strip() == "here"
+    process.send_signal(signal.SIGINT)
+    process.stdin.write("say(f'{sys.last_value!r}, stopped: {stopped.wait(10)}')\n")
+    process.stdin.close()
+    assert process.stdout.readline().strip() == "KeyboardInterrupt(), stopped: True"
+    process.stdout.close()
+    assert process.wait(20) == 0
+
+
+def test_a_handler_of_the_program_that_does_not_raise_decides_that_the_loop_goes_on() -> None:
+    program = Program(
+        WATCHED
+        + """
+import signal
+gate = Gate()
+asked = threading.Event()
+signal.signal(signal.SIGINT, lambda *_: (say("noted"), asked.set()))
+crew = solo(Watched(["a", gate, "b"]))
+output = Research().kickoff()
+for chunk in output:
+    say(chunk.content)
+    if not gate.is_open:
+        asked.wait()
+        gate.open()
+say(f"{output.result} {output.is_cancelled}")
+"""
+    )
+    assert program.heard() == "a"
+    program.process.send_signal(signal.SIGINT)
+    assert program.heard() == "noted"
+    assert program.heard() == "b"
+    assert program.heard() == "ab False"
+    assert program.ended()[0] == 0
+
+
+def test_a_handler_of_the_program_that_raises_stops_the_run() -> None:
+    program = Program(
+        WATCHED
+        + """
+import signal
+
+def leave(number, frame):
+    raise LookupError("mine")
+
+signal.signal(signal.SIGINT, leave)
+interrupt(lambda: stay(Research().kickoff()))
+say(str(signal.getsignal(signal.SIGINT) is leave))
+"""
+    )
+    assert program.heard() == "here"
+    program.process.send_signal(signal.SIGINT)
+    assert program.heard() == "LookupError, stopped: True"
+    assert program.heard() == "True"
+    assert program.ended()[0] == 0
+
+
+def test_a_handler_that_the_program_sets_in_the_loop_stays() -> None:
+    program = Program(
+        WATCHED
+        + """
+import signal
+
+def mine(number, frame):
+    say("mine")
+
+crew = solo(Scripted("a b"))
+for _ in Research().kickoff():
+    signal.signal(signal.SIGINT, mine)
+say(str(signal.getsignal(signal.SIGINT) is mine))
+"""
+    )
+    assert program.heard() == "True"
+    assert program.ended()[0] == 0
+
+
+ENDINGS = {
+    "the end of the loop": "read(Research().kickoff())",
+    "break": "output = Research().kickoff()\nfor _ in output: break",
+    "kickoff()": "crew.kickoff()",
+    "run()": "Research().observe().run()",
+}
+
+
+@pytest.mark.parametrize("code", ENDINGS.values(), ids=ENDINGS)
+def test_afterwards_the_program_has_its_handler_back(code: str) -> None:
+    program = Program(
+        f"{WATCHED}\nimport signal\ncrew = solo(Scripted('a b'))\n{code}\n"
+        "say(str(signal.getsignal(signal.SIGINT) is signal.default_int_handler))"
+    )
+    said = program.ended()[1].splitlines()
+    assert said[-1] == "True"
+
+
+def test_what_runs_in_the_background_is_left_alone() -> None:
+    """After a break, and in a loop of another thread, the run is not what Ctrl-C interrupts."""
+    program = Program(
+        WATCHED
+        + """
+left = Research().kickoff()
+for _ in left:
+    break
+others = Research().kickoff()
+arrived = threading.Event()
+threading.Thread(target=lambda: [arrived.set() for _ in others], daemon=True).start()
+arrived.wait()
+try:
+    say("here")
+    threading.Event().wait()
+except KeyboardInterrupt:
+    say(f"{left.is_completed} {others.is_completed} {stopped.is_set()}")
+"""
+    )
+    assert program.heard() == "here"
+    program.process.send_signal(signal.SIGINT)
+    assert program.heard() == "False False False"
+    assert program.ended()[0] == 0
+
+
+def test_a_loop_in_another_thread_works_without_the_signal() -> None:
+    program = Program(
+        WATCHED
+        + """
+crew = solo(Scripted("a b"))
+thread = threading.Thread(target=lambda: say("".join(map(str, Research().kickoff()))))
+thread.start()
+thread.join()
+"""
+    )
+    assert program.heard() == "a b"
+    assert program.ended()[0] == 0
