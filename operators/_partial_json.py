@@ -20,7 +20,7 @@ M = TypeVar("M", bound=BaseModel)
 def partial_json(model: type[M]) -> Callable[[Observable[Any]], Observable[M]]:
     """Read an answer in JSON while it is written (like ``scan``), as ever more complete values of ``model``.
 
-    ``model`` is a pydantic model. JSON is found wherever it stands: in a fence, between words, behind a draft. Each value
+    ``model`` is a pydantic model. JSON is found anywhere: in a fence, between words, behind a draft. Each value
     is valid, and differs from the one before; the last one is the whole answer. A value is emitted as soon as all
     fields without a default have begun. So give fields defaults (``title: str = ""``), and lists and texts are seen to
     grow from their beginning. A text is shown while it is written; a number, and anything that does not fit yet, is
