@@ -158,8 +158,8 @@ class TestInARun:
         provider.wait_until(lambda p: len(p.requests) == 2 and p.holding == 1)
         provider.release()
         (gone,) = provider.wait_until(lambda p: p.disconnects)
-        assert_within(gone.at - spoken[0], SEEN_BY_THE_PROVIDER)
         told.ended.wait()
+        assert_within(gone.at - spoken[0], SEEN_BY_THE_PROVIDER)
         assert ([str(each) for each in told.items], told.completions) == (["a", "b"], 1)
         assert len(provider.disconnects) == 1
 
