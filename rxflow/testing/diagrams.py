@@ -169,10 +169,10 @@ def parse_subscription(diagram: str) -> Span:
             _refuse(
                 diagram,
                 mark,
-                f"{mark.text!r} is not allowed in a subscription diagram; it consists of '-', '^' and '!'",
+                f"{mark.text!r} has no place in a subscription diagram; it consists of '-', '^' and '!'",
             )
     if start is None:
-        raise MarbleSyntaxError(diagram, len(diagram) + 1, "a subscription diagram needs one '^', for its beginning")
+        raise MarbleSyntaxError(diagram, len(diagram) + 1, "a subscription diagram has one '^', for its beginning")
     return Span(_ms(start), None if end is None else _ms(end))
 
 
@@ -263,7 +263,7 @@ def _placed(diagram: str, tokens: Iterator[_Token]) -> list[_Placed]:
             group, now = None, now + width + token.width
         elif token.kind in ("-", "time"):
             if group is not None:
-                _refuse(diagram, token, f"no time passes in a group, so {token.text!r} is not allowed in one")
+                _refuse(diagram, token, f"no time passes in a group, so {token.text!r} has no place in one")
             now += token.width
         else:
             marks.append(_Placed(token.kind, token.text, token.column, now))

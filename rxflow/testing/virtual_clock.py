@@ -146,8 +146,8 @@ def _uninstall() -> None:
 
 
 def _replace(wait: Any, join: Any, monotonic: Callable[[], float]) -> None:
-    threading.Condition.wait = wait
-    threading.Thread.join = join
+    threading.Condition.wait = wait  # type: ignore[method-assign]
+    threading.Thread.join = join  # type: ignore[method-assign]
     time.monotonic = threading._time = queue.time = monotonic  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
 
 

@@ -381,8 +381,8 @@ def _is_idle(thread: threading.Thread, frame: FrameType) -> bool:
             return bool(waiter.locked())
     elif code is _POOL_CODE:
         return frame.f_locals["work_queue"].empty() and frame.f_locals.get("work_item") is None
-    elif code is _SELECT_CODE:
-        return frame.f_locals.get("timeout") is None
+    elif code is _SELECT_CODE and frame.f_locals.get("timeout") is None:
+        return True
     return code is Wait.block.__code__ or _first_positions.get(ident) == (code, frame.f_lasti)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel
 
 
@@ -27,9 +29,10 @@ class UsageMetrics(BaseModel):
         return self.prompt_tokens is not None or self.completion_tokens is not None or self.total_tokens is not None
 
     def __add__(self, other: UsageMetrics) -> UsageMetrics:
-        return UsageMetrics(
-            **{name: _add(getattr(self, name), getattr(other, name)) for name in UsageMetrics.model_fields}
-        )
+        sums: dict[str, Any] = {
+            name: _add(getattr(self, name), getattr(other, name)) for name in UsageMetrics.model_fields
+        }
+        return UsageMetrics(**sums)
 
 
 def _add(one: int | None, other: int | None) -> int | None:

@@ -49,7 +49,8 @@ class Way:
     def model(self, url: str, name: str = "openai/gpt-4o", **settings: Any) -> Generator[LLM]:
         """A model whose calls go this way."""
         with self.around():
-            yield LLM(name, **({"base_url": url, "api_key": "k"} | self.options | settings))
+            given: dict[str, Any] = {"base_url": url, "api_key": "k"} | self.options | settings
+            yield LLM(name, **given)
 
 
 DIRECT = Way("direct")

@@ -138,7 +138,7 @@ def as_litellm(litellm: Any, error: Exception, *, model: str, provider: str, has
     Args:
         has_begun: the headers of an answer had come, so that a lost connection has cut an answer short.
     """
-    error = getattr(error, "original_exception", None) or error
+    error = cast(Exception, getattr(error, "original_exception", None) or error)
     about = {"llm_provider": provider, "model": model}
     for cause in iterate_causes(error):
         match cause:
@@ -165,7 +165,9 @@ def as_litellm(litellm: Any, error: Exception, *, model: str, provider: str, has
                     return found
     if has_begun and isinstance(error, litellm.APIConnectionError):
         # Its name for everything that it does not know; in mid-stream that is an end without a finish reason.
-        return _cut_short(litellm, f"the stream ended before the answer was complete: {error.message}", about)
+        return _cut_short(
+            litellm, f"the stream ended before the answer was complete: {cast(Any, error).message}", about
+        )
     if _is_litellms(litellm, error):
         return _correct(litellm, cast(Any, error), about)
     return cast(Exception, litellm.APIError(status_code=500, message=f"{type(error).__name__}: {error}", **about))
@@ -207,7 +209,7 @@ def _correct(litellm: Any, error: Any, about: dict[str, str]) -> Exception:
     right = _class_of(litellm, status)
     if status is None or right is None or isinstance(error, right):
         return cast(Exception, error)
-    headers = getattr(error, "litellm_response_headers", None) or {}
+    headers: Mapping[str, str] = getattr(error, "litellm_response_headers", None) or {}
     found = _of_facts(litellm, _Facts(status, str(error.message), headers=headers), about)
     found.__cause__ = error.__cause__ or error.__context__
     return found
@@ -270,11 +272,10 @@ def _of_facts(litellm: Any, facts: _Facts, about: dict[str, str]) -> Exception:
 
 def _facts_in(body: object, status: int | None) -> _Facts:
     """Status, code and message in the JSON of an error, in the shapes of all providers that were seen."""
-    if isinstance(body, list) and body:
-        body = cast(list[object], body)[0]  # Google wraps its errors so
-    if not isinstance(body, dict):
-        return _Facts(status, str(body))
-    said = cast(dict[str, Any], body)
+    given: Any = body[0] if isinstance(body, list) and body else body  # Google wraps its errors in a list
+    if not isinstance(given, dict):
+        return _Facts(status, str(given))
+    said = cast(dict[str, Any], given)
     inner = said.get("error")
     if isinstance(inner, dict):
         said = {**said, **cast(dict[str, Any], inner)}
@@ -282,17 +283,19 @@ def _facts_in(body: object, status: int | None) -> _Facts:
         said = {"message": inner, **said}
     words = [str(said[name]).lower() for name in ("code", "type", "status") if isinstance(said.get(name), str)]
     if status is None:
-        numbers = [said.get(name) for name in ("status", "status_code", "code", "http_status")]
-        status = next((int(number) for number in numbers if _is_status(number)), None)
+        numbers = (_read_status(said.get(name)) for name in ("status", "status_code", "code", "http_status"))
+        status = next((number for number in numbers if number is not None), None)
     if status is None:
         status = next((_STATUS_OF_WORD[word] for word in words if word in _STATUS_OF_WORD), None)
     code = next((word for word in words if not word.isdigit()), "")
-    message = said.get("message") or said.get("detail") or body
-    return _Facts(status, message if isinstance(message, str) else str(message), code)
+    message: object = said.get("message") or said.get("detail") or said
+    return _Facts(status, str(message), code)
 
 
-def _is_status(number: object) -> bool:
-    return isinstance(number, int | str) and str(number).isdigit() and 400 <= int(number) <= 599
+def _read_status(value: object) -> int | None:
+    if not isinstance(value, int | str) or not str(value).isdigit():
+        return None
+    return int(value) if 400 <= int(value) <= 599 else None
 
 
 def delay_before_retry(error: BaseException, attempt: int) -> float | None:
@@ -340,16 +343,18 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 def make_picklable(litellm: Any) -> None:
     """Let LiteLLM's errors pass through queues and process pools; its constructors cannot be called anew by pickle."""
-    for kind in vars(litellm.exceptions).values():
+    exported: list[object] = list(vars(litellm.exceptions).values())
+    for kind in exported:
         if isinstance(kind, type) and issubclass(kind, Exception) and kind.__module__ == litellm.exceptions.__name__:
-            copyreg.pickle(kind, _reduce)  # type: ignore[arg-type]
+            copyreg.pickle(kind, _reduce)
 
 
 def _reduce(error: BaseException) -> tuple[Any, ...]:
     plain = (str, int, float, bool, type(None))
+    attributes = cast(dict[str, Any], vars(error))
     state = {
         name: value
-        for name, value in vars(error).items()
+        for name, value in attributes.items()
         if isinstance(value, plain) or (name == "litellm_response_headers" and isinstance(value, dict))
     }
     return _restore, (type(error), tuple(map(str, error.args)), state)

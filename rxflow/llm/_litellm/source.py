@@ -68,7 +68,7 @@ class LiteLLMSource:
 
     async def _read(self, call: _Call, deliver: Deliver) -> None:
         stream = await self._open(call)
-        response = None
+        response: Any = None
         try:
             if getattr(stream, "make_call", None) is not None and stream.completion_stream is None:
                 async with asyncio.timeout(self._connect_timeout + self._read_timeout + HEADER_GRACE_S):
