@@ -12,7 +12,7 @@ from tests.recordings.player import Player
 
 @pytest.fixture(scope="session")
 def server(litellm_is_warm: None) -> Iterator[Server]:
-    with require_library().serve() as server:
+    with require_library(__name__).serve() as server:
         yield server
 
 

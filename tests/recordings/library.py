@@ -190,9 +190,9 @@ def find_library() -> Library | None:
     return next((Library(folder) for folder in folders if (folder / "recordings.zip").is_file()), None)
 
 
-def require_library() -> Library:
-    """The recordings, for a module of tests; if there are none, the module is skipped."""
+def require_library(module: str) -> Library:
+    """The recordings, for a module of tests; if there are none, the module is skipped, by its name."""
     library = find_library()
     if library is None:
-        pytest.skip(NO_RECORDINGS, allow_module_level=True)
+        pytest.skip(f"{module}: {NO_RECORDINGS}", allow_module_level=True)
     return library

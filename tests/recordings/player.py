@@ -89,23 +89,15 @@ class Seen:
 
 def find_ways(recording: Recording) -> list[Played]:
     """All ways that can serve a recording."""
-    addresses = {False: recording.route, True: recording.also}
-    return [
-        Played(recording, way, is_also=is_also)
-        for is_also, address in addresses.items()
-        if address is not None
-        for way in Way
-        if _can_serve(
-            recording, address, way, wrong=recording.litellm_gets_wrong.get("also" if is_also else "route", [])
-        )
-    ]
-
-
-def _can_serve(recording: Recording, address: Address, way: Way, wrong: list[str]) -> bool:
-    if way is Way.DIRECT:
-        return recording.dialect == "openai" and address.model.startswith(DIRECT)
-    # litellm's wrapper fails there before the answer is complete, and who reads along has what came until then.
-    return way is Way.LITELLM or "ends" not in wrong
+    wrong = recording.litellm_gets_wrong.get("route", [])
+    ways = [Played(recording, Way.LITELLM)]
+    if recording.dialect == "openai" and recording.route.model.startswith(DIRECT):
+        ways.append(Played(recording, Way.DIRECT))
+    if "ends" not in wrong:  # else litellm's wrapper fails before the answer is complete, and has asked for no more
+        ways.append(Played(recording, Way.WRAPPER))
+    if recording.also is not None:
+        ways += [Played(recording, Way.DIRECT, is_also=True), Played(recording, Way.LITELLM, is_also=True)]
+    return ways
 
 
 def find_cuts(body: bytes, seed: str) -> list[str]:

@@ -1,23 +1,35 @@
 """Recorded answers of real providers are read as they are, by each way that can serve them, wherever they are cut."""
 
 import asyncio
+from collections.abc import Iterator
 
 import pytest
 
 from tests.recordings.library import require_library
 from tests.recordings.player import Played, Player, Way, find_complaint, find_cuts, find_differences, find_ways, reading
 
-LIBRARY = require_library()
+LIBRARY = require_library(__name__)
 
 ALL_WAYS = [played for recording in LIBRARY.recordings for played in find_ways(recording)]
-SPOKEN = [played for played in ALL_WAYS if played.recording.expected.error is None]
+
+
+def find_halves() -> Iterator[Played]:
+    """Half of each answer; by litellm's wrapper, which takes ten times as long, of one of each provider."""
+    seen: set[tuple[str, str]] = set()
+    for played in ALL_WAYS:
+        kind = (played.recording.provider, played.recording.dialect)
+        is_known = played.way is Way.WRAPPER and kind in seen
+        if played.recording.expected.error is None and not is_known:
+            yield played
+            if played.way is Way.WRAPPER:
+                seen.add(kind)
 
 
 @pytest.mark.parametrize("played", ALL_WAYS, ids=str)
 def test_an_answer_is_read_as_it_is_wherever_the_network_cuts_it(played: Played, player: Player) -> None:
     cuts = find_cuts(LIBRARY.read_body(played.recording), seed=played.recording.id)
     if played.way is Way.WRAPPER:
-        cuts = cuts[:1]  # litellm puts the bytes together
+        cuts = cuts[:1]
 
     async def main() -> dict[str, object]:
         seen = await asyncio.gather(*(player.hear(played, cut) for cut in cuts))
@@ -27,7 +39,7 @@ def test_an_answer_is_read_as_it_is_wherever_the_network_cuts_it(played: Played,
         assert asyncio.run(main()) == {cut: {} for cut in cuts}
 
 
-@pytest.mark.parametrize("played", SPOKEN, ids=str)
+@pytest.mark.parametrize("played", list(find_halves()), ids=str)
 def test_an_answer_without_its_second_half_is_refused(played: Played, player: Player) -> None:
     half = LIBRARY.find_half(played.recording)
     ends = [f"end={half}", f"break={half}"]

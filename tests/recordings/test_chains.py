@@ -19,7 +19,7 @@ from tests.recordings.library import Chain, Recording, require_library
 from tests.recordings.player import Played, Player, Seen, find_ways, hear, reading
 from tests.team import solo
 
-LIBRARY = require_library()
+LIBRARY = require_library(__name__)
 
 BY_ID = LIBRARY.by_id
 

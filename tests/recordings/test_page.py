@@ -3,7 +3,7 @@
 from tests.recordings import page
 from tests.recordings.library import require_library
 
-LIBRARY = require_library()
+LIBRARY = require_library(__name__)
 
 
 def test_the_tables_of_the_page_are_those_of_the_recordings() -> None:
