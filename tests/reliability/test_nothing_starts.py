@@ -11,7 +11,7 @@ import pytest
 from rxflow import Crew, Flow
 from rxflow.flow import start
 from rxflow.streaming.observable import EventStream
-from rxflow.testing.leaks import LASTING
+from rxflow.testing.leaks import LASTING, assert_nothing_is_left
 from rxflow.tools import BaseTool, tool
 from rxflow.types.events import Event, MethodStarted, ToolStarted
 from rxflow.types.results import TaskOutput
@@ -19,7 +19,7 @@ from tests.gate import Gate
 from tests.scripted import Scripted, calls
 from tests.team import solo
 
-OURS = {"rxflow run", *LASTING}
+OURS = {"rxflow run", "rxflow loop", *LASTING}
 
 
 def stopped_at(kind: type[Event], events: EventStream[Event]) -> None:
@@ -66,9 +66,8 @@ def stopped_as_its_thread_starts(events: EventStream[Event], monkeypatch: pytest
 
 
 def join_all() -> None:
-    for thread in threading.enumerate():
-        if thread.name.startswith("rxflow ") and thread.name not in LASTING:
-            thread.join(5)
+    """Wait until no run goes on; the threads of their loops stay for the next ones."""
+    assert_nothing_is_left()
 
 
 def sync_flow(began: Callable[[], None]) -> EventStream[Event]:
