@@ -83,8 +83,8 @@ def test_in_a_storm_of_cancellations_every_connection_closes_at_once_and_nothing
     assert_within(percentile(99, times), CLOSED)
 
 
-POOLS = ("rxflow-io-worker", "litellm", "aws-signing")
-"""In which requests are prepared and signed: they grow to a handful, and stay."""
+POOLS = ("rxflow-io-worker", "litellm", "aws-signing", "rxflow loop")
+"""In which requests are prepared and signed, and the loops kept for the next runs: they grow to a handful, and stay."""
 
 
 def threads_at_work() -> Counter[str]:
