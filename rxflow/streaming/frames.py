@@ -66,7 +66,7 @@ class Framing:
     def __init__(self) -> None:
         self._seq = 0
         self._previous: str | None = None
-        self._open: dict[str, str] = {}  # by bracket: the frame that opened it
+        self._open: dict[str, str] = {}  # by span: the frame that began it
 
     def frame(self, event: Event) -> StreamFrame:
         """The frame of the next event."""
@@ -88,7 +88,7 @@ class Framing:
         return frame
 
     def _parent(self, event: Event, frame_id: str) -> str | None:
-        """The frame that opened the bracket around this one; notes brackets that open and close."""
+        """The frame that began the span around this one. Notes the spans that begin and end."""
         if isinstance(event, StreamChunk):
             return self._open.get(event.span_id)
         bracket, around = event.origin.span_id, event.origin.parent_span_id

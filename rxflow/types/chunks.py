@@ -38,7 +38,7 @@ class StreamChunk(BaseModel):
 
     ``content`` is the new text (for a tool call: the new piece of its arguments). ``seq`` counts the chunks of
     one run from 0 in the order of arrival; ``attempt`` counts the answers of a task that were sent back;
-    ``namespace`` names the enclosing flows, methods, crews and tasks, outermost first; ``span_id`` is the bracket of
+    ``namespace`` names the enclosing flows, methods, crews and tasks, outermost first; ``span_id`` is the span of
     the run that it stands in, which tells two runs of one crew apart.
     """
 
@@ -80,7 +80,7 @@ class StreamChunk(BaseModel):
 class Origin:
     """Where a chunk or an event comes from; empty where a level is not involved.
 
-    ``namespace`` names the flows, methods and crews that enclose it, outermost first. ``span_id`` is the bracket (a
+    ``namespace`` names the flows, methods and crews that enclose it, outermost first. ``span_id`` is its span (a
     flow, a method, a crew, a task, an agent's attempt, an LLM call), ``parent_span_id`` the one around it.
     """
 

@@ -1,6 +1,6 @@
 """Everything that happens in a run, as one typed union.
 
-Lifecycle events come in brackets, ``…Started`` then ``…Finished`` or ``…Failed``; between them travel the chunks.
+A span begins with ``…Started`` and ends with ``…Finished`` or ``…Failed``; between them travel the chunks.
 ``match`` tells them apart::
 
     match event:
@@ -30,17 +30,17 @@ class Happened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started(Happened):
-    """A bracket opens."""
+    """A span begins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished(Happened):
-    """A bracket closes, as it should."""
+    """A span ends as it should."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed(Happened):
-    """A bracket closes with an error."""
+    """A span ends with an error."""
 
     error: BaseException
 
@@ -251,7 +251,7 @@ class Retracted(Happened):
     emit it too.
 
     All chunks of ``origin`` whose ``attempt`` is one of ``attempts`` are taken back; ``error`` is what ended them.
-    ``span_ids`` are the brackets in which they were said, as another run of the same crew may speak at the same time;
+    ``span_ids`` are the spans in which they were said, because another run of the same crew may speak at the same time;
     empty where the chunks do not say. ::
 
         shown = [chunk for chunk in shown if not retracted.covers(chunk)]

@@ -28,7 +28,7 @@ class Channel(StrEnum):
 class StreamFrame(BaseModel):
     """One event: ``type`` says which, ``data`` what, as plain JSON.
 
-    ``parent_id`` is the frame that opened the bracket around this one, ``previous_id`` the frame before it;
+    ``parent_id`` is the frame that began the span around this one, ``previous_id`` the frame before it;
     ``namespace`` names the enclosing flows, methods and crews, outermost first. ``seq`` counts from 0.
     """
 
