@@ -72,14 +72,13 @@ def read(call: ToolCall) -> object:
 
 
 @on_every_wire
-def test_an_answer_that_is_cut_short_is_refused(provider: Loopback, dialect: Dialect) -> None:
-    burst = dialect.make_burst(20)
-    for reply in (Reply(raw=[burst], end_after=1), Reply(raw=[burst], reset_after=1)):
-        provider.script(reply)
-        seen = outcome(dialect.make_llm(provider.url, max_retries=0).events("Hi"))
-        assert seen.of(LLMFinished) == []
-        assert "".join(f"w{at} " for at in range(20)).startswith(seen.text)
-        assert isinstance(seen.error, importlib.import_module("litellm").APIConnectionError), seen.error
+@pytest.mark.parametrize("ends", [{"end_after": 1}, {"reset_after": 1}], ids=["ended", "reset"])
+def test_an_answer_that_is_cut_short_is_refused(provider: Loopback, dialect: Dialect, ends: dict[str, int]) -> None:
+    provider.script(Reply(raw=[dialect.make_burst(20)], **ends))  # type: ignore[arg-type]
+    seen = outcome(dialect.make_llm(provider.url, max_retries=0).events("Hi"))
+    assert seen.of(LLMFinished) == []
+    assert "".join(f"w{at} " for at in range(20)).startswith(seen.text)
+    assert isinstance(seen.error, importlib.import_module("litellm").APIConnectionError), seen.error
 
 
 class Burst:

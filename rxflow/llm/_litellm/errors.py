@@ -272,7 +272,9 @@ def _of_facts(litellm: Any, facts: _Facts, about: dict[str, str]) -> Exception:
 
 def _facts_in(body: object, status: int | None) -> _Facts:
     """Status, code and message in the JSON of an error, in the shapes of all providers that were seen."""
-    given: Any = body[0] if isinstance(body, list) and body else body  # Google wraps its errors in a list
+    given: object = body
+    if isinstance(body, list) and body:
+        given = cast(list[object], body)[0]  # Google sends a list of one
     if not isinstance(given, dict):
         return _Facts(status, str(given))
     said = cast(dict[str, Any], given)
@@ -343,18 +345,17 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 def make_picklable(litellm: Any) -> None:
     """Let LiteLLM's errors pass through queues and process pools; its constructors cannot be called anew by pickle."""
-    exported: list[object] = list(vars(litellm.exceptions).values())
-    for kind in exported:
+    exported = cast(dict[str, object], vars(litellm.exceptions))
+    for kind in exported.values():
         if isinstance(kind, type) and issubclass(kind, Exception) and kind.__module__ == litellm.exceptions.__name__:
             copyreg.pickle(kind, _reduce)
 
 
 def _reduce(error: BaseException) -> tuple[Any, ...]:
     plain = (str, int, float, bool, type(None))
-    attributes = cast(dict[str, Any], vars(error))
-    state = {
+    state: dict[str, Any] = {
         name: value
-        for name, value in attributes.items()
+        for name, value in vars(error).items()
         if isinstance(value, plain) or (name == "litellm_response_headers" and isinstance(value, dict))
     }
     return _restore, (type(error), tuple(map(str, error.args)), state)

@@ -76,7 +76,7 @@ class LiteLLMSource:
             call.has_begun = hasattr(stream, "completion_stream")
             response = find_response(stream)
             wire = wire_of(stream, response) if response is not None and call.has_begun else None
-            if wire is None:
+            if response is None or wire is None:
                 await self._read_wrapper(call, stream, deliver)
                 return
             is_tapped = uses_litellm(call.litellm)

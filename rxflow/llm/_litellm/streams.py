@@ -118,13 +118,14 @@ def _search(value: object, is_wanted: Callable[[object], bool], seen: set[int], 
 async def tap(stream: Any, response: Any, wire: Wire) -> AsyncGenerator[bytes]:
     """The response's network reads, while LiteLLM's wrapper reads it: its callbacks and its cache get the whole answer.
 
-    What the wrapper makes of the answer is not used. It may fail where ``wire`` finds the answer complete: Gemini's
-    finish reason, for example, is lost in it.
+    What the wrapper makes of the answer is not used. It may fail where ``wire`` does not: Gemini's finish reason, for
+    example, is lost in it. Then the rest is read without it.
     """
     blocks: deque[bytes] = deque()
     # Some of LiteLLM's readers hold a generator of aiter_bytes() already, which has not yet asked for aiter_raw().
     name = "aiter_bytes" if response.headers.get("content-encoding") else "aiter_raw"
-    setattr(response, name, partial(_keep_reads, getattr(response, name), blocks))
+    reads: AsyncIterator[bytes] = getattr(response, name)()
+    setattr(response, name, partial(_keep_reads, reads, blocks))
     try:
         async for _ in stream:
             while blocks:
@@ -132,6 +133,8 @@ async def tap(stream: Any, response: Any, wire: Wire) -> AsyncGenerator[bytes]:
     except Exception as error:
         while blocks:
             yield blocks.popleft()
+        async for block in reads:  # ends at once if the connection has broken
+            yield block
         if not wire.is_complete:
             raise
         logger.debug("litellm's wrapper failed on an answer that is complete: %r", error)
@@ -139,9 +142,9 @@ async def tap(stream: Any, response: Any, wire: Wire) -> AsyncGenerator[bytes]:
         yield blocks.popleft()
 
 
-async def _keep_reads(read: Any, blocks: deque[bytes], *arguments: Any) -> AsyncIterator[bytes]:
+async def _keep_reads(reads: AsyncIterator[bytes], blocks: deque[bytes], *_: Any) -> AsyncIterator[bytes]:
     waiting_bytes = 0
-    async for block in read(*arguments):
+    async for block in reads:
         waiting_bytes = len(block) + (waiting_bytes if blocks else 0)
         blocks.append(block)
         if waiting_bytes > MAX_EVENT_BYTES:
