@@ -13,10 +13,10 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from rxflow.operators._core.calls import CallTracker, OpenCall
 from rxflow.operators._core.items import get_span_id
 from rxflow.operators._core.lift import select
-from rxflow.operators._core.metering import BYTES_PER_TOKEN, count_bytes
 from rxflow.operators._core.timing import start_stopwatch
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Happened, LLMFailed, LLMFinished, ReasoningChunk, TaskFailed, TaskFinished, TaskStarted
+from rxflow.types.usage import BYTES_PER_TOKEN, count_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

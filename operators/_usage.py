@@ -9,7 +9,7 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
 from rxflow.operators._core.lift import select
-from rxflow.types.events import LLMFinished
+from rxflow.types.events import LLMFailed, LLMFinished
 from rxflow.types.usage import UsageMetrics
 
 
@@ -19,8 +19,9 @@ def usage() -> Callable[[Observable[Any]], Observable[UsageMetrics]]:
         events     S--a--b--{30 tokens}--c--{12 tokens}--F|
         usage()    ---------30--------------42-----------|
 
-    It needs the events of a run (``flow.observe()``, ``flow.events()``): bare chunks carry no usage. If no call
-    succeeds, the result is empty. Errors pass.
+    It needs the events of a run (``flow.observe()``, ``flow.events()``): bare chunks carry no usage. A call
+    that failed in mid-answer counts with an estimate. One that was stopped has no event, and is only in the usage of
+    its crew and flow. If no call ends with tokens, the result is empty. Errors pass.
 
     Example::
 
@@ -35,7 +36,7 @@ def _sum_usage(source: Observable[Any]) -> Observable[UsageMetrics]:
 
         def on_next(item: Any) -> None:
             nonlocal total
-            if isinstance(item, LLMFinished):
+            if isinstance(item, LLMFinished) or (isinstance(item, LLMFailed) and item.usage.is_reported):
                 total += item.usage
                 observer.on_next(total)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar, cast
+from typing import Any, Literal, Protocol, TypeVar
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
@@ -15,11 +15,9 @@ from rxflow.operators._core.items import get_span_id, get_text
 from rxflow.operators._core.lift import through
 from rxflow.types.chunks import StreamChunk, StreamChunkType
 from rxflow.types.events import LLMFinished, LLMStarted
+from rxflow.types.usage import BYTES_PER_TOKEN, count_bytes, count_message_bytes
 
 T = TypeVar("T")
-
-BYTES_PER_TOKEN = 4
-"""UTF-8 bytes, on average. A tokenizer takes milliseconds per call, and none knows all models."""
 
 
 class LimitExceeded(Exception):
@@ -149,7 +147,7 @@ class _Account:
 
     def _on_event(self, event: object) -> None:
         if isinstance(event, LLMStarted):
-            self._calls.add(_MeteredCall(event, event.model, sum(map(_count_message_bytes, event.messages))))
+            self._calls.add(_MeteredCall(event, event.model, sum(map(count_message_bytes, event.messages))))
             return
         ended = self._calls.find_ended(event)
         for call in ended:
@@ -170,17 +168,3 @@ class _Account:
 
 def _is_answer(item: object) -> bool:
     return isinstance(item, str) or (isinstance(item, StreamChunk) and item.chunk_type is StreamChunkType.TEXT)
-
-
-def count_bytes(text: str) -> int:
-    """Count the bytes in UTF-8. A half surrogate, which a model's JSON can hold, counts too."""
-    return len(text.encode("utf-8", "surrogatepass"))
-
-
-def _count_message_bytes(message: Mapping[str, Any]) -> int:
-    """Count the text of a message, as a whole or in parts; images are not counted."""
-    content = message.get("content")
-    if isinstance(content, str):
-        return count_bytes(content)
-    parts = cast("Sequence[Any]", content) if isinstance(content, Sequence) else ()
-    return sum(count_bytes(str(cast(Any, part).get("text") or "")) for part in parts if isinstance(part, Mapping))

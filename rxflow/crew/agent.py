@@ -27,9 +27,8 @@ from rxflow.streaming.scope import Scope
 from rxflow.streaming.verbose import log_events
 from rxflow.tool_adapter import Tool
 from rxflow.types.chunks import StreamChunk
-from rxflow.types.events import Event, LLMFinished, TaskFinished
+from rxflow.types.events import Event, LLMFailed, LLMFinished, TaskFinished
 from rxflow.types.results import AgentOutput, OutputFormat
-from rxflow.types.usage import UsageMetrics
 
 if TYPE_CHECKING:
     from rxflow.crew.task import Task
@@ -142,7 +141,8 @@ class Agent(Configurable):
         assignment = self._assign(work, response_format)
 
         def build(scope: Scope) -> Observable[Event]:
-            events = _with_usage(carry_out(scope, assignment), assignment.task_id)
+            metered = scope.metered()
+            events = _with_usage(carry_out(metered, assignment), metered, assignment.task_id)
             return log_events(events) if self.verbose else events
 
         return EventStream(build)
@@ -219,7 +219,7 @@ def _fitting(model: Any) -> dict[str, Any]:
     return {"output_model": model, "output_format": OutputFormat.PYDANTIC}
 
 
-def _with_usage(events: Observable[Event], task_id: str) -> Observable[Event]:
+def _with_usage(events: Observable[Event], scope: Scope, task_id: str) -> Observable[Event]:
     """The same events; the answer to the task is an :class:`AgentOutput` with the tokens of all calls. ::
 
     events     S--a--b--L---F|
@@ -227,16 +227,13 @@ def _with_usage(events: Observable[Event], task_id: str) -> Observable[Event]:
     """
 
     def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
-        usage = UsageMetrics()
-
         def on_next(event: Event) -> None:
-            nonlocal usage
             if isinstance(event, StreamChunk):
                 pass
-            elif isinstance(event, LLMFinished):
-                usage += event.usage
+            elif isinstance(event, LLMFinished | LLMFailed):
+                scope.note_shown(event)
             elif isinstance(event, TaskFinished) and event.origin.task_id == task_id:
-                event = replace(event, result=AgentOutput(**dict(event.result), token_usage=usage))
+                event = replace(event, result=AgentOutput(**dict(event.result), token_usage=scope.ledger.total))
             observer.on_next(event)
 
         return events.subscribe(on_next, observer.on_error, observer.on_completed, scheduler=scheduler)

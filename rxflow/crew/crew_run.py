@@ -26,7 +26,7 @@ from rxflow.streaming.scope import Scope
 from rxflow.streaming.verbose import log_events
 from rxflow.tools import BaseTool, FunctionTool
 from rxflow.types.chunks import StreamChunk
-from rxflow.types.events import CrewFailed, CrewFinished, CrewStarted, Event, LLMFinished, TaskFinished
+from rxflow.types.events import CrewFailed, CrewFinished, CrewStarted, Event, LLMFailed, LLMFinished, TaskFinished
 from rxflow.types.results import CrewOutput, TaskOutput
 from rxflow.types.usage import UsageMetrics
 
@@ -108,10 +108,9 @@ class CrewRun:
 
     def __init__(self, plan: Plan, scope: Scope, inputs: Inputs | None) -> None:
         self._plan = plan
-        self._scope = scope.within(plan.name, crew_name=plan.name)
+        self._scope = scope.within(plan.name, crew_name=plan.name).metered()
         self._inputs = inputs
         self._outputs: dict[str, TaskOutput] = {}
-        self._usage = UsageMetrics()
         self._tool_cache = ToolCache()
 
     def observe(self) -> Observable[Event]:
@@ -182,7 +181,7 @@ class CrewRun:
             pydantic=last.pydantic if last else None,
             json_dict=last.json_dict if last else None,
             tasks_output=in_order,
-            token_usage=self._usage,
+            token_usage=self._scope.ledger.total,
         )
         for callback in self._plan.after_kickoff:
             changed = await emitter.invoke(callback, output)
@@ -205,8 +204,8 @@ class CrewRun:
                 if not isinstance(event, StreamChunk):
                     if isinstance(event, TaskFinished) and event.origin.task_id in wanted:
                         self._outputs[event.origin.task_id] = event.result
-                    elif isinstance(event, LLMFinished):
-                        self._usage += event.usage
+                    elif isinstance(event, LLMFinished | LLMFailed):
+                        self._scope.note_shown(event)
                 emit(event)
 
             def on_error(error: Exception) -> None:

@@ -130,7 +130,7 @@ class Flow(Generic[S]):
     @property
     def usage_metrics(self) -> UsageMetrics:
         """The tokens of all LLM calls of the last run, so far."""
-        return self._record.usage
+        return self._record.ledger.total
 
     def kickoff(self, inputs: Inputs | None = None) -> Any | FlowStreamingOutput:
         """Run the flow: the result of the last method to complete, or with ``stream`` a :class:`FlowStreamingOutput`.
@@ -250,12 +250,13 @@ class Flow(Generic[S]):
             except BaseException:
                 idle_again.dispose()
                 raise
-            self._record = Record()
             name = self.name or type(self).__name__
+            inner = scope.within(name, flow_name=name, flow_id=self.flow_id, flow_method="").metered()
+            self._record = Record(ledger=inner.ledger)
             events = merge_along(
                 self._graph,
                 lambda method: getattr(self, method),
-                scope.within(name, flow_name=name, flow_id=self.flow_id, flow_method=""),
+                inner,
                 inputs=inputs,
                 max_method_calls=self.max_method_calls,
                 record=self._record,

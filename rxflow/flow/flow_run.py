@@ -25,10 +25,9 @@ from reactivex.disposable import CompositeDisposable, SingleAssignmentDisposable
 from rxflow.flow.conditions import Trigger, is_choice, is_met
 from rxflow.flow.graph import TRIGGER_PAYLOAD, Graph, Method
 from rxflow.flow.method_run import run_method
-from rxflow.streaming.scope import Scope
+from rxflow.streaming.scope import Scope, UsageLedger
 from rxflow.types.chunks import StreamChunk
-from rxflow.types.events import Event, FlowFailed, FlowFinished, FlowStarted, LLMFinished, MethodFinished
-from rxflow.types.usage import UsageMetrics
+from rxflow.types.events import Event, FlowFailed, FlowFinished, FlowStarted, LLMFailed, LLMFinished, MethodFinished
 
 BindMethod = Callable[[str], Callable[..., Any]]
 
@@ -38,7 +37,7 @@ class Record:
     """The outcome of one run: the methods' results in the order of completion, and the tokens of its LLM calls."""
 
     outputs: list[Any] = field(default_factory=list[Any])
-    usage: UsageMetrics = field(default_factory=UsageMetrics)
+    ledger: UsageLedger = field(default_factory=UsageLedger)
 
 
 def merge_along(
@@ -160,8 +159,8 @@ class _FlowRun:
             if not isinstance(event, StreamChunk):
                 if isinstance(event, MethodFinished) and event.origin.namespace == namespace:
                     outcome.append(event.result)
-                elif isinstance(event, LLMFinished):
-                    self._record.usage += event.usage
+                elif isinstance(event, LLMFinished | LLMFailed):
+                    self._scope.note_shown(event)
             emit(event)
 
         def on_completed() -> None:
@@ -299,7 +298,7 @@ class _FlowRun:
     def _finish(self) -> None:
         outputs = self._record.outputs
         result = outputs[-1] if outputs else None
-        self._observer.on_next(FlowFinished(origin=self._scope.origin, result=result, usage=self._record.usage))
+        self._observer.on_next(FlowFinished(origin=self._scope.origin, result=result, usage=self._scope.ledger.total))
         self._observer.on_completed()
 
     def _fail(self, error: Exception) -> None:

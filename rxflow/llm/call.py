@@ -9,10 +9,12 @@ from typing import Any
 from uuid import uuid4
 
 from reactivex import Observable
+from reactivex.disposable import Disposable
 
 from rxflow.llm.request import Message, Request
 from rxflow.llm.source import Delta, Ending, PartDelta, ReasoningDelta, RefusalDelta, Source, ToolCallDelta
 from rxflow.llm.tool_calls import ToolCallAssembler
+from rxflow.loops import Once
 from rxflow.streaming.bridge import from_coroutine
 from rxflow.streaming.emitter import Emitter
 from rxflow.streaming.scope import Scope
@@ -26,6 +28,7 @@ from rxflow.types.events import (
     ReasoningChunk,
     ToolCall,
 )
+from rxflow.types.usage import UsageMetrics, estimate_usage
 
 logger = logging.getLogger("rxflow")
 
@@ -43,19 +46,24 @@ def make_call(scope: Scope, request: Request, source: Source, ask: Ask, max_retr
 
     async def work(emitter: Emitter) -> None:
         emitter.on_next(LLMStarted(origin=emitter.origin, model=request.model, messages=request.messages))
-        answer = _Answer(emitter)
+        answer = _Answer(emitter, request)
+        emitter.own(Disposable(answer.note_usage))  # if the call is stopped: it cannot emit any more
         attempt = 0
         while True:
             try:
-                await emitter.drain(await ask(request), answer.add)
+                deltas = await ask(request)
+                answer.is_asked = True
+                await emitter.drain(deltas, answer.add)
                 break
             except Exception as error:  # noqa: BLE001 - raised again, or reported in an event
+                answer.is_asked = answer.has_begun  # what fails before that is not billed
                 attempt += 1
                 may_retry = not answer.has_begun and attempt <= max_retries
                 delay = source.retry_delay(error, attempt, max_retries) if may_retry else None
                 if delay is None:
                     final = source.explain(error, request.model)
-                    emitter.on_next(LLMFailed(origin=emitter.origin, error=final, text=answer.text))
+                    usage = answer.note_usage()
+                    emitter.on_next(LLMFailed(origin=emitter.origin, error=final, text=answer.text, usage=usage))
                     raise final from error.__cause__
                 status = getattr(error, "status_code", None)
                 logger.warning(
@@ -72,9 +80,15 @@ _NO_ENDING = Ending()
 
 
 class _Answer:
-    """Turns deltas into chunks as they come, and remembers them."""
+    """Turns deltas into chunks as they come, and remembers them.
 
-    def __init__(self, emitter: Emitter) -> None:
+    ``is_asked`` is True while the provider has the request.
+    """
+
+    def __init__(self, emitter: Emitter, request: Request) -> None:
+        self.is_asked = False
+        self._request = request
+        self._noted = Once()
         self._emitter = emitter
         self._chunk = emitter.origin.chunk
         self._seq = emitter.run.seq
@@ -119,10 +133,28 @@ class _Answer:
             case _:
                 raise TypeError(f"a source gave {delta!r}, which is not a delta (see rxflow.llm.source)")
 
+    @property
+    def usage(self) -> UsageMetrics:
+        """As the provider reported it; before that an estimate, which is the prompt alone before the first chunk."""
+        if self._ending is not _NO_ENDING:
+            return self._ending.usage
+        if not self.is_asked:
+            return UsageMetrics()
+        arguments = [call.arguments for call in self._calls.calls]
+        return estimate_usage(self._request.messages, [*self._text, *self._reasoning, *arguments])
+
+    def note_usage(self) -> UsageMetrics:
+        """Note the usage in the scope's ledger: once, whether the call has finished, has failed or is stopped."""
+        usage = self.usage
+        if self._noted.take():
+            self._emitter.scope.ledger.note(usage)
+        return usage
+
     def finish(self) -> LLMFinished:
         """The whole answer."""
         for chunk in self._calls.finish():
             self._emitter.on_next(self._emitter.origin.tool_chunk(chunk, seq=next(self._seq)))
+        self.note_usage()
         ending, calls = self._ending, self._calls.calls
         return LLMFinished(
             origin=self._emitter.origin,

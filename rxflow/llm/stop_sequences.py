@@ -11,7 +11,7 @@ from reactivex.disposable import SingleAssignmentDisposable
 
 from rxflow.llm.request import Request
 from rxflow.llm.source import Delta, Ending, ReasoningDelta
-from rxflow.types.usage import UsageMetrics
+from rxflow.types.usage import UsageMetrics, estimate_usage
 
 
 class StopSequences:
@@ -65,7 +65,8 @@ def cut_at_stop(deltas: Observable[Delta], request: Request) -> Observable[Delta
     deltas    "Thought"--"\\nObs"--"ervation:"--" never"--E|
     result    "Thought"-----------E|                          (stop=["\\nObservation:"])
 
-    A model that took the sequences has ended there by itself, with its usage. What was cut here has none to report.
+    A model that took the sequences has ended there by itself, with its usage. That of an answer that was cut here is an
+    estimate.
     """
     sequences = read_stop({**request.hints, **request.parameters}.get("stop"))
     if not sequences:
@@ -74,15 +75,17 @@ def cut_at_stop(deltas: Observable[Delta], request: Request) -> Observable[Delta
     def subscribe(observer: ObserverBase[Delta], scheduler: SchedulerBase | None = None) -> DisposableBase:
         stop = StopSequences(sequences)
         running = SingleAssignmentDisposable()
+        shown: list[str] = []
 
         def emit(text: str) -> None:
             if text:
+                shown.append(text)
                 observer.on_next(text)
 
         def end_if_met() -> None:
             if stop.is_met:
                 running.dispose()
-                observer.on_next(Ending("stop", UsageMetrics(successful_requests=1)))
+                observer.on_next(Ending("stop", estimate_usage(request.messages, shown) + _ONE_REQUEST))
                 observer.on_completed()
 
         def on_next(delta: Delta) -> None:
@@ -92,7 +95,9 @@ def cut_at_stop(deltas: Observable[Delta], request: Request) -> Observable[Delta
                 emit(stop.feed(delta))
                 end_if_met()
                 return
-            if not isinstance(delta, ReasoningDelta):
+            if isinstance(delta, ReasoningDelta):
+                shown.append(delta.content)
+            else:
                 emit(stop.flush())
             observer.on_next(delta)
 
@@ -110,6 +115,9 @@ def cut_at_stop(deltas: Observable[Delta], request: Request) -> Observable[Delta
         return running
 
     return Observable(subscribe)
+
+
+_ONE_REQUEST = UsageMetrics(successful_requests=1)
 
 
 def count_overlap(text: str, marker: str) -> int:

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context, copy_context
+from dataclasses import replace
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -68,11 +69,15 @@ def start(
     if leaf is None and loop is not None and not blocking:
         return _start_here(build, observer, Scope(Run(loop), context=context), scheduler, hold)
     if leaf is not None and not (blocking and loop is leaf.run.loop):
-        return _start_within(build, observer, Scope(leaf.run, leaf.origin, context), leaf, scheduler, hold)
+        return _start_within(build, observer, replace(leaf.scope, context=context), leaf, scheduler, hold)
     if leaf is not None:
         _warn_of_blocking()
         run = ThreadRun(
-            build, observer, lambda run: Scope(run, leaf.origin, context), part_of=leaf.run, is_read=is_read
+            build,
+            observer,
+            lambda run: replace(leaf.scope, run=run, context=context),
+            part_of=leaf.run,
+            is_read=is_read,
         )
     else:
         run = ThreadRun(build, observer, lambda run: Scope(run, context=context), is_read=is_read)

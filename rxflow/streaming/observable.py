@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar, cast, overload
 
 from reactivex import Observable, Subject
@@ -101,7 +101,7 @@ class EventStream(Observable[T], Generic[T]):
 
     def within(self, leaf: Emitter) -> Observable[T]:
         """The run as a part of the leaf that ``leaf`` emits for, with the context of the code that asks."""
-        return self._build_for(None, is_users=False)(Scope(leaf.run, leaf.origin, copy_context()))
+        return self._build_for(None, is_users=False)(replace(leaf.scope, context=copy_context()))
 
     def run(self, scheduler: SchedulerBase | None = None) -> T:
         """Wait for the end in this thread, and return the last item.

@@ -238,9 +238,14 @@ class LLMFinished(Finished):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LLMFailed(Failed):
-    """An LLM call ended with an error; ``text`` is what had arrived."""
+    """An LLM call ended with an error; ``text`` is what had arrived.
+
+    ``usage`` is an estimate if something of the answer had arrived, as the provider bills that. Without any, nothing is
+    known of it.
+    """
 
     text: str = ""
+    usage: UsageMetrics = field(default_factory=UsageMetrics)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,8 +56,9 @@ def test_the_text_ends_where_it_would_have_at_the_provider(pieces: list[str], st
 def test_an_answer_ends_in_front_of_the_first_sequence() -> None:
     finished = answer("Thought\nObs", "ervation: it", " rains", stop=["\nObservation:", "END"])
     assert (finished.text, finished.finish_reason) == ("Thought", "stop")
-    assert finished.usage.successful_requests == 1
-    assert not finished.usage.is_reported
+    assert finished.usage == UsageMetrics(
+        prompt_tokens=1, completion_tokens=2, total_tokens=3, successful_requests=1, is_estimated=True
+    )
 
 
 def test_what_only_looks_like_one_is_shown() -> None:
@@ -80,7 +81,8 @@ def test_the_connection_is_closed_at_once() -> None:
     source.on_next("one EN")
     source.on_next("D two")
     assert source.observers == []
-    assert (items, completed) == (["one ", Ending("stop", UsageMetrics(successful_requests=1))], [True])
+    usage = UsageMetrics(prompt_tokens=0, completion_tokens=1, total_tokens=1, successful_requests=1, is_estimated=True)
+    assert (items, completed) == (["one ", Ending("stop", usage)], [True])
 
 
 def test_what_was_held_back_comes_before_an_error() -> None:

@@ -3,7 +3,7 @@
 from rxflow import operators as ops
 from rxflow.testing import Marbles, ScriptedLLM
 from rxflow.types.chunks import Origin
-from rxflow.types.events import LLMFinished
+from rxflow.types.events import LLMFailed, LLMFinished
 from rxflow.types.usage import UsageMetrics
 from tests.operators.pieces import said
 from tests.signals import signals_of
@@ -19,6 +19,7 @@ def finished(count: int) -> LLMFinished:
 
 
 VALUES = {"a": said("a"), "3": finished(3), "4": finished(4)}
+FAILED = {"b": UsageMetrics(total_tokens=2, completion_tokens=2, is_estimated=True), "n": UsageMetrics()}
 TOTALS = {"x": tokens(3), "y": tokens(3) + tokens(4)}
 
 
@@ -26,6 +27,14 @@ def test_it_adds_up_after_each_call(marbles: Marbles) -> None:
     source = marbles.cold("-a-3-a-4|", VALUES)
     marbles.expect(source.pipe(ops.usage())).to_be("---x---y|", TOTALS)
     marbles.expect_subscriptions(source).to_be("^-------!")
+
+
+def test_a_call_that_failed_in_mid_answer_counts_and_one_that_failed_before_does_not(marbles: Marbles) -> None:
+    failed = {name: LLMFailed(origin=Origin(), error=OSError("gone"), usage=usage) for name, usage in FAILED.items()}
+    source = marbles.cold("-a-3-b-n-4|", VALUES | failed)
+    marbles.expect(source.pipe(ops.usage())).to_be(
+        "---x-y---z|", {"x": tokens(3), "y": tokens(3) + FAILED["b"], "z": tokens(3) + FAILED["b"] + tokens(4)}
+    )
 
 
 def test_an_error_passes(marbles: Marbles) -> None:
