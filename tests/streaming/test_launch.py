@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterable, Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncIterable, Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,6 +20,7 @@ from reactivex.internal.exceptions import SequenceContainsNoElementsError
 
 from rxflow import Crew
 from rxflow.flow import Flow, start
+from rxflow.testing.leaks import assert_nothing_is_left
 from rxflow.types.events import Event
 from rxflow.types.streaming import StreamChunk
 from tests.bounds import assert_within
@@ -111,15 +112,9 @@ class Observed(Signals):
         self._inside = False
 
 
-def run_threads() -> Iterator[threading.Thread]:
-    return (thread for thread in threading.enumerate() if thread.name.startswith("rxflow "))
-
-
 def all_ended() -> None:
-    """Wait until the threads of runs have ended, so that nothing can come any more."""
-    for thread in run_threads():
-        if thread.name not in ("rxflow I/O", "rxflow import"):
-            thread.join(2.0)
+    """Wait until no run goes on, so that nothing can come any more; threads of loops wait for the next run."""
+    assert_nothing_is_left()
 
 
 async def others_done() -> None:
