@@ -76,7 +76,7 @@ def asked_by(llm: ScriptedLLM) -> int:
     ids=["limit_tokens", "limit_cost", "stop_at", "take", "map and take"],
 )
 def test_a_call_that_an_operator_stops_counts_as_estimated(cut: Any, shown: int) -> None:
-    assert usage_of(branch(lambda: model().observe(QUESTION).pipe(cut))) == estimate(shown)
+    assert usage_of(branch(lambda: model().observe(QUESTION).pipe(not_b))) == estimate(shown)
 
 
 def test_so_does_the_call_of_a_crew_that_a_limit_stops() -> None:
@@ -194,8 +194,8 @@ def test_thoughts_and_arguments_are_estimated_too() -> None:
     said: Any = [thinking("t" * 8), "a" * 4, tool_call("look", "x" * 12)]
     values: dict[str, Any] = {**FOUR, "s": said}
     llm = ScriptedLLM("s-b-c|", values=values)
-    cut: Any = rxops.take_while(lambda chunk: cast(StreamChunk, chunk).content != FOUR["b"])
-    assert usage_of(branch(lambda: llm.observe(QUESTION).pipe(cut))) == estimate(2 + 1 + 3 + 1)
+    not_b = cast(Any, rxops.take_while(lambda chunk: cast(StreamChunk, chunk).content != FOUR["b"]))
+    assert usage_of(branch(lambda: llm.observe(QUESTION).pipe(not_b))) == estimate(2 + 1 + 3 + 1)
 
 
 def test_a_call_that_its_own_report_stops_counts_once() -> None:
