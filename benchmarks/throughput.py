@@ -140,7 +140,7 @@ WAYS: dict[str, tuple[Way, Target | None]] = {
     "for": (for_loop(), at_least(0.9)),
     "async for": (async_for_loop(), at_least(0.9)),
     "for, after a tool call": (with_a_tool_call, at_least(0.8)),
-    "observe().pipe(from_agent(…), text())": (with_two_operators, at_least(0.8)),
+    "observe().pipe(only_agent(…), text())": (with_two_operators, at_least(0.8)),
 }
 """The floor first; then what is held against it, with the ratio that it must reach."""
 

@@ -9,8 +9,8 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
 from rxflow.operators._core.calls import CallTracker, OpenCall
+from rxflow.operators._core.in_run import through
 from rxflow.operators._core.items import get_span_id, get_text, replace_text
-from rxflow.operators._core.lift import through
 from rxflow.operators._core.text import Characters, shape_text
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from reactivex.disposable import CompositeDisposable, SerialDisposable
 from reactivex.typing import RelativeTime
 
 from rxflow.operators._core.checks import check_positive, to_seconds
-from rxflow.operators._core.lift import through
+from rxflow.operators._core.in_run import through
 from rxflow.operators._core.text import Characters, Voices, shape_text
 from rxflow.operators._core.timing import create_timed
 

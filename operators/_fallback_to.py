@@ -11,7 +11,7 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import SerialDisposable, SingleAssignmentDisposable
 
 from rxflow.operators._core.checks import ErrorFilter, check_choice, compile_error_filter
-from rxflow.operators._core.lift import Adding, also, through
+from rxflow.operators._core.in_run import Adding, also, through
 from rxflow.operators._core.recovery import Attempts, Join, create_join
 from rxflow.types.events import Retracted
 

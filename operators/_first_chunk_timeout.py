@@ -11,8 +11,8 @@ from reactivex.disposable import CompositeDisposable, SingleAssignmentDisposable
 from reactivex.typing import RelativeTime
 
 from rxflow.operators._core.checks import to_seconds
+from rxflow.operators._core.in_run import through
 from rxflow.operators._core.items import describe, is_content
-from rxflow.operators._core.lift import through
 from rxflow.operators._core.timing import StreamTimeout, create_timed
 
 T = TypeVar("T")

@@ -11,8 +11,8 @@ from reactivex.disposable import CompositeDisposable, Disposable
 from reactivex.typing import RelativeTime
 
 from rxflow.operators._core.checks import to_seconds
+from rxflow.operators._core.in_run import Adding, reselect
 from rxflow.operators._core.items import get_origin
-from rxflow.operators._core.lift import Adding, reselect
 from rxflow.operators._core.timing import SilenceWatch, create_timed
 from rxflow.types.events import Heartbeat
 

@@ -15,8 +15,8 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, Disposable, SingleAssignmentDisposable
 
 from rxflow.loops import call_soon, running_loop
+from rxflow.operators._core.in_run import through
 from rxflow.operators._core.items import get_text, replace_text
-from rxflow.operators._core.lift import through
 from rxflow.operators._core.queue import CallQueues
 from rxflow.operators._core.text import shape_text
 

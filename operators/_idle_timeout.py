@@ -12,8 +12,8 @@ from reactivex.typing import RelativeTime
 
 from rxflow.operators._core.calls import CallTracker, OpenCall
 from rxflow.operators._core.checks import to_seconds
+from rxflow.operators._core.in_run import through
 from rxflow.operators._core.items import describe, get_span_id, is_content
-from rxflow.operators._core.lift import through
 from rxflow.operators._core.timing import SilenceWatch, StreamTimeout, create_timed
 from rxflow.types.events import LLMStarted
 

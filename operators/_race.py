@@ -10,8 +10,8 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, SingleAssignmentDisposable
 
+from rxflow.operators._core.in_run import Adding, through
 from rxflow.operators._core.items import is_content
-from rxflow.operators._core.lift import Adding, through
 from rxflow.operators._core.recovery import create_join
 
 U = TypeVar("U")

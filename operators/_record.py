@@ -13,7 +13,7 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import Disposable, SingleAssignmentDisposable
 
 from rxflow.operators._core.cassettes import HEADER, AnyPath, encode_end, encode_item
-from rxflow.operators._core.lift import through
+from rxflow.operators._core.in_run import through
 from rxflow.operators._core.timing import start_stopwatch
 from rxflow.types.chunks import StreamChunk
 

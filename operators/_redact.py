@@ -11,8 +11,8 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
 from rxflow.operators._core.checks import check_positive
+from rxflow.operators._core.in_run import through
 from rxflow.operators._core.items import get_span_id, get_text, replace_text
-from rxflow.operators._core.lift import through
 from rxflow.operators._core.text import Characters, PartialPattern, TextPattern, Voice, Voices
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Failed, Finished, LLMFailed, LLMFinished, Retracted

@@ -15,7 +15,7 @@ from reactivex.typing import RelativeTime
 
 from rxflow.loops import running_loop
 from rxflow.operators._core.checks import ErrorFilter, check_choice, compile_error_filter
-from rxflow.operators._core.lift import Adding, also, through
+from rxflow.operators._core.in_run import Adding, also, through
 from rxflow.operators._core.recovery import Attempts
 from rxflow.operators._core.timing import find_clock
 from rxflow.types.events import Retracted

@@ -11,8 +11,8 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
 from rxflow.operators._core.calls import CallTracker, OpenCall
+from rxflow.operators._core.in_run import select
 from rxflow.operators._core.items import get_span_id
-from rxflow.operators._core.lift import select
 from rxflow.operators._core.timing import start_stopwatch
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Happened, LLMFailed, LLMFinished, ReasoningChunk, TaskFailed, TaskFinished, TaskStarted

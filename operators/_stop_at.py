@@ -8,8 +8,8 @@ from typing import Any, TypeVar, cast
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
+from rxflow.operators._core.in_run import through
 from rxflow.operators._core.items import get_text
-from rxflow.operators._core.lift import through
 from rxflow.operators._core.text import Characters, Voices
 from rxflow.types.events import ReasoningChunk
 

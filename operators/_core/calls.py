@@ -10,8 +10,8 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import SingleAssignmentDisposable
 
+from rxflow.operators._core.in_run import select
 from rxflow.operators._core.items import get_namespace, get_span_id, get_speaker
-from rxflow.operators._core.lift import select
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import (
     Failed,

@@ -12,7 +12,7 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, Disposable, RefCountDisposable, SingleAssignmentDisposable
 
-from rxflow.operators._core.lift import divide, only, through
+from rxflow.operators._core.in_run import divide, only, through
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import (
     Failed,

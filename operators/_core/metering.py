@@ -11,8 +11,8 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import SingleAssignmentDisposable
 
 from rxflow.operators._core.calls import CallTracker, OpenCall
+from rxflow.operators._core.in_run import through
 from rxflow.operators._core.items import get_span_id, get_text
-from rxflow.operators._core.lift import through
 from rxflow.types.chunks import StreamChunk, StreamChunkType
 from rxflow.types.events import LLMFinished, LLMStarted
 from rxflow.types.usage import BYTES_PER_TOKEN, count_bytes, count_message_bytes

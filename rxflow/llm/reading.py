@@ -102,8 +102,6 @@ class StallWatch:
     def __init__(
         self, silence_s: float, is_complete: Callable[[], object], is_break: Callable[[BaseException], bool]
     ) -> None:
-        self.is_watching = True
-        """Set it to False when reads cannot be observed; stalls are then not detected."""
         self._silence_s = silence_s
         self._is_complete = is_complete
         self._is_break = is_break
@@ -137,8 +135,7 @@ class StallWatch:
 
     async def __aenter__(self) -> Self:
         await self._timeout.__aenter__()
-        if self.is_watching:
-            self._look()
+        self._look()
         return self
 
     async def __aexit__(

@@ -76,7 +76,7 @@ def asked_by(llm: ScriptedLLM) -> int:
     ids=["limit_tokens", "limit_cost", "stop_at", "take", "map and take"],
 )
 def test_a_call_that_an_operator_stops_counts_as_estimated(cut: Any, shown: int) -> None:
-    assert usage_of(branch(lambda: model().observe(QUESTION).pipe(not_b))) == estimate(shown)
+    assert usage_of(branch(lambda: model().observe(QUESTION).pipe(cut))) == estimate(shown)
 
 
 def test_so_does_the_call_of_a_crew_that_a_limit_stops() -> None:

@@ -16,7 +16,7 @@ from rxflow import Flow
 from rxflow import operators as ops
 from rxflow.flow import listen, start
 from rxflow.loops import LoopScheduler
-from rxflow.operators._core.lift import also, divide, only, select, through
+from rxflow.operators._core.in_run import also, divide, only, select, through
 from rxflow.operators._core.timing import find_clock
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Event, Heartbeat, LLMFinished, TaskFinished, TaskStarted

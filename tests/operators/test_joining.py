@@ -12,7 +12,7 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from rxflow import Flow
 from rxflow import operators as ops
 from rxflow.flow import start
-from rxflow.operators._core.lift import through
+from rxflow.operators._core.in_run import through
 from rxflow.testing import ScriptedLLM
 from rxflow.types.chunks import StreamChunk
 from tests.signals import signals_of
