@@ -14,7 +14,7 @@ from rxflow import Crew, Flow
 from rxflow import operators as ops
 from rxflow.flow import start
 from rxflow.testing import ScriptedLLM
-from rxflow.testing.scripted import thinking, tool_call, turn
+from rxflow.testing.scripted import Value, thinking, tool_call, turn
 from rxflow.testing.virtual_clock import VirtualClock
 from rxflow.tools import tool
 from rxflow.types.chunks import Origin
@@ -146,7 +146,7 @@ def test_a_call_that_the_time_limit_of_its_agent_stops_counts() -> None:
         @start()
         async def ask(self) -> str:
             try:
-                return (await solo(llm, agent={"max_execution_time": 0.01}).kickoff_async()).raw
+                return str(await solo(llm, agent={"max_execution_time": 0.01}).kickoff_async())
             except TimeoutError:
                 return "late"
 
@@ -190,9 +190,9 @@ def test_all_attempts_of_a_stream_that_is_tried_again_count() -> None:
 
 
 def test_thoughts_and_arguments_are_estimated_too() -> None:
-    said = [thinking("t" * 8), "a" * 4, tool_call("look", "x" * 12)]
-    llm = ScriptedLLM("s-b-c|", values=FOUR | {"s": said})
-    cut = rxops.take_while(lambda chunk: chunk.content != FOUR["b"])
+    said: Value = [thinking("t" * 8), "a" * 4, tool_call("look", "x" * 12)]
+    llm = ScriptedLLM("s-b-c|", values={**FOUR, "s": said})
+    cut: Any = rxops.take_while(lambda chunk: str(chunk) != FOUR["b"])
     assert usage_of(branch(lambda: llm.observe(QUESTION).pipe(cut))) == estimate(2 + 1 + 3 + 1)
 
 
@@ -228,7 +228,8 @@ def test_a_stopped_call_counts_in_the_crew_whose_tool_made_it() -> None:
 
 def test_it_counts_in_the_answer_of_an_agent_too() -> None:
     seen = outcome(looking_crew().agents[0].events("Look"))
-    assert seen.one(TaskFinished).result.token_usage == USAGE + USAGE + estimate(1)
+    result: Any = seen.one(TaskFinished).result
+    assert result.token_usage == USAGE + USAGE + estimate(1)
 
 
 def test_a_flow_has_what_was_stopped_in_the_flows_inside_it() -> None:
@@ -260,7 +261,7 @@ ENDINGS = st.sampled_from(["finish", "fail", "stop"])
 @given(st.lists(st.tuples(ENDINGS, st.integers(1, 6)), min_size=1, max_size=4), st.booleans())
 def test_the_usage_of_a_flow_is_the_sum_of_its_calls(calls: list[tuple[str, int]], at_once: bool) -> None:
     expected = UsageMetrics()
-    sources = []
+    sources: list[rx.Observable[Any]] = []
     for ending, shown in calls:
         said = "-".join("abcdef"[:shown])
         if ending == "finish":
@@ -268,10 +269,11 @@ def test_the_usage_of_a_flow_is_the_sum_of_its_calls(calls: list[tuple[str, int]
             sources.append(model(f"{said}|", usage=USAGE).observe(QUESTION))
         elif ending == "fail":
             expected += estimate(shown)
-            broken = model(f"{said}-#", error=OSError("gone")).observe(QUESTION)
+            broken: rx.Observable[Any] = model(f"{said}-#", error=OSError("gone")).observe(QUESTION)
             sources.append(broken.pipe(ops.fallback_to(rx.empty())))
         else:
             expected += estimate(shown)
-            sources.append(model(f"{said}-g-h|").observe(QUESTION).pipe(rxops.take(shown)))
+            whole: rx.Observable[Any] = model(f"{said}-g-h|").observe(QUESTION)
+            sources.append(whole.pipe(rxops.take(shown)))
     with VirtualClock():
         assert usage_of(branch(lambda: (rx.merge if at_once else rx.concat)(*sources))) == expected
