@@ -17,7 +17,7 @@ from rxflow.testing import ScriptedLLM
 from rxflow.testing.scripted import Value, thinking, tool_call, turn
 from rxflow.testing.virtual_clock import VirtualClock
 from rxflow.tools import tool
-from rxflow.types.chunks import Origin
+from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import CrewFinished, FlowFinished, LLMFailed, LLMFinished, TaskFinished
 from rxflow.types.usage import UsageMetrics, estimate_usage
 from tests.scripted import USAGE
@@ -192,8 +192,12 @@ def test_all_attempts_of_a_stream_that_is_tried_again_count() -> None:
 def test_thoughts_and_arguments_are_estimated_too() -> None:
     said: Value = [thinking("t" * 8), "a" * 4, tool_call("look", "x" * 12)]
     llm = ScriptedLLM("s-b-c|", values={**FOUR, "s": said})
-    cut: Any = rxops.take_while(lambda chunk: str(chunk) != FOUR["b"])
-    assert usage_of(branch(lambda: llm.observe(QUESTION).pipe(cut))) == estimate(2 + 1 + 3 + 1)
+
+    def is_early(chunk: StreamChunk) -> bool:
+        return chunk.content != FOUR["b"]
+
+    flow = branch(lambda: llm.observe(QUESTION).pipe(rxops.take_while(is_early)))
+    assert usage_of(flow) == estimate(2 + 1 + 3 + 1)
 
 
 def test_a_call_that_its_own_report_stops_counts_once() -> None:
