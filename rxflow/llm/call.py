@@ -64,7 +64,8 @@ def make_call(scope: Scope, request: Request, source: Source, ask: Ask, max_retr
                 delay = source.retry_delay(error, attempt, max_retries) if may_retry else None
                 if delay is None:
                     final = source.explain(error, request.model)
-                    usage = answer.note_usage()
+                    usage = answer.usage
+                    answer.note_usage()
                     emitter.on_next(LLMFailed(origin=emitter.origin, error=final, text=answer.text, usage=usage))
                     raise final from error.__cause__
                 status = getattr(error, "status_code", None)
@@ -145,12 +146,10 @@ class _Answer:
         arguments = [call.arguments for call in self._calls.calls]
         return estimate_usage(self._request.messages, [*self._text, *self._reasoning, *arguments])
 
-    def note_usage(self) -> UsageMetrics:
+    def note_usage(self) -> None:
         """Note the usage in the scope's ledger: once, whether the call has finished, has failed or is stopped."""
-        usage = self.usage
         if self._noted.take():
-            self._emitter.scope.ledger.note(usage)
-        return usage
+            self._emitter.scope.ledger.note(self.usage)
 
     def finish(self) -> LLMFinished:
         """The whole answer."""

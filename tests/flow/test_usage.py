@@ -2,20 +2,19 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import reactivex as rx
 from hypothesis import given
 from hypothesis import strategies as st
-from reactivex import Observable
 from reactivex import operators as rxops
 
 from rxflow import Crew, Flow
 from rxflow import operators as ops
 from rxflow.flow import start
 from rxflow.testing import ScriptedLLM
-from rxflow.testing.scripted import thinking, tool_call, turn
+from rxflow.testing.scripted import Value, thinking, tool_call, turn
 from rxflow.testing.virtual_clock import VirtualClock
 from rxflow.tools import tool
 from rxflow.types.chunks import Origin, StreamChunk
@@ -147,7 +146,7 @@ def test_a_call_that_the_time_limit_of_its_agent_stops_counts() -> None:
         @start()
         async def ask(self) -> str:
             try:
-                return str((await solo(llm, agent={"max_execution_time": 0.01}).kickoff_async()).raw)
+                return str(await solo(llm, agent={"max_execution_time": 0.01}).kickoff_async())
             except TimeoutError:
                 return "late"
 
@@ -191,11 +190,14 @@ def test_all_attempts_of_a_stream_that_is_tried_again_count() -> None:
 
 
 def test_thoughts_and_arguments_are_estimated_too() -> None:
-    said: Any = [thinking("t" * 8), "a" * 4, tool_call("look", "x" * 12)]
-    values: dict[str, Any] = {**FOUR, "s": said}
-    llm = ScriptedLLM("s-b-c|", values=values)
-    not_b = cast(Any, rxops.take_while(lambda chunk: cast(StreamChunk, chunk).content != FOUR["b"]))
-    assert usage_of(branch(lambda: llm.observe(QUESTION).pipe(not_b))) == estimate(2 + 1 + 3 + 1)
+    said: Value = [thinking("t" * 8), "a" * 4, tool_call("look", "x" * 12)]
+    llm = ScriptedLLM("s-b-c|", values={**FOUR, "s": said})
+
+    def is_early(chunk: StreamChunk) -> bool:
+        return chunk.content != FOUR["b"]
+
+    flow = branch(lambda: llm.observe(QUESTION).pipe(rxops.take_while(is_early)))
+    assert usage_of(flow) == estimate(2 + 1 + 3 + 1)
 
 
 def test_a_call_that_its_own_report_stops_counts_once() -> None:
@@ -230,7 +232,7 @@ def test_a_stopped_call_counts_in_the_crew_whose_tool_made_it() -> None:
 
 def test_it_counts_in_the_answer_of_an_agent_too() -> None:
     seen = outcome(looking_crew().agents[0].events("Look"))
-    result: Any = seen.one(TaskFinished).result  # an AgentOutput
+    result: Any = seen.one(TaskFinished).result
     assert result.token_usage == USAGE + USAGE + estimate(1)
 
 
@@ -263,7 +265,7 @@ ENDINGS = st.sampled_from(["finish", "fail", "stop"])
 @given(st.lists(st.tuples(ENDINGS, st.integers(1, 6)), min_size=1, max_size=4), st.booleans())
 def test_the_usage_of_a_flow_is_the_sum_of_its_calls(calls: list[tuple[str, int]], at_once: bool) -> None:
     expected = UsageMetrics()
-    sources: list[Observable[Any]] = []
+    sources: list[rx.Observable[Any]] = []
     for ending, shown in calls:
         said = "-".join("abcdef"[:shown])
         if ending == "finish":
@@ -271,11 +273,11 @@ def test_the_usage_of_a_flow_is_the_sum_of_its_calls(calls: list[tuple[str, int]
             sources.append(model(f"{said}|", usage=USAGE).observe(QUESTION))
         elif ending == "fail":
             expected += estimate(shown)
-            broken = model(f"{said}-#", error=OSError("gone")).observe(QUESTION)
-            nothing: Observable[Any] = rx.empty()
-            sources.append(broken.pipe(ops.fallback_to(nothing)))
+            broken: rx.Observable[Any] = model(f"{said}-#", error=OSError("gone")).observe(QUESTION)
+            sources.append(broken.pipe(ops.fallback_to(rx.empty())))
         else:
             expected += estimate(shown)
-            sources.append(model(f"{said}-g-h|").observe(QUESTION).pipe(rxops.take(shown)))
+            whole: rx.Observable[Any] = model(f"{said}-g-h|").observe(QUESTION)
+            sources.append(whole.pipe(rxops.take(shown)))
     with VirtualClock():
         assert usage_of(branch(lambda: (rx.merge if at_once else rx.concat)(*sources))) == expected
