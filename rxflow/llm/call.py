@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, cast
+from typing import Any
 from uuid import uuid4
 
 from reactivex import Observable
@@ -47,9 +47,7 @@ def make_call(scope: Scope, request: Request, source: Source, ask: Ask, max_retr
     async def work(emitter: Emitter) -> None:
         emitter.on_next(LLMStarted(origin=emitter.origin, model=request.model, messages=request.messages))
         answer = _Answer(emitter, request)
-        emitter.own(
-            Disposable(lambda: cast(None, answer.note_usage()))
-        )  # if the call is stopped: it cannot emit any more
+        emitter.own(Disposable(answer.note_usage))  # if the call is stopped: it cannot emit any more
         attempt = 0
         while True:
             try:
