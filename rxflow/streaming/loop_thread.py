@@ -171,9 +171,8 @@ class LoopThread:
                 self._rest()
 
     def _rest(self) -> None:
-        if self._is_kept:
-            self.thread.name = IDLE_NAME
-        elif self._stop is not None:
+        self.thread.name = IDLE_NAME  # also if it ends now
+        if not self._is_kept and self._stop is not None:
             self._stop.set()
         self._idle.set()
 
