@@ -11,14 +11,11 @@ import os
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.request import getproxies_environment
 
-import aiohttp
-from aiohttp.http_exceptions import HttpProcessingError
 from pydantic_core import from_json, to_json
 from reactivex import Observable
-from yarl import URL
 
 from rxflow.llm import prices
 from rxflow.llm._litellm.advice import explain
@@ -38,6 +35,9 @@ from rxflow.llm.request import Request
 from rxflow.llm.source import Delta, Ending
 from rxflow.llm.wires.openai_chat import OpenAIChatWire
 from rxflow.types.usage import UsageMetrics
+
+if TYPE_CHECKING:
+    import aiohttp  # 0.1 s and 10 MB: a program with the embedded model alone does without
 
 _MAX_ERROR_BYTES = 1 << 20
 _MAX_HEADER_BYTES = 1 << 16  # of one line; aiohttp's default of 8 kB is less than some gateways send
@@ -127,6 +127,9 @@ class OpenAICompatibleSource:
 
     async def _post(self, request: Request) -> aiohttp.ClientResponse:
         """The response, when its headers have come. Raises RefusedRequest for a status that is not 200."""
+        import aiohttp
+        from yarl import URL
+
         url, json = self._url(), self._body(request, await self._supported_hints(request))
         headers = self._headers(request, url)
         # The client's limits are for each read, so a server could send headers, or the text of an error, drop by drop.
@@ -185,6 +188,8 @@ class OpenAICompatibleSource:
             raise UnpreparedRequest(str(error)) from error
 
     def _headers(self, request: Request, url: str) -> dict[str, str]:
+        from yarl import URL
+
         headers = {"content-type": "application/json", "accept": "text/event-stream"}
         key = self._key()
         if key and URL(url).user is None:  # a user in the URL is sent as the authorization instead
@@ -226,6 +231,8 @@ class OpenAICompatibleSource:
 
 
 def _create_session() -> aiohttp.ClientSession:
+    import aiohttp
+
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -237,6 +244,9 @@ def _create_session() -> aiohttp.ClientSession:
 
 
 async def _read_blocks(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
+    import aiohttp
+    from aiohttp.http_exceptions import HttpProcessingError
+
     try:
         async for block in response.content.iter_any():
             yield block
@@ -253,4 +263,6 @@ def _read_error(body: bytes) -> object:
 
 
 def _is_break(error: BaseException) -> bool:
+    import aiohttp
+
     return isinstance(error, aiohttp.ClientError | ConnectionError | TimeoutError)
