@@ -1,0 +1,79 @@
+"""Each floor of rxflow imports only floors below it, and no modules import each other in a circle.
+
+The imports are read from the source, those inside functions too: an import that hides there dodges no circle.
+"""
+
+import ast
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+# Lowest first. Rooms of one line may use each other.
+FLOORS = [
+    {"_lazy", "json_text", "loops", "_options"},
+    {"types"},
+    {"streaming", "tools", "tool_adapter"},
+    {"operators"},
+    {"llm"},
+    {"crew"},
+    {"flow"},
+    {"project", "testing", "_aliases", "__init__"},
+]
+# The names that programs import from one place live on two floors: this module only gathers them.
+GATHERS = "rxflow.types.streaming"
+
+
+def source_files() -> dict[str, Path]:
+    """The modules by name; rxflow.operators lies in operators/."""
+    paths = [path for path in (ROOT / "rxflow").rglob("*.py") if "operators" not in path.relative_to(ROOT).parts]
+    named = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in paths}
+    for path in (ROOT / "operators").rglob("*.py"):
+        named[".".join(("rxflow", *path.relative_to(ROOT).with_suffix("").parts))] = path
+    return named
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """The modules of rxflow that a file imports, but for those that only type checkers see."""
+    following: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while following:
+        node = following.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            following.extend(node.orelse)
+            continue
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rxflow"):
+            yield from (f"{node.module}.{each.name}" for each in node.names)
+            yield node.module or ""
+        following.extend(ast.iter_child_nodes(node))
+
+
+FILES = source_files()
+IMPORTS = {name: sorted({each for each in imports_of(path) if each in FILES}) for name, path in FILES.items()}
+
+
+def floor_of(module: str) -> int:
+    room = module.split(".")[1]
+    (floor,) = (number for number, rooms in enumerate(FLOORS) if room in rooms)
+    return floor
+
+
+def test_every_import_goes_down() -> None:
+    upward = [
+        f"{module} imports {imported}"
+        for module, all_imported in IMPORTS.items()
+        for imported in all_imported
+        if module != GATHERS and floor_of(imported) > floor_of(module)
+    ]
+    assert upward == []
+
+
+def test_the_reading_of_imports_sees_them() -> None:
+    assert "rxflow.llm.call" in IMPORTS["rxflow.llm.model"]
+    assert "rxflow.operators._core.calls" in IMPORTS["rxflow.operators._core.metering"]
+    assert len(IMPORTS) > 100
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    modules = {name: set(imported) for name, imported in IMPORTS.items() if not name.endswith("__init__")}
+    TopologicalSorter(modules).prepare()  # raises CycleError, which names the circle
