@@ -10,6 +10,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
+IDLE_NAME = "rxflow loop"
+"""Of the thread of a loop that waits for the next run."""
+
 loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
 """Makes the loops of runs that bring their own; None for asyncio's. A virtual clock sets it."""
 

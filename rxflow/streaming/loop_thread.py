@@ -35,9 +35,6 @@ MAX_KEPT_LOOPS = 4
 CLOSE_WAIT_S = 0.05
 """How long closing a run waits for its coroutines to clean up."""
 
-IDLE_NAME = "rxflow loop"
-"""The name of a loop thread that waits for the next run."""
-
 
 class Stay(DisposableBase):
     """One run's stay on a loop thread, which does not end before it is disposed."""
@@ -171,8 +168,9 @@ class LoopThread:
                 self._rest()
 
     def _rest(self) -> None:
-        self.thread.name = IDLE_NAME  # also if it ends now
-        if not self._is_kept and self._stop is not None:
+        if self._is_kept:
+            self.thread.name = hooks.IDLE_NAME
+        elif self._stop is not None:
             self._stop.set()
         self._idle.set()
 

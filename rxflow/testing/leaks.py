@@ -176,8 +176,10 @@ def _threads_left(runs: list[Begun], before: frozenset[threading.Thread]) -> lis
 def _ends(thread: threading.Thread, timeout: float) -> bool:
     """The thread has ended, or it is a run's and waits for the next one."""
     loop_thread = _loop_thread_of(thread)
-    if loop_thread is not None:
-        return loop_thread.wait_until_idle(timeout)
+    if loop_thread is not None and not loop_thread.wait_until_idle(timeout):
+        return False
+    if _is_idle(thread):
+        return True
     thread.join(timeout)
     return not thread.is_alive()
 
@@ -193,7 +195,8 @@ def _threads_of_runs() -> list[threading.Thread]:
 def _is_idle(thread: threading.Thread) -> bool:
     """It waits for the next run of the thread that made it."""
     loop_thread = _loop_thread_of(thread)
-    return loop_thread is not None and loop_thread.wait_until_idle(0)
+    # One that is not kept keeps the name of a run, and ends.
+    return loop_thread is not None and loop_thread.wait_until_idle(0) and thread.name == hooks.IDLE_NAME
 
 
 def _loop_thread_of(thread: threading.Thread) -> LoopThread | None:

@@ -14,7 +14,8 @@ from rxflow import LLM, Flow
 from rxflow import operators as ops
 from rxflow.flow import listen, start
 from rxflow.streaming import loop_thread
-from rxflow.streaming.loop_thread import IDLE_NAME, MAX_KEPT_LOOPS
+from rxflow.streaming.hooks import IDLE_NAME
+from rxflow.streaming.loop_thread import MAX_KEPT_LOOPS
 from rxflow.testing.leaks import assert_nothing_is_left
 from rxflow.tools import tool
 from rxflow.types.events import Event, MethodFinished
