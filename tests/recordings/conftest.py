@@ -6,7 +6,7 @@ import pytest
 
 from rxflow.llm import io as io_loop
 from tests.conftest import closing_clients
-from tests.recordings.library import Server, require_library
+from tests.recordings.archive import Server, require_library
 from tests.recordings.player import Player
 
 

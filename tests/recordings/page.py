@@ -11,7 +11,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 
-from tests.recordings.library import CHECKOUT, NO_RECORDINGS, Library, Recording, find_library
+from tests.recordings.archive import CHECKOUT, NO_RECORDINGS, Library, Recording, find_library
 from tests.recordings.player import Way, find_ways
 
 PAGE = CHECKOUT / "docs" / "providers.md"

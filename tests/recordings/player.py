@@ -18,7 +18,7 @@ from reactivex import Observable
 from rxflow import LLM
 from rxflow.types.chunks import StreamChunk, StreamChunkType
 from rxflow.types.events import Event, LLMFailed, LLMFinished, LLMRetrying, ReasoningChunk
-from tests.recordings.library import Address, Expected, Recording, Server, Usage
+from tests.recordings.archive import Address, Expected, Recording, Server, Usage
 
 PATIENCE_S = 20.0
 MAX_WRITES = 2_000

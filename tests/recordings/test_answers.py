@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.recordings.library import require_library
+from tests.recordings.archive import require_library
 from tests.recordings.player import Played, Player, Way, find_complaint, find_cuts, find_differences, find_ways, reading
 
 LIBRARY = require_library(__name__)

@@ -14,8 +14,8 @@ from rxflow import LLM, Crew, Flow
 from rxflow.flow import start
 from rxflow.tools import BaseTool
 from rxflow.types.events import FlowFinished, LLMFinished, ToolFailed, ToolFinished
+from tests.recordings.archive import Chain, Recording, require_library
 from tests.recordings.conversations import Turns, collect, collect_turns, unseal
-from tests.recordings.library import Chain, Recording, require_library
 from tests.recordings.player import Played, Player, Seen, find_ways, hear, reading
 from tests.team import solo
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.recordings.library import VARIABLE, find_library
+from tests.recordings.archive import VARIABLE, find_library
 
 
 def test_a_folder_that_is_named_and_holds_none_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """docs/providers.md counts what the recordings hold."""
 
 from tests.recordings import page
-from tests.recordings.library import require_library
+from tests.recordings.archive import require_library
 
 LIBRARY = require_library(__name__)
 
