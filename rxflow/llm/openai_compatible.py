@@ -25,6 +25,7 @@ from rxflow.llm._litellm.errors import (
     RefusedRequest,
     UnpreparedRequest,
     delay_before_retry,
+    is_break,
     raise_as_litellm,
 )
 from rxflow.llm._litellm.setup import get_litellm
@@ -115,7 +116,7 @@ class OpenAICompatibleSource:
                 wire,
                 deliver,
                 silence_s=self._read_timeout,
-                is_break=_is_break,
+                is_break=is_break,
                 content_type=response.headers.get("content-type", ""),
             )
         usage = (wire.usage or UsageMetrics()).model_copy(update={"successful_requests": 1})
@@ -260,9 +261,3 @@ def _read_error(body: bytes) -> object:
         return from_json(body)
     except ValueError:
         return body.decode(errors="replace")
-
-
-def _is_break(error: BaseException) -> bool:
-    import aiohttp
-
-    return isinstance(error, aiohttp.ClientError | ConnectionError | TimeoutError)
