@@ -14,7 +14,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import first_chunk, import_time, many_flows, memory, operators, scale, startup, throughput
+from benchmarks import (
+    adapters,
+    cluster,
+    first_chunk,
+    import_time,
+    journal,
+    many_flows,
+    memory,
+    operators,
+    runs,
+    scale,
+    startup,
+    stopping,
+    throughput,
+    web,
+)
 
 
 @dataclass(frozen=True)
@@ -29,10 +44,16 @@ class Size:
     flows: int = 1_000
     pace: float = many_flows.PACE
     waiting: int = 100
+    stops: int = 100
     stream: int = scale.CHUNKS
     chain: int = scale.METHODS
     cycle: int = scale.CYCLES
     repeats: int = 3
+    events: int = 1_000
+    burst: int = 20_000
+    web_runs: int = 100
+    web_readers: int = 1_000
+    cluster_runs: int = 200
 
 
 QUICK = Size(
@@ -44,10 +65,16 @@ QUICK = Size(
     flows=10,
     pace=0.001,
     waiting=4,
+    stops=3,
     stream=2_000,
     chain=20,
     cycle=100,
     repeats=1,
+    events=20,
+    burst=200,
+    web_runs=2,
+    web_readers=6,
+    cluster_runs=4,
 )
 
 
@@ -88,6 +115,36 @@ def _memory(size: Size) -> tuple[str, Any]:
     return memory.table(memories), [asdict(each) for each in memories]
 
 
+def _stopping(size: Size) -> tuple[str, Any]:
+    stops = stopping.measure(size.stops)
+    return stopping.table(stops), [asdict(each) for each in stops]
+
+
+def _runs(size: Size) -> tuple[str, Any]:
+    figures = runs.measure(size.events, size.burst, min(size.stops, 50), size.chunks, size.turns)
+    return runs.table(figures), [asdict(figure) for figure in figures]
+
+
+def _cluster(size: Size) -> tuple[str, Any]:
+    figures = cluster.measure(size.events, size.burst, min(size.stops, 50), size.cluster_runs)
+    return cluster.table(figures), [asdict(figure) for figure in figures]
+
+
+def _journal(size: Size) -> tuple[str, Any]:
+    cost = journal.measure(size.turns)
+    return journal.table(cost), asdict(cost)
+
+
+def _web(size: Size) -> tuple[str, Any]:
+    figures = web.measure(size.web_runs, size.web_readers)
+    return web.table(figures), [asdict(figure) for figure in figures]
+
+
+def _adapters(size: Size) -> tuple[str, Any]:
+    costs = adapters.measure(size.chunks, 7)
+    return adapters.table(costs), [asdict(cost) for cost in costs]
+
+
 def _import(size: Size) -> tuple[str, Any]:
     imports = import_time.measure(size.turns)
     return import_time.table(imports), [asdict(each) for each in imports]
@@ -108,6 +165,12 @@ BENCHMARKS: dict[str, Callable[[Size], tuple[str, Any]]] = {
     "many_flows": _many_flows,
     "scale": _scale,
     "memory": _memory,
+    "stopping": _stopping,
+    "runs": _runs,
+    "cluster": _cluster,
+    "journal": _journal,
+    "web": _web,
+    "adapters": _adapters,
     "import": _import,
     "operators": _operators,
 }

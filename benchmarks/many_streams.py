@@ -14,20 +14,10 @@ from benchmarks.provider import BODY, text_of
 from rxflow import LLM, Agent, Crew, Flow, Task
 from rxflow.flow import start
 from rxflow.tools import BaseTool, tool
+from tests.team import Asking
 
 Way: TypeAlias = Callable[[str, int], Awaitable[int]]
 """Opens so many streams at a base URL at once, and gives the number of chunks in all."""
-
-
-class Asking(Flow):
-    """One async method that calls the model."""
-
-    stream = True
-    llm: LLM
-
-    @start()
-    async def ask(self) -> str:
-        return str(await self.llm.acall("Hello"))
 
 
 async def bare_httpx(url: str, flows: int) -> int:

@@ -23,7 +23,7 @@ from reactivex import Observable, Subject
 from reactivex import operators as rxops
 
 from rxflow import operators as ops
-from rxflow.streaming.observable import everything
+from rxflow._streaming.observable import everything
 from rxflow.types.chunks import StreamChunk, StreamChunkType, ToolCallChunk
 
 LIMIT = 5.0
@@ -133,6 +133,10 @@ def _table(folder: Path) -> Mapping[str, tuple[Callable[[int], list[StreamChunk]
 
 NOT_MEASURED = {
     "from_cassette": "a source: nothing passes through it",
+    "answer_with": "it sees questions alone",
+    "frames": "makes an object of each event; docs/adapters.md has its cost",
+    "from_log": "a source; the benchmark of runs has it",
+    "log_to": "an end; the benchmark of runs has it",
     "to_output": "an end: an output's log, which the throughput of loops has in it",
 }
 

@@ -7,7 +7,7 @@ MODEL=ollama_chat/llama3 python examples/sync_streaming.py             a server 
 
 import os
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 
 from rxflow import LLM
 
@@ -16,13 +16,22 @@ EMBEDDED = "rxflow/demo"
 
 def chosen_model() -> LLM:
     """The model that ``--model`` or MODEL names; says on the first line which one answers."""
+    chosen = _read_options()
+    if chosen.model == EMBEDDED:
+        print(f"Model: {EMBEDDED}, embedded: no key, no network. Name a real one with --model or MODEL.\n", flush=True)
+    else:
+        print(f"Model: {chosen.model}\n", flush=True)
+    return LLM(chosen.model, pace=chosen.pace)
+
+
+def chosen_pace() -> float:
+    """Seconds between two words of the embedded model."""
+    return float(_read_options().pace)
+
+
+def _read_options() -> Namespace:
     about = (sys.modules["__main__"].__doc__ or "").partition("\n")[0]
     options = ArgumentParser(description=about)
     options.add_argument("--model", default=os.environ.get("MODEL") or EMBEDDED, help="as litellm writes it")
     options.add_argument("--pace", type=float, default=0.05, help="seconds between two words of the embedded model")
-    chosen = options.parse_args()
-    if chosen.model == EMBEDDED:
-        print(f"Model: {EMBEDDED}, embedded: no key, no network. Name a real one with --model or MODEL.\n")
-    else:
-        print(f"Model: {chosen.model}\n")
-    return LLM(chosen.model, pace=chosen.pace)
+    return options.parse_args()

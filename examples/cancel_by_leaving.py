@@ -29,9 +29,11 @@ class Story(Flow):
 
 async def main() -> None:
     async with await Story().kickoff_async() as streaming:
+        words = 0
         async for chunk in streaming:
             print(chunk, end="", flush=True)
-            if chunk.seq == 4:
+            words += 1
+            if words == 5:
                 break
 
     print(f"async with: completed: {streaming.is_completed}, cancelled: {streaming.is_cancelled}\n")
@@ -39,9 +41,9 @@ async def main() -> None:
 
 def main_without_asyncio() -> None:
     with Story().kickoff() as streaming:
-        for chunk in streaming:
+        for number, chunk in enumerate(streaming, 1):
             print(chunk, end="", flush=True)
-            if chunk.seq == 4:
+            if number == 5:
                 break
 
     print(f"with: completed: {streaming.is_completed}, cancelled: {streaming.is_cancelled}")

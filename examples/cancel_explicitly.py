@@ -29,10 +29,12 @@ class Waves(Flow):
 
 async def with_aclose() -> None:
     streaming = await Waves().kickoff_async()
+    words = 0
     try:
         async for chunk in streaming:
             print(chunk, end="", flush=True)
-            if chunk.seq == 6:
+            words += 1
+            if words == 7:
                 break
     finally:
         await streaming.aclose()
@@ -42,10 +44,10 @@ async def with_aclose() -> None:
 
 def with_close() -> None:
     streaming: FlowStreamingOutput = Waves().kickoff()
-    for chunk in streaming:  # ends soon after the other thread has closed it
-        if chunk.seq <= 6:
+    for number, chunk in enumerate(streaming):  # ends soon after the other thread has closed it
+        if number <= 6:
             print(chunk, end="", flush=True)
-        if chunk.seq == 6:
+        if number == 6:
             threading.Thread(target=streaming.close).start()
     report("close", streaming)
 

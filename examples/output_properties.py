@@ -32,8 +32,8 @@ try:
 except RuntimeError as error:
     print(f"too early: {error}")
 
-for chunk in streaming:
-    if chunk.seq == 2:
+for number, _ in enumerate(streaming):
+    if number == 2:
         tell("meanwhile", streaming)
 
 tell("after", streaming)

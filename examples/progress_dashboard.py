@@ -1,79 +1,61 @@
-"""A flow of two crews in a live dashboard: phases, agents, a tool call with its arguments, text, and a summary.
+"""A flow in a live dashboard: two crews at once, a tool, retries, a branch that is stopped, and a summary.
 
 python examples/progress_dashboard.py
 """
 
-import asyncio
-from time import perf_counter
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
 
-from _model import chosen_model
-from _screen import Ink, Screen
+from _model import EMBEDDED, chosen_model, chosen_pace
+from _storyteller import CAPTAIN, COOK, NAVIGATOR, POET, Storyteller
+from reactivex import Observable
 
-from rxflow import Agent, Crew, Flow, Task
-from rxflow.flow import listen, start
-from rxflow.tools import tool
-from rxflow.types.streaming import StreamChunkType
+from rxflow import LLM, Agent, Crew, Flow, Task, TaskOutput
+from rxflow import operators as ops
+from rxflow.flow import and_, listen, start
+from rxflow.screens import terminal
+from rxflow.tools import BaseTool, tool
 
-MODEL = chosen_model()
+CHOSEN, PACE = chosen_model(), chosen_pace()
+MODEL = LLM("demo/storyteller", source=Storyteller(PACE)) if CHOSEN.model == EMBEDDED else CHOSEN
 
 
 @tool
-def capacity_by_year(subject: str) -> str:
-    """The capacity installed worldwide, by year."""
-    return "14 GW in 2016, 35 GW in 2020 and 83 GW in 2024"
+def tide_table(port: str, day: str) -> str:
+    """The tides at a port on a day."""
+    time.sleep(20 * PACE)
+    return "low water 08:05, 0.6 m; high water 14:20, 3.4 m"
 
 
-ARCHIVIST = Agent(
-    role="Archivist", goal="Find figures", backstory="Never guesses.", llm=MODEL, tools=[capacity_by_year]
-)
-PLANNER = Agent(role="Port planner", goal="Think ahead", backstory="Knows ships.", llm=MODEL)
+def name_figures(answer: TaskOutput) -> tuple[bool, Any]:
+    has_figures = any(map(str.isdigit, answer.raw))
+    return has_figures, answer.raw if has_figures else "name figures: how much, for how many?"
 
 
-class WindReport(Flow):
-    stream = True
+def crew(role: str, task: str, tools: Sequence[BaseTool] = (), **options: Any) -> Crew:
+    agent = Agent(role=role, goal="A good voyage", backstory="At sea since 1998.", llm=MODEL, tools=list(tools))
+    return Crew(agents=[agent], tasks=[Task(description=task, expected_output="Notes", agent=agent, **options)])
+
+
+class Voyage(Flow):
+    @start()
+    def plan_route(self) -> Any:
+        return crew(NAVIGATOR, "Find the tide and set a course", [tide_table]).kickoff()
 
     @start()
-    def collect(self) -> str:
-        task = Task(description="Collect figures on offshore wind", expected_output="By year", agent=ARCHIVIST)
-        return str(Crew(agents=[ARCHIVIST], tasks=[task]).kickoff())
+    def plan_meals(self) -> Any:
+        return crew(COOK, "Write the shopping list", guardrail=name_figures).kickoff()
 
-    @listen(collect)
-    def advise(self, notes: str) -> str:
-        task = Task(
-            name="Advise a port on quays for turbines",
-            description="Advise a port on quays for turbines\n{notes}",
-            expected_output="One piece of advice",
-            agent=PLANNER,
-        )
-        return str(Crew(agents=[PLANNER], tasks=[task]).kickoff(inputs={"notes": notes}))
+    @start()
+    def sing(self) -> Observable[Any]:
+        return crew(POET, "Sing a shanty").observe().pipe(ops.limit_tokens(90))
+
+    @listen(and_(plan_route, plan_meals, sing))
+    def brief_the_crew(self) -> Any:
+        return crew(CAPTAIN, "Brief the crew").kickoff()
 
 
-async def main() -> None:
-    screen, flow, began = Screen(), WindReport(), perf_counter()
-    phase = turn = call = None
-    phases = calls = 0
-    screen.line("  Offshore wind: a report in two phases", Ink.TITLE)
-    async with await flow.kickoff_async() as streaming:
-        async for chunk in streaming:
-            if phase != chunk.task_id:
-                phase, phases = chunk.task_id, phases + 1
-                screen.line(f"\n  ● {chunk.task_name}", Ink.PHASE)
-                screen.write(chunk.agent_role, Ink.AGENT)
-            if turn != chunk.llm_call_id:
-                turn = chunk.llm_call_id
-                screen.end_line()
-            if chunk.chunk_type is StreamChunkType.TEXT:
-                screen.write(chunk.content)
-            elif chunk.tool_call:
-                if call != chunk.tool_call.tool_id:
-                    call, calls = chunk.tool_call.tool_id, calls + 1
-                    screen.end_line()
-                    screen.write(f"→ {chunk.tool_call.tool_name} ", Ink.TOOL)
-                screen.write(chunk.tool_call.arguments, Ink.TOOL)
-
-    screen.line(f"\n  ✓ Done in {perf_counter() - began:.1f} s", Ink.DONE)
-    counts = f"phases: {phases} · tool calls: {calls} · chunks: {len(streaming.chunks)}"
-    screen.line(f"    {counts} · answer: {len(streaming.result)} characters", Ink.FAINT)
-
-
-asyncio.run(main())
+logging.getLogger("rxflow").addHandler(logging.NullHandler())  # the screen shows what the log would say
+terminal.show(Voyage())

@@ -1,26 +1,26 @@
-"""The operators of rxflow, one a file: import them from ``rxflow.operators``."""
+"""The operators of rxflow, one a file, or a family: import them from ``rxflow.operators``."""
 
+from rxflow._streaming.console import ConsoleProvider
+from rxflow._streaming.questions import Inbox
 from rxflow.operators._accumulate import accumulate
-from rxflow.operators._by_agent import by_agent
-from rxflow.operators._by_method import by_method
-from rxflow.operators._by_task import by_task
+from rxflow.operators._answer_with import answer_with
+from rxflow.operators._by import by_agent, by_method, by_task
 from rxflow.operators._coalesce import coalesce
-from rxflow.operators._core.metering import LimitExceeded
 from rxflow.operators._core.timing import StreamTimeout
 from rxflow.operators._fallback_to import fallback_to
 from rxflow.operators._first_chunk_timeout import FirstChunkTimeout, first_chunk_timeout
+from rxflow.operators._frames import frames
 from rxflow.operators._from_cassette import CassetteError, RecordedError, from_cassette
+from rxflow.operators._from_log import from_log
 from rxflow.operators._heartbeat import heartbeat
 from rxflow.operators._hold_back import GuardStopped, Release, Replace, Stop, Verdict, hold_back
 from rxflow.operators._idle_timeout import IdleTimeout, idle_timeout
 from rxflow.operators._in_graph_order import in_graph_order
 from rxflow.operators._interleave_fairly import interleave_fairly
-from rxflow.operators._limit_cost import CostLimitExceeded, limit_cost
-from rxflow.operators._limit_tokens import TokenLimitExceeded, limit_tokens
+from rxflow.operators._limit import CostLimitExceeded, LimitExceeded, TokenLimitExceeded, limit_cost, limit_tokens
 from rxflow.operators._lines import lines
-from rxflow.operators._only_agent import only_agent
-from rxflow.operators._only_method import only_method
-from rxflow.operators._only_task import only_task
+from rxflow.operators._log_to import log_to
+from rxflow.operators._only import only_agent, only_method, only_task
 from rxflow.operators._overflow import SlowReaderError, overflow
 from rxflow.operators._partial_json import partial_json
 from rxflow.operators._race import race
@@ -35,18 +35,21 @@ from rxflow.operators._stats import Stats, stats
 from rxflow.operators._stop_at import stop_at
 from rxflow.operators._text import text
 from rxflow.operators._to_output import to_output
-from rxflow.operators._tool_arguments import tool_arguments
-from rxflow.operators._tool_call_deltas import tool_call_deltas
-from rxflow.operators._tool_calls import tool_calls
+from rxflow.operators._tool_calls import tool_arguments, tool_call_deltas, tool_calls
 from rxflow.operators._usage import usage
 from rxflow.operators._words import words
 
+if __name__ != "rxflow.operators":  # this folder is on the path of an editable install
+    raise ModuleNotFoundError(f"No module named {__name__!r}; import rxflow.operators", name=__name__)
+
 __all__ = [
     "CassetteError",
+    "ConsoleProvider",
     "CostLimitExceeded",
     "FirstChunkTimeout",
     "GuardStopped",
     "IdleTimeout",
+    "Inbox",
     "LimitExceeded",
     "RecordedError",
     "Release",
@@ -58,13 +61,16 @@ __all__ = [
     "TokenLimitExceeded",
     "Verdict",
     "accumulate",
+    "answer_with",
     "by_agent",
     "by_method",
     "by_task",
     "coalesce",
     "fallback_to",
     "first_chunk_timeout",
+    "frames",
     "from_cassette",
+    "from_log",
     "heartbeat",
     "hold_back",
     "idle_timeout",
@@ -73,6 +79,7 @@ __all__ = [
     "limit_cost",
     "limit_tokens",
     "lines",
+    "log_to",
     "only_agent",
     "only_method",
     "only_task",

@@ -90,7 +90,7 @@ class _TimedVoices(Voices):
         self.timer.disposable = self._scheduler.schedule_relative(time, self._check)
 
     def _check(self, scheduler: SchedulerBase, state: object = None) -> None:
-        """Emit what was gathered long max_characters ago, and wait for the next. Earlier text may be gone already."""
+        """Emit what has been held for ``seconds``, and wait for the next. Earlier text may be gone already."""
         now = self._scheduler.now
         rests: list[timedelta] = []
         self._is_waiting = False
@@ -108,7 +108,7 @@ class _TimedVoices(Voices):
 
 
 def _skip_time() -> None:
-    """The time is not needed without ``seconds``."""
+    """Return 0 as the time, which is not needed without ``seconds``."""
 
 
 class _Gatherer:

@@ -10,10 +10,11 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import SerialDisposable, SingleAssignmentDisposable
 
+from rxflow._streaming.border import current_border, find_stamp
 from rxflow.operators._core.checks import ErrorFilter, check_choice, compile_error_filter
 from rxflow.operators._core.in_run import Adding, also, through
 from rxflow.operators._core.recovery import Attempts, Join, create_join
-from rxflow.types.events import Retracted
+from rxflow.types import Retracted
 
 U = TypeVar("U")
 
@@ -24,7 +25,7 @@ def fallback_to(
     fallback_on: ErrorFilter = Exception,
     on_shown: Literal["retract", "continue", "error"] = "retract",
 ) -> Adding[U | Retracted]:
-    """Go on with ``other`` after an error (like ``catch``): another model, another crew, or a sentence that says sorry.
+    """Go on with ``other`` after an error (like ``catch``): another model, another crew, or an apology.
 
     All output so far is then void, and a ``Retracted`` event reports that before ``other`` begins; its chunks carry the
     next free ``attempt``. If there was no output yet, there is no such event. A later operator that selects anew, such
@@ -103,6 +104,8 @@ class _Fallback:
         self._observer = observer
         self._emit = observer.on_next
         self._subscribed = subscribed
+        self._border = current_border()
+        self._stamp = find_stamp()
         self._attempts = Attempts()
         self._number = self._attempts.number
 
@@ -129,7 +132,7 @@ class _Fallback:
             self._observer.on_error(second)
 
         if self._attempts.has_output and self._plan.on_shown == "retract":
-            self._emit(self._attempts.retract(error))
+            self._emit(self._stamp(self._attempts.retract(error)))
         self._attempts.begin_next()
         if not self.current.is_disposed:
             self.run(stream, fail)
@@ -140,4 +143,4 @@ class _Fallback:
     def _choose_stream(self, error: Exception) -> Observable[Any] | None:
         if not self._plan.is_meant(error) or (self._attempts.has_output and self._plan.on_shown == "error"):
             return None
-        return self._join(self._plan.create_stream(error))
+        return self._join(self._plan.create_stream(error), self._border)

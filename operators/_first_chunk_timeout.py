@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
-from reactivex.disposable import CompositeDisposable, SingleAssignmentDisposable
+from reactivex.disposable import CompositeDisposable, SerialDisposable, SingleAssignmentDisposable
 from reactivex.typing import RelativeTime
 
+from rxflow._streaming.scope import stopping
+from rxflow.operators._core.calls import QuestionTracker
 from rxflow.operators._core.checks import to_seconds
 from rxflow.operators._core.in_run import through
 from rxflow.operators._core.items import describe, is_content
@@ -30,8 +33,8 @@ def first_chunk_timeout(
     """Fail if no chunk arrives within ``seconds`` of the subscription (like ``timeout``), and close the connection.
 
     ``seconds`` is a number or a timedelta. A chunk ends the wait; so does reasoning, and so does an item that is not
-    rxflow's. Events about the run, such as ``LLMStarted``, do not. For later silences there is ``idle_timeout``. A
-    source that completes without a chunk has not exceeded the limit. ::
+    rxflow's. Events about the run, such as ``LLMStarted``, do not; while a person is asked, the time stands. For later
+    silences there is ``idle_timeout``. A source that completes without a chunk has not exceeded the limit. ::
 
         source                    S--------------a--b--|
         first_chunk_timeout(5)    S----#                   (units: s; the source is disposed at 5)
@@ -51,33 +54,59 @@ def first_chunk_timeout(
         def subscribe(
             observer: ObserverBase[Any], clock: SchedulerBase, subscribed: SchedulerBase | None
         ) -> DisposableBase:
-            running = SingleAssignmentDisposable()
-            timer = SingleAssignmentDisposable()
-            emit = observer.on_next
-            is_waiting = True
-            last: object = None
-
-            def on_next(item: object) -> None:
-                nonlocal is_waiting, last
-                if is_waiting:
-                    if is_content(item):
-                        is_waiting = False
-                        last = None
-                        timer.dispose()
-                    else:
-                        last = item
-                emit(item)
-
-            def on_time(scheduler: SchedulerBase, state: object = None) -> None:
-                running.dispose()
-                observer.on_error(FirstChunkTimeout(limit, "nothing" if last is None else describe(last)))
-
-            timer.disposable = clock.schedule_relative(limit, on_time)
-            running.disposable = source.subscribe(
-                on_next, observer.on_error, observer.on_completed, scheduler=subscribed
+            wait = _Wait(observer, clock, limit)
+            wait.running.disposable = source.subscribe(
+                wait.on_next, observer.on_error, observer.on_completed, scheduler=subscribed
             )
-            return CompositeDisposable(running, timer)
+            return CompositeDisposable(wait.running, wait.timer)
 
         return create_timed("first_chunk_timeout", scheduler, subscribe)
 
     return through(operator)
+
+
+class _Wait:
+    """The wait of one subscription, which begins when it is made."""
+
+    def __init__(self, observer: ObserverBase[Any], clock: SchedulerBase, seconds: float) -> None:
+        self.running = SingleAssignmentDisposable()
+        self.timer = SerialDisposable()
+        self._observer = observer
+        self._emit = observer.on_next
+        self._clock = clock
+        self._seconds = seconds
+        self._left = timedelta(seconds=seconds)
+        self._is_waiting = True
+        self._last: object = None
+        self._questions = QuestionTracker()
+        self._begin()
+
+    def on_next(self, item: object) -> None:
+        if self._is_waiting:
+            if is_content(item):
+                self._is_waiting = False
+                self._last = None
+                self.timer.dispose()
+            else:
+                self._last = item
+                self._note(item)
+        self._emit(item)
+
+    def _note(self, event: object) -> None:
+        was_asking = bool(self._questions)
+        self._questions.note(event)
+        if self._questions and not was_asking:
+            self._left -= self._clock.now - self._began
+            self.timer.disposable = None
+        elif was_asking and not self._questions:
+            self._begin()
+
+    def _begin(self) -> None:
+        self._began = self._clock.now
+        self.timer.disposable = self._clock.schedule_relative(self._left, self._fail)
+
+    def _fail(self, scheduler: SchedulerBase, state: object = None) -> None:
+        error = FirstChunkTimeout(self._seconds, "nothing" if self._last is None else describe(self._last))
+        with stopping(str(error)):
+            self.running.dispose()
+        self._observer.on_error(error)

@@ -11,9 +11,10 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import Disposable, SerialDisposable, SingleAssignmentDisposable
 from reactivex.scheduler import CurrentThreadScheduler, TimeoutScheduler
 
-from rxflow.loops import running_loop
-from rxflow.operators._core.cassettes import AnyPath, Cassette, CassetteError, RecordedError, read_cassette
+from rxflow._loops import running_loop
+from rxflow.operators._core.cassettes import AnyPath, Cassette, CassetteError, read_cassette
 from rxflow.operators._core.timing import find_clock
+from rxflow.types.codec import RecordedError
 
 __all__ = ["CassetteError", "RecordedError", "from_cassette"]
 
@@ -27,10 +28,10 @@ def from_cassette(
         from_cassette(path)       --a--b----|
         from_cassette(path, 2)    -a-b--|          (times are halved)
 
-    The items are restored: chunks, events with their fields, strings. Three kinds of values are restored as text only:
-    objects that JSON does not know, errors of other libraries' classes (:class:`RecordedError`), and the classes of
-    structured answers, whose content is a dict. Of a run, all its events are emitted; ``ops.text()`` and others select
-    from them.
+    The items are restored: chunks, events with their fields, strings. What JSON cannot carry is restored as a stand-in
+    (:mod:`rxflow.types.codec`): errors of other libraries' classes as :class:`RecordedError`, pydantic objects whose
+    class is not loaded as one with the same fields, other objects as the name of their class and their text. Of a run,
+    all its events are emitted; ``ops.text()`` and others select from them.
 
     Each subscription reads the whole file anew, before its first item.
 
@@ -68,7 +69,7 @@ def from_cassette(
 
 
 def _find_any_clock(given: SchedulerBase | None, subscribed: SchedulerBase | None) -> SchedulerBase:
-    """A source is not bound to a thread, so a thread of timers will do if there is no loop."""
+    """Return a scheduler; without a loop, one with a thread of timers, since a source is not bound to a thread."""
     try:
         return find_clock("from_cassette", given, subscribed, running_loop())
     except RuntimeError:

@@ -10,11 +10,12 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, Disposable
 from reactivex.typing import RelativeTime
 
+from rxflow._streaming.border import find_stamp
 from rxflow.operators._core.checks import to_seconds
 from rxflow.operators._core.in_run import Adding, reselect
 from rxflow.operators._core.items import get_origin
 from rxflow.operators._core.timing import SilenceWatch, create_timed
-from rxflow.types.events import Heartbeat
+from rxflow.types import Heartbeat
 
 
 def heartbeat(interval: RelativeTime, *, scheduler: SchedulerBase | None = None) -> Adding[Heartbeat]:
@@ -51,6 +52,7 @@ def heartbeat(interval: RelativeTime, *, scheduler: SchedulerBase | None = None)
                 observer: ObserverBase[Any], clock: SchedulerBase, subscribed: SchedulerBase | None
             ) -> DisposableBase:
                 last: object = None
+                stamp = find_stamp()
                 emit = observer.on_next
 
                 def note_event(event: object) -> None:
@@ -58,7 +60,7 @@ def heartbeat(interval: RelativeTime, *, scheduler: SchedulerBase | None = None)
                     last = event
 
                 def beat(silent_for: float) -> None:
-                    emit(Heartbeat(origin=get_origin(last), silent_for=silent_for))
+                    emit(stamp(Heartbeat(origin=get_origin(last), silent_for=silent_for)))
 
                 def on_next(item: object) -> None:
                     note_item()

@@ -14,7 +14,8 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, Disposable, SingleAssignmentDisposable
 
-from rxflow.loops import call_soon, running_loop
+from rxflow._loops import call_soon, running_loop
+from rxflow._streaming.scope import stopping
 from rxflow.operators._core.in_run import through
 from rxflow.operators._core.items import get_text, replace_text
 from rxflow.operators._core.queue import CallQueues
@@ -208,7 +209,7 @@ class _Verdicts:
             self._queues.end_queue(span_id)
 
     def _wait_for(self, verdict: Awaitable[Verdict], span_id: str) -> None:
-        # If no loop ran at the subscription, the loop that runs here is the source's own, which ends with the source.
+        # A loop that was not there at the subscription is the source's own: it ends with the source, before the guard.
         if running_loop() is None or not self._is_on_a_loop:
             if isinstance(verdict, Coroutine):
                 verdict.close()
@@ -250,6 +251,7 @@ class _Verdicts:
 
     def _fail(self, error: Exception) -> None:
         self.close()
-        self.source.dispose()
+        with stopping(str(error)):
+            self.source.dispose()
         self._queues.clear()
         self._observer.on_error(error)

@@ -10,12 +10,13 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, Disposable, SingleAssignmentDisposable
 from reactivex.typing import RelativeTime
 
-from rxflow.operators._core.calls import CallTracker, OpenCall
+from rxflow._streaming.scope import stopping
+from rxflow.operators._core.calls import CallTracker, OpenCall, QuestionTracker
 from rxflow.operators._core.checks import to_seconds
 from rxflow.operators._core.in_run import through
 from rxflow.operators._core.items import describe, get_span_id, is_content
 from rxflow.operators._core.timing import SilenceWatch, StreamTimeout, create_timed
-from rxflow.types.events import LLMStarted
+from rxflow.types import LLMStarted
 
 T = TypeVar("T")
 
@@ -33,9 +34,9 @@ def idle_timeout(
 
     ``seconds`` is a number or a timedelta. The clock starts with the first chunk (``first_chunk_timeout`` limits the
     wait for that one), and each item restarts it: chunks, reasoning, and in a run every event. In a run it counts only
-    while a model was asked and has not ended its answer: tools, guardrails and methods may take their time. A stream of
-    bare chunks does not show that, so there it always counts. Concurrent calls share one clock: only a pause of the
-    whole stream is too long. ::
+    while a model was asked and has not ended its answer: tools, guardrails, methods and people may take their time. A
+    stream of bare chunks does not show that, so there it always counts. Concurrent calls share one clock: only a pause
+    of the whole stream is too long. ::
 
         source             --a--b-----------c--|
         idle_timeout(5)    --a--b----#             (units: s; the source is disposed at 10)
@@ -78,6 +79,7 @@ class _Watch:
         self._has_begun = False
         self._calls: CallTracker[OpenCall] = CallTracker()
         self._find = self._calls.get
+        self._questions = QuestionTracker()
         self._last: object = None
 
     def on_next(self, item: object) -> None:
@@ -94,7 +96,7 @@ class _Watch:
         else:
             self._has_begun = True
             self._calls.add(OpenCall(item))
-            self.silence.start()
+            self._watch()
 
     def _on_event(self, event: object) -> None:
         if isinstance(event, LLMStarted):
@@ -102,12 +104,24 @@ class _Watch:
         else:
             for call in self._calls.find_ended(event):
                 self._calls.remove(call)
-        if self._has_begun and self._calls:
+        self._questions.note(event)
+        self._watch()
+
+    def _watch(self) -> None:
+        if self._has_begun and self._is_anybody_to_speak():
             self.silence.start()
         else:
             self.silence.pause()
 
+    def _is_anybody_to_speak(self) -> bool:
+        """What a method says itself may wait for a person; a model that was asked does not."""
+        if self._questions:
+            return any(isinstance(call.item, LLMStarted) for call in self._calls)
+        return bool(self._calls)
+
     def _fail(self, silent_for: float) -> None:
         self.silence.dispose()
-        self.running.dispose()
-        self._observer.on_error(IdleTimeout(self._seconds, describe(self._last)))
+        error = IdleTimeout(self._seconds, describe(self._last))
+        with stopping(str(error)):
+            self.running.dispose()
+        self._observer.on_error(error)

@@ -13,13 +13,15 @@ from reactivex.disposable import SingleAssignmentDisposable
 from rxflow.operators._core.calls import CallTracker, OpenCall
 from rxflow.operators._core.in_run import through
 from rxflow.operators._core.items import get_span_id
-from rxflow.types.chunks import StreamChunk
-from rxflow.types.events import (
+from rxflow.types import (
+    Cancelled,
     Failed,
     Finished,
     Happened,
     Heartbeat,
     Started,
+    StreamChunk,
+    ToolCancelled,
     ToolFailed,
     ToolFinished,
     ToolStarted,
@@ -111,13 +113,19 @@ class _Order:
             self._add(item, call.branch)
         elif not isinstance(item, Happened) or isinstance(item, Heartbeat):
             self._emit(item)
-        elif isinstance(item, Started) and not isinstance(item, ToolStarted) and item.origin.span_id:
+        elif isinstance(item, ToolStarted):  # what runs in a tool is a part of its agent's branch
+            branch = self._branches.get(item.origin.span_id) or self._find_parent(item)
+            self._branches.setdefault(item.origin.span_id, branch)
+            self._add(item, branch)
+        elif isinstance(item, Started) and item.origin.span_id:
             self._add(item, self._begin(item.origin.span_id, self._find_parent(item), item.origin.namespace))
         else:
             branch = self._branches.get(item.origin.span_id) or self._find_parent(item)
             self._add(item, branch)
-            is_end = isinstance(item, Finished | Failed) and not isinstance(item, ToolFinished | ToolFailed)
-            if is_end and branch.key == item.origin.span_id:
+            if isinstance(item, ToolFinished | ToolFailed | ToolCancelled):
+                if branch.key != item.origin.span_id:
+                    self._branches.pop(item.origin.span_id, None)
+            elif isinstance(item, Finished | Failed | Cancelled) and branch.key == item.origin.span_id:
                 self._end(branch)
             for ended in self._calls.find_ended(item):
                 self._calls.remove(ended)

@@ -15,11 +15,11 @@ from reactivex.disposable import Disposable, SingleAssignmentDisposable
 from reactivex.scheduler import EventLoopScheduler, ImmediateScheduler, TrampolineScheduler, VirtualTimeScheduler
 from reactivex.scheduler.eventloop import AsyncIOScheduler, AsyncIOThreadSafeScheduler
 
-from rxflow.loops import running_loop
+from rxflow._loops import running_loop
 from rxflow.operators._core.checks import check_choice
 from rxflow.operators._core.items import get_span_id, get_speaker, get_text, replace_text
 from rxflow.operators._core.recovery import report_error
-from rxflow.types.chunks import StreamChunk
+from rxflow.types import StreamChunk
 
 T = TypeVar("T")
 
@@ -98,7 +98,7 @@ def overflow(
 
 
 class _Voice(NamedTuple):
-    """What texts that may be joined have in common: one call, and its answer or its reasoning."""
+    """The key of texts that may be joined: one call, and its answer or its reasoning."""
 
     call: Hashable
     kind: object
@@ -138,7 +138,7 @@ class _Queue:
         self._changed = threading.Condition(self._lock)
         self._waiting: deque[Any] = deque()
         self._open: dict[Hashable, _Joined] = {}
-        """By call: joined texts that can grow, since only joined texts of other calls wait behind them."""
+        """By call, the joined texts that can grow: only joined texts of other calls wait behind them."""
         self._end: Callable[[ObserverBase[Any]], None] | None = None
         self._is_scheduled = False
         self._reading_thread: threading.Thread | None = None

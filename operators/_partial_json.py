@@ -8,11 +8,11 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel
 from reactivex import Observable
 
-from rxflow.json_text import read_json
+from rxflow._json_text import read_json
 from rxflow.operators._core.calls import read_calls
 from rxflow.operators._core.checks import check_model
 from rxflow.operators._core.growing_json import GrowingJson
-from rxflow.types.chunks import StreamChunk, StreamChunkType
+from rxflow.types import StreamChunk, StreamChunkType
 
 M = TypeVar("M", bound=BaseModel)
 

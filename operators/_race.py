@@ -10,6 +10,7 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, SingleAssignmentDisposable
 
+from rxflow._streaming.border import Border, current_border
 from rxflow.operators._core.in_run import Adding, through
 from rxflow.operators._core.items import is_content
 from rxflow.operators._core.recovery import create_join
@@ -53,7 +54,8 @@ def race(*others: Observable[U]) -> Adding[U]:
 
         def operator(first: Observable[Any]) -> Observable[Any]:
             def subscribe(observer: ObserverBase[Any], subscribed: SchedulerBase | None = None) -> DisposableBase:
-                return _Race(observer).start([first, *map(join, others)], subscribed)
+                border = current_border()
+                return _Race(observer, border).start([first, *(join(other, border) for other in others)], subscribed)
 
             return Observable(subscribe)
 
@@ -65,7 +67,9 @@ def race(*others: Observable[U]) -> Adding[U]:
 class _Race:
     """One subscription."""
 
-    def __init__(self, observer: ObserverBase[Any]) -> None:
+    def __init__(self, observer: ObserverBase[Any], border: Border | None) -> None:
+        self._border = border
+        self._is_holding = False
         self.winner: _Runner | None = None
         self._observer = observer
         self._running: list[_Runner] = []
@@ -75,6 +79,9 @@ class _Race:
         """Subscribe all sources; the disposable stops them."""
         runners = [_Runner(self, self._observer) for _ in sources]
         self._running = list(runners)
+        if self._border is not None:
+            self._border.holds += 1
+            self._is_holding = True
         if len(runners) == 1:
             self.declare_winner(runners[0])
         for source, runner in zip(sources, runners, strict=True):
@@ -84,9 +91,14 @@ class _Race:
                 )
         return CompositeDisposable(*(runner.subscription for runner in runners))
 
+    def admit(self, item: object) -> object:
+        """Return the item with its number. Before the race was decided it had none, because it could be dropped."""
+        return item if self._border is None else self._border.admit(item)
+
     def declare_winner(self, runner: _Runner) -> None:
         """Dispose the other sources."""
         self.winner = runner
+        self._let_go()
         for other in self._running:
             if other is not runner:
                 other.subscription.dispose()
@@ -115,7 +127,13 @@ class _Race:
         for runner in self._running:
             runner.subscription.dispose()
         self._running = []
+        self._let_go()
         self._observer.on_error(error)
+
+    def _let_go(self) -> None:
+        if self._border is not None and self._is_holding:
+            self._border.holds -= 1
+        self._is_holding = False
 
 
 class _Runner:
@@ -133,7 +151,7 @@ class _Runner:
     def release(self) -> None:
         """Emit the held events."""
         while self.held:
-            self._emit(self.held.popleft())
+            self._emit(self._race.admit(self.held.popleft()))
 
     def on_next(self, item: object) -> None:
         if self._race.winner is not self:
@@ -144,6 +162,7 @@ class _Runner:
                 return
             self._race.declare_winner(self)
             self.release()
+            item = self._race.admit(item)
         self._emit(item)
 
     def on_error(self, error: Exception) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from reactivex import Observable
 
 from rxflow.operators._core.in_run import only, select
-from rxflow.types.events import ReasoningChunk
+from rxflow.types import ReasoningChunk
 
 
 def reasoning() -> Callable[[Observable[Any]], Observable[ReasoningChunk]]:

@@ -15,7 +15,7 @@ from reactivex.disposable import Disposable, SingleAssignmentDisposable
 from rxflow.operators._core.cassettes import HEADER, AnyPath, encode_end, encode_item
 from rxflow.operators._core.in_run import through
 from rxflow.operators._core.timing import start_stopwatch
-from rxflow.types.chunks import StreamChunk
+from rxflow.types import StreamChunk
 
 T = TypeVar("T")
 
@@ -36,9 +36,9 @@ def record(path: AnyPath, *, scheduler: SchedulerBase | None = None) -> Callable
     the last one to begin keeps it. It is closed at the end of the stream: completion, an error, or disposal. A program
     that dies loses at most the items since the last event, and never more than 64 KiB.
 
-    Objects that JSON does not know are written as their ``str``. What looks like an API key, or is named like one, is
-    written as ``***``, unless a model spells it out over several chunks. Messages, inputs and answers are in the file
-    as they are: protect it as you protect those.
+    Values are written as :mod:`rxflow.types.codec` says; objects that JSON cannot carry as the name of their class and
+    their ``str``. What looks like an API key, or is named like one, is written as ``***``, unless a model spells it out
+    over several chunks. Messages, inputs and answers are in the file as they are: protect it as you protect those.
 
     Args:
         path: the file. Its folder must exist.

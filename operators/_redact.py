@@ -14,8 +14,7 @@ from rxflow.operators._core.checks import check_positive
 from rxflow.operators._core.in_run import through
 from rxflow.operators._core.items import get_span_id, get_text, replace_text
 from rxflow.operators._core.text import Characters, PartialPattern, TextPattern, Voice, Voices
-from rxflow.types.chunks import StreamChunk
-from rxflow.types.events import Failed, Finished, LLMFailed, LLMFinished, Retracted
+from rxflow.types import Failed, Finished, LLMFailed, LLMFinished, Retracted, StreamChunk
 
 T = TypeVar("T")
 
@@ -71,7 +70,7 @@ def redact(
 
 
 class _RedactedVoices(Voices):
-    """Voices that end only with their call: held text must not be emitted because another item arrived."""
+    """Voices that end with their call alone: an item of another kind must not release text that is held back."""
 
     def __init__(
         self, pattern: PartialPattern, replacement: _Replacement, hold_back: int, observer: ObserverBase[Any]

@@ -13,12 +13,13 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import SerialDisposable, SingleAssignmentDisposable
 from reactivex.typing import RelativeTime
 
-from rxflow.loops import running_loop
+from rxflow._loops import running_loop
+from rxflow._streaming.border import find_stamp
 from rxflow.operators._core.checks import ErrorFilter, check_choice, compile_error_filter
 from rxflow.operators._core.in_run import Adding, also, through
 from rxflow.operators._core.recovery import Attempts
 from rxflow.operators._core.timing import find_clock
-from rxflow.types.events import Retracted
+from rxflow.types import Retracted
 
 
 def retry_stream(
@@ -112,6 +113,7 @@ class _Retrying:
         self._subscribed = subscribed
         self._plan = plan
         self._find_clock = partial(find_clock, "retry_stream(delay=…)", plan.scheduler, subscribed, running_loop())
+        self._stamp = find_stamp()
         self._attempts = Attempts()
         self._number = self._attempts.number
         self._retries = 0
@@ -119,7 +121,7 @@ class _Retrying:
         self._is_beginning = False
 
     def begin(self, *_: object) -> None:
-        """Subscribe. If the source fails meanwhile, it is due again once that has returned: this must not recurse."""
+        """Subscribe. If the source fails meanwhile, the next attempt begins after that, not inside of it."""
         self._is_due = True
         if self._is_beginning:
             return
@@ -148,7 +150,7 @@ class _Retrying:
             return
         self._retries += 1
         if self._attempts.has_output:
-            self._emit(self._attempts.retract(error))
+            self._emit(self._stamp(self._attempts.retract(error)))
         self._attempts.begin_next()
         if scheduler is None:
             self.begin()

@@ -15,9 +15,9 @@ from reactivex.disposable import Disposable, SerialDisposable, SingleAssignmentD
 from reactivex.scheduler import CurrentThreadScheduler, TimeoutScheduler
 from reactivex.typing import RelativeTime
 
-from rxflow.loops import call_soon, running_loop
+from rxflow._loops import call_soon, running_loop
+from rxflow._streaming.log import Log, LogReader
 from rxflow.operators._core.recovery import report_error
-from rxflow.streaming.log import Log, LogReader
 
 T = TypeVar("T")
 
@@ -199,7 +199,7 @@ class _Reader:
             try:
                 self._token.pop()
             except IndexError:
-                return  # the holder of the token looks again after it puts the token back
+                return  # whoever holds the token looks for items once more after putting it back
             try:
                 self._deliver()
             except Exception as error:  # noqa: BLE001 - reported; the other subscribers go on
@@ -266,7 +266,7 @@ class _LoopTimer(DisposableBase):
         return True
 
     def begin(self) -> None:
-        """On the loop's thread."""
+        """Set the timer. On the loop's thread."""
         if not self._is_disposed:
             self._handle = self._loop.call_later(self._seconds, self._action)
 

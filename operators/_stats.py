@@ -14,8 +14,18 @@ from rxflow.operators._core.calls import CallTracker, OpenCall
 from rxflow.operators._core.in_run import select
 from rxflow.operators._core.items import get_span_id
 from rxflow.operators._core.timing import start_stopwatch
-from rxflow.types.chunks import StreamChunk
-from rxflow.types.events import Happened, LLMFailed, LLMFinished, ReasoningChunk, TaskFailed, TaskFinished, TaskStarted
+from rxflow.types import (
+    Happened,
+    LLMCancelled,
+    LLMFailed,
+    LLMFinished,
+    ReasoningChunk,
+    StreamChunk,
+    TaskCancelled,
+    TaskFailed,
+    TaskFinished,
+    TaskStarted,
+)
 from rxflow.types.usage import BYTES_PER_TOKEN, count_bytes
 
 
@@ -153,16 +163,16 @@ class _Meters:
 
     def _on_event(self, event: Happened) -> None:
         ended = self._calls.find_ended(event)
-        if isinstance(event, LLMFinished | LLMFailed) and not ended:
+        if isinstance(event, LLMFinished | LLMFailed | LLMCancelled) and not ended:
             ended = [self._begin(event, event.origin, self._read())]
         for call in ended:
             self._end(call, event)
         if isinstance(event, TaskStarted):
             self._get_meter(_get_task(event.origin), self._read())
-        elif isinstance(event, TaskFinished | TaskFailed):
+        elif isinstance(event, TaskFinished | TaskFailed | TaskCancelled):
             now = self._read()
             self._get_meter(_get_task(event.origin), now).ended = now
-        if isinstance(event, LLMFinished | TaskFinished | TaskFailed):
+        if isinstance(event, LLMFinished | TaskFinished | TaskFailed | TaskCancelled):
             self._emit_stats()
 
     def on_error(self, error: Exception) -> None:
@@ -187,7 +197,7 @@ class _Meters:
     def _end(self, call: _Call, event: Happened) -> None:
         self._calls.remove(call)
         usage = event.usage if isinstance(event, LLMFinished) else None
-        cost = event.cost if isinstance(event, LLMFinished) else None
+        cost = event.cost if isinstance(event, LLMFinished | LLMFailed | LLMCancelled) else None
         for meter in call.meters:
             if usage is not None and usage.total_tokens:
                 meter.reported += usage.completion_tokens or 0

@@ -8,10 +8,11 @@ from typing import Any, TypeVar, cast
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
+from rxflow._streaming.scope import stopping
 from rxflow.operators._core.in_run import through
 from rxflow.operators._core.items import get_text
 from rxflow.operators._core.text import Characters, Voices
-from rxflow.types.events import ReasoningChunk
+from rxflow.types import ReasoningChunk
 
 T = TypeVar("T")
 
@@ -79,7 +80,8 @@ class _StoppingVoices(Voices):
 
     def _note_found(self) -> None:
         self._is_found = True
-        self.subscription.dispose()
+        with stopping("the text to stop at was found"):
+            self.subscription.dispose()
 
 
 class _Searcher:

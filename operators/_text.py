@@ -8,7 +8,7 @@ from typing import Any
 from reactivex import Observable
 
 from rxflow.operators._core.in_run import only, select
-from rxflow.types.chunks import StreamChunk, StreamChunkType
+from rxflow.types import StreamChunk, StreamChunkType
 
 
 def text() -> Callable[[Observable[Any]], Observable[StreamChunk]]:

@@ -9,8 +9,7 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
 from rxflow.operators._core.in_run import select
-from rxflow.types.events import LLMFailed, LLMFinished
-from rxflow.types.usage import UsageMetrics
+from rxflow.types import LLMCancelled, LLMFailed, LLMFinished, UsageMetrics
 
 
 def usage() -> Callable[[Observable[Any]], Observable[UsageMetrics]]:
@@ -19,9 +18,9 @@ def usage() -> Callable[[Observable[Any]], Observable[UsageMetrics]]:
         events     S--a--b--{30 tokens}--c--{12 tokens}--F|
         usage()    ---------30--------------42-----------|
 
-    It needs the events of a run (``flow.observe()``, ``flow.events()``): bare chunks carry no usage. A call
-    that failed in mid-answer counts with an estimate. One that was stopped has no event, and is only in the usage of
-    its crew and flow. If no call ends with tokens, the result is empty. Errors pass.
+    It needs the events of a run (``flow.observe()``, ``flow.events()``): bare chunks carry no usage. A call that
+    failed in mid-answer or was stopped counts with an estimate. If no call ends with tokens, the result is empty.
+    Errors pass.
 
     Example::
 
@@ -36,7 +35,7 @@ def _sum_usage(source: Observable[Any]) -> Observable[UsageMetrics]:
 
         def on_next(item: Any) -> None:
             nonlocal total
-            if isinstance(item, LLMFinished) or (isinstance(item, LLMFailed) and item.usage.is_reported):
+            if isinstance(item, LLMFinished) or (isinstance(item, LLMFailed | LLMCancelled) and item.usage.is_reported):
                 total += item.usage
                 observer.on_next(total)
 

@@ -15,13 +15,16 @@ __all__ = [
     "StreamChunk",
     "Task",
     "TaskOutput",
+    "emit",
+    "report_progress",
     "tool",
 ]
 
-# pytest loads our plugin, and so this package, wherever rxflow is installed: where nobody uses it, that must cost
+# pytest loads our plugin, and so this package, wherever rxflow is installed: to those who do not use it, that must cost
 # nothing to speak of.
 if typing.TYPE_CHECKING:
     from rxflow import operators as operators
+    from rxflow._streaming.reports import emit, report_progress
     from rxflow.crew.agent import Agent
     from rxflow.crew.crew import Crew, Process
     from rxflow.crew.task import Task
@@ -47,6 +50,8 @@ else:
             "StreamChunk": "rxflow.types.chunks",
             "Task": "rxflow.crew.task",
             "TaskOutput": "rxflow.types.results",
+            "emit": "rxflow._streaming.reports",
+            "report_progress": "rxflow._streaming.reports",
             "tool": "rxflow.tools",
             "operators": lambda: _lazy.import_module("rxflow.operators"),
             "__version__": lambda: _lazy.import_module("importlib.metadata").version("rxflow"),

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rxflow import _lazy
 
@@ -24,6 +24,7 @@ _OUTPUT_FORMAT = {"OutputFormat": "rxflow.types.results"}
 _CREW_OUTPUT = {"CrewOutput": "rxflow.types.results"}
 _BASE_AGENT = {"BaseAgent": "rxflow.crew.agent:Agent"}
 _BASE_LLM = {"BaseLLM": "rxflow.llm.base_llm"}
+_FEEDBACK = {"ConsoleProvider": "rxflow.operators", "HumanFeedbackPending": "rxflow.types.answers"}
 
 ALIASES: Mapping[str, Mapping[str, _lazy.Home]] = {
     "rxflow.agent": {"Agent": "rxflow.crew.agent"} | _BASE_AGENT,
@@ -33,6 +34,17 @@ ALIASES: Mapping[str, Mapping[str, _lazy.Home]] = {
     "rxflow.agents.agent_builder.base_agent": _BASE_AGENT,
     "rxflow.crews": _CREW_OUTPUT,
     "rxflow.crews.crew_output": _CREW_OUTPUT,
+    "rxflow.flow.async_feedback": _FEEDBACK,
+    "rxflow.flow.async_feedback.providers": {"ConsoleProvider": "rxflow.operators"},
+    "rxflow.flow.async_feedback.types": {"HumanFeedbackPending": "rxflow.types.answers"},
+    "rxflow.flow.human_feedback": {
+        "HumanFeedbackResult": "rxflow.types.answers",
+        "human_feedback": "rxflow.flow._human_feedback",
+    },
+    "rxflow.flow.input_provider": {"InputResponse": "rxflow.types.answers"},
+    "rxflow.flow.persistence.base": {"FlowPersistence": "rxflow.flow.persistence"},
+    "rxflow.flow.persistence.decorators": {"persist": "rxflow.flow.persistence"},
+    "rxflow.flow.persistence.sqlite": {"SQLiteFlowPersistence": "rxflow.flow.persistence"},
     "rxflow.lite_agent_output": {"LiteAgentOutput": "rxflow.types.results:AgentOutput"},
     "rxflow.llms": _BASE_LLM,
     "rxflow.llms.base_llm": _BASE_LLM,
@@ -42,30 +54,56 @@ ALIASES: Mapping[str, Mapping[str, _lazy.Home]] = {
     "rxflow.tasks.output_format": _OUTPUT_FORMAT,
     "rxflow.tasks.task_output": _TASK_OUTPUT,
     "rxflow.tools.base_tool": {"BaseTool": "rxflow.tools", "Tool": "rxflow.tools:FunctionTool", "tool": "rxflow.tools"},
+    "rxflow.tools.structured_tool": {"CrewStructuredTool": "rxflow.tools:FunctionTool"},
     "rxflow.types.usage_metrics": {"UsageMetrics": "rxflow.types.usage"},
     "rxflow.utilities": {},
-    "rxflow.utilities.types": {"LLMMessage": "rxflow.llm.request:Message"},
+    "rxflow.utilities.types": {"LLMMessage": "rxflow.llm._request:Message"},
 }
-"""For each path of CrewAI's its names, and where they are."""
+"""The names at each path of CrewAI's, and their places here."""
 
 ABSENT: Mapping[str, str] = {
     "rxflow.a2a": "rxflow does not call remote agents; give the agent a tool that does",
+    "rxflow.agents.crew_agent_executor": "rxflow has no executors; call agent.kickoff(…) or agent.execute_task(…)",
+    "rxflow.agents.parser": "rxflow calls tools natively, so no text is parsed; read ToolStarted in events()",
+    "rxflow.auth": "rxflow knows nothing of CrewAI's platform; leave it out",
+    "rxflow.context": "rxflow knows nothing of CrewAI's platform; leave it out",
     "rxflow.events": "rxflow has no event bus; subscribe to flow.events(), crew.events() or agent.events()",
+    "rxflow.experimental": "rxflow has nothing of CrewAI's experiments; leave it out",
+    "rxflow.flow.conversation": "rxflow has no conversational flows; write a loop around agent.kickoff(messages)",
+    "rxflow.flow.visualization": "rxflow draws flows by themselves; call flow.plot() or flow.to_mermaid()",
     "rxflow.hooks": "rxflow has no hooks; read LLMStarted and ToolStarted in events(), or wrap the tool",
     "rxflow.knowledge": "rxflow has no knowledge sources; give the agent a tool that searches them",
-    "rxflow.mcp": "rxflow does not start MCP servers; give the agent tools that call yours",
+    "rxflow.lite_agent": "rxflow has no LiteAgent; an Agent works without a crew, agent.kickoff(…)",
+    "rxflow.llms.providers": "rxflow has one class for all providers; write LLM('provider/model')",
+    "rxflow.mcp": "rxflow does not start MCP servers; give the agent the tools of rxflow.adapters.mcp.connect(…)",
     "rxflow.memory": "rxflow has no memory; keep what is to be remembered in the flow's state or behind a tool",
+    "rxflow.plus_api": "rxflow knows nothing of CrewAI's platform; leave it out",
     "rxflow.rag": "rxflow has no retrieval; give the agent a tool that searches",
+    "rxflow.security": "rxflow makes no fingerprints; agents, tasks and crews have an id and a key",
     "rxflow.skills": "rxflow has no skills; write what the agent has to know into its backstory",
     "rxflow.tasks.conditional_task": "rxflow has no ConditionalTask; choose between crews with @router in a flow",
     "rxflow.tasks.hallucination_guardrail": "rxflow has no HallucinationGuardrail; say what to check in guardrail=…",
     "rxflow.tasks.llm_guardrail": "rxflow needs no LLMGuardrail; give its description itself, guardrail=…",
+    "rxflow.telemetry": "rxflow sends nothing but requests to models; there is nothing to switch off",
+    "rxflow.tools.agent_tools": "rxflow gives agents the tools to delegate; set allow_delegation=True",
+    "rxflow.tools.tool_calling": "rxflow carries out the tools of agents; write a function under @tool",
+    "rxflow.tools.tool_usage": "rxflow carries out the tools of agents; write a function under @tool",
+    "rxflow.utilities.converter": "rxflow reads structured answers itself; give output_pydantic=… or response_model=…",
+    "rxflow.utilities.evaluators": "rxflow does not rate crews; run them in tests of your own",
+    "rxflow.utilities.events": "rxflow has no event bus; subscribe to flow.events(), crew.events() or agent.events()",
+    "rxflow.utilities.exceptions": "rxflow raises the provider's own errors; catch those of litellm.exceptions",
+    "rxflow.utilities.guardrail": "rxflow has no classes for guardrails; return a tuple, (accepted, value or reason)",
+    "rxflow.utilities.i18n": "rxflow has no texts to translate; write what the model has to know into role and goal",
+    "rxflow.utilities.logger": "rxflow logs with logging; use the logger 'rxflow'",
+    "rxflow.utilities.paths": "rxflow keeps no files of its own; SQLiteFlowPersistence takes a path",
+    "rxflow.utilities.printer": "rxflow logs with logging; use the logger 'rxflow'",
+    "rxflow.utilities.prompts": "rxflow has no templates of its own; give Agent(system_template=…, prompt_template=…)",
 }
-"""For each path of CrewAI's that leads nowhere here what to do instead."""
+"""Paths of CrewAI's that do not exist here, and what to do instead."""
 
 
 def install() -> None:
-    """Have Python look here for modules of rxflow that it finds nowhere else."""
+    """Register the finder of CrewAI's paths below ``rxflow``."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.append(_Finder())
 
@@ -82,9 +120,16 @@ class _Finder:
         return ModuleSpec(fullname, _Loader(), is_package=is_package)
 
 
+class _AliasModule(ModuleType):
+    """Importing ``rxflow.flow.human_feedback`` hides the function of that name in its package, so it can be called."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self, self.__name__.rpartition(".")[2])(*args, **kwargs)
+
+
 class _Loader(Loader):
-    def create_module(self, spec: ModuleSpec) -> None:
-        """Python's own module will do."""
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return _AliasModule(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
         name = module.__name__

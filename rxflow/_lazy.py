@@ -1,9 +1,10 @@
-"""Names that a package brings in when they are first asked for."""
+"""Names that a package imports at their first use, and packages that only an extra installs."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from typing import TypeAlias
 
@@ -14,7 +15,7 @@ Home: TypeAlias = str | Callable[[], object]
 def names(package: str, homes: Mapping[str, Home]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
     """The ``__getattr__`` and the ``__dir__`` of ``package``, whose names come from ``homes``.
 
-    Type checkers do not see through it: beside it stands ``if TYPE_CHECKING`` with the same imports.
+    Type checkers cannot follow it. So the package has the same imports under ``if TYPE_CHECKING``.
     """
 
     def find(name: str) -> object:
@@ -28,8 +29,29 @@ def names(package: str, homes: Mapping[str, Home]) -> tuple[Callable[[str], obje
 
 
 def load(name: str, home: Home) -> object:
-    """What ``home`` has for ``name``."""
+    """Load ``name`` from its ``home``."""
     if callable(home):
         return home()
     module, _, attribute = home.partition(":")
     return getattr(import_module(module), attribute or name)
+
+
+@contextmanager
+def extra(name: str) -> Generator[None]:
+    """Put this around imports of what the extra ``name`` installs; the error then names the extra. ::
+
+        with extra("terminal"):
+            import rich
+
+    Raises:
+        ModuleNotFoundError: a package is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing == "rxflow":
+            raise
+        raise ModuleNotFoundError(
+            f"{missing} is not installed; it comes with: pip install 'rxflow[{name}]'", name=error.name
+        ) from error

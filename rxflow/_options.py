@@ -1,79 +1,87 @@
-"""What agents, tasks, crews and flows are built from: their own options, those of CrewAI, and ``config=…``."""
+"""The options of agents, tasks, crews and flows: their own, those of CrewAI, and ``config=…``."""
 
 from __future__ import annotations
 
+import copy
 import reprlib
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, cast
 from uuid import uuid4
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FieldSerializationInfo,
+    PrivateAttr,
+    field_serializer,
+    model_validator,
+)
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 Switch = Annotated[bool, BeforeValidator(lambda given: bool(given) if isinstance(given, int) else given)]
 """On or off; CrewAI's levels, ``verbose=2`` for instance, are on."""
 
+TRIGGER_PAYLOAD = "crewai_trigger_payload"
+"""The input in which a crew or a flow gets what has started it: a mail, a form. A start that declares a parameter of
+this name receives it, and the first task of a crew shows it to its model."""
+
 _TOOL = "give the agent a tool that looks it up"
 _PROMPTS = "write what the model has to know into role, goal, backstory and description"
 
-IGNORED: Mapping[str, frozenset[str]] = {
-    "Agent": frozenset(
-        [
-            "agent_knowledge_context",
-            "cache_handler",
-            "callbacks",
-            "code_execution_mode",
-            "crew",
-            "crew_knowledge_context",
-            "embedder",
-            "executor_class",
-            "function_calling_llm",
-            "i18n",
-            "knowledge_config",
-            "knowledge_search_query",
-            "knowledge_storage",
-            "max_reasoning_attempts",
-            "max_tokens",
-            "respect_context_window",
-            "security_config",
-            "tracing",
-        ]
-    ),
-    "Task": frozenset(["create_directory", "security_config", "verbose"]),
-    "Crew": frozenset(
-        [
-            "chat_llm",
-            "embedder",
-            "execution_logs",
-            "full_output",
-            "function_calling_llm",
-            "memory_config",
-            "output_log_file",
-            "planning_llm",
-            "security_config",
-            "share_crew",
-            "task_execution_output_json_files",
-            "token_usage",
-            "tracing",
-            "usage_metrics",
-        ]
-    ),
-    "Flow": frozenset(["suppress_flow_events", "tracing", "verbose"]),
+IGNORED: Mapping[str, Mapping[str, Any]] = {
+    "Agent": {
+        "agent_knowledge_context": None,
+        "cache_handler": None,
+        "callbacks": [],
+        "code_execution_mode": "safe",
+        "crew": None,
+        "crew_knowledge_context": None,
+        "embedder": None,
+        "executor_class": None,
+        "function_calling_llm": None,
+        "i18n": None,
+        "knowledge_config": None,
+        "knowledge_search_query": None,
+        "knowledge_storage": None,
+        "max_reasoning_attempts": None,
+        "max_tokens": None,
+        "respect_context_window": True,
+        "security_config": None,
+        "tracing": None,
+    },
+    "Task": {"create_directory": True, "security_config": None, "verbose": None},
+    "Crew": {
+        "chat_llm": None,
+        "embedder": None,
+        "execution_logs": [],
+        "full_output": None,
+        "function_calling_llm": None,
+        "memory_config": None,
+        "planning_llm": None,
+        "security_config": None,
+        "share_crew": False,
+        "task_execution_output_json_files": None,
+        "token_usage": None,
+        "tracing": None,
+        "usage_metrics": None,
+    },
+    "Flow": {"suppress_flow_events": False, "tracing": None, "verbose": False},
 }
-"""CrewAI's options that change nothing here, whatever their value."""
+"""CrewAI's options that change nothing here, with their defaults."""
 
 REFUSED: Mapping[str, tuple[str, str]] = {
     "a2a": ("let the agent call agents on other machines", "give it a tool that calls them"),
     "adapted_agent": ("run an agent of another library", "call that agent in a tool"),
     "allow_code_execution": ("run code that the model writes", "give the agent a tool that runs it in a sandbox"),
-    "allow_crewai_trigger_context": (
-        "add the trigger's payload to the description",
-        "write {crewai_trigger_payload} into the description, and give it in the inputs",
-    ),
     "apps": ("connect the agent to CrewAI's platform", "give it tools that call those services"),
-    "checkpoint": ("save the run, so that it can go on later", "save what you need in the flow's state"),
-    "config": ("build the crew from a dict", "give it agents=… and tasks=…, or write a class under @CrewBase"),
+    "checkpoint": (
+        "save the run, so that it can go on later",
+        "put the crew into a flow, and start that with rxflow.runs",
+    ),
     "converter_cls": ("convert the answer by a class of your own", "use output_pydantic, or a guardrail"),
     "entity_memory": ("remember entities", _TOOL),
     "external_memory": ("remember earlier runs", _TOOL),
@@ -84,13 +92,14 @@ REFUSED: Mapping[str, tuple[str, str]] = {
     "language": ("change the language of the prompts", _PROMPTS),
     "long_term_memory": ("remember earlier runs", _TOOL),
     "max_retries": ("say how often a guardrail may send the answer back", "call it guardrail_max_retries"),
-    "mcps": ("start MCP servers and use their tools", "give the agent tools that call your servers"),
+    "mcps": (
+        "start MCP servers and use their tools",
+        "give it tools=…, those that rxflow.adapters.mcp.connect(…) gives",
+    ),
     "memory": ("remember earlier tasks and runs", f"keep it in the flow's state, or {_TOOL}"),
-    "multimodal": ("send images to the model", "call llm.acall() with the image in its messages"),
     "planning": ("have a model write a plan first", "write a first task that plans, and give it in context=…"),
     "planning_config": ("have a model write a plan first", "write a first task that plans, and give it in context=…"),
     "prompt_file": ("replace the prompts", _PROMPTS),
-    "prompt_template": ("replace the prompts", _PROMPTS),
     "reasoning": (
         "have the agent think before it answers",
         "use a model that reasons, LLM(reasoning_effort=…), or write a first task that plans",
@@ -99,42 +108,152 @@ REFUSED: Mapping[str, tuple[str, str]] = {
     "response_template": ("replace the prompts", _PROMPTS),
     "short_term_memory": ("remember earlier tasks", "name the tasks in context=…"),
     "skills": ("add instructions from files", "read the files, and put their text into the backstory"),
-    "system_template": ("replace the prompts", _PROMPTS),
     "trained_agents_file": ("add what training has taught the agents", "write it into their backstories"),
     "user_memory": ("remember the user", "give what you know of them in the inputs"),
 }
 """CrewAI's options that would change the result: what each would do, and what to do instead."""
 
 
+IGNORED_BY_LLM: Mapping[str, Any] = {
+    "completion_cost": None,
+    "context_window_size": 0,
+    "is_anthropic": False,
+    "is_litellm": False,
+    "llm_type": None,
+    "prefer_upload": False,
+}
+"""CrewAI's options of an LLM that change nothing here; a provider would refuse them."""
+
+NATIVE_TO_CREWAI = frozenset(
+    {
+        "anthropic",
+        "aws",
+        "azure",
+        "azure_openai",
+        "bedrock",
+        "cerebras",
+        "claude",
+        "dashscope",
+        "deepseek",
+        "gemini",
+        "google",
+        "hosted_vllm",
+        "ollama",
+        "ollama_chat",
+        "openai",
+        "openrouter",
+        "snowflake",
+    }
+)
+"""The providers that CrewAI asks without LiteLLM; ``is_litellm`` is about these."""
+
+_REFUSED_BY_LLM = {
+    "callbacks": ("call them for each request", "register them with litellm.callbacks, or subscribe to llm.events()"),
+    "interceptor": ("change requests and responses", "give base_url=… of a proxy that does, or write a source"),
+}
+_LISTS = ("agents", "context", "tasks", "tools")
+_CALL_OPTIONS = ("callbacks", "from_agent", "from_task")
+
+ABSENT_METHODS: Mapping[str, Mapping[str, str]] = {
+    "Agent": {
+        "create_agent_executor": "agent.kickoff(…) and agent.execute_task(…) work at once",
+        "set_knowledge": f"rxflow has no knowledge; {_TOOL}",
+    },
+    "Task": {"execute_async": "call await task.aexecute_sync(…)"},
+    "Crew": {
+        "calculate_usage_metrics": "read crew.usage_metrics",
+        "query_knowledge": f"rxflow has no knowledge; {_TOOL}",
+        "replay": "rxflow does not replay tasks; start a flow with rxflow.runs, which resumes what was interrupted",
+        "reset_memories": "rxflow has no memory, so there is nothing to reset",
+        "test": "rxflow does not rate crews; run them in tests of your own, see rxflow.testing",
+        "train": "rxflow does not train; write what the agents have to know into their backstories",
+    },
+}
+"""CrewAI's methods that rxflow does not have, and what to do instead."""
+
+
 def check_options(kind: str, given: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
-    """``given`` without the options that change nothing.
+    """Return ``given`` without refused options that are off.
 
     Raises:
         ValueError: one of them would change the result, or is unknown.
     """
     kept: dict[str, Any] = {}
     for name, value in given.items():
-        if name in own:
+        if name in own or name in IGNORED[kind]:
             kept[name] = value
         elif name in REFUSED:
             if value:
                 would, instead = REFUSED[name]
                 raise ValueError(f"{kind}({name}={reprlib.repr(value)}) is not supported. It would {would}; {instead}.")
-        elif name not in IGNORED[kind]:
+        else:
             raise ValueError(f"{kind} has no option {name!r}{_suggest(name, own)}")
     return kept
+
+
+def split_llm_options(model: str, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The model's name and what goes to its provider, of what an LLM is given.
+
+    Raises:
+        ValueError: an option of CrewAI would change something.
+    """
+    _refuse_for_llm("LLM", given)
+    provider, more = given.get("provider"), given.get("additional_params")
+    taken = {*IGNORED_BY_LLM, *_REFUSED_BY_LLM, "provider", "additional_params"}
+    parameters = {name: value for name, value in given.items() if name not in taken} | dict(more or {})
+    return (f"{provider}/{model}" if provider and "/" not in model else model), parameters
+
+
+def check_call_options(given: Mapping[str, Any]) -> None:
+    """Check CrewAI's options of one call.
+
+    Raises:
+        ValueError: one of them would change something.
+        TypeError: one is unknown.
+    """
+    for name in given:
+        if name not in _CALL_OPTIONS:
+            raise TypeError(f"a call of an LLM has no argument {name!r}{_suggest(name, _CALL_OPTIONS)}")
+    _refuse_for_llm("call", given)
+
+
+def _refuse_for_llm(where: str, given: Mapping[str, Any]) -> None:
+    for name, (would, instead) in _REFUSED_BY_LLM.items():
+        if given.get(name):
+            raise ValueError(f"{where}({name}={given[name]!r}) is not supported. It would {would}; {instead}.")
 
 
 class Configurable(BaseModel):
     """A model whose fields may also come from ``config``, an entry of a YAML file for instance.
 
     What is given by name goes before what ``config`` says. None stands for the default, if that is not None itself.
+    Options that change nothing can be read back, and set.
+
+    As JSON it holds what JSON can: functions, classes and models of an LLM are left out, with a UserWarning.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
     kind: ClassVar[str]
     required: ClassVar[tuple[str, ...]] = ()
     id: str = Field(default_factory=lambda: str(uuid4()))
+    _ignored: dict[str, Any] = PrivateAttr(default_factory=dict[str, Any])
+
+    if not TYPE_CHECKING:  # a type checker would take any name for an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            kind = type(self).kind
+            if name in ABSENT_METHODS[kind]:
+                raise AttributeError(f"{kind} has no method {name!r}: {ABSENT_METHODS[kind][name]}")
+            return self._read_ignored(name) if name in IGNORED[kind] else super().__getattr__(name)
+
+    def _read_ignored(self, name: str) -> Any:
+        return self._ignored.setdefault(name, copy.copy(IGNORED[self.kind][name]))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in IGNORED[type(self).kind] and not hasattr(type(self), name):
+            self._ignored[name] = value
+        else:
+            super().__setattr__(name, value)
 
     def copy(self) -> Self:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
         """Another one with the same options, and an id of its own."""
@@ -151,37 +270,60 @@ class Configurable(BaseModel):
         return copied
 
     def _renew(self) -> None:
-        """Replace what a copy does not share: its id, and its lists."""
+        """Give a copy what it does not share: an id, and lists of its own."""
         self.id = str(uuid4())
+        self._ignored = {**self._ignored}
         for name in type(self).model_fields:
             value: Any = getattr(self, name)
             if isinstance(value, list):
                 setattr(self, name, cast(list[Any], value).copy())
 
-    @model_validator(mode="before")
+    @field_serializer("*", mode="plain", when_used="json")
+    def _write_as_json(self, value: Any, info: FieldSerializationInfo) -> Any:
+        """Leave out what JSON cannot hold; of a list, only such items. A model without a name needs no warning."""
+        kept: list[Any] = []
+        for item in cast(list[Any], value) if isinstance(value, list) else [value]:
+            try:
+                kept.append(to_jsonable_python(item))
+            except PydanticSerializationError:
+                if info.field_name not in self.model_fields_set:
+                    continue
+                warnings.warn(
+                    f"{self.kind}.{info.field_name} is left out: {reprlib.repr(item)} cannot be JSON-serialized",
+                    UserWarning,
+                    stacklevel=2,
+                )
+        return kept if isinstance(value, list) else kept[0] if kept else None
+
+    @model_validator(mode="wrap")
     @classmethod
-    def _read_options(cls, given: Any) -> Any:
+    def _read_options(cls, given: Any, build: Callable[[Any], Self]) -> Self:
         if not isinstance(given, dict):
-            return given
-        options = {**cast(dict[str, Any], given)}
-        if cls.required:  # those that can be configured
-            options = cls._with_config(options)
+            return build(given)
+        options = cls._with_config({**cast(dict[str, Any], given)})
         options = {
             name: value
             for name, value in check_options(cls.kind, options, cls.model_fields).items()
             if value is not None or cls._is_none_by_default(name)
         }
+        for name in options.keys() & _LISTS:
+            if isinstance(options[name], BaseModel):  # pydantic would take its fields for the items
+                one = type(options[name]).__name__
+                raise ValueError(f"{cls.kind}({name}=…) takes a list; write {name}=[…], also for one {one}")
         missing = [name for name in cls.required if name not in options]
         if missing:
             raise ValueError(
                 f"{cls.kind} needs {', '.join(cls.required)}, by name or in config=…; missing: {', '.join(missing)}"
             )
-        return options
+        ignored = {name: options.pop(name) for name in IGNORED[cls.kind] if name in options}
+        made = build(options)
+        made._ignored = ignored
+        return made
 
     @classmethod
     def _is_none_by_default(cls, name: str) -> bool:
-        field = cls.model_fields[name]
-        return field.default is None and field.default_factory is None
+        field = cls.model_fields.get(name)
+        return field is not None and field.default is None and field.default_factory is None
 
     @classmethod
     def _with_config(cls, options: dict[str, Any]) -> dict[str, Any]:

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import threading
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
 from functools import wraps
-from typing import Annotated, Any, Self, cast, get_type_hints, overload
+from typing import Any, Self, cast, get_type_hints, overload
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, create_model, model_validator
-from pydantic.fields import FieldInfo
-from pydantic_core import to_json
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from rxflow.json_text import list_problems
-from rxflow.loops import off_the_loop, running_loop
-from rxflow.types.results import CrewOutput, TaskOutput
+from rxflow._json_text import list_problems
+from rxflow._loops import off_the_loop, running_loop
+from rxflow._tool_parameters import Parameters
+from rxflow.types import CrewOutput, TaskOutput
 
+__all__ = ["BaseTool", "FunctionTool", "ToolUsageLimit", "tool"]
 __path__: list[str] = []  # makes room for rxflow.tools.base_tool, an alias of this module
 
 _Function = Callable[..., Any]
@@ -32,7 +40,11 @@ class ToolUsageLimit(RuntimeError):
 
 
 class _ReadFromRun(BaseModel):
-    """Stands where a tool's arguments are to be read from its ``_run``."""
+    """The default of ``args_schema``: the arguments are those of ``_run``."""
+
+
+def _always(arguments: Any = None, result: Any = None) -> bool:
+    return True
 
 
 class BaseTool(BaseModel, ABC):
@@ -43,13 +55,19 @@ class BaseTool(BaseModel, ABC):
 
     Args:
         args_schema: a pydantic model of the arguments; not given: made from the signature of ``_run``.
+        result_schema: a pydantic model of the result, which the model reads as its JSON; not given: the return
+            annotation of ``_run``, if that is one.
         result_as_answer: the result ends the task, unchanged.
         max_usage_count: after so many calls it refuses. All calls of this object count, in whatever run or by hand,
             until :meth:`reset_usage_count`.
         cache_function: ``fn(arguments, result) -> bool``: whether an agent may use this result again, in the same run,
             if it makes the same call once more. Not given: it may.
+        needs_approval: a person is asked before an agent may call it, and can allow it, refuse it with a reason or
+            change the arguments. Or a function of the arguments, sync or async, that says whether one is asked.
+        is_idempotent: calling it twice is as good as once: a run that is resumed may call it again.
 
     Raises:
+        ValueError: ``max_usage_count`` is not a positive integer.
         TypeError: a model cannot give what ``_run`` takes: a positional-only parameter, or one that ``args_schema``
             does not have; or ``args_schema`` has a field that ``_run`` does not take.
     """
@@ -59,11 +77,22 @@ class BaseTool(BaseModel, ABC):
     name: str
     description: str
     args_schema: type[BaseModel] = _ReadFromRun
+    result_schema: type[BaseModel] | None = None
     result_as_answer: bool = False
-    max_usage_count: int | None = Field(default=None, gt=0)
+    max_usage_count: int | None = None
     current_usage_count: int = Field(default=0, ge=0)
-    cache_function: Callable[[Any, Any], Any] | None = Field(default=None, exclude=True)
-    _parameters: _Parameters = PrivateAttr()
+    cache_function: Callable[..., Any] | None = Field(default=_always, exclude=True)
+    needs_approval: bool | Callable[..., Any] = Field(default=False, exclude=True)
+    is_idempotent: bool = False
+    _parameters: Parameters = PrivateAttr()
+    _read_schema: type[BaseModel] | None = PrivateAttr(default=None)
+
+    @field_validator("max_usage_count")
+    @classmethod
+    def _check_count(cls, count: int | None) -> int | None:
+        if count is not None and count < 1:
+            raise ValueError(f"max_usage_count must be a positive integer: {count}")
+        return count
 
     @abstractmethod
     def _run(self, *args: Any, **kwargs: Any) -> Any:
@@ -76,12 +105,15 @@ class BaseTool(BaseModel, ABC):
     @model_validator(mode="after")
     def _read_signature(self) -> Self:
         function = self._function
-        if self._has_arun and not _Parameters.of(function, self.name).names:
+        if self._has_arun and not Parameters.of(function, self.name).names:
             function = self._arun
-        self._parameters = _Parameters.of(function, self.name)
+        self._parameters = Parameters.of(function, self.name)
+        if self.result_schema is None:
+            self.result_schema = _find_result_schema(function)
         if self.args_schema is _ReadFromRun:
-            self.args_schema = self._parameters.make_schema(function, self.name)
-        else:
+            schema = self._parameters.make_schema(function, f"{function_name(self.name)}_arguments")
+            self.args_schema = self._read_schema = schema
+        elif self.args_schema is not self._read_schema:  # pydantic comes here again where a tool is given to an agent
             self._parameters.check_schema(self.args_schema, self.name)
         return self
 
@@ -124,13 +156,46 @@ class BaseTool(BaseModel, ABC):
         if running_loop() is not None:
             result.close()
             raise TypeError(f"the tool {self.name!r} is async: await tool.arun(…)")
-        return asyncio.run(result)
+        from rxflow._streaming.kickoff import await_blocking  # agents call most tools, and have it loaded
+
+        return await_blocking(result)
 
     async def arun(self, *args: Any, **kwargs: Any) -> Any:
-        """The same for async code; a sync tool runs in a worker thread."""
+        """Call the tool in async code; a sync tool runs in a worker thread."""
         arguments = self._convert(args, kwargs)
         function = self.claim()
         return await call_from_async(lambda: function(**arguments), is_async=inspect.iscoroutinefunction(function))
+
+    def invoke(self, input: Mapping[str, Any] | str) -> Any:  # noqa: A002 - LangChain's and CrewAI's name
+        """:meth:`run` with the arguments in one mapping, or as JSON text."""
+        return self.run(**_as_arguments(input))
+
+    async def ainvoke(self, input: Mapping[str, Any] | str) -> Any:  # noqa: A002
+        """:meth:`arun` with the arguments in one mapping, or as JSON text."""
+        return await self.arun(**_as_arguments(input))
+
+    def format_output_for_agent(self, raw_result: Any) -> str:
+        """The result as the model reads it; override it to give the model other words.
+
+        What does not fit ``result_schema`` is shown by ``str``, with a RuntimeWarning.
+        """
+        schema = self.result_schema
+        if schema is None:
+            return as_text(raw_result)
+        try:
+            return schema.model_validate(raw_result).model_dump_json()
+        except (ValidationError, PydanticSerializationError) as error:
+            warnings.warn(
+                f"Failed to validate or serialize the result of the tool {self.name!r} as {schema.__name__} "
+                f"({type(error).__name__}); the model reads str(result)",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return str(raw_result)
+
+    def to_structured_tool(self) -> Self:
+        """The tool itself. In CrewAI a tool has a second form, for agents."""
+        return self
 
     def read_arguments(self, text: str) -> dict[str, Any]:
         """The arguments that a model wrote as JSON. Raises pydantic's ValidationError if they do not fit."""
@@ -139,12 +204,12 @@ class BaseTool(BaseModel, ABC):
     def claim(self, *, is_async: bool = True) -> _Function:
         """Count one use and return the function to call with the arguments. Raises :class:`ToolUsageLimit`.
 
-        It is a coroutine function, or one for a worker thread whose result may be a coroutine.
+        That is a coroutine function, or a function for a worker thread, which may return a coroutine.
         """
         with _counting:
             if self.is_used_up:
                 raise ToolUsageLimit(
-                    f"the tool {self.name!r} may be used {self.max_usage_count} times, and that has been done"
+                    f"the tool {self.name!r} has been used max_usage_count={self.max_usage_count} times already"
                 )
             self.current_usage_count += 1
         return _gathering(self._arun if is_async and self._has_arun else self._function)
@@ -183,6 +248,28 @@ class FunctionTool(BaseTool):
 
     func: _Function = Field(exclude=True)
 
+    @classmethod
+    def from_function(
+        cls, func: _Function, name: str | None = None, description: str | None = None, **options: Any
+    ) -> Self:
+        """Make a tool of ``func``, whose name and docstring stand for those that are not given.
+
+        Raises:
+            ValueError: there is no description.
+            TypeError: it is not a function, a ``partial`` for instance; or models cannot call it (see
+                :class:`BaseTool`).
+        """
+        own_name = getattr(func, "__name__", None)
+        if not isinstance(own_name, str):
+            raise TypeError(f"tools are made of functions; put this in one that has a name and a docstring: {func!r}")
+        description = description or inspect.getdoc(func)
+        if not description:
+            raise ValueError(
+                f"the tool {own_name!r} has no docstring; write one: it tells the model what the tool is for"
+            )
+        given = {option: value for option, value in options.items() if value is not None}
+        return cls(name=name or own_name, description=description, func=func, **given)
+
     def _run(self, *args: Any, **kwargs: Any) -> Any:
         return self.func(*args, **kwargs)
 
@@ -194,87 +281,23 @@ class FunctionTool(BaseTool):
         return self.func(*args, **kwargs)
 
 
-@dataclass(frozen=True, slots=True)
-class _Parameters:
-    """What a tool's function takes.
-
-    ``fields`` maps the fields of a schema that was made here to parameters of other names: a field cannot be called
-    ``_id`` or ``copy``.
-    """
-
-    names: tuple[str, ...]
-    required: frozenset[str]
-    takes_others: bool
-    fields: Mapping[str, str]
-
-    @classmethod
-    def of(cls, function: _Function, tool: str) -> Self:
-        """Read from the signature. Raises TypeError for a positional-only parameter."""
-        parameters = inspect.signature(function).parameters.values()
-        for each in parameters:
-            if each.kind is each.POSITIONAL_ONLY:
-                raise TypeError(
-                    f"the parameter {each.name!r} of the tool {tool!r} is positional-only, and models give arguments "
-                    "by name; remove the / from its signature"
-                )
-        named = [each for each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
-        names = tuple(each.name for each in named)
-        return cls(
-            names=names,
-            required=frozenset(each.name for each in named if _default_of(each) is inspect.Parameter.empty),
-            takes_others=any(each.kind is each.VAR_KEYWORD for each in parameters),
-            fields={_field_for(name, names): name for name in names if _field_for(name, names) != name},
-        )
-
-    def make_schema(self, function: _Function, tool: str) -> type[BaseModel]:
-        """A model of the arguments."""
-        hints = get_type_hints(function, include_extras=True)
-        signature = inspect.signature(function).parameters
-        fields: dict[str, Any] = {}
-        for name in self.names:
-            hint, default = hints.get(name, Any), signature[name].default
-            field = _field_for(name, self.names)
-            if field != name:
-                hint = Annotated[hint, Field(alias=name, title=name.strip("_").replace("_", " ").title())]
-            fields[field] = (hint, ... if default is inspect.Parameter.empty else default)
-        config = ConfigDict(extra="allow") if self.takes_others else None
-        return create_model(f"{function_name(tool)}_arguments", __config__=config, **fields)
-
-    def check_schema(self, schema: type[BaseModel], tool: str) -> None:
-        """Raise TypeError if a call by ``schema`` could not work."""
-        fields = set(schema.model_fields)
-        if (missing := sorted(self.required - fields)) and schema.model_config.get("extra") != "allow":
-            raise TypeError(f"the tool {tool!r} needs {', '.join(missing)}, which its args_schema does not have")
-        if not self.takes_others and (unknown := sorted(fields - set(self.names))):
-            raise TypeError(f"the args_schema of the tool {tool!r} has {', '.join(unknown)}, which it does not take")
-
-    def arguments_of(self, model: BaseModel) -> dict[str, Any]:
-        """The arguments in ``model`` by the names of the parameters.
-
-        Attributes, so that nested models stay models. A default of the function's own goes before that of the schema.
-        """
-        arguments = {
-            self.fields.get(field, field): getattr(model, field)
-            for field in type(model).model_fields
-            if field in model.model_fields_set or field in self.required or field not in self.names
-        }
-        others = model.model_extra or {}
-        return arguments | {name: value for name, value in others.items() if self.takes_others or name in self.names}
+def _find_result_schema(function: _Function) -> type[BaseModel] | None:
+    """The pydantic model that ``function`` is annotated to return. Not a crew's answer: the model reads its text."""
+    try:
+        returned: Any = get_type_hints(function).get("return")
+    except (NameError, TypeError):  # it cannot be resolved, or there is none
+        return None
+    if not isinstance(returned, type) or not issubclass(returned, BaseModel):
+        return None
+    return None if issubclass(returned, CrewOutput | TaskOutput) else returned
 
 
-def _default_of(parameter: inspect.Parameter) -> Any:
-    """The function's own default. pydantic's ``Field(…)`` is a default of the schema."""
-    return inspect.Parameter.empty if isinstance(parameter.default, FieldInfo) else parameter.default
-
-
-def _field_for(parameter: str, names: tuple[str, ...]) -> str:
-    """A name that a pydantic model may use for the field of a parameter."""
-    field = parameter
-    if field.startswith("_") or hasattr(BaseModel, field):
-        field = field.strip("_") + "_"
-        while field in names or hasattr(BaseModel, field) or not field.isidentifier() or field == "_":
-            field = f"p{field}"
-    return field
+def _as_arguments(given: Mapping[str, Any] | str) -> dict[str, Any]:
+    """Raises ValueError if it is not a mapping, or the text of one."""
+    arguments: Any = from_json(given) if isinstance(given, str) else given
+    if not isinstance(arguments, Mapping):
+        raise ValueError(f"the arguments of a tool are a mapping or the text of a JSON object: {given!r}")
+    return {**cast(Mapping[str, Any], arguments)}
 
 
 def _gathering(function: _Function) -> _Function:
@@ -322,7 +345,14 @@ def tool(name: _Function, /) -> FunctionTool: ...
 
 @overload
 def tool(
-    name: str | None = None, /, *, result_as_answer: bool = False, max_usage_count: int | None = None
+    name: str | None = None,
+    /,
+    *,
+    result_as_answer: bool = False,
+    max_usage_count: int | None = None,
+    needs_approval: bool | Callable[..., Any] = False,
+    is_idempotent: bool = False,
+    result_schema: type[BaseModel] | None = None,
 ) -> Callable[[_Function], FunctionTool]: ...
 
 
@@ -332,8 +362,13 @@ def tool(
     *,
     result_as_answer: bool = False,
     max_usage_count: int | None = None,
+    needs_approval: bool | Callable[..., Any] = False,
+    is_idempotent: bool = False,
+    result_schema: type[BaseModel] | None = None,
 ) -> FunctionTool | Callable[[_Function], FunctionTool]:
     """Make a tool of a function: ``@tool``, or ``@tool("name")``. Its docstring is what the model reads.
+
+    For the options see :class:`BaseTool`.
 
     Raises:
         ValueError: the function has no docstring.
@@ -341,21 +376,14 @@ def tool(
     """
 
     def make(function: _Function) -> FunctionTool:
-        if not isinstance(getattr(function, "__name__", None), str):
-            raise TypeError(
-                f"tools are made of functions; put this in one that has a name and a docstring: {function!r}"
-            )
-        description = inspect.getdoc(function)
-        if not description:
-            raise ValueError(
-                f"the tool {function.__name__!r} has no docstring; write one: it tells the model what the tool is for"
-            )
-        return FunctionTool(
-            name=name if isinstance(name, str) else function.__name__,
-            description=description,
-            func=function,
+        return FunctionTool.from_function(
+            function,
+            name if isinstance(name, str) else None,
             result_as_answer=result_as_answer,
             max_usage_count=max_usage_count,
+            needs_approval=needs_approval,
+            is_idempotent=is_idempotent,
+            result_schema=result_schema,
         )
 
     return make(name) if callable(name) else make

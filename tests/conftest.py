@@ -2,19 +2,37 @@
 
 import importlib
 import os
+import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from rxflow import LLM
-from rxflow.llm import io as io_loop
+from rxflow.llm import _io as io_loop
 from rxflow.testing.leaks import GRACE, assert_nothing_is_left
 from tests.loopback import Loopback
 
+# On a busy machine an example takes as long as it takes.
+settings.register_profile("rxflow", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("rxflow")
+
+# A shell starts what runs in its background with SIGINT ignored, and programs of tests would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # Read when litellm is imported: the wait before a call is tried again.
 os.environ.update(INITIAL_RETRY_DELAY="0.001", JITTER="0.001")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What a test has logged may hold lone surrogates, which a worker of xdist cannot send on."""
+    report = yield
+    report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
+    return report
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,11 @@
 import asyncio
 from concurrent.futures import Future
 
-from rxflow.loops import call_soon
+from rxflow._loops import call_soon
 from tests.stacks import where_all_stand
+
+PATIENCE_S = 60.0
+"""How long a test waits for what must come. Only a test that fails waits that long, so a busy machine has room."""
 
 
 class Gate:
@@ -21,7 +24,7 @@ class Gate:
         if not self._opened.done():
             self._opened.set_result(None)
 
-    def wait(self, timeout: float = 5.0) -> None:
+    def wait(self, timeout: float = PATIENCE_S) -> None:
         try:
             self._opened.result(timeout)
         except TimeoutError:

@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 from reactivex import Observable
 
 from rxflow import LLM
-from rxflow.llm.request import Request
-from rxflow.llm.source import Delta, Ending, ReasoningDelta, ToolCallDelta
-from rxflow.streaming.bridge import from_async
+from rxflow._streaming.bridge import from_async
+from rxflow.llm._request import Request
+from rxflow.llm.source import Delta, Ending, ReasoningDelta, Source, ToolCallDelta
 from rxflow.types.usage import UsageMetrics
 from tests.gate import Gate
 
@@ -20,7 +20,7 @@ Turn: TypeAlias = str | Sequence[Piece] | BaseException
 USAGE = UsageMetrics(prompt_tokens=2, completion_tokens=1, total_tokens=3, successful_requests=1)
 
 
-class Scripted:
+class Scripted(Source):
     """Answers one turn a request; the last one again and again.
 
     A turn is text, which comes word by word, each in a step of the loop; or an error; or deltas, which come in one
@@ -68,12 +68,6 @@ class Scripted:
 
     async def calls_functions(self, model: str) -> bool:
         return self._native
-
-    def retry_delay(self, error: BaseException, attempt: int, of: int) -> float | None:
-        return None
-
-    def explain(self, error: BaseException, model: str) -> BaseException:
-        return error
 
     @property
     def llm(self) -> LLM:

@@ -8,11 +8,9 @@ from reactivex.abc import DisposableBase
 
 from rxflow.types.chunks import StreamChunk, StreamChunkType
 from rxflow.types.events import Event
-from tests.gate import Gate
+from tests.gate import PATIENCE_S, Gate
 
 E = TypeVar("E")
-
-PATIENCE = 5.0  # seconds: what does not come until then does not come
 
 
 class Signals:
@@ -39,7 +37,7 @@ class Signals:
     def subscribe_to(self, source: Observable[Any]) -> DisposableBase:
         return source.subscribe(self.on_next, self.on_error, self.on_completed)
 
-    def until_ended(self, source: Observable[Any], within: float = PATIENCE) -> Self:
+    def until_ended(self, source: Observable[Any], within: float = PATIENCE_S) -> Self:
         """Subscribe, and wait for the first terminal."""
         self.subscribe_to(source)
         try:
@@ -100,4 +98,4 @@ def signals_of(source: Observable[Any]) -> Signals:
 
 def outcome(source: Observable[Event], on_next: Callable[[Event], object] = lambda _: None) -> Outcome:
     """``on_next`` sees each event as it comes."""
-    return Outcome(on_next).until_ended(source, within=10.0)  # time for the import of litellm
+    return Outcome(on_next).until_ended(source)

@@ -4,6 +4,7 @@ import asyncio
 import sys
 import threading
 import traceback
+from typing import Any
 
 
 def where_all_stand() -> str:
@@ -15,7 +16,9 @@ def where_all_stand() -> str:
 
 
 def _tasks() -> list[str]:
-    everyone: set[asyncio.Task[object]] = set(asyncio.tasks._all_tasks)  # type: ignore[attr-defined]
+    # Its name until Python 3.11, and since.
+    known: Any = getattr(asyncio.tasks, "_all_tasks", None) or getattr(asyncio.tasks, "_scheduled_tasks", ())
+    everyone: set[asyncio.Task[object]] = set(known)
     return [f"{task}:\n{_stack_of(task)}" for task in everyone if not task.done()]
 
 

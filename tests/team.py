@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from rxflow import LLM, Agent, BaseLLM, Crew, Task
+from rxflow import LLM, Agent, BaseLLM, Crew, Flow, Task
+from rxflow.flow import start
 from tests.scripted import Scripted
 from tests.signals import Outcome, outcome
 
@@ -22,6 +23,17 @@ def a_crew(*tasks: Task, **given: Any) -> Crew:
         if task.agent is not None and all(task.agent is not each for each in agents):
             agents.append(task.agent)
     return Crew(agents=agents, tasks=list(tasks), **given)
+
+
+class Asking(Flow):
+    """One async method that calls the model."""
+
+    stream = True
+    llm: LLM
+
+    @start()
+    async def question(self) -> str:
+        return str(await self.llm.acall("Hello"))
 
 
 def solo(

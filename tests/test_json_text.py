@@ -11,8 +11,8 @@ from pydantic import BaseModel, RootModel, ValidationError
 
 from rxflow import LLM
 from rxflow import operators as ops
-from rxflow.crew.guardrails import GuardrailError
-from rxflow.json_text import JsonSpan, find_json, read_json
+from rxflow._json_text import JsonSpan, find_json, read_json
+from rxflow.crew._guardrails import GuardrailError
 from tests.scripted import Scripted
 from tests.signals import signals_of
 from tests.team import solo

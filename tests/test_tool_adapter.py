@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from rxflow import LLM
-from rxflow.tool_adapter import as_tool
+from rxflow._tool_adapter import as_tool
 from rxflow.tools import BaseTool, tool
 from rxflow.types.events import ToolFailed
 from tests.scripted import Scripted, calls
@@ -163,7 +163,7 @@ def test_its_limit_holds() -> None:
     solo(model, agent={"tools": [original]}).kickoff()
     said = [message["content"] for message in model.conversations[1] if message["role"] == "tool"]
     assert said[0] == "3 hits for x"
-    assert "may be used 1 times" in said[1]
+    assert "has been used max_usage_count=1 times" in said[1]
 
 
 @pytest.mark.parametrize("is_kept", [True, False])

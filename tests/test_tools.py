@@ -12,7 +12,9 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
+from rxflow.flow.flow import Flow, listen, start
 from rxflow.tools import BaseTool, ToolUsageLimit, tool
+from tests.scripted import Scripted
 
 
 class TestMakingOne:
@@ -298,6 +300,55 @@ class TestUsingOneByHand:
     def test_run_awaits_an_async_tool_where_no_loop_runs(self) -> None:
         assert triple.run(4) == 12
 
+    def test_all_that_is_async_in_one_thread_runs_on_one_loop(self) -> None:
+        """A client or a lock that is made once belongs to one loop."""
+        loops: list[asyncio.AbstractEventLoop] = []
+
+        @tool
+        async def note() -> None:
+            """Note the loop."""
+            loops.append(asyncio.get_running_loop())
+
+        class Noting(Flow):
+            @start()
+            async def by_itself(self) -> None:
+                loops.append(asyncio.get_running_loop())
+
+            @listen(by_itself)
+            def by_hand(self) -> None:
+                note.run()
+
+        note.run()
+        Noting().kickoff()
+        note.run()
+        assert len(loops) == 4
+        assert len(set(loops)) == 1
+
+    def test_what_an_async_tool_says_is_in_the_stream_of_the_flow_that_runs_it_by_hand(self) -> None:
+        @tool
+        async def ask() -> Any:
+            """Ask."""
+            return await Scripted("Rain").llm.acall("Weather?")
+
+        class Asking(Flow):
+            @start()
+            def by_hand(self) -> Any:
+                return ask.run()
+
+        output = Asking(stream=True).kickoff()
+        assert [chunk.content for chunk in output if chunk.content] == [output.result] == ["Rain"]
+
+    def test_something_cancelled_inside_it_is_an_error_like_others(self) -> None:
+        @tool
+        async def wait() -> None:
+            """Wait."""
+            waiting = asyncio.ensure_future(asyncio.Event().wait())
+            waiting.cancel()
+            await waiting
+
+        with pytest.raises(RuntimeError, match="something that this code waited for was cancelled"):
+            wait.run()
+
     def test_run_of_an_async_tool_in_a_running_loop_says_what_to_do(self) -> None:
         async def main() -> None:
             with pytest.raises(TypeError, match=r"the tool 'triple' is async: await tool\.arun"):
@@ -375,7 +426,7 @@ class TestUsingOneByHand:
         assert once_or_twice.run() == "done"
         assert asyncio.run(once_or_twice.arun()) == "done"
         assert once_or_twice.current_usage_count == 2
-        with pytest.raises(RuntimeError, match="'once_or_twice' may be used 2 times, and that has been done"):
+        with pytest.raises(RuntimeError, match="'once_or_twice' has been used max_usage_count=2 times already"):
             once_or_twice.run()
 
     def test_many_threads_do_not_use_it_more_often_than_it_allows(self) -> None:

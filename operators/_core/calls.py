@@ -12,16 +12,20 @@ from reactivex.disposable import SingleAssignmentDisposable
 
 from rxflow.operators._core.in_run import select
 from rxflow.operators._core.items import get_namespace, get_span_id, get_speaker
-from rxflow.types.chunks import StreamChunk
-from rxflow.types.events import (
+from rxflow.types import (
+    Cancelled,
     Failed,
     Finished,
     Happened,
+    InputReceived,
+    InputRequested,
     LLMStarted,
+    MethodCancelled,
     MethodFailed,
     MethodFinished,
     ReasoningChunk,
     Retracted,
+    StreamChunk,
 )
 
 U = TypeVar("U")
@@ -50,8 +54,9 @@ C = TypeVar("C", bound=OpenCall)
 class CallTracker(Generic[C]):
     """The open calls of one subscription.
 
-    A call ends with its own ``Finished`` or ``Failed`` event; with the method around it, which may have cut off the
-    call; or when its output is retracted. If no event announced a call, the next call of the same speaker ends it too.
+    A call ends with its own ``Finished``, ``Failed`` or ``Cancelled`` event; with the method around it, which may have
+    cut off the call; or when its output is retracted. If no event announced a call, the next call of the same speaker
+    ends it too.
     """
 
     def __init__(self) -> None:
@@ -90,10 +95,10 @@ class CallTracker(Generic[C]):
         """Find the calls that ``event`` ends."""
         if isinstance(event, Retracted):
             return [call for call in self if is_retracted(call.item, event)]
-        if isinstance(event, MethodFinished | MethodFailed):
+        if isinstance(event, MethodFinished | MethodFailed | MethodCancelled):
             around = event.origin.namespace
             return [call for call in self if get_namespace(call.item)[: len(around)] == around]
-        return self.find_in_span(event) if isinstance(event, Finished | Failed) else []
+        return self.find_in_span(event) if isinstance(event, Finished | Failed | Cancelled) else []
 
     def find_in_span(self, item: object) -> list[C]:
         """Find the calls of the same span as ``item``."""
@@ -107,6 +112,28 @@ class CallTracker(Generic[C]):
             new.span_id
         }
         return [call for call in self if call.span_id in ended]
+
+
+class QuestionTracker:
+    """The questions to people that are open in one subscription: while somebody is asked, silence is no idling."""
+
+    def __init__(self) -> None:
+        self._open: CallTracker[OpenCall] = CallTracker()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def note(self, event: object) -> None:
+        """Look at an event of the run: it may ask, answer, or end what had asked."""
+        if isinstance(event, InputRequested):
+            self._open.add(OpenCall(event, event.request_id))
+        elif isinstance(event, InputReceived):
+            asked = self._open.get(event.request_id)
+            if asked is not None:
+                self._open.remove(asked)
+        elif self._open and not isinstance(event, Retracted):
+            for asked in self._open.find_ended(event):
+                self._open.remove(asked)
 
 
 def is_retracted(item: object, retracted: Retracted) -> bool:
@@ -195,7 +222,7 @@ class _Reading:
             for call in self._calls.find_ended(event):
                 if not self._finish(call):
                     return
-        elif isinstance(event, Failed | Retracted):
+        elif isinstance(event, Failed | Cancelled | Retracted):
             for call in self._calls.find_ended(event):
                 self._calls.remove(call)
             if isinstance(event, Retracted):

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar, cast
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
-from rxflow.json_text import find_json, has_fields
+from rxflow._json_text import find_json, has_fields
 from rxflow.operators._core.text import join_surrogates
 
 V = TypeVar("V")
@@ -17,16 +17,16 @@ _FINENESS = 128  # a text is read again when it has grown by this part of its le
 
 
 def parse(text: str, *, partial: bool = False) -> Any:
-    """What JSON says; ``partial``: as far as it goes. Raises ValueError where it is none."""
-    # As bytes: of half a surrogate pair in a string pydantic says that it is no string.
+    """Parse JSON; with ``partial``, as far as it goes. Raises ValueError if it is not JSON."""
+    # As bytes: pydantic refuses a str with half a surrogate pair as "not a string".
     return from_json(text.encode(errors="surrogatepass"), allow_partial="trailing-strings" if partial else False)
 
 
 def read_object(text: str) -> dict[str, Any]:
-    """The object that ``text`` is, an empty one where there is none. Raises ValueError for anything else."""
+    """Parse a JSON object; an empty text is an empty object. Raises ValueError for anything else."""
     data = parse(text.strip() or "{}")
     if not isinstance(data, dict):
-        raise ValueError(f"this is no JSON object: {text!r}")
+        raise ValueError(f"not a JSON object: {text!r}")
     return cast(dict[str, Any], data)
 
 
@@ -55,7 +55,7 @@ class GrowingJson(Generic[V]):
         return text if text.isascii() else "".join(join_surrogates(text))
 
     def feed(self, piece: str) -> Sequence[V]:
-        """Take the next piece; give the value so far where it is another one than before."""
+        """Take the next piece; return the value so far if it has changed."""
         self._pieces.append(piece)
         self._length += len(piece)
         if self._length < self._due:
@@ -69,7 +69,7 @@ class GrowingJson(Generic[V]):
         return values
 
     def _read_spans(self, text: str) -> Iterator[Any]:
-        """What each object or list says that is new, or longer than before."""
+        """Read each object or list that is new, or longer than before."""
         for span in find_json(text, self._start):
             self._start = span.start if span.end is None else span.end
             try:
@@ -98,7 +98,7 @@ class GrowingJson(Generic[V]):
         return ()
 
     def if_new(self, value: V) -> Sequence[V]:
-        """``value``, where the one before was another: also for what the whole text says in the end."""
+        """Return ``value`` if it differs from the one before."""
         if value == self._last:
             return ()
         self._last = value
@@ -106,7 +106,7 @@ class GrowingJson(Generic[V]):
 
 
 def _so_far(text: str) -> Any:
-    """What the beginning of an object or a list says. Raises ValueError if it cannot be read at this place."""
+    """Read the beginning of an object or a list. Raises ValueError if it cannot be read up to here."""
     data = parse(text, partial=True)
     if text[-1].isdigit() and isinstance(_edge_of(data), int | float):
         # More digits may follow, and 1 is not an early form of 12. With an open exponent it is left out.
@@ -123,14 +123,14 @@ def _containers(data: Any) -> Iterator[dict[str, Any] | list[Any]]:
 
 
 def _edge_of(data: Any) -> Any:
-    """What is being written."""
+    """Return the value that is being written."""
     for container in _containers(data):
         data = container[next(reversed(container))] if isinstance(container, dict) else container[-1]
     return data
 
 
 def _less_and_less(data: Any) -> Iterator[Any]:
-    """All of it, then without what came last: the innermost of that first, then more and more."""
+    """Yield ever shorter forms: the whole first, then without its last part, innermost parts first."""
     yield data
     for container in reversed(list(_containers(data))):
         if isinstance(container, dict):

@@ -1,6 +1,6 @@
-"""How an operator meets its source: as a part of the run where the source is one, else around any Observable.
+"""How an operator meets its source: as a part of the run if the source is one, else around any Observable.
 
-Inside the run it lives on the run's loop, and it sees the events behind ``observe()``, which tell what has ended.
+Inside the run it lives on the run's loop, and it sees the events behind ``observe()``, so it knows what has ended.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from typing import Any, Protocol, TypeAlias, TypeVar, overload
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
-from rxflow.streaming.observable import EventStream, everything, past
-from rxflow.types.chunks import StreamChunk
-from rxflow.types.lanes import Lane
+from rxflow._streaming.observable import EventStream, everything, past
+from rxflow.types import StreamChunk
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -22,10 +21,10 @@ U_co = TypeVar("U_co", covariant=True)
 
 
 class Adding(Protocol[U_co]):
-    """What ``pipe`` takes, where items of another type are added.
+    """The type of an operator that adds items of another type.
 
-    pyright needs no more than ``Callable[[Observable[T]], Observable[T | U]]``. mypy infers Never from that where the
-    pipe goes on; it does not for chunks where they are said apart. Two such operators it wants in two pipes.
+    For pyright, ``Callable[[Observable[T]], Observable[T | U]]`` would do. From that, mypy infers Never if another
+    operator follows, but not for chunks with an overload of their own. Two such operators need two pipes under mypy.
     """
 
     @overload
@@ -40,7 +39,7 @@ Selection: TypeAlias = Callable[[Observable[Any]], Observable[T]]
 
 
 def through(operator: Callable[[Observable[Any]], Observable[Any]]) -> Callable[[Observable[T]], Observable[T]]:
-    """An operator that passes on what it does not know, so that it can work on a run's events below any selection."""
+    """An operator that passes on unknown items. So it can work on a run's events, below any selection."""
 
     def apply(source: Observable[T]) -> Observable[T]:
         return source.through(operator) if isinstance(source, EventStream) else operator(source)
@@ -49,7 +48,7 @@ def through(operator: Callable[[Observable[Any]], Observable[Any]]) -> Callable[
 
 
 def reselect(change: Callable[[Selection[Any]], Selection[U]]) -> Callable[[Observable[Any]], Observable[U]]:
-    """An operator on what is shown, that sees the events behind it too: ``change`` takes a selection, gives another."""
+    """An operator on the items that are shown which also sees the events behind them. ``change`` maps the selection."""
 
     def apply(source: Observable[Any]) -> Observable[U]:
         return source.reselect(change) if isinstance(source, EventStream) else EventStream(source, change(everything))
@@ -58,30 +57,18 @@ def reselect(change: Callable[[Selection[Any]], Selection[U]]) -> Callable[[Obse
 
 
 def select(selection: Selection[U]) -> Callable[[Observable[Any]], Observable[U]]:
-    """An operator that picks what it wants from a run's events, whatever has been selected from them before."""
+    """An operator that selects from a run's events anew, whatever was selected before."""
     return reselect(lambda _: selection)
 
 
 def also(kind: type[U]) -> Callable[[Observable[T]], Observable[T | U]]:
-    """Let the events of one ``kind``, which an operator adds, through a selection that was made before."""
+    """Show the events of one ``kind``, which an operator adds, in a selection that was made before."""
     widened: Callable[[Observable[T]], Observable[T | U]] = reselect(lambda shown: _widened(shown, kind))
     return lambda source: widened(source) if isinstance(source, EventStream) else source
 
 
-def divide(division: Selection[Lane[Any]]) -> Callable[[Observable[T]], Observable[Lane[T]]]:
-    """An operator that makes lanes of what is selected; ``division`` sees the events behind it."""
-
-    def lane_by_lane(shown: Selection[T]) -> Selection[Lane[T]]:
-        def within(lane: Lane[Any]) -> Lane[T]:
-            return Lane(lane.key, shown(lane))
-
-        return lambda events: division(events).map(within)
-
-    return reselect(lane_by_lane)
-
-
 def only(wanted: Callable[[Any], bool]) -> Callable[[Observable[Any]], Observable[Any]]:
-    """The items that are ``wanted``, a function of ours that does not raise. ::
+    """Keep the items that are ``wanted``, a function of ours that does not raise. ::
 
     source    --a--b--c--|
     result    -----b-----|

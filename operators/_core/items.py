@@ -7,8 +7,7 @@ from dataclasses import fields, replace
 from reprlib import Repr
 from typing import Any
 
-from rxflow.types.chunks import Origin, StreamChunk, StreamChunkType
-from rxflow.types.events import Happened, ReasoningChunk
+from rxflow.types import Happened, Origin, ReasoningChunk, StreamChunk, StreamChunkType
 
 NO_ORIGIN = Origin()
 _TEXT = StreamChunkType.TEXT

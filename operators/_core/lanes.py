@@ -6,29 +6,47 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, Disposable, RefCountDisposable, SingleAssignmentDisposable
 
-from rxflow.operators._core.in_run import divide, only, through
-from rxflow.types.chunks import StreamChunk
-from rxflow.types.events import (
+from rxflow.operators._core.in_run import Selection, only, reselect, through
+from rxflow.types import (
+    Cancelled,
     Failed,
     Finished,
     Happened,
+    MethodCancelled,
     MethodFailed,
     MethodFinished,
     MethodStarted,
     Started,
+    StreamChunk,
+    TaskCancelled,
     TaskFailed,
     TaskFinished,
     TaskStarted,
 )
-from rxflow.types.lanes import Lane
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Lane(Observable[T_co], Generic[T_co]):
+    """The items that share a ``key``: the name of a task or of a method, the role of an agent."""
+
+    def __init__(self, key: str, items: Observable[T_co]) -> None:
+        self.key = key
+        self._items = items
+        super().__init__(self._on_subscribe)
+
+    def _on_subscribe(self, observer: ObserverBase[T_co], scheduler: SchedulerBase | None = None) -> DisposableBase:
+        return self._items.subscribe(observer, scheduler=scheduler)
+
+    def __repr__(self) -> str:
+        return f"Lane({self.key!r})"
 
 
 class Identified(Protocol):
@@ -42,15 +60,15 @@ class Identified(Protocol):
 class Label:
     """A label by which a stream is divided.
 
-    ``what`` is labelled; ``name`` and ``id`` are the fields of chunks and origins; what is labelled lasts from an event
-    of the class ``begins`` to one of the classes ``ends``.
+    ``what`` is its word in messages; ``name`` and ``id`` are the fields of chunks and origins with it. It lasts from an
+    event of the class ``begins`` to an event of one of the classes ``ends``.
     """
 
     what: str
     name: str
     id: str | None
     begins: type[Started]
-    ends: tuple[type[Finished], type[Failed]]
+    ends: tuple[type[Finished], type[Failed], type[Cancelled]]
 
     def create_reader(self) -> Callable[[object], str]:
         """Return a function that reads the name of an item; it is empty for items without one."""
@@ -93,10 +111,20 @@ def _create_reader(field: str) -> Callable[[object], str]:
     return read
 
 
-TASK = Label(what="task", name="task_name", id="task_id", begins=TaskStarted, ends=(TaskFinished, TaskFailed))
+TASK = Label(
+    what="task", name="task_name", id="task_id", begins=TaskStarted, ends=(TaskFinished, TaskFailed, TaskCancelled)
+)
 # An agent works as long as its task lasts: each attempt that a guardrail rejects is a span of its own.
-AGENT = Label(what="agent", name="agent_role", id="agent_id", begins=TaskStarted, ends=(TaskFinished, TaskFailed))
-METHOD = Label(what="method", name="flow_method", id=None, begins=MethodStarted, ends=(MethodFinished, MethodFailed))
+AGENT = Label(
+    what="agent", name="agent_role", id="agent_id", begins=TaskStarted, ends=(TaskFinished, TaskFailed, TaskCancelled)
+)
+METHOD = Label(
+    what="method",
+    name="flow_method",
+    id=None,
+    begins=MethodStarted,
+    ends=(MethodFinished, MethodFailed, MethodCancelled),
+)
 
 
 def keep_only(
@@ -104,6 +132,18 @@ def keep_only(
 ) -> Callable[[Observable[T]], Observable[T]]:
     """Create an operator that keeps the items of what is ``given`` (:meth:`Label.create_filter`)."""
     return through(only(label.create_filter(given, operator)))
+
+
+def divide(division: Selection[Lane[Any]]) -> Callable[[Observable[T]], Observable[Lane[T]]]:
+    """An operator that makes lanes of what is selected; ``division`` sees the events behind it."""
+
+    def lane_by_lane(shown: Selection[T]) -> Selection[Lane[T]]:
+        def within(lane: Lane[Any]) -> Lane[T]:
+            return Lane(lane.key, shown(lane))
+
+        return lambda events: division(events).map(within)
+
+    return reselect(lane_by_lane)
 
 
 def divide_by(label: Label) -> Callable[[Observable[T]], Observable[Lane[T]]]:

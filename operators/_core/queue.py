@@ -1,4 +1,4 @@
-"""Items that wait: a queue for each call, so that a slow call holds up no other."""
+"""Items that wait: a queue for each call, so that a slow call does not hold up the others."""
 
 from __future__ import annotations
 

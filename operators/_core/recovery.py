@@ -5,19 +5,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import SingleAssignmentDisposable
 
-from rxflow.loops import running_loop
+from rxflow._loops import running_loop
+from rxflow._streaming.border import Border
+from rxflow._streaming.observable import EventStream, everything
 from rxflow.operators._core.items import NO_ORIGIN
-from rxflow.streaming.observable import EventStream, everything
-from rxflow.types.chunks import Origin, StreamChunk
-from rxflow.types.events import Happened, LLMRetrying, LLMStarted, ReasoningChunk, Retracted, Started
+from rxflow.types import Happened, LLMRetrying, LLMStarted, Origin, ReasoningChunk, Retracted, Started, StreamChunk
 
-Join: TypeAlias = Callable[[Observable[Any]], Observable[Any]]
+T = TypeVar("T")
+
+Join: TypeAlias = Callable[[Observable[Any], Border | None], Observable[Any]]
 
 
 class Attempts:
@@ -34,6 +36,7 @@ class Attempts:
         self._highest = -1
         self._origin: Origin | None = None
         self._span_ids: dict[str, None] = {}  # the spans of this attempt with output, in order
+        self._call_ids: dict[str, None] = {}
         self._renumbered: tuple[Origin, Origin] = (NO_ORIGIN, NO_ORIGIN)
 
     @property
@@ -48,12 +51,14 @@ class Attempts:
             if attempt > self._highest:
                 self._highest = attempt
             self._span_ids[item.span_id] = None
+            self._call_ids[item.llm_call_id] = None
             return item.with_attempt(attempt) if self._base else item
         if isinstance(item, Happened):
             return self._number_event(item)
         if self._highest < self._base:
             self._highest = self._base
         self._span_ids[""] = None
+        self._call_ids[""] = None
         return item
 
     def retract(self, error: BaseException) -> Retracted:
@@ -63,6 +68,7 @@ class Attempts:
             attempts=tuple(range(self._base, self._highest + 1)),
             error=error,
             span_ids=() if "" in self._span_ids else tuple(self._span_ids),
+            llm_call_ids=() if "" in self._call_ids else tuple(self._call_ids),
         )
 
     def begin_next(self) -> None:
@@ -70,6 +76,7 @@ class Attempts:
         self._base = self._highest + 1
         self._origin = None
         self._span_ids = {}
+        self._call_ids = {}
 
     def _number_event(self, event: Happened) -> Happened:
         if self._origin is None:
@@ -80,6 +87,7 @@ class Attempts:
         elif isinstance(event, ReasoningChunk):
             self._highest = max(self._highest, self._base + event.origin.attempt)
             self._span_ids[event.origin.span_id] = None
+            self._call_ids[event.origin.llm_call_id] = None
         if not self._base:
             return event
         if isinstance(event, Retracted):  # of a part of this attempt
@@ -96,16 +104,23 @@ class Attempts:
 
 def create_join(source: Observable[Any]) -> Join:
     """Return the function that makes another stream fit ``source``; it changes nothing unless ``source`` is a run."""
-    return convert_to_events if isinstance(source, EventStream) else everything
+    return convert_to_events if isinstance(source, EventStream) else _leave_as_it_is
 
 
-def convert_to_events(other: Observable[Any]) -> Observable[Any]:
+def _leave_as_it_is(other: Observable[Any], border: Border | None) -> Observable[Any]:
+    return other
+
+
+def convert_to_events(other: Observable[Any], border: Border | None) -> Observable[Any]:
     """Turn ``other`` into events: all events of a run, whatever was selected from them; strings become chunks.
 
     So operators that follow see the calls of ``other`` end. Items of any other kind end the stream with a TypeError: a
-    selection of chunks would drop them.
+    selection of chunks would drop them. Another run becomes a part of the one that leaves at ``border``.
     """
     events = other.reselect(lambda _: everything) if isinstance(other, EventStream) else other
+    run = events if isinstance(events, EventStream) and events.is_run else None
+    is_joined = border is not None and run is not None
+    admit = _leave_item if border is None or is_joined else border.admit
 
     def subscribe(observer: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:
         running = SingleAssignmentDisposable()
@@ -114,22 +129,27 @@ def convert_to_events(other: Observable[Any]) -> Observable[Any]:
             # An exception of an operator behind this must not reach the border of the other run. That run would take
             # it for an error of a user's observer and end, and this run would wait for it.
             try:
-                observer.on_next(_convert_to_event(item))
+                observer.on_next(admit(_convert_to_event(item)))
             except Exception as error:  # noqa: BLE001 - it is the stream's terminal
                 running.dispose()
                 observer.on_error(error)
 
-        running.disposable = events.subscribe(on_next, observer.on_error, observer.on_completed, scheduler=scheduler)
+        joined = events if border is None or run is None else run.build_at(border)
+        running.disposable = joined.subscribe(on_next, observer.on_error, observer.on_completed, scheduler=scheduler)
         return running
 
     return Observable(subscribe)
+
+
+def _leave_item(item: T) -> T:
+    return item
 
 
 def _convert_to_event(item: object) -> object:
     if isinstance(item, StreamChunk | Happened):
         return item
     if isinstance(item, str):
-        return StreamChunk(content=item)
+        return Origin().chunk(item)
     raise TypeError(f"a run can be joined by chunks, events and strings; map this item to one of them first: {item!r}")
 
 

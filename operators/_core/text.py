@@ -1,4 +1,4 @@
-"""Text that is still arriving: shaped voice by voice, cut between characters, searched for matches that are certain.
+"""Text that is still arriving: shaped voice by voice, cut between characters, and searched for certain matches.
 
 A voice is the answer, or the reasoning, of one LLM call. Each has a shaper of its own, so that no word mixes two calls.
 """
@@ -18,7 +18,7 @@ from reactivex.disposable import SingleAssignmentDisposable
 from rxflow.operators._core.calls import CallTracker, OpenCall
 from rxflow.operators._core.in_run import through
 from rxflow.operators._core.items import get_span_id, get_text, replace_text
-from rxflow.types.events import Failed, Finished, LLMStarted, Retracted
+from rxflow.types import Cancelled, Failed, Finished, LLMStarted, Retracted
 
 T = TypeVar("T")
 
@@ -153,7 +153,7 @@ class Voices:
 
     def find_interrupted(self, item: object) -> Iterable[Voice]:
         """Find the voices that an item without text ends."""
-        if isinstance(item, Finished | Failed | Retracted):
+        if isinstance(item, Finished | Failed | Cancelled | Retracted):
             return self.voices.find_ended(item)
         return self.voices.find_in_span(item)
 

@@ -13,7 +13,7 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import Disposable, SerialDisposable
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
-from rxflow.loops import LoopScheduler, running_loop
+from rxflow._loops import LoopScheduler, running_loop
 
 
 class StreamTimeout(TimeoutError):

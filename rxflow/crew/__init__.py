@@ -8,9 +8,9 @@ __all__ = ["Agent", "AgentOutput", "Crew", "CrewOutput", "Guardrail", "Guardrail
 
 # Lazily: a module of this package may be wanted by itself, and would bring in all of them.
 if typing.TYPE_CHECKING:
+    from rxflow.crew._guardrails import Guardrail, GuardrailError
     from rxflow.crew.agent import Agent
     from rxflow.crew.crew import Crew, Process
-    from rxflow.crew.guardrails import Guardrail, GuardrailError
     from rxflow.crew.task import Task
     from rxflow.types.results import AgentOutput, CrewOutput, TaskOutput
 else:
@@ -21,8 +21,8 @@ else:
             "AgentOutput": "rxflow.types.results",
             "Crew": "rxflow.crew.crew",
             "CrewOutput": "rxflow.types.results",
-            "Guardrail": "rxflow.crew.guardrails",
-            "GuardrailError": "rxflow.crew.guardrails",
+            "Guardrail": "rxflow.crew._guardrails",
+            "GuardrailError": "rxflow.crew._guardrails",
             "Process": "rxflow.crew.crew",
             "Task": "rxflow.crew.task",
             "TaskOutput": "rxflow.types.results",

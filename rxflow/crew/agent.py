@@ -12,23 +12,32 @@ from pydantic import BaseModel, Field, PrivateAttr
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
-from rxflow._options import Configurable, Switch
-from rxflow.crew.assignment import Assignment, Persona
-from rxflow.crew.guardrails import Guardrail
-from rxflow.crew.rate_limit import RateLimit, limit_of
-from rxflow.crew.task_run import carry_out
+from rxflow._options import Switch
+from rxflow._streaming.bridge import Unanswered
+from rxflow._streaming.kickoff import run_async, run_blocking
+from rxflow._streaming.observable import EventStream, chunks
+from rxflow._streaming.output import AgentStreamingOutput
+from rxflow._streaming.questions import end_with_pause
+from rxflow._streaming.scope import Scope
+from rxflow._streaming.verbose import log_events
+from rxflow._tool_adapter import Tool
+from rxflow.crew._assignment import Assignment, Fillable, Persona
+from rxflow.crew._guardrails import Guardrail
+from rxflow.crew._rate_limit import RateLimit, limit_of
+from rxflow.crew._task_run import carry_out
+from rxflow.llm._request import Message
 from rxflow.llm.base_llm import BaseLLM, Model
 from rxflow.llm.model import LLM
-from rxflow.llm.request import Message
-from rxflow.streaming.kickoff import run_async, run_blocking
-from rxflow.streaming.observable import EventStream, chunks
-from rxflow.streaming.output import AgentStreamingOutput
-from rxflow.streaming.scope import Scope
-from rxflow.streaming.verbose import log_events
-from rxflow.tool_adapter import Tool
-from rxflow.types.chunks import StreamChunk
-from rxflow.types.events import Event, LLMFailed, LLMFinished, TaskFinished
-from rxflow.types.results import AgentOutput, OutputFormat
+from rxflow.types import (
+    AgentOutput,
+    Event,
+    LLMCancelled,
+    LLMFailed,
+    LLMFinished,
+    OutputFormat,
+    StreamChunk,
+    TaskFinished,
+)
 
 if TYPE_CHECKING:
     from rxflow.crew.task import Task
@@ -37,28 +46,31 @@ _MODEL_VARIABLES = ("MODEL", "MODEL_NAME", "OPENAI_MODEL_NAME")
 _DEFAULT_MODEL = "gpt-4.1-mini"
 
 Query: TypeAlias = str | Sequence[Message]
-"""What an agent is asked by itself: a question, or a conversation to go on with."""
+"""What ``agent.kickoff`` takes: a question, or a conversation to go on with."""
 
 
-class Agent(Configurable):
+class Agent(Fillable):
     """Works on tasks: asks its model, uses its tools, gives an answer.
 
     Args:
         role, goal, backstory: who it is; ``{placeholders}`` are filled from the crew's inputs.
-        llm: an :class:`LLM`, a :class:`BaseLLM` of your own, a model's name, or None: the environment's MODEL,
+        llm: an :class:`LLM`, a :class:`BaseLLM` of your own, or a model's name; not given: the environment's MODEL,
             MODEL_NAME or OPENAI_MODEL_NAME, else ``gpt-4.1-mini``. The embedded model is never chosen silently.
-        tools: rxflow's tools, or those of another library: see :func:`rxflow.tool_adapter.as_tool`.
+        tools: rxflow's tools, or those of another library: see :func:`rxflow._tool_adapter.as_tool`.
         max_iter: turns with the model for one answer; in the last one it may use no tools.
-        max_execution_time: seconds for one task, all attempts and their judging included (a person's review begins them
-            anew); then TimeoutError.
+        max_execution_time: seconds for one task, all attempts and their judging included; then TimeoutError. While a
+            person is asked they stand, and a person's review begins them anew.
         max_retry_limit: new attempts of an LLM call that failed before its first chunk; not given: as its LLM has it.
         max_rpm: LLM calls a minute, those that judge its answers included.
         allow_delegation: may hand work and questions to the other agents of its crew.
-        verbose: show what it does, on standard error: see :mod:`rxflow.streaming.verbose`.
-        guardrail: see :data:`rxflow.crew.guardrails.Guardrail`; ``guardrail_max_retries`` new attempts in ``kickoff``.
+        verbose: show what it does, on standard error: see :mod:`rxflow._streaming.verbose`.
+        guardrail: see :data:`rxflow.crew._guardrails.Guardrail`; ``guardrail_max_retries`` new attempts in ``kickoff``.
         cache: in one run, the same call to the same tool is carried out once.
+        multimodal: it may see images: its model asks for one by address, with the tool ``add_image_to_content``.
         step_callback: called after each turn with the model and each tool, in place of the crew's.
         use_system_prompt: False puts who it is into the first message, for models that take no system message.
+        system_template, prompt_template: what stands around who it is, ``{{ .System }}``, and around what it is asked,
+            ``{{ .Prompt }}``; ``{role}``, ``{goal}`` and ``{backstory}`` are filled in.
         inject_date: tell it the date, as ``date_format`` writes it.
         stream: ``kickoff`` gives an :class:`AgentStreamingOutput` in place of the result.
         config: a mapping with any of these, an entry of a YAML file for instance; what is given by name goes first.
@@ -70,11 +82,12 @@ class Agent(Configurable):
 
     kind: ClassVar[str] = "Agent"
     required: ClassVar[tuple[str, ...]] = ("role", "goal", "backstory")
+    texts: ClassVar[tuple[str, ...]] = ("role", "goal", "backstory")
 
     role: str = ""  # required, but it may come from config
     goal: str = ""
     backstory: str = ""
-    llm: Model | None = None
+    llm: Model | None = Field(default_factory=lambda: LLM(model_from_environment()))
     tools: list[Tool] = Field(default_factory=list[Tool])
     max_iter: int = Field(default=25, gt=0)
     max_execution_time: float | None = Field(default=None, gt=0)
@@ -85,8 +98,11 @@ class Agent(Configurable):
     guardrail: Guardrail | None = None
     guardrail_max_retries: int = Field(default=3, ge=0)
     cache: bool = True
+    multimodal: Switch = False
     step_callback: Callable[[Any], Any] | None = None
     use_system_prompt: bool = True
+    system_template: str | None = None
+    prompt_template: str | None = None
     inject_date: bool = False
     date_format: str = "%Y-%m-%d"
     stream: bool = False
@@ -103,7 +119,7 @@ class Agent(Configurable):
 
     @property
     def model(self) -> LLM:
-        """The model it uses: what ``llm`` says now."""
+        """The model that the agent uses, by its ``llm`` at this moment."""
         if isinstance(self.llm, LLM):
             return self.llm
         if isinstance(self.llm, BaseLLM):
@@ -114,13 +130,18 @@ class Agent(Configurable):
         return self._named
 
     @property
+    def has_chosen_model(self) -> bool:
+        """The program has said which model it uses."""
+        return self.llm is not None and "llm" in self.model_fields_set
+
+    @property
     def retries(self) -> int | None:
         """New attempts of its LLM calls; None: as many as its LLM makes."""
         return self.max_retry_limit if "max_retry_limit" in self.model_fields_set else None
 
     @property
     def rate(self) -> RateLimit | None:
-        """Its own limit of LLM calls."""
+        """The agent's own limit of LLM calls."""
         self._rate = limit_of(self.max_rpm, self._rate)
         return self._rate
 
@@ -137,12 +158,12 @@ class Agent(Configurable):
         return self.events(work, response_format).select(chunks)
 
     def events(self, work: Task | Query, response_format: type[BaseModel] | None = None) -> EventStream[Event]:
-        """The same with everything that happens; the last event has the answer, an :class:`AgentOutput`."""
+        """A cold Observable of all events; the last one has the answer, an :class:`AgentOutput`."""
         assignment = self._assign(work, response_format)
 
         def build(scope: Scope) -> Observable[Event]:
             metered = scope.metered()
-            events = _with_usage(carry_out(metered, assignment), metered, assignment.task_id)
+            events = _with_usage(carry_out(metered, assignment), metered, assignment.task_id, around=scope)
             return log_events(events) if self.verbose else events
 
         return EventStream(build)
@@ -186,8 +207,16 @@ class Agent(Configurable):
 
     akickoff = kickoff_async
 
+    def execute_task(self, task: Task, context: str | None = None, tools: Sequence[Tool] | None = None) -> str:
+        """Carry out ``task`` without a crew, and return the text of the answer; see :meth:`Task.execute_sync`."""
+        return task.execute_sync(self, context, tools).raw
+
+    async def aexecute_task(self, task: Task, context: str | None = None, tools: Sequence[Tool] | None = None) -> str:
+        """:meth:`execute_task` for async code."""
+        return (await task.aexecute_sync(self, context, tools)).raw
+
     def _assign(self, work: Task | Query, response_format: type[BaseModel] | None) -> Assignment:
-        """What it is to do, as a task of its own; a query has no placeholders."""
+        """Make the assignment of a query, as a task of its own without placeholders."""
         if not isinstance(work, str | Sequence):
             if isinstance(work, type) or not hasattr(work, "assigned"):
                 raise TypeError(
@@ -219,8 +248,8 @@ def _fitting(model: Any) -> dict[str, Any]:
     return {"output_model": model, "output_format": OutputFormat.PYDANTIC}
 
 
-def _with_usage(events: Observable[Event], scope: Scope, task_id: str) -> Observable[Event]:
-    """The same events; the answer to the task is an :class:`AgentOutput` with the tokens of all calls. ::
+def _with_usage(events: Observable[Event], scope: Scope, task_id: str, *, around: Scope) -> Observable[Event]:
+    """Pass the events on; the answer to the task becomes an :class:`AgentOutput` with the tokens of all calls. ::
 
     events     S--a--b--L---F|
     result     S--a--b--L---A|
@@ -230,13 +259,19 @@ def _with_usage(events: Observable[Event], scope: Scope, task_id: str) -> Observ
         def on_next(event: Event) -> None:
             if isinstance(event, StreamChunk):
                 pass
-            elif isinstance(event, LLMFinished | LLMFailed):
+            elif isinstance(event, LLMFinished | LLMFailed | LLMCancelled):
                 scope.note_shown(event)
             elif isinstance(event, TaskFinished) and event.origin.task_id == task_id:
                 event = replace(event, result=AgentOutput(**dict(event.result), token_usage=scope.ledger.total))
             observer.on_next(event)
 
-        return events.subscribe(on_next, observer.on_error, observer.on_completed, scheduler=scheduler)
+        def on_error(error: BaseException) -> None:
+            if isinstance(error, Unanswered):
+                end_with_pause(observer, scope.origin, error, around.is_outermost)
+            else:
+                observer.on_error(error)  # type: ignore[arg-type]  # RxPY's type leaves out BaseException
+
+        return events.subscribe(on_next, on_error, observer.on_completed, scheduler=scheduler)
 
     return Observable(subscribe)
 

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, ClassVar, Self, cast
 
 from pydantic import Field, PrivateAttr, model_validator
+from pydantic_core import from_json
 
 from rxflow._options import Configurable, Switch
+from rxflow._streaming.bridge import all_of
+from rxflow._streaming.kickoff import run_async, run_blocking
+from rxflow._streaming.observable import EventStream, chunks
+from rxflow._streaming.output import CrewStreamingOutput
+from rxflow.crew._assignment import PLACEHOLDER, make_key
+from rxflow.crew._crew_run import CrewRun, Inputs, Plan
+from rxflow.crew._log_file import LogFile
+from rxflow.crew._rate_limit import RateLimit, limit_of
 from rxflow.crew.agent import Agent
-from rxflow.crew.assignment import PLACEHOLDER
-from rxflow.crew.crew_run import CrewRun, Inputs, Plan
-from rxflow.crew.rate_limit import RateLimit, limit_of
 from rxflow.crew.task import Task
 from rxflow.llm.base_llm import Model
-from rxflow.streaming.bridge import all_of
-from rxflow.streaming.kickoff import run_async, run_blocking
-from rxflow.streaming.observable import EventStream, chunks
-from rxflow.streaming.output import CrewStreamingOutput
-from rxflow.types.chunks import StreamChunk
-from rxflow.types.events import CrewFinished, Event
-from rxflow.types.results import CrewOutput, TaskOutput
-from rxflow.types.usage import UsageMetrics
+from rxflow.types import CrewFinished, CrewOutput, Event, StreamChunk, TaskOutput, UsageMetrics
 
 
 class Process(StrEnum):
@@ -39,14 +39,18 @@ class Crew(Configurable):
         agents, tasks: who works on what.
         process: sequential, or hierarchical with ``manager_llm`` or ``manager_agent``.
         stream: ``kickoff`` gives a :class:`CrewStreamingOutput` in place of the result.
-        verbose: show what happens, on standard error: see :mod:`rxflow.streaming.verbose`.
+        verbose: show what happens, on standard error: see :mod:`rxflow._streaming.verbose`.
         max_rpm: LLM calls a minute of all agents together, those that judge answers included.
         step_callback: called after each turn with a model and each tool.
         task_callback: called with the :class:`TaskOutput` of each task.
         before_kickoff_callbacks: ``fn(inputs) -> inputs``, in order, before the placeholders are filled; ``inputs`` is
-            a dict of this run's own, empty where none were given, and may be changed.
+            a dict of this run's own, empty if none were given, and may be changed.
         after_kickoff_callbacks: ``fn(CrewOutput) -> CrewOutput``.
         cache: in one run, the same call to the same tool is carried out once, whichever agent makes it.
+        output_log_file: a ``.txt`` or ``.json`` to which each task adds when it starts and when it is completed, with
+            its answer; True is ``logs.txt``.
+        config: a mapping with any of these, or the text of one as JSON: agents and tasks are mappings there, and a
+            task's ``agent`` is a role. What is given by name goes first.
 
     What cannot work is a ValueError when the crew is built.
     """
@@ -68,12 +72,30 @@ class Crew(Configurable):
         default_factory=list[Callable[[CrewOutput], Any]]
     )
     cache: bool = True
+    output_log_file: bool | str | None = None
     name: str = "crew"
+    config: Mapping[str, Any] | str | None = None  # read into the others when the crew is built
     _rate: RateLimit | None = PrivateAttr(default=None)
     _usage: UsageMetrics = PrivateAttr(default_factory=UsageMetrics)
 
     def model_post_init(self, context: Any, /) -> None:
         self._rate = limit_of(self.max_rpm, None)
+
+    @classmethod
+    def _with_config(cls, options: dict[str, Any]) -> dict[str, Any]:
+        config = options.get("config")
+        if config is None:
+            return super()._with_config(options)
+        try:
+            read: Any = from_json(config) if isinstance(config, str) else config
+        except ValueError as error:
+            raise ValueError(f"config of a Crew is not JSON ({error}); got {reprlib.repr(config)}") from error
+        if not (isinstance(read, Mapping) and {"agents", "tasks"} <= cast(Mapping[str, Any], read).keys()):
+            raise ValueError(f"config of a Crew is a mapping with agents and tasks; got {reprlib.repr(config)}")
+        entries = cast(Mapping[str, Any], read)
+        agents = [each if isinstance(each, Agent) else Agent(config=each) for each in entries["agents"]]
+        tasks = [each if isinstance(each, Task) else _read_task(each, agents) for each in entries["tasks"]]
+        return super()._with_config({**options, "config": {**entries, "agents": agents, "tasks": tasks}})
 
     @model_validator(mode="after")
     def _can_work(self) -> Self:
@@ -84,7 +106,7 @@ class Crew(Configurable):
         else:
             for index, task in enumerate(self.tasks):
                 if task.agent is None:
-                    raise ValueError(f"task {index} ({task.description[:40]!r}) has no agent; give it agent=…")
+                    raise ValueError(f"task {index} ({_shorten(task)}) has no agent; give it agent=…")
         self._check_order()
         self._plan().check(None)
         return self
@@ -103,15 +125,18 @@ class Crew(Configurable):
         for index, task in enumerate(self.tasks):
             for wanted in task.context or ():
                 at = position.get(wanted.id)
-                if at is None or at >= index:
+                names = f"Task {_shorten(task)} has a context dependency on"
+                if at is None:
+                    raise ValueError(f"{names} {_shorten(wanted)}, which is not in this crew; put it into tasks")
+                if at >= index:
                     raise ValueError(
-                        f"task {index} ({task.description[:40]!r}) takes its context from a task that comes later or "
-                        f"is not in this crew: {wanted.description[:40]!r}"
+                        f"{names} a future task {_shorten(wanted)}, which is not allowed. Put that one before it"
                     )
                 if task.async_execution and all(t.async_execution for t in self.tasks[at:index]):
                     raise ValueError(
-                        f"task {index} ({task.description[:40]!r}) runs at the same time as the task that it takes "
-                        f"its context from: {wanted.description[:40]!r}"
+                        f"Task {_shorten(task)} is asynchronous and cannot include other sequential asynchronous tasks "
+                        f"in its context. {_shorten(wanted)} runs at the same time; put a task without async_execution "
+                        "between them"
                     )
         if len(self.tasks) > 1 and all(task.async_execution for task in self.tasks[-2:]):
             raise ValueError(
@@ -139,10 +164,28 @@ class Crew(Configurable):
             }
         )
 
+    def _repr_html_(self) -> str:
+        from rxflow._showing import draw_card, draw_table, show_title  # for notebooks only
+
+        rows = [
+            (
+                show_title(task.name or task.description),
+                task.agent.role if task.agent is not None else "",
+                ", ".join(tool.name for tool in task.tools),
+            )
+            for task in self.tasks
+        ]
+        return draw_card(f"Crew {self.name}", self.process.value, draw_table(("task", "agent", "tools"), rows))
+
     def _renew(self) -> None:
         super()._renew()
         self._rate = limit_of(self.max_rpm, None)
         self._usage = UsageMetrics()
+
+    @property
+    def key(self) -> str:
+        """A key made from the texts of agents and tasks, before any input was filled in."""
+        return make_key(*(each.key for each in (*self.agents, *self.tasks)))
 
     @property
     def usage_metrics(self) -> UsageMetrics:
@@ -150,7 +193,7 @@ class Crew(Configurable):
         return self._usage
 
     def fetch_inputs(self) -> set[str]:
-        """The names of all inputs that the texts of its agents and tasks ask for."""
+        """The names of all placeholders in the texts of agents and tasks."""
         texts = [text for agent in self.agents for text in (agent.role, agent.goal, agent.backstory)]
         texts += [
             text for task in self.tasks for text in (task.description, task.expected_output, task.output_file or "")
@@ -162,7 +205,7 @@ class Crew(Configurable):
 
         Raises:
             ValueError: a placeholder has no input.
-            TypeError: ``inputs`` is no mapping.
+            TypeError: ``inputs`` is not a mapping.
         """
         plan = self._plan()
         given = _checked(plan, inputs)
@@ -208,12 +251,12 @@ class Crew(Configurable):
         return [self.kickoff(each) for each in inputs]
 
     async def kickoff_for_each_async(self, inputs: Sequence[Inputs]) -> list[Any]:
-        """The same for async code, all at once."""
+        """:meth:`kickoff_async` for each of ``inputs``, all at once."""
         self._check_all(inputs)
         return await all_of(self.kickoff_async(each) for each in inputs)
 
     def _check_all(self, inputs: Sequence[Inputs]) -> None:
-        """Raise before the first run what would stop a later one."""
+        """Check all inputs, so that no run begins if a later one could not."""
         plan = self._plan()
         for each in inputs:
             _checked(plan, each)
@@ -229,6 +272,7 @@ class Crew(Configurable):
             rate=self._rate,
             verbose=self.verbose,
             caches_tools=self.cache,
+            log_file=LogFile.of(self.output_log_file),
             step_callback=self.step_callback,
             task_callback=self.task_callback,
             before_kickoff=tuple(self.before_kickoff_callbacks),
@@ -237,10 +281,31 @@ class Crew(Configurable):
         )
 
     def _manager(self) -> Agent:
-        return self.manager_agent or _MANAGER.model_copy(update={"llm": self.manager_llm})
+        return self.manager_agent or Agent(
+            role="Crew Manager",
+            goal="Get the crew's tasks done well by handing them to the coworkers who can do them best",
+            backstory="An experienced manager who knows what each coworker is good at, and checks what they deliver",
+            llm=self.manager_llm,
+        )
 
     def _keep_usage(self, usage: UsageMetrics) -> None:
         self._usage = usage
+
+
+def _read_task(entry: Mapping[str, Any], agents: Sequence[Agent]) -> Task:
+    """A task of ``config``. Raises ValueError if its agent is nobody's role."""
+    role = entry.get("agent")
+    if not isinstance(role, str):
+        return Task(config=entry)
+    known = {agent.role: agent for agent in agents}
+    if role not in known:
+        raise ValueError(f"a task in config names the agent {role!r}; config has {', '.join(map(repr, known))}")
+    return Task(config={**entry, "agent": known[role]})
+
+
+def _shorten(task: Task) -> str:
+    """The name of a task in errors."""
+    return repr(task.name or task.description[:40])
 
 
 def _checked(plan: Plan, inputs: object) -> Inputs | None:
@@ -251,10 +316,3 @@ def _checked(plan: Plan, inputs: object) -> Inputs | None:
     if not plan.before_kickoff:
         plan.check(given)
     return given
-
-
-_MANAGER = Agent(
-    role="Crew Manager",
-    goal="Get the crew's tasks done well by handing them to the coworkers who can do them best",
-    backstory="An experienced manager who knows what each coworker is good at, and checks what they deliver",
-)

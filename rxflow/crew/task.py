@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, model_validator
 
-from rxflow._options import Configurable
+from rxflow._options import TRIGGER_PAYLOAD
+from rxflow._streaming.kickoff import run_async, run_blocking
+from rxflow._streaming.observable import EventStream
+from rxflow._tool_adapter import Tool, as_tool
+from rxflow.crew._assignment import Assignment, Fillable, OutputFile, Persona, fill
+from rxflow.crew._guardrails import Guardrail
+from rxflow.crew._rate_limit import RateLimit
+from rxflow.crew._task_run import carry_out
 from rxflow.crew.agent import Agent
-from rxflow.crew.assignment import Assignment, OutputFile, Persona, fill
-from rxflow.crew.guardrails import Guardrail
-from rxflow.crew.rate_limit import RateLimit
-from rxflow.llm.structured import has_object_root
-from rxflow.tool_adapter import Tool
+from rxflow.llm._request import has_object_root
 from rxflow.tools import BaseTool
-from rxflow.types.results import OutputFormat, TaskOutput
+from rxflow.types import Event, OutputFormat, TaskFinished, TaskOutput
 
 
-class Task(Configurable):
+class Task(Fillable):
     """A piece of work for an agent.
 
     Args:
@@ -26,16 +32,19 @@ class Task(Configurable):
         name: what chunks show as ``task_name``; else the description.
         agent: who does it.
         context: the tasks whose answers it is told; not given: all earlier ones; None or []: none.
-        tools: in place of the agent's own.
+        tools: in place of the agent's own; not given: a list of those.
         async_execution: runs beside its neighbours of the same kind.
         output_pydantic, output_json: the answer must fit this model; one of the two at most.
         output_file: where the answer is written. Placeholders are filled, but no input leads out of the folder that
             stands before the first of them: not by ``..``, an absolute path or a symbolic link.
         callback: called with the :class:`TaskOutput`.
-        guardrail, guardrails: see :data:`rxflow.crew.guardrails.Guardrail`; ``guardrail_max_retries`` new attempts.
+        guardrail, guardrails: see :data:`rxflow.crew._guardrails.Guardrail`; ``guardrail_max_retries`` new attempts.
         human_input: a person at the terminal reviews the answer.
         markdown: the answer is asked for in Markdown.
-        output: the answer of the last run that gave one; ``retry_count``: how often guardrails sent answers back there.
+        allow_crewai_trigger_context: add the input ``crewai_trigger_payload`` to the description; not given: the first
+            task of a sequential crew does.
+        output: the answer of the last run that gave one; ``retry_count``: how often guardrails sent answers back there;
+            ``start_time``, ``end_time``: when it began and gave the answer, in UTC.
         config: a mapping with any of these, an entry of a YAML file for instance; what is given by name goes first.
 
     Raises:
@@ -45,6 +54,7 @@ class Task(Configurable):
 
     kind: ClassVar[str] = "Task"
     required: ClassVar[tuple[str, ...]] = ("description", "expected_output")
+    texts: ClassVar[tuple[str, ...]] = ("description", "expected_output")
 
     description: str = ""  # required, but it may come from config
     expected_output: str = ""
@@ -62,9 +72,20 @@ class Task(Configurable):
     guardrail_max_retries: int = Field(default=3, ge=0)
     human_input: bool = False
     markdown: bool = False
+    allow_crewai_trigger_context: bool | None = None
     config: Mapping[str, Any] | None = None  # read into the others when the task is built
     output: TaskOutput | None = None
     retry_count: int = 0
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    _borrowed: Sequence[BaseTool] = PrivateAttr(default=())  # what its tools were filled with, from those of its agent
+
+    @model_validator(mode="after")
+    def _borrow_tools(self) -> Self:
+        if not self.tools and self.agent is not None:
+            self.tools = [*self.agent.tools]
+            self._borrowed = (*self.tools,)
+        return self
 
     @model_validator(mode="after")
     def _check_output(self) -> Self:
@@ -81,8 +102,14 @@ class Task(Configurable):
 
     @property
     def takes_all_context(self) -> bool:
-        """``context`` was not given: the task is told all earlier answers."""
+        """Whether ``context`` was not given, so that the task is told all earlier answers."""
         return "context" not in self.model_fields_set
+
+    @property
+    def own_tools(self) -> Sequence[BaseTool]:
+        """Those that were given to it; none: whoever does the task uses their own, as these are then."""
+        is_untouched = len(self.tools) == len(self._borrowed) and all(map(operator.is_, self.tools, self._borrowed))
+        return () if is_untouched else self.tools
 
     def assigned(
         self,
@@ -95,20 +122,25 @@ class Task(Configurable):
         callbacks: Sequence[Callable[[TaskOutput], Any]] = (),
         step_callback: Callable[[Any], Any] | None = None,
         rates: Sequence[RateLimit] = (),
+        shows_payload: bool = False,
     ) -> Assignment:
-        """This task for ``agent``, filled from ``inputs``. Raises ValueError for a missing input."""
+        """This task for ``agent``, filled from ``inputs``. Raises ValueError for a missing input.
+
+        ``shows_payload`` holds if the task itself does not say whether it is told what has triggered the crew.
+        """
         here = f"task {index} ({self.name or self.description[:40]!r}):"
         several = self.guardrails
         own: list[Guardrail | None] = [*several] if isinstance(several, list) else [several]
         return Assignment(
             persona=Persona.of(agent, inputs),
-            description=fill(self.description, inputs, f"{here} description"),
+            description=fill(self.description, inputs, f"{here} description")
+            + self._read_payload(inputs, shows_payload),
             expected_output=fill(self.expected_output, inputs, f"{here} expected_output"),
             name=self.name,
             task_id=self.id,
             index=index,
             context=context,
-            tools=[*(self.tools or agent.tools), *extra_tools],
+            tools=[*(self.own_tools or agent.tools), *extra_tools],
             output_model=self.output_pydantic or self.output_json,
             output_format=OutputFormat.PYDANTIC
             if self.output_pydantic
@@ -124,17 +156,108 @@ class Task(Configurable):
             markdown=self.markdown,
             rates=[rate for rate in (agent.rate, *rates) if rate is not None],
             caches_tools=agent.cache,
+            keep_start=self._keep_start,
             keep_output=self._keep_output,
             keep_retries=self._keep_retries,
         )
 
+    def _read_payload(self, inputs: Mapping[str, Any] | None, by_default: bool) -> str:
+        """The end of the description, if something has triggered the crew."""
+        payload = (inputs or {}).get(TRIGGER_PAYLOAD)
+        is_wanted = by_default if self.allow_crewai_trigger_context is None else self.allow_crewai_trigger_context
+        is_shown = is_wanted and payload is not None and TRIGGER_PAYLOAD not in self.description
+        return f"\n\nTrigger Payload: {payload}" if is_shown else ""
+
+    def interpolate_inputs(self, inputs: Mapping[str, Any]) -> None:
+        """Fill the placeholders of description, expected output and output file; see :class:`Fillable`."""
+        template = self._templates.get("output_file", self.output_file)
+        file = None if template is None else OutputFile.of(template, inputs or None, "Task output_file:")
+        super().interpolate_inputs(inputs)
+        if template is not None and file is not None:
+            self._templates = {**self._templates, "output_file": template}
+            self.output_file = str(file.path)
+
+    def prompt(self) -> str:
+        """The prompt of the last run that gave an answer; before that, the prompt as it would be now.
+
+        Raises:
+            ValueError: it has no agent.
+        """
+        said = [] if self.output is None else [each for each in self.output.messages if each.get("role") == "user"]
+        if said:
+            return str(said[0]["content"])
+        return str(self.assigned(self._worker(None), None).messages()[-1]["content"])
+
+    def copy(  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, agents: Sequence[Agent] = (), task_mapping: Mapping[str, Task] | None = None
+    ) -> Self:
+        """Another one with the same options, and an id of its own.
+
+        Args:
+            agents: of these the one with the role of its agent takes that one's place.
+            task_mapping: by their keys, the tasks that take the places of those in ``context``.
+        """
+        mapping = task_mapping or {}
+        update: dict[str, Any] = {
+            "agent": next((each for each in agents if self.agent and each.role == self.agent.role), self.agent)
+        }
+        if self.context:
+            update["context"] = [mapping.get(task.key, task) for task in self.context]
+        return self.model_copy(update=update)
+
+    interpolate_inputs_and_add_conversation_history = interpolate_inputs
+
+    def execute_sync(
+        self, agent: Agent | None = None, context: str | None = None, tools: Sequence[Tool] | None = None
+    ) -> TaskOutput:
+        """Carry out this task alone, without a crew.
+
+        Args:
+            agent: who does it, in place of its own.
+            context: what is known so far.
+            tools: in place of its own, and of the agent's.
+
+        Raises:
+            ValueError: it has no agent. What stops a task in a crew is raised here too.
+        """
+        return run_blocking(self._alone(agent, context, tools), TaskFinished).result
+
+    async def aexecute_sync(
+        self, agent: Agent | None = None, context: str | None = None, tools: Sequence[Tool] | None = None
+    ) -> TaskOutput:
+        """:meth:`execute_sync` for async code."""
+        return (await run_async(self._alone(agent, context, tools), TaskFinished)).result
+
+    def _worker(self, agent: Agent | None) -> Agent:
+        worker = agent or self.agent
+        if worker is None:
+            raise ValueError(f"the task {self.name or self.description[:40]!r} has no agent assigned; give it agent=…")
+        return worker
+
+    def _alone(self, agent: Agent | None, context: str | None, tools: Sequence[Tool] | None) -> EventStream[Event]:
+        assignment = self.assigned(self._worker(agent), None, context=context or "")
+        if tools is not None:
+            assignment = replace(assignment, tools=list(map(as_tool, tools)))
+        return EventStream(lambda scope: carry_out(scope, assignment))
+
     def _renew(self) -> None:
         super()._renew()
-        self.output = None
+        self.output = self.start_time = self.end_time = None
         self.retry_count = 0
+
+    @property
+    def execution_duration(self) -> float | None:
+        """Seconds from the beginning to the answer of the last run; None before there is one."""
+        if self.start_time is None or self.end_time is None:
+            return None
+        return (self.end_time - self.start_time).total_seconds()
+
+    def _keep_start(self) -> None:
+        self.start_time, self.end_time = datetime.now(UTC), None
 
     def _keep_output(self, output: TaskOutput) -> None:
         self.output = output
+        self.end_time = datetime.now(UTC)
 
     def _keep_retries(self, retries: int) -> None:
         self.retry_count = retries

@@ -1,8 +1,22 @@
 """Flows: ``Flow``, and the decorators that make its graph."""
 
-from rxflow.flow.conditions import and_, or_
-from rxflow.flow.decorators import listen, router, start
+from rxflow.flow._conditions import and_, or_
+from rxflow.flow._decorators import listen, router, start
+from rxflow.flow._human_feedback import human_feedback
+from rxflow.flow._state import FlowState
 from rxflow.flow.flow import Flow
-from rxflow.flow.state import FlowState
+from rxflow.flow.persistence import persist
+from rxflow.types.answers import HumanFeedbackResult
 
-__all__ = ["Flow", "FlowState", "and_", "listen", "or_", "router", "start"]
+__all__ = [
+    "Flow",
+    "FlowState",
+    "HumanFeedbackResult",
+    "and_",
+    "human_feedback",
+    "listen",
+    "or_",
+    "persist",
+    "router",
+    "start",
+]

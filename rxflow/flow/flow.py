@@ -3,34 +3,41 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 import sys
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, cast, get_args, get_origin
+from uuid import uuid4
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
-from reactivex.disposable import CompositeDisposable, Disposable
 from typing_extensions import TypeVar
 
+from rxflow._loops import Once
 from rxflow._options import check_options
-from rxflow.flow.conditions import and_, or_
-from rxflow.flow.decorators import listen, router, start
-from rxflow.flow.flow_run import Record, merge_along
-from rxflow.flow.graph import Graph, graph_of
-from rxflow.flow.state import FlowState, State, create_state, merge_inputs, read_id
-from rxflow.loops import Once
-from rxflow.streaming.kickoff import run_async, run_blocking
-from rxflow.streaming.observable import EventStream, chunks
-from rxflow.streaming.output import FlowStreamingOutput
-from rxflow.streaming.scope import Scope
-from rxflow.types.chunks import StreamChunk
-from rxflow.types.events import Event, FlowFinished
-from rxflow.types.usage import UsageMetrics
+from rxflow._streaming.emitter import Emitter
+from rxflow._streaming.journal import Journal, Step
+from rxflow._streaming.kickoff import run_async, run_blocking
+from rxflow._streaming.observable import EventStream, chunks
+from rxflow._streaming.output import FlowStreamingOutput
+from rxflow._streaming.questions import Who
+from rxflow._streaming.scope import Scope
+from rxflow._streaming.subscriptions import Cleanup, RunPart, connect
+from rxflow.flow._asking import AsksPeople
+from rxflow.flow._conditions import and_, or_
+from rxflow.flow._decorators import listen, router, start
+from rxflow.flow._flow_run import Record, merge_along
+from rxflow.flow._graph import Graph, Method, read_graph
+from rxflow.flow._human_feedback import ask_for_feedback
+from rxflow.flow._state import FlowState, State, create_state, merge_inputs, read_id, replace_state, show_state
+from rxflow.flow.persistence import RULE_ATTRIBUTE, FlowPersistence, StateKeeper
+from rxflow.types import Event, FlowFinished, StateChanged, StreamChunk, UsageMetrics
 
 if TYPE_CHECKING:
-    from rxflow.streaming.frames import AsyncStreamSession, StreamSession
+    from rxflow._streaming.frames import AsyncStreamSession, StreamSession
 
 __all__ = ["Flow", "FlowState", "and_", "listen", "or_", "router", "start"]
 
@@ -38,41 +45,43 @@ S = TypeVar("S", default=dict[str, Any])
 
 Inputs = Mapping[str, Any]
 
+logger = logging.getLogger("rxflow")
 
-class Flow(Generic[S]):
+
+class Flow(AsksPeople, Generic[S]):
     """Methods under ``@start``, ``@listen`` and ``@router``, run along their graph.
 
-    ``Flow[Model]`` has a pydantic model as its state, plain ``Flow`` a dict. ``stream``, ``name``, ``initial_state``
-    and ``max_method_calls`` are class attributes, instance attributes or arguments of the constructor.
+    ``Flow[Model]`` has a pydantic model as its state, plain ``Flow`` a dict. ``stream``, ``name``, ``initial_state``,
+    ``persistence`` and ``max_method_calls`` are class attributes, instance attributes or arguments of the constructor.
+    ``persistence`` is the store in place of those that ``@persist`` names.
 
     Raises:
         ValueError: the graph or the state cannot work. A label that nobody emits is a warning, if the method that
             waits for it can do without.
-        TypeError: ``initial_state`` is neither a model, a dict nor an instance.
+        TypeError: ``initial_state`` is neither a model, a dict nor an instance; ``persistence`` is not a store.
     """
 
     stream: bool = False
     name: str | None = None
     initial_state: Any = None
+    persistence: FlowPersistence | None = None
     max_method_calls: int = 100
 
     _graph: ClassVar[Graph] = Graph("Flow", {})
-    _state_or_none: State | None
     _record: Record
     _running: Once
     _is_checked: bool
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls._graph = graph_of(cls)
-        taken = sorted(name for name in cls._graph.methods if hasattr(Flow, name))
+        cls._graph = read_graph(cls)
+        taken = sorted(name for name in cls._graph.methods if hasattr(Flow, name) and not hasattr(AsksPeople, name))
         if taken:
             raise ValueError(f"{cls.__name__}.{taken[0]} would hide Flow.{taken[0]}; give the method another name")
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         # Not in __init__: a subclass may have one of its own, and forget ours.
         self = super().__new__(cls)
-        self._state_or_none = None
         self._record = Record()
         self._running = Once()
         self._is_checked = False
@@ -84,14 +93,18 @@ class Flow(Generic[S]):
         stream: bool | None = None,
         name: str | None = None,
         initial_state: Any = None,
+        persistence: FlowPersistence | None = None,
+        input_provider: Who | None = None,
         max_method_calls: int | None = None,
         **options: Any,
     ) -> None:
-        check_options("Flow", options, ("stream", "name", "initial_state", "max_method_calls"))
-        given = {
+        own = ("stream", "name", "initial_state", "persistence", "input_provider", "max_method_calls")
+        given = check_options("Flow", options, own) | {
             "stream": stream,
             "name": name,
             "initial_state": initial_state,
+            "persistence": persistence,
+            "input_provider": input_provider,
             "max_method_calls": max_method_calls,
         }
         for field, value in given.items():
@@ -99,23 +112,22 @@ class Flow(Generic[S]):
                 setattr(self, field, value)
         if self.max_method_calls < 1:
             raise ValueError(f"max_method_calls must be at least 1: {self.max_method_calls!r}")
+        if not isinstance(self.persistence, FlowPersistence | None):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"persistence must be a store, a FlowPersistence: {self.persistence!r}")
         self._check_graph()
         self._state = self._create_state()
 
     @property
     def state(self) -> S:
-        """The state: of the run that goes on, or of the last one."""
+        """The state of the current run, or of the last one."""
         return cast(S, self._state)
 
-    @property
+    @cached_property
     def _state(self) -> State:
-        if self._state_or_none is None:
-            self._state_or_none = self._create_state()
-        return self._state_or_none
+        return self._create_state()
 
-    @_state.setter
-    def _state(self, state: State) -> None:
-        self._state_or_none = state
+    def _read_state(self) -> State:
+        return self._state
 
     @property
     def flow_id(self) -> str:
@@ -132,97 +144,120 @@ class Flow(Generic[S]):
         """The tokens of all LLM calls of the last run, so far."""
         return self._record.ledger.total
 
-    def kickoff(self, inputs: Inputs | None = None) -> Any | FlowStreamingOutput:
+    def kickoff(
+        self, inputs: Inputs | None = None, *, restore_from_state_id: str | None = None
+    ) -> Any | FlowStreamingOutput:
         """Run the flow: the result of the last method to complete, or with ``stream`` a :class:`FlowStreamingOutput`.
 
         The stream runs nothing before its first pull. Works inside a running event loop too, as in a notebook.
+        With a store, ``inputs["id"]`` goes on with the state saved under that id, and ``restore_from_state_id`` begins
+        with a copy of the state saved under that one, under an id of its own.
 
         Raises:
-            ValueError: ``inputs`` do not fit the state, or the flow has no method to run.
-            RuntimeError: this instance is running already.
+            ValueError: ``inputs`` do not fit the state, the flow has no method to run, or no store to restore from.
+            RuntimeError: this instance is running already; a PersistenceError if the store fails.
         """
         if self.stream:
-            return self.stream_chunks(inputs)
-        return run_blocking(self._kickoff_events(inputs), FlowFinished).result
+            return self.stream_chunks(inputs, restore_from_state_id=restore_from_state_id)
+        return run_blocking(self._kickoff_events(inputs, restore_from_state_id), FlowFinished).result
 
-    async def kickoff_async(self, inputs: Inputs | None = None) -> Any | FlowStreamingOutput:
+    async def kickoff_async(
+        self, inputs: Inputs | None = None, *, restore_from_state_id: str | None = None
+    ) -> Any | FlowStreamingOutput:
         """:meth:`kickoff` for async code."""
         if self.stream:
-            return self.stream_chunks(inputs)
-        return (await run_async(self._kickoff_events(inputs), FlowFinished)).result
+            return self.stream_chunks(inputs, restore_from_state_id=restore_from_state_id)
+        return (await run_async(self._kickoff_events(inputs, restore_from_state_id), FlowFinished)).result
 
     akickoff = kickoff_async
 
-    def events(self, inputs: Inputs | None = None) -> EventStream[Event]:
+    def events(self, inputs: Inputs | None = None, *, restore_from_state_id: str | None = None) -> EventStream[Event]:
         """A cold Observable of everything that happens: each subscription is a run of its own, with its own state.
 
         Raises:
             ValueError: ``inputs`` do not fit the state, or the flow has no method to run.
         """
         self._require_methods()
+        self._require_store(restore_from_state_id)
         merge_inputs(self._create_state(), inputs or {})
-        return EventStream(lambda scope: self._twin()._run(scope, inputs or {}))
+        return EventStream(lambda scope: self._twin()._run(scope, inputs or {}, restore_from_state_id))
 
-    def observe(self, inputs: Inputs | None = None) -> EventStream[StreamChunk]:
+    def observe(
+        self, inputs: Inputs | None = None, *, restore_from_state_id: str | None = None
+    ) -> EventStream[StreamChunk]:
         """A cold Observable of the chunks of all methods, merged along the graph. ::
 
         research   -a-b-c|
         write             -d-e|
         result     -a-b-c--d-e|
         """
-        return self.events(inputs).select(chunks)
+        return self.events(inputs, restore_from_state_id=restore_from_state_id).select(chunks)
 
-    def stream_chunks(self, inputs: Inputs | None = None) -> FlowStreamingOutput:
+    def stream_chunks(
+        self, inputs: Inputs | None = None, *, restore_from_state_id: str | None = None
+    ) -> FlowStreamingOutput:
         """Run this instance as chunks, whatever ``stream`` says; the first pull starts it.
 
         Raises:
             ValueError: ``inputs`` do not fit the state.
             RuntimeError: this instance is running already.
         """
-        return FlowStreamingOutput(source=self._kickoff_events(inputs))
+        return FlowStreamingOutput(source=self._kickoff_events(inputs, restore_from_state_id))
 
     def stream_events(self, inputs: Inputs | None = None) -> StreamSession:
         """Run this instance as frames, for ``for``; the first pull starts it."""
-        from rxflow.streaming.frames import StreamSession  # most programs read chunks, not frames
+        from rxflow._streaming.frames import StreamSession  # most programs read chunks, not frames
 
         return StreamSession(self._kickoff_events(inputs), FlowFinished)
 
     def astream(self, inputs: Inputs | None = None) -> AsyncStreamSession:
-        """The same for ``async for``."""
-        from rxflow.streaming.frames import AsyncStreamSession
+        """Run this instance as frames, for ``async for``; the first pull starts it."""
+        from rxflow._streaming.frames import AsyncStreamSession
 
         return AsyncStreamSession(self._kickoff_events(inputs), FlowFinished)
 
     def plot(self, filename: str = "flow", show: bool = True) -> Path:
-        """Draw the graph into ``filename``.html, relative to where the caller stands, and return its path.
+        """Draw the graph into ``filename``.html, relative to the working directory, and return its path.
 
-        One page that needs nothing from the network. ``show`` opens it in a browser where there is one.
+        One page that needs nothing from the network. ``show`` puts it below the cell of a notebook, or opens it in a
+        browser if there is one.
         """
         import webbrowser  # most programs never draw
 
-        from rxflow.flow.drawing import draw_page
+        from rxflow._showing import display_html, draw_frame
+        from rxflow.flow._drawing import draw_page
 
         path = Path(filename)
         if path.suffix != ".html":
             path = path.with_name(f"{path.name}.html")
         path = path.resolve()
-        path.write_text(draw_page(self._graph, self.name or type(self).__name__), encoding="utf-8")
-        if show and _has_browser():
+        page = draw_page(self._graph, self.name or type(self).__name__)
+        path.write_text(page, encoding="utf-8")
+        if show and not display_html(draw_frame(page, f"The graph of {type(self).__name__}")) and _has_browser():
             webbrowser.open(path.as_uri())
         return path
 
+    def _repr_html_(self) -> str:
+        from rxflow._showing import draw_card, draw_frame
+        from rxflow.flow._drawing import draw_page
+
+        name = self.name or type(self).__name__
+        frame = draw_frame(draw_page(self._graph, name), f"The graph of {name}")
+        return draw_card(f"Flow {name}", f"{len(self._graph.methods)} methods", frame)
+
     def to_mermaid(self) -> str:
         """The graph as a Mermaid flowchart."""
-        from rxflow.flow.drawing import draw_mermaid
+        from rxflow.flow._drawing import draw_mermaid
 
         return draw_mermaid(self._graph)
 
-    def _kickoff_events(self, inputs: Inputs | None) -> EventStream[Event]:
+    def _kickoff_events(self, inputs: Inputs | None, restore_from_state_id: str | None = None) -> EventStream[Event]:
         if self._running.is_taken:
             raise self._describe_busy()
         self._require_methods()
+        self._require_store(restore_from_state_id)
         merge_inputs(self._state, inputs or {})  # a mistake is the caller's, here and now; nothing has run
-        return EventStream(lambda scope: self._run(scope, inputs or {}))
+        return EventStream(lambda scope: self._run(scope, inputs or {}, restore_from_state_id))
 
     def _check_graph(self) -> None:
         if not self._is_checked:
@@ -230,7 +265,7 @@ class Flow(Generic[S]):
             self._is_checked = True
 
     def _require_methods(self) -> None:
-        """Raise if a run would run nothing. Such a flow can be made, for the sake of its state."""
+        """Raise if there is no method to run. Such a flow may exist, for the sake of its state."""
         self._check_graph()  # a subclass may have forgotten our __init__
         if not self._graph.methods:
             raise ValueError(
@@ -238,21 +273,61 @@ class Flow(Generic[S]):
                 "or @router(…)"
             )
 
-    def _run(self, scope: Scope, inputs: Inputs) -> Observable[Event]:
+    def _require_store(self, restore_from_state_id: str | None) -> None:
+        if restore_from_state_id is not None and self._keep_state().store is None:
+            raise ValueError(
+                f"restore_from_state_id={restore_from_state_id!r}: {type(self).__name__} has no store to restore from, "
+                "or several; give it persistence=…, or put @persist on the class"
+            )
+
+    def _keep_state(self) -> StateKeeper:
+        rules = {name: method.persist for name, method in self._graph.methods.items()}
+        return StateKeeper(type(self).__name__, self.persistence, getattr(self, RULE_ATTRIBUTE, None), rules)
+
+    def _run(self, scope: Scope, inputs: Inputs, restore_from: str | None = None) -> Observable[Event]:
         """A run on this instance."""
 
         def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
             if not self._running.take():
                 raise self._describe_busy()
-            idle_again = Disposable(self._running.give_back)
+            idle_again = Cleanup(self._running.give_back)
+            self._keeper = keeper = self._keep_state()
             try:
+                if restore_from is not None:
+                    self._state = merge_inputs(self._state, {"id": str(uuid4())})
                 self._state = merge_inputs(self._state, inputs)
+                is_restored = keeper.store is not None and (restore_from is not None or "id" in inputs)
+                journal, step = scope.run.journal, scope.step
+                if journal is not None:
+                    step = journal.next_flow(scope.step, self.name or type(self).__name__)
+                    is_restored = not self._go_on(journal, step) and is_restored
             except BaseException:
                 idle_again.dispose()
                 raise
+
+            async def restore(emitter: Emitter) -> None:
+                await self._restore(emitter, keeper, inputs, restore_from)
+
+            async def complete(emitter: Emitter, method: Method, result: Any) -> Any:
+                if method.feedback is not None:
+                    result = await ask_for_feedback(emitter, self, method.name, method.feedback, result)
+                    self._record.feedback.append(result)
+                state = show_state(self._state)
+                if state != self._record.state:
+                    self._record.state = state
+                    emitter.on_next(StateChanged(origin=emitter.origin, state=state))
+                await keeper.save(emitter, method.name, self._read_state)
+                return result
+
             name = self.name or type(self).__name__
-            inner = scope.within(name, flow_name=name, flow_id=self.flow_id, flow_method="").metered()
-            self._record = Record(ledger=inner.ledger)
+            inner = scope.within(name, flow_name=name, flow_id=self.flow_id, flow_method="").metered().at_step(step)
+            if journal is not None:
+                for usage, cost in journal.usage_of_done(step):
+                    inner.ledger.note(usage, cost)
+            provider = self._provider()
+            if provider is not None:
+                inner = inner.answered_by(provider)
+            self._record = Record(ledger=inner.ledger, state=show_state(self._state))
             events = merge_along(
                 self._graph,
                 lambda method: getattr(self, method),
@@ -260,19 +335,30 @@ class Flow(Generic[S]):
                 inputs=inputs,
                 max_method_calls=self.max_method_calls,
                 record=self._record,
+                prepare=restore if is_restored else None,
+                complete=complete,
+                held=idle_again,
             )
+            return connect(events, observer, scheduler)
 
-            def on_error(error: Exception) -> None:
-                idle_again.dispose()
-                observer.on_error(error)
+        return RunPart(subscribe)
 
-            def on_completed() -> None:
-                idle_again.dispose()
-                observer.on_completed()
+    def _go_on(self, journal: Journal, step: Step) -> bool:
+        """Take the state that a resumed flow had. False if it had not begun."""
+        started = journal.find_start(step)
+        if started is not None:
+            known = journal.state_of(step) or started.inputs
+            self._state = replace_state(self._state, {**dict(self._state), **known, "id": started.origin.flow_id})
+        return started is not None
 
-            return CompositeDisposable(events.subscribe(observer.on_next, on_error, on_completed), idle_again)
-
-        return Observable(subscribe)
+    async def _restore(self, emitter: Emitter, keeper: StateKeeper, inputs: Inputs, restore_from: str | None) -> None:
+        """Take the saved state in place of the first one; the id is set already."""
+        saved = await keeper.load(emitter, restore_from or self.flow_id)
+        if saved is not None:
+            state = replace_state(self._state, {**saved, "id": self.flow_id})
+            self._state = merge_inputs(state, inputs)
+        elif restore_from is not None:
+            logger.warning("no saved state %r to begin from; %s begins anew", restore_from, type(self).__name__)
 
     def _describe_busy(self) -> RuntimeError:
         return RuntimeError(
@@ -281,7 +367,7 @@ class Flow(Generic[S]):
         )
 
     def _twin(self) -> Self:
-        """A copy with a state of its own, for a run of its own."""
+        """A copy with its own state, for another run."""
         twin = copy.copy(self)
         twin._state = twin._create_state()
         twin._record = Record()
@@ -307,7 +393,7 @@ def _find_state_type(cls: type) -> Any:
 
 
 def _has_browser() -> bool:
-    """A browser with a window: one that runs in the terminal would take it over."""
+    """Whether there is a browser with a window: one in the terminal would take that over."""
     if sys.platform.startswith(("win", "darwin")):
         return True
     return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -1,4 +1,4 @@
-"""``BaseLLM``: a model that a program's own class answers for, and what may be given where a model is wanted."""
+"""``BaseLLM``: a model that a program's own class answers for, and the types that are accepted as a model."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import inspect
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, Any, cast
 
@@ -14,18 +15,16 @@ from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo, ModelPrivateAttr
 from reactivex import Observable
 
-from rxflow.llm.functions import Offered
+from rxflow._loops import call_soon
+from rxflow._streaming.bridge import from_async
+from rxflow._streaming.emitter import ambient, in_thread
+from rxflow._streaming.observable import EventStream
+from rxflow.llm._functions import Offered
+from rxflow.llm._request import Message, Request
 from rxflow.llm.model import LLM
-from rxflow.llm.request import Message, Request
 from rxflow.llm.source import Delta, Ending, PartDelta, ReasoningDelta, RefusalDelta, ToolCallDelta
-from rxflow.loops import call_soon
-from rxflow.streaming.bridge import from_async
-from rxflow.streaming.emitter import in_thread
-from rxflow.streaming.observable import EventStream
 from rxflow.tools import as_text
-from rxflow.types.chunks import StreamChunk
-from rxflow.types.events import Event
-from rxflow.types.usage import UsageMetrics
+from rxflow.types import Event, StreamChunk, ToolCall, UsageMetrics
 
 _OTHER_PARAMETERS = ("callbacks", "available_functions", "from_task", "from_agent", "response_model")
 _PROVIDERS = {  # of LangChain's chat models, as litellm names them
@@ -95,7 +94,7 @@ class BaseLLM(ABC):
         """Answer ``messages``: a text, an iterator of texts, or a list of tool calls."""
 
     async def acall(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
-        """The same for async code."""
+        """Answer as :meth:`call` does, for async code; here in a thread."""
         return await in_thread(partial(self.call, messages, *args, **kwargs), name=f"{type(self).__name__}.call")
 
     def supports_function_calling(self) -> bool:
@@ -114,7 +113,7 @@ class BaseLLM(ABC):
         return self._llm.observe(messages, tools)
 
     def events(self, messages: str | Sequence[Message], tools: Sequence[Offered] | None = None) -> EventStream[Event]:
-        """The same with everything that happens."""
+        """A cold Observable of all events of the call: its start, chunks, retries and end."""
         return self._llm.events(messages, tools)
 
 
@@ -123,7 +122,7 @@ _ACALL = vars(BaseLLM)["acall"]
 
 
 def _declared(cls: type) -> dict[str, Any]:
-    """What the classes between ``cls`` and BaseLLM annotate or set as pydantic's models do, with its default."""
+    """The fields, with defaults, that the classes between ``cls`` and BaseLLM declare as in pydantic's models."""
     declared: dict[str, Any] = {}
     for base in reversed(cls.__mro__[: cls.__mro__.index(BaseLLM)]):
         declared |= dict.fromkeys(inspect.get_annotations(base))
@@ -137,7 +136,7 @@ def check_model(given: object) -> object:
     """``given`` as a model, if it is one or a model's name.
 
     Raises:
-        ValueError: it is something else; says what to write.
+        ValueError: it is something else; the message says what to write.
     """
     kind = type(given).__name__
     if isinstance(given, str) and not given.strip():
@@ -168,11 +167,11 @@ def _overrides(llm: LLM) -> bool:
 
 
 Model = Annotated[LLM | BaseLLM | str, BeforeValidator(check_model)]
-"""An :class:`LLM`, a :class:`BaseLLM` or a model's name, where one is to be given."""
+"""The type of a field that takes a model: an :class:`LLM`, a :class:`BaseLLM` or a model's name."""
 
 
 class _CallSource:
-    """Deltas of what a user's ``call`` or ``acall`` answers."""
+    """The deltas of the answer of a user's ``call`` or ``acall``."""
 
     def __init__(self, llm: BaseLLM) -> None:
         self._llm = llm
@@ -181,7 +180,8 @@ class _CallSource:
     def stream(self, request: Request) -> Observable[Delta]:
         async def answer(emit: Callable[[Delta], None]) -> None:
             reply = _Reply(emit, self._name)
-            await reply.read(await self._ask(request))
+            with _muted():  # the words of other models that it asks are its own, or nobody's
+                await reply.read(await self._ask(request))
             reply.end()
 
         return from_async(answer)
@@ -196,13 +196,32 @@ class _CallSource:
         return await _awaited(await in_thread(call, name=self._name))
 
     async def calls_functions(self, model: str) -> bool:
-        return self._llm.supports_function_calling()
+        if _method(self._llm, "supports_function_calling") is BaseLLM.supports_function_calling:
+            return False
+        # In a thread: a model that wraps another asks that, and waits.
+        return await in_thread(self._llm.supports_function_calling, name=self._name)
 
     def retry_delay(self, error: BaseException, attempt: int, of: int) -> float | None:
         return None
 
     def explain(self, error: BaseException, model: str) -> BaseException:
         return error
+
+
+@contextmanager
+def _muted() -> Generator[None, None, None]:
+    """What runs here shows no chunks in the stream around it."""
+    leaf = ambient.get()
+    if leaf is None:
+        yield
+        return
+    muted = leaf.mute()
+    token = ambient.set(muted)
+    try:
+        yield
+    finally:
+        ambient.reset(token)
+        muted.close()
 
 
 def _method(llm: BaseLLM, name: str) -> Any:
@@ -218,7 +237,7 @@ def _messages(request: Request) -> tuple[list[dict[str, Any]]]:
 
 
 def _keywords(method: Callable[..., Any], request: Request) -> dict[str, Any]:
-    """The parameters of CrewAI's that ``method`` has."""
+    """The parameters of ``method`` that CrewAI defines."""
     parameters = inspect.signature(method).parameters
     takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
     given: dict[str, Any] = dict.fromkeys(name for name in _OTHER_PARAMETERS if name in parameters)
@@ -237,7 +256,7 @@ class _Reply:
         self._calls_tools = False
 
     async def read(self, said: Any) -> None:
-        """Emit the deltas of an answer, or of each part of one that streams."""
+        """Emit the deltas of an answer, or of each part of a streamed answer."""
         if isinstance(said, AsyncIterator):
             await self._read_async(cast(AsyncIterator[Any], said))
         elif isinstance(said, Iterator):
@@ -249,7 +268,7 @@ class _Reply:
             self._add(self._delta_of(said))
 
     def end(self) -> None:
-        """Say how it ended."""
+        """Emit the ending."""
         reason = "tool_calls" if self._calls_tools else "stop"
         self._emit(self._ending or Ending(reason, UsageMetrics(successful_requests=1)))
 
@@ -262,7 +281,7 @@ class _Reply:
                 await cast(AsyncGenerator[Any, None], parts).aclose()
 
     async def _read_in_thread(self, parts: Iterator[Any]) -> None:
-        """Each part as it comes: its code may block. Once the call is disposed the next part is the last."""
+        """Read each part in a thread, because its code may block. After a disposal, one more part is read at most."""
         loop = asyncio.get_running_loop()
         is_over = threading.Event()
 
@@ -297,7 +316,9 @@ class _Reply:
 
 
 def _tool_call(index: int, call: Any, name: str) -> ToolCallDelta:
-    """One call, as OpenAI's dicts or objects have it."""
+    """One call, as OpenAI's dicts or objects have it, or another LLM's answer."""
+    if isinstance(call, ToolCall):
+        return ToolCallDelta(index, id=call.id, name=call.name, arguments=call.arguments)
     read = cast(Callable[[Any, str], Any], _item if isinstance(call, Mapping) else _attribute)
     function = read(call, "function")
     if function is None:

@@ -1,7 +1,7 @@
 """The embedded model, ``LLM("rxflow/demo")``: for a first run, examples and documentation.
 
-No key, no network, no download. It is no intelligence: it answers readably out of the words of its prompt, calls an
-offered tool once, counts words as tokens and keeps a pace, so that everything around a model can be seen working.
+No key, no network, no download, and no intelligence: it answers readably from the words of its prompt, calls an offered
+tool once, counts words as tokens and keeps a pace. So everything around a model can be seen working.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any, cast
 
 from reactivex import Observable
 
-from rxflow.llm.request import Request
-from rxflow.llm.source import Delta, Ending, ToolCallDelta
-from rxflow.streaming.bridge import from_async
-from rxflow.types.usage import UsageMetrics
+from rxflow._streaming.bridge import from_async
+from rxflow.llm._request import Request
+from rxflow.llm.source import Delta, Ending, Source, ToolCallDelta
+from rxflow.types import UsageMetrics
 
 PROVIDER = "rxflow"
 
 
-class DemoSource:
+class DemoSource(Source):
     """Answers from its prompt, ``pace`` seconds between two words."""
 
     def __init__(self, pace: float = 0.0) -> None:
@@ -45,15 +45,6 @@ class DemoSource:
             emit(Ending("tool_calls" if calling else "stop", usage, cost=0.0))
 
         return from_async(answer)
-
-    async def calls_functions(self, model: str) -> bool:
-        return True
-
-    def retry_delay(self, error: BaseException, attempt: int, of: int) -> float | None:
-        return None
-
-    def explain(self, error: BaseException, model: str) -> BaseException:
-        return error
 
 
 def _count_words(text: str) -> int:
@@ -110,7 +101,7 @@ def _topic(request: Request) -> str:
 
 
 def _telling_sentence(text: str) -> str:
-    """The sentence with the most figures, the first one where there are none."""
+    """The sentence with the most digits, or the first one if there are none."""
     sentences = re.split(r"(?<=[.!?])\s+", text.strip())
     return _shorten(max(sentences, key=lambda sentence: len(re.findall(r"\d", sentence))), 200)
 
@@ -139,7 +130,7 @@ def _response_schema(request: Request) -> dict[str, Any] | None:
 
 
 def _example(schema: dict[str, Any], text: str, root: dict[str, Any] | None = None) -> Any:
-    """A value that fits a JSON schema of the kind pydantic writes, with ``text`` where it asks for a string."""
+    """A value that fits a JSON schema of the kind pydantic writes, with ``text`` for each string."""
     root = root or schema
     if "$ref" in schema:
         return _example(root["$defs"][schema["$ref"].rpartition("/")[2]], text, root)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 from reactivex import Observable
+from reactivex import operators as rx_ops
 
-from rxflow.json_text import read_json
-from rxflow.llm.call import make_call
-from rxflow.llm.functions import (
+from rxflow._json_text import read_json
+from rxflow._options import IGNORED_BY_LLM, NATIVE_TO_CREWAI, check_call_options, split_llm_options
+from rxflow._streaming.emitter import Emitter, ambient
+from rxflow._streaming.kickoff import Last, await_blocking, run_async, run_blocking
+from rxflow._streaming.observable import EventStream, chunks
+from rxflow._streaming.scope import Scope
+from rxflow.llm._call import Server, make_call
+from rxflow.llm._functions import (
     Functions,
     Offered,
     arun_function,
@@ -20,20 +28,18 @@ from rxflow.llm.functions import (
     runnable,
     schemas_of,
 )
-from rxflow.llm.providers import source_for
-from rxflow.llm.request import Message, Request, normalize_messages
+from rxflow.llm._limits import IN_PROCESS, RateLimits, name_key
+from rxflow.llm._litellm.source import LiteLLMSource
+from rxflow.llm._providers import source_for
+from rxflow.llm._request import Message, Request, normalize_messages, response_format_for, split_model
+from rxflow.llm._stop_sequences import cut_at_stop, read_stop
+from rxflow.llm._text_tools import offering_in_text
 from rxflow.llm.source import Delta, Source
-from rxflow.llm.stop_sequences import cut_at_stop, read_stop
-from rxflow.llm.structured import response_format_for
-from rxflow.llm.text_tools import offering_in_text
-from rxflow.streaming.kickoff import run_async, run_blocking
-from rxflow.streaming.observable import EventStream, chunks
-from rxflow.streaming.scope import Scope
-from rxflow.types.chunks import StreamChunk
-from rxflow.types.events import Event, LLMFinished
+from rxflow.types import Event, LLMFailed, LLMFinished, LLMRetrying, StreamChunk
+from rxflow.types.usage import estimate_usage
 
 if TYPE_CHECKING:
-    from rxflow.streaming.frames import StreamSession
+    from rxflow._streaming.frames import StreamSession
 
 M = TypeVar("M", bound=BaseModel)
 P = TypeVar("P")
@@ -76,19 +82,33 @@ class LLM:
         connect_timeout: seconds for the connection.
         max_retries: new attempts after a failure before the first chunk; never in mid-stream.
         function_calling: None asks litellm whether the model takes tools natively; False offers them in text.
+        max_rpm, max_tpm: requests and tokens a minute, of all LLMs with this model and this key. The runs take turns.
+            An answer 429 makes all who share the key wait. Needs ``rxflow[limits]``.
+        limit_store: ``"redis://host:port/db"`` to share the limits with other machines; by default this process.
         pace: for ``rxflow/demo``, seconds between two words.
         stream: taken for compatibility; rxflow always streams.
         via: "litellm" insists that LiteLLM sends the requests. By default it sends those that need it: OpenAI's chat
             API and servers that speak it are asked directly, unless the program has registered callbacks or a cache
             with LiteLLM.
-        parameters: anything else that litellm's ``completion`` takes.
+        parameters: anything else that litellm's ``completion`` takes, also as ``additional_params={…}``;
+            ``presence_penalty``, ``frequency_penalty``, ``logit_bias``, ``logprobs``, ``top_logprobs``, ``n``,
+            ``max_completion_tokens`` and ``api_version`` can be read as attributes, too. ``provider`` stands for the
+            prefix of a model's name without one; CrewAI's other options change nothing, and can be read back.
     """
 
     temperature = _Parameter[float]()
     top_p = _Parameter[float]()
     max_tokens = _Parameter[int]()
+    max_completion_tokens = _Parameter[int]()
+    api_version = _Parameter[str]()
     seed = _Parameter[int]()
     reasoning_effort = _Parameter[str]()
+    presence_penalty = _Parameter[float]()
+    frequency_penalty = _Parameter[float]()
+    logit_bias = _Parameter[Mapping[Any, float]]()
+    logprobs = _Parameter[bool]()
+    top_logprobs = _Parameter[int]()
+    n = _Parameter[int]()
 
     def __init__(
         self,
@@ -109,6 +129,9 @@ class LLM:
         response_format: type[BaseModel] | Mapping[str, Any] | None = None,
         reasoning_effort: str | None = None,
         function_calling: bool | None = None,
+        max_rpm: int | None = None,
+        max_tpm: int | None = None,
+        limit_store: str = IN_PROCESS,
         pace: float = 0.0,
         source: Source | None = None,
         via: Literal["litellm"] | None = None,
@@ -118,6 +141,8 @@ class LLM:
             raise TypeError(f'model is a name, "provider/model"; got {model!r}')
         if not model.strip():
             raise ValueError(f'model is empty: {model!r}; name one as "provider/model", or "rxflow/demo"')
+        self._ignored = {name: parameters[name] for name in IGNORED_BY_LLM if name in parameters}
+        model, parameters = split_llm_options(model, parameters)
         if max_retries < 0:
             raise ValueError(f"max_retries cannot be negative: {max_retries!r}")
         if base_url is not None and api_base is not None and base_url != api_base:
@@ -126,9 +151,14 @@ class LLM:
         self.max_retries = max_retries
         self.stream = stream
         self.stop = read_stop(stop)
-        self.base_url = api_base if base_url is None else base_url
+        self._base_url = api_base if base_url is None else base_url
+        self._api_key = api_key
         self.timeout = timeout
         self._function_calling = function_calling
+        self._limits: RateLimits | None = None
+        if max_rpm is not None or max_tpm is not None:
+            key = name_key(split_model(model)[0], self._base_url, api_key)
+            self._limits = RateLimits(key=key, model=model, max_rpm=max_rpm, max_tpm=max_tpm, store=limit_store)
         self._response_model = response_format if isinstance(response_format, type) else None
         given: dict[str, Any] = {
             "temperature": temperature,
@@ -141,7 +171,7 @@ class LLM:
         self.parameters = {key: value for key, value in given.items() if value is not None} | parameters
         self._source = source or source_for(
             model,
-            base_url=self.base_url,
+            base_url=self._base_url,
             api_key=api_key,
             timeout=timeout,
             connect_timeout=connect_timeout,
@@ -150,10 +180,53 @@ class LLM:
             via=via,
         )
 
+    def supports_function_calling(self) -> bool:
+        """Whether the model takes tools natively; to others they are offered in text."""
+        if self._function_calling is None:
+            find: Coroutine[Any, Any, bool] = self._source.calls_functions(self.model)
+            return await_blocking(find)
+        return self._function_calling
+
+    def supports_stop_words(self) -> bool:
+        """True: an answer ends in front of ``stop``, also if the model does not take it."""
+        return True
+
+    @property
+    def base_url(self) -> str | None:
+        """The address that was given; else, for OpenAI and servers like it, the one that the environment names now."""
+        return self._base_url or getattr(self._source, "base_url", None)
+
+    @property
+    def api_key(self) -> str | None:
+        """The key that was given; else, for OpenAI and servers like it, the one in the environment, which copies and
+        pickles do not carry."""
+        return self._api_key or getattr(self._source, "api_key", None)
+
+    @property
+    def api_base(self) -> str | None:
+        """The other name of ``base_url``."""
+        return self.base_url
+
+    @property
+    def provider(self) -> str:
+        """The provider in the model's name; "" if it has none."""
+        return split_model(self.model)[0]
+
     @property
     def response_format(self) -> type[BaseModel] | Mapping[str, Any] | None:
         """What every answer has to fit."""
         return self._response_model or self.parameters.get("response_format")
+
+    if not TYPE_CHECKING:  # a type checker would take any name for an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "is_anthropic":
+                return self.model.startswith(("anthropic/", "claude-", "claude/"))
+            if name == "is_litellm" and isinstance(self.__dict__.get("_source"), LiteLLMSource):
+                return bool(self._ignored.get(name)) or self.provider not in NATIVE_TO_CREWAI | {""}
+            if name in IGNORED_BY_LLM:
+                return self.__dict__.get("_ignored", IGNORED_BY_LLM).get(name, IGNORED_BY_LLM[name])
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __repr__(self) -> str:
         return f"LLM({self.model!r})"
@@ -172,13 +245,13 @@ class LLM:
         return self.events(messages, tools).select(chunks)
 
     def events(self, messages: str | Sequence[Message], tools: Sequence[Offered] | None = None) -> EventStream[Event]:
-        """The same with everything: started, reasoning text, retries, usage, finish reason and cost."""
+        """A cold Observable of all events: chunks, reasoning, retries, an end with usage, finish reason and cost."""
         request = self.request(messages, tools or ())
         return EventStream(lambda scope: self.ask(scope, request))
 
     def stream_events(self, messages: str | Sequence[Message], tools: Sequence[Offered] | None = None) -> StreamSession:
         """The call as frames, for ``for``; the first pull starts it, and ``result`` is the text."""
-        from rxflow.streaming.frames import StreamSession  # most programs read chunks, not frames
+        from rxflow._streaming.frames import StreamSession  # most programs read chunks, not frames
 
         return StreamSession(self.events(messages, tools), LLMFinished)
 
@@ -190,7 +263,7 @@ class LLM:
         hints: Mapping[str, Any] | None = None,
         **parameters: Any,
     ) -> Request:
-        """What one call asks for; ``hints`` are left out where the model does not take them.
+        """What one call asks for; ``hints`` are left out if the model does not take them.
 
         Raises:
             ValueError: ``messages`` is empty.
@@ -207,9 +280,47 @@ class LLM:
     def ask(self, scope: Scope, request: Request, *, max_retries: int | None = None) -> Observable[Event]:
         """One call, made in ``scope``: what agents use."""
         limit = self.max_retries if max_retries is None else max_retries
-        return make_call(scope, request, self._source, self._deltas, limit)
+        call = make_call(scope, request, self._source, self._deltas, limit, self._server)
+        return call if self._limits is None else call.pipe(rx_ops.do_action(partial(self._note, self._limits, request)))
+
+    async def ask_aside(self, emitter: Emitter, request: Request, *, max_retries: int | None = None) -> str:
+        """The answer to a question that is not a part of the run's own answer: no reader sees the words.
+
+        The call, its usage and its cost are part of the run.
+        """
+        last = Last(LLMFinished)
+
+        def note(event: Event) -> None:
+            last.tap(event)
+            if not isinstance(event, StreamChunk):
+                emitter.on_next(event)
+
+        await emitter.drain(self.ask(emitter.scope, request, max_retries=max_retries), note)
+        return last.event.text
+
+    @property
+    def _server(self) -> Server:
+        """The address that is asked, if it is known: of a server of one's own, or of one that is asked directly."""
+        find: Callable[[], str | None] = getattr(self._source, "find_url", lambda: self.base_url)
+        url = urlsplit(find() or "")
+        try:
+            return url.hostname or "", url.port
+        except ValueError:  # not a URL, as the call itself is going to say
+            return "", None
+
+    def _note(self, limits: RateLimits, request: Request, event: Event) -> None:
+        """Report to the shared limits what a call took, or that the provider has refused it."""
+        if isinstance(event, LLMFinished):
+            limits.settle(_estimate_tokens(request), event.usage)
+        elif isinstance(event, LLMRetrying) and getattr(event.error, "status_code", None) == 429:
+            limits.back_off(event.delay)
+        elif isinstance(event, LLMFailed) and getattr(event.error, "status_code", None) == 429:
+            limits.back_off(self._source.retry_delay(event.error, 1, 1) or 0.0)
 
     async def _deltas(self, request: Request) -> Observable[Delta]:
+        if self._limits is not None:
+            leaf = ambient.get()
+            await self._limits.acquire(leaf.run.id if leaf is not None else "", _estimate_tokens(request))
         native = not request.speaks_of_tools or self._function_calling
         if native is None:
             native = await self._source.calls_functions(self.model)
@@ -224,6 +335,7 @@ class LLM:
         available_functions: Functions | None = None,
         *,
         response_model: type[M],
+        **options: Any,
     ) -> M: ...
 
     @overload
@@ -233,6 +345,7 @@ class LLM:
         tools: Sequence[Offered] | None = None,
         available_functions: Functions | None = None,
         response_model: None = None,
+        **options: Any,
     ) -> Any: ...
 
     def call(
@@ -241,18 +354,20 @@ class LLM:
         tools: Sequence[Offered] | None = None,
         available_functions: Functions | None = None,
         response_model: type[BaseModel] | None = None,
+        **options: Any,
     ) -> Any:
         """The whole answer: its text, or what ``response_model`` reads from it.
 
-        Where the model calls one of ``tools``, or of ``available_functions``, that is carried out and its result
-        returned. Where only schemas were given, or ``available_functions={}``, the list of :class:`ToolCall` that it
-        asked for is. Inside a flow, its chunks are in the flow's stream.
+        If the model calls one of ``tools``, or of ``available_functions``, that is carried out and its result
+        returned. If only schemas were given, or ``available_functions={}``, the list of :class:`ToolCall` that it
+        asked for is. Inside a flow, its chunks are in the flow's stream. CrewAI's ``from_task``, ``from_agent`` and
+        empty ``callbacks`` change nothing.
 
         Raises:
             TypeError: a function is async: sync code cannot await it.
             ValueError: the model called what is not there, or with arguments that do not fit.
         """
-        events = self._call_events(messages, tools, response_model)
+        events = self._call_events(messages, tools, response_model, options)
         functions = runnable(tools, available_functions)
         refuse_async(functions)
         finished = run_blocking(events, LLMFinished)
@@ -269,6 +384,7 @@ class LLM:
         available_functions: Functions | None = None,
         *,
         response_model: type[M],
+        **options: Any,
     ) -> M: ...
 
     @overload
@@ -278,6 +394,7 @@ class LLM:
         tools: Sequence[Offered] | None = None,
         available_functions: Functions | None = None,
         response_model: None = None,
+        **options: Any,
     ) -> Any: ...
 
     async def acall(
@@ -286,9 +403,10 @@ class LLM:
         tools: Sequence[Offered] | None = None,
         available_functions: Functions | None = None,
         response_model: type[BaseModel] | None = None,
+        **options: Any,
     ) -> Any:
         """:meth:`call` for async code; a coroutine function is awaited, another one runs in a worker thread."""
-        finished = await run_async(self._call_events(messages, tools, response_model), LLMFinished)
+        finished = await run_async(self._call_events(messages, tools, response_model, options), LLMFinished)
         function = function_for(finished.tool_calls, runnable(tools, available_functions), is_async=True)
         if function is None:
             return _answer_of(finished, response_model or self._response_model)
@@ -299,7 +417,12 @@ class LLM:
         messages: str | Sequence[Message],
         tools: Sequence[Offered] | None,
         response_model: type[BaseModel] | None,
+        options: Mapping[str, Any],
     ) -> EventStream[Event]:
+        check_call_options(options)
+        given = cast(object, response_model)
+        if given is not None and not (isinstance(given, type) and issubclass(given, BaseModel)):
+            raise TypeError(f"response_model is a pydantic model, a class; got {response_model!r}")
         extra = {"response_format": response_format_for(response_model)} if response_model else {}
         request = self.request(messages, tools or (), **extra)
         return EventStream(lambda scope: self.ask(scope, request))
@@ -309,3 +432,9 @@ def _answer_of(finished: LLMFinished, model: type[BaseModel] | None) -> Any:
     if finished.tool_calls:
         return list(finished.tool_calls)
     return read_json(model, finished.text) if model else finished.text
+
+
+def _estimate_tokens(request: Request) -> int:
+    """What a request will take at least: its prompt, and all of the answer that it allows."""
+    allowed = request.parameters.get("max_tokens") or request.parameters.get("max_completion_tokens") or 0
+    return (estimate_usage(request.messages, []).total_tokens or 0) + int(allowed)

@@ -1,4 +1,4 @@
-"""The port to models: what a source of an answer gives, delta by delta.
+"""The port to models: what a source is asked, and the deltas that it gives.
 
 LiteLLM, OpenAI-compatible servers, the embedded model and the models that tests script all implement :class:`Source`.
 """
@@ -11,8 +11,8 @@ from typing import Any, Protocol, TypeAlias
 
 from reactivex import Observable
 
-from rxflow.llm.request import Request
-from rxflow.types.usage import UsageMetrics
+from rxflow.llm._request import Request
+from rxflow.types import UsageMetrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ class RefusalDelta:
 class ToolCallDelta:
     """A piece of a tool call.
 
-    A source passes on what its provider says. ``id``, ``name`` and ``index`` are None where the provider gives none;
-    which call the piece belongs to is decided in one place, :class:`rxflow.llm.tool_calls.ToolCallAssembler`.
+    A source passes on what its provider says. ``id``, ``name`` and ``index`` are None if the provider gives none;
+    which call the piece belongs to is decided in one place, :class:`rxflow.llm._tool_calls.ToolCallAssembler`.
 
     ``extra`` holds fields of the provider's own that have to go back with the call, for example a thought signature.
     """
@@ -84,20 +84,20 @@ Delta: TypeAlias = str | ReasoningDelta | RefusalDelta | ToolCallDelta | PartDel
 
 
 class Source(Protocol):
-    """A provider of deltas."""
+    """A provider of deltas. A class that inherits from this one has to write :meth:`stream` alone."""
 
     def stream(self, request: Request) -> Observable[Delta]:
         """A cold Observable of the answer: any deltas, then one :class:`Ending`."""
         ...
 
     async def calls_functions(self, model: str) -> bool:
-        """Whether the model takes tool schemas natively; otherwise tools are offered to it in text."""
-        ...
+        """Whether the model takes tool schemas natively, as it does here; otherwise they are offered to it in text."""
+        return True
 
     def retry_delay(self, error: BaseException, attempt: int, of: int) -> float | None:
-        """Seconds to wait before attempt number ``attempt`` (from 1) of ``of``; None if trying again is no use."""
-        ...
+        """Seconds to wait before attempt number ``attempt`` (from 1) of ``of``; None if trying again is useless."""
+        return None
 
     def explain(self, error: BaseException, model: str) -> BaseException:
-        """The error to raise for ``error``: of the same class, with a line that says what to do."""
-        ...
+        """The error to raise for ``error``: of the same class, with advice if there is any."""
+        return error

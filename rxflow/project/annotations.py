@@ -1,15 +1,15 @@
-"""The decorators of a crew class: they say what a method makes, and have it made once for each object."""
+"""The decorators of a crew class: they mark what a method makes, which is made once for each object."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar, cast
 
-from anyio.from_thread import start_blocking_portal
-
+from rxflow._streaming.kickoff import await_blocking
+from rxflow.crew.agent import Agent
 from rxflow.crew.crew import Crew
 from rxflow.crew.task import Task
 
@@ -25,25 +25,25 @@ _being_made: ContextVar[tuple[tuple[int, str], ...]] = ContextVar("rxflow_being_
 
 def agent(method: Callable[P, R]) -> Callable[P, R]:
     """The method makes an agent; a task's entry in YAML names it."""
-    return _made_once(method, "agent")
+    return _made_once(method, "agent", partial(_require, Agent))
 
 
 def task(method: Callable[P, R]) -> Callable[P, R]:
     """The method makes a task, whose name is the method's unless it has one."""
 
-    def named(owner: object, made: object) -> None:
-        if isinstance(made, Task) and made.name is None:
+    def name_it(where: str, owner: object, made: object) -> None:
+        made = _require(Task, where, owner, made)
+        if made.name is None:
             made.name = getattr(method, "__name__", None)
 
-    return _made_once(method, "task", named)
+    return _made_once(method, "task", name_it)
 
 
 def crew(method: Callable[P, R]) -> Callable[P, R]:
     """The method makes the crew; its name is the class's unless it has one, and it gets the class's kickoff hooks."""
 
-    def complete(owner: object, made: object) -> None:
-        if not isinstance(made, Crew):
-            return
+    def complete(where: str, owner: object, made: object) -> None:
+        made = _require(Crew, where, owner, made)
         if "name" not in made.model_fields_set:
             made.name = type(owner).__name__
         made.before_kickoff_callbacks += [getattr(owner, name) for name in marked(type(owner), "before_kickoff")]
@@ -83,12 +83,12 @@ def after_kickoff(method: F) -> F:
 
 
 def output_pydantic(cls: C) -> C:
-    """The model is one that ``output_pydantic`` of a task's entry in YAML names."""
+    """The model can be named by ``output_pydantic`` in a task's entry in YAML."""
     return _mark(cls, "output_pydantic")
 
 
 def output_json(cls: C) -> C:
-    """The model is one that ``output_json`` of a task's entry in YAML names."""
+    """The model can be named by ``output_json`` in a task's entry in YAML."""
     return _mark(cls, "output_json")
 
 
@@ -109,8 +109,17 @@ def _mark(marked_object: R, role: str) -> R:
     return marked_object
 
 
+def _require(kind: type[R], where: str, owner: object, made: object) -> R:
+    """``made``, if it is of ``kind``. Raises TypeError if it is not."""
+    if not isinstance(made, kind):
+        raise TypeError(f"{type(owner).__name__}.{where} returned {made!r}, which is not of the class {kind.__name__}")
+    return made
+
+
 def _made_once(
-    method: Callable[P, R], role: str, complete: Callable[[object, object], None] = lambda owner, made: None
+    method: Callable[P, R],
+    role: str,
+    complete: Callable[[str, object, object], object] = lambda where, owner, made: None,
 ) -> Callable[P, R]:
     name = getattr(method, "__name__", repr(method))
 
@@ -122,7 +131,7 @@ def _made_once(
         if key not in known:
             with _Making(owner, name):
                 made = _settle(method(*args, **kwargs))
-            complete(owner, made)
+            complete(f"{name}() under @{role}", owner, made)
             known[key] = cast(R, made)
         return known[key]
 
@@ -130,7 +139,7 @@ def _made_once(
 
 
 def _key(argument: object) -> object:
-    """An argument as part of a dict's key; what cannot be hashed is itself."""
+    """Make an argument a part of a dict's key; an unhashable one counts by its identity."""
     try:
         hash(argument)
     except TypeError:
@@ -139,16 +148,12 @@ def _key(argument: object) -> object:
 
 
 def _settle(made: Any) -> Any:
-    """What the coroutine of an async method returns: on a loop of its own, as there may be one in this thread."""
-    if not inspect.iscoroutine(made):
-        return made
-    coroutine = made
-    with start_blocking_portal() as portal:
-        return portal.call(lambda: coroutine)
+    """Return the result of an async method."""
+    return await_blocking(made) if inspect.iscoroutine(made) else made
 
 
 class _Making:
-    """Finds circles: a method that asks for what it is going to make."""
+    """Detects circles: a method that needs its own result."""
 
     def __init__(self, owner: object, name: str) -> None:
         self._owner = owner

@@ -11,6 +11,7 @@ from typing import Any, NoReturn, TypeVar, cast
 
 from rxflow.crew.agent import Agent
 from rxflow.crew.task import Task
+from rxflow.llm.model import LLM
 from rxflow.project.annotations import marked
 
 C = TypeVar("C")
@@ -47,6 +48,7 @@ def CrewBase(cls: type[C]) -> type[C]:  # noqa: N802 - CrewAI's name
 
     Raises:
         ValueError: an entry names what the class does not make.
+        TypeError: a method returns something else than what it is to make.
         FileNotFoundError: a file that is used is not there.
         KeyError: an entry that is used is not in its file.
     """
@@ -69,12 +71,12 @@ def CrewBase(cls: type[C]) -> type[C]:  # noqa: N802 - CrewAI's name
 def _get_mcp_tools(owner: object, *names: str) -> NoReturn:
     raise NotImplementedError(
         f"{type(owner).__name__}.get_mcp_tools() is not supported. It would start MCP servers and use their tools; "
-        "give Agent(tools=…) tools that call your servers."
+        "give Agent(tools=…) those that rxflow.adapters.mcp.connect(…) gives."
     )
 
 
 def _folder_of(cls: type) -> Path:
-    """Where the class's module lies; in a notebook or a REPL, where the program runs."""
+    """The folder of the class's module; in a notebook or a REPL, the working directory."""
     try:
         return Path(inspect.getfile(cls)).parent
     except (TypeError, OSError):
@@ -86,7 +88,7 @@ def _tasks_of(owner: object) -> list[Task]:
 
 
 def _agents_of(owner: object) -> list[Agent]:
-    """Those of the tasks first, in their order."""
+    """The agents: those of the tasks first, in their order."""
     agents = [task.agent for task in _tasks_of(owner) if task.agent is not None]
     agents += [getattr(owner, name)() for name in marked(type(owner), "agent")]
     return [*{id(agent): agent for agent in agents}.values()]
@@ -119,7 +121,9 @@ class _ConfigFile:
             read = _read_yaml(file)
         except FileNotFoundError as error:
             raise FileNotFoundError(
-                error.errno, f"{where} is {self._path!r}, in the folder of the class's module; not there", str(file)
+                error.errno,
+                f"{where} is {self._path!r}, which is not in the folder of the class's module",
+                str(file),
             ) from None
         if not isinstance(read, Mapping):
             raise ValueError(f"{file} must have an entry for each agent or task, name: …; it has {read!r}")
@@ -129,8 +133,11 @@ class _ConfigFile:
 def _read_yaml(file: Path) -> Any:
     import yaml  # most programs have their agents in code
 
-    with file.open(encoding="utf-8") as text:
-        read = yaml.safe_load(text)
+    try:
+        with file.open(encoding="utf-8") as text:
+            read = yaml.safe_load(text)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not UTF-8: {error}") from error
     return {} if read is None else read
 
 
@@ -178,12 +185,16 @@ class _Names:
         return getattr(self._owner, name)
 
     def replace(self, entry: Entry, option: str, role: str) -> None:
-        """Make what ``option`` names, one or a list; what is not a name stays."""
+        """Make what ``option`` names; what is not a name stays."""
         value = entry.get(option)
         if isinstance(value, str):
             entry[option] = self.find(option, role, value)()
-        elif isinstance(value, list):
-            listed = cast(list[Any], value)
+
+    def replace_all(self, entry: Entry, option: str, role: str) -> None:
+        """The same for a list of names, or one alone, which YAML makes easy to write."""
+        value = entry.get(option)
+        if isinstance(value, str | list):
+            listed = [value] if isinstance(value, str) else cast(list[Any], value)
             entry[option] = [self.find(option, role, each)() if isinstance(each, str) else each for each in listed]
 
     def replace_model(self, entry: Entry, option: str) -> None:
@@ -193,7 +204,7 @@ class _Names:
             entry[option] = getattr(self._owner, value)()
 
     def replace_callback(self, entry: Entry, option: str) -> None:
-        """Find the callback that ``option`` names, or make it where the method has no parameter."""
+        """Find the callback that ``option`` names, or make it if the method has no parameter."""
         value = entry.get(option)
         if isinstance(value, str):
             method = self.find(option, "callback", value)
@@ -203,7 +214,9 @@ class _Names:
 def _resolve_agent(names: _Names, entry: Entry) -> Entry:
     names.replace_model(entry, "llm")
     names.replace_model(entry, "function_calling_llm")
-    names.replace(entry, "tools", "tool")
+    if isinstance(entry.get("function_calling_llm"), str):
+        entry["function_calling_llm"] = LLM(entry["function_calling_llm"])
+    names.replace_all(entry, "tools", "tool")
     names.replace(entry, "cache_handler", "cache_handler")
     names.replace_callback(entry, "step_callback")
     return entry
@@ -211,8 +224,8 @@ def _resolve_agent(names: _Names, entry: Entry) -> Entry:
 
 def _resolve_task(names: _Names, entry: Entry) -> Entry:
     names.replace(entry, "agent", "agent")
-    names.replace(entry, "context", "task")
-    names.replace(entry, "tools", "tool")
+    names.replace_all(entry, "context", "task")
+    names.replace_all(entry, "tools", "tool")
     for option in ("output_pydantic", "output_json"):
         if isinstance(entry.get(option), str):
             entry[option] = names.find(option, option, entry[option])

@@ -16,6 +16,7 @@ __all__ = [
     "ScriptedLLM",
     "UnscriptedRequest",
     "VirtualClock",
+    "assert_nothing_is_left",
     "cassette",
     "check_operator",
     "check_source",
@@ -25,38 +26,40 @@ __all__ = [
     "turn",
 ]
 
-# The plugin lies in this package, and is loaded where nobody asks for these.
+# The plugin lies in this package, and is loaded in programs that need none of these.
 if typing.TYPE_CHECKING:
-    from rxflow.testing.cassettes import cassette
-    from rxflow.testing.conformance.check import check_operator, check_source
-    from rxflow.testing.conformance.harness import ConformanceError
-    from rxflow.testing.diagrams import MarbleError, MarbleSyntaxError
-    from rxflow.testing.marbles import Marbles
-    from rxflow.testing.probes import Probe, probe
-    from rxflow.testing.scripted import ScriptedLLM, UnscriptedRequest, thinking, tool_call, turn
-    from rxflow.testing.virtual_clock import VirtualClock
-    from rxflow.testing.virtual_time import Deadlock, ProviderInVirtualTime, RealSocketInVirtualTime
+    from rxflow.testing._cassettes import cassette
+    from rxflow.testing._conformance.check import check_operator, check_source
+    from rxflow.testing._conformance.harness import ConformanceError
+    from rxflow.testing._diagrams import MarbleError, MarbleSyntaxError
+    from rxflow.testing._marbles import Marbles
+    from rxflow.testing._probes import Probe, probe
+    from rxflow.testing._scripted import ScriptedLLM, UnscriptedRequest, thinking, tool_call, turn
+    from rxflow.testing._virtual_clock import VirtualClock
+    from rxflow.testing._virtual_time import Deadlock, ProviderInVirtualTime, RealSocketInVirtualTime
+    from rxflow.testing.leaks import assert_nothing_is_left
 else:
     __getattr__, __dir__ = _lazy.names(
         __name__,
         {
-            "ConformanceError": "rxflow.testing.conformance.harness",
-            "Deadlock": "rxflow.testing.virtual_time",
-            "MarbleError": "rxflow.testing.diagrams",
-            "MarbleSyntaxError": "rxflow.testing.diagrams",
-            "Marbles": "rxflow.testing.marbles",
-            "Probe": "rxflow.testing.probes",
-            "ProviderInVirtualTime": "rxflow.testing.virtual_time",
-            "RealSocketInVirtualTime": "rxflow.testing.virtual_time",
-            "ScriptedLLM": "rxflow.testing.scripted",
-            "UnscriptedRequest": "rxflow.testing.scripted",
-            "VirtualClock": "rxflow.testing.virtual_clock",
-            "cassette": "rxflow.testing.cassettes",
-            "check_operator": "rxflow.testing.conformance.check",
-            "check_source": "rxflow.testing.conformance.check",
-            "probe": "rxflow.testing.probes",
-            "thinking": "rxflow.testing.scripted",
-            "tool_call": "rxflow.testing.scripted",
-            "turn": "rxflow.testing.scripted",
+            "ConformanceError": "rxflow.testing._conformance.harness",
+            "Deadlock": "rxflow.testing._virtual_time",
+            "MarbleError": "rxflow.testing._diagrams",
+            "MarbleSyntaxError": "rxflow.testing._diagrams",
+            "Marbles": "rxflow.testing._marbles",
+            "Probe": "rxflow.testing._probes",
+            "ProviderInVirtualTime": "rxflow.testing._virtual_time",
+            "RealSocketInVirtualTime": "rxflow.testing._virtual_time",
+            "ScriptedLLM": "rxflow.testing._scripted",
+            "UnscriptedRequest": "rxflow.testing._scripted",
+            "VirtualClock": "rxflow.testing._virtual_clock",
+            "assert_nothing_is_left": "rxflow.testing.leaks",
+            "cassette": "rxflow.testing._cassettes",
+            "check_operator": "rxflow.testing._conformance.check",
+            "check_source": "rxflow.testing._conformance.check",
+            "probe": "rxflow.testing._probes",
+            "thinking": "rxflow.testing._scripted",
+            "tool_call": "rxflow.testing._scripted",
+            "turn": "rxflow.testing._scripted",
         },
     )

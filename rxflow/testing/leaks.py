@@ -21,10 +21,12 @@ from pathlib import Path
 from types import CodeType, FrameType, ModuleType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast
 
-from rxflow.streaming import hooks
+from rxflow._streaming import hooks
+
+__all__ = ["assert_nothing_is_left"]
 
 After: TypeAlias = Literal["test", "fixtures"]
-"""When to ask: as soon as the test function has returned, or when its fixtures have been torn down too."""
+"""When to check: after the test function, or after its fixtures were torn down too."""
 
 
 class Due(Protocol):
@@ -74,8 +76,8 @@ def collecting() -> Generator[Dues]:
 
 
 if TYPE_CHECKING:
-    from rxflow.streaming.handle import RunHandle
-    from rxflow.streaming.loop_thread import LoopThread
+    from rxflow._streaming.handle import RunHandle
+    from rxflow._streaming.loop_thread import LoopThread
 
 GRACE = 2.0  # seconds in which what was just disposed may come to its end
 LASTING = frozenset({"rxflow I/O", "rxflow import"})
@@ -174,7 +176,7 @@ def _threads_left(runs: list[Begun], before: frozenset[threading.Thread]) -> lis
 
 
 def _ends(thread: threading.Thread, timeout: float) -> bool:
-    """The thread has ended, or it is a run's and waits for the next one."""
+    """Whether the thread has ended, or is a loop's thread that waits for the next run."""
     loop_thread = _loop_thread_of(thread)
     if loop_thread is not None and not loop_thread.wait_until_idle(timeout):
         return False
@@ -193,14 +195,14 @@ def _threads_of_runs() -> list[threading.Thread]:
 
 
 def _is_idle(thread: threading.Thread) -> bool:
-    """It waits for the next run of the thread that made it."""
+    """Whether a loop's thread waits for the next run."""
     loop_thread = _loop_thread_of(thread)
     # One that is not kept keeps the name of a run, and ends.
     return loop_thread is not None and loop_thread.wait_until_idle(0) and thread.name == hooks.IDLE_NAME
 
 
 def _loop_thread_of(thread: threading.Thread) -> LoopThread | None:
-    module: ModuleType | None = sys.modules.get("rxflow.streaming.loop_thread")
+    module: ModuleType | None = sys.modules.get("rxflow._streaming.loop_thread")
     live: set[LoopThread] = module.live if module is not None else set()
     return next((each for each in list(live) if each.thread is thread), None)
 
@@ -219,7 +221,7 @@ def _about(thread: threading.Thread, runs: list[Begun]) -> str:
 
 def _tasks_left() -> list[str]:
     """Find tasks on the I/O loop. The loops of runs end with their threads, and users' loops belong to the users."""
-    io_loop: ModuleType | None = sys.modules.get("rxflow.llm.io")
+    io_loop: ModuleType | None = sys.modules.get("rxflow.llm._io")
     if io_loop is None or all(thread.name != "rxflow I/O" for thread in threading.enumerate()):
         return []
     submit: Callable[[Coroutine[Any, Any, None]], Future[None]] = io_loop.submit

@@ -1,11 +1,11 @@
 """The pytest plugin: fixtures, and what is looked at after each test.
 
-- ``virtual_clock``: time that passes only where the test waits.
+- ``virtual_clock``: time that passes only while everything waits.
 - ``marbles``: expectations as marble diagrams, verified when the test ends.
 - No run, thread or task of rxflow outlives its test; ``@pytest.mark.rxflow_leaks("why")`` lets one.
 - No turn of a ``ScriptedLLM`` is left over; no ``probe()`` keeps a subscription that neither ended nor was disposed.
 
-It is loaded in every test run where rxflow is installed: it imports what it needs when a test asks for it.
+It is loaded in every test run of a Python that has rxflow. So it imports what it needs when a test asks for it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import pytest
 from rxflow.testing.leaks import Dues, collect, collecting, complaint_about, watching_runs
 
 if TYPE_CHECKING:
-    from rxflow.testing.marbles import Marbles
-    from rxflow.testing.virtual_clock import VirtualClock
+    from rxflow.testing._marbles import Marbles
+    from rxflow.testing._virtual_clock import VirtualClock
 
 _MARKER = "rxflow_leaks"
 _dues = pytest.StashKey[Dues]()
@@ -48,7 +48,7 @@ def rxflow_leak_check(request: pytest.FixtureRequest) -> Generator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """What was set up and not used fails the test; one that failed by itself has reason enough."""
+    """Fail a test that has not used what it set up, unless it failed anyway."""
     item.stash[_has_failed] = True
     result = yield
     item.stash[_has_failed] = False
@@ -59,8 +59,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 @pytest.fixture
 def virtual_clock() -> Generator[VirtualClock]:
-    """A :class:`~rxflow.testing.virtual_clock.VirtualClock`, active during the test."""
-    from rxflow.testing.virtual_clock import VirtualClock
+    """A :class:`~rxflow.testing._virtual_clock.VirtualClock`, active during the test."""
+    from rxflow.testing._virtual_clock import VirtualClock
 
     with VirtualClock() as clock:
         yield clock
@@ -68,8 +68,8 @@ def virtual_clock() -> Generator[VirtualClock]:
 
 @pytest.fixture
 def marbles() -> Marbles:
-    """A :class:`~rxflow.testing.marbles.Marbles`: an expectation that was never compared fails the test."""
-    from rxflow.testing.marbles import Marbles
+    """A :class:`~rxflow.testing._marbles.Marbles`: an expectation that was never compared fails the test."""
+    from rxflow.testing._marbles import Marbles
 
     marbles = Marbles()
     collect(marbles, after="test")

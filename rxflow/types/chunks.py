@@ -1,4 +1,4 @@
-"""The chunk: one piece of what a model produced, and where it came from."""
+"""What a model produces: its chunks with where they came from, and its tool calls."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enum import Enum
 from functools import cached_property
 from itertools import accumulate
 from operator import itemgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
@@ -32,14 +32,19 @@ class ToolCallChunk(BaseModel):
     arguments: str = ""
     index: int = 0
 
+    def __hash__(self) -> int:
+        return hash((self.tool_id, self.arguments, self.index))
+
 
 class StreamChunk(BaseModel):
     """A piece of model output, labelled with its task, agent, flow method and LLM call.
 
-    ``content`` is the new text (for a tool call: the new piece of its arguments). ``seq`` counts the chunks of
-    one run from 0 in the order of arrival; ``attempt`` counts the answers of a task that were sent back;
+    ``content`` is the new text (for a tool call: the new piece of its arguments). ``seq`` counts all
+    events of a run from 0, chunks among them; ``at`` is when it arrived, in seconds since the epoch; ``attempt`` counts
+    the answers of a task that were sent back;
     ``namespace`` names the enclosing flows, methods, crews and tasks, outermost first; ``span_id`` is the span of
-    the run that it stands in, which tells two runs of one crew apart.
+    the run that it stands in, which tells two runs of one crew apart, and ``parent_span_id`` the span around that.
+    ``replayed`` says that a resumed run repeats what was shown before.
     """
 
     content: str
@@ -57,20 +62,49 @@ class StreamChunk(BaseModel):
     llm_call_id: str = ""
     namespace: tuple[str, ...] = ()
     span_id: str = ""
+    parent_span_id: str = ""
     attempt: int = 0
     seq: int = 0
+    at: float = 0.0
+    replayed: bool = False
+
+    def __hash__(self) -> int:
+        # Some of the fields that make two chunks equal; these tell those of one run apart.
+        return hash((self.content, self.llm_call_id, self.seq))
 
     def __str__(self) -> str:
         return self.content
 
+    if not TYPE_CHECKING:  # type checkers would allow any attribute
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            self._leave_origin()
+            super().__setattr__(name, value)
+
+        def __delattr__(self, name: str) -> None:
+            self._leave_origin()
+            super().__delattr__(name)
+
+    def _leave_origin(self) -> None:
+        # From now on its labels may be others than those of its origin.
+        _set_fields_set(self, set(self.__pydantic_fields_set__))
+
     def with_content(self, content: str) -> StreamChunk:
-        """The same chunk with other text."""
+        """A copy of the chunk with other text."""
         values = self.__dict__.copy()
         values["content"] = content
-        return _fill_chunk(values)
+        return _fill_chunk(values, _find_fields(self))
+
+    def with_seq(self, seq: int, at: float | None = None) -> StreamChunk:
+        """A copy of the chunk as another event of a run; without ``at``, at the same time."""
+        values = self.__dict__.copy()
+        values["seq"] = seq
+        if at is not None:
+            values["at"] = at
+        return _fill_chunk(values, _find_fields(self))
 
     def with_attempt(self, attempt: int) -> StreamChunk:
-        """The same chunk as part of another attempt."""
+        """A copy of the chunk as part of another attempt."""
         values = self.__dict__.copy()
         values["attempt"] = attempt
         return _fill_chunk(values)
@@ -78,10 +112,11 @@ class StreamChunk(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Where a chunk or an event comes from; empty where a level is not involved.
+    """Where a chunk or an event comes from; the fields of a level that is not involved are empty.
 
     ``namespace`` names the flows, methods and crews that enclose it, outermost first. ``span_id`` is its span (a
-    flow, a method, a crew, a task, an agent's attempt, an LLM call), ``parent_span_id`` the one around it.
+    flow, a method, a crew, a task, an agent's attempt, a tool call, an LLM call), ``parent_span_id`` the one around it.
+    ``run_id`` is the run; ``parent_run_id`` is the run whose code started it.
     """
 
     flow_name: str = ""
@@ -98,6 +133,8 @@ class Origin:
     namespace: tuple[str, ...] = ()
     span_id: str = ""
     parent_span_id: str = ""
+    run_id: str = ""
+    parent_run_id: str = ""
 
     @cached_property
     def labels(self) -> Mapping[str, Any]:
@@ -112,23 +149,73 @@ class Origin:
         fields = _Fields()
         for name in StreamChunk.model_fields:
             setattr(fields, name, getattr(self, name, _DEFAULTS[name]))
+        fields.__dict__["seq"] = -1
         return fields.__dict__
 
-    def chunk(self, content: str, *, seq: int) -> StreamChunk:
-        """A TEXT chunk from here."""
+    @cached_property
+    def _fields(self) -> _AllFields:
+        return _AllFields(StreamChunk.model_fields)
+
+    def chunk(self, content: str) -> StreamChunk:
+        """A TEXT chunk from here; its run numbers it."""
         values = self._text_fields.copy()
         values["content"] = content
-        values["seq"] = seq
-        return _fill_chunk(values)
+        chunk = _new(StreamChunk)  # not by _fill_chunk: by far the most chunks are made here
+        _set_values(chunk, values)
+        _set_fields_set(chunk, self._fields)
+        _set_extra(chunk, None)
+        _set_private(chunk, None)
+        return chunk
 
-    def tool_chunk(self, tool_call: ToolCallChunk, *, seq: int) -> StreamChunk:
+    def tool_chunk(self, tool_call: ToolCallChunk) -> StreamChunk:
         """A TOOL_CALL chunk from here; the delta stands in ``content`` too."""
         values = self._text_fields.copy()
         values["content"] = tool_call.arguments
         values["chunk_type"] = StreamChunkType.TOOL_CALL
         values["tool_call"] = tool_call
-        values["seq"] = seq
         return _fill_chunk(values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Happened:
+    """What all events share with the chunk.
+
+    Attributes:
+        origin: where it happened.
+        seq: counts all events of a run from 0, without gaps; -1 before the event has left its run.
+        at: when it happened, in seconds since the epoch; the virtual clock's in tests.
+        replayed: a resumed run repeats this event; it happened before.
+    """
+
+    origin: Origin
+    seq: int = -1
+    at: float = 0.0
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """A whole tool call as the model asked for it; ``arguments`` is JSON text."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompletedToolCall(Happened):
+    """A tool call of a model, put together from its pieces; ``origin`` is the agent that makes it.
+
+    ``written`` is the JSON text as it came. ``arguments`` are its values, validated if the tool is known. If the call
+    cannot be used they are empty, and ``error`` is the reason: not a JSON object, or one that does not fit (pydantic's
+    ValidationError, which is a ValueError).
+    """
+
+    tool_id: str
+    tool_name: str
+    written: str
+    arguments: Mapping[str, Any]
+    error: ValueError | None = None
 
 
 class PackedChunks:
@@ -138,40 +225,48 @@ class PackedChunks:
     garbage collector nothing to walk through. Items that are not chunks are kept as they are.
     """
 
-    __slots__ = ("_columns", "_contents", "_ends", "_others", "_seqs", "_template")
+    __slots__ = ("_ats", "_columns", "_contents", "_fields", "_lengths", "_others", "_seqs", "_template")
 
-    def __init__(self, chunks: Sequence[StreamChunk], others: Sequence[tuple[int, object]] = ()) -> None:
-        """``others`` are the items that stand between the chunks, with their positions in the block.
+    def __init__(
+        self,
+        rows: Sequence[dict[str, Any]],
+        others: Sequence[tuple[int, object]] = (),
+        fields: _AllFields | None = None,
+    ) -> None:
+        """``rows`` are the chunks' fields, ``others`` the items between them with their positions in the block.
+
+        ``fields`` is what the chunks of one origin share, if all are of one.
 
         Raises:
             TypeError, ValueError, KeyError, OverflowError: a chunk was not validated, and has fields that do not fit.
         """
-        rows = [chunk.__dict__ for chunk in chunks]
-        contents, seqs, *labels = zip(*map(_values_of, rows), strict=True)
+        contents: list[str] = [values["content"] for values in rows]
         self._template = rows[0].copy()
         self._contents = "".join(contents)
-        self._ends = array("I", accumulate(map(len, contents)))
-        self._seqs = array("q", seqs)
-        self._columns = [
-            (name, column)
-            for name, column in zip(_LABELS, labels, strict=True)
-            if column.count(column[0]) < len(column)
-        ]
+        self._lengths = array("I", map(len, contents))
+        self._seqs = array("q", [values["seq"] for values in rows])
+        # As bytes: an array is one more object for the garbage collector.
+        self._ats = array("d", [values["at"] for values in rows]).tobytes()
         self._others = others
+        self._fields = _ALL_FIELDS if fields is None else fields
+        self._columns: Sequence[tuple[str, tuple[Any, ...]]] = ()
+        if self._fields is _ALL_FIELDS:
+            labels = zip(*map(_labels_of, rows), strict=True)
+            self._columns = [
+                (name, column)
+                for name, column in zip(_LABELS, labels, strict=True)
+                if column.count(column[0]) < len(column)
+            ]
 
     def __len__(self) -> int:
-        return len(self._ends) + len(self._others)
+        return len(self._lengths) + len(self._others)
 
     def unpack(self) -> list[Any]:
         """The items of the block; the chunks are new ones, equal to the originals."""
-        copy, contents, start = self._template.copy, self._contents, 0
-        items: list[Any] = []
-        for end, seq in zip(self._ends, self._seqs, strict=True):
-            values = copy()
-            values["content"] = contents[start:end]
-            values["seq"] = seq
-            items.append(_fill_chunk(values))
-            start = end
+        ends = accumulate(self._lengths)
+        texts = [self._contents[end - length : end] for length, end in zip(self._lengths, ends, strict=True)]
+        times = memoryview(self._ats).cast("d")
+        items: list[Any] = _make_chunks(self._template, self._fields, self._seqs, texts, times)
         for name, column in self._columns:
             for item, value in zip(items, column, strict=True):
                 item.__dict__[name] = value
@@ -187,18 +282,75 @@ class PackedChunks:
 
 def pack_chunks(items: Sequence[object]) -> PackedChunks | None:
     """The items with their chunks packed. None if that gains little: most of them are not chunks of our making."""
-    # A user's chunk knows which of its fields were given: model_dump(exclude_unset=True) shows only those.
-    chunks = [item for item in items if type(item) is StreamChunk and item.__pydantic_fields_set__ is _ALL_FIELDS]
-    if 2 * len(chunks) < len(items) or not chunks:
-        return None
+    rows = find_one_origin(items) or []
+    fields = find_origin(items[0]) if rows else None
     others: list[tuple[int, object]] = []
-    if len(chunks) < len(items):
-        packed = set(map(id, chunks))
-        others = [(position, item) for position, item in enumerate(items) if id(item) not in packed]
+    if fields is None:
+        for position, item in enumerate(items):
+            # A user's chunk knows which of its fields were given: model_dump(exclude_unset=True) shows only those.
+            if _find_fields(item) is None:
+                others.append((position, item))
+            else:
+                rows.append(vars(item))
+    if len(rows) < len(others) or not rows:
+        return None
     try:
-        return PackedChunks(chunks, others)
+        return PackedChunks(rows, others, fields)
     except (TypeError, ValueError, KeyError, OverflowError):
         return None
+
+
+def find_origin(item: object) -> _AllFields | None:
+    """What text chunks of one origin share, by identity. None for any other item."""
+    fields = _find_fields(item)
+    return None if fields is _ALL_FIELDS else fields
+
+
+def find_one_origin(items: Sequence[object]) -> list[dict[str, Any]] | None:
+    """The fields of each item. None if they are not text chunks of one origin."""
+    fields = find_origin(items[-1]) if items else None
+    if fields is None:
+        return None
+    rows = [vars(item) for item in items if type(item) is StreamChunk and item.__pydantic_fields_set__ is fields]
+    return rows if len(rows) == len(items) else None
+
+
+def find_labels(chunk: StreamChunk) -> tuple[Any, ...]:
+    """What is equal for two chunks only if all is but their text, number and time; as long as both of them live.
+
+    Raises:
+        KeyError: the chunk was made without validation, and has not all fields.
+    """
+    fields = find_origin(chunk)
+    if fields is not None:
+        return (id(fields),)
+    labels: tuple[Any, ...] = _labels_of(chunk.__dict__)
+    return labels
+
+
+def make_chunks_like(
+    chunk: StreamChunk, first_seq: int, texts: Sequence[str], times: Iterable[float]
+) -> list[StreamChunk]:
+    """Chunks with the labels of ``chunk``, numbered from ``first_seq`` on."""
+    numbers = range(first_seq, first_seq + len(texts))
+    return _make_chunks(vars(chunk), _find_fields(chunk), numbers, texts, times)
+
+
+def _make_chunks(
+    template: dict[str, Any],
+    fields: _AllFields | None,
+    numbers: Iterable[int],
+    texts: Iterable[str],
+    times: Iterable[float],
+) -> list[StreamChunk]:
+    chunks: list[StreamChunk] = []
+    for seq, text, at in zip(numbers, texts, times, strict=True):
+        values = template.copy()
+        values["content"] = text
+        values["seq"] = seq
+        values["at"] = at
+        chunks.append(_fill_chunk(values, fields))
+    return chunks
 
 
 def join_text(items: Iterable[object]) -> str:
@@ -208,15 +360,30 @@ def join_text(items: Iterable[object]) -> str:
     )
 
 
-def _fill_chunk(values: dict[str, Any]) -> StreamChunk:
+def _find_fields(item: object) -> _AllFields | None:
+    """What a chunk of our making shares with those of its origin. None for any other item."""
+    fields = item.__pydantic_fields_set__ if type(item) is StreamChunk else None
+    return fields if type(fields) is _AllFields else None
+
+
+def _fill_chunk(values: dict[str, Any], fields: _AllFields | None = None) -> StreamChunk:
     # Thousands of chunks differ in two fields only, and these come from our own parser: filling a copy of a validated
     # chunk takes a fifth of the time of validating anew (model_construct is slower still).
     chunk = _new(StreamChunk)
     _set_values(chunk, values)
-    _set_fields_set(chunk, _ALL_FIELDS)
+    _set_fields_set(chunk, fields or _ALL_FIELDS)
     _set_extra(chunk, None)
     _set_private(chunk, None)
     return chunk
+
+
+class _AllFields(set[str]):
+    """The names of all fields. The text chunks of one origin share one object: who finds it knows their labels equal.
+
+    pydantic keeps with each object which of its fields were given, and leaves that out when it compares two.
+    """
+
+    __slots__ = ()
 
 
 class _Fields:
@@ -234,7 +401,8 @@ _set_values = _setter("__dict__")
 _set_fields_set = _setter("__pydantic_fields_set__")
 _set_extra = _setter("__pydantic_extra__")
 _set_private = _setter("__pydantic_private__")
-_ALL_FIELDS = set(StreamChunk.model_fields)
+_ALL_FIELDS = _AllFields(StreamChunk.model_fields)
 _DEFAULTS = StreamChunk(content="").__dict__
-_LABELS = tuple(name for name in StreamChunk.model_fields if name not in ("content", "seq"))
-_values_of = itemgetter("content", "seq", *_LABELS)  # by name: an attribute that was deleted and set again moves
+_LABELS = tuple(name for name in StreamChunk.model_fields if name not in ("content", "seq", "at"))
+# By name: an attribute that was deleted and set again moves.
+_labels_of = itemgetter(*(name for name in _LABELS))

@@ -1,6 +1,7 @@
 """Everything that happens in a run, as one typed union.
 
-A span begins with ``…Started`` and ends with ``…Finished`` or ``…Failed``; between them travel the chunks.
+A span begins with ``…Started`` and ends with ``…Finished``, ``…Failed`` or ``…Cancelled``; between them travel
+the chunks.
 ``match`` tells them apart::
 
     match event:
@@ -14,18 +15,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from rxflow.types.chunks import Origin, StreamChunk
+from rxflow.types.chunks import Happened, StreamChunk, ToolCall
 from rxflow.types.usage import UsageMetrics
 
 if TYPE_CHECKING:
     from rxflow.types.results import CrewOutput, TaskOutput
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Happened:
-    """What all events but the chunk share: where it happened."""
-
-    origin: Origin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +40,13 @@ class Failed(Happened):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cancelled(Happened):
+    """A span was stopped before its end; ``reason`` says why: a sibling failed, a limit, a time-out, a lost race."""
+
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FlowStarted(Started):
     """A flow begins, with these inputs."""
 
@@ -54,10 +55,14 @@ class FlowStarted(Started):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowFinished(Finished):
-    """A flow ended: ``result`` is that of the last method to complete."""
+    """A flow ended: ``result`` is that of the last method to complete.
+
+    ``cost`` is the sum of its calls in US dollars; None if that of a call is not known.
+    """
 
     result: Any
     usage: UsageMetrics
+    cost: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,20 +71,37 @@ class FlowFailed(Failed):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FlowCancelled(Cancelled):
+    """A flow was stopped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MethodStarted(Started):
-    """A flow method begins."""
+    """A flow method begins.
+
+    ``kind`` is "start", "listen" or "router"; ``triggered_by`` are the methods and labels that set it off.
+    """
+
+    kind: str = "start"
+    triggered_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodFinished(Finished):
-    """A flow method returned ``result``."""
+    """A flow method returned ``result``; ``label`` is what a router chose."""
 
     result: Any
+    label: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodFailed(Failed):
     """A flow method raised."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodCancelled(Cancelled):
+    """A flow method was stopped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +121,11 @@ class CrewFinished(Finished):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrewFailed(Failed):
     """A crew ended with an error."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrewCancelled(Cancelled):
+    """A crew was stopped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +155,11 @@ class TaskFailed(Failed):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskCancelled(Cancelled):
+    """A task was stopped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentStarted(Started):
     """An agent begins to work on a task."""
 
@@ -145,8 +177,16 @@ class AgentFailed(Failed):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AgentCancelled(Cancelled):
+    """An agent was stopped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ToolStarted(Started):
-    """A tool begins, with validated arguments."""
+    """A tool call begins, in a span of its own.
+
+    ``arguments`` are validated; if they did not fit, they are what the model gave, and a ToolFailed follows.
+    """
 
     tool_id: str
     tool_name: str
@@ -164,32 +204,45 @@ class ToolFinished(Finished):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolFailed(Failed):
-    """A tool raised, or its arguments did not fit: the model is told, and the run goes on."""
+    """A tool call failed: the model is told, and the run goes on.
+
+    ``stage`` is what failed: "arguments" did not fit, the tool is "unknown", its "limit" is reached, its "run" raised.
+    """
+
+    tool_id: str
+    tool_name: str
+    stage: str = "run"
+    arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCancelled(Cancelled):
+    """A tool call was stopped."""
 
     tool_id: str
     tool_name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ToolCall:
-    """A whole tool call as the model asked for it; ``arguments`` is JSON text."""
-
-    id: str
-    name: str
-    arguments: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LLMStarted(Started):
-    """An LLM call begins."""
+    """An LLM call begins.
+
+    ``provider`` is the name in front of the model's ("openai", "anthropic"); ``parameters`` are the options of the
+    request; ``tools`` are the tools that the model is offered, in OpenAI's form.
+    """
 
     model: str
     messages: Sequence[Mapping[str, Any]]
+    provider: str = ""
+    server_address: str = ""
+    server_port: int | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    tools: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReasoningChunk(Happened):
-    """A piece of the model's reasoning text. Not a StreamChunk: it is no part of the answer."""
+    """A piece of the model's reasoning text. Not a StreamChunk: it is not a part of the answer."""
 
     content: str
 
@@ -246,18 +299,31 @@ class LLMFailed(Failed):
 
     text: str = ""
     usage: UsageMetrics = field(default_factory=UsageMetrics)
+    cost: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LLMCancelled(Cancelled):
+    """An LLM call was stopped; ``text`` is what had arrived.
+
+    ``usage`` is an estimate, as the provider bills what it has generated; ``cost`` goes by that.
+    """
+
+    text: str = ""
+    usage: UsageMetrics = field(default_factory=UsageMetrics)
+    cost: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retracted(Happened):
-    """What was shown is void: a new attempt follows, or another source.
+    """What was shown is withdrawn: a new attempt follows, or another source.
 
     It follows an answer that a guardrail, the output type or a person sent back; ``retry_stream`` and ``fallback_to``
     emit it too.
 
     All chunks of ``origin`` whose ``attempt`` is one of ``attempts`` are taken back; ``error`` is what ended them.
     ``span_ids`` are the spans in which they were said, because another run of the same crew may speak at the same time;
-    empty where the chunks do not say. ::
+    empty if the chunks do not name theirs. ``llm_call_ids`` are the calls that emitted them. ::
 
         shown = [chunk for chunk in shown if not retracted.covers(chunk)]
     """
@@ -265,16 +331,17 @@ class Retracted(Happened):
     attempts: tuple[int, ...]
     error: BaseException
     span_ids: tuple[str, ...] = ()
+    llm_call_ids: tuple[str, ...] = ()
 
     def covers(self, chunk: StreamChunk | ReasoningChunk) -> bool:
         """``chunk`` is one of those taken back."""
-        place = chunk if isinstance(chunk, StreamChunk) else chunk.origin
+        labels = chunk if isinstance(chunk, StreamChunk) else chunk.origin
         namespace, call = self.origin.namespace, self.origin.llm_call_id
         return (
-            place.attempt in self.attempts
-            and place.namespace[: len(namespace)] == namespace
-            and (not call or place.llm_call_id == call)
-            and (not self.span_ids or place.span_id in self.span_ids)
+            labels.attempt in self.attempts
+            and labels.namespace[: len(namespace)] == namespace
+            and (not call or labels.llm_call_id == call)
+            and (not self.span_ids or labels.span_id in self.span_ids)
         )
 
 
@@ -285,33 +352,94 @@ class Heartbeat(Happened):
     silent_for: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateChanged(Happened):
+    """A method changed the flow's state; ``state`` is all of it, as JSON."""
+
+    state: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageAdded(Happened):
+    """A conversation has one more message, in OpenAI's form."""
+
+    message: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolProgress(Happened):
+    """A tool or a method reports how far it is: ``progress`` of ``total``, in any unit (None: not known)."""
+
+    progress: float
+    total: float | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Custom(Happened):
+    """What a program emits itself, by ``rxflow.emit(value, name=…)``."""
+
+    name: str
+    value: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputRequested(Happened):
+    """The run asks a person, and waits.
+
+    Attributes:
+        request_id: what the answer has to name.
+        kind: "input" (a text), "feedback" (on a method's or a task's result) or "approval" (of a tool call).
+        message: the question.
+        options: the answers to choose from; empty for any.
+        tool_id: the tool call that waits for approval; ``arguments`` are its arguments.
+        response_schema: the JSON Schema of an answer.
+        expires_at: seconds since the epoch; the wait ends then. None: it does not end.
+    """
+
+    request_id: str
+    kind: str = "input"
+    message: str = ""
+    options: tuple[str, ...] = ()
+    tool_id: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    response_schema: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    expires_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputReceived(Happened):
+    """The answer to a question. ``value`` is None if nobody answered in time."""
+
+    request_id: str
+    value: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowPaused(Happened):
+    """Nobody answers, and nothing else is left to do: the stream ends here. ``pending`` are all open questions."""
+
+    pending: tuple[InputRequested, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowResumed(Happened):
+    """A flow that had paused, failed or was lost goes on; ``after`` is the ``seq`` of the last event before."""
+
+    after: int
+
+
+# fmt: off
 Event: TypeAlias = (
-    FlowStarted
-    | FlowFinished
-    | FlowFailed
-    | MethodStarted
-    | MethodFinished
-    | MethodFailed
-    | CrewStarted
-    | CrewFinished
-    | CrewFailed
-    | TaskStarted
-    | TaskRejected
-    | TaskFinished
-    | TaskFailed
-    | AgentStarted
-    | AgentFinished
-    | AgentFailed
-    | ToolStarted
-    | ToolFinished
-    | ToolFailed
-    | LLMStarted
-    | LLMRetrying
-    | ReasoningChunk
-    | ContentPart
-    | LLMFinished
-    | LLMFailed
-    | Retracted
-    | Heartbeat
+    FlowStarted | FlowFinished | FlowFailed | FlowCancelled
+    | MethodStarted | MethodFinished | MethodFailed | MethodCancelled
+    | CrewStarted | CrewFinished | CrewFailed | CrewCancelled
+    | TaskStarted | TaskRejected | TaskFinished | TaskFailed | TaskCancelled
+    | AgentStarted | AgentFinished | AgentFailed | AgentCancelled
+    | ToolStarted | ToolFinished | ToolFailed | ToolCancelled
+    | LLMStarted | LLMRetrying | ReasoningChunk | ContentPart | LLMFinished | LLMFailed | LLMCancelled
+    | Retracted | Heartbeat | StateChanged | MessageAdded | ToolProgress | Custom
+    | InputRequested | InputReceived | FlowPaused | FlowResumed
     | StreamChunk
 )
+# fmt: on

@@ -11,7 +11,8 @@ from typing import Any, cast
 from pydantic import BaseModel, field_validator
 from pydantic_core import from_json, to_json, to_jsonable_python
 
-from rxflow.json_text import encodable, in_words
+from rxflow._json_text import encodable, in_words
+from rxflow.types.chunks import StreamChunk
 
 
 class Channel(StrEnum):
@@ -42,16 +43,19 @@ class StreamFrame(BaseModel):
     previous_id: str | None = None
     data: dict[str, Any]
 
+    def __hash__(self) -> int:
+        return hash((self.id, self.seq))
+
     @field_validator("data", mode="before")
     @classmethod
     def _make_plain(cls, data: Any) -> Any:
-        """JSON, with errors and users' own objects in words: so a frame is the same here and where it is sent to."""
-        if not isinstance(data, dict):
+        """JSON, with errors and users' own objects in words. So a frame is the same here and at its receiver."""
+        if not isinstance(data, dict | StreamChunk):
             return data
-        values = cast(dict[str, Any], data)
         try:
-            return _through_json(values)
+            return _through_json(data)
         except ValueError:  # a character cut in two, for instance
+            values = data.model_dump() if isinstance(data, StreamChunk) else cast(dict[str, Any], data)
             return {encodable(str(name)): _rescue(value) for name, value in values.items()}
 
     @property
@@ -81,7 +85,7 @@ def _rescue(value: Any) -> Any:
     """What pydantic does not take, with all of it that is text."""
     try:
         return _through_json(json.loads(encodable(json.dumps(value, default=_in_parts, ensure_ascii=False))))
-    except (ValueError, TypeError, RecursionError):  # it holds itself, or has names that are no text
+    except (ValueError, TypeError, RecursionError):  # it holds itself, or has names that are not text
         return encodable(in_words(value))
 
 

@@ -1,17 +1,17 @@
-"""What tasks and crews give back."""
+"""The outputs of tasks, agents and crews."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, cast
 
 from pydantic import BaseModel, Field, SerializeAsAny, ValidationInfo, computed_field, model_validator
 from pydantic_core import to_json
 
-from rxflow.json_text import in_words
+from rxflow._json_text import in_words
 from rxflow.types.usage import UsageMetrics
 
 
@@ -23,8 +23,8 @@ class OutputFormat(StrEnum):
     PYDANTIC = "pydantic"
 
 
-class _Result(BaseModel):
-    """Text, and the structure read from it where one was asked for.
+class _Result(BaseModel):  # noqa: PLW1641 - it can be changed, so it has no hash
+    """Text, and the structure read from it if one was asked for.
 
     It travels as JSON: ``pydantic_model`` names the class of ``pydantic``, as "module:Class". Reading it back takes
     that class if its module has been imported. Classes that cannot be found by name, those inside a function for
@@ -55,7 +55,7 @@ class _Result(BaseModel):
         return {**cast(dict[str, Any], given), "pydantic": _read_as(model, values)}
 
     def to_dict(self) -> dict[str, Any]:
-        """The structured answer as a dict; empty where no structure was asked for."""
+        """The structured answer as a dict; empty if no structure was asked for."""
         if self.json_dict is not None:
             return dict(self.json_dict)
         return self.pydantic.model_dump() if self.pydantic is not None else {}
@@ -67,12 +67,32 @@ class _Result(BaseModel):
             return self.json_dict[key]
         raise KeyError(f"{key!r} is not in this output; it has {sorted(self.to_dict()) or 'raw text only'}")
 
+    def __eq__(self, other: object) -> bool:
+        try:
+            return super().__eq__(other)
+        except Exception:  # noqa: BLE001 - the object is of another's class, and arrays in it cannot be compared
+            return False
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, _Shown(value) if name == "pydantic" else value
+
     def __str__(self) -> str:
         if self.pydantic is not None:
             return in_words(self.pydantic)
         if self.json_dict is not None:
             return in_words(self.json_dict)
         return self.raw
+
+
+class _Shown:
+    """Has the representation of ``value``, or says that there is none."""
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def __repr__(self) -> str:
+        return in_words(self._value, repr)
 
 
 class TaskOutput(_Result):
@@ -92,8 +112,13 @@ class TaskOutput(_Result):
 
     @property
     def json(self) -> str:  # type: ignore[override]
-        """The answer as JSON text. Raises ValueError where the task has no ``output_json``."""
+        """The answer as JSON text. Raises ValueError if the task has no ``output_json``."""
         return _json_text(self, self.output_format)
+
+    def _repr_html_(self) -> str:
+        from rxflow._showing import draw_card, draw_text, show_title  # for notebooks only
+
+        return draw_card(self.agent or "Answer", show_title(self.name or self.description), draw_text(self.raw))
 
 
 class AgentOutput(TaskOutput):
@@ -119,21 +144,31 @@ class AgentOutput(TaskOutput):
 
 
 class CrewOutput(_Result):
-    """The answer of a crew: that of its last task with a text, with all tasks' outputs beside it."""
+    """The answer of a crew: that of its last task with a text, and the outputs of all tasks."""
 
     tasks_output: list[TaskOutput] = Field(default_factory=list[TaskOutput])
     token_usage: UsageMetrics = Field(default_factory=UsageMetrics)
 
     @property
     def json(self) -> str:  # type: ignore[override]
-        """The answer as JSON text. Raises ValueError where the last task has no ``output_json``."""
+        """The answer as JSON text. Raises ValueError if the last task has no ``output_json``."""
         return _json_text(self, self.tasks_output[-1].output_format if self.tasks_output else OutputFormat.RAW)
+
+    def _repr_html_(self) -> str:
+        from rxflow._showing import draw_card, draw_table, draw_text, show_title  # for notebooks only
+
+        rows = [(each.agent, show_title(each.name or each.description), each.raw) for each in self.tasks_output]
+        tokens = self.token_usage.total_tokens
+        note = f"{len(rows)} task{'' if len(rows) == 1 else 's'}" + (f", {tokens:,} tokens" if tokens else "")
+        table = draw_table(("agent", "task", "answer"), rows) if len(rows) > 1 else ""
+        return draw_card("Crew", note, draw_text(self.raw), table)
 
 
 def _json_text(result: _Result, output_format: OutputFormat) -> str:
     if output_format is not OutputFormat.JSON:
         raise ValueError(
-            f"no JSON here: the task's output format is {output_format.value!r}; give it output_json=Model"
+            f"No JSON output found in the final task. Its output format is {output_format.value!r}; give it "
+            "output_json=Model"
         )
     return json.dumps(result.json_dict)
 
@@ -143,7 +178,7 @@ def _name_of(model: type[BaseModel]) -> str:
 
 
 def _find_model(name: str | None, context: Any) -> type[BaseModel]:
-    """The class of that name, from ``context`` or a module that is imported: reading data must not import code."""
+    """Find the class of that name in ``context`` or in an imported module: to read data must not import code."""
     if name is None:
         raise ValueError("pydantic is not a pydantic object, and pydantic_model does not name its class")
     module, _, path = name.partition(":")

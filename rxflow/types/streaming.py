@@ -3,9 +3,9 @@
 The chunk lives below the streams and the outputs above them; this module only gathers them.
 """
 
-from rxflow.streaming.frames import AsyncStreamSession, StreamSession
-from rxflow.streaming.observable import EventStream
-from rxflow.streaming.output import AgentStreamingOutput, CrewStreamingOutput, FlowStreamingOutput, PipelineOutput
+from rxflow._streaming.frames import AsyncStreamSession, StreamSession
+from rxflow._streaming.observable import EventStream
+from rxflow._streaming.output import AgentStreamingOutput, CrewStreamingOutput, FlowStreamingOutput, PipelineOutput
 from rxflow.types.chunks import StreamChunk, StreamChunkType, ToolCallChunk
 from rxflow.types.frames import Channel, StreamFrame
 

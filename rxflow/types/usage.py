@@ -34,7 +34,7 @@ class UsageMetrics(BaseModel):
 
     @property
     def is_reported(self) -> bool:
-        """At least one number of tokens is known: reported by the provider, or estimated."""
+        """Whether a number of tokens is known: reported by the provider, or estimated."""
         return self.prompt_tokens is not None or self.completion_tokens is not None or self.total_tokens is not None
 
     def __add__(self, other: UsageMetrics) -> UsageMetrics:

@@ -7,7 +7,7 @@ import pytest
 from benchmarks.alternatives.__main__ import FLOOR, OURS, Skipped, measure, missing, table
 from benchmarks.alternatives.environments import ALTERNATIVES, Alternative
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 NOBODY = Alternative("no_such_program", "Nobody")
 

@@ -14,7 +14,7 @@ from benchmarks.__main__ import BENCHMARKS
 ROOT = Path(__file__).parents[2]
 
 # Processes of their own, each of which imports litellm: seconds, on a machine that has other things to do.
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def ran(only: str, path: Path) -> tuple[str, Any]:
@@ -35,9 +35,12 @@ SHOWN = {
     "many_flows": "cpu_seconds",
     "scale": "growth",
     "memory": "growth",
+    "stopping": "median",
     "import": "ratio",
+    "adapters": "microseconds",
 }
 """Of each benchmark a figure that its table shows with two digits."""
+WHOLE = ["journal", "runs", "web", "cluster"]
 
 
 @pytest.mark.parametrize("name", SHOWN)
@@ -52,7 +55,16 @@ def test_each_prints_a_table_and_writes_the_same_figures(name: str, tmp_path: Pa
 
 
 def test_none_is_left_out() -> None:
-    assert BENCHMARKS.keys() == {*SHOWN, "operators"}  # those have tests of their own
+    assert BENCHMARKS.keys() == {*SHOWN, *WHOLE, "operators"}  # those have tests of their own
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_those_of_several_processes_print_a_table_and_write_figures(name: str, tmp_path: Path) -> None:
+    if name == "cluster":
+        pytest.importorskip("ray")
+    shown, figures = ran(name, tmp_path / "figures.json")
+    assert figures
+    assert len(shown.splitlines()) > 3
 
 
 def test_ways_of_reading_are_held_against_the_bare_loop(tmp_path: Path) -> None:

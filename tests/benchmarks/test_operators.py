@@ -2,8 +2,12 @@
 
 import inspect
 
+import pytest
+
 from benchmarks import operators as benchmark
 from rxflow import operators as ops
+
+pytestmark = pytest.mark.slow
 
 
 def test_every_operator_is_measured_or_is_said_why_not() -> None:

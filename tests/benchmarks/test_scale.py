@@ -15,6 +15,8 @@ import pytest
 
 from benchmarks import scale
 
+pytestmark = pytest.mark.slow
+
 Kind = Callable[[int], AbstractContextManager[Callable[[], None]]]
 
 KINDS: dict[str, Kind] = {

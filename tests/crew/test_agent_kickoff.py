@@ -8,9 +8,9 @@ import pytest
 from pydantic import BaseModel
 
 from rxflow import LLM, Flow, TaskOutput
+from rxflow._streaming.observable import EventStream
 from rxflow.flow.flow import and_, listen, start
-from rxflow.llm.request import Request
-from rxflow.streaming.observable import EventStream
+from rxflow.llm._request import Request
 from rxflow.tools import tool
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import (
@@ -19,6 +19,7 @@ from rxflow.types.events import (
     Event,
     LLMFinished,
     LLMStarted,
+    MessageAdded,
     TaskFinished,
     TaskStarted,
     ToolFinished,
@@ -31,6 +32,7 @@ from tests.gate import Gate
 from tests.loopback import Loopback, Reply
 from tests.scripted import USAGE, Scripted, calls
 from tests.signals import Signals, outcome
+from tests.spans import ranks
 from tests.team import an_agent
 
 
@@ -154,7 +156,7 @@ def test_its_guardrail_sends_back_as_often_as_it_says(retries: int) -> None:
 def test_it_uses_its_tools() -> None:
     model = Scripted(calls(("search", {"query": "terns"})), "Found.")
     events = outcome(an_agent(model, tools=[search]).events("Find terns")).events
-    kinds = [type(event) for event in events if not isinstance(event, StreamChunk)]
+    kinds = [type(event) for event in events if not isinstance(event, StreamChunk | MessageAdded)]
     assert kinds == [
         TaskStarted,
         AgentStarted,
@@ -240,12 +242,12 @@ class TestInAFlow:
             stream = True
 
             @start()
-            def ask(self) -> str:
+            def question(self) -> str:
                 return agent.kickoff("Why?", stream=False).raw.upper()
 
         output = Asking().kickoff()
         labels = {(chunk.flow_name, chunk.flow_method, chunk.agent_role) for chunk in output}
-        assert labels == {("Asking", "ask", "Writer")}
+        assert labels == {("Asking", "question", "Writer")}
         assert output.get_full_text() == "Two words"
         assert output.result == "TWO WORDS"
 
@@ -278,14 +280,14 @@ class TestInAFlow:
         run = outcome(flow.events())
         chunks = run.of(StreamChunk)
         assert {(chunk.flow_method, chunk.agent_role) for chunk in chunks} == {("left", "Left"), ("right", "Right")}
-        assert [chunk.seq for chunk in chunks] == list(range(len(chunks)))
+        assert ranks(chunks) == list(range(len(chunks)))
 
     def test_a_stream_that_a_method_returns_is_read_and_its_result_is_the_method_s(self) -> None:
         agent = an_agent(Scripted("Two words"))
 
         class Asking(Flow):
             @start()
-            def ask(self) -> Any:
+            def question(self) -> Any:
                 return agent.kickoff("Why?", stream=True)
 
         answer: Any = Asking().kickoff()
@@ -296,7 +298,7 @@ class TestInAFlow:
 
         class Asking(Flow):
             @start()
-            def ask(self) -> Any:
+            def question(self) -> Any:
                 return agent.kickoff("Why?")
 
         flow = Asking()

@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from rxflow import operators as ops
-from rxflow.crew.guardrails import GuardrailError
+from rxflow.crew._guardrails import GuardrailError
 from rxflow.llm.source import ReasoningDelta
 from rxflow.tools import tool
 from rxflow.types.chunks import StreamChunk
@@ -376,13 +376,25 @@ class TestOutputTypes:
         with pytest.raises(GuardrailError, match=r"^task 'Write' failed its guardrail after 0 retries"):
             solo(Scripted([BERN]), output_json=City, guardrail=short, guardrail_max_retries=0).kickoff()
 
+    def test_an_object_that_a_guardrail_puts_in_its_place_is_kept_if_no_type_was_asked_for(self) -> None:
+        bern = City(name="Bern", people=134000)
+
+        def replace(output: TaskOutput) -> tuple[bool, Any]:
+            return (True, bern)
+
+        result = solo(Scripted("Some town"), guardrail=replace).kickoff()
+        assert (result.pydantic, City.model_validate_json(result.raw)) == (bern, bern)
+        assert an_agent(Scripted("Some town"), guardrail=replace).kickoff("Where?").pydantic is bern
+        as_json = solo(Scripted([BERN]), output_json=City, guardrail=replace).kickoff()
+        assert (as_json.pydantic, as_json.json_dict) == (None, bern.model_dump())
+
     def test_a_guardrail_whose_value_does_not_fit_is_named_and_not_the_answer(self) -> None:
         def spoil(output: TaskOutput) -> tuple[bool, Any]:
             return (True, "Bern")
 
         with pytest.raises(
             GuardrailError,
-            match=r"failed its guardrail .*: the guardrail spoil put another text in its place, and it does not",
+            match=r"failed its guardrail .*: the guardrail spoil replaced the answer, and it does not",
         ):
             solo(Scripted([BERN]), output_json=City, guardrail=spoil, guardrail_max_retries=0).kickoff()
 
@@ -632,7 +644,30 @@ class TestResultsThatTravel:
             def __str__(self) -> str:
                 raise LookupError("no words")
 
-        assert str(CrewOutput(pydantic=Mute())) == "<Mute that cannot be shown: its __str__ raised LookupError>"
+            __repr__ = __str__
+
+        task = TaskOutput(description="d", pydantic=Mute())
+        crew = CrewOutput(pydantic=Mute(), tasks_output=[task])
+        for result in (task, crew):
+            assert str(result) == "<Mute that cannot be shown: its __str__ raised LookupError>"
+        assert repr(crew).count("pydantic=<Mute that cannot be shown: its __repr__ raised LookupError>") == 2
+        assert "pydantic=City(name='Bern', people=1)" in repr(CrewOutput(pydantic=City(name="Bern", people=1)))
+
+    def test_objects_that_cannot_be_compared_are_not_equal(self) -> None:
+        class Array:
+            def __eq__(self, other: object) -> bool:
+                raise ValueError("the truth value of an array is ambiguous")
+
+            __hash__ = None  # type: ignore[assignment]
+
+        class Measured(BaseModel):
+            model_config = ConfigDict(arbitrary_types_allowed=True)
+            depths: Array
+
+        one, other = (CrewOutput(raw="r", pydantic=Measured(depths=Array())) for _ in range(2))
+        assert one != other
+        assert one == one.model_copy()
+        assert one != "r"
 
 
 class TestResults:

@@ -33,21 +33,21 @@ def test_a_context_from_a_later_task_is_refused() -> None:
     agent = an_agent(MODEL)
     later = a_task(agent, "Later")
     with pytest.raises(
-        ValueError, match=r"task 0 \('Early'\) takes its context from a task that comes later .*'Later'"
+        ValueError, match=r"Task 'Early' has a context dependency on a future task 'Later', which is not allowed\. Put"
     ):
         a_crew(a_task(agent, "Early", context=[later]), later)
 
 
 def test_a_context_from_a_task_of_no_crew_is_refused() -> None:
     agent = an_agent(MODEL)
-    with pytest.raises(ValueError, match="is not in this crew: 'Elsewhere'"):
+    with pytest.raises(ValueError, match="dependency on 'Elsewhere', which is not in this crew; put it"):
         a_crew(a_task(agent, context=[a_task(agent, "Elsewhere")]))
 
 
 def test_a_context_from_a_neighbour_that_runs_at_the_same_time_is_refused() -> None:
     agent = an_agent(MODEL)
     one = a_task(agent, "One", async_execution=True)
-    with pytest.raises(ValueError, match="runs at the same time as the task that it takes its context from: 'One'"):
+    with pytest.raises(ValueError, match=r"cannot include other sequential .* 'One' runs at the same time"):
         a_crew(one, a_task(agent, "Two", context=[one], async_execution=True), a_task(agent))
 
 
@@ -69,6 +69,18 @@ def test_both_output_types_at_once_are_refused() -> None:
 
     with pytest.raises(ValueError, match="give output_pydantic or output_json, not both"):
         a_task(None, output_pydantic=Text, output_json=Text)
+
+
+@pytest.mark.parametrize("name", ["agents", "tasks", "context", "tools"])
+def test_one_where_a_list_belongs_is_refused(name: str) -> None:
+    agent = an_agent(MODEL)
+    task = a_task(agent)
+    wrong = {"agents": agent, "tasks": task, "context": task, "tools": search}[name]
+    build: Any = Crew if name in ("agents", "tasks") else a_task
+    given: dict[str, Any] = {"agents": [agent], "tasks": [task]} if name in ("agents", "tasks") else {"agent": agent}
+    given[name] = wrong
+    with pytest.raises(ValueError, match=rf"\({name}=…\) takes a list; write {name}=\[…\], also for one "):
+        build(**given)
 
 
 class TestHierarchicalCrews:
@@ -118,6 +130,21 @@ def test_the_model_of_an_agent_is_taken_from_the_environment(monkeypatch: pytest
         # Each outranks those before.
         monkeypatch.setenv(name, f"openai/{name}")
         assert an_agent_without_a_model().model.model == f"openai/{name}"
+
+
+@pytest.mark.parametrize("given", [{}, {"llm": None}])
+def test_it_is_an_llm_of_the_agent_s_own_that_can_be_changed(given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODEL", "openai/m")
+    one, other = (Agent(role="r", goal="g", backstory="b", **given) for _ in range(2))
+    assert isinstance(one.llm, LLM)
+    assert isinstance(other.llm, LLM)
+    assert (one.llm.model, one.llm) == ("openai/m", one.model)
+    one.llm.temperature = 0.0
+    assert other.llm.temperature is None
+    monkeypatch.setenv("MODEL", "openai/n")
+    assert one.model.model == "openai/m"
+    one.llm = None
+    assert one.model.model == "openai/n"
 
 
 def an_agent_without_a_model() -> Agent:
@@ -256,6 +283,41 @@ class TestAChangedAgent:
         assert agent.model is agent.model
         agent.llm = "openai/gpt-4o"
         assert agent.model.model == "openai/gpt-4o"
+
+
+class TestToolsOfATask:
+    """Those of its agent, unless it is given others."""
+
+    def test_they_are_a_list_of_its_agent_s(self) -> None:
+        task = a_task(an_agent(MODEL, tools=[search]))
+        assert task.tools == [search]
+        assert (task.own_tools, a_task(None).tools) == ((), [])
+
+    @pytest.mark.parametrize("copied", [False, True])
+    def test_one_that_is_added_comes_beside_them_for_this_task_alone(self, copied: bool) -> None:
+        agent = an_agent(MODEL, tools=[search])
+        task = a_task(agent).copy() if copied else a_task(agent)
+        task.tools.append(other_search())
+        assert [each.name for each in task.assigned(agent, None).tools] == ["search", "other"]
+        assert agent.tools == [search]
+
+    def test_those_that_the_agent_gets_later_count(self) -> None:
+        agent = an_agent(MODEL, tools=[search])
+        task = a_task(agent)
+        agent.tools = [other_search()]
+        assert [each.name for each in task.assigned(agent, None).tools] == ["other"]
+
+    def test_whoever_else_does_it_uses_their_own(self) -> None:
+        task = a_task(an_agent(MODEL, tools=[search]))
+        assert task.assigned(an_agent(MODEL), None).tools == []
+
+    def test_given_ones_are_for_whoever_does_it(self) -> None:
+        task = a_task(an_agent(MODEL), tools=[search])
+        assert task.assigned(an_agent(MODEL, tools=[other_search()]), None).tools == [search]
+
+
+def other_search() -> BaseTool:
+    return search.model_copy(update={"name": "other"})
 
 
 class TestCopies:

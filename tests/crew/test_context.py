@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from rxflow.llm.request import Request
+from rxflow.llm._request import Request
 from rxflow.types.events import TaskFinished, TaskStarted
 from tests.scripted import Scripted
 from tests.signals import outcome
@@ -123,4 +123,7 @@ def test_the_agent_is_told_who_it_is_and_what_is_expected() -> None:
     system, user = model.conversations[0]
     assert system == {"role": "system", "content": "You are Writer. Has written a lot\nYour goal: Write well"}
     assert user["content"].startswith("Write about terns\n\nExpected of your answer: A text")
-    assert "Markdown" in user["content"]
+    assert (
+        "Your final answer MUST be formatted in Markdown syntax.\nFollow these guidelines:\n- Use # for headers"
+        in (user["content"])
+    )

@@ -217,6 +217,22 @@ class TestTheOutputFile:
         with pytest.raises(ValueError, match=re.escape(f"output_file {path!r}: {what} is not expanded here")):
             a_task(an_agent(Scripted("Done")), output_file=path)
 
+    @pytest.mark.parametrize("path", [".", "out/", "/", "a\0b"])
+    def test_what_is_not_the_name_of_a_file_is_refused_when_the_task_is_built(self, path: str) -> None:
+        with pytest.raises(ValueError, match="does not name a file"):
+            a_task(an_agent(Scripted("Done")), output_file=path)
+
+    @pytest.mark.parametrize(("path", "inputs"), [("out", {}), ("{topic}", {"topic": "out"})])
+    def test_a_folder_is_refused_before_anything_runs(
+        self, path: str, inputs: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "out").mkdir()
+        model = Scripted("Done")
+        with pytest.raises(ValueError, match="output_file: 'out' is a folder"):
+            solo(model, output_file=path).kickoff(inputs)
+        assert model.requests == []
+
     @pytest.mark.parametrize("path", ["a~b/c~.md", "price in $.md", "5$/a.md", "./~/a.md", "US$/$5.md"])
     def test_other_names_with_these_characters_are_fine(
         self, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

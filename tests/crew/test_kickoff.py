@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from rxflow import Crew, Flow
 from rxflow.flow.flow import listen, start
-from rxflow.llm.request import Request
+from rxflow.llm._request import Request
 from rxflow.testing import VirtualClock
 from rxflow.tools import tool
 from rxflow.types.chunks import StreamChunk
@@ -27,14 +27,17 @@ from rxflow.types.events import (
     LLMFailed,
     LLMFinished,
     LLMStarted,
+    MessageAdded,
     TaskFailed,
     TaskFinished,
     TaskStarted,
 )
 from rxflow.types.results import TaskOutput
 from rxflow.types.streaming import CrewStreamingOutput
+from tests.gate import PATIENCE_S
 from tests.scripted import Scripted, calls
 from tests.signals import outcome
+from tests.spans import ranked, ranks
 from tests.team import a_crew, a_task, an_agent, played, solo
 
 TOPICS = [{"topic": "terns"}, {"topic": "gulls"}, {"topic": "owls"}]
@@ -135,9 +138,12 @@ class TestEvents:
             CrewStarted,
             TaskStarted,
             AgentStarted,
+            MessageAdded,
+            MessageAdded,
             LLMStarted,
             StreamChunk,
             LLMFinished,
+            MessageAdded,
             AgentFinished,
             TaskFinished,
             CrewFinished,
@@ -163,7 +169,7 @@ class TestEvents:
         contents: list[str] = []
         ended = threading.Event()
         agent.observe(a_task(None)).subscribe(lambda chunk: contents.append(chunk.content), on_completed=ended.set)
-        assert ended.wait(5.0)
+        assert ended.wait(PATIENCE_S)
         assert contents == ["Hello", " big", " world"]
 
 
@@ -191,7 +197,7 @@ class TestLabels:
             a_task(agents[3]),
         )
         seen = played(crew)
-        assert [each.seq for each in seen.of(StreamChunk)] == list(range(12))
+        assert ranks(seen.of(StreamChunk)) == list(range(12))
         assert {each.task_index for each in seen.of(StreamChunk)} == {0, 1, 2, 3}
 
     def test_each_call_of_a_model_has_an_id_of_its_own(self) -> None:
@@ -221,8 +227,8 @@ class TestLabels:
                 return str((await crew.kickoff_async()).raw)
 
         told = [
-            (each.flow_method, each.flow_name, each.crew_name, each.task_name, each.seq)
-            for each in Greeting().kickoff()
+            (each.flow_method, each.flow_name, each.crew_name, each.task_name, rank)
+            for each, rank in ranked(Greeting().kickoff())
         ]
         assert told == [
             ("greet", "Greeting", "greeters", "Write", 0),
@@ -370,6 +376,6 @@ class TestWhereProgressIsShown:
 
 
 def ran(program: str) -> "subprocess.CompletedProcess[str]":
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=25, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
     return done

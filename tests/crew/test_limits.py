@@ -5,9 +5,13 @@ from typing import Any
 
 import pytest
 
-from rxflow import LLM, Crew
-from rxflow.crew.rate_limit import RateLimit, wait_for_all
-from rxflow.llm.request import Request
+from rxflow import LLM, Crew, Flow
+from rxflow import operators as ops
+from rxflow.crew._rate_limit import RateLimit, wait_for_all
+from rxflow.flow import start
+from rxflow.llm._request import Request
+from rxflow.testing import Marbles, ScriptedLLM, tool_call
+from rxflow.tools import tool
 from rxflow.types.events import AgentFailed, TaskFailed
 from rxflow.types.results import TaskOutput
 from tests.loopback import Loopback, Reply
@@ -62,6 +66,48 @@ def test_the_time_of_an_agent_is_that_of_the_judging_too() -> None:
     seen = outcome(solo(Scripted("Done"), guardrail=never, agent={"max_execution_time": 0.05}).events())
     assert "within max_execution_time=0.05 seconds" in str(seen.error)
     assert seen.one(TaskFailed).error is seen.error
+
+
+class TestWhileAPersonIsAsked:
+    """The time of an agent stands. Here a tool takes 4 ms, when it may be called, and the turn after it 8 ms."""
+
+    @staticmethod
+    def paying(seconds: float, *amounts: float) -> Crew:
+        @tool(needs_approval=True)
+        async def pay(amount: float) -> str:
+            """Pay an amount."""
+            await asyncio.sleep(0.004)
+            return f"paid {amount:g}"
+
+        model = ScriptedLLM([tool_call("pay", {"amount": amount}) for amount in amounts], "----done|")
+        return solo(model, agent={"tools": [pay], "max_execution_time": seconds})
+
+    def test_it_is_not_over(self, marbles: Marbles) -> None:
+        said = self.paying(0.014, 5).observe().pipe(ops.answer_with(marbles.answers("60s yes|")), ops.text())
+        marbles.expect(said).to_say("60004ms ----done|")
+
+    def test_what_was_left_of_it_goes_on_with_the_answer(self, marbles: Marbles) -> None:
+        said = self.paying(0.007, 5).observe().pipe(ops.answer_with(marbles.answers("60s yes|")), ops.text())
+        late = "agent 'Writer' was not done with task 'Write' within max_execution_time=0.007 seconds"
+        marbles.expect(said).to_be("60007ms #", error=TimeoutError(late))
+
+    def test_until_the_last_of_several_has_answered(self, marbles: Marbles) -> None:
+        answers = marbles.answers("20s yes|", "60s yes|")
+        said = self.paying(0.014, 1, 2).observe().pipe(ops.answer_with(answers), ops.text())
+        marbles.expect(said).to_say("60004ms ----done|")
+
+    def test_also_if_a_guardrail_asks(self, marbles: Marbles) -> None:
+        class Asking(Flow):
+            @start()
+            async def ask_a_person(self) -> str | None:
+                return await self.ask_async("Good?")
+
+        async def accept(output: TaskOutput) -> tuple[bool, Any]:
+            return await Asking().kickoff_async() == "yes", output.raw
+
+        crew = solo(ScriptedLLM("----done|"), guardrail=accept, agent={"max_execution_time": 0.01})
+        said = crew.observe().pipe(ops.answer_with(marbles.answers("60s yes|")), ops.text())
+        marbles.expect(said).to_say("----done 60s |")
 
 
 def test_a_time_out_within_the_work_is_not_taken_for_that_of_the_agent() -> None:

@@ -1,7 +1,8 @@
 """Options that change nothing are taken; those that would change the result are refused, with what to do instead."""
 
+import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from pydantic import BaseModel, ValidationError
@@ -15,12 +16,7 @@ KINDS = ("Agent", "Task", "Crew", "Flow")
 WHO: dict[str, Any] = {"role": "R", "goal": "g", "backstory": "b"}
 WHAT: dict[str, Any] = {"description": "d", "expected_output": "e"}
 IGNORED = [(kind, name) for kind, names in _options.IGNORED.items() for name in sorted(names)]
-REFUSED = [
-    (kind, name)
-    for kind in KINDS
-    for name in _options.REFUSED
-    if name not in _options.IGNORED[kind] and not (name == "config" and kind in ("Agent", "Task"))
-]
+REFUSED = [(kind, name) for kind in KINDS for name in _options.REFUSED if name not in _options.IGNORED[kind]]
 
 
 class Plain(Flow):
@@ -45,6 +41,42 @@ def build(kind: str, **options: Any) -> object:
 def test_an_option_that_changes_nothing_is_taken_at_any_value(kind: str, name: str) -> None:
     for value in (None, False, True, 2, "text", object()):
         build(kind, **{name: value})
+
+
+@pytest.mark.parametrize(("kind", "name"), [each for each in IGNORED if each != ("Crew", "usage_metrics")])
+def test_it_can_be_read_back(kind: str, name: str) -> None:
+    plain = build(kind)
+    if kind != "Flow":
+        assert getattr(plain, name) == _options.IGNORED[kind][name]
+        setattr(plain, name, "other")
+        assert getattr(plain, name) == "other"
+    value = object()
+    assert getattr(build(kind, **{name: value}), name) is value
+
+
+@pytest.mark.parametrize("kind", ["Agent", "Task", "Crew"])
+def test_copies_and_equal_ones_do_not_share_it(kind: str) -> None:
+    made: Any = build(kind, security_config="one")
+    copied = made.copy()
+    copied.security_config = "other"
+    assert (made.security_config, copied.security_config) == ("one", "other")
+    assert "security_config" not in made.model_dump()
+
+
+def test_a_list_that_was_not_given_is_one_of_its_own() -> None:
+    first, second = an_agent(Scripted("Done")), an_agent(Scripted("Done"))
+    first.callbacks.append(print)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    assert getattr(first, "callbacks") == [print]  # noqa: B009
+    assert getattr(second, "callbacks") == []  # noqa: B009
+
+
+@pytest.mark.parametrize("kind", ["Agent", "Task", "Crew"])
+def test_an_attribute_that_does_not_exist_is_an_error(kind: str) -> None:
+    made: Any = build(kind)
+    with pytest.raises(AttributeError, match="colour"):
+        _ = made.colour
+    with pytest.raises(ValueError, match="colour"):
+        made.colour = "red"
 
 
 @pytest.mark.parametrize(("kind", "name"), REFUSED)
@@ -90,6 +122,16 @@ def test_what_is_missing_is_named() -> None:
         Task(description="d")
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind, names in _options.ABSENT_METHODS.items() for name in names]
+)
+def test_a_method_that_rxflow_does_not_have_says_what_to_do_instead(kind: str, name: str) -> None:
+    made = build(kind)
+    with pytest.raises(AttributeError, match=f"{kind} has no method '{name}': .* .*"):
+        getattr(made, name)
+    assert not hasattr(made, name)
+
+
 @pytest.mark.parametrize("level", [0, 1, 2, True, False])
 def test_levels_of_verbosity_are_on_or_off(level: int) -> None:
     for made in (build("Agent", verbose=level), build("Crew", verbose=level)):
@@ -103,7 +145,7 @@ def test_none_stands_for_the_default(kind: str) -> None:
     fields = models[kind].model_fields
     free = [name for name in fields if name not in {*WHO, *WHAT, "agents", "tasks", "id"}]
     made, plain = build(kind, **dict.fromkeys(free)), build(kind)
-    assert {name: getattr(made, name) for name in free} == {name: getattr(plain, name) for name in free}
+    assert {name: repr(getattr(made, name)) for name in free} == {name: repr(getattr(plain, name)) for name in free}
 
 
 def test_a_context_of_none_still_means_no_context() -> None:
@@ -156,6 +198,42 @@ class TestConfig:
             build("Agent", config=wrong)
 
 
+class TestConfigOfACrew:
+    """Agents and tasks are mappings there, and a task names its agent by the role."""
+
+    TEAM: ClassVar[dict[str, Any]] = {
+        "agents": [WHO, {**WHO, "role": "Editor", "llm": "rxflow/demo"}],
+        "tasks": [{**WHAT, "agent": "Editor"}],
+        "name": "team",
+    }
+
+    @pytest.mark.parametrize("as_given", [dict, json.dumps])
+    def test_a_crew_is_built_of_it(self, as_given: Callable[[Any], Any]) -> None:
+        crew = Crew(config=as_given(self.TEAM), verbose=False)
+        assert [agent.role for agent in crew.agents] == ["R", "Editor"]
+        assert (crew.name, crew.tasks[0].agent) == ("team", crew.agents[1])
+        assert crew.kickoff().raw
+
+    def test_what_is_given_by_name_goes_before_it(self) -> None:
+        assert Crew(config=self.TEAM, name="other").name == "other"
+
+    @pytest.mark.parametrize(
+        ("wrong", "said"),
+        [
+            ({"agents": [WHO]}, "config of a Crew is a mapping with agents and tasks; got"),
+            ([], "config of a Crew is a mapping with agents and tasks; got"),
+            ("agents: []", "config of a Crew is not JSON"),
+            ({**TEAM, "tasks": [{**WHAT, "agent": "Nobody"}]}, "names the agent 'Nobody'; config has 'R', 'Editor'"),
+            ({**TEAM, "tasks": [WHAT]}, "has no agent"),
+            ({**TEAM, "planning": True}, r"Crew\(planning=True\) is not supported"),
+            ({**TEAM, "agents": [{"role": "R"}]}, "missing: goal, backstory"),
+        ],
+    )
+    def test_what_cannot_be_built_is_refused(self, wrong: Any, said: str) -> None:
+        with pytest.raises(ValueError, match=said):
+            Crew(config=wrong)
+
+
 class TestOptionsThatDoSomething:
     def test_an_agent_s_step_callback_goes_before_the_crew_s(self) -> None:
         steps: list[str] = []
@@ -185,6 +263,57 @@ class TestOptionsThatDoSomething:
 def test_the_tables_have_no_option_that_the_class_has_itself(kind: str) -> None:
     models: dict[str, type[BaseModel]] = {"Agent": Agent, "Task": Task, "Crew": Crew}
     own = set(models[kind].model_fields) - {"config"}
-    assert not own & _options.IGNORED[kind]
+    assert not own & set(_options.IGNORED[kind])
     assert not own & set(_options.REFUSED)
-    assert not _options.IGNORED[kind] & set(_options.REFUSED)
+    assert not set(_options.IGNORED[kind]) & set(_options.REFUSED)
+
+
+def accept(output: Any) -> tuple[bool, Any]:
+    return True, output
+
+
+class Report(BaseModel):
+    title: str = "r"
+
+
+class TestAsJson:
+    """What JSON cannot hold is left out with a warning; the rest is there, and makes an equal one."""
+
+    @pytest.mark.parametrize(
+        ("kind", "name", "value", "written"),
+        [
+            ("Agent", "guardrail", accept, None),
+            ("Agent", "step_callback", accept, None),
+            ("Task", "guardrail", accept, None),
+            ("Task", "guardrails", [accept, "be brief"], ["be brief"]),
+            ("Task", "callback", accept, None),
+            ("Task", "output_pydantic", Report, None),
+            ("Crew", "task_callback", accept, None),
+            ("Crew", "before_kickoff_callbacks", [accept], []),
+        ],
+    )
+    def test_functions_and_classes_are_left_out(self, kind: str, name: str, value: object, written: object) -> None:
+        given: dict[str, Any] = {name: value}
+        made: Any = Crew(agents=[], tasks=[], **given) if kind == "Crew" else build(kind, **given)
+        with pytest.warns(UserWarning, match=rf"{kind}\.{name} is left out: .* cannot be JSON-serialized"):
+            dumped = made.model_dump(mode="json")
+        assert dumped[name] == written
+        with pytest.warns(UserWarning, match="cannot be JSON-serialized"):
+            assert made.model_dump_json()
+        assert made.model_dump()[name] == value
+
+    def test_a_model_that_is_not_given_is_left_out_without_a_word(self) -> None:
+        assert Agent(**WHO).model_dump(mode="json")["llm"] is None
+        with pytest.warns(UserWarning, match=r"Agent\.llm is left out"):
+            assert Agent(**WHO, llm="rxflow/demo").model_dump(mode="json")["llm"] is None
+
+    def test_so_is_what_stands_deeper(self) -> None:
+        task = Task(**WHAT, agent=Agent(**WHO, guardrail=accept))
+        with pytest.warns(UserWarning, match=r"Agent\.guardrail is left out"):
+            assert task.model_dump(mode="json")["agent"]["role"] == "R"
+
+    def test_the_rest_can_be_read_back(self) -> None:
+        task = Task(**WHAT, agent=Agent(**WHO), guardrail="be brief", output_file="a.txt")
+        written = task.model_dump(mode="json")
+        assert Task.model_validate(written).model_dump(mode="json") == written
+        assert Task.model_validate_json(task.model_dump_json()).model_dump(mode="json") == written

@@ -5,7 +5,7 @@ import json
 import logging
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pydantic import BaseModel
@@ -19,6 +19,7 @@ from rxflow.types.results import TaskOutput
 from tests.loopback import Loopback, Reply
 from tests.loopback import ToolCall as Call
 from tests.scripted import Scripted, calls
+from tests.spans import check_laws
 from tests.team import a_crew, a_task, an_agent, played, solo
 
 
@@ -61,6 +62,17 @@ def test_the_result_is_told_to_the_model_and_the_model_answers() -> None:
         "name": "search",
         "content": "3 hits for terns",
     }
+
+
+@pytest.mark.parametrize("name", ["_id", "copy", "schema", "json", "model_x"])
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_parameter_of_any_name_gets_what_the_model_gives(name: str, copied: bool) -> None:
+    namespace: dict[str, Any] = {}
+    exec(f"def find({name}): 'Find.'; return {name}", namespace)
+    found = cast(BaseTool, tool(namespace["find"]))
+    model = Scripted(calls(("find", {name: "terns"})), "Done.")
+    solo(model, agent={"tools": [found.model_copy() if copied else found]}).copy().kickoff()
+    assert told(model) == ["terns"]
 
 
 def test_the_tools_of_a_task_stand_in_for_those_of_its_agent() -> None:
@@ -132,8 +144,10 @@ def test_arguments_that_do_not_fit_are_told_to_the_model_and_to_the_stream(argum
     (content,) = told(model)
     assert content.startswith("Error: the arguments of search are not valid.")
     assert said in content
-    assert seen.one(ToolFailed).tool_id == "call_0"
-    assert not seen.of(ToolStarted)
+    failed, started = seen.one(ToolFailed), seen.one(ToolStarted)
+    assert (failed.tool_id, failed.stage, failed.origin) == ("call_0", "arguments", started.origin)
+    assert failed.arguments == started.arguments
+    check_laws(seen.events)
 
 
 @pytest.mark.parametrize("is_async", [False, True])
@@ -176,7 +190,7 @@ def test_a_tool_that_was_used_up_is_told_to_the_model() -> None:
     seen = played(solo(model, agent={"tools": [once]}))
     first, second = told(model, 2)
     assert first == "worked"
-    assert "may be used 1 times" in second
+    assert "has been used max_usage_count=1 times" in second
     assert seen.one(ToolFinished).result == "worked"
     assert seen.one(ToolFailed).tool_name == "once"
 
@@ -565,7 +579,7 @@ def test_uses_are_counted_over_runs_until_they_are_reset() -> None:
     once.reset_usage_count()
     crew.kickoff()
     assert told(model, 1) == told(model, 5) == ["worked"]
-    assert "may be used 1 times" in told(model, 3)[0]
+    assert "has been used max_usage_count=1 times" in told(model, 3)[0]
 
 
 AGAIN = "Call it again with all of them as one JSON object, {} for none."
@@ -715,7 +729,7 @@ class TestEqualCalls:
         look = Counting(max_usage_count=1)
         model = Scripted(*looking(["Oslo"], ["Oslo"]))
         solo(model, agent={"tools": [look.tool]}).kickoff()
-        assert "may be used 1 times" in told(model, 2)[1]
+        assert "has been used max_usage_count=1 times" in told(model, 2)[1]
 
     def test_the_agents_of_a_crew_share_results_and_other_tools_of_that_name_do_not(self) -> None:
         shared, other = Counting(), Counting()

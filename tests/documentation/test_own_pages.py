@@ -12,6 +12,7 @@ from pydantic import BaseModel
 import rxflow.operators
 from rxflow import LLM, _aliases, _options
 from rxflow import operators as ops
+from rxflow.runs.memory import MemoryLog
 from rxflow.tools import tool
 
 ROOT = Path(__file__).parents[2]
@@ -99,16 +100,18 @@ def test_each_call_on_the_page_is_one_that_can_be_made(call: str) -> None:
         "is_fine": is_fine,
         "ops": ops,
         "other": LLM("rxflow/demo"),
+        "log": MemoryLog(),
+        "run_id": "a run",
         "question": "Why?",
         "scheduler": None,
     }
-    assert callable(eval(call, given)) or call.startswith("from_cassette")
+    assert callable(eval(call, given)) or call.startswith(("from_cassette", "from_log"))
 
 
 @pytest.mark.parametrize("name", OPERATORS)
 def test_each_operator_shows_itself_with_a_diagram_and_an_example(name: str) -> None:
     said = getattr(ops, name).__doc__ or ""
-    assert re.search(r"^ +\S.*[-(].*\|", said, re.MULTILINE), "it has no marble diagram"
+    assert re.search(r"^ *\S.*[-(].*\|", said, re.MULTILINE), "it has no marble diagram"
     assert "Example::" in said
 
 

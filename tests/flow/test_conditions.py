@@ -10,15 +10,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rxflow.flow import Flow, and_, listen, or_, router, start
-from tests.signals import PATIENCE
+from tests.gate import PATIENCE_S
 
 
-class InOrder(Flow):
+class Heard(Flow):
+    """Notes what its listeners hear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[str] = []
+
+
+def heard_in(flow: Heard) -> list[str]:
+    """What the listeners of one run hear, in that order."""
+    flow.kickoff()
+    return flow.heard
+
+
+class InOrder(Heard):
     """Three starts that complete one after the other, in the order given."""
 
     def __init__(self, order: str) -> None:
         super().__init__()
-        self.heard: list[str] = []
         self._turns = {name: asyncio.Event() for name in order}
         self._next = dict(pairwise(order))
         self._turns[order[0]].set()
@@ -52,9 +65,7 @@ def test_or_fires_once_with_the_result_of_the_first(order: str) -> None:
         def listener(self, result: str) -> None:
             self.heard.append(result)
 
-    flow = First(order)
-    flow.kickoff()
-    assert flow.heard == [order[0]]
+    assert heard_in(First(order)) == [order[0]]
 
 
 @orders
@@ -64,9 +75,7 @@ def test_and_fires_once_with_the_result_of_the_last(order: str) -> None:
         def listener(self, result: str) -> None:
             self.heard.append(result)
 
-    flow = Last(order)
-    flow.kickoff()
-    assert flow.heard == [order[-1]]
+    assert heard_in(Last(order)) == [order[-1]]
 
 
 @orders
@@ -153,7 +162,7 @@ def test_a_sibling_that_fails_after_or_has_fired_fails_the_flow() -> None:
 
         @start()
         def slow(self) -> str:
-            self.decided.wait(PATIENCE)
+            self.decided.wait(PATIENCE_S)
             raise LookupError("slow failed")
 
         @start()
@@ -193,11 +202,7 @@ def test_a_sibling_that_fails_first_fails_the_flow_before_or_fires() -> None:
 
 
 def test_or_is_armed_again_by_the_outcome_of_a_router() -> None:
-    class Rounds(Flow):
-        def __init__(self) -> None:
-            super().__init__()
-            self.heard: list[str] = []
-
+    class Rounds(Heard):
         @start()
         def begin(self) -> str:
             return "begin"
@@ -211,16 +216,13 @@ def test_or_is_armed_again_by_the_outcome_of_a_router() -> None:
         def enough(self, rounds: int) -> str | None:
             return "again" if rounds < 3 else None
 
-    flow = Rounds()
-    flow.kickoff()
-    assert flow.heard == ["begin", "again", "again"]
+    assert heard_in(Rounds()) == ["begin", "again", "again"]
 
 
 def test_or_fires_once_though_a_router_listens_to_the_same_trigger() -> None:
-    class Race(Flow):
+    class Race(Heard):
         def __init__(self) -> None:
             super().__init__()
-            self.heard: list[str] = []
             self.fired = asyncio.Event()
 
         @start()
@@ -244,9 +246,7 @@ def test_or_fires_once_though_a_router_listens_to_the_same_trigger() -> None:
             self.heard.append(winner)
             self.fired.set()
 
-    flow = Race()
-    flow.kickoff()
-    assert flow.heard == ["fast"]
+    assert heard_in(Race()) == ["fast"]
 
 
 def test_and_needs_all_anew_in_each_round() -> None:
@@ -339,14 +339,6 @@ def test_whatever_the_order_or_takes_the_first_and_and_the_last_of_theirs(order:
     assert sorted(flow.heard) == [f"first {arrivals[0]}", f"last {arrivals[-1]}"]
 
 
-class Heard(Flow):
-    """Notes what its listeners hear."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.heard: list[str] = []
-
-
 class TestOrFiresOnceAWave:
     """A wave is a method's completion and the routers that it sets off."""
 
@@ -391,9 +383,7 @@ class TestOrFiresOnceAWave:
             def listener(self, why: str) -> None:
                 self.heard.append(why)
 
-        flow = Both()
-        flow.kickoff()
-        assert flow.heard == ["ok"]
+        assert heard_in(Both()) == ["ok"]
 
     def test_of_the_labels_of_two_routers_and_of_a_chain_of_them(self) -> None:
         class Chain(Heard):
@@ -416,9 +406,7 @@ class TestOrFiresOnceAWave:
             def listener(self, why: str) -> None:
                 self.heard.append(why)
 
-        flow = Chain()
-        flow.kickoff()
-        assert flow.heard == ["x"]
+        assert heard_in(Chain()) == ["x"]
 
     def test_though_its_label_comes_after_all_that_the_method_sets_off(self) -> None:
         class Late(Heard):
@@ -437,9 +425,7 @@ class TestOrFiresOnceAWave:
             def listener(self, why: str) -> None:
                 self.heard.append(why)
 
-        flow = Late()
-        flow.kickoff()
-        assert flow.heard == ["step"]
+        assert heard_in(Late()) == ["step"]
 
 
 class TestOrIsArmedAgain:
@@ -476,9 +462,7 @@ class TestOrIsArmedAgain:
                 self.heard.append(why)
                 self.fired.set()
 
-        flow = Elsewhere()
-        flow.kickoff()
-        assert flow.heard == ["fast"]
+        assert heard_in(Elsewhere()) == ["fast"]
 
     def test_by_a_label_that_it_names_if_it_had_fired_before_that_wave(self) -> None:
         class Later(InOrder):
@@ -490,9 +474,7 @@ class TestOrIsArmedAgain:
             def listener(self, why: str) -> None:
                 self.heard.append(why)
 
-        flow = Later("abc")
-        flow.kickoff()
-        assert flow.heard == ["a", "x"]
+        assert heard_in(Later("abc")) == ["a", "x"]
 
     def test_by_any_completed_method_that_runs_again(self) -> None:
         class Rounds(Heard):
@@ -523,9 +505,7 @@ class TestOrIsArmedAgain:
             def enough(self) -> str | None:
                 return "again" if self.rounds < 3 else None
 
-        flow = Rounds()
-        flow.kickoff()
-        assert flow.heard == ["two 1", "two 2", "two 3"]
+        assert heard_in(Rounds()) == ["two 1", "two 2", "two 3"]
 
     def test_and_an_or_of_one_need_not_be(self) -> None:
         class One(Heard):
@@ -570,9 +550,7 @@ class TestARouterUnderOr:
             def after_b(self, label: str) -> None:
                 self.heard.append(label)
 
-        flow = Each("abc")
-        flow.kickoff()
-        assert flow.heard == ["after a", "after b"]
+        assert heard_in(Each("abc")) == ["after a", "after b"]
 
     @pytest.mark.parametrize("names", [["which", "other"], ["other", "which"]], ids=" ".join)
     def test_runs_once_for_a_method_and_the_label_of_its_other_router(self, names: list[str]) -> None:
@@ -586,9 +564,7 @@ class TestARouterUnderOr:
 
         routers = {"which": router(or_("begin", "x"), emit=[])(which), "other": router("begin")(other)}
         made: type[Heard] = type("Both", (Heard,), {"begin": start()(begin)} | {name: routers[name] for name in names})
-        flow = made()
-        flow.kickoff()
-        assert flow.heard == ["which"]
+        assert heard_in(made()) == ["which"]
 
     def test_may_ask_for_itself_again(self) -> None:
         class Retry(Heard):
@@ -626,6 +602,4 @@ class TestARouterUnderOr:
             @listen("done")
             def end(self) -> None: ...
 
-        flow = PingPong()
-        flow.kickoff()
-        assert flow.heard == ["one", "two", "one", "two", "one"]
+        assert heard_in(PingPong()) == ["one", "two", "one", "two", "one"]

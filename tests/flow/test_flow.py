@@ -19,8 +19,10 @@ from rxflow.types.events import (
 )
 from rxflow.types.streaming import FlowStreamingOutput, StreamChunk
 from rxflow.types.usage import UsageMetrics
+from tests.gate import PATIENCE_S
 from tests.scripted import USAGE, Scripted
-from tests.signals import PATIENCE, signals_of
+from tests.signals import signals_of
+from tests.spans import ranked
 from tests.team import crew_saying
 
 
@@ -285,7 +287,7 @@ def test_max_method_calls_counts_each_run_anew() -> None:
 def test_every_chunk_says_which_flow_and_method_it_came_from() -> None:
     flow = StreamingWords()
     chunks = list(flow.kickoff())
-    assert [(chunk.flow_method, chunk.flow_id, chunk.seq) for chunk in chunks] == [
+    assert [(chunk.flow_method, chunk.flow_id, rank) for chunk, rank in ranked(chunks)] == [
         ("first", flow.flow_id, 0),
         ("first", flow.flow_id, 1),
         ("second", flow.flow_id, 2),
@@ -358,14 +360,14 @@ class TestObserve:
         class Meeting(Flow):
             @start()
             def begin(self) -> str:
-                meeting.wait(PATIENCE)
+                meeting.wait(PATIENCE_S)
                 return "met"
 
         flow = Meeting()
         ended = threading.Event()
         reactivex.merge(flow.observe(), flow.observe()).subscribe(on_completed=ended.set)
         assert flow.kickoff() == "met"
-        assert ended.wait(PATIENCE)
+        assert ended.wait(PATIENCE_S)
 
     def test_lives_on_the_loop_of_the_subscriber(self) -> None:
         async def main() -> None:
@@ -400,9 +402,9 @@ class TestObserve:
                     stopped.set()
 
         subscription = Endless().observe().subscribe()
-        assert begun.wait(PATIENCE)
+        assert begun.wait(PATIENCE_S)
         subscription.dispose()
-        assert stopped.wait(PATIENCE)
+        assert stopped.wait(PATIENCE_S)
 
     def test_composes_with_operators(self) -> None:
         def shout(chunk: StreamChunk) -> str:
@@ -416,7 +418,7 @@ class TestObserve:
     def test_composes_with_other_flows(self, combine: Any) -> None:
         signals = signals_of(combine(Words(name="left").observe(), Words(name="right").observe()))
         for name in ("left", "right"):
-            assert [(c.content, c.seq) for c in signals.items if c.flow_name == name] == [
+            assert [(c.content, rank) for c, rank in ranked(signals.items) if c.flow_name == name] == [
                 ("one ", 0),
                 ("two ", 1),
                 ("(one two)", 2),
@@ -435,7 +437,7 @@ class TestObserve:
                 yield "one"
 
         signals = signals_of(One().observe().pipe(ops.flat_map(lambda chunk: Further().observe())))
-        assert [(c.content, c.flow_name, c.flow_method, c.seq) for c in signals.items] == [
+        assert [(c.content, c.flow_name, c.flow_method, rank) for c, rank in ranked(signals.items)] == [
             ("further", "Further", "late", 0)
         ]
 
@@ -447,7 +449,7 @@ class TestObserve:
                 chunks.append, on_completed=ended.set
             )
             await ended.wait()
-            assert [(chunk.flow_name, chunk.seq) for chunk in chunks] == [
+            assert [(chunk.flow_name, rank) for chunk, rank in ranked(chunks)] == [
                 ("further", 0),
                 ("further", 1),
                 ("further", 2),
@@ -472,7 +474,7 @@ class TestObserve:
 
         with caplog.at_level(logging.ERROR, logger="asyncio"):
             Endless().observe().subscribe(refuse)
-            assert stopped.wait(PATIENCE)
+            assert stopped.wait(PATIENCE_S)
         assert "not this one" in caplog.text
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from rxflow.flow import Flow, and_, listen, or_, router, start
-from rxflow.flow.conditions import Conditional
+from rxflow.flow._conditions import Conditional
 from rxflow.types.events import (
     FlowFailed,
     FlowFinished,
@@ -23,7 +23,8 @@ from rxflow.types.events import (
     MethodFinished,
     MethodStarted,
 )
-from tests.signals import PATIENCE, signals_of
+from tests.gate import PATIENCE_S
+from tests.signals import signals_of
 
 
 def test_all_unconditional_starts_run_at_once() -> None:
@@ -32,15 +33,15 @@ def test_all_unconditional_starts_run_at_once() -> None:
     class Meeting(Flow):
         @start()
         def one(self) -> int:
-            return meeting.wait(PATIENCE)
+            return meeting.wait(PATIENCE_S)
 
         @start()
         def two(self) -> int:
-            return meeting.wait(PATIENCE)
+            return meeting.wait(PATIENCE_S)
 
         @start()
         def three(self) -> int:
-            return meeting.wait(PATIENCE)
+            return meeting.wait(PATIENCE_S)
 
     flow = Meeting()
     flow.kickoff()
@@ -56,11 +57,11 @@ def test_all_listeners_of_one_trigger_run_at_once() -> None:
 
         @listen(begin)
         def one(self) -> int:
-            return meeting.wait(PATIENCE)
+            return meeting.wait(PATIENCE_S)
 
         @listen(begin)
         def two(self) -> int:
-            return meeting.wait(PATIENCE)
+            return meeting.wait(PATIENCE_S)
 
     flow = Meeting()
     flow.kickoff()
@@ -718,7 +719,7 @@ def test_a_failing_method_cancels_its_siblings() -> None:
 
     with pytest.raises(LookupError):
         Failing().kickoff()
-    assert cancelled.wait(PATIENCE)
+    assert cancelled.wait(PATIENCE_S)
 
 
 class Base(Flow):

@@ -11,7 +11,9 @@ import reactivex
 
 from rxflow.flow import Flow, listen, start
 from rxflow.types.streaming import StreamChunk
-from tests.signals import PATIENCE, signals_of
+from tests.gate import PATIENCE_S
+from tests.signals import signals_of
+from tests.spans import ranked
 from tests.team import crew_saying
 
 mark: ContextVar[str] = ContextVar("mark", default="unmarked")
@@ -31,7 +33,7 @@ class InStep(Flow):
     @start()
     def say(self) -> None:
         for _ in range(ROUNDS):
-            self.step.wait(PATIENCE)
+            self.step.wait(PATIENCE_S)
             crew_saying(self.name or "").kickoff()
 
 
@@ -40,7 +42,7 @@ def whole(name: str) -> list[tuple[str, str, int]]:
 
 
 def seen(chunks: list[StreamChunk]) -> list[tuple[str, str, int]]:
-    return [(chunk.content, chunk.flow_name, chunk.seq) for chunk in chunks]
+    return [(chunk.content, chunk.flow_name, rank) for chunk, rank in ranked(chunks)]
 
 
 def test_two_flows_in_two_threads_never_see_each_others_chunks() -> None:
@@ -95,7 +97,7 @@ def test_the_failure_of_one_flow_does_not_touch_another() -> None:
     class Steady(Flow):
         @start()
         async def begin(self) -> str:
-            await asyncio.to_thread(failed.wait, PATIENCE)
+            await asyncio.to_thread(failed.wait, PATIENCE_S)
             return "steady"
 
     async def main() -> object:
@@ -115,7 +117,7 @@ def test_a_run_that_a_method_starts_in_a_thread_without_its_context_is_one_of_it
             outputs: list[Any] = []
             thread = threading.Thread(target=lambda: outputs.append(crew_saying("detached").kickoff()))
             thread.start()
-            thread.join(PATIENCE)
+            thread.join(PATIENCE_S)
             return outputs[0].raw
 
     flow = Detached(stream=True)

@@ -23,8 +23,10 @@ from rxflow.types.events import FlowFinished, LLMFailed, LLMFinished, MethodFini
 from rxflow.types.results import CrewOutput
 from rxflow.types.streaming import FlowStreamingOutput, StreamChunk, StreamChunkType
 from rxflow.types.usage import UsageMetrics
+from tests.gate import PATIENCE_S
 from tests.scripted import Scripted
-from tests.signals import PATIENCE, outcome, signals_of
+from tests.signals import outcome, signals_of
+from tests.spans import ranked
 from tests.team import crew_saying, solo
 
 whose: ContextVar[str] = ContextVar("whose", default="nobody's")
@@ -100,7 +102,7 @@ def test_a_sync_method_does_not_hold_up_the_loop() -> None:
 
         @start()
         def waits(self) -> bool:
-            return self.released.wait(PATIENCE)
+            return self.released.wait(PATIENCE_S)
 
     async def main() -> object:
         flow = Waiting()
@@ -118,7 +120,7 @@ def test_an_async_method_finds_what_belongs_to_the_callers_loop() -> None:
 
         class Asking(Flow):
             @start()
-            async def ask(self) -> str:
+            async def question(self) -> str:
                 return await answers.get()
 
         task = asyncio.create_task(Asking().kickoff_async())
@@ -197,7 +199,7 @@ class Conversing(Flow):
     @start()
     async def tell(self) -> Any:
         yield "first"
-        yield str(await asyncio.to_thread(self.heard.wait, PATIENCE))
+        yield str(await asyncio.to_thread(self.heard.wait, PATIENCE_S))
 
 
 class TestAsyncGenerator:
@@ -266,8 +268,8 @@ class TestAsyncGenerator:
                 yield "plain"
 
         first, second = Labelled().kickoff()
-        assert (first.task_name, first.flow_method, first.flow_name, first.seq) == ("my task", "tell", "Labelled", 0)
-        assert (second.content, second.seq) == ("plain", 1)
+        assert (first.task_name, first.flow_method, first.flow_name) == ("my task", "tell", "Labelled")
+        assert (second.content, second.seq) == ("plain", first.seq + 1)
 
     def test_may_end_with_an_object_which_is_its_result(self) -> None:
         class Counting(Flow):
@@ -340,7 +342,7 @@ class TestGenerator:
             @start()
             def talk(self) -> Any:
                 yield "first"
-                yield str(self.heard.wait(PATIENCE))
+                yield str(self.heard.wait(PATIENCE_S))
 
         flow = Conversing()
         chunks = iter(flow.kickoff())
@@ -431,7 +433,7 @@ class TestGenerator:
             def tell(self) -> Any:
                 try:
                     yield "first"
-                    released.wait(PATIENCE)
+                    released.wait(PATIENCE_S)
                     while True:
                         yield "more"
                 finally:
@@ -441,7 +443,7 @@ class TestGenerator:
         next(iter(streaming))
         streaming.close()
         released.set()
-        assert closed.wait(PATIENCE)
+        assert closed.wait(PATIENCE_S)
 
     def test_of_other_things_is_the_value_that_the_listener_gets(self) -> None:
         class Rows(Flow):
@@ -616,7 +618,7 @@ class TestObservable:
                 return crew_saying("hel", "lo").observe()
 
         streaming = Returning().kickoff()
-        assert [(c.content, c.agent_role, c.flow_method, c.seq) for c in streaming] == [
+        assert [(c.content, c.agent_role, c.flow_method, rank) for c, rank in ranked(streaming)] == [
             ("hel", "Speaker", "begin", 0),
             ("lo", "Speaker", "begin", 1),
         ]
@@ -696,7 +698,7 @@ class TestObservable:
 
         flow = Returning(stream=True)
         chunks = list(flow.kickoff())
-        assert [(c.content, c.flow_method, c.task_name, c.seq) for c in chunks] == [("then", "begin", "saying", 1)]
+        assert [(c.content, c.flow_method, c.task_name) for c in chunks] == [("then", "begin", "saying")]
 
     def test_of_another_flow_streams_through(self) -> None:
         class Returning(Flow):
@@ -819,7 +821,7 @@ class TestCrews:
         meeting = threading.Barrier(crowd)
 
         def wait_and_say(self: Flow) -> str:
-            meeting.wait(PATIENCE)
+            meeting.wait(PATIENCE_S)
             return str(crew_saying("hello").kickoff().raw)
 
         # More than any pool of worker threads holds: none of them may keep another from its turn.
@@ -904,7 +906,7 @@ class TestNestedFlows:
                 await Inner().kickoff_async()
                 yield " after"
 
-        assert [(chunk.content, chunk.seq) for chunk in Outer().kickoff()] == [
+        assert [(chunk.content, rank) for chunk, rank in ranked(Outer().kickoff())] == [
             ("before ", 0),
             ("inner", 1),
             (" after", 2),
@@ -1016,7 +1018,7 @@ class TestSyncKickoffInAnAsyncMethod:
             @start()
             def wait(self) -> bool:
                 blocking.set()
-                return released.wait(PATIENCE)
+                return released.wait(PATIENCE_S)
 
         class Outer(Flow):
             @start()
@@ -1026,10 +1028,10 @@ class TestSyncKickoffInAnAsyncMethod:
         def beside_another() -> object:
             with ThreadPoolExecutor(1) as pool:
                 outer = pool.submit(Outer().kickoff)
-                assert blocking.wait(PATIENCE)
+                assert blocking.wait(PATIENCE_S)
                 assert told_by(Inner()) == [("inner", "speak")]
                 released.set()
-                return outer.result(PATIENCE)
+                return outer.result(PATIENCE_S)
 
         with pytest.warns(RuntimeWarning, match="kickoff_async"):
             assert beside_another() is True
@@ -1134,9 +1136,9 @@ class TestUnderTrio:
         async def main() -> None:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(Endless().kickoff_async)
-                assert await trio.to_thread.run_sync(partial(begun.wait, PATIENCE))
+                assert await trio.to_thread.run_sync(partial(begun.wait, PATIENCE_S))
                 nursery.cancel_scope.cancel()
-            assert await trio.to_thread.run_sync(partial(stopped.wait, PATIENCE))
+            assert await trio.to_thread.run_sync(partial(stopped.wait, PATIENCE_S))
 
         trio.run(main)
 

@@ -19,6 +19,8 @@ import pytest
 import rxflow.flow
 from tests.flow.small_graphs import MAX_METHOD_CALLS, METHODS, SHAPES, SmallGraph, Wanted, count_calls, enumerate_graphs
 
+pytestmark = pytest.mark.slow
+
 RECORDED: dict[str, str] = json.loads(Path(__file__).with_name("small_graphs.json").read_text())
 
 by_shape = pytest.mark.parametrize("shape", SHAPES)

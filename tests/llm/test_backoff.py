@@ -5,6 +5,8 @@ import pytest
 from rxflow import LLM
 from tests.loopback import Loopback, Reply
 
+pytestmark = pytest.mark.slow
+
 
 def test_each_wait_is_twice_the_one_before_it(provider: Loopback) -> None:
     llm = LLM("openai/gpt-4o", base_url=provider.url, api_key="k", max_retries=3)

@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel, Field, PrivateAttr
 
 from rxflow import LLM, Agent, BaseLLM, Crew, Flow
+from rxflow import operators as ops
 from rxflow.flow.flow import start
 from rxflow.llm.source import Ending, ReasoningDelta, ToolCallDelta
 from rxflow.tools import tool
@@ -18,6 +19,7 @@ from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import LLMFailed, LLMFinished, ReasoningChunk
 from rxflow.types.usage import UsageMetrics
 from tests.gate import Gate
+from tests.scripted import Scripted, calls
 from tests.signals import Signals, outcome
 from tests.team import a_crew, a_task, an_agent
 
@@ -250,6 +252,118 @@ class TestTools:
         assert output.messages[3]["content"] == "hits for x"
 
 
+class Around(BaseLLM):
+    """Hands everything on to another model, as those do that log, cache or fall back."""
+
+    def __init__(self, inner: LLM) -> None:
+        super().__init__(model="around")
+        self.inner = inner
+
+    def supports_function_calling(self) -> bool:
+        return self.inner.supports_function_calling()
+
+    def call(self, messages: Any, tools: Any = None, **options: Any) -> Any:
+        options.pop("available_functions", None)
+        return self.inner.call(messages, tools=tools, callbacks=None, from_task=None, from_agent=None)
+
+
+class AsyncAround(Around):
+    async def acall(self, messages: Any, tools: Any = None, **options: Any) -> Any:
+        return await self.inner.acall(messages, tools=tools, callbacks=None, from_task=None, from_agent=None)
+
+
+class Streaming(Around):
+    def call(self, messages: Any, tools: Any = None, **options: Any) -> Any:
+        for chunk in self.inner.observe(messages).pipe(ops.to_output()):
+            yield chunk.content
+
+
+class AsyncStreaming(Around):
+    async def acall(self, messages: Any, tools: Any = None, **options: Any) -> Any:
+        async for chunk in self.inner.observe(messages).pipe(ops.to_output()):
+            yield chunk.content
+
+
+class TestAroundAnother:
+    @pytest.mark.parametrize("kind", [Around, AsyncAround])
+    def test_tool_calls_are_handed_on(self, kind: type[Around]) -> None:
+        model = Scripted(calls(("search", {"query": "terns"})), "Found them")
+        agent = an_agent(kind(model.llm), tools=[TestTools.search()])
+        assert agent.kickoff("Find terns").raw == "Found them"
+        assert [message["content"] for message in model.conversations[1] if message["role"] == "tool"] == [
+            "hits for terns"
+        ]
+
+    @pytest.mark.parametrize(
+        ("kind", "chunks"),
+        [
+            (Around, ["Two words"]),
+            (AsyncAround, ["Two words"]),
+            (Streaming, ["Two", " words"]),
+            (AsyncStreaming, ["Two", " words"]),
+        ],
+    )
+    def test_the_text_is_in_the_stream_once_and_the_usage_is_known(self, kind: type[Around], chunks: list[str]) -> None:
+        output = an_agent(kind(Scripted("Two words").llm)).kickoff("Say it", stream=True)
+        assert [chunk.content for chunk in output] == chunks
+        assert output.result.raw == "Two words"
+        assert output.result.token_usage.total_tokens == 3
+
+    def test_what_other_agents_say_to_it_is_not_in_the_stream(self) -> None:
+        class Asking(BaseLLM):
+            def call(self, messages: Any, **_: Any) -> Any:
+                yield f"Advised: {an_agent(Scripted('Advice').llm).kickoff('Advise').raw}"
+
+        run = outcome(an_agent(Asking(model="m")).events("Say it"))
+        assert [chunk.content for chunk in run.of(StreamChunk)] == ["Advised: Advice"]
+        assert [event.text for event in run.of(LLMFinished)] == ["Advice", "Advised: Advice"]
+
+    @pytest.mark.parametrize("kind", [Streaming, AsyncStreaming])
+    def test_closing_the_stream_ends_the_other_s_answer(self, kind: type[Around]) -> None:
+        ended = Gate()
+
+        async def open_at_the_end(_: object) -> None:
+            asyncio.current_task().add_done_callback(lambda _: ended.open())  # type: ignore[union-attr]
+
+        inner = Scripted(["One", Gate()], before=open_at_the_end)
+        with an_agent(kind(inner.llm)).kickoff("Say it", stream=True) as output:
+            assert next(iter(output)).content == "One"
+        ended.wait()
+
+    def test_an_error_of_the_other_can_be_caught(self) -> None:
+        class Falling(Around):
+            def call(self, messages: Any, tools: Any = None, **options: Any) -> Any:
+                try:
+                    return super().call(messages)
+                except ConnectionError:
+                    return Scripted("Second").llm.call(messages)
+
+        output = an_agent(Falling(Scripted(ConnectionError("down")).llm)).kickoff("Say it", stream=True)
+        assert [chunk.content for chunk in output] == ["Second"]
+
+
+class TestOptionsOfACall:
+    def test_what_would_do_something_or_is_unknown_is_refused(self) -> None:
+        llm: Any = Scripted("Done").llm
+        with pytest.raises(ValueError, match=r"call\(callbacks=\[.*\]\) is not supported. It would"):
+            llm.call("Hi", callbacks=[print])
+        with pytest.raises(TypeError, match="a call of an LLM has no argument 'from_agnt'; did you mean 'from_agent'"):
+            llm.call("Hi", from_agnt=None)
+        with pytest.raises(TypeError, match="response_model is a pydantic model, a class; got <class 'int'>"):
+            asyncio.run(llm.acall("Hi", response_model=int))
+
+    @pytest.mark.parametrize(("given", "expected"), [(None, True), (True, True), (False, False)])
+    def test_whether_a_model_takes_tools_can_be_asked(self, given: bool | None, expected: bool) -> None:
+        llm = LLM("m", source=Scripted("Done"), function_calling=given)
+        assert llm.supports_function_calling() is expected
+
+        async def main() -> bool:
+            return llm.supports_function_calling()
+
+        assert asyncio.run(main()) is expected
+        assert llm.supports_stop_words()
+
+
 def test_it_may_yield_reasoning_and_say_how_it_ended() -> None:
     usage = UsageMetrics(total_tokens=5, successful_requests=1)
     llm = Answering(lambda: iter([ReasoningDelta("Hm"), "Done", Ending("length", usage)]))
@@ -274,11 +388,11 @@ def test_its_chunks_are_in_the_stream_of_the_flow_around_it() -> None:
         stream = True
 
         @start()
-        def ask(self) -> Any:
+        def question(self) -> Any:
             return crew.kickoff()
 
     output = Asking().kickoff()
-    assert [(chunk.content, chunk.flow_method) for chunk in output] == [("Two", "ask"), (" words", "ask")]
+    assert [(chunk.content, chunk.flow_method) for chunk in output] == [("Two", "question"), (" words", "question")]
 
 
 def test_every_llm_is_one() -> None:

@@ -1,5 +1,6 @@
 """What ``LLM`` and its calls take, and what they refuse at once."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -65,3 +66,93 @@ class TestMessages:
         source = Scripted("Hello")
         source.llm.call(gather([{"role": "user", "content": "Hi"}]))
         assert source.conversations == [[{"role": "user", "content": "Hi"}]]
+
+
+class TestOptionsOfCrewAI:
+    """Most are for that library alone: a provider would refuse them."""
+
+    def test_they_are_not_sent(self) -> None:
+        source = Scripted("Hello")
+        given: dict[str, Any] = {"is_litellm": True, "prefer_upload": True, "llm_type": "litellm", "callbacks": []}
+        LLM("scripted", source=source, interceptor=None, **given).call("Hi")
+        assert source.requests[0].parameters == {}
+
+    def test_they_can_be_read_back(self) -> None:
+        given: dict[str, Any] = {"is_litellm": True, "prefer_upload": True, "context_window_size": 8192}
+        plain, full = LLM("openai/m"), copy.deepcopy(LLM("openai/m", **given))
+        assert {name: getattr(full, name) for name in given} == given
+        assert {name: getattr(plain, name) for name in given} == {
+            "is_litellm": False,
+            "prefer_upload": False,
+            "context_window_size": 0,
+        }
+        with pytest.raises(AttributeError, match="'LLM' object has no attribute 'modell'"):
+            getattr(plain, "modell")  # noqa: B009 - a type checker knows that it is not there
+
+    @pytest.mark.parametrize(
+        ("model", "expected"),
+        [("anthropic/m", True), ("claude-m", True), ("openai/m", False), ("anthropomorphic", False)],
+    )
+    def test_whether_a_model_is_anthropic_s_can_be_read(self, model: str, expected: bool) -> None:
+        assert getattr(LLM(model), "is_anthropic") is expected  # noqa: B009
+
+    @pytest.mark.parametrize(
+        ("model", "expected"),
+        [("groq/m", True), ("together/m", True), ("anthropic/m", False), ("openai/m", False), ("rxflow/demo", False)],
+    )
+    def test_whether_crewai_would_ask_a_model_through_litellm_can_be_read(self, model: str, expected: bool) -> None:
+        for llm in (LLM(model), LLM(model, is_litellm=False), copy.deepcopy(LLM(model))):
+            assert getattr(llm, "is_litellm") is expected  # noqa: B009 - as above
+        assert getattr(LLM(model, is_litellm=True), "is_litellm") is True  # noqa: B009
+
+    def test_additional_parameters_are(self) -> None:
+        source = Scripted("Hello")
+        LLM("scripted", source=source, tone="dry", additional_params={"tone": "kind", "top_k": 3}).call("Hi")
+        assert source.requests[0].parameters == {"tone": "kind", "top_k": 3}
+
+    @pytest.mark.parametrize(
+        ("model", "provider", "name"),
+        [("m", "anthropic", "anthropic/m"), ("openai/m", "anthropic", "openai/m"), ("m", None, "m")],
+    )
+    def test_a_provider_is_the_prefix_of_a_name_without_one(self, model: str, provider: str | None, name: str) -> None:
+        llm = LLM(model, provider=provider)
+        assert (llm.model, llm.parameters) == (name, {})
+
+    @pytest.mark.parametrize("name", ["callbacks", "interceptor"])
+    def test_what_would_do_something_is_refused(self, name: str) -> None:
+        given: dict[str, Any] = {name: [print]}
+        with pytest.raises(
+            ValueError, match=rf"LLM\({name}=\[<built-in function print>\]\) is not supported. It would"
+        ):
+            LLM("openai/m", **given)
+
+    def test_the_embedded_model_takes_them_too(self) -> None:
+        assert LLM("rxflow/demo", is_litellm=False).call("Hi")
+
+
+class TestWhereAnLLMAsks:
+    def test_the_key_and_the_address_of_the_environment_can_be_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("OPENAI_API_KEY", "secret")
+        monkeypatch.setenv("OPENAI_API_BASE", "http://127.0.0.1:1")
+        monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+        llm = LLM("gpt-4.1-mini")
+        assert (llm.api_key, llm.base_url, llm.api_base) == ("secret", "http://127.0.0.1:1", "http://127.0.0.1:1")
+        given = LLM("gpt-4.1-mini", api_key="own", base_url="http://127.0.0.1:2")
+        assert (given.api_key, given.base_url) == ("own", "http://127.0.0.1:2")
+
+    def test_a_copy_does_not_carry_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("OPENAI_API_KEY", "secret")
+        copied = copy.deepcopy(LLM("gpt-4.1-mini"))
+        assert copied.api_key == "secret"
+        monkeypatch.delenv("OPENAI_API_KEY")
+        assert copied.api_key is None
+
+    def test_without_them_there_are_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("OPENAI_API_KEY", "OPENAI_API_BASE", "OPENAI_BASE_URL"):
+            monkeypatch.delenv(name, raising=False)
+        for llm in (LLM("gpt-4.1-mini"), LLM("rxflow/demo"), Scripted("Hello").llm):
+            assert (llm.api_key, llm.base_url) == (None, None)
+
+    def test_another_provider_s_key_is_not_openai_s(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("OPENAI_API_KEY", "secret")
+        assert LLM("anthropic/claude-sonnet-4-5").api_key is None

@@ -9,17 +9,18 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from rxflow import LLM, Flow
+from rxflow._streaming.kickoff import run_blocking
+from rxflow._streaming.observable import EventStream
 from rxflow.flow.flow import start
+from rxflow.llm._request import response_format_for
 from rxflow.llm.source import Ending
-from rxflow.llm.structured import response_format_for
-from rxflow.streaming.kickoff import run_blocking
-from rxflow.streaming.observable import EventStream
-from rxflow.types.chunks import StreamChunk
-from rxflow.types.events import LLMFinished, LLMStarted, ToolCall
+from rxflow.types import LLMFinished, LLMStarted, StreamChunk, ToolCall
+from tests.gate import PATIENCE_S
 from tests.loopback import Loopback, Reply
 from tests.loopback import ToolCall as Call
 from tests.scripted import Scripted, calls
 from tests.signals import outcome
+from tests.spans import ranks
 
 ADD = {
     "type": "function",
@@ -98,7 +99,7 @@ class TestTools:
 
             def add(a: int, b: int) -> int:
                 loop.call_soon_threadsafe(loop_went_on.set)
-                assert loop_went_on.wait(5.0)
+                assert loop_went_on.wait(PATIENCE_S)
                 return a + b
 
             return await Scripted(ADDING).llm.acall("Hi", [ADD], {"add": add})
@@ -211,9 +212,9 @@ class TestObservables:
         chunks: list[StreamChunk] = []
         ended = threading.Event()
         Scripted("Hello big world").llm.observe("Hi").subscribe(chunks.append, on_completed=ended.set)
-        assert ended.wait(5.0)
+        assert ended.wait(PATIENCE_S)
         assert [chunk.content for chunk in chunks] == ["Hello", " big", " world"]
-        assert [chunk.seq for chunk in chunks] == [0, 1, 2]
+        assert ranks(chunks) == [0, 1, 2]
         assert len({chunk.llm_call_id for chunk in chunks}) == 1
 
     def test_nothing_is_asked_before_someone_subscribes_and_each_subscription_asks_anew(self) -> None:

@@ -11,7 +11,8 @@ from pydantic import BaseModel
 from rxflow import LLM, Flow
 from rxflow.flow import start
 from rxflow.tools import BaseTool, ToolUsageLimit, tool
-from rxflow.types.events import ToolCall
+from rxflow.types import ToolCall
+from tests.gate import PATIENCE_S
 from tests.scripted import Scripted, calls
 
 ADD = {"type": "function", "function": {"name": "add", "description": "Adds.", "parameters": {"type": "object"}}}
@@ -97,7 +98,7 @@ class TestAsyncFunctions:
 
         def add(a: int, b: int) -> None:
             begun.set()
-            assert go_on.wait(5)
+            assert go_on.wait(PATIENCE_S)
             ended.set()
 
         async def main() -> None:
@@ -110,7 +111,7 @@ class TestAsyncFunctions:
             go_on.set()
 
         asyncio.run(main())
-        assert ended.wait(5)
+        assert ended.wait(PATIENCE_S)
 
 
 class TestArguments:
@@ -240,16 +241,16 @@ def test_a_function_that_asks_the_model_again_does_so_in_the_stream_of_the_flow(
         stream = True
 
         @start()
-        def ask(self) -> Any:
+        def question(self) -> Any:
             return llm.call("Hi", [ADD], {"add": add})
 
     class Async(Flow[dict[str, Any]]):
         stream = True
 
         @start()
-        async def ask(self) -> Any:
+        async def question(self) -> Any:
             return await llm.acall("Hi", [ADD], {"add": add})
 
     output = (Async if is_async else Sync)().kickoff()
-    assert [chunk.flow_method for chunk in output] == ["ask"] * len(output.chunks)
+    assert [chunk.flow_method for chunk in output] == ["question"] * len(output.chunks)
     assert output.get_full_text() == output.result == "three of course"

@@ -4,7 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.loopback import Loopback, Reply
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 
@@ -12,7 +16,7 @@ PROGRAM = """
 import asyncio, sys
 from rxflow import LLM
 from rxflow.types.events import LLMStarted
-from rxflow.llm import io as io_loop
+from rxflow.llm import _io as io_loop
 from rxflow.llm._litellm import setup
 
 llm = LLM("openai/gpt-4o", base_url=sys.argv[1], api_key="k", max_retries=0, via="litellm")
@@ -41,6 +45,47 @@ asyncio.run(main())
 def test_a_call_that_is_cancelled_meanwhile_leaves_it_to_the_others(provider: Loopback) -> None:
     provider.answer(lambda request: Reply(text="fine"))
     command = [sys.executable, "-W", "error:::rxflow", "-c", PROGRAM, provider.url]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=25)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=100)
     assert (done.stdout.splitlines(), done.stderr) == (["importing", "fine fine"], "")
     assert len(provider.requests) == 2
+
+
+WARNED = """
+import importlib.abc, sys, threading, warnings
+from rxflow import LLM
+
+class Watch(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == sys.argv[2]:
+            reached.set()
+            left.wait()
+
+reached, left = threading.Event(), threading.Event()
+sys.meta_path.insert(0, Watch())
+
+def make():
+    return LLM("openai/gpt-4o", base_url=sys.argv[1], api_key="k", max_retries=0, via="litellm")
+
+if sys.argv[3] == "inside":
+    with warnings.catch_warnings():
+        llm = make()
+        reached.wait()
+else:
+    llm = make()
+    with warnings.catch_warnings():
+        reached.wait()
+left.set()
+print(llm.call("Hello"))
+"""
+
+
+@pytest.mark.parametrize("made", ["inside", "before"])
+@pytest.mark.parametrize("module", ["litellm", "litellm.types", "litellm.types.utils"])
+def test_a_program_that_sets_its_filters_back_meanwhile_sees_no_warning_of_it(
+    provider: Loopback, module: str, made: str
+) -> None:
+    """pytest leaves ``warnings.catch_warnings()`` after each test, FastAPI after each route."""
+    provider.answer(lambda request: Reply(text="Hello"))
+    command = [sys.executable, "-W", "error", "-c", WARNED, provider.url, module, made]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("Hello\n", "")

@@ -9,6 +9,7 @@ import pytest
 
 from rxflow import LLM
 from rxflow.types.events import Event, LLMFailed, LLMFinished, LLMRetrying, LLMStarted
+from tests.gate import PATIENCE_S
 from tests.llm.test_errors import closed_port
 from tests.llm.wire import delta, event
 from tests.loopback import Loopback, Reply
@@ -139,7 +140,7 @@ def test_a_wait_before_a_retry_ends_with_the_subscription(provider: Loopback, ll
             waiting.set()
 
     subscription = llm.events("Hi").subscribe(take)
-    assert waiting.wait(5.0)
+    assert waiting.wait(PATIENCE_S)
     # The check for leaks after this test sees that nothing waits on.
     subscription.dispose()
     assert [type(each) for each in seen] == [LLMStarted, LLMRetrying]

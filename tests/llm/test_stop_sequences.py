@@ -9,9 +9,9 @@ from pydantic import BaseModel
 from reactivex import Subject
 
 from rxflow import LLM
-from rxflow.llm.request import Request
+from rxflow.llm._request import Request
+from rxflow.llm._stop_sequences import StopSequences, cut_at_stop
 from rxflow.llm.source import Delta, Ending, ReasoningDelta
-from rxflow.llm.stop_sequences import StopSequences, cut_at_stop
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import LLMFinished
 from rxflow.types.usage import UsageMetrics
@@ -155,6 +155,30 @@ class TestAttributes:
             4.5,
         )
         assert llm.response_format is None
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("presence_penalty", 0.1),
+            ("frequency_penalty", 0.2),
+            ("logit_bias", {5: -1.0}),
+            ("logprobs", True),
+            ("top_logprobs", 3),
+            ("n", 1),
+            ("api_key", "key"),
+            ("max_completion_tokens", 7),
+            ("api_version", "2026-01-01"),
+        ],
+    )
+    def test_so_can_what_providers_take_besides(self, name: str, value: object) -> None:
+        given: dict[str, Any] = {name: value}
+        assert getattr(LLM("openai/m", **given), name) == value
+        assert getattr(LLM("openai/m"), name) is None
+
+    @pytest.mark.parametrize(("model", "provider"), [("anthropic/m", "anthropic"), ("gpt-4o", "openai"), ("m", "")])
+    def test_so_can_its_provider_and_both_names_of_its_address(self, model: str, provider: str) -> None:
+        llm = LLM(model, api_base="http://127.0.0.1:1")
+        assert (llm.provider, llm.api_base, llm.base_url) == (provider, "http://127.0.0.1:1", "http://127.0.0.1:1")
 
     def test_what_was_not_given_is_none(self) -> None:
         llm = LLM("openai/m")

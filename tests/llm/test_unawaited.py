@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from rxflow import LLM
-from rxflow.llm import io as io_loop
-from tests.gate import Gate
+from rxflow.llm import _io as io_loop
+from tests.gate import PATIENCE_S, Gate
 from tests.loopback import Loopback
 
 
@@ -33,7 +33,7 @@ def test_leaves_no_coroutine_that_was_never_awaited(provider: Loopback) -> None:
     subscription = llm.events("Hello").subscribe()
     slow.inside.wait()
     subscription.dispose()
-    io_loop.submit(turn()).result(5.0)  # the call has heard of it, and is over
+    io_loop.submit(turn()).result(PATIENCE_S)  # the call has heard of it, and is over
     slow.free.open()
     assert llm.call("Hello") == "Answer to: Hello"  # the thread is through with the first by now, or soon
     gc.collect()  # what was forgotten warns, and warnings are errors

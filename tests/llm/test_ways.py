@@ -9,25 +9,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rxflow import LLM
-from rxflow.types.chunks import StreamChunk, ToolCallChunk
-from rxflow.types.events import LLMFailed, LLMFinished, ToolCall
-from rxflow.types.usage import UsageMetrics
+from rxflow.types import LLMFailed, LLMFinished, StreamChunk, ToolCall, ToolCallChunk, UsageMetrics
+from tests.gate import PATIENCE_S
 from tests.llm.transcript import transcript
-from tests.llm.ways import WAYS, Way, watched
+from tests.llm.ways import SEARCH, WAYS, Way, watched
 from tests.llm.wire import body_of, cut, delta, usage
 from tests.loopback import Loopback, Reply
 from tests.loopback import ToolCall as Call
 from tests.loopback.encode import DONE
 from tests.signals import Outcome, outcome
 
-SEARCH = {
-    "type": "function",
-    "function": {
-        "name": "search",
-        "description": "Searches.",
-        "parameters": {"type": "object", "properties": {"query": {"type": "string"}}},
-    },
-}
 PLACES = st.lists(st.integers(min_value=0, max_value=10_000), max_size=8)
 EACH_ANSWER = settings(
     max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
@@ -95,7 +86,7 @@ def test_a_program_with_a_litellm_callback_has_it_called_with_the_whole_answer(p
 
     with watched(note):
         assert llm.call("Hi") == "Hello big world"
-        assert called.wait(5.0)
+        assert called.wait(PATIENCE_S)
     assert logged[0].choices[0].message.content == "Hello big world"
     assert logged[0].usage.total_tokens == 10
 

@@ -2,20 +2,11 @@
 
 import gc
 
-from rxflow import LLM, Flow
-from rxflow.flow import start
-from rxflow.streaming.emitter import Emitter
+from rxflow import LLM
+from rxflow._streaming.emitter import Emitter
 from rxflow.testing.leaks import assert_nothing_is_left
 from tests.loopback import Loopback, Reply
-
-
-class Asking(Flow):
-    stream = True
-    llm: LLM
-
-    @start()
-    async def ask(self) -> str:
-        return str(await self.llm.acall("Hello"))
+from tests.team import Asking
 
 
 def places() -> int:

@@ -24,6 +24,17 @@ async def ignore(*_: object) -> None:
     """A litellm callback."""
 
 
+SEARCH = {
+    "type": "function",
+    "function": {
+        "name": "search",
+        "description": "Searches.",
+        "parameters": {"type": "object", "properties": {"query": {"type": "string"}}},
+    },
+}
+"""A tool, in OpenAI's form."""
+
+
 @contextmanager
 def watched(callback: Any = ignore) -> Generator[None]:
     """A program that has registered a litellm callback: its calls are read by litellm's own wrapper."""

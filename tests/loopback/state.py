@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import Self, TypeVar
 
+from tests.gate import PATIENCE_S
 from tests.loopback.reply import Disconnect, Request
 from tests.stacks import where_all_stand
 
@@ -40,7 +41,7 @@ class State:
             for wake in self._wakers:
                 wake()
 
-    def wait_until(self, predicate: Callable[[Self], T], timeout: float = 5.0) -> T:
+    def wait_until(self, predicate: Callable[[Self], T], timeout: float = PATIENCE_S) -> T:
         """Block the calling thread until the predicate is true; AssertionError after `timeout`."""
         with self._changed:
             value = self._changed.wait_for(lambda: predicate(self), timeout)
@@ -48,7 +49,7 @@ class State:
                 raise AssertionError(self._gave_up(timeout))
             return value
 
-    async def until(self, predicate: Callable[[Self], T], timeout: float = 5.0) -> T:
+    async def until(self, predicate: Callable[[Self], T], timeout: float = PATIENCE_S) -> T:
         """`wait_until` for asyncio code."""
         loop = asyncio.get_running_loop()
         changed = asyncio.Event()

@@ -5,8 +5,8 @@ from reactivex import operators as rxops
 
 from rxflow import operators as ops
 from rxflow.testing import Marbles, ScriptedLLM
-from rxflow.testing.conformance import check_operator
-from rxflow.testing.scripted import thinking
+from rxflow.testing._conformance import check_operator
+from rxflow.testing._scripted import thinking
 from tests.operators.cuts import made_of
 from tests.operators.pieces import delta, said
 from tests.scripted import Scripted
@@ -17,17 +17,6 @@ from tests.team import a_crew, a_task, an_agent
 def test_each_item_carries_the_text_so_far_and_the_last_character_waits(marbles: Marbles) -> None:
     source = marbles.cold("a-b-|", {"a": "he", "b": "llo"})
     marbles.expect(source.pipe(ops.accumulate())).to_be("x-y-(z|)", {"x": "h", "y": "hell", "z": "hello"})
-
-
-def test_an_error_comes_after_the_whole_text(marbles: Marbles) -> None:
-    source = marbles.cold("a-#", {"a": "he"})
-    marbles.expect(source.pipe(ops.accumulate())).to_be("x-(y#)", {"x": "h", "y": "he"})
-
-
-def test_whoever_has_enough_disposes_the_source(marbles: Marbles) -> None:
-    source = marbles.cold("a-b|", {"a": "he"})
-    marbles.expect(source.pipe(ops.accumulate(), rxops.take(1))).to_be("(x|)", {"x": "h"})
-    marbles.expect_subscriptions(source).to_be("(^!)")
 
 
 def test_each_subscription_begins_anew(marbles: Marbles) -> None:

@@ -10,10 +10,10 @@ from reactivex import operators as rxops
 
 from rxflow import operators as ops
 from rxflow.testing import Marbles
-from rxflow.testing.conformance import check_operator
+from rxflow.testing._conformance import check_operator
+from rxflow.types import Lane
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import TaskFinished, TaskStarted
-from rxflow.types.lanes import Lane
 from tests.operators.pieces import said
 from tests.scripted import Scripted
 from tests.signals import Signals, outcome, signals_of

@@ -10,7 +10,7 @@ from reactivex.testing import TestScheduler
 
 from rxflow import operators as ops
 from rxflow.testing import Marbles, ScriptedLLM
-from rxflow.testing.conformance import check_operator
+from rxflow.testing._conformance import check_operator
 from tests.operators.cuts import made_of
 from tests.operators.pieces import delta, said
 
@@ -30,11 +30,6 @@ class TestByTime:
 
     def test_an_error_does_not_wait_and_loses_nothing(self, marbles: Marbles) -> None:
         marbles.expect(marbles.cold("abc#").pipe(ops.coalesce(seconds=1))).to_be("---(x#)", {"x": "abc"})
-
-    def test_disposing_disposes_the_source_and_the_timer(self, marbles: Marbles) -> None:
-        source = marbles.cold("ab---------|")
-        marbles.expect(source.pipe(ops.coalesce(seconds=0.005)), "^--!").to_be("---")
-        marbles.expect_subscriptions(source).to_be("^--!")
 
     def test_each_subscription_gathers_for_itself(self, marbles: Marbles) -> None:
         gathered = marbles.hot("abcdefgh|").pipe(ops.coalesce(seconds=0.004))

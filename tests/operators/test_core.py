@@ -14,13 +14,14 @@ from reactivex.disposable import CompositeDisposable, RefCountDisposable, Single
 
 from rxflow import Flow
 from rxflow import operators as ops
+from rxflow._loops import LoopScheduler
 from rxflow.flow import listen, start
-from rxflow.loops import LoopScheduler
-from rxflow.operators._core.in_run import also, divide, only, select, through
+from rxflow.operators._core.in_run import also, only, select, through
+from rxflow.operators._core.lanes import divide
 from rxflow.operators._core.timing import find_clock
+from rxflow.types import Lane
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Event, Heartbeat, LLMFinished, TaskFinished, TaskStarted
-from rxflow.types.lanes import Lane
 from tests.scripted import Scripted
 from tests.signals import outcome, signals_of
 from tests.team import a_crew, a_task, an_agent, crew_saying

@@ -12,12 +12,13 @@ from rxflow import LLM, Flow
 from rxflow import operators as ops
 from rxflow.flow import start
 from rxflow.testing import Marbles, ScriptedLLM
-from rxflow.testing.probes import probe
+from rxflow.testing._probes import probe
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import FlowFinished, LLMFinished, LLMStarted, Retracted
 from tests.loopback import Loopback, Reply
 from tests.operators.endings import ending_with
 from tests.signals import outcome, signals_of
+from tests.spans import ranked
 from tests.team import solo
 
 BROKEN = ConnectionError("broken off")
@@ -138,7 +139,7 @@ class TestInARun:
 
     def test_a_sentence_is_shown_as_a_chunk(self) -> None:
         said = signals_of(ScriptedLLM("#", error=BROKEN).observe("Hello").pipe(ops.fallback_to(rx.of("sorry"))))
-        assert said.items == [chunk("sorry")]
+        assert [(item.content, item.span_id) for item in said.items] == [("sorry", "")]
 
     def test_what_a_run_cannot_hold_is_refused(self) -> None:
         said = signals_of(ScriptedLLM("#", error=BROKEN).observe("Hello").pipe(ops.fallback_to(rx.of(42))))
@@ -155,7 +156,7 @@ class TestInARun:
 
         said = outcome(Falling().events())
         chunks = said.of(StreamChunk)
-        assert [(each.content, each.task_name, each.flow_method, each.seq) for each in chunks] == [
+        assert [(each.content, each.task_name, each.flow_method, rank) for each, rank in ranked(chunks)] == [
             ("one", "first", "work", 0),
             ("two", "second", "work", 1),
         ]

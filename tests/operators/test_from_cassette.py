@@ -14,20 +14,20 @@ from reactivex import operators as rxops
 from reactivex.testing import TestScheduler
 
 from rxflow import operators as ops
-from rxflow.crew.guardrails import GuardrailError
+from rxflow.crew._guardrails import GuardrailError
 from rxflow.operators import from_cassette, record
 from rxflow.testing import Marbles, ScriptedLLM
-from rxflow.testing.conformance import check_source
-from rxflow.testing.scripted import thinking, tool_call
-from rxflow.testing.virtual_clock import VirtualClock
+from rxflow.testing._conformance import check_source
+from rxflow.testing._scripted import thinking, tool_call
+from rxflow.testing._virtual_clock import VirtualClock
 from rxflow.tools import tool
-from rxflow.types.chunks import Origin
-from rxflow.types.events import (
+from rxflow.types import (
     AgentFailed,
     AgentFinished,
     AgentStarted,
     CrewFailed,
     CrewFinished,
+    CrewOutput,
     CrewStarted,
     FlowFailed,
     FlowFinished,
@@ -40,19 +40,21 @@ from rxflow.types.events import (
     MethodFailed,
     MethodFinished,
     MethodStarted,
+    Origin,
+    OutputFormat,
     ReasoningChunk,
     Retracted,
     TaskFailed,
     TaskFinished,
+    TaskOutput,
     TaskRejected,
     TaskStarted,
     ToolCall,
     ToolFailed,
     ToolFinished,
     ToolStarted,
+    UsageMetrics,
 )
-from rxflow.types.results import CrewOutput, OutputFormat, TaskOutput
-from rxflow.types.usage import UsageMetrics
 from tests.operators.pieces import delta, said
 from tests.signals import Signals, outcome, signals_of
 from tests.team import solo
@@ -299,10 +301,19 @@ class TestBrokenFiles:
             ("hello\n", "line 1: not JSON (Expecting value: line 1 column 1 (char 0)): b'hello'"),
             (HEADER + '{"at": 0, "kind": "str", "data": "a"}\nhm\n', "line 3: not JSON (Expecting value"),
             (HEADER + '{"at": 0}\n', "line 2: KeyError: 'kind'"),
-            (HEADER + '{"at": 0, "kind": "Nothing", "data": 1}\n', "line 2: ValueError: unknown kind 'Nothing'"),
-            (HEADER + '{"at": 0, "kind": "StreamChunk", "data": {}}\n', "line 2: ValidationError: 1 validation error"),
-            (HEADER + '{"at": 0, "kind": "MethodStarted", "data": {"x": 1}}\n', "line 2: TypeError: MethodStarted"),
-            (HEADER + '{"at": 0, "kind": "MethodStarted", "data": 5}\n', "line 2: AttributeError"),
+            (HEADER + '{"at": 0, "kind": "Nothing", "data": 1}\n', "line 2: CodecError: unknown kind 'Nothing'"),
+            (
+                HEADER + '{"at": 0, "kind": "StreamChunk", "data": {}}\n',
+                "line 2: CodecError: not a StreamChunk: ValidationError: 1 validation error",
+            ),
+            (
+                HEADER + '{"at": 0, "kind": "MethodStarted", "data": {"x": 1}}\n',
+                "line 2: CodecError: not a MethodStarted: ValueError: it has no field 'x'",
+            ),
+            (
+                HEADER + '{"at": 0, "kind": "MethodStarted", "data": 5}\n',
+                "line 2: CodecError: the data of 'MethodStarted' are not a JSON object: 5",
+            ),
             (HEADER + '{"at": "x", "kind": "str", "data": "a"}\n', "line 2: ValueError: could not convert string"),
             (HEADER + '{"at": -1, "kind": "str", "data": "a"}\n', "line 2: ValueError: the time -1.0 comes after 0.0"),
             (

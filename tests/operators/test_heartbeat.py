@@ -8,7 +8,7 @@ from reactivex import operators as rxops
 
 from rxflow import operators as ops
 from rxflow.testing import Marbles, ScriptedLLM
-from rxflow.testing.scripted import thinking
+from rxflow.testing._scripted import thinking
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import Heartbeat
 from tests.team import solo

@@ -10,8 +10,8 @@ from reactivex import operators as rxops
 
 from rxflow import operators as ops
 from rxflow.testing import Marbles, ScriptedLLM
-from rxflow.testing.conformance import check_operator
-from rxflow.testing.scripted import thinking
+from rxflow.testing._conformance import check_operator
+from rxflow.testing._scripted import thinking
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import LLMFinished, TaskFinished
 from tests.operators.cuts import made_of

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from reactivex import Observable, Subject
@@ -12,8 +13,7 @@ from rxflow import Flow
 from rxflow import operators as ops
 from rxflow.flow import listen, start
 from rxflow.testing import Marbles, ScriptedLLM
-from rxflow.types.chunks import Origin
-from rxflow.types.events import (
+from rxflow.types import (
     Failed,
     Finished,
     FlowFailed,
@@ -24,6 +24,7 @@ from rxflow.types.events import (
     LLMStarted,
     MethodFinished,
     MethodStarted,
+    Origin,
     Started,
     ToolFinished,
     ToolStarted,
@@ -216,6 +217,7 @@ class TestInARun:
         assert seen.text == "abxyz"
         assert_brackets_are_whole(seen.events)
 
+    @pytest.mark.usefixtures("virtual_clock")
     def test_the_end_of_a_run_that_fails_comes_last(self) -> None:
         flow = self.flow(one=ScriptedLLM("a-b--#", error=ValueError("no")))
         seen = outcome(flow.events().pipe(ops.in_graph_order()))

@@ -11,7 +11,7 @@ from reactivex.testing import TestScheduler
 
 from rxflow import operators as ops
 from rxflow.testing import Marbles, ScriptedLLM
-from rxflow.testing.conformance import check_operator
+from rxflow.testing._conformance import check_operator
 from rxflow.types.chunks import Origin
 from rxflow.types.events import LLMFinished, ReasoningChunk
 from tests.operators.pieces import delta, said

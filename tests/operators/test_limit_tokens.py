@@ -1,6 +1,5 @@
 """``limit_tokens``: a branch that spends too much is stopped, and nothing else is."""
 
-import time
 from itertools import pairwise
 from typing import Any
 
@@ -15,16 +14,24 @@ from rxflow import LLM, Flow
 from rxflow import operators as ops
 from rxflow.flow import listen, start
 from rxflow.testing import Marbles, ScriptedLLM
-from rxflow.testing.scripted import thinking, tool_call, turn
+from rxflow.testing._scripted import thinking, tool_call, turn
 from rxflow.types.chunks import StreamChunk
-from rxflow.types.events import FlowFinished, LLMFinished, LLMStarted, MethodFinished, TaskStarted
+from rxflow.types.events import (
+    AgentCancelled,
+    CrewCancelled,
+    FlowFinished,
+    LLMCancelled,
+    LLMFinished,
+    LLMStarted,
+    MethodFinished,
+    TaskCancelled,
+    TaskStarted,
+)
 from rxflow.types.usage import UsageMetrics
-from tests.bounds import assert_within
 from tests.loopback import Loopback, Reply
 from tests.signals import Signals, outcome, signals_of
 from tests.team import a_crew, a_task, an_agent, solo
 
-SEEN_BY_THE_PROVIDER = 0.05
 FOUR = {name: name * 4 for name in "abcdef"}  # a token each
 
 
@@ -44,15 +51,6 @@ class TestOnAnyStream:
         assert isinstance(error, ops.TokenLimitExceeded)
         assert (error.limit, error.spent, error.text) == (2, 3, "aaaabbbbcc")
         assert str(error) == "3 tokens were spent; the limit is 2 (limit_tokens)"
-
-    def test_an_error_passes(self, marbles: Marbles) -> None:
-        error = ValueError("no")
-        marbles.expect(marbles.cold("-a#", error=error).pipe(ops.limit_tokens(2))).to_be("-a#", error=error)
-
-    def test_disposing_early_disposes_the_source(self, marbles: Marbles) -> None:
-        source = marbles.cold("-a-b|")
-        marbles.expect(source.pipe(ops.limit_tokens(2), rxops.take(1))).to_be("-(a|)")
-        marbles.expect_subscriptions(source).to_be("^!")
 
     def test_each_subscription_counts_for_itself(self) -> None:
         piped = rx.of("aaaa", "bbbb", "cccc").pipe(ops.limit_tokens(1))
@@ -102,7 +100,8 @@ class TestInARun:
         llm = ScriptedLLM(turn(["x"], usage=UsageMetrics(prompt_tokens=90, completion_tokens=1, total_tokens=91)))
         agent = an_agent(llm)
         said = outcome(a_crew(a_task(agent), a_task(agent)).events().pipe(ops.limit_tokens(50)))
-        assert isinstance(said.events[-1], LLMFinished)
+        behind = said.events[said.events.index(said.one(LLMFinished)) + 1 :]
+        assert [type(each) for each in behind] == [AgentCancelled, TaskCancelled, CrewCancelled]
         assert said.completions == 1
         assert len(said.of(TaskStarted)) == 1
 
@@ -150,10 +149,8 @@ class TestInARun:
     def test_the_providers_connection_closes(self, provider: Loopback, llm: LLM) -> None:
         provider.script(Reply(text=["a" * 8, "b"], hold_after=1))
         said = Signals().until_ended(llm.observe("Hello").pipe(ops.limit_tokens(1)))
-        at = time.monotonic()
         assert ([str(each) for each in said.items], said.completions) == (["a" * 8], 1)
-        (gone,) = provider.wait_until(lambda p: p.disconnects)
-        assert_within(gone.at - at, SEEN_BY_THE_PROVIDER)
+        provider.wait_until(lambda p: p.disconnects)
 
     def test_it_closes_for_one_method_while_the_flow_goes_on(self, provider: Loopback, llm: LLM) -> None:
         provider.script(Reply(text=["a" * 8, "b"], hold_after=1), Reply(text=["the end"]))
@@ -177,7 +174,8 @@ class TestInARun:
         assert isinstance(error, ops.LimitExceeded)
         assert error.text == "so "
         assert isinstance(said.items[0], LLMStarted)
-        assert isinstance(said.items[-1], StreamChunk)
+        assert isinstance(said.items[-2], StreamChunk)
+        assert isinstance(said.items[-1], LLMCancelled)
 
 
 @pytest.mark.parametrize(

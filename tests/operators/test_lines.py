@@ -1,7 +1,5 @@
 """``lines``: text line by line."""
 
-from reactivex import operators as rxops
-
 from rxflow import operators as ops
 from rxflow.testing import Marbles
 from tests.operators.cuts import made_of
@@ -11,17 +9,6 @@ from tests.operators.pieces import delta, said
 def test_a_line_comes_with_its_end(marbles: Marbles) -> None:
     source = marbles.cold("a-b-c|", {"a": "he", "b": "llo\nwo", "c": "rld"})
     marbles.expect(source.pipe(ops.lines())).to_be("--x--(y|)", {"x": "hello\n", "y": "world"})
-
-
-def test_an_error_comes_after_the_last_line(marbles: Marbles) -> None:
-    source = marbles.cold("a-#", {"a": "one\ntw"})
-    marbles.expect(source.pipe(ops.lines())).to_be("x-(y#)", {"x": "one\n", "y": "tw"})
-
-
-def test_whoever_has_enough_disposes_the_source(marbles: Marbles) -> None:
-    source = marbles.cold("a-b-c|", {"a": "one\n"})
-    marbles.expect(source.pipe(ops.lines(), rxops.take(1))).to_be("(x|)", {"x": "one\n"})
-    marbles.expect_subscriptions(source).to_be("(^!)")
 
 
 def test_each_subscription_has_lines_of_its_own(marbles: Marbles) -> None:

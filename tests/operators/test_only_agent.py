@@ -6,7 +6,7 @@ import pytest
 
 from rxflow import operators as ops
 from rxflow.testing import Marbles
-from rxflow.types.events import Happened
+from rxflow.types import Happened
 from tests.operators.pieces import said
 from tests.scripted import Scripted
 from tests.signals import outcome, signals_of
@@ -19,17 +19,6 @@ def test_it_keeps_the_chunks_of_an_agent_and_drops_the_rest(marbles: Marbles) ->
     source = marbles.cold("-a-b-o-s-a|", VALUES)
     marbles.expect(source.pipe(ops.only_agent("Writer"))).to_be("-a-------a|", VALUES)
     marbles.expect(source.pipe(ops.only_agent("Writer", "Editor"))).to_be("-a-b-----a|", VALUES)
-
-
-def test_it_passes_an_error_on(marbles: Marbles) -> None:
-    source = marbles.cold("-a-b#", VALUES, OSError("gone"))
-    marbles.expect(source.pipe(ops.only_agent("Writer"))).to_be("-a--#", VALUES, OSError("gone"))
-
-
-def test_its_disposal_is_the_sources(marbles: Marbles) -> None:
-    source = marbles.cold("-a-b-a|", VALUES)
-    marbles.expect(source.pipe(ops.only_agent("Writer")), "^--!").to_be("-a-", VALUES)
-    marbles.expect_subscriptions(source).to_be("^--!")
 
 
 def test_each_subscription_sees_all(marbles: Marbles) -> None:

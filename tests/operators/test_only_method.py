@@ -10,7 +10,7 @@ from rxflow import Flow
 from rxflow import operators as ops
 from rxflow.flow import listen, start
 from rxflow.testing import Marbles
-from rxflow.types.events import CrewStarted, Happened, MethodFinished, MethodStarted
+from rxflow.types import CrewStarted, Happened, MethodFinished, MethodStarted
 from tests.operators.pieces import said
 from tests.signals import outcome, signals_of
 from tests.team import crew_saying
@@ -32,17 +32,6 @@ def test_it_keeps_the_chunks_of_a_method_and_drops_the_rest(marbles: Marbles) ->
     source = marbles.cold("-a-b-o-s-a|", VALUES)
     marbles.expect(source.pipe(ops.only_method("write"))).to_be("-a-------a|", VALUES)
     marbles.expect(source.pipe(ops.only_method("write", "edit"))).to_be("-a-b-----a|", VALUES)
-
-
-def test_it_passes_an_error_on(marbles: Marbles) -> None:
-    source = marbles.cold("-a-b#", VALUES, OSError("gone"))
-    marbles.expect(source.pipe(ops.only_method("write"))).to_be("-a--#", VALUES, OSError("gone"))
-
-
-def test_its_disposal_is_the_sources(marbles: Marbles) -> None:
-    source = marbles.cold("-a-b-a|", VALUES)
-    marbles.expect(source.pipe(ops.only_method("write")), "^--!").to_be("-a-", VALUES)
-    marbles.expect_subscriptions(source).to_be("^--!")
 
 
 def test_each_subscription_sees_all(marbles: Marbles) -> None:

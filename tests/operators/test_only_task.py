@@ -7,8 +7,7 @@ import pytest
 from rxflow import Crew, Task
 from rxflow import operators as ops
 from rxflow.testing import Marbles
-from rxflow.types.chunks import StreamChunk
-from rxflow.types.events import Happened, LLMFinished, TaskFinished, TaskStarted
+from rxflow.types import Happened, LLMFinished, StreamChunk, TaskFinished, TaskStarted
 from tests.operators.pieces import delta, said
 from tests.scripted import Scripted
 from tests.signals import outcome, signals_of
@@ -38,17 +37,6 @@ def test_it_keeps_all_chunks_of_a_task_and_drops_the_rest(marbles: Marbles) -> N
 def test_it_keeps_several_tasks(marbles: Marbles) -> None:
     source = marbles.cold("-a-b-o-|", VALUES)
     marbles.expect(source.pipe(ops.only_task("second", "first"))).to_be("-a-b---|", VALUES)
-
-
-def test_it_passes_an_error_on(marbles: Marbles) -> None:
-    source = marbles.cold("-a-b#", VALUES, OSError("gone"))
-    marbles.expect(source.pipe(ops.only_task("first"))).to_be("-a--#", VALUES, OSError("gone"))
-
-
-def test_its_disposal_is_the_sources(marbles: Marbles) -> None:
-    source = marbles.cold("-a-b-a|", VALUES)
-    marbles.expect(source.pipe(ops.only_task("first")), "^--!").to_be("-a-", VALUES)
-    marbles.expect_subscriptions(source).to_be("^--!")
 
 
 def test_each_subscription_sees_all(marbles: Marbles) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import pickle
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -19,11 +18,10 @@ from reactivex.testing import TestScheduler
 
 from rxflow import operators as ops
 from rxflow.testing import Marbles, ScriptedLLM
-from rxflow.testing.conformance import check_operator
+from rxflow.testing._conformance import check_operator
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import LLMFinished, ReasoningChunk
-from tests.bounds import assert_within
-from tests.gate import Gate
+from tests.gate import PATIENCE_S, Gate
 from tests.operators.pieces import delta, said
 from tests.signals import Signals, signals_of
 
@@ -97,11 +95,6 @@ class TestHandingOver:
         source = marbles.cold("-a-(bc#)", error=OSError("gone"))
         marbles.expect(source.pipe(ops.overflow(3))).to_be("-a-(bc#)", error=OSError("gone"))
 
-    def test_disposing_disposes_the_source(self, marbles: Marbles) -> None:
-        source = marbles.cold("-a-b-c|")
-        marbles.expect(source.pipe(ops.overflow(3)), "^--!").to_be("-a-")
-        marbles.expect_subscriptions(source).to_be("^--!")
-
     def test_each_subscription_has_its_own_queue(self, marbles: Marbles) -> None:
         piped = marbles.cold("a-b|").pipe(ops.overflow(1))
         one, other = marbles.expect(piped), marbles.expect(piped, "-^")
@@ -126,7 +119,7 @@ class TestHandingOver:
         seen = rx_range(5).pipe(ops.overflow(10), rxops.do_action(lambda _: threads.append(threading.current_thread())))
         assert signals_of(seen).items == list(range(5))
         (thread,) = set(threads)
-        thread.join(5)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive()
         assert thread is not threading.current_thread()
 
@@ -152,7 +145,7 @@ class TestHandingOver:
                 source = Subject[int]()
                 source.pipe(ops.overflow(1000, "error", scheduler=scheduler)).subscribe(on_next, on_completed=over.set)
                 await asyncio.to_thread(emit, source, 1000)
-                await asyncio.wait_for(over.wait(), 5)
+                await asyncio.wait_for(over.wait(), PATIENCE_S)
                 assert seen == list(range(1000))
             assert threads == {threading.current_thread()}
 
@@ -313,10 +306,8 @@ class TestWait:
         held.source.on_next(1)
         thread = threading.Thread(target=held.source.on_next, args=(2,))
         thread.start()
-        begun = time.monotonic()
         held.subscription.dispose()
-        thread.join(5)
-        assert_within(time.monotonic() - begun, 0.5)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive()
         held.go_on.open()
 

@@ -17,7 +17,7 @@ from rxflow import Crew, Flow
 from rxflow import operators as ops
 from rxflow.flow import start
 from rxflow.testing import Marbles
-from rxflow.testing.conformance import check_operator
+from rxflow.testing._conformance import check_operator
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import LLMFailed, LLMFinished, ReasoningChunk, Retracted
 from tests.operators.pieces import bare, cut, delta, said
@@ -202,18 +202,6 @@ class TestAnAnswerThatDoesNotFit:
 
 
 class TestItsSource:
-    def test_an_error_passes(self, marbles: Marbles) -> None:
-        source = marbles.cold("-a-#", VALUES, OSError("gone"))
-        marbles.expect(source.pipe(ops.partial_json(Report))).to_be("-1-#", REPORTS, OSError("gone"))
-
-    def test_one_without_items_just_completes(self, marbles: Marbles) -> None:
-        marbles.expect(marbles.cold("--|").pipe(ops.partial_json(Report))).to_be("--|")
-
-    def test_its_disposal_is_the_sources(self, marbles: Marbles) -> None:
-        source = marbles.cold("-a-b-c|", VALUES)
-        marbles.expect(source.pipe(ops.partial_json(Report)), "^--!").to_be("-1-", REPORTS)
-        marbles.expect_subscriptions(source).to_be("^--!")
-
     def test_each_subscription_reads_for_itself(self, marbles: Marbles) -> None:
         growing = marbles.cold("-a-b-c|", VALUES).pipe(ops.partial_json(Report))
         marbles.expect(growing).to_be("-1-2-3|", REPORTS)

@@ -25,17 +25,6 @@ def test_it_keeps_the_pieces_as_they_are(marbles: Marbles) -> None:
     marbles.expect_subscriptions(source).to_be("^-----!")
 
 
-def test_it_passes_an_error_on(marbles: Marbles) -> None:
-    source = marbles.cold("-h-a#", VALUES, OSError("gone"))
-    marbles.expect(source.pipe(ops.reasoning())).to_be("-h--#", VALUES, OSError("gone"))
-
-
-def test_its_disposal_is_the_sources(marbles: Marbles) -> None:
-    source = marbles.cold("-h-m|", VALUES)
-    marbles.expect(source.pipe(ops.reasoning()), "^-!").to_be("-h", VALUES)
-    marbles.expect_subscriptions(source).to_be("^-!")
-
-
 def test_each_subscription_sees_all(marbles: Marbles) -> None:
     pieces = marbles.cold("-h-m|", VALUES).pipe(ops.reasoning())
     marbles.expect(pieces).to_be("-h-m|", VALUES)

@@ -18,13 +18,14 @@ from rxflow import LLM, Flow
 from rxflow import operators as ops
 from rxflow.flow import listen, start
 from rxflow.testing import Marbles, ScriptedLLM
-from rxflow.testing.conformance import check_operator
-from rxflow.testing.scripted import thinking
+from rxflow.testing._conformance import check_operator
+from rxflow.testing._scripted import thinking
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import FlowFinished, LLMFinished, ReasoningChunk, Retracted
 from tests.loopback import Loopback, Reply
 from tests.operators.endings import ending_with
 from tests.signals import Signals, outcome, signals_of
+from tests.spans import ranks
 from tests.team import solo
 
 BROKEN = ConnectionError("broken off")
@@ -230,7 +231,7 @@ class TestInARun:
         said = signals_of(crew.observe().pipe(ops.retry_stream(1)))
         assert shown(said.items) == [("one", 0), ("two", 0), (0,), ("three", 1), ("four", 1)]
         chunks = [item for item in said.items if isinstance(item, StreamChunk)]
-        assert [item.seq for item in chunks] == [0, 1, 2, 3]
+        assert ranks(chunks) == [0, 1, 2, 3]
         assert {item.span_id.split("/")[0] for item in chunks} == {chunks[0].span_id.split("/")[0]}
         assert {item.task_name for item in chunks} == {"writing"}
 
@@ -269,7 +270,7 @@ class TestInARun:
         said = outcome(Retrying().events())
         assert said.one(FlowFinished).result == "two"
         assert shown(said.events) == [("one", 0), (0,), ("two", 1)]
-        assert [each.seq for each in said.of(StreamChunk)] == [0, 1]
+        assert ranks(said.of(StreamChunk)) == [0, 1]
 
     def test_what_another_run_of_such_a_crew_says_meanwhile_is_not_void(self) -> None:
         breaking = solo(ScriptedLLM("one-#", "two|", error=BROKEN), agent={"max_retry_limit": 0})

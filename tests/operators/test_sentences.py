@@ -1,7 +1,6 @@
 """``sentences``: text sentence by sentence."""
 
 import pytest
-from reactivex import operators as rxops
 
 from rxflow import operators as ops
 from rxflow.testing import Marbles
@@ -12,17 +11,6 @@ from tests.operators.pieces import delta, said
 def test_a_sentence_comes_when_it_is_seen_to_be_over(marbles: Marbles) -> None:
     source = marbles.cold("a-b-c-d|", {"a": "Hi", "b": ".", "c": " How", "d": " are you?"})
     marbles.expect(source.pipe(ops.sentences())).to_be("----x--(y|)", {"x": "Hi.", "y": " How are you?"})
-
-
-def test_an_error_comes_after_the_last_sentence(marbles: Marbles) -> None:
-    source = marbles.cold("a-#", {"a": "One. Tw"})
-    marbles.expect(source.pipe(ops.sentences())).to_be("x-(y#)", {"x": "One.", "y": " Tw"})
-
-
-def test_whoever_has_enough_disposes_the_source(marbles: Marbles) -> None:
-    source = marbles.cold("a-b-c|", {"a": "One. ", "b": "Two. "})
-    marbles.expect(source.pipe(ops.sentences(), rxops.take(1))).to_be("(x|)", {"x": "One."})
-    marbles.expect_subscriptions(source).to_be("(^!)")
 
 
 def test_each_subscription_has_sentences_of_its_own(marbles: Marbles) -> None:

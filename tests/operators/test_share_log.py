@@ -18,9 +18,9 @@ from reactivex.testing import TestScheduler
 
 from rxflow import operators as ops
 from rxflow.testing import Marbles, ScriptedLLM
-from rxflow.testing.conformance import check_operator
+from rxflow.testing._conformance import check_operator
 from rxflow.types.events import FlowFinished, TaskFinished
-from tests.gate import Gate
+from tests.gate import PATIENCE_S, Gate
 from tests.scripted import Scripted
 from tests.signals import Signals, outcome, signals_of
 from tests.team import solo
@@ -253,7 +253,7 @@ class TestWhenNobodyIsLeft:
             subscription = source.pipe(ops.share_log(0.01)).subscribe()
             await asyncio.to_thread(subscription.dispose)
             assert not gone.is_set()
-            await asyncio.wait_for(gone.wait(), 5)
+            await asyncio.wait_for(gone.wait(), PATIENCE_S)
 
         asyncio.run(main())
 

@@ -17,18 +17,6 @@ def test_it_keeps_text_chunks_as_they_are(marbles: Marbles) -> None:
     marbles.expect_subscriptions(source).to_be("^-------!")
 
 
-def test_it_passes_an_error_on(marbles: Marbles) -> None:
-    marbles.expect(marbles.cold("-x-a#", VALUES, OSError("gone")).pipe(ops.text())).to_be(
-        "---a#", VALUES, OSError("gone")
-    )
-
-
-def test_its_disposal_is_the_sources(marbles: Marbles) -> None:
-    source = marbles.cold("-a-b-a|", VALUES)
-    marbles.expect(source.pipe(ops.text()), "^--!").to_be("-a-", VALUES)
-    marbles.expect_subscriptions(source).to_be("^--!")
-
-
 def test_each_subscription_sees_all(marbles: Marbles) -> None:
     texts = marbles.cold("-a-x-b|", VALUES).pipe(ops.text())
     marbles.expect(texts).to_be("-a---b|", VALUES)

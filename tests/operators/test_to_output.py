@@ -131,7 +131,7 @@ class TestReading:
     def test_closing_it_before_the_first_pull_runs_nothing(self, read: Callable[[Flow], Any]) -> None:
         class Unasked(Flow):
             @start()
-            def ask(self) -> None:
+            def question(self) -> None:
                 raise AssertionError("it was run")
 
         output = read(Unasked())
@@ -143,7 +143,7 @@ class TestReading:
     ) -> None:
         class Asking(Flow):
             @start()
-            async def ask(self) -> str:
+            async def question(self) -> str:
                 return str(await llm.acall("Hello"))
 
         provider.script(Reply(text=["so be", " it"], hold_after=1))
@@ -186,7 +186,7 @@ class TestWhereItLives:
             output = words_of(Speaking("so be", Gate()))
             async with output:
                 await anext(aiter(output))
-                with pytest.raises(RuntimeError, match="go on with that"):
+                with pytest.raises(RuntimeError, match="continue with that"):
                     contents(output)
 
         asyncio.run(notebook())

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from rxflow import operators as ops
 from rxflow.testing import Marbles
-from rxflow.testing.conformance import check_operator
+from rxflow.testing._conformance import check_operator
 from rxflow.tools import tool
 from tests.operators.pieces import cut, delta, said
 from tests.scripted import Scripted, calls
@@ -92,17 +92,6 @@ def test_those_that_do_not_fit_give_no_value_and_no_error() -> None:
 
 def test_no_arguments_at_all_are_the_models_defaults() -> None:
     assert read(delta(""), model=Draft) == [Draft()]
-
-
-def test_it_passes_an_error_on(marbles: Marbles) -> None:
-    source = marbles.cold("-a-b#", VALUES, OSError("gone"))
-    marbles.expect(source.pipe(ops.tool_arguments(Draft))).to_be("-0-1#", DRAFTS, OSError("gone"))
-
-
-def test_its_disposal_is_the_sources(marbles: Marbles) -> None:
-    source = marbles.cold("-a-b-c|", VALUES)
-    marbles.expect(source.pipe(ops.tool_arguments(Draft)), "^--!").to_be("-0-", DRAFTS)
-    marbles.expect_subscriptions(source).to_be("^--!")
 
 
 def test_each_subscription_reads_for_itself(marbles: Marbles) -> None:

@@ -16,17 +16,6 @@ def test_it_keeps_the_deltas_as_they_are(marbles: Marbles) -> None:
     marbles.expect_subscriptions(source).to_be("^-------!")
 
 
-def test_it_passes_an_error_on(marbles: Marbles) -> None:
-    source = marbles.cold("-x-a#", VALUES, OSError("gone"))
-    marbles.expect(source.pipe(ops.tool_call_deltas())).to_be("-x--#", VALUES, OSError("gone"))
-
-
-def test_its_disposal_is_the_sources(marbles: Marbles) -> None:
-    source = marbles.cold("-x-y|", VALUES)
-    marbles.expect(source.pipe(ops.tool_call_deltas()), "^-!").to_be("-x", VALUES)
-    marbles.expect_subscriptions(source).to_be("^-!")
-
-
 def test_each_subscription_sees_all(marbles: Marbles) -> None:
     deltas = marbles.cold("-x-y|", VALUES).pipe(ops.tool_call_deltas())
     marbles.expect(deltas).to_be("-x-y|", VALUES)

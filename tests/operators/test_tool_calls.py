@@ -12,11 +12,11 @@ from reactivex import Subject
 
 from rxflow import operators as ops
 from rxflow.testing import Marbles
-from rxflow.testing.conformance import check_operator
+from rxflow.testing._conformance import check_operator
 from rxflow.tools import tool
+from rxflow.types import CompletedToolCall
 from rxflow.types.chunks import Origin
 from rxflow.types.events import LLMFailed, LLMFinished, MethodFailed, MethodFinished, ReasoningChunk, Retracted
-from rxflow.types.tool_calls import CompletedToolCall
 from tests.operators.pieces import cut, delta, said
 from tests.scripted import Scripted, calls, thinking
 from tests.signals import Signals, outcome, signals_of
@@ -101,11 +101,6 @@ class TestItsSource:
         taken_back = Retracted(origin=Origin(), attempts=(0,), error=OSError("gone"))
         again = [delta('{"a":', attempt=1), delta("2}", attempt=1)]
         assert [call.arguments for call in read(delta('{"a":'), taken_back, *again)] == [{"a": 2}]
-
-    def test_its_disposal_is_the_sources(self, marbles: Marbles) -> None:
-        source = marbles.cold("-a-b-c-|", VALUES)
-        marbles.expect(source.pipe(ops.tool_calls(look)), "^---!").to_be("----")
-        marbles.expect_subscriptions(source).to_be("^---!")
 
     def test_each_subscription_puts_together_its_own(self, marbles: Marbles) -> None:
         made_of = marbles.cold("-a-b-F|", VALUES).pipe(ops.tool_calls(look))

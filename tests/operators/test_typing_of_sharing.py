@@ -10,7 +10,7 @@ from rxflow import LLM
 from rxflow import operators as ops
 from rxflow.operators import from_cassette, record
 from rxflow.testing import cassette
-from rxflow.testing.cassettes import Tape
+from rxflow.testing._cassettes import Tape
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Event
 from rxflow.types.usage import UsageMetrics

@@ -10,10 +10,9 @@ from reactivex import operators as rxops
 
 from rxflow import operators as ops
 from rxflow.tools import tool
+from rxflow.types import CompletedToolCall, Lane
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Event, ReasoningChunk
-from rxflow.types.lanes import Lane
-from rxflow.types.tool_calls import CompletedToolCall
 from tests.scripted import Scripted
 from tests.team import solo
 

@@ -37,17 +37,6 @@ def test_a_call_that_failed_in_mid_answer_counts_and_one_that_failed_before_does
     )
 
 
-def test_an_error_passes(marbles: Marbles) -> None:
-    source = marbles.cold("-a-3#", VALUES, OSError("gone"))
-    marbles.expect(source.pipe(ops.usage())).to_be("---x#", TOTALS, OSError("gone"))
-
-
-def test_its_disposal_is_the_sources(marbles: Marbles) -> None:
-    source = marbles.cold("-a-3-a-4|", VALUES)
-    marbles.expect(source.pipe(ops.usage()), "^----!").to_be("---x-", TOTALS)
-    marbles.expect_subscriptions(source).to_be("^----!")
-
-
 def test_each_subscription_counts_from_zero(marbles: Marbles) -> None:
     totals = marbles.cold("-3-4|", VALUES).pipe(ops.usage())
     one, other = marbles.expect(totals), marbles.expect(totals, "--^")

@@ -23,17 +23,6 @@ def test_a_word_comes_when_the_next_one_begins(marbles: Marbles) -> None:
     marbles.expect(source.pipe(ops.words())).to_be("--x---y(z|)", {"x": "hello", "y": " world!", "z": " "})
 
 
-def test_an_error_comes_after_the_last_word(marbles: Marbles) -> None:
-    source = marbles.cold("a-#", {"a": "some wor"})
-    marbles.expect(source.pipe(ops.words())).to_be("x-(y#)", {"x": "some", "y": " wor"})
-
-
-def test_whoever_has_enough_disposes_the_source(marbles: Marbles) -> None:
-    source = marbles.cold("a-b-c-d|", {"a": "one ", "b": "two ", "c": "three "})
-    marbles.expect(source.pipe(ops.words(), rxops.take(1))).to_be("(x|)", {"x": "one"})
-    marbles.expect_subscriptions(source).to_be("(^!)")
-
-
 def test_each_subscription_has_words_of_its_own(marbles: Marbles) -> None:
     words = marbles.hot("a--b--|", {"a": "one", "b": "two "}).pipe(ops.words())
     marbles.expect(words).to_be("---x--(y|)", {"x": "onetwo", "y": " "})

@@ -14,17 +14,17 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 # The first test that asks for the wheel waits for two builds: the sdist, and the wheel from it.
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 def sources() -> dict[str, Path]:
-    """The modules that a user must get: by the name in the wheel, the file in the repository."""
+    """The modules and pages that a user must get: by the name in the wheel, the file in the repository."""
     found: dict[str, Path] = {}
     for folder, package in ((ROOT / "rxflow", "rxflow"), (ROOT / "operators", "rxflow/operators")):
         for directory, _, files in os.walk(folder):  # does not follow the link
             for file in files:
                 path = Path(directory, file)
-                if path.suffix == ".py" or file == "py.typed":
+                if path.suffix in {".py", ".html", ".css", ".js"} or file == "py.typed":
                     found[f"{package}/{path.relative_to(folder).as_posix()}"] = path
     return found
 
@@ -79,14 +79,14 @@ def test_operators_are_reached_by_a_relative_link() -> None:
 def test_packages_are_the_folders() -> None:
     with (ROOT / "pyproject.toml").open("rb") as file:
         setuptools = tomllib.load(file)["tool"]["setuptools"]
-    folders = {name.rpartition("/")[0].replace("/", ".") for name in sources()}
+    folders = {name.rpartition("/")[0].replace("/", ".") for name in sources() if name.endswith(".py")}
     assert sorted(setuptools["packages"]) == sorted(folders)
-    assert setuptools["package-dir"] == {"rxflow": "rxflow", "rxflow.operators": "operators"}
+    assert setuptools["package-dir"] == {"": "."}
 
 
 def test_every_package_has_an_init() -> None:
     names = sources().keys()
-    packages = {name.rpartition("/")[0] for name in names}
+    packages = {name.rpartition("/")[0] for name in names if name.endswith(".py")}
     assert [package for package in sorted(packages) if f"{package}/__init__.py" not in names] == []
 
 
@@ -119,4 +119,30 @@ def test_operators_is_no_top_level_package(installed: Path, tmp_path: Path) -> N
 def test_operators_is_no_top_level_package_of_the_editable_install(tmp_path: Path) -> None:
     done = run("-c", "import rxflow.operators; import operators", cwd=tmp_path)
     assert done.returncode == 1
-    assert "No module named 'operators'" in done.stderr
+    assert "No module named 'operators'; import rxflow.operators" in done.stderr
+
+
+def test_the_editable_install_is_a_path_and_not_an_import_hook() -> None:
+    site_packages = Path(sysconfig.get_path("purelib"))
+    (pth,) = site_packages.glob("__editable__.rxflow-*.pth")
+    assert [Path(line) for line in pth.read_text(encoding="utf-8").splitlines()] == [ROOT]
+
+
+PROGRAM = """
+from rxflow import Flow
+from rxflow import operators as ops
+from rxflow.types import FlowStreamingOutput
+
+reveal_type(Flow().observe())
+reveal_type(Flow().observe().pipe(ops.words()))
+output: FlowStreamingOutput = Flow().stream_chunks()
+"""
+
+
+def test_pyright_follows_the_editable_install(tmp_path: Path) -> None:
+    pytest.importorskip("pyright", reason="pyright comes with the extra dev")
+    (tmp_path / "program.py").write_text(PROGRAM, encoding="utf-8")
+    done = run("-m", "pyright", "--pythonpath", sys.executable, "program.py", cwd=tmp_path)
+    assert '"EventStream[StreamChunk]"' in done.stdout
+    assert '"Observable[StreamChunk]"' in done.stdout
+    assert done.stdout.rstrip().endswith("0 errors, 0 warnings, 2 informations"), done.stdout

@@ -1,9 +1,11 @@
 """Crews as a class, their agents and tasks in YAML: as published projects have them."""
 
+import asyncio
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pydantic import BaseModel
@@ -135,6 +137,13 @@ class TestARun:
             ("Editing", name, "TEA writer") for name in ("write", "review", "faults")
         }
 
+    def test_a_model_that_changes_nothing_is_one_when_it_is_read_back(self) -> None:
+        editing = Editing()
+        writer: Any = editing.writer()
+        reviewer: Any = editing.reviewer()
+        assert writer.function_calling_llm is editing.house_model()
+        assert reviewer.function_calling_llm.model == "openai/m"
+
     def test_it_streams_inside_a_flow(self) -> None:
         class Publishing(Flow):
             stream = True
@@ -259,6 +268,52 @@ class TestWhatIsMade:
         written: Any = own.write()
         assert written.name == "write"
 
+    def test_an_async_method_runs_on_the_loop_of_the_crew_s_runs(self) -> None:
+        """What it makes, a client for instance, works in the run."""
+        loops: list[asyncio.AbstractEventLoop] = []
+
+        async def note(_: object = None) -> None:
+            loops.append(asyncio.get_running_loop())
+
+        @CrewBase
+        class Async:
+            agents: list[Agent]
+            tasks: list[Task]
+
+            @agent
+            async def writer(self) -> Agent:
+                await note()
+                return an_agent(Scripted("Done"))
+
+            @task
+            def write(self) -> Task:
+                return Task(description="d", expected_output="e", agent=cast(Any, self.writer()), callback=note)
+
+            @crew
+            def crew(self) -> Crew:
+                return Crew(agents=self.agents, tasks=self.tasks)
+
+        Async().crew().kickoff()
+        assert len(loops) == 2
+        assert len(set(loops)) == 1
+
+        async def main() -> str:
+            return str((await Async().crew().kickoff_async()).raw)
+
+        assert asyncio.run(main()) == "Done"
+
+    @pytest.mark.parametrize(("decorate", "kind"), [(agent, "Agent"), (task, "Task"), (crew, "Crew")])
+    @pytest.mark.parametrize("made", [None, "text"])
+    def test_a_method_that_makes_something_else_is_named(self, decorate: Any, kind: str, made: object) -> None:
+        class Wrong:
+            def make(self) -> object:
+                return made
+
+        Wrong.make = decorate(Wrong.make)  # type: ignore[method-assign]
+        message = f"Wrong.make() under @{kind.lower()} returned {made!r}, which is not of the class {kind}"
+        with pytest.raises(TypeError, match=re.escape(message)):
+            Wrong().make()
+
     def test_threads_may_ask_one_object_at_once(self) -> None:
         editing = Editing()
         meeting = threading.Barrier(2, timeout=5.0)
@@ -282,6 +337,35 @@ class TestConfiguration:
         assert list(Editing().agents_config) == ["writer", "reviewer"]
         assert Editing().tasks_config.get("write")["agent"].goal == "Write well"
         assert Editing().tasks_config.get("nothing") is None
+
+    def test_one_name_may_stand_where_there_may_be_several(self) -> None:
+        entries = {
+            "write": {"description": "d", "expected_output": "e", "agent": "writer"},
+            "review": {"description": "d", "expected_output": "e", "context": "write", "tools": "find"},
+            "list_faults": {"description": "d", "expected_output": "e", "agent": "writer"},
+        }
+
+        @CrewBase
+        class One(Editing):
+            tasks_config: Any = entries
+
+            @tool
+            def find(self) -> BaseTool:
+                return search
+
+        one = One()
+        assert (one.review().context, one.review().tools) == ([one.write()], [search])
+
+    def test_a_file_that_is_not_utf_8_is_named(self, tmp_path: Path) -> None:
+        file = tmp_path / "agents.yaml"
+        file.write_bytes("a: {role: Köchin}".encode("latin-1"))
+
+        @CrewBase
+        class Cooking:
+            agents_config: Any = str(file)
+
+        with pytest.raises(ValueError, match=rf"{re.escape(str(file))} is not UTF-8"):
+            Cooking().agents_config  # noqa: B018
 
     def test_entries_may_be_changed_before_they_are_used(self) -> None:
         editing = Editing()
@@ -315,7 +399,7 @@ class TestConfiguration:
 
         lost = Lost()
         with pytest.raises(
-            FileNotFoundError, match=r"Lost.agents_config is 'config/lost.yaml', in .*; not there"
+            FileNotFoundError, match=r"Lost.agents_config is 'config/lost.yaml', which is not in"
         ) as raised:
             _ = lost.agents_config
         assert raised.value.filename == str(Path(__file__).parent / "config" / "lost.yaml")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rxflow.llm import io as io_loop
+from rxflow.llm import _io as io_loop
 from tests.conftest import closing_clients
 from tests.recordings.archive import Server, require_library
 from tests.recordings.player import Player

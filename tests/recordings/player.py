@@ -89,10 +89,7 @@ class Seen:
 
 def find_ways(recording: Recording) -> list[Played]:
     """All ways that can serve a recording."""
-    ways = [Played(recording, Way.LITELLM)]
-    # Where litellm's wrapper fails on Gemini's answer before its end, it closes the connection, and nothing can go on.
-    if recording.dialect != "gemini" or "ends" not in recording.litellm_gets_wrong.get("route", []):
-        ways.append(Played(recording, Way.WRAPPER))
+    ways = [Played(recording, Way.LITELLM), Played(recording, Way.WRAPPER)]
     if recording.dialect == "openai" and recording.route.model.startswith(DIRECT):
         ways.append(Played(recording, Way.DIRECT))
     if recording.also is not None:

@@ -8,6 +8,8 @@ import pytest
 from tests.recordings.archive import require_library
 from tests.recordings.player import Played, Player, Way, find_complaint, find_cuts, find_differences, find_ways, reading
 
+pytestmark = pytest.mark.slow
+
 LIBRARY = require_library(__name__)
 
 ALL_WAYS = [played for recording in LIBRARY.recordings for played in find_ways(recording)]

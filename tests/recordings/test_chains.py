@@ -19,6 +19,8 @@ from tests.recordings.conversations import Turns, collect, collect_turns, unseal
 from tests.recordings.player import Played, Player, Seen, find_ways, hear, reading
 from tests.team import solo
 
+pytestmark = pytest.mark.slow
+
 LIBRARY = require_library(__name__)
 
 BY_ID = LIBRARY.by_id
@@ -39,7 +41,7 @@ class Recorded(Flow):
         super().__init__()
 
     @start()
-    async def ask(self) -> str:
+    async def question(self) -> str:
         return str(await self.crew.kickoff_async())
 
 

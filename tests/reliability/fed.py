@@ -8,17 +8,17 @@ from typing import TypeAlias
 from reactivex import Observable
 
 from rxflow import LLM
-from rxflow.llm.request import Request
-from rxflow.llm.source import Delta, Ending
-from rxflow.loops import call_soon
-from rxflow.streaming.bridge import from_async
-from tests.gate import Gate
+from rxflow._loops import call_soon
+from rxflow._streaming.bridge import from_async
+from rxflow.llm._request import Request
+from rxflow.llm.source import Delta, Ending, Source
+from tests.gate import PATIENCE_S, Gate
 
 Step: TypeAlias = str | Exception | None
 """Text, an error to end with, or None for a good end."""
 
 
-class Fed:
+class Fed(Source):
     """One answer. ``began`` and ``left`` open when it is asked for, and when it is over in whatever way."""
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Fed:
         assert self._loop is not None
         taken: Future[None] = Future()
         call_soon(self._loop, lambda: self._steps.put_nowait((step, taken)))
-        taken.result(5)
+        taken.result(PATIENCE_S)
 
     def stream(self, request: Request) -> Observable[Delta]:
         async def answer(emit: Callable[[Delta], None]) -> None:
@@ -58,12 +58,3 @@ class Fed:
                 self.left.open()
 
         return from_async(answer)
-
-    async def calls_functions(self, model: str) -> bool:
-        return True
-
-    def retry_delay(self, error: BaseException, attempt: int, of: int) -> float | None:
-        return None
-
-    def explain(self, error: BaseException, model: str) -> BaseException:
-        return error

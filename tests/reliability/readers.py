@@ -8,7 +8,7 @@ from concurrent.futures import Future, wait
 from typing import Any, NamedTuple, TypeVar
 
 from rxflow.types.streaming import StreamChunk
-from tests.gate import Gate
+from tests.gate import PATIENCE_S, Gate
 
 T = TypeVar("T")
 
@@ -108,9 +108,9 @@ class Readers:
 
     def close(self, timeout: float) -> None:
         wait(self._pulls, timeout)
-        asyncio.run_coroutine_threadsafe(_others_done(timeout), self.loop).result(10)
+        asyncio.run_coroutine_threadsafe(_others_done(timeout), self.loop).result(PATIENCE_S)
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(5)
+        self._thread.join(PATIENCE_S)
         self.loop.close()
 
 

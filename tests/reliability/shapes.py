@@ -46,7 +46,7 @@ class Member:
         check("texts", {chunk.content for chunk in self.seen}, {self.tag})
         check("flow names", {chunk.flow_name for chunk in self.seen}, {self.tag})
         check("flow ids", {chunk.flow_id for chunk in self.seen}, {self.flow.flow_id})
-        check("count", [chunk.seq for chunk in self.seen], list(range(len(self.seen))))
+        check("count", [chunk.seq for chunk in self.seen], sorted({chunk.seq for chunk in self.seen}))
         visited: list[str] = self.flow.state["visited"]
         check("marks", set(self.flow.found), {self.tag})
         check("its caller's mark", self.mark_afterwards, self.tag)

@@ -9,8 +9,9 @@ from typing import Any, cast
 import pytest
 from reactivex import operators as ops
 
-from rxflow.types.events import LLMFinished, ToolCall
+from rxflow.types import LLMFinished, ToolCall
 from rxflow.types.streaming import CrewStreamingOutput
+from tests.llm.ways import SEARCH
 from tests.loopback import Loopback, Reply
 from tests.loopback import ToolCall as Called
 from tests.loopback.dialects import DIALECTS, Dialect
@@ -19,14 +20,6 @@ from tests.team import solo
 
 CLOSES = 12
 BURST_WORDS = 300
-SEARCH = {
-    "type": "function",
-    "function": {
-        "name": "search",
-        "description": "Searches.",
-        "parameters": {"type": "object", "properties": {"query": {"type": "string"}}},
-    },
-}
 WITH_TOOLS = [dialect for dialect in DIALECTS if dialect.has_tools]
 
 on_every_wire = pytest.mark.parametrize("dialect", DIALECTS, ids=str)
@@ -69,6 +62,28 @@ def test_tool_calls_have_their_names_and_arguments(provider: Loopback, dialect: 
 def read(call: ToolCall) -> object:
     arguments: dict[str, object] = json.loads(call.arguments)
     return arguments["query"]
+
+
+@on_every_wire
+@pytest.mark.parametrize(
+    ("status", "kind", "requests"),
+    [
+        (400, "BadRequestError", 1),
+        (401, "AuthenticationError", 1),
+        (403, "PermissionDeniedError", 1),
+        (404, "NotFoundError", 1),
+        (429, "RateLimitError", 2),
+        (500, "InternalServerError", 2),
+        (503, "ServiceUnavailableError", 2),
+    ],
+)
+def test_a_refusal_has_the_class_of_its_status_and_is_retried_only_if_that_can_help(
+    provider: Loopback, dialect: Dialect, status: int, kind: str, requests: int
+) -> None:
+    refusal = Reply(status=status, error="go away", headers={"retry-after": "0"})
+    provider.script(refusal, refusal)
+    seen = outcome(dialect.make_llm(provider.url, max_retries=1).events("Hi"))
+    assert (type(seen.error).__name__, len(provider.requests)) == (kind, requests)
 
 
 @on_every_wire

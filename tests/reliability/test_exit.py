@@ -17,7 +17,7 @@ SUBSCRIPTION = """
 """
 
 
-@pytest.mark.parametrize("first", ["rxflow.llm.io", "rxflow.streaming.loop_thread"])
+@pytest.mark.parametrize("first", ["rxflow.llm._io", "rxflow._streaming.loop_thread"])
 def test_with_a_subscription_that_takes_no_errors(first: str, provider: Loopback) -> None:
     provider.answer(lambda request: Reply(text="a b", hold_after=1))
     program = Program(SUBSCRIPTION, provider.url, first=first)

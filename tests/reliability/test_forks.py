@@ -7,6 +7,8 @@ import pytest
 from tests.loopback import Loopback, Reply
 from tests.streaming.program import Program
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_parent_and_child_can_both_call_their_model(provider: Loopback) -> None:

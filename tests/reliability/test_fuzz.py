@@ -10,15 +10,17 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from rxflow.llm._wires.openai_chat import OpenAIChatWire
+from rxflow.llm._wires.sse import ErrorEvent, EventData, MalformedEvent, OversizedEvent
 from rxflow.llm.source import Delta, PartDelta, ReasoningDelta, RefusalDelta, ToolCallDelta
-from rxflow.llm.wires.openai_chat import OpenAIChatWire
-from rxflow.llm.wires.sse import ErrorEvent, EventData, MalformedEvent, OversizedEvent
 from tests.llm.ways import WAYS
 from tests.llm.wire import cut, delta, event
 from tests.loopback import Loopback, Reply
 from tests.loopback.encode import DONE
 from tests.reliability.told import assert_well_told, hasty
 from tests.signals import outcome
+
+pytestmark = pytest.mark.slow
 
 PLACES = st.lists(st.integers(0, 10_000), max_size=8)
 

@@ -14,8 +14,8 @@ import pytest
 
 from rxflow import LLM
 from rxflow import operators as ops
-from rxflow.llm.redaction import known_keys, redact_error
-from rxflow.streaming.frames import StreamSession
+from rxflow._streaming.frames import StreamSession
+from rxflow.llm._redaction import known_keys, redact_error
 from rxflow.types.events import LLMFailed, LLMRetrying
 from tests.llm.ways import BY_WRAPPER, Way
 from tests.llm.wire import delta, event

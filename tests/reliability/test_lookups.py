@@ -2,15 +2,13 @@
 
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from rxflow import LLM
-from tests.bounds import assert_within
-from tests.gate import Gate
+from tests.gate import PATIENCE_S, Gate
 from tests.loopback import Loopback, Reply
 from tests.streaming.program import Program
 
@@ -32,7 +30,7 @@ class NameServer:
         self.asked += 1
         if self.asked == LOOKUPS:
             self.all_asked.open()
-        self._answers.wait(25)
+        self._answers.wait(3600)  # whoever had to wait for it would run into pytest's limit
         raise socket.gaierror(socket.EAI_AGAIN, "no name server answers")
 
     def give_up(self) -> None:
@@ -40,7 +38,7 @@ class NameServer:
         self._answers.open()
         for thread in threading.enumerate():
             if thread.name == "rxflow-name-lookup":
-                thread.join(5)
+                thread.join(PATIENCE_S)
 
 
 @pytest.fixture
@@ -59,12 +57,10 @@ def test_calls_to_other_providers_do_not_wait_for_them(provider: Loopback, llm: 
         for number in range(LOOKUPS)
     ]
     calls = [each.events("Hi").subscribe(on_error=lambda _: None) for each in lost]
-    silent.all_asked.wait(20)
+    silent.all_asked.wait(PATIENCE_S)
     for call in calls:
         call.dispose()
-    began = time.monotonic()
     assert llm.call("Hi") == "here"
-    assert_within(time.monotonic() - began, 2.0)  # had it to wait, it would be for half a minute
 
 
 @pytest.mark.parametrize("last", ["", "call.dispose()"], ids=["under way", "disposed"])

@@ -19,6 +19,8 @@ from tests.loopback import Loopback, Reply, Request, ToolCall
 from tests.streaming.speaking import Speaking
 from tests.team import solo
 
+pytestmark = pytest.mark.slow
+
 FLOWS = 200
 PATIENCE = 40.0
 
@@ -62,7 +64,7 @@ class Asking(Flow):
         super().__init__()
 
     @start()
-    async def ask(self) -> str:
+    async def question(self) -> str:
         return str(await self.llm.acall(self.named, tools=self.tools))
 
 

@@ -24,13 +24,15 @@ from hypothesis.stateful import (
 )
 
 from rxflow import Flow
+from rxflow._streaming import hooks
 from rxflow.flow import start
-from rxflow.streaming import hooks
 from rxflow.testing.leaks import assert_nothing_is_left
 from rxflow.types.streaming import CrewStreamingOutput, FlowStreamingOutput, StreamChunk
 from tests.reliability.fed import Fed
 from tests.reliability.readers import Attentive, Reader, Readers, Told
 from tests.team import solo
+
+pytestmark = pytest.mark.slow
 
 ENDS = st.sampled_from(("completes", "fails", "is closed", "is closed by a coroutine"))
 MANY = 5  # readers at once
@@ -100,14 +102,14 @@ class OutputMachine(RuleBasedStateMachine):
             stream = True
 
             @start()
-            def ask(self) -> Any:
+            def question(self) -> Any:
                 return llm.call("Hi")
 
         class Async(Flow):
             stream = True
 
             @start()
-            async def ask(self) -> Any:
+            async def question(self) -> Any:
                 return await llm.acall("Hi")
 
         runs: dict[str, Any] = {

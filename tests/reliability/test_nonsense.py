@@ -2,19 +2,17 @@
 
 import asyncio
 import json
-import time
 import tracemalloc
 from typing import Any
 
 import pytest
 
-from rxflow.llm.io import Deliver, from_io
+from rxflow.llm._io import Deliver, from_io
 from rxflow.llm.source import Delta, ToolCallDelta
 from rxflow.tools import tool
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import LLMFailed, LLMFinished, LLMRetrying, ToolFailed, ToolFinished
-from tests.bounds import assert_within
-from tests.gate import Gate
+from tests.gate import PATIENCE_S, Gate
 from tests.llm.ways import Way
 from tests.llm.wire import delta, event
 from tests.loopback import Loopback, Reply, ToolCall
@@ -174,7 +172,7 @@ class TestOddEvents:
         async def main() -> list[str]:
             ended: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
             from_io(read).subscribe(take, lambda error: ended.set_result([repr(error)]))
-            return await asyncio.wait_for(ended, 5)
+            return await asyncio.wait_for(ended, PATIENCE_S)
 
         assert asyncio.run(main()) == ["ValueError('a is not taken')"]
         left.wait()
@@ -356,9 +354,7 @@ class TestStatuses:
     def test_a_retry_after_that_no_one_would_wait_for_is_not_kept(self, provider: Loopback, asked: str) -> None:
         provider.script(Reply(status=429, headers={"retry-after": asked}), Reply(text="Hello"))
         with hasty(provider.url, max_retries=1) as llm:
-            begun = time.monotonic()
             seen = told(llm)
-            assert_within(time.monotonic() - begun, 2)
         assert seen.text == "Hello"
         assert 0 <= seen.one(LLMRetrying).delay < 1
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from rxflow import Crew, Flow
+from rxflow._streaming.observable import EventStream
 from rxflow.flow import start
-from rxflow.streaming.observable import EventStream
 from rxflow.testing.leaks import LASTING, assert_nothing_is_left
 from rxflow.tools import BaseTool, tool
 from rxflow.types.events import Event, MethodStarted, ToolStarted
 from rxflow.types.results import TaskOutput
-from tests.gate import Gate
+from tests.gate import PATIENCE_S, Gate
 from tests.scripted import Scripted, calls
 from tests.team import solo
 
@@ -61,7 +61,7 @@ def stopped_as_its_thread_starts(events: EventStream[Event], monkeypatch: pytest
     stopped.open()
     started.wait()
     (thread,) = threads
-    thread.join(5)
+    thread.join(PATIENCE_S)
     join_all()
 
 

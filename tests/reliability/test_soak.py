@@ -19,14 +19,17 @@ from types import FunctionType
 import pytest
 
 from rxflow import LLM
-from rxflow.llm import io as io_loop
-from rxflow.streaming import hooks
+from rxflow._streaming import hooks
+from rxflow.llm import _io as io_loop
 from rxflow.testing.leaks import assert_nothing_is_left
+from tests.gate import PATIENCE_S
 from tests.loopback import Loopback, Reply, Request
 from tests.loopback.dialects import CHAT
 from tests.reliability.cases import POINTS, Case, Point, case_of, drawn
 from tests.reliability.shapes import SAID, Member, crowd, read, read_async, tag_in
 from tests.reliability.storm import Storm
+
+pytestmark = pytest.mark.slow
 
 SECONDS = float(os.environ.get("RXFLOW_SOAK", "10"))
 SEED = int(os.environ.get("RXFLOW_SOAK_SEED") or random.randrange(1 << 32))
@@ -71,7 +74,7 @@ def sample() -> Sample:
     for _ in range(3):  # what is found in one pass can free what the next finds
         gc.collect()
     tasks: list[int] = []
-    io_loop.submit(count_tasks(tasks)).result(5)
+    io_loop.submit(count_tasks(tasks)).result(PATIENCE_S)
     return Sample(
         blocks=sys.getallocatedblocks(),
         kilobytes=resident(),

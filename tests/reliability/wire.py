@@ -12,7 +12,7 @@ from enum import Enum
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
-from tests.gate import Gate
+from tests.gate import PATIENCE_S, Gate
 
 
 class Deed(Enum):
@@ -58,11 +58,11 @@ class Wire:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(5)
+        self._thread.join(PATIENCE_S)
 
     def wait_until_gone(self, count: int = 1) -> None:
         with self._left:
-            if not self._left.wait_for(lambda: self.gone >= count, 5):
+            if not self._left.wait_for(lambda: self.gone >= count, PATIENCE_S):
                 raise AssertionError(f"{self.gone} of {count} clients have left within 5 s")
 
     def _run(self) -> None:

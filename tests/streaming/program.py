@@ -3,10 +3,11 @@
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
+
+from tests.gate import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,19 +53,16 @@ class Program:
             stderr=subprocess.PIPE,
             text=True,
         )
-        self.said_at = 0.0
 
     def heard(self) -> str:
         """The next line that it says."""
         assert self.process.stdout is not None
-        line = self.process.stdout.readline().strip()
-        self.said_at = time.monotonic()
-        return line
+        return self.process.stdout.readline().strip()
 
     def ended(self) -> tuple[int, str, str]:
         """Its exit code, and what is left of its output and of its errors."""
         try:
-            out, errors = self.process.communicate(timeout=20)
+            out, errors = self.process.communicate(timeout=PATIENCE_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             out, errors = self.process.communicate()

@@ -10,7 +10,7 @@ from tests.gate import Gate
 
 
 class SilentServer:
-    """Accepts one client; ``heard`` opens at its first byte, ``gone_at`` is when it closed."""
+    """Accepts one client; ``heard`` opens at its first byte, ``gone`` when it has closed, at ``gone_at``."""
 
     def __init__(self) -> None:
         self.heard = Gate()

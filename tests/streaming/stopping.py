@@ -2,10 +2,10 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import anyio
 import anyio.to_thread
@@ -13,7 +13,7 @@ import pytest
 
 from rxflow import Flow
 from rxflow.types.streaming import FlowStreamingOutput
-from tests.gate import Gate
+from tests.gate import PATIENCE_S, Gate
 
 
 @dataclass
@@ -43,13 +43,8 @@ class Scene:
             raise
 
 
-@dataclass
-class Stopped:
-    """When it was stopped, and how long that took."""
-
-    at: float
-    took: float
-    output: FlowStreamingOutput | None = None
+Stopped: TypeAlias = FlowStreamingOutput | None
+"""The output of the run that was stopped, where one was held; close() and all others have returned."""
 
 
 Stop = Callable[[Scene], Stopped]
@@ -59,21 +54,17 @@ def by_close(scene: Scene) -> Stopped:
     output = scene.flow.kickoff()
     reader = read_in_thread(scene, output)
     scene.arrive()
-    at = time.monotonic()
     output.close()
-    took = time.monotonic() - at
     ended(reader)
-    return Stopped(at, took, output)
+    return output
 
 
 def by_with(scene: Scene) -> Stopped:
     with scene.flow.kickoff() as output:
         reader = read_in_thread(scene, output)
         scene.arrive()
-        at = time.monotonic()
-    took = time.monotonic() - at
     ended(reader)
-    return Stopped(at, took, output)
+    return output
 
 
 def by_aclose(scene: Scene) -> Stopped:
@@ -81,11 +72,9 @@ def by_aclose(scene: Scene) -> Stopped:
         output = await scene.flow.kickoff_async()
         reading = asyncio.create_task(read(scene, output))
         await asyncio.to_thread(scene.arrive)
-        at = time.monotonic()
         await output.aclose()
-        took = time.monotonic() - at
         await reading
-        return Stopped(at, took, output)
+        return output
 
     return in_asyncio(main)
 
@@ -95,11 +84,9 @@ def by_close_in_asyncio(scene: Scene) -> Stopped:
         output = await scene.flow.kickoff_async()
         reading = asyncio.create_task(read(scene, output))
         await asyncio.to_thread(scene.arrive)
-        at = time.monotonic()
         output.close()
-        took = time.monotonic() - at
         await reading
-        return Stopped(at, took, output)
+        return output
 
     return in_asyncio(main)
 
@@ -109,10 +96,8 @@ def by_async_with(scene: Scene) -> Stopped:
         async with await scene.flow.kickoff_async() as output:
             reading = asyncio.create_task(read(scene, output))
             await asyncio.to_thread(scene.arrive)
-            at = time.monotonic()
-        took = time.monotonic() - at
         await reading
-        return Stopped(at, took, output)
+        return output
 
     return in_asyncio(main)
 
@@ -120,18 +105,16 @@ def by_async_with(scene: Scene) -> Stopped:
 def by_disposal(scene: Scene) -> Stopped:
     subscription = scene.flow.observe().subscribe(scene.show, scene.fail)
     scene.arrive()
-    at = time.monotonic()
     subscription.dispose()
-    return Stopped(at, time.monotonic() - at)
+    return None
 
 
 def by_disposal_in_asyncio(scene: Scene) -> Stopped:
     async def main() -> Stopped:
         subscription = scene.flow.observe().subscribe(scene.show, scene.fail)
         await asyncio.to_thread(scene.arrive)
-        at = time.monotonic()
         subscription.dispose()
-        return Stopped(at, time.monotonic() - at)
+        return None
 
     return in_asyncio(main)
 
@@ -140,9 +123,8 @@ def by_disposal_from_another_thread(scene: Scene) -> Stopped:
     async def main() -> Stopped:
         def dispose() -> Stopped:
             scene.arrive()
-            at = time.monotonic()
             subscription.dispose()
-            return Stopped(at, time.monotonic() - at)
+            return None
 
         subscription = scene.flow.observe().subscribe(scene.show, scene.fail)
         return await asyncio.to_thread(dispose)
@@ -161,11 +143,9 @@ def by_collection(scene: Scene) -> Stopped:
         assert not output.is_cancelled
         del reading
         await asyncio.sleep(0)  # asyncio itself holds the task, and so the reader's traceback, until the next step
-        with pytest.warns(ResourceWarning, match="FlowStreamingOutput was dropped"):  # noqa: PT031 - so it is measured
-            at = time.monotonic()
+        with pytest.warns(ResourceWarning, match="FlowStreamingOutput was dropped"):
             del output
-            took = time.monotonic() - at
-        return Stopped(at, took)
+        return None
 
     return in_asyncio(main)
 
@@ -180,11 +160,10 @@ def by_cancelling_the_reading_task(scene: Scene) -> Stopped:
 
         reading = asyncio.create_task(reader())
         await asyncio.to_thread(scene.arrive)
-        at = time.monotonic()
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reading
-        return Stopped(at, time.monotonic() - at, output)
+        return output
 
     return in_asyncio(main)
 
@@ -194,11 +173,10 @@ def by_cancelling_the_task_that_awaits_the_result(scene: Scene) -> Stopped:
         scene.flow.stream = False
         awaiting = asyncio.create_task(scene.flow.kickoff_async())
         await asyncio.to_thread(scene.arrive)
-        at = time.monotonic()
         awaiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await awaiting
-        return Stopped(at, time.monotonic() - at)
+        return None
 
     return in_asyncio(main)
 
@@ -207,7 +185,6 @@ def by_cancel_scope_on(backend: str) -> Stop:
     def stop(scene: Scene) -> Stopped:
         async def main() -> Stopped:
             output = await scene.flow.kickoff_async()
-            at = 0.0
             async with anyio.create_task_group() as group:
 
                 async def reader() -> None:
@@ -216,9 +193,8 @@ def by_cancel_scope_on(backend: str) -> Stop:
 
                 group.start_soon(reader)
                 await anyio.to_thread.run_sync(scene.arrive)
-                at = time.monotonic()
                 group.cancel_scope.cancel()
-            return Stopped(at, time.monotonic() - at, output)
+            return output
 
         return anyio.run(main, backend=backend)
 
@@ -226,13 +202,12 @@ def by_cancel_scope_on(backend: str) -> Stop:
 
 
 def by_asyncio_ending(scene: Scene) -> Stopped:
-    async def main() -> float:
+    async def main() -> None:
         scene.flow.observe().subscribe(scene.show, scene.fail)
         await asyncio.to_thread(scene.arrive)
-        return time.monotonic()
 
-    at = asyncio.run(main())
-    return Stopped(at, time.monotonic() - at)
+    asyncio.run(main())
+    return None
 
 
 WAYS = {
@@ -260,7 +235,7 @@ def in_asyncio(main: Callable[[], Awaitable[Stopped]]) -> Stopped:
         stopped = await main()
         left = asyncio.all_tasks() - {asyncio.current_task()}
         if left:
-            _, pending = await asyncio.wait(left, timeout=1.0)
+            _, pending = await asyncio.wait(left, timeout=PATIENCE_S)
             assert not pending
         return stopped
 
@@ -283,5 +258,5 @@ async def read(scene: Scene, output: FlowStreamingOutput) -> None:
 
 
 def ended(thread: threading.Thread) -> None:
-    thread.join(1.0)
+    thread.join(PATIENCE_S)
     assert not thread.is_alive()

@@ -11,10 +11,10 @@ from pydantic import BaseModel
 
 from rxflow import Flow
 from rxflow.flow import start
-from rxflow.types.chunks import Origin
-from rxflow.types.events import Happened
+from rxflow.types import Happened, Origin
 from rxflow.types.streaming import Channel, StreamChunk
 from tests.scripted import Scripted
+from tests.spans import ranks
 from tests.team import crew_saying, solo
 
 
@@ -42,7 +42,7 @@ def test_a_chunk_of_a_class_of_ones_own_is_a_chunk() -> None:
     streaming = Mixed().kickoff()
     chunks = list(streaming)
     assert [chunk.content for chunk in chunks] == ["a", "b", "c"]
-    assert [chunk.seq for chunk in chunks] == [0, 1, 2]
+    assert ranks(chunks) == [0, 1, 2]
     assert isinstance(chunks[1], Coloured)
     assert chunks[1].flow_method == "speak"
     assert streaming.result == "abc"
@@ -68,7 +68,7 @@ def test_chunks_kept_from_another_run_are_numbered_and_placed_anew() -> None:
                 yield chunk
 
     chunks = list(Replay().kickoff())
-    assert [chunk.seq for chunk in chunks] == [0, 1, 2]
+    assert ranks(chunks) == [0, 1, 2]
     assert {chunk.flow_name for chunk in chunks} == {"Replay"}
     assert {chunk.flow_method for chunk in chunks} == {"again"}
     assert [chunk.agent_role for chunk in chunks] == ["", kept[0].agent_role, kept[1].agent_role]
@@ -78,7 +78,7 @@ def test_the_words_of_a_judge_leave_no_holes_in_the_count() -> None:
     source = Scripted("an answer", '{"accepted": false, "reason": "short"}', "a longer answer", '{"accepted": true}')
     streaming = solo(source, guardrail="it is long", crew={"stream": True}).kickoff()
     chunks = list(streaming)
-    assert [chunk.seq for chunk in chunks] == list(range(len(chunks)))
+    assert ranks(chunks) == list(range(len(chunks)))
     assert streaming.get_full_text() == "an answera longer answer"
 
 

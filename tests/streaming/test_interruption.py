@@ -8,15 +8,18 @@ import pytest
 
 from tests.streaming.program import ROOT, Program
 
+pytestmark = pytest.mark.slow
+
 if sys.platform == "win32":
     pytest.skip("Ctrl-C cannot be sent to one process there", allow_module_level=True)
 
 WATCHED = """
 import reactivex as rx
 from reactivex import operators as rxops
-from rxflow import operators as ops
+from rxflow import operators as ops, tool
 
 stopped = threading.Event()
+HERE = rxops.do_action(lambda _: say("here"))
 
 class Watched(Scripted):
     def stream(self, request):
@@ -30,6 +33,15 @@ def announcing():
 crew = solo(Watched(["a", "b", Gate()]))
 streaming = solo(Watched(["a", "b", Gate()]))
 streaming.stream = True
+
+@tool
+async def wait():
+    "Wait."
+    say("here")
+    try:
+        await asyncio.Event().wait()
+    finally:
+        stopped.set()
 
 def read(source):
     for _ in source:
@@ -66,6 +78,18 @@ READING = {
     "run()": "crew.agents[0].llm = announcing().llm; Research().observe().run()",
     "a blocking kickoff()": "crew.agents[0].llm = announcing().llm; crew.kickoff()",
     "run() of RxPY": "Research().observe().pipe(rxops.do_action(lambda _: say('here')), rxops.to_list()).run()",
+    "run() behind RxPY's merge": "Research().observe().pipe(HERE, rxops.merge(rx.never())).run()",
+    "run() behind RxPY's concat": "Research().observe().pipe(HERE, rxops.concat(rx.never())).run()",
+    "run() behind RxPY's flat_map": "Research().observe().pipe(HERE, rxops.flat_map(lambda _: rx.never())).run()",
+    "run() behind a method of RxPY's": "Research().observe().do_action(lambda _: say('here')).merge(rx.never()).run()",
+    "run() behind RxPY's subscribe_on": (
+        "Research().observe().pipe(HERE, rxops.subscribe_on(rx.scheduler.NewThreadScheduler())).run()"
+    ),
+    "run() behind RxPY's share": "Research().observe().pipe(HERE, rxops.share()).run()",
+    "run() of a pipe's pipe": "Research().observe().pipe(HERE).pipe(rxops.merge(rx.never())).run()",
+    "run() behind operators of both": "Research().observe().pipe(ops.text(), HERE, rxops.merge(rx.never())).run()",
+    "run() of an LLM's call": "announcing().llm.observe('Hi').pipe(rxops.merge(rx.never())).run()",
+    "an async tool that is run by hand": "wait.run()",
     "a merge of RxPY's": "stay(rx.merge(rx.never(), Research().observe()).pipe(ops.to_output()))",
     "a concat of RxPY's": "stay(rx.concat(rx.empty(), Research().observe()).pipe(ops.to_output()))",
 }

@@ -12,15 +12,15 @@ from reactivex import operators as rxops
 
 from rxflow import LLM, Flow
 from rxflow import operators as ops
+from rxflow._streaming import loop_thread
+from rxflow._streaming.hooks import IDLE_NAME
+from rxflow._streaming.loop_thread import MAX_KEPT_LOOPS
 from rxflow.flow import listen, start
-from rxflow.streaming import loop_thread
-from rxflow.streaming.hooks import IDLE_NAME
-from rxflow.streaming.loop_thread import MAX_KEPT_LOOPS
 from rxflow.testing.leaks import assert_nothing_is_left
 from rxflow.tools import tool
 from rxflow.types.events import Event, MethodFinished
 from rxflow.types.streaming import FlowStreamingOutput
-from tests.gate import Gate
+from tests.gate import PATIENCE_S, Gate
 from tests.loopback import Loopback, Reply
 from tests.scripted import Scripted, calls
 from tests.team import solo
@@ -146,7 +146,7 @@ class TestLoopsOfBlockingRuns:
 
         class Session(Flow):
             @start()
-            async def ask(self) -> str:
+            async def question(self) -> str:
                 if "requests" not in session:
                     session["requests"] = asyncio.Queue[asyncio.Future[str]]()
                     session["task"] = asyncio.create_task(serve(session["requests"]))
@@ -207,8 +207,10 @@ class TestLoopsOfBlockingRuns:
         def look() -> None:
             loops.append(loop_of_kickoff())
             loops.append(loop_of_kickoff())
+            kept.append(thread_of(loops[-1]))
 
         loops: list[asyncio.AbstractEventLoop] = []
+        kept: list[threading.Thread] = []
         mine = loop_of_kickoff()
         for _ in range(2):
             thread = threading.Thread(target=look)
@@ -217,9 +219,8 @@ class TestLoopsOfBlockingRuns:
         assert loops[0] is loops[1]
         assert loops[2] is loops[3]
         assert len({mine, loops[0], loops[2]}) == 3
-        for each in threading.enumerate():
-            if each.name == IDLE_NAME and each is not thread_of(mine):
-                each.join(5)
+        for each in kept:
+            each.join(PATIENCE_S)
         assert loops[0].is_closed()
         assert loops[2].is_closed()
 
@@ -239,7 +240,7 @@ class TestLoopsOfBlockingRuns:
                 assert each.wait_until_idle(5)
             for each in mine:
                 if each.thread.name != IDLE_NAME:
-                    each.thread.join(5)
+                    each.thread.join(PATIENCE_S)
             kept.extend(loop_thread.live & mine)
 
         kept: list[loop_thread.LoopThread] = []
@@ -418,7 +419,7 @@ class TestWhatOutlivesItsMethod:
         threads: list[threading.Thread] = []
         with Leaving(stream=True).kickoff() as output:
             next(iter(output))
-        threads[0].join(5)
+        threads[0].join(PATIENCE_S)
         assert [type(error) for error in outcome] == [asyncio.CancelledError]
 
     def test_with_its_flow_ended_it_still_gets_its_answer(self) -> None:

@@ -21,8 +21,9 @@ from rxflow.types.streaming import (
     StreamChunkType,
     ToolCallChunk,
 )
-from tests.gate import Gate
+from tests.gate import PATIENCE_S, Gate
 from tests.scripted import Scripted
+from tests.spans import ranks
 from tests.streaming.speaking import Speaking
 from tests.team import solo
 
@@ -95,12 +96,12 @@ class TestStarting:
         ready = threading.Barrier(4)
 
         def reader() -> list[str]:
-            ready.wait(5)
+            ready.wait(PATIENCE_S)
             return read_in_thread(output)
 
         with ThreadPoolExecutor(4) as pool:
             reading = [pool.submit(reader) for _ in range(4)]
-            assert [each.result(5) for each in reading] == [["a", "b"]] * 4
+            assert [each.result(PATIENCE_S) for each in reading] == [["a", "b"]] * 4
         assert flow.begun == 1
 
     def test_a_plain_for_works_inside_a_running_event_loop(self) -> None:
@@ -143,23 +144,23 @@ class TestReaders:
         begun = threading.Barrier(5)
 
         def sync_reader() -> list[str]:
-            begun.wait(5)
+            begun.wait(PATIENCE_S)
             return read_in_thread(output)
 
         def async_reader() -> list[str]:
-            begun.wait(5)
+            begun.wait(PATIENCE_S)
             return asyncio.run(read(output))
 
         def trio_reader() -> list[str]:
-            begun.wait(5)
+            begun.wait(PATIENCE_S)
             return trio.run(read, output)
 
         with ThreadPoolExecutor(4) as pool:
             reading = [pool.submit(each) for each in (sync_reader, async_reader, trio_reader, sync_reader)]
-            begun.wait(5)
+            begun.wait(PATIENCE_S)
             for gate in gates:
                 gate.open()
-            assert [each.result(5) for each in reading] == [words] * 4
+            assert [each.result(PATIENCE_S) for each in reading] == [words] * 4
 
     def test_two_asynchronous_readers_do_not_steal_from_each_other(self) -> None:
         async def main() -> None:
@@ -365,7 +366,7 @@ class TestWhatHasArrived:
 
     def test_chunks_are_numbered_in_the_order_of_arrival(self) -> None:
         output = Speaking("a", "b", "c").kickoff()
-        assert [chunk.seq for chunk in output] == [0, 1, 2]
+        assert ranks(output) == [0, 1, 2]
 
     def test_the_full_text_is_made_of_text_chunks_only(self) -> None:
         output = Speaking("a", tool_call('{"x": 1}'), "b").kickoff()
@@ -454,7 +455,7 @@ class TestClosing:
             reading = [pool.submit(read_in_thread, output), pool.submit(lambda: asyncio.run(read(output)))]
             next(iter(output))
             output.close()
-            assert [each.result(5) for each in reading] == [["a"], ["a"]]
+            assert [each.result(PATIENCE_S) for each in reading] == [["a"], ["a"]]
 
     def test_the_end_of_its_event_loop_cancels_it_and_readers_are_told_why_it_goes_no_further(self) -> None:
         async def main() -> FlowStreamingOutput:
@@ -609,7 +610,7 @@ class TestPlainIterators:
                 yield self.chunk(content)
 
         def reader() -> list[str]:
-            begun.wait(5)
+            begun.wait(PATIENCE_S)
             return read_in_thread(output)
 
         words = [str(number) for number in range(300)]
@@ -617,7 +618,7 @@ class TestPlainIterators:
         output = FlowStreamingOutput(sync_iterator=chunks())
         with ThreadPoolExecutor(2) as pool:
             reading = [pool.submit(reader), pool.submit(reader)]
-            assert [each.result(5) for each in reading] == [words] * 2
+            assert [each.result(PATIENCE_S) for each in reading] == [words] * 2
 
     def test_two_tasks_share_one_async_generator(self) -> None:
         async def main() -> None:

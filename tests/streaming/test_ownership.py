@@ -128,7 +128,7 @@ def test_a_plain_for_over_a_stream_that_lives_on_this_loop_is_refused() -> None:
                 break
             reader = iter(streaming)
             assert next(reader).content == "a"
-            with pytest.raises(RuntimeError, match="go on with that"):
+            with pytest.raises(RuntimeError, match="continue with that"):
                 next(reader)
 
     asyncio.run(main())

@@ -9,6 +9,7 @@ import anyio.lowlevel
 import pytest
 
 from rxflow.types.streaming import FlowStreamingOutput, StreamChunk
+from tests.gate import PATIENCE_S
 
 
 class Generators:
@@ -94,7 +95,7 @@ def test_a_generator_that_a_reader_is_in_is_closed_as_the_reader_comes_out() -> 
     def chunks() -> Iterator[StreamChunk]:
         try:
             inside.set()
-            assert go_on.wait(5)
+            assert go_on.wait(PATIENCE_S)
             yield StreamChunk(content="too late")
         finally:
             ended.append(threading.current_thread().name)
@@ -102,12 +103,12 @@ def test_a_generator_that_a_reader_is_in_is_closed_as_the_reader_comes_out() -> 
     output = FlowStreamingOutput(sync_iterator=(generator := chunks()))
     with ThreadPoolExecutor(1, thread_name_prefix="reader") as pool:
         reading = pool.submit(list, output)
-        assert inside.wait(5)
+        assert inside.wait(PATIENCE_S)
         output.close()
         assert output.is_cancelled
         assert ended == []
         go_on.set()
-        assert reading.result(5) == []
+        assert reading.result(PATIENCE_S) == []
     assert ended == ["reader_0"]
     assert output.chunks == []
     assert next(generator, None) is None

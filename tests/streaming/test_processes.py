@@ -2,16 +2,11 @@
 
 import signal
 import sys
-import time
 
 import pytest
 
-from tests.bounds import assert_within
 from tests.loopback import Loopback, Reply
 from tests.streaming.program import Program
-
-EXIT = 2.0
-
 
 STREAMS = {
     "sync method": """
@@ -53,7 +48,6 @@ def test_a_process_with_an_open_stream_ends_at_once_and_in_silence(code: str) ->
     program = Program(code)
     assert program.heard() == "open"
     outcome = program.ended()
-    assert_within(time.monotonic() - program.said_at, EXIT)
     assert outcome == (0, "", "")
 
 
@@ -69,7 +63,6 @@ def test_a_process_with_an_open_connection_ends_at_once_and_closes_it(provider: 
     )
     assert program.heard() == "open"
     outcome = program.ended()
-    assert_within(time.monotonic() - program.said_at, EXIT)
     assert outcome == (0, "", "")
     assert provider.wait_until(lambda p: p.disconnects)[0].phase == "mid_stream"
 
@@ -108,10 +101,8 @@ if sys.platform != "win32":  # where Ctrl-C cannot be sent to one process, and n
                 provider.url,
             )
             assert program.heard() == "a"
-            at = time.monotonic()
             program.process.send_signal(signal.SIGINT)
             assert program.heard() == "interrupted True True"
-            assert program.said_at - at <= EXIT
             assert provider.wait_until(lambda p: p.disconnects)[0].phase == "mid_stream"
             assert program.ended() == (0, "", "")
 
@@ -125,9 +116,7 @@ if sys.platform != "win32":  # where Ctrl-C cannot be sent to one process, and n
             )
             assert program.heard() == "a"
             program.process.send_signal(signal.SIGINT)
-            at = time.monotonic()
             code, _, errors = program.ended()
-            assert_within(time.monotonic() - at, EXIT)
             assert code == -signal.SIGINT
             assert errors.endswith("KeyboardInterrupt")
             assert errors.count("Traceback") == 1

@@ -48,13 +48,18 @@ def test_a_flow_tells_its_whole_story_in_frames() -> None:
         "crew_kickoff_started",
         "task_started",
         "agent_execution_started",
+        "message_added",
+        "message_added",
         "llm_call_started",
         "llm_call_completed",
         "tool_usage_started",
         "tool_usage_finished",
+        "message_added",
+        "message_added",
         "llm_call_started",
         "llm_thinking_chunk",
         "llm_call_completed",
+        "message_added",
         "agent_execution_completed",
         "task_completed",
         "crew_kickoff_completed",
@@ -120,7 +125,13 @@ def test_each_channel_is_a_reader_of_the_whole_stream() -> None:
     assert [*session.flow] == [frame for frame in everything if frame.channel is Channel.FLOW]
     assert [*session.tools] == [frame for frame in everything if frame.channel is Channel.TOOLS]
     assert [*session.llm] == [frame for frame in everything if frame.channel is Channel.LLM]
-    assert [*session.messages] == []
+    assert [frame.data["message"]["role"] for frame in session.messages] == [
+        "system",
+        "user",
+        "assistant",
+        "tool",
+        "assistant",
+    ]
     assert types([*session.interleave(["flow", "tools"])]) == [
         frame.type for frame in everything if frame.channel in ("flow", "tools")
     ]

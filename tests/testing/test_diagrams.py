@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rxflow.testing.diagrams import (
+from rxflow.testing._diagrams import (
     Completed,
     Failed,
     MarbleError,
@@ -22,7 +22,7 @@ from rxflow.testing.diagrams import (
     parse_script,
     parse_subscription,
 )
-from rxflow.testing.drawing import difference, draw, draw_spans, draw_together
+from rxflow.testing._drawing import difference, draw, draw_spans, draw_together
 from rxflow.types.chunks import StreamChunk
 
 END = Completed()

@@ -10,15 +10,14 @@ from collections.abc import Callable, Iterator
 import pytest
 from reactivex.abc import DisposableBase
 
+from rxflow._streaming import hooks
+from rxflow._streaming.bridge import from_async
 from rxflow.flow import Flow, start
-from rxflow.llm import io as io_loop
-from rxflow.streaming import hooks
-from rxflow.streaming.bridge import from_async
+from rxflow.llm import _io as io_loop
 from rxflow.testing import leaks
+from rxflow.testing._scripted import ScriptedLLM
 from rxflow.testing.leaks import Runs, assert_nothing_is_left, watching_runs, what_is_left
-from rxflow.testing.scripted import ScriptedLLM
-from tests.bounds import assert_within
-from tests.gate import Gate
+from tests.gate import PATIENCE_S, Gate
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +72,7 @@ def test_a_run_on_a_loop_in_another_thread_has_a_moment_to_end(runs: Runs, loop:
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     try:
-        subscription = asyncio.run_coroutine_threadsafe(subscribed(), loop).result(5)
+        subscription = asyncio.run_coroutine_threadsafe(subscribed(), loop).result(PATIENCE_S)
         assert len(what_is_left(runs)) == 1
         loop.call_soon_threadsafe(subscription.dispose)
         assert what_is_left(runs) == []
@@ -141,7 +140,7 @@ def test_a_task_of_ours_on_the_io_loop_is_left() -> None:
     async def main() -> None:
         subscriptions.append(from_async(work).subscribe())
 
-    io_loop.submit(main()).result(5)
+    io_loop.submit(main()).result(PATIENCE_S)
     began.wait()
     (left,) = what_is_left()
     assert left.startswith("a task on the I/O loop: <Task")
@@ -168,7 +167,7 @@ def test_looking_costs_next_to_nothing() -> None:
             pass
         assert_nothing_is_left(runs)
         times.append(time.perf_counter() - at)
-    assert_within(min(times), 0.001)
+    assert min(times) < 0.001
 
 
 def test_looking_imports_nothing_heavy() -> None:
@@ -182,4 +181,4 @@ def test_looking_imports_nothing_heavy() -> None:
         "import threading\n"
         "assert threading.active_count() == 1"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=20)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=100)

@@ -11,11 +11,11 @@ import pytest
 import reactivex as rx
 from reactivex import operators as ops
 
+from rxflow._streaming.bridge import from_async
 from rxflow.flow import Flow, listen, start
-from rxflow.streaming.bridge import from_async
-from rxflow.testing.diagrams import MarbleError
-from rxflow.testing.marbles import Marbles
-from rxflow.testing.scripted import ScriptedLLM
+from rxflow.testing._diagrams import MarbleError
+from rxflow.testing._marbles import Marbles
+from rxflow.testing._scripted import ScriptedLLM
 from tests.scripted import Scripted
 from tests.team import solo
 

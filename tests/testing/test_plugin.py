@@ -7,13 +7,13 @@ from rxflow.testing import leaks
 pytest_plugins = ["pytester"]
 
 # Of no use here, and hypothesis is imported anew each time.
-WITHOUT = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:rerunfailures", "-p", "no:timeout"]
+WITHOUT = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:timeout"]
 
 HEAD = """
 import asyncio
 import pytest
-from rxflow.testing.probes import probe
-from rxflow.testing.scripted import ScriptedLLM
+from rxflow.testing._probes import probe
+from rxflow.testing._scripted import ScriptedLLM
 from reactivex.subject import Subject
 """
 

@@ -11,8 +11,8 @@ from reactivex.disposable import Disposable
 from reactivex.scheduler import CurrentThreadScheduler
 from reactivex.subject import Subject
 
+from rxflow.testing._probes import Probe, probe
 from rxflow.testing.leaks import collecting
-from rxflow.testing.probes import Probe, probe
 from tests.signals import Signals
 
 

@@ -10,9 +10,9 @@ import pytest
 from rxflow import LLM
 from rxflow.flow import Flow, start
 from rxflow.llm.source import Delta, Ending, ToolCallDelta
-from rxflow.testing.diagrams import MarbleError, MarbleSyntaxError
-from rxflow.testing.scripted import ScriptedLLM, Turn, UnscriptedRequest, Value, thinking, tool_call, turn
-from rxflow.testing.virtual_clock import VirtualClock
+from rxflow.testing._diagrams import MarbleError, MarbleSyntaxError
+from rxflow.testing._scripted import ScriptedLLM, Turn, UnscriptedRequest, Value, thinking, tool_call, turn
+from rxflow.testing._virtual_clock import VirtualClock
 from rxflow.tools import tool
 from rxflow.types.events import Event, LLMFinished, LLMRetrying, ReasoningChunk
 from rxflow.types.usage import UsageMetrics
@@ -283,7 +283,7 @@ class TestWhereAnLLMIs:
 
         class Asking(Flow):
             @start()
-            async def ask(self) -> Any:
+            async def question(self) -> Any:
                 return await llm.acall("x")
 
         async def main() -> Any:
@@ -325,8 +325,8 @@ class TestWhereAnLLMIs:
 def test_litellm_is_not_needed() -> None:
     code = (
         "import sys\n"
-        "from rxflow.testing.scripted import ScriptedLLM\n"
+        "from rxflow.testing._scripted import ScriptedLLM\n"
         "assert ScriptedLLM('he-llo|').call('x') == 'hello'\n"
         "assert 'litellm' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=20)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=100)

@@ -15,12 +15,12 @@ import reactivex
 from reactivex.disposable import Disposable
 
 from rxflow import LLM
-from rxflow.crew.rate_limit import RateLimit
+from rxflow._streaming import hooks
+from rxflow.crew._rate_limit import RateLimit
 from rxflow.flow import Flow, listen, router, start
-from rxflow.streaming import hooks
-from rxflow.testing.scripted import ScriptedLLM
-from rxflow.testing.virtual_clock import VirtualClock
-from rxflow.testing.virtual_time import Deadlock, ProviderInVirtualTime
+from rxflow.testing._scripted import ScriptedLLM
+from rxflow.testing._virtual_clock import VirtualClock
+from rxflow.testing._virtual_time import Deadlock, ProviderInVirtualTime
 from rxflow.tools import BaseTool, tool
 from tests.gate import Gate
 from tests.scripted import Scripted, calls

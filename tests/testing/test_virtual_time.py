@@ -17,10 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rxflow.llm.io import from_io
-from rxflow.streaming.emitter import in_thread
-from rxflow.testing.virtual_clock import VirtualClock
-from rxflow.testing.virtual_time import (
+from rxflow._streaming.emitter import in_thread
+from rxflow.llm._io import from_io
+from rxflow.testing._virtual_clock import VirtualClock
+from rxflow.testing._virtual_time import (
     SOCKET_METHODS,
     Deadlock,
     ProviderInVirtualTime,

@@ -1,10 +1,21 @@
-"""A chunk's type prints by its name, and equals its value."""
+"""A chunk's type prints by its name, and equals its value; equal chunks have equal hashes."""
 
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rxflow.types.chunks import StreamChunk, StreamChunkType
+from rxflow.types.chunks import Origin, PackedChunks, StreamChunk, StreamChunkType, ToolCallChunk, pack_chunks
+
+CHUNKS = st.builds(
+    StreamChunk,
+    content=st.sampled_from(["a", "b"]),
+    seq=st.integers(0, 1),
+    llm_call_id=st.sampled_from(["", "call"]),
+    task_name=st.sampled_from(["", "task"]),
+    tool_call=st.none() | st.builds(ToolCallChunk, arguments=st.sampled_from(["", "{"]), index=st.integers(0, 1)),
+)
 
 
 @pytest.mark.parametrize(
@@ -25,3 +36,44 @@ def test_a_chunk_keeps_its_type_through_json() -> None:
     again = StreamChunk.model_validate_json(chunk.model_dump_json())
     assert again.chunk_type is StreamChunkType.TOOL_CALL
     assert again == chunk
+
+
+@given(CHUNKS, CHUNKS)
+def test_equal_chunks_have_equal_hashes(one: StreamChunk, other: StreamChunk) -> None:
+    if one == other:
+        assert hash(one) == hash(other)
+        assert hash(one.tool_call) == hash(other.tool_call)
+    assert len({one, other, one.model_copy()}) == (1 if one == other else 2)
+
+
+def test_a_chunk_that_was_packed_is_found_in_a_set_of_the_originals() -> None:
+    originals = [StreamChunk(content=text, seq=number) for number, text in enumerate("abc")]
+    assert set(PackedChunks(list(map(vars, originals))).unpack()) == set(originals)
+
+
+@pytest.mark.parametrize("change", ["set", "deleted and set", "another attempt", "another text"])
+def test_what_was_changed_in_a_chunk_is_packed_with_it(change: str) -> None:
+    chunks = [Origin(task_name="plan").chunk(text).with_seq(number) for number, text in enumerate("abc")]
+    if change == "another attempt":
+        chunks[1] = chunks[1].with_attempt(3)
+    elif change == "another text":
+        chunks[1] = chunks[1].with_content("other")
+    else:
+        if change == "deleted and set":
+            del chunks[1].task_name
+        chunks[1].task_name = "write"
+    expected = [dict(vars(chunk)) for chunk in chunks]
+
+    packed = pack_chunks(chunks)
+
+    assert packed is not None
+    assert [vars(chunk) for chunk in packed.unpack()] == expected
+
+
+def test_chunks_of_equal_origins_are_told_apart_by_what_differs() -> None:
+    chunks = [Origin(task_name=name).chunk("a") for name in ("plan", "plan", "write")]
+
+    packed = pack_chunks(chunks)
+
+    assert packed is not None
+    assert packed.unpack() == chunks

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from rxflow import Flow
+from rxflow._streaming.frames import Framing
 from rxflow.flow import listen, start
-from rxflow.streaming.frames import Framing
 from rxflow.tools import tool
 from rxflow.types.chunks import Origin
 from rxflow.types.events import FlowStarted, MethodFailed, MethodFinished
@@ -83,6 +83,7 @@ def test_what_is_not_json_is_shown_as_text() -> None:
     finished = MethodFinished(origin=Origin(namespace=("a", "b")), result=[Spot((1.0, 2.0)), Odd(), math.inf])
     assert framing.frame(finished).data == {
         "namespace": ["a", "b"],
+        "label": None,
         "result": [{"at": [1.0, 2.0]}, "<Odd that cannot be shown: its __str__ raised LookupError>", None],
     }
     failed = framing.frame(MethodFailed(origin=Origin(), error=ValueError("no")))

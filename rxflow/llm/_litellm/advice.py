@@ -6,7 +6,7 @@ from typing import Any
 
 from rxflow.llm._litellm.errors import LostConnection, UnpreparedRequest, iterate_causes
 from rxflow.llm._litellm.setup import begin_import
-from rxflow.llm.wires.sse import OversizedEvent
+from rxflow.llm._wires.sse import OversizedEvent
 
 NAMES = (
     'models are written "provider/model", for example "openai/gpt-4.1-mini", "anthropic/claude-sonnet-4-5" or '
@@ -15,7 +15,7 @@ NAMES = (
 
 
 def explain(error: BaseException, model: str) -> BaseException:
-    """``error`` with a line that says what to do, if there is something to be done."""
+    """Return ``error`` with a line that says what to do, if the user can do anything."""
     imported = begin_import()
     if imported.exception() is not None:
         return error
@@ -24,7 +24,7 @@ def explain(error: BaseException, model: str) -> BaseException:
 
 
 def advice_for(error: BaseException, litellm: Any, model: str) -> str | None:
-    """What the user can do about ``error``; None if the error says it all."""
+    """Return what the user can do about ``error``; None if its own text is enough."""
     causes = list(iterate_causes(error))
     match getattr(error, "status_code", None), type(error).__name__:
         case _ if any(isinstance(cause, OversizedEvent) for cause in causes):
@@ -80,7 +80,7 @@ def _has_known_provider(litellm: Any, model: str) -> bool:
 
 
 def _was_not_answered(causes: list[BaseException]) -> bool:
-    """Nothing took the connection, or what did does not speak HTTP."""
+    """Whether no server accepted the connection, or the one that did does not speak HTTP."""
     import aiohttp
     import httpx
     import openai

@@ -1,4 +1,4 @@
-"""LiteLLM's error class for whatever went wrong, by status, code and type; never by the words of a message.
+"""Chooses LiteLLM's error class for what went wrong: by status, code and type, never by the words of a message.
 
 Programs catch ``litellm.RateLimitError`` and its like, also when the request was not sent by LiteLLM.
 """
@@ -8,16 +8,16 @@ from __future__ import annotations
 import copyreg
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from json import JSONDecodeError
 from os import environ
 from time import time
 from typing import Any, NoReturn, cast
 
-from rxflow.llm.reading import IncompleteAnswer
-from rxflow.llm.redaction import redact_error
-from rxflow.llm.wires.sse import ErrorEvent, MalformedEvent, OversizedEvent
+from rxflow.llm._reading import IncompleteAnswer
+from rxflow.llm._redaction import redact_error
+from rxflow.llm._wires.sse import ErrorEvent, MalformedEvent, OversizedEvent
 
 _MAX_RETRY_AFTER_S = 60.0
 _RETRYABLE_STATUSES = frozenset({408, 409, 425, 429})
@@ -78,7 +78,7 @@ class UnpreparedRequest(Exception):
 
 
 class LostConnection(Exception):
-    """A connection failed; the cause says how. ``address`` is scheme, host and port of the server."""
+    """A connection failed; the cause has the details. ``address`` is scheme, host and port of the server."""
 
     def __init__(self, address: str) -> None:
         super().__init__(f"the connection to {address} failed")
@@ -86,7 +86,7 @@ class LostConnection(Exception):
 
 
 class MissingKey(Exception):
-    """There is no API key, so nothing was sent."""
+    """An API key is missing, so nothing was sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def iterate_causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def is_break(error: BaseException) -> bool:
-    """Whether the connection was lost, or fell silent: nothing that the provider has said."""
+    """Whether the connection was lost or fell silent, so that the provider did not report an error."""
     import aiohttp
     import httpx
 
@@ -133,7 +133,7 @@ def raise_as_litellm(
 
 
 def as_litellm(litellm: Any, error: Exception, *, model: str, provider: str, has_begun: bool) -> Exception:
-    """The error to raise for ``error``, which is ``error`` itself if it has the right class of LiteLLM's already.
+    """Return the error to raise for ``error``: itself, if it has the right class of LiteLLM's already.
 
     Args:
         has_begun: the headers of an answer had come, so that a lost connection has cut an answer short.
@@ -164,13 +164,26 @@ def as_litellm(litellm: Any, error: Exception, *, model: str, provider: str, has
                 if found is not None:
                     return found
     if has_begun and isinstance(error, litellm.APIConnectionError):
-        # Its name for everything that it does not know; in mid-stream that is an end without a finish reason.
+        # LiteLLM's name for everything unknown; in mid-stream that is an end without a finish reason.
         return _cut_short(
             litellm, f"the stream ended before the answer was complete: {cast(Any, error).message}", about
         )
     if _is_litellms(litellm, error):
         return _correct(litellm, cast(Any, error), about)
+    refusal = _of_a_refusal(litellm, error, about)
+    if refusal is not None:
+        return refusal
     return cast(Exception, litellm.APIError(status_code=500, message=f"{type(error).__name__}: {error}", **about))
+
+
+def _of_a_refusal(litellm: Any, error: Exception, about: dict[str, str]) -> Exception | None:
+    """The class for a refusal that LiteLLM has passed on as OpenAI's package raised it (of text completions)."""
+    import openai
+
+    if not isinstance(error, openai.APIStatusError):
+        return None
+    facts = _facts_in(error.body or error.message, error.status_code)
+    return _of_facts(litellm, replace(facts, headers=error.response.headers), about)
 
 
 def _cut_short(litellm: Any, message: str, about: dict[str, str]) -> Exception:
@@ -202,7 +215,7 @@ def _is_litellms(litellm: Any, error: Exception) -> bool:
 
 
 def _correct(litellm: Any, error: Any, about: dict[str, str]) -> Exception:
-    """LiteLLM goes by the provider's words first, and takes many a wrong key for a bad request."""
+    """Correct the class. LiteLLM looks at the provider's words first, and often calls a wrong key a bad request."""
     status = _status_of_response(error)
     if status is None:
         status = error.status_code if isinstance(error, litellm.BadRequestError) else None
@@ -322,7 +335,7 @@ def delay_before_retry(error: BaseException, attempt: int) -> float | None:
 
 
 def _cannot_change(error: BaseException) -> bool:
-    """What answers there does not speak the API: it will not do so a second later."""
+    """Whether the server does not speak the API, which does not change within seconds."""
     import openai
 
     return isinstance(error, openai.APIResponseValidationError)
@@ -344,7 +357,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def make_picklable(litellm: Any) -> None:
-    """Let LiteLLM's errors pass through queues and process pools; its constructors cannot be called anew by pickle."""
+    """Let LiteLLM's errors pass through queues and process pools; pickle cannot call their constructors again."""
     exported = cast(dict[str, object], vars(litellm.exceptions))
     for kind in exported.values():
         if isinstance(kind, type) and issubclass(kind, Exception) and kind.__module__ == litellm.exceptions.__name__:

@@ -1,8 +1,14 @@
-"""The import of LiteLLM: late, off every loop, with its settings made before and after.
+"""What LiteLLM needs before it is used: a late import off every loop, settings, and a cache of HTTP clients.
 
 The import takes seconds of CPU time and 190 MB, and its first call hundreds of milliseconds. So ``import rxflow`` never
 does it: the first ``LLM`` that needs LiteLLM begins it in a background thread, or the first error.
-The settings were measured with litellm 1.109.0 and 1.110.2.
+
+LiteLLM looks for keys in the text of an error with patterns that take 4 s a megabyte, on whichever loop the call runs,
+and without letting go of Python's lock. So a gateway's page of a megabyte would stall every stream of the process. No
+other thread would help: the text has to be short when LiteLLM gets it. Its clients are httpx's, which have hooks for
+responses, and it keeps them in a cache that it lets programs replace.
+
+All this was measured with litellm 1.109.0 and 1.110.2.
 """
 
 from __future__ import annotations
@@ -10,13 +16,22 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
+import sys
 import threading
 import warnings
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import Future, wait
-from typing import Any
+from contextlib import aclosing
+from importlib.abc import MetaPathFinder
+from typing import TYPE_CHECKING, Any, cast
 
-from rxflow.llm._litellm.errors import make_picklable
-from rxflow.loops import call_soon
+from rxflow._loops import call_soon
+from rxflow.llm._io import is_io_loop
+from rxflow.llm._litellm.errors import iterate_causes, make_picklable
+from rxflow.llm._reading import MAX_ERROR_BYTES
+
+if TYPE_CHECKING:
+    import httpx
 
 _SETTINGS = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it fetches a price list, and blocks 5 s on a silent network
@@ -42,16 +57,13 @@ def begin_import() -> Future[Any]:
     with _starting:
         if _imported is None:
             _imported = Future()
-            # LiteLLM sets these filters itself, in the thread of the import. A program that is inside
-            # warnings.catch_warnings() at that moment would remove them when it leaves, and see a hundred warnings.
-            for message in _WARNINGS:
-                warnings.filterwarnings("ignore", message=message)
+            _KeepFilters.add_filters()
             threading.Thread(target=_import, args=(_imported,), name=_THREAD, daemon=True).start()
         return _imported
 
 
 def _wait_before_a_fork() -> None:
-    """The child would have half a module, and wait for a thread that only its parent has."""
+    """Wait for the import. A child would have half a module, and wait for a thread that only its parent has."""
     if _imported is not None and threading.current_thread().name != _THREAD:
         wait([_imported], _FORK_TIMEOUT_S)
 
@@ -72,9 +84,28 @@ async def get_litellm() -> Any:
     return future.result()
 
 
+class _KeepFilters(MetaPathFinder):
+    """Sets the filters of LiteLLM's warnings again before each module that its import brings.
+
+    LiteLLM sets them once. A program that leaves ``warnings.catch_warnings()`` meanwhile removes them, as pytest does
+    after each test and FastAPI for each route. It would see a hundred warnings, or have the import fail by one.
+    """
+
+    def find_spec(self, *_: object) -> None:
+        if threading.current_thread().name == _THREAD:
+            self.add_filters()
+
+    @staticmethod
+    def add_filters() -> None:
+        for message in _WARNINGS:
+            warnings.filterwarnings("ignore", message=message)
+
+
 def _import(future: Future[Any]) -> None:
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
+    keep_filters = _KeepFilters()
+    sys.meta_path.insert(0, keep_filters)
     try:
         litellm: Any = importlib.import_module("litellm")
         litellm.suppress_debug_info = True
@@ -82,8 +113,111 @@ def _import(future: Future[Any]) -> None:
         litellm.REPEATED_STREAMING_CHUNK_LIMIT = 10**9
         # Else a model with "llama-3" in its name has it download a tokenizer, on the loop that carries all streams.
         litellm.disable_hf_tokenizer_download = True
+        tend_clients(litellm)
         make_picklable(litellm)
     except BaseException as error:  # noqa: BLE001 - whoever awaits the module gets it
         future.set_exception(error)
     else:
         future.set_result(litellm)
+    finally:
+        sys.meta_path.remove(keep_filters)
+
+
+def tend_clients(litellm: Any) -> None:
+    """Have LiteLLM's clients on the I/O loop read only the beginning of an error page, and live until they are closed.
+
+    LiteLLM forgets a client after an hour, or when there are 200, and closes it 15 minutes later unless it has been
+    collected. The collector closes sockets without the loop's knowledge. The client, closing itself at that, would take
+    the next connection with the same number from the loop (as with text completions, see ``source.py``).
+    """
+    known: Any = litellm.in_memory_llm_clients_cache
+    kind: Any = known.__class__
+    open_clients = _OpenClients()
+
+    def set_cache(self: Any, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
+        if is_io_loop():
+            open_clients.add(value)
+            if isinstance(value, litellm.AsyncHTTPHandler):
+                _add_hook(value)
+        return kind.set_cache(self, key, value, *args, **kwargs)
+
+    cache: Any = type("ClientCache", (kind,), {"set_cache": set_cache})()
+    cache.__dict__.update(known.__dict__)  # the program may have clients in it already
+    litellm.in_memory_llm_clients_cache = cache
+
+
+class _OpenClients:
+    """Clients that are not closed. Now and then, those that have been closed meanwhile are dropped."""
+
+    def __init__(self) -> None:
+        self._clients: list[Any] = []
+        self._limit = 256
+
+    def add(self, client: Any) -> None:
+        self._clients.append(client)
+        if len(self._clients) > self._limit:
+            self._clients = [each for each in self._clients if not _is_closed(each)]
+            self._limit = max(256, 2 * len(self._clients))
+
+
+def _add_hook(handler: Any) -> None:
+    hooks: dict[str, list[Any]] = {"response": [_cut_error]}
+    handler.event_hooks = hooks  # for the client that it makes if this one is closed
+    handler.client.event_hooks = hooks
+
+
+async def _cut_error(response: httpx.Response) -> None:
+    """A hook of httpx, which is called before the body is read."""
+    if not response.is_error:
+        return
+    import httpx
+
+    whole = httpx.Response(response.status_code, headers=response.headers, stream=response.stream)
+    for name in ("content-encoding", "content-length"):
+        response.headers.pop(name, None)
+
+    class Beginning(httpx.AsyncByteStream):
+        """The beginning of a body, decoded here because a few bytes may hold megabytes."""
+
+        def __aiter__(self) -> AsyncIterator[bytes]:
+            return _read_beginning(whole)
+
+        async def aclose(self) -> None:
+            await whole.aclose()
+
+    response.stream = Beginning()
+
+
+async def _read_beginning(response: httpx.Response) -> AsyncGenerator[bytes]:
+    left = MAX_ERROR_BYTES
+    async with aclosing(cast("AsyncGenerator[bytes]", response.aiter_bytes())) as blocks:
+        async for block in blocks:
+            yield block[:left]
+            left -= len(block)
+            if left <= 0:
+                return
+
+
+def forget_closed_clients(litellm: Any, error: BaseException) -> bool:
+    """Forget clients in LiteLLM's cache that others have closed. True if there were any: the call can be made again.
+
+    A program that calls ``litellm.close_litellm_async_clients()``, as LiteLLM advises at the end of each
+    ``asyncio.run``, closes the clients of all loops, and LiteLLM goes on giving them out for an hour.
+    """
+    if not any(isinstance(cause, RuntimeError) for cause in iterate_causes(error)):
+        return False  # httpx and aiohttp raise this class for a closed client
+    cache = litellm.in_memory_llm_clients_cache
+    # A copy: other threads of the program may use litellm too.
+    closed = [key for key, client in list(cache.cache_dict.items()) if _is_closed(client)]
+    for key in closed:
+        cache.delete_cache(key)
+    return bool(closed)
+
+
+def _is_closed(client: Any) -> bool:
+    """Whether a client is closed. OpenAI's have a method for it, httpx's a property; LiteLLM's handlers hold one."""
+    for each in (client, getattr(client, "client", None)):
+        is_closed: bool | Callable[[], bool] = getattr(each, "is_closed", False)
+        if is_closed() if callable(is_closed) else is_closed:
+            return True
+    return False

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from contextlib import aclosing
-from typing import Any, cast
+import importlib
+import os
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
 
 from reactivex import Observable
 
+from rxflow.llm._io import Deliver, UnawaitedCoroutines, from_io
 from rxflow.llm._litellm.advice import explain
 from rxflow.llm._litellm.errors import (
     MissingKey,
@@ -18,15 +22,24 @@ from rxflow.llm._litellm.errors import (
     iterate_causes,
     raise_as_litellm,
 )
-from rxflow.llm._litellm.setup import begin_import, get_litellm
+from rxflow.llm._litellm.setup import begin_import, forget_closed_clients, get_litellm
 from rxflow.llm._litellm.streams import WrapperReader, find_response, tap, wire_of
-from rxflow.llm.io import Deliver, UnawaitedCoroutines, from_io
-from rxflow.llm.reading import HEADER_GRACE_S, LAST_BYTE_TIMEOUT_S, READ_TIMEOUT_S, USAGE_TIMEOUT_S, read_answer
-from rxflow.llm.redaction import known_keys
-from rxflow.llm.request import Request
-from rxflow.llm.source import Delta, Ending
-from rxflow.llm.wires.sse import Wire
-from rxflow.types.usage import UsageMetrics
+from rxflow.llm._reading import (
+    HEADER_GRACE_S,
+    LAST_BYTE_TIMEOUT_S,
+    READ_TIMEOUT_S,
+    USAGE_TIMEOUT_S,
+    count_request,
+    read_answer,
+)
+from rxflow.llm._redaction import known_keys
+from rxflow.llm._request import Request
+from rxflow.llm._wires.sse import Wire
+from rxflow.llm.source import Delta, Ending, ToolCallDelta
+from rxflow.types import UsageMetrics
+
+if TYPE_CHECKING:
+    import httpx
 
 _MAX_PREPARATIONS = 3  # of one request: without hints that are not taken, and without clients that are closed
 _USED_WITHOUT_ASKING = frozenset({"cache"})  # a single call to gemini/ registers it
@@ -57,7 +70,7 @@ class LiteLLMSource:
             litellm = await get_litellm()
             call = _Call(litellm, request)
             try:
-                await self._read(call, deliver)
+                await self._read(call, _restore_names(deliver, call))
             except Exception as error:  # noqa: BLE001 - raised in LiteLLM's class
                 keys = known_keys(self._api_key, {"base_url": self._base_url}, request.parameters, _settings(litellm))
                 raise_as_litellm(
@@ -67,6 +80,41 @@ class LiteLLMSource:
         return from_io(read)
 
     async def _read(self, call: _Call, deliver: Deliver) -> None:
+        async with self._own_client(call):
+            await self._read_answer(call, deliver)
+
+    @asynccontextmanager
+    async def _own_client(self, call: _Call) -> AsyncGenerator[None]:
+        """For a text completion, a client that is closed after it.
+
+        LiteLLM would make a client for each, and close none. The collector would close its socket without the loop's
+        knowledge, and then the client would take the next connection with the same number from the loop: that call
+        would wait until its time-out (litellm 1.109.0 and 1.110.2).
+        """
+        key = self._text_key(call)
+        if key is None:
+            yield
+            return
+        import httpx  # OpenAI's package would take a fork of it, whose errors are others
+
+        openai: Any = importlib.import_module("openai")
+        http_client = httpx.AsyncClient(timeout=self._timeout(), follow_redirects=True)
+        urls = (self._base_url, call.litellm.api_base, *map(os.environ.get, ("OPENAI_BASE_URL", "OPENAI_API_BASE")))
+        base_url = next(filter(None, urls), None)
+        options = {"api_key": key, "base_url": base_url, "http_client": http_client, "max_retries": 0}
+        async with openai.AsyncOpenAI(**options) as call.client:
+            yield
+
+    def _text_key(self, call: _Call) -> str | None:
+        """The key for a client of our own. None if LiteLLM needs no client for this call, or is given another."""
+        litellm = call.litellm
+        if call.provider != "text-completion-openai" or litellm.aclient_session is not None:
+            return None
+        if not call.request.parameters.keys().isdisjoint(("client", "api_base")):
+            return None
+        return self._api_key or litellm.api_key or litellm.openai_key or os.environ.get("OPENAI_API_KEY")
+
+    async def _read_answer(self, call: _Call, deliver: Deliver) -> None:
         stream = await self._open(call)
         response: Any = None
         try:
@@ -93,7 +141,7 @@ class LiteLLMSource:
                 )
             deliver([_ending_of(wire, wire.usage, call)])
         finally:
-            # Whoever reads owns the response: a cancellation may come between two chunks, where nobody awaits it.
+            # Whoever reads owns the response: a cancellation may come between two chunks, when nobody awaits it.
             response = response or find_response(stream)
             if response is not None:
                 await response.aclose()
@@ -117,7 +165,7 @@ class LiteLLMSource:
                     is_last = attempt == _MAX_PREPARATIONS - 1
                     if not is_last and hints and isinstance(error, call.litellm.UnsupportedParamsError):
                         hints = {}  # Bedrock takes tool_choice, but not "none"; nothing was sent
-                    elif is_last or not _forget_closed_clients(call.litellm, error):
+                    elif is_last or not forget_closed_clients(call.litellm, error):
                         self._raise_unsent(call, error)
                         raise
         raise AssertionError  # unreachable: the last attempt returns or raises
@@ -133,9 +181,12 @@ class LiteLLMSource:
             raise MissingKey(f"there is no API key for this model: {' or '.join(missing)} is not set") from error
         raise UnpreparedRequest(str(error)) from error
 
-    def _arguments(self, call: _Call, hints: Mapping[str, Any]) -> dict[str, Any]:
+    def _timeout(self) -> httpx.Timeout:
         import httpx
 
+        return httpx.Timeout(self._read_timeout, connect=self._connect_timeout)
+
+    def _arguments(self, call: _Call, hints: Mapping[str, Any]) -> dict[str, Any]:
         request = call.request
         api_key = self._api_key
         if api_key is None and call.provider == "openai":
@@ -148,11 +199,16 @@ class LiteLLMSource:
             # Retries are ours, before the first chunk only; the SDK would make three of its own.
             "max_retries": 0,
             "num_retries": 0,
-            "timeout": httpx.Timeout(self._read_timeout, connect=self._connect_timeout),
+            "timeout": self._timeout(),
             # Without it any call with tools failed in litellm 1.106.
             "_skip_mcp_handler": True,
         }
-        optional = {"api_base": self._base_url, "api_key": api_key, "tools": list(request.tools) or None}
+        optional = {
+            "api_base": self._base_url,
+            "api_key": api_key,
+            "client": call.client,
+            "tools": list(request.tools) or None,
+        }
         given = {name: value for name, value in optional.items() if value is not None}
         return arguments | given | dict(hints) | dict(request.parameters)
 
@@ -188,6 +244,8 @@ class _Call:
         self.litellm = litellm
         self.request = request
         self.has_begun = False
+        self.client: Any = None
+        """An HTTP client for this call alone, in place of LiteLLM's."""
         try:
             self.provider = str(litellm.get_llm_provider(request.model)[1])
         except Exception:  # noqa: BLE001 - the call itself will say what is wrong with the name
@@ -195,9 +253,26 @@ class _Call:
 
 
 def _ending_of(wire: Wire, usage: UsageMetrics | None, call: _Call) -> Ending:
-    reported = (usage or UsageMetrics()).model_copy(update={"successful_requests": 1})
-    cost = _compute_cost(call.litellm, call.request.model, reported)
-    return Ending(wire.finish_reason, reported, cost, wire.message, wire.response_id, wire.response_model)
+    reported = count_request(usage)
+    return wire.end(reported, _compute_cost(call.litellm, call.request.model, reported))
+
+
+def _restore_names(deliver: Deliver, call: _Call) -> Deliver:
+    """``deliver``, with the tools' own names. LiteLLM sends Bedrock an "a" before those that begin with no letter.
+
+    It remembers 50 of them for ten minutes (litellm 1.110); the request knows them all.
+    """
+    names: list[str] = [tool["function"]["name"] for tool in call.request.tools]
+    sent = {f"a{name}": name for name in names if not name[:1].isalpha()}
+    if not (sent and call.provider.startswith("bedrock")):
+        return deliver
+
+    def restore(delta: Delta) -> Delta:
+        if isinstance(delta, ToolCallDelta) and delta.name in sent:
+            return replace(delta, name=sent[delta.name])
+        return delta
+
+    return lambda batch: deliver([restore(delta) for delta in batch])
 
 
 def _strip_bridge(model: str) -> str:
@@ -270,35 +345,10 @@ def _is_of_the_network(error: BaseException) -> bool:
 
 
 def _settings(litellm: Any) -> dict[str, Any]:
-    """What programs set on the module itself: ``litellm.api_key``, a key for each provider, ``litellm.headers``."""
+    """What programs have set on LiteLLM's module: ``litellm.api_key``, a key for each provider, ``litellm.headers``."""
     found = cast(dict[str, Any], vars(litellm))
     return {
         name: value
         for name, value in found.items()
         if name == "headers" or (isinstance(value, str) and name.islower())  # its constants are in capitals
     }
-
-
-def _forget_closed_clients(litellm: Any, error: BaseException) -> bool:
-    """Whether LiteLLM's cache held clients that others have closed; they are forgotten, and the call can be made again.
-
-    A program that calls ``litellm.close_litellm_async_clients()``, as LiteLLM advises at the end of each
-    ``asyncio.run``, closes the clients of all loops, and LiteLLM goes on giving them out for an hour.
-    """
-    if not any(isinstance(cause, RuntimeError) for cause in iterate_causes(error)):
-        return False  # httpx and aiohttp raise this class for a closed client
-    cache = litellm.in_memory_llm_clients_cache
-    # A copy: other threads of the program may use litellm too.
-    closed = [key for key, client in list(cache.cache_dict.items()) if _is_closed(client)]
-    for key in closed:
-        cache.delete_cache(key)
-    return bool(closed)
-
-
-def _is_closed(client: Any) -> bool:
-    """OpenAI's clients say so by a method, httpx's by a property; LiteLLM's handlers hold one of those."""
-    for each in (client, getattr(client, "client", None)):
-        is_closed: bool | Callable[[], bool] = getattr(each, "is_closed", False)
-        if is_closed() if callable(is_closed) else is_closed:
-            return True
-    return False

@@ -10,6 +10,7 @@ This module holds all that rxflow knows of LiteLLM's insides. The tests of each 
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -17,17 +18,17 @@ from functools import partial
 from types import AsyncGeneratorType
 from typing import Any, cast
 
-from rxflow.llm.io import Deliver
-from rxflow.llm.reading import IncompleteAnswer, StallWatch
+from rxflow.llm._io import Deliver
+from rxflow.llm._reading import MAX_ERROR_BYTES, IncompleteAnswer, StallWatch
+from rxflow.llm._wires.anthropic_messages import AnthropicMessagesWire
+from rxflow.llm._wires.cohere import CohereWire
+from rxflow.llm._wires.gemini import GeminiWire
+from rxflow.llm._wires.ollama import OllamaWire
+from rxflow.llm._wires.openai_chat import OpenAIChatWire, read_usage
+from rxflow.llm._wires.openai_responses import OpenAIResponsesWire
+from rxflow.llm._wires.sse import MAX_EVENT_BYTES, ErrorEvent, Wire
 from rxflow.llm.source import Delta
-from rxflow.llm.wires.anthropic_messages import AnthropicMessagesWire
-from rxflow.llm.wires.cohere import CohereWire
-from rxflow.llm.wires.gemini import GeminiWire
-from rxflow.llm.wires.ollama import OllamaWire
-from rxflow.llm.wires.openai_chat import OpenAIChatWire, read_usage
-from rxflow.llm.wires.openai_responses import OpenAIResponsesWire
-from rxflow.llm.wires.sse import MAX_EVENT_BYTES, Wire
-from rxflow.types.usage import UsageMetrics
+from rxflow.types import UsageMetrics
 
 logger = logging.getLogger("rxflow")
 
@@ -47,7 +48,7 @@ _WIRES: dict[str, Callable[[], Wire]] = {
     "litellm.completion_extras.litellm_responses_transformation.transformation"
     ".OpenAiResponsesToChatCompletionStreamIterator": OpenAIResponsesWire,
 }
-"""By the class of LiteLLM's own reader: it says which format an answer has, whoever the provider is."""
+"""Wires by the class of LiteLLM's reader, which depends on the format of the answer and not on the provider."""
 
 
 def find_response(stream: object) -> Any:
@@ -59,7 +60,7 @@ def find_response(stream: object) -> Any:
 
 
 def find_wrapper(stream: object) -> Any:
-    """The ``CustomStreamWrapper`` in ``stream``, which is one itself but for text completions."""
+    """The ``CustomStreamWrapper`` of ``stream``: itself, except for text completions, which hold one."""
     return _search(stream, lambda value: type(value).__name__ == "CustomStreamWrapper", set(), 0)
 
 
@@ -78,13 +79,13 @@ def wire_of(wrapper: Any, response: Any) -> Wire | None:
 
 
 def _translates_back(value: object) -> bool:
-    """LiteLLM asks some models for JSON by a tool that it makes up, and turns that tool's call back into text."""
+    """Whether LiteLLM asked for JSON by a tool of its own, and turns that tool's call back into text."""
     return bool(getattr(value, "json_mode", False))
 
 
 def _bedrock_wire(path: str) -> Wire | None:
-    """By the operation, which is the end of the path, and the model's name before it."""
-    from rxflow.llm.wires.bedrock import AwsEvents, BedrockConverseWire  # botocore takes 0.2 s to import
+    """The wire by the operation, which is the end of the path, and by the model's name before it."""
+    from rxflow.llm._wires.bedrock import AwsEvents, BedrockConverseWire  # botocore takes 0.2 s to import
 
     is_nova = path.endswith("/invoke-with-response-stream") and "nova" in path  # whose own API is Converse's
     if path.endswith("/converse-stream") or is_nova:
@@ -118,14 +119,16 @@ def _search(value: object, is_wanted: Callable[[object], bool], seen: set[int], 
 async def tap(stream: Any, response: Any, wire: Wire) -> AsyncGenerator[bytes]:
     """The response's network reads, while LiteLLM's wrapper reads it: its callbacks and its cache get the whole answer.
 
-    What the wrapper makes of the answer is not used. It may fail where ``wire`` does not: Gemini's finish reason, for
-    example, is lost in it. Then the rest is read without it.
+    What the wrapper makes of the answer is not used. If it fails although ``wire`` does not, as at some of Gemini's
+    finish reasons, the rest is read without it. A wrapper that fails also closes the response; this is prevented, since
+    whoever reads the tap closes it.
     """
     blocks: deque[bytes] = deque()
     # Some of LiteLLM's readers hold a generator of aiter_bytes() already, which has not yet asked for aiter_raw().
     name = "aiter_bytes" if response.headers.get("content-encoding") else "aiter_raw"
     reads: AsyncIterator[bytes] = getattr(response, name)()
-    setattr(response, name, partial(_keep_reads, reads, blocks))
+    setattr(response, name, partial(_keep_reads, reads, blocks, wire))
+    response.aclose = _stay_open
     try:
         async for _ in stream:
             while blocks:
@@ -138,18 +141,46 @@ async def tap(stream: Any, response: Any, wire: Wire) -> AsyncGenerator[bytes]:
         if not wire.is_complete:
             raise
         logger.debug("litellm's wrapper failed on an answer that is complete: %r", error)
+    finally:
+        del response.aclose
     while blocks:
         yield blocks.popleft()
 
 
-async def _keep_reads(reads: AsyncIterator[bytes], blocks: deque[bytes], *_: Any) -> AsyncIterator[bytes]:
+async def _stay_open() -> None:
+    """What LiteLLM's wrapper calls in place of the response's own ``aclose``."""
+
+
+async def _keep_reads(reads: AsyncIterator[bytes], blocks: deque[bytes], wire: Wire, *_: Any) -> AsyncIterator[bytes]:
+    """Yield ``reads``, and put each into ``blocks`` too. If that is empty, ``wire`` has read all that came before."""
     waiting_bytes = 0
+    probe: Wire | None = None
     async for block in reads:
-        waiting_bytes = len(block) + (waiting_bytes if blocks else 0)
+        if not blocks:
+            waiting_bytes, probe = 0, None
         blocks.append(block)
+        waiting_bytes += len(block)
         if waiting_bytes > MAX_EVENT_BYTES:
             return  # LiteLLM would collect an event without end forever; our wire will refuse it
+        if waiting_bytes > MAX_ERROR_BYTES:
+            # In a large error LiteLLM would look for keys for seconds: it gets a short one in its place.
+            if probe is None:
+                probe, block_to_probe = copy.deepcopy(wire), b"".join(blocks)
+            else:
+                block_to_probe = block
+            if _holds_error(probe, block_to_probe):
+                raise IncompleteAnswer("the stream ended with an error event")
         yield block
+
+
+def _holds_error(wire: Wire, block: bytes) -> bool:
+    try:
+        wire.feed(block, [])
+    except ErrorEvent:
+        return True
+    except ValueError:  # malformed, or too large: our wire will refuse it
+        return False
+    return False
 
 
 class WrapperReader:
@@ -165,7 +196,7 @@ class WrapperReader:
         self.usage: UsageMetrics | None = None
 
     async def read(self, deliver: Deliver, *, silence_s: float, is_break: Callable[[BaseException], bool]) -> None:
-        """Deliver all deltas. Raises like :func:`rxflow.llm.reading.read_answer`, and LiteLLM's errors."""
+        """Deliver all deltas. Raises like :func:`rxflow.llm._reading.read_answer`, and LiteLLM's errors."""
         wrapper: Any = None
         async with StallWatch(silence_s, lambda: self.chat.finish_reason, is_break) as watch:
             async for chunk in self._stream:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from xml.etree import ElementTree
 
-from rxflow.flow.drawing import draw_page
-from rxflow.flow.drawing.coordinates import Box
-from rxflow.flow.graph import graph_of
+from rxflow.flow._drawing import draw_page
+from rxflow.flow._drawing.coordinates import Box
+from rxflow.flow._graph import read_graph
 
 _SVG = "{http://www.w3.org/2000/svg}"
 
@@ -26,7 +26,7 @@ class DrawnNode:
 
 def page_of(cls: type) -> str:
     """The page of a flow class."""
-    return draw_page(graph_of(cls), cls.__name__)
+    return draw_page(read_graph(cls), cls.__name__)
 
 
 def parsed(text: str) -> ElementTree.Element:

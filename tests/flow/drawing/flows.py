@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from rxflow.flow.conditions import and_, or_
-from rxflow.flow.decorators import listen, router, start
+from rxflow.flow._conditions import and_, or_
+from rxflow.flow._decorators import listen, router, start
 
 
 class Simple:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rxflow.flow.drawing.coordinates import Box, Layout, Point, Route, lay_out
-from rxflow.flow.drawing.layering import Link, find_back_links
+from rxflow.flow._drawing.coordinates import Box, Layout, Point, Route, lay_out
+from rxflow.flow._drawing.layering import Link, find_back_links
 from tests.flow.drawing.drawn import any_overlap
 
 SIZE = (120.0, 50.0)

@@ -7,9 +7,9 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rxflow.flow.decorators import listen, router, start
-from rxflow.flow.drawing import draw_mermaid
-from rxflow.flow.graph import graph_of
+from rxflow.flow._decorators import listen, router, start
+from rxflow.flow._drawing import draw_mermaid
+from rxflow.flow._graph import read_graph
 from tests.flow.drawing.flows import Cycle, Empty, OpenRouter, Simple, flow
 
 STATEMENT = re.compile(
@@ -21,7 +21,7 @@ STATEMENT = re.compile(
 
 
 def lines(cls: type) -> list[str]:
-    return draw_mermaid(graph_of(cls)).splitlines()
+    return draw_mermaid(read_graph(cls)).splitlines()
 
 
 def test_nodes_and_edges_are_those_of_the_graph() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rxflow.flow.drawing.node_text import Font, clean_text, measure_width, shorten, wrap
+from rxflow.flow._drawing.node_text import Font, clean_text, measure_width, shorten, wrap
 
 SANS = Font(12)
 

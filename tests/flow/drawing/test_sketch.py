@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from rxflow.flow.conditions import and_, or_
-from rxflow.flow.decorators import listen, router, start
-from rxflow.flow.drawing.sketch import Line, Look, Sketch, sketch_graph
-from rxflow.flow.graph import graph_of
+from rxflow.flow._conditions import and_, or_
+from rxflow.flow._decorators import listen, router, start
+from rxflow.flow._drawing.sketch import Line, Look, Sketch, sketch_graph
+from rxflow.flow._graph import read_graph
 from tests.flow.drawing.flows import Cycle, Empty, Nested, OpenRouter, OpenRouters, OwnLabel, Simple, flow
 
 
 def sketch(cls: type) -> Sketch:
-    return sketch_graph(graph_of(cls))
+    return sketch_graph(read_graph(cls))
 
 
 def lines(cls: type) -> list[str]:

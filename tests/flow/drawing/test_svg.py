@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rxflow.flow.conditions import AllOf, AnyOf, Trigger
-from rxflow.flow.decorators import listen, router, start
-from rxflow.flow.drawing import draw_page
-from rxflow.flow.graph import Graph, Method, graph_of
+from rxflow.flow._conditions import AllOf, AnyOf, Trigger
+from rxflow.flow._decorators import listen, router, start
+from rxflow.flow._drawing import draw_page
+from rxflow.flow._graph import Graph, Method, read_graph
 from tests.flow.drawing import flows
 from tests.flow.drawing.drawn import any_overlap, edges_in, labels_in, legend_in, nodes_in, page_of, parsed
 
@@ -64,7 +64,7 @@ class Outside(HTMLParser):
 @pytest.mark.parametrize("cls", FLOWS)
 def test_every_method_is_drawn_once(cls: type) -> None:
     tips = [node.tip.split("\n")[0] for node in nodes_in(page_of(cls))]
-    assert [tip for tip in tips if tip in graph_of(cls).methods] == list(graph_of(cls).methods)
+    assert [tip for tip in tips if tip in read_graph(cls).methods] == list(read_graph(cls).methods)
 
 
 @pytest.mark.parametrize("cls", FLOWS)
@@ -82,7 +82,7 @@ def test_any_graph_gives_a_well_formed_page_that_can_be_saved(graph: Graph, titl
 
 def test_the_title_is_the_heading() -> None:
     assert "<h1>Simple</h1>" in page_of(flows.Simple)
-    assert parsed(draw_page(graph_of(flows.Simple), "a < b")).findtext(".//{*}h1") == "a < b"
+    assert parsed(draw_page(read_graph(flows.Simple), "a < b")).findtext(".//{*}h1") == "a < b"
 
 
 def test_a_node_shows_name_and_doc() -> None:
@@ -146,7 +146,7 @@ def test_names_docs_and_labels_are_data() -> None:
     def listener(self: object) -> None: ...
 
     methods = {HOSTILE: start()(router(emit=[HOSTILE, f"x{HOSTILE}"])(method)), "b": listen(HOSTILE)(listener)}
-    text = draw_page(graph_of(type(HOSTILE, (), methods)), HOSTILE)
+    text = draw_page(read_graph(type(HOSTILE, (), methods)), HOSTILE)
     seen = Outside()
     seen.feed(text)
     assert not seen.elements & {"script", "img"}

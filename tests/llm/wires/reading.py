@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
 
+from rxflow.llm._wires.sse import Wire
 from rxflow.llm.source import Delta, PartDelta, ReasoningDelta, RefusalDelta, ToolCallDelta
-from rxflow.llm.wires.sse import Wire
 from tests.llm.wire import cut
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from rxflow.llm.wires.anthropic_messages import AnthropicMessagesWire
-from rxflow.llm.wires.sse import ErrorEvent
+from rxflow.llm._wires.anthropic_messages import AnthropicMessagesWire
+from rxflow.llm._wires.sse import ErrorEvent
 from tests.llm.wires.reading import Answer, events, read
 
 USAGE = {"input_tokens": 10, "cache_read_input_tokens": 4, "cache_creation_input_tokens": 3, "output_tokens": 1}

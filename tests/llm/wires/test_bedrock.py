@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from rxflow.llm.wires.anthropic_messages import AnthropicMessagesWire
-from rxflow.llm.wires.bedrock import AwsEvents, BedrockConverseWire
-from rxflow.llm.wires.sse import ErrorEvent, MalformedEvent
+from rxflow.llm._wires.anthropic_messages import AnthropicMessagesWire
+from rxflow.llm._wires.bedrock import AwsEvents, BedrockConverseWire
+from rxflow.llm._wires.sse import ErrorEvent, MalformedEvent
 from tests.llm.wires import test_anthropic_messages as anthropic
 from tests.llm.wires.reading import Answer, aws_events, encode, read
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from rxflow.llm.wires.cohere import CohereWire
-from rxflow.llm.wires.sse import ErrorEvent
+from rxflow.llm._wires.cohere import CohereWire
+from rxflow.llm._wires.sse import ErrorEvent
 from tests.llm.wires.reading import Answer, events, read
 
 USAGE = {"billed_units": {"input_tokens": 1}, "tokens": {"input_tokens": 9, "output_tokens": 4}, "cached_tokens": 2}

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rxflow.llm.wires.anthropic_messages import AnthropicMessagesWire
-from rxflow.llm.wires.bedrock import BedrockConverseWire
-from rxflow.llm.wires.cohere import CohereWire
-from rxflow.llm.wires.gemini import GeminiWire
-from rxflow.llm.wires.ollama import OllamaWire
-from rxflow.llm.wires.openai_chat import OpenAIChatWire
-from rxflow.llm.wires.openai_responses import OpenAIResponsesWire
-from rxflow.llm.wires.sse import ErrorEvent, MalformedEvent, Wire
+from rxflow.llm._wires.anthropic_messages import AnthropicMessagesWire
+from rxflow.llm._wires.bedrock import BedrockConverseWire
+from rxflow.llm._wires.cohere import CohereWire
+from rxflow.llm._wires.gemini import GeminiWire
+from rxflow.llm._wires.ollama import OllamaWire
+from rxflow.llm._wires.openai_chat import OpenAIChatWire
+from rxflow.llm._wires.openai_responses import OpenAIResponsesWire
+from rxflow.llm._wires.sse import ErrorEvent, MalformedEvent, Wire
 from tests.llm.wires import test_anthropic_messages as anthropic
 from tests.llm.wires import test_bedrock as bedrock
 from tests.llm.wires import test_cohere as cohere

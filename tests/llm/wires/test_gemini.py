@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from rxflow.llm.wires.gemini import GeminiWire
-from rxflow.llm.wires.sse import MalformedEvent
+from rxflow.llm._wires.gemini import GeminiWire
+from rxflow.llm._wires.sse import MalformedEvent
 from tests.llm.wires.reading import Answer, events, read
 
 

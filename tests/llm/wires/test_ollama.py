@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from rxflow.llm.wires.ollama import JsonLines, OllamaWire
-from rxflow.llm.wires.sse import ErrorEvent, OversizedEvent
+from rxflow.llm._wires.ollama import JsonLines, OllamaWire
+from rxflow.llm._wires.sse import ErrorEvent, OversizedEvent
 from tests.llm.wires.reading import Answer, lines, read
 
 END = {"model": "m", "message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop"}

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from rxflow.llm._wires.openai_chat import OpenAIChatWire
+from rxflow.llm._wires.sse import ErrorEvent, MalformedEvent
 from rxflow.llm.source import ReasoningDelta, RefusalDelta
-from rxflow.llm.wires.openai_chat import OpenAIChatWire
-from rxflow.llm.wires.sse import ErrorEvent, MalformedEvent
 from tests.llm.wire import event
 from tests.llm.wires.reading import Answer, events, read
 

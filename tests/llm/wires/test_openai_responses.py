@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from rxflow.llm.wires.openai_responses import OpenAIResponsesWire
-from rxflow.llm.wires.sse import ErrorEvent
+from rxflow.llm._wires.openai_responses import OpenAIResponsesWire
+from rxflow.llm._wires.sse import ErrorEvent
 from tests.llm.wires.reading import Answer, events, read
 
 CALL = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "look"}

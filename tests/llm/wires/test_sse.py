@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rxflow.llm.wires.sse import EventData, OversizedEvent
+from rxflow.llm._wires.sse import EventData, OversizedEvent
 from tests.llm.wire import cut
 
 LINE_ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])

@@ -1,0 +1,54 @@
+"""``answer_with``: who answers the questions of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from reactivex import Observable
+
+from rxflow._streaming.observable import EventStream
+from rxflow._streaming.questions import Who, answerer_of
+
+T = TypeVar("T")
+
+
+def answer_with(who: Who) -> Callable[[Observable[T]], Observable[T]]:
+    """Answer the questions of a run (like ``flat_map``, where the answers go back into the run).
+
+    These are ``self.ask``, ``@human_feedback``, ``Task(human_input=True)`` and ``@tool(needs_approval=True)``. ::
+
+        flow.observe().pipe(ops.answer_with(lambda request: "yes"))
+
+    source                 S-a-?           (asks, and would be paused)
+    answers                    --y|        (subscribed by the question)
+    answer_with(answers)   S-a-?-Yb-F|     (? is InputRequested, Y is InputReceived)
+
+    Example::
+
+        flow.observe().pipe(ops.answer_with(lambda request: input(request.message)))
+
+    Of several the one nearest to the run is asked first. If none of them answers, a program in a terminal asks there;
+    else the run is paused when all else is done. An answer that does not fit the question is a ValueError, and ends the
+    run. An answer that comes when the time is up, or when the run was closed, is ignored.
+
+    Args:
+        who: a function of the :class:`~rxflow.types.events.InputRequested`, sync (in a worker thread) or async, that
+            returns the answer, an Observable of it, or None to leave the question to others; an Observable, whose first
+            item after the question is the answer; an :class:`Inbox`, which holds questions for other
+            threads; or a provider in CrewAI's form, with ``request_input`` or ``request_feedback``.
+
+    Raises:
+        TypeError: ``who`` is none of these; or the source is not a run: operators of RxPY come after it.
+    """
+    answerer = answerer_of(who)
+
+    def apply(source: Observable[T]) -> Observable[T]:
+        if not isinstance(source, EventStream) or not source.is_run:
+            raise TypeError(
+                f"answer_with answers the questions of a run, and {type(source).__name__} is not one: put it before "
+                "operators of RxPY, after observe() or events()"
+            )
+        return source.answered_by(answerer)
+
+    return apply

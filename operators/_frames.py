@@ -1,0 +1,39 @@
+"""``frames``: a run's events as frames, in the form that interfaces route and send on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from reactivex import Observable
+from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
+
+from rxflow._streaming.frames import Framing
+from rxflow.operators._core.in_run import select
+from rxflow.types import StreamFrame
+
+
+def frames() -> Callable[[Observable[Any]], Observable[StreamFrame]]:
+    """Turn events into :class:`~rxflow.types.streaming.StreamFrame` objects (like ``map``), one for each event. ::
+
+        events      S--a--b--F|
+        frames()    s--a--b--f|
+
+    It takes the events of a run, whatever has been selected from them, and events that were recorded or kept in a log.
+    A frame names the one that began the span around it, so it needs the events from the beginning. Errors pass.
+
+    Example::
+
+        flow.events().pipe(ops.frames()).subscribe(lambda frame: send(frame.model_dump_json()))
+
+    Raises:
+        TypeError: as the stream's error: an item is neither an event nor a chunk.
+    """
+    return select(_frame_events)
+
+
+def _frame_events(source: Observable[Any]) -> Observable[StreamFrame]:
+    def subscribe(observer: ObserverBase[StreamFrame], scheduler: SchedulerBase | None = None) -> DisposableBase:
+        return source.map(Framing().frame).subscribe(observer, scheduler=scheduler)
+
+    return Observable(subscribe)

@@ -1,0 +1,341 @@
+"""``limit_cost``, ``limit_tokens``: upper limits for what a branch spends, estimated while a model streams."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import ceil
+from typing import Any, Literal, Protocol, TypeVar
+
+from reactivex import Observable
+from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
+from reactivex.disposable import SingleAssignmentDisposable
+
+from rxflow._streaming.scope import stopping
+from rxflow.operators._core.calls import CallTracker, OpenCall
+from rxflow.operators._core.checks import check_choice, check_positive
+from rxflow.operators._core.in_run import through
+from rxflow.operators._core.items import get_span_id, get_text
+from rxflow.types import LLMFinished, LLMStarted, StreamChunk, StreamChunkType
+from rxflow.types.usage import BYTES_PER_TOKEN, count_bytes, count_message_bytes
+
+T = TypeVar("T")
+
+
+class LimitExceeded(Exception):
+    """More was spent than allowed. ``text`` is the answer so far."""
+
+    def __init__(self, message: str, limit: float = 0.0, spent: float = 0.0, text: str = "") -> None:
+        super().__init__(message, limit, spent, text)
+        self.limit = limit
+        self.spent = spent
+        self.text = text
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """The price of one token, in the unit of the limit."""
+
+    prompt: float
+    output: float
+
+
+class Meter(Protocol):
+    """Knows the prices of calls."""
+
+    def get_rate(self, model: str | None) -> Rate:
+        """Return the rate for the estimate of a call. ``model`` is None if no event named it. May raise."""
+        ...
+
+    def read_report(self, finished: LLMFinished, model: str | None) -> float | None:
+        """Return the whole cost of a call as its provider reported it; None if it did not."""
+        ...
+
+
+def limit_spending(
+    limit: float,
+    create_meter: Callable[[], Meter],
+    create_error: Callable[[float, str], LimitExceeded],
+    on_limit: Literal["complete", "error"],
+) -> Callable[[Observable[T]], Observable[T]]:
+    """Create an operator that ends its source when more than ``limit`` is spent.
+
+    ``create_error`` takes what was spent and the answer so far.
+    """
+
+    def operator(source: Observable[Any]) -> Observable[Any]:
+        def subscribe(observer: ObserverBase[Any], subscribed: SchedulerBase | None = None) -> DisposableBase:
+            account = _Account(observer, limit, create_meter(), create_error if on_limit == "error" else None)
+            account.running.disposable = source.subscribe(
+                account.on_next, observer.on_error, observer.on_completed, scheduler=subscribed
+            )
+            return account.running
+
+        return Observable(subscribe)
+
+    return through(operator)
+
+
+class _MeteredCall(OpenCall):
+    """An open call: ``spent`` is the estimate so far, ``per_byte`` the price of a byte of output."""
+
+    __slots__ = ("is_priced", "model", "per_byte", "prompt_bytes", "spent")
+
+    def __init__(self, item: object, model: str | None = None, prompt_bytes: int = 0) -> None:
+        super().__init__(item)
+        self.model = model
+        self.prompt_bytes = prompt_bytes
+        self.is_priced = False
+        self.per_byte = 0.0
+        self.spent = 0.0
+
+
+class _Account:
+    """The spending of one subscription."""
+
+    def __init__(
+        self,
+        observer: ObserverBase[Any],
+        limit: float,
+        meter: Meter,
+        create_error: Callable[[float, str], LimitExceeded] | None,
+    ) -> None:
+        self.running = SingleAssignmentDisposable()
+        self._observer = observer
+        self._emit = observer.on_next
+        self._limit = limit
+        self._meter = meter
+        self._create_error = create_error
+        self._spent = 0.0
+        self._calls: CallTracker[_MeteredCall] = CallTracker()
+        self._find = self._calls.get
+        self._answer: list[str] = []
+
+    def on_next(self, item: object) -> None:
+        text = item.content if isinstance(item, StreamChunk) else get_text(item)
+        try:
+            if text is None:
+                self._on_event(item)
+            else:
+                self._add(item, text)
+        except Exception as error:  # noqa: BLE001 - no price is known: it is the stream's terminal
+            self.running.dispose()
+            self._observer.on_error(error)
+            return
+        self._emit(item)  # even if it exceeds the limit: it is paid for
+        if self._spent > self._limit:
+            self._stop()
+
+    def _add(self, item: object, text: str) -> None:
+        call = self._find(get_span_id(item)) or self._calls.add(_MeteredCall(item))
+        if not call.is_priced:
+            self._price(call)
+        spent = (len(text) if text.isascii() else count_bytes(text)) * call.per_byte
+        call.spent += spent
+        self._spent += spent
+        if self._create_error is not None and _is_answer(item):
+            self._answer.append(text)
+
+    def _price(self, call: _MeteredCall) -> None:
+        """Price a call at its first text: only then has litellm, which may know the price, certainly been imported."""
+        rate = self._meter.get_rate(call.model)
+        call.is_priced = True
+        call.per_byte = rate.output / BYTES_PER_TOKEN
+        call.spent = call.prompt_bytes * rate.prompt / BYTES_PER_TOKEN
+        self._spent += call.spent
+
+    def _on_event(self, event: object) -> None:
+        if isinstance(event, LLMStarted):
+            self._calls.add(_MeteredCall(event, event.model, sum(map(count_message_bytes, event.messages))))
+            return
+        ended = self._calls.find_ended(event)
+        for call in ended:
+            self._calls.remove(call)
+        if isinstance(event, LLMFinished):
+            call = ended[0] if ended else _MeteredCall(event)
+            reported = self._meter.read_report(event, call.model)
+            if reported is not None:
+                self._spent += reported - call.spent
+
+    def _stop(self) -> None:
+        error = None if self._create_error is None else self._create_error(self._spent, "".join(self._answer))
+        with stopping("a limit was reached" if error is None else str(error)):
+            self.running.dispose()
+        if error is None:
+            self._observer.on_completed()
+        else:
+            self._observer.on_error(error)
+
+
+def _is_answer(item: object) -> bool:
+    return isinstance(item, str) or (isinstance(item, StreamChunk) and item.chunk_type is StreamChunkType.TEXT)
+
+
+_TOKENS_PER_PRICE = 1_000_000
+_DEMO_MODEL = "rxflow/demo"  # embedded, costs nothing
+
+
+class CostLimitExceeded(LimitExceeded):
+    """A branch cost more than allowed: ``limit`` and ``spent`` in US dollars; ``text`` is the answer so far."""
+
+
+def limit_cost(
+    dollars: float,
+    *,
+    input_price: float | None = None,
+    output_price: float | None = None,
+    on_limit: Literal["complete", "error"] = "complete",
+) -> Callable[[Observable[T]], Observable[T]]:
+    """End a branch that has cost more than ``dollars`` (like ``take_while``), and close its provider's connection.
+
+    The branch is what this operator is piped on: in a flow's method, the crew or the call whose stream the method
+    returns. The result of the branch is then the text so far; everything else runs on. (A lane of ``by_task`` only
+    shows a task: to end the lane does not stop the task.)
+
+    The cost is estimated from the prompt and the output (text, reasoning, arguments of tool calls), with one token per
+    four bytes. When a call ends, the provider's report replaces the estimate: its tokens at the prices given, else its
+    cost. The chunk that exceeds the limit still passes, since it is paid for. ::
+
+        source              --a--b--c--d--|
+        limit_cost(0.02)    --a--b--c|        (a letter: one cent; the source is disposed)
+
+    Args:
+        dollars: the limit, in US dollars.
+        input_price, output_price: US dollars per million tokens, for all models of the branch; by default litellm's
+            list gives the price of each call's model.
+        on_limit: ``"complete"`` completes the branch, ``"error"`` fails.
+
+    Example::
+
+        class Report(Flow):
+            @start()
+            def research(self):
+                return self.crew.observe().pipe(ops.limit_cost(0.05))
+
+    Raises:
+        CostLimitExceeded: as the stream's error, with ``on_limit="error"``.
+        ValueError: ``dollars`` is not above 0, a price is negative, or only one of them was given; and as the stream's
+            error: no price was given, and litellm does not know the model.
+    """
+    check_positive(dollars, "limit_cost(dollars)", "US dollars")
+    check_choice(on_limit, "limit_cost(on_limit=…)", "complete", "error")
+    given = _check_prices(input_price, output_price)
+
+    def create_error(spent: float, text: str) -> CostLimitExceeded:
+        message = f"${spent:.6g} were spent; the limit is ${dollars:g} (limit_cost)"
+        return CostLimitExceeded(message, dollars, spent, text)
+
+    return limit_spending(dollars, lambda: _Dollars(given), create_error, on_limit)
+
+
+def _check_prices(input_price: float | None, output_price: float | None) -> Rate | None:
+    if input_price is None and output_price is None:
+        return None
+    if input_price is None or output_price is None:
+        raise ValueError(
+            "limit_cost takes input_price and output_price together (US dollars for a million tokens); "
+            f"got {input_price!r} and {output_price!r}"
+        )
+    if input_price < 0 or output_price < 0:
+        raise ValueError(f"limit_cost: a price cannot be negative; got {input_price!r} and {output_price!r}")
+    return Rate(input_price / _TOKENS_PER_PRICE, output_price / _TOKENS_PER_PRICE)
+
+
+class _Dollars:
+    def __init__(self, given: Rate | None) -> None:
+        self._given = given
+        self._listed: dict[str, Rate] = {_DEMO_MODEL: Rate(0.0, 0.0)}
+
+    def get_rate(self, model: str | None) -> Rate:
+        if self._given is not None:
+            return self._given
+        if model is None:
+            raise ValueError(
+                "limit_cost has no price: the stream does not name its model. Put limit_cost directly after "
+                "observe() or events(), or give input_price and output_price (US dollars for a million tokens)"
+            )
+        rate = self._listed.get(model)
+        if rate is None:
+            rate = self._listed[model] = _look_up_rate(model)
+        return rate
+
+    def read_report(self, finished: LLMFinished, model: str | None) -> float | None:
+        usage = finished.usage
+        prompt, output = usage.prompt_tokens or 0, usage.completion_tokens or 0
+        if (prompt or output) and (self._given is not None or finished.cost is None):
+            rate = self.get_rate(model)
+            return prompt * rate.prompt + output * rate.output
+        return finished.cost
+
+
+def _look_up_rate(model: str) -> Rate:
+    """Look up a model in litellm's list. If no model needed litellm so far, it is not worth an import."""
+    litellm: Any = sys.modules.get("litellm")
+    price_of: Callable[..., tuple[float, float]] | None = getattr(litellm, "cost_per_token", None)
+    try:
+        if price_of is not None:
+            return Rate(*price_of(model=model, prompt_tokens=1, completion_tokens=1))
+    except Exception:  # noqa: BLE001 - litellm raises various errors for a model that it does not list
+        pass
+    raise ValueError(
+        f"limit_cost has no price for the model {model!r}: litellm does not list it. "
+        "Give input_price and output_price (US dollars for a million tokens); 0 and 0 if it costs nothing"
+    )
+
+
+class TokenLimitExceeded(LimitExceeded):
+    """A branch spent more tokens than allowed: ``limit`` and ``spent``; ``text`` is the answer so far."""
+
+
+def limit_tokens(
+    tokens: int, *, on_limit: Literal["complete", "error"] = "complete"
+) -> Callable[[Observable[T]], Observable[T]]:
+    """End a branch that has spent more than ``tokens`` (like ``take_while``), and close its provider's connection.
+
+    The branch is what this operator is piped on: in a flow's method, the crew or the call whose stream the method
+    returns. The result of the branch is then the text so far; everything else runs on. (A lane of ``by_task`` only
+    shows a task: to end the lane does not stop the task.)
+
+    The output of the models counts: text, reasoning, arguments of tool calls, estimated as one token per four bytes.
+    When a call ends and its provider reports the usage, that replaces the estimate, and includes the prompt. The chunk
+    that exceeds the limit still passes, since it is paid for. ::
+
+        source             --a--b--c--d--|
+        limit_tokens(2)    --a--b--c|        (a letter: one token; the source is disposed)
+
+    Args:
+        tokens: the limit.
+        on_limit: ``"complete"`` completes the branch, ``"error"`` fails.
+
+    Example::
+
+        class Report(Flow):
+            @start()
+            def research(self):
+                return self.crew.observe().pipe(ops.limit_tokens(500))
+
+    Raises:
+        TokenLimitExceeded: as the stream's error, with ``on_limit="error"``.
+        ValueError: ``tokens`` is not above 0, or ``on_limit`` is another word.
+    """
+    check_positive(tokens, "limit_tokens(tokens)", "tokens")
+    check_choice(on_limit, "limit_tokens(on_limit=…)", "complete", "error")
+
+    def create_error(spent: float, text: str) -> TokenLimitExceeded:
+        message = f"{ceil(spent)} tokens were spent; the limit is {tokens} (limit_tokens)"
+        return TokenLimitExceeded(message, tokens, ceil(spent), text)
+
+    return limit_spending(tokens, _Tokens, create_error, on_limit)
+
+
+class _Tokens:
+    def get_rate(self, model: str | None) -> Rate:
+        return Rate(prompt=0.0, output=1.0)
+
+    def read_report(self, finished: LLMFinished, model: str | None) -> float | None:
+        usage = finished.usage
+        return usage.total_tokens or (usage.prompt_tokens or 0) + (usage.completion_tokens or 0) or None

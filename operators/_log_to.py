@@ -1,0 +1,130 @@
+"""``log_to``: a run's events into a log outside the process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar, cast
+
+from reactivex import Observable
+from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
+from reactivex.disposable import Disposable, SingleAssignmentDisposable
+
+from rxflow._loops import call_soon, running_loop
+from rxflow._streaming.border import current_border
+from rxflow._streaming.scope import DEFAULT_STOP_REASON
+from rxflow.operators._core.in_run import through
+from rxflow.operators._core.log_writer import LogWriter
+from rxflow.operators._core.run_log import End, Log, Writer
+from rxflow.types import Event, Happened, StreamChunk
+
+T = TypeVar("T")
+
+
+def log_to(log: Log, run_id: str) -> Callable[[Observable[T]], Observable[T]]:
+    """Write all events to a log (like ``do``), for :func:`from_log` in any process; the stream is unchanged. ::
+
+        source                --a--b----|
+        log_to(log, "r")      --a--b----|
+        the log               --a--b----|      its end too: completed, failed with its error, cancelled
+
+    An event passes on at once; the end waits until the log has it. Events are written in batches: the first at once,
+    then what has come while the last batch was written. Of a run it contains everything, even if only chunks are
+    selected.
+
+    Args:
+        log: where to; :class:`rxflow.runs.MemoryLog`, ``SQLiteLog``, ``RedisLog``, or one of your own.
+        run_id: names the run there. Each subscription is a run, so a second one is refused.
+
+    Raises:
+        TypeError: as the stream's error: an item is not an event. The source is disposed.
+        RunExistsError: as the stream's error: the log has a run of this id. The source is disposed.
+        StoreError: as the stream's error: the log cannot be written, or has fallen behind. The source is disposed.
+        EventTooLargeError: as the stream's error, after the events before it.
+
+    Example::
+
+        flow.events().pipe(ops.log_to(log, "trip-7")).subscribe()
+    """
+
+    def operator(source: Observable[Any]) -> Observable[Any]:
+        def subscribe(observer: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:
+            return _Logged(log, run_id, observer).begin(source, scheduler)
+
+        return Observable(subscribe)
+
+    return through(operator)
+
+
+class _Logged:
+    """One subscription. Its terminal comes on the loop of the source, or in the store's thread if there is no loop."""
+
+    def __init__(self, log: Log, run_id: str, observer: ObserverBase[Any]) -> None:
+        self._observer = observer
+        self._running = SingleAssignmentDisposable()
+        self._loop = running_loop()
+        self._is_disposed = False
+        self._border = current_border()
+        self._writer = LogWriter(log, Writer(run_id), lambda error: self._on_source(self._stop, error))
+
+    def begin(self, source: Observable[Any], scheduler: SchedulerBase | None) -> DisposableBase:
+        self._running.disposable = source.subscribe(
+            self._on_next, self._on_error, partial(self._finish, None), scheduler=scheduler
+        )
+        return Disposable(self._dispose)
+
+    def _on_next(self, event: Any) -> None:
+        if not isinstance(event, Happened | StreamChunk):
+            error = TypeError(f"log_to writes events and chunks; got {event!r}")
+            self._writer.end(End("failed", error))
+            self._stop(error)
+            return
+        self._writer.on_next(cast(Event, event))
+        self._observer.on_next(event)
+
+    def _on_error(self, error: Exception) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            self._writer.end(End("cancelled", reason="its event loop was closed"))
+            self._observer.on_error(error)
+        else:
+            self._finish(error)
+
+    def _finish(self, error: Exception | None) -> None:
+        for event in self._close_spans(DEFAULT_STOP_REASON if error is None else str(error)):
+            self._on_next(event)
+        self._writer.end(End("completed") if error is None else End("failed", error))
+        self._writer.done.add_done_callback(
+            lambda done: None if done.exception() else self._on_source(self._tell_end, error)
+        )
+
+    def _close_spans(self, reason: str) -> list[Event]:
+        """The events that close the spans that are open here."""
+        return [] if self._border is None else self._border.close_spans(reason)
+
+    def _on_source(self, act: Callable[[Exception | None], None], error: Exception | None) -> None:
+        if self._loop is None or running_loop() is self._loop:
+            act(error)
+        else:
+            call_soon(self._loop, partial(act, error))
+
+    def _tell_end(self, error: Exception | None) -> None:
+        if self._is_disposed:
+            return
+        self._is_disposed = True
+        if error is None:
+            self._observer.on_completed()
+        else:
+            self._observer.on_error(error)
+
+    def _stop(self, error: Exception | None) -> None:
+        self._running.dispose()
+        self._tell_end(error)
+
+    def _dispose(self) -> None:
+        if not self._is_disposed:
+            for event in self._close_spans("the run was cancelled"):
+                self._writer.on_next(event)
+        self._is_disposed = True
+        self._running.dispose()
+        self._writer.end(End("cancelled", reason="its subscription was disposed"))

@@ -1,0 +1,74 @@
+"""``only_task``, ``only_agent``, ``only_method``: what belongs to some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from reactivex import Observable
+
+from rxflow.operators._core.lanes import AGENT, METHOD, TASK, Identified, keep_only
+
+T = TypeVar("T")
+
+
+def only_task(*tasks: str | Identified) -> Callable[[Observable[T]], Observable[T]]:
+    """Keep the chunks and events of some tasks (like ``filter``). The end and the error of the source always pass.
+
+    A task is given by its name as ``task_name`` shows it (if it has no name: its description, placeholders filled in),
+    or as the ``Task`` itself. Work that its agent delegates is a task of its own. A name that never occurs is not an
+    error, since a run may skip a task: the result is empty then. ::
+
+        source               --{flow}--a1--b1--a2--b2--|
+        only_task("b")       --------------b1------b2--|
+
+    Raises:
+        ValueError: no task is given, or an empty name.
+        TypeError: something else is given.
+
+    Example::
+
+        flow.observe().pipe(ops.only_task("report"), ops.text()).subscribe(show)
+    """
+    return keep_only(TASK, tasks, "only_task")
+
+
+def only_agent(*agents: str | Identified) -> Callable[[Observable[T]], Observable[T]]:
+    """Keep the chunks and events of some agents (like ``filter``). The end and the error of the source always pass.
+
+    An agent is given by its role as ``agent_role`` shows it, placeholders filled in, or as the ``Agent`` itself. Work
+    that it delegates belongs to its coworker. A role that never occurs is not an error: the result is empty then. ::
+
+        source                    --{flow}--a1--b1--a2--b2--|
+        only_agent("B")           --------------b1------b2--|
+
+    Raises:
+        ValueError: no agent is given, or an empty role.
+        TypeError: something else is given.
+
+    Example::
+
+        crew.observe().pipe(ops.only_agent("Writer", "Editor"), ops.text()).subscribe(show)
+    """
+    return keep_only(AGENT, agents, "only_agent")
+
+
+def only_method(*methods: str) -> Callable[[Observable[T]], Observable[T]]:
+    """Keep the chunks and events of some methods of a flow (like ``filter``), with all crews and calls inside them.
+
+    The end and the error of the source always pass. A method is given by its name as ``flow_method`` shows it. The
+    methods of a flow that runs inside another one belong to the inner flow. A name that never occurs is not an error,
+    since a router may choose another way: the result is empty then. ::
+
+        source                 --{flow}--a1--b1--a2--b2--|
+        only_method("b")       --------------b1------b2--|
+
+    Raises:
+        ValueError: no method is given, or an empty name.
+        TypeError: something else is given.
+
+    Example::
+
+        flow.observe().pipe(ops.only_method("write"), ops.text()).subscribe(show)
+    """
+    return keep_only(METHOD, methods, "only_method")

@@ -1,0 +1,425 @@
+"""The border of a run: where its events leave it, and where users' code hears of them.
+
+Here they are counted and dated, and every span that was begun is closed. A stopped leaf cannot emit any more, so the
+border emits ``…Cancelled`` in its place, for what is open inside of it first.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from copy import copy
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any, Generic, TypeVar, cast
+
+from reactivex import Observable, Observer
+from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
+
+from rxflow._loops import call_soon, running_loop
+from rxflow._streaming.handle import RunHandle
+from rxflow._streaming.hooks import wall_clock
+from rxflow._streaming.scope import DEFAULT_STOP_REASON, Scope
+from rxflow._streaming.subscriptions import Holder, RunPart, connect
+from rxflow.types import Cancelled, Event, Failed, Finished, Happened, Origin, Started, StreamChunk
+from rxflow.types import events as e
+
+logger = logging.getLogger("rxflow")
+
+T = TypeVar("T")
+
+_CANCELLED: dict[type[Any], type[Cancelled]] = {
+    e.FlowStarted: e.FlowCancelled,
+    e.MethodStarted: e.MethodCancelled,
+    e.CrewStarted: e.CrewCancelled,
+    e.TaskStarted: e.TaskCancelled,
+    e.AgentStarted: e.AgentCancelled,
+    e.LLMStarted: e.LLMCancelled,
+}
+
+
+class Border:
+    """Counts and dates the events of one run, also of those that operators add or bring from other runs."""
+
+    __slots__ = ("__weakref__", "_own_origin", "_passages", "count", "holds", "now", "scope")
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.now = wall_clock(scope.run.loop)
+        self.count = itertools.count(scope.run.first_seq if scope.is_outermost else 0)
+        self.holds = 0
+        """How many races hold events. A race may drop events, so they get their numbers when it lets them go."""
+        self._passages: dict[Passage, None] = {}
+        self._own_origin: tuple[Origin, Origin] = (scope.origin, scope.origin)
+
+    def stamp(self, item: T) -> T:
+        """The next item of the run, numbered. One that has its number from another run is copied."""
+        if isinstance(item, StreamChunk):
+            values: dict[str, Any] = item.__dict__  # pyright: ignore[reportAssignmentType] # it is one; vars() is a call
+            if values["seq"] >= 0:
+                return cast(T, item.with_seq(next(self.count), self.now()))
+            values["seq"] = next(self.count)
+            values["at"] = values["at"] or self.now()
+        elif isinstance(item, Happened):
+            return cast(T, self._stamp_event(item))
+        return item
+
+    def _stamp_event(self, event: Happened) -> Happened:
+        if event.seq >= 0:
+            event = copy(event)
+            _set_at(event, self.now())
+        elif not event.at:
+            _set_at(event, self.now())
+        if event.origin.run_id != self.scope.origin.run_id:
+            _set_origin(event, self._adopt(event.origin))
+        _set_seq(event, next(self.count))
+        return event
+
+    def admit(self, item: T) -> T:
+        """The next item that comes from a source of the run: numbered, unless a race holds it."""
+        if not self.holds:
+            return self.stamp(item)
+        if isinstance(item, StreamChunk):
+            return cast(T, item.with_seq(-1, self.now()))
+        if isinstance(item, Happened):
+            event: Happened = copy(item) if item.seq >= 0 else item
+            _set_seq(event, -1)
+            _set_at(event, self.now())
+            return cast(T, event)
+        return item
+
+    def guard(self, build: Callable[[Scope], Observable[Event]]) -> Observable[Event]:
+        """The events of ``build``, stamped, with all their spans closed. It may be subscribed again after its end."""
+
+        def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
+            passage = Passage(self, observer)
+            self._passages[passage] = None
+            self.scope.run.watchers[passage] = None
+            passage.hold(connect(build(self.scope), passage, scheduler))
+            return passage
+
+        return RunPart(subscribe)
+
+    def enter(self, source: Observable[T]) -> Observable[T]:
+        """``source``; its operators find this border when they are subscribed."""
+
+        def subscribe(observer: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:
+            with self.entered():
+                return source.subscribe(observer, scheduler=scheduler)
+
+        return Observable(subscribe)
+
+    @contextmanager
+    def entered(self) -> Generator[None]:
+        """In the body, operators that are subscribed find this border."""
+        token = _current.set(self)
+        try:
+            yield
+        finally:
+            _current.reset(token)
+
+    def close_spans(self, reason: str = DEFAULT_STOP_REASON) -> list[Event]:
+        """The events that close the open spans, innermost first, for code that ends a stream before the run."""
+        passages, self._passages = self._passages, {}
+        return [event for passage in passages for event in passage.close_spans(reason)]
+
+    def forget(self, passage: Passage, *, has_open_spans: bool) -> None:
+        """Forget a passage that has ended or was disposed. If its operator ends early, it may leave spans open."""
+        if not has_open_spans:
+            self._passages.pop(passage, None)
+        self.scope.run.watchers.pop(passage, None)
+
+    def _adopt(self, origin: Origin) -> Origin:
+        """``origin``, as a part of this run."""
+        before, after = self._own_origin
+        if origin is not before:
+            own = self.scope.origin
+            after = replace(origin, run_id=own.run_id, parent_run_id=own.parent_run_id)
+            self._own_origin = (origin, after)
+        return after
+
+
+class Passage(Holder, ObserverBase[Event]):
+    """One subscription at a border. Emits on the run's loop; what stops a leaf may notify it from any thread."""
+
+    __slots__ = (
+        "_border",
+        "_cancelled",
+        "_children",
+        "_is_over",
+        "_observer",
+        "_open",
+        "_stopped",
+    )
+
+    def __init__(self, border: Border, observer: ObserverBase[Event]) -> None:
+        super().__init__()
+        self._border = border
+        self._observer = observer
+        self._is_over = False
+        self._open: dict[str, Started] = {}
+        self._children: dict[str, int] = {}  # by the span around them: how many are open
+        self._cancelled: dict[str, None] = {}  # an empty set takes 150 bytes more, in each waiting run
+        self._stopped: dict[str, str] = {}  # spans and reasons, noted but not yet told
+
+    def on_next(self, value: Event) -> None:
+        if type(value) is StreamChunk:  # by far the most
+            values: dict[str, Any] = value.__dict__  # pyright: ignore[reportAssignmentType] # as above
+            border = self._border
+            if values["seq"] < 0 and not border.holds:
+                values["seq"] = next(border.count)
+                values["at"] = border.now()
+                self._observer.on_next(value)
+                return
+        if isinstance(value, StreamChunk):
+            self._emit(value)
+            return
+        if self._stopped:
+            self.flush()
+        span_id = value.origin.span_id
+        if isinstance(value, Started):
+            self._open[span_id] = value
+            around = value.origin.parent_span_id
+            self._children[around] = self._children.get(around, 0) + 1
+        elif isinstance(value, Finished | Failed | Cancelled | e.FlowPaused):
+            if span_id in self._cancelled:
+                return
+            if span_id in self._children:
+                self._cancel_inside(span_id, DEFAULT_STOP_REASON)
+            self._forget_span(span_id)
+        self._emit(value)
+
+    def on_error(self, error: Exception) -> None:
+        self._end().on_error(error)
+        super().dispose()
+
+    def on_completed(self) -> None:
+        self._end().on_completed()
+        super().dispose()
+
+    def dispose(self) -> None:
+        self._retire()  # first: what stops now is nobody's to hear
+        super().dispose()
+
+    def note_stopped(self, span_id: str, reason: str) -> None:
+        """Note that a leaf was disposed while its span was open. From any thread."""
+        if self._is_over or span_id not in self._open:
+            return
+        is_first = not self._stopped
+        self._stopped.setdefault(span_id, reason)
+        if is_first:
+            scope = self._border.scope
+            call_soon(scope.run.loop, self.flush, context=scope.context.copy())
+
+    def flush(self) -> None:
+        """Close the spans that were stopped."""
+        if self._is_over:
+            return
+        noted, self._stopped = self._stopped, {}
+        for span_id, reason in tuple(noted.items()):  # another thread may be noting one
+            if span_id in self._open:
+                self._cancel_inside(span_id, reason, noted)
+                self._cancel(span_id, reason)
+
+    def close_spans(self, reason: str) -> list[Event]:
+        """The events that close the open spans; the caller emits them."""
+        # What has no number was dropped by a race.
+        shown = [span_id for span_id, started in self._open.items() if started.seq >= 0]
+        closing = [self._border.stamp(self._close(span_id, reason)) for span_id in reversed(shown)]
+        self._open.clear()
+        self._retire()
+        return closing
+
+    def _end(self) -> ObserverBase[Event]:
+        """Close what is open, and return the observer for the terminal."""
+        if self._stopped:
+            self.flush()
+        for span_id in reversed(tuple(self._open)):
+            self._cancel(span_id, DEFAULT_STOP_REASON)
+        observer = self._observer
+        self._retire()
+        return observer
+
+    def _retire(self) -> None:
+        self._is_over = True
+        self._border.forget(self, has_open_spans=bool(self._open))
+        self._observer = _NOBODY
+
+    def _emit(self, event: Event) -> None:
+        self._observer.on_next(self._border.admit(event))
+
+    def _cancel_inside(self, span_id: str, reason: str, noted: Mapping[str, str] = MappingProxyType({})) -> None:
+        inside = {span_id}
+        for each, started in self._open.items():  # a child was opened after its parent
+            if started.origin.parent_span_id in inside:
+                inside.add(each)
+        inside.discard(span_id)
+        for each in reversed([each for each in self._open if each in inside]):
+            self._cancel(each, noted.get(each, reason))
+
+    def _cancel(self, span_id: str, reason: str) -> None:
+        self._emit(self._close(span_id, reason))
+
+    def _close(self, span_id: str, reason: str) -> Event:
+        started = self._open[span_id]
+        describe = self._border.scope.run.calls.get(span_id)
+        self._forget_span(span_id)
+        self._cancelled[span_id] = None
+        if describe is not None:
+            return describe(reason)
+        if isinstance(started, e.ToolStarted):
+            return e.ToolCancelled(
+                origin=started.origin, reason=reason, tool_id=started.tool_id, tool_name=started.tool_name
+            )
+        kind = next((_CANCELLED[base] for base in type(started).__mro__ if base in _CANCELLED), e.Cancelled)
+        return cast(Event, kind(origin=started.origin, reason=reason))
+
+    def _forget_span(self, span_id: str) -> None:
+        started = self._open.pop(span_id, None)
+        if started is None:
+            return
+        self._border.scope.run.calls.pop(span_id, None)
+        self._children.pop(span_id, None)
+        around = started.origin.parent_span_id
+        self._children[around] -= 1
+        if not self._children[around]:
+            del self._children[around]
+
+
+def current_border() -> Border | None:
+    """The border of the run whose operators are being subscribed; None outside of runs."""
+    return _current.get()
+
+
+def find_stamp() -> Callable[[T], T]:
+    """The function with which an operator numbers what it adds to the run; outside of runs it changes nothing."""
+    border = _current.get()
+    return _unchanged if border is None else border.stamp
+
+
+def close_before_end(source: Observable[T], border: Border) -> Observable[T]:
+    """``source``, which may end before the run does; spans that are open then are closed first. ::
+
+    events    S--a--b--c--F|
+    source    S--a--b|             (take(3))
+    result    S--a--bX|            (X: Cancelled)
+    """
+
+    def subscribe(observer: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:
+        def close(reason: str) -> None:
+            for event in border.close_spans(reason):
+                observer.on_next(cast(T, event))
+
+        def on_error(error: Exception) -> None:
+            close(str(error) or type(error).__name__)
+            observer.on_error(error)
+
+        def on_completed() -> None:
+            close(DEFAULT_STOP_REASON)
+            observer.on_completed()
+
+        return source.subscribe(observer.on_next, on_error, on_completed, scheduler=scheduler)
+
+    return Observable(subscribe)
+
+
+class Guard(ObserverBase[T], Generic[T]):
+    """Stands between a run and users' observers and operators.
+
+    If one of them raises, its own run ends with that error. RxPY alone would let the error escape into the producer:
+    the run would go on, and whoever waits for its end would wait forever. ``on_ending`` is called just before the
+    terminal, ``on_end`` after it.
+    """
+
+    def __init__(
+        self,
+        observer: ObserverBase[T],
+        run: RunHandle,
+        *,
+        on_ending: Callable[[], None] = lambda: None,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._observer = observer
+        self._run = run
+        self._on_ending = on_ending
+        self._on_end = on_end
+
+    @property
+    def is_over(self) -> bool:
+        """The observer has had the terminal, or was disposed."""
+        return self._run.has_ended or self._run.is_disposed
+
+    def on_next(self, value: T) -> None:
+        if self._run.is_disposed:
+            return
+        try:
+            self._observer.on_next(value)
+        except Exception as error:  # noqa: BLE001 - the observer's own
+            self.fail(error)
+
+    def on_error(self, error: Exception) -> None:
+        if not self.is_over:
+            self._end(error)
+
+    def _end(self, error: Exception) -> None:
+        self._begin_to_end()
+        try:
+            self._observer.on_error(error)
+        except Exception as raised:  # noqa: BLE001 - reported, never swallowed
+            self._report(raised)
+        finally:  # a CancelledError or SystemExit passes
+            self.release()
+            self._on_end()
+
+    def on_completed(self) -> None:
+        if self.is_over:
+            return
+        self._begin_to_end()
+        try:
+            self._observer.on_completed()
+        except Exception as raised:  # noqa: BLE001 - reported, never swallowed
+            self._report(raised)
+        finally:  # a CancelledError or SystemExit passes
+            self.release()
+            self._on_end()
+
+    def release(self) -> None:
+        """Forget the observer, which must not live as long as whoever holds the run."""
+        self._observer = _NOBODY
+
+    def fail(self, error: BaseException) -> None:
+        """Stop the run and tell its observer why."""
+        self._run.dispose()
+        self._end(error)  # type: ignore[arg-type]  # RxPY's type leaves out SystemExit and CancelledError
+
+    def _begin_to_end(self) -> None:
+        self._run.has_ended = True
+        self._on_ending()
+
+    def _report(self, error: Exception) -> None:
+        """Report an error to the event loop, because no caller can catch it."""
+        loop = running_loop()
+        if loop is None:  # it has died
+            logger.error("an observer of an rxflow run raised", exc_info=error)
+            return
+        loop.call_exception_handler({"message": "an observer of an rxflow run raised", "exception": error})
+
+
+def _unchanged(item: T) -> T:
+    return item
+
+
+_NOBODY: ObserverBase[Any] = Observer(on_error=lambda error: None)
+
+
+def _setter(name: str) -> Callable[[Happened, Any], None]:
+    # By its descriptor: the events are frozen for everybody else.
+    setter: Callable[[Happened, Any], None] = vars(Happened)[name].__set__
+    return setter
+
+
+_set_seq, _set_at, _set_origin = map(_setter, ("seq", "at", "origin"))
+_current: ContextVar[Border | None] = ContextVar("rxflow_border", default=None)

@@ -1,0 +1,322 @@
+"""Makes Observables of coroutines, as all leaves of a run are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
+from contextlib import contextmanager
+from contextvars import Context, copy_context
+from functools import partial
+from typing import Any, Generic, TypeVar, cast
+
+import reactivex as rx
+from reactivex import Observable
+from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
+
+from rxflow._loops import call_soon, running_loop
+from rxflow._streaming.emitter import Emitter, ambient
+from rxflow._streaming.scope import Scope
+from rxflow._streaming.subscriptions import RunPart
+from rxflow.types import AgentFailed, Event, InputRequested, MethodFailed, TaskFailed
+from rxflow.types import events as e
+
+T = TypeVar("T")
+
+
+def from_async(work: Callable[[Callable[[T], None]], Awaitable[None]]) -> Observable[T]:
+    """An Observable of what the coroutine ``work(emit)`` emits; it completes when the coroutine returns.
+
+    Subscribing starts a task on the running loop and returns at once; disposing cancels it, from any thread, without
+    blocking. ::
+
+        work      --emit(a)---emit(b)---return
+        result    --a---------b---------|
+    """
+
+    def subscribe(observer: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:
+        async def main() -> None:
+            await work(driven.emit)  # not the observer's: a coroutine that outlives its disposal must not keep that
+
+        driven = _Driven(asyncio.get_running_loop(), main, observer, copy_context())
+        return driven
+
+    return RunPart(subscribe)
+
+
+def from_coroutine(scope: Scope, work: Callable[[Emitter], Awaitable[None]]) -> Observable[Event]:
+    """Make an Observable of a leaf of a run: ``work(emitter)`` can also run other Observables as a part of it.
+
+    Disposing stops these in the caller's thread. So a provider stops even if the loop is busy.
+    """
+
+    def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
+        return _Leaf(scope, work, observer)
+
+    return RunPart(subscribe)
+
+
+def on_loop(source: Observable[T], loop: asyncio.AbstractEventLoop) -> Observable[T]:
+    """Emit the items of ``source`` on the loop's thread. A user's stream may emit on another, such as a timer's."""
+
+    def subscribe(observer: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:
+        is_foreign = False  # once a signal had to hop, all do, so that none overtakes another
+
+        def hop(signal: Callable[[], object]) -> None:
+            nonlocal is_foreign
+            if is_foreign or running_loop() is not loop:
+                is_foreign = True
+                call_soon(loop, signal)
+            else:
+                signal()
+
+        return source.subscribe(
+            lambda item: hop(partial(observer.on_next, item)),
+            lambda error: hop(partial(observer.on_error, error)),
+            lambda: hop(observer.on_completed),
+            scheduler=scheduler,
+        )
+
+    return Observable(subscribe)
+
+
+class _Driven(DisposableBase, Generic[T]):
+    """A task whose end is the terminal signal of an observer."""
+
+    __slots__ = ("_loop", "_observer", "task")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        main: Callable[..., Awaitable[None]],
+        observer: ObserverBase[T],
+        context: Context,
+    ) -> None:
+        self._loop = loop
+        self._observer: ObserverBase[T] | None = observer
+        self.task = loop.create_task(self._run(main), context=context)
+
+    async def _run(self, main: Callable[..., Awaitable[None]]) -> None:
+        try:
+            await main()
+        except BaseException as error:
+            if not self._fail(error):
+                # Disposed: the subscriber has had its end. Cancellation is asyncio's to see; an error in some
+                # ``finally`` on the way out is reported by the loop, as for any task that nobody awaits.
+                raise
+        else:
+            self._complete()
+
+    def _complete(self) -> None:
+        observer = self._take_observer()
+        if observer is not None:
+            observer.on_completed()
+
+    def _fail(self, error: BaseException) -> bool:
+        """Emit the error; False if the stream is over. Not in the task's own frame, which the error keeps alive."""
+        observer = self._take_observer()
+        if observer is None:
+            return False
+        # RxPY types errors as Exception. A CancelledError from outside (asyncio.run ending with the stream open)
+        # or a SystemExit travels the same way, so that no reader waits for a terminal that never comes.
+        observer.on_error(replace_stray_cancellation(error))  # type: ignore[arg-type]
+        return True
+
+    def emit(self, item: T) -> None:
+        """Emit an item, unless it is over."""
+        observer = self._observer
+        if observer is not None:
+            observer.on_next(item)
+
+    def _take_observer(self) -> ObserverBase[T] | None:
+        observer, self._observer = self._observer, None
+        return observer
+
+    def dispose(self) -> None:
+        if self._take_observer() is None:
+            return
+        if running_loop() is self._loop:
+            self.task.cancel()
+        elif not call_soon(self._loop, self.task.cancel) or not self._loop.is_running():
+            # The loop has stopped under the task, which can do nothing more; asyncio would report it as destroyed.
+            self.task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+class _Leaf(_Driven[Event]):
+    """A leaf of a run. The emitter of its coroutine is closed when the coroutine ends, and cancelled if it is."""
+
+    __slots__ = ("_emitter",)
+
+    def __init__(self, scope: Scope, work: Callable[[Emitter], Awaitable[None]], observer: ObserverBase[Event]) -> None:
+        self._emitter = Emitter(scope, observer)
+        super().__init__(scope.run.loop, work, observer, scope.context.copy())
+        scope.run.tasks.add(self.task)
+        self.task.add_done_callback(scope.run.tasks.discard)
+
+    async def _run(self, main: Callable[..., Awaitable[None]]) -> None:
+        emitter = self._emitter
+        ambient.set(emitter)
+        try:
+            try:
+                await main(emitter)
+            finally:
+                emitter.close()
+        except BaseException as error:
+            if not self._fail(error):
+                raise
+        else:
+            self._complete()
+
+    def _fail(self, error: BaseException) -> bool:
+        if not isinstance(error, StopAsyncIteration):
+            return super()._fail(error)
+        # As Python does in async generators: a reader's ``async for`` would take it for the stream's own end.
+        name = " / ".join(self._emitter.origin.namespace) or "an LLM call"
+        raised = RuntimeError(f"{name} raised StopAsyncIteration")
+        raised.__cause__ = error
+        return super()._fail(raised)
+
+    def dispose(self) -> None:
+        self._emitter.cancel()
+        super().dispose()
+
+
+def replace_stray_cancellation(error: BaseException) -> BaseException:
+    """Return ``error``; but a RuntimeError in place of a CancelledError if nobody has cancelled this task.
+
+    The task's code awaited something that others have cancelled. Such a CancelledError would silently end every task
+    that it reaches, the reader's too.
+    """
+    if not isinstance(error, asyncio.CancelledError):
+        return error
+    task = asyncio.current_task()
+    if task is None or task.cancelling():
+        return error
+    said = RuntimeError("something that this code waited for was cancelled, though its run was not")
+    said.__cause__ = error
+    return said
+
+
+@contextmanager
+def announce_failure(
+    emitter: Emitter, failed: type[MethodFailed] | type[TaskFailed] | type[AgentFailed]
+) -> Generator[None]:
+    """Emit ``failed`` for an error of the body, and raise it again. A stray CancelledError becomes a RuntimeError."""
+    try:
+        yield
+    except Unanswered:
+        emitter.on_next(_CANCELLED[failed](origin=emitter.origin, reason=WAITS))
+        raise
+    except asyncio.CancelledError as error:
+        said = replace_stray_cancellation(error)
+        if emitter.is_closed or said is error:
+            raise
+        emitter.on_next(failed(origin=emitter.origin, error=said))
+        raise said from error
+    except (Exception, SystemExit) as error:
+        emitter.on_next(failed(origin=emitter.origin, error=error))
+        raise
+
+
+WAITS = "it waits for an answer"
+"""The reason in the events of spans that a pause stops."""
+
+_CANCELLED: dict[type[e.Failed], type[e.MethodCancelled] | type[e.TaskCancelled] | type[e.AgentCancelled]] = {
+    MethodFailed: e.MethodCancelled,
+    TaskFailed: e.TaskCancelled,
+    AgentFailed: e.AgentCancelled,
+}
+
+
+class Unanswered(BaseException):
+    """Nobody answers a question. Siblings of the work that asked go on to their end; then the run is paused.
+
+    Not an Exception: code that handles exceptions would catch it, and go on without the answer.
+    """
+
+    def __init__(self, pending: tuple[InputRequested, ...]) -> None:
+        super().__init__(f"nobody answers {', '.join(repr(each.message) for each in pending)}")
+        self.pending = pending
+
+    @classmethod
+    def join(cls, errors: Iterable[Unanswered]) -> Unanswered:
+        """Join several into one, with the questions of all."""
+        return cls(tuple(request for error in errors for request in error.pending))
+
+
+def merge_patiently(sources: Sequence[Observable[T]]) -> Observable[T]:
+    """Merge sources. If nobody answers a question of one of them, the others go on to their end. ::
+
+    source 1    -a-?            (? is Unanswered)
+    source 2    -b---c|
+    result      -ab--c?
+    """
+    if len(sources) == 1:
+        return sources[0]
+
+    def subscribe(observer: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:
+        unanswered: list[Unanswered] = []
+
+        def hold(source: Observable[T]) -> Observable[T]:
+            def subscribe_one(inner: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:
+                def on_error(error: BaseException) -> None:
+                    if isinstance(error, Unanswered):
+                        unanswered.append(error)
+                        inner.on_completed()
+                    else:
+                        inner.on_error(error)  # type: ignore[arg-type]  # RxPY's type leaves out BaseException
+
+                return source.subscribe(inner.on_next, on_error, inner.on_completed, scheduler=scheduler)
+
+            return Observable(subscribe_one)
+
+        def on_completed() -> None:
+            if unanswered:
+                observer.on_error(Unanswered.join(unanswered))  # type: ignore[arg-type]
+            else:
+                observer.on_completed()
+
+        merged = rx.merge(*map(hold, sources))
+        return merged.subscribe(observer.on_next, observer.on_error, on_completed, scheduler=scheduler)
+
+    return Observable(subscribe)
+
+
+async def all_of(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run ``works`` at once and give their results in order; the first error stops the others and is raised.
+
+    A question that nobody answers does not stop the others: Unanswered is raised when all are over.
+    A SystemExit or KeyboardInterrupt is raised here too; raised in its own task, it would end the loop.
+    """
+    first: BaseException
+    unanswered: list[Unanswered] = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(_hold(work, unanswered)) for work in works]
+    except ExceptionGroup as failed:
+        (error, *_) = failed.exceptions
+        first = error.error if isinstance(error, _Stopped) else error
+    else:
+        if unanswered:
+            raise Unanswered.join(unanswered)
+        return [cast(T, task.result()) for task in running]
+    raise first  # not from within the except clause: what users' code gave as its cause and context stays
+
+
+class _Stopped(Exception):
+    """Carries any error out of a task."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+async def _hold(work: Coroutine[Any, Any, T], unanswered: list[Unanswered]) -> T | None:
+    try:
+        return await work
+    except Unanswered as error:
+        unanswered.append(error)
+        return None
+    except (asyncio.CancelledError, GeneratorExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - unwrapped by all_of
+        raise _Stopped(error) from None

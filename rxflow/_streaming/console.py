@@ -1,0 +1,167 @@
+"""Questions at the terminal: shown one at a time, answered by a line."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from functools import partial
+from types import BuiltinFunctionType
+from typing import Any
+
+from rxflow._loops import call_soon
+from rxflow.types import InputRequested
+
+
+def has_console() -> bool:
+    """Whether a question may be shown here: in a terminal, not in a notebook, a server's log or a pipe.
+
+    A program that has put a function of its own in the place of ``input()``, as tests do, is asked through that.
+    """
+    kernel: Any = sys.modules.get("ipykernel.kernelapp")
+    if kernel is not None and kernel.IPKernelApp.initialized():  # a program may import it without being a notebook
+        return False
+    if not isinstance(builtins.input, BuiltinFunctionType):
+        return True
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
+
+
+class ConsoleProvider:
+    """Asks at the terminal. A program in a terminal uses it if nothing else answers; others have to name it. ::
+
+        flow.observe().pipe(ops.answer_with(ConsoleProvider()))
+
+    ``verbose=False`` shows only the message. A line is the answer: Enter accepts a result for review; ``y``, ``n and
+    why`` or arguments as JSON answer whether a tool may be called. At the end of the input there is no answer.
+    """
+
+    def __init__(self, verbose: bool = True) -> None:
+        self.verbose = verbose
+
+    async def answer(self, request: InputRequested) -> str | None:
+        """The line that is typed; None at the end of the input."""
+        text = show_request(request) if self.verbose else f"{request.message} "
+        line = await _console.read_line(text)
+        return None if line is None else line.strip()
+
+    def request_input(self, message: str, flow: object, metadata: Mapping[str, Any] | None = None) -> str:
+        """Ask for a text, as CrewAI's providers do; for a provider of your own that falls back to this one."""
+        return input(f"\n{message}\n\n>>> " if self.verbose else f"{message} ").strip()
+
+    def request_feedback(self, context: Any, flow: object) -> str:
+        """Ask for feedback, as CrewAI's providers do; ``context`` has a ``message`` and the ``method_output``."""
+        print(f"\n{getattr(context, 'method_output', '')}\n\n{context.message}")  # noqa: T201
+        return input("Your feedback (Enter to skip): ").strip()
+
+
+def show_request(request: InputRequested) -> str:
+    """A question as a terminal shows it, up to where the answer is typed."""
+    lines = [""]
+    match request.kind:
+        case "feedback":
+            lines += [str(request.arguments.get("output", "")), ""]
+            hint = "(Press Enter to skip, or type your feedback)"
+        case "approval":
+            lines += [f"{name} = {value!r}" for name, value in request.arguments.items()]
+            hint = "(y to allow, n and why to refuse, or other arguments as JSON)"
+        case _:
+            hint = ""
+    options = f"[{' / '.join(request.options)}]" if request.options else ""
+    lines.append(" ".join(part for part in (request.message, options, hint) if part))
+    return "\n".join([*lines, ">>> "])
+
+
+class _Console:
+    """The questions that wait for a line. The oldest is on the screen; one thread reads.
+
+    A thread that reads cannot be stopped. A question that is taken back leaves it reading, and the next line answers
+    whatever question is on the screen by then.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: list[_Waiting] = []
+        self._is_reading = False
+
+    async def read_line(self, text: str) -> str | None:
+        """Show ``text``, and return the line that is typed; None at the end of the input."""
+        waiting = _Waiting(text)
+        with self._lock:
+            self._waiting.append(waiting)
+            if len(self._waiting) == 1:
+                waiting.show()
+            must_read, self._is_reading = not self._is_reading, True
+        if must_read:
+            threading.Thread(target=self._read, name="rxflow console", daemon=True).start()
+        try:
+            return await waiting.line
+        finally:
+            with self._lock:
+                if waiting in self._waiting:
+                    self._take(waiting)
+
+    def _read(self) -> None:
+        while True:
+            try:
+                line, error = _read_line(), None
+            except EOFError:
+                line, error = None, None
+            except BaseException as raised:  # noqa: BLE001 - raised where the line is awaited
+                line, error = None, raised
+            with self._lock:
+                if self._waiting:
+                    first = self._waiting[0]
+                    first.settle(line, error)
+                    self._take(first)
+                if not self._waiting:
+                    self._is_reading = False
+                    return
+
+    def _take(self, waiting: _Waiting) -> None:
+        was_shown = self._waiting[0] is waiting
+        self._waiting.remove(waiting)
+        if was_shown and self._waiting:
+            self._waiting[0].show()
+
+
+def _read_line() -> str:
+    """The next line of the input. Raises EOFError at its end."""
+    if not isinstance(builtins.input, BuiltinFunctionType) or not has_console():
+        return input()
+    # Not by input(): Python 3.13 does not end while another thread is in it, as after Ctrl-C.
+    line = b""
+    while not line.endswith(b"\n"):
+        piece = os.read(sys.stdin.fileno(), 4096)
+        if not piece:
+            raise EOFError
+        line += piece
+    return line.decode(sys.stdin.encoding or "utf-8", "replace").rstrip("\n")
+
+
+class _Waiting:
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self.line: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+
+    def show(self) -> None:
+        # Not by print(): it does not hold on to sys.stdout, which a dashboard may put back in another thread meanwhile.
+        output = sys.stdout
+        output.write(self._text)
+        output.flush()
+
+    def settle(self, line: str | None, error: BaseException | None) -> None:
+        call_soon(self.line.get_loop(), partial(self._settle, line, error))
+
+    def _settle(self, line: str | None, error: BaseException | None) -> None:
+        if self.line.done():
+            return
+        if error is not None:
+            self.line.set_exception(error)
+        else:
+            self.line.set_result(line)
+
+
+_console = _Console()

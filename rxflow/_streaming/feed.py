@@ -1,0 +1,325 @@
+"""Fills a log while readers pull: from a subscription, or from a plain iterator, as tests of programs use it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import warnings
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar
+
+import anyio
+from reactivex.abc import DisposableBase, ObserverBase
+from reactivex.disposable import Disposable
+
+from rxflow._loops import Once, off_the_loop, running_loop
+from rxflow._streaming import interrupts
+from rxflow._streaming.emitter import Emitter
+from rxflow._streaming.handle import RunHandle
+from rxflow._streaming.hooks import Pause
+from rxflow._streaming.launch import current_emitter
+from rxflow._streaming.log import THE_END, Log
+from rxflow._streaming.loop_thread import CLOSE_WAIT_S
+from rxflow.types import StreamChunk
+
+Item = TypeVar("Item")
+Signal = TypeVar("Signal")
+Source = TypeVar("Source")
+
+
+class Feed(Protocol):
+    """Fills a log while readers pull."""
+
+    @property
+    def result(self) -> Any:
+        """What the run returned, once the log has ended."""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there is something to stop."""
+        ...
+
+    @property
+    def is_paused(self) -> bool:
+        """The run has paused: it waits for answers."""
+        ...
+
+    def pull(self, position: int) -> None:
+        """Block until the log has an item at ``position``, or has ended."""
+
+    async def pull_async(self, position: int) -> None:
+        """Wait as :meth:`pull` does, in async code."""
+
+    def close(self) -> None:
+        """Stop, if it has not ended by itself."""
+
+    async def aclose(self) -> None:
+        """Stop as :meth:`close` does, in async code."""
+
+
+class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
+    """Subscribes its source at the first pull, for the leaf of that pull; closing it disposes the subscription."""
+
+    def __init__(self, log: Log[Item], source: Source) -> None:
+        self._log = log
+        self._source: Source | None = source
+        self._start_token = Once()
+        self._handle: RunHandle | None = None
+        self._leaf: Emitter | None = None
+        self._owned: DisposableBase | None = None
+
+    @abstractmethod
+    def _subscribe(self, source: Source, leaf: Emitter | None, *, blocking: bool) -> None:
+        """Subscribe this observer, and hand the handle to :meth:`_hold` before any code of the source is executed.
+
+        ``blocking`` says that this thread is going to wait for what comes.
+        """
+
+    @property
+    def is_running(self) -> bool:
+        handle = self._handle
+        return handle is not None and not (handle.is_disposed or handle.is_inherited or self._log.is_ended)
+
+    @property
+    def is_paused(self) -> bool:
+        return False
+
+    def pull(self, position: int) -> None:
+        self._start(blocking=True)
+        home = self._handle.home if self._handle is not None else None
+        if home is not None and home is running_loop() and not self._log.has(position):
+            raise RuntimeError(
+                "this stream runs on this thread's event loop, which a plain `for` would block forever; "
+                "it was begun by an `async for`: continue with that"
+            )
+        self._look_for_its_loop(position)
+        try:
+            self._log.wait(position, self._pause)
+        except BaseException:  # raised into the wait, as by the handler of a signal: nobody may come back to read
+            self.close()
+            raise
+
+    def pull_to_the_end(self) -> None:
+        """Block until the log has ended."""
+        interrupts.watch(self)
+        try:
+            self.pull(THE_END)
+        finally:
+            interrupts.unwatch(self)
+
+    def interrupt(self) -> None:
+        """Stop, because the thread that waits was interrupted."""
+        self.close()
+
+    async def pull_async(self, position: int) -> None:
+        self._start(blocking=False)
+        self._look_for_its_loop(position)
+        await self._log.wait_async(position, self._pause)
+
+    def _look_for_its_loop(self, position: int) -> None:
+        """End the log if its run's loop is gone: nothing will be written any more."""
+        if self._handle is not None and not self._log.has(position):
+            reason = self._handle.why_it_stands_still()
+            if reason is not None:
+                self._end(RuntimeError(f"this stream has stopped: {reason}"))
+
+    def _pause(self) -> Pause | None:
+        return self._handle.pause() if self._handle is not None else None
+
+    def _start(self, *, blocking: bool) -> None:
+        if self._start_token.is_taken:
+            return
+        leaf = current_emitter()
+        if not self._start_token.take():
+            return
+        source, self._source = self._source, None  # it holds the flow, which must not live as long as its chunks
+        if source is None:
+            return
+        self._leaf = leaf
+        if leaf is not None:
+            self._owned = leaf.own(Disposable(partial(self._end_with, leaf)))
+        try:
+            self._subscribe(source, leaf, blocking=blocking)
+        except BaseException as error:  # other readers must not wait for a run that never began
+            self._end(error)
+            if self._handle is not None:
+                self._handle.dispose()
+            raise
+
+    def _end_with(self, leaf: Emitter) -> None:
+        """End the stream, because the leaf that began it is over."""
+        if leaf.is_cancelled:
+            self.close()
+        elif self._log.end(leaf.over()) and self._handle is not None:
+            self._handle.dispose()
+
+    def _hold(self, handle: RunHandle) -> None:
+        # Published before the look at the log, as close() does the reverse: one of the two sees the other.
+        self._handle = handle
+        if self._log.is_cancelled:
+            handle.dispose()
+
+    def on_error(self, error: Exception) -> None:
+        # Never raise these in a reader: CancelledError would look like its own cancellation, StopIteration and
+        # StopAsyncIteration would end its loop silently.
+        reason: Exception = error
+        if isinstance(error, asyncio.CancelledError):
+            reason = RuntimeError("this stream has stopped: its run was cancelled, as at the end of its event loop")
+            reason.__cause__ = error
+        elif isinstance(error, StopIteration | StopAsyncIteration):
+            reason = RuntimeError(f"this stream failed with {type(error).__name__}")
+            reason.__cause__ = error
+        self._end(reason, cancelled=isinstance(error, asyncio.CancelledError))
+
+    def on_completed(self) -> None:
+        self._end(None)
+
+    def _end(self, error: BaseException | None, *, cancelled: bool = False) -> None:
+        self._log.end(error, cancelled=cancelled)
+        if self._leaf is not None and self._owned is not None:
+            self._leaf.disown(self._owned)
+
+    def close(self) -> None:
+        if self._dispose() and self._handle is not None:
+            self._handle.join(CLOSE_WAIT_S)
+
+    async def aclose(self) -> None:
+        if not self._dispose() or self._handle is None:
+            return
+        run = self._handle.run
+        # Shielded: it is short, and a caller that is being cancelled needs the clean-up as much.
+        with anyio.CancelScope(shield=True):
+            if run is None or run.loop is not running_loop():
+                await off_the_loop(partial(self._handle.join, CLOSE_WAIT_S))
+                return
+            leftover = run.tasks - {asyncio.current_task()}
+            if leftover:
+                await asyncio.wait(leftover, timeout=2 * CLOSE_WAIT_S)
+
+    def _dispose(self) -> bool:
+        """Dispose the subscription; False if the stream had ended by itself."""
+        if not self._log.end(cancelled=True):
+            return False
+        self._start_token.take()  # a closed stream never starts
+        self._source = None
+        if self._handle is not None:
+            self._handle.dispose()
+        return True
+
+
+class _PlainFeed:
+    """Pulls a plain iterator: nothing happens between two pulls.
+
+    A generator that was not read to its end is closed with its output, so that it cleans up now, and not when it is
+    collected. While a reader is inside it, it cannot be closed; that reader then closes it on its way out.
+    """
+
+    is_running = False
+    is_paused = False
+
+    def __init__(self, log: Log[StreamChunk], iterator: object, result: Any) -> None:
+        self.result = result
+        self._log = log
+        # Taken out by whoever closes it: pop() is atomic, so two threads cannot close it at the same moment.
+        self._to_close = [iterator]
+
+    def _take(self, method: str) -> Any:
+        """Return the function that closes the iterator, once; None if it has none."""
+        try:
+            return getattr(self._to_close.pop(), method, None)
+        except IndexError:
+            return None
+
+    def _add(self, chunk: StreamChunk) -> None:
+        if not self._log.is_ended:  # closed while the iterator was at work
+            self._log.append(chunk)
+
+
+class PlainFeed(_PlainFeed):
+    """Pulls an iterator, one item whenever a reader wants one more."""
+
+    def __init__(self, log: Log[StreamChunk], iterator: Iterator[StreamChunk], result: Any) -> None:
+        super().__init__(log, iterator, result)
+        self._iterator = iterator
+        # A generator refuses to be entered by two readers at once: the second has to wait for its turn.
+        self._turn = threading.Lock()
+
+    def pull(self, position: int) -> None:
+        with self._turn:
+            while not self._log.has(position):
+                try:
+                    chunk = next(self._iterator)
+                except StopIteration:
+                    self._log.end()
+                except Exception as error:  # noqa: BLE001 - raised by the reader, after what had arrived
+                    self._log.end(error)
+                else:
+                    self._add(chunk)
+        if self._log.is_cancelled:
+            self._close_iterator()
+
+    def close(self) -> None:
+        if self._log.end(cancelled=True) and not self._turn.locked():
+            self._close_iterator()
+
+    async def aclose(self) -> None:
+        self.close()
+
+    def _close_iterator(self) -> None:
+        close = self._take("close")
+        try:
+            if close is not None:
+                close()
+        except Exception as error:  # noqa: BLE001 - close() never raises
+            _report(error)
+
+    async def pull_async(self, position: int) -> None:
+        raise RuntimeError("This output was built from a sync_iterator: read it with `for`, not `async for`.")
+
+
+class PlainAsyncFeed(_PlainFeed):
+    """Pulls an async iterator, one item whenever a reader wants one more."""
+
+    def __init__(self, log: Log[StreamChunk], iterator: AsyncIterator[StreamChunk], result: Any) -> None:
+        super().__init__(log, iterator, result)
+        self._iterator = iterator
+        self._turn = anyio.Lock()
+
+    def pull(self, position: int) -> None:
+        raise RuntimeError("This output was built from an async_iterator: read it with `async for`.")
+
+    async def pull_async(self, position: int) -> None:
+        async with self._turn:
+            while not self._log.has(position):
+                try:
+                    chunk = await anext(self._iterator)
+                except StopAsyncIteration:
+                    self._log.end()
+                except Exception as error:  # noqa: BLE001 - raised by the reader, after what had arrived
+                    self._log.end(error)
+                else:
+                    self._add(chunk)
+        if self._log.is_cancelled:
+            await self._close_iterator()
+
+    def close(self) -> None:
+        self._log.end(cancelled=True)  # the iterator waits for aclose(), or for its collection
+
+    async def aclose(self) -> None:
+        self._log.end(cancelled=True)
+        if self._log.is_cancelled and not self._turn.locked():
+            await self._close_iterator()
+
+    async def _close_iterator(self) -> None:
+        close = self._take("aclose")
+        try:
+            if close is not None:
+                await close()
+        except Exception as error:  # noqa: BLE001 - aclose() never raises
+            _report(error)
+
+
+def _report(error: Exception) -> None:
+    warnings.warn(f"the iterator of an output raised when it was closed: {error!r}", RuntimeWarning, stacklevel=4)

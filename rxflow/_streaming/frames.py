@@ -1,0 +1,251 @@
+"""A run as frames: makes frames of events, and sessions that programs iterate, whole or by channel."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import fields
+from datetime import UTC, datetime
+from os import urandom
+from typing import Any, ClassVar
+
+from rxflow._streaming.kickoff import RunFeed
+from rxflow._streaming.log import Log
+from rxflow._streaming.observable import EventStream
+from rxflow._streaming.output import Readable
+from rxflow.types import (
+    Cancelled,
+    Channel,
+    CrewFinished,
+    Event,
+    Failed,
+    Finished,
+    FlowFinished,
+    Happened,
+    LLMFinished,
+    Started,
+    StreamChunk,
+    StreamFrame,
+)
+from rxflow.types import events as e
+
+_KINDS: dict[type[Event], tuple[str, Channel]] = {
+    e.FlowStarted: ("flow_started", Channel.FLOW),
+    e.FlowFinished: ("flow_finished", Channel.FLOW),
+    e.FlowFailed: ("flow_failed", Channel.FLOW),
+    e.FlowCancelled: ("flow_cancelled", Channel.FLOW),
+    e.MethodStarted: ("method_execution_started", Channel.FLOW),
+    e.MethodFinished: ("method_execution_finished", Channel.FLOW),
+    e.MethodFailed: ("method_execution_failed", Channel.FLOW),
+    e.MethodCancelled: ("method_execution_cancelled", Channel.FLOW),
+    e.CrewStarted: ("crew_kickoff_started", Channel.LIFECYCLE),
+    e.CrewFinished: ("crew_kickoff_completed", Channel.LIFECYCLE),
+    e.CrewFailed: ("crew_kickoff_failed", Channel.LIFECYCLE),
+    e.CrewCancelled: ("crew_kickoff_cancelled", Channel.LIFECYCLE),
+    e.TaskStarted: ("task_started", Channel.LIFECYCLE),
+    e.TaskRejected: ("task_rejected", Channel.LIFECYCLE),
+    e.TaskFinished: ("task_completed", Channel.LIFECYCLE),
+    e.TaskFailed: ("task_failed", Channel.LIFECYCLE),
+    e.TaskCancelled: ("task_cancelled", Channel.LIFECYCLE),
+    e.AgentStarted: ("agent_execution_started", Channel.LIFECYCLE),
+    e.AgentFinished: ("agent_execution_completed", Channel.LIFECYCLE),
+    e.AgentFailed: ("agent_execution_error", Channel.LIFECYCLE),
+    e.AgentCancelled: ("agent_execution_cancelled", Channel.LIFECYCLE),
+    e.ToolStarted: ("tool_usage_started", Channel.TOOLS),
+    e.ToolFinished: ("tool_usage_finished", Channel.TOOLS),
+    e.ToolFailed: ("tool_usage_error", Channel.TOOLS),
+    e.ToolCancelled: ("tool_usage_cancelled", Channel.TOOLS),
+    e.LLMStarted: ("llm_call_started", Channel.LLM),
+    e.LLMRetrying: ("llm_call_retrying", Channel.LLM),
+    e.LLMFinished: ("llm_call_completed", Channel.LLM),
+    e.LLMFailed: ("llm_call_failed", Channel.LLM),
+    e.LLMCancelled: ("llm_call_cancelled", Channel.LLM),
+    e.ReasoningChunk: ("llm_thinking_chunk", Channel.LLM),
+    e.ContentPart: ("llm_content_part", Channel.LLM),
+    e.Retracted: ("retracted", Channel.LLM),
+    e.Heartbeat: ("heartbeat", Channel.LIFECYCLE),
+    e.StateChanged: ("state_changed", Channel.FLOW),
+    e.MessageAdded: ("message_added", Channel.MESSAGES),
+    e.ToolProgress: ("tool_progress", Channel.TOOLS),
+    e.Custom: ("custom", Channel.CUSTOM),
+    e.InputRequested: ("input_requested", Channel.LIFECYCLE),
+    e.InputReceived: ("input_received", Channel.LIFECYCLE),
+    e.FlowPaused: ("flow_paused", Channel.FLOW),
+    e.FlowResumed: ("flow_resumed", Channel.FLOW),
+    StreamChunk: ("llm_stream_chunk", Channel.LLM),
+}
+
+
+# The frame says these itself.
+_ENVELOPE = {"origin", "seq", "at", "replayed"}
+
+
+class Framing:
+    """Puts the events of one run into frames."""
+
+    def __init__(self) -> None:
+        self._count = 0  # of frames, for events that did not leave a run
+        self._previous: str | None = None
+        self._open: dict[str, str] = {}  # by span: the frame that began it
+
+    def frame(self, event: Event) -> StreamFrame:
+        """The frame of the next event."""
+        if not isinstance(event, Happened | StreamChunk):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"a frame is made of an event or a chunk; got {event!r}")
+        kind, channel = _kind_of(event)
+        labels = event if isinstance(event, StreamChunk) else event.origin
+        frame_id = _make_id()
+        frame = StreamFrame(
+            id=frame_id,
+            seq=event.seq if event.seq >= 0 else self._count,
+            type=kind,
+            channel=channel,
+            namespace=labels.namespace,
+            timestamp=datetime.fromtimestamp(event.at, UTC) if event.seq >= 0 else datetime.now(UTC),
+            parent_id=self._parent(event, frame_id),
+            previous_id=self._previous,
+            data=_data_of(event),
+        )
+        self._count += 1
+        self._previous = frame_id
+        return frame
+
+    def _parent(self, event: Event, frame_id: str) -> str | None:
+        """The frame that began the span around this one. Notes the spans that begin and end."""
+        if isinstance(event, StreamChunk):
+            return self._open.get(event.span_id)
+        span, around = event.origin.span_id, event.origin.parent_span_id
+        if isinstance(event, Started):
+            self._open[span] = frame_id
+            return self._open.get(around)
+        if isinstance(event, Finished | Failed | Cancelled | e.FlowPaused):
+            return self._open.pop(span, None) or self._open.get(around)
+        return self._open.get(span)
+
+
+def _make_id() -> str:
+    """A random UUID, as ``str(uuid4())`` is, which takes four times as long."""
+    digits = urandom(16).hex()
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+
+
+def _kind_of(event: Event) -> tuple[str, Channel]:
+    """The type and the channel of an event. For users' own events: the name of the class, and the custom channel."""
+    kind = type(event)
+    known = _KINDS.get(kind) or next((_KINDS[base] for base in kind.__mro__ if base in _KINDS), None)
+    return known or (kind.__name__, Channel.CUSTOM)
+
+
+def _data_of(event: Event) -> Any:
+    if isinstance(event, StreamChunk):
+        return event  # the frame writes it as JSON, without a dictionary between
+    labels = {name: value for name, value in event.origin.labels.items() if value}
+    return labels | {each.name: getattr(event, each.name) for each in fields(event) if each.name not in _ENVELOPE}
+
+
+class _Session(Readable[StreamFrame, Any]):
+    """The frames of a run that begins with the first pull; see :class:`Readable` for what readers can rely on."""
+
+    _items_are: ClassVar[str] = "frames"
+
+    def __init__(
+        self, source: EventStream[Event], finished: type[FlowFinished] | type[CrewFinished] | type[LLMFinished]
+    ) -> None:
+        log: Log[StreamFrame] = Log()
+        super().__init__(log, RunFeed(log, source, finished, Framing().frame))
+
+    @property
+    def frames(self) -> list[StreamFrame]:
+        """A copy of what has arrived so far."""
+        return self._log.copy()
+
+    @property
+    def is_exhausted(self) -> bool:
+        """The stream has ended, and there will be no more frames."""
+        return self._log.is_ended
+
+
+def _wanted(channels: Iterable[Channel | str]) -> frozenset[Channel]:
+    """The channels that are meant. Raises ValueError for an unknown one."""
+    given = [channels] if isinstance(channels, str) else list(channels)
+    try:
+        return frozenset(Channel(each) for each in given)
+    except ValueError:
+        known = ", ".join(Channel)
+        raise ValueError(f"the channels are {known}; got {given!r}") from None
+
+
+class StreamSession(_Session):
+    """Frames for ``for``; each projection is a reader of its own over the whole stream."""
+
+    @property
+    def events(self) -> Iterator[StreamFrame]:
+        """All frames."""
+        return iter(self)
+
+    @property
+    def llm(self) -> Iterator[StreamFrame]:
+        """Chunks, reasoning, calls."""
+        return self.subscribe([Channel.LLM])
+
+    @property
+    def flow(self) -> Iterator[StreamFrame]:
+        """Flows and their methods."""
+        return self.subscribe([Channel.FLOW])
+
+    @property
+    def tools(self) -> Iterator[StreamFrame]:
+        """Tool calls being carried out."""
+        return self.subscribe([Channel.TOOLS])
+
+    @property
+    def messages(self) -> Iterator[StreamFrame]:
+        """The messages of the agents' conversations."""
+        return self.subscribe([Channel.MESSAGES])
+
+    def interleave(self, channels: Iterable[Channel | str]) -> Iterator[StreamFrame]:
+        """Several channels, in the order of the run. Raises ValueError for an unknown channel."""
+        return self.subscribe(channels)
+
+    def subscribe(self, channels: Iterable[Channel | str]) -> Iterator[StreamFrame]:
+        """Another name of :meth:`interleave`."""
+        wanted = _wanted(channels)
+        return (frame for frame in self if frame.channel in wanted)
+
+
+class AsyncStreamSession(_Session):
+    """Frames for ``async for``; each projection is a reader of its own over the whole stream."""
+
+    @property
+    def events(self) -> AsyncIterator[StreamFrame]:
+        """All frames."""
+        return aiter(self)
+
+    @property
+    def llm(self) -> AsyncIterator[StreamFrame]:
+        """Chunks, reasoning, calls."""
+        return self.subscribe([Channel.LLM])
+
+    @property
+    def flow(self) -> AsyncIterator[StreamFrame]:
+        """Flows and their methods."""
+        return self.subscribe([Channel.FLOW])
+
+    @property
+    def tools(self) -> AsyncIterator[StreamFrame]:
+        """Tool calls being carried out."""
+        return self.subscribe([Channel.TOOLS])
+
+    @property
+    def messages(self) -> AsyncIterator[StreamFrame]:
+        """The messages of the agents' conversations."""
+        return self.subscribe([Channel.MESSAGES])
+
+    def interleave(self, channels: Iterable[Channel | str]) -> AsyncIterator[StreamFrame]:
+        """Several channels, in the order of the run. Raises ValueError for an unknown channel."""
+        return self.subscribe(channels)
+
+    def subscribe(self, channels: Iterable[Channel | str]) -> AsyncIterator[StreamFrame]:
+        """Another name of :meth:`interleave`."""
+        wanted = _wanted(channels)
+        return (frame async for frame in self if frame.channel in wanted)

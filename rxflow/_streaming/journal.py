@@ -1,0 +1,356 @@
+"""What a run did before it stopped: methods, model calls, tools, questions and state. A resumed run goes on by it.
+
+It is read from the run's events, those of all its generations. A *step* is one call of a method, whatever its span: the
+path of flows and methods that leads to it, each with its number. Within a step that had not finished, model calls,
+tools and questions are found by what they were asked, in the order in which they were asked it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from itertools import count
+from typing import Any, TypeAlias, TypeVar
+
+from rxflow._streaming.scope import UNANSWERED, Answerer, Scope
+from rxflow.types import Event, Origin, StreamChunk, UsageMetrics
+from rxflow.types import events as e
+
+T = TypeVar("T")
+
+Step: TypeAlias = tuple[str, ...]
+"""A call of a method, or a run of a flow: ``("Trip#0", "plan#1")`` is the second call of ``plan``."""
+
+
+class NotResumable(RuntimeError):
+    """A run cannot go on; the message gives the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A method that finished: its step, and the event with its result."""
+
+    step: Step
+    event: e.MethodFinished
+
+
+@dataclass(frozen=True, slots=True)
+class ToolUse:
+    """A tool call that began, and how it ended; ``end`` is None if it had not."""
+
+    name: str
+    end: e.ToolFinished | e.ToolFailed | None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question; ``received`` is None as long as nobody has answered it."""
+
+    request: e.InputRequested
+    received: e.InputReceived | None
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What happened in one step; the keys are hashes of what was asked."""
+
+    calls: dict[str, deque[e.LLMFinished]] = field(default_factory=lambda: defaultdict(deque))
+    tools: dict[str, deque[ToolUse]] = field(default_factory=lambda: defaultdict(deque))
+    questions: dict[str, deque[Asked]] = field(default_factory=lambda: defaultdict(deque))
+
+
+class Journal(Answerer):
+    """Gives the recorded answers of methods, models, tools and people, so that they are not asked twice.
+
+    Each answer is given once: the second of two equal calls gets the second answer.
+
+    Args:
+        past: all events of the run so far, in their order.
+        answers: by ``request_id``, the answers to questions that are still open.
+
+    Raises:
+        LookupError: an answer is given to a question that is not open.
+        ValueError: ``past`` is empty.
+    """
+
+    def __init__(self, past: Iterable[Event], answers: Mapping[str, Any] | None = None) -> None:
+        self._memories: dict[Step, _Memory] = defaultdict(_Memory)
+        self._counts: Counter[Step] = Counter()
+        reader = _Reader(self._memories)
+        for event in past:
+            reader.read(event)
+        if reader.run_id is None:
+            raise ValueError("there is nothing to resume: the run has no events")
+        self.run_id = reader.run_id
+        self.last_seq = reader.last_seq
+        self.next_span = reader.next_span
+        self._finished, self._begun, self._flows = reader.finished, reader.begun, reader.flows
+        self._states, self._usage = reader.states, reader.usage
+        self._cut_off = reader.find_unfinished_text()
+        self.pending = tuple(reader.remember_what_is_open())
+        self._answers = dict(answers or {})
+        unknown = sorted(self._answers.keys() - {request.request_id for request in self.pending})
+        if unknown:
+            waiting = ", ".join(request.request_id for request in self.pending) or "none"
+            raise LookupError(f"no question {unknown[0]!r} waits for an answer; those that wait: {waiting}")
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """The inputs with which the run began; empty if it is not one of a flow."""
+        return next((event.inputs for step, event in self._flows.items() if len(step) == 1), dict[str, Any]())
+
+    def resume(self, scope: Scope) -> Scope:
+        """The scope in which the run goes on. Spans and events are counted from where they were."""
+        run = replace(scope.run, id=self.run_id, first_seq=self.last_seq + 1, spans=count(self.next_span), journal=self)
+        return replace(scope, run=run, origin=replace(scope.origin, run_id=self.run_id))
+
+    def open(self, scope: Scope) -> Iterable[Event]:
+        """The first events of the resumed run: what is taken back, and the questions that are still open."""
+        yield e.FlowResumed(origin=scope.origin, after=self.last_seq)
+        spans, attempts = self._cut_off
+        if spans:
+            error = NotResumable("the run was interrupted while this was said")
+            yield e.Retracted(origin=scope.origin, attempts=attempts, error=error, span_ids=spans)
+        for request in self.pending:
+            if request.request_id not in self._answers:
+                yield replace(request, replayed=True)
+
+    def next_flow(self, around: Step, name: str) -> Step:
+        """The step of a flow that begins within ``around``."""
+        key = (*around, name)
+        self._counts[key] += 1
+        return (*around, f"{name}#{self._counts[key] - 1}")
+
+    def find_start(self, flow: Step) -> e.FlowStarted | None:
+        """The event with which the flow began, if it had begun before."""
+        return self._flows.get(flow)
+
+    def done_within(self, flow: Step) -> list[Done]:
+        """The methods of a flow that finished, in that order."""
+        return [Done(step, event) for step, event in self._finished.items() if step[:-1] == flow]
+
+    def begun_within(self, flow: Step) -> set[str]:
+        """The names of the methods of a flow that were called."""
+        return {step[-1].rpartition("#")[0] for step in self._begun if step[:-1] == flow}
+
+    def state_of(self, flow: Step) -> Mapping[str, Any] | None:
+        """The flow's state when it was last shown."""
+        return self._states.get(flow)
+
+    def usage_of_done(self, flow: Step) -> Iterable[tuple[UsageMetrics, float | None]]:
+        """The usage and the cost of the model calls in the methods that finished, which are not made again."""
+        for done in self.done_within(flow):
+            for step, usages in self._usage.items():
+                if step[: len(done.step)] == done.step:
+                    yield from usages
+
+    def take_call(self, step: Step, model: str, messages: Any) -> e.LLMFinished | None:
+        """The answer to a model call."""
+        return _take(self._memories[step].calls, hash_request(model, messages))
+
+    def take_tool(self, step: Step, name: str, arguments: Mapping[str, Any]) -> ToolUse | None:
+        """How a tool call ended; None if it had not begun."""
+        return _take(self._memories[step].tools, hash_tool(name, arguments))
+
+    def take_question(self, step: Step, request: e.InputRequested) -> Asked | None:
+        """An equal question from before, with its answer if it has one."""
+        return _take(self._memories[step].questions, hash_question(request))
+
+    async def find_answer(self, request: e.InputRequested) -> Any:
+        """The answer to an open question that the run was resumed with; UNANSWERED if it was given none."""
+        return self._answers.pop(request.request_id, UNANSWERED)
+
+    def find_reviewed(self, step: Step) -> e.InputRequested | None:
+        """The question for feedback on a method's result, which contains the result."""
+        for several in self._memories[step].questions.values():
+            for asked in several:
+                if asked.request.kind == "feedback" and not asked.request.origin.crew_name:
+                    return asked.request
+        return None
+
+
+class _Reader:
+    """Reads the events of a run, generation after generation."""
+
+    def __init__(self, memories: dict[Step, _Memory]) -> None:
+        self.run_id: str | None = None
+        self.last_seq = -1
+        self.next_span = 0
+        self.finished: dict[Step, e.MethodFinished] = {}
+        self.begun: set[Step] = set()
+        self.flows: dict[Step, e.FlowStarted] = {}
+        self.states: dict[Step, Mapping[str, Any]] = {}
+        self.usage: dict[Step, list[tuple[UsageMetrics, float | None]]] = defaultdict(list)
+        self._memories = memories
+        self._steps: dict[str, Step] = {"": ()}  # by span
+        self._counts: Counter[Step] = Counter()
+        self._asking: dict[str, str] = {}  # the hashes of model calls and tools that go on, by span
+        self._tools: dict[tuple[str, str], tuple[Step, str]] = {}
+        self._questions: dict[str, tuple[Step, Asked]] = {}
+        self._to_approve: dict[str, tuple[tuple[str, str], tuple[Step, str]]] = {}  # tools, by the question about them
+        self._shown: dict[str, tuple[Step, set[int], bool]] = {}
+
+    def read(self, event: Event) -> None:
+        """Take the next event."""
+        self.last_seq = max(self.last_seq, event.seq)
+        if isinstance(event, StreamChunk):
+            self._note_span(event.span_id)
+            self._note_text(event)
+            return
+        origin = event.origin
+        self._note_span(origin.span_id)
+        step = self._steps.get(origin.span_id, self._steps.get(origin.parent_span_id, ()))
+        match event:
+            case e.FlowResumed():
+                self._counts.clear()
+            case e.Retracted():
+                self._forget_text(event)
+            case e.FlowStarted():
+                step = self._begin(origin, self._steps.get(origin.parent_span_id, ()), origin.flow_name)
+                self.flows.setdefault(step, event)
+            case e.MethodStarted():
+                step = self._begin(origin, self._steps.get(origin.parent_span_id, ()), origin.flow_method)
+                self.begun.add(step)
+            case e.MethodFinished():
+                self.finished.setdefault(step, event)
+                self._memories.pop(step, None)
+            case e.StateChanged():
+                self.states[step if step in self.flows else step[:-1]] = event.state
+            case e.LLMStarted():
+                self._steps[origin.span_id] = step
+                self._asking[origin.span_id] = hash_request(event.model, event.messages)
+            case e.LLMFinished():
+                key = self._asking.pop(origin.span_id, None)
+                if not event.replayed:
+                    self.usage[step].append((event.usage, event.cost))
+                    if key is not None:
+                        self._memories[step].calls[key].append(event)
+            case e.LLMFailed() | e.LLMCancelled():
+                self.usage[step].append((event.usage, event.cost))
+            case e.ToolStarted():
+                self._steps.setdefault(origin.span_id, step)
+                if not event.replayed:
+                    self._tools[origin.span_id, event.tool_id] = step, hash_tool(event.tool_name, event.arguments)
+            case e.ToolFinished() | e.ToolFailed():
+                began = self._tools.pop((origin.span_id, event.tool_id), None)
+                if began is not None and not event.replayed:
+                    self._memories[began[0]].tools[began[1]].append(ToolUse(event.tool_name, event))
+            case e.ToolCancelled():
+                self._tools.pop((origin.span_id, event.tool_id), None)
+            case e.InputRequested():
+                self._read_question(event, step)
+            case e.InputReceived():
+                self._read_answer(event)
+            case e.Started():
+                self._steps[origin.span_id] = step
+            case _:
+                pass
+
+    def _read_question(self, event: e.InputRequested, step: Step) -> None:
+        if event.replayed:
+            return
+        self._questions[event.request_id] = step, Asked(event, None)
+        tool = event.origin.span_id, event.tool_id
+        if tool in self._tools:  # it was not called yet
+            self._to_approve[event.request_id] = tool, self._tools.pop(tool)
+
+    def _read_answer(self, event: e.InputReceived) -> None:
+        if event.request_id not in self._questions:
+            return
+        step, asked = self._questions[event.request_id]
+        self._questions[event.request_id] = step, replace(asked, received=event)
+        if event.request_id in self._to_approve:
+            tool, began = self._to_approve.pop(event.request_id)
+            self._tools[tool] = began
+
+    def remember_what_is_open(self) -> Iterable[e.InputRequested]:
+        """Keep open questions and tools for their steps; yield the questions without an answer."""
+        for step, hashed in self._tools.values():
+            self._memories[step].tools[hashed].append(ToolUse("", None))
+        for step, asked in self._questions.values():
+            if not any(step[: depth + 1] in self.finished for depth in range(len(step))):
+                self._memories[step].questions[hash_question(asked.request)].append(asked)
+                if asked.received is None:
+                    yield asked.request
+
+    def find_unfinished_text(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        """The spans whose text comes again, with attempts: calls that were cut off, and methods that repeat theirs."""
+        spans: list[str] = []
+        attempts: set[int] = set()
+        for span, (step, numbers, is_call) in self._shown.items():
+            is_done = any(step[: depth + 1] in self.finished for depth in range(len(step)))
+            if not is_done and (not is_call or span in self._asking):
+                spans.append(span)
+                attempts |= numbers
+        return tuple(spans), tuple(sorted(attempts))
+
+    def _begin(self, origin: Origin, around: Step, name: str) -> Step:
+        key = (*around, name)
+        self._counts[key] += 1
+        step = (*around, f"{name}#{self._counts[key] - 1}")
+        self._steps[origin.span_id] = step
+        return step
+
+    def _note_text(self, chunk: StreamChunk) -> None:
+        if chunk.replayed:
+            return
+        step = self._steps.get(chunk.span_id, self._steps.get(chunk.parent_span_id, ()))
+        self._shown.setdefault(chunk.span_id, (step, set(), bool(chunk.llm_call_id)))[1].add(chunk.attempt)
+
+    def _forget_text(self, event: e.Retracted) -> None:
+        for span in event.span_ids:
+            self._shown.pop(span, None)
+
+    def _note_span(self, span: str) -> None:
+        run_id, _, number = span.rpartition("/")
+        if run_id and number.isdigit():
+            if self.run_id is None:
+                self.run_id = run_id
+            if run_id == self.run_id:
+                self.next_span = max(self.next_span, int(number) + 1)
+
+
+def retract_all(past: Iterable[Event], error: Exception) -> e.Retracted:
+    """Take back all that was said so far, for a run that begins anew."""
+    attempts, spans, calls = {0: None}, dict[str, None](), dict[str, None]()
+    for event in past:
+        if isinstance(event, StreamChunk | e.ReasoningChunk):
+            labels = event if isinstance(event, StreamChunk) else event.origin
+            attempts[labels.attempt] = None
+            spans[labels.span_id] = None
+            calls[labels.llm_call_id] = None
+    names = tuple(name for name in spans if name)
+    return e.Retracted(
+        origin=Origin(),
+        attempts=tuple(attempts),
+        error=error,
+        span_ids=names if len(names) == len(spans) else (),
+        llm_call_ids=tuple(name for name in calls if name),
+    )
+
+
+def hash_request(model: str, messages: Any) -> str:
+    """The hash of what a model was asked."""
+    return _hash([model, messages])
+
+
+def hash_tool(name: str, arguments: Any) -> str:
+    """The hash of what a tool was asked."""
+    return _hash([name, arguments])
+
+
+def hash_question(request: e.InputRequested) -> str:
+    """The hash of what a person was asked."""
+    return _hash([request.kind, request.message, request.tool_id, request.arguments])
+
+
+def _hash(value: Any) -> str:
+    return sha256(json.dumps(value, sort_keys=True, default=str).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _take(memory: dict[str, deque[T]], key: str) -> T | None:
+    several = memory.get(key)
+    return several.popleft() if several else None

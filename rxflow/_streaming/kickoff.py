@@ -1,0 +1,192 @@
+"""Runs to the end for the result alone, as ``kickoff()``, ``call()`` and their async twins do."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, Never, TypeVar
+
+from reactivex import Observable
+
+from rxflow._loops import call_soon, running_loop
+from rxflow._streaming.bridge import from_coroutine
+from rxflow._streaming.emitter import Emitter
+from rxflow._streaming.launch import current_emitter
+from rxflow._streaming.log import THE_END, Log
+from rxflow._streaming.observable import Behind, EventStream, SourceFeed
+from rxflow.types import Event, FlowPaused, InputRequested, LLMFinished, StreamChunk
+from rxflow.types.answers import RunPaused
+
+T = TypeVar("T")
+Item = TypeVar("Item")
+E = TypeVar("E", bound=Event)
+
+
+def run_blocking(source: EventStream[Event], finished: type[E]) -> E:
+    """Run ``source`` and return its ``finished`` event: in the ambient run if there is one, else in its own.
+
+    Raises:
+        CancelledError: the run that this code belongs to was cancelled.
+    """
+    leaf = current_emitter()
+    if leaf is not None and running_loop() is not leaf.run.loop:
+        last = Last(finished)
+        leaf.forward_blocking(source.within(leaf), last.tap)
+        return last.event
+    log: Log[Never] = Log()
+    feed = RunFeed(log, source, finished, _nothing)
+    feed.pull_to_the_end()
+    return _outcome(log, feed)
+
+
+async def run_async(source: EventStream[Event], finished: type[E]) -> E:
+    """Run ``source`` as :func:`run_blocking` does, in async code. Cancelling the awaiting task cancels the run."""
+    leaf = current_emitter()
+    if leaf is not None and running_loop() is leaf.run.loop:
+        last = Last(finished)
+        await leaf.forward(source.within(leaf), last.tap)
+        return last.event
+    log: Log[Never] = Log()
+    feed = RunFeed(log, source, finished, _nothing)
+    try:
+        await feed.pull_async(THE_END)
+    except BaseException:
+        await feed.aclose()  # the caller may go on with what the run's coroutines still clean up
+        raise
+    return _outcome(log, feed)
+
+
+def await_blocking(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run it to its end, and return its result: in the ambient run, else on the loop of this thread's blocking runs.
+
+    What it shares with other coroutines, such as an HTTP client, so stays on one loop.
+
+    Raises:
+        CancelledError: the run that this code belongs to was cancelled.
+    """
+    results: list[T] = []
+
+    async def work(emitter: Emitter) -> None:
+        results.append(await coroutine)
+
+    source: EventStream[Event] = EventStream(lambda scope: from_coroutine(scope, work))
+    leaf = current_emitter()
+    log: Log[Never] = Log()
+    try:
+        if leaf is not None and running_loop() is not leaf.run.loop:
+            leaf.forward_blocking(source.within(leaf))
+        else:
+            RunFeed(log, source, LLMFinished, _nothing).pull_to_the_end()
+    finally:
+        if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:  # the run never began
+            coroutine.close()
+    log.raise_error()
+    if not results:
+        raise asyncio.CancelledError("what this code waited for was cancelled")
+    return results[0]
+
+
+class Last(Generic[E]):
+    """Keeps the last event of one type that passes, or what the run waits for if it pauses."""
+
+    def __init__(self, wanted: type[E]) -> None:
+        self._wanted = wanted
+        self._event: E | None = None
+        self.pending: tuple[InputRequested, ...] = ()
+
+    def tap(self, event: Event) -> None:
+        """Look at one event."""
+        if isinstance(event, self._wanted):
+            self._event = event
+        elif isinstance(event, FlowPaused):
+            self.pending = event.pending
+
+    @property
+    def event(self) -> E:
+        """The last one.
+
+        Raises:
+            RunPaused: the run has paused before.
+            RuntimeError: none has passed.
+        """
+        if self._event is None and self.pending:
+            raise RunPaused(self.pending)
+        if self._event is None:
+            raise RuntimeError(f"the run completed without a {self._wanted.__name__}, so there is no result")
+        return self._event
+
+
+def _nothing(event: Event) -> None:
+    """Keep none of the events: nobody is going to read them."""
+
+
+def _outcome(log: Log[Never], feed: RunFeed[Never, E]) -> E:
+    if log.is_cancelled:
+        raise asyncio.CancelledError("the rxflow run that this code belongs to was cancelled")
+    log.raise_error()
+    return feed.last.event
+
+
+class RunFeed(SourceFeed[Item, Any], Generic[Item, E]):
+    """Logs what ``select`` makes of a run's events, and keeps the last that ended it.
+
+    If ``source`` shows a selection, only that is logged; the events behind it give the result.
+    """
+
+    def __init__(
+        self, log: Log[Item], source: Observable[Event], finished: type[E], select: Callable[[Event], Item | None]
+    ) -> None:
+        stream: EventStream[Event] | None = source if isinstance(source, EventStream) else None
+        super().__init__(log, source if stream is None or stream.shows_all else stream.with_events())
+        self.last = Last(finished)
+        self._select = select
+        self._to_show: deque[Event] | None = None  # most runs are inside no other; an empty deque takes 760 bytes
+
+    @property
+    def is_paused(self) -> bool:
+        return bool(self.last.pending)
+
+    @property
+    def result(self) -> Any:
+        ended: Any = self.last.event
+        return ended.text if isinstance(ended, LLMFinished) else ended.result
+
+    def pull(self, position: int) -> None:
+        super().pull(position)
+        if self._to_show and self._leaf is not None and running_loop() is self._leaf.run.loop:
+            self._show_waiting()  # this wait blocked the loop that was to do it
+
+    def on_next(self, value: Event | Behind) -> None:
+        if self._log.is_ended:
+            return
+        if isinstance(value, Behind):
+            value = value.event
+        else:
+            try:
+                item = self._select(value)
+            except Exception as error:
+                self._end(error)  # readers wait for nothing more; whoever emits hears of it too
+                raise
+            if item is not None:
+                self._log.append(item)
+        if not isinstance(value, StreamChunk):
+            self.last.tap(value)
+        if self._leaf is not None:
+            self._show(self._leaf, value)
+
+    def _show(self, leaf: Emitter, event: Event) -> None:
+        """Show the event in the stream of the run around this one."""
+        if running_loop() is leaf.run.loop:
+            leaf.on_next(event)
+        else:
+            if self._to_show is None:
+                self._to_show = deque()
+            self._to_show.append(event)
+            if len(self._to_show) == 1:
+                call_soon(leaf.run.loop, self._show_waiting)
+
+    def _show_waiting(self) -> None:
+        while self._to_show and self._leaf is not None:
+            self._leaf.on_next(self._to_show.popleft())

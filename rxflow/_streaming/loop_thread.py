@@ -1,0 +1,326 @@
+"""Event loops on threads of their own, for the runs of programs that have none.
+
+Blocking runs that follow each other in one thread share a loop, so that what a program makes once, such as an HTTP
+client, a pool, a session or a lock, works in each of them. Runs at the same time have a loop each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+from collections.abc import Callable
+from contextvars import Context
+from functools import partial
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from reactivex import Observable
+from reactivex.abc import DisposableBase, ObserverBase
+
+from rxflow._loops import call_soon
+from rxflow._streaming import hooks
+from rxflow._streaming.border import Guard
+from rxflow._streaming.handle import RunHandle, at_home
+from rxflow._streaming.hooks import Pause, thread_count
+from rxflow._streaming.scope import Run, Scope
+from rxflow._streaming.subscriptions import connect
+
+T = TypeVar("T")
+
+Build: TypeAlias = Callable[[Scope], Observable[T]]
+"""Makes the Observable of a run, for the scope in which it starts."""
+
+MAX_KEPT_LOOPS = 4
+"""Per thread. A program that runs many streams at the same time does not keep a thread for each of them."""
+
+CLOSE_WAIT_S = 0.05
+"""How long closing a run waits for its coroutines to clean up."""
+
+
+class Stay(DisposableBase):
+    """Keeps a loop thread alive for one run, until it is disposed."""
+
+    def __init__(self, host: LoopThread, handle: RunHandle | None) -> None:
+        self.handle = handle
+        self.guard: Guard[Any] | None = None
+        self._host = host
+
+    def end(self) -> None:
+        """The run is about to emit its terminal: free the loop for the next run."""
+        self._host.active.discard(self)
+
+    def dispose(self) -> None:
+        self._host.leave_soon(self)
+
+
+class LoopThread:
+    """A thread with an event loop, for one run after another, and for runs that their callbacks start.
+
+    Without ``loop`` it makes one of asyncio's. If it ``is_kept``, it waits for the next run of the thread that made it.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None, *, is_kept: bool = False) -> None:
+        self.thread = threading.Thread(target=self._run, name="rxflow run", daemon=True)
+        self.active: set[Stay] = set()
+        self._stays: set[Stay] = set()
+        self._given_loop = loop
+        self._first: ThreadRun[Any] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._is_kept = is_kept
+        self._process = os.getpid()
+        self._is_stopping = False
+        self._idle = threading.Event()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether its loop has ended, or belongs to the parent of this forked process."""
+        return self._is_stopping or self._process != os.getpid()
+
+    def is_free(self) -> bool:
+        """Whether no run is going on here. A run that was just disposed gets a moment to clean up."""
+        for stay in list(self.active):
+            if stay.handle is not None and stay.handle.is_disposed:
+                stay.handle.join(CLOSE_WAIT_S)
+        return not self.active
+
+    def wait_until_idle(self, timeout: float) -> bool:
+        """Wait until nothing of any run is left here. Returns False after ``timeout`` seconds."""
+        return self._idle.wait(timeout) and not self.active
+
+    def serve(self, run: ThreadRun[Any]) -> None:
+        """Begin ``run`` here. Called in the thread that made this one."""
+        self.active.add(run.stay)
+        self._idle.clear()
+        self.thread.name = "rxflow run"
+        if self._loop is None:
+            self._first = run
+            live.add(self)
+            try:
+                self.thread.start()
+            except BaseException:  # RuntimeError: the system has no more threads
+                self._is_stopping = True
+                live.discard(self)
+                raise
+        elif not self.call_soon(partial(self._accept, run)):
+            run.guard.on_error(RuntimeError("this stream has stopped: its event loop was closed"))
+
+    def _run(self) -> None:
+        given = self._given_loop
+        try:
+            with asyncio.Runner(loop_factory=None if given is None else lambda: given) as runner:
+                try:
+                    runner.run(self._main())
+                except BaseException as error:
+                    # The loop has died under its runs, as by sys.exit() in a callback: readers must hear of it.
+                    guards = [stay.guard for stay in self._stays if stay.guard is not None]
+                    waiting = [guard for guard in guards if not guard.is_over]
+                    if not waiting:
+                        raise
+                    for guard in waiting:
+                        guard.fail(error)
+        finally:
+            self._is_stopping = True
+            self._idle.set()
+            live.discard(self)
+
+    async def _main(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        self._loop = loop
+        hosts[loop] = self
+        first, self._first = self._first, None
+        try:
+            if first is not None:
+                self._accept(first)
+            del first
+            await self._stop.wait()
+        finally:
+            del hosts[loop]
+
+    def _accept(self, run: ThreadRun[Any]) -> None:
+        self.thread.name = "rxflow run"
+        self._idle.clear()
+        self._stays.add(run.stay)
+        asyncio.get_running_loop().create_task(run.serve(), name="rxflow run")
+
+    def enter(self, handle: RunHandle | None = None) -> Stay:
+        """Take one more run, until its stay is disposed. On the loop's thread only."""
+        stay = Stay(self, handle)
+        self.active.add(stay)
+        self._stays.add(stay)
+        self._idle.clear()
+        return stay
+
+    def leave_soon(self, stay: Stay) -> None:
+        """The run is over. From any thread."""
+        self.call_soon(partial(self.leave, stay))
+
+    def call_soon(self, callback: Callable[[], object]) -> bool:
+        """Call :func:`rxflow._loops.call_soon` with an empty context: a timer would keep the caller's alive."""
+        return self._loop is not None and call_soon(self._loop, callback, context=Context())
+
+    def leave(self, stay: Stay) -> None:
+        """Do it now, on the loop's thread."""
+        self.active.discard(stay)
+        if stay in self._stays:
+            self._stays.discard(stay)
+            if not self._stays:
+                self._rest()
+
+    def _rest(self) -> None:
+        if self._is_kept:
+            self.thread.name = hooks.IDLE_NAME
+        elif self._stop is not None:
+            self._stop.set()
+        self._idle.set()
+
+    def retire(self) -> None:
+        """The thread that made this one has ended: end after the runs that still live here."""
+        self._is_kept = False
+        if not self.is_lost:
+            self.call_soon(self._retire)
+
+    def _retire(self) -> None:
+        if not self._stays and self._stop is not None:
+            self._stop.set()
+
+    def dispose_runs(self) -> None:
+        """Stop whatever runs here."""
+        for stay in self._stays | self.active:
+            if stay.handle is not None:
+                stay.handle.dispose()
+
+    def stop(self) -> None:
+        """Stop whatever runs here, and end the loop."""
+        self.dispose_runs()
+        if self._stop is not None and not self.is_lost:
+            self._is_stopping = True
+            self.call_soon(self._stop.set)
+
+
+class ThreadRun(RunHandle, Generic[T]):
+    """A run on a loop thread. ``is_read`` says that whoever starts it is going to wait for what it makes."""
+
+    def __init__(
+        self,
+        build: Build[T],
+        observer: ObserverBase[T],
+        scope_of: Callable[[Run], Scope],
+        part_of: Run | None = None,
+        *,
+        is_read: bool = False,
+    ) -> None:
+        super().__init__()
+        self._build: Build[T] | None = build
+        self._scope_of = scope_of
+        self._part_of = part_of
+        self._is_over: asyncio.Event | None = None
+        self._left = threading.Event()
+        loop = hooks.loop_factory() if hooks.loop_factory is not None else None
+        # Before the loop runs: its first step must already know of the reader.
+        count = thread_count(loop) if loop is not None and is_read else None
+        self._reader = count.reader() if count is not None else None
+        self._host = LoopThread(loop) if loop is not None else _free_loop_thread()
+        self.stay = Stay(self._host, self)
+        self.stay.guard = self.guard = Guard(observer, self, on_ending=self.stay.end, on_end=self._end)
+
+    @property
+    def thread(self) -> threading.Thread | None:
+        return self._host.thread
+
+    def begin(self) -> None:
+        """Start the run. Whoever may stop it must hold it already: its code may ask for that at once."""
+        self._host.serve(self)
+
+    async def serve(self) -> None:
+        """On its loop: subscribe the run, and wait until nothing of it is left."""
+        loop = asyncio.get_running_loop()
+        part_of = self._part_of
+        self.run = run = Run(loop) if part_of is None else part_of.elsewhere(loop)
+        # Published before the look at is_disposed, as dispose() does the reverse: one of the two sees the other.
+        self._is_over = is_over = asyncio.Event()
+        build, self._build = self._build, None
+        try:
+            if build is not None and not self.is_disposed:
+                try:
+                    self.hold(connect(build(self._scope_of(run)), self.guard))
+                except Exception as error:  # noqa: BLE001 - the reader waits in another thread
+                    self.guard.on_error(error)
+                del build
+                await is_over.wait()
+            while run.tasks:
+                await asyncio.wait(run.tasks)
+        finally:
+            self._host.leave(self.stay)
+            self.guard.release()
+            self._left.set()
+
+    def _end(self) -> None:
+        if self._is_over is not None:
+            self._host.call_soon(self._is_over.set)
+        if self._reader is not None:
+            self._reader.over()
+
+    def dispose(self) -> None:
+        super().dispose()
+        self._end()
+
+    def interrupt(self) -> None:
+        """The thread that waits for this run was interrupted. It also waits for those that its callbacks start."""
+        self.dispose()  # it may not have begun
+        self._host.dispose_runs()
+
+    def pause(self) -> Pause | None:
+        return self._reader.pause() if self._reader is not None else None
+
+    def join(self, timeout: float) -> None:
+        if threading.current_thread() is not self._host.thread:
+            self._left.wait(timeout)
+
+
+class _LoopThreads:
+    """The loop threads that the runs of one thread share, in the order in which they were made."""
+
+    def __init__(self) -> None:
+        self.threads: list[LoopThread] = []
+
+    def __del__(self) -> None:  # that thread has ended
+        for thread in self.threads:
+            thread.retire()
+
+
+def _free_loop_thread() -> LoopThread:
+    """Return the first loop thread of this thread on which no run is going on."""
+    loops: _LoopThreads | None = getattr(_of_this_thread, "loops", None)
+    if loops is None:
+        loops = _of_this_thread.loops = _LoopThreads()
+    mine = loops.threads
+    mine[:] = [each for each in mine if not each.is_lost]
+    for thread in mine:
+        if thread.is_free():
+            return thread
+    is_kept = len(mine) < MAX_KEPT_LOOPS
+    thread = LoopThread(is_kept=is_kept)
+    if is_kept:
+        mine.append(thread)
+    return thread
+
+
+live: set[LoopThread] = set()
+"""All loop threads that have not ended."""
+
+_of_this_thread = threading.local()
+hosts: dict[asyncio.AbstractEventLoop, LoopThread] = {}
+
+
+@atexit.register
+def stop_all() -> None:
+    """End all loop threads: one that still runs when the interpreter shuts down can hang it."""
+    for handle in list(at_home):
+        handle.dispose()  # their loops run no more; but asyncio reports tasks that are left on a loop unless told
+    for thread in list(live):
+        thread.stop()
+    for thread in list(live):
+        thread.thread.join(0.5)

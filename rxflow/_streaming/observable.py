@@ -1,0 +1,419 @@
+"""The Observable of a run, and what reads it.
+
+``events()`` gives all that a run emits, and ``observe()`` a selection of it. Operators of ours that follow become a
+part of the run, below the selection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import copy_context
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar, cast, overload
+
+from reactivex import Observable, Subject
+from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
+from reactivex.disposable import CompositeDisposable
+from reactivex.internal.exceptions import SequenceContainsNoElementsError
+from reactivex.scheduler import NewThreadScheduler
+
+from rxflow._loops import LoopScheduler, running_loop
+from rxflow._streaming.border import Border, close_before_end
+from rxflow._streaming.emitter import Emitter
+from rxflow._streaming.feed import SubscribedFeed
+from rxflow._streaming.handle import RunHandle
+from rxflow._streaming.journal import Journal
+from rxflow._streaming.launch import current_emitter, for_code_of, start
+from rxflow._streaming.log import Log
+from rxflow._streaming.loop_thread import Build
+from rxflow._streaming.scope import Answerer, Scope
+from rxflow._streaming.subscriptions import RunPart, connect
+from rxflow.types import Event, Origin, StreamChunk
+
+T = TypeVar("T")
+U = TypeVar("U")
+E = TypeVar("E")
+Item = TypeVar("Item")
+
+Selection: TypeAlias = Callable[[Observable[Event]], Observable[T]]
+"""Picks what is shown."""
+
+OnEvents: TypeAlias = Callable[[Observable[Event]], Observable[Event]]
+"""An operator that passes on what it does not know."""
+
+
+class EventStream(Observable[T], Generic[T]):
+    """A cold Observable of a run's events, or of a selection from them. Each subscription is a run of its own.
+
+    It is not iterable: ``pipe(ops.to_output())`` makes what ``for`` and ``async for`` read.
+
+    ``origin`` builds the run. An Observable instead is not a run: it is subscribed as it is, and its items are the
+    events that operators and selection see.
+    """
+
+    # RxPY's Observables have a __getitem__, by which Python would iterate them: forever, over Observables. None also
+    # says to isinstance(…, Iterable), by which RxPY tells streams from lists, that this is not one.
+    __iter__: ClassVar[None] = None
+
+    @overload
+    def __init__(self: EventStream[Event], origin: Build[Event]) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        origin: Build[Event] | Observable[Any],
+        selection: Selection[T],
+        operators: Sequence[OnEvents] = (),
+    ) -> None: ...
+
+    def __init__(
+        self,
+        origin: Build[Event] | Observable[Any],
+        selection: Selection[Any] | None = None,
+        operators: Sequence[OnEvents] = (),
+    ) -> None:
+        self._origin = origin
+        self._source = cast("Observable[Any]", origin) if isinstance(origin, Observable) else None
+        self._selection: Selection[T] = cast("Selection[T]", everything if selection is None else selection)
+        self._operators = tuple(operators)
+        self._is_part = False
+        self._enter: Callable[[Scope], Scope] | None = None
+        super().__init__(self._on_subscribe)
+
+    @property
+    def is_run(self) -> bool:
+        """Subscribing it starts a run."""
+        return self._source is None
+
+    @property
+    def shows_all(self) -> bool:
+        """Nothing was selected: the items are the events."""
+        return self._selection is everything
+
+    def through(self, operator: OnEvents) -> EventStream[T]:
+        """This stream with ``operator`` at work on its events, on the run's loop."""
+        return self._like(self._selection, operators=(*self._operators, operator))
+
+    def reselect(self, change: Callable[[Selection[T]], Selection[U]]) -> EventStream[U]:
+        """What ``change`` makes of the selection: it sees the events, and what is shown of them."""
+        return self._like(change(self._selection))
+
+    def select(self, selection: Selection[U]) -> EventStream[U]:
+        """What ``selection`` shows of the events."""
+        return self._like(selection)
+
+    def answered_by(self, answerer: Answerer) -> EventStream[T]:
+        """This run; its questions go to ``answerer`` first, and then to those around it."""
+        build = cast(Build[Event], self._origin)
+        return self._like(self._selection, origin=lambda scope: build(scope.answered_by(answerer)))
+
+    def resumed(self, journal: Journal) -> EventStream[T]:
+        """The run that ``journal`` has recorded, from where it stopped. It begins with ``FlowResumed``."""
+        build = cast(Build[Event], self._origin)
+
+        def resume(scope: Scope) -> Observable[Event]:
+            events = build(scope)
+
+            def start(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
+                for event in journal.open(scope):
+                    observer.on_next(event)
+                return connect(events, observer, scheduler)
+
+            return RunPart(start)
+
+        return self._like(self._selection, origin=resume, enter=journal.resume)
+
+    def logged_by(self, flush: Callable[[asyncio.AbstractEventLoop], Awaitable[None]]) -> EventStream[T]:
+        """The same run, which waits for its log before it does what must not be done twice.
+
+        ``flush`` is given the run's loop, and waits until what was emitted there is in the log.
+        """
+        before = self._enter
+
+        def enter(scope: Scope) -> Scope:
+            entered = scope if before is None else before(scope)
+            return replace(entered, run=replace(entered.run, flush=partial(flush, entered.run.loop)))
+
+        return self._like(self._selection, enter=enter)
+
+    def part_of(self, origin: Origin) -> EventStream[T]:
+        """This run as a part of one in another process: with its labels, and with spans under that of ``origin``.
+
+        Its id begins with the id of the other run, which recognizes its own spans by that.
+        """
+
+        def enter(scope: Scope) -> Scope:
+            run = replace(scope.run, id=f"{origin.run_id}.{scope.run.id}")
+            return replace(scope, run=run, origin=replace(origin, run_id=run.id, parent_run_id=origin.run_id))
+
+        return self._like(self._selection, enter=enter)
+
+    def with_events(self) -> EventStream[T | Behind]:
+        """This stream with the events behind it: for a stream that becomes a part of another run."""
+        return self.reselect(_with_events)
+
+    def within(self, leaf: Emitter) -> Observable[T]:
+        """The run as a part of the leaf that ``leaf`` emits for, with the context of the code that asks."""
+        return self.as_part()._build_for(leaf, is_users=False)(replace(leaf.scope, context=copy_context()))
+
+    def as_part(self) -> EventStream[T]:
+        """This stream without numbering its events: they have numbers, or get them from the run around it."""
+        part = self._like(self._selection)
+        part._is_part = True
+        return part
+
+    def build_at(self, border: Border) -> Observable[T]:
+        """The run as a part of the run of ``border``, for an operator that adds it there."""
+        leaf, origin = current_emitter(), cast(Build[Event], self._origin)
+        return self._shown(for_code_of(leaf, border.guard(origin), border.scope))
+
+    if not TYPE_CHECKING:  # a type checker knows what each operator makes of it
+
+        def pipe(self, *operators: Callable[[Any], Any]) -> Any:
+            return _keep_run(super().pipe(*operators))
+
+    def run(self, scheduler: SchedulerBase | None = None) -> T:
+        """Wait for the end in this thread, and return the last item; Ctrl-C stops it.
+
+        Raises:
+            SequenceContainsNoElementsError: there was no item.
+        """
+        return _wait_for_last(self, scheduler)
+
+    def read_by(
+        self,
+        reader: ObserverBase[T],
+        leaf: Emitter | None,
+        *,
+        blocking: bool,
+        hold: Callable[[RunHandle], None],
+        is_read: bool = True,
+        enter: Callable[[Border], object] = lambda border: None,
+    ) -> None:
+        """Start a run for a reader, as :func:`rxflow._streaming.launch.start`. ``is_read``: the reader waits for it.
+
+        ``enter`` is called with the border where the events leave the run.
+        """
+        build = self._build_for(leaf, is_users=False, enter=enter)
+        start(build, reader, leaf=leaf, blocking=blocking, is_read=is_read, hold=hold)
+
+    def _on_subscribe(self, observer: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:
+        if self._source is not None:
+            return self._shown(self._source).subscribe(observer, scheduler=scheduler)
+        leaf = current_emitter()
+        # RxPY's run() subscribes with this scheduler and blocks until the end. Its operators hand the scheduler on.
+        is_awaited = isinstance(scheduler, NewThreadScheduler)
+        build = self._build_for(leaf, is_users=True)
+        return start(build, observer, leaf=leaf, blocking=is_awaited, scheduler=scheduler)
+
+    def _build_for(
+        self, leaf: Emitter | None, *, is_users: bool, enter: Callable[[Border], object] = lambda border: None
+    ) -> Build[T]:
+        """The one door to the run: its events, the operators, and the selection, for code that belongs to ``leaf``."""
+        origin = cast(Build[Event], self._origin)
+        hears_users = is_users or bool(self._operators) or not self.shows_all
+
+        def build(scope: Scope) -> Observable[T]:
+            if self._enter is not None:
+                scope = self._enter(scope)
+            if self._is_part:
+                return self._shown(for_code_of(leaf, _defer(origin, scope), scope) if hears_users else origin(scope))
+            border = Border(scope if leaf is None else scope.of_private_run())
+            enter(border)
+            events = border.guard(origin)
+            shown = self._shown(for_code_of(leaf, events, scope) if hears_users else events, border)
+            return border.enter(shown) if self._operators or not self.shows_all else shown
+
+        return build
+
+    def _like(
+        self,
+        selection: Selection[U],
+        *,
+        operators: Sequence[OnEvents] | None = None,
+        origin: Build[Event] | None = None,
+        enter: Callable[[Scope], Scope] | None = None,
+    ) -> EventStream[U]:
+        same: EventStream[U] = EventStream(
+            self._origin if origin is None else origin,
+            selection,
+            self._operators if operators is None else operators,
+        )
+        same._is_part = self._is_part
+        same._enter = self._enter if enter is None else enter
+        return same
+
+    def _shown(self, events: Observable[Event], border: Border | None = None) -> Observable[T]:
+        for operator in self._operators:
+            events = operator(events)
+            if border is not None:
+                events = close_before_end(events, border)
+        return self._selection(events)
+
+
+class _Pipeline(Observable[T], Generic[T]):
+    """What operators of RxPY have made of a run. It differs in :meth:`run`, which RxPY would leave to Ctrl-C.
+
+    RxPY's operators may subscribe runs in threads of their own, where no handler of the signal can be set, so this one
+    disposes them from the thread that waits. Its methods, ``map`` for instance, go by way of :meth:`pipe`.
+    """
+
+    def __init__(self, source: Observable[T]) -> None:
+        super().__init__()
+        self._source = source
+
+    if not TYPE_CHECKING:
+
+        def subscribe(self, *args: Any, **kwargs: Any) -> DisposableBase:
+            return self._source.subscribe(*args, **kwargs)  # no layer between, which would take time for each item
+
+        def pipe(self, *operators: Callable[[Any], Any]) -> Any:
+            return _keep_run(super().pipe(*operators))
+
+    def run(self, scheduler: SchedulerBase | None = None) -> T:
+        """As :meth:`EventStream.run`."""
+        return _wait_for_last(self, scheduler)
+
+
+def _keep_run(made: object) -> object:
+    # Not what has methods of its own, as what publish() gives, or one of ours.
+    return _Pipeline(cast("Observable[Any]", made)) if type(made) is Observable else made
+
+
+def _wait_for_last(source: Observable[T], scheduler: SchedulerBase | None) -> T:
+    feed = _LastFeed(source, scheduler)
+    feed.pull_to_the_end()
+    return feed.result
+
+
+def _defer(build: Build[Event], scope: Scope) -> Observable[Event]:
+    """The events of a run, built anew for each subscription."""
+
+    def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
+        return connect(build(scope), observer, scheduler)
+
+    return RunPart(subscribe)
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """An event behind what is shown."""
+
+    event: Event
+
+
+def everything(events: Observable[T]) -> Observable[T]:
+    """The selection that leaves nothing out."""
+    return events
+
+
+def chunks(events: Observable[Event]) -> Observable[StreamChunk]:
+    """The StreamChunks among ``events``. ::
+
+    events    S--a--b--R--c--F|
+    chunks    ---a--b-----c---|
+    """
+
+    def subscribe(observer: ObserverBase[StreamChunk], scheduler: SchedulerBase | None = None) -> DisposableBase:
+        emit = observer.on_next
+
+        def on_next(event: Event) -> None:
+            if isinstance(event, StreamChunk):
+                emit(event)
+
+        return events.subscribe(on_next, observer.on_error, observer.on_completed, scheduler=scheduler)
+
+    return Observable(subscribe)
+
+
+def past(
+    shown: Callable[[Observable[E]], Observable[T]],
+    route: Callable[[Callable[[Any], None], Callable[[E], None]], Callable[[E], None]],
+) -> Callable[[Observable[E]], Observable[Any]]:
+    """A selection that also lets items past another one. ``route(emit, show)`` returns what handles each event. ::
+
+    events          S--a--b--F|
+    shown           ---A--B---|
+    past it, S, F   S--A--B--F|
+    """
+
+    def selection(events: Observable[E]) -> Observable[Any]:
+        def subscribe(observer: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:
+            seen: Subject[E] = Subject()
+            selected = shown(seen).subscribe(observer, scheduler=scheduler)
+            on_next = route(observer.on_next, seen.on_next)
+            running = events.subscribe(on_next, seen.on_error, seen.on_completed, scheduler=scheduler)
+            return CompositeDisposable(running, selected)
+
+        return Observable(subscribe)
+
+    return selection
+
+
+def _with_events(shown: Selection[T]) -> Selection[T | Behind]:
+    def route(emit: Callable[[T | Behind], None], show: Callable[[Event], None]) -> Callable[[Event], None]:
+        def on_next(event: Event) -> None:
+            if not isinstance(event, StreamChunk):
+                emit(Behind(event))
+            show(event)
+
+        return on_next
+
+    return past(shown, route)
+
+
+class SourceFeed(SubscribedFeed[Item, T, Observable[T]], Generic[Item, T]):
+    """Subscribes an Observable: a run, on the loop that it chooses, or any other, in the reader's thread."""
+
+    def __init__(self, log: Log[Item], source: Observable[T]) -> None:
+        super().__init__(log, source)
+        self._is_run = isinstance(source, EventStream) and source.is_run
+
+    def pull(self, position: int) -> None:
+        if running_loop() is not None and not (self._is_run or self._start_token.is_taken):
+            raise RuntimeError(
+                "this pipeline would live on this thread's event loop, which a plain `for` blocks: use `async for`"
+            )
+        super().pull(position)
+
+    def _subscribe(self, source: Observable[T], leaf: Emitter | None, *, blocking: bool) -> None:
+        if isinstance(source, EventStream) and source.is_run:
+            source.read_by(self, leaf, blocking=blocking, hold=self._hold)
+            return
+        loop = running_loop()
+        handle = RunHandle(home=loop)
+        self._hold(handle)
+        # Else RxPY's operators would set their timers by the wall clock, on threads of their own.
+        scheduler = LoopScheduler(loop) if loop is not None else None
+        handle.hold(source.subscribe(self, scheduler=scheduler))
+
+
+class _LastFeed(SubscribedFeed[T, T, Observable[T]], Generic[T]):
+    """Keeps only the last item, and does not wake readers for the others."""
+
+    def __init__(self, source: Observable[T], scheduler: SchedulerBase | None) -> None:
+        super().__init__(Log(), source)
+        self._last: list[T] = []
+        self._scheduler = scheduler
+
+    def _subscribe(self, source: Observable[T], leaf: Emitter | None, *, blocking: bool) -> None:
+        if isinstance(source, EventStream) and source.is_run:
+            source.read_by(self, leaf, blocking=blocking, hold=self._hold)
+            return
+        handle = RunHandle()
+        self._hold(handle)
+        # RxPY's run() has this scheduler, by which a run in it knows that this thread waits.
+        handle.hold(source.subscribe(self, scheduler=self._scheduler or NewThreadScheduler()))
+
+    @property
+    def result(self) -> T:
+        """The last item."""
+        self._log.raise_error()
+        if not self._last:
+            raise SequenceContainsNoElementsError("the stream completed without an item, so there is no result")
+        return self._last[0]
+
+    def on_next(self, value: T) -> None:
+        self._last = [value]

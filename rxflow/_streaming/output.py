@@ -1,0 +1,313 @@
+"""What programs iterate: the chunks of a flow or a crew, and the items of any pipeline."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import AsyncIterator, Iterator
+from types import TracebackType
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast
+
+from reactivex import Observable
+from reactivex.internal.exceptions import SequenceContainsNoElementsError
+
+from rxflow._streaming import interrupts
+from rxflow._streaming.feed import Feed, PlainAsyncFeed, PlainFeed
+from rxflow._streaming.kickoff import RunFeed
+from rxflow._streaming.log import Log, LogReader
+from rxflow._streaming.observable import SourceFeed
+from rxflow.types import AgentOutput, CrewFinished, CrewOutput, Event, FlowFinished, StreamChunk, TaskFinished
+from rxflow.types.chunks import PackedChunks, join_text
+
+T = TypeVar("T")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Readable(Generic[Item, Result]):
+    """Holds the log of a run and the feed that fills it. The first pull starts the run.
+
+    Every iteration, sync or async, sees the whole stream from its first item, live; so a second reader, or one that
+    comes late, loses nothing. Leaving a loop with ``break`` cancels nothing; ``close()``, ``aclose()``, ``with``,
+    ``async with`` and dropping the object do. An error of the run is raised by the iteration, after all
+    that had arrived, and again by :attr:`result`.
+    """
+
+    _items_are: ClassVar[str] = "items"
+
+    def __init__(self, log: Log[Item], feed: Feed) -> None:
+        self._log = log
+        self._feed = feed
+
+    @property
+    def result(self) -> Result:
+        """What the run returned.
+
+        Raises:
+            RunPaused: it waits for answers; ``pending`` lists the questions.
+            RuntimeError: the stream has not completed yet, or it was cancelled.
+            Exception: the run's own error, if it failed.
+        """
+        if self._log.is_cancelled:
+            raise RuntimeError("Streaming was cancelled before it completed, so there is no result.")
+        if not self._log.is_ended:
+            raise RuntimeError("Streaming has not completed yet. Iterate over all chunks before reading .result.")
+        self._log.raise_error()
+        return cast(Result, self._feed.result)
+
+    @property
+    def is_completed(self) -> bool:
+        """The stream has ended: with a result, with an error, by cancellation, or because it waits for answers."""
+        return self._log.is_ended
+
+    @property
+    def is_cancelled(self) -> bool:
+        """The stream was closed before it had ended by itself."""
+        return self._log.is_cancelled
+
+    @property
+    def is_paused(self) -> bool:
+        """The stream has ended because its run waits for answers; :attr:`result` raises them."""
+        return self._feed.is_paused
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(_Cursor(self, self._log, self._feed))
+
+    def __aiter__(self) -> AsyncIterator[Item]:
+        return _AsyncCursor(self, self._log, self._feed)
+
+    def close(self) -> None:
+        """Stop the run, down to the provider's connection. Quick, idempotent, from any thread; never raises.
+
+        After completion it does nothing. A sync method that is running cannot be interrupted, but nothing that it
+        does from now on reaches the stream or starts new work.
+        """
+        self._feed.close()
+
+    async def aclose(self) -> None:
+        """Stop the run in async code; waits (at most 100 ms) until its coroutines have cleaned up."""
+        await self._feed.aclose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        feed: Feed | None = getattr(self, "_feed", None)  # a constructor that raised leaves none
+        if feed is not None and feed.is_running:
+            feed.close()
+            warnings.warn(
+                f"a {type(self).__name__} was dropped while its run was going on; the run was cancelled. "
+                "Use `with`, `async with`, close() or aclose() to end it where you mean to.",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._state}, {len(self._log)} {self._items_are}>"
+
+    def _repr_html_(self) -> str:
+        from rxflow._showing import draw_card, draw_text  # for notebooks only
+
+        text = join_text(self._log.copy())
+        return draw_card(type(self).__name__, f"{self._state}, {len(self._log)} {self._items_are}", draw_text(text))
+
+    @property
+    def _state(self) -> str:
+        if self.is_cancelled:
+            return "cancelled"
+        if self.is_paused:
+            return "paused"
+        if self.is_completed:
+            return "completed" if self._log.error is None else "failed"
+        return "running" if self._feed.is_running else "not started"
+
+
+class _Reader(LogReader[Item]):
+    """A loop over an output. Keeps the output alive, because nothing else may hold it."""
+
+    def __init__(self, output: object, log: Log[Item], feed: Feed) -> None:
+        super().__init__(log)
+        self._output = output
+        self._feed = feed
+
+    def _raise_at_the_end(self, end: type[Exception]) -> None:
+        """Raise the error of the run if there are no more items, or ``end`` if it did not fail."""
+        if self._log.is_ended and self.position == len(self._log):
+            self._log.raise_error()
+            raise end
+
+
+class _Cursor(_Reader[Item], Iterator[Item]):
+    def __iter__(self) -> Iterator[Item]:
+        # By each loop: a notebook gives each cell Python's own handler of the signal.
+        if not self._log.is_ended:
+            interrupts.watch(self)
+        return self
+
+    def __next__(self) -> Item:
+        # Not by IndexError: an error of the run would then be shown as one that happened during its handling.
+        while self._offset == len(self._block) and self.has_read_all():
+            interrupts.watch(self)
+            self._feed.pull(self.position)
+            if self._log.is_ended and self.position == len(self._log):
+                interrupts.unwatch(self)
+            self._raise_at_the_end(StopIteration)
+        item = self._block[self._offset]
+        self._offset += 1
+        return item
+
+    def interrupt(self) -> None:
+        """Stop the run, because its loop was interrupted, in its body or while it waited."""
+        if self._feed.is_running:
+            self._feed.close()
+
+    def __del__(self) -> None:
+        interrupts.unwatch(self)
+
+
+class _AsyncCursor(_Reader[Item], AsyncIterator[Item]):
+    async def __anext__(self) -> Item:
+        while self._offset == len(self._block) and self.has_read_all():
+            await self._feed.pull_async(self.position)
+            self._raise_at_the_end(StopAsyncIteration)
+        item = self._block[self._offset]
+        self._offset += 1
+        return item
+
+
+class StreamingOutput(Readable[StreamChunk, T], Generic[T]):
+    """The chunks of a run that begins with the first pull; see :class:`Readable` for what readers can rely on."""
+
+    _items_are = "chunks"
+    _finished: ClassVar[
+        type[FlowFinished] | type[CrewFinished] | type[TaskFinished]
+    ]  # the event that carries the result
+
+    def __init__(
+        self,
+        sync_iterator: Iterator[StreamChunk] | None = None,
+        async_iterator: AsyncIterator[StreamChunk] | None = None,
+        *,
+        source: Observable[Event] | None = None,
+        result: T | None = None,
+    ) -> None:
+        given = [each for each in (sync_iterator, async_iterator, source) if each is not None]
+        if len(given) != 1:
+            raise TypeError(
+                f"{type(self).__name__} takes exactly one of sync_iterator, async_iterator and source; got {len(given)}"
+            )
+        log: Log[StreamChunk] = Log()
+        feed: Feed
+        if source is not None:
+            feed = RunFeed(log, source, self._finished, _chunk)
+        elif sync_iterator is not None:
+            feed = PlainFeed(log, sync_iterator, result)
+        else:
+            feed = PlainAsyncFeed(log, cast(AsyncIterator[StreamChunk], async_iterator), result)
+        super().__init__(log, feed)
+
+    @property
+    def chunks(self) -> list[StreamChunk]:
+        """A copy of what has arrived so far."""
+        return self._log.copy()
+
+    def get_full_text(self) -> str:
+        """The TEXT chunks that have arrived so far, joined."""
+        blocks = self._log.blocks.copy()
+        return "".join(block.read_text() if isinstance(block, PackedChunks) else join_text(block) for block in blocks)
+
+
+class FlowStreamingOutput(StreamingOutput[Any]):
+    """The stream of one flow run; ``result`` is that of the last method to complete."""
+
+    _finished = FlowFinished
+
+
+class CrewStreamingOutput(StreamingOutput[CrewOutput]):
+    """The stream of one crew run; ``result`` is a :class:`CrewOutput`."""
+
+    _finished = CrewFinished
+
+
+class AgentStreamingOutput(StreamingOutput[AgentOutput]):
+    """The stream of one ``agent.kickoff(…)``; ``result`` is an :class:`AgentOutput`."""
+
+    _finished = TaskFinished
+
+
+def _chunk(event: Event) -> StreamChunk | None:
+    return event if isinstance(event, StreamChunk) else None
+
+
+class PipelineOutput(Readable[T, T], Generic[T]):
+    """The items of a pipeline, which the first pull subscribes; see :class:`Readable` for what readers can rely on.
+
+    ``result`` is the last item; SequenceContainsNoElementsError (RxPY's) if there was none.
+
+    Raises:
+        TypeError: ``source`` is not an Observable.
+    """
+
+    _items_are: ClassVar[str] = "items"
+
+    def __init__(self, source: Observable[T]) -> None:
+        if not isinstance(source, Observable):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"{type(self).__name__} reads an Observable; got {source!r}")
+        log: Log[T] = Log()
+        super().__init__(log, _PipelineFeed(log, source))
+
+    @property
+    def items(self) -> list[T]:
+        """A copy of what has arrived so far."""
+        return self._log.copy()
+
+
+class _PipelineFeed(SourceFeed[T, T], Generic[T]):
+    """Logs all items, and keeps the last one."""
+
+    def __init__(self, log: Log[T], source: Observable[T]) -> None:
+        super().__init__(log, source)
+        self._last: list[T] = []
+
+    @property
+    def result(self) -> T:
+        if not self._last:
+            raise SequenceContainsNoElementsError("the stream completed without an item, so there is no result")
+        return self._last[0]
+
+    def on_next(self, value: T) -> None:
+        if not self._log.is_ended:
+            self._last = [value]
+            self._log.append(value)
+
+
+async def read_out(returned: Any) -> Any:
+    """Return the result of a crew's or a flow's stream, read to its end; anything else as it is.
+
+    Reading such a stream runs it. So its chunks are in the stream of the code that returned it.
+    """
+    if not isinstance(returned, Readable):
+        return returned
+    output = cast(Readable[Any, Any], returned)
+    async for _ in output:
+        pass
+    return output.result

@@ -1,0 +1,371 @@
+"""Questions that a run asks people: who answers, how long it waits, and what happens if nobody does.
+
+A leaf asks with :func:`ask`: it emits ``InputRequested`` and goes through the answerers of its scope, innermost first.
+The first that has an answer is believed, after the answer was validated; ``InputReceived`` follows. If none has one, a
+console is asked if there is one. Else :class:`Unanswered` goes up from the leaf: siblings finish, and at the top the
+stream ends with ``FlowPaused``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from inspect import isawaitable
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
+from uuid import uuid4
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_jsonable_python
+from reactivex import Observable, Observer
+from reactivex.abc import ObserverBase
+
+from rxflow._json_text import list_problems
+from rxflow._loops import LoopScheduler, call_soon
+from rxflow._streaming.bridge import Unanswered, from_coroutine, on_loop
+from rxflow._streaming.console import ConsoleProvider, has_console
+from rxflow._streaming.emitter import Emitter, in_thread, is_async
+from rxflow._streaming.hooks import wall_clock
+from rxflow._streaming.scope import UNANSWERED, Answerer, Scope
+from rxflow.types import Event, FlowPaused, InputReceived, InputRequested, Origin
+from rxflow.types.answers import HumanFeedbackPending, InputResponse
+
+T = TypeVar("T")
+
+
+class ProvidesInput(Protocol):
+    """A provider in CrewAI's form, for ``self.ask``."""
+
+    @property
+    def request_input(self) -> Callable[..., Any]:
+        """``request_input(message, flow, metadata=None)`` gives a text, an InputResponse, or None: there is none."""
+        ...
+
+
+class ProvidesFeedback(Protocol):
+    """A provider in CrewAI's form, for ``@human_feedback``."""
+
+    @property
+    def request_feedback(self) -> Callable[..., Any]:
+        """``request_feedback(context, flow)`` gives a text, or raises HumanFeedbackPending."""
+        ...
+
+
+Who: TypeAlias = Callable[[InputRequested], Any] | Observable[Any] | Answerer | ProvidesInput | ProvidesFeedback
+"""Who may answer; see :func:`rxflow.operators.answer_with`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question(Generic[T]):
+    """What a leaf wants to know.
+
+    ``answer`` is the type of an answer; ``check`` raises ValueError for one that fits the type and yet does not do.
+    ``timeout`` is in seconds.
+    """
+
+    kind: str
+    message: str
+    answer: type[T]
+    schema: Mapping[str, Any] | None = None
+    check: Callable[[T], object] = field(default=lambda answer: None)
+    options: tuple[str, ...] = ()
+    tool_id: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    timeout: float | None = None
+
+    def request(self, emitter: Emitter) -> InputRequested:
+        """The event that asks it."""
+        return InputRequested(
+            origin=emitter.origin,
+            request_id=uuid4().hex,
+            kind=self.kind,
+            message=self.message,
+            options=self.options,
+            tool_id=self.tool_id,
+            arguments=self.arguments,
+            response_schema=TypeAdapter(self.answer).json_schema() if self.schema is None else self.schema,
+            expires_at=None if self.timeout is None else wall_clock(emitter.run.loop)() + self.timeout,
+        )
+
+    def validate(self, request: InputRequested, answer: object) -> T:
+        """Return the answer in its type. Raises ValueError if it does not fit; says what does not."""
+        try:
+            value = TypeAdapter(self.answer).validate_python(answer)
+            self.check(value)
+        except ValidationError as error:
+            problems = list_problems(error, "answer")
+            raise ValueError(f"the answer to {request.message!r} does not fit: {problems}") from error
+        return value
+
+
+async def ask(emitter: Emitter, question: Question[T], first: Sequence[Answerer] = ()) -> T | None:
+    """Ask, ``first`` before the answerers of the scope, and return the answer; None if the time was up before.
+
+    Raises:
+        ValueError: the answer does not fit the question.
+        Unanswered: nobody answers.
+    """
+    emitter.require_open()
+    request = question.request(emitter)
+    answerers = [*first, *emitter.scope.answerers]
+    journal = emitter.run.journal
+    asked = None if journal is None else journal.take_question(emitter.scope.step, request)
+    if asked is not None and asked.received is not None:
+        emitter.on_next(replace(asked.received, origin=emitter.origin, replayed=True))
+        return None if asked.received.value is None else question.validate(request, asked.received.value)
+    seconds = question.timeout
+    if journal is not None and asked is not None:
+        request = asked.request
+        answerers.insert(0, journal)
+        seconds = None if request.expires_at is None else request.expires_at - wall_clock(emitter.run.loop)()
+    for answerer in answerers:
+        answerer.expect(request)
+    try:
+        if asked is None:  # else the stream has repeated it already
+            emitter.on_next(request)
+            await emitter.run.flush()  # a question that somebody has seen, and what it is about, must not be lost
+        value = await _answer_in_time(question, request, answerers, seconds)
+    finally:
+        for answerer in answerers:
+            answerer.forget(request)
+    emitter.on_next(InputReceived(origin=emitter.origin, request_id=request.request_id, value=value))
+    await emitter.run.flush()  # nor the answer: a person is not asked twice
+    return value
+
+
+async def _answer_in_time(
+    question: Question[T], request: InputRequested, answerers: Sequence[Answerer], seconds: float | None
+) -> T | None:
+    """The answer, or None after so many seconds."""
+    if seconds is not None and seconds <= 0:
+        return None
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            return question.validate(request, await find_answer(answerers, request))
+    except TimeoutError:
+        if not limit.expired():
+            raise
+    return None
+
+
+async def find_answer(answerers: Sequence[Answerer], request: InputRequested) -> Any:
+    """The answer of the first that has one. Raises Unanswered if nobody does."""
+    for answerer in answerers:
+        answer = await answerer.find_answer(request)
+        if answer is not UNANSWERED:
+            return answer
+    if has_console():
+        answer = await ConsoleProvider().answer(request)
+        if answer is not None:
+            return answer
+    raise Unanswered((request,))
+
+
+def answerer_of(given: Who, flow: object = None) -> Answerer:
+    """What answers as ``given`` does: a function, an Observable, a :class:`Inbox`, or a provider in CrewAI's form.
+
+    A provider is told ``flow``, whose question it is.
+
+    Raises:
+        TypeError: it is none of these.
+    """
+    if isinstance(given, Answerer):
+        return given
+    if isinstance(given, Observable):
+        return _Reading(cast(Observable[Any], given))
+    if isinstance(given, ConsoleProvider):
+        return _Calling(given.answer)
+    if hasattr(given, "request_input") or hasattr(given, "request_feedback"):
+        return _Calling(provided_by(given, flow))
+    if callable(given):
+        return _Calling(given)
+    raise TypeError(
+        f"answer_with takes a function of the request, an Observable of its answer or a provider; got {given!r}"
+    )
+
+
+class _Calling(Answerer):
+    """Users' code answers: on the loop if it is async, else in a thread, which a cancellation leaves behind."""
+
+    def __init__(self, function: Callable[[InputRequested], Any]) -> None:
+        self._function = function
+
+    async def find_answer(self, request: InputRequested) -> Any:
+        try:
+            if is_async(self._function):
+                answer: Any = await self._function(request)
+            else:
+                answer = await in_thread(lambda: self._function(request), name="answer")
+        except HumanFeedbackPending:
+            raise Unanswered((request,)) from None
+        if isinstance(answer, Observable):
+            return await _read(cast(Observable[Any], answer))
+        if isawaitable(answer):
+            answer = await answer
+        if isinstance(answer, InputResponse):
+            return answer.text
+        return UNANSWERED if answer is None else answer
+
+
+class _Reading(Answerer):
+    """The first item of an Observable answers."""
+
+    def __init__(self, source: Observable[Any]) -> None:
+        self._source = source
+
+    async def find_answer(self, request: InputRequested) -> Any:
+        return await _read(self._source)
+
+
+def provided_by(provider: Any, flow: object = None, context: object = None) -> Callable[[InputRequested], Any]:
+    """A function that asks a provider in CrewAI's form. Questions for which it has no method are left to others.
+
+    None from ``request_input`` is an answer: there is no input.
+    """
+
+    def answer(request: InputRequested) -> Any:
+        if request.kind == "input" and hasattr(provider, "request_input"):
+            metadata = {"metadata": dict(request.arguments)} if request.arguments else {}
+            given = provider.request_input(request.message, flow, **metadata)
+            return InputResponse(given) if given is None else given
+        if request.kind == "feedback" and hasattr(provider, "request_feedback"):
+            return provider.request_feedback(request if context is None else context, flow)
+        return None
+
+    return answer
+
+
+async def _read(source: Observable[Any]) -> Any:
+    """The first item; UNANSWERED if there is none."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Any] = loop.create_future()
+
+    def settle(value: Any) -> None:
+        if not done.done():
+            done.set_result(value)
+
+    def fail(error: BaseException) -> None:
+        if not done.done():
+            done.set_exception(error)
+
+    observer = Observer(settle, fail, lambda: settle(UNANSWERED))
+    subscription = on_loop(source, loop).subscribe(observer, scheduler=LoopScheduler(loop))
+    try:
+        return await done
+    finally:
+        subscription.dispose()
+
+
+class Inbox(Answerer):
+    """Holds the questions that wait, for a program that answers them from elsewhere: a page, a bot, another thread. ::
+
+        inbox = Inbox()
+        output = flow.observe().pipe(ops.answer_with(inbox), ops.to_output())
+        ...
+        for request in inbox.pending:
+            inbox.answer(request.request_id, "yes")
+
+    A question waits in it until it is answered, its time is up, or the run is closed. All methods may be called from
+    any thread.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: dict[str, _Open] = {}
+
+    @property
+    def pending(self) -> tuple[InputRequested, ...]:
+        """The questions that wait, oldest first."""
+        with self._lock:
+            return tuple(each.request for each in self._open.values() if not each.answers)
+
+    def answer(self, request_id: str, value: Any) -> None:
+        """Answer a question.
+
+        Raises:
+            LookupError: it does not wait: it is not known here, it has been answered, or its time is up.
+            ValueError: the answer does not fit the schema of the question, which goes on waiting.
+        """
+        check_answer(self._look_up(request_id).request, value)
+        self._settle(request_id, value)
+
+    def decline(self, request_id: str) -> None:
+        """Leave a question to others. If there are none, the run is paused. Raises LookupError as :meth:`answer`."""
+        self._settle(request_id, UNANSWERED)
+
+    def expect(self, request: InputRequested) -> None:
+        with self._lock:
+            self._open.setdefault(request.request_id, _Open(request))
+
+    async def find_answer(self, request: InputRequested) -> Any:
+        self.expect(request)
+        told = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            waiting = self._open[request.request_id]
+            waiting.tell = lambda: call_soon(loop, told.set)
+        if not waiting.answers:
+            await told.wait()
+        return waiting.answers[0]
+
+    def forget(self, request: InputRequested) -> None:
+        with self._lock:
+            self._open.pop(request.request_id, None)
+
+    def _look_up(self, request_id: str) -> _Open:
+        with self._lock:
+            waiting = self._open.get(request_id)
+        if waiting is None or waiting.answers:
+            raise LookupError(
+                f"no question {request_id!r} waits for an answer: it is not known here, was answered, or has expired"
+            )
+        return waiting
+
+    def _settle(self, request_id: str, value: Any) -> None:
+        waiting = self._look_up(request_id)
+        with self._lock:
+            waiting.answers.append(value)  # of two that answer at once, the first counts
+            tell = waiting.tell
+        tell()
+
+
+@dataclass(slots=True)
+class _Open:
+    """A question in an inbox. It may be answered before anybody waits for that."""
+
+    request: InputRequested
+    answers: list[Any] = field(default_factory=list[Any])
+    tell: Callable[[], object] = field(default=lambda: None)
+
+
+def check_answer(request: InputRequested, value: object) -> None:
+    """Raise ValueError if an answer does not fit the schema of its question."""
+    # litellm brings it in. Most programs answer by functions, whose answers are validated as types.
+    jsonschema: Any = import_module("jsonschema")
+    try:
+        jsonschema.validate(to_jsonable_python(value, fallback=str), dict(request.response_schema))
+    except jsonschema.ValidationError as error:
+        raise ValueError(f"the answer to {request.message!r} does not fit: {error.message}") from error
+
+
+def asking(scope: Scope, question: Question[Any], before: Callable[[Emitter], Awaitable[None]] | None = None) -> Any:
+    """The events of one question, for code that asks it in the middle of a method; ``before`` is awaited first."""
+
+    async def work(emitter: Emitter) -> None:
+        if before is not None:
+            await before(emitter)
+        await ask(emitter, question)
+
+    return from_coroutine(scope, work)
+
+
+def end_with_pause(observer: ObserverBase[Event], origin: Origin, error: Unanswered, is_outermost: bool) -> None:
+    """End a flow, crew or agent that waits for answers. The outermost ends the stream; others hand the error on."""
+    observer.on_next(FlowPaused(origin=origin, pending=error.pending))
+    if is_outermost:
+        observer.on_completed()
+    else:
+        observer.on_error(error)  # type: ignore[arg-type]  # RxPY's type leaves out BaseException

@@ -1,0 +1,113 @@
+"""Tools as users give them: rxflow's own, and those of other libraries, which are adapted without importing theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Annotated, Any, cast
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, create_model
+
+from rxflow._streaming.emitter import in_thread
+from rxflow.tools import BaseTool, FunctionTool
+
+
+def as_tool(given: object) -> BaseTool:
+    """``given`` as a tool of rxflow.
+
+    A tool of LangChain or CrewAI is adapted, and so is anything that has a name, a description and one of ``invoke``,
+    ``_run``, ``run`` and ``func``. Its ``args_schema`` is what the model reads, its answers are told to the model.
+
+    Raises:
+        TypeError: it is not a tool; says what to do about a class or a plain function.
+    """
+    if isinstance(given, BaseTool):
+        return given
+    name = getattr(given, "__name__", repr(given))
+    if isinstance(given, type):
+        raise TypeError(f"{name} is a class, not a tool; give an object of it, {name}(…)")
+    call = _call_of(given)
+    if call is not None and isinstance(getattr(given, "name", None), str):
+        return _adapt(given, call)
+    if callable(given):
+        raise TypeError(f"{name} is a function, not a tool; put @tool on it")
+    raise TypeError(f"{given!r} is not a tool; give a @tool function or an object with name, description and _run")
+
+
+Tool = Annotated[BaseTool, BeforeValidator(as_tool)]
+"""The type of a field that takes a tool, or anything that can become one."""
+
+
+def _call_of(original: Any) -> Callable[..., Any] | None:
+    """Return the function that takes its arguments by name; None if it has none."""
+    if callable(getattr(original, "invoke", None)):
+        return _invoking(original)
+    ways = (getattr(original, way, None) for way in ("_run", "run", "func"))
+    return next((way for way in ways if callable(way)), None)
+
+
+def _invoking(original: Any) -> Callable[..., Any]:
+    """LangChain's way: the arguments in one dict, and NotImplementedError from tools that are only async."""
+
+    async def invoke(**arguments: Any) -> Any:
+        try:
+            return await in_thread(partial(original.invoke, arguments), name=f"tool {original.name}")
+        except NotImplementedError:
+            return await original.ainvoke(arguments)
+
+    return invoke
+
+
+def _adapt(original: Any, call: Callable[..., Any]) -> BaseTool:
+    description = getattr(original, "description", None)
+    if not isinstance(description, str) or not description.strip():
+        raise TypeError(f"the tool {original.name!r} has no description; it tells the model what the tool is for")
+    schema = getattr(original, "args_schema", None)
+    properties = getattr(original, "args", None)
+    if schema is None and isinstance(properties, Mapping):  # LangChain's reading of the signature
+        shown = cast(Mapping[str, Any], properties)
+        required = [each for each in shown if "default" not in shown[each]]
+        schema = {"type": "object", "properties": {**shown}, "required": required}
+    options: dict[str, Any] = {
+        "result_as_answer": bool(
+            getattr(original, "result_as_answer", False) or getattr(original, "return_direct", False)
+        ),
+        "max_usage_count": getattr(original, "max_usage_count", None),
+    }
+    if schema is not None:  # else it is read from the signature
+        options["args_schema"] = _model_of(original.name, schema)
+    if callable(cached := getattr(original, "cache_function", None)):
+        options["cache_function"] = cached
+    return FunctionTool(name=original.name, description=description, func=call, **options)
+
+
+def _model_of(name: str, schema: object) -> type[BaseModel]:
+    """The arguments as a pydantic model: ``schema`` itself, or one that shows this JSON schema and passes all on."""
+    if isinstance(schema, type) and issubclass(schema, BaseModel):
+        return schema
+    if isinstance(schema, Mapping):
+        shown = {**cast(Mapping[str, Any], schema)}
+    elif callable(describe := getattr(cast(object, schema), "schema", None)):  # a model of pydantic 1
+        shown = cast(dict[str, Any], describe())
+    else:
+        raise TypeError(f"the args_schema of the tool {name!r} is not a pydantic model or a JSON schema: {schema!r}")
+    return _passing_on(shown)
+
+
+def _passing_on(shown: dict[str, Any]) -> type[BaseModel]:
+    """A model that any arguments fit: the tool checks them itself."""
+
+    class Arguments(BaseModel):
+        model_config = ConfigDict(extra="allow")
+
+        @classmethod
+        def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
+            return {**shown}
+
+    # What is not required is an extra, so that the tool's own default holds.
+    fields: dict[str, Any] = {
+        each: (Any, ...)
+        for each in shown.get("required", ())
+        if each.isidentifier() and not each.startswith("_") and not hasattr(BaseModel, each)
+    }
+    return create_model("Arguments", __base__=Arguments, **fields)

@@ -1,0 +1,94 @@
+"""What a tool's function takes: read from its signature, shown to the model as a schema, and given back by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Self, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic.fields import FieldInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """What a tool's function takes.
+
+    ``fields`` maps the fields of a schema that was made here to parameters of other names: a field cannot be called
+    ``_id`` or ``copy``.
+    """
+
+    names: tuple[str, ...]
+    required: frozenset[str]
+    takes_others: bool
+    fields: Mapping[str, str]
+
+    @classmethod
+    def of(cls, function: Callable[..., Any], tool: str) -> Self:
+        """Read from the signature. Raises TypeError for a positional-only parameter."""
+        parameters = inspect.signature(function).parameters.values()
+        for each in parameters:
+            if each.kind is each.POSITIONAL_ONLY:
+                raise TypeError(
+                    f"the parameter {each.name!r} of the tool {tool!r} is positional-only, and models give arguments "
+                    "by name; remove the / from its signature"
+                )
+        named = [each for each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
+        names = tuple(each.name for each in named)
+        return cls(
+            names=names,
+            required=frozenset(each.name for each in named if _default_of(each) is inspect.Parameter.empty),
+            takes_others=any(each.kind is each.VAR_KEYWORD for each in parameters),
+            fields={_field_for(name, names): name for name in names if _field_for(name, names) != name},
+        )
+
+    def make_schema(self, function: Callable[..., Any], name: str) -> type[BaseModel]:
+        """A model of the arguments, of this name."""
+        hints = get_type_hints(function, include_extras=True)
+        signature = inspect.signature(function).parameters
+        fields: dict[str, Any] = {}
+        for each in self.names:
+            hint, default = hints.get(each, Any), signature[each].default
+            field = _field_for(each, self.names)
+            if field != each:
+                hint = Annotated[hint, Field(alias=each, title=each.strip("_").replace("_", " ").title())]
+            fields[field] = (hint, ... if default is inspect.Parameter.empty else default)
+        config = ConfigDict(extra="allow") if self.takes_others else None
+        return create_model(name, __config__=config, **fields)
+
+    def check_schema(self, schema: type[BaseModel], tool: str) -> None:
+        """Raise TypeError if a call by ``schema`` could not work."""
+        fields = set(schema.model_fields)
+        if (missing := sorted(self.required - fields)) and schema.model_config.get("extra") != "allow":
+            raise TypeError(f"the tool {tool!r} needs {', '.join(missing)}, which its args_schema does not have")
+        if not self.takes_others and (unknown := sorted(fields - set(self.names))):
+            raise TypeError(f"the args_schema of the tool {tool!r} has {', '.join(unknown)}, which it does not take")
+
+    def arguments_of(self, model: BaseModel) -> dict[str, Any]:
+        """The arguments in ``model`` by the names of the parameters.
+
+        Attributes, so that nested models stay models. A default of the function's own goes before that of the schema.
+        """
+        arguments = {
+            self.fields.get(field, field): getattr(model, field)
+            for field in type(model).model_fields
+            if field in model.model_fields_set or field in self.required or field not in self.names
+        }
+        others = model.model_extra or {}
+        return arguments | {name: value for name, value in others.items() if self.takes_others or name in self.names}
+
+
+def _default_of(parameter: inspect.Parameter) -> Any:
+    """The function's own default. pydantic's ``Field(…)`` is a default of the schema."""
+    return inspect.Parameter.empty if isinstance(parameter.default, FieldInfo) else parameter.default
+
+
+def _field_for(parameter: str, names: tuple[str, ...]) -> str:
+    """A name that a pydantic model may use for the field of a parameter."""
+    field = parameter
+    if field.startswith("_") or hasattr(BaseModel, field):
+        field = field.strip("_") + "_"
+        while field in names or hasattr(BaseModel, field) or not field.isidentifier() or field == "_":
+            field = f"p{field}"
+    return field

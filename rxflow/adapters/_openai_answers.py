@@ -1,0 +1,284 @@
+"""A run as an answer of OpenAI's APIs, a response or a chat completion: as a stream, and as a whole."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+from uuid import uuid4
+
+from rxflow._json_text import encodable
+from rxflow.adapters._translation import Part, PartTracker, Step
+from rxflow.tools import as_text
+from rxflow.types import (
+    Cancelled,
+    CrewFinished,
+    Event,
+    FlowFinished,
+    LLMCancelled,
+    LLMFailed,
+    LLMFinished,
+    MethodFinished,
+    UsageMetrics,
+)
+
+Json: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A client's request.
+
+    Attributes:
+        model: the name that it asked for.
+        messages: the conversation, in the form of chat completions; instructions are its system message.
+        text: what the user said last.
+        parameters: the whole request.
+    """
+
+    model: str
+    messages: list[Json]
+    text: str
+    parameters: Json
+
+
+class _Run:
+    """What both dialects have to know of a run: its usage, its result, and whether a model has spoken."""
+
+    def __init__(self) -> None:
+        self.usage = UsageMetrics()
+        self.result: Any = None
+        self.is_cancelled = False
+        self.finish_reason = "stop"
+        self._parts = PartTracker()
+
+    def read(self, event: Event) -> list[Step]:
+        match event:
+            case LLMFinished() | LLMFailed() | LLMCancelled():
+                self.usage += event.usage
+                if isinstance(event, LLMFinished) and event.finish_reason in ("length", "content_filter"):
+                    self.finish_reason = event.finish_reason
+            case FlowFinished() | MethodFinished() | CrewFinished():
+                self.result = event.result
+            case Cancelled(origin=origin) if not origin.parent_span_id:
+                self.is_cancelled = True
+            case _:
+                pass
+        # Tools are called in the run: a client that saw the calls would carry them out too.
+        return [step for step in self._parts.read(event) if step.part.kind != "tool_call"]
+
+    def end(self) -> list[Step]:
+        return [step for step in self._parts.end_all() if step.part.kind != "tool_call"]
+
+
+class ChatAnswer:
+    """A run as one chat completion: the texts of all calls, one after the other, a blank line between two."""
+
+    def __init__(self, asked: Asked) -> None:
+        self._run = _Run()
+        self._head: Json = {"id": f"chatcmpl-{uuid4().hex}", "created": int(time.time()), "model": asked.model}
+        options: Any = asked.parameters.get("stream_options") or {}
+        self._shows_usage = bool(options.get("include_usage"))
+        self._speaker: Part | None = None
+        self._waiting: dict[Part, list[str]] = {}  # who speaks meanwhile, and what
+        self._ended: set[Part] = set()  # of those who wait
+        self._said: list[str] = []
+
+    @property
+    def whole(self) -> Json:
+        message = {"role": "assistant", "content": "".join(self._said), "refusal": None}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": self._run.finish_reason}
+        usage = _count_tokens(self._run.usage, "prompt", "completion")
+        return self._head | {"object": "chat.completion", "choices": [choice], "usage": usage}
+
+    def read(self, event: Event) -> Iterator[Json]:
+        for step in self._run.read(event):
+            yield from self._show(step)
+
+    def finish(self, error: BaseException | None) -> Iterator[Json]:
+        for step in self._run.end():
+            yield from self._show(step)
+        if error is not None or self._run.is_cancelled:
+            message = describe_error(error) if error is not None else "the run was cancelled"
+            yield {"error": {"message": message, "type": "server_error", "param": None, "code": "server_error"}}
+            return
+        if not self._said and self._run.result is not None:
+            yield self._say(as_text(self._run.result))
+        yield self._chunk({}, self._run.finish_reason)
+        if self._shows_usage:
+            usage = _count_tokens(self._run.usage, "prompt", "completion")
+            yield self._head | {"object": "chat.completion.chunk", "choices": [], "usage": usage}
+
+    def _show(self, step: Step) -> Iterator[Json]:
+        part = step.part
+        if part.kind != "text":
+            return
+        if self._speaker is None and step.verb == "begin":
+            self._speaker = part
+            if self._said:
+                yield self._say("\n\n")
+        elif part is self._speaker:
+            if step.verb == "say":
+                yield self._say(step.text)
+            else:
+                yield from self._hand_on()
+        elif step.verb == "say":
+            self._waiting.setdefault(part, []).append(step.text)
+        elif step.verb == "end":
+            self._ended.add(part)
+
+    def _hand_on(self) -> Iterator[Json]:
+        """The speaker is done: the next one begins with what it has said meanwhile."""
+        self._speaker = None
+        while self._waiting and self._speaker is None:
+            part = next(iter(self._waiting))
+            yield self._say("\n\n" + "".join(self._waiting.pop(part)))
+            if part not in self._ended:
+                self._speaker = part
+
+    def _say(self, text: str) -> Json:
+        text = encodable(text)
+        role = {} if self._said else {"role": "assistant"}
+        self._said.append(text)
+        return self._chunk(role | {"content": text}, None)
+
+    def _chunk(self, delta: Json, finish_reason: str | None) -> Json:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        return self._head | {"object": "chat.completion.chunk", "choices": [choice]}
+
+
+class ResponseAnswer:
+    """A run as one response: each text of a call is a message, its reasoning an item."""
+
+    def __init__(self, asked: Asked) -> None:
+        self._run = _Run()
+        self._asked = asked
+        self._head: Json = {"id": f"resp_{uuid4().hex}", "object": "response", "created_at": time.time()}
+        self._sequence = 0
+        self._has_begun = False
+        self._items: dict[Part | None, Json] = {}  # in order; None: the run's result
+        self._texts: dict[Part | None, list[str]] = {}
+        self._indices: dict[Part | None, int] = {}
+        self._status = "in_progress"
+        self._error: Json | None = None
+
+    @property
+    def whole(self) -> Json:
+        parameters = self._asked.parameters
+        return self._head | {
+            "model": self._asked.model,
+            "status": self._status,
+            "error": self._error,
+            "incomplete_details": {"reason": "max_output_tokens"} if self._status == "incomplete" else None,
+            "instructions": parameters.get("instructions"),
+            "metadata": parameters.get("metadata") or {},
+            "output": list(self._items.values()),
+            "parallel_tool_calls": False,
+            "temperature": None,
+            "tool_choice": "none",
+            "tools": [],
+            "top_p": None,
+            "usage": _count_tokens(self._run.usage, "input", "output") if self._status == "completed" else None,
+        }
+
+    def read(self, event: Event) -> Iterator[Json]:
+        yield from self._begin()
+        for step in self._run.read(event):
+            yield from self._show(step)
+
+    def finish(self, error: BaseException | None) -> Iterator[Json]:
+        yield from self._begin()
+        for step in self._run.end():
+            yield from self._show(step)
+        if error is not None:
+            self._error = {"code": "server_error", "message": describe_error(error)}
+            self._status = "failed"
+        elif self._run.is_cancelled:
+            self._error = {"code": "server_error", "message": "the run was cancelled"}
+            self._status = "failed"
+        else:
+            if not any(item["type"] == "message" for item in self._items.values()) and self._run.result is not None:
+                yield from self._begin_item(None)
+                yield from self._say(None, as_text(self._run.result))
+                yield from self._end_item(None)
+            self._status = "completed" if self._run.finish_reason == "stop" else "incomplete"
+        yield self._event(f"response.{self._status}", response=self.whole)
+
+    def _begin(self) -> Iterator[Json]:
+        if not self._has_begun:
+            self._has_begun = True
+            yield self._event("response.created", response=self.whole)
+            yield self._event("response.in_progress", response=self.whole)
+
+    def _show(self, step: Step) -> Iterator[Json]:
+        match step.verb:
+            case "begin":
+                yield from self._begin_item(step.part)
+            case "say":
+                yield from self._say(step.part, step.text)
+            case "end":
+                yield from self._end_item(step.part)
+            case _:
+                # It was shown, but is not a part of the whole answer.
+                self._items.pop(step.part, None)
+
+    def _begin_item(self, part: Part | None) -> Iterator[Json]:
+        self._texts[part] = []
+        self._indices[part] = index = len(self._indices)
+        if part is not None and part.kind == "reasoning":
+            item: Json = {"id": f"rs_{uuid4().hex}", "type": "reasoning", "summary": []}
+            name, place, empty = "reasoning_summary_part", "summary_index", {"type": "summary_text", "text": ""}
+        else:
+            item = {"id": f"msg_{uuid4().hex}", "type": "message", "role": "assistant", "content": []}
+            item["status"] = "in_progress"
+            name, place, empty = "content_part", "content_index", _text_part("")
+        self._items[part] = item
+        yield self._event("response.output_item.added", output_index=index, item=item.copy())
+        yield self._event(f"response.{name}.added", item_id=item["id"], output_index=index, part=empty, **{place: 0})
+
+    def _say(self, part: Part | None, text: str) -> Iterator[Json]:
+        text = encodable(text)
+        self._texts[part].append(text)
+        place: Json = {"item_id": self._items[part]["id"], "output_index": self._indices[part], "delta": text}
+        if part is not None and part.kind == "reasoning":
+            yield self._event("response.reasoning_summary_text.delta", summary_index=0, **place)
+        else:
+            yield self._event("response.output_text.delta", content_index=0, logprobs=[], **place)
+
+    def _end_item(self, part: Part | None) -> Iterator[Json]:
+        item, text = self._items[part], "".join(self._texts.pop(part))
+        place: Json = {"item_id": item["id"], "output_index": self._indices[part]}
+        if part is not None and part.kind == "reasoning":
+            item["summary"] = [{"type": "summary_text", "text": text}]
+            yield self._event("response.reasoning_summary_text.done", summary_index=0, text=text, **place)
+            yield self._event("response.reasoning_summary_part.done", summary_index=0, part=item["summary"][0], **place)
+        else:
+            item["content"], item["status"] = [_text_part(text)], "completed"
+            yield self._event("response.output_text.done", content_index=0, text=text, logprobs=[], **place)
+            yield self._event("response.content_part.done", content_index=0, part=item["content"][0], **place)
+        yield self._event("response.output_item.done", output_index=self._indices[part], item=item)
+
+    def _event(self, kind: str, **given: Any) -> Json:
+        number = self._sequence
+        self._sequence += 1
+        return {"type": kind, "sequence_number": number, **given}
+
+
+def describe_error(error: BaseException) -> str:
+    return f"{type(error).__name__}: {encodable(str(error))}"
+
+
+def _text_part(text: str) -> Json:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+def _count_tokens(usage: UsageMetrics, given: str, made: str) -> Json:
+    """What was not reported is 0: the protocol has no other word."""
+    return {
+        f"{given}_tokens": usage.prompt_tokens or 0,
+        f"{given}_tokens_details": {"cached_tokens": usage.cached_prompt_tokens or 0},
+        f"{made}_tokens": usage.completion_tokens or 0,
+        f"{made}_tokens_details": {"reasoning_tokens": usage.reasoning_tokens or 0},
+        "total_tokens": usage.total_tokens or 0,
+    }

@@ -1,0 +1,253 @@
+"""What the adapters share: operators from a reader of events, and the parts that models' answers are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeVar
+
+from pydantic_core import from_json, to_json
+from reactivex import Observable
+from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
+from reactivex.disposable import CompositeDisposable, Disposable
+
+from rxflow.operators._core.in_run import select, through
+from rxflow.types import (
+    Event,
+    Happened,
+    LLMCancelled,
+    LLMFailed,
+    LLMFinished,
+    ReasoningChunk,
+    Retracted,
+    StreamChunk,
+    StreamChunkType,
+)
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Translator(Protocol[T_co]):
+    """Puts the events of one run into a protocol's items."""
+
+    def read(self, event: Event) -> Iterable[T_co]:
+        """Translate the next event."""
+        ...
+
+    def finish(self, error: BaseException | None) -> Iterable[T_co]:
+        """Translate the end: ``error`` is what ended the run, if anything did."""
+        ...
+
+
+class Watcher(Protocol):
+    """Looks at the events of one run."""
+
+    def read(self, event: Event) -> None:
+        """Look at the next event."""
+        ...
+
+    def close(self, error: BaseException | None, *, is_disposed: bool) -> None:
+        """The run has ended, or nobody reads it any longer. Called once."""
+        ...
+
+
+def translate(make: Callable[[], Translator[T]]) -> Callable[[Observable[Any]], Observable[T]]:
+    """Create an operator that gives the items of a translator, one for each subscription. ::
+
+        source       --a--b--#
+        translate    --A--B--E|
+
+    The stream does not end with an error: in a protocol that is an item too.
+    """
+
+    def selection(source: Observable[Any]) -> Observable[T]:
+        def subscribe(observer: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:
+            translator = make()
+            emit = observer.on_next
+
+            def on_next(event: Event) -> None:
+                for item in translator.read(event):
+                    emit(item)
+
+            def end(error: BaseException | None) -> None:
+                for item in translator.finish(error):
+                    emit(item)
+                observer.on_completed()
+
+            return source.subscribe(on_next, end, lambda: end(None), scheduler=scheduler)
+
+        return Observable(subscribe)
+
+    return select(selection)
+
+
+def watch(make: Callable[[], Watcher]) -> Callable[[Observable[T]], Observable[T]]:
+    """Create an operator that shows the events of a run to a watcher, one for each subscription, and passes them on. ::
+
+    source    --a--b--c--|
+    watch     --a--b--c--|
+    """
+
+    def operator(source: Observable[Any]) -> Observable[Any]:
+        def subscribe(observer: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:
+            watcher = make()
+            is_closed = False
+
+            def close(error: BaseException | None, *, is_disposed: bool = False) -> None:
+                nonlocal is_closed
+                if not is_closed:
+                    is_closed = True
+                    watcher.close(error, is_disposed=is_disposed)
+
+            def on_next(event: Any) -> None:
+                if isinstance(event, Happened | StreamChunk):
+                    watcher.read(event)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+                observer.on_next(event)
+
+            def on_error(error: Exception) -> None:
+                close(error)
+                observer.on_error(error)
+
+            def on_completed() -> None:
+                close(None)
+                observer.on_completed()
+
+            running = source.subscribe(on_next, on_error, on_completed, scheduler=scheduler)
+            return CompositeDisposable(running, Disposable(lambda: close(None, is_disposed=True)))
+
+        return Observable(subscribe)
+
+    return through(operator)
+
+
+@dataclass(slots=True, eq=False)
+class Part:
+    """A stretch of one kind in a model's answer: text, reasoning, or one tool call.
+
+    ``id`` is unique in the run: providers repeat the ids of tool calls. ``said`` is the chunk that began it.
+    """
+
+    kind: Literal["text", "reasoning", "tool_call"]
+    id: str
+    call_id: str
+    said: StreamChunk | ReasoningChunk
+    tool_id: str = ""
+    tool_name: str = ""
+
+
+@dataclass(slots=True, frozen=True)
+class Step:
+    """What happens to a part: it begins, says ``text``, ends, or is ``retracted``, which ends it too."""
+
+    verb: Literal["begin", "say", "end", "retract"]
+    part: Part
+    text: str = ""
+
+
+class PartTracker:
+    """Finds the parts of all answers in a run.
+
+    A call speaks in one part at a time: a change from reasoning to text ends the reasoning. Its tool calls stay open
+    until it ends.
+    """
+
+    def __init__(self) -> None:
+        self._speaking: dict[str, Part] = {}  # by call: its open text or reasoning
+        self._tool_calls: dict[str, dict[int, Part]] = {}  # by call, by index
+        self._counts: dict[str, int] = {}  # by call, or by tool call: parts so far
+        self._shown: dict[str, list[Part]] = {}  # by call: all parts, for retractions
+
+    def read(self, event: Event) -> list[Step]:
+        """Find what ``event`` does to parts."""
+        if isinstance(event, StreamChunk):
+            if event.chunk_type is StreamChunkType.TEXT:
+                return self._say("text", call_id_of(event), event)
+            return self._call_tool(event)
+        if isinstance(event, ReasoningChunk):
+            return self._say("reasoning", call_id_of(event), event)
+        if isinstance(event, LLMFinished | LLMFailed | LLMCancelled):
+            return list(self._end(call_id_of(event)))
+        if isinstance(event, Retracted):
+            return list(self._retract(event))
+        return []
+
+    def end_all(self) -> list[Step]:
+        """End what is still open."""
+        return [step for call_id in [*self._speaking, *self._tool_calls] for step in self._end(call_id)]
+
+    def _say(self, kind: Literal["text", "reasoning"], call_id: str, event: StreamChunk | ReasoningChunk) -> list[Step]:
+        part = self._speaking.get(call_id)
+        if part is not None and part.kind == kind:
+            return [Step("say", part, event.content)] if event.content else []
+        if not event.content:
+            return []
+        steps = [] if part is None else [Step("end", part)]
+        part = self._add(Part(kind, self._make_id(call_id), call_id, event))
+        self._speaking[call_id] = part
+        return [*steps, Step("begin", part), Step("say", part, event.content)]
+
+    def _call_tool(self, chunk: StreamChunk) -> list[Step]:
+        delta = chunk.tool_call
+        if delta is None:
+            return []
+        call_id = call_id_of(chunk)
+        open_calls = self._tool_calls.setdefault(call_id, {})
+        part = open_calls.get(delta.index)
+        steps: list[Step] = []
+        if part is None:
+            speaking = self._speaking.pop(call_id, None)
+            steps = [] if speaking is None else [Step("end", speaking)]
+            tool_id = delta.tool_id or ""
+            part_id = self._make_id(tool_part_id(call_id, tool_id or str(delta.index)))
+            part = Part("tool_call", part_id, call_id, chunk)
+            part.tool_id, part.tool_name = tool_id, delta.tool_name or ""
+            open_calls[delta.index] = self._add(part)
+            steps.append(Step("begin", part))
+        return [*steps, Step("say", part, delta.arguments)] if delta.arguments else steps
+
+    def _make_id(self, name: str) -> str:
+        self._counts[name] = number = self._counts.get(name, 0) + 1
+        return name if number == 1 else f"{name}/{number}"
+
+    def _add(self, part: Part) -> Part:
+        self._shown.setdefault(part.call_id, []).append(part)
+        return part
+
+    def _end(self, call_id: str) -> Iterator[Step]:
+        speaking = self._speaking.pop(call_id, None)
+        if speaking is not None:
+            yield Step("end", speaking)
+        for part in self._tool_calls.pop(call_id, {}).values():
+            yield Step("end", part)
+
+    def _retract(self, event: Retracted) -> Iterator[Step]:
+        for call_id, parts in list(self._shown.items()):
+            if event.covers(parts[0].said):
+                yield from self._end(call_id)
+                del self._shown[call_id]
+                yield from (Step("retract", part) for part in parts)
+
+
+def call_id_of(event: Event) -> str:
+    """The LLM call that ``event`` belongs to; its span if it names no call."""
+    labels = event if isinstance(event, StreamChunk) else event.origin
+    return labels.llm_call_id or labels.span_id
+
+
+def tool_part_id(call_id: str, tool_id: str) -> str:
+    """The id of a tool call, unique in the run."""
+    return f"{call_id}/{tool_id}"
+
+
+def read_json(text: str) -> Any:
+    """What a model wrote as JSON; the text itself if it is not JSON."""
+    try:
+        return from_json(text or "{}")
+    except ValueError:
+        return text
+
+
+def to_plain_json(value: object) -> Any:
+    """``value`` as plain JSON, with objects of other kinds in words."""
+    return from_json(to_json(value, fallback=str, inf_nan_mode="null"))

@@ -1,0 +1,194 @@
+"""The Agent2Agent protocol: a flow as an agent that other agents give tasks to.
+
+    app = a2a.serve_agent(lambda asked: Trip().events({"topic": asked.get_user_input()}), name="Trips", url="http://…")
+
+A run is a task. Each text that a model says is an artifact, which grows as it is said; methods and tools are status
+messages; cancelling the task disposes the run. Needs ``rxflow[a2a]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
+
+from reactivex import Observable
+
+from rxflow import operators as ops
+from rxflow._json_text import encodable
+from rxflow._lazy import extra
+from rxflow.adapters._translation import PartTracker, Step, to_plain_json
+from rxflow.tools import as_text
+from rxflow.types.chunks import StreamChunk
+from rxflow.types.events import (
+    CrewFinished,
+    Event,
+    FlowCancelled,
+    FlowFinished,
+    FlowPaused,
+    MethodStarted,
+    Retracted,
+    ToolProgress,
+    ToolStarted,
+)
+
+with extra("a2a"):
+    from a2a.helpers import new_data_part, new_task_from_user_message, new_text_part
+    from a2a.server.agent_execution import AgentExecutor, RequestContext
+    from a2a.server.events import EventQueue
+    from a2a.server.request_handlers import DefaultRequestHandler
+    from a2a.server.routes import create_agent_card_routes, create_jsonrpc_routes
+    from a2a.server.tasks import InMemoryTaskStore, TaskUpdater
+    from a2a.types import (
+        AgentCapabilities,
+        AgentCard,
+        AgentInterface,
+        AgentSkill,
+        Artifact,
+        Message,
+        Part,
+        TaskArtifactUpdateEvent,
+        TaskState,
+    )
+    from starlette.applications import Starlette
+
+__all__ = ["FlowExecutor", "Serves", "serve_agent"]
+
+Serves: TypeAlias = Callable[[RequestContext], Observable[Any]]
+"""Makes the run that works on a task. It may raise a ValueError if the request does not fit."""
+
+
+def serve_agent(serves: Serves, *, name: str, url: str, description: str = "", version: str = "1.0") -> Starlette:
+    """Create an ASGI app with the agent's card and its JSON-RPC endpoint at ``/``.
+
+    Tasks are kept in memory. The app has no access control; mount it behind yours. For another store, or security
+    schemes in the card, put a :class:`FlowExecutor` into a request handler of ``a2a`` yourself.
+
+    Args:
+        serves: makes the run of a task.
+        url: where clients reach the app; the card names it.
+    """
+    card = AgentCard(
+        name=name,
+        description=description or name,
+        version=version,
+        supported_interfaces=[AgentInterface(url=url, protocol_binding="JSONRPC", protocol_version="1.0")],
+        capabilities=AgentCapabilities(streaming=True),
+        default_input_modes=["text/plain"],
+        default_output_modes=["text/plain", "application/json"],
+        skills=[AgentSkill(id=name, name=name, description=description or name, tags=["rxflow"])],
+    )
+    handler = DefaultRequestHandler(FlowExecutor(serves), InMemoryTaskStore(), card)
+    return Starlette(routes=[*create_agent_card_routes(card), *create_jsonrpc_routes(handler, "/")])
+
+
+class FlowExecutor(AgentExecutor):
+    """Carries out each task by a run of its own."""
+
+    def __init__(self, serves: Serves) -> None:
+        self._serves = serves
+
+    async def execute(self, context: RequestContext, event_queue: EventQueue) -> None:
+        updater = TaskUpdater(event_queue, context.task_id or "", context.context_id or "")
+        if context.current_task is None and context.message is not None:
+            task = new_task_from_user_message(context.message)
+            task.id, task.context_id = updater.task_id, updater.context_id
+            await event_queue.enqueue_event(task)
+        await updater.start_work()
+        run = _Run(updater)
+        try:
+            # The task that runs this is cancelled with the A2A task: the run is disposed on the way out.
+            async with self._serves(context).pipe(ops.to_output()) as output:
+                async for event in output:
+                    for update in run.read(event):
+                        if isinstance(update, TaskArtifactUpdateEvent):
+                            await event_queue.enqueue_event(update)
+                        else:
+                            await updater.update_status(TaskState.TASK_STATE_WORKING, update)
+        except Exception as error:  # noqa: BLE001 - the client is told
+            for update in run.finish():
+                await event_queue.enqueue_event(update)
+            await updater.failed(_say(updater, f"{type(error).__name__}: {error}"))
+            return
+        for update in run.finish():
+            await event_queue.enqueue_event(update)
+        if run.question:
+            await updater.requires_input(_say(updater, run.question))
+        elif run.is_cancelled:
+            await updater.cancel()
+        else:
+            await updater.complete(_say(updater, run.result))
+
+    async def cancel(self, context: RequestContext, event_queue: EventQueue) -> None:
+        await TaskUpdater(event_queue, context.task_id or "", context.context_id or "").cancel()
+
+
+class _Run:
+    """The events of one run as updates of a task: artifacts, and messages of its status."""
+
+    def __init__(self, updater: TaskUpdater) -> None:
+        self._updater = updater
+        self._parts = PartTracker()
+        self._begun: set[str] = set()
+        self.result: Any = None
+        self.question = ""
+        self.is_cancelled = False
+
+    def read(self, event: Event) -> Iterator[TaskArtifactUpdateEvent | Message]:
+        for step in self._parts.read(event):
+            yield from self._show(step)
+        if isinstance(event, StreamChunk):
+            return
+        match event:
+            case MethodStarted(origin=origin):
+                yield _say(self._updater, f"{origin.flow_method} begins")
+            case ToolStarted(tool_name=name):
+                yield _say(self._updater, f"{name} is called")
+            case ToolProgress(message=message) if message:
+                yield _say(self._updater, message)
+            case Retracted(error=error):
+                yield _say(self._updater, f"an answer was taken back: {error}")
+            case FlowFinished() | CrewFinished() if not event.origin.parent_span_id:
+                self.result = event.result
+            case FlowPaused(pending=pending):
+                self.question = "\n".join(each.message for each in pending)
+            case FlowCancelled(origin=origin) if not origin.parent_span_id:
+                self.is_cancelled = True
+            case _:
+                pass
+
+    def finish(self) -> Iterator[TaskArtifactUpdateEvent]:
+        for step in self._parts.end_all():
+            yield from self._show(step)
+
+    def _show(self, step: Step) -> Iterator[TaskArtifactUpdateEvent]:
+        part = step.part
+        if part.kind != "text":
+            return
+        if step.verb == "say":
+            has_begun = part.id in self._begun
+            self._begun.add(part.id)
+            yield self._update(step, [new_text_part(encodable(step.text))], append=has_begun, last_chunk=False)
+        elif step.verb == "end":
+            yield self._update(step, [new_text_part("")], append=True, last_chunk=True)
+        elif step.verb == "retract":
+            # An update that does not append takes the place of what was there.
+            yield self._update(step, [new_text_part("")], append=False, last_chunk=True)
+
+    def _update(self, step: Step, parts: list[Part], *, append: bool, last_chunk: bool) -> TaskArtifactUpdateEvent:
+        said = step.part.said if isinstance(step.part.said, StreamChunk) else step.part.said.origin
+        return TaskArtifactUpdateEvent(
+            task_id=self._updater.task_id,
+            context_id=self._updater.context_id,
+            artifact=Artifact(artifact_id=step.part.id, name=said.agent_role or said.flow_method, parts=parts),
+            append=append,
+            last_chunk=last_chunk,
+        )
+
+
+def _say(updater: TaskUpdater, said: object) -> Message:
+    """A message of the agent: text as it is, anything else as text and as data."""
+    parts = [new_text_part(encodable(as_text(said)))]
+    plain = to_plain_json(said)
+    if isinstance(plain, dict):
+        parts.append(new_data_part(plain))
+    return updater.new_agent_message(parts)

@@ -1,0 +1,212 @@
+"""LangChain, both ways: its tools, models and runnables in rxflow, and rxflow's tools and flows in LangChain.
+
+    Agent(…, tools=[wikipedia])                               # a LangChain tool is taken as it is
+    Agent(…, llm=langchain.to_llm(ChatOpenAI(model="…")))     # a model or a chain answers
+    langchain.to_langchain_tool(look_up)                      # a tool of rxflow for LangChain's agents
+    async for text in langchain.to_runnable(Trip).astream({"topic": "tides"}): …
+
+Needs ``rxflow[langchain]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import Any, cast
+
+from pydantic_core import to_json
+from reactivex import Observable
+
+from rxflow import operators as ops
+from rxflow._lazy import extra
+from rxflow.flow import Flow
+from rxflow.llm import LLM, Delta, Ending, ReasoningDelta, Request, ToolCallDelta, from_async
+from rxflow.tools import BaseTool
+from rxflow.types.events import FlowFinished
+from rxflow.types.usage import UsageMetrics
+
+with extra("langchain"):
+    from langchain_core.messages import AIMessage, AIMessageChunk, convert_to_messages
+    from langchain_core.runnables import Runnable, RunnableConfig, RunnableGenerator, RunnableLambda
+    from langchain_core.tools import StructuredTool
+
+__all__ = ["FlowRunnable", "to_langchain_tool", "to_llm", "to_runnable"]
+
+FINISH_REASONS = {"end_turn": "stop", "max_tokens": "length", "tool_use": "tool_calls"}
+
+
+def to_langchain_tool(tool: BaseTool) -> StructuredTool:
+    """Make a tool of rxflow one of LangChain: its agents read the same name, description and arguments."""
+    return StructuredTool.from_function(
+        func=tool.run,
+        coroutine=tool.arun,
+        name=tool.name,
+        description=tool.description,
+        args_schema=tool.args_schema,
+        return_direct=tool.result_as_answer,
+    )
+
+
+def to_runnable(make_flow: Callable[[], Flow[Any]]) -> FlowRunnable:
+    """Make a runnable of a flow: its class, or a function that makes one for each run."""
+    return FlowRunnable(make_flow)
+
+
+class FlowRunnable(Runnable[dict[str, Any], Any]):
+    """A flow, as LangChain runs it.
+
+    ``invoke`` and ``ainvoke`` give the flow's result. ``stream`` and ``astream`` give the text as it comes; when they
+    are closed, the run is disposed. Callbacks in the config see the run's begin, text and end.
+    """
+
+    def __init__(self, make_flow: Callable[[], Flow[Any]]) -> None:
+        self._make_flow = make_flow
+        self.name = getattr(make_flow, "__name__", "flow")
+        self._whole: Runnable[dict[str, Any], Any] = RunnableLambda(self._run, self._arun, name=self.name)
+        self._streamed: Runnable[dict[str, Any], str] = RunnableGenerator(self._stream, self._astream, name=self.name)
+
+    def invoke(self, input: dict[str, Any], config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002
+        return self._whole.invoke(input, config)
+
+    async def ainvoke(self, input: dict[str, Any], config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002
+        return await self._whole.ainvoke(input, config)
+
+    def stream(self, input: dict[str, Any], config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[str]:  # noqa: A002
+        return self._streamed.stream(input, config)
+
+    def astream(self, input: dict[str, Any], config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[str]:  # noqa: A002
+        return self._streamed.astream(input, config)
+
+    def _run(self, inputs: dict[str, Any]) -> Any:
+        with self._make_flow().events(inputs).pipe(ops.to_output()) as output:
+            return _result_of(list(output))
+
+    async def _arun(self, inputs: dict[str, Any]) -> Any:
+        async with self._make_flow().events(inputs).pipe(ops.to_output()) as output:
+            return _result_of([event async for event in output])
+
+    def _stream(self, inputs: Iterator[dict[str, Any]]) -> Iterator[str]:
+        for each in inputs:
+            with self._make_flow().observe(each).pipe(ops.text(), ops.to_output()) as output:
+                for chunk in output:
+                    yield str(chunk)
+
+    async def _astream(self, inputs: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
+        async for each in inputs:
+            async with self._make_flow().observe(each).pipe(ops.text(), ops.to_output()) as output:
+                async for chunk in output:
+                    yield str(chunk)
+
+
+def _result_of(events: list[Any]) -> Any:
+    (*_, result) = (event.result for event in events if isinstance(event, FlowFinished))
+    return result
+
+
+def to_llm(runnable: Runnable[Any, Any], *, model: str = "langchain", **parameters: Any) -> LLM:
+    """Make a model for agents of a chat model, or of any runnable that takes messages and gives text or messages.
+
+    Its text, reasoning, tool calls and usage stream as those of any other model. Tools are offered natively if it has
+    ``bind_tools``, else in text. ``parameters`` are an LLM's.
+    """
+    return LLM(model, source=_RunnableSource(runnable), **parameters)
+
+
+class _RunnableSource:
+    """A runnable as a source of deltas."""
+
+    def __init__(self, runnable: Any) -> None:
+        self._runnable = runnable
+
+    def stream(self, request: Request) -> Observable[Delta]:
+        async def answer(emit: Callable[[Delta], None]) -> None:
+            runnable = self._runnable.bind_tools(list(request.tools)) if request.may_call_tools else self._runnable
+            messages = convert_to_messages([dict(each) for each in request.messages])
+            ending = _EndingReader()
+            async for piece in runnable.astream(messages):
+                for delta in _deltas_of(piece):
+                    emit(delta)
+                ending.read(piece)
+            emit(ending.ending)
+
+        return from_async(answer)
+
+    async def calls_functions(self, model: str) -> bool:
+        # LangChain's base class has the method, and raises: a model that can call tools defines its own.
+        own = getattr(cast(object, type(self._runnable)), "bind_tools", None)
+        return own is not None and own.__module__ != "langchain_core.language_models.chat_models"
+
+    def retry_delay(self, error: BaseException, attempt: int, of: int) -> float | None:
+        return None  # LangChain's with_retry says which errors pass
+
+    def explain(self, error: BaseException, model: str) -> BaseException:
+        return error
+
+
+def _deltas_of(piece: object) -> Iterator[Delta]:
+    if not isinstance(piece, AIMessage):
+        if piece:
+            yield str(piece)
+        return
+    blocks: Any = piece.content if isinstance(piece.content, list) else [piece.content]
+    for block in blocks:
+        match block:
+            case str(text) | {"type": "text", "text": str(text)} if text:
+                yield text
+            case {"type": "reasoning", "reasoning": str(text)} | {"type": "thinking", "thinking": str(text)} if text:
+                yield ReasoningDelta(text)
+            case _:
+                pass
+    reasoning = piece.additional_kwargs.get("reasoning_content")
+    if isinstance(reasoning, str) and reasoning:
+        yield ReasoningDelta(reasoning)
+    calls: Any = piece.tool_call_chunks if isinstance(piece, AIMessageChunk) else piece.tool_calls
+    for index, call in enumerate(calls):
+        arguments = call["args"]
+        yield ToolCallDelta(
+            index=call.get("index", index),
+            id=call.get("id"),
+            name=call.get("name"),
+            arguments=arguments if isinstance(arguments, str) else _to_json(arguments or {}),
+        )
+
+
+class _EndingReader:
+    """Finds in the pieces why the answer ended, and its usage."""
+
+    def __init__(self) -> None:
+        self._usage = UsageMetrics()
+        self._metadata: dict[str, Any] = {}
+        self._calls_tools = False
+
+    def read(self, piece: object) -> None:
+        if not isinstance(piece, AIMessage):
+            return
+        self._metadata |= piece.response_metadata
+        self._calls_tools = self._calls_tools or bool(piece.tool_calls)
+        used = cast("Mapping[str, Any] | None", piece.usage_metadata)
+        if used is not None:
+            given: Any = used.get("input_token_details") or {}
+            made: Any = used.get("output_token_details") or {}
+            self._usage += UsageMetrics(
+                prompt_tokens=used.get("input_tokens"),
+                completion_tokens=used.get("output_tokens"),
+                total_tokens=used.get("total_tokens"),
+                cached_prompt_tokens=given.get("cache_read"),
+                cache_creation_tokens=given.get("cache_creation"),
+                reasoning_tokens=made.get("reasoning"),
+            )
+
+    @property
+    def ending(self) -> Ending:
+        reason = self._metadata.get("finish_reason") or self._metadata.get("stop_reason")
+        default = "tool_calls" if self._calls_tools else "stop"
+        return Ending(
+            FINISH_REASONS.get(str(reason), str(reason)) if reason else default,
+            self._usage,
+            response_id=str(self._metadata.get("id") or ""),
+            response_model=str(self._metadata.get("model_name") or ""),
+        )
+
+
+def _to_json(arguments: Any) -> str:
+    return to_json(arguments, fallback=str).decode()

@@ -1,0 +1,414 @@
+"""The Model Context Protocol, both ways: the tools of a server for agents, and flows as tools of a server.
+
+    with mcp.connect(StdioServerParameters(command="my-server")) as tools:
+        agent = Agent(role="Writer", goal="…", backstory="…", tools=tools)
+
+    mcp.run_on_stdio(mcp.create_server("trips", mcp.FlowTool(Trip)))
+
+Needs ``rxflow[mcp]``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, suppress
+from contextvars import copy_context
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from types import TracebackType
+from typing import Any, cast
+
+import anyio.to_thread
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from pydantic import BaseModel, ConfigDict, PrivateAttr
+from reactivex import Observable
+
+from rxflow import operators as ops
+from rxflow._lazy import extra
+from rxflow._streaming.launch import current_emitter
+from rxflow._streaming.reports import report_progress
+from rxflow.adapters._translation import to_plain_json
+from rxflow.flow import Flow
+from rxflow.runs import Runs
+from rxflow.tools import BaseTool, as_text
+from rxflow.types.chunks import StreamChunk
+from rxflow.types.events import (
+    AgentStarted,
+    CrewFinished,
+    Event,
+    FlowFinished,
+    FlowPaused,
+    InputRequested,
+    MethodStarted,
+    ToolProgress,
+    ToolStarted,
+)
+
+with extra("mcp"):
+    from mcp import Client, StdioServerParameters, stdio_server
+    from mcp import types as mcp_types
+    from mcp.server import Server, ServerRequestContext
+    from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
+    from mcp.shared.exceptions import NoBackChannelError
+    from mcp_types.version import is_version_at_least
+
+__all__ = ["FlowTool", "ServerError", "StdioServerParameters", "connect", "create_server", "run_on_stdio"]
+
+_KEEP = timedelta(hours=1)
+
+
+class ServerError(RuntimeError):
+    """A server's tool reported an error; its text is the message."""
+
+
+class connect:  # noqa: N801 - a function to those who use it
+    """The tools of a server, for ``with`` and ``async with``: a list of tools to give to agents.
+
+    The connection lives on a thread of its own, so that the tools work in every run, sync or async. Cancelling a run
+    cancels its calls at the server. The block's end closes the connection, and the server's process, if it has one.
+
+    Args:
+        server: an URL, ``StdioServerParameters`` for a command to start, or a server object of the ``mcp`` package.
+        only: the names of the tools to take; not given: all of them.
+
+    Raises:
+        LookupError: when entered, if the server does not have a tool of ``only``. Errors of ``mcp`` pass.
+    """
+
+    def __init__(self, server: Any, *, only: tuple[str, ...] | None = None) -> None:
+        self._server = server
+        self._only = only
+        self._open = ExitStack()
+
+    def __enter__(self) -> list[BaseTool]:
+        with ExitStack() as stack:
+            portal = stack.enter_context(start_blocking_portal())
+            connection = portal.wrap_async_context_manager(Client(self._server))
+            client = connection.__enter__()
+            # Errors of the block are not the connection's: its task groups would wrap them.
+            stack.callback(connection.__exit__, None, None, None)
+            offered = portal.call(_list_tools, client)
+            wanted = [each for each in offered if self._only is None or each.name in self._only]
+            if missing := sorted(set(self._only or ()) - {each.name for each in wanted}):
+                raise LookupError(
+                    f"the server has no tool {', '.join(missing)}; it has {[each.name for each in offered]}"
+                )
+            tools = [_make_tool(each, client, portal) for each in wanted]
+            self._open = stack.pop_all()
+        return tools
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._open.__exit__(kind, error, traceback)
+
+    async def __aenter__(self) -> list[BaseTool]:
+        return await anyio.to_thread.run_sync(self.__enter__)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(self.__exit__, kind, error, traceback)
+
+
+async def _list_tools(client: Client) -> list[mcp_types.Tool]:
+    page = await client.list_tools()
+    tools = list(page.tools)
+    while page.next_cursor:
+        page = await client.list_tools(cursor=page.next_cursor)
+        tools.extend(page.tools)
+    return tools
+
+
+class _ServerTool(BaseTool):
+    """A tool of a server."""
+
+    _client: Client = PrivateAttr()
+    _portal: BlockingPortal = PrivateAttr()
+
+    def _run(self, **arguments: Any) -> Any:
+        return _read_result(self._portal.call(self._call(arguments)))
+
+    async def _arun(self, **arguments: Any) -> Any:
+        # Cancelling the future cancels the call on the portal's thread, which tells the server.
+        called = self._portal.start_task_soon(self._call(arguments))
+        return _read_result(await asyncio.wrap_future(called))
+
+    def _call(self, arguments: dict[str, Any]) -> Callable[[], Any]:
+        context = copy_context()
+
+        async def note(progress: float, total: float | None, message: str | None) -> None:
+            with suppress(asyncio.CancelledError):  # the run is over, which is not this call's cancellation
+                context.run(_report, progress, total, message or "")
+
+        return partial(self._client.call_tool, self.name, to_plain_json(arguments), progress_callback=note)
+
+
+def _report(progress: float, total: float | None, message: str) -> None:
+    """Into the run whose agent called the tool; a tool that is called by hand has none."""
+    if current_emitter() is not None:
+        report_progress(progress, total, message)
+
+
+def _make_tool(offered: mcp_types.Tool, client: Client, portal: BlockingPortal) -> BaseTool:
+    class Arguments(BaseModel):
+        """Whatever the model gives: the server checks it, and says to the model what does not fit."""
+
+        model_config = ConfigDict(extra="allow")
+
+        @classmethod
+        def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
+            return dict(offered.input_schema)
+
+    tool = _ServerTool(name=offered.name, description=offered.description or offered.name, args_schema=Arguments)
+    tool._client, tool._portal = client, portal  # pyright: ignore[reportPrivateUsage]
+    return tool
+
+
+def _read_result(result: mcp_types.CallToolResult) -> str:
+    """The text for the model. Raises ServerError for an error."""
+    said = [each.text if isinstance(each, mcp_types.TextContent) else f"[{each.type}]" for each in result.content]
+    if not said and result.structured_content is not None:
+        said = [as_text(result.structured_content)]
+    if result.is_error:
+        raise ServerError("\n".join(said) or "the tool failed")
+    return "\n".join(said)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowTool:
+    """A flow as a tool.
+
+    Attributes:
+        flow: makes the flow of each call: its class, or a function.
+        name: what clients call it; not given: the class's name.
+        description: what models read; not given: the class's docstring.
+        input_schema: the JSON Schema of the arguments, which are the flow's inputs; not given: that of its state.
+    """
+
+    flow: Callable[[], Flow[Any]] = field(kw_only=False)
+    name: str = ""
+    description: str = ""
+    input_schema: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def as_offered(self) -> mcp_types.Tool:
+        """The tool as servers list it."""
+        return mcp_types.Tool(
+            name=self.tool_name,
+            description=self.description or (getattr(self.flow, "__doc__", None) or "").strip() or None,
+            input_schema={"type": "object", **(self.input_schema or _schema_of_state(self.flow()))},
+        )
+
+    @property
+    def tool_name(self) -> str:
+        return self.name or getattr(self.flow, "__name__", "flow")
+
+
+def _schema_of_state(flow: Flow[Any]) -> dict[str, Any]:
+    state = cast(object, flow.state)
+    if not isinstance(state, BaseModel):
+        return {}
+    schema = type(state).model_json_schema()
+    schema["properties"] = {name: each for name, each in schema.get("properties", {}).items() if name != "id"}
+    return schema
+
+
+def create_server(
+    name: str, *tools: FlowTool, runs: Runs | None = None, security: RequestStateSecurity | None = None
+) -> Server[Any]:
+    """Create a server whose tools are flows.
+
+    Its clients get progress notes: methods, agents and tools that begin, what ``report_progress`` says. When a client
+    cancels a call, its run is disposed. An error of a run is the tool's error, with its text. The client's user
+    answers the questions of a run, if the client offers elicitation; else the tool's error says what is asked.
+
+    Args:
+        name: the server's.
+        tools: the flows.
+        runs: where runs are kept whose questions a client answers by calling again, as from MCP 2026-07-28 on; by
+            default in this process, for an hour.
+        security: of what tells such a call which run it goes on with; by default a key of this process. Processes
+            that share ``runs`` share it too.
+    """
+    flows = {each.tool_name: each for each in tools}
+    offered = [each.as_offered() for each in tools]
+    kept = Runs(keep=_KEEP) if runs is None else runs
+
+    async def list_tools(
+        context: ServerRequestContext[Any], page: mcp_types.PaginatedRequestParams | None
+    ) -> mcp_types.ListToolsResult:
+        return mcp_types.ListToolsResult(tools=offered)
+
+    async def call_tool(
+        context: ServerRequestContext[Any], call: mcp_types.CallToolRequestParams
+    ) -> mcp_types.CallToolResult | mcp_types.InputRequiredResult:
+        if call.name not in flows:
+            return _report_error(f"unknown tool: {call.name!r}; there are: {', '.join(flows)}")
+        try:
+            flow = flows[call.name].flow()
+            if is_version_at_least(context.protocol_version, "2026-07-28"):
+                return await _run_between_calls(kept, flow, call, context)
+            events = flow.events(call.arguments or {}).pipe(ops.answer_with(partial(_elicit, context)))
+            outcome = await _run_flow(events, context)
+            return _report_pending(outcome.pending) if isinstance(outcome, FlowPaused) else outcome
+        except Exception as error:  # noqa: BLE001 - the client's model is told
+            return _report_error(f"{type(error).__name__}: {error}")
+
+    server = Server(name, on_list_tools=list_tools, on_call_tool=call_tool)
+    server.middleware.append(RequestStateBoundary(security or RequestStateSecurity.ephemeral(), default_audience=name))
+    return server
+
+
+def run_on_stdio(server: Server[Any]) -> None:
+    """Serve one client on standard input and output, until it leaves."""
+
+    async def run() -> None:
+        async with stdio_server() as (read, write):
+            await server.run(read, write, server.create_initialization_options())
+
+    anyio.run(run)
+
+
+async def _run_flow(
+    events: Observable[Event], context: ServerRequestContext[Any]
+) -> mcp_types.CallToolResult | FlowPaused:
+    result: Any = None
+    paused: FlowPaused | None = None
+    notes = 0
+    async with AsyncExitStack() as stack:
+        output = await stack.enter_async_context(events.pipe(ops.to_output()))
+        async for event in output:
+            note = None if isinstance(event, StreamChunk) else _describe(event)
+            if note:
+                notes += 1
+                await context.session.report_progress(notes, None, note)
+            if isinstance(event, FlowFinished | CrewFinished) and not event.origin.parent_span_id:
+                result = event.result
+            elif isinstance(event, FlowPaused):
+                paused = event
+    if paused is not None:
+        return paused
+    plain = to_plain_json(result)
+    return mcp_types.CallToolResult(
+        content=[mcp_types.TextContent(type="text", text=as_text(result))],
+        structured_content=plain if isinstance(plain, dict) else None,
+    )
+
+
+async def _run_between_calls(
+    runs: Runs, flow: Flow[Any], call: mcp_types.CallToolRequestParams, context: ServerRequestContext[Any]
+) -> mcp_types.CallToolResult | mcp_types.InputRequiredResult:
+    """Run a flow as far as it goes. The client answers its questions by calling again, and meanwhile it is paused."""
+    in_thread = anyio.to_thread.run_sync  # the store may be a database
+    after = -1
+    if call.request_state is None:
+        run = await runs.start_async(flow, call.arguments, when_unread="cancel")
+    else:
+        run = await in_thread(runs.__getitem__, call.request_state)
+        after = (await in_thread(run.look_up)).last
+        pending = await in_thread(run.pending)
+        answers = _read_replies(pending, call.input_responses or {})
+        if None in answers.values():
+            await in_thread(runs.forget, run.id)
+            return _report_pending([each for each in pending if answers[each.request_id] is None])
+        await in_thread(run.resume, answers, flow)
+    is_waiting = False
+    try:
+        outcome = await _run_flow(run.events(after), context)
+        if not isinstance(outcome, FlowPaused):
+            return outcome
+        if not _can_ask(context):
+            return _report_pending(outcome.pending)
+        requests: mcp_types.InputRequests = {each.request_id: _make_elicitation(each) for each in outcome.pending}
+        is_waiting = True
+        return mcp_types.InputRequiredResult(input_requests=requests, request_state=run.id)
+    finally:
+        if not is_waiting:
+            with anyio.CancelScope(shield=True):
+                await in_thread(runs.forget, run.id)
+
+
+def _read_replies(pending: Sequence[InputRequested], replies: mcp_types.InputResponses) -> dict[str, Any]:
+    """The answers by question. None where the user gave none."""
+    found = {each.request_id: (each, replies.get(each.request_id)) for each in pending}
+    return {
+        name: _read_reply(request, reply) if isinstance(reply, mcp_types.ElicitResult) else None
+        for name, (request, reply) in found.items()
+    }
+
+
+def _can_ask(context: ServerRequestContext[Any]) -> bool:
+    can = mcp_types.ClientCapabilities(elicitation=mcp_types.ElicitationCapability())
+    return context.session.check_client_capability(can)
+
+
+async def _elicit(context: ServerRequestContext[Any], request: InputRequested) -> Any:
+    """Ask the client's user within the call. None if the client cannot, or the user does not say."""
+    if not _can_ask(context):
+        return None
+    try:
+        reply = await context.session.elicit_form(_question_of(request), _form_of(request), context.request_id)
+    except NoBackChannelError:  # over HTTP without a stream there is no way to ask
+        return None
+    return _read_reply(request, reply)
+
+
+def _make_elicitation(request: InputRequested) -> mcp_types.ElicitRequest:
+    params = mcp_types.ElicitRequestFormParams(message=_question_of(request), requested_schema=_form_of(request))
+    return mcp_types.ElicitRequest(params=params)
+
+
+def _read_reply(request: InputRequested, reply: mcp_types.ElicitResult) -> Any:
+    given = reply.content or {}
+    if request.kind == "approval" and reply.action != "cancel":
+        is_approved = reply.action == "accept" and given.get("approved") is True
+        return {"approved": is_approved, "reason": str(given.get("reason") or "")}
+    return given.get("answer") if reply.action == "accept" else None
+
+
+def _form_of(request: InputRequested) -> dict[str, Any]:
+    fields = _APPROVAL if request.kind == "approval" else {"answer": _field_of(request)}
+    return {"type": "object", "properties": fields, "required": [next(iter(fields))]}
+
+
+_APPROVAL: dict[str, Any] = {
+    "approved": {"type": "boolean", "title": "Approve"},
+    "reason": {"type": "string", "title": "Why not"},
+}
+"""The fields of a form: MCP allows no nested ones, so arguments cannot be changed there."""
+
+
+def _field_of(request: InputRequested) -> dict[str, Any]:
+    options = {"enum": list(request.options)} if request.options else {}
+    return {"type": "string", "title": "Answer", **options}
+
+
+def _question_of(request: InputRequested) -> str:
+    return f"{request.message}\n{as_text(dict(request.arguments))}" if request.arguments else request.message
+
+
+def _describe(event: Event) -> str | None:
+    match event:
+        case MethodStarted(origin=origin):
+            return f"{origin.flow_method} begins"
+        case AgentStarted(origin=origin):
+            return f"{origin.agent_role} works on: {origin.task_name}"
+        case ToolStarted(tool_name=name):
+            return f"{name} is called"
+        case ToolProgress(progress=progress, total=total, message=message):
+            return f"{message} ({progress:g} of {total:g})" if total else message or f"{progress:g}"
+        case InputRequested(message=message):
+            return f"waits for an answer: {message}"
+        case _:
+            return None
+
+
+def _report_pending(pending: Sequence[InputRequested]) -> mcp_types.CallToolResult:
+    return _report_error("the run waits for a person: " + "; ".join(each.message for each in pending))
+
+
+def _report_error(text: str) -> mcp_types.CallToolResult:
+    return mcp_types.CallToolResult(content=[mcp_types.TextContent(type="text", text=text)], is_error=True)

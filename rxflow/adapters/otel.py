@@ -1,0 +1,405 @@
+"""OpenTelemetry: spans and metrics of a run, by the conventions for generative AI.
+
+    flow.events().pipe(otel.trace()).subscribe(…)
+    flow.observe().pipe(otel.trace(), ops.text()).subscribe(print)
+
+The program configures the SDK and its exporters. Needs ``rxflow[otel]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
+
+from pydantic_core import to_json
+from reactivex import Observable
+
+from rxflow._lazy import extra
+from rxflow._streaming.bridge import WAITS
+from rxflow.adapters._otel_names import DURATION_BOUNDARIES_S, NAMES, PROVIDERS, TOKEN_BOUNDARIES
+from rxflow.adapters._translation import read_json, watch
+from rxflow.tools import as_text
+from rxflow.types import (
+    AgentStarted,
+    Cancelled,
+    CrewStarted,
+    Event,
+    Failed,
+    Finished,
+    FlowFinished,
+    FlowPaused,
+    FlowStarted,
+    InputRequested,
+    LLMCancelled,
+    LLMFailed,
+    LLMFinished,
+    LLMRetrying,
+    LLMStarted,
+    MethodFinished,
+    MethodStarted,
+    Origin,
+    ReasoningChunk,
+    Retracted,
+    Started,
+    StreamChunk,
+    TaskStarted,
+    ToolFailed,
+    ToolFinished,
+    ToolStarted,
+)
+
+with extra("otel"):
+    from opentelemetry import context as otel_context
+    from opentelemetry.context import Context
+    from opentelemetry.metrics import MeterProvider, get_meter
+    from opentelemetry.trace import (
+        Span,
+        SpanKind,
+        Status,
+        StatusCode,
+        Tracer,
+        TracerProvider,
+        get_tracer,
+        set_span_in_context,
+    )
+
+__all__ = ["NAMES", "trace"]
+
+T = TypeVar("T")
+
+CANCELLED = "cancelled"
+_REQUEST_PARAMETERS = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "max_tokens",
+    "max_completion_tokens",
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+    "stop",
+)
+
+
+def trace(
+    *,
+    tracer_provider: TracerProvider | None = None,
+    meter_provider: MeterProvider | None = None,
+    capture_content: bool = False,
+) -> Callable[[Observable[T]], Observable[T]]:
+    """Record each run as a tree of spans, with metrics of its LLM calls, and pass its events on. ::
+
+        events     S--a--b--F|
+        trace()    S--a--b--F|
+
+    The span that is current where the run is subscribed is the parent of the tree; if the run lives on a thread of its
+    own, the one that is current where the pipe is made. Disposing the run ends its open spans, as cancelled.
+
+    Args:
+        tracer_provider: not given: the program's global one, as OpenTelemetry has it.
+        meter_provider: the same for metrics.
+        capture_content: also record what people and models wrote: messages, arguments and results of tools, and the
+            texts of errors, which may quote them.
+
+    Example::
+
+        flow.events().pipe(otel.trace(), ops.to_output())
+    """
+    tracer = get_tracer("rxflow", tracer_provider=tracer_provider)
+    metrics = _Metrics(meter_provider)
+
+    def apply(source: Observable[T]) -> Observable[T]:
+        piped_in = otel_context.get_current()
+
+        def make() -> _SpanTree:
+            # A run on a loop thread is subscribed there, where no span is current.
+            around = otel_context.get_current() or piped_in
+            return _SpanTree(tracer, metrics, around, capture_content=capture_content)
+
+        return watch(make)(source)
+
+    return apply
+
+
+class _OpenSpan:
+    """A span that has begun. An LLM call has labels for its metrics too."""
+
+    __slots__ = ("began_at", "has_spoken", "labels", "span")
+
+    def __init__(self, span: Span, began_at: float, labels: dict[str, Any] | None) -> None:
+        self.span = span
+        self.began_at = began_at
+        self.labels = labels
+        self.has_spoken = labels is None
+
+
+class _SpanTree:
+    """The spans of one run."""
+
+    def __init__(self, tracer: Tracer, metrics: _Metrics, around: Context, *, capture_content: bool) -> None:
+        self._tracer = tracer
+        self._metrics = metrics
+        self._capture_content = capture_content
+        self._around = around
+        self._open: dict[str, _OpenSpan] = {}
+
+    def read(self, event: Event) -> None:
+        if isinstance(event, StreamChunk):
+            self._hear(event.span_id, event.at)
+        elif event.replayed:
+            return  # it was recorded when it happened
+        elif isinstance(event, Started):
+            self._begin(event)
+        elif isinstance(event, Finished | Failed | Cancelled):
+            self._end(event)
+        elif isinstance(event, ReasoningChunk):
+            self._hear(event.origin.span_id, event.at)
+        else:
+            self._note(event)
+
+    def close(self, error: BaseException | None, *, is_disposed: bool) -> None:
+        # The innermost ones began last.
+        for each in reversed(self._open.values()):
+            if is_disposed:
+                each.span.set_attribute(NAMES["error"], CANCELLED)
+                each.span.set_status(Status(StatusCode.ERROR, CANCELLED))
+            elif error is not None:
+                self._set_error(each.span, error)
+            each.span.end()
+        self._open.clear()
+
+    def _begin(self, event: Any) -> None:
+        name, kind, attributes = self._describe(event)
+        origin: Origin = event.origin
+        if origin.run_id:
+            attributes[NAMES["run_id"]] = origin.run_id
+        if origin.attempt:
+            attributes[NAMES["attempt"]] = origin.attempt
+        parent = self._open.get(origin.parent_span_id)
+        context = self._around if parent is None else set_span_in_context(parent.span, self._around)
+        span = self._tracer.start_span(name, context, kind, attributes, start_time=_nanoseconds(event.at))
+        labels = _call_labels(event) if isinstance(event, LLMStarted) else None
+        self._open[origin.span_id] = _OpenSpan(span, event.at, labels)
+
+    def _describe(self, event: Event) -> tuple[str, SpanKind, dict[str, Any]]:
+        """Name, kind and attributes of the span that ``event`` begins."""
+        origin = Origin() if isinstance(event, StreamChunk) else event.origin
+        match event:
+            case FlowStarted():
+                attributes = {"operation": "invoke_workflow", "workflow": origin.flow_name, "flow_id": origin.flow_id}
+                return f"invoke_workflow {origin.flow_name}", SpanKind.INTERNAL, _named(attributes)
+            case CrewStarted():
+                attributes = {"operation": "invoke_workflow", "workflow": origin.crew_name}
+                return f"invoke_workflow {origin.crew_name}", SpanKind.INTERNAL, _named(attributes)
+            case MethodStarted(kind=kind):
+                attributes = {"method": origin.flow_method, "method_kind": kind}
+                return f"method {origin.flow_method}", SpanKind.INTERNAL, _named(attributes)
+            case TaskStarted():
+                # The name may be the task's description, with what the user gave.
+                task = origin.task_name if self._capture_content else str(origin.task_index)
+                return f"task {task}", SpanKind.INTERNAL, _named({"task": task})
+            case AgentStarted():
+                attributes = {"operation": "invoke_agent", "agent": origin.agent_role, "agent_id": origin.agent_id}
+                return f"invoke_agent {origin.agent_role}", SpanKind.INTERNAL, _named(attributes)
+            case ToolStarted(tool_name=name, tool_id=tool_id, arguments=arguments):
+                attributes = {"operation": "execute_tool", "tool": name, "tool_type": "function", "tool_id": tool_id}
+                if self._capture_content:
+                    attributes["tool_arguments"] = _to_json(arguments)
+                return f"execute_tool {name}", SpanKind.INTERNAL, _named(attributes)
+            case LLMStarted():
+                return f"chat {event.model}", SpanKind.CLIENT, self._describe_call(event)
+            case _:
+                return type(event).__name__.removesuffix("Started").lower(), SpanKind.INTERNAL, {}
+
+    def _describe_call(self, event: LLMStarted) -> dict[str, Any]:
+        attributes = _call_labels(event)
+        attributes[NAMES["is_stream"]] = True
+        for parameter in _REQUEST_PARAMETERS:
+            value = event.parameters.get(parameter)
+            if value is not None:
+                attributes[NAMES[parameter]] = [value] if parameter == "stop" and isinstance(value, str) else value
+        if self._capture_content:
+            attributes[NAMES["input_messages"]] = _to_json([_message(each) for each in event.messages])
+            if event.tools:
+                attributes[NAMES["tools"]] = _to_json([each.get("function", each) for each in event.tools])
+        return attributes
+
+    def _hear(self, span_id: str, at: float) -> None:
+        """The first chunk of a call says how long it took."""
+        call = self._open.get(span_id)
+        if call is None or call.has_spoken:
+            return
+        call.has_spoken = True
+        if at and call.began_at:
+            call.span.set_attribute(NAMES["time_to_first_chunk"], at - call.began_at)
+            self._metrics.first_chunk.record(at - call.began_at, call.labels)
+
+    def _end(self, event: Any) -> None:
+        each = self._open.pop(event.origin.span_id, None)
+        if each is None:
+            return
+        if isinstance(event, Failed):
+            self._set_error(each.span, event.error)
+        elif isinstance(event, Cancelled):
+            if event.reason:
+                each.span.set_attribute(NAMES["cancel_reason"], event.reason)
+            if event.reason != WAITS:  # to wait for a person is not an error
+                each.span.set_attribute(NAMES["error"], CANCELLED)
+                each.span.set_status(Status(StatusCode.ERROR, CANCELLED))
+        match event:
+            case LLMFinished() | LLMFailed() | LLMCancelled():
+                self._end_call(each, event)
+            case ToolFinished(result=result) if self._capture_content:
+                each.span.set_attribute(NAMES["tool_result"], as_text(result))
+            case ToolFailed(stage=stage):
+                each.span.set_attribute(NAMES["tool_stage"], stage)
+            case MethodFinished(label=str(label)):
+                each.span.set_attribute(NAMES["method_label"], label)
+            case FlowFinished(cost=float(cost)):
+                each.span.set_attribute(NAMES["cost"], cost)
+            case _:
+                pass
+        each.span.end(_nanoseconds(event.at))
+
+    def _end_call(self, call: _OpenSpan, event: LLMFinished | LLMFailed | LLMCancelled) -> None:
+        labels = dict(call.labels or {})
+        attributes: dict[str, Any] = {}
+        if isinstance(event, LLMFinished):
+            if event.response_model:
+                labels[NAMES["response_model"]] = attributes[NAMES["response_model"]] = event.response_model
+            if event.response_id:
+                attributes[NAMES["response_id"]] = event.response_id
+            if event.finish_reason:
+                attributes[NAMES["finish_reasons"]] = [event.finish_reason]
+            if self._capture_content:
+                said = _message(event.message or {"role": "assistant", "content": event.text})
+                attributes[NAMES["output_messages"]] = _to_json([said | {"finish_reason": event.finish_reason or ""}])
+        else:
+            labels[NAMES["error"]] = _type_of(event.error) if isinstance(event, LLMFailed) else CANCELLED
+        usage = event.usage
+        for field in (
+            "prompt_tokens",
+            "completion_tokens",
+            "cached_prompt_tokens",
+            "cache_creation_tokens",
+            "reasoning_tokens",
+        ):
+            count = getattr(usage, field)
+            if count is not None:
+                attributes[NAMES[field]] = count
+        if usage.is_estimated:
+            attributes[NAMES["is_estimated"]] = True
+        if event.cost is not None:
+            attributes[NAMES["cost"]] = event.cost
+        call.span.set_attributes(attributes)
+        if event.at and call.began_at:
+            self._metrics.duration.record(event.at - call.began_at, labels)
+        for token_type, count in (("input", usage.prompt_tokens), ("output", usage.completion_tokens)):
+            if count is not None:
+                self._metrics.tokens.record(count, labels | {NAMES["token_type"]: token_type})
+
+    def _note(self, event: Any) -> None:
+        """What is not a span becomes a note on the span in which it happened."""
+        name: str
+        attributes: dict[str, Any] = {}
+        match event:
+            case Retracted(attempts=attempts, error=error):
+                name, attributes = "retracted", {"attempt": list(attempts), "error": _type_of(error)}
+            case LLMRetrying(error=error):
+                name, attributes = "retrying", {"error": _type_of(error)}
+            case InputRequested(kind=kind):
+                name, attributes = "input_requested", {"method_kind": kind}
+            case FlowPaused():
+                name = "paused"
+            case _:
+                return
+        origin: Origin = event.origin
+        within = self._open.get(origin.span_id) or self._open.get(origin.parent_span_id)
+        if within is not None:
+            within.span.add_event(NAMES[name], _named(attributes), _nanoseconds(event.at))
+
+    def _set_error(self, span: Span, error: BaseException) -> None:
+        span.set_attribute(NAMES["error"], _type_of(error))
+        span.set_status(Status(StatusCode.ERROR, str(error) if self._capture_content else None))
+
+
+class _Metrics:
+    """The instruments for LLM calls."""
+
+    def __init__(self, provider: MeterProvider | None) -> None:
+        meter = get_meter("rxflow", meter_provider=provider)
+        self.duration = meter.create_histogram(
+            NAMES["metric_duration"],
+            "s",
+            "GenAI operation duration.",
+            explicit_bucket_boundaries_advisory=DURATION_BOUNDARIES_S,
+        )
+        self.tokens = meter.create_histogram(
+            NAMES["metric_tokens"],
+            "{token}",
+            "Number of input and output tokens used.",
+            explicit_bucket_boundaries_advisory=TOKEN_BOUNDARIES,
+        )
+        self.first_chunk = meter.create_histogram(
+            NAMES["metric_first_chunk"],
+            "s",
+            "Time to receive the first chunk.",
+            explicit_bucket_boundaries_advisory=DURATION_BOUNDARIES_S,
+        )
+
+
+def _call_labels(event: LLMStarted) -> dict[str, Any]:
+    """What span and metrics of a call have in common."""
+    labels = {
+        "operation": "chat",
+        "provider": PROVIDERS.get(event.provider, event.provider),
+        "model": event.model,
+        "server_address": event.server_address,
+        "server_port": event.server_port,
+    }
+    return _named(labels)
+
+
+def _named(values: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` under the conventions' names, without those that are not known."""
+    return {NAMES[key]: value for key, value in values.items() if value not in ("", None)}
+
+
+def _message(message: Mapping[str, Any]) -> dict[str, Any]:
+    """An OpenAI message as the conventions write it."""
+    role, content = str(message.get("role", "")), message.get("content")
+    parts: list[dict[str, Any]] = []
+    if role == "tool":
+        parts.append({"type": "tool_call_response", "id": message.get("tool_call_id"), "response": content})
+    elif isinstance(content, str) and content:
+        parts.append({"type": "text", "content": content})
+    else:
+        parts.extend(
+            {"type": "text", "content": part["text"]} if "text" in part else part
+            for part in cast("list[dict[str, Any]]", content or [])
+        )
+    for call in message.get("tool_calls") or ():
+        function = call["function"]
+        parts.append(
+            {
+                "type": "tool_call",
+                "id": call["id"],
+                "name": function["name"],
+                "arguments": read_json(function["arguments"]),
+            }
+        )
+    return {"role": role, "parts": parts}
+
+
+def _to_json(value: object) -> str:
+    return to_json(value, fallback=str).decode()
+
+
+def _type_of(error: BaseException) -> str:
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _nanoseconds(at: float) -> int | None:
+    """None lets OpenTelemetry take the time itself: bare events have none."""
+    return int(at * 1e9) or None

@@ -1,0 +1,319 @@
+"""Server-sent events and JSON lines: the events of a run, or its frames, over HTTP.
+
+    async def follow(request: Request) -> Response:
+        return sse.respond(request, Trip().events())
+
+A page reads them with ``EventSource``. Each event's id is its ``seq``, so a client that was cut off goes on behind the
+last one that it saw, if the run has a log. Needs ``rxflow[web]``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from typing import Any, Protocol, TypeAlias, cast
+
+from reactivex import Observable
+from reactivex.disposable import SerialDisposable
+
+from rxflow._lazy import extra
+from rxflow._streaming.bridge import on_loop
+from rxflow._streaming.frames import Framing
+from rxflow.adapters._translation import Translator, translate
+from rxflow.runs import RunReader
+from rxflow.types.codec import encode
+from rxflow.types.events import Event
+
+with extra("web"):
+    from sse_starlette import EventSourceResponse, ServerSentEvent
+    from sse_starlette.sse import SendTimeoutError
+    from starlette.exceptions import HTTPException
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+__all__ = ["read_last_event_id", "respond", "respond_with_lines", "stream", "to_json_lines", "to_sse"]
+
+logger = logging.getLogger("rxflow")
+
+Source: TypeAlias = Observable[Any] | Callable[[int], Observable[Any] | RunReader]
+"""A run, or what gives the events after one ``seq``: ``lambda after: runs[run_id].read(after)``."""
+
+END = "end"
+"""Name and id of the last message. ``{"error": …}`` says what ended the run, null if nothing did."""
+
+SEND_TIMEOUT_S = 30.0
+"""A client that takes nothing for so long is cut off."""
+MAX_BEHIND = 100_000
+"""Items that wait for a client that reads more slowly than the run speaks. With more, it is cut off."""
+PIECE_BYTES = 1 << 16
+"""Messages are sent together up to so many bytes."""
+
+
+def respond(
+    request: Request,
+    source: Source,
+    *,
+    as_frames: bool = False,
+    ping: float = 15.0,
+    send_timeout: float = SEND_TIMEOUT_S,
+) -> Response:
+    """Answer ``request`` with the events of ``source`` as server-sent events.
+
+    When the client leaves, the run is disposed. A run in a log goes on; its reader leaves.
+
+    A client that comes back names the last event that it saw. If ``source`` is a function it is called with that
+    ``seq``, and with -1 at first. An Observable would be a new run each time: a client that comes back to one is told
+    to stop (status 204).
+
+    A client that reads slowly gets what :meth:`rxflow.runs.Run.read` gives when it is ready for it. An Observable does
+    not wait: its items pile up, and with more than 100,000 the client is cut off.
+
+    Args:
+        as_frames: send frames, as ``flow.stream_events()`` gives them, and not events.
+        ping: seconds between two comments that keep the connection open.
+        send_timeout: seconds after which a client that takes nothing is cut off.
+
+    Raises:
+        HTTPException: 400 for a Last-Event-ID that is not a seq; 404 if ``source`` raises a LookupError.
+    """
+    if request.headers.get("last-event-id") == END:
+        return Response(status_code=204)
+    after = read_last_event_id(request)
+    if isinstance(source, Observable) and after >= 0:
+        return Response(status_code=204)
+    opened = _open(cast(Source, source), after, as_frames=as_frames)
+    feed = _make_feed(opened, lambda: _Messages(_choose_encoder(as_frames), after))
+    return _Streaming(feed, ping=ping, send_timeout=send_timeout)
+
+
+def respond_with_lines(request: Request, source: Source, *, as_frames: bool = False) -> Response:
+    """Respond with lines of JSON; the position is in the query: ``?after=17``.
+
+    The lines of events are those of :mod:`rxflow.types.codec`. A run that fails ends with its ``FlowFailed``.
+    """
+    after = read_last_event_id(request)
+    opened = _open(source, after, as_frames=as_frames)
+    feed = _make_feed(opened, lambda: _Lines(_choose_encoder(as_frames), after))
+    return _Streaming(feed, media_type="application/x-ndjson", ping=0)
+
+
+def stream(items: Observable[Any], *, headers: Any = None) -> Response:
+    """Answer with the messages that ``items`` emits. When the client leaves or stops reading, it is disposed."""
+    return _Streaming(_ItemFeed(items), headers=headers)
+
+
+def read_last_event_id(request: Request) -> int:
+    """The ``seq`` that a client saw last, from its header or from ``?after=``; -1 if there is none.
+
+    Raises:
+        HTTPException: 400, if it is not a number.
+    """
+    given = request.headers.get("last-event-id") or request.query_params.get("after") or "-1"
+    try:
+        return max(-1, int(given))
+    except ValueError:
+        raise HTTPException(400, f"Last-Event-ID is not the seq of an event: {given[:80]!r}") from None
+
+
+def to_sse(*, as_frames: bool = False, after: int = -1) -> Callable[[Observable[Any]], Observable[ServerSentEvent]]:
+    """Put events into messages: the id is the ``seq``, the name the event's class or the frame's type. ::
+
+        events      S----a----b----F|
+        to_sse()    {S}--{a}--{b}--{F}{end}|
+
+    Events up to ``after`` are left out.
+    """
+    return translate(lambda: _Messages(_choose_encoder(as_frames), after))
+
+
+def to_json_lines(*, as_frames: bool = False, after: int = -1) -> Callable[[Observable[Any]], Observable[bytes]]:
+    """Put events into lines of JSON, without those up to ``after``."""
+    return translate(lambda: _Lines(_choose_encoder(as_frames), after))
+
+
+_Encoder: TypeAlias = Callable[[Event], tuple[str, bytes]]
+"""Gives an event's name and its JSON."""
+
+
+class _Message(ServerSentEvent):
+    """A message of one line. The library looks for line ends in all of it, which takes four times as long."""
+
+    def __init__(self, data: bytes, event: str, seq: int) -> None:
+        super().__init__(data.decode(), event=event, id=str(seq))
+
+    def encode(self) -> bytes:
+        return f"id: {self.id}\r\nevent: {self.event}\r\ndata: {self.data}\r\n\r\n".encode()
+
+
+class _Messages:
+    def __init__(self, encode_event: _Encoder, after: int) -> None:
+        self._encode = encode_event
+        self._after = after
+
+    def read(self, event: Event) -> Iterable[ServerSentEvent]:
+        name, data = self._encode(event)
+        if event.seq > self._after:
+            yield _Message(data, name, event.seq)
+
+    def finish(self, error: BaseException | None) -> Iterator[ServerSentEvent]:
+        said = None if error is None else f"{type(error).__name__}: {error}"
+        yield ServerSentEvent(json.dumps({"error": said}), event=END, id=END)
+
+
+class _Lines:
+    def __init__(self, encode_event: _Encoder, after: int) -> None:
+        self._encode = encode_event
+        self._after = after
+
+    def read(self, event: Event) -> Iterable[bytes]:
+        _, data = self._encode(event)
+        if event.seq > self._after:
+            yield data + b"\n"
+
+    def finish(self, error: BaseException | None) -> Iterable[bytes]:
+        return ()
+
+
+def _choose_encoder(as_frames: bool) -> _Encoder:
+    if not as_frames:
+        return lambda event: (type(event).__name__, encode(event).rstrip())
+    framing = Framing()
+
+    def encode_frame(event: Event) -> tuple[str, bytes]:
+        frame = framing.frame(event)
+        return frame.type, frame.model_dump_json().encode()
+
+    return encode_frame
+
+
+def _open(source: Source, after: int, *, as_frames: bool) -> Observable[Any] | RunReader:
+    """The events after a position. For frames, all of them: those before it say what encloses those after it."""
+    if isinstance(source, Observable):
+        return cast("Observable[Any]", source)
+    try:
+        return source(-1 if as_frames else after)
+    except LookupError as error:
+        raise HTTPException(404, str(error)) from error
+
+
+def _make_feed(source: Observable[Any] | RunReader, make: Callable[[], Translator[Any]]) -> _Feed:
+    if isinstance(source, Observable):
+        return _ItemFeed(source.pipe(translate(make)))
+    return _PageFeed(source, make())
+
+
+class _Feed(Protocol):
+    """What a response sends: the bytes that there are each time."""
+
+    def read(self) -> AsyncIterator[bytes]: ...
+
+    def close(self) -> None:
+        """The client has left."""
+        ...
+
+
+class _PageFeed:
+    """A run in a log, at the client's pace: the next page is read when the client has taken the last one."""
+
+    def __init__(self, reader: RunReader, translator: Translator[Any]) -> None:
+        self._reader = reader
+        self._translator = translator
+        self.close = reader.close
+
+    async def read(self) -> AsyncIterator[bytes]:
+        error: Exception | None = None
+        try:
+            async for events in self._reader:
+                for piece in _pack(item for event in events for item in self._translator.read(event)):
+                    yield piece
+        except Exception as raised:  # noqa: BLE001 - what ended the run is told to the client
+            error = raised
+        finally:
+            self.close()
+        for piece in _pack(self._translator.finish(error)):
+            yield piece
+
+
+class _ItemFeed:
+    """What an Observable emits. It does not wait for the client."""
+
+    def __init__(self, items: Observable[Any]) -> None:
+        self._items = items
+        self._subscription = SerialDisposable()
+        self.close = self._subscription.dispose
+        self._waiting: deque[Any] = deque()
+        self._has_come = asyncio.Event()
+        self._ends: list[BaseException | None] = []
+
+    async def read(self) -> AsyncIterator[bytes]:
+        source = on_loop(self._items, asyncio.get_running_loop())
+        self._subscription.disposable = source.subscribe(self._take, self._end, self._end)
+        try:
+            while self._waiting or not self._ends:
+                await self._has_come.wait()
+                self._has_come.clear()
+                for piece in _pack(self._drain()):
+                    yield piece
+            if self._ends[0] is not None:
+                raise self._ends[0]
+        finally:
+            self.close()
+
+    def _drain(self) -> Iterator[Any]:
+        while self._waiting:
+            yield self._waiting.popleft()
+
+    def _take(self, item: Any) -> None:
+        self._waiting.append(item)
+        self._has_come.set()
+        if len(self._waiting) > MAX_BEHIND and not self._ends:
+            logger.warning("a client is %d items behind the run that it reads, and is cut off", MAX_BEHIND)
+            self._waiting.clear()
+            self.close()
+            self._end()
+
+    def _end(self, error: BaseException | None = None) -> None:
+        self._ends.append(error)
+        self._has_come.set()
+
+
+def _pack(items: Iterable[ServerSentEvent | bytes]) -> Iterator[bytes]:
+    piece = bytearray()
+    for item in items:
+        piece += item if isinstance(item, bytes) else item.encode()
+        if len(piece) >= PIECE_BYTES:
+            yield bytes(piece)
+            piece.clear()
+    if piece:
+        yield bytes(piece)
+
+
+class _Streaming(EventSourceResponse):
+    """A response that ends in order when the server stops, and in one line when its client reads nothing."""
+
+    def __init__(self, feed: _Feed, *, send_timeout: float = SEND_TIMEOUT_S, **options: Any) -> None:
+        async def leave(message: Any) -> None:
+            feed.close()  # before the tasks of this response are cancelled: many may leave at once
+
+        super().__init__(  # pyright: ignore[reportUnknownMemberType]
+            feed.read(), send_timeout=send_timeout, client_close_handler_callable=leave, **options
+        )
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        is_complete = False
+
+        async def send_watched(message: Any) -> None:
+            nonlocal is_complete
+            is_complete = message["type"] == "http.response.body" and not message.get("more_body")
+            await send(message)
+
+        try:
+            await super().__call__(scope, receive, send_watched)
+        except SendTimeoutError:
+            logger.warning("a client read nothing for %g s, and is cut off", self.send_timeout)
+            return
+        if not is_complete:  # sse-starlette 3.7 leaves so when the server stops, which uvicorn logs as an error
+            await send({"type": "http.response.body", "body": b""})

@@ -1,0 +1,301 @@
+"""Vercel's AI SDK: a run as the UI message stream that ``useChat`` reads (versions 5 to 7).
+
+    async def chat(request: Request) -> Response:
+        return vercel.respond(Trip().events({"topic": vercel.last_user_text(await request.body())}))
+
+A run is one assistant message. Each part says in its ``providerMetadata.rxflow`` which agent, method and call it is of.
+Needs ``rxflow[web]``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any, Final, TypeAlias, cast
+from uuid import uuid4
+
+import reactivex
+from pydantic_core import from_json, to_json
+from reactivex import Observable
+
+from rxflow._json_text import encodable
+from rxflow._lazy import extra
+from rxflow._streaming.bridge import WAITS
+from rxflow.adapters._translation import (
+    Part,
+    PartTracker,
+    Step,
+    call_id_of,
+    read_json,
+    to_plain_json,
+    tool_part_id,
+    translate,
+)
+from rxflow.adapters.sse import stream
+from rxflow.types import (
+    Cancelled,
+    Custom,
+    Event,
+    Failed,
+    FlowFinished,
+    FlowPaused,
+    InputReceived,
+    InputRequested,
+    LLMFinished,
+    LLMStarted,
+    Retracted,
+    StateChanged,
+    StreamChunk,
+    ToolCancelled,
+    ToolFailed,
+    ToolFinished,
+    ToolProgress,
+    ToolStarted,
+)
+
+with extra("web"):
+    from starlette.exceptions import HTTPException
+    from starlette.responses import Response
+
+__all__ = ["last_user_text", "read_approvals", "respond", "to_ui_messages"]
+
+UIChunk: TypeAlias = dict[str, Any]
+
+HEADERS: Final = {"x-vercel-ai-ui-message-stream": "v1"}
+DONE: Final = b"data: [DONE]\n\n"
+FINISH_REASONS: Final = {
+    "stop": "stop",
+    "length": "length",
+    "content_filter": "content-filter",
+    "tool_calls": "tool-calls",
+}
+
+
+def to_ui_messages(message_id: str | None = None) -> Callable[[Observable[Any]], Observable[UIChunk]]:
+    """Put a run's events into the chunks of one assistant message. ::
+
+        events              S-------a--b--F--------|
+        to_ui_messages()    {start}-a--b--{finish}-|
+
+    An error becomes an ``error`` chunk, a cancelled run an ``abort``. What the protocol cannot say, it says in data
+    parts: ``data-retracted``, ``data-state``, ``data-progress``, ``data-input-request``.
+    """
+    return translate(lambda: _Message(message_id or str(uuid4())))
+
+
+def respond(events: Observable[Any], *, message_id: str | None = None) -> Response:
+    """Answer with a run, as server-sent events. When the client leaves, the run is disposed."""
+
+    def encode(chunk: UIChunk) -> bytes:
+        return b"data: " + to_json(chunk, fallback=str, inf_nan_mode="null") + b"\n\n"
+
+    messages = events.pipe(to_ui_messages(message_id)).map(encode)
+    return stream(reactivex.concat(messages, reactivex.just(DONE)), headers=HEADERS)
+
+
+def last_user_text(body: bytes) -> str:
+    """The user's last text in the body that ``useChat`` sends; empty if there is none.
+
+    Raises:
+        HTTPException: 422, if the body does not have that form.
+    """
+    for message in reversed(_read_messages(body)):
+        if message.get("role") == "user":
+            return "".join(str(part.get("text", "")) for part in _parts_of(message) if part.get("type") == "text")
+    return ""
+
+
+def read_approvals(body: bytes) -> dict[str, bool]:
+    """The answers to requests for approval, by ``request_id``, from the body that ``useChat`` sends.
+
+    Raises:
+        HTTPException: 422, if the body does not have that form.
+    """
+    answers: dict[str, bool] = {}
+    for message in _read_messages(body):
+        for part in _parts_of(message):
+            match part.get("approval"):
+                case {"id": str(request_id), "approved": bool(is_approved)}:
+                    answers[request_id] = is_approved
+                case _:
+                    pass
+    return answers
+
+
+class _Message:
+    """The events of one run as chunks of an assistant message."""
+
+    def __init__(self, message_id: str) -> None:
+        self._message_id = message_id
+        self._has_begun = False
+        self._ending: Any = None  # the event that ended the run
+        self._finish_reason = "stop"
+        self._parts = PartTracker()
+        self._inputs: dict[str, list[str]] = {}  # by tool call whose arguments still come
+        self._ready: dict[str, str] = {}  # names of the tool calls whose arguments are known
+        self._approvals: dict[str, str] = {}  # by tool call: the request that asks for it
+        self._answers: dict[str, bool] = {}  # by request
+        self._retracted: list[str] = []
+        self._working: set[str] = set()  # open spans of calls and tools
+        self._is_in_step = False
+
+    def read(self, event: Event) -> Iterator[UIChunk]:
+        if not self._has_begun:
+            yield self._begin()
+        if isinstance(event, LLMStarted):
+            yield from self._begin_step(event)
+        for step in self._parts.read(event):
+            yield from self._show(step)
+        # A resumed run repeats what the client has, and what is still to be answered.
+        if not isinstance(event, StreamChunk) and (not event.replayed or isinstance(event, InputRequested)):
+            yield from self._note(event)
+
+    def finish(self, error: BaseException | None) -> Iterator[UIChunk]:
+        if not self._has_begun:
+            yield self._begin()
+        for step in self._parts.end_all():
+            yield from self._show(step)
+        if self._is_in_step:
+            yield {"type": "finish-step"}
+        end = self._ending
+        if isinstance(end, Cancelled) or isinstance(error, asyncio.CancelledError):
+            reason = end.reason if isinstance(end, Cancelled) else str(error)
+            yield {"type": "abort", "reason": reason} if reason else {"type": "abort"}
+        elif error is not None:
+            yield {"type": "error", "errorText": f"{type(error).__name__}: {encodable(str(error))}"}
+        else:
+            finish: UIChunk = {"type": "finish", "finishReason": self._finish_reason}
+            if isinstance(end, FlowFinished):
+                finish["messageMetadata"] = {"usage": end.usage.model_dump(exclude_none=True), "cost": end.cost}
+            yield finish
+
+    def _begin(self) -> UIChunk:
+        self._has_begun = True
+        return {"type": "start", "messageId": self._message_id}
+
+    def _begin_step(self, event: LLMStarted) -> Iterator[UIChunk]:
+        """A step is what is done between two moments at which no model and no tool is at work."""
+        if not self._working:
+            if self._is_in_step:
+                yield {"type": "finish-step"}
+            self._is_in_step = True
+            yield {"type": "start-step"}
+        self._working.add(event.origin.span_id)
+
+    def _show(self, step: Step) -> Iterator[UIChunk]:
+        part = step.part
+        match step.verb, part.kind:
+            case "begin", "tool_call":
+                self._inputs[part.id] = []
+                yield {
+                    "type": "tool-input-start",
+                    "toolCallId": part.id,
+                    "toolName": part.tool_name,
+                    "dynamic": True,
+                    "providerMetadata": _labels(part),
+                }
+            case "say", "tool_call":
+                self._inputs[part.id].append(step.text)
+                yield {"type": "tool-input-delta", "toolCallId": part.id, "inputTextDelta": encodable(step.text)}
+            case "end", "tool_call":
+                given = "".join(self._inputs.pop(part.id, ()))
+                yield self._make_ready(part.id, part.tool_name, read_json(given), _labels(part))
+            case "begin", kind:
+                yield {"type": f"{kind}-start", "id": part.id, "providerMetadata": _labels(part)}
+            case "say", kind:
+                yield {"type": f"{kind}-delta", "id": part.id, "delta": encodable(step.text)}
+            case "end", kind:
+                yield {"type": f"{kind}-end", "id": part.id}
+            case _:
+                self._retracted.append(part.id)
+
+    def _make_ready(self, tool_call_id: str, name: str, given: Any, labels: Any = None) -> UIChunk:
+        self._ready[tool_call_id] = name
+        chunk = {"type": "tool-input-available", "toolCallId": tool_call_id, "toolName": name, "input": given}
+        return chunk | {"dynamic": True} | ({"providerMetadata": labels} if labels else {})
+
+    def _note(self, event: Any) -> Iterator[UIChunk]:
+        match event:
+            case ToolStarted(tool_id=tool_id, tool_name=name, arguments=arguments):
+                self._working.add(event.origin.span_id)
+                tool_call_id = tool_part_id(call_id_of(event), tool_id)
+                if tool_call_id not in self._ready:  # the model asked for it in its text
+                    yield self._make_ready(tool_call_id, name, to_plain_json(arguments))
+            case ToolFinished() | ToolFailed() | ToolCancelled():
+                self._working.discard(event.origin.span_id)
+                yield from self._give_result(event)
+            case InputRequested(kind="approval"):
+                tool_call_id = tool_part_id(call_id_of(event), event.tool_id)
+                self._approvals[tool_call_id] = event.request_id
+                if tool_call_id not in self._ready:
+                    yield self._make_ready(tool_call_id, event.message, to_plain_json(event.arguments))
+                yield {"type": "tool-approval-request", "approvalId": event.request_id, "toolCallId": tool_call_id}
+            case InputReceived(request_id=request_id) if request_id in self._approvals.values():
+                self._answers[request_id] = bool(getattr(event.value, "approved", event.value))
+            case InputRequested():
+                asked = {"kind": event.kind, "message": event.message, "options": list(event.options)}
+                yield {"type": "data-input-request", "id": event.request_id, "data": asked | {"isAnswered": False}}
+            case InputReceived(request_id=request_id):
+                yield {"type": "data-input-request", "id": request_id, "data": {"isAnswered": True}}
+            case StateChanged(state=state):
+                yield {"type": "data-state", "id": "state", "data": to_plain_json(state)}
+            case ToolProgress(progress=progress, total=total, message=message):
+                data = {"progress": progress, "total": total, "message": message}
+                yield {"type": "data-progress", "id": event.origin.span_id, "data": data}
+            case Custom(name=name, value=value):
+                yield {"type": f"data-{name}", "data": to_plain_json(value)}
+            case Retracted(error=error):
+                taken_back, self._retracted = self._retracted, []
+                yield {"type": "data-retracted", "data": {"ids": taken_back, "reason": encodable(str(error))}}
+            case LLMFinished(finish_reason=reason):
+                self._working.discard(event.origin.span_id)
+                self._finish_reason = FINISH_REASONS.get(reason or "stop", "other")
+            case FlowPaused():
+                self._finish_reason = "other"
+            case _ if event.origin.span_id in self._working:  # a call that failed or was stopped
+                if isinstance(event, Failed | Cancelled):
+                    self._working.discard(event.origin.span_id)
+            case _:
+                pass
+        if not event.origin.parent_span_id and not isinstance(event, FlowPaused):
+            self._ending = event
+
+    def _give_result(self, event: ToolFinished | ToolFailed | ToolCancelled) -> Iterator[UIChunk]:
+        tool_call_id = tool_part_id(call_id_of(event), event.tool_id)
+        call: UIChunk = {"toolCallId": tool_call_id, "dynamic": True}
+        request_id = self._approvals.get(tool_call_id, "")
+        if isinstance(event, ToolFinished):
+            yield {"type": "tool-output-available", "output": to_plain_json(event.result)} | call
+        elif isinstance(event, ToolCancelled):
+            if event.reason != WAITS:
+                yield {"type": "tool-output-error", "errorText": event.reason or "cancelled"} | call
+        elif self._answers.get(request_id) is False:
+            yield {"type": "tool-output-denied", "toolCallId": tool_call_id}
+        else:
+            text = f"{type(event.error).__name__}: {encodable(str(event.error))}"
+            if event.stage in ("arguments", "unknown"):
+                given = {"toolName": event.tool_name, "input": to_plain_json(event.arguments)}
+                yield {"type": "tool-input-error", "errorText": text} | given | call
+            else:
+                yield {"type": "tool-output-error", "errorText": text} | call
+
+
+def _labels(part: Part) -> dict[str, Any]:
+    """Who speaks: the parts that clients keep have no id of their own."""
+    said = part.said if isinstance(part.said, StreamChunk) else part.said.origin
+    return {"rxflow": {"id": part.id, "agent": said.agent_role, "task": said.task_name, "method": said.flow_method}}
+
+
+def _read_messages(body: bytes) -> list[dict[str, Any]]:
+    try:
+        messages: Any = from_json(body)["messages"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise HTTPException(422, f"not what useChat sends, a JSON object with messages: {body[:80]!r}") from error
+    if not isinstance(messages, list):
+        raise HTTPException(422, f"messages is not a list: {type(messages).__name__}")
+    return [cast("dict[str, Any]", each) for each in cast("list[Any]", messages) if isinstance(each, dict)]
+
+
+def _parts_of(message: dict[str, Any]) -> list[dict[str, Any]]:
+    parts = message.get("parts")
+    return [each for each in cast("list[Any]", parts) if isinstance(each, dict)] if isinstance(parts, list) else []

@@ -1,0 +1,190 @@
+"""``rxflow run``, ``serve``, ``replay``, ``plot`` and ``new``."""
+
+from __future__ import annotations
+
+import os
+import webbrowser
+from pathlib import Path
+from typing import Annotated, Any
+
+from reactivex import Observable
+
+from rxflow import _lazy
+from rxflow.cli._new_project import FILES
+from rxflow.cli._refusals import refuse, refused
+from rxflow.cli._runs import runs_app
+from rxflow.cli._showing import AsJson, AsPlain, AsText, choose_style, ended_by_signals, show_run
+from rxflow.cli._targets import check_inputs, load_flow_class, load_target, read_inputs
+
+with _lazy.extra("cli"):
+    import typer
+
+app = typer.Typer(
+    name="rxflow",
+    help="Run flows and crews, and look at them while they work.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+app.add_typer(runs_app, name="runs")
+
+Target = Annotated[str, typer.Argument(metavar="MODULE:NAME", help="A flow or a crew, for example trips:Trip.")]
+
+
+@app.callback(invoke_without_command=True)
+def describe(
+    version: Annotated[bool, typer.Option("--version", help="Print the version of rxflow.")] = False,
+) -> None:
+    """Run flows and crews, and look at them while they work."""
+    if version:
+        from rxflow import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    target: Target,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", "-i", metavar="NAME=TEXT", help="An input; NAME:=JSON for other values than text."),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The model of agents that name none.")] = None,
+    record: Annotated[Path | None, typer.Option(help="Write the run into this file, for rxflow replay.")] = None,
+    store: Annotated[str | None, typer.Option(help="Keep the run's log there, for rxflow runs.")] = None,
+    as_json: AsJson = False,
+    as_text: AsText = False,
+    as_plain: AsPlain = False,
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Run a flow or a crew. Ctrl-C stops it, down to the provider's connection."""
+    style = choose_style(as_json=as_json, as_text=as_text, as_plain=as_plain)
+    given = read_inputs(inputs or [])
+    if model is not None:
+        os.environ["MODEL"] = model
+    source = load_target(target)
+    check_inputs(source, given)
+    from rxflow import operators as ops
+    from rxflow.screens._sources import read_methods
+
+    kept = None
+    with refused():
+        if store is not None:
+            from rxflow.runs import Runs  # most runs are not kept
+
+            kept = Runs(store)
+            events: Observable[Any] = kept.start(target if ":" in target else source, given or None).events()
+        else:
+            events = source.events(given or None)
+    if record is not None:
+        events = events.pipe(ops.record(record))
+    try:
+        show_run(events, style, methods=read_methods(source), traceback=traceback)
+    finally:
+        if kept is not None:
+            kept.close()
+
+
+@app.command()
+def serve(
+    target: Annotated[str, typer.Argument(metavar="MODULE:NAME", help="The class of a flow, for example trips:Trip.")],
+    host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    store: Annotated[
+        str | None,
+        typer.Option("--store", "--runs", help="Keep the runs there: sqlite:///runs.db, redis://host:6379/0."),
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="RXFLOW_TOKEN", help="Who has it may come in; one is made if other machines can."),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="Carry out the runs on this Ray cluster, for example auto; needs --runs redis://…"),
+    ] = None,
+    show: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+) -> None:
+    """Serve a flow as a web page. Ctrl-C stops the server, and the runs that go on."""
+    flow = load_flow_class(target)
+    with refused(ModuleNotFoundError):
+        from rxflow.screens import web  # an extra
+    from rxflow.runs import Runs
+
+    on = None
+    if cluster is not None:
+        with refused(ModuleNotFoundError):
+            from rxflow.cluster import Ray  # an extra
+
+            on = Ray(cluster)
+
+    def announce(address: str) -> None:
+        typer.echo(f"{flow.__name__} is served at {address}; Ctrl-C stops it")
+        if show:
+            webbrowser.open(address)
+
+    with ended_by_signals(), refused(), Runs(store, on=on) as runs:
+        try:
+            web.serve(flow, host=host, port=port, runs=runs, token=token, on_ready=announce)
+        except KeyboardInterrupt:
+            return  # how a server is ended
+
+
+@app.command()
+def replay(
+    cassette: Annotated[Path, typer.Argument(help="A file that ops.record or rxflow run --record has written.")],
+    speed: Annotated[float, typer.Option(help="2 plays twice as fast; inf plays all at once.")] = 1.0,
+    as_json: AsJson = False,
+    as_text: AsText = False,
+    as_plain: AsPlain = False,
+) -> None:
+    """Play a recorded run again."""
+    style = choose_style(as_json=as_json, as_text=as_text, as_plain=as_plain)
+    if not cassette.is_file():
+        refuse(f"there is no file {str(cassette)!r}")
+    from rxflow import operators as ops
+
+    with refused():
+        events = ops.from_cassette(cassette, speed)
+    show_run(events, style)
+
+
+@app.command()
+def plot(
+    target: Target,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The page; by default NAME.html.")] = None,
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="Print it as Mermaid text.")] = False,
+    show: Annotated[bool, typer.Option(help="Open it in a browser.")] = False,
+) -> None:
+    """Draw the graph of a flow into one HTML page that needs no network."""
+    from rxflow.flow import Flow
+
+    flow = load_target(target)
+    if not isinstance(flow, Flow):
+        refuse(f"{target} is a {type(flow).__name__}; only a flow has a graph to draw")
+    if mermaid:
+        typer.echo(flow.to_mermaid())
+        return
+    with refused(OSError):
+        typer.echo(flow.plot(str(output or target.partition(":")[2] or target), show=show))
+
+
+@app.command()
+def new(name: Annotated[str, typer.Argument(help="The folder to make; it must not exist yet.")]) -> None:
+    """Make a small project that runs at once, without a key and a network."""
+    folder = Path(name)
+    words = "".join(part.capitalize() for part in folder.name.replace("-", "_").split("_"))
+    if not words.isidentifier():
+        refuse(f"{folder.name!r} cannot be the name of a project: take letters, digits, - and _, a letter first")
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        refuse(f"{name!r} is there already; take another name, or remove it")
+    except OSError as error:
+        refuse(f"{name!r} cannot be made: {error.strerror}")
+    for path, text in FILES.items():
+        (folder / path).write_text(text.replace("{Name}", words).replace("{name}", folder.name), encoding="utf-8")
+    typer.echo(f"{folder} is there. Now:\n\n    cd {folder}\n    rxflow run flow:{words} --input topic=tides")

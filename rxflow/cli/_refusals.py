@@ -1,0 +1,50 @@
+"""Reports wrong arguments in one line, and runs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from rxflow import _lazy
+from rxflow._json_text import list_problems
+
+with _lazy.extra("cli"):
+    import typer
+
+FAILED, REFUSED, PAUSED, INTERRUPTED = 1, 2, 3, 130
+
+
+def refuse(message: str) -> NoReturn:
+    """Print in one line what was wrong, and exit."""
+    typer.echo(f"rxflow: {message}", err=True)
+    raise typer.Exit(REFUSED)
+
+
+@contextmanager
+def refused(kind: type[Exception] = Exception, said: str = "") -> Generator[None]:
+    """Report an error of this block, which reads arguments, in one line, and exit."""
+    from pydantic import ValidationError
+
+    try:
+        yield
+    except kind as error:
+        cause = error if isinstance(error, ValidationError) else error.__cause__
+        if isinstance(cause, ValidationError):
+            refuse(f"{said}{str(error).partition(':')[0]}: {list_problems(cause, 'the state')}")
+        is_plain = isinstance(error, ValueError | TypeError | OSError | ModuleNotFoundError) and not said
+        name = "" if is_plain else f"{type(error).__name__}: "
+        number = f"[Errno {getattr(error, 'errno', None)}] "
+        message = str(error).removeprefix(number).strip().partition("\n")[0]
+        refuse(f"{said}{name}{message}{_place(error, said)}")
+
+
+def _place(error: Exception, said: str) -> str:
+    """Where an error in the user's own code was raised."""
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    if not said or at is None or isinstance(error, SyntaxError):
+        return ""
+    return f" ({Path(at.tb_frame.f_code.co_filename).name}, line {at.tb_lineno})"

@@ -1,0 +1,143 @@
+"""A run as the command line shows it, from its first event to the exit code."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from enum import Enum
+from typing import Annotated, Any, NoReturn
+
+from reactivex import Observable
+
+from rxflow import _lazy
+from rxflow._json_text import encodable
+from rxflow._showing import show_lines
+from rxflow._streaming.output import PipelineOutput
+from rxflow.cli._refusals import FAILED, INTERRUPTED, PAUSED, refuse
+from rxflow.screens._run_tree import RunTree
+from rxflow.screens._spans import State
+from rxflow.screens._wording import show_error
+from rxflow.types.chunks import StreamChunk, StreamChunkType
+from rxflow.types.events import CrewFinished, FlowFinished
+
+with _lazy.extra("cli"):
+    import typer
+
+
+class Style(Enum):
+    """How a run is shown."""
+
+    DASHBOARD = "dashboard"
+    PLAIN = "plain"
+    TEXT = "text"
+    JSON = "json"
+
+
+AsPlain = Annotated[bool, typer.Option("--plain", help="Lines without control codes, also in a terminal.")]
+AsText = Annotated[bool, typer.Option("--text", help="The text that the models write, and nothing else.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Every event, as a line of JSON.")]
+
+
+def choose_style(*, as_json: bool, as_text: bool, as_plain: bool) -> Style:
+    """The style that was asked for. Two styles at once are refused."""
+    named = {Style.JSON: as_json, Style.TEXT: as_text, Style.PLAIN: as_plain}
+    chosen = [style for style, is_chosen in named.items() if is_chosen]
+    if len(chosen) > 1:
+        refuse(f"--{chosen[0].value} and --{chosen[1].value} exclude each other")
+    return chosen[0] if chosen else Style.DASHBOARD
+
+
+def show_run(events: Observable[Any], style: Style, *, methods: tuple[str, ...] = (), traceback: bool = False) -> None:
+    """Run ``events`` to the end, and show them; then exit with the code that says how it went."""
+    tree = RunTree(methods)
+    is_drawn = style in (Style.DASHBOARD, Style.PLAIN)
+    try:
+        with (
+            ended_by_signals(),
+            _open_screen(style, tree, events) as (shown, add),
+            PipelineOutput(shown) as output,
+        ):
+            for event in output:
+                add(event)
+    except KeyboardInterrupt:
+        if not is_drawn:
+            tree.stop()
+            typer.echo(tree.describe_outcome(), err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:
+        raise  # typer ends quietly: whoever reads has read enough
+    except Exception as error:
+        if traceback:
+            raise
+        if not is_drawn:
+            typer.echo(f"rxflow: {show_error(error)}", err=True)
+        raise typer.Exit(FAILED) from None
+    if tree.state is State.PAUSED:
+        typer.echo("rxflow: the run is paused, since nobody answers: run it in a terminal", err=True)
+        raise typer.Exit(PAUSED)
+
+
+@contextmanager
+def _open_screen(
+    style: Style, tree: RunTree, events: Observable[Any]
+) -> Generator[tuple[Observable[Any], Callable[[Any], object]]]:
+    """What is to be read in place of ``events``, and the function that shows each event."""
+    if style in (Style.DASHBOARD, Style.PLAIN):
+        from rxflow.screens import terminal
+
+        logging.getLogger("rxflow").addHandler(logging.NullHandler())  # the screen shows what a log would say
+        with terminal.Dashboard(tree=tree, plain=style is Style.PLAIN) as dashboard:
+            yield dashboard.make_room(events), dashboard.add
+        return
+    write = _write_json if style is Style.JSON else _TextWriter()
+
+    def add(event: Any) -> None:
+        tree.add(event)
+        write(event)
+
+    yield events, add
+
+
+def _write_json(event: Any) -> None:
+    from rxflow.types.codec import encode
+
+    sys.stdout.buffer.write(encode(event))
+    sys.stdout.buffer.flush()
+
+
+class _TextWriter:
+    """Writes the text of the chunks, and a blank line between two speakers."""
+
+    def __init__(self) -> None:
+        self._speaker: object = None
+        # In a terminal the text of a model must not be a command; in a pipe it is data.
+        self._clean = show_lines if sys.stdout.isatty() else encodable
+
+    def __call__(self, event: Any) -> None:
+        if isinstance(event, StreamChunk) and event.chunk_type is StreamChunkType.TEXT:
+            speaker = event.span_id
+            if self._speaker not in (None, speaker):
+                typer.echo("\n")
+            self._speaker = speaker
+            typer.echo(self._clean(event.content), nl=False)
+        elif isinstance(event, FlowFinished | CrewFinished) and not event.origin.parent_span_id and self._speaker:
+            typer.echo()
+
+
+@contextmanager
+def ended_by_signals() -> Generator[None]:
+    """SIGTERM and SIGHUP end the run as Ctrl-C does, so that the screen is put back and connections are closed."""
+
+    def end(number: int, frame: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.signal(number, end) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

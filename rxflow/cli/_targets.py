@@ -1,0 +1,117 @@
+"""Finds what the command line names: a flow or a crew, and its inputs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from rxflow.cli._refusals import refuse, refused
+
+if TYPE_CHECKING:
+    from rxflow.flow import Flow
+
+
+def read_inputs(given: Iterable[str]) -> dict[str, Any]:
+    """The inputs of ``NAME=TEXT`` and ``NAME:=JSON``."""
+    inputs: dict[str, Any] = {}
+    for each in given:
+        name, equals, text = each.partition("=")
+        is_json = name.endswith(":")
+        name = name.removesuffix(":").strip()
+        if not equals or not name:
+            refuse(f"--input {each!r} is not NAME=TEXT (or NAME:=JSON)")
+        if name in inputs:
+            refuse(f"--input {name!r} is given twice")
+        try:
+            inputs[name] = json.loads(text) if is_json else text
+        except ValueError as error:
+            refuse(f"--input {name!r} is not JSON: {error}; write {name}=… for text")
+    return inputs
+
+
+def load_target(target: str) -> Any:
+    """The flow or crew that ``module:Name`` names. A class, or a function without parameters, is called."""
+    found: Any = _find_target(target)
+    if callable(found) and not hasattr(type(found), "events"):
+        with refused(Exception, f"{target} cannot be made: "):
+            found = found()
+        crew: Any = getattr(found, "crew", None)
+        if crew is not None and not hasattr(found, "events"):
+            found = crew()  # a class under @CrewBase
+    if not callable(getattr(found, "events", None)):
+        refuse(f"{target} is a {type(found).__name__}, not a flow or a crew")
+    return found
+
+
+def load_flow_class(target: str) -> type[Flow[Any]]:
+    """The class of the flow that ``module:Name`` names, for callers that make a new flow for each run."""
+    from rxflow.flow import Flow
+
+    found: Any = _find_target(target)
+    if not (isinstance(found, type) and issubclass(found, Flow)):
+        kind = "class" if isinstance(found, type) else type(found).__name__
+        refuse(f"{target} is a {kind}; each run needs a flow of its own: name the class of a flow")
+    with refused(Exception, f"{target} cannot be made: "):
+        found()
+    return cast("type[Flow[Any]]", found)
+
+
+def _find_target(target: str) -> Any:
+    """What ``module:Name`` names, as it stands in the module."""
+    module_name, colon, name = target.partition(":")
+    if not module_name or (colon and not name):
+        refuse(f"{target!r} is not MODULE:NAME, for example trips:Trip")
+    if module_name.endswith(".py") or "/" in module_name:
+        meant = module_name.removesuffix(".py").replace("/", ".").strip(".")
+        refuse(f"{module_name!r} is a file; name the module, {meant}:{name or 'Name'}")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        is_there = find_spec(module_name) is not None
+    except (ModuleNotFoundError, ValueError):
+        is_there = False
+    if not is_there:
+        refuse(f"there is no module {module_name!r}, neither in {Path.cwd()} nor installed")
+    with refused(Exception, f"importing {module_name} failed: "):
+        module = import_module(module_name)
+    runnable = sorted(key for key, value in vars(module).items() if _is_runnable(value, module_name))
+    if not colon:
+        if len(runnable) != 1:
+            refuse(f"say which one: {', '.join(f'{module_name}:{key}' for key in runnable) or 'there is none'}")
+        name = runnable[0]
+    found: Any = getattr(module, name, None)
+    if found is None:
+        close = get_close_matches(name, [*runnable, *vars(module)], n=1)
+        known = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(runnable) or 'no flow and no crew'}"
+        refuse(f"{module_name} has no {name!r}; {known}")
+    return found
+
+
+def check_inputs(source: object, inputs: Mapping[str, Any]) -> None:
+    """Refuse an input that the state does not have: a flow would ignore it, and the mistake would not show."""
+    from pydantic import BaseModel
+
+    state = getattr(source, "state", None)
+    if not isinstance(state, BaseModel) or type(state).model_config.get("extra") == "allow":
+        return
+    fields = type(state).model_fields
+    known = {*fields, *(each.alias for each in fields.values() if each.alias), "id", "crewai_trigger_payload"}
+    for name in inputs:
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            shown = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(sorted(known - {'id'}))}"
+            refuse(f"the state {type(state).__name__} has no field {name!r}; {shown}")
+
+
+def _is_runnable(value: object, module: str) -> bool:
+    from rxflow.crew import Crew
+    from rxflow.flow import Flow
+
+    if isinstance(value, type):
+        return issubclass(value, Flow) and value is not Flow and cast(type, value).__module__ == module
+    return isinstance(value, Flow | Crew)

@@ -1,0 +1,180 @@
+"""A worker process on the cluster: carries out several runs at a time, all on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, Literal, TypeAlias, cast
+
+from reactivex.abc import ObserverBase
+
+from rxflow._streaming.bridge import Unanswered
+from rxflow.cluster._code import check_flow, describe_rxflow
+from rxflow.cluster._questions import RemoteAnswerer, Reply
+from rxflow.runs import Runs
+from rxflow.runs.options import find_runnable
+from rxflow.runs.worker import Worker
+from rxflow.types._values import describe_error
+from rxflow.types.chunks import Origin
+from rxflow.types.codec import encode
+from rxflow.types.events import Event, InputRequested
+
+BATCH_S = 0.001
+"""Events that come so soon after a batch wait for the next one; an event after a silence is sent at once."""
+FULL_BATCH = 64
+"""With so many events, a batch is sent at once."""
+
+Message: TypeAlias = tuple[Literal["events", "asks", "forgets", "completed", "failed", "unanswered", "begun"], Any]
+
+
+class RunActor:
+    """The worker. Ray makes an actor of it; all its methods are coroutines, so one process carries out many runs."""
+
+    def __init__(self) -> None:
+        self._open_runs: dict[str, Runs] = {}
+        self._questions: dict[str, asyncio.Future[Reply]] = {}
+
+    async def ping(self) -> dict[str, object]:
+        """Return, to show that the worker lives."""
+        return describe_rxflow()
+
+    async def stream(
+        self, target: str, code: Mapping[str, str], inputs: Mapping[str, Any] | None, origin: Origin
+    ) -> AsyncGenerator[Message]:
+        """Carry out a run as a part of the one that ``origin`` labels. Cancelling this stops it."""
+        batches = Batches()
+        answerer = RemoteAnswerer(self._questions, batches.ask, batches.forget)
+        try:
+            runnable = find_runnable(target)
+            check_flow(code)
+            running = runnable.events(inputs).answered_by(answerer).part_of(origin).subscribe(batches)
+        except Exception as error:  # noqa: BLE001 - raised where the stream is read
+            yield "failed", describe_error(error)
+            return
+        try:
+            while not batches.is_over:
+                lines = await batches.take()
+                if lines:
+                    yield "events", lines
+                for message in batches.take_questions():
+                    yield message
+            yield batches.end
+        finally:
+            running.dispose()
+
+    async def answer(self, request_id: str, reply: Reply) -> None:
+        """Answer a question that :meth:`stream` has asked. It may be too late."""
+        waiting = self._questions.get(request_id)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(reply)
+
+    async def carry_out(
+        self, store: Mapping[str, Any], verb: str, run_id: str, code: Mapping[str, str], arguments: Mapping[str, Any]
+    ) -> AsyncGenerator[Message]:
+        """Start a run of a store, or go on with it. Yields its writer, and ends with it. Cancelling this cancels it."""
+        try:
+            check_flow(code)
+            runs = self._open(store)
+            if verb == "start":
+                run = await runs.start_async(run_id=run_id, **arguments)
+            else:
+                run = await asyncio.to_thread(runs.__getitem__, run_id)
+                await asyncio.to_thread(getattr(run, verb), **arguments)
+        except Exception as error:  # noqa: BLE001 - raised where the run is started
+            yield "failed", describe_error(error)
+            return
+        worker = cast(Worker, run.worker)  # these Runs have no cluster: what they begin is here
+        try:
+            yield "begun", worker.writer
+            await asyncio.shield(asyncio.wrap_future(worker.done))
+        finally:
+            if not worker.done.done():
+                worker.cancel("the program that started it ended, or closed its Runs")
+                await asyncio.shield(asyncio.wrap_future(worker.done))
+
+    def _open(self, store: Mapping[str, Any]) -> Runs:
+        key = repr(store)
+        if key not in self._open_runs:
+            self._open_runs[key] = Runs(**store)
+        return self._open_runs[key]
+
+
+class Batches(ObserverBase[Event]):
+    """Gathers the events of a run as lines. On one loop."""
+
+    def __init__(self) -> None:
+        self.end: Message = ("completed", None)
+        self._loop = asyncio.get_running_loop()
+        self._lines: list[bytes] = []
+        self._questions: list[Message] = []
+        self._has_ended = False
+        self._waiting: asyncio.Future[None] | None = None
+        self._is_full_awaited = False
+        self._taken_at = 0.0
+
+    @property
+    def is_over(self) -> bool:
+        """The run has ended, and all its events were taken."""
+        return self._has_ended and not self._lines
+
+    def on_next(self, value: Event) -> None:
+        self._lines.append(encode(value))
+        if not self._is_full_awaited or len(self._lines) >= FULL_BATCH:
+            self._wake()
+
+    def on_error(self, error: BaseException) -> None:
+        if isinstance(error, Unanswered):
+            self.end = "unanswered", [encode(each) for each in error.pending]
+        else:
+            self.end = "failed", describe_error(error)
+        self._end()
+
+    def on_completed(self) -> None:
+        self._end()
+
+    def ask(self, request: InputRequested) -> None:
+        """A question is to be answered."""
+        self._questions.append(("asks", encode(request)))
+        self._wake()
+
+    def forget(self, request: InputRequested) -> None:
+        """It need not be any more."""
+        self._questions.append(("forgets", request.request_id))
+        self._wake()
+
+    def take_questions(self) -> list[Message]:
+        """What there is to say about questions since the last time."""
+        questions, self._questions = self._questions, []
+        return questions
+
+    async def take(self) -> bytes:
+        """The events since the last batch, as soon as it is time for them; none if there is something else to say."""
+        if not (self._lines or self._questions or self._has_ended):
+            await self._wait(None)
+        rest_s = self._taken_at + BATCH_S - self._loop.time()
+        if rest_s > 0 and len(self._lines) < FULL_BATCH and not self._has_ended:
+            await self._wait(rest_s)
+        self._taken_at = self._loop.time()
+        lines, self._lines = self._lines, []
+        return b"".join(lines)
+
+    async def _wait(self, seconds: float | None) -> None:
+        """Wait for an event; or, with a time limit, for a full batch."""
+        self._waiting = self._loop.create_future()
+        self._is_full_awaited = seconds is not None
+        timer = self._loop.call_later(seconds, self._wake) if seconds is not None else None
+        try:
+            await self._waiting
+        finally:
+            self._is_full_awaited = False
+            if timer is not None:
+                timer.cancel()
+
+    def _end(self) -> None:
+        self._has_ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)

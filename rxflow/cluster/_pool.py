@@ -1,0 +1,295 @@
+"""The workers of one program on a cluster: started as they are needed, chosen for runs, and watched."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
+
+from rxflow._lazy import extra
+from rxflow.cluster._actor import RunActor
+from rxflow.cluster._code import describe_rxflow
+from rxflow.cluster._errors import CodeMismatchError, WorkerStartError
+
+with extra("ray"):
+    import ray as _ray
+    from ray import exceptions as ray_errors
+
+ray: Any = _ray
+"""Ray without its types, which are partly unknown and leave out concurrency groups."""
+
+T = TypeVar("T")
+_connecting = threading.Lock()  # Ray has one cluster a process, and cannot be connected twice
+
+CONNECT_TIMEOUT_S = 5.0
+HEALTH = "health"
+"""Ray gives each concurrency group a thread of its own: pings are answered although a flow blocks its loop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The settings of workers."""
+
+    address: str | None
+    num_cpus: float
+    resources: Mapping[str, float]
+    workers: int | None
+    runs_per_worker: int
+    start_within_s: float
+    lease_s: float
+    runtime_env: Mapping[str, Any]
+
+
+@dataclass(eq=False)
+class PoolWorker:
+    """One worker process. ``on_loss`` is called in the pool's thread when the worker is taken for dead."""
+
+    actor: Any
+    ready: asyncio.Task[None] | None = None
+    watch: asyncio.Task[None] | None = None
+    runs: int = 0
+    loss: str = ""
+    on_loss: dict[object, Callable[[], None]] = field(default_factory=dict[object, Callable[[], None]])
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has answered, and has not failed."""
+        return self.ready is not None and self.ready.done() and not self.ready.exception()
+
+
+class WorkerPool:
+    """Chooses a worker for each run. A thread of its own has the loop on which it does that."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._workers: list[PoolWorker] = []
+        self._turns: deque[asyncio.Future[None]] = deque()
+        self._most = settings.workers
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def connect(self) -> None:
+        """Connect this program with the cluster, unless it is. Raises ConnectionError if it cannot be reached."""
+        with _connecting:
+            if ray.is_initialized():
+                return
+            _check_that_one_answers(self._settings.address)
+            before = signal.getsignal(signal.SIGTERM)
+            ray.init(address=self._settings.address, log_to_driver=False, configure_logging=False)
+            is_main = threading.current_thread() is threading.main_thread()
+            if is_main and before is not signal.SIG_DFL:  # Ray 2.60 replaces it
+                signal.signal(signal.SIGTERM, before)
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run a coroutine on the pool's loop."""
+        with self._lock:
+            if self._loop is None:
+                self._loop = loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=_run, args=(loop,), name="rxflow cluster", daemon=True)
+                self._thread.start()
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    async def acquire(self) -> PoolWorker:
+        """A worker with room for a run. On the pool's loop.
+
+        Raises:
+            WorkerStartError: there is none, and none can be started within the time.
+            CodeMismatchError: workers have another version of rxflow.
+        """
+        await self._connect()
+        while True:
+            worker = self._choose()
+            if worker is None:
+                turn = asyncio.get_running_loop().create_future()
+                self._turns.append(turn)
+                await turn
+                continue
+            worker.runs += 1
+            try:
+                if worker.ready is not None:
+                    await asyncio.shield(worker.ready)
+            except WorkerStartError:
+                self.release(worker)
+                if not any(each.is_ready for each in self._workers):
+                    raise
+                self._most = len(self._workers)  # the cluster has no room for more
+            except BaseException:
+                self.release(worker)
+                raise
+            else:
+                return worker
+
+    def release(self, worker: PoolWorker) -> None:
+        """Note that a run of the worker is over. On the pool's loop."""
+        worker.runs -= 1
+        while self._turns:
+            turn = self._turns.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                break
+
+    def give_back(self, worker: PoolWorker, loss: str = "") -> None:
+        """:meth:`release` from any thread. ``loss`` is how the worker was seen to be dead, if it was."""
+
+        def give_back() -> None:
+            if loss:
+                self._lose(worker, loss)
+            self.release(worker)
+
+        if self._loop is not None:
+            with suppress(RuntimeError):  # it is closed
+                self._loop.call_soon_threadsafe(give_back)
+
+    def close(self) -> None:
+        """End the workers, and what they carry out."""
+        with self._lock:
+            loop, self._loop = self._loop, None
+            thread, self._thread = self._thread, None
+        if loop is None or thread is None:
+            return
+        asyncio.run_coroutine_threadsafe(self._shut(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+
+    async def _shut(self) -> None:
+        tasks = [each for worker in self._workers for each in (worker.ready, worker.watch) if each is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for worker in list(self._workers):
+            self._lose(worker, "its program has closed the cluster's workers")
+
+    async def _connect(self) -> None:
+        if not ray.is_initialized():
+            await asyncio.to_thread(self.connect)
+        if self._most is None:
+            cpus = (await asyncio.to_thread(_list_resources)).get("CPU", 1)
+            self._most = max(1, int(cpus / self._settings.num_cpus)) if self._settings.num_cpus else 1
+
+    def _choose(self) -> PoolWorker | None:
+        worker = min(self._workers, key=lambda each: each.runs, default=None)
+        if worker is not None and worker.runs == 0:
+            return worker
+        if worker is None or len(self._workers) < (self._most or 1):
+            return self._start()
+        return worker if worker.runs < self._settings.runs_per_worker else None
+
+    def _start(self) -> PoolWorker:
+        given = self._settings
+        groups = {HEALTH: 1}
+        actor = (
+            ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups=groups)(RunActor)
+            .options(
+                num_cpus=given.num_cpus,
+                resources=dict(given.resources),
+                max_concurrency=2 * given.runs_per_worker,  # what was cancelled holds its place until it has ended
+                scheduling_strategy="SPREAD",
+                runtime_env=dict(given.runtime_env) or None,
+            )
+            .remote()
+        )
+        worker = PoolWorker(actor)
+        self._workers.append(worker)
+        worker.ready = asyncio.ensure_future(self._greet(worker))
+        worker.ready.add_done_callback(lambda done: None if done.cancelled() else done.exception())
+        return worker
+
+    async def _greet(self, worker: PoolWorker) -> None:
+        given = self._settings
+        needs = ", ".join(
+            f"{name}={value:g}" for name, value in {"num_cpus": given.num_cpus, **given.resources}.items()
+        )
+        try:
+            code = await asyncio.wait_for(_ping(worker), given.start_within_s)
+        except TimeoutError:
+            has = {name: value for name, value in _list_resources().items() if not name.startswith("node:")}
+            message = f"no worker with {needs} started within {given.start_within_s:g} s; the cluster has {has}"
+            self._lose(worker, message)
+            raise WorkerStartError(message) from None
+        except ray_errors.RayError as error:
+            message = f"a worker with {needs} could not start: {type(error).__name__}"
+            self._lose(worker, message)
+            raise WorkerStartError(message) from error
+        if code != describe_rxflow():
+            message = f"the worker runs {code}; this program runs {describe_rxflow()}: install the same version on both"
+            self._lose(worker, message)
+            raise CodeMismatchError(message)
+        worker.watch = asyncio.ensure_future(self._watch(worker))
+
+    async def _watch(self, worker: PoolWorker) -> None:
+        """Ping it for as long as it lives."""
+        lease_s = self._settings.lease_s
+        while True:
+            began = time.monotonic()
+            try:
+                await asyncio.wait_for(_ping(worker), lease_s)
+            except TimeoutError:
+                self._lose(worker, f"it has not answered for {lease_s:g} s")
+                return
+            except ray_errors.RayError as error:
+                self._lose(worker, describe_loss(error))
+                return
+            await asyncio.sleep(max(0.0, began + lease_s / 3 - time.monotonic()))
+
+    def _lose(self, worker: PoolWorker, why: str) -> None:
+        if worker not in self._workers:
+            return
+        self._workers.remove(worker)
+        worker.loss = why
+        if worker.watch is not None and worker.watch is not asyncio.current_task():
+            worker.watch.cancel()
+        with suppress(ray_errors.RayError):
+            ray.kill(worker.actor, no_restart=True)
+        for tell in list(worker.on_loss.values()):
+            tell()
+        while self._turns:  # another one may be started now
+            turn = self._turns.popleft()
+            if not turn.done():
+                turn.set_result(None)
+
+
+def stop(stream: Any) -> None:
+    """Cancel what a worker carries out. Dropping Ray's generator would not."""
+    ray.cancel(stream)
+
+
+def _list_resources() -> Mapping[str, float]:
+    """What the cluster has in all, by name."""
+    return cast("Mapping[str, float]", ray.cluster_resources())
+
+
+async def _ping(worker: PoolWorker) -> Any:
+    return await asyncio.wrap_future(worker.actor.ping.options(concurrency_group=HEALTH).remote().future())
+
+
+def describe_loss(error: BaseException) -> str:
+    """The class and the first line of an error of Ray, whose text fills a page."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    loop.run_forever()
+    loop.close()
+
+
+def _check_that_one_answers(address: str | None) -> None:
+    # Ray itself tries for more than five minutes at an address where nothing listens.
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return  # "auto", "local"
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"no Ray cluster answers at {address!r} ({error}); `ray start --head` starts one on this machine"
+        ) from error

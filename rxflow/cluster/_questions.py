@@ -1,0 +1,107 @@
+"""Questions of a branch on a worker, and their answers, which come from the program that the branch belongs to.
+
+A worker's :class:`RemoteAnswerer` sends each question along with the events; :class:`QuestionRelay` has it answered as
+a question of the program's own flow is, and sends the answer back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
+from rxflow._streaming.bridge import Unanswered
+from rxflow._streaming.emitter import Emitter
+from rxflow._streaming.journal import NotResumable
+from rxflow._streaming.questions import find_answer
+from rxflow._streaming.scope import Answerer
+from rxflow.types._values import describe_error, from_json_value, restore_error, to_json_value
+from rxflow.types.events import InputRequested
+
+Reply: TypeAlias = tuple[Literal["answer", "failed"], Any]
+
+
+class RemoteAnswerer(Answerer):
+    """Asks the program of a branch. On the worker's loop.
+
+    Args:
+        waiting: of the whole worker, by ``request_id``; :meth:`RunActor.answer` settles them.
+        on_asked: a question is to be answered.
+        on_over: it need not be any more.
+    """
+
+    def __init__(
+        self,
+        waiting: dict[str, asyncio.Future[Reply]],
+        on_asked: Callable[[InputRequested], None],
+        on_over: Callable[[InputRequested], None],
+    ) -> None:
+        self._waiting = waiting
+        self._on_asked = on_asked
+        self._on_over = on_over
+
+    async def find_answer(self, request: InputRequested) -> Any:
+        reply = self._waiting[request.request_id] = asyncio.get_running_loop().create_future()
+        self._on_asked(request)
+        try:
+            kind, value = await reply
+        finally:
+            del self._waiting[request.request_id]
+            self._on_over(request)
+        if kind == "failed":
+            raise restore_error(value)
+        return from_json_value(value)
+
+
+class QuestionRelay:
+    """Has the questions of a branch answered by those who are around it here. On the loop of the branch's run."""
+
+    def __init__(self, emitter: Emitter, reply: Callable[[str, Reply], object]) -> None:
+        self._answerers = emitter.scope.answerers
+        self._reply = reply
+        self._open: dict[str, InputRequested] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def expect(self, request: InputRequested) -> None:
+        """The event of a question is going to be shown; who sees it may answer at once."""
+        self._open[request.request_id] = request
+        for answerer in self._answerers:
+            answerer.expect(request)
+
+    def ask(self, request: InputRequested) -> None:
+        """Find the answer, and send it to the worker."""
+        if request.request_id not in self._open:  # the stream does not show it
+            self.expect(request)
+        self._tasks[request.request_id] = asyncio.create_task(self._answer(request))
+
+    def forget(self, request_id: str) -> None:
+        """The worker does not wait for an answer any more."""
+        answering = self._tasks.pop(request_id, None)
+        if answering is not None:
+            answering.cancel()
+        for answerer in self._answerers:
+            answerer.forget(self._open[request_id])
+        del self._open[request_id]
+
+    def close(self) -> None:
+        """The branch is over."""
+        for request_id in list(self._open):
+            self.forget(request_id)
+
+    async def _answer(self, request: InputRequested) -> None:
+        reply: Reply
+        try:
+            reply = "answer", to_json_value(await find_answer(self._answerers, request))
+        except Unanswered as error:
+            reply = "failed", describe_error(refuse_to_pause(error))
+        except Exception as error:  # noqa: BLE001 - of users' code; raised where the question was asked
+            reply = "failed", describe_error(error)
+        self._reply(request.request_id, reply)
+
+
+def refuse_to_pause(error: Unanswered) -> NotResumable:
+    """The error of a branch whose questions nobody answers while it runs."""
+    return NotResumable(
+        f"{error}, and a branch on another machine cannot be paused: answer while it runs (ops.answer_with), or carry "
+        "out the whole flow there with Runs(…, on=Ray())"
+    )

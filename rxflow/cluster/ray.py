@@ -1,0 +1,392 @@
+"""Flows and crews on Ray: a branch of a flow on another machine, and runs that are carried out on a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import sys
+import threading
+from collections.abc import AsyncGenerator, Mapping
+from concurrent.futures import Future
+from contextlib import aclosing, closing, suppress
+from importlib import import_module
+from typing import Any, cast
+
+from reactivex.disposable import Disposable
+
+from rxflow._lazy import extra
+from rxflow._streaming.bridge import Unanswered, from_coroutine
+from rxflow._streaming.emitter import Emitter
+from rxflow._streaming.observable import EventStream, chunks
+from rxflow.cluster._code import describe_flow
+from rxflow.cluster._errors import WorkerLost
+from rxflow.cluster._pool import PoolWorker, Settings, WorkerPool, describe_loss, stop
+from rxflow.cluster._questions import QuestionRelay, Reply, refuse_to_pause
+from rxflow.operators._core.run_log import End, NotTheWriterError, Writer
+from rxflow.runs.options import Carrier, Seconds, read_seconds
+from rxflow.runs.store import Store
+from rxflow.types._values import describe_error, restore_error
+from rxflow.types.chunks import StreamChunk
+from rxflow.types.codec import decode
+from rxflow.types.events import Event, InputRequested
+
+with extra("ray"):
+    from ray import exceptions as ray_errors
+
+
+RUNS_PER_WORKER = 64
+START_WITHIN_S = 60.0
+LEASE_S = 15.0
+
+
+class Ray:
+    """The workers of this program on a Ray cluster: processes that carry out many runs each. ::
+
+        runs = Runs("redis://host:6379/0", on=Ray(num_cpus=1))
+        branch = Ray(resources={"gpu": 1}).on(Trip)
+
+    A worker is started when there is more than one run for each of those that there are, up to ``workers``; then runs
+    share the workers, and those that find no room wait. When the program ends, its workers do.
+
+    Args:
+        address: of the cluster, as ``ray.init`` takes it; not used if Ray is connected already.
+        num_cpus: CPUs that each worker takes of the cluster.
+        resources: what else each worker takes, by name.
+        workers: so many at most; by default as many as the cluster has room for by ``num_cpus``.
+        runs_per_worker: runs that one worker carries out at a time.
+        start_within: a worker that has not started by then fails the runs that wait for it.
+        lease: a worker that has not answered for so long is taken for dead.
+        runtime_env: as Ray takes it: ``{"env_vars": {"PYTHONPATH": …}}``. Keys are better set on the machines.
+
+    Raises:
+        ModuleNotFoundError: the extra is not installed.
+        ValueError: a number is not above 0.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        num_cpus: float = 1,
+        resources: Mapping[str, float] | None = None,
+        workers: int | None = None,
+        runs_per_worker: int = RUNS_PER_WORKER,
+        start_within: Seconds = START_WITHIN_S,
+        lease: Seconds = LEASE_S,
+        runtime_env: Mapping[str, Any] | None = None,
+    ) -> None:
+        if runs_per_worker < 1 or (workers is not None and workers < 1):
+            raise ValueError(f"workers and runs_per_worker must be at least 1: {workers!r}, {runs_per_worker!r}")
+        self._pool = WorkerPool(
+            Settings(
+                address=address,
+                num_cpus=num_cpus,
+                resources=dict(resources or {}),
+                workers=workers,
+                runs_per_worker=runs_per_worker,
+                start_within_s=read_seconds("start_within", start_within),
+                lease_s=read_seconds("lease", lease),
+                runtime_env=dict(runtime_env or {}),
+            )
+        )
+        atexit.register(self.close)
+
+    def on(self, target: object) -> OnRay:
+        """A flow or crew whose runs are carried out by these workers. Raises ValueError if it has no import path."""
+        return OnRay(name_target(target), self._pool)
+
+    def open(self, store: Store, options: Mapping[str, Any]) -> Carrier:
+        """Connect with the cluster, for ``Runs(…, on=Ray())``.
+
+        Raises:
+            ValueError: other machines cannot open the store.
+            ConnectionError: the cluster cannot be reached.
+        """
+        name = options["store"]
+        if not (isinstance(name, str) and name.startswith(("redis://", "rediss://", "unix://"))):
+            raise ValueError(
+                f'a cluster needs a store that all its machines reach, "redis://host:6379/0"; got {name!r}'
+            )
+        self._pool.connect()
+        return _RunsOnRay(self._pool, store, dict(options))
+
+    def close(self) -> None:
+        """End the workers, and with them what they carry out. Idempotent."""
+        atexit.unregister(self.close)
+        self._pool.close()
+
+    def __enter__(self) -> Ray:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+_shared: dict[tuple[Any, ...], Ray] = {}
+_shared_lock = threading.Lock()
+
+
+def on_ray(target: object, *, num_cpus: float = 1, resources: Mapping[str, float] | None = None) -> OnRay:
+    """A flow or crew whose runs are carried out on the Ray cluster that this program belongs to. ::
+
+        @listen(plan)
+        def research(self):
+            return on_ray("trips:research_crew", num_cpus=2).observe({"topic": self.state.topic})
+
+    It travels as its import path, so workers need its code; keys come from the workers' environment. Calls with the
+    same ``num_cpus`` and ``resources`` share their workers; :class:`Ray` has more settings.
+
+    Args:
+        target: an import path such as ``"trips:Trip"``, or a class, function or module-level object that has one.
+        num_cpus: CPUs that each worker takes of the cluster.
+        resources: what else each worker takes, by name.
+
+    Raises:
+        ValueError: ``target`` has no import path.
+        ModuleNotFoundError: the extra is not installed.
+    """
+    key = (num_cpus, *sorted((resources or {}).items()))
+    with _shared_lock:
+        if key not in _shared:
+            _shared[key] = Ray(num_cpus=num_cpus, resources=resources)
+        return _shared[key].on(target)
+
+
+def close_workers() -> None:
+    """End the workers that :func:`on_ray` started, and what they carry out; the end of the program does that too."""
+    with _shared_lock:
+        closing = list(_shared.values())
+        _shared.clear()
+    for each in closing:
+        each.close()
+
+
+class OnRay:
+    """A flow or crew that is carried out on a cluster. Make it with :func:`on_ray` or :meth:`Ray.on`."""
+
+    def __init__(self, target: str, pool: WorkerPool) -> None:
+        self.target = target
+        self._pool = pool
+
+    def events(self, inputs: Mapping[str, Any] | None = None) -> EventStream[Event]:
+        """A cold Observable of everything that happens: each subscription is a run on a worker. ::
+
+            worker     S--a-b---c--F|
+            result     --S--a-b---c--F|
+
+        Disposing it cancels the run, down to the provider's connection.
+
+        Raises:
+            WorkerLost: as the stream's error, after what had arrived: the worker has died or cannot be reached.
+            WorkerStartError, CodeMismatchError: as the stream's error: no worker could take it.
+            NotResumable: in the flow on the worker: nobody answers a question of it.
+            Exception: the run's own error.
+        """
+
+        async def work(emitter: Emitter) -> None:
+            await _follow(self._pool, self.target, inputs, emitter)
+
+        return EventStream(lambda scope: from_coroutine(scope, work))
+
+    def observe(self, inputs: Mapping[str, Any] | None = None) -> EventStream[StreamChunk]:
+        """The chunks among :meth:`events`."""
+        return self.events(inputs).select(chunks)
+
+    def __repr__(self) -> str:
+        return f"<{self.target} on Ray>"
+
+
+def name_target(target: object) -> str:
+    """The import path of a flow, a crew, or what makes one. Raises ValueError if it has none."""
+    if isinstance(target, str):
+        if not all(target.partition(":")):
+            raise ValueError(f"not an import path such as 'package.module:Name': {target!r}")
+        return target
+    module, name = getattr(target, "__module__", ""), getattr(target, "__qualname__", "")
+    if name and module != "__main__":
+        found: Any = import_module(module)
+        with suppress(AttributeError):
+            for each in name.split("."):
+                found = getattr(found, each)
+            if found is target:
+                return f"{module}:{name}"
+    for module_name, loaded in list(sys.modules.items()):
+        if module_name != "__main__":
+            for name, value in list(getattr(loaded, "__dict__", {}).items()):
+                if value is target:
+                    return f"{module_name}:{name}"
+    raise ValueError(
+        f"{target!r} cannot be found by name on another machine: put it into a module (not the program itself), at its "
+        "top, or give its class, or an import path such as 'trips:Trip'"
+    )
+
+
+async def _follow(pool: WorkerPool, target: str, inputs: Mapping[str, Any] | None, emitter: Emitter) -> None:
+    """Emit the events of a run on a worker."""
+    label = emitter.origin.run_id
+    last = -1
+    arguments = target, describe_flow(target), inputs, emitter.origin
+    async with _Call(pool) as call, aclosing(call.messages("stream", *arguments, emitter=emitter)) as messages:
+        with closing(QuestionRelay(emitter, call.answer)) as questions:
+            async for kind, data in messages:
+                if kind == "events":
+                    for line in data.splitlines(keepends=True):
+                        event = decode(line)
+                        if type(event) is not StreamChunk and isinstance(event, InputRequested):  # most are chunks
+                            questions.expect(event)
+                        emitter.on_next(event)
+                        last += 1
+                elif kind == "asks":
+                    questions.ask(cast(InputRequested, decode(data)))
+                elif kind == "forgets":
+                    questions.forget(data)
+                elif kind == "failed":
+                    raise restore_error(data)
+                elif kind == "unanswered":
+                    raise refuse_to_pause(Unanswered(tuple(cast(InputRequested, decode(line)) for line in data)))
+                elif kind == "lost":
+                    raise WorkerLost(label, last, data)
+                else:
+                    return
+
+
+class _Call:
+    """One run on a worker: reserves room there, reads the events, and cancels the run if nobody reads it any more."""
+
+    def __init__(self, pool: WorkerPool) -> None:
+        self._pool = pool
+        self._worker: PoolWorker | None = None
+        self._stream: Any = None
+        self._is_over = False
+        self._loss = ""
+
+    async def __aenter__(self) -> _Call:
+        acquiring = self._pool.submit(self._pool.acquire())
+        try:
+            self._worker = await asyncio.wrap_future(acquiring)
+        except asyncio.CancelledError:
+            acquiring.add_done_callback(self._return_late)
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.cancel()
+        if self._worker is not None:
+            self._pool.give_back(self._worker, self._loss)
+
+    async def messages(
+        self, method: str, *arguments: Any, emitter: Emitter | None = None
+    ) -> AsyncGenerator[tuple[str, Any]]:
+        """Yield what the worker yields; and ("lost", reason) at the end if the worker is lost."""
+        worker = cast(PoolWorker, self._worker)
+        loop, task = asyncio.get_running_loop(), cast("asyncio.Task[Any]", asyncio.current_task())
+        is_lost = False
+
+        def interrupt() -> None:
+            nonlocal is_lost
+            if not self._is_over:
+                is_lost = True
+                task.cancel()
+
+        def on_loss() -> None:
+            with suppress(RuntimeError):  # the loop was closed
+                loop.call_soon_threadsafe(interrupt)
+
+        self._stream = getattr(worker.actor, method).options(num_returns="streaming").remote(*arguments)
+        if emitter is not None:
+            emitter.own(Disposable(self.cancel))  # in the thread that disposes: this loop may be busy
+        worker.on_loss[self] = on_loss
+        try:
+            async for reference in self._stream:
+                yield await reference
+        except ray_errors.TaskCancelledError:
+            raise asyncio.CancelledError from None
+        except ray_errors.RayTaskError as error:  # the worker lives: its other runs go on
+            self._is_over = True
+            yield "failed", describe_error(cast(Exception, error.cause or error))
+        except ray_errors.RayError as error:
+            self._is_over = True
+            self._loss = worker.loss or describe_loss(error)
+            yield "lost", self._loss
+        except asyncio.CancelledError:
+            if not is_lost:
+                raise
+            task.uncancel()
+            self._is_over = True
+            yield "lost", worker.loss
+        else:
+            self._is_over = True
+        finally:
+            worker.on_loss.pop(self, None)
+
+    def answer(self, request_id: str, reply: Reply) -> None:
+        """Send the answer to a question of the run."""
+        cast(PoolWorker, self._worker).actor.answer.remote(request_id, reply)
+
+    def cancel(self) -> None:
+        """Stop it on the worker, if it goes on there. From any thread. Dropping Ray's generator would not."""
+        if not self._is_over and self._stream is not None:
+            self._is_over = True
+            with suppress(ray_errors.RayError):
+                stop(self._stream)
+
+    def _return_late(self, acquiring: Future[PoolWorker]) -> None:
+        if not acquiring.cancelled() and acquiring.exception() is None:
+            self._pool.give_back(acquiring.result())
+
+
+class _RunsOnRay:
+    """Has workers carry out the runs of one store."""
+
+    def __init__(self, pool: WorkerPool, store: Store, options: Mapping[str, Any]) -> None:
+        self._pool = pool
+        self._store = store
+        self._options = options
+        self._calls: dict[_Call, Future[None]] = {}
+
+    def begin(self, verb: str, run_id: str, **arguments: Any) -> Future[str]:
+        """Have a worker call a method of Runs or Run. The future gives the run's id, once the run is in the store."""
+        if arguments.get("target") is not None:
+            arguments["target"] = name_target(arguments["target"])
+        begun: Future[str] = Future()
+        call = _Call(self._pool)
+        self._calls[call] = over = self._pool.submit(self._carry_out(call, verb, run_id, arguments, begun))
+        over.add_done_callback(lambda done: self._calls.pop(call, None))
+        over.add_done_callback(lambda done: _fail(begun, done))
+        return begun
+
+    def close(self) -> None:
+        """Cancel the runs that this one has begun, and wait for that."""
+        calls = list(self._calls.items())
+        for call, _ in calls:
+            call.cancel()
+        for _, over in calls:
+            with suppress(Exception, asyncio.CancelledError):
+                over.result(10)
+
+    async def _carry_out(
+        self, call: _Call, verb: str, run_id: str, arguments: Mapping[str, Any], begun: Future[str]
+    ) -> None:
+        writer: Writer | None = None
+        target = arguments.get("target") or (await asyncio.wrap_future(self._store.look_up(run_id))).spec.target
+        sent = self._options, verb, run_id, describe_flow(target), arguments
+        async with call, aclosing(call.messages("carry_out", *sent)) as messages:
+            async for kind, data in messages:
+                if kind == "begun":
+                    writer = data
+                    begun.set_result(run_id)
+                elif kind == "failed":
+                    if writer is None:
+                        raise restore_error(data)
+                    return  # its end could not be written; readers learn so from the store
+                elif writer is None:
+                    raise WorkerLost(run_id, -1, data)
+                else:  # readers need not wait until the lease lapses
+                    with suppress(NotTheWriterError):  # another worker goes on with it already
+                        await asyncio.wrap_future(self._store.append(writer, [], End("lost")))
+
+
+def _fail(begun: Future[str], done: Future[None]) -> None:
+    if not begun.done():
+        error = asyncio.CancelledError() if done.cancelled() else done.exception()
+        begun.set_exception(error or RuntimeError("the run ended before it had begun"))

@@ -1,0 +1,270 @@
+"""A task for one agent in one run: with all placeholders filled in, and nothing shared with other runs."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from hashlib import md5
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from pydantic import BaseModel, PrivateAttr
+
+from rxflow._options import Configurable
+from rxflow.crew._guardrails import Guardrail
+from rxflow.crew._images import ImageTool
+from rxflow.crew._log_file import LogFile
+from rxflow.crew._rate_limit import RateLimit
+from rxflow.crew._tool_use import ToolCache
+from rxflow.llm._request import Message, instructions_for
+from rxflow.tools import BaseTool
+from rxflow.types import OutputFormat, TaskOutput
+
+if TYPE_CHECKING:
+    from rxflow.crew.agent import Agent
+
+PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_\-]*)\}")
+_MARKDOWN = """Your final answer MUST be formatted in Markdown syntax.
+Follow these guidelines:
+- Use # for headers
+- Use ** for bold text
+- Use * for italic text
+- Use - or * for bullet points
+- Use `code` for inline code
+- Use ```language for code blocks"""
+# A home folder at the beginning, a variable at the beginning of any part: "~/a", "~me/a", "$HOME/a", "out/${DAY}/a".
+_EXPANDED_BY_SHELLS = re.compile(r"\A~[^/\\]*|(?:\A|(?<=[/\\]))\$(?:[A-Za-z_]\w*|\{[^}]*\})")
+
+
+class Fillable(Configurable):
+    """An object whose texts have placeholders: an agent or a task. A run fills them in without changing the object."""
+
+    texts: ClassVar[tuple[str, ...]]
+    _templates: Mapping[str, str] = PrivateAttr(default_factory=dict[str, str])
+
+    @property
+    def key(self) -> str:
+        """A key made from the texts before any input was filled in: equal texts have equal keys."""
+        return make_key(*(self._templates.get(name, getattr(self, name)) for name in self.texts))
+
+    def interpolate_inputs(self, inputs: Mapping[str, Any]) -> None:
+        """Fill the object's own placeholders, for a program that reads its texts. It can be repeated with other inputs.
+
+        Raises:
+            ValueError: a placeholder has no input.
+        """
+        templates = {name: self._templates.get(name, getattr(self, name)) for name in self.texts}
+        filled = {name: fill(text, inputs or None, f"{self.kind} {name}:") for name, text in templates.items()}
+        self._templates = {**self._templates, **templates}
+        for name, text in filled.items():
+            setattr(self, name, text)
+
+
+def make_key(*texts: str) -> str:
+    """Make a key of texts that is the same in each process."""
+    return md5("|".join(texts).encode(), usedforsecurity=False).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Persona:
+    """An agent in one run: its texts with the inputs filled in."""
+
+    agent: Agent
+    role: str
+    goal: str
+    backstory: str
+
+    @classmethod
+    def of(cls, agent: Agent, inputs: Mapping[str, Any] | None) -> Persona:
+        """``agent`` with its placeholders filled. Raises ValueError for a missing input."""
+        where = f"agent {agent.role!r}:"
+        return cls(
+            agent=agent,
+            role=fill(agent.role, inputs, f"{where} role").strip(),  # YAML's folded texts end with a line break
+            goal=fill(agent.goal, inputs, f"{where} goal"),
+            backstory=fill(agent.backstory, inputs, f"{where} backstory"),
+        )
+
+    def introduce(self, messages: list[Message]) -> list[Message]:
+        """Put the agent's introduction before ``messages``: as a system message, or in the first message."""
+        who = self._apply(
+            self.agent.system_template, "System", f"You are {self.role}. {self.backstory}\nYour goal: {self.goal}"
+        )
+        *earlier, last = messages
+        if self.agent.prompt_template is not None and isinstance(last.get("content"), str):
+            messages = [
+                *earlier,
+                {**last, "content": self._apply(self.agent.prompt_template, "Prompt", last["content"])},
+            ]
+        if self.agent.use_system_prompt:
+            return [{"role": "system", "content": who}, *messages]
+        first, *others = messages
+        if isinstance(first.get("content"), str):
+            return [{**first, "content": f"{who}\n\n{first['content']}"}, *others]
+        return [{"role": "user", "content": who}, *messages]
+
+    def _apply(self, template: str | None, slot: str, text: str) -> str:
+        """``template`` with ``text`` for ``{{ .slot }}``, and with ``{role}``, ``{goal}`` and ``{backstory}``."""
+        if template is None:
+            return text
+        own = {"role": self.role, "goal": self.goal, "backstory": self.backstory}
+        values = {f"{{{name}}}": value for name, value in own.items()} | {f"{{{{ .{slot} }}}}": text}
+        # In one go, so that nothing is filled in to what has been filled in.
+        return re.sub("|".join(map(re.escape, values)), lambda match: values[match.group()], template)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """One task for one agent."""
+
+    persona: Persona
+    description: str
+    expected_output: str
+    name: str | None = None
+    task_id: str = ""
+    index: int = 0
+    opening: Sequence[Message] = ()  # a conversation that the agent goes on with, in place of the description
+    context: str = ""
+    tools: Sequence[BaseTool] = ()
+    output_model: type[BaseModel] | None = None
+    output_format: OutputFormat = OutputFormat.RAW
+    output_file: OutputFile | None = None
+    log_file: LogFile | None = None
+    callbacks: Sequence[Callable[[TaskOutput], Any]] = ()
+    step_callback: Callable[[Any], Any] | None = None
+    guardrails: Sequence[Guardrail] = ()
+    guardrail_max_retries: int = 3
+    human_input: bool = False
+    markdown: bool = False
+    rates: Sequence[RateLimit] = field(default_factory=tuple)
+    caches_tools: bool = True
+    tool_cache: ToolCache | None = None  # that of the crew's run; None: one of its own
+    keep_start: Callable[[], None] | None = None
+    keep_output: Callable[[TaskOutput], None] | None = None
+    keep_retries: Callable[[int], None] | None = None
+
+    @property
+    def title(self) -> str:
+        """What users see as the task's name."""
+        return self.name or self.description
+
+    @property
+    def offered_tools(self) -> Sequence[BaseTool]:
+        """What the model may call."""
+        return [*self.tools, ImageTool()] if self.persona.agent.multimodal else self.tools
+
+    def messages(self) -> list[Message]:
+        """The opening of the conversation."""
+        asked = list(self.opening) or [{"role": "user", "content": self.description}]
+        parts = [f"Expected of your answer: {self.expected_output}"] if self.expected_output else []
+        if self.markdown:
+            parts.append(_MARKDOWN)
+        if self.output_model is not None:
+            parts.append(instructions_for(self.output_model))
+        if self.persona.agent.inject_date:
+            parts.append(f"Current date: {datetime.now().astimezone().strftime(self.persona.agent.date_format)}")
+        if self.context:
+            parts.append(f"What is known so far:\n{self.context}")
+        return self.persona.introduce(_with_text(asked, parts))
+
+
+def _with_text(messages: list[Message], parts: list[str]) -> list[Message]:
+    """``messages`` with ``parts`` at the end of the last one, or after it if that is not a user's text."""
+    *earlier, last = messages
+    if last.get("role") == "user" and isinstance(last.get("content"), str):
+        return [*earlier, {**last, "content": "\n\n".join([last["content"], *parts])}]
+    return [*messages, {"role": "user", "content": "\n\n".join(parts)}] if parts else messages
+
+
+def fill(text: str, inputs: Mapping[str, Any] | None, where: str) -> str:
+    """``text`` with its placeholders filled; with no inputs at all it stays literal.
+
+    Raises:
+        ValueError: a placeholder has no input; the message names it, and ``where``.
+    """
+    if inputs is None:
+        return text
+
+    def value(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name not in inputs:
+            raise ValueError(
+                f"{where} needs the input {name!r}, which is missing; inputs has {sorted(inputs) or 'nothing'}"
+            )
+        return str(inputs[name])
+
+    return PLACEHOLDER.sub(value, text)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """Where an answer is written: a path, and the folder that it must not leave.
+
+    The program names the folder: the template up to its first placeholder. Inputs can only name files in it:
+    they often come from strangers, and the file is written with this program's rights.
+
+    ``folder`` is None if nothing was filled in: a path that the program gives as a whole may be anywhere.
+    """
+
+    path: Path
+    folder: Path | None
+    where: str
+
+    @staticmethod
+    def check_template(template: str) -> None:
+        """Raise ValueError for what is not a file, or for what a shell would expand: it would make a folder ``~``."""
+        if template and (template.endswith(("/", os.sep)) or not PurePath(template).name or "\0" in template):
+            raise ValueError(f"output_file {template!r} does not name a file")
+        match = _EXPANDED_BY_SHELLS.search(template)
+        if match is not None:
+            raise ValueError(
+                f"output_file {template!r}: {match.group()!r} is not expanded here, as only a shell does that; write "
+                "the path out, with os.path.expanduser(…) or os.path.expandvars(…) for instance"
+            )
+
+    @classmethod
+    def of(cls, template: str, inputs: Mapping[str, Any] | None, where: str) -> Self:
+        """``template`` with its placeholders filled. Raises ValueError if that leads out of the folder."""
+        filled = fill(template, inputs, where)
+        names = [match.group(1) for match in PLACEHOLDER.finditer(template)] if inputs is not None else []
+        for name in names:
+            value = str(inputs[name]) if inputs is not None else ""
+            if PurePath(value).is_absolute() or ".." in PurePath(value).parts or "\0" in value:
+                raise ValueError(f"{where}: the input {name!r} would lead out of its folder: {value!r}")
+        if filled.startswith(("~", "$")):
+            cls.check_template(filled)
+        # Harmless values may add up to harm: two dots, or an empty first folder.
+        if (PurePath(filled).is_absolute() and not PurePath(template).is_absolute()) or _climbs(filled) > _climbs(
+            template
+        ):
+            raise ValueError(f"{where}: the inputs would lead out of its folder: {filled!r}")
+        before = template[: next(PLACEHOLDER.finditer(template)).start()] if names else ""
+        file = cls(Path(filled), Path(before + "x").parent if names else None, where)
+        file.check()
+        return file
+
+    def check(self) -> None:
+        """Raise ValueError for a folder, or for a link that leads out of its own: an input may have chosen it."""
+        if self.path.is_dir():
+            raise ValueError(f"{self.where}: {str(self.path)!r} is a folder")
+        if self.folder is None:
+            return
+        target, folder = self.path.resolve(), self.folder.resolve()
+        if not target.is_relative_to(folder):
+            raise ValueError(
+                f"{self.where}: a symbolic link would lead out of its folder: {str(self.path)!r} is {str(target)!r}, "
+                f"and not in {str(folder)!r}"
+            )
+
+    def write(self, text: str) -> None:
+        """Write it, with the folders that it needs. The links may have changed since the run began."""
+        self.check()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(text, encoding="utf-8")
+
+
+def _climbs(path: str) -> int:
+    return PurePath(path).parts.count("..")

@@ -1,0 +1,105 @@
+"""Guardrails: functions and criteria that judge an answer. :mod:`rxflow.crew._task_run` asks them."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from pydantic import AfterValidator, BaseModel
+
+from rxflow.types import TaskOutput
+
+
+class Rejected(Exception):
+    """The answer was not accepted; the message says why, in words for the model.
+
+    ``outcome`` is what the task has come to if this was its last attempt.
+    """
+
+    def __init__(self, reason: str, outcome: str = "failed its guardrail") -> None:
+        super().__init__(reason)
+        self.outcome = outcome
+
+
+class GuardrailError(ValueError):
+    """A task's answer was rejected more often than ``guardrail_max_retries`` allows."""
+
+
+class Verdict(BaseModel):
+    """The verdict of a model on an answer."""
+
+    accepted: bool
+    reason: str = ""
+
+
+def _check_guardrail(guardrail: Callable[[TaskOutput], Any] | str) -> Callable[[TaskOutput], Any] | str:
+    """Raise ValueError for a function that cannot be called with the answer alone, or that returns another type."""
+    if isinstance(guardrail, str):
+        return guardrail
+    name = name_of(guardrail)
+    try:
+        signature = inspect.signature(guardrail)
+    except ValueError:  # a builtin that has none
+        return guardrail
+    try:
+        signature.bind(object())
+    except TypeError as error:
+        raise ValueError(
+            f"the guardrail {name} must take one argument, the TaskOutput; it is {name}{signature}: {error}"
+        ) from error
+    returned = _return_annotation(guardrail)
+    if not _may_be_verdict(returned):
+        shown = getattr(returned, "__name__", returned) if isinstance(returned, type) else returned
+        raise ValueError(
+            f"the guardrail {name} must return (accepted: bool, value or reason), tuple[bool, Any]; "
+            f"its annotation says {shown}"
+        )
+    return guardrail
+
+
+Guardrail = Annotated[Callable[[TaskOutput], Any] | str, AfterValidator(_check_guardrail)]
+"""``fn(TaskOutput) -> (accepted, value or reason)``, sync or async; or a criterion in words, which the model judges."""
+
+
+def read_verdict(guardrail: Guardrail, verdict: object) -> tuple[bool, Any]:
+    """Read what a guardrail returned. Raises TypeError if it is not a verdict."""
+    if isinstance(verdict, tuple):
+        pair = cast(tuple[Any, ...], verdict)
+        if len(pair) == 2 and isinstance(pair[0], bool):
+            return pair[0], pair[1]
+    raise TypeError(
+        f"the guardrail {name_of(guardrail)} must return (accepted: bool, value or reason); it returned {verdict!r}"
+    )
+
+
+def name_of(guardrail: Guardrail) -> str:
+    """The name of a guardrail in errors."""
+    return getattr(guardrail, "__name__", repr(guardrail))
+
+
+def _return_annotation(function: Any) -> Any:
+    """The annotation of what it returns; Any if there is none, or it cannot be resolved."""
+    while isinstance(function, partial):
+        function = cast(Any, function).func
+    if not inspect.isroutine(function):
+        function = type(function).__call__
+    try:
+        return get_type_hints(function).get("return", Any)
+    except (NameError, TypeError):
+        return Any
+
+
+def _may_be_verdict(annotation: Any) -> bool:
+    if annotation is Any or isinstance(annotation, TypeVar):
+        return True
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        return any(map(_may_be_verdict, args))
+    if origin in (Awaitable, Coroutine):
+        return _may_be_verdict(args[-1])
+    if origin is tuple:
+        return len(args) == 2 and (args[0] in (bool, Any) or get_origin(args[0]) is Literal)
+    return isinstance(annotation, type) and (annotation is object or issubclass(annotation, tuple))

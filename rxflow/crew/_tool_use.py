@@ -1,0 +1,253 @@
+"""Carries out the tool calls of one turn, all at once. Failures are reported to the model and in the stream."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from rxflow._json_text import describe, list_problems
+from rxflow._streaming.bridge import WAITS, Unanswered, all_of, from_coroutine, replace_stray_cancellation
+from rxflow._streaming.emitter import Emitter
+from rxflow._streaming.journal import NotResumable
+from rxflow._streaming.output import read_out
+from rxflow._streaming.questions import Question, ask
+from rxflow.crew._images import ImageTool
+from rxflow.llm._request import Message
+from rxflow.tools import BaseTool, ToolUsageLimit, function_name
+from rxflow.types import LLMFinished, ToolCall, ToolCancelled, ToolFailed, ToolFinished, ToolStarted
+from rxflow.types.answers import Approval
+
+logger = logging.getLogger("rxflow")
+
+_MAX_CONCURRENT_CALLS = 64  # of one turn: a model may ask for thousands, and each sync tool has a thread
+
+
+@dataclass(frozen=True, slots=True)
+class ToolAnswer:
+    """The answer to one call: the text for the model, and whether it is the task's answer."""
+
+    call: ToolCall
+    text: str
+    is_final: bool = False
+    image: Message | None = None  # what comes after the answers of the turn
+
+    @property
+    def message(self) -> Message:
+        """The message with the answer, for the model."""
+        return {
+            "role": "tool",
+            "tool_call_id": self.call.id,
+            "name": function_name(self.call.name) or "unnamed",
+            "content": self.text,
+        }
+
+
+class ToolCache:
+    """Results of the tool calls in one run: the same call to the same tool is carried out once.
+
+    Only a call that succeeded, and whose result the tool's ``cache_function`` allows, is remembered.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[tuple[int, str], _Entry] = {}
+
+    def entry(self, tool: BaseTool, arguments: str) -> _Entry:
+        """The entry for the result of one call; ``arguments`` is valid JSON."""
+        key = id(tool), json.dumps(from_json(arguments.strip() or "{}"), sort_keys=True)
+        return self._entries.setdefault(key, _Entry(tool))
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A call. Its caller holds the lock, so that an equal call waits for the result."""
+
+    tool: BaseTool  # kept, as its id is the key
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    results: list[Any] = field(default_factory=list[Any])
+
+
+async def use_tools(
+    emitter: Emitter, turn: LLMFinished, tools: Mapping[str, BaseTool], cache: ToolCache | None = None
+) -> list[ToolAnswer]:
+    """Run all calls of a turn at once, each in a span of its own; the answers are in the order of the calls."""
+    limit = asyncio.Semaphore(_MAX_CONCURRENT_CALLS)
+
+    async def use(call: ToolCall) -> ToolAnswer:
+        answers: list[ToolAnswer] = []
+
+        async def work(inner: Emitter) -> None:
+            # The call that asked is named by what the tool itself emits, not by what runs within it.
+            inner.origin = replace(inner.origin, llm_call_id=turn.origin.llm_call_id)
+            answers.append(await _use(inner, call, tools, cache))
+
+        async with limit:
+            await emitter.forward(from_coroutine(emitter.scope.within(), work))
+        return answers[0]
+
+    return await all_of(map(use, turn.tool_calls))
+
+
+def by_function_name(tools: Sequence[BaseTool]) -> dict[str, BaseTool]:
+    """Tools by the names that the model uses. Raises ValueError if two share one."""
+    named: dict[str, BaseTool] = {}
+    for tool in tools:
+        name = function_name(tool.name)
+        if named.setdefault(name, tool) is not tool:
+            raise ValueError(f"two different tools are called {name!r}; give one of them another name")
+    return named
+
+
+def _read_object(arguments: str) -> dict[str, Any]:
+    """What the model gave, as it is shown if it does not fit."""
+    try:
+        read: Any = from_json(arguments or "{}", allow_inf_nan=False)
+    except ValueError:
+        read = None
+    return cast(dict[str, Any], read) if isinstance(read, dict) else {"invalid_arguments": arguments}
+
+
+async def _use(emitter: Emitter, call: ToolCall, tools: Mapping[str, BaseTool], cache: ToolCache | None) -> ToolAnswer:
+    arguments: dict[str, Any] = _read_object(call.arguments)
+
+    def begin() -> None:
+        emitter.on_next(ToolStarted(origin=emitter.origin, tool_id=call.id, tool_name=call.name, arguments=arguments))
+
+    def fail(error: BaseException, text: str, stage: str = "run") -> ToolAnswer:
+        logger.warning("%s: the tool %r failed: %s", emitter.origin.agent_role, call.name, describe(error))
+        failed = ToolFailed(
+            origin=emitter.origin,
+            tool_id=call.id,
+            tool_name=call.name,
+            error=error,
+            stage=stage,
+            arguments=arguments,
+        )
+        emitter.on_next(failed)
+        return ToolAnswer(call, text)
+
+    def refuse(error: BaseException, text: str, stage: str) -> ToolAnswer:
+        begin()
+        return fail(error, text, stage)
+
+    tool = tools.get(call.name)
+    if tool is None:
+        unknown = LookupError(f"there is no tool {call.name!r}; the tools are {sorted(tools)}")
+        return refuse(unknown, f"Error: {unknown}", "unknown")
+    if not call.arguments.strip() and tool.takes_arguments:
+        missing = ValueError(f"the arguments of {call.name} did not arrive")
+        said = f"Error: {missing}. Call it again with all of them as one JSON object, {{}} for none."
+        return refuse(missing, said, "arguments")
+    try:
+        arguments = tool.read_arguments(call.arguments)
+    except ValidationError as error:
+        problems = list_problems(error, "arguments")
+        return refuse(error, f"Error: the arguments of {call.name} are not valid. {problems}", "arguments")
+    started = ToolStarted(origin=emitter.origin, tool_id=call.id, tool_name=call.name, arguments=arguments)
+    journal = emitter.run.journal
+    before = None if journal is None else journal.take_tool(emitter.scope.step, call.name, arguments)
+    if before is not None and before.end is not None:
+        return _repeat(emitter, call, tool, started, before.end)
+    if before is not None and not tool.is_idempotent:
+        raise NotResumable(
+            f"the tool {call.name!r} was at work when the run was interrupted, so nobody knows whether it had done it; "
+            "if to call it twice is as good as once, declare it with is_idempotent=True"
+        )
+    emitter.on_next(started)
+    try:
+        approval = await _approve(emitter, call, tool)
+    except Unanswered:
+        emitter.on_next(ToolCancelled(origin=emitter.origin, tool_id=call.id, tool_name=call.name, reason=WAITS))
+        raise
+    except Exception as error:  # the model is not told: it could do nothing about it, and the tool must not be called
+        fail(error, "")
+        raise
+    try:
+        if not approval.approved:
+            return fail(Denied(approval.reason), f"Error: a person refused {call.name}. {approval.reason}".rstrip())
+        entry = None if cache is None or approval.arguments is not None else cache.entry(tool, call.arguments)
+        if approval.arguments is not None:
+            arguments = tool.read_arguments(json.dumps(approval.arguments))
+        if not tool.is_idempotent:
+            await emitter.run.flush()  # a run that goes on after a crash has to know that it was called
+        result = await _run(emitter, tool, arguments, entry)
+        answer = _answer_with(call, tool, result)
+    except Unanswered:
+        emitter.on_next(ToolCancelled(origin=emitter.origin, tool_id=call.id, tool_name=call.name, reason=WAITS))
+        raise
+    except ToolUsageLimit as error:
+        return fail(error, f"Error: {error}. Answer without it.", "limit")
+    except asyncio.CancelledError as error:
+        reported = replace_stray_cancellation(error)
+        if emitter.is_closed or reported is error:
+            raise
+        return fail(reported, f"Error: {call.name} raised {describe(reported)}")
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - told to the stream, and to the model, which may go on
+        return fail(error, f"Error: {call.name} raised {describe(error)}")
+    emitter.on_next(ToolFinished(origin=emitter.origin, tool_id=call.id, tool_name=call.name, result=result))
+    return answer
+
+
+def _answer_with(call: ToolCall, tool: BaseTool, result: Any) -> ToolAnswer:
+    image = tool.message_with(result) if isinstance(tool, ImageTool) else None
+    return ToolAnswer(call, tool.format_output_for_agent(result), is_final=tool.result_as_answer, image=image)
+
+
+def _repeat(
+    emitter: Emitter, call: ToolCall, tool: BaseTool, started: ToolStarted, end: ToolFinished | ToolFailed
+) -> ToolAnswer:
+    """The result that the tool had before the run was resumed. It is not called again."""
+    emitter.on_next(replace(started, replayed=True))
+    emitter.on_next(replace(end, origin=emitter.origin, replayed=True))
+    if isinstance(end, ToolFailed):
+        return ToolAnswer(call, f"Error: {call.name} raised {describe(end.error)}")
+    return _answer_with(call, tool, end.result)
+
+
+class Denied(Exception):
+    """A person did not allow a tool call; the message is their reason."""
+
+
+async def _approve(emitter: Emitter, call: ToolCall, tool: BaseTool) -> Approval:
+    """Ask whether the tool may be called, if a person has to be asked."""
+    needs = tool.needs_approval
+    if callable(needs):
+        needs = await emitter.invoke(needs, **tool.read_arguments(call.arguments))
+    if not needs:
+        return Approval(approved=True)
+
+    def check(answer: Approval) -> None:
+        if answer.arguments is not None:
+            tool.read_arguments(json.dumps(answer.arguments))
+
+    question = Question(
+        kind="approval",
+        message=f"May {emitter.origin.agent_role or 'the agent'} call {call.name}?",
+        answer=Approval,
+        schema=Approval.schema_for(tool.args_schema.model_json_schema()),
+        check=check,
+        options=("yes", "no"),
+        tool_id=call.id,
+        arguments=from_json(call.arguments.strip() or "{}"),
+    )
+    answer = await ask(emitter, question)
+    return Approval(approved=False) if answer is None else answer
+
+
+async def _run(emitter: Emitter, tool: BaseTool, arguments: dict[str, Any], entry: _Entry | None) -> Any:
+    async with nullcontext() if entry is None else entry.lock:
+        # What the tool may not do any more it may not do by way of the cache either.
+        if entry is not None and entry.results and not tool.is_used_up:
+            return entry.results[0]
+        result = await read_out(await emitter.invoke(tool.claim(), **arguments))
+        may_keep = tool.cache_function is None or await emitter.invoke(tool.cache_function, arguments, result)
+        if entry is not None and may_keep:
+            entry.results.append(result)
+        return result

@@ -1,0 +1,286 @@
+"""Coordinates of a drawing: a box for each node, and a route for each link that crosses no box."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import inf
+from typing import TypeAlias
+
+from rxflow.flow._drawing.layering import Layers, Link, build_layers, order_slots
+
+Point: TypeAlias = tuple[float, float]
+Step: TypeAlias = tuple[Point] | tuple[Point, Point, Point]
+"""A line to a point, or a cubic curve: two control points and the end."""
+
+_MARGIN_PX = 24.0
+_GAP_PX = 34.0
+_MAX_EXTRA_GAP_PX = 50.0
+_SPACING_PX = 28.0
+_PASSING_SPACING_PX = 16.0
+_MAX_SWEEPS = 40
+_SETTLED_PX = 0.1
+_CORNER_PX = 22.0
+_PORT_SPACING_PX = 22.0
+_TURN_DEPTHS_PX = (14.0, 28.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle in pixels; ``x`` and ``y`` are its upper left corner."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    @property
+    def middle(self) -> Point:
+        """The centre."""
+        return self.x + self.width / 2, self.y + self.height / 2
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The path of a link: its start and its steps. The last step leads straight down."""
+
+    start: Point
+    steps: tuple[Step, ...]
+
+    @property
+    def end(self) -> Point:
+        """The tip of its arrow."""
+        return self.steps[-1][-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A box for each node, a route for each link, and a box for each label (None for a link without one)."""
+
+    width: float
+    height: float
+    boxes: list[Box]
+    routes: list[Route]
+    label_boxes: list[Box | None]
+
+
+def lay_out(sizes: Sequence[tuple[float, float]], links: Sequence[Link]) -> Layout:
+    """Lay out nodes of these widths and heights, in ranks from top to bottom."""
+    layers = build_layers(sizes, links)
+    xs = place_columns(layers, order_slots(layers))
+    left = min((x - slot.width / 2 for x, slot in zip(xs, layers.slots, strict=True)), default=0.0) - _MARGIN_PX
+    xs = [x - left for x in xs]
+    bands = _stack_ranks(layers, xs)
+    boxes: list[Box] = []
+    for x, slot in zip(xs, layers.slots, strict=True):
+        top, bottom = bands[slot.rank]
+        boxes.append(Box(x - slot.width / 2, (top + bottom - slot.height) / 2, slot.width, slot.height))
+    return Layout(
+        width=max((box.x + box.width for box in boxes), default=0.0) + _MARGIN_PX,
+        height=(bands[-1][1] if bands else 0.0) + _MARGIN_PX + _turning_room(layers, 0),
+        boxes=boxes[: len(sizes)],
+        routes=route_links(Stage(layers, xs, bands)),
+        label_boxes=[None if slot is None else boxes[slot] for slot in layers.label_slots],
+    )
+
+
+def _stack_ranks(layers: Layers, xs: Sequence[float]) -> list[tuple[float, float]]:
+    """Return top and bottom of each rank. The farther links go sideways between two ranks, the wider the gap."""
+    heights = [0.0] * layers.depth
+    for slot in layers.slots:
+        heights[slot.rank] = max(heights[slot.rank], slot.height)
+    sideways = [0.0] * layers.depth
+    for upper, lower in layers.ties:
+        rank = layers.slots[upper].rank
+        sideways[rank] = max(sideways[rank], abs(xs[upper] - xs[lower]))
+    bands: list[tuple[float, float]] = []
+    top = _MARGIN_PX + _turning_room(layers, 1)
+    for height, distance in zip(heights, sideways, strict=True):
+        bands.append((top, top + height))
+        top += height + _GAP_PX + min(_MAX_EXTRA_GAP_PX, distance * 0.07)
+    return bands
+
+
+def _turning_room(layers: Layers, end: int) -> float:
+    """Return the room for links that turn around above the first rank (``end`` 1) or below the last (``end`` 0)."""
+    rank = 0 if end else layers.depth - 1
+    turning = [layers.slots[layers.passes[index][-end]].rank for index in layers.back]
+    return _GAP_PX - _MARGIN_PX / 2 if rank in turning else 0.0
+
+
+def place_columns(layers: Layers, order: Sequence[Sequence[int]]) -> list[float]:
+    """Return the x of each slot's middle. Each sweep shortens the squared length of all ties, so they converge."""
+    xs = [0.0] * len(layers.slots)
+    for rank in order:
+        _settle_rank(rank, [(0.0, 1.0)] * len(rank), layers, xs)
+    pulls = _collect_pulls(layers, order)
+    for _ in range(_MAX_SWEEPS):
+        moved = 0.0
+        for rank in [*order, *reversed(order)]:
+            wishes: list[tuple[float, float]] = []
+            for slot in rank:
+                weight = sum(pull for _, pull, _ in pulls[slot])
+                wish = sum((xs[other] + offset) * pull for other, pull, offset in pulls[slot])
+                wishes.append((wish / weight, weight) if weight else (xs[slot], 0.1))
+            moved = max(moved, _settle_rank(rank, wishes, layers, xs))
+        if moved < _SETTLED_PX:
+            break
+    for _ in range(2):  # the first pass may make room for the second
+        _straighten(layers, order, xs)
+    return xs
+
+
+def _collect_pulls(layers: Layers, order: Sequence[Sequence[int]]) -> list[list[tuple[int, float, float]]]:
+    """List for each slot the other slots that pull at it, how strongly, and at which offset from them it should be."""
+    pulls: list[list[tuple[int, float, float]]] = [[] for _ in layers.slots]
+    for upper, lower in layers.ties:
+        nodes = layers.slots[upper].is_node + layers.slots[lower].is_node
+        pull = (8.0, 1.0, 2.0)[nodes]  # a long link should bend near its ends
+        pulls[upper].append((lower, pull, 0.0))
+        pulls[lower].append((upper, pull, 0.0))
+    positions = {slot: position for rank in order for position, slot in enumerate(rank)}
+    for turn, node in layers.beside:
+        side = 1 if positions[turn] > positions[node] else -1
+        pulls[turn].append((node, 1.0, side * _min_distance(layers, turn, node)))
+    return pulls
+
+
+def _min_distance(layers: Layers, one: int, other: int) -> float:
+    left, right = layers.slots[one], layers.slots[other]
+    spacing = _SPACING_PX if left.is_node and right.is_node else _PASSING_SPACING_PX
+    return (left.width + right.width) / 2 + spacing
+
+
+def _settle_rank(rank: Sequence[int], wishes: Sequence[tuple[float, float]], layers: Layers, xs: list[float]) -> float:
+    """Move a rank's slots as near to their wishes as they fit without overlap; return the longest move.
+
+    Least squares under an order: neighbours whose wishes collide form a block, and a block is put at its weighted mean.
+    """
+    blocks: list[tuple[float, float, list[int]]] = []  # mean, weight, slots
+    shifts: dict[int, float] = {}
+    shift = 0.0
+    for position, slot in enumerate(rank):
+        if position:
+            shift += _min_distance(layers, rank[position - 1], slot)
+        shifts[slot] = shift
+        wish, weight = wishes[position]
+        block = (wish - shift, weight, [slot])
+        while blocks and blocks[-1][0] >= block[0]:
+            mean, mass, slots = blocks.pop()
+            total = mass + block[1]
+            block = ((mean * mass + block[0] * block[1]) / total, total, slots + block[2])
+        blocks.append(block)
+    moved = 0.0
+    for mean, _, slots in blocks:
+        for slot in slots:
+            moved = max(moved, abs(xs[slot] - mean - shifts[slot]))
+            xs[slot] = mean + shifts[slot]
+    return moved
+
+
+def _straighten(layers: Layers, order: Sequence[Sequence[int]], xs: list[float]) -> None:
+    """Give the slots of each unbranched path one common x: few bends instead of one at each rank."""
+    left: dict[int, int] = {}
+    right: dict[int, int] = {}
+    for rank in order:
+        for one, other in pairwise(rank):
+            right[one], left[other] = other, one
+    for path in _find_unbranched_paths(layers):
+        run: list[int] = []
+        low, high = -inf, inf
+        for slot in path:
+            lowest = xs[left[slot]] + _min_distance(layers, left[slot], slot) if slot in left else -inf
+            highest = xs[right[slot]] - _min_distance(layers, slot, right[slot]) if slot in right else inf
+            if max(low, lowest) > min(high, highest):
+                _align_run(run, low, high, xs)
+                run, low, high = [], -inf, inf
+            run.append(slot)
+            low, high = max(low, lowest), min(high, highest)
+        _align_run(run, low, high, xs)
+
+
+def _find_unbranched_paths(layers: Layers) -> list[list[int]]:
+    """Find the longest paths on which no other tie joins or leaves, the longest first."""
+    leaving = Counter(upper for upper, _ in layers.ties)
+    arriving = Counter(lower for _, lower in layers.ties)
+    onward = {upper: lower for upper, lower in layers.ties if leaving[upper] == 1 == arriving[lower]}
+    reached = set(onward.values())
+    paths: list[list[int]] = []
+    for slot in onward:
+        if slot not in reached:
+            path = [slot]
+            while path[-1] in onward:
+                path.append(onward[path[-1]])
+            paths.append(path)
+    return sorted(paths, key=len, reverse=True)
+
+
+def _align_run(run: Sequence[int], low: float, high: float, xs: list[float]) -> None:
+    if run:
+        middle = min(max(sum(xs[slot] for slot in run) / len(run), low), high)
+        for slot in run:
+            xs[slot] = middle
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What a route depends on: the slots, the x of their middles, and top and bottom of each rank."""
+
+    layers: Layers
+    xs: Sequence[float]
+    bands: Sequence[tuple[float, float]]
+
+
+def route_links(stage: Stage) -> list[Route]:
+    """Return a route for each link: smooth curves between the ranks, straight lines across a rank that it passes."""
+    exits, entries = _spread_ports(stage)
+    return [_route_link(stage, index, exits[index], entries[index]) for index in range(len(stage.layers.links))]
+
+
+def _route_link(stage: Stage, index: int, exit_x: float, entry_x: float) -> Route:
+    layers, bands = stage.layers, stage.bands
+    link, back = layers.links[index], index in layers.back
+    source, target = layers.slots[link.source], layers.slots[link.target]
+    top, bottom = bands[source.rank]
+    start = (exit_x, (top + bottom + source.height) / 2)
+    steps: list[Step] = [((exit_x, bottom),)]
+    at = (exit_x, bottom)
+    for slot in layers.passes[index]:
+        x, (top, bottom) = stage.xs[slot], bands[layers.slots[slot].rank]
+        enter, leave = ((x, bottom), (x, top)) if back else ((x, top), (x, bottom))
+        steps += [_curve(at, enter, 1), (leave,)]
+        at = leave
+    top, bottom = bands[target.rank]
+    steps += [_curve(at, (entry_x, top), -1), ((entry_x, (top + bottom - target.height) / 2),)]
+    return Route(start, tuple(steps))
+
+
+def _curve(start: Point, end: Point, turn: int) -> Step:
+    """Draw an S through a gap; between two points of the same height, a U that dips (``turn`` 1) or rises (-1)."""
+    (x, y), (to_x, to_y) = start, end
+    if y == to_y:
+        depth = min(_TURN_DEPTHS_PX[1], _TURN_DEPTHS_PX[0] + abs(to_x - x) * 0.05) * 4 / 3 * turn
+        return (x, y + depth), (to_x, y + depth), end
+    middle = (y + to_y) / 2
+    return (x, middle), (to_x, middle), end
+
+
+def _spread_ports(stage: Stage) -> tuple[list[float], list[float]]:
+    """Return the x at which each link leaves its source and enters its target, side by side in order."""
+    layers, xs = stage.layers, stage.xs
+    leaving: dict[int, list[tuple[float, int]]] = defaultdict(list)
+    arriving: dict[int, list[tuple[float, int]]] = defaultdict(list)
+    for index, link in enumerate(layers.links):
+        way = [link.source, *layers.passes[index], link.target]
+        leaving[link.source].append((xs[way[1]], index))
+        arriving[link.target].append((xs[way[-2]], index))
+    exits, entries = [0.0] * len(layers.links), [0.0] * len(layers.links)
+    for sides, ports in (leaving, exits), (arriving, entries):
+        for node, ends in sides.items():
+            room = max(layers.slots[node].width - 2 * _CORNER_PX, layers.slots[node].width * 0.5)
+            spacing = min(_PORT_SPACING_PX, room / max(1, len(ends) - 1))
+            for number, (_, index) in enumerate(sorted(ends)):
+                ports[index] = xs[node] + (number - (len(ends) - 1) / 2) * spacing
+    return exits, entries

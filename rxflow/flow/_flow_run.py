@@ -1,0 +1,442 @@
+"""One run of a flow: the graph merge.
+
+Methods are Observables; when one completes, those that wait for it are merged in. This is an operator of our own
+because RxPY's ``expand`` subscribes once an item; ours expands on results only, not on thousands of chunks.
+
+A completion and the routers that it sets off are a *wave*. The routers run first, one after the other, also those that
+wait for a label of the wave. Then come the methods that wait for the completed method, all at once, with all that they
+set off; then those that wait for the first label, and so on. So which methods of a wave run, and how often, does not
+depend on which is faster. Waves of two starts, or of two listeners of one method, run side by side.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from reactivex import Observable
+from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
+
+from rxflow._json_text import describe
+from rxflow._options import TRIGGER_PAYLOAD
+from rxflow._streaming.bridge import Unanswered, from_coroutine
+from rxflow._streaming.emitter import Emitter
+from rxflow._streaming.journal import NotResumable
+from rxflow._streaming.questions import end_with_pause
+from rxflow._streaming.scope import Scope, UsageLedger, stopping
+from rxflow._streaming.subscriptions import Holder, Owned, RunPart, connect
+from rxflow.flow._conditions import Trigger, is_choice, is_met
+from rxflow.flow._graph import Graph, Method
+from rxflow.flow._method_run import Complete, read_label, run_method
+from rxflow.flow._replay import Replay
+from rxflow.flow._waves import Occurrence, Wave
+from rxflow.types import (
+    Event,
+    FlowFailed,
+    FlowFinished,
+    FlowStarted,
+    LLMCancelled,
+    LLMFailed,
+    LLMFinished,
+    MethodFinished,
+    MethodStarted,
+    StreamChunk,
+)
+from rxflow.types.answers import HumanFeedbackResult
+
+BindMethod = Callable[[str], Callable[..., Any]]
+Prepare = Callable[[Emitter], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Record:
+    """The outcome of one run: the methods' results in the order of completion, people's feedback, and the tokens."""
+
+    outputs: list[Any] = field(default_factory=list[Any])
+    feedback: list[HumanFeedbackResult] = field(default_factory=list[HumanFeedbackResult])
+    ledger: UsageLedger = field(default_factory=UsageLedger)
+    state: dict[str, Any] = field(default_factory=dict[str, Any])  # as the stream has shown it
+
+
+def merge_along(
+    graph: Graph,
+    bind: BindMethod,
+    scope: Scope,
+    *,
+    inputs: Mapping[str, Any],
+    max_method_calls: int,
+    record: Record,
+    prepare: Prepare | None,
+    complete: Complete | None,
+    held: DisposableBase,
+) -> Observable[Event]:
+    """Return the events of a run; its outcome is in ``record``.
+
+    ``prepare`` is awaited before the first method, ``complete`` after each, with what the method returned. ``held`` is
+    disposed when the run ends. ::
+
+    start     S-a-b|
+    router          R|                  (waits for start; its label starts another)
+    one               O-c---d|          (waits for start)
+    two               T---e|            (waits for start)
+    another                  A-f|
+    result    S-a-b-R-OTc-e-dA-f|
+    """
+
+    def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
+        run = _FlowRun(graph, bind, scope, observer, inputs, max_method_calls, record, complete)
+        run.subscriptions.add(held)
+        try:
+            run.begin(prepare)
+        except BaseException:
+            run.subscriptions.dispose()
+            raise
+        return run
+
+    return RunPart(subscribe)
+
+
+class _FlowRun(DisposableBase):
+    """The state of one run. It is used on the run's loop only, so it needs no locks."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        bind: BindMethod,
+        scope: Scope,
+        observer: ObserverBase[Event],
+        inputs: Mapping[str, Any],
+        max_method_calls: int,
+        record: Record,
+        complete: Complete | None,
+    ) -> None:
+        self.subscriptions = Owned()
+        self.running_parts = 0
+        self._graph = graph
+        self._waiting = graph.group_by_trigger()
+        self._bind = bind
+        self._scope = scope
+        self._observer = observer
+        self._inputs = inputs
+        self._max_method_calls = max_method_calls
+        self._record = record
+        self._complete_method = complete
+        self._calls: Counter[str] = Counter()
+        self._completed: set[str] = set()
+        self._arrived: dict[str, set[str]] = {}
+        self._fired: set[str] = set()  # or_ listeners that are not armed
+        self._is_over = False
+        self._unanswered: list[Unanswered] = []
+        self._replay = None if scope.run.journal is None else Replay(scope.run.journal, graph, scope.step)
+
+    def begin(self, prepare: Prepare | None) -> None:
+        is_replayed = self._replay is not None and self._replay.has_begun
+        self._observer.on_next(FlowStarted(origin=self._scope.origin, inputs=self._inputs, replayed=is_replayed))
+        if prepare is None:
+            self._call_entry_points()
+            return
+        self._run_part(from_coroutine(self._scope, prepare), lambda event: None, self._call_entry_points)
+
+    def _run_part(
+        self, source: Observable[Event], note: Callable[[Event], None], on_completed: Callable[[], None]
+    ) -> None:
+        part = _Part(self, self._observer, note, on_completed)
+        self.running_parts += 1
+        self.subscriptions.add(part)
+        part.hold(connect(source, part))
+
+    def dispose(self) -> None:
+        """Stop the run before its end. From any thread."""
+        if not self._is_over:
+            self._scope.run.note_stopped(self._scope.origin.span_id)
+        self.subscriptions.dispose()
+
+    def _call_entry_points(self) -> None:
+        entry_points = self._graph.entry_points
+        whole = Wave()
+        whole.running = len(entry_points)
+        for method in entry_points:
+            self._call(method, (), Wave(whole))
+        if self._replay is not None:
+            try:
+                self._replay.run()
+            except NotResumable as error:
+                self.fail(error)
+
+    def _call(
+        self,
+        method: Method,
+        arguments: tuple[Any, ...],
+        wave: Wave,
+        triggers: tuple[str, ...] = (),
+        causes: frozenset[str] = frozenset(),
+    ) -> None:
+        """Merge in one call of ``method``; its completion belongs to ``wave``."""
+        if self.subscriptions.is_disposed:
+            return
+        self._calls[method.name] += 1
+        if self._calls[method.name] > self._max_method_calls:
+            self.fail(
+                RecursionError(
+                    f"{self._graph.name}.{method.name} was called more than max_method_calls="
+                    f"{self._max_method_calls} times in one run; raise it if the cycle is meant"
+                )
+            )
+            return
+        if method.name in self._completed:
+            self._completed.remove(method.name)
+            self._fired.clear()  # a new round of a cycle: all or_ listeners are armed again
+        outcome: list[Any] = []
+
+        def note(event: Event) -> None:
+            if isinstance(event, MethodFinished) and event.origin.namespace == namespace:
+                outcome.append(event.result)
+            elif isinstance(event, LLMFinished | LLMFailed | LLMCancelled):
+                self._scope.note_shown(event)
+
+        def on_completed() -> None:
+            self._completed.add(method.name)
+            self._complete(method, outcome[0], wave, causes)
+
+        scope = self._scope
+        if self._replay is not None:
+            step = (*scope.step, f"{method.name}#{self._calls[method.name] - 1}")
+            scope = replace(scope, step=step)
+            if self._replay.takes(step, partial(self._repeat, scope, method, wave, causes)):
+                return
+        namespace = (*self._scope.origin.namespace, method.name)
+        source = run_method(
+            scope,
+            method,
+            self._bind(method.name),
+            arguments,
+            self._read_payload(method),
+            triggered_by=triggers,
+            complete=self._complete_method,
+        )
+        self._run_part(source, note, on_completed)
+
+    def _repeat(
+        self, scope: Scope, method: Method, wave: Wave, causes: frozenset[str], finished: MethodFinished
+    ) -> None:
+        """Show a call that had finished before the run was resumed, and go on with what follows it."""
+        origin = scope.within(method.name, flow_method=method.name).origin
+        self._observer.on_next(MethodStarted(origin=origin, replayed=True))
+        self._observer.on_next(replace(finished, origin=origin, replayed=True))
+        if isinstance(finished.result, HumanFeedbackResult):
+            self._record.feedback.append(finished.result)
+        self._completed.add(method.name)
+        self._complete(method, finished.result, wave, causes)
+
+    def _read_payload(self, method: Method) -> dict[str, Any]:
+        """Return the payload of a trigger as a keyword argument, if ``method`` asks for it and needs it."""
+        payload = self._inputs.get(TRIGGER_PAYLOAD)
+        if method.payload is None or (payload is None and method.payload.default is not method.payload.empty):
+            return {}
+        return {TRIGGER_PAYLOAD: payload}
+
+    def _complete(self, method: Method, result: Any, wave: Wave, causes: frozenset[str]) -> None:
+        """Add a method's completion to its wave, and go on with the wave."""
+        label: str | None = None
+        payload: Any = None
+        if method.is_router and method.feedback is not None and isinstance(result, HumanFeedbackResult):
+            # The flow's result is what the method returned; who waits for the label gets what a person said of it.
+            payload, result, label = result, result.output, result.outcome
+        elif method.is_router:
+            try:
+                result = label = payload = self._read_label(method, result)
+            except Warning as error:  # the program has made warnings errors
+                self.fail(error)
+                return
+        self._record.outputs.append(result)
+        wave.add(Occurrence(method.name, result, causes=causes))
+        if label is not None:
+            wave.add(Occurrence(label, payload, is_label=True, causes=causes))
+        self._run_routers(wave)
+
+    def _read_label(self, router: Method, outcome: Any) -> str | None:
+        """Return a router's outcome as a label. One that nothing waits for is a warning."""
+        label = read_label(outcome)
+        if label is None:
+            return None
+        if label not in self._waiting and router.name not in self._waiting:
+            where = f"{self._graph.name}.{router.name} returned"
+            if isinstance(outcome, list | tuple | set | frozenset):
+                warnings.warn(f"{where} {outcome!r}; a router returns one label, so nothing follows", stacklevel=1)
+            else:
+                warnings.warn(
+                    f"{where} {label!r}, a label that no method waits for; return None if nothing is to follow",
+                    stacklevel=1,
+                )
+        return label
+
+    def _run_routers(self, wave: Wave) -> None:
+        """Call the next router of the wave; its completion comes back here. After the last, call the listeners."""
+        while wave.for_routers and not wave.due_routers:
+            occurrence = wave.for_routers.pop(0)
+            due = self._find_due_routers(wave, occurrence)
+            wave.due_routers += ((router, occurrence, triggers) for router, triggers in due)
+        if wave.due_routers:
+            router, occurrence, triggers = wave.due_routers.pop(0)
+            causes = occurrence.causes | {router.name}
+            self._call(router, _build_arguments(router, occurrence), wave, triggers, causes)
+        else:
+            wave.fired_before = frozenset(self._fired)
+            self._run_listeners(wave)
+
+    def _run_listeners(self, wave: Wave) -> None:
+        """Call the listeners that are due next. The last of them to be over comes back here, from a wave of its own."""
+        while not self.subscriptions.is_disposed:
+            if wave.for_listeners:
+                occurrence = wave.for_listeners.pop(0)
+                # All are found before any is called: a call may begin a new round of a cycle, and arm them for that.
+                due = self._find_due_listeners(wave, occurrence)
+                if due:
+                    if len(due) == 1 and not wave.for_listeners and wave.parent is not None:
+                        wave = wave.parent  # nothing else is left of it: a long cycle must not keep one for each round
+                    else:
+                        wave.running = len(due)
+                    for method, triggers in due:
+                        self._call(method, _build_arguments(method, occurrence), Wave(wave), triggers)
+                    return
+            elif wave.parent is None:
+                self._finish()
+                return
+            else:
+                wave = wave.parent
+                wave.running -= 1
+                if wave.running:
+                    return
+
+    def _find_due_routers(self, wave: Wave, occurrence: Occurrence) -> list[tuple[Method, tuple[str, ...]]]:
+        """Return the routers that are due.
+
+        A router under ``or_`` runs once a wave. It runs again if it led to ``occurrence`` itself: a cycle of routers.
+        """
+        due: list[tuple[Method, tuple[str, ...]]] = []
+        for router in self._waiting.get(occurrence.trigger, ()):
+            if not _runs_first(router):
+                continue
+            is_repeated = router.name in wave.called_routers and router.name not in occurrence.causes
+            if is_choice(router.condition) and is_repeated:
+                continue
+            triggers = self._find_triggers(router, occurrence.trigger)
+            if triggers:
+                wave.called_routers |= {router.name}
+                due.append((router, triggers))
+        return due
+
+    def _find_due_listeners(self, wave: Wave, occurrence: Occurrence) -> list[tuple[Method, tuple[str, ...]]]:
+        """Return the listeners that are due, once the label has armed those under ``or_`` that name it.
+
+        Only listeners that fired before this wave are armed. One that fired since belongs to this wave already.
+        """
+        due: list[tuple[Method, tuple[str, ...]]] = []
+        for method in self._waiting.get(occurrence.trigger, ()):
+            if _runs_first(method):
+                continue
+            if occurrence.is_label and method.name in wave.fired_before:
+                wave.fired_before -= {method.name}  # once a wave, however many of its labels it names
+                self._fired.discard(method.name)
+            triggers = () if method.name in self._fired else self._find_triggers(method, occurrence.trigger)
+            if triggers:
+                due.append((method, triggers))
+                if is_choice(method.condition):
+                    self._fired.add(method.name)
+        return due
+
+    def _find_triggers(self, method: Method, trigger: str) -> tuple[str, ...]:
+        """Note ``trigger`` for ``method``. Return the triggers that meet its condition; empty if it is not met."""
+        condition = method.condition
+        if condition is None or isinstance(condition, Trigger):
+            return (trigger,)
+        arrived = self._arrived.setdefault(method.name, set())
+        arrived.add(trigger)
+        if not is_met(condition, arrived):
+            return ()
+        triggers = tuple(sorted(arrived))
+        arrived.clear()
+        return triggers
+
+    def _finish(self) -> None:
+        outputs = self._record.outputs
+        result = outputs[-1] if outputs else None
+        self._is_over = True
+        ledger = self._scope.ledger
+        self._observer.on_next(
+            FlowFinished(origin=self._scope.origin, result=result, usage=ledger.total, cost=ledger.cost)
+        )
+        self.subscriptions.dispose()
+        self._observer.on_completed()
+
+    def wait_for_answers(self, error: Unanswered) -> None:
+        """Note that a part waits for answers; the others go on to their end."""
+        self._unanswered.append(error)
+
+    def pause_if_only_questions_are_left(self) -> None:
+        if self._unanswered and not self.running_parts and not self.subscriptions.is_disposed:
+            self._is_over = True
+            self.subscriptions.dispose()
+            is_outermost = not self._scope.origin.parent_span_id
+            end_with_pause(self._observer, self._scope.origin, Unanswered.join(self._unanswered), is_outermost)
+
+    def fail(self, error: BaseException) -> None:
+        self._is_over = True
+        # Siblings first: nothing may arrive after the announcement.
+        with stopping(f"another method failed: {describe(error)}"):
+            self.subscriptions.dispose()
+        self._observer.on_next(FlowFailed(origin=self._scope.origin, error=error))
+        self._observer.on_error(error)  # type: ignore[arg-type]  # RxPY's type leaves out BaseException
+
+
+class _Part(Holder, ObserverBase[Event]):
+    """One call of a method, or the preparation, as a part of ``run``. ``note`` sees each event but the chunks."""
+
+    __slots__ = ("_note", "_observer", "_on_completed", "_run")
+
+    def __init__(
+        self,
+        run: _FlowRun,
+        observer: ObserverBase[Event],
+        note: Callable[[Event], None],
+        on_completed: Callable[[], None],
+    ) -> None:
+        super().__init__()
+        self._run = run
+        self._observer = observer
+        self._note = note
+        self._on_completed = on_completed
+
+    def on_next(self, value: Event) -> None:
+        if type(value) is not StreamChunk:
+            self._note(value)
+        self._observer.on_next(value)
+
+    def on_error(self, error: BaseException) -> None:
+        if not isinstance(error, Unanswered):
+            self._run.fail(error)
+            return
+        self._run.wait_for_answers(error)
+        self._end()
+
+    def on_completed(self) -> None:
+        self._end(self._on_completed)
+
+    def _end(self, go_on: Callable[[], None] = lambda: None) -> None:
+        self._run.subscriptions.remove(self)
+        self._run.running_parts -= 1
+        go_on()
+        self._run.pause_if_only_questions_are_left()
+
+
+def _runs_first(method: Method) -> bool:
+    """Whether a method runs first in a wave, as routers do. A start that is a router begins its own wave."""
+    return method.is_router and not method.is_start
+
+
+def _build_arguments(method: Method, occurrence: Occurrence) -> tuple[Any, ...]:
+    return (occurrence.result,) if method.takes_result else ()

@@ -1,0 +1,214 @@
+"""The graph of a flow class: its methods, what each waits for, and the labels that its routers emit."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+
+from rxflow._options import TRIGGER_PAYLOAD
+from rxflow.flow._conditions import Condition, is_met, iterate_names
+from rxflow.flow._decorators import read_note
+
+if TYPE_CHECKING:
+    from rxflow.flow._human_feedback import Feedback
+    from rxflow.flow.persistence import SaveRule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """A method of the graph.
+
+    ``labels`` of a router are None if they cannot be known beforehand. With ``requires_result`` it cannot be called
+    without the result of a trigger. ``payload`` is the parameter of a start that receives ``crewai_trigger_payload``.
+    """
+
+    name: str
+    is_start: bool
+    is_router: bool
+    condition: Condition | None
+    labels: tuple[str, ...] | None
+    takes_result: bool
+    requires_result: bool = False
+    payload: inspect.Parameter | None = None
+    persist: SaveRule | None = None
+    feedback: Feedback | None = None
+    doc: str
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """All methods of a flow class, in the order of their definition."""
+
+    name: str
+    methods: Mapping[str, Method]
+
+    @property
+    def entry_points(self) -> list[Method]:
+        """The methods that begin a run: the unconditional starts, or if there are none, all starts."""
+        starts = [m for m in self.methods.values() if m.is_start]
+        return [m for m in starts if m.condition is None] or starts
+
+    def group_by_trigger(self) -> Mapping[str, Sequence[Method]]:
+        """Return for each method's name and each label the methods whose condition names it.
+
+        A look at every method after every method would make the time of a run grow with the square of their number.
+        """
+        waiting: dict[str, list[Method]] = {}
+        for method in self.methods.values():
+            for name in set(iterate_names(method.condition)):
+                waiting.setdefault(name, []).append(method)
+        return waiting
+
+    def check(self) -> None:
+        """Warn of names in conditions that do not exist, if the method can run without them.
+
+        Raises:
+            ValueError: a condition can never be met, or nothing could ever begin.
+        """
+        entry_points = self.entry_points
+        if self.methods and not entry_points:
+            raise ValueError(f"{self.name} cannot begin: no method has @start() (it has {', '.join(self.methods)})")
+        for method in entry_points:
+            if method.requires_result:
+                raise ValueError(
+                    f"{self.name}.{method.name} begins the flow, as no @start() is without a condition; then there is "
+                    "no result to give, so the parameter for it needs a default"
+                )
+        if any(m.is_router and m.labels is None for m in self.methods.values()):
+            return  # such a router may emit any label
+        known = {*self.methods, *(label for m in self.methods.values() for label in m.labels or ())}
+        for method in self.methods.values():
+            can_run = method in entry_points or method.condition is None or is_met(method.condition, known)
+            for name in dict.fromkeys(iterate_names(method.condition)):
+                if name not in known:
+                    complaint = f"{self.name}.{method.name} waits for {name!r}, {_explain_unknown(name, known)}"
+                    if not can_run:
+                        raise ValueError(complaint)
+                    warnings.warn(complaint, stacklevel=4)
+
+
+def read_graph(cls: type) -> Graph:
+    """Read the graph off a class and its bases.
+
+    Raises:
+        ValueError: a method listens to itself, cannot be called, or overrides one of the graph without a decorator.
+        TypeError: a method has no ``self``.
+    """
+    methods: dict[str, Method] = {}
+    for base in reversed(cls.__mro__):
+        for name, member in vars(base).items():
+            if read_note(member) is not None:
+                methods[name] = _read_method(base, name, member)
+            elif name in methods:
+                if member is not None:
+                    raise ValueError(
+                        f"{base.__name__}.{name} overrides a method of the graph without @start(), @listen(…) or "
+                        f"@router(…), so nothing would run it; decorate it again, or take it out with {name} = None"
+                    )
+                del methods[name]
+    return Graph(cls.__name__, methods)
+
+
+def _read_method(owner: type, name: str, function: Callable[..., Any]) -> Method:
+    where = f"{owner.__name__}.{name}"
+    note = read_note(function)
+    if note is None:
+        raise TypeError(f"{where} is not decorated")
+    if not (note.is_start or note.is_router or note.condition):
+        raise ValueError(
+            f"{where} is decorated, but nothing would run it; put @start(), @listen(…) or @router(…) on it too"
+        )
+    if name in iterate_names(note.condition):
+        raise ValueError(
+            f"{where} listens to itself; that would never end. If {name!r} is meant as a router's label, rename the "
+            "method or the label"
+        )
+    if note.is_router and not note.is_start and note.condition is None:
+        raise ValueError(f"@router() on {where} has no condition; give it one, or put @start() or @listen(…) beside it")
+    parameters = list(inspect.signature(function).parameters.values())
+    if not parameters or parameters[0].kind in (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD):
+        raise TypeError(f"{where} needs self as its first parameter: it is called on the flow")
+    asks = [p for p in parameters[1:] if note.is_start and p.name == TRIGGER_PAYLOAD and p.kind in _BY_KEYWORD]
+    others = [p for p in parameters[1:] if p not in asks]
+    required = [p for p in others if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    has_result = not note.is_start or note.condition is not None
+    if len(required) > (1 if has_result else 0) or any(p.kind is p.KEYWORD_ONLY for p in required):
+        gets = "the result of its trigger, by position" if has_result else "nothing"
+        raise ValueError(f"{where} gets {gets}, but it requires {', '.join(p.name for p in required)}")
+    return Method(
+        name=name,
+        is_start=note.is_start,
+        is_router=note.is_router,
+        condition=note.condition,
+        labels=(note.emit if note.emit is not None else _read_labels(function)) if note.is_router else None,
+        takes_result=any(p.kind in _BY_POSITION for p in others),
+        requires_result=bool(required),
+        payload=asks[0] if asks else None,
+        persist=note.persist,
+        feedback=note.feedback,
+        doc=(inspect.getdoc(function) or "").partition("\n")[0],
+    )
+
+
+def _read_labels(function: Callable[..., Any]) -> tuple[str, ...] | None:
+    """Return a router's labels, from its return type, else from its ``return`` statements if all give plain strings."""
+    try:
+        declared = get_type_hints(function).get("return")
+    except (NameError, TypeError):  # names that exist for the type checker only
+        declared = None
+    if get_origin(declared) is Literal:
+        return tuple(str(label) for label in get_args(declared))
+    if isinstance(declared, type) and issubclass(declared, Enum):
+        return tuple(str(member.value) for member in declared)
+    return _read_returned_labels(function)
+
+
+def _read_returned_labels(function: Callable[..., Any]) -> tuple[str, ...] | None:
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        return None  # the label is the text that it yields
+    if getattr(getattr(function, "__code__", None), "co_filename", "") == "<string>":
+        return None  # from exec(): Python 3.13 would give the source of ``python -c`` for it
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, TypeError, SyntaxError):  # no source: defined in a shell, or frozen
+        return None
+    labels: list[str] = []
+    for value in _find_returned(tree.body[0]):
+        branches = [value.body, value.orelse] if isinstance(value, ast.IfExp) else [value]
+        for branch in branches:
+            if not isinstance(branch, ast.Constant) or not isinstance(branch.value, str | None):
+                return None
+            if branch.value is not None:
+                labels.append(branch.value)
+    return tuple(dict.fromkeys(labels))
+
+
+def _find_returned(node: ast.AST) -> Iterator[ast.expr]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
+            continue
+        if isinstance(child, ast.Return) and child.value is not None:
+            yield child.value
+        yield from _find_returned(child)
+
+
+def _explain_unknown(name: str, known: set[str]) -> str:
+    from difflib import get_close_matches  # for mistakes only
+
+    close = get_close_matches(name, known, n=1)
+    meant = f"; did you mean {close[0]!r}?" if close else "."
+    return f"which is neither a method nor a label of a router{meant} Known: {', '.join(sorted(known))}"
+
+
+_BY_POSITION = (
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    inspect.Parameter.VAR_POSITIONAL,
+)
+_BY_KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

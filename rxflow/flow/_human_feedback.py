@@ -1,0 +1,181 @@
+"""``@human_feedback``: a person comments on a method's result, and the comment may choose what follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError, create_model
+
+from rxflow._json_text import read_json
+from rxflow._streaming.emitter import Emitter
+from rxflow._streaming.questions import Question, Who, answerer_of, ask, provided_by
+from rxflow._streaming.scope import Answerer
+from rxflow.flow._decorators import add_note
+from rxflow.types.answers import HumanFeedbackResult
+
+if TYPE_CHECKING:
+    from rxflow.flow.flow import Flow
+    from rxflow.llm.base_llm import Model
+    from rxflow.llm.model import LLM
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DEFAULT_MODEL = "gpt-5.4-mini"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feedback:
+    """The arguments of ``@human_feedback`` on a method."""
+
+    message: str
+    emit: tuple[str, ...] | None = None
+    llm: Model | None = None
+    default_outcome: str | None = None
+    provider: Who | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedbackContext:
+    """What a provider in CrewAI's form gets: a result that waits for feedback."""
+
+    flow_id: str
+    flow_class: str
+    method_name: str
+    method_output: Any
+    message: str
+    emit: list[str] | None
+    default_outcome: str | None
+    metadata: dict[str, Any]
+
+
+def human_feedback(
+    message: str,
+    emit: Sequence[str] | None = None,
+    llm: Model | None = DEFAULT_MODEL,
+    default_outcome: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    provider: Who | None = None,
+    learn: bool = False,
+) -> Callable[[F], F]:
+    """Ask a person what they think of the method's result, before others get it.
+
+    The method's result is then a :class:`HumanFeedbackResult`. With ``emit`` the method is a router: the words are
+    taken as one of these labels, whose listeners get the HumanFeedbackResult, and the flow's result stays what the
+    method returned.
+    A word that is a label is that label; for others ``llm`` is asked. No words are ``default_outcome``, else the first
+    label. ``provider`` is asked before all others: a function, an Observable, or an object with ``request_feedback``.
+
+    Raises:
+        ValueError: ``emit`` is given without ``llm``; ``default_outcome`` is not one of ``emit``; ``learn`` is given,
+            which needs a memory.
+    """
+    if learn:
+        raise ValueError("learn=True is not supported: rxflow has no memory; keep what people say in the flow's state")
+    labels = None if emit is None else (emit,) if isinstance(emit, str) else tuple(emit)
+    if labels is not None and not llm:
+        raise ValueError("llm is required when emit is specified: it chooses the label that a person's words mean")
+    if default_outcome is not None and labels is None:
+        raise ValueError("default_outcome requires emit to be specified")
+    if default_outcome is not None and default_outcome not in (labels or ()):
+        raise ValueError(f"default_outcome {default_outcome!r} must be one of the emit options: {list(labels or ())}")
+    feedback = Feedback(
+        message=message,
+        emit=labels,
+        llm=llm,
+        default_outcome=default_outcome,
+        provider=provider,
+        metadata=metadata or {},
+    )
+    routes: dict[str, Any] = {} if labels is None else {"is_router": True, "emit": labels}
+    return lambda method: add_note(method, "human_feedback", None, feedback=feedback, **routes)
+
+
+async def ask_for_feedback(
+    emitter: Emitter, flow: Flow[Any], method: str, feedback: Feedback, output: Any
+) -> HumanFeedbackResult:
+    """Show a person what ``method`` returned, and return what they say of it.
+
+    Raises:
+        ValueError: the model's answer is not one of the labels, and there is no default.
+        Unanswered: nobody says anything.
+    """
+    question = Question(
+        kind="feedback",
+        message=feedback.message,
+        answer=str,
+        options=feedback.emit or (),
+        arguments={"output": output, **feedback.metadata},
+    )
+    answerers = _find_provider(flow, method, feedback, output)
+    words = (await ask(emitter, question, first=answerers) or "").strip()
+    return HumanFeedbackResult(
+        output=output,
+        feedback=words,
+        outcome=None if feedback.emit is None else await _choose(emitter, feedback, feedback.emit, words),
+        method_name=method,
+        metadata=dict(feedback.metadata),
+    )
+
+
+def _find_provider(flow: Flow[Any], method: str, feedback: Feedback, output: Any) -> Sequence[Answerer]:
+    """The method's own provider, if it has one."""
+    provider = feedback.provider
+    if provider is None:
+        return ()
+    if hasattr(provider, "request_feedback"):
+        context = FeedbackContext(
+            flow_id=flow.flow_id,
+            flow_class=f"{type(flow).__module__}.{type(flow).__name__}",
+            method_name=method,
+            method_output=output,
+            message=feedback.message,
+            emit=None if feedback.emit is None else list(feedback.emit),
+            default_outcome=feedback.default_outcome,
+            metadata=dict(feedback.metadata),
+        )
+        provider = provided_by(provider, flow, context)
+    return [answerer_of(provider)]
+
+
+async def _choose(emitter: Emitter, feedback: Feedback, labels: Sequence[str], words: str) -> str:
+    """Choose the label that these words mean."""
+    if not words:
+        return feedback.default_outcome or labels[0]
+    for label in labels:
+        if words.casefold() == label.casefold():
+            return label
+    choice: Any = Literal[tuple(labels)]
+    outcome = create_model("Outcome", outcome=(choice, Field(description="what the feedback means")))
+    said = await _ask_model(emitter, _model_of(feedback.llm), outcome, labels, words)
+    try:
+        return str(read_json(outcome, said).outcome)  # type: ignore[attr-defined]
+    except ValidationError:
+        named = [label for label in labels if label.casefold() in said.casefold()]
+    if len(named) == 1:
+        return named[0]
+    if feedback.default_outcome is not None:
+        return feedback.default_outcome
+    raise ValueError(f"the feedback {words!r} means none of {list(labels)} to the model, which answered {said[:200]!r}")
+
+
+async def _ask_model(emitter: Emitter, llm: LLM, outcome: type[BaseModel], labels: Sequence[str], words: str) -> str:
+    from rxflow.llm._request import response_format_for
+
+    request = llm.request(
+        f"A person was asked for feedback and wrote:\n\n{words}\n\nWhich of these does it mean: {', '.join(labels)}? "
+        'Reply with JSON: {"outcome": "one of these"}',
+        hints={"response_format": response_format_for(outcome)},
+    )
+    return await llm.ask_aside(emitter, request)
+
+
+def _model_of(llm: Model | None) -> LLM:
+    from rxflow.llm.base_llm import BaseLLM  # only for words that are not labels themselves
+    from rxflow.llm.model import LLM
+
+    if isinstance(llm, LLM):
+        return llm
+    return llm.llm if isinstance(llm, BaseLLM) else LLM(llm or DEFAULT_MODEL)

@@ -1,0 +1,233 @@
+"""One call of one method, as an Observable: sync, async, a generator of text, or one that returns a stream."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Mapping
+from contextlib import aclosing, closing
+from dataclasses import replace
+from enum import Enum
+from functools import partial
+from inspect import isasyncgenfunction
+from typing import Any, cast
+
+from reactivex import Observable
+
+from rxflow._loops import call_soon
+from rxflow._streaming.bridge import announce_failure, from_coroutine, on_loop
+from rxflow._streaming.emitter import Emitter
+from rxflow._streaming.observable import Behind, EventStream
+from rxflow._streaming.output import read_out
+from rxflow._streaming.scope import Scope
+from rxflow.flow._graph import Method
+from rxflow.types import (
+    CrewFinished,
+    Event,
+    FlowFinished,
+    Happened,
+    LLMFinished,
+    MethodFailed,
+    MethodFinished,
+    MethodStarted,
+    Retracted,
+    StreamChunk,
+    StreamChunkType,
+)
+from rxflow.types.answers import HumanFeedbackResult
+
+Complete = Callable[[Emitter, Method, Any], Awaitable[Any]]
+"""Does what follows a method that has returned, and returns the result that others see."""
+
+
+def run_method(
+    scope: Scope,
+    method: Method,
+    bound: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    keywords: Mapping[str, Any],
+    *,
+    triggered_by: tuple[str, ...] = (),
+    complete: Complete | None = None,
+) -> Observable[Event]:
+    """Return the events of one call, :class:`MethodFinished` with its result last.
+
+    A returned Observable is merged in: its chunks and events travel on, also the events behind an ``observe()``, and
+    ``str`` items become chunks of the method. The method's result is then that of a crew or flow that it shows the
+    events of, else the last other item, else the text. A generator of text is read in the same way.
+    """
+
+    async def work(emitter: Emitter) -> None:
+        emitter.on_next(MethodStarted(origin=emitter.origin, kind=_name_kind(method), triggered_by=triggered_by))
+        journal = scope.run.journal
+        reviewed = None if journal is None or method.feedback is None else journal.find_reviewed(scope.step)
+        with announce_failure(emitter, MethodFailed):
+            if reviewed is not None:  # it had returned this, and was not to run again for the sake of the question
+                result = reviewed.arguments["output"]
+            else:
+                result = await _call(emitter, bound, arguments, keywords)
+            if complete is not None:
+                result = await complete(emitter, method, result)
+        label = read_label(result) if method.is_router else None
+        emitter.on_next(MethodFinished(origin=emitter.origin, result=result, label=label))
+
+    return from_coroutine(scope.within(method.name, flow_method=method.name), work)
+
+
+def read_label(outcome: Any) -> str | None:
+    """Return what a router returned as a label; None if nothing is to follow."""
+    if isinstance(outcome, HumanFeedbackResult):
+        return outcome.outcome
+    if outcome is None:
+        return None
+    return str(outcome.value) if isinstance(outcome, Enum) else str(outcome)
+
+
+def _name_kind(method: Method) -> str:
+    if method.is_router:
+        return "router"
+    return "start" if method.is_start else "listen"
+
+
+async def _call(
+    emitter: Emitter, bound: Callable[..., Any], arguments: tuple[Any, ...], keywords: Mapping[str, Any]
+) -> Any:
+    merged = _Merged(emitter)
+    if isasyncgenfunction(bound):
+        emitter.require_open()
+        async for item in cast(AsyncIterator[Any], bound(*arguments, **keywords)):
+            merged.on_next(item)
+        return merged.result
+    returned = await emitter.invoke(bound, *arguments, **keywords)
+    if isinstance(returned, EventStream) and returned.is_run:
+        stream = cast(EventStream[Any], returned).as_part()
+        returned = stream if stream.shows_all else stream.with_events()
+    if isinstance(returned, Observable):
+        await emitter.drain(on_loop(cast(Observable[Any], returned), emitter.run.loop), merged.on_next)
+        return merged.result
+    if isinstance(returned, Generator):
+        return await _read_generator(emitter, merged, cast(Generator[Any, Any, Any], returned))
+    if isinstance(returned, AsyncGenerator):
+        return await _read_async_generator(merged, cast(AsyncGenerator[Any, Any], returned))
+    return await read_out(returned)
+
+
+async def _read_generator(emitter: Emitter, merged: _Merged, generator: Generator[Any, Any, Any]) -> Any:
+    """Stream a generator of text from one worker thread; its result is what it returns, else the text.
+
+    A generator of other things is a value, and is returned. Its first item decides which it is.
+    """
+
+    def read() -> Any:
+        try:
+            item = next(generator)
+            if not isinstance(item, str | StreamChunk):
+                return _put_back(item, generator)
+        except StopIteration:
+            return generator
+        with closing(generator):
+            while True:
+                emitter.require_open()
+                call_soon(emitter.run.loop, partial(merged.on_next, item))
+                try:
+                    item = next(generator)
+                except StopIteration as stop:
+                    return stop.value
+
+    returned = await emitter.invoke(read)
+    return merged.result if returned is None else returned
+
+
+async def _read_async_generator(merged: _Merged, generator: AsyncGenerator[Any, Any]) -> Any:
+    """Read an async generator as :func:`_read_generator` does, but on the loop."""
+    item = await anext(generator, _NOTHING)
+    if not isinstance(item, str | StreamChunk):
+        return generator if item is _NOTHING else _put_back_async(item, generator)
+    merged.on_next(item)
+    async for item in generator:
+        merged.on_next(item)
+    return merged.result
+
+
+def _put_back(item: Any, rest: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    with closing(rest):
+        while True:
+            sent = yield item
+            try:
+                item = rest.send(sent)
+            except StopIteration as stop:
+                return stop.value
+
+
+async def _put_back_async(item: Any, rest: AsyncGenerator[Any, Any]) -> AsyncGenerator[Any, Any]:
+    async with aclosing(rest):
+        while True:
+            sent = yield item
+            try:
+                item = await rest.asend(sent)
+            except StopAsyncIteration:
+                return
+
+
+class _Merged:
+    """Emits the items of a stream that a method returned or generates, and keeps its result."""
+
+    def __init__(self, emitter: Emitter) -> None:
+        self._emitter = emitter
+        self._behind: object = _NOTHING
+        self._text: list[str | StreamChunk] = []
+        self._results: list[Any] = []
+
+    @property
+    def result(self) -> Any:
+        return self._results[-1] if self._results else "".join(map(str, self._text))
+
+    def on_next(self, item: Any) -> None:
+        if isinstance(item, Behind):
+            self._behind = event = item.event
+            self._emitter.on_next(self._forget_retracted(event) if isinstance(event, Retracted) else event)
+        elif item is self._behind:
+            self._behind = _NOTHING  # the selection shows it, and it has been emitted
+        elif isinstance(item, str):
+            self._text.append(item)
+            self._emitter.text(item)
+        elif isinstance(item, StreamChunk):
+            if item.chunk_type is StreamChunkType.TEXT:
+                self._text.append(item)
+            self._emitter.on_next(self._label_chunk(item))
+        elif isinstance(item, Happened):
+            if isinstance(item, CrewFinished | FlowFinished):
+                self._results = [item.result]
+            elif isinstance(item, LLMFinished) and not item.origin.crew_name:
+                self._results = [item.text]
+            elif isinstance(item, Retracted):
+                item = self._forget_retracted(item)
+            self._emitter.on_next(cast(Event, item))
+        else:
+            self._results = [item]
+
+    def _forget_retracted(self, retracted: Retracted) -> Retracted:
+        """Forget text that is void, and return the event that reports it.
+
+        Strings, and chunks that got their labels here, are void under the labels of this method.
+        """
+        if retracted.origin.span_id.startswith(self._emitter.run.id):
+            self._text = [text for text in self._text if isinstance(text, str) or not retracted.covers(text)]
+            return retracted
+        self._text = [text for text in self._text if not isinstance(text, str) and not retracted.covers(text)]
+        here = self._emitter.origin
+        return replace(retracted, origin=here, span_ids=(here.span_id,))
+
+    def _label_chunk(self, chunk: StreamChunk) -> StreamChunk:
+        """Give a chunk from outside this run (users made it, or kept it) the method's labels and this run's count.
+
+        Its own labels of task and agent stay.
+        """
+        if chunk.span_id.startswith(self._emitter.run.id):
+            return chunk
+        own = self._emitter.origin.labels
+        missing = {name: value for name, value in own.items() if not getattr(chunk, name)}
+        always = {name: own[name] for name in _METHOD_LABELS}
+        return chunk.model_copy(update=missing | always | {"seq": -1, "at": 0.0})
+
+
+_NOTHING = object()
+_METHOD_LABELS = ("flow_name", "flow_id", "flow_method", "namespace", "span_id")

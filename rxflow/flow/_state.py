@@ -1,0 +1,114 @@
+"""The state of a flow: a dict, or a pydantic model, each with an ``id``."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, cast
+from uuid import uuid4
+
+from pydantic import BaseModel, Field, ValidationError, create_model
+from pydantic_core import to_jsonable_python
+
+State = dict[str, Any] | BaseModel
+
+
+class FlowState(BaseModel):
+    """A base class for states that declares the ``id`` which every state has."""
+
+    id: str = Field(default_factory=lambda: str(uuid4()))
+
+
+def create_state(given: object, where: str) -> State:
+    """Create the first state, from a type, a dict or an instance (None: an empty dict).
+
+    Raises:
+        TypeError: it is something else.
+        ValueError: a field of the model has no default.
+    """
+    if given is None or given is dict:
+        return {"id": str(uuid4())}
+    if isinstance(given, dict):
+        return {"id": str(uuid4())} | copy.deepcopy(cast(dict[str, Any], given))
+    if isinstance(given, BaseModel):
+        # A copy: runs that begin from the same instance must not share its lists.
+        own = given.model_copy(deep=True)
+        return own if "id" in type(given).model_fields else _validate(_add_id(type(given)), dict(own))
+    if isinstance(given, type) and issubclass(given, BaseModel):
+        required = [name for name, field in given.model_fields.items() if field.is_required() and name != "id"]
+        if required:
+            raise ValueError(
+                f"{where}: each field of the state {given.__name__} needs a default; missing: {', '.join(required)}"
+            )
+        return _add_id(given)(**({"id": str(uuid4())} if _needs_id(given) else {}))
+    raise TypeError(f"{where}: initial_state must be a pydantic model, a dict, or an instance of one; got {given!r}")
+
+
+def merge_inputs(state: State, inputs: Mapping[str, Any]) -> State:
+    """Return ``state`` with ``inputs`` merged in. A model is validated as a whole, and ignores keys that it lacks.
+
+    Raises:
+        ValueError: they do not fit the model.
+    """
+    if not isinstance(inputs, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"inputs must be a dict or another mapping of names to values; got {inputs!r}")
+    if not inputs:
+        return state
+    if isinstance(state, dict):
+        return state | dict(inputs)
+    model = type(state)
+    names = {field.alias or name: name for name, field in model.model_fields.items()}
+    named = {names.get(key, key): value for key, value in inputs.items()}
+    known = {name: value for name, value in named.items() if name in model.model_fields}
+    try:
+        # Field by field, not model_dump(): nested models and objects stay what they are.
+        return _validate(model, {**dict(state), **known})
+    except ValidationError as error:
+        raise ValueError(f"Invalid inputs for structured state: {error}") from error
+
+
+def replace_state(state: State, saved: Mapping[str, Any]) -> State:
+    """Return the state that was ``saved``, in the form of ``state``.
+
+    Raises:
+        ValueError: it does not fit the model, which may be a newer one.
+    """
+    if isinstance(state, dict):
+        return dict(saved)
+    try:
+        return _validate(type(state), saved)
+    except ValidationError as error:
+        raise ValueError(f"the saved state does not fit {type(state).__name__}: {error}") from error
+
+
+def show_state(state: State) -> dict[str, Any]:
+    """The whole state as JSON; values that JSON cannot carry, as their text."""
+    try:
+        return cast(dict[str, Any], to_jsonable_python(state, fallback=str))
+    except ValueError:  # it contains itself
+        return {name: str(value) for name, value in dict(state).items()}
+
+
+def read_id(state: State) -> str:
+    """Return the state's id; empty if it has none any more."""
+    return str(state.get("id", "") if isinstance(state, dict) else getattr(state, "id", ""))
+
+
+def _validate(model: type[BaseModel], values: Mapping[str, Any]) -> BaseModel:
+    # By name: a field with an alias is set by its name too. By alias: so are those of nested models given as dicts.
+    return model.model_validate(values, by_name=True, by_alias=True)
+
+
+def _needs_id(model: type[BaseModel]) -> bool:
+    return "id" in model.model_fields and model.model_fields["id"].is_required()
+
+
+def _add_id(model: type[BaseModel]) -> type[BaseModel]:
+    if "id" in model.model_fields:
+        return model
+    return create_model(
+        model.__name__,
+        __base__=model,
+        __module__=model.__module__,
+        id=(str, Field(default_factory=lambda: str(uuid4()))),
+    )

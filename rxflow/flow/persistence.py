@@ -1,0 +1,281 @@
+"""State that lasts: ``@persist`` saves a flow's state after its methods, and a later run goes on from it.
+
+``inputs={"id": …}`` goes on with a saved state; ``restore_from_state_id=…`` begins another one from a copy of it. Only
+the state is saved, not the position: the methods run again. :mod:`rxflow.runs` keeps the position too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import logging
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticSerializationError, to_json
+
+from rxflow._streaming.emitter import Emitter
+from rxflow.flow._decorators import add_note
+from rxflow.flow._state import State, read_id
+
+if TYPE_CHECKING:
+    import sqlite3
+
+__all__ = ["FlowPersistence", "PersistenceError", "SQLiteFlowPersistence", "persist"]
+
+__path__: list[str] = []  # makes room for CrewAI's rxflow.flow.persistence.sqlite, an alias of this module
+
+logger = logging.getLogger("rxflow")
+
+T = TypeVar("T", bound=Callable[..., Any])
+
+BUSY_TIMEOUT_S = 30.0
+"""How long a connection waits for another process that writes."""
+
+_MAX_COPIES = 10
+
+
+class PersistenceError(RuntimeError):
+    """A store failed, or it has a state that does not fit the flow. Its cause is the store's own error."""
+
+
+class FlowPersistence(BaseModel, ABC):
+    """Keeps the states of flows. Subclass it for a store of your own.
+
+    Its methods are called in worker threads, one save of a flow after the other; they may be coroutine functions.
+    Whatever they raise ends the run with a :class:`PersistenceError`.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    @abstractmethod
+    def init_db(self) -> None:
+        """Prepare the store: create tables, for instance. A store calls this itself, when it needs it."""
+
+    @abstractmethod
+    def save_state(self, flow_uuid: str, method_name: str, state_data: dict[str, Any] | BaseModel) -> None:
+        """Keep ``state_data``, a copy of the state after ``method_name``: all of it, or raise and change nothing."""
+
+    @abstractmethod
+    def load_state(self, flow_uuid: str) -> dict[str, Any] | None:
+        """Return what was saved last for ``flow_uuid``; None if nothing was."""
+
+
+class SQLiteFlowPersistence(FlowPersistence):
+    """Keeps states in a SQLite file, as JSON; one row for each save.
+
+    ``db_path`` not given: ``flow_states.db`` in the folder that RXFLOW_STORAGE_DIR names, else in ``~/.rxflow``.
+    The file is created with the first use, with the folders that it needs.
+    """
+
+    db_path: str = Field(default_factory=lambda: str(_storage_folder() / "flow_states.db"))
+
+    def __init__(self, db_path: str | os.PathLike[str] | None = None, /, **options: Any) -> None:
+        super().__init__(**(options if db_path is None else {"db_path": os.fspath(db_path), **options}))
+
+    @field_validator("db_path")
+    @classmethod
+    def _require_file(cls, path: str) -> str:
+        if path == ":memory:" or not path:
+            raise ValueError(f"db_path must be a file: {path!r}; a database in memory ends with each connection")
+        return path
+
+    def init_db(self) -> None:
+        """Create the file and its table, if they are not there."""
+        with self._connected():
+            pass
+
+    def save_state(self, flow_uuid: str, method_name: str, state_data: dict[str, Any] | BaseModel) -> None:
+        """Add a row, in one transaction.
+
+        Raises:
+            ValueError: JSON cannot carry the state; the message names the value.
+            sqlite3.Error: the file cannot be written.
+        """
+        text = _to_json(state_data)
+        now = datetime.now(UTC).isoformat()
+        with self._connected() as database:
+            database.execute(
+                "INSERT INTO flow_states (flow_uuid, method_name, timestamp, state_json) VALUES (?, ?, ?, ?)",
+                (flow_uuid, method_name, now, text),
+            )
+
+    def load_state(self, flow_uuid: str) -> dict[str, Any] | None:
+        """Return the last row's state. Raises sqlite3.Error if the file cannot be read."""
+        with self._connected() as database:
+            row = database.execute(
+                "SELECT state_json FROM flow_states WHERE flow_uuid = ? ORDER BY id DESC LIMIT 1", (flow_uuid,)
+            ).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    @contextmanager
+    def _connected(self) -> Generator[sqlite3.Connection]:
+        """A connection for one use, which commits at its end: threads do not share them, and no file stays open."""
+        import sqlite3  # most flows save nothing
+
+        Path(self.db_path).parent.mkdir(parents=True, exist_ok=True)
+        # Not in WAL mode: the switch to it does not wait for other connections, and fails.
+        connection = sqlite3.connect(self.db_path, timeout=BUSY_TIMEOUT_S, isolation_level="IMMEDIATE")
+        with closing(connection) as database, database:
+            # CrewAI's table, so that a program that moves over keeps its file.
+            database.execute(
+                "CREATE TABLE IF NOT EXISTS flow_states (id INTEGER PRIMARY KEY AUTOINCREMENT, flow_uuid TEXT NOT NULL,"
+                " method_name TEXT NOT NULL, timestamp DATETIME NOT NULL, state_json TEXT NOT NULL)"
+            )
+            database.execute("CREATE INDEX IF NOT EXISTS idx_flow_states_uuid ON flow_states(flow_uuid)")
+            yield database
+
+
+@dataclass(frozen=True, slots=True)
+class SaveRule:
+    """The arguments of ``@persist`` on a class or a method."""
+
+    store: FlowPersistence
+    verbose: bool = False
+
+
+@overload
+def persist(target: T, /) -> T: ...
+
+
+@overload
+def persist(persistence: FlowPersistence | None = None, verbose: bool = False) -> Callable[[T], T]: ...
+
+
+def persist(persistence: Any = None, verbose: bool = False) -> Any:
+    """Save the flow's state: on a class after each of its methods, on a method after that one.
+
+    ``@persist``, ``@persist()`` or ``@persist(MyStore())``; without a store it is a :class:`SQLiteFlowPersistence`.
+    ``Flow(persistence=…)`` takes the place of all stores. ``verbose`` logs each save.
+
+    Raises:
+        TypeError: it is given something else than a store.
+    """
+    if isinstance(persistence, FlowPersistence | None):
+        return partial(_mark, rule=SaveRule(SQLiteFlowPersistence() if persistence is None else persistence, verbose))
+    if isinstance(persistence, type) and issubclass(persistence, FlowPersistence):
+        raise TypeError(f"@persist takes a store; got its class, so write @persist({persistence.__name__}(…))")
+    target = cast(Callable[..., Any], persistence)
+    if not callable(target):
+        raise TypeError(f"@persist takes a store, a FlowPersistence; got {persistence!r}")
+    return _mark(target, rule=SaveRule(SQLiteFlowPersistence()))
+
+
+def _mark(target: T, rule: SaveRule) -> T:
+    if not isinstance(target, type):
+        return add_note(target, "persist", None, persist=rule)
+    setattr(target, RULE_ATTRIBUTE, rule)
+    return cast(T, target)
+
+
+RULE_ATTRIBUTE = "_save_rule"
+"""``@persist`` on a class keeps its rule here; subclasses inherit it."""
+
+
+class StateKeeper:
+    """Saves and restores the state of one flow's run.
+
+    Saves run one after the other, each with the state at that time. Otherwise an older state could be written last.
+    """
+
+    def __init__(
+        self, flow: str, own: FlowPersistence | None, rule: SaveRule | None, methods: Mapping[str, SaveRule | None]
+    ) -> None:
+        """``own`` is the instance's store; ``rule`` is that of the class, ``methods`` are those of its methods."""
+        self._flow = flow
+        self._own = own
+        self._rules = {name: each or rule for name, each in methods.items() if each or rule}
+        self._lock = asyncio.Lock()
+        stores = [own] if own else [rule.store] if rule else [each.store for each in methods.values() if each]
+        is_one = bool(stores) and all(_is_same(stores[0], each) for each in stores)
+        self.store: FlowPersistence | None = stores[0] if is_one else None
+
+    async def save(self, emitter: Emitter, method: str, read_state: Callable[[], State]) -> None:
+        """Save the state as it is after ``method``, if that is to be saved. Raises :class:`PersistenceError`."""
+        rule = self._rules.get(method)
+        if rule is not None:
+            await self._save(emitter, self._own or rule.store, method, read_state, verbose=rule.verbose)
+
+    async def save_before_a_wait(self, emitter: Emitter, read_state: Callable[[], State]) -> None:
+        """Save the state before a person is asked: the answer may take longer than the process lives."""
+        if self.store is not None:
+            await self._save(emitter, self.store, "_ask_checkpoint", read_state, verbose=False)
+
+    async def load(self, emitter: Emitter, flow_uuid: str) -> dict[str, Any] | None:
+        """Return the state saved last for ``flow_uuid``. Raises :class:`PersistenceError`."""
+        if self.store is None:
+            return None
+        with _naming(f"{self._flow}: {_name(self.store)} cannot load the state of {flow_uuid!r}"):
+            return cast(dict[str, Any] | None, await emitter.invoke(self.store.load_state, flow_uuid))
+
+    async def _save(
+        self, emitter: Emitter, store: FlowPersistence, method: str, read_state: Callable[[], State], *, verbose: bool
+    ) -> None:
+        async with self._lock:
+            with _naming(f"State persistence failed: {_name(store)} cannot save {self._flow} after {method}"):
+                state = _copy(read_state())
+                flow_uuid = read_id(state)
+                if not flow_uuid:
+                    raise ValueError("Flow state must have an 'id' field for persistence, and its id is empty")
+                if verbose:
+                    logger.info("Saving flow state to memory for ID: %s", flow_uuid)
+                await emitter.invoke(store.save_state, flow_uuid=flow_uuid, method_name=method, state_data=state)
+
+
+def _copy(state: State) -> State:
+    """A copy that does not change while it is written: a method in another thread may change the state meanwhile."""
+    for _ in range(_MAX_COPIES):
+        try:
+            return copy.deepcopy(state)
+        except RuntimeError:  # "dictionary changed size during iteration"
+            continue
+    return copy.deepcopy(state)
+
+
+def _to_json(state: dict[str, Any] | BaseModel) -> str:
+    if not isinstance(state, dict | BaseModel):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(f"state_data must be a dict or a pydantic model; got {state!r}")
+    try:
+        return to_json(state).decode()
+    except PydanticSerializationError as error:
+        values = state if isinstance(state, dict) else dict(state)
+        misfits = ", ".join(repr(name) for name, value in values.items() if not _is_json(value))
+        raise ValueError(f"JSON cannot carry the state's {misfits}: {error}") from error
+
+
+def _is_json(value: object) -> bool:
+    try:
+        to_json(value)
+    except PydanticSerializationError:
+        return False
+    return True
+
+
+@contextmanager
+def _naming(what: str) -> Generator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise PersistenceError(f"{what}: {type(error).__name__}: {error}") from error
+
+
+def _is_same(one: FlowPersistence, other: FlowPersistence) -> bool:
+    """Whether two stores keep states in one place: of one class, with equal options, as of bare ``@persist``."""
+    return one is other or (isinstance(one, SQLiteFlowPersistence) and one == other)
+
+
+def _name(store: FlowPersistence) -> str:
+    return f"SQLite ({store.db_path})" if isinstance(store, SQLiteFlowPersistence) else type(store).__name__
+
+
+def _storage_folder() -> Path:
+    return Path(os.environ.get("RXFLOW_STORAGE_DIR") or Path.home() / ".rxflow")

@@ -1,0 +1,279 @@
+"""One LLM call: asks a source, turns its deltas into chunks, and tries again before the first of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any, TypeAlias
+from uuid import uuid4
+
+from pydantic_core import from_json
+from reactivex import Observable
+
+from rxflow._loops import Once
+from rxflow._streaming.bridge import from_coroutine
+from rxflow._streaming.emitter import Emitter
+from rxflow._streaming.scope import Scope
+from rxflow._streaming.subscriptions import Cleanup
+from rxflow.llm._prices import estimate_cost
+from rxflow.llm._redaction import mask_secrets
+from rxflow.llm._request import Message, Request, split_model
+from rxflow.llm._tool_calls import ToolCallAssembler
+from rxflow.llm.source import Delta, Ending, PartDelta, ReasoningDelta, RefusalDelta, Source, ToolCallDelta
+from rxflow.tools import function_name
+from rxflow.types import (
+    ContentPart,
+    Event,
+    LLMCancelled,
+    LLMFailed,
+    LLMFinished,
+    LLMRetrying,
+    LLMStarted,
+    Origin,
+    ReasoningChunk,
+    ToolCall,
+    ToolCallChunk,
+    UsageMetrics,
+)
+from rxflow.types.usage import estimate_usage
+
+logger = logging.getLogger("rxflow")
+
+Server: TypeAlias = tuple[str, int | None]
+Ask = Callable[[Request], Coroutine[Any, Any, Observable[Delta]]]
+
+
+def make_call(
+    scope: Scope, request: Request, source: Source, ask: Ask, max_retries: int, server: Server
+) -> Observable[Event]:
+    """The events of one call in ``scope``: :class:`LLMStarted`, chunks, :class:`LLMFinished`.
+
+    Args:
+        ask: how the request is put to ``source``, natively or with its tools in words.
+        max_retries: further attempts after a failure before the first chunk.
+        server: the address and the port that are asked, as far as they are known.
+    """
+    inner = scope.within(llm_call_id=str(uuid4()))
+    span_id, calls = inner.origin.span_id, scope.run.calls
+
+    async def work(emitter: Emitter) -> None:
+        journal = scope.run.journal
+        before = journal.take_call(scope.step, request.model, request.messages) if journal is not None else None
+        started = _announce(emitter.origin, request, server)
+        if before is not None:
+            _repeat(emitter, replace(started, replayed=True), before)
+            return
+        emitter.on_next(started)
+        answer = _Answer(emitter, request)
+        calls[span_id] = answer.cancel
+        try:
+            await speak(emitter, answer)
+        finally:
+            if span_id in calls:  # nobody has seen its end: it was stopped, or an operator withholds it
+                calls[span_id] = answer.summarize()
+
+    async def speak(emitter: Emitter, answer: _Answer) -> None:
+        emitter.own(Cleanup(answer.note_usage))  # if the call is stopped: it cannot emit any more
+        attempt = 0
+        while True:
+            try:
+                deltas = await ask(request)
+                answer.is_asked = True
+                await emitter.drain(deltas, answer.add)
+                break
+            except Exception as error:  # noqa: BLE001 - raised again, or reported in an event
+                answer.is_asked = answer.has_begun  # what fails before that is not billed
+                attempt += 1
+                may_retry = not answer.has_begun and attempt <= max_retries
+                delay = source.retry_delay(error, attempt, max_retries) if may_retry else None
+                if delay is None:
+                    final = source.explain(error, request.model)
+                    emitter.on_next(answer.fail(final))
+                    raise final from error.__cause__
+                status = getattr(error, "status_code", None)
+                logger.warning(
+                    "%s: %s (status %s); trying again in %.1f s", request.model, type(error).__name__, status, delay
+                )
+                emitter.on_next(LLMRetrying(origin=emitter.origin, error=error, delay=delay))
+                await asyncio.sleep(delay)
+        emitter.on_next(answer.finish())
+
+    return from_coroutine(inner, work)
+
+
+def _announce(origin: Origin, request: Request, server: Server) -> LLMStarted:
+    address, port = server
+    return LLMStarted(
+        origin=origin,
+        model=request.model,
+        messages=request.messages,
+        provider=split_model(request.model)[0],
+        server_address=address,
+        server_port=port,
+        parameters=mask_secrets({**request.hints, **request.parameters}),
+        tools=request.tools,
+    )
+
+
+def _repeat(emitter: Emitter, started: LLMStarted, before: LLMFinished) -> None:
+    """The answer that the model gave before the run was resumed, in one piece. It is not paid for again."""
+    emitter.on_next(started)
+    origin = emitter.origin
+    chunks = [origin.chunk(before.text)] if before.text else []
+    for index, call in enumerate(before.tool_calls):
+        delta = ToolCallChunk(tool_id=call.id, tool_name=call.name, arguments=call.arguments, index=index)
+        chunks.append(origin.tool_chunk(delta))
+    for chunk in chunks:
+        emitter.on_next(chunk.model_copy(update={"replayed": True}))
+    emitter.scope.ledger.note(before.usage, before.cost)
+    emitter.on_next(replace(before, origin=origin, replayed=True, seq=-1, at=0.0))
+
+
+_NO_ENDING = Ending()
+
+
+class _Answer:
+    """Turns deltas into chunks as they come, and remembers them.
+
+    ``is_asked`` is True while the provider has the request.
+    """
+
+    def __init__(self, emitter: Emitter, request: Request) -> None:
+        self.is_asked = False
+        self._request = request
+        self._noted = Once()
+        self._bill: tuple[UsageMetrics, float | None] = UsageMetrics(), None
+        self._emitter = emitter
+        self._chunk = emitter.origin.chunk
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._refusal: list[str] = []
+        self._calls = ToolCallAssembler()
+        self._has_parts = False
+        self._ending = _NO_ENDING
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether something of the answer has been shown. Trying again would show it twice."""
+        return bool(self._text or self._reasoning or self._calls or self._has_parts)
+
+    @property
+    def text(self) -> str:
+        """The answer text so far."""
+        return "".join(self._text)
+
+    def add(self, delta: Delta) -> None:
+        """Take the next delta."""
+        if type(delta) is str:
+            if delta:
+                self._text.append(delta)
+                self._emitter.on_next(self._chunk(delta))
+            return
+        match delta:
+            case ToolCallDelta():
+                self._emitter.on_next(self._emitter.origin.tool_chunk(self._calls.add(delta)))
+            case ReasoningDelta(content):
+                self._reasoning.append(content)
+                self._emitter.on_next(ReasoningChunk(origin=self._emitter.origin, content=content))
+            case RefusalDelta(content):
+                self._refusal.append(content)
+                self.add(content)
+            case PartDelta(kind, data):
+                self._has_parts = True
+                self._emitter.on_next(ContentPart(origin=self._emitter.origin, kind=kind, data=data))
+            case Ending():
+                self._ending = delta
+            case _:
+                raise TypeError(f"a source gave {delta!r}, which is not a delta (see rxflow.llm.source)")
+
+    @property
+    def usage(self) -> UsageMetrics:
+        """The usage that the provider reported; before that an estimate, at first of the prompt alone."""
+        if self._ending is not _NO_ENDING:
+            return self._ending.usage
+        if not self.is_asked:
+            return UsageMetrics()
+        arguments = [call.arguments for call in self._calls.calls]
+        return estimate_usage(self._request.messages, [*self._text, *self._reasoning, *arguments])
+
+    def note_usage(self) -> None:
+        """Note the usage in the scope's ledger, once: when the call finishes, fails or is stopped."""
+        if not self._noted.take():
+            return
+        usage, cost = self.usage, self._ending.cost
+        if self._ending is _NO_ENDING and usage.is_reported:
+            cost = estimate_cost(self._request.model, usage)
+        self._bill = usage, cost
+        self._emitter.scope.ledger.note(usage, cost)
+
+    def fail(self, error: BaseException) -> LLMFailed:
+        """The call has ended with ``error``."""
+        self.note_usage()
+        usage, cost = self._bill
+        return LLMFailed(origin=self._emitter.origin, error=error, text=self.text, usage=usage, cost=cost)
+
+    def cancel(self, reason: str) -> LLMCancelled:
+        """The call was stopped."""
+        self.note_usage()
+        usage, cost = self._bill
+        return LLMCancelled(origin=self._emitter.origin, reason=reason, text=self.text, usage=usage, cost=cost)
+
+    def summarize(self) -> Callable[[str], LLMCancelled]:
+        """:meth:`cancel` without the messages and deltas, which must not live as long as the run."""
+        ended = self.cancel("")
+        return lambda reason: replace(ended, reason=reason)
+
+    def finish(self) -> LLMFinished:
+        """The whole answer."""
+        for chunk in self._calls.finish():
+            self._emitter.on_next(self._emitter.origin.tool_chunk(chunk))
+        self.note_usage()
+        ending, calls = self._ending, self._calls.calls
+        return LLMFinished(
+            origin=self._emitter.origin,
+            text=self.text,
+            tool_calls=calls,
+            reasoning="".join(self._reasoning),
+            refusal="".join(self._refusal),
+            finish_reason=ending.finish_reason,
+            usage=ending.usage,
+            cost=ending.cost,
+            message=_build_message(self.text, calls, self._calls, ending),
+            response_id=ending.response_id,
+            response_model=ending.response_model,
+        )
+
+
+def _build_message(text: str, calls: tuple[ToolCall, ...], assembler: ToolCallAssembler, ending: Ending) -> Message:
+    """Build the message for the conversation: what the provider wants back, in a form that strict ones accept."""
+    message: Message = {"role": "assistant", "content": text or None if calls else text}
+    if calls:
+        extras = assembler.extras
+        message["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                # Providers refuse a name with other characters, though it was their model that made it up.
+                "function": {
+                    "name": function_name(call.name) or "unnamed",
+                    "arguments": _as_object(call.arguments),
+                },
+                **extras.get(call.id, {}),
+            }
+            for call in calls
+        ]
+    return message | dict(ending.message)
+
+
+def _as_object(arguments: str) -> str:
+    """Return ``arguments`` as a JSON object: for one call that was cut short, a provider refuses the whole history."""
+    if not arguments.strip():
+        return "{}"
+    try:
+        is_object = isinstance(from_json(arguments, allow_inf_nan=False), dict)
+    except ValueError:
+        is_object = False
+    return arguments if is_object else json.dumps({"invalid_arguments": arguments})

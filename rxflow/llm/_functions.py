@@ -1,0 +1,125 @@
+"""What a model may call: the schemas that it gets, and the functions behind the calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from inspect import iscoroutine, iscoroutinefunction, signature
+from typing import Any, TypeAlias, cast
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from rxflow._tool_adapter import as_tool
+from rxflow.llm._request import ToolSchema, is_list
+from rxflow.tools import BaseTool, call_from_async, function_name
+from rxflow.types import ToolCall
+
+Offered: TypeAlias = ToolSchema | BaseTool
+"""A schema in the shape of OpenAI's chat API, or a tool, which carries one."""
+
+Functions: TypeAlias = Mapping[str, Callable[..., Any] | BaseTool]
+"""Functions by the names that the model uses for them."""
+
+
+def schemas_of(tools: Sequence[Offered]) -> tuple[ToolSchema, ...]:
+    """Return the schemas of what is offered. Raises TypeError for what is neither a tool nor a schema."""
+    given: object = tools
+    if not is_list(given):
+        raise TypeError(f"tools is a list of tools or schemas; got {given!r}")
+    return tuple(map(_schema_of, given))
+
+
+def _schema_of(tool: Any) -> ToolSchema:
+    return cast(ToolSchema, tool) if isinstance(tool, Mapping) else as_tool(tool).schema_for_model
+
+
+def runnable(tools: Sequence[Offered] | None, available: Functions | None) -> Functions:
+    """The tools themselves and ``available``; nothing if that is given and empty."""
+    if available is not None and not available:
+        return {}
+    own = {function_name(each.name): each for each in map(as_tool, _no_schemas(tools or ()))}
+    return {**own, **(available or {})}
+
+
+def _no_schemas(tools: Sequence[Offered]) -> Iterator[object]:
+    return (each for each in tools if not isinstance(each, Mapping))
+
+
+def refuse_async(functions: Functions) -> None:
+    """Raise TypeError for a coroutine function, before the model is asked: sync code cannot await it."""
+    for name, function in functions.items():
+        if iscoroutinefunction(function):
+            raise _needs_acall(name)
+
+
+def function_for(calls: Sequence[ToolCall], functions: Functions, *, is_async: bool) -> partial[Any] | None:
+    """Return the first call, ready to run; None if there is no call, or no function at all.
+
+    Raises:
+        ValueError: the model called what is not there, or with arguments that did not arrive or do not fit.
+        ToolUsageLimit: the tool may not be used any more.
+    """
+    if not calls or not functions:
+        return None
+    call = calls[0]
+    function = functions.get(call.name)
+    if function is None:
+        raise ValueError(
+            f"the model called {call.name!r}, which is neither a tool given nor in "
+            f"available_functions: {sorted(functions)}"
+        )
+    arguments = _arguments(call, function)
+    return partial(function.claim(is_async=is_async) if isinstance(function, BaseTool) else function, **arguments)
+
+
+def _arguments(call: ToolCall, function: Callable[..., Any] | BaseTool) -> dict[str, Any]:
+    text = call.arguments.strip()
+    if not text and _takes_arguments(function):
+        raise ValueError(f"the model called {call.name!r}, and its arguments did not arrive")
+    text = text or "{}"
+    try:
+        if isinstance(function, BaseTool):
+            return function.read_arguments(text)
+        read: Any = from_json(text)
+    except ValidationError as error:
+        raise ValueError(
+            f"the model called {call.name!r} with arguments that do not fit: {call.arguments!r}"
+        ) from error
+    except ValueError as error:
+        raise _no_object(call) from error
+    if not isinstance(read, dict):
+        raise _no_object(call)
+    return cast(dict[str, Any], read)
+
+
+def _takes_arguments(function: Callable[..., Any] | BaseTool) -> bool:
+    if isinstance(function, BaseTool):
+        return function.takes_arguments
+    try:
+        parameters = signature(function).parameters.values()
+    except ValueError:  # of a builtin that has none
+        return False
+    return any(each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD) for each in parameters)
+
+
+def _no_object(call: ToolCall) -> ValueError:
+    return ValueError(f"the model called {call.name!r} with arguments that are not a JSON object: {call.arguments!r}")
+
+
+def run_function(function: partial[Any], name: str) -> Any:
+    """Call it from sync code. Raises TypeError if it turns out to be async, as behind a lambda."""
+    result = function()
+    if iscoroutine(result):
+        result.close()
+        raise _needs_acall(name)
+    return result
+
+
+async def arun_function(function: partial[Any]) -> Any:
+    """Await it, or run it in a worker thread, for which a cancellation does not wait."""
+    return await call_from_async(function, is_async=iscoroutinefunction(function.func))
+
+
+def _needs_acall(name: str) -> TypeError:
+    return TypeError(f"the function {name!r} is async: use acall")

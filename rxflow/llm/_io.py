@@ -1,0 +1,352 @@
+"""Provider I/O: one background loop for all connections, and the hop of deltas from there to a run's own loop.
+
+The I/O loop never executes users' code, so a method that blocks its own run stalls nobody else's stream. Connections
+outlive ``asyncio.run`` there and are used again. LiteLLM's first call blocks its loop for hundreds of milliseconds,
+which only delays other providers' deltas here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import inspect
+import os
+import select
+import selectors
+import socket
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import Context, ContextVar, copy_context
+from functools import partial
+from typing import Any, ParamSpec, TypeVar, cast
+
+from reactivex import Observable
+from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
+
+from rxflow._loops import call_soon, refusal_of, running_loop
+from rxflow._streaming import loop_thread
+from rxflow._streaming.emitter import ambient
+from rxflow._streaming.subscriptions import RunPart
+from rxflow.llm.source import Delta
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+MAX_STEP = 128
+"""Deltas that are emitted in one step of the loop. Between steps, readers, disposals and other runs have their turn."""
+
+Deliver = Callable[[Sequence[Delta]], None]
+
+
+class _IOLoop:
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.loop.set_default_executor(_Threads())
+        self.resources: dict[str, Any] = {}
+        self._thread = threading.Thread(target=self._run, name="rxflow I/O", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+        finally:
+            tasks = asyncio.all_tasks(self.loop)
+            for task in tasks:
+                task.cancel()
+            self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            for resource in self.resources.values():
+                self.loop.run_until_complete(resource.close())
+            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+            self.loop.close()
+
+    def stop(self) -> None:
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(2.0)
+
+    def detach(self) -> None:
+        """Called in a forked child: what happens to inherited connections here must not affect the parent.
+
+        LiteLLM closes all clients at exit. In the child that would end the parent's connections, and take them out of
+        the epoll that both processes share, so that the parent would wait forever.
+        """
+        selector = getattr(self.loop, "_selector", None)
+        if not isinstance(selector, selectors.BaseSelector):
+            return  # not one of asyncio's own loops
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for key in list(selector.get_map().values()):
+            os.dup2(nothing, key.fd, inheritable=False)
+        os.close(nothing)
+        if sys.platform == "linux" and isinstance(selector, selectors.EpollSelector):
+            with select.epoll() as empty:
+                os.dup2(empty.fileno(), selector.fileno(), inheritable=False)
+
+
+_current: _IOLoop | None = None
+_starting = threading.Lock()  # two first calls on two threads must not make two loops
+
+
+def submit(work: Coroutine[Any, Any, T]) -> Future[T]:
+    """Run ``work`` on the I/O loop, which the first call starts. Cancelling the future cancels the work there."""
+    return asyncio.run_coroutine_threadsafe(work, _get().loop)
+
+
+def _get() -> _IOLoop:
+    global _current
+    with _starting:
+        if _current is None:
+            # In an empty context: its handles would keep that of the first caller as long as the loop lives.
+            _current = Context().run(_IOLoop)
+        return _current
+
+
+def is_io_loop() -> bool:
+    """Whether the calling code runs on the I/O loop."""
+    return _current is not None and running_loop() is _current.loop
+
+
+def get_resource(name: str, create: Callable[[], T]) -> T:
+    """Return what ``create()`` makes, once for each I/O loop. Its coroutine ``close()`` runs when the loop stops.
+
+    To be called on the I/O loop. A forked child has a loop of its own, and so resources of its own.
+    """
+    assert _current is not None
+    if name not in _current.resources:
+        _current.resources[name] = create()
+    return cast(T, _current.resources[name])
+
+
+def stop() -> None:
+    """Stop the loop and join its thread, which could hang the interpreter's shutdown. A later call starts a new one."""
+    global _current
+    with _starting:
+        io, _current = _current, None
+    if io is not None:
+        io.stop()
+
+
+@atexit.register
+def _stop_at_exit() -> None:
+    # The runs first, in whichever order the modules were imported: they would report the end of this loop as an error.
+    loop_thread.stop_all()
+    stop()
+
+
+def _forget() -> None:
+    # Threads do not survive a fork; the child starts a loop of its own when it needs one.
+    global _current, _starting
+    io, _current = _current, None
+    _starting = threading.Lock()
+    if io is not None:
+        io.detach()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+def from_io(read: Callable[[Deliver], Awaitable[None]]) -> Observable[Delta]:
+    """An Observable of what ``read(deliver)`` delivers on the I/O loop, emitted on the subscriber's loop.
+
+    Disposing cancels the reading task, which closes the provider's connection: from any thread, without waiting. ::
+
+        read      --[a,b]---------[c]--return
+        result    ----ab-----------c---|
+    """
+
+    def subscribe(observer: ObserverBase[Delta], scheduler: SchedulerBase | None = None) -> DisposableBase:
+        loop = asyncio.get_running_loop()
+        refused = refusal_of(loop)
+        hop = _Hop(loop, observer)
+        if refused is not None:
+            observer.on_error(refused)
+            return hop
+        # Without the run: timers of the HTTP client keep their context for minutes, and would keep the run alive.
+        context = copy_context()
+        context.run(ambient.set, None)
+        hop.begin(read, _get().loop, context)
+        return hop
+
+    return RunPart(subscribe)
+
+
+class _Hop(DisposableBase):
+    """A list and one pending wake-up: the reading task appends, the subscriber's loop empties it.
+
+    Not a deque: 1,000 waiting calls hold 1,000 of these, and an empty deque takes 760 bytes. For the same reason not
+    asyncio.run_coroutine_threadsafe, whose future takes another 1,200.
+    """
+
+    __slots__ = ("_batches", "_io", "_is_disposed", "_is_waking", "_loop", "_observer", "_reading")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, observer: ObserverBase[Delta]) -> None:
+        self._loop = loop
+        self._observer: ObserverBase[Delta] | None = observer
+        self._batches: list[Sequence[Delta]] = []
+        self._is_waking = False
+        self._is_disposed = False
+        self._io: asyncio.AbstractEventLoop | None = None
+        self._reading: asyncio.Task[None] | None = None
+
+    def begin(
+        self, read: Callable[[Deliver], Awaitable[None]], io: asyncio.AbstractEventLoop, context: Context
+    ) -> None:
+        """Start the reading task on the loop ``io``."""
+        self._io = io
+
+        def start() -> None:
+            if not self._is_disposed:
+                self._reading = io.create_task(self._read(read), context=context)
+
+        io.call_soon_threadsafe(start, context=context)
+
+    async def _read(self, read: Callable[[Deliver], Awaitable[None]]) -> None:
+        try:
+            await read(self.deliver)
+        except asyncio.CancelledError:
+            self.end(asyncio.CancelledError("the I/O loop was stopped"))
+            raise
+        except Exception as error:  # noqa: BLE001 - it is the stream's terminal
+            self.end(error)
+        else:
+            self.end(None)
+
+    def deliver(self, batch: Sequence[Delta]) -> None:
+        """On the I/O loop."""
+        self._batches.extend(batch[first : first + MAX_STEP] for first in range(0, len(batch), MAX_STEP))
+        if not self._is_waking:
+            self._is_waking = True
+            call_soon(self._loop, self._drain)
+
+    def end(self, error: BaseException | None) -> None:
+        """On the I/O loop, once."""
+        call_soon(self._loop, partial(self._end, error))
+
+    def dispose(self) -> None:
+        self._is_disposed = True
+        self._observer = None
+        if self._io is not None:
+            call_soon(self._io, self._stop, context=Context())
+
+    def _stop(self) -> None:
+        """On the I/O loop."""
+        if self._reading is not None:
+            self._reading.cancel()
+
+    def _drain(self) -> None:
+        # Cleared before the look at the list, because deliver() appends before its look at the flag.
+        self._is_waking = False
+        observer = self._observer
+        if observer is None:
+            return
+        emit = observer.on_next
+        try:
+            emitted = 0
+            while self._batches and emitted < MAX_STEP:
+                batch = self._batches.pop(0)
+                for delta in batch:
+                    if self._is_disposed:
+                        return
+                    emit(delta)
+                emitted += len(batch)
+        except Exception as error:  # noqa: BLE001 - it is the stream's terminal; the loop would only report it
+            self.dispose()
+            observer.on_error(error)
+            return
+        if self._batches and not self._is_waking:
+            self._is_waking = True
+            self._loop.call_soon(self._drain)
+
+    def _end(self, error: BaseException | None) -> None:
+        if self._batches and self._observer is not None:  # a step that empties them is due
+            self._loop.call_soon(self._end, error)
+            return
+        observer, self._observer = self._observer, None
+        self._io = None  # nothing is left to be stopped there
+        if observer is None:
+            return
+        if error is None:
+            observer.on_completed()
+        else:
+            observer.on_error(error)  # type: ignore[arg-type]  # RxPY's type leaves out CancelledError
+
+
+class UnawaitedCoroutines:
+    """Collects coroutines that worker threads create for one call, and closes those that were never awaited.
+
+    LiteLLM creates a coroutine in a thread and awaits it on the loop. A call that is cancelled in between never awaits
+    it, and Python would report that on the program's standard error. ::
+
+        with UnawaitedCoroutines():
+            await litellm.acompletion(…)
+    """
+
+    def __init__(self) -> None:
+        self._created: list[Coroutine[Any, Any, Any]] = []
+        self._is_over = False
+
+    def __enter__(self) -> None:
+        _unawaited.set(self)
+
+    def __exit__(self, *error: object) -> None:
+        # Set before the look at the list, because a thread does the reverse: one of the two sees the other.
+        self._is_over = True
+        self._close()
+
+    def keep(self, function: Callable[[], T]) -> T:
+        """Call ``function``, in a thread."""
+        created = function()
+        if inspect.iscoroutine(created):
+            self._created.append(created)
+            if self._is_over:
+                self._close()
+        return created
+
+    def _close(self) -> None:
+        while self._created:
+            try:
+                coroutine = self._created.pop()
+            except IndexError:  # the other thread was faster
+                return
+            if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+                coroutine.close()
+
+
+_unawaited: ContextVar[UnawaitedCoroutines | None] = ContextVar("rxflow_unawaited", default=None)
+
+
+class _Threads(ThreadPoolExecutor):
+    """The I/O loop's worker threads. A lookup of a name gets a thread of its own.
+
+    A lookup cannot be cancelled and may take half a minute if no name server answers. In the few threads of a pool,
+    lookups of calls that are long over would delay the calls to all other providers, and the interpreter's exit.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(thread_name_prefix="rxflow-io-worker")
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        call = partial(fn, *args, **kwargs)
+        if fn is socket.getaddrinfo:
+            return _run_in_daemon_thread(call)
+        unawaited = _unawaited.get()
+        return super().submit(call if unawaited is None else partial(unawaited.keep, call))
+
+
+def _run_in_daemon_thread(call: Callable[[], T]) -> Future[T]:
+    future: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            result = call()
+        except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+    future.set_running_or_notify_cancel()
+    threading.Thread(target=work, name="rxflow-name-lookup", daemon=True).start()
+    return future

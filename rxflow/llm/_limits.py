@@ -1,0 +1,248 @@
+"""Requests and tokens a minute that all calls with one key share: in a process, or on many machines through Redis.
+
+The counting is done by the package ``limits`` (``rxflow[limits]``). This module decides who is next: the runs take
+turns, so that a run with a thousand calls does not keep one with a single call waiting.
+
+All of it lives on the I/O loop, so nothing needs a lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from rxflow._lazy import extra
+from rxflow.llm._io import get_resource, submit
+from rxflow.types.usage import UsageMetrics
+
+if TYPE_CHECKING:
+    from limits import RateLimitItem
+
+IN_PROCESS: Final = "memory://"
+MIN_WAIT_S: Final = 0.01
+"""The counters free a place little by little; asking more often than this would only keep the store busy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RateLimits:
+    """What an LLM may ask for, and with whom it shares that.
+
+    Attributes:
+        key: names who pays: provider, server and a digest of the API key.
+        model: its requests and tokens are counted apart from those of other models.
+        max_rpm: requests a minute; None: no limit.
+        max_tpm: tokens a minute, prompt and answer; None: no limit.
+        store: "memory://" for this process, "redis://host:port/db" for all machines that name it.
+        period: of the counting, in seconds.
+    """
+
+    key: str
+    model: str
+    max_rpm: int | None = None
+    max_tpm: int | None = None
+    store: str = IN_PROCESS
+    period: int = 60
+
+    def __post_init__(self) -> None:
+        for name, value in (("max_rpm", self.max_rpm), ("max_tpm", self.max_tpm)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1 a minute: {value!r}")
+        if not self.store.startswith((IN_PROCESS, "redis://", "rediss://", "unix://")):
+            raise ValueError(f'limit_store is "redis://host:port/db"; got {self.store!r}')
+        with extra("limits"):
+            import limits  # noqa: F401  # pyright: ignore[reportUnusedImport]
+
+    async def acquire(self, run_id: str, tokens: int) -> None:
+        """Wait for a request of ``tokens``, on any loop. A wait that is cancelled takes nothing."""
+        future = submit(_enter(self, run_id, tokens))
+        await asyncio.wrap_future(future)
+
+    def settle(self, estimated: int, usage: UsageMetrics) -> None:
+        """Count what an answer took beyond the estimate, once the provider has reported it."""
+        beyond = (usage.total_tokens or 0) - estimated
+        if self.max_tpm is not None and beyond > 0:
+            submit(_count(self, beyond))
+
+    def back_off(self, delay: float) -> None:
+        """The provider has refused a request with 429: no one who shares the key asks again for ``delay`` seconds."""
+        submit(_pause(self, delay))
+
+
+def name_key(provider: str, base_url: str | None, api_key: str | None) -> str:
+    """Name who pays. The API key is neither kept nor sent to the store."""
+    digest = hashlib.sha256((api_key or "").encode()).hexdigest()[:16]
+    return f"{provider}|{base_url or ''}|{digest}"
+
+
+async def _enter(limits: RateLimits, run_id: str, tokens: int) -> None:
+    await get_resource("rate limits", _Queues).find_queue(limits).enter(limits, run_id, tokens)
+
+
+async def _count(limits: RateLimits, tokens: int) -> None:
+    await get_resource("rate limits", _Queues).find_store(limits.store).count(limits, tokens)
+
+
+async def _pause(limits: RateLimits, delay: float) -> None:
+    await get_resource("rate limits", _Queues).find_store(limits.store).pause(limits.key, delay)
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    limits: RateLimits
+    tokens: int
+    turn: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class _Queues:
+    """All queues of this process, and the connections of their stores."""
+
+    def __init__(self) -> None:
+        self._queues: dict[tuple[str, str, str], _Queue] = {}
+        self._stores: dict[str, _Store] = {}
+
+    def find_store(self, url: str) -> _Store:
+        if url not in self._stores:
+            self._stores[url] = _Store(url)
+        return self._stores[url]
+
+    def find_queue(self, limits: RateLimits) -> _Queue:
+        key = limits.store, limits.key, limits.model
+        if key not in self._queues:
+            self._queues[key] = _Queue(self.find_store(limits.store))
+        return self._queues[key]
+
+    async def close(self) -> None:
+        for queue in self._queues.values():
+            queue.stop()
+        for store in self._stores.values():
+            await store.close()
+
+
+class _Queue:
+    """Calls that wait for one model with one key. The runs take turns."""
+
+    def __init__(self, store: _Store) -> None:
+        self._store = store
+        self._waiting: dict[str, deque[_Waiter]] = {}  # by run, the next one first
+        self._worker: asyncio.Task[None] | None = None
+
+    async def enter(self, limits: RateLimits, run_id: str, tokens: int) -> None:
+        waiter = _Waiter(limits, tokens)
+        self._waiting.setdefault(run_id, deque()).append(waiter)
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._serve())
+        await waiter.turn
+
+    def stop(self) -> None:
+        if self._worker is not None:
+            self._worker.cancel()
+
+    async def _serve(self) -> None:
+        try:
+            while (waiter := self._next()) is not None:
+                await self._let_in(waiter)
+        except Exception as error:  # noqa: BLE001 - raised by the calls that wait
+            waiting = [waiter for waiters in self._waiting.values() for waiter in waiters]
+            self._waiting.clear()
+            for waiter in waiting:
+                if not waiter.turn.done():
+                    waiter.turn.set_exception(error)
+
+    def _next(self) -> _Waiter | None:
+        """The first call of the run whose turn it is. It stays in the queue, so that a failure reaches it."""
+        while self._waiting:
+            run_id, waiters = next(iter(self._waiting.items()))
+            while waiters and waiters[0].turn.done():
+                waiters.popleft()
+            if waiters:
+                return waiters[0]
+            del self._waiting[run_id]
+        return None
+
+    async def _let_in(self, waiter: _Waiter) -> None:
+        while not waiter.turn.done():
+            delay = await self._store.take(waiter.limits, waiter.tokens)
+            if delay <= 0:
+                break
+            await asyncio.wait([waiter.turn], timeout=delay)  # ends early if the call is cancelled
+        if not waiter.turn.done():
+            waiter.turn.set_result(None)
+        run_id, waiters = next(iter(self._waiting.items()))
+        self._waiting[run_id] = self._waiting.pop(run_id)  # to the end of the line
+        waiters.popleft()
+
+
+class _Store:
+    """The counters, in memory or in Redis."""
+
+    def __init__(self, url: str) -> None:
+        with extra("limits"):
+            from limits.aio import storage, strategies
+        if url.startswith(IN_PROCESS):
+            self._storage: Any = storage.MemoryStorage()
+        else:
+            with extra("redis"):
+                self._storage = storage.RedisStorage(f"async+{url}", implementation="redispy", key_prefix="rxflow")
+        self._requests: Any = strategies.MovingWindowRateLimiter(self._storage)
+        self._tokens: Any = strategies.SlidingWindowCounterRateLimiter(self._storage)
+
+    async def take(self, limits: RateLimits, tokens: int) -> float:
+        """Take a request of ``tokens`` and return 0; or return the seconds after which it is worth asking again."""
+        pause = _name_pause(limits.key)
+        if await self._storage.get(pause):
+            return max(MIN_WAIT_S, float(await self._storage.get_expiry(pause)) - time.time())
+        name, items = (limits.key, limits.model), self._items(limits, tokens)
+        for limiter, item, cost in items:
+            if not await limiter.test(item, *name, cost=cost):
+                stats = await limiter.get_window_stats(item, *name)
+                return max(MIN_WAIT_S, min(float(stats.reset_time) - time.time(), limits.period))
+        # Another machine may be faster. What has been taken of the first limit is lost then: a little less is asked.
+        taken = [await limiter.hit(item, *name, cost=cost) for limiter, item, cost in items]
+        return 0.0 if all(taken) else MIN_WAIT_S
+
+    async def count(self, limits: RateLimits, tokens: int) -> None:
+        """Count ``tokens`` that have been used already, as far as the window holds them."""
+        item, name = _item(limits.max_tpm or 1, limits.period, "tokens"), (limits.key, limits.model)
+        stats = await self._tokens.get_window_stats(item, *name)
+        if stats.remaining:
+            await self._tokens.hit(item, *name, cost=min(tokens, stats.remaining))
+
+    async def pause(self, key: str, delay: float) -> None:
+        """Let nobody who shares ``key`` begin for ``delay`` seconds. The store counts whole ones."""
+        pause = _name_pause(key)
+        left = await self._storage.get_expiry(pause) - time.time() if await self._storage.get(pause) else 0.0
+        if delay > left:
+            await self._storage.clear(pause)
+            await self._storage.incr(pause, max(1, math.ceil(delay)))
+
+    async def close(self) -> None:
+        timer: asyncio.Task[None] | None = getattr(self._storage, "timer", None)
+        if timer is not None:
+            timer.cancel()
+        bridge = getattr(self._storage, "bridge", None)
+        if bridge is not None:
+            await bridge.storage.aclose()
+
+    def _items(self, limits: RateLimits, tokens: int) -> list[tuple[Any, RateLimitItem, int]]:
+        items: list[tuple[Any, RateLimitItem, int]] = []
+        if limits.max_rpm is not None:
+            items.append((self._requests, _item(limits.max_rpm, limits.period, "requests"), 1))
+        if limits.max_tpm is not None:
+            # A request that is larger than a minute's tokens takes all of them, as nothing else would let it begin.
+            items.append((self._tokens, _item(limits.max_tpm, limits.period, "tokens"), min(tokens, limits.max_tpm)))
+        return items
+
+
+def _name_pause(key: str) -> str:
+    return f"rxflow-pause|{key}"
+
+
+def _item(amount: int, period: int, namespace: str) -> RateLimitItem:
+    from limits import RateLimitItemPerSecond
+
+    return RateLimitItemPerSecond(amount, period, namespace=f"rxflow-{namespace}")

@@ -1,0 +1,166 @@
+"""Which source serves a model: the embedded one, a direct one for OpenAI-compatible servers, LiteLLM for the rest."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Literal
+
+from reactivex import Observable
+
+from rxflow.llm._litellm.source import LiteLLMSource, uses_litellm
+from rxflow.llm._openai_compatible import SERVERS, OpenAICompatibleSource
+from rxflow.llm._request import Request, split_model
+from rxflow.llm.demo import PROVIDER as DEMO_PROVIDER
+from rxflow.llm.demo import DemoSource
+from rxflow.llm.source import Delta, Source
+
+# OpenAI serves these by its Responses API only, for which LiteLLM prepares the request.
+_RESPONSES_ONLY = ("responses/", "codex", "-pro", "deep-research", "computer-use", "daybreak")
+
+_CHAT_PARAMETERS = frozenset(
+    {
+        "audio",
+        "extra_body",
+        "extra_headers",
+        "frequency_penalty",
+        "logit_bias",
+        "logprobs",
+        "max_completion_tokens",
+        "max_tokens",
+        "metadata",
+        "modalities",
+        "n",
+        "parallel_tool_calls",
+        "prediction",
+        "presence_penalty",
+        "prompt_cache_key",
+        "reasoning_effort",
+        "response_format",
+        "safety_identifier",
+        "seed",
+        "service_tier",
+        "stop",
+        "store",
+        "stream_options",
+        "temperature",
+        "tool_choice",
+        "top_logprobs",
+        "top_p",
+        "user",
+        "verbosity",
+        "web_search_options",
+    }
+)
+_LITELLM_SETTINGS = (
+    "aclient_session",
+    "add_function_to_prompt",
+    "api_base",
+    "api_key",
+    "disable_aiohttp_transport",
+    "drop_params",
+    "headers",
+    "model_alias_map",
+    "modify_params",
+    "openai_key",
+    "organization",
+    "ssl_certificate",
+)
+"""Settings of LiteLLM's module that a program expects to hold for OpenAI's models too."""
+
+_DEMO_PARAMETERS = frozenset({"tool_choice"})
+
+
+def source_for(
+    model: str,
+    *,
+    base_url: str | None,
+    api_key: str | None,
+    timeout: float | None,
+    connect_timeout: float,
+    pace: float,
+    parameters: Mapping[str, Any],
+    via: Literal["litellm"] | None,
+) -> Source:
+    """The source of ``model``.
+
+    Raises:
+        ValueError: ``via`` or the embedded model's name is unknown.
+        TypeError: the embedded model does not have one of the ``parameters``.
+    """
+    if via not in (None, "litellm"):
+        raise ValueError(f'via is "litellm" or None: {via!r}')
+    provider, name = split_model(model)
+    if provider == DEMO_PROVIDER:
+        return _demo_source(model, name, pace, parameters)
+    settings: dict[str, Any] = {
+        "base_url": base_url,
+        "api_key": api_key,
+        "read_timeout": timeout,
+        "connect_timeout": connect_timeout,
+    }
+    if via == "litellm" or not _is_direct(provider, name, parameters):
+        return LiteLLMSource(**settings)
+    return _DirectSource(provider, name, settings)
+
+
+def _is_direct(provider: str, name: str, parameters: Mapping[str, Any]) -> bool:
+    if provider not in SERVERS or not parameters.keys() <= _CHAT_PARAMETERS:
+        return False
+    return provider != "openai" or not any(word in name for word in _RESPONSES_ONLY)
+
+
+def is_litellm_in_use() -> bool:
+    """Whether the program itself uses LiteLLM: it has registered callbacks or a cache, or set what holds for OpenAI."""
+    litellm: Any = sys.modules.get("litellm")
+    if litellm is None or not hasattr(litellm, "acompletion"):  # its import may just be going on
+        return False
+    return any(getattr(litellm, name, None) for name in _LITELLM_SETTINGS) or uses_litellm(litellm)
+
+
+class _DirectSource:
+    """Asks an OpenAI-compatible server directly, or through LiteLLM once the program itself uses that."""
+
+    def __init__(self, provider: str, name: str, settings: Mapping[str, Any]) -> None:
+        self._provider = provider
+        self._name = name
+        self._settings = settings
+        self._direct = OpenAICompatibleSource(provider, name, **settings)
+
+    @cached_property
+    def _litellm(self) -> LiteLLMSource:
+        return LiteLLMSource(**self._settings)
+
+    def stream(self, request: Request) -> Observable[Delta]:
+        is_direct = _is_direct(self._provider, self._name, request.parameters) and not is_litellm_in_use()
+        return (self._direct if is_direct else self._litellm).stream(request)
+
+    @property
+    def base_url(self) -> str | None:
+        return self._direct.base_url
+
+    @property
+    def api_key(self) -> str | None:
+        return self._direct.api_key
+
+    def find_url(self) -> str | None:
+        return self._direct.find_url()
+
+    async def calls_functions(self, model: str) -> bool:
+        return await self._direct.calls_functions(model)
+
+    def retry_delay(self, error: BaseException, attempt: int, of: int) -> float | None:
+        return self._direct.retry_delay(error, attempt, of)
+
+    def explain(self, error: BaseException, model: str) -> BaseException:
+        return self._direct.explain(error, model)
+
+
+def _demo_source(model: str, name: str, pace: float, parameters: Mapping[str, Any]) -> Source:
+    if name != "demo":
+        raise ValueError(f'the only embedded model is "rxflow/demo"; got {model!r}')
+    unknown = sorted(parameters.keys() - _DEMO_PARAMETERS)
+    if unknown:
+        raise TypeError(f"the embedded model does not have the parameters {', '.join(unknown)}")
+    return DemoSource(pace)

@@ -1,0 +1,162 @@
+"""Reads an answer off the network, and limits how long that may take.
+
+Once the answer is complete, only the usage report and the end of the body may follow. They are awaited so that the
+connection can be used again. If the connection breaks or falls silent then, only these are lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from rxflow.llm._io import Deliver
+from rxflow.llm._wires.sse import MalformedEvent, Wire
+from rxflow.llm.source import Delta
+from rxflow.types import UsageMetrics
+
+READ_TIMEOUT_S = 600.0
+HEADER_GRACE_S = 5.0  # beyond the limits for the connection and for a silence: headers may come drop by drop
+USAGE_TIMEOUT_S = 2.0  # from the finish reason to the usage report
+LAST_BYTE_TIMEOUT_S = 0.2  # from the last event to the end of the body
+MAX_ERROR_BYTES = 1 << 14  # of what comes in place of an answer; the error shows 4,000 characters
+_SECOND_LOOK_S = 0.25
+
+logger = logging.getLogger("rxflow")
+
+
+class IncompleteAnswer(Exception):
+    """The stream has ended before the provider said that the answer is complete."""
+
+
+async def read_answer(
+    blocks: AsyncIterator[bytes],
+    wire: Wire,
+    deliver: Deliver,
+    *,
+    silence_s: float,
+    is_break: Callable[[BaseException], bool],
+    content_type: str = "",
+    last_byte_timeout_s: float = LAST_BYTE_TIMEOUT_S,
+) -> None:
+    """Read ``blocks`` by ``wire``; each network read is one delivery.
+
+    Args:
+        silence_s: seconds without a byte after which TimeoutError is raised.
+        is_break: whether an error of the HTTP client means that the connection has broken.
+        content_type: what the response says of itself: a body without an event that never was a stream is refused.
+        last_byte_timeout_s: how long the end of the body may take after the last event.
+
+    Raises:
+        TimeoutError: nothing has come for ``silence_s``.
+        MalformedEvent, OversizedEvent, ErrorEvent: see there.
+        IncompleteAnswer: the answer has been cut short.
+    """
+    async with StallWatch(silence_s, lambda: wire.is_complete, is_break) as watch:
+        async for block in blocks:
+            watch.note_data()
+            if not wire.is_done:
+                _feed(wire.feed, block, deliver)
+            if wire.is_complete:
+                watch.limit(last_byte_timeout_s if wire.is_done or wire.usage else USAGE_TIMEOUT_S)
+            # A source that is always ready would starve the loop, and with it every disposal.
+            await asyncio.sleep(0)
+        if not wire.is_done:
+            with suppress(MalformedEvent):  # cut off within an event: the answer is incomplete, not malformed
+                _feed(lambda _, batch: wire.flush(batch), b"", deliver)
+    if wire.is_empty:
+        refuse_other_types(content_type)
+    if not wire.is_complete:
+        raise IncompleteAnswer("the stream ended before the answer was complete")
+
+
+def count_request(usage: UsageMetrics | None) -> UsageMetrics:
+    """The usage that the provider reported, with one successful request."""
+    return (usage or UsageMetrics()).model_copy(update={"successful_requests": 1})
+
+
+def refuse_other_types(content_type: str) -> None:
+    """Raise :class:`MalformedEvent` for a body without an event that never was a stream."""
+    if content_type and not content_type.startswith(_STREAM_TYPES):
+        raise MalformedEvent(
+            f"the answer is not an event stream: its content type is {content_type!r}, and it has no event"
+        )
+
+
+_STREAM_TYPES = ("text/event-stream", "application/x-ndjson", "application/vnd.amazon.eventstream")
+
+
+def _feed(feed: Callable[[bytes, list[Delta]], None], block: bytes, deliver: Deliver) -> None:
+    """Deliver what ``block`` completes, even if a later event in it is malformed."""
+    batch: list[Delta] = []
+    try:
+        feed(block, batch)
+    finally:
+        if batch:
+            deliver(batch)
+
+
+class StallWatch:
+    """Ends a silence with TimeoutError. After the answer is complete, a broken or silent connection is forgiven.
+
+    The HTTP client's own limit does not hold in all states: with aiohttp 3.14, a chunk of HTTP that breaks the rules
+    leaves its reader waiting forever.
+    """
+
+    def __init__(
+        self, silence_s: float, is_complete: Callable[[], object], is_break: Callable[[BaseException], bool]
+    ) -> None:
+        self._silence_s = silence_s
+        self._is_complete = is_complete
+        self._is_break = is_break
+        self._timeout = asyncio.timeout(None)
+        self._remaining_s = float("inf")
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._last_data_at = self._loop.time()
+        self._suspected_at: float | None = None
+
+    def note_data(self) -> None:
+        """Data has come. Timers are not moved for it: this happens thousands of times."""
+        self._last_data_at = self._loop.time()
+
+    def limit(self, seconds: float) -> None:
+        """Limit the time for the rest of the answer, from now on. A shorter limit that was set before stays."""
+        if seconds < self._remaining_s:
+            self._remaining_s = seconds
+            self._timeout.reschedule(self._loop.time() + seconds)
+
+    def _look(self) -> None:
+        due = self._last_data_at + self._silence_s
+        if due > self._loop.time():
+            self._timer = self._loop.call_at(due, self._look)
+        elif self._suspected_at != self._last_data_at:
+            # A loop that was held up runs this timer before its readers get what has come: look again.
+            self._suspected_at = self._last_data_at
+            self._timer = self._loop.call_later(_SECOND_LOOK_S, self._look)
+        elif not self._timeout.expired():
+            self._timeout.reschedule(self._loop.time())
+
+    async def __aenter__(self) -> Self:
+        await self._timeout.__aenter__()
+        self._look()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if self._timer is not None:
+            self._timer.cancel()
+        try:
+            await self._timeout.__aexit__(kind, error, traceback)
+        except TimeoutError as timeout:
+            if not self._is_complete():
+                raise TimeoutError(f"no data received for {self._silence_s} s") from timeout
+            error = timeout
+        if error is None or not self._is_complete() or not (isinstance(error, TimeoutError) or self._is_break(error)):
+            return False
+        logger.debug("an answer was complete, and then its connection failed: %r", error)
+        return True

@@ -1,0 +1,160 @@
+"""Takes keys out of errors, and cuts their texts to what a person reads.
+
+Events, frames, logs and recordings all show errors. Providers echo keys ("Incorrect API key provided: sk-…"), the whole
+request with its headers, or send a web page of megabytes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, cast
+from urllib.parse import quote, unquote
+
+# The last two are variables of litellm's providers that end in their names.
+_NAMES = re.compile(
+    r"(?:key|token|secret|password|authorization|cookie|jwt|bearer_token_bedrock|gigachat_credentials)$", re.IGNORECASE
+)
+_USER_IN_A_URL = re.compile(r"://([^/?#\s]+)@")
+_SAFE_IN_A_QUERY = "/?:@!$'()*,;"
+_SHORTEST = 8  # characters: what is shorter guards nothing, and may well be a word of the message
+_MASK = "***"
+_LONGEST = 4000  # characters of a message
+
+
+def known_keys(*given: object) -> list[str]:
+    """The secrets among what was given, and in the environment.
+
+    That is: strings; in mappings what is named like a secret; and passwords in URLs, whatever they are named.
+    """
+    found = {key for each in (*given, os.environ) for key in _secrets_in(each)}
+    # As it stands in a URL, by those who quote all and by those who leave what a query may hold. Variables need not be
+    # text.
+    found |= {quote(key, safe=safe, errors="replace") for key in found for safe in ("", _SAFE_IN_A_QUERY)}
+    # The longest first: one may contain another.
+    return sorted((key for key in found if len(key) >= _SHORTEST), key=len, reverse=True)
+
+
+def _secrets_in(given: object, *, is_named: bool = True) -> Iterator[str]:
+    if isinstance(given, Mapping):
+        for name, value in cast(Mapping[object, object], given).items():
+            yield from _secrets_in(value, is_named=bool(_NAMES.search(str(name))))
+    elif isinstance(given, list | tuple):
+        for value in cast(Sequence[object], given):
+            yield from _secrets_in(value, is_named=is_named)
+    elif isinstance(given, str):
+        if is_named:
+            yield given
+            yield given.rpartition(" ")[2]  # "Bearer sk-…"
+        for user in _USER_IN_A_URL.findall(given):
+            name, _, password = user.partition(":")
+            yield password or name
+            yield unquote(password or name)
+            yield b64encode(unquote(user).encode(errors="replace")).decode()  # as it is sent, "Basic …"
+
+
+def mask_secrets(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy ``given`` without values that have the name of a secret, at any depth, and without passwords in URLs."""
+    return {
+        name: _MASK if _NAMES.search(name) and isinstance(value, str) else _mask_inside(value)
+        for name, value in given.items()
+    }
+
+
+def _mask_inside(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return mask_secrets({str(name): each for name, each in cast(Mapping[Any, Any], value).items()})
+    if isinstance(value, list | tuple):
+        return [_mask_inside(each) for each in cast(Sequence[Any], value)]
+    return _USER_IN_A_URL.sub(f"://{_MASK}@", value) if isinstance(value, str) else value
+
+
+def redact_error(error: BaseException, keys: Sequence[str]) -> None:
+    """Mask the keys in ``error`` and in the errors that led to it, and cut long texts."""
+    following: list[BaseException] = [error]
+    seen: set[int] = set()
+    while following:
+        each: Any = following.pop()
+        seen.add(id(each))
+        each.args = tuple(_redact(value, keys) for value in each.args)
+        attributes = cast(dict[str, Any], vars(each))
+        for name, value in list(attributes.items()):
+            better = _redact(value, keys)
+            if better is not value:
+                setattr(each, name, better)
+        if isinstance(each, UnicodeDecodeError):  # of the text that it holds, what is wrong with it is enough
+            each.object = bytes(each.start) + each.object[each.start : each.end]
+        for link in ("__cause__", "__context__", "original_exception"):
+            cause: BaseException | None = getattr(each, link, None)
+            if cause is not None and id(cause) not in seen:
+                following.append(cause)
+    _cut_off_what_still_shows(error, keys, set())
+
+
+def _cut_off_what_still_shows(error: BaseException, keys: Sequence[str], seen: set[int]) -> None:
+    """Remove errors that cannot be changed, such as pydantic's, from those that led to this one."""
+    seen.add(id(error))
+    for link in ("__cause__", "__context__"):
+        cause: BaseException | None = getattr(error, link)
+        if cause is None or id(cause) in seen:
+            continue
+        if any(key in f"{cause} {cause!r} {vars(cause)}" for key in keys):
+            setattr(error, link, None)
+        else:
+            _cut_off_what_still_shows(cause, keys, seen)
+
+
+def _redact(value: Any, keys: Sequence[str]) -> Any:
+    """Returns ``value`` itself if nothing is to be masked."""
+    better: Any = value
+    if isinstance(value, str):
+        better = _mask(value, keys)
+    elif isinstance(value, bytes):
+        better = _mask(value.decode(errors="surrogateescape"), keys).encode(errors="surrogateescape")
+    elif isinstance(value, dict):
+        better = {name: _redact(each, keys) for name, each in cast(dict[Any, Any], value).items()}
+    elif type(value) in (list, tuple):
+        better = type(value)(_redact(each, keys) for each in value)
+    elif type(value).__module__ == "httpx":
+        better = _redact_http(value, keys)
+    return cast(object, value) if better == value else better
+
+
+def _mask(text: str, keys: Sequence[str]) -> str:
+    for key in keys:
+        text = text.replace(key, _MASK)
+    # Not before: of a key that stands across the cut, its beginning would be left.
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text) - _LONGEST:,} more characters)"
+
+
+def _redact_http(value: Any, keys: Sequence[str]) -> Any:
+    """Mask keys in an HTTP error's request (in headers and URL) and response (which may repeat them)."""
+    import httpx  # comes with litellm, and only with it: `import rxflow` stays light
+
+    if isinstance(value, httpx.Headers):
+        return httpx.Headers(
+            [
+                (name, _MASK.encode() if _NAMES.search(name.decode("latin-1")) else _redact(each, keys))
+                for name, each in value.raw
+            ]
+        )
+    if isinstance(value, httpx.Request):
+        try:
+            value.url = httpx.URL(_redact(str(value.url), keys))
+        except httpx.InvalidURL:  # without the key it is not a URL any more
+            value.url = httpx.URL(_MASK)
+        value.headers = _redact_http(value.headers, keys)
+    elif isinstance(value, httpx.Response):
+        headers = _redact_http(value.headers, keys)
+        for name in ("content-encoding", "content-length"):  # the content is decoded, and cut
+            headers.pop(name, None)
+        request, content = None, b""
+        with suppress(RuntimeError):  # it has none
+            request = _redact_http(value.request, keys)
+        with suppress(httpx.ResponseNotRead):
+            content = _redact(value.content, keys)
+        return httpx.Response(value.status_code, headers=headers, content=content, request=request)
+    return value

@@ -1,0 +1,126 @@
+"""Cuts answers at stop sequences, because some models do not take them, and some show them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from reactivex import Observable
+from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
+from reactivex.disposable import SingleAssignmentDisposable
+
+from rxflow.llm._request import Request
+from rxflow.llm.source import Delta, Ending, ReasoningDelta
+from rxflow.types import UsageMetrics
+from rxflow.types.usage import estimate_usage
+
+
+class StopSequences:
+    """Cuts a text that comes in pieces in front of the first stop sequence that is complete.
+
+    Only what may be the beginning of one is held back. The result is the same however the text is cut into pieces.
+    """
+
+    def __init__(self, sequences: Sequence[str]) -> None:
+        self.is_met = False
+        self._sequences = sequences
+        self._held = ""
+
+    def feed(self, piece: str) -> str:
+        """Take the next piece; return what is certain to belong to the answer."""
+        text = self._held + piece
+        found = [(at + len(each), at) for each in self._sequences if (at := text.find(each)) >= 0]
+        if found:
+            self.is_met = True
+            self._held = ""
+            return text[: min(found)[1]]
+        end = len(text) - max((count_overlap(text, each) for each in self._sequences), default=0)
+        self._held = text[end:]
+        return text[:end]
+
+    def flush(self) -> str:
+        """The text has ended: return what was held back."""
+        held, self._held = self._held, ""
+        return held
+
+
+def read_stop(stop: Any) -> list[str]:
+    """The sequences that a program gave, as a list.
+
+    Raises:
+        TypeError: it is not a string or a list of strings.
+        ValueError: one of them is empty, which would stop every answer at its beginning.
+    """
+    given: Any = [] if stop is None else [stop] if isinstance(stop, str) else stop
+    if not isinstance(given, list | tuple) or not all(isinstance(each, str) for each in cast(list[Any], given)):
+        raise TypeError(f"stop is a string or a list of strings; got {stop!r}")
+    sequences = list(cast(Sequence[str], given))
+    if "" in sequences:
+        raise ValueError(f"a stop sequence is empty: {stop!r}; leave it out")
+    return sequences
+
+
+def cut_at_stop(deltas: Observable[Delta], request: Request) -> Observable[Delta]:
+    """End an answer before the first stop sequence of ``request``, and close its connection. ::
+
+    deltas    "Thought"--"\\nObs"--"ervation:"--" never"--E|
+    result    "Thought"-----------E|                          (stop=["\\nObservation:"])
+
+    A model that took the sequences has ended there by itself, with its usage. That of an answer that was cut here is an
+    estimate.
+    """
+    sequences = read_stop({**request.hints, **request.parameters}.get("stop"))
+    if not sequences:
+        return deltas
+
+    def subscribe(observer: ObserverBase[Delta], scheduler: SchedulerBase | None = None) -> DisposableBase:
+        stop = StopSequences(sequences)
+        running = SingleAssignmentDisposable()
+        shown: list[str] = []
+
+        def emit(text: str) -> None:
+            if text:
+                shown.append(text)
+                observer.on_next(text)
+
+        def end_if_met() -> None:
+            if stop.is_met:
+                running.dispose()
+                observer.on_next(Ending("stop", estimate_usage(request.messages, shown) + _ONE_REQUEST))
+                observer.on_completed()
+
+        def on_next(delta: Delta) -> None:
+            if stop.is_met:
+                return
+            if isinstance(delta, str):
+                emit(stop.feed(delta))
+                end_if_met()
+                return
+            if isinstance(delta, ReasoningDelta):
+                shown.append(delta.content)
+            else:
+                emit(stop.flush())
+            observer.on_next(delta)
+
+        def on_error(error: Exception) -> None:
+            if not stop.is_met:
+                emit(stop.flush())
+                observer.on_error(error)
+
+        def on_completed() -> None:
+            if not stop.is_met:
+                emit(stop.flush())
+                observer.on_completed()
+
+        running.disposable = deltas.subscribe(on_next, on_error, on_completed, scheduler=scheduler)
+        return running
+
+    return Observable(subscribe)
+
+
+_ONE_REQUEST = UsageMetrics(successful_requests=1)
+
+
+def count_overlap(text: str, marker: str) -> int:
+    """How many characters at the end of ``text`` may be the beginning of ``marker``."""
+    return next((n for n in range(min(len(text), len(marker) - 1), 0, -1) if text.endswith(marker[:n])), 0)

@@ -1,0 +1,170 @@
+"""Tools for models without function calling: offered in text, called in a fence, the fence kept out of the answer.
+
+The model is told to write::
+
+    ```tool_call
+    {"name": "search", "arguments": {"query": "rx"}}
+    ```
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from pydantic_core import from_json
+from reactivex import Observable
+from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
+
+from rxflow.llm._request import Message, Request
+from rxflow.llm._stop_sequences import count_overlap
+from rxflow.llm.source import Delta, Ending, Source, ToolCallDelta
+
+_OPEN = "```tool_call"
+_CLOSE = "\n```"  # on a line of its own: within the JSON a line end is escaped, so arguments may hold fences
+
+
+def offering_in_text(source: Source, request: Request) -> Observable[Delta]:
+    """Ask ``source`` with the tools of ``request`` in words; calls in its answer become tool-call deltas. ::
+
+    source    "Let me look. "---"```tool_call⏎{…}"---"⏎```"---E|
+    result    "Let me look. "-------------------------T--------E|
+    """
+    instructions = [_instructions(request)] if request.may_call_tools else []
+    worded = replace(
+        request,
+        messages=[*instructions, *map(_in_words, request.messages)],
+        tools=(),
+        parameters=_without_tool_choice(request.parameters),
+        hints=_without_tool_choice(request.hints),
+    )
+
+    def subscribe(observer: ObserverBase[Delta], scheduler: SchedulerBase | None = None) -> DisposableBase:
+        reader = _FenceReader()
+
+        def on_next(delta: Delta) -> None:
+            if isinstance(delta, str):
+                _emit(observer.on_next, reader.feed(delta))
+            elif isinstance(delta, Ending):
+                _emit(observer.on_next, reader.flush())
+                observer.on_next(replace(delta, finish_reason="tool_calls") if reader.calls else delta)
+            else:
+                observer.on_next(delta)
+
+        return source.stream(worded).subscribe(on_next, observer.on_error, observer.on_completed, scheduler=scheduler)
+
+    return Observable(subscribe)
+
+
+def _without_tool_choice(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in parameters.items() if name != "tool_choice"}
+
+
+def _emit(on_next: Callable[[Delta], None], deltas: Iterator[Delta]) -> None:
+    for delta in deltas:
+        on_next(delta)
+
+
+class _FenceReader:
+    """Splits growing text into answer and calls; holds back only what may be the beginning of a fence.
+
+    White space around a fence belongs to the fence. As text, it would depend on how the answer is cut into deltas.
+    """
+
+    def __init__(self) -> None:
+        self.calls = 0
+        # Pieces, as each is looked at once: a fence that is never closed is as long as the answer.
+        self._held: list[str] = []  # white space, or the inside of a fence
+        self._end = ""  # may be the beginning of the next marker
+        self._inside = False
+        self._is_after_a_call = False
+
+    def feed(self, text: str) -> Iterator[Delta]:
+        text = self._end + text
+        start = 0
+        while (at := text.find(self._marker, start)) >= 0:
+            before = self._released(text[start:at])
+            start = at + len(self._marker)
+            self._inside = not self._inside
+            if self._inside:
+                yield from self._text(before.rstrip())
+            else:
+                yield from self._call(before)
+        end = len(text) - count_overlap(text[start:], self._marker)
+        kept, self._end = text[start:end], text[end:]
+        if not self._inside:
+            free = kept.rstrip()
+            kept = kept[len(free) :]
+            if free:
+                yield from self._text(self._released(free))
+        self._held.append(kept)
+
+    def flush(self) -> Iterator[Delta]:
+        """The end: a fence that was never closed is read as it stands."""
+        held = self._released(self._end)
+        if self._inside:
+            yield from self._call(held.rstrip().rstrip("`"))
+        else:
+            yield from self._text(held)
+
+    @property
+    def _marker(self) -> str:
+        return _CLOSE if self._inside else _OPEN
+
+    def _released(self, text: str) -> str:
+        """Release what is held, followed by ``text``."""
+        held = "".join([*self._held, text])
+        self._held.clear()
+        return held
+
+    def _text(self, text: str) -> Iterator[Delta]:
+        if self._is_after_a_call:
+            text = text.lstrip()
+        if text:
+            self._is_after_a_call = False
+            yield text
+
+    def _call(self, body: str) -> Iterator[Delta]:
+        name, arguments = _parse(body)
+        index = self.calls
+        self.calls += 1
+        self._is_after_a_call = True
+        yield ToolCallDelta(index, id=f"call_text_{index}", name=name, arguments=arguments)
+
+
+def _parse(body: str) -> tuple[str, str]:
+    """Name and arguments. A body that is not JSON is passed on as arguments: so the model is told what was wrong."""
+    try:
+        call = from_json(body.strip())
+        return str(call["name"]), json.dumps(call.get("arguments") or {})
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return "", body.strip()
+
+
+def _instructions(request: Request) -> Message:
+    tools = "\n".join(json.dumps(tool["function"]) for tool in request.tools)
+    return {
+        "role": "system",
+        "content": (
+            "You can use these tools, each described by a JSON schema:\n"
+            f"{tools}\n\n"
+            "To use one, write exactly this and stop; the result comes in the next message:\n"
+            f'{_OPEN}\n{{"name": "<tool>", "arguments": {{…}}}}{_CLOSE}\n'
+            "When you need no tool (any more), write the answer itself."
+        ),
+    }
+
+
+def _in_words(message: Message) -> Message:
+    """Put messages about tools into words, for a model that does not know such messages."""
+    if message.get("role") == "tool":
+        return {"role": "user", "content": f"Result of the tool {message.get('name')}:\n{message['content']}"}
+    if message.get("tool_calls"):
+        calls = "\n".join(
+            f'{_OPEN}\n{{"name": "{call["function"]["name"]}", "arguments": {call["function"]["arguments"]}}}{_CLOSE}'
+            for call in message["tool_calls"]
+        )
+        return {"role": "assistant", "content": f"{message.get('content') or ''}\n{calls}".strip()}
+    return message

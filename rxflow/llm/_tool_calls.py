@@ -1,0 +1,144 @@
+"""Finds the tool call that a piece belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+from uuid import uuid4
+
+from pydantic_core import from_json
+
+from rxflow.llm.source import ToolCallDelta
+from rxflow.types import ToolCall, ToolCallChunk
+
+_PLACEHOLDER = "{}"
+
+
+@dataclass(slots=True)
+class _OpenCall:
+    number: int
+    index: int | None
+    id: str
+    name: str
+    has_own_id: bool
+    pieces: list[str] = field(default_factory=list[str])
+    extra: dict[str, Any] = field(default_factory=dict[str, Any])
+    held: str = ""
+    """A placeholder that is shown only when nothing takes its place."""
+
+    @property
+    def arguments(self) -> str:
+        return "".join(self.pieces) + self.held
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the arguments are a complete JSON object."""
+        try:
+            return isinstance(from_json(self.arguments), dict)
+        except ValueError:
+            return False
+
+
+class ToolCallAssembler:
+    """Puts the pieces of an answer's tool calls together.
+
+    Providers disagree on how a piece names its call, so this is asked in order: its id, if it has one that is known;
+    its index; and, for a piece with a name whose index is taken by a whole call, that it begins another call. A piece
+    without a name at an unknown index belongs to the call that has no arguments yet.
+
+    A call without an id gets one that is unique in every conversation. Some providers send ``{}`` before the real
+    arguments: it is held back until the next piece, or the end, shows which it is.
+    """
+
+    def __init__(self) -> None:
+        self._calls: list[_OpenCall] = []
+        self._by_index: dict[int | None, _OpenCall] = {}
+        self._by_id: dict[str, _OpenCall] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._calls)
+
+    def add(self, delta: ToolCallDelta) -> ToolCallChunk:
+        """The chunk that shows ``delta``, with the id and the name of its call."""
+        call = self._find(delta)
+        if delta.extra:
+            call.extra |= delta.extra
+        arguments = self._take_arguments(call, delta.arguments)
+        return ToolCallChunk(tool_id=call.id, tool_name=call.name, arguments=arguments, index=call.number)
+
+    def finish(self) -> Iterator[ToolCallChunk]:
+        """Chunks for what was held back. The answer has ended."""
+        for call in self._calls:
+            if call.held:
+                held, call.held = call.held, ""
+                call.pieces.append(held)
+                yield ToolCallChunk(tool_id=call.id, tool_name=call.name, arguments=held, index=call.number)
+
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        """All calls so far, in the order in which they began."""
+        return tuple(ToolCall(id=call.id, name=call.name, arguments=call.arguments) for call in self._calls)
+
+    @property
+    def extras(self) -> Mapping[str, Mapping[str, Any]]:
+        """The fields that have to go back with each call, by its id."""
+        return {call.id: call.extra for call in self._calls if call.extra}
+
+    def _find(self, delta: ToolCallDelta) -> _OpenCall:
+        known = self._by_id.get(delta.id) if delta.id else None
+        if known is not None and delta.name and delta.index != known.index and known.is_whole:
+            return self._begin(replace(delta, id=None))  # two calls that share an id
+        if known is not None:
+            if delta.name and not known.name:
+                known.name = delta.name
+            return known
+        at_index = self._by_index.get(delta.index)
+        if at_index is None and not delta.name and not delta.id:
+            at_index = self._call_without_arguments()
+        if at_index is None or self._begins_another(delta, at_index):
+            return self._begin(delta)
+        if delta.id and not at_index.has_own_id:
+            self._rename(at_index, delta.id)
+        if delta.name and not at_index.name:
+            at_index.name = delta.name
+        return at_index
+
+    def _call_without_arguments(self) -> _OpenCall | None:
+        empty = [call for call in self._calls if not call.pieces]
+        return empty[-1] if empty else (self._calls[-1] if self._calls else None)
+
+    def _begins_another(self, delta: ToolCallDelta, call: _OpenCall) -> bool:
+        if not delta.name:
+            # Some gateways make up a new id for each piece; only a name begins a call.
+            return False
+        if delta.id and call.has_own_id:
+            return True
+        return call.is_whole or bool(call.name and delta.name != call.name)
+
+    def _begin(self, delta: ToolCallDelta) -> _OpenCall:
+        number = len(self._calls)
+        call = _OpenCall(number, delta.index, delta.id or f"call_{uuid4().hex[:24]}", delta.name or "", bool(delta.id))
+        self._calls.append(call)
+        self._by_index[delta.index] = call
+        self._by_id[call.id] = call
+        return call
+
+    def _rename(self, call: _OpenCall, new_id: str) -> None:
+        del self._by_id[call.id]
+        call.id, call.has_own_id = new_id, True
+        self._by_id[new_id] = call
+
+    def _take_arguments(self, call: _OpenCall, arguments: str) -> str:
+        """Return the part of ``arguments`` that is shown now."""
+        if not arguments:
+            return ""
+        if not call.pieces and not call.held and arguments == _PLACEHOLDER:
+            call.held = arguments
+            return ""
+        if call.held:
+            held, call.held = call.held, ""
+            if not arguments.lstrip().startswith("{"):
+                arguments = held + arguments
+        call.pieces.append(arguments)
+        return arguments

@@ -1,0 +1,189 @@
+"""The wires of Amazon Bedrock: AWS's binary event streams, and the events of Converse or of a model's own API in them.
+
+``ConverseStream`` speaks :class:`BedrockConverseWire`. ``InvokeModelWithResponseStream`` speaks the model's own format:
+Claude's is ``AnthropicMessagesWire(AwsEvents())``, Nova's is Converse's. Source of the format:
+https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import botocore.eventstream as aws  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
+from pydantic_core import from_json
+
+from rxflow.llm._wires.sse import ErrorEvent, MalformedEvent, Wire, add_up, check, count, get_object
+from rxflow.llm.source import Delta, PartDelta, ReasoningDelta, ToolCallDelta
+from rxflow.types import UsageMetrics
+
+_FINISH_REASONS = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "guardrail_intervened": "content_filter",
+    "content_filtered": "content_filter",
+}
+
+
+class AwsEvents:
+    """Cuts network reads of any size into events: ``{"contentBlockDelta": {…}}``, or those of the model's own API."""
+
+    def __init__(self) -> None:
+        self._buffer: Any = aws.EventStreamBuffer()
+        self._pending_bytes = 0
+
+    def feed(self, block: bytes) -> Iterator[bytes]:
+        """The events that ``block`` completes.
+
+        Raises:
+            ErrorEvent: AWS has sent an exception; ``code`` is its type, for example "throttlingException".
+            MalformedEvent: the bytes are not an event stream.
+        """
+        self._buffer.add_data(block)
+        self._pending_bytes += len(block)
+        try:
+            for message in self._buffer:
+                self._pending_bytes -= message.prelude.total_length
+                yield _read_message(message.headers, message.payload)
+        except aws.ParserError as error:
+            raise MalformedEvent(f"the stream is not an AWS event stream ({error})") from error
+
+    def flush(self) -> Iterator[bytes]:
+        """Yield nothing: each event has its length. Raises :class:`MalformedEvent` if the body ends within one."""
+        if self._pending_bytes:
+            raise MalformedEvent("the stream ends within an event")
+        return iter(())
+
+
+def _read_message(headers: dict[str, Any], payload: bytes) -> bytes:
+    kind = headers.get(":exception-type") or headers.get(":error-code")
+    if kind:
+        said = payload.decode(errors="replace") or str(headers.get(":error-message"))
+        try:
+            message = get_object({"said": from_json(payload)}, "said").get("message") or said
+        except ValueError:
+            message = said
+        raise ErrorEvent({"code": kind, "message": message})
+    kind = headers.get(":event-type")
+    if kind != "chunk":
+        return b'{"%s":%s}' % (str(kind).encode(), payload)
+    try:
+        return b64decode(from_json(payload)["bytes"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise MalformedEvent(f"a chunk of the stream has an unknown shape ({error})", repr(payload)) from error
+
+
+@dataclass(slots=True)
+class _Block:
+    """A content block that has begun."""
+
+    call_index: int | None = None
+    has_arguments: bool = False
+    server_tool: dict[str, Any] | None = None
+    reasoning: list[str] = field(default_factory=list[str])
+    signature: str = ""
+    redacted: str = ""
+
+
+class BedrockConverseWire(Wire):
+    """Reads the events of Converse. ``message`` holds ``thinking_blocks``, the name under which litellm sends them."""
+
+    def __init__(self) -> None:
+        super().__init__(AwsEvents())
+        self._blocks: dict[int, _Block] = {}
+        self._call_count = 0
+
+    def read(self, event: dict[str, Any], batch: list[Delta]) -> None:
+        for kind, said in event.items():
+            if kind == "contentBlockDelta":
+                delta: dict[str, Any] = said["delta"]
+                if "text" in delta:
+                    self.add_text(delta["text"], batch)
+                else:
+                    self._read_delta(self._block(said), delta, batch)
+            elif kind == "contentBlockStart":
+                self._begin(self._block(said), get_object(said, "start"), batch)
+            elif kind == "contentBlockStop":
+                block = self._blocks.pop(said["contentBlockIndex"], None)
+                if block is not None:
+                    self._stop(block, batch)
+            elif kind == "messageStop":
+                self.replace_halves(batch)
+                reason = check(str, "stopReason", said["stopReason"])
+                self.finish_reason = _FINISH_REASONS.get(reason, reason)
+                self.is_complete = True
+            elif kind == "metadata":
+                self.usage = read_usage(said.get("usage"))
+                self.is_done = self.is_complete
+
+    def _block(self, said: dict[str, Any]) -> _Block:
+        """The block that an event belongs to. Only those of tools have a start of their own."""
+        index = check(int, "contentBlockIndex", said["contentBlockIndex"])
+        block = self._blocks.get(index)
+        if block is None:
+            block = self._blocks[index] = _Block()
+        return block
+
+    def _begin(self, block: _Block, start: dict[str, Any], batch: list[Delta]) -> None:
+        tool: dict[str, Any] = start.get("toolUse") or {}
+        if tool and tool.get("type") != "server_tool_use":
+            block.call_index = self._call_count
+            self._call_count += 1
+            call_id = check(str, "the id of a tool call", tool["toolUseId"])
+            batch.append(ToolCallDelta(block.call_index, call_id, check(str, "the name of a tool call", tool["name"])))
+        elif start:
+            block.server_tool = dict(start)
+
+    def _read_delta(self, block: _Block, delta: dict[str, Any], batch: list[Delta]) -> None:
+        if block.server_tool is not None:
+            block.server_tool.setdefault("deltas", []).append(delta)
+        elif "toolUse" in delta:
+            if block.call_index is None:
+                raise TypeError("the input of a tool comes before its start")
+            arguments = self.join(block.call_index, check(str, "input", delta["toolUse"]["input"]))
+            if arguments:
+                block.has_arguments = True
+                batch.append(ToolCallDelta(block.call_index, arguments=arguments))
+        elif "reasoningContent" in delta:
+            reasoning: dict[str, Any] = delta["reasoningContent"]
+            block.signature = str(reasoning.get("signature") or block.signature)
+            block.redacted += str(reasoning.get("redactedContent") or "")
+            text = self.join("reasoning", check(str, "reasoning", reasoning.get("text") or ""))
+            if text:
+                block.reasoning.append(text)
+                batch.append(ReasoningDelta(text))
+        elif "citation" in delta:
+            batch.append(PartDelta("citation", delta["citation"]))
+        elif "image" in delta:
+            batch.append(PartDelta("image", delta["image"]))
+
+    def _stop(self, block: _Block, batch: list[Delta]) -> None:
+        if block.call_index is not None and not block.has_arguments:
+            batch.append(ToolCallDelta(block.call_index, arguments="{}"))
+        if block.server_tool is not None:
+            batch.append(PartDelta("server_tool", block.server_tool))
+        if block.reasoning or block.signature:
+            thinking = {"type": "thinking", "thinking": "".join(block.reasoning), "signature": block.signature}
+            self.message.setdefault("thinking_blocks", []).append(thinking)
+        if block.redacted:
+            redacted = {"type": "redacted_thinking", "data": block.redacted}
+            self.message.setdefault("thinking_blocks", []).append(redacted)
+
+
+def read_usage(reported: object) -> UsageMetrics | None:
+    """Converse's usage object. Its input tokens do not include those of caches. None if it has no counts."""
+    inputs, completion = count(reported, "inputTokens"), count(reported, "outputTokens")
+    cached, created = count(reported, "cacheReadInputTokens"), count(reported, "cacheWriteInputTokens")
+    prompt = None if inputs is None else inputs + (cached or 0) + (created or 0)
+    return add_up(
+        prompt,
+        completion,
+        count(reported, "totalTokens"),
+        cached_prompt_tokens=cached,
+        cache_creation_tokens=created,
+    )

@@ -1,0 +1,106 @@
+"""The wire of Ollama's own API, ``/api/chat`` and ``/api/generate``: one JSON object a line.
+
+Source of the format: https://docs.ollama.com/api/chat
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from rxflow.llm._wires.sse import MAX_EVENT_BYTES, OversizedEvent, Wire, add_up, check, count
+from rxflow.llm.source import Delta, PartDelta, ReasoningDelta, ToolCallDelta
+from rxflow.types import UsageMetrics
+
+_THINK, _THINK_END = "<think>", "</think>"  # tokens of their own, so no event has a part of one
+
+
+class JsonLines:
+    """Cuts network reads of any size into whole lines."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    def feed(self, block: bytes) -> Iterator[bytes]:
+        """The lines that ``block`` completes, without empty ones. Raises :class:`OversizedEvent`."""
+        first, *lines = block.split(b"\n")
+        self._rest += first
+        for line in lines:
+            whole, self._rest = bytes(self._rest), bytearray(line)
+            if whole.strip():
+                yield whole
+        if len(self._rest) > MAX_EVENT_BYTES:
+            raise OversizedEvent(f"a line of the stream has more than {MAX_EVENT_BYTES:,} bytes")
+
+    def flush(self) -> Iterator[bytes]:
+        """What stands at the end without its line feed."""
+        yield from self.feed(b"\n")
+
+
+class OllamaWire(Wire):
+    """Reads the lines of a chat or of a completion. ``message`` holds ``reasoning_content``."""
+
+    def __init__(self) -> None:
+        super().__init__(JsonLines())
+        self._call_count = 0
+        self._reasoning: list[str] = []
+        self._has_begun = False
+        self._is_in_tags = False
+
+    def read(self, event: dict[str, Any], batch: list[Delta]) -> None:
+        message: dict[str, Any] = event.get("message") or event  # a completion has its fields beside the others
+        text = check(str, "content", message.get("content") or event.get("response") or "")
+        if text:
+            self._read_text(text, batch)
+        if message.get("thinking"):
+            self._add_reasoning(check(str, "thinking", message["thinking"]), batch)
+        for call in message.get("tool_calls") or ():
+            self._read_call(call, batch)
+        batch.extend(PartDelta("image", image) for image in message.get("images") or ())
+        if not self.response_model:
+            self.response_model = str(event.get("model") or "")
+        if event.get("done"):
+            self._finish(event, batch)
+
+    def _read_text(self, text: str, batch: list[Delta]) -> None:
+        """Read text. Servers that do not know a model's thinking send it as text between tags, at the beginning."""
+        if not self._has_begun:
+            self._has_begun = not text.isspace()
+            if text.lstrip().startswith(_THINK):
+                self._is_in_tags = True
+                text = text.lstrip().removeprefix(_THINK)
+        if self._is_in_tags:
+            thinking, end, text = text.partition(_THINK_END)
+            self._is_in_tags = not end
+            self._add_reasoning(thinking, batch)
+        self.add_text(text, batch)
+
+    def _add_reasoning(self, text: str, batch: list[Delta]) -> None:
+        text = self.join("reasoning", text)
+        if text:
+            self._reasoning.append(text)
+            batch.append(ReasoningDelta(text))
+
+    def _read_call(self, call: dict[str, Any], batch: list[Delta]) -> None:
+        """Each call comes whole; its arguments are an object."""
+        index = self._call_count
+        self._call_count += 1
+        function: dict[str, Any] = call["function"]
+        name = check(str, "the name of a tool call", function["name"])
+        arguments = json.dumps(check(dict, "arguments", function.get("arguments") or {}), ensure_ascii=False)
+        batch.append(ToolCallDelta(index, call.get("id") or None, name, self.join(index, arguments)))
+
+    def _finish(self, event: dict[str, Any], batch: list[Delta]) -> None:
+        self.replace_halves(batch)
+        self.finish_reason = "tool_calls" if self._call_count else str(event.get("done_reason") or "stop")
+        self.usage = read_usage(event)
+        if self._reasoning:
+            self.message["reasoning_content"] = "".join(self._reasoning)
+        self.is_complete = self.is_done = True
+
+
+def read_usage(event: dict[str, Any]) -> UsageMetrics | None:
+    """The counts of the last line. None if there are none."""
+    prompt, completion = count(event, "prompt_eval_count"), count(event, "eval_count")
+    return add_up(prompt, completion)

@@ -1,0 +1,60 @@
+"""Runs that outlive their readers: their log is kept outside the run, for any number of readers in any process."""
+
+from typing import TYPE_CHECKING
+
+from rxflow import _lazy
+from rxflow._streaming.journal import NotResumable
+from rxflow.operators._core.run_log import (
+    End,
+    EventsDroppedError,
+    EventTooLargeError,
+    FallenBehindError,
+    Log,
+    Note,
+    NotTheWriterError,
+    Page,
+    RunCancelled,
+    RunExistsError,
+    RunLost,
+    Status,
+    StoreError,
+    Writer,
+)
+from rxflow.runs.memory import MemoryLog
+from rxflow.runs.reader import RunReader
+from rxflow.runs.run import Run
+from rxflow.runs.runs import Runs
+from rxflow.runs.store import Head, RunSpec, Store
+
+if TYPE_CHECKING:
+    from rxflow.runs.redis import RedisLog
+    from rxflow.runs.sqlite import SQLiteLog
+
+__getattr__, __dir__ = _lazy.names(__name__, {"SQLiteLog": "rxflow.runs.sqlite", "RedisLog": "rxflow.runs.redis"})
+
+__all__ = [
+    "End",
+    "EventTooLargeError",
+    "EventsDroppedError",
+    "FallenBehindError",
+    "Head",
+    "Log",
+    "MemoryLog",
+    "NotResumable",
+    "NotTheWriterError",
+    "Note",
+    "Page",
+    "RedisLog",
+    "Run",
+    "RunCancelled",
+    "RunExistsError",
+    "RunLost",
+    "RunReader",
+    "RunSpec",
+    "Runs",
+    "SQLiteLog",
+    "Status",
+    "Store",
+    "StoreError",
+    "Writer",
+]

@@ -1,0 +1,116 @@
+"""Reads the arguments of runs: a store, a flow or crew or the path to one, and times."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from datetime import timedelta
+from importlib import import_module
+from typing import Any, Literal, Protocol, TypeAlias, cast
+
+from rxflow._streaming.observable import EventStream
+from rxflow.runs.memory import MemoryLog
+from rxflow.runs.store import Store
+from rxflow.types.events import Event
+
+Seconds: TypeAlias = float | timedelta
+WhenUnread: TypeAlias = Literal["detach", "cancel"] | Seconds
+
+
+class Runnable(Protocol):
+    """A flow or a crew."""
+
+    def events(self, inputs: Mapping[str, Any] | None = None) -> EventStream[Event]:
+        """A cold Observable of the events of a run."""
+        ...
+
+
+class Carrier(Protocol):
+    """Carries out the runs of one store in other processes."""
+
+    def begin(self, verb: Literal["start", "restart", "resume"], run_id: str, **arguments: Any) -> Future[str]:
+        """Have a worker call a method of Runs or Run. The future gives the run's id, once the run is in the store."""
+        ...
+
+    def close(self) -> None:
+        """Cancel the runs that this one has begun, and wait for that."""
+        ...
+
+
+class Cluster(Protocol):
+    """Has the processes that carry out runs: ``rxflow.cluster.Ray``."""
+
+    def open(self, store: Store, options: Mapping[str, Any]) -> Carrier:
+        """Make the carrier of a store's runs. Workers open the store with ``Runs(**options)``.
+
+        Raises:
+            ValueError: other machines cannot open that store.
+        """
+        ...
+
+
+def open_store(name: str | None, keep_s: float | None, max_events: int | None, lease_s: float) -> Store:
+    """The store of that name.
+
+    Raises:
+        ValueError: no store has such a name.
+        StoreError: it cannot be opened.
+    """
+    if name is None:
+        return MemoryLog(keep_s=keep_s, max_events=max_events)
+    if name.startswith("sqlite:///") and len(name) > len("sqlite:///"):
+        from rxflow.runs.sqlite import SQLiteLog  # most programs keep no runs
+
+        return SQLiteLog(name.removeprefix("sqlite:///"), lease_s=lease_s, keep_s=keep_s, max_events=max_events)
+    if name.startswith(("redis://", "rediss://", "unix://")):
+        from rxflow.runs.redis import RedisLog  # an extra
+
+        return RedisLog(name, lease_s=lease_s, keep_s=keep_s, max_events=max_events)
+    raise ValueError(f'no store {name!r}; use "sqlite:///runs.db", "redis://host:6379/0", or None for memory')
+
+
+def find_runnable(path: str) -> Runnable:
+    """The flow or crew that an import path leads to. A class or a function is called, without arguments.
+
+    Raises:
+        LookupError: it leads nowhere.
+        TypeError: what it leads to is not a flow or a crew.
+    """
+    module, _, names = path.partition(":")
+    try:
+        found: Any = import_module(module)
+        for name in names.split("."):
+            found = getattr(found, name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise LookupError(f"no flow or crew at {path!r}, which should be 'package.module:Name': {error}") from error
+    is_class: bool = isinstance(found, type)  # said so, it does not narrow what is found
+    if is_class or not hasattr(found, "events"):
+        with suppress(TypeError):
+            found = found()
+    crew: Any = getattr(found, "crew", None)
+    if not hasattr(found, "events") and callable(crew):  # a @CrewBase class
+        found = crew()
+    if not hasattr(found, "events"):
+        raise TypeError(f"{path!r} is not a flow or a crew: {found!r}")
+    return cast(Runnable, found)
+
+
+def read_grace(when_unread: WhenUnread) -> float | None:
+    """Seconds without a reader after which a run is cancelled; None: never. Raises ValueError if it is not a time."""
+    if when_unread == "detach":
+        return None
+    if when_unread == "cancel":
+        return 0.0
+    given: object = when_unread
+    if isinstance(given, str):
+        raise ValueError(f'when_unread must be "detach", "cancel" or a time in seconds; got {when_unread!r}')
+    return read_seconds("when_unread", when_unread)
+
+
+def read_seconds(name: str, given: Seconds) -> float:
+    """A time in seconds. Raises ValueError if it is not above 0."""
+    seconds = given.total_seconds() if isinstance(given, timedelta) else float(given)
+    if not seconds > 0:
+        raise ValueError(f"{name} must be a time above 0: {given!r}")
+    return seconds

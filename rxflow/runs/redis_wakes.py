@@ -1,0 +1,112 @@
+"""Wakes those who wait for new events of runs in Redis, by a channel for each of these runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any
+
+from rxflow._lazy import extra
+from rxflow.operators._core.run_log import LIVE, StoreError
+from rxflow.runs.lease import Lease
+from rxflow.runs.store import Head, wake
+
+with extra("redis"):
+    from redis import exceptions as errors
+
+
+class RedisWakes:
+    """Hears the channels by one connection, on the loop of the store."""
+
+    def __init__(
+        self,
+        pubsub: Any,
+        lease: Lease,
+        look_up: Callable[[str], Awaitable[Head]],
+        retry: Callable[[Callable[[], Awaitable[None]]], Awaitable[None]],
+    ) -> None:
+        self._pubsub = pubsub
+        self._retry = retry
+        self._lease = lease
+        self._look_up = look_up
+        self._waiting: dict[str, list[tuple[int, Future[None]]]] = {}
+        self._seen: dict[str, float] = {}  # the last event of the runs whose channel is heard; infinity: it is over
+        self._work: list[asyncio.Task[None]] = []
+
+    async def wait(self, run_id: str, after: int, waiting: Future[None]) -> None:
+        """Wake ``waiting`` when there is an event above ``after``, or the run is over or lost."""
+        if self._seen.get(run_id, -1) > after:
+            wake(waiting)
+            return
+        self._waiting.setdefault(run_id, []).append((after, waiting))
+        if run_id not in self._seen:
+            self._seen[run_id] = -1
+            await self._retry(lambda: self._pubsub.subscribe(f"rxflow:wake:{run_id}"))
+            if not self._work:
+                self._work = [asyncio.create_task(self._hear()), asyncio.create_task(self._look_for_the_dead())]
+
+    async def close(self) -> None:
+        """Stop listening. Futures that still wait are cancelled."""
+        for task in self._work:
+            task.cancel()
+        await asyncio.gather(*self._work, return_exceptions=True)
+        for waiting in [each for all_waiting in self._waiting.values() for _, each in all_waiting]:
+            waiting.cancel()
+        await self._pubsub.aclose()
+
+    async def _hear(self) -> None:
+        """Wake those who wait for what has come."""
+        while True:
+            try:
+                message = await self._pubsub.get_message(timeout=1)
+            except (errors.RedisError, OSError):  # redis-py subscribes anew, and what came meanwhile was not heard
+                await asyncio.sleep(0.1)
+                await self._check(list(self._seen))
+                continue
+            if message is None:
+                continue
+            run_id = message["channel"].decode().removeprefix("rxflow:wake:")
+            if message["type"] == "subscribe":  # only now is everything heard that comes
+                await self._check([run_id])
+            elif message["type"] == "message":
+                self._note_last(run_id, float("inf") if message["data"] == b"over" else int(message["data"]))
+
+    async def _look_for_the_dead(self) -> None:
+        """Wake those who wait for a run whose lease has lapsed. A channel that nobody waits for is left."""
+        were_idle: set[str] = set()
+        while True:
+            await asyncio.sleep(min(1.0, self._lease.seconds / 5))
+            are_idle = {run_id for run_id in self._seen if not self._waiting.get(run_id)}
+            idle, were_idle = are_idle & were_idle, are_idle - were_idle  # a reader may just be reading
+            with suppress(errors.RedisError, OSError):
+                if idle:
+                    await self._pubsub.unsubscribe(*(f"rxflow:wake:{run_id}" for run_id in idle))
+                for run_id in idle:
+                    self._seen.pop(run_id, None)
+                    if self._waiting.get(run_id):  # it came just now
+                        self._seen[run_id] = -1
+                        await self._pubsub.subscribe(f"rxflow:wake:{run_id}")
+            await self._check(list(self._waiting))
+
+    async def _check(self, run_ids: Sequence[str]) -> None:
+        for run_id in run_ids:
+            try:
+                head = await self._look_up(run_id)
+            except (LookupError, StoreError):  # who reads is told
+                self._note_last(run_id, float("inf"))
+                continue
+            self._note_last(run_id, head.last if head.status in LIVE else float("inf"))
+
+    def _note_last(self, run_id: str, last: float) -> None:
+        if run_id in self._seen and last != float("inf"):  # a run that is over may be begun again
+            self._seen[run_id] = max(last, self._seen[run_id])  # a look may be older than what was heard meanwhile
+        still: list[tuple[int, Future[None]]] = []
+        for after, waiting in self._waiting.pop(run_id, []):
+            if last > after:
+                wake(waiting)
+            elif not waiting.cancelled():
+                still.append((after, waiting))
+        if still:
+            self._waiting[run_id] = still

@@ -1,0 +1,274 @@
+"""Runs in a file: SQLite, for processes of one machine.
+
+One thread of this process has the one connection, so no loop ever waits for the disk, and the batches of many runs are
+written in one transaction. Readers in this process are woken directly. Those in others look every 5 ms whether the file
+has changed (``PRAGMA data_version``, 5 µs): SQLite has no signal between processes.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rxflow.operators._core.run_log import End, Note, Page, Status, StoreError, Writer
+from rxflow.runs.lease import LEASE_S, Lease
+from rxflow.runs.sqlite_tables import Batch, Tables
+from rxflow.runs.store import Head, OnNote, RunSpec, Store, wake
+from rxflow.types.events import Event
+
+T = TypeVar("T")
+
+POLL_S = 0.005
+LAPSE_CHECK_S = 0.05
+
+
+@dataclass(slots=True)
+class _Job:
+    function: Callable[[], Any]
+    future: Future[Any]
+    run_id: str = ""  # what it writes to
+
+
+class SQLiteLog(Store):
+    """Keeps runs in a file, which is made if it is missing.
+
+    Args:
+        path: the file. Its folder must exist, on a disk of this machine.
+        lease_s: a worker that has not shown itself for so long is taken for dead.
+        keep_s: runs are forgotten so many seconds after their end; None: when they are told to.
+        max_events: of a run's events, so many are kept; None: all.
+        busy_s: how long it waits for another process that holds the file.
+
+    Raises:
+        StoreError: the file cannot be read or written, is not a store of runs, or is of another version.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        lease_s: float = LEASE_S,
+        keep_s: float | None = None,
+        max_events: int | None = None,
+        busy_s: float = 5.0,
+    ) -> None:
+        self._path = Path(path).absolute()
+        self._lease = Lease(lease_s)
+        self._tables = Tables(self._path, self._lease, keep_s, max_events, busy_s)
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._claims: dict[str, tuple[Writer, OnNote]] = {}
+        self._waiting: dict[str, list[tuple[int, Future[None]]]] = {}
+        self._is_closed = False
+        self._has_notes = False  # some were left in this process, and not yet handed on
+        opened: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, args=(opened,), name="rxflow runs", daemon=True)
+        self._thread.start()
+        opened.result()
+        atexit.register(self.close)
+
+    def takes_blocks(self, run_id: str) -> bool:
+        return True
+
+    def append(self, writer: Writer, events: Sequence[Event], end: End | None = None) -> Future[None]:
+        # In the run's thread, which has just made the events: in the store's it would take longer.
+        try:
+            batch = Batch.of(writer, events)
+        except TypeError as error:
+            refused: Future[None] = Future()
+            refused.set_exception(error)
+            return refused
+
+        def write() -> None:
+            self._tables.append(batch, end)
+            if end is not None:
+                self._claims.pop(writer.run_id, None)
+
+        return self._write(writer.run_id, write)
+
+    def read(self, run_id: str, after: int, limit: int) -> Future[Page]:
+        return self._submit(_Job(lambda: self._tables.read(run_id, after, limit), Future()))
+
+    def wait(self, run_id: str, after: int) -> Future[None]:
+        waiting: Future[None] = Future()
+
+        def add() -> None:
+            self._waiting.setdefault(run_id, []).append((after, waiting))
+            self._wake_ready(run_id)
+
+        self._submit(_Job(add, Future()))
+        return waiting
+
+    def note(self, run_id: str, note: Note) -> Future[None]:
+        def write() -> None:
+            self._tables.add_note(run_id, note)
+            self._has_notes = True
+
+        return self._write(run_id, write)
+
+    def claim(self, run_id: str, spec: RunSpec | None, on_note: OnNote) -> Future[tuple[Writer, Head]]:
+        def take() -> tuple[Writer, Head]:
+            self._tables.forget_old()
+            writer = self._tables.begin(run_id, spec) if spec is not None else self._tables.take_over(run_id)
+            self._claims[run_id] = writer, on_note
+            return writer, self._tables.find(run_id)
+
+        return self._write(run_id, take)
+
+    def release(self, writer: Writer) -> None:
+        def drop() -> None:
+            if writer.run_id in self._claims and self._claims[writer.run_id][0] == writer:
+                del self._claims[writer.run_id]
+
+        self._submit(_Job(drop, Future()))
+
+    def look_up(self, run_id: str) -> Future[Head]:
+        return self._submit(_Job(lambda: self._tables.find(run_id), Future()))
+
+    def list(self, status: Status | None = None) -> Future[Sequence[Head]]:
+        return self._submit(_Job(lambda: self._tables.list(status), Future()))
+
+    def forget(self, run_id: str) -> Future[None]:
+        def delete() -> None:
+            self._tables.find(run_id)
+            self._tables.delete([run_id])
+
+        return self._write(run_id, delete)
+
+    def close(self) -> None:
+        if not self._is_closed:
+            self._is_closed = True
+            atexit.unregister(self.close)
+            self._jobs.put(None)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    # From here on in the store's thread.
+
+    def _run(self, opened: Future[None]) -> None:
+        try:
+            self._tables.open()
+        except Exception as error:  # noqa: BLE001 - raised by the constructor
+            opened.set_exception(error)
+            return
+        opened.set_result(None)
+        next_renewal, next_check, is_open = 0.0, 0.0, True
+        while is_open:
+            jobs = self._take_jobs()
+            is_open = None not in jobs
+            self._do([job for job in jobs if job is not None])
+            now = time.monotonic()
+            with suppress(sqlite3.Error):  # the next look may succeed; if not, the lease lapses
+                if self._claims and now >= next_renewal:
+                    next_renewal = now + self._lease.renewal_s
+                    self._renew()
+                self._look_at_others()
+                if now >= next_check:
+                    next_check = now + LAPSE_CHECK_S
+                    for run_id in list(self._waiting):
+                        self._wake_ready(run_id)
+        self._tables.db.close()
+        for waiting in [each for all_waiting in self._waiting.values() for _, each in all_waiting]:
+            waiting.cancel()
+
+    def _take_jobs(self) -> Sequence[_Job | None]:
+        is_looking = bool(self._waiting or self._claims)
+        try:
+            jobs = [self._jobs.get(timeout=POLL_S if is_looking else None)]
+        except queue.Empty:
+            return []
+        with suppress(queue.Empty):
+            while True:
+                jobs.append(self._jobs.get_nowait())
+        return jobs
+
+    def _do(self, jobs: Sequence[_Job]) -> None:
+        """Do the jobs in one transaction, and settle them when it is on disk."""
+        jobs = [job for job in jobs if job.future.set_running_or_notify_cancel()]
+        if not jobs:
+            return
+        written = {job.run_id: None for job in jobs if job.run_id}
+        outcomes: list[tuple[_Job, Any, Exception | None]] = []
+        try:
+            self._tables.db.execute("BEGIN IMMEDIATE" if written else "BEGIN")
+            for job in jobs:
+                try:
+                    outcomes.append((job, job.function(), None))
+                except (LookupError, ValueError, TypeError, StoreError) as error:
+                    outcomes.append((job, None, error))
+            self._tables.db.execute("COMMIT")
+        except sqlite3.Error as error:
+            with suppress(sqlite3.Error):  # it has rolled back by itself
+                self._tables.db.execute("ROLLBACK")
+            outcomes = [(job, None, self._tables.translate(error)) for job in jobs]
+        for job, result, failure in outcomes:
+            if failure is None:
+                job.future.set_result(result)
+            else:
+                job.future.set_exception(failure)
+        with suppress(sqlite3.Error):
+            for run_id in written:
+                self._wake_ready(run_id)
+            if self._has_notes:
+                self._hand_on_notes()
+
+    def _renew(self) -> None:
+        self._tables.db.execute("BEGIN IMMEDIATE")
+        gone = [run_id for run_id, (writer, _) in self._claims.items() if not self._tables.renew(writer)]
+        self._tables.db.execute("COMMIT")
+        for run_id in gone:
+            _, on_note = self._claims.pop(run_id)
+            on_note(Note("cancel", "another worker has taken over, or the run was forgotten"))
+
+    def _look_at_others(self) -> None:
+        if (self._claims or self._waiting) and self._tables.has_changed():
+            self._hand_on_notes()
+            for run_id in list(self._waiting):
+                self._wake_ready(run_id)
+
+    def _hand_on_notes(self) -> None:
+        self._has_notes = False
+        for run_id, note in self._tables.read_new_notes():
+            if run_id in self._claims:
+                self._claims[run_id][1](note)
+
+    def _wake_ready(self, run_id: str) -> None:
+        """Wake those whose events have come."""
+        all_waiting = self._waiting.get(run_id)
+        if not all_waiting:
+            return
+        last = self._tables.find_last(run_id)
+        still = [each for each in all_waiting if last is not None and each[0] >= last]
+        for each in all_waiting:
+            if each not in still:
+                wake(each[1])
+        still = [each for each in still if not each[1].cancelled()]
+        if still:
+            self._waiting[run_id] = still
+        else:
+            del self._waiting[run_id]
+
+    # From here on: called in any thread.
+
+    def _write(self, run_id: str, function: Callable[[], T]) -> Future[T]:
+        return self._submit(_Job(function, Future(), run_id))
+
+    def _submit(self, job: _Job) -> Future[Any]:
+        if self._is_closed:
+            job.future.set_exception(StoreError(f"the store {self._path} is closed"))
+        elif not self._thread.is_alive():  # in a fork, threads of the parent are missing
+            job.future.set_exception(
+                StoreError(f"the store {self._path} was opened by process {os.getppid()}: open it anew")
+            )
+        else:
+            self._jobs.put(job)
+        return job.future

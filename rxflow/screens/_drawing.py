@@ -1,0 +1,263 @@
+"""Draws a run with rich: a live frame that fits the screen, and a complete summary at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+
+from rxflow import _lazy
+from rxflow._json_text import in_words
+from rxflow._showing import show_lines
+from rxflow.screens._lanes import Entry, Kind, Lane
+from rxflow.screens._run_tree import RunTree
+from rxflow.screens._spans import Row, Span, State, list_rows
+from rxflow.screens._wording import count, count_retries, fit_encoding, show_cost, show_error, show_seconds, show_tokens
+
+with _lazy.extra("terminal"):
+    from rich.box import ROUNDED
+    from rich.console import Console, Group, OverflowMethod, RenderableType
+    from rich.padding import Padding
+    from rich.panel import Panel
+    from rich.table import Table
+    from rich.text import Text
+
+WIDE = 100
+"""From this width on, the lanes stand beside the tree."""
+
+MIN_LANE_COLUMNS = 48
+MIN_LANE_ROWS = 3
+MAX_TREE_COLUMNS = 72
+MIN_BODY_ROWS = 14
+MAX_BODY_ROWS = 28
+MAX_SUMMARY_ROWS = 200
+MAX_SUMMARY_COLUMNS = 110
+
+_SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+_FRAME_S = 0.1
+_MARKS = {
+    State.WAITING: ("○", ".", "dim"),
+    State.RUNNING: (_SPINNER, "|/-\\", "cyan"),
+    State.ASKING: ("?", "?", "bold magenta"),
+    State.PAUSED: ("‖", "=", "magenta"),
+    State.DONE: ("✓", "+", "green"),
+    State.FAILED: ("✗", "x", "bold red"),
+    State.STOPPED: ("⊘", "/", "yellow"),
+}
+_ENTRIES = {
+    Kind.TEXT: ("", ""),
+    Kind.THOUGHT: ("", "dim italic"),
+    Kind.CALL: ("→ ", "yellow"),
+    Kind.RESULT: ("← ", "green"),
+    Kind.FAILURE: ("← ", "red"),
+}
+_VOID = ("✗ ", "strike dim")
+
+
+class Drawing:
+    """Draws a run for one console. What models wrote is never read as markup, nor as commands to the terminal."""
+
+    def __init__(self, tree: RunTree, console: Console) -> None:
+        self._tree = tree
+        self._console = console
+        self._is_ascii = console.options.ascii_only
+        self._overflow: OverflowMethod = "crop" if self._is_ascii else "ellipsis"
+        self._shown_lanes: list[Lane] = []
+
+    def draw_frame(self) -> RenderableType:
+        """The run as it is now, in the size of the console."""
+        width, height = self._console.size
+        body_rows = max(3, min(height - 4, MAX_BODY_ROWS))
+        if width >= WIDE:
+            columns = min(MAX_TREE_COLUMNS, width * 2 // 5)
+            rows = self._draw_tree(columns, body_rows)
+            lanes = self._draw_lanes(width - columns - 2, min(body_rows, max(len(rows), MIN_BODY_ROWS)))
+            body = Table.grid(padding=(0, 2, 0, 0))
+            body.add_column(width=columns)
+            body.add_column(width=width - columns - 2)
+            body.add_row(Group(*rows), lanes)
+            return Group(body, *self._draw_figures(width))
+        rows = self._draw_tree(width, max(3, body_rows // 2) if len(self._tree.lanes) else body_rows)
+        return Group(*rows, self._draw_lanes(width, body_rows - len(rows)), *self._draw_figures(width))
+
+    def draw_summary(self) -> RenderableType:
+        """The whole tree, one line on how the run ended, and the result or the error; of a stopped run the line."""
+        if self._tree.state is State.STOPPED:
+            return self._draw_outcome()
+        tree, width = self._tree, min(self._console.width, MAX_SUMMARY_COLUMNS)
+        parts: list[RenderableType] = [*self._draw_tree(width, MAX_SUMMARY_ROWS, folds=False), Text()]
+        parts.append(self._draw_outcome())
+        if tree.error is not None:
+            parts.append(self._write(show_error(tree.error), "red"))
+        elif tree.state is State.DONE and tree.result is not None:
+            parts += [Text(), self._write(show_lines(in_words(tree.result)).strip())]
+        return Group(*parts)
+
+    def _draw_tree(self, width: int, limit: int, *, folds: bool = True) -> list[Text]:
+        rows = list(list_rows(self._tree.roots))
+        if folds and len(rows) > limit:
+            rows = _fold(rows, limit)
+        left_out = len(rows) - limit
+        if left_out > 0:
+            rows = rows[: limit - 1]
+        drawn = [self._draw_row(row, width) for row in rows]
+        if left_out > 0:
+            drawn.append(self._write(f"… {left_out + 1:,} more", "dim"))
+        return drawn
+
+    def _draw_row(self, row: Row, width: int) -> Text:
+        span = row.span
+        mark, style = self._mark(span.state)
+        guides = _to_ascii(row.guides) if self._is_ascii else row.guides
+        line = Text.assemble((guides, "dim"), (mark, style), " ", no_wrap=True, overflow=self._overflow, end="")
+        if span.agent:
+            line.append(self._fit(f"{span.agent} · "), "cyan")
+        is_strong = span.kind == "flow" or (span.kind == "method" and span.state is not State.WAITING)
+        line.append(self._fit(span.label), "dim" if span.state is State.WAITING else "bold" if is_strong else "")
+        if span.runs > 1:
+            line.append(self._fit(f" ×{span.runs}"), "cyan")
+        if span.note:
+            is_bad = span.state is State.FAILED
+            line.append(self._fit(f"  {span.note}"), "red" if is_bad else "dim italic")
+        if row.folded:
+            line.append(self._fit(f"  (+{row.folded})"), "dim")
+        right = self._fit(self._measure(span))
+        room = max(0, width - len(right) - 1)
+        line.truncate(room, overflow=self._overflow)
+        line.append(" " * (room - line.cell_len + 1))
+        line.append(right, "dim")
+        line.end = "\n"
+        return line
+
+    def _measure(self, span: Span) -> str:
+        if span.state is State.WAITING:
+            return ""
+        total = span.usage.total_tokens
+        tokens = f"{total:,} tok " if total and span.kind in ("task", "method") else ""
+        return f"{tokens}{show_seconds(span.measure(self._tree.now)):>6}"
+
+    def _draw_lanes(self, width: int, rows: int) -> RenderableType:
+        lanes = list(self._tree.lanes)
+        columns = max(1, min(len(lanes), width // MIN_LANE_COLUMNS))
+        per_column = max(1, rows // MIN_LANE_ROWS)
+        if rows < 3 or not lanes:
+            return Text(end="")
+        lanes = self._choose(lanes, columns * per_column)
+        columns = min(columns, len(lanes))
+        per_column = -(-len(lanes) // columns)
+        grid = Table.grid(padding=(0, 0), expand=False)
+        for number in range(columns):
+            grid.add_column(width=width // columns + (number < width % columns))
+        stacks = [lanes[number::columns] for number in range(columns)]
+        grid.add_row(*(self._stack(stack, width // columns, rows) for stack in stacks))
+        return grid
+
+    def _choose(self, lanes: list[Lane], limit: int) -> list[Lane]:
+        """Choose lanes: those that speak now, then those that spoke last. An open lane that is shown stays."""
+        chosen = sorted(lanes, key=lambda lane: (lane.is_open, lane in self._shown_lanes, lane.spoke_at), reverse=True)[
+            : max(1, limit)
+        ]
+        self._shown_lanes = [lane for lane in lanes if lane in chosen]
+        return self._shown_lanes
+
+    def _stack(self, lanes: Sequence[Lane], width: int, rows: int) -> RenderableType:
+        heights = [rows // len(lanes) + (number < rows % len(lanes)) for number in range(len(lanes))]
+        return Group(*(self._draw_lane(lane, width, height) for lane, height in zip(lanes, heights, strict=True)))
+
+    def _draw_lane(self, lane: Lane, width: int, height: int) -> RenderableType:
+        title = Text(self._fit(lane.speaker), "bold cyan" if lane.is_open else "dim", no_wrap=True)
+        if lane.topic:
+            title.append(self._fit(f" · {lane.topic}"), "not bold dim")
+        is_boxed = self._console.width >= WIDE
+        columns, rows = (width - 4, height - 2) if is_boxed else (width - 2, height - 1)
+        title.truncate(max(4, columns - 2), overflow=self._overflow)
+        text = self._join(_take_last(lane.entries, 2 * width * height))
+        lines = Text("\n").join(text.wrap(self._console, max(1, columns))[-rows:])
+        style = "cyan" if lane.is_open else "dim"
+        if not is_boxed:
+            line = "-" if self._is_ascii else "─"
+            head = Text.assemble((f"{line} ", style), title, (f" {line * width}", style), no_wrap=True, overflow="crop")
+            head.truncate(width, overflow="crop")
+            return Group(head, Padding(lines, (0, 1, max(0, rows - lines.plain.count("\n") - 1), 1)))
+        return Panel(
+            lines, box=ROUNDED, title=title, title_align="left", border_style=style, width=width, height=height
+        )
+
+    def _join(self, entries: Iterable[tuple[Entry, str]]) -> Text:
+        whole = Text()
+        for entry, shown in entries:
+            mark, style = _ENTRIES[entry.kind]
+            if entry.is_void:
+                mark, style = _VOID
+            if whole.plain and not whole.plain.endswith("\n"):
+                whole.append("\n")
+            whole.append(self._fit(mark + show_lines(shown).strip("\n")), style)
+        return whole
+
+    def _draw_figures(self, width: int) -> list[RenderableType]:
+        tree = self._tree
+        usage, rate = tree.spending.usage, tree.spending.compute_rate(tree.now)
+        figures = [
+            show_seconds(tree.seconds),
+            show_tokens(usage),
+            f"{rate:,.0f}/s" if rate else "",
+            show_cost(tree.spending.cost, is_whole=tree.spending.is_whole) if usage.is_reported else "",
+            count(tree.tools, "tool") if tree.tools else "",
+            count_retries(tree.retries) if tree.retries else "",
+        ]
+        line = self._write(" · ".join(filter(None, figures)), "bold", no_wrap=True)
+        line.truncate(width, overflow=self._overflow)
+        return [line] if tree.progress is None else [self._draw_progress(*tree.progress, width), line]
+
+    def _draw_progress(self, ended: int, total: int, width: int) -> Text:
+        said = f" {ended} of {count(total, 'method')}"
+        room = max(4, min(width, 120) - len(said))
+        filled = room * ended // max(total, 1)
+        full, empty = ("#", "-") if self._is_ascii else ("━", "─")
+        return Text.assemble((full * filled, "green"), (empty * (room - filled), "dim"), (said, ""), no_wrap=True)
+
+    def _draw_outcome(self) -> Text:
+        tree = self._tree
+        mark, style = self._mark(tree.state)
+        return Text.assemble((f"{mark} ", style), (self._fit(tree.describe_outcome()), "bold"))
+
+    def _mark(self, state: State) -> tuple[str, str]:
+        mark, plain, style = _MARKS[state]
+        shown = plain if self._is_ascii else mark
+        return shown[int(time.monotonic() / _FRAME_S) % len(shown)], style
+
+    def _write(self, text: str, style: str = "", *, no_wrap: bool = False) -> Text:
+        return Text(self._fit(text), style, no_wrap=no_wrap)
+
+    def _fit(self, text: str) -> str:
+        return fit_encoding(text, self._console.encoding) if self._is_ascii else text
+
+
+def _fold(rows: list[Row], limit: int) -> list[Row]:
+    """Reduce the rows: those below ended spans go first, beginning with the deepest."""
+    ended = [row for row in rows if row.span.state.is_ended and len(row.guides)]
+    hidden: set[int] = set()
+    folded: dict[int, int] = {}
+    for row in sorted(ended, key=lambda row: -len(row.guides)):
+        if len(rows) - len(hidden) <= limit:
+            break
+        below = {id(each) for each in row.span.walk() if each is not row.span}
+        gone = [each for each in rows if id(each.span) in below and id(each.span) not in hidden]
+        hidden.update(id(each.span) for each in gone)
+        if gone:
+            folded[id(row.span)] = len(gone) + sum(folded.pop(id(each.span), 0) for each in gone)
+    return [Row(row.span, row.guides, folded.get(id(row.span), 0)) for row in rows if id(row.span) not in hidden]
+
+
+def _take_last(entries: Sequence[Entry], limit: int) -> list[tuple[Entry, str]]:
+    """The last ``limit`` characters, or somewhat more."""
+    taken: list[tuple[Entry, str]] = []
+    for entry in reversed(entries):
+        taken.append((entry, entry.text[-limit:]))
+        limit -= len(taken[-1][1])
+        if limit <= 0:
+            break
+    return taken[::-1]
+
+
+def _to_ascii(guides: str) -> str:
+    return guides.replace("└", "`").replace("├", "|").replace("│", "|")

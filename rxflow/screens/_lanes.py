@@ -1,0 +1,168 @@
+"""What each speaker of a run says, kept apart: text, thoughts, tool calls and their results."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+
+from rxflow._showing import shorten, show_line
+from rxflow.screens._wording import show_call, show_error, show_value
+from rxflow.types.chunks import StreamChunk, StreamChunkType
+from rxflow.types.events import ReasoningChunk, Retracted, ToolCancelled, ToolFailed, ToolFinished, ToolStarted
+
+MAX_LANE_CHARS = 20_000
+"""Characters of a lane that are kept: a screen shows the end of a text."""
+
+MAX_LANES = 200
+"""In a run with more speakers, those that spoke last are kept."""
+
+
+class Kind(Enum):
+    """What an entry of a lane is."""
+
+    TEXT = "text"
+    THOUGHT = "thought"
+    CALL = "call"
+    RESULT = "result"
+    FAILURE = "failure"
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A passage of one kind, out of one call.
+
+    ``item`` is one of its chunks, by which a retraction finds it. ``is_void`` says that it was taken back.
+    """
+
+    kind: Kind
+    item: StreamChunk | ReasoningChunk | None = None
+    tool_id: str = ""
+    is_void: bool = False
+    size: int = 0
+    parts: list[str] = field(default_factory=list[str])
+
+    @property
+    def text(self) -> str:
+        """The passage as the model wrote it, control characters and all."""
+        if len(self.parts) > 1:
+            self.parts = ["".join(self.parts)]
+        return self.parts[0] if self.parts else ""
+
+    def add(self, text: str) -> None:
+        """Append ``text``."""
+        self.parts.append(text)
+        self.size += len(text)
+
+    def replace(self, text: str) -> None:
+        """Replace the passage by ``text``."""
+        self.parts, self.size = [text], len(text)
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """One speaker: an agent at a task, or a model that a method asks."""
+
+    speaker: str
+    topic: str
+    entries: list[Entry] = field(default_factory=list[Entry])
+    spoke_at: float = 0.0
+    is_open: bool = True
+    size: int = 0
+
+    def say(self, kind: Kind, text: str, item: StreamChunk | ReasoningChunk | None = None) -> Entry:
+        """Append to the last passage if this is a part of it, else begin one."""
+        last = self.entries[-1] if self.entries else None
+        if last is None or last.kind is not kind or not _belong_together(last.item, item):
+            last = Entry(kind, item)
+            self.entries.append(last)
+        last.add(text)
+        self.size += len(text)
+        if self.size > MAX_LANE_CHARS:
+            self._forget()
+        return last
+
+    def call_tool(self, event: ToolStarted) -> None:
+        """Show a call with its arguments, in place of what the model has spelled of it."""
+        spelled = (each for each in reversed(self.entries) if each.kind is Kind.CALL and each.tool_id == event.tool_id)
+        entry = next(spelled, None)
+        if entry is None:
+            entry = Entry(Kind.CALL, None, event.tool_id)
+            self.entries.append(entry)
+        entry.tool_id = ""  # a later call may have the same id
+        entry.replace(show_call(event.tool_name, event.arguments))
+
+    def end_tool(self, event: ToolFinished | ToolFailed | ToolCancelled) -> None:
+        """Show what a tool gave back."""
+        kind, shown = Kind.RESULT, "stopped"
+        if isinstance(event, ToolFinished):
+            shown = show_value(event.result)
+        elif isinstance(event, ToolFailed):
+            kind, shown = Kind.FAILURE, show_error(event.error)
+        self.entries.append(Entry(kind, parts=[f"{shorten(event.tool_name)}: {shown}"]))
+
+    def _forget(self) -> None:
+        """Drop the oldest text until half of the limit is left."""
+        while len(self.entries) > 1 and self.size > MAX_LANE_CHARS // 2:
+            self.size -= self.entries.pop(0).size
+        if self.size > MAX_LANE_CHARS // 2:
+            self.entries[0].replace("…" + self.entries[0].text[-MAX_LANE_CHARS // 2 :])
+            self.size = self.entries[0].size
+
+
+class Lanes:
+    """The lanes of a run, in the order in which they began."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[Hashable, Lane] = {}
+
+    def __iter__(self) -> Iterator[Lane]:
+        return iter(self._lanes.values())
+
+    def __len__(self) -> int:
+        return len(self._lanes)
+
+    def open(self, key: Hashable, speaker: str, topic: str) -> Lane:
+        """The lane of a speaker, made when it is first needed."""
+        lane = self._lanes.get(key)
+        if lane is None:
+            if len(self._lanes) >= MAX_LANES:
+                del self._lanes[min(self._lanes, key=lambda each: self._lanes[each].spoke_at)]
+            lane = self._lanes[key] = Lane(show_line(speaker), shorten(topic))
+        return lane
+
+    def retract(self, retracted: Retracted) -> int:
+        """Mark what was taken back; return the number of characters."""
+        void = 0
+        for lane in self:
+            for entry in lane.entries:
+                if entry.item is not None and not entry.is_void and retracted.covers(entry.item):
+                    entry.is_void = True
+                    void += entry.size if entry.kind is Kind.TEXT else 0
+        return void
+
+
+def say_chunk(lane: Lane, chunk: StreamChunk) -> None:
+    """Add a chunk to its speaker's lane. Pieces of tool calls are spelled out until the tool starts."""
+    if chunk.chunk_type is StreamChunkType.TEXT:
+        lane.say(Kind.TEXT, chunk.content, chunk)
+        return
+    call = chunk.tool_call
+    tool_id = (call.tool_id or "") if call is not None else ""
+    last = lane.entries[-1] if lane.entries else None
+    if last is None or last.kind is not Kind.CALL or last.tool_id != tool_id:
+        last = Entry(Kind.CALL, chunk, tool_id)
+        lane.entries.append(last)
+        last.add(f"{(call.tool_name or '') if call is not None else ''} ")
+    last.add(chunk.content)
+
+
+def _belong_together(one: StreamChunk | ReasoningChunk | None, other: StreamChunk | ReasoningChunk | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return _call_of(one) == _call_of(other)
+
+
+def _call_of(item: StreamChunk | ReasoningChunk) -> tuple[str, int]:
+    labels = item if isinstance(item, StreamChunk) else item.origin
+    return labels.span_id, labels.attempt

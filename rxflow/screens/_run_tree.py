@@ -1,0 +1,352 @@
+"""A run as screens draw it: its spans as a tree with states and times, beside its lanes and its spending."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rxflow._showing import shorten, show_title
+from rxflow.screens._lanes import Kind, Lane, Lanes, say_chunk
+from rxflow.screens._spans import Span, State
+from rxflow.screens._spending import Spending
+from rxflow.screens._wording import (
+    count,
+    count_retries,
+    show_call,
+    show_cost,
+    show_error,
+    show_seconds,
+    show_tokens,
+    show_value,
+)
+from rxflow.types import (
+    AgentStarted,
+    Cancelled,
+    CrewFinished,
+    Custom,
+    Event,
+    Failed,
+    Finished,
+    FlowFinished,
+    FlowPaused,
+    FlowStarted,
+    Happened,
+    InputReceived,
+    InputRequested,
+    LLMCancelled,
+    LLMFailed,
+    LLMFinished,
+    LLMRetrying,
+    LLMStarted,
+    MethodFinished,
+    MethodStarted,
+    Origin,
+    ReasoningChunk,
+    Retracted,
+    Started,
+    StreamChunk,
+    TaskFinished,
+    TaskRejected,
+    TaskStarted,
+    ToolCancelled,
+    ToolFailed,
+    ToolFinished,
+    ToolProgress,
+    ToolStarted,
+    UsageMetrics,
+)
+
+MAX_LABEL_CHARS = 60
+
+
+class RunTree:
+    """Folds events into what a screen shows. Any events will do: also those of several runs, or bare chunks.
+
+    Args:
+        methods: those of the flow, as far as they are known: so that what has not begun yet can be seen too.
+    """
+
+    def __init__(self, methods: Sequence[str] = ()) -> None:
+        self.roots: list[Span] = []
+        self.lanes = Lanes()
+        self.spending = Spending()
+        self.retries = self.tools = 0
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.state = State.WAITING
+        self._methods = tuple(methods)
+        self._waiting: dict[str, Span] = {}
+        self._spans: dict[str, Span] = {}
+        self._lane_of: dict[str, Lane] = {}
+        self._asking: dict[str, Span] = {}
+        self._last_at = time.time()
+        self._last_seen = time.monotonic()
+
+    @property
+    def now(self) -> float:
+        """The time in the run: for a recorded run, the time of the recording."""
+        ended = (span.ended_at for span in self.roots)
+        if self.roots and all(at is not None for at in (span.ended_at for span in self.roots)):
+            return max(at for at in ended if at is not None)
+        return self._last_at + (time.monotonic() - self._last_seen)
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has taken so far."""
+        now = self.now
+        return max((root.measure(now) for root in self.roots), default=0.0)
+
+    @property
+    def progress(self) -> tuple[int, int] | None:
+        """How many of the flow's methods have ended, and how many there are; None if they are not known."""
+        if not self._methods:
+            return None
+        ended = sum(span.state in (State.DONE, State.FAILED) for span in self._waiting.values())
+        return ended, len(self._methods)
+
+    def describe_outcome(self) -> str:
+        """One line: how the run ended, after how long, and what it took."""
+        ends = {State.DONE: "done", State.FAILED: "failed", State.STOPPED: "stopped", State.PAUSED: "paused"}
+        usage, spending = self.spending.usage, self.spending
+        parts = [f"{ends.get(self.state, 'running')} after {show_seconds(self.seconds)}"]
+        if self.progress is not None:
+            ended, total = self.progress
+            parts.append(f"{ended} of {count(total, 'method')}")
+        if self.tools:
+            parts.append(count(self.tools, "tool call"))
+        if self.retries:
+            parts.append(count_retries(self.retries))
+        parts.append(show_tokens(usage) or "no tokens")
+        if usage.is_reported:
+            parts.append(show_cost(spending.cost, is_whole=spending.is_whole))
+        return ", ".join(parts)
+
+    def add(self, event: Event) -> str:
+        """Take one event. Returns a message for what the tree does not show: why text was taken back."""
+        at = (event.at if isinstance(event, StreamChunk | Happened) else 0.0) or time.time()  # type: ignore[redundant-expr] # pyright: ignore[reportUnnecessaryIsInstance]
+        self._last_at, self._last_seen = at, time.monotonic()
+        if isinstance(event, StreamChunk):
+            self.spending.add_output(event.span_id, event.content, at)
+            lane = self._find_lane(event.span_id, event)
+            lane.spoke_at = at
+            say_chunk(lane, event)
+            return ""
+        match event:
+            case ReasoningChunk(content=content, origin=origin):
+                self.spending.add_output(origin.span_id, content, at)
+                lane = self._find_lane(origin.span_id, origin)
+                lane.spoke_at = at
+                lane.say(Kind.THOUGHT, content, event)
+            case Started():
+                self._begin(event, at)
+            case Finished() | Failed() | Cancelled():
+                self._end(event, at)
+            case _:
+                return self._note(event, at)
+        return ""
+
+    def stop(self, reason: str = "") -> None:
+        """The run was stopped from outside, and nothing more comes."""
+        for root in self.roots:
+            if not root.state.is_ended:
+                root.note = root.note or reason
+                self._close(root, State.STOPPED, self.now)
+        self.state = State.STOPPED
+
+    def fail(self, error: BaseException) -> None:
+        """The stream has ended with ``error``."""
+        self.error = error
+        for root in self.roots:
+            if not root.state.is_ended:
+                root.note = show_error(error)
+                self._close(root, State.FAILED, self.now)
+        self.state = State.FAILED
+
+    def complete(self) -> None:
+        """The stream has ended by itself. Spans without an end are those of a stream that was cut, by ``take`` say."""
+        if self.state is State.PAUSED:
+            return
+        for root in self.roots:
+            if not root.state.is_ended:
+                self._close(root, State.STOPPED, self.now)
+        for span in self._waiting.values():
+            if span.state is State.WAITING:
+                span.note = "not reached"
+        self.state = State.FAILED if self.error is not None else State.DONE
+
+    def _begin(self, event: Started, at: float) -> None:
+        kind = type(event).__name__.removesuffix("Started").lower()
+        parent = self._spans.get(event.origin.parent_span_id)
+        key = event.origin.span_id
+        if isinstance(event, ToolStarted):
+            self.tools += 1
+            parent = self._spans.get(key, parent)
+            key = _key_of_tool(event)
+            self._find_lane(event.origin.span_id, event.origin).call_tool(event)
+        elif isinstance(event, LLMStarted):
+            self.spending.begin(event)
+        elif isinstance(event, AgentStarted) and parent is not None and not parent.agent:
+            parent.agent = shorten(event.origin.agent_role, MAX_LABEL_CHARS)
+        span = self._reuse(event, parent) or Span(kind, _label(event), parent=parent)
+        span.span_id, span.started_at, span.ended_at, span.state = key, at, None, State.RUNNING
+        self._spans[key] = span
+        self.state = State.RUNNING
+        if parent is None:
+            self.roots.append(span)
+        elif span not in parent.children:
+            parent.children.append(span)
+        if isinstance(event, FlowStarted) and parent is None and not self._waiting:
+            self._waiting = {
+                name: Span("method", shorten(name), state=State.WAITING, parent=span, runs=0) for name in self._methods
+            }
+            span.children.extend(self._waiting.values())
+
+    def _reuse(self, event: Started, parent: Span | None) -> Span | None:
+        """The row of a method that has not begun yet, or of its last round in a cycle."""
+        if not isinstance(event, MethodStarted) or parent is None:
+            return None
+        for span in parent.children:
+            if span.kind == "method" and span.label == _label(event) and span.state is not State.RUNNING:
+                self._forget(span)
+                span.runs += 1
+                span.note = ""
+                return span
+        return None
+
+    def _forget(self, span: Span) -> None:
+        """Drop the spans of an earlier round of a cycle; their cost still counts."""
+        for below in span.walk():
+            self._spans.pop(below.span_id, None)
+            self._lane_of.pop(below.span_id, None)
+        span.children.clear()
+
+    def _end(self, event: Finished | Failed | Cancelled, at: float) -> None:
+        is_tool = isinstance(event, ToolFinished | ToolFailed | ToolCancelled)
+        span = self._spans.get(_key_of_tool(event) if is_tool else event.origin.span_id)
+        if isinstance(event, ToolFinished | ToolFailed | ToolCancelled):
+            self._find_lane(event.origin.span_id, event.origin).end_tool(event)
+        if isinstance(event, LLMFinished | LLMFailed | LLMCancelled):
+            self._count(span, self.spending.end(event))
+        if span is None:
+            return
+        if isinstance(event, Failed):
+            span.note = show_error(event.error)
+            state = State.FAILED
+        elif isinstance(event, Cancelled):
+            span.note = shorten(event.reason)
+            state = State.STOPPED
+        else:
+            span.note = _show_outcome(event)
+            state = State.DONE
+        self._close(span, state, at)
+        if span.parent is None:
+            self._end_root(event)
+
+    def _end_root(self, event: Finished | Failed | Cancelled) -> None:
+        if isinstance(event, Failed):
+            self.error = event.error
+        elif isinstance(event, FlowFinished | CrewFinished | TaskFinished):
+            self.result = event.result
+        elif isinstance(event, LLMFinished):
+            self.result = event.text
+
+    def _close(self, span: Span, state: State, at: float) -> None:
+        """End ``span``. What is still open below it was stopped with it."""
+        for below in span.walk():
+            if not below.state.is_ended and below.state is not State.WAITING:
+                below.state = state if below is span else State.STOPPED
+                below.ended_at = at
+                self._count(below, self.spending.cut_off(below.span_id))
+                lane = self._lane_of.get(below.span_id)
+                if lane is not None:
+                    lane.is_open = False
+
+    def _count(self, span: Span | None, usage: UsageMetrics) -> None:
+        while span is not None and usage.is_reported:
+            span.usage += usage
+            span = span.parent
+
+    def _note(self, event: Event, at: float) -> str:
+        assert not isinstance(event, StreamChunk)
+        span = self._spans.get(event.origin.span_id)
+        match event:
+            case Retracted(error=error):
+                void = self.lanes.retract(event)
+                self.retries += 1
+                return f"{void:,} characters taken back: {show_error(error)}"
+            case LLMRetrying(error=error, delay=delay):
+                self.retries += 1
+                said = f"retries in {show_seconds(delay)}: {show_error(error)}"
+                owner = span.parent if span is not None and span.parent is not None else span
+                if owner is not None:
+                    owner.note = said
+                return said
+            case TaskRejected(reason=reason):
+                if span is not None:
+                    span.note = f"again: {shorten(reason)}"
+            case ToolProgress(progress=progress, total=total, message=message):
+                if span is not None:
+                    share = f"{progress / total:.0%}" if total else f"{progress:g}"
+                    span.note = shorten(f"{share} {message}")
+            case Custom(name=name, value=value):
+                if span is not None:
+                    span.note = shorten(f"{name}: {show_value(value)}")
+            case InputRequested(message=message, request_id=request_id):
+                if span is not None and not span.state.is_ended:
+                    span.state, span.note = State.ASKING, shorten(message)
+                    self._asking[request_id] = span
+                return f"asks: {shorten(message, 200)}"
+            case InputReceived(request_id=request_id):
+                asked = self._asking.pop(request_id, None)
+                if asked is not None and asked.state is State.ASKING:
+                    asked.state, asked.note = State.RUNNING, ""
+            case FlowPaused():
+                self.state = State.PAUSED
+                for root in self.roots:
+                    if not root.state.is_ended:
+                        root.state, root.ended_at = State.PAUSED, at
+            case _:
+                pass
+        return ""
+
+    def _find_lane(self, span_id: str, labels: StreamChunk | Origin) -> Lane:
+        lane = self._lane_of.get(span_id)
+        if lane is None:
+            span = self._spans.get(span_id) or self._spans.get(labels.parent_span_id)
+            while span is not None and span.kind in ("llm", "agent", "tool"):
+                span = span.parent
+            around = span.span_id if span is not None else (labels.task_id or labels.namespace)
+            speaker = labels.agent_role or labels.flow_method or "model"
+            topic = show_title(labels.task_name) or (labels.flow_method if labels.agent_role else "")
+            lane = self.lanes.open((around, speaker), speaker, topic)
+            self._lane_of[span_id] = lane
+        lane.is_open = True
+        return lane
+
+
+def _key_of_tool(event: Any) -> str:
+    return f"{event.origin.span_id} {event.tool_id}"
+
+
+def _label(event: Started) -> str:
+    origin = event.origin
+    match event:
+        case ToolStarted():
+            return show_call(event.tool_name, event.arguments)
+        case TaskStarted():
+            return show_title(origin.task_name or event.description)
+        case LLMStarted():
+            return shorten(event.model, MAX_LABEL_CHARS)
+        case MethodStarted():
+            return shorten(origin.flow_method, MAX_LABEL_CHARS)
+        case FlowStarted():
+            return shorten(origin.flow_name, MAX_LABEL_CHARS)
+        case _:
+            return shorten(origin.agent_role or origin.crew_name, MAX_LABEL_CHARS)
+
+
+def _show_outcome(event: Finished) -> str:
+    if isinstance(event, ToolFinished):
+        return show_value(event.result)
+    return f"→ {shorten(event.label)}" if isinstance(event, MethodFinished) and event.label else ""

@@ -1,0 +1,43 @@
+"""What a screen can show: a flow, a crew, or any Observable of events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, cast, runtime_checkable
+
+from reactivex import Observable
+
+from rxflow.flow import Flow
+from rxflow.flow._graph import read_graph
+from rxflow.types.events import Event
+
+
+@runtime_checkable
+class HasEvents(Protocol):
+    """A flow, a crew, or anything else whose ``events()`` are a run."""
+
+    def events(self, inputs: Mapping[str, Any] | None = None) -> Observable[Event]:
+        """A cold Observable of the run."""
+        ...
+
+
+def read_events(source: HasEvents | Observable[Event], inputs: Mapping[str, Any] | None) -> Observable[Event]:
+    """The events of a run of ``source``.
+
+    Raises:
+        TypeError: ``source`` has no events; or it is an Observable, and there are inputs.
+    """
+    if isinstance(source, Observable):
+        if inputs is not None:
+            raise TypeError("an Observable takes no inputs: give them to the events(…) that it comes from")
+        return source
+    if isinstance(source, HasEvents):  # pyright: ignore[reportUnnecessaryIsInstance]
+        return source.events(inputs)
+    raise TypeError(f"a flow, a crew or an Observable of events can be shown; got {source!r}")
+
+
+def read_methods(source: object) -> tuple[str, ...]:
+    """The methods of a flow, so that those that have not begun can be seen; empty for anything else."""
+    if not isinstance(source, Flow):
+        return ()
+    return tuple(read_graph(type(cast("Flow[Any]", source))).methods)

@@ -1,0 +1,142 @@
+"""A run in a notebook: its tree, its speakers and its figures below the cell, while it goes on.
+
+::
+
+    from rxflow.screens import notebook
+
+    result = notebook.show(flow, {"topic": "tides"})
+
+Plain HTML, which the notebook keeps: no extension and no script. Interrupting the cell stops the run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from reactivex import Observable
+
+from rxflow import _lazy
+from rxflow import operators as ops
+from rxflow._showing import draw_card, escape, show_lines
+from rxflow._streaming.observable import EventStream
+from rxflow._streaming.output import PipelineOutput
+from rxflow.screens._lanes import Entry, Kind, Lane
+from rxflow.screens._run_tree import RunTree
+from rxflow.screens._sources import HasEvents, read_events, read_methods
+from rxflow.screens._spans import Row, State, list_rows
+from rxflow.screens._wording import show_error, show_seconds
+from rxflow.types.events import Event
+
+with _lazy.extra("notebook"):
+    from IPython.display import HTML, display  # pyright: ignore[reportUnknownVariableType]
+
+__all__ = ["show"]
+
+REFRESH_S = 0.1
+MAX_LANE_CHARS = 1500
+"""For each speaker, the end of its text is shown."""
+
+_MARKS = {
+    State.WAITING: "○",
+    State.RUNNING: "●",
+    State.ASKING: "?",
+    State.PAUSED: "‖",
+    State.DONE: "✓",
+    State.FAILED: "✗",
+    State.STOPPED: "⊘",
+}
+_STYLES = {
+    Kind.TEXT: "",
+    Kind.THOUGHT: "opacity:.6;font-style:italic",
+    Kind.CALL: "font-family:monospace",
+    Kind.RESULT: "font-family:monospace;opacity:.8",
+    Kind.FAILURE: "font-family:monospace;opacity:.8",
+}
+_PREFIXES = {Kind.CALL: "→ ", Kind.RESULT: "← ", Kind.FAILURE: "← ✗ "}
+
+
+def show(source: HasEvents | Observable[Event], inputs: Mapping[str, Any] | None = None) -> Any:
+    """Run ``source``, show it below the cell while it runs, and return its result.
+
+    Interrupting the cell stops the run, down to the provider's connection, and leaves what had come on the page.
+
+    Args:
+        source: a flow, a crew, or an Observable of events.
+        inputs: those of the flow or the crew.
+
+    Raises:
+        TypeError: ``source`` has no events; or it is an Observable, and there are inputs.
+        Exception: the run's own error, after it is shown.
+    """
+    tree = RunTree(read_methods(source))
+    events = read_events(source, inputs)
+    if isinstance(events, EventStream):
+        # What comes shortly before a silence would else be shown after it.
+        events = events.pipe(ops.heartbeat(2 * REFRESH_S))
+    place: Any = display(HTML(draw_run(tree)), display_id=True)  # type: ignore[no-untyped-call]
+    drawn_at = time.monotonic()
+    try:
+        with PipelineOutput(events) as output:
+            for event in output:
+                tree.add(event)
+                if time.monotonic() - drawn_at >= REFRESH_S:
+                    place.update(HTML(draw_run(tree)))  # type: ignore[no-untyped-call]
+                    drawn_at = time.monotonic()
+    except Exception as error:
+        tree.fail(error)
+        raise
+    except BaseException:
+        tree.stop()
+        raise
+    else:
+        tree.complete()
+    finally:
+        place.update(HTML(draw_run(tree)))  # type: ignore[no-untyped-call]
+    return tree.result
+
+
+def draw_run(tree: RunTree) -> str:
+    """The run as HTML; texts of models and users are escaped."""
+    rows = "".join(_draw_row(tree, row) for row in list_rows(tree.roots))
+    lanes = "".join(map(_draw_lane, tree.lanes))
+    error = f"<b>{escape(show_error(tree.error))}</b>" if tree.error is not None else ""
+    title = tree.roots[0].label if tree.roots else "Run"
+    return draw_card(
+        title, tree.describe_outcome(), f"<table style='border-collapse:collapse'>{rows}</table>", lanes, error
+    )
+
+
+def _draw_row(tree: RunTree, row: Row) -> str:
+    span = row.span
+    seconds = "" if span.state is State.WAITING else show_seconds(span.measure(tree.now))
+    agent = f"{span.agent} · " if span.agent else ""
+    rounds = f" ×{span.runs}" if span.runs > 1 else ""
+    text = f"{_MARKS[span.state]} <span style='opacity:.7'>{escape(agent)}</span>{escape(span.label + rounds)}"
+    return (
+        f"<tr title='{span.state.value}'><td style='text-align:left;padding:0 1em 0 {0.7 * len(row.guides):.1f}em'>"
+        f"{text} <i style='opacity:.7'>{escape(span.note)}</i></td><td style='text-align:right'>{seconds}</td></tr>"
+    )
+
+
+def _draw_lane(lane: Lane) -> str:
+    parts = "".join(_draw_entries(lane))
+    topic = f" <span style='opacity:.7'>{escape(lane.topic)}</span>" if lane.topic else ""
+    style = "border-left:3px solid rgba(128,128,128,.5);padding-left:.6em;margin:.4em 0"
+    return f"<div style='{style}'><b>{escape(lane.speaker)}</b>{topic}{parts}</div>"
+
+
+def _draw_entries(lane: Lane) -> Iterator[str]:
+    left = MAX_LANE_CHARS
+    shown: list[tuple[Entry, str]] = []
+    for entry in reversed(lane.entries):
+        if left <= 0:
+            break
+        shown.append((entry, entry.text[-left:]))
+        left -= len(shown[-1][1])
+    for entry, text in reversed(shown):
+        tag = "del" if entry.is_void else "span"
+        said = escape(_PREFIXES.get(entry.kind, "") + show_lines(text).strip("\n"))
+        style = f"white-space:pre-wrap;overflow-wrap:anywhere;unicode-bidi:plaintext;{_STYLES[entry.kind]}"
+        yield f"<div dir='auto' style='{style}'><{tag}>{said}</{tag}></div>"

@@ -1,0 +1,336 @@
+"""The routes: the page, and the API that the page and other programs use.
+
+======  =====================================  ==========================================================
+GET     ``/``                                  the page
+GET     ``/api/flows``, ``/api/flows/{name}``  what can be run: inputs; graph
+POST    ``/api/runs``                          start: ``{"flow": name, "inputs": {…}}`` → ``{"id": …}``
+GET     ``/api/runs``, ``/api/runs/{id}``      the runs; status, error, result, open questions of one
+GET     ``/api/runs/{id}/events``              server-sent events, from ``Last-Event-ID`` on
+POST    ``/api/runs/{id}/cancel``              stop: ``{"reason": …}``
+POST    ``/api/runs/{id}/answers/{request}``   answer a question: ``{"value": …}``
+======  =====================================  ==========================================================
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeAlias, TypeVar, cast, get_args
+
+import anyio
+from pydantic import BaseModel, ValidationError
+from pydantic_core import to_jsonable_python
+
+from rxflow._json_text import in_words, list_problems
+from rxflow._lazy import extra
+from rxflow.adapters import sse
+from rxflow.flow import Flow
+from rxflow.flow._drawing import draw_figure
+from rxflow.flow._graph import read_graph
+from rxflow.operators._core.run_log import LIVE
+from rxflow.runs import Run, Runs
+from rxflow.runs.options import WhenUnread, read_grace
+from rxflow.runs.store import Head
+from rxflow.screens.web.guard import Guard, check_token
+from rxflow.types.events import Event
+
+with extra("web"):
+    from starlette.applications import Starlette
+    from starlette.exceptions import HTTPException
+    from starlette.middleware import Middleware
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse, Response
+    from starlette.routing import Mount, Route
+    from starlette.staticfiles import StaticFiles
+
+__all__ = ["Limits", "create_app"]
+
+PAGE = Path(__file__).parent / "page"
+ANONYMOUS: Final = "flow"
+ANSWER_WITHIN_S: Final = 600
+"""How long a run waits for an answer before it pauses. It can be answered then too."""
+KINDS = sorted({each.__name__ for each in get_args(Event)})
+
+T = TypeVar("T")
+Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one server takes on.
+
+    Attributes:
+        runs: how many may go on at once; one more is refused with 429.
+        readers: how many may read events at once, of all runs; one more is refused with 429.
+        input_bytes: the largest body of a request; a larger one is refused with 413.
+        unread_s: seconds after which a reader that takes nothing is cut off.
+    """
+
+    runs: int = 100
+    readers: int = 2_000
+    input_bytes: int = 64 * 1024
+    unread_s: float = sse.SEND_TIMEOUT_S
+
+
+def create_app(
+    flows: type[Flow[Any]] | Mapping[str, type[Flow[Any]]],
+    *,
+    runs: Runs | None = None,
+    token: str | None = None,
+    allowed_origins: tuple[str, ...] = (),
+    limits: Limits | None = None,
+    when_unread: WhenUnread = "detach",
+) -> Starlette:
+    """An ASGI application that runs ``flows`` and shows them.
+
+    Args:
+        flows: a flow's class, or several by the names under which they are shown.
+        runs: where the runs are kept; in memory by default.
+        token: who has it may come in: as ``Authorization: Bearer …``, or once as ``/?token=…``, which sets a cookie.
+            None lets everybody in who reaches the server from this machine.
+        allowed_origins: pages of other origins that may use the API, as ``"https://example.org"``.
+        limits: how much the server takes on.
+        when_unread: a run goes on when its readers leave, and can be stopped on the page; ``"cancel"``, or a time in
+            seconds: it is stopped when nobody has read it for so long. See :meth:`Runs.start`.
+
+    Raises:
+        TypeError: ``flows`` are not classes of flows.
+        ValueError: the ``token`` is too short, or ``when_unread`` is not a time.
+    """
+    named = _name_flows(flows)
+    check_token(token)
+    kept = Runs() if runs is None else runs
+    api = _Api(named, kept, limits or Limits(), when_unread)
+
+    @asynccontextmanager
+    async def close_own_runs(app: Starlette) -> AsyncGenerator[None]:
+        yield
+        if runs is None:
+            await anyio.to_thread.run_sync(kept.close)
+
+    routes = [
+        Route("/api/flows", api.list_flows),
+        Route("/api/flows/{name}", api.show_flow),
+        Route("/api/runs", api.start, methods=["POST"]),
+        Route("/api/runs", api.list_runs),
+        Route("/api/runs/{run_id}", api.show_run),
+        Route("/api/runs/{run_id}/events", api.follow),
+        Route("/api/runs/{run_id}/cancel", api.cancel, methods=["POST"]),
+        Route("/api/runs/{run_id}/answers/{request_id}", api.answer, methods=["POST"]),
+        Mount("/", StaticFiles(directory=PAGE, html=True)),
+    ]
+    guard = Middleware(Guard, token=token, allowed_origins=allowed_origins)
+    refusals = {HTTPException: _refuse}
+    return Starlette(routes=routes, middleware=[guard], exception_handlers=refusals, lifespan=close_own_runs)
+
+
+def _name_flows(flows: type[Flow[Any]] | Mapping[str, type[Flow[Any]]]) -> dict[str, type[Flow[Any]]]:
+    named = dict(flows) if isinstance(flows, Mapping) else {getattr(flows, "__name__", ""): flows}
+    for name, flow in cast("dict[str, object]", named).items():
+        if not (isinstance(flow, type) and issubclass(flow, Flow)):
+            raise TypeError(f"{name or 'flows'} is not a class of a flow: {flow!r}")
+    return named
+
+
+class _Api:
+    def __init__(
+        self, flows: Mapping[str, type[Flow[Any]]], runs: Runs, limits: Limits, when_unread: WhenUnread
+    ) -> None:
+        read_grace(when_unread)  # a mistake is the caller's, here and now
+        self._flows = flows
+        self._runs = runs
+        self._limits = limits
+        self._when_unread: WhenUnread = when_unread
+        self._readers = 0
+        self._started: dict[str, str] = {}  # run → name, of flows that have no import path
+
+    async def list_flows(self, request: Request) -> Response:
+        flows = {name: {"inputs": _inputs_of(flow)} for name, flow in self._flows.items()}
+        return JSONResponse({"flows": flows, "kinds": KINDS})
+
+    async def show_flow(self, request: Request) -> Response:
+        graph = read_graph(self._flow(request.path_params["name"]))
+        return JSONResponse({"methods": list(graph.methods), "svg": draw_figure(graph)})
+
+    async def start(self, request: Request) -> Response:
+        body = await self._read_body(request)
+        name = body.get("flow") or next(iter(self._flows), "")
+        flow = self._flow(name)
+        inputs: Any = body.get("inputs") or {}
+        if not isinstance(inputs, dict):
+            raise HTTPException(422, f"inputs is not an object: {inputs!r}")
+        live = await _in_thread(lambda: sum(len(self._runs.list(status=status)) for status in LIVE))
+        if live >= self._limits.runs:
+            raise HTTPException(429, f"{live} runs go on, which is the limit of this server; stop one, or wait")
+        try:
+            target = _target_of(flow)
+            run = await _in_thread(lambda: self._begin(target, cast("dict[str, Any]", inputs)))
+        except (ValueError, TypeError) as error:
+            raise HTTPException(422, _explain(error)) from error
+        if not isinstance(target, str):
+            self._started[run.id] = name
+        return JSONResponse({"id": run.id}, status_code=201)
+
+    def _begin(self, target: Flow[Any] | str, inputs: Mapping[str, Any]) -> Run:
+        return self._runs.start(target, inputs, when_unread=self._when_unread, answer_within=ANSWER_WITHIN_S)
+
+    async def list_runs(self, request: Request) -> Response:
+        known = set(self._started)
+        heads = await _in_thread(self._look_up_all)
+        for forgotten in known.difference(head.run_id for head in heads):
+            del self._started[forgotten]
+        shown = [{"id": head.run_id, "flow": self._name_of(head), "status": head.status} for head in reversed(heads)]
+        return JSONResponse({"runs": shown})
+
+    def _look_up_all(self) -> list[Head]:
+        heads: list[Head] = []
+        for run in self._runs.list():
+            with suppress(LookupError):  # it may be forgotten between the two
+                heads.append(run.look_up())
+        return heads
+
+    async def show_run(self, request: Request) -> Response:
+        run = await self._run(request)
+        head = await _in_thread(run.look_up)
+        about = {"id": run.id, "flow": self._name_of(head), "status": head.status}
+        return JSONResponse(about | await _in_thread(lambda: _describe_end(run, head)))
+
+    async def follow(self, request: Request) -> Response:
+        run = await self._run(request)
+        if self._readers >= self._limits.readers:
+            raise HTTPException(429, f"{self._readers} readers follow runs, which is the limit of this server")
+        response = sse.respond(request, run.read, send_timeout=self._limits.unread_s)
+        return _Counted(response, self)
+
+    async def cancel(self, request: Request) -> Response:
+        run, body = await self._run(request), await self._read_body(request)
+        await _in_thread(partial(run.cancel, str(body.get("reason") or "stopped by a client")))
+        return JSONResponse({})
+
+    async def answer(self, request: Request) -> Response:
+        run, body = await self._run(request), await self._read_body(request)
+        if "value" not in body:
+            raise HTTPException(422, 'the body has no "value"')
+        try:
+            await _in_thread(partial(_answer, run, request.path_params["request_id"], body["value"]))
+        except LookupError as error:
+            raise HTTPException(404, str(error)) from error
+        except (ValueError, TypeError) as error:
+            raise HTTPException(422, _explain(error)) from error
+        except RuntimeError as error:
+            raise HTTPException(409, str(error)) from error
+        return JSONResponse({})
+
+    def _flow(self, name: Any) -> type[Flow[Any]]:
+        flow = self._flows.get(name) if isinstance(name, str) else None
+        if flow is None:
+            raise HTTPException(404, f"there is no flow {name!r}; the flows are {sorted(self._flows)}")
+        return flow
+
+    def _name_of(self, head: Head) -> str:
+        """Under which name the flow of a run is shown; its import path if it is not one of this server's."""
+        target = head.spec.target or ANONYMOUS
+        named = {_name_target(flow): name for name, flow in self._flows.items()}
+        return self._started.get(head.run_id) or named.get(target, target)
+
+    async def _run(self, request: Request) -> Run:
+        try:
+            return await _in_thread(partial(self._runs.__getitem__, request.path_params["run_id"]))
+        except LookupError as error:
+            raise HTTPException(404, str(error.args[0] if error.args else error)) from error
+
+    async def _read_body(self, request: Request) -> dict[str, Any]:
+        """The request's JSON object. Read piece by piece: what is too large is not taken into memory."""
+        body = bytearray()
+        async for piece in request.stream():
+            body += piece
+            if len(body) > self._limits.input_bytes:
+                raise HTTPException(413, f"the body is larger than {self._limits.input_bytes} bytes")
+        try:
+            read = json.loads(body or b"{}")
+        except (ValueError, RecursionError) as error:
+            raise HTTPException(400, f"the body is not JSON: {error}") from error
+        if not isinstance(read, dict):
+            raise HTTPException(400, f"the body is not a JSON object: {body[:80].decode(errors='replace')!r}")
+        return cast("dict[str, Any]", read)
+
+    def reader_came(self) -> None:
+        self._readers += 1
+
+    def reader_left(self) -> None:
+        self._readers -= 1
+
+
+class _Counted(Response):
+    """A response of events, which counts as a reader while it is sent."""
+
+    def __init__(self, response: Response, api: _Api) -> None:
+        self._response = response
+        self._api = api
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self._api.reader_came()
+        try:
+            await self._response(scope, receive, send)
+        finally:
+            self._api.reader_left()
+
+
+async def _in_thread(function: Callable[[], T]) -> T:
+    """A store may wait for its disk or its network, which must not hold up the other requests."""
+    return await anyio.to_thread.run_sync(function)
+
+
+def _inputs_of(flow: type[Flow[Any]]) -> Any:
+    """What a run can be given: the fields of the state, with their defaults."""
+    state = flow().state
+    values = state.model_dump(mode="json") if isinstance(state, BaseModel) else dict(state)
+    values.pop("id", None)
+    return to_jsonable_python(values, fallback=in_words)
+
+
+def _answer(run: Run, request_id: str, value: Any) -> None:
+    """Answer a question. A run that nobody answered in time has paused; it goes on here."""
+    if run.status == "paused":
+        run.resume({request_id: value}, answer_within=ANSWER_WITHIN_S)
+    else:
+        run.answer(request_id, value)
+
+
+def _name_target(flow: type[Flow[Any]]) -> str:
+    return f"{flow.__module__}:{flow.__qualname__}"
+
+
+def _target_of(flow: type[Flow[Any]]) -> Flow[Any] | str:
+    """The import path of a flow, so that another process can begin its runs again; itself if it has none."""
+    found = getattr(sys.modules.get(flow.__module__), flow.__qualname__, None)
+    return _name_target(flow) if found is flow and flow.__module__ != "__main__" else flow()
+
+
+def _describe_end(run: Run, head: Head) -> dict[str, Any]:
+    """What is known of how a run ended, or of what it waits for."""
+    if head.status in LIVE or head.status == "paused":
+        return {"pending": [to_jsonable_python(each, fallback=in_words) for each in run.pending()]}
+    if head.status != "completed":
+        return {"error": in_words(head.error) if head.error is not None else head.reason}
+    return {"result": to_jsonable_python(_show(run.result()), fallback=in_words, inf_nan_mode="null")}
+
+
+def _show(result: Any) -> Any:
+    """A crew's output is its text here; the rest of it is in the events."""
+    return getattr(result, "raw", result)
+
+
+def _explain(error: Exception) -> str:
+    cause = error if isinstance(error, ValidationError) else error.__cause__
+    return list_problems(cause, "the state") if isinstance(cause, ValidationError) else str(error)
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    refused = cast(HTTPException, error)
+    return JSONResponse({"error": refused.detail}, status_code=refused.status_code, headers=refused.headers)

@@ -1,0 +1,117 @@
+"""Access to the web page: for this machine alone, or with the token; and which other pages may send requests."""
+
+from __future__ import annotations
+
+import hmac
+from http.cookies import CookieError, SimpleCookie
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from rxflow._lazy import extra
+
+with extra("web"):
+    from starlette.datastructures import Headers, MutableHeaders
+    from starlette.responses import JSONResponse, RedirectResponse, Response
+
+COOKIE: Final = "rxflow_token"
+MIN_TOKEN_CHARACTERS: Final = 16
+LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+HEADERS: Final = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+        "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-store",
+}
+
+
+class Guard:
+    """ASGI middleware.
+
+    - Without a token the request must name this machine as its host. Else a page of another site could reach the
+      server by a name that it lets point here (DNS rebinding).
+    - With a token each request must have it, in a header or in the cookie that ``/?token=…`` sets.
+    - A request that a page of another origin sends is refused, unless that origin is allowed.
+    """
+
+    def __init__(self, app: Any, *, token: str | None, allowed_origins: tuple[str, ...]) -> None:
+        self._app = app
+        self._token = token
+        self._origins = frozenset(each.rstrip("/") for each in allowed_origins)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        origin = headers.get("origin")
+        answer = self._refuse(headers, origin) or self._check_token(scope, headers, origin)
+        is_foreign = origin is not None and origin in self._origins
+
+        async def send_guarded(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                sent = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    sent.setdefault(name, value)
+                if is_foreign:
+                    sent["access-control-allow-origin"] = origin or ""
+                    sent["access-control-allow-headers"] = "authorization, content-type, last-event-id"
+                    sent["vary"] = "origin"
+            await send(message)
+
+        await (answer or self._app)(scope, receive, send_guarded)
+
+    def _refuse(self, headers: Headers, origin: str | None) -> Response | None:
+        host = headers.get("host", "")
+        if self._token is None and urlsplit(f"//{host}").hostname not in LOOPBACK:
+            return _answer(403, f"the host {host!r} is not this machine; a server for others needs a token")
+        if origin is None or origin in self._origins or urlsplit(origin).netloc == host:
+            return None
+        return _answer(403, f"the origin {origin!r} is not allowed here; see allowed_origins")
+
+    def _check_token(self, scope: Any, headers: Headers, origin: str | None) -> Response | None:
+        if scope["method"] == "OPTIONS" and origin in self._origins:
+            return Response(status_code=204, headers={"access-control-allow-methods": "GET, POST"})
+        if self._token is None:
+            return None
+        given = parse_qsl(scope["query_string"].decode("latin-1"))
+        if self._is_token(dict(given).get("token")) and scope["method"] == "GET":
+            # Out of the address, so that it is neither bookmarked nor in the history.
+            rest = urlencode([(name, value) for name, value in given if name != "token"])
+            answer = RedirectResponse(scope["path"] + (f"?{rest}" if rest else ""), status_code=303)
+            secure = scope.get("scheme") == "https"
+            answer.set_cookie(COOKIE, self._token, httponly=True, samesite="strict", secure=secure)
+            return answer
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and self._is_token(bearer):
+            return None
+        if self._is_token(_read_cookie(headers)):
+            return None
+        return _answer(401, "this server needs its token: open /?token=…, or send Authorization: Bearer …")
+
+    def _is_token(self, given: str | None) -> bool:
+        expected = self._token or ""
+        return given is not None and hmac.compare_digest(given.encode(), expected.encode())
+
+
+def check_token(token: str | None) -> None:
+    """Raise ValueError if a token could be guessed."""
+    if token is not None and len(token) < MIN_TOKEN_CHARACTERS:
+        raise ValueError(
+            f"the token has {len(token)} characters; take {MIN_TOKEN_CHARACTERS} or more, "
+            "as secrets.token_urlsafe() does"
+        )
+
+
+def _read_cookie(headers: Headers) -> str | None:
+    try:
+        morsel = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+    except CookieError:
+        return None
+    return None if morsel is None else morsel.value
+
+
+def _answer(status: int, error: str) -> Response:
+    return JSONResponse({"error": error}, status_code=status)

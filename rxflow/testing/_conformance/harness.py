@@ -1,0 +1,375 @@
+"""What conformance rules are tried with: cases on an event loop of their own, witnesses, and sources on strings."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import weakref
+from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, Self, TypeAlias, TypeVar
+
+from reactivex import Observable
+from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
+from reactivex.disposable import Disposable, SingleAssignmentDisposable
+
+from rxflow._loops import LoopScheduler, call_soon, running_loop
+from rxflow.testing._virtual_clock import VirtualClock
+from rxflow.testing._virtual_time import VirtualLoop
+from rxflow.testing.leaks import collecting
+
+
+class ConformanceError(AssertionError):
+    """An operator or a source breaks a rule: ``rule`` says which, ``seen`` what it did."""
+
+    def __init__(self, subject: str, rule: str, seen: str) -> None:
+        super().__init__(f"{subject} breaks the rule “{rule}”: {seen}")
+        self.rule = rule
+        self.seen = seen
+
+
+_LINGERING = 0.02  # seconds in which a signal from another thread would come into the first one
+
+
+def _nothing(*_: object) -> None:
+    """Do nothing with an item."""
+
+
+class Witness(ObserverBase[Any]):
+    """Notes every signal, and those that are wrong in themselves: after the end, or during another one.
+
+    ``on_item`` sees each item, and may raise. If it ``lingers``, it stays in its first signal for a while, so that
+    another thread could come in between.
+    """
+
+    def __init__(self, on_item: Callable[[Any], object] = _nothing, *, lingers: bool = False) -> None:
+        self.items: list[Any] = []
+        self.errors: list[BaseException] = []
+        self.completions = 0
+        self.signals = 0
+        self.after_the_end: list[str] = []
+        self.overlaps: list[str] = []
+        self.threads: list[int] = []
+        self.on_end: Callable[[], object] = _nothing
+        self.on_signal: Callable[[], object] = _nothing
+        self._on_item = on_item
+        self._inside: int | None = None
+        self._intruded = threading.Event()
+        self._lingers = lingers
+
+    @property
+    def terminals(self) -> int:
+        """How many terminals there were: one, if all is well."""
+        return len(self.errors) + self.completions
+
+    @property
+    def error(self) -> BaseException | None:
+        """The first error."""
+        return self.errors[0] if self.errors else None
+
+    @property
+    def told(self) -> str:
+        """All signals in words, for messages."""
+        end = [f"error {error!r}" for error in self.errors] + ["completed"] * self.completions
+        return f"{shortly(self.items)}, then {' and '.join(end) or 'no end'}"
+
+    def on_next(self, value: Any) -> None:
+        with self._noting(f"on_next({value!r})"):
+            self.items.append(value)
+            self._on_item(value)
+
+    def on_error(self, error: Exception) -> None:
+        with self._noting(f"on_error({error!r})"):
+            self.errors.append(error)
+        self.on_end()
+
+    def on_completed(self) -> None:
+        with self._noting("on_completed()"):
+            self.completions += 1
+        self.on_end()
+
+    def forgotten(self) -> weakref.ref[Self]:
+        """Forget its errors, whose tracebacks hold it, to see whether the stream still holds it."""
+        for error in self.errors:
+            each: BaseException | None = error
+            while each is not None:
+                each.__traceback__ = None
+                each = each.__context__
+        return weakref.ref(self)
+
+    @contextmanager
+    def _noting(self, signal: str) -> Generator[None]:
+        thread = threading.get_ident()
+        if self.terminals:
+            self.after_the_end.append(signal)
+        if self._inside is not None:
+            where = "the same thread" if self._inside == thread else "another thread"
+            self.overlaps.append(f"{signal} came from {where} inside another signal")
+            self._intruded.set()
+        self.signals += 1
+        self.threads.append(thread)
+        before, self._inside = self._inside, thread
+        try:
+            if self._lingers and self.signals == 1:
+                self._intruded.wait(_LINGERING)
+            yield
+        finally:
+            self._inside = before
+            self.on_signal()
+
+
+def watched(source: Observable[Any], witness: Witness, scheduler: SchedulerBase | None) -> DisposableBase:
+    """Subscribe without RxPY's safety net, which would hide signals after an end or a disposal.
+
+    What the net does for a source is done here too: a terminal disposes the subscription, and if the subscribe
+    function raises, the stream has that error.
+    """
+    subscription = SingleAssignmentDisposable()
+    witness.on_end = subscription.dispose
+
+    def subscribe(observer: ObserverBase[Any], given: SchedulerBase | None = None) -> DisposableBase:
+        return source._subscribe_core(witness, given)  # pyright: ignore[reportPrivateUsage]
+
+    subscription.disposable = Observable(subscribe).subscribe(on_error=witness.on_error, scheduler=scheduler)
+    return subscription
+
+
+def shortly(items: list[Any]) -> str:
+    """Items for a message; of many, the beginning."""
+    return repr(items) if len(items) <= 12 else f"{items[:12]!r}… ({len(items)} items)"
+
+
+PATIENCE = 2.0  # real seconds after which an expected signal is missing
+_ENDING = 0.2  # real seconds in which threads have to end
+_LONG = 600.0  # virtual seconds after which an expected signal is missing
+QUICK = 1.0  # seconds of real time that a disposal may take, with room for a busy machine
+
+
+class Case:
+    """What is tried, and the loop on which that happens."""
+
+    def __init__(self, subject: str, *, settling: float, real_time: bool = False) -> None:
+        self.subject = subject
+        self.rule = ""
+        self.reports: list[str] = []
+        self._settling = settling
+        self._real_time = real_time
+        self._threads = set(threading.enumerate())
+
+    def broken(self, seen: str) -> ConformanceError:
+        """The error that reports the rule as broken."""
+        return ConformanceError(self.subject, self.rule, seen)
+
+    def scheduler(self) -> SchedulerBase:
+        """A scheduler for the loop that runs."""
+        return LoopScheduler(asyncio.get_running_loop())
+
+    async def settle(self) -> None:
+        """Let the timers fire that are set."""
+        await asyncio.sleep(self._settling)
+
+    async def ended(self, witness: Witness) -> None:
+        """Wait until a witness has been told an end."""
+        if not await self.told(witness, lambda: witness.terminals > 0):
+            raise self.broken(f"no end came; it emitted {witness.told}")
+
+    async def told(self, witness: Witness, enough: Callable[[], bool]) -> bool:
+        """Wait until a witness has been told enough; False if that does not come."""
+        told = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def on_signal() -> None:
+            if enough():
+                call_soon(loop, told.set)
+
+        witness.on_signal = on_signal
+        if enough():
+            return True
+        try:
+            async with asyncio.timeout(PATIENCE if self._real_time else _LONG):
+                await told.wait()
+        except TimeoutError:
+            if not self._real_time and not self._threads.issuperset(threading.enumerate()):
+                await _in_real_time(told)  # of which virtual time knows nothing
+        return enough()
+
+    def dispose_elsewhere(self, subscription: DisposableBase) -> None:
+        """Dispose from another thread, while this thread, and so the loop, is blocked."""
+        errors: list[BaseException] = []
+
+        def dispose() -> None:
+            try:
+                subscription.dispose()
+            except BaseException as error:  # noqa: BLE001 - said below
+                errors.append(error)
+
+        thread = threading.Thread(target=dispose, name="disposing", daemon=True)
+        thread.start()
+        thread.join(QUICK)
+        if thread.is_alive():
+            raise self.broken(f"dispose() from another thread, with the loop busy, took longer than {QUICK} s")
+        if errors:
+            raise self.broken(f"dispose() from another thread raised {errors[0]!r}")
+
+    def dispose(self, subscription: DisposableBase) -> None:
+        """Dispose in this thread."""
+        try:
+            subscription.dispose()
+        except Exception as error:
+            raise self.broken(f"dispose() raised {error!r}") from error
+
+    def require_silence(self, witness: Witness, told: int) -> None:
+        """Require that no signal followed the first ``told``. One more may have been on its way from another thread."""
+        may_come = 0 if set(witness.threads) <= {threading.get_ident()} else 1
+        late = witness.signals - told
+        if late > may_come:
+            raise self.broken(f"{late} signal(s) came after the disposal; it emitted {witness.told}")
+
+    def require_forgotten(self, observer: weakref.ref[Any], when: str) -> None:
+        """Require that nothing holds the observer any more."""
+        for thread in set(threading.enumerate()) - self._threads:
+            thread.join(_ENDING)  # its stack may be what holds on
+        if observer() is not None:
+            gc.collect()
+        if observer() is not None:
+            raise self.broken(f"{when} it still holds a reference to its observer")
+
+
+C = TypeVar("C", bound=Case)
+
+Attempt: TypeAlias = Callable[[C], Coroutine[Any, Any, None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule(Generic[C]):
+    """One rule by its name, and how to try it. ``may_report``: the loop's exception handler may be called."""
+
+    name: str
+    attempt: Attempt[C]
+    may_report: bool = False
+
+
+def rule(name: str, into: list[Rule[C]], *, may_report: bool = False) -> Callable[[Attempt[C]], Attempt[C]]:
+    """Enter a function into a list of rules."""
+
+    def enter(attempt: Attempt[C]) -> Attempt[C]:
+        into.append(Rule(name, attempt, may_report))
+        return attempt
+
+    return enter
+
+
+def try_all(rules: Sequence[Rule[C]], make: Callable[[], C], *, real_time: bool = False) -> None:
+    """Try each rule on a case of its own. Raises ConformanceError for the first that is broken."""
+    if running_loop() is not None:
+        raise RuntimeError("a conformance suite brings its own event loop: call it from a test that is not async")
+    for each in rules:
+        case = make()
+        case.rule = each.name
+        with collecting(), _noting_errors_of_threads(case.reports), _runner(real_time=real_time) as runner:
+            runner.get_loop().set_exception_handler(partial(_report, case.reports))
+            runner.run(each.attempt(case))
+        if case.reports and not each.may_report:
+            raise case.broken(f"an error came up that nobody handles: {case.reports[0]}")
+
+
+@contextmanager
+def _runner(*, real_time: bool) -> Generator[asyncio.Runner]:
+    if real_time:
+        with asyncio.Runner() as runner:
+            yield runner
+    else:
+        # Patient, as threads of RxPY's schedulers may wake it. The clock is for what runs on a loop of its own.
+        with VirtualClock(), asyncio.Runner(loop_factory=partial(VirtualLoop, is_patient=True)) as runner:
+            yield runner
+
+
+@contextmanager
+def _noting_errors_of_threads(reports: list[str]) -> Generator[None]:
+    before = threading.excepthook
+    threading.excepthook = lambda args: reports.append(f"{args.exc_value!r} in the thread {args.thread}")
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
+
+def _report(reports: list[str], loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    reports.append(f"{context.get('message')}: {context.get('exception')!r}")
+
+
+async def _in_real_time(told: asyncio.Event) -> None:
+    """Give other threads some time."""
+    limit = threading.Timer(PATIENCE, call_soon, (asyncio.get_running_loop(), told.set))
+    limit.daemon = True
+    limit.start()
+    try:
+        await told.wait()
+    finally:
+        limit.cancel()
+
+
+class Strand:
+    """One subscription to a puppet."""
+
+    def __init__(self, observer: ObserverBase[Any], scheduler: SchedulerBase | None, *, stubborn: bool) -> None:
+        self.scheduler = scheduler
+        self.is_disposed = False
+        self.is_ended = False
+        self._stubborn = stubborn
+        self._observer: ObserverBase[Any] | None = observer
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended or was disposed."""
+        return self.is_ended or self.is_disposed
+
+    def say(self, items: Iterable[Any]) -> None:
+        """Emit ``items``, one after the other."""
+        for item in items:
+            observer = self._observer
+            if observer is None:
+                return
+            observer.on_next(item)
+
+    def complete(self) -> None:
+        """End."""
+        observer = self._end()
+        if observer is not None:
+            observer.on_completed()
+
+    def fail(self, error: Exception) -> None:
+        """End with an error."""
+        observer = self._end()
+        if observer is not None:
+            observer.on_error(error)
+
+    def dispose(self) -> None:
+        """What the subscriber calls; a stubborn source goes on anyway."""
+        self.is_disposed = True
+        if not self._stubborn:
+            self._observer = None
+
+    def _end(self) -> ObserverBase[Any] | None:
+        self.is_ended = True
+        observer, self._observer = self._observer, None
+        return observer
+
+
+class Puppet:
+    """A cold source: each subscription is a strand of its own, which ``on_subscribe`` may play at once."""
+
+    def __init__(self, on_subscribe: Callable[[Strand], object] = lambda _: None, *, stubborn: bool = False) -> None:
+        self.strands: list[Strand] = []
+        self._on_subscribe = on_subscribe
+        self._stubborn = stubborn
+        self.observable: Observable[Any] = Observable(self._subscribe)
+
+    def _subscribe(self, observer: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:
+        strand = Strand(observer, scheduler, stubborn=self._stubborn)
+        self.strands.append(strand)
+        self._on_subscribe(strand)
+        return Disposable(strand.dispose)

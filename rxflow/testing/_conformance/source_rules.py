@@ -1,0 +1,282 @@
+"""Rules about sources."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from reactivex import Observable
+from reactivex.abc import DisposableBase
+
+from rxflow.testing._conformance.harness import PATIENCE, Case, Rule, Witness, rule, shortly, watched
+from rxflow.testing._conformance.operator_rules import Failure
+
+Factory = Callable[[], Observable[Any]]
+
+
+class SourceCase(Case):
+    """A source, made anew for each rule."""
+
+    def __init__(
+        self,
+        subject: str,
+        factory: Factory,
+        *,
+        key: Callable[[Any], object],
+        ends: bool,
+        settling: float,
+        real_time: bool,
+    ) -> None:
+        super().__init__(subject, settling=settling, real_time=real_time)
+        self.factory = factory
+        self.ends = ends
+        self.key = key
+
+    def subscribe(self, source: Observable[Any], witness: Witness) -> DisposableBase:
+        """Subscribe through RxPY, as programs do."""
+        try:
+            return source.subscribe(witness, scheduler=self.scheduler())
+        except Exception as error:
+            raise self.broken(f"subscribe raised {error!r}") from error
+
+    def watch(self, source: Observable[Any], witness: Witness) -> DisposableBase:
+        """Subscribe without RxPY's safety net."""
+        try:
+            return watched(source, witness, self.scheduler())
+        except Exception as error:
+            raise self.broken(f"subscribe raised {error!r}") from error
+
+    async def told_something(self, witness: Witness) -> None:
+        """Wait for the first signal; a source without an end need not emit one."""
+        if not await self.told(witness, lambda: witness.signals > 0) and self.ends:
+            raise self.broken("no signal came")
+
+    async def told_enough(self, witness: Witness) -> None:
+        """Wait for the end, or for a while if there is none."""
+        if self.ends:
+            await self.ended(witness)
+        else:
+            await self.told_something(witness)
+            await self.settle()
+
+    def same(self, one: Sequence[Any], other: Sequence[Any]) -> bool:
+        """Whether both are equal by ``key``; for streams without an end, as far as both go."""
+        if not self.ends:
+            length = min(len(one), len(other))
+            one, other = one[:length], other[:length]
+        return [self.key(item) for item in one] == [self.key(item) for item in other]
+
+    async def require_no_tasks(self, before: set[asyncio.Task[Any]], when: str) -> None:
+        """Require that no task of the source is left on the loop."""
+        left = asyncio.all_tasks() - before
+        if left:
+            _, left = await asyncio.wait(left, timeout=PATIENCE)
+        if left:
+            raise self.broken(f"{when} it left tasks behind: {left}")
+
+
+SOURCE: list[Rule[SourceCase]] = []
+
+
+@rule("subscribe returns, and one end comes, with nothing after it", SOURCE)
+async def _one_end(case: SourceCase) -> None:
+    case.dispose(case.subscribe(case.factory(), Witness()))
+    witness = Witness()
+    case.watch(case.factory(), witness)
+    await case.told_enough(witness)
+    await case.settle()
+    if witness.after_the_end:
+        raise case.broken(f"after its end came {', '.join(witness.after_the_end)}; it emitted {witness.told}")
+    if witness.terminals != case.ends:
+        raise case.broken(f"it emitted {witness.told}")
+
+
+@rule("signals are serial", SOURCE)
+async def _serial(case: SourceCase) -> None:
+    witness = Witness(lingers=True)
+    subscription = case.watch(case.factory(), witness)
+    await case.told_enough(witness)
+    case.dispose(subscription)
+    if witness.overlaps:
+        raise case.broken(witness.overlaps[0])
+
+
+@rule("it is cold: one subscription after another gives the same", SOURCE)
+async def _sequential(case: SourceCase) -> None:
+    source, seen = case.factory(), [Witness(), Witness()]
+    for witness in seen:
+        subscription = case.subscribe(source, witness)
+        await case.told_enough(witness)
+        case.dispose(subscription)
+    _require_same(case, seen[0], seen[1])
+
+
+@rule("it is cold: two subscriptions at the same time do not disturb each other", SOURCE)
+async def _interleaved(case: SourceCase) -> None:
+    source, seen = case.factory(), [Witness(), Witness()]
+    subscriptions = [case.subscribe(source, witness) for witness in seen]
+    for witness in seen:
+        await case.told_enough(witness)
+    for subscription in subscriptions:
+        case.dispose(subscription)
+    _require_same(case, seen[0], seen[1])
+
+
+@rule("disposing one of two subscriptions leaves the other alone", SOURCE)
+async def _other_is_disposed(case: SourceCase) -> None:
+    source, seen = case.factory(), [Witness(), Witness()]
+    subscriptions = [case.subscribe(source, witness) for witness in seen]
+    await case.told_something(seen[0])
+    case.dispose(subscriptions[0])
+    await case.told_enough(seen[1])
+    case.dispose(subscriptions[1])
+    whole = Witness()
+    subscription = case.subscribe(case.factory(), whole)
+    await case.told_enough(whole)
+    case.dispose(subscription)
+    _require_same(case, whole, seen[1])
+
+
+@rule("disposed before its first item, it says nothing", SOURCE)
+async def _before_the_first(case: SourceCase) -> None:
+    witness = Witness()
+    subscription = case.watch(case.factory(), witness)
+    told = witness.signals  # what came while it was subscribed
+    case.dispose(subscription)
+    case.dispose(subscription)
+    await case.settle()
+    if witness.signals != told:
+        raise case.broken(f"disposed at once, it emitted {witness.told}")
+
+
+@rule("signals stop with the disposal", SOURCE)
+async def _stops(case: SourceCase) -> None:
+    witness = Witness()
+    subscription = case.watch(case.factory(), witness)
+    await case.told_something(witness)
+    case.dispose(subscription)
+    told = witness.signals
+    await case.settle()
+    case.require_silence(witness, told)
+
+
+@rule("nothing comes any more once the observer has disposed from inside a signal", SOURCE)
+async def _from_inside(case: SourceCase) -> None:
+    subscriptions: list[DisposableBase] = []
+
+    def on_item(_: object) -> None:
+        if subscriptions:  # else it speaks while it is subscribed, and cannot be stopped yet
+            case.dispose(subscriptions[0])
+            disposed_at.append(witness.signals)
+
+    disposed_at: list[int] = []
+    witness = Witness(on_item)
+    subscriptions.append(case.subscribe(case.factory(), witness))
+    await case.told_something(witness)
+    await case.settle()
+    if disposed_at and witness.signals > disposed_at[0]:
+        raise case.broken(f"disposed in the first item, it emitted {witness.told}")
+
+
+@rule("disposing is quick and idempotent, from any thread, and never raises", SOURCE)
+async def _elsewhere(case: SourceCase) -> None:
+    witness = Witness()
+    subscription = case.subscribe(case.factory(), witness)
+    await case.told_something(witness)
+    case.dispose_elsewhere(subscription)
+    told = witness.signals
+    case.dispose(subscription)
+    case.dispose_elsewhere(subscription)
+    await case.settle()
+    case.require_silence(witness, told)
+
+
+@rule("disposing after the end does nothing", SOURCE)
+async def _after_the_end(case: SourceCase) -> None:
+    witness = Witness()
+    subscription = case.watch(case.factory(), witness)
+    await case.told_enough(witness)
+    case.dispose(subscription)
+    case.dispose(subscription)
+    await case.settle()
+    if witness.after_the_end:
+        raise case.broken(f"it emitted {witness.told}")
+
+
+@rule("nothing of it goes on once it has ended or was disposed", SOURCE)
+async def _leaves_nothing(case: SourceCase) -> None:
+    before = asyncio.all_tasks()
+    for enough in _ways(case):
+        witness = Witness()
+        subscription = case.subscribe(case.factory(), witness)
+        await enough(witness)
+        case.dispose(subscription)
+        await case.require_no_tasks(before, "ended or disposed")
+
+
+@rule("an ended or disposed stream keeps no reference to its observer", SOURCE)
+async def _forgets(case: SourceCase) -> None:
+    for enough in _ways(case):
+        source = case.factory()
+        observer = await _use(case, source, enough)
+        await case.settle()
+        case.require_forgotten(observer, "ended or disposed,")
+        del source
+
+
+@rule("an observer that raises is heard of", SOURCE, may_report=True)
+async def _raising(case: SourceCase) -> None:
+    error = Failure("the observer cannot take it")
+
+    def on_item(_: object) -> None:
+        raise error
+
+    witness = Witness(on_item)
+    try:
+        subscription = case.factory().subscribe(witness, scheduler=case.scheduler())
+    except Failure:
+        return  # it speaks while it is subscribed, and the subscriber has it
+    await case.told_something(witness)
+    await case.settle()
+    if case.reports:
+        case.dispose(subscription)
+    else:
+        # asyncio reports the error of a task that nobody awaits when that is collected, unless it is cancelled before.
+        error.__traceback__ = None
+        del subscription
+        gc.collect()
+    is_heard_of = bool(case.reports) or any(each is error for each in witness.errors)
+    if witness.items and not is_heard_of:
+        raise case.broken(
+            f"on_next raised {error!r}; neither on_error nor the loop's exception handler nor subscribe heard of it"
+        )
+
+
+def _ways(case: SourceCase) -> list[Callable[[Witness], Awaitable[None]]]:
+    """The points at which a source is disposed."""
+
+    async def not_at_all(witness: Witness) -> None:
+        """Dispose at once."""
+
+    return [not_at_all, case.told_something, case.told_enough]
+
+
+async def _use(case: SourceCase, source: Observable[Any], enough: Callable[[Witness], Awaitable[None]]) -> Any:
+    """Subscribe and dispose, in a frame of its own that holds on to nothing."""
+    witness = Witness()
+    subscription = case.subscribe(source, witness)
+    await enough(witness)
+    case.dispose(subscription)
+    return witness.forgotten()
+
+
+def _require_same(case: SourceCase, one: Witness, other: Witness) -> None:
+    if not case.same(one.items, other.items) or type(one.error) is not type(other.error):
+        raise case.broken(f"one subscription got {_told(case, one)}; the other one {_told(case, other)}")
+
+
+def _told(case: SourceCase, witness: Witness) -> str:
+    """The signals of a witness, cut to what is compared."""
+    return f"{shortly([case.key(item) for item in witness.items])} and {witness.error!r}"

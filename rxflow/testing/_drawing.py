@@ -1,0 +1,301 @@
+"""Drawing timelines as marble diagrams, and showing where two of them differ."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import chain, count, groupby, zip_longest
+from typing import Any
+
+from rxflow.testing._diagrams import Completed, Failed, Moment, Ms, Next, Signal, Span, Timeline, tidy
+from rxflow.testing._stacks import find_raising_line
+from rxflow.types import ReasoningChunk, StreamChunk
+
+_LONGEST = 20  # frames in which nothing happens that are drawn one by one
+_UNITS = (("h", 3_600_000), ("m", 60_000), ("s", 1000))
+_SHOWN = 100  # characters of a value
+_ON_BRACKETS = (
+    "[…] = what follows comes at this instant: sooner than the marks before it are wide, so it is not to scale"
+)
+
+Same = Callable[[Any, Any], bool]
+
+
+def equal(expected: Any, actual: Any) -> bool:
+    """Compare with ``==``."""
+    return bool(expected == actual)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """Diagrams, one for each timeline, and the meanings of their names."""
+
+    rows: tuple[str, ...]
+    legend: tuple[str, ...]
+
+
+def draw(timeline: Timeline, values: Mapping[str, Any] | None = None) -> str:
+    """Draw a timeline that begins at 0 or later. Items get their names from ``values`` if they are in it.
+
+    What no diagram can say, two instants that are closer than their marks are wide, is drawn with the second instant in
+    brackets: ``(ab)[1ms]c``.
+    """
+    return draw_together([timeline], values).rows[0]
+
+
+def draw_together(
+    timelines: Sequence[Timeline], values: Mapping[str, Any] | None = None, same: Same = equal
+) -> Drawing:
+    """Draw several timelines to one scale: signals of one instant are in one column."""
+    names = _Names(values or {}, same, chain.from_iterable(timelines))
+    rows = _aligned([_marks(timeline, names.of) for timeline in timelines])
+    legend = [*names.legend()]
+    if any("[" in row for row in rows):
+        legend.append(_ON_BRACKETS)
+    return Drawing(rows, tuple(legend))
+
+
+def draw_spans(rows: Sequence[Span]) -> tuple[str, ...]:
+    """Draw subscriptions to one scale."""
+    return _aligned([_marks_of_span(span) for span in rows])
+
+
+def shown(value: Any) -> str:
+    """Write a value for a message: short, and chunks as their text."""
+    content = getattr(value, "content", None)
+    text = f"{type(value).__name__} {content!r}" if isinstance(content, str) else repr(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+
+
+def duration(milliseconds: Ms | Decimal) -> str:
+    """Write a duration as in diagrams: 1500 is 1.5s."""
+    time = Decimal(str(milliseconds))
+    for unit, size in _UNITS:
+        if time >= size and (time / size * 1000) % 1 == 0:
+            return f"{_plain(time / size)}{unit}"
+    return f"{_plain(time)}ms"
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    time: Decimal
+    text: str
+
+    @property
+    def end(self) -> Decimal:
+        return self.time + len(self.text)
+
+
+class _Names:
+    """One character for each value."""
+
+    def __init__(self, values: Mapping[str, Any], same: Same, moments: Iterable[Moment]) -> None:
+        self._same = same
+        self._named = [(name, value) for name, value in values.items() if len(name) == 1 and name.isalnum()]
+        self._errors: list[Failed] = []
+        self._used: list[tuple[str, Any]] = []
+        later: list[Any] = []
+        for moment in moments:
+            if isinstance(moment.signal, Failed) and moment.signal not in self._errors:
+                self._errors.append(moment.signal)
+            elif isinstance(moment.signal, Next) and not self._takes_its_own(moment.signal.value):
+                later.append(moment.signal.value)
+        # Only now, lest an invented name be that of a value that comes after it.
+        taken = {name for name, _ in (*self._named, *self._used)}
+        free = (name for name in chain(string.ascii_letters, map(chr, count(0x3B1))) if name not in taken)
+        for value in later:
+            if self._find(self._used, value) is None:
+                self._used.append((next(free), value))
+
+    def of(self, value: Any) -> str:
+        return self._find(self._used, value) or "?"
+
+    def legend(self) -> Iterator[str]:
+        for name, value in sorted(self._used, key=lambda used: used[0]):
+            if _text_of(value) != name:
+                yield f"{name} = {shown(value)}"
+        for failed in self._errors:
+            raised = find_raising_line(failed.error)
+            yield f"# = {failed.error!r}{f', raised at {raised}' if raised is not None else ''}"
+
+    def _takes_its_own(self, value: Any) -> bool:
+        if self._find(self._used, value) is not None:
+            return True
+        name = self._find(self._named, value)
+        text = _text_of(value)
+        if (
+            name is None
+            and text is not None
+            and len(text) == 1
+            and text.isalnum()
+            and all(text != taken for taken, _ in (*self._named, *self._used))
+        ):
+            name = text
+        if name is not None:
+            self._used.append((name, value))
+        return name is not None
+
+    def _find(self, among: Iterable[tuple[str, Any]], value: Any) -> str | None:
+        return next((name for name, known in among if self._same(known, value)), None)
+
+
+def _text_of(value: Any) -> str | None:
+    text = value if isinstance(value, str) else getattr(value, "content", None)
+    return text if isinstance(text, str) else None
+
+
+def _marks(timeline: Timeline, name_of: Callable[[Any], str]) -> list[_Mark]:
+    def text_of(moment: Moment) -> str:
+        if isinstance(moment.signal, Next):
+            return name_of(moment.signal.value)
+        return "|" if isinstance(moment.signal, Completed) else "#"
+
+    return [
+        _mark(time, [text_of(moment) for moment in moments])
+        for time, moments in groupby(timeline, key=lambda moment: moment.time)
+    ]
+
+
+def _marks_of_span(span: Span) -> list[_Mark]:
+    if span.end is None:
+        return [_mark(span.start, ["^"])]
+    if span.end == span.start:
+        return [_mark(span.start, ["^", "!"])]
+    return [_mark(span.start, ["^"]), _mark(span.end, ["!"])]
+
+
+def _mark(time: Ms, texts: Sequence[str]) -> _Mark:
+    if time < 0:
+        raise ValueError(f"a diagram begins at 0 ms and cannot show what happens at {time} ms")
+    return _Mark(Decimal(str(time)), texts[0] if len(texts) == 1 else f"({''.join(texts)})")
+
+
+def _aligned(rows: Sequence[Sequence[_Mark]]) -> tuple[str, ...]:
+    """Align rows. Between marks all rows have the same gap; within marks each is as wide as the widest."""
+    drawn = [""] * len(rows)
+    now = Decimal(0)
+    for start, end in _busy(chain.from_iterable(rows)):
+        gap = _passing(start - now)
+        parts = [" " * len(gap) if _is_over(row, now) else gap for row in rows]
+        parts = [f"{part}{_stretch(row, start, end)}" for part, row in zip(parts, rows, strict=True)]
+        width = max(map(len, parts))
+        drawn = [f"{so_far}{part:<{width}}" for so_far, part in zip(drawn, parts, strict=True)]
+        now = end
+    indent = min((len(row) - len(row.lstrip()) for row in drawn), default=0)
+    return tuple(row[indent:].rstrip() for row in drawn)
+
+
+def _is_over(row: Sequence[_Mark], now: Decimal) -> bool:
+    """Whether nothing can follow in this row."""
+    return bool(row) and row[-1].end <= now and row[-1].text.rstrip(")")[-1] in "|#!"
+
+
+def _busy(marks: Iterable[_Mark]) -> list[tuple[Decimal, Decimal]]:
+    """Return the spans of time that marks take; spans that touch are joined."""
+    spans: list[tuple[Decimal, Decimal]] = []
+    for mark in sorted(marks, key=lambda mark: mark.time):
+        if spans and mark.time <= spans[-1][1]:
+            spans[-1] = (spans[-1][0], max(spans[-1][1], mark.end))
+        else:
+            spans.append((mark.time, mark.end))
+    return spans
+
+
+def _stretch(row: Sequence[_Mark], start: Decimal, end: Decimal) -> str:
+    """Draw one row from ``start`` to ``end``."""
+    text = ""
+    now = start
+    for mark in row:
+        if start <= mark.time < end:
+            text += f"[{duration(mark.time)}]" if mark.time < now else _passing(mark.time - now)
+            text += mark.text
+            now = max(now, mark.end)
+    return text if _is_over(row, now) else text + _passing(end - now)
+
+
+def _passing(time: Decimal) -> str:
+    """Draw a time without marks."""
+    if time % 1 == 0 and time <= _LONGEST:
+        return "-" * int(time)
+    return f" {duration(time)} "
+
+
+def _plain(number: Decimal) -> str:
+    return f"{number.normalize():f}"
+
+
+_BEFORE = 20  # moments that are drawn before the first difference
+_AFTER = 10  # and from it on
+
+
+def same(expected: Any, actual: Any) -> bool:
+    """Whether two values are equal, or a text is a chunk's content."""
+    if isinstance(expected, str) and isinstance(actual, StreamChunk | ReasoningChunk):
+        return actual.content == expected
+    return bool(expected == actual)
+
+
+def difference(expected: Timeline, actual: Timeline, values: Mapping[str, Any] | None = None) -> str | None:
+    """Describe how two timelines differ: both drawn to one scale, with the first difference. None if they are equal."""
+    at = 0
+    for wanted, came in zip_longest(expected, actual):
+        if not _agree(wanted, came):
+            break
+        at += 1
+    else:
+        return None
+    first, last = max(0, at - _BEFORE), at + _AFTER
+    parts = [expected.moments[first:last], actual.moments[first:last]]
+    start = min(moment.time for moment in (*parts[0], *parts[1])) if first else 0
+    drawing = draw_together(
+        [Timeline.of((tidy(each.time - start), each.signal) for each in part) for part in parts], values, same
+    )
+    rows = [
+        f"{row} …" if len(whole) > last else row for row, whole in zip(drawing.rows, (expected, actual), strict=True)
+    ]
+    lines = [
+        *([f"  from {duration(start)} on:"] if first else []),
+        f"  expected  {rows[0]}",
+        f"  actual    {rows[1]}",
+        *(f"  {line}" for line in drawing.legend),
+        f"  first difference: {_said(wanted, came)}",
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _agree(expected: Moment | None, actual: Moment | None) -> bool:
+    if expected is None or actual is None:
+        return expected is actual
+    return expected.time == actual.time and _same_signal(expected.signal, actual.signal)
+
+
+def _same_signal(expected: Signal, actual: Signal) -> bool:
+    if isinstance(expected, Next) and isinstance(actual, Next):
+        return same(expected.value, actual.value)
+    return expected == actual
+
+
+def _said(expected: Moment | None, actual: Moment | None) -> str:
+    if expected is None or actual is None:
+        if actual is not None:
+            return f"{_named(actual.signal)} came at {duration(actual.time)}, where nothing more was expected"
+        assert expected is not None
+        return f"expected {_named(expected.signal)} at {duration(expected.time)}, but nothing more came"
+    if expected.time == actual.time:
+        return f"at {duration(expected.time)} expected {_named(expected.signal)}, but {_named(actual.signal)} came"
+    if _same_signal(expected.signal, actual.signal):
+        return f"expected {_named(expected.signal)} at {duration(expected.time)}; it came at {duration(actual.time)}"
+    return (
+        f"expected {_named(expected.signal)} at {duration(expected.time)}, "
+        f"but {_named(actual.signal)} came at {duration(actual.time)}"
+    )
+
+
+def _named(signal: Signal) -> str:
+    if isinstance(signal, Next):
+        return shown(signal.value)
+    if isinstance(signal, Completed):
+        return "the completion"
+    return f"the error {shown(signal.error)}"

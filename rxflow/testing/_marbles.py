@@ -1,0 +1,397 @@
+"""``Marbles``: expectations as marble diagrams, with cold and hot sources that play a timeline in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import reactivex as rx
+from reactivex import Observable
+from reactivex.abc import DisposableBase, ObservableBase, ObserverBase, SchedulerBase
+from reactivex.disposable import Disposable, SerialDisposable
+
+from rxflow._loops import LoopScheduler, running_loop
+from rxflow.testing._diagrams import (
+    Completed,
+    Failed,
+    Moment,
+    Ms,
+    Next,
+    Signal,
+    Span,
+    Timeline,
+    parse,
+    parse_hot,
+    parse_script,
+    parse_subscription,
+    tidy,
+)
+from rxflow.testing._drawing import difference, draw_spans, duration, shown
+from rxflow.testing._virtual_clock import VirtualClock
+from rxflow.testing._virtual_time import VirtualLoop
+
+
+class MarbleSource(Observable[Any]):
+    """A source that notes when it was subscribed to, and for how long."""
+
+    def __init__(self, diagram: str, timeline: Timeline) -> None:
+        self.diagram = diagram
+        self.timeline = timeline
+        self.subscriptions: list[Span] = []
+        self._is_noting = True
+        super().__init__(self._on_subscribe)
+
+    def _on_subscribe(self, observer: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:
+        loop = self._loop()
+        number = len(self.subscriptions)
+        self.subscriptions.append(Span(now_of(loop)))
+        stop = self._listen(observer, loop)
+
+        def end() -> None:
+            stop.dispose()
+            if self._is_noting:
+                self.subscriptions[number] = Span(self.subscriptions[number].start, now_of(loop))
+
+        return Disposable(end)
+
+    def note_anew(self) -> None:
+        """Begin a play: forget earlier subscriptions."""
+        self.subscriptions = []
+        self._is_noting = True
+
+    def note_no_more(self) -> None:
+        """End a play: note no disposals any more. What is still open then was open at the end."""
+        self._is_noting = False
+
+    def _listen(self, observer: ObserverBase[Any], loop: VirtualLoop) -> DisposableBase:
+        raise NotImplementedError
+
+    def _loop(self) -> VirtualLoop:
+        loop = running_loop()
+        if isinstance(loop, VirtualLoop):
+            return loop
+        raise RuntimeError(
+            f"the marble source {self.diagram!r} plays in virtual time only, on the thread of its loop: give it, or "
+            "what is made of it, to marbles.expect(…), or subscribe to it inside clock.run(…)"
+        )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {shown(self.diagram)}>"
+
+
+class ColdSource(MarbleSource):
+    """Plays its timeline from the beginning for each subscriber."""
+
+    def _listen(self, observer: ObserverBase[Any], loop: VirtualLoop) -> DisposableBase:
+        return _play(self.timeline, loop, loop.time(), partial(tell, observer))
+
+
+class HotSource(MarbleSource):
+    """Plays its timeline once, with or without subscribers."""
+
+    def __init__(self, diagram: str, timeline: Timeline) -> None:
+        super().__init__(diagram, timeline)
+        self._observers: list[ObserverBase[Any]] = []
+        self._end: Signal | None = None
+
+    def begin(self, loop: VirtualLoop) -> DisposableBase:
+        """Play the timeline from the loop's zero on."""
+        self._end = None
+        return _play(self.timeline, loop, 0.0, self._tell)
+
+    def _listen(self, observer: ObserverBase[Any], loop: VirtualLoop) -> DisposableBase:
+        if self._end is not None:
+            tell(observer, self._end)
+            return Disposable()
+        self._observers.append(observer)
+        return Disposable(lambda: self._forget(observer))
+
+    def _forget(self, observer: ObserverBase[Any]) -> None:
+        if observer in self._observers:
+            self._observers.remove(observer)
+
+    def _tell(self, signal: Signal) -> None:
+        if not isinstance(signal, Next):
+            self._end = signal
+        for observer in self._observers.copy():
+            tell(observer, signal)
+
+
+def tell(observer: ObserverBase[Any], signal: Signal) -> None:
+    """Send a signal to an observer."""
+    if isinstance(signal, Next):
+        observer.on_next(signal.value)
+    elif isinstance(signal, Failed):
+        observer.on_error(signal.error)  # type: ignore[arg-type]  # RxPY's type leaves out CancelledError
+    else:
+        observer.on_completed()
+
+
+def now_of(loop: asyncio.AbstractEventLoop) -> int | float:
+    """Return the loop's time in milliseconds."""
+    return tidy(loop.time() * 1000)
+
+
+def _play(timeline: Timeline, loop: VirtualLoop, zero: float, say: Callable[[Signal], None]) -> DisposableBase:
+    # All timers at once, as in RxJS: so a source that was there first comes first, wherever two meet.
+    timers = [
+        loop.call_at(zero + moment.time / 1000, say, moment.signal)
+        for moment in timeline
+        if zero + moment.time / 1000 >= loop.time()
+    ]
+
+    def stop() -> None:
+        for timer in timers:
+            timer.cancel()
+
+    return Disposable(stop)
+
+
+class Recording:
+    """Subscribes for a span of virtual time, and notes each signal with its instant."""
+
+    def __init__(self, source: ObservableBase[Any], span: Span) -> None:
+        self._source = source
+        self._span = span
+        self._moments: list[Moment] = []
+        self._subscription = SerialDisposable()
+        self.crash: Exception | None = None
+        self.is_cut = False
+        self.left = ""
+
+    @property
+    def timeline(self) -> Timeline:
+        """The signals so far."""
+        return Timeline(tuple(self._moments))
+
+    @property
+    def _is_over(self) -> bool:
+        return self._span.end is not None or self.timeline.has_terminal
+
+    def begin(self, loop: VirtualLoop) -> None:
+        """Subscribe at the start of the span, and dispose at its end."""
+        if self._span.end is not None:
+            # Made first, so that an item of that very instant comes too late, as in RxJS.
+            loop.call_at(self._span.end / 1000, self._subscription.dispose)
+        loop.call_at(self._span.start / 1000, self._subscribe, loop)
+
+    def end(self, *, is_cut: bool, left: str) -> None:
+        """End the recording. ``left`` describes what still waits, for streams that have not ended."""
+        if not self._is_over:
+            self.is_cut = is_cut
+            self.left = left
+        self._subscription.dispose()
+
+    def _subscribe(self, loop: VirtualLoop) -> None:
+        def note(signal: Signal) -> None:
+            self._moments.append(Moment(now_of(loop), signal))
+
+        try:
+            subscription: DisposableBase = self._source.subscribe(
+                lambda item: note(Next(item)),
+                lambda error: note(Failed(error)),
+                lambda: note(Completed()),
+                scheduler=LoopScheduler(loop),
+            )
+        except Exception as error:  # noqa: BLE001 - raised where the recording is looked at
+            self.crash = error
+        else:
+            self._subscription.disposable = subscription
+
+
+__tracebackhide__ = True  # pytest shows the line of the test, not how it was compared
+
+
+class Marbles:
+    """Plays streams in virtual time, and compares them with diagrams; see :mod:`rxflow.testing._diagrams`. ::
+
+        def test_pairs(marbles: Marbles) -> None:
+            source = marbles.cold("a-b-c|")
+            marbles.expect(source.pipe(ops.pairwise())).to_be("--x-y|", {"x": ("a", "b"), "y": ("b", "c")})
+            marbles.expect_subscriptions(source).to_be("^----!")
+
+    The first comparison plays everything that is expected, on one loop and one clock. Flows, coroutines, sync methods,
+    anyio deadlines and RxPY's time operators share it. A play ends when nothing can happen any more; or, as timers can
+    go on forever, when time has jumped ``patience`` times after the longest diagram. What is subscribed then is
+    disposed.
+    """
+
+    def __init__(self, *, patience: int = 3000) -> None:
+        self.clock = VirtualClock()
+        self._patience = patience
+        self._longest: Ms = 0
+        self._expectations: list[Expectation] = []
+        self._waiting: list[Expectation] = []
+        self._subscriptions: list[SubscriptionsExpectation] = []
+        self._sources: list[MarbleSource] = []
+
+    def cold(
+        self, diagram: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None
+    ) -> ColdSource:
+        """Create a source that plays ``diagram`` from the beginning for each subscriber."""
+        source = ColdSource(diagram, self._measured(parse(diagram, values, error)))
+        self._sources.append(source)
+        return source
+
+    def hot(
+        self, diagram: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None
+    ) -> HotSource:
+        """Create a source that plays ``diagram`` once, from ``^`` or its beginning on, with or without subscribers."""
+        source = HotSource(diagram, self._measured(parse_hot(diagram, values, error)))
+        self._sources.append(source)
+        return source
+
+    def expect(
+        self, observable: ObservableBase[Any], subscription: str | None = None, *, until: float | None = None
+    ) -> Expectation:
+        """Expect something of ``observable``; the method that follows says what.
+
+        ``subscription`` shows from when to when someone listens (``"^---!"``); ``until`` says the same in seconds.
+        """
+        if not isinstance(observable, ObservableBase):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(
+                f"marbles.expect() takes an Observable, such as flow.observe(); got a {type(observable).__name__}"
+            )
+        span = Span(0) if subscription is None else parse_subscription(subscription)
+        if until is not None:
+            if span.end is not None:
+                raise TypeError(f"the end of the subscription is given twice: {subscription!r} and until={until!r}")
+            span = Span(span.start, tidy(until * 1000))
+        self._longest = max(self._longest, span.start, span.end or 0)
+        expectation = Expectation(self, Recording(observable, span))
+        self._expectations.append(expectation)
+        self._waiting.append(expectation)
+        return expectation
+
+    def answers(self, *diagrams: str, values: Mapping[str, Any] | None = None) -> Callable[[object], Observable[Any]]:
+        """Create what ``ops.answer_with`` takes: the first question gets the first answer, and so on. ::
+
+            marbles.expect(flow.observe().pipe(ops.answer_with(marbles.answers("--yes|", "-no|"))))
+
+        They are read as the turns of a :class:`ScriptedLLM`: a run of characters is one answer. Times count from the
+        moment of the question. A question for which no diagram is left gets no answer.
+        """
+        sources = iter([ColdSource(each, self._measured(parse_script(each, values))) for each in diagrams])
+        return lambda request: next(sources, rx.empty())
+
+    def expect_subscriptions(self, source: MarbleSource) -> SubscriptionsExpectation:
+        """Expect subscriptions of ``source``; the method that follows says which."""
+        expectation = SubscriptionsExpectation(self, source)
+        self._subscriptions.append(expectation)
+        return expectation
+
+    def complaint(self) -> str | None:
+        """Describe the expectations that were never compared; None if there are none."""
+        compared = [each.is_compared for each in self._expectations]
+        compared += [each.is_compared for each in self._subscriptions]
+        forgotten = compared.count(False)
+        if not forgotten:
+            return None
+        return (
+            f"{forgotten} of the expectations of this test were never compared; "
+            "marbles.expect(…) needs a .to_be(…) or .to_say(…) after it"
+        )
+
+    def close(self) -> None:
+        """End the test. Raises AssertionError if an expectation was never compared."""
+        complaint = self.complaint()
+        if complaint is not None:
+            raise AssertionError(complaint)
+
+    def play(self) -> None:
+        """Play all expectations that were not played yet. Comparing does that too; call it to look at side effects."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        for source in self._sources:
+            source.note_anew()
+        self.clock.restart()
+        self.clock.run(partial(self._play, [each.recording for each in waiting]))
+
+    async def _play(self, recordings: list[Recording]) -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        for recording in recordings:
+            recording.begin(loop)
+        for source in self._sources:
+            if isinstance(source, HotSource):
+                source.begin(loop)
+        ended = await loop.until_idle(jumps=self._patience, after=self._longest / 1000)
+        for source in self._sources:
+            source.note_no_more()
+        left = loop.describe_waiters(but=asyncio.current_task())
+        for recording in recordings:
+            recording.end(is_cut=not ended, left=left)
+
+    def play_for(self, expected: Timeline) -> None:
+        """Play as :meth:`play` does, at least as long as the expected timeline."""
+        self._measured(expected)
+        self.play()
+
+    def _measured(self, timeline: Timeline) -> Timeline:
+        self._longest = max(self._longest, timeline.end)
+        return timeline
+
+
+class Expectation:
+    """What a stream did, to be compared."""
+
+    def __init__(self, marbles: Marbles, recording: Recording) -> None:
+        self.recording = recording
+        self.is_compared = False
+        self._marbles = marbles
+
+    def to_be(self, diagram: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None) -> None:
+        """Raise AssertionError unless the stream did exactly what ``diagram`` says.
+
+        Text in ``values`` equals a chunk with that content; everything else is compared with ``==``, errors by their
+        type and message.
+        """
+        self._compare(diagram, parse(diagram, values, error), values)
+
+    def to_say(self, script: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None) -> None:
+        """Compare with a script of text: ``to_say("he-ll-o|")``."""
+        self._compare(script, parse_script(script, values, error), None)
+
+    def _compare(self, diagram: str, expected: Timeline, values: Mapping[str, Any] | None) -> None:
+        self.is_compared = True
+        self._marbles.play_for(expected)
+        recording = self.recording
+        if recording.crash is not None:
+            raise recording.crash
+        found = difference(expected, recording.timeline, values)
+        if found is None:
+            return
+        notes: list[str] = []
+        if recording.is_cut:
+            notes.append(
+                f"the recording was cut at {duration(self._marbles.clock.now * 1000)}, as timers went on and on; "
+                "say with a subscription diagram or until=… how long to listen, or give Marbles more patience"
+            )
+        if recording.left:
+            notes.append(f"these still waited when it ended:\n{recording.left}")
+        raise AssertionError("\n".join([f"the stream is not {shown(diagram)}", found, *notes]))
+
+
+class SubscriptionsExpectation:
+    """When a source was subscribed to, to be compared."""
+
+    def __init__(self, marbles: Marbles, source: MarbleSource) -> None:
+        self.is_compared = False
+        self._marbles = marbles
+        self._source = source
+
+    def to_be(self, *diagrams: str) -> None:
+        """Raise AssertionError unless the source was subscribed to exactly then; no diagram means never."""
+        self.is_compared = True
+        expected = [parse_subscription(diagram) for diagram in diagrams]
+        self._marbles.play()
+        actual = self._source.subscriptions
+        if expected == actual:
+            return
+        rows = draw_spans([*expected, *actual])
+        wanted = [f"  expected  {row}" for row in rows[: len(expected)]] or ["  expected  no subscription"]
+        came = [f"  actual    {row}" for row in rows[len(expected) :]] or ["  actual    no subscription"]
+        raise AssertionError("\n".join([f"the subscriptions to {self._source!r} are others", *wanted, *came]))

@@ -1,0 +1,146 @@
+"""``probe()``: sees what goes on at one point of a pipe."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from reactivex import Observable
+from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
+from reactivex.disposable import Disposable
+
+from rxflow.testing.leaks import collect
+
+T = TypeVar("T")
+
+
+def probe(name: str = "probe") -> Probe:
+    """Create an operator that changes nothing and counts the signals at this point of the pipe. ::
+
+        seen = probe()
+        flow.observe().pipe(seen, ops.take(1)).subscribe()
+        seen.assert_cancelled()
+
+    It sees what a subscriber at this point would see: after ``observe()``, the chunks. Operators that follow it see no
+    more than that either, not the events behind the chunks. With the pytest plugin, a test fails if it leaves a
+    subscription through a probe neither ended nor disposed. ``name`` distinguishes several probes in messages.
+    """
+    return Probe(name)
+
+
+class Probe:
+    """The counts of subscriptions and of how they ended; ``items`` are those of all subscriptions, in order."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.items: list[Any] = []
+        self.subscribed = 0
+        self.cancelled = 0
+        self.completed = 0
+        self.errors: list[BaseException] = []
+        collect(self, after="fixtures")
+
+    def __call__(self, source: Observable[T]) -> Observable[T]:
+        def subscribe(observer: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:
+            self.subscribed += 1
+            watched = _Watched(self, observer)
+            subscription = source.subscribe(
+                watched.on_next, watched.on_error, watched.on_completed, scheduler=scheduler
+            )
+
+            def dispose() -> None:
+                watched.is_over(cancelled=True)
+                subscription.dispose()
+
+            return Disposable(dispose)
+
+        return Observable(subscribe)
+
+    @property
+    def failed(self) -> int:
+        """Subscriptions that ended with an error."""
+        return len(self.errors)
+
+    @property
+    def leaked(self) -> int:
+        """Subscriptions that neither ended nor were disposed."""
+        return self.subscribed - self.cancelled - self.completed - self.failed
+
+    def assert_subscribed(self, times: int | None = None) -> None:
+        """Assert that it was subscribed, or exactly ``times`` times."""
+        self._assert_count("subscribed", self.subscribed, times)
+
+    def assert_not_subscribed(self) -> None:
+        """Assert that it was never subscribed."""
+        self._assert_count("subscribed", self.subscribed, 0)
+
+    def assert_cancelled(self, times: int | None = None) -> None:
+        """Assert that it was disposed before its end, or exactly ``times`` times."""
+        self._assert_count("cancelled", self.cancelled, times)
+
+    def assert_not_cancelled(self) -> None:
+        """Assert that it was never disposed before its end."""
+        self._assert_count("cancelled", self.cancelled, 0)
+
+    def assert_completed(self, times: int | None = None) -> None:
+        """Assert that it completed, or exactly ``times`` times."""
+        self._assert_count("completed", self.completed, times)
+
+    def assert_failed(self, times: int | None = None) -> None:
+        """Assert that it failed, or exactly ``times`` times."""
+        self._assert_count("failed", self.failed, times)
+
+    def assert_not_leaked(self) -> None:
+        """Assert that every subscription has ended or was disposed."""
+        complaint = self.complaint()
+        if complaint is not None:
+            raise AssertionError(complaint)
+
+    def complaint(self) -> str | None:
+        """Describe the subscriptions that leaked."""
+        if not self.leaked:
+            return None
+        return f"{self.leaked} of the subscriptions through {self} neither ended nor were disposed"
+
+    def __repr__(self) -> str:
+        return (
+            f"{self.name} (subscribed {self.subscribed}, completed {self.completed}, failed {self.failed}, "
+            f"cancelled {self.cancelled}, {len(self.items)} items)"
+        )
+
+    def _assert_count(self, what: str, seen: int, times: int | None) -> None:
+        if seen == times or (times is None and seen):
+            return
+        wanted = "at least once" if times is None else "never" if times == 0 else f"exactly {times}×"
+        errors = f"; errors: {self.errors}" if self.errors else ""
+        raise AssertionError(f"should be {what} {wanted}, and was {seen}×: {self}{errors}")
+
+
+class _Watched(ObserverBase[Any]):
+    """One subscription. Signals after its end or disposal are not counted."""
+
+    def __init__(self, probe: Probe, observer: ObserverBase[Any]) -> None:
+        self._probe = probe
+        self._observer = observer
+        self._is_over = False
+
+    def is_over(self, *, cancelled: bool = False) -> bool:
+        """Return whether it was over before, and mark it as over."""
+        before, self._is_over = self._is_over, True
+        if cancelled and not before:
+            self._probe.cancelled += 1
+        return before
+
+    def on_next(self, value: Any) -> None:
+        if not self._is_over:
+            self._probe.items.append(value)
+        self._observer.on_next(value)
+
+    def on_error(self, error: Exception) -> None:
+        if not self.is_over():
+            self._probe.errors.append(error)
+        self._observer.on_error(error)
+
+    def on_completed(self) -> None:
+        if not self.is_over():
+            self._probe.completed += 1
+        self._observer.on_completed()

@@ -1,0 +1,425 @@
+"""``ScriptedLLM``: a model that says what a test has written for it, turn by turn."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
+
+from reactivex import Observable
+from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
+from reactivex.disposable import Disposable
+
+from rxflow._streaming.bridge import from_async
+from rxflow.llm._request import Request
+from rxflow.llm.model import LLM
+from rxflow.llm.source import Delta, Ending, ReasoningDelta, Source, ToolCallDelta
+from rxflow.testing._diagrams import Completed, Failed, parse_script
+from rxflow.testing.leaks import collect
+from rxflow.types import UsageMetrics
+
+_PIECE = 8  # characters of arguments in one delta
+
+
+@dataclass(frozen=True, slots=True)
+class Calling:
+    """The model calls a tool; made by :func:`tool_call`."""
+
+    name: str
+    arguments: str
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """The model reasons; made by :func:`thinking`."""
+
+    text: str
+
+
+Said: TypeAlias = str | Calling | Thinking
+"""One thing that a model says; a string is answer text as it is."""
+
+Value: TypeAlias = Said | BaseException | Sequence[Said | BaseException]
+"""What a name in a script stands for: one thing, several at once, or the error that ends the turn."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One answer with its own usage, cost or reason for ending; made by :func:`turn`. None: the model's."""
+
+    answer: str | Value
+    usage: UsageMetrics | None = None
+    cost: float | None = None
+    finish_reason: str | None = None
+
+    def __str__(self) -> str:
+        return self.answer if isinstance(self.answer, str) else repr(self.answer)
+
+
+def tool_call(name: str, arguments: Mapping[str, Any] | str | None = None, *, id: str | None = None) -> Calling:  # noqa: A002
+    """Let the model call ``name``. A string of arguments is sent as it is, for instance broken JSON."""
+    return Calling(name, arguments if isinstance(arguments, str) else json.dumps(dict(arguments or {})), id)
+
+
+def thinking(text: str) -> Thinking:
+    """Let the model reason; reasoning is not a part of its answer."""
+    return Thinking(text)
+
+
+def turn(
+    answer: str | Value,
+    *,
+    usage: UsageMetrics | None = None,
+    cost: float | None = None,
+    finish_reason: str | None = None,
+) -> Turn:
+    """Create a turn with a usage, cost or finish reason of its own."""
+    return Turn(answer=answer, usage=usage, cost=cost, finish_reason=finish_reason)
+
+
+class Speaker:
+    """Turns the content of one turn into deltas. ``native`` models call tools by deltas, others in a fence of text."""
+
+    def __init__(self, turn: int, *, native: bool) -> None:
+        self.deltas = 0
+        self.reasoning = 0
+        self.calls = 0
+        self._turn = turn
+        self._native = native
+
+    def deltas_of(self, said: Said) -> Iterator[Delta]:
+        """Return the deltas of one thing that the model says; tool calls are numbered."""
+        for delta in self._deltas_of(said):
+            self.deltas += 1
+            yield delta
+
+    def _deltas_of(self, said: Said) -> Iterator[Delta]:
+        if isinstance(said, str):
+            yield said
+        elif isinstance(said, Thinking):
+            self.reasoning += 1
+            yield ReasoningDelta(said.text)
+        else:
+            index, self.calls = self.calls, self.calls + 1
+            yield from self._call(said, index) if self._native else _fence(said)
+
+    def _call(self, called: Calling, index: int) -> Iterator[Delta]:
+        yield ToolCallDelta(index, called.id or f"call_{self._turn}_{index}", called.name)
+        for piece in _pieces(called.arguments):
+            yield ToolCallDelta(index, arguments=piece)
+
+
+def _fence(called: Calling) -> Iterator[Delta]:
+    yield "```tool_call\n"
+    yield from _pieces(f'{{"name": {json.dumps(called.name)}, "arguments": {called.arguments}}}')
+    yield "\n```\n"
+
+
+def _pieces(text: str) -> Iterator[str]:
+    return (text[start : start + _PIECE] for start in range(0, len(text), _PIECE))
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What the model says, ``at`` seconds after the subscription."""
+
+    at: float
+    said: tuple[Said | BaseException, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One turn. ``ends_at`` is None if it stays open; ``shown`` is how the test wrote it."""
+
+    shown: str
+    moments: tuple[Moment, ...]
+    ends_at: float | None
+    usage: UsageMetrics | None
+    cost: float | None
+    finish_reason: str | None
+
+
+def line_of(
+    given: str | Turn | Value,
+    values: Mapping[str, Value],
+    error: BaseException | None,
+    usage: UsageMetrics | None,
+    cost: float | None,
+) -> Line:
+    """Read one turn. What the turn leaves out is the model's.
+
+    Raises:
+        ValueError: a script that cannot be read.
+        TypeError: what a model cannot say.
+    """
+    turn = given if isinstance(given, Turn) else Turn(answer=given)
+    answer = turn.answer
+    if isinstance(answer, str):
+        moments, ends_at = _read(answer, values, error)
+    else:
+        moments, ends_at = (Moment(0.0, _things(answer)),), 0.0
+    return Line(
+        shown=str(turn) if isinstance(answer, str) else repr(answer),
+        moments=moments,
+        ends_at=ends_at,
+        usage=usage if turn.usage is None else turn.usage,
+        cost=cost if turn.cost is None else turn.cost,
+        finish_reason=turn.finish_reason,
+    )
+
+
+def _read(
+    script: str, values: Mapping[str, Value], error: BaseException | None
+) -> tuple[tuple[Moment, ...], float | None]:
+    breaks_off = values.get("#", error)
+    if breaks_off is not None and not isinstance(breaks_off, BaseException):
+        raise TypeError(f"'#' in a script stands for an exception; values has {breaks_off!r} for it")
+    moments: list[Moment] = []
+    for each in parse_script(script, values, breaks_off):
+        at = each.time / 1000
+        if isinstance(each.signal, Completed):
+            return tuple(moments), at
+        value = each.signal.error if isinstance(each.signal, Failed) else each.signal.value
+        moments.append(Moment(at, _things(value)))
+    return tuple(moments), None
+
+
+def _things(value: object) -> tuple[Said | BaseException, ...]:
+    """Return the things that a value stands for."""
+    several = cast(Iterable[object], value) if isinstance(value, list | tuple) else (value,)
+    said: list[Said | BaseException] = []
+    for each in several:
+        if not isinstance(each, str | Calling | Thinking | BaseException):
+            raise TypeError(
+                f"a model says text, tool_call(…), thinking(…), an exception, or a list of these; got {each!r}"
+            )
+        said.append(each)
+    return tuple(said)
+
+
+class UnscriptedRequest(AssertionError):
+    """The model got more requests than its script has turns."""
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One request and what became of it. Times are the loop's, in seconds; None for what has not happened.
+
+    ``ended_at`` is the end of the answer, with ``error`` if the script broke it off; ``cancelled_at`` is its
+    disposal before that.
+    """
+
+    request: Request
+    subscribed_at: float
+    ended_at: float | None = None
+    cancelled_at: float | None = None
+    error: BaseException | None = None
+
+
+class ScriptedLLM(LLM):
+    """Answers successive requests with successive turns; usable wherever an :class:`~rxflow.LLM` is. ::
+
+        llm = ScriptedLLM("he-ll-o|")                      # "he" at 0 ms, "ll" at 3, "o" at 6, the end at 7
+        llm = ScriptedLLM(tool_call("look", {"where": "north"}), "so-be-it|")
+        llm = ScriptedLLM("a--b--#", values={"a": "Good ", "b": thinking("Hm.")}, error=TimeoutError("no more"))
+
+    Each character is one millisecond of the running loop, real or virtual. A run of characters is one item: the text
+    that ``values`` has under that name, else itself. A script without an end stays open until it is cancelled.
+
+    A turn can also be a value, which is emitted at once: ``tool_call(…)``, ``thinking(…)``, an exception, or a list of
+    several things, in which strings are text. Only a bare string is a script.
+
+    With the pytest plugin, a test fails if turns were left over or if the model was asked too often, whoever
+    caught that error. A test that does so on purpose empties ``unscripted``. A model without turns must not be asked.
+
+    Args:
+        turns: scripts, values, or :func:`turn` for one with its own usage.
+        values: what the names in scripts stand for.
+        error: what ``#`` raises; else a :class:`~rxflow.testing._diagrams.MarbleError`.
+        usage: what each turn reports; else each delta is one completion token and each word of the prompt another one.
+        cost: what each turn reports, in US dollars.
+        function_calling: False for a model that is offered tools in text, and calls them so.
+        repeat: begin anew after the last turn, as often as asked; then no turn is ever left over.
+        max_retries: attempts after an error before the first delta; each takes a turn.
+        parameters: as an LLM takes them.
+    """
+
+    def __init__(
+        self,
+        *turns: str | Turn | Value,
+        values: Mapping[str, Value] | None = None,
+        error: BaseException | None = None,
+        usage: UsageMetrics | None = None,
+        cost: float | None = 0.0,
+        function_calling: bool = True,
+        repeat: bool = False,
+        model: str = "scripted",
+        max_retries: int = 0,
+        **parameters: Any,
+    ) -> None:
+        if repeat and not turns:
+            raise TypeError('repeat=True needs a turn to repeat, for example ScriptedLLM("he-llo|", repeat=True)')
+        self._lines = [line_of(each, values or {}, error, usage, cost) for each in turns]
+        self._repeat = repeat
+        self.calls: list[Call] = []
+        self.unscripted: list[UnscriptedRequest] = []
+        super().__init__(
+            model,
+            source=_Played(self._next_line, self.calls, native=function_calling),
+            function_calling=function_calling,
+            max_retries=max_retries,
+            **parameters,
+        )
+        collect(self, after="test")
+
+    @property
+    def requests(self) -> list[Request]:
+        """The requests so far, in order."""
+        return [call.request for call in self.calls]
+
+    @property
+    def prompts(self) -> list[str]:
+        """The last text from a user in each request."""
+        return [call.request.last_user_text for call in self.calls]
+
+    def assert_used_up(self) -> None:
+        """Raise AssertionError if turns are left over, or if there were more requests than turns."""
+        complaint = self.complaint()
+        if complaint is not None:
+            raise AssertionError(complaint)
+
+    def complaint(self) -> str | None:
+        """Describe the turns that are left over, or the request without a turn."""
+        if self.unscripted:
+            return str(self.unscripted[0])
+        unused = [] if self._repeat else self._lines[len(self.calls) :]
+        if not unused:
+            return None
+        first = len(self._lines) - len(unused) + 1
+        shown = "\n".join(f"    turn {number}: {line.shown}" for number, line in enumerate(unused, first))
+        return f"{self!r} was asked {len(self.calls)}×; these turns of its script are left over:\n{shown}"
+
+    def __repr__(self) -> str:
+        return f"ScriptedLLM({self.model!r})"
+
+    def _next_line(self, number: int, request: Request) -> Line:
+        if self._repeat:
+            return self._lines[(number - 1) % len(self._lines)]
+        if number <= len(self._lines):
+            return self._lines[number - 1]
+        error = UnscriptedRequest(
+            f"request {number} to {self!r} came unasked-for: its script has {len(self._lines)} turn(s). "
+            f"It was asked: {request.last_user_text!r}"
+        )
+        self.unscripted.append(error)  # code under test may catch it, to fall back on something else
+        raise error
+
+
+NextLine: TypeAlias = Callable[[int, Request], Line]
+
+
+class _Played(Source):
+    """The source behind a scripted model."""
+
+    def __init__(self, next_line: NextLine, calls: list[Call], *, native: bool) -> None:
+        self._next_line = next_line
+        self._calls = calls
+        self._native = native
+        self._numbers = itertools.count(1)
+
+    def stream(self, request: Request) -> Observable[Delta]:
+        def subscribe(observer: ObserverBase[Delta], scheduler: SchedulerBase | None = None) -> DisposableBase:
+            number = next(self._numbers)
+            line = self._next_line(number, request)
+            loop = asyncio.get_running_loop()
+            call = Call(request, loop.time())
+            self._calls.append(call)
+            speaker = Speaker(number, native=self._native)
+
+            async def answer(emit: Callable[[Delta], None]) -> None:
+                try:
+                    await _play(line, call.subscribed_at, speaker, emit)
+                    emit(_ending(line, speaker, request))
+                except asyncio.CancelledError:
+                    _cancelled(call, loop)  # by the loop's end, for instance
+                    raise
+                except BaseException as error:
+                    call.error = error
+                    call.ended_at = loop.time()
+                    raise
+                call.ended_at = loop.time()
+
+            answering = from_async(answer).subscribe(observer, scheduler=scheduler)
+
+            def dispose() -> None:
+                _cancelled(call, loop)
+                answering.dispose()
+
+            return Disposable(dispose)
+
+        return Observable(subscribe)
+
+    async def calls_functions(self, model: str) -> bool:
+        return self._native
+
+    def retry_delay(self, error: BaseException, attempt: int, of: int) -> float | None:
+        return None if isinstance(error, UnscriptedRequest) else 0.0
+
+
+async def _play(line: Line, begin: float, speaker: Speaker, emit: Callable[[Delta], None]) -> None:
+    """Emit each thing at its time; raise the error that ends the turn, if any."""
+    for moment in line.moments:
+        await _until(begin + moment.at)
+        for said in moment.said:
+            if isinstance(said, BaseException):
+                raise said
+            for delta in speaker.deltas_of(said):
+                emit(delta)
+    if line.ends_at is None:
+        await asyncio.get_running_loop().create_future()  # stays open
+    else:
+        await _until(begin + line.ends_at)
+
+
+async def _until(time: float) -> None:
+    """Wait for an exact time: to sleep for a difference would be off by a rounding."""
+    loop = asyncio.get_running_loop()
+    if time <= loop.time():
+        return
+    come = loop.create_future()
+    timer = loop.call_at(time, _come, come)
+    try:
+        await come
+    finally:
+        timer.cancel()
+
+
+def _come(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _cancelled(call: Call, loop: asyncio.AbstractEventLoop) -> None:
+    if call.ended_at is None and call.cancelled_at is None:
+        call.cancelled_at = loop.time()
+
+
+def _ending(line: Line, speaker: Speaker, request: Request) -> Ending:
+    prompt = _words(request.messages)
+    counted = UsageMetrics(
+        prompt_tokens=prompt,
+        completion_tokens=speaker.deltas,
+        reasoning_tokens=speaker.reasoning,
+        total_tokens=prompt + speaker.deltas,
+        successful_requests=1,
+    )
+    reason = line.finish_reason or ("tool_calls" if speaker.calls else "stop")
+    return Ending(reason, line.usage or counted, line.cost)
+
+
+def _words(messages: Sequence[Mapping[str, Any]]) -> int:
+    return sum(len(str(message.get("content") or "").split()) for message in messages)

@@ -1,0 +1,377 @@
+"""An event loop on virtual time: when it would sleep, its clock jumps.
+
+An hour of ``asyncio.sleep``, an anyio deadline or a timer of RxPY takes no time at all, and is exact. Time stands still
+while a thread works for the loop, so sync methods and tools take none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import selectors
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextvars import Context
+from functools import partial
+from types import FrameType
+from typing import Any, NoReturn, TypeVar, TypeVarTuple
+
+from rxflow.testing._stacks import describe_tasks, describe_threads
+from rxflow.testing._workers import Workers, watch_callback
+
+_T = TypeVar("_T")
+_Args = TypeVarTuple("_Args")
+
+_DIGITS = 9  # nanoseconds, for a hundred days
+_CONFIRMATION_S = 0.005
+_RECHECK_S = 0.05
+WATCHDOG_S = 10.0
+
+__tracebackhide__ = True  # pytest shows who waits, not how it was found out
+
+
+class Instant(float):
+    """An instant in seconds, exact to the nanosecond: 0.1 + 0.2 is 0.3.
+
+    Deadlines are sums of ``loop.time()`` and a delay. With the noise of floating point, two that are due at once would
+    differ, and a test would see 0.30000000000000004 instead of 0.3.
+    """
+
+    __slots__ = ()
+
+    def __add__(self, other: float, /) -> Instant:
+        return Instant(round(float(self) + other, _DIGITS))
+
+    __radd__ = __add__
+
+    def __sub__(self, other: float, /) -> Instant:
+        return Instant(round(float(self) - other, _DIGITS))
+
+    def __rsub__(self, other: float, /) -> Instant:
+        return Instant(round(float(other) - float(self), _DIGITS))
+
+    @property
+    def seconds(self) -> float:
+        """The instant as a plain float without noise."""
+        return round(float(self), _DIGITS)
+
+    @classmethod
+    def at(cls, seconds: float) -> Instant:
+        """Return the instant of ``seconds``, rounded: sums of floats carry noise."""
+        return cls(round(seconds, _DIGITS))
+
+
+class Due(float):
+    """The instant at which a timer is due. Of two at one instant, the one that was set first is less.
+
+    asyncio keeps its timers on a heap, which does not keep the order of equal ones.
+    """
+
+    __slots__ = ("_number",)
+
+    def __new__(cls, seconds: float, number: int) -> Due:
+        self = super().__new__(cls, seconds)
+        self._number = number
+        return self
+
+    _number: int
+
+    def __lt__(self, other: float, /) -> bool:
+        if isinstance(other, Due) and float(self) == float(other):
+            return self._number < other._number
+        return float(self) < float(other)
+
+
+SOCKET_METHODS = (
+    "add_reader",
+    "add_writer",
+    "connect_accepted_socket",
+    "connect_read_pipe",
+    "connect_write_pipe",
+    "create_connection",
+    "create_datagram_endpoint",
+    "create_server",
+    "create_unix_connection",
+    "create_unix_server",
+    "getaddrinfo",
+    "getnameinfo",
+    "sendfile",
+    "sock_accept",
+    "sock_connect",
+    "sock_recv",
+    "sock_recv_into",
+    "sock_recvfrom",
+    "sock_recvfrom_into",
+    "sock_sendall",
+    "sock_sendfile",
+    "sock_sendto",
+    "start_tls",
+    "subprocess_exec",
+    "subprocess_shell",
+)
+"""The methods of an event loop that use sockets, pipes and processes."""
+
+
+class RealSocketInVirtualTime(RuntimeError):
+    """A socket, a pipe or a process was requested on a loop whose time is virtual."""
+
+
+class ProviderInVirtualTime(RuntimeError):
+    """A model of a real provider was asked on a loop whose time is virtual."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a real provider cannot be called in virtual time, which would pass before its answer came; "
+            "give this code a ScriptedLLM, or run it on a real event loop (asyncio.run)"
+        )
+
+
+def create_refusal(name: str) -> Callable[..., NoReturn]:
+    """Create a method that refuses."""
+
+    def refuse(self: object, *args: Any, **kwargs: Any) -> NoReturn:
+        given = ", ".join([*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())])
+        raise RealSocketInVirtualTime(
+            f"loop.{name}({given}) needs a socket, a pipe or a process, which do not wait for virtual time; "
+            "replace what calls it in this test, or run the test on a real event loop (asyncio.run)"
+        )
+
+    refuse.__name__ = name
+    return refuse
+
+
+class Deadlock(RuntimeError):
+    """Nothing can happen any more in virtual time, and something still waits."""
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """A loop whose time begins at ``start``, and passes when nothing else can happen.
+
+    When nothing at all can happen, it raises :class:`Deadlock`. A loop that ``is_patient`` may be woken by other
+    threads, so it raises only if a thread reads its events. ``blocked`` is the loop of that thread.
+    A worker that stands still for ``watchdog_s`` real seconds is a Deadlock too.
+    """
+
+    def __init__(
+        self,
+        start: float = 0.0,
+        *,
+        is_patient: bool = False,
+        blocked: VirtualLoop | None = None,
+        watchdog_s: float = WATCHDOG_S,
+    ) -> None:
+        self._now = Instant.at(start)
+        self._blocked = blocked
+        self._numbers = itertools.count()
+        self._is_patient = is_patient
+        self._watchdog_s = watchdog_s
+        self._silent_s = 0.0
+        self._idle_looks = 0
+        self._positions: dict[int, tuple[FrameType, int]] = {}
+        self._idle: asyncio.Future[bool] | None = None
+        self._settled_at = 0.0
+        self._jumps_left: int | None = None
+        self._threads: ThreadPoolExecutor | None = None
+        self._executing: set[asyncio.Future[Any]] = set()
+        super().__init__(_Selector(self))
+        self.thread_count = Workers(self)
+
+    def time(self) -> float:
+        """Virtual seconds."""
+        return self._now
+
+    def wall_clock(self) -> float:
+        """What dates the events of runs: see :func:`rxflow._streaming.hooks.wall_clock`."""
+        return self._now.seconds
+
+    @property
+    def now(self) -> float:
+        """Virtual seconds as a plain float."""
+        return self._now.seconds
+
+    def call_at(
+        self, when: float, callback: Callable[[*_Args], object], *args: *_Args, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Set a timer. Timers of one instant fire in the order in which they were set."""
+        due = Instant.at(when)
+        if due <= self._now < when:
+            # ``when`` was computed with the noise of floating point; time() must not deny that the instant has come.
+            self._now = Instant(when)
+        return super().call_at(Due(due, next(self._numbers)), callback, *args, context=context)
+
+    def call_soon_threadsafe(
+        self, callback: Callable[[*_Args], object], *args: *_Args, context: Context | None = None
+    ) -> asyncio.Handle:
+        """Schedule a callback. A thread that waits for a coroutine which it runs here waits for this loop."""
+        watch_callback(callback, self.thread_count.pause)
+        return super().call_soon_threadsafe(callback, *args, context=context)
+
+    async def until_idle(self, *, jumps: int | None = None, after: float = 0.0) -> bool:
+        """Wait until nothing else can happen.
+
+        Timers may go on forever: returns False after ``jumps`` jumps of time, counted from the instant ``after`` on.
+        """
+        self._idle, self._jumps_left, self._settled_at = self.create_future(), jumps, after
+        try:
+            return await self._idle
+        finally:
+            self._idle = None
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass while this loop is blocked: timers that are due meanwhile fire late, as on any loop."""
+        self._now += seconds
+
+    def catch_up(self, now: float) -> None:
+        """Set the clock to the time of another loop, which ran while this one was blocked."""
+        self._now = max(self._now, Instant.at(now))
+
+    def wait_blocked(self, wait: Callable[[float], bool]) -> bool:
+        """Wait on this loop's own thread, which blocks the loop, until no other thread can end the wait."""
+        while not wait(self._watchdog_s):
+            if not self.thread_count.at_work and not self.thread_count.has_others():
+                raise Deadlock(
+                    f"at {self.now} s of virtual time a coroutine blocks its event loop, and no other thread can end "
+                    f"that:\n{describe_threads({threading.get_ident()})}"
+                )
+        return True
+
+    def refuse_provider(self) -> Exception:
+        """See :func:`rxflow._loops.refusal_of`."""
+        return ProviderInVirtualTime()
+
+    def let_time_pass(self, timeout: float | None) -> bool:
+        """Jump to the next timer, ``timeout`` seconds away; False if threads may still act."""
+        if self.thread_count.at_work or (self.thread_count.waits_for_others and not self._can_only_wait()):
+            return False
+        if self._idle is not None and not self._idle.done() and (timeout is None or self._has_jumped_enough(timeout)):
+            self._idle.set_result(timeout is None)
+            return True
+        if timeout is not None:
+            self._now += timeout
+            if self._blocked is not None and self.thread_count.has_reader:
+                self._blocked.catch_up(self._now)
+            return True
+        if self._can_be_woken:
+            return False
+        raise Deadlock(
+            f"at {self.now} s of virtual time nothing can happen any more: no timer is pending, no thread is at "
+            f"work, and these wait:\n{self.describe_waiters()}"
+        )
+
+    def begin_silence(self) -> None:
+        """The loop is about to wait for threads, in real time."""
+        self._silent_s = 0.0
+        self._idle_looks = 0
+        self._positions = {}
+
+    def get_patience(self) -> float | None:
+        """Return how many real seconds the loop may wait before it looks at its threads again."""
+        if self.thread_count.at_work:
+            return self._watchdog_s / 4
+        if self.thread_count.waits_for_others:
+            return _CONFIRMATION_S if self._idle_looks else _RECHECK_S
+        return None
+
+    def note_silence(self, seconds: float) -> None:
+        """Nothing has happened for so many more real seconds. A worker that has not moved since is stuck."""
+        self._silent_s += seconds
+        if not self.thread_count.at_work or self._can_be_woken:
+            return
+        positions = self.thread_count.get_positions()
+        if positions != self._positions:
+            self._silent_s, self._positions = 0.0, positions
+        elif self._silent_s >= self._watchdog_s:
+            raise Deadlock(
+                f"at {self.now} s of virtual time nothing has happened for {self._watchdog_s:g} s of real time: these "
+                "threads wait for something that the clock cannot see (a lock, a socket, a process), or spend the time "
+                f"in one call:\n{self.describe_waiters()}"
+            )
+
+    def describe_waiters(self, but: asyncio.Task[Any] | None = None) -> str:
+        """Describe where the loop's tasks and the threads that work for it stand; some lines, or none."""
+        tasks = describe_tasks(asyncio.all_tasks(self) - {but})
+        return "\n".join(filter(None, [tasks, describe_threads(self.thread_count.get_idents())]))
+
+    @property
+    def _can_be_woken(self) -> bool:
+        return self._is_patient and not self.thread_count.has_reader
+
+    def _can_only_wait(self) -> bool:
+        """Whether no other thread is going to end the wait of a worker.
+
+        A thread may have been woken and not have run yet, so two looks with a short real wait between them have to
+        agree. A thread that can act is given as long as the watchdog.
+        """
+        if self._silent_s >= self._watchdog_s:
+            return True
+        self._idle_looks = 0 if self.thread_count.has_others() else self._idle_looks + 1
+        return self._idle_looks > 1
+
+    def _has_jumped_enough(self, timeout: float) -> bool:
+        if self._jumps_left is not None and self._now + timeout > self._settled_at:
+            self._jumps_left -= 1
+            return self._jumps_left < 0
+        return False
+
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[*_Args], _T], *args: *_Args
+    ) -> asyncio.Future[_T]:
+        """Run ``func`` in a thread. Time stands still until it is done."""
+        if executor is None:
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(thread_name_prefix="asyncio")
+                self.set_default_executor(self._threads)
+            executor = self._threads
+        worker = self.thread_count.work(executor)
+        call: Callable[[], _T] = partial(func, *args)
+        if isinstance(executor, ThreadPoolExecutor):  # another executor may run it in another process
+            call = partial(worker.run, call)
+        try:
+            future = super().run_in_executor(executor, call)
+        except BaseException:
+            worker.over()
+            raise
+        self._executing.add(future)
+        future.add_done_callback(self._executing.discard)
+        future.add_done_callback(lambda _: worker.over())
+        return future
+
+    async def shutdown_default_executor(self, *timeout: Any) -> None:
+        """Shut down as asyncio does, which waits for the end of its threads in a thread."""
+        if self._executing:
+            await asyncio.wait(self._executing)
+        ending = self.thread_count.work()
+        try:
+            await super().shutdown_default_executor(*timeout)
+        finally:
+            ending.over()
+
+    def close(self) -> None:
+        """Close the loop, and wake the threads that wait in virtual time."""
+        super().close()
+        self.thread_count.close()
+
+
+for _name in SOCKET_METHODS:
+    setattr(VirtualLoop, _name, create_refusal(_name))
+
+
+class _Selector(selectors.DefaultSelector):
+    """Sleeps only while threads may act."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        events = super().select(0)
+        if events or (timeout is not None and timeout <= 0):
+            return events
+        self._loop.begin_silence()
+        while not events and not self._loop.let_time_pass(timeout):
+            patience_s = self._loop.get_patience()
+            events = super().select(patience_s)
+            if not events and patience_s is not None:
+                self._loop.note_silence(patience_s)
+        return events

@@ -1,0 +1,449 @@
+"""The threads that work for a loop on virtual time, and what they wait for.
+
+While a worker is at work, the time of its loop stands still. A worker that waits for the loop does not hold the time. A
+worker that waits for another thread (an event, a queue, a future …) holds it as long as some other thread can act.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import concurrent.futures.thread
+import selectors
+import sys
+import threading
+from collections.abc import Callable, Generator
+from concurrent.futures import Executor
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from types import CodeType, FrameType, FunctionType
+from typing import Any, TypeVar
+
+import anyio.from_thread
+
+from rxflow._loops import call_soon, running_loop
+from rxflow._streaming.hooks import Pause
+from rxflow.testing._stacks import find_frames
+
+_T = TypeVar("_T")
+
+_ANYIO_THREAD = "AnyIO worker thread"
+_ANYIO_WAIT = "run_sync_in_worker_thread"  # where a task stands whose thread is at work
+
+
+class _Here(threading.local):
+    worker: _Worker | None = None
+    """The work that this thread does."""
+    uses_real_waits = False
+
+
+_here = _Here()
+_beginner: ContextVar[_Worker | None] = ContextVar("rxflow_beginner", default=None)
+"""The work that began this context. A thread that a user's code starts may have a copy of it."""
+
+
+class Workers:
+    """The :class:`~rxflow._streaming.hooks.ThreadCount` of one loop.
+
+    Threads that a user's code starts are not counted. If one of them has a method's context and waits for the run, the
+    method is taken to wait for that thread: otherwise neither would ever go on.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.lock = threading.Lock()
+        self.busy: set[_Worker] = set()
+        self.waiting: set[_Worker] = set()
+        self.idents: dict[_Worker, int] = {}  # of the threads in which they run
+        self.waits: dict[Wait, int] = {}  # and of those that wait
+        self.anyio_pauses = 0
+        self.anyio_waits = 0
+        self._pools: dict[Executor, _Pool] = {}
+        self._readers: set[_Worker] = set()
+
+    @property
+    def at_work(self) -> bool:
+        """Whether some worker runs: it is going to call the loop sooner or later."""
+        if self.busy or any(pool.is_moving for pool in self._pools.values()):
+            return True
+        # anyio has threads of its own, and does not report when they work.
+        return (
+            any(thread.name == _ANYIO_THREAD for thread in threading.enumerate())
+            and sum(map(_waits_for_anyio, asyncio.all_tasks(self.loop))) > self.anyio_pauses + self.anyio_waits
+        )
+
+    @property
+    def has_reader(self) -> bool:
+        """Whether a thread outside reads the events of a run on this loop."""
+        return bool(self._readers)
+
+    def work(self, executor: Executor | None = None) -> _Worker:
+        """See the protocol. Work for an ``executor`` may have to queue there."""
+        if executor is None:
+            return _Worker(self)
+        pool = self._pools.setdefault(executor, _Pool(getattr(executor, "_max_workers", None)))
+        return _Worker(self, pool)
+
+    def reader(self) -> _Worker:
+        """See the protocol."""
+        reader = _Worker(self)
+        self._readers.add(reader)
+        reader.when_over = lambda: self._readers.discard(reader)
+        return reader
+
+    def pause(self) -> _Pause | None:
+        """See the protocol."""
+        if _here.worker is not None:
+            return _here.worker.pause() if _here.worker.workers is self else None
+        loop = _get_loop_of_anyio_worker()
+        if loop is not None:
+            return _Pause(self, self.count_anyio_pauses) if loop is self.loop else None
+        beginner = _beginner.get()
+        return beginner.pause() if beginner is not None and beginner.workers is self else None
+
+    def create_wait(self, seconds: float | None = None, *, is_for_loop: bool = False) -> Wait:
+        """Create a wait of the calling worker: for ``seconds`` of virtual time, and for the loop or another thread."""
+        count = self.count_anyio_waits if _here.worker is None else _here.worker.count_waits
+        return Wait(self, (self.pause() if is_for_loop else None) or _Pause(self, count), seconds)
+
+    def get_idents(self) -> set[int]:
+        """Return the threads that work for the loop, or wait."""
+        return {*self.idents.values(), *self.waits.values()}
+
+    @property
+    def waits_for_others(self) -> bool:
+        """Whether some worker waits for another thread, and not for the loop."""
+        return bool(self.waiting) or self.anyio_waits > 0
+
+    def close(self) -> None:
+        """Wake all threads that still wait, with CancelledError: the loop ends."""
+        for wait in list(self.waits):
+            wait.cancel()
+
+    def has_others(self) -> bool:
+        """Whether some thread that the loop does not count can act."""
+        frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage]
+        known = {threading.get_ident(), *self.get_idents()}
+        return any(
+            thread.ident is None  # it has not quite begun
+            or (thread.ident in frames and thread.ident not in known and not _is_idle(thread, frames[thread.ident]))
+            for thread in threading.enumerate()
+        )
+
+    def get_positions(self) -> dict[int, tuple[FrameType, int]]:
+        """Return the frame and the instruction at which each worker stands."""
+        frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage]
+        idents = {thread.ident or 0 for thread in threading.enumerate() if thread.name == _ANYIO_THREAD}
+        idents = {*self.idents.values(), *idents} & frames.keys()
+        return {ident: (frames[ident], frames[ident].f_lasti) for ident in idents}
+
+    def count_anyio_pauses(self, by: int) -> None:
+        """One of anyio's threads begins (1) or ends (-1) to wait for the loop."""
+        self.anyio_pauses += by
+
+    def count_anyio_waits(self, by: int) -> None:
+        """One of anyio's threads begins (1) or ends (-1) to wait for another thread."""
+        self.anyio_waits += by
+
+
+class _Pool:
+    """An executor. Work that exceeds its threads is queued, and does not count as at work."""
+
+    def __init__(self, size: int | None) -> None:
+        self._size = size
+        self.queued: set[_Worker] = set()
+        self.started: set[_Worker] = set()
+
+    @property
+    def is_moving(self) -> bool:
+        return bool(self.queued) and (self._size is None or len(self.started) < self._size)
+
+
+class _Worker:
+    """The work of one thread."""
+
+    def __init__(self, workers: Workers, pool: _Pool | None = None) -> None:
+        self.workers = workers
+        self.is_over = False
+        self.when_over: Callable[[], object] = lambda: None
+        self.wait: Wait | None = None
+        self._pool = pool
+        self._pauses = 0
+        self._waits = 0
+        if pool is None:
+            workers.busy.add(self)
+        else:
+            pool.queued.add(self)
+
+    def run(self, function: Callable[[], _T]) -> _T:
+        """Call ``function``, in the thread."""
+        with self.workers.lock:
+            if not self.is_over:
+                self.workers.idents[self] = threading.get_ident()
+                if self._pool is not None:
+                    self._pool.queued.discard(self)
+                    self._pool.started.add(self)
+                    self.workers.busy.add(self)
+        before, _here.worker = _here.worker, self
+        token = _beginner.set(self)
+        try:
+            return function()
+        finally:
+            _beginner.reset(token)
+            _here.worker = before
+
+    def pause(self) -> _Pause:
+        """Create a wait for the loop."""
+        return _Pause(self.workers, self._count_pauses)
+
+    def over(self) -> None:
+        """End the work: it is done, or the loop no longer waits for it."""
+        with self.workers.lock:
+            self.is_over = True
+            self.workers.busy.discard(self)
+            self.workers.waiting.discard(self)
+            self.workers.idents.pop(self, None)
+            if self._pool is not None:
+                self._pool.queued.discard(self)
+                self._pool.started.discard(self)
+        self.when_over()
+        if self.wait is not None:
+            self.wait.cancel()
+
+    def _count_pauses(self, by: int) -> None:
+        self._pauses += by
+        self._update()
+
+    def count_waits(self, by: int) -> None:
+        """The thread begins (1) or ends (-1) to wait for another thread."""
+        self._waits += by
+        self._update()
+
+    def _update(self) -> None:
+        waits = not self.is_over and not self._pauses and self._waits > 0
+        works = not self.is_over and not self._pauses and not self._waits
+        (self.workers.busy.add if works else self.workers.busy.discard)(self)
+        (self.workers.waiting.add if waits else self.workers.waiting.discard)(self)
+
+
+class _Pause:
+    """One wait of a worker; it may end before it has begun."""
+
+    def __init__(self, workers: Workers, count: Callable[[int], None]) -> None:
+        self._workers = workers
+        self._count = count
+        self._has_begun = False
+        self._has_ended = False
+
+    def begins(self) -> None:
+        """Begin on the loop's thread, so that callbacks which the loop has received before come first."""
+        if running_loop() is self._workers.loop:
+            self._begin()
+        else:
+            call_soon(self._workers.loop, self._begin)
+
+    def _begin(self) -> None:
+        with self._workers.lock:
+            if not self._has_begun and not self._has_ended:
+                self._has_begun = True
+                self._count(1)
+
+    def ends(self) -> None:
+        """End the wait; call this before the worker is woken."""
+        with self._workers.lock:
+            if self._has_begun and not self._has_ended:
+                self._count(-1)
+            self._has_ended = True
+
+
+class Wait:
+    """One wait of a worker, ended by :meth:`release`, by virtual time, or by :meth:`cancel`.
+
+    A condition's list of waiters holds it instead of the lock that ``notify()`` releases.
+    """
+
+    def __init__(self, workers: Workers, pause: _Pause, seconds: float | None) -> None:
+        self._workers = workers
+        self._pause = pause
+        self._seconds = seconds
+        self._timer: asyncio.TimerHandle | None = None
+        self._guard = threading.Lock()
+        self._ended = threading.Lock()  # not a Condition: those are what is replaced
+        self._ended.acquire()
+        self._is_over = False
+        self._is_cancelled = False
+        self._is_released = False
+
+    def block(self) -> bool:
+        """Block this thread; False if the time was up.
+
+        Raises:
+            CancelledError: the loop no longer waits for this thread, or has ended.
+        """
+        worker = _here.worker
+        self._workers.waits[self] = threading.get_ident()
+        try:
+            if worker is not None:
+                worker.wait = self
+            if (worker is not None and worker.is_over) or not call_soon(self._workers.loop, self._begin):
+                self.cancel()
+            self._ended.acquire()
+        finally:
+            self._workers.waits.pop(self, None)
+            if worker is not None:
+                worker.wait = None
+        if self._is_cancelled:
+            raise asyncio.CancelledError("the run no longer waits for what this thread does; its wait was ended")
+        return self._is_released
+
+    def release(self) -> None:
+        """End the wait successfully, from any thread."""
+        if not self._end(is_released=True):
+            raise RuntimeError("this wait is over")  # as a lock that is not held; notify() then goes on to the next
+
+    def cancel(self) -> None:
+        """End the wait with CancelledError, from any thread."""
+        self._end(is_cancelled=True)
+
+    def _begin(self) -> None:
+        with self._guard:
+            if self._is_over:
+                return
+            self._pause.begins()
+            if self._seconds is not None:
+                self._timer = self._workers.loop.call_later(self._seconds, self._end)
+
+    def _end(self, *, is_released: bool = False, is_cancelled: bool = False) -> bool:
+        with self._guard:
+            if self._is_over:
+                return False
+            self._is_over = True
+        self._pause.ends()  # before the thread is woken: no time can pass in between
+        self._is_released, self._is_cancelled = is_released, is_cancelled
+        if self._timer is not None:
+            call_soon(self._workers.loop, self._timer.cancel)
+        self._ended.release()
+        return True
+
+
+_WAIT_CODE = threading.Condition.wait.__code__
+_SELECT_CODE = selectors.DefaultSelector.select.__code__
+_POOL_CODE: CodeType = concurrent.futures.thread._worker.__code__  # pyright: ignore[reportPrivateUsage]
+_first_positions: dict[int, tuple[CodeType, int]] = {}
+"""The instruction at which each thread stood when the first clock began."""
+_joins: dict[int, threading.Thread] = {}
+"""Helper threads, and the threads whose end they wait for."""
+
+
+def note_first_positions() -> None:
+    """Note where all threads stand now. A thread that has not moved later is idle."""
+    _first_positions.clear()
+    for ident, frame in sys._current_frames().items():  # pyright: ignore[reportPrivateUsage]
+        _first_positions[ident] = frame.f_code, frame.f_lasti
+
+
+def release_at_end(thread: threading.Thread, wait_for_end: Callable[[], object], wait: Wait) -> None:
+    """Release ``wait`` when ``thread`` has ended. A thread does not report its end, so a helper waits for it."""
+
+    def work() -> None:
+        wait_for_end()
+        _joins.pop(threading.get_ident(), None)
+        with suppress(RuntimeError):  # the time was up before
+            wait.release()
+
+    helper = threading.Thread(target=work, name="rxflow join", daemon=True)
+    helper.start()
+    if thread.is_alive():
+        _joins[helper.ident or 0] = thread
+
+
+def find_workers() -> Workers | None:
+    """Find the workers that this thread belongs to; None for other threads, and for those whose work is over."""
+    if _here.uses_real_waits:
+        return None
+    if _here.worker is not None:
+        return None if _here.worker.is_over else _here.worker.workers
+    workers = getattr(_get_loop_of_anyio_worker(), "thread_count", None)
+    return workers if isinstance(workers, Workers) else None
+
+
+def _is_idle(thread: threading.Thread, frame: FrameType) -> bool:
+    """Whether a thread can act only after another one: it waits, or has not moved since the clock began."""
+    ident = thread.ident or 0
+    if ident in _joins:
+        return _joins[ident].is_alive()
+    code = frame.f_code
+    if code is _WAIT_CODE:
+        waiter: Any = frame.f_locals.get("waiter")
+        if frame.f_locals.get("timeout") is None and waiter is not None:
+            return bool(waiter.locked())
+    elif code is _POOL_CODE:
+        return frame.f_locals["work_queue"].empty() and frame.f_locals.get("work_item") is None
+    elif code is _SELECT_CODE and frame.f_locals.get("timeout") is None:
+        return True
+    return code is Wait.block.__code__ or _first_positions.get(ident) == (code, frame.f_lasti)
+
+
+def _get_loop_of_anyio_worker() -> asyncio.AbstractEventLoop | None:
+    """Return the loop that this thread of anyio works for; None in any other thread.
+
+    Raises:
+        CancelledError: that loop has ended.
+    """
+    if threading.current_thread().name != _ANYIO_THREAD:
+        return None
+    _here.uses_real_waits = True  # it waits for the answer in Condition.wait, too
+    try:
+        return anyio.from_thread.run_sync(asyncio.get_running_loop)
+    except RuntimeError:
+        raise asyncio.CancelledError("the loop that this thread works for has ended") from None
+    finally:
+        _here.uses_real_waits = False
+
+
+def _waits_for_anyio(task: asyncio.Task[object]) -> bool:
+    frames = list(find_frames(task))
+    return bool(frames) and frames[-1].f_code.co_name == _ANYIO_WAIT
+
+
+_CALLBACK = "run_coroutine_threadsafe.<locals>.callback"
+
+
+def watch_callback(callback: Callable[..., object], new_pause: Callable[[], Pause | None]) -> None:
+    """Count the waits for the future of ``asyncio.run_coroutine_threadsafe``, if ``callback`` comes from there.
+
+    anyio's ``from_thread.run`` uses the same function. Such a wait is one for the loop. It has to be counted when it
+    begins: the holder of the future may wait for it at any time, or never, and is at work until then.
+    """
+    if isinstance(callback, FunctionType) and callback.__qualname__ == _CALLBACK and callback.__closure__ is not None:
+        held: dict[str, Any] = dict(zip(callback.__code__.co_freevars, callback.__closure__, strict=True))
+        future = held["future"].cell_contents
+        future.__class__ = _CountedFuture
+        future.new_pause = new_pause
+
+
+class _CountedFuture(concurrent.futures.Future[Any]):
+    new_pause: Callable[[], Pause | None]
+
+    def result(self, timeout: float | None = None) -> Any:
+        with self._waiting():
+            return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        with self._waiting():
+            return super().exception(timeout)
+
+    @contextmanager
+    def _waiting(self) -> Generator[None]:
+        pause = None if self.done() else self.new_pause()
+        if pause is None:
+            yield
+            return
+        self.add_done_callback(lambda _: pause.ends())  # on the loop's thread, before the loop goes on
+        pause.begins()
+        _here.uses_real_waits = True  # this wait is counted here
+        try:
+            yield
+        finally:
+            _here.uses_real_waits = False
+            pause.ends()

@@ -1,0 +1,327 @@
+"""Any value as JSON and back: tags for what JSON lacks, named stand-ins for what it cannot carry.
+
+JSON's own values are themselves. Every other value is an object whose first key begins with ``$``::
+
+    (1, 2)                       {"$tuple": [1, 2]}
+    datetime(2026, 1, 2)         {"$datetime": "2026-01-02T00:00:00"}
+    Report(title="Tides")        {"$model": "reports:Report", "title": "Tides"}
+    KeyError("topic")            {"$error": "KeyError", "message": "'topic'", "args": ["topic"]}
+    <_io.TextIOWrapper …>        {"$object": "_io.TextIOWrapper", "text": "<_io.TextIOWrapper …>"}
+
+Reading executes no code of the file's choice: it imports nothing, calls no constructor of a user's class, and makes
+only pydantic models, dataclasses, enums and errors that the program has loaded already.
+"""
+
+from __future__ import annotations
+
+import builtins
+import json
+import math
+import sys
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from pathlib import PosixPath, WindowsPath
+from typing import Any, TypeAlias, cast
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, PrivateAttr
+
+MAX_DEPTH = 200
+"""Values that are nested deeper are written as their text: readers of JSON, Python's too, have a limit."""
+MAX_INT_BITS = 10_000
+"""Python refuses to write longer numbers in decimal (sys.set_int_max_str_digits)."""
+
+Json: TypeAlias = Any
+"""What ``json.loads`` returns."""
+
+
+class RecordedError(Exception):
+    """An error whose class could not be restored: ``type`` is the class's name, ``message`` its text.
+
+    Two of the same type and message are equal.
+    """
+
+    def __init__(self, type: str, message: str) -> None:  # noqa: A002
+        super().__init__(type, message)
+        self.type = type
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RecordedError) and (self.type, self.message) == (other.type, other.message)
+
+    def __hash__(self) -> int:
+        return hash((self.type, self.message))
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedObject:
+    """An object that JSON cannot carry: ``type`` is the name of its class, ``text`` its ``str``."""
+
+    type: str
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class RecordedModel(BaseModel):
+    """A pydantic object or a dataclass whose class is not loaded here, with the same fields.
+
+    ``recorded_type`` is the name of its class, as "module:Class".
+    """
+
+    model_config = ConfigDict(extra="allow")
+    _type: str = PrivateAttr(default="")
+    _tag: str = PrivateAttr(default="$model")
+
+    @property
+    def recorded_type(self) -> str:
+        """The name of the class, as "module:Class"."""
+        return self._type
+
+    def __repr_name__(self) -> str:
+        return self._type.rpartition(":")[2] or "RecordedModel"
+
+
+def to_json_value(value: Any, _parents: tuple[int, ...] = ()) -> Json:
+    """Return what JSON can carry of ``value``. It never fails."""
+    kind = cast("type[Any]", type(value))
+    if value is None or kind is str or kind is bool:
+        return value
+    if kind is int:
+        return value if value.bit_length() <= MAX_INT_BITS else {"$int": hex(value)}
+    if kind is float:
+        return value if math.isfinite(value) else {"$float": str(value)}
+    if kind in _TEXT_FORMS:
+        tag, write, _ = _TEXT_FORMS[kind]
+        return {tag: write(value)}
+    if len(_parents) >= MAX_DEPTH or id(value) in _parents:
+        return _describe_object(value)
+    try:
+        return _nested_to_json(value, (*_parents, id(value)))
+    except Exception:  # noqa: BLE001 - an object of a user's that raises when it is looked into
+        return _describe_object(value)
+
+
+def from_json_value(value: Json) -> Any:
+    """Return the value that :func:`to_json_value` was given.
+
+    Raises:
+        ValueError: a tag is unknown, or does not hold what belongs there.
+    """
+    if isinstance(value, list):
+        return [from_json_value(each) for each in cast("list[Json]", value)]
+    if not isinstance(value, dict):
+        return value
+    values = cast("dict[str, Json]", value)
+    tag = next(iter(values), "")
+    if not tag.startswith("$"):
+        return {name: from_json_value(each) for name, each in values.items()}
+    restore = _RESTORERS.get(tag)
+    if restore is None:
+        raise ValueError(f"unknown tag {tag!r} in {_shorten(values)}")
+    try:
+        return restore(values)
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise ValueError(f"{tag!r} does not have its values: {_shorten(values)}") from error
+
+
+def describe_error(error: BaseException) -> dict[str, Json]:
+    """Return the class, the message and, if they are plain, the arguments of an error."""
+    if isinstance(error, RecordedError):
+        return {"type": error.type, "message": error.message}
+    described: dict[str, Json] = {"type": _dotted_name(type(error)), "message": describe(error)}
+    args = _get_arguments(error)
+    if all(each is None or type(each) in (str, bool, int) or _is_finite(each) for each in args):
+        described["args"] = list(args)
+    return described
+
+
+def restore_error(described: Mapping[str, Json]) -> Exception:
+    """Restore an error whose class is Python's or rxflow's, with the same message; else a :class:`RecordedError`."""
+    name, message = str(described["type"]), str(described["message"])
+    kind = _find_error_class(name)
+    if kind is not None:
+        args = cast("list[Any]", described.get("args", [message]))
+        try:
+            error = kind(*args)
+        except Exception:  # noqa: BLE001 - it takes other arguments than it keeps
+            return RecordedError(name, message)
+        if describe(error) == message:
+            return error
+    return RecordedError(name, message)
+
+
+def describe(value: object) -> str:
+    """Return the ``str`` of any object, also of one whose ``__str__`` raises."""
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - a user's
+        return f"<{type(value).__name__}>"
+
+
+def name_class(kind: type[Any]) -> str:
+    """Return the name of a class, as "module:Class"."""
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def find_class(name: str) -> type[Any] | None:
+    """Find a class by its name, as "module:Class", in a module that is loaded: reading must not import one."""
+    module, _, path = name.partition(":")
+    found: Any = sys.modules.get(module)
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    return found if isinstance(found, type) else None
+
+
+def fill_dataclass(kind: type[Any], values: Mapping[str, Any]) -> Any:
+    """Make a dataclass as pickle does, without calling its constructor.
+
+    Raises:
+        ValueError: a field is missing, or not known.
+    """
+    names = {each.name for each in fields(kind)}
+    if names != set(values):
+        raise ValueError(
+            f"{kind.__qualname__} has the fields {sorted(names)}; got {sorted(values)}: it was written by other code"
+        )
+    made = object.__new__(kind)
+    for name, value in values.items():
+        object.__setattr__(made, name, value)
+    return made
+
+
+def _nested_to_json(value: Any, parents: tuple[int, ...]) -> Json:
+    if isinstance(value, Enum):
+        return {"$enum": name_class(type(value)), "name": value.name}
+    if isinstance(value, BaseException):
+        described = describe_error(value)
+        return {"$error": described.pop("type"), **described}
+    if isinstance(value, RecordedObject):
+        return {"$object": value.type, "text": value.text}
+    if isinstance(value, RecordedModel):
+        names, tag = value.model_extra or {}, value._tag  # pyright: ignore[reportPrivateUsage]
+        return {tag: value.recorded_type, **_items_to_json(names, parents)}
+    if isinstance(value, BaseModel):
+        values = {name: getattr(value, name) for name in type(value).model_fields} | (value.model_extra or {})
+        return {"$model": name_class(type(value)), **_items_to_json(values, parents)}
+    if is_dataclass(value):  # a class is written as an object
+        values = {each.name: getattr(value, each.name) for each in fields(value)}
+        return {"$dataclass": name_class(type(value)), **_items_to_json(values, parents)}
+    if isinstance(value, dict):
+        entries = cast("dict[Any, Any]", value)
+        if all(type(key) is str and not key.startswith("$") for key in entries):
+            return _items_to_json(entries, parents)
+        return {"$dict": [[to_json_value(key, parents), to_json_value(each, parents)] for key, each in entries.items()]}
+    for base, tag in _SEQUENCES.items():
+        if isinstance(value, base):
+            each_to_json = [to_json_value(each, parents) for each in cast("Iterable[Any]", value)]
+            if "set" in tag:  # whose order changes with each process
+                each_to_json.sort(key=json.dumps)
+            return {tag: each_to_json} if tag else each_to_json
+    for base in (str, int, float):  # a subclass of them equals its plain value
+        if isinstance(value, base):
+            return to_json_value(base(value), parents)
+    if isinstance(value, Mapping):  # one that is not a dict
+        return _nested_to_json(dict(cast("Mapping[Any, Any]", value)), parents)
+    return _describe_object(value)
+
+
+def _items_to_json(values: Mapping[str, Any], parents: tuple[int, ...]) -> dict[str, Json]:
+    return {name: to_json_value(each, parents) for name, each in values.items()}
+
+
+def _describe_object(value: object) -> Json:
+    return {"$object": _dotted_name(type(value)), "text": describe(value)}
+
+
+def _dotted_name(kind: type[Any]) -> str:
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _is_finite(value: object) -> bool:
+    return type(value) is float and math.isfinite(value)
+
+
+def _get_arguments(error: BaseException) -> tuple[object, ...]:
+    """Return the arguments from which pickle would restore the error."""
+    try:
+        return tuple(cast("tuple[Any, ...]", error.__reduce__())[1])
+    except Exception:  # noqa: BLE001 - a user's class that cannot be pickled
+        return error.args
+
+
+def _find_error_class(name: str) -> type[Exception] | None:
+    module, _, attribute = name.rpartition(".")
+    namespace = builtins if not module else sys.modules.get(module) if module.startswith("rxflow.") else None
+    kind = getattr(namespace, attribute, None)
+    return kind if isinstance(kind, type) and issubclass(kind, Exception) else None
+
+
+def _restore_model(values: dict[str, Json]) -> Any:
+    tag, name = next(iter(values.items()))
+    restored = {key: from_json_value(each) for key, each in values.items() if key != tag}
+    kind = find_class(name)
+    if kind is not None and tag == "$model" and issubclass(kind, BaseModel):
+        return kind.model_construct(None, **restored)  # validators may change what they have changed before
+    if kind is not None and tag == "$dataclass" and is_dataclass(kind):
+        try:
+            return fill_dataclass(kind, restored)
+        except ValueError:  # the class has other fields by now
+            pass
+    stand_in = RecordedModel.model_construct(None, **restored)
+    stand_in._type, stand_in._tag = name, tag  # pyright: ignore[reportPrivateUsage]
+    return stand_in
+
+
+def _restore_enum(values: dict[str, Json]) -> Any:
+    kind, name = find_class(values["$enum"]), values["name"]
+    if kind is not None and issubclass(kind, Enum) and name in kind.__members__:
+        return kind[name]
+    return RecordedObject(values["$enum"].replace(":", "."), name)
+
+
+def _restore_text_form(tag: str, read: Callable[[str], Any]) -> Callable[[dict[str, Json]], Any]:
+    return lambda values: read(values[tag])
+
+
+def _shorten(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+_MICROSECOND = timedelta(microseconds=1)
+_TEXT_FORMS: dict[type[Any], tuple[str, Callable[[Any], Json], Callable[[Any], Any]]] = {
+    datetime: ("$datetime", datetime.isoformat, datetime.fromisoformat),
+    date: ("$date", date.isoformat, date.fromisoformat),
+    time: ("$time", time.isoformat, time.fromisoformat),
+    timedelta: ("$microseconds", lambda value: value // _MICROSECOND, lambda count: count * _MICROSECOND),
+    UUID: ("$uuid", str, UUID),
+    Decimal: ("$decimal", str, Decimal),
+    bytes: ("$bytes", lambda value: b64encode(value).decode(), b64decode),
+    PosixPath: ("$path", str, PosixPath),
+    WindowsPath: ("$windows_path", str, WindowsPath),
+}
+_SEQUENCES: dict[type[Any], str] = {list: "", tuple: "$tuple", set: "$set", frozenset: "$frozenset"}
+_RESTORERS: dict[str, Callable[[dict[str, Json]], Any]] = {
+    **{tag: _restore_text_form(tag, read) for tag, _, read in _TEXT_FORMS.values()},
+    "$int": lambda values: int(values["$int"], 16),
+    "$float": lambda values: float(values["$float"]),
+    "$tuple": lambda values: tuple(from_json_value(values["$tuple"])),
+    "$set": lambda values: set(from_json_value(values["$set"])),
+    "$frozenset": lambda values: frozenset(from_json_value(values["$frozenset"])),
+    "$list": lambda values: from_json_value(values["$list"]),  # an array stands for a tuple
+    "$dict": lambda values: {from_json_value(key): from_json_value(each) for key, each in values["$dict"]},
+    "$enum": _restore_enum,
+    "$error": lambda values: restore_error({"type": values["$error"], **values}),
+    "$object": lambda values: RecordedObject(values["$object"], values["text"]),
+    "$model": _restore_model,
+    "$dataclass": _restore_model,
+}

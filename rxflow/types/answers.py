@@ -1,0 +1,103 @@
+"""What people answer when a run asks them, and the error that stands for a result while they have not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Self
+
+from pydantic import BaseModel, Field, model_validator
+from pydantic_core import from_json
+
+from rxflow.types.events import InputRequested
+
+_YES = frozenset(["y", "yes", "ok", "approve", "approved", "true"])
+_NO = frozenset(["n", "no", "deny", "denied", "reject", "rejected", "false"])
+
+
+class Approval(BaseModel):
+    """The answer to "may this tool be called?".
+
+    Also accepted in its place: True and False; a text such as "yes", "no" or "no, too expensive" (a text that does
+    not approve is the reason of a denial); and a JSON object of arguments, as text.
+
+    Attributes:
+        approved: whether the tool is called.
+        reason: what the model is told if it is not.
+        arguments: what it is called with instead of what the model asked for; None changes nothing.
+    """
+
+    approved: bool
+    reason: str = ""
+    arguments: dict[str, Any] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, given: Any) -> Any:
+        if isinstance(given, bool):
+            return {"approved": given}
+        if not isinstance(given, str):
+            return given
+        if given.lstrip().startswith("{"):
+            return {"approved": True, "arguments": from_json(given)}
+        word, _, rest = given.strip().partition(" ")
+        word = word.rstrip(",:;.").casefold()
+        if word in _YES and not rest:
+            return {"approved": True}
+        return {"approved": False, "reason": rest.strip() if word in _NO else given.strip()}
+
+    @classmethod
+    def schema_for(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The JSON Schema of an answer about a tool whose arguments have the schema ``arguments``."""
+        schema = cls.model_json_schema()
+        schema["properties"]["arguments"] = {"anyOf": [dict(arguments), {"type": "null"}], "default": None}
+        return {"anyOf": [schema, {"type": "boolean"}, {"type": "string"}]}
+
+
+class HumanFeedbackResult(BaseModel):
+    """What a person said of a method's result, under ``@human_feedback``.
+
+    Attributes:
+        output: what the method returned. It was shown to the person.
+        feedback: what the person wrote; may be empty.
+        outcome: the label of ``emit`` that the words mean; None without ``emit``.
+    """
+
+    output: Any = None
+    feedback: str = ""
+    outcome: str | None = None
+    timestamp: datetime = Field(default_factory=datetime.now)
+    method_name: str = ""
+    metadata: dict[str, Any] = Field(default_factory=dict[str, Any])
+
+
+@dataclass
+class InputResponse:
+    """What a provider's ``request_input`` may return instead of a text, with what it knows of the answer."""
+
+    text: str | None
+    metadata: dict[str, Any] | None = None
+
+
+class HumanFeedbackPending(Exception):
+    """A provider's ``request_feedback`` raises it when the answer will come later: the run is paused."""
+
+    def __init__(
+        self, context: object = None, callback_info: Mapping[str, Any] | None = None, message: str | None = None
+    ) -> None:
+        super().__init__(message or "the feedback will come later")
+        self.context = context
+        self.callback_info = dict(callback_info or {})
+
+
+class RunPaused(RuntimeError):
+    """A run has no result yet: it waits for answers. ``pending`` are its questions."""
+
+    def __init__(self, pending: tuple[InputRequested, ...]) -> None:
+        asked = "; ".join(f"{each.request_id}: {each.message!r}" for each in pending)
+        super().__init__(f"the run is paused until someone answers {asked}")
+        self.pending = pending
+
+    def __reduce__(self) -> tuple[type[Self], tuple[tuple[InputRequested, ...]]]:
+        return type(self), (self.pending,)

@@ -1,0 +1,212 @@
+"""The client of OpenAI reads a flow as if it were a model, over real sockets."""
+
+import asyncio
+import threading
+from collections.abc import Generator
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from rxflow import Flow
+from rxflow.adapters import responses
+from rxflow.flow import start
+from tests.adapters import flows
+from tests.adapters.serving import serve
+from tests.gate import PATIENCE_S, Gate
+from tests.scripted import Scripted
+from tests.team import solo
+
+asked: list[responses.Asked] = []
+is_started = threading.Event()
+is_stopped = threading.Event()
+
+
+class Waiting(Flow[dict[str, Any]]):
+    """Says one word, and then nothing."""
+
+    @start()
+    async def wait(self) -> str:
+        is_started.set()
+        try:
+            return str(await solo(Scripted(["first ", Gate(), "last"])).kickoff_async())
+        finally:
+            is_stopped.set()
+
+
+def answer_plainly(given: responses.Asked) -> Any:
+    asked.append(given)
+    return flows.Plain().events()
+
+
+def refuse(given: responses.Asked) -> Any:
+    raise ValueError("topic: a name is missing")
+
+
+def run(flow: type[Flow[Any]]) -> responses.Model:
+    return lambda _: flow().events()
+
+
+MODELS: dict[str, responses.Model] = {flow.__name__: run(flow) for flow in (*flows.ALL, Waiting)} | {
+    "Plain": answer_plainly,
+    "Refusing": refuse,
+}
+
+
+@pytest.fixture(scope="module")
+def url() -> Generator[str]:
+    with serve(responses.serve_models(MODELS)) as url:
+        yield url
+
+
+@pytest.fixture
+def client(url: str) -> Generator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def test_a_response_streams_word_by_word(client: openai.OpenAI) -> None:
+    with client.responses.stream(model="Plain", input="Is it low tide?", instructions="Be brief.") as stream:
+        deltas = [event.delta for event in stream if event.type == "response.output_text.delta"]
+        final = stream.get_final_response()
+    assert deltas == ["low", " tide", " at", " noon"]
+    assert final.output_text == "low tide at noon"
+    assert final.status == "completed"
+    assert final.usage is not None
+    assert (final.usage.input_tokens, final.usage.output_tokens) == (2, 1)
+    given = asked[-1]
+    assert (given.model, given.text) == ("Plain", "Is it low tide?")
+    assert [message["role"] for message in given.messages] == ["system", "user"]
+
+
+def test_a_response_at_once(client: openai.OpenAI) -> None:
+    answer = client.responses.create(
+        model="Plain", input=[{"role": "user", "content": [{"type": "input_text", "text": "x"}]}]
+    )
+    assert answer.output_text == "low tide at noon"
+    assert asked[-1].text == "x"
+
+
+def test_reasoning_is_an_item_and_tools_are_not_shown(client: openai.OpenAI) -> None:
+    with client.responses.stream(model="WithTools", input="x") as stream:
+        final = stream.get_final_response()
+    assert [item.type for item in final.output] == ["reasoning", "message"]
+    assert final.output_text == "all calm"
+
+
+def test_speakers_at_the_same_time_are_messages_of_their_own(client: openai.OpenAI) -> None:
+    with client.responses.stream(model="Parallel", input="x") as stream:
+        texts: dict[str, str] = {}
+        for event in stream:
+            if event.type == "response.output_text.delta":
+                texts[event.item_id] = texts.get(event.item_id, "") + event.delta
+    assert sorted(texts.values()) == ["calm in the north", "storm in the south"]
+
+
+def test_a_taken_back_message_is_no_part_of_the_answer(client: openai.OpenAI) -> None:
+    with client.responses.stream(model="Retracting", input="x") as stream:
+        assert stream.get_final_response().output_text == "right"
+
+
+def test_a_run_in_which_no_model_speaks_answers_with_its_result(client: openai.OpenAI) -> None:
+    assert client.responses.create(model="Routed", input="x").output_text == "one two"
+    said = client.chat.completions.create(model="Routed", messages=[{"role": "user", "content": "x"}])
+    assert said.choices[0].message.content == "one two"
+
+
+def test_a_response_that_fails(client: openai.OpenAI) -> None:
+    failed: list[Any] = []
+    with client.responses.stream(model="Failing", input="x") as stream:
+        failed.extend(event.response for event in stream if event.type == "response.failed")
+    assert failed[0].error.message == "ConnectionError: line cut"
+    with pytest.raises(openai.InternalServerError, match="ConnectionError: line cut"):
+        client.responses.create(model="Failing", input="x")
+
+
+def test_a_chat_completion_streams_word_by_word(client: openai.OpenAI) -> None:
+    chunks = list(
+        client.chat.completions.create(
+            model="Plain",
+            messages=[{"role": "user", "content": "Is it low tide?"}],
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    assert [chunk.choices[0].delta.content for chunk in chunks[:-2]] == ["low", " tide", " at", " noon"]
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert chunks[-2].choices[0].finish_reason == "stop"
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens == 1
+    assert asked[-1].text == "Is it low tide?"
+
+
+def test_a_chat_completion_at_once(client: openai.OpenAI) -> None:
+    said = client.chat.completions.create(model="Plain", messages=[{"role": "user", "content": "x"}])
+    assert said.choices[0].message.content == "low tide at noon"
+    assert said.usage is not None
+    assert said.usage.prompt_tokens == 2
+
+
+def test_in_a_chat_completion_nobody_interrupts(client: openai.OpenAI) -> None:
+    chunks = client.chat.completions.create(model="Parallel", messages=[{"role": "user", "content": "x"}], stream=True)
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert sorted(text.split("\n\n")) == ["calm in the north", "storm in the south"]
+
+
+def test_a_chat_completion_that_fails(client: openai.OpenAI) -> None:
+    chunks = client.chat.completions.create(model="Failing", messages=[{"role": "user", "content": "x"}], stream=True)
+    with pytest.raises(openai.APIError, match="ConnectionError: line cut"):
+        list(chunks)
+
+
+@pytest.mark.parametrize("model", [name for name in MODELS if name not in ("Waiting", "Refusing")])
+def test_every_run_is_one_that_the_client_can_read(client: openai.OpenAI, model: str) -> None:
+    with client.responses.stream(model=model, input="x") as stream:
+        assert [event.type for event in stream][-1] in ("response.completed", "response.failed")
+
+
+def test_a_client_that_leaves_disposes_the_run(client: openai.OpenAI) -> None:
+    is_stopped.clear()
+    with client.responses.stream(model="Waiting", input="x") as stream:
+        assert any(event.type == "response.output_text.delta" for event in stream)
+        assert not is_stopped.is_set()
+    assert is_stopped.wait(PATIENCE_S)
+
+
+def test_a_client_that_leaves_before_a_whole_answer_disposes_the_run(url: str) -> None:
+    is_stopped.clear()
+
+    is_started.clear()
+
+    async def leave() -> None:
+        async with httpx.AsyncClient() as client:
+            asking = asyncio.create_task(client.post(f"{url}/v1/responses", json={"model": "Waiting", "input": "x"}))
+            assert await asyncio.to_thread(is_started.wait, 10)
+            asking.cancel()
+            await asyncio.wait([asking])
+
+    asyncio.run(leave())
+    assert is_stopped.wait(PATIENCE_S)
+
+
+def test_the_models_are_listed(client: openai.OpenAI) -> None:
+    assert {model.id for model in client.models.list()} == set(MODELS)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "message"),
+    [
+        (404, {"model": "nobody", "input": "x"}, "unknown model: 'nobody'; there are: "),
+        (400, {"model": "Plain"}, "input is not a list of messages: None"),
+        (400, {"model": "Plain", "input": ["x"]}, "input has what is not a message: x"),
+        (400, {"input": "x"}, "model is not a string: None"),
+        (400, {"model": "Refusing", "input": "x"}, "topic: a name is missing"),
+        (400, {"model": "Plain", "input": "x" * (5 << 20)}, "the request is larger than 4194304 bytes"),
+        (400, [], "the request is not a JSON object: list"),
+    ],
+)
+def test_a_bad_request_is_refused_in_one_line(url: str, status: int, body: Any, message: str) -> None:
+    response = httpx.post(f"{url}/v1/responses", json=body)
+    assert response.status_code == status
+    assert response.json()["error"]["message"].startswith(message)

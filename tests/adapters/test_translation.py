@@ -1,0 +1,67 @@
+"""The parts of answers: whatever happens in a run, each part begins once, speaks in between, and ends once."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rxflow.adapters._translation import Part, PartTracker, Step
+from rxflow.types.chunks import Origin, StreamChunk
+from rxflow.types.events import Event, LLMCancelled, LLMFailed, LLMFinished, ReasoningChunk, Retracted
+from rxflow.types.streaming import ToolCallChunk
+
+CALLS = [
+    Origin(llm_call_id=name, span_id=f"span {name}", agent_role=role, namespace=("F", role))
+    for name, role in (("1", "A"), ("2", "A"), ("3", "B"))
+]
+
+
+def make_delta(index: int, arguments: str) -> ToolCallChunk:
+    return ToolCallChunk(tool_id=f"t{index}", tool_name="f", arguments=arguments, index=index)
+
+
+def said_by(call: Origin) -> st.SearchStrategy[Event]:
+    """What can happen in one call."""
+    texts = st.sampled_from(["", "a", "bc"])
+    tools = st.builds(make_delta, st.integers(0, 2), texts)
+    return st.one_of(
+        texts.map(call.chunk),
+        tools.map(call.tool_chunk),
+        texts.map(lambda text: ReasoningChunk(origin=call, content=text)),
+        st.just(LLMFinished(origin=call, text="")),
+        st.just(LLMFailed(origin=call, error=OSError())),
+        st.just(LLMCancelled(origin=call)),
+        st.just(Retracted(origin=call, attempts=(0,), error=ValueError())),
+    )
+
+
+EVENTS: st.SearchStrategy[list[Event]] = st.lists(st.sampled_from(CALLS).flatmap(said_by), max_size=40)
+
+
+def steps_of(events: list[Event]) -> list[Step]:
+    tracker = PartTracker()
+    return [step for event in events for step in tracker.read(event)] + tracker.end_all()
+
+
+@given(EVENTS)
+def test_each_part_begins_once_speaks_in_between_and_ends_once(events: list[Event]) -> None:
+    seen: dict[Part, list[str]] = {}
+    for step in steps_of(events):
+        seen.setdefault(step.part, []).append(step.verb)
+    for verbs in seen.values():
+        assert verbs[0] == "begin"
+        assert verbs.count("begin") == verbs.count("end") == 1
+        said = verbs[1 : verbs.index("end")]
+        assert set(said) <= {"say"}
+        assert verbs[verbs.index("end") + 1 :] in ([], ["retract"])
+
+
+@given(EVENTS)
+def test_the_parts_of_a_run_have_ids_of_their_own(events: list[Event]) -> None:
+    begun = [step.part for step in steps_of(events) if step.verb == "begin"]
+    assert len({part.id for part in begun}) == len(begun)
+
+
+@given(EVENTS)
+def test_nothing_that_is_said_is_lost(events: list[Event]) -> None:
+    said = [event.content for event in events if isinstance(event, StreamChunk | ReasoningChunk)]
+    shown = [step.text for step in steps_of(events) if step.verb == "say"]
+    assert "".join(shown) == "".join(said)

@@ -1,0 +1,204 @@
+"""Vercel's AI SDK from npm, in two versions, reads what runs say."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+import reactivex
+from reactivex import Observable
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from rxflow.adapters import vercel
+from rxflow.types import (
+    Custom,
+    Event,
+    FlowCancelled,
+    FlowPaused,
+    FlowStarted,
+    InputRequested,
+    LLMFinished,
+    LLMStarted,
+    Origin,
+    StateChanged,
+    ToolCall,
+    ToolProgress,
+)
+from rxflow.types.streaming import ToolCallChunk
+from tests.adapters import flows
+from tests.adapters.node_clients import run_node
+from tests.adapters.serving import serve
+
+VERSIONS = ["ai6", "ai"]
+FLOW = Origin(flow_name="Trip", flow_id="f", namespace=("Trip",), span_id="1")
+CALL = Origin(flow_name="Trip", namespace=("Trip",), span_id="2", parent_span_id="1", llm_call_id="c", agent_role="A")
+STARTED: list[Event] = [FlowStarted(origin=FLOW, inputs={})]
+
+
+def read(version: str, events: list[Event], error: Exception | None = None) -> Any:
+    """What a version of the SDK makes of a run."""
+    source: Observable[Any] = reactivex.from_iterable(events)
+    if error is not None:
+        source = reactivex.concat(source, reactivex.throw(error))
+    asked: list[str] = []
+
+    async def chat(request: Request) -> Response:
+        asked.append(vercel.last_user_text(await request.body()))
+        return vercel.respond(source, message_id="answer")
+
+    with serve(Starlette(routes=[Route("/", chat, methods=["POST"])])) as url:
+        (seen,) = run_node("vercel_read.mjs", version, url)
+    assert asked == ["Is it low tide?"]
+    return seen
+
+
+def parts(seen: Any, *kinds: str) -> list[Any]:
+    return [part for part in seen["message"]["parts"] if part["type"] in kinds]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_message_has_the_text_of_the_run(version: str) -> None:
+    seen = read(version, flows.events_of(flows.Plain()))
+    assert seen["errors"] == []
+    assert seen["message"]["id"] == "answer"
+    (text,) = parts(seen, "text")
+    assert (text["text"], text["state"]) == ("low tide at noon", "done")
+    assert text["providerMetadata"]["rxflow"]["agent"] == "Writer"
+    assert seen["message"]["metadata"]["usage"]["completion_tokens"] == 1
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_speakers_at_the_same_time_have_a_part_each(version: str) -> None:
+    seen = read(version, flows.events_of(flows.Parallel()))
+    assert seen["errors"] == []
+    assert sorted(part["text"] for part in parts(seen, "text")) == ["calm in the north", "storm in the south"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_tools_with_arguments_results_and_errors(version: str) -> None:
+    seen = read(version, flows.events_of(flows.WithTools()))
+    assert seen["errors"] == []
+    tools = parts(seen, "dynamic-tool")
+    assert [(each["toolName"], each["state"], each["input"]) for each in tools] == [
+        ("look", "output-available", {"where": "north"}),
+        ("look", "output-available", {"where": "south"}),
+        ("sink", "output-error", {"where": "west"}),
+    ]
+    assert tools[1]["output"] == "calm sea in the south"
+    assert tools[2]["errorText"] == "OSError: no ship in the west"
+    assert [part["text"] for part in parts(seen, "reasoning")] == ["Hm. So be it."]
+    assert [part["text"] for part in parts(seen, "text")] == ["all calm"]
+    assert len(parts(seen, "step-start")) == 3
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_error_ends_the_stream(version: str) -> None:
+    seen = read(version, flows.events_of(flows.Failing()), ConnectionError("line cut"))
+    assert seen["errors"] == ["ConnectionError: line cut"]
+    assert "".join(part["text"] for part in parts(seen, "text")) == "low tide "
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_tool_that_waits_for_approval(version: str) -> None:
+    arguments = '{"amount": 3}'
+    chunk = CALL.tool_chunk(ToolCallChunk(tool_id="t", tool_name="pay", arguments=arguments))
+    call = ToolCall(id="t", name="pay", arguments=arguments)
+    question = InputRequested(
+        origin=CALL, request_id="q1", kind="approval", message="pay", tool_id="t", arguments={"amount": 3}
+    )
+    seen = read(
+        version,
+        [
+            *STARTED,
+            LLMStarted(origin=CALL, model="m", messages=[]),
+            chunk,
+            LLMFinished(origin=CALL, text="", tool_calls=(call,)),
+            question,
+            FlowPaused(origin=FLOW, pending=(question,)),
+        ],
+    )
+    assert seen["errors"] == []
+    (tool,) = parts(seen, "dynamic-tool")
+    assert (tool["toolName"], tool["state"], tool["input"]) == ("pay", "approval-requested", {"amount": 3})
+    assert tool["approval"]["id"] == "q1"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    ("answer", "state"), [(None, "approval-requested"), (True, "output-available"), (False, "output-denied")]
+)
+def test_a_run_that_asks_for_approval(version: str, answer: bool | None, state: str) -> None:
+    given = [] if answer is None else [answer]
+    seen = read(version, flows.events_of(flows.Paying(), *given))
+    assert seen["errors"] == []
+    (tool,) = parts(seen, "dynamic-tool")
+    assert (tool["toolName"], tool["state"], tool["input"]) == ("pay", state, {"amount": 3})
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_there_is_besides_models(version: str) -> None:
+    seen = read(
+        version,
+        [
+            *STARTED,
+            StateChanged(origin=FLOW, state={"topic": "rivers"}),
+            StateChanged(origin=FLOW, state={"topic": "tides"}),
+            ToolProgress(origin=FLOW, progress=1, total=3),
+            Custom(origin=FLOW, name="note", value="x"),
+            InputRequested(origin=FLOW, request_id="q", message="Who?", options=("Ada",)),
+        ],
+    )
+    assert seen["errors"] == []
+    assert {part["type"]: part["data"] for part in seen["message"]["parts"]} == {
+        "data-state": {"topic": "tides"},
+        "data-progress": {"progress": 1, "total": 3, "message": ""},
+        "data-note": "x",
+        "data-input-request": {"kind": "input", "message": "Who?", "options": ["Ada"], "isAnswered": False},
+    }
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("flow", flows.ALL)
+def test_no_run_is_an_error_of_the_protocol(flow: Any, version: str) -> None:
+    assert read(version, flows.events_of(flow()))["errors"] == []
+
+
+def chunks(events: list[Event]) -> list[dict[str, Any]]:
+    seen: list[dict[str, Any]] = []
+    reactivex.from_iterable(events).pipe(vercel.to_ui_messages("m")).subscribe(seen.append)
+    return seen
+
+
+def test_a_cancelled_run_is_aborted() -> None:
+    assert chunks([*STARTED, FlowCancelled(origin=FLOW, reason="user left")])[-1] == {
+        "type": "abort",
+        "reason": "user left",
+    }
+
+
+def test_parts_that_were_taken_back_are_named() -> None:
+    seen = chunks(flows.events_of(flows.Retracting()))
+    first, _ = (each for each in seen if each["type"] == "text-start")
+    (retracted,) = (each for each in seen if each["type"] == "data-retracted")
+    assert retracted["data"]["ids"] == [first["id"]]
+
+
+def test_answers_of_people_are_read_from_the_request() -> None:
+    part = {"type": "dynamic-tool", "state": "approval-responded", "approval": {"id": "q1", "approved": False}}
+    body = {"messages": [{"role": "assistant", "parts": [part]}, {"role": "user", "parts": [{"type": "text"}]}]}
+    assert vercel.read_approvals(json.dumps(body).encode()) == {"q1": False}
+    assert vercel.last_user_text(json.dumps(body).encode()) == ""
+
+
+@pytest.mark.parametrize("body", ["{", "[]", '{"messages": 3}'])
+def test_a_request_that_does_not_fit_is_refused_in_one_line(body: str) -> None:
+    async def chat(request: Request) -> Response:
+        return Response(vercel.last_user_text(await request.body()))
+
+    with serve(Starlette(routes=[Route("/", chat, methods=["POST"])])) as url:
+        response = httpx.post(url, content=body)
+    assert response.status_code == 422
+    assert "\n" not in response.text

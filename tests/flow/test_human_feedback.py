@@ -1,0 +1,251 @@
+"""``@human_feedback``: what a person says of a method's result, and what follows from it."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from rxflow import operators as ops
+from rxflow.flow import Flow, HumanFeedbackResult, human_feedback, listen, router, start
+from rxflow.testing import ScriptedLLM
+from rxflow.types.answers import HumanFeedbackPending, RunPaused
+from rxflow.types.events import FlowFinished, FlowPaused, InputRequested, LLMFinished, MethodFinished
+from tests.signals import Outcome, outcome
+
+
+class Review(Flow):
+    """A draft that is reviewed, with labels."""
+
+    @start()
+    @human_feedback("Good?", emit=["approved", "again"], llm=ScriptedLLM(), default_outcome="again")
+    def draft(self) -> str:
+        return "draft"
+
+    @listen("approved")
+    def publish(self, result: HumanFeedbackResult) -> str:
+        return f"published {result.output}: {result.feedback}"
+
+    @listen("again")
+    def improve(self, result: HumanFeedbackResult) -> str:
+        return f"improved {result.output}: {result.feedback}"
+
+
+def reviewing(words: Any, flow: type[Flow[Any]] = Review) -> Outcome:
+    return outcome(flow().events().pipe(ops.answer_with(lambda _: words)))
+
+
+def choosing(model: Any, **given: Any) -> type[Flow[Any]]:
+    class Choice(Flow):
+        @start()
+        @human_feedback("Good?", emit=["approved", "again"], llm=model, **given)
+        def draft(self) -> str:
+            return "draft"
+
+        @listen("approved")
+        def publish(self) -> str:
+            return "published"
+
+        @listen("again")
+        def improve(self) -> str:
+            return "improved"
+
+    return Choice
+
+
+@pytest.mark.parametrize(
+    ("words", "result"),
+    [
+        ("approved", "published draft: approved"),
+        (" Approved\n", "published draft: Approved"),
+        ("again", "improved draft: again"),
+        ("", "improved draft: "),
+        ("   ", "improved draft: "),
+    ],
+)
+def test_a_label_chooses_what_follows_and_none_is_the_default(words: str, result: str) -> None:
+    assert reviewing(words).one(FlowFinished).result == result
+
+
+def test_without_a_default_no_words_are_the_first_label() -> None:
+    assert reviewing("", choosing(ScriptedLLM())).one(FlowFinished).result == "published"
+
+
+@pytest.mark.parametrize("said", ['{"outcome": "again"}', 'Well: ```{"outcome": "again"}```', "I would say: again."])
+def test_a_model_says_which_label_other_words_mean(said: str) -> None:
+    model = ScriptedLLM([said])
+    seen = reviewing("Please shorten it", choosing(model))
+    assert seen.one(FlowFinished).result == "improved"
+    assert "Please shorten it" in model.prompts[0]
+    assert "approved, again" in model.prompts[0]
+    assert seen.texts == []
+    assert seen.one(FlowFinished).usage == seen.one(LLMFinished).usage
+
+
+@pytest.mark.parametrize("said", ["no idea", "approved or again"])
+def test_words_that_mean_nothing_to_the_model_are_the_default_else_an_error(said: str) -> None:
+    assert (
+        reviewing("Hm", choosing(ScriptedLLM([said]), default_outcome="again")).one(FlowFinished).result == "improved"
+    )
+    error = reviewing("Hm", choosing(ScriptedLLM([said]))).error
+    assert isinstance(error, ValueError)
+    assert "the feedback 'Hm' means none of ['approved', 'again'] to the model" in str(error)
+
+
+def test_a_model_that_fails_fails_the_method() -> None:
+    assert isinstance(reviewing("Hm", choosing(ScriptedLLM(TimeoutError("slow")))).error, TimeoutError)
+
+
+def test_without_labels_the_listeners_get_what_was_said() -> None:
+    class Two(Flow):
+        @start()
+        @human_feedback("First?", metadata={"channel": "#a"})
+        def first(self) -> str:
+            return "draft"
+
+        @listen(first)
+        @human_feedback("Second?")
+        async def second(self, before: HumanFeedbackResult) -> str:
+            return f"final after {before.feedback}"
+
+    flow = Two()
+    flow.input_provider = lambda request: request.message.lower()
+    result = flow.kickoff()
+    assert isinstance(result, HumanFeedbackResult)
+    assert (result.output, result.feedback, result.outcome) == ("final after first?", "second?", None)
+    assert [each.method_name for each in flow.human_feedback_history] == ["first", "second"]
+    assert flow.human_feedback_history[0].metadata == {"channel": "#a"}
+    assert flow.last_human_feedback is flow.human_feedback_history[-1]
+    assert flow.method_outputs == flow.human_feedback_history
+
+
+def test_with_labels_the_result_stays_what_the_method_returned() -> None:
+    flow = choosing("none")()
+    flow.input_provider = lambda _: "approved"
+    assert flow.kickoff() == "published"
+    assert flow.method_outputs == ["draft", "published"]
+    assert flow.last_human_feedback is not None
+    assert flow.last_human_feedback.outcome == "approved"
+
+
+def test_a_reviewed_listener_is_a_router_that_runs_in_cycles() -> None:
+    words = iter(["again", "again", "approved"])
+
+    class Cycle(Flow):
+        @start("again")
+        def write(self) -> str:
+            self.state["drafts"] = self.state.get("drafts", 0) + 1
+            return f"draft {self.state['drafts']}"
+
+        @listen(write)
+        @human_feedback("Good?", emit=["approved", "again"], llm="none")
+        def review(self, draft: str) -> str:
+            return draft
+
+        @listen("approved")
+        def publish(self, result: HumanFeedbackResult) -> str:
+            return f"{result.output} is out"
+
+    flow = Cycle()
+    flow.input_provider = lambda _: next(words)
+    assert flow.kickoff() == "draft 3 is out"
+    assert [each.outcome for each in flow.human_feedback_history] == ["again", "again", "approved"]
+
+
+def test_the_question_shows_the_output_and_the_labels() -> None:
+    request = reviewing("approved").one(InputRequested)
+    assert (request.kind, request.message, request.options) == ("feedback", "Good?", ("approved", "again"))
+    assert request.arguments == {"output": "draft"}
+    assert request.response_schema == {"type": "string"}
+
+
+def test_the_method_finishes_when_the_person_has_spoken() -> None:
+    seen = reviewing("approved")
+    names = [type(event).__name__ for event in seen.events]
+    assert names.index("InputRequested") < names.index("InputReceived") < names.index("MethodFinished")
+    assert seen.of(MethodFinished)[0].result.outcome == "approved"
+
+
+def test_a_provider_of_its_own_goes_first_and_knows_the_flow() -> None:
+    told: list[Any] = []
+
+    class Provider:
+        def request_feedback(self, context: Any, flow: Any) -> str:
+            told.append((context.method_name, context.method_output, context.emit, context.flow_id == flow.flow_id))
+            return "approved"
+
+    seen = outcome(choosing("none", provider=Provider())().events().pipe(ops.answer_with(lambda _: "again")))
+    assert told == [("draft", "draft", ["approved", "again"], True)]
+    assert seen.one(FlowFinished).result == "published"
+
+
+def test_a_provider_that_answers_later_pauses_the_run() -> None:
+    class Later:
+        def request_feedback(self, context: Any, flow: Any) -> str:
+            raise HumanFeedbackPending(context=context, callback_info={"ticket": 1})
+
+    seen = outcome(choosing("none", provider=Later())().events().pipe(ops.answer_with(lambda _: "again")))
+    assert [each.message for each in seen.one(FlowPaused).pending] == ["Good?"]
+    with pytest.raises(RunPaused):
+        choosing("none", provider=Later())().kickoff()
+
+
+def test_async_flows_are_reviewed_too() -> None:
+    class Async(Flow):
+        @start()
+        @human_feedback("Good?")
+        async def draft(self) -> str:
+            await asyncio.sleep(0)
+            return "draft"
+
+    flow = Async()
+    flow.input_provider = lambda _: "fine"
+    result: Any = asyncio.run(flow.kickoff_async())
+    assert result.feedback == "fine"
+
+
+def nothing(self: Flow) -> None: ...
+
+
+def test_what_does_not_fit_together_is_refused() -> None:
+    with pytest.raises(ValueError, match="llm is required when emit is specified"):
+        human_feedback("Good?", emit=["yes"], llm=None)
+    with pytest.raises(ValueError, match="default_outcome requires emit"):
+        human_feedback("Good?", default_outcome="yes")
+    with pytest.raises(ValueError, match=r"default_outcome 'maybe' must be one of the emit options: \['yes', 'no'\]"):
+        human_feedback("Good?", emit=["yes", "no"], default_outcome="maybe")
+    with pytest.raises(ValueError, match="learn=True is not supported"):
+        human_feedback("Good?", learn=True)
+    with pytest.raises(ValueError, match="nothing would run it"):
+        type("Flawed", (Flow,), {"draft": human_feedback("Good?")(nothing)})
+
+
+def test_its_labels_are_known_to_the_graph() -> None:
+    class Misspelt(Flow):
+        @start()
+        @human_feedback("Good?", emit=["approved"], llm="none")
+        def draft(self) -> str:
+            return "draft"
+
+        @listen("aproved")
+        def publish(self) -> None: ...
+
+    with pytest.raises(ValueError, match=r"waits for 'aproved', .*did you mean 'approved'"):
+        Misspelt()
+
+
+def test_a_router_of_ones_own_may_follow() -> None:
+    class Routed(Flow):
+        @start()
+        @human_feedback("Good?")
+        def draft(self) -> str:
+            return "draft"
+
+        @router(draft)
+        def choose(self, result: HumanFeedbackResult) -> str:
+            return "long" if len(result.feedback) > 3 else "short"
+
+        @listen("long")
+        def last(self) -> str:
+            return "long feedback"
+
+    assert reviewing("wonderful", Routed).one(FlowFinished).result == "long feedback"

@@ -1,0 +1,135 @@
+"""Requests and tokens a minute, shared by all who have the same key."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from reactivex.abc import DisposableBase
+
+from rxflow import LLM
+from rxflow.llm._limits import RateLimits
+from rxflow.types.events import LLMRetrying
+from tests.gate import Gate
+from tests.loopback import Loopback, Reply
+from tests.signals import Signals
+
+
+def limited(provider: Loopback, key: str, *, max_rpm: int | None = None, max_tpm: int | None = None) -> LLM:
+    return LLM("openai/gpt-4o", base_url=provider.url, api_key=key, max_rpm=max_rpm, max_tpm=max_tpm)
+
+
+def keys_of(provider: Loopback) -> list[str]:
+    return [request.headers["authorization"].removeprefix("Bearer ") for request in provider.requests]
+
+
+def ask(llm: LLM) -> DisposableBase:
+    return Signals().subscribe_to(llm.events("Hi"))
+
+
+def ask_without_limits(provider: Loopback) -> None:
+    """A whole round trip of another call: what was free to go has gone when it is back."""
+    assert LLM("openai/gpt-4o", base_url=provider.url, api_key="free").call("Hi") is not None
+
+
+class TestRequests:
+    def test_one_more_than_the_limit_waits(self, provider: Loopback) -> None:
+        llm = limited(provider, "two", max_rpm=2)
+        assert llm.call("Hi") is not None
+        assert llm.call("Hi") is not None
+        third = ask(llm)
+        ask_without_limits(provider)
+        assert keys_of(provider) == ["two", "two", "free"]
+        third.dispose()
+
+    def test_models_of_one_key_share_it(self, provider: Loopback) -> None:
+        assert limited(provider, "shared", max_rpm=1).call("Hi") is not None
+        waiting = ask(limited(provider, "shared", max_rpm=1))
+        assert limited(provider, "another", max_rpm=1).call("Hi") is not None
+        ask_without_limits(provider)
+        assert keys_of(provider) == ["shared", "another", "free"]
+        waiting.dispose()
+
+    def test_a_wait_that_is_stopped_takes_nothing(self, provider: Loopback) -> None:
+        limits = RateLimits(key="stopped", model="m", max_rpm=1, period=1)
+
+        async def main() -> None:
+            await limits.acquire("a", 0)
+            stopped = [asyncio.create_task(limits.acquire("b", 0)) for _ in range(50)]
+            await asyncio.sleep(0)
+            for task in stopped:
+                task.cancel()
+            await asyncio.gather(*stopped, return_exceptions=True)
+            await limits.acquire("c", 0)  # 50 periods later, if each of them had had its turn
+
+        asyncio.run(asyncio.wait_for(main(), 20))
+
+
+def test_the_runs_take_turns() -> None:
+    limits = RateLimits(key="turns", model="m", max_rpm=3, period=1)
+    order: list[str] = []
+
+    async def acquire(run: str) -> None:
+        await limits.acquire(run, 0)
+        order.append(run)
+
+    async def main() -> None:
+        many = [asyncio.create_task(acquire("many")) for _ in range(9)]
+        await asyncio.sleep(0)
+        few = [asyncio.create_task(acquire("few")) for _ in range(2)]
+        await asyncio.gather(*few)
+        assert order.count("many") < 9
+        for task in many:
+            task.cancel()
+        await asyncio.gather(*many, return_exceptions=True)
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+    assert order.count("few") == 2
+
+
+class TestTokens:
+    def test_what_an_answer_took_counts(self, provider: Loopback) -> None:
+        provider.script(Reply(text="long " * 50))
+        llm = limited(provider, "tokens", max_tpm=30)
+        assert llm.call("Hi").startswith("long")
+        second = ask(llm)
+        ask_without_limits(provider)
+        assert keys_of(provider) == ["tokens", "free"]
+        second.dispose()
+
+    def test_a_request_larger_than_a_minute_is_asked_nevertheless(self, provider: Loopback) -> None:
+        assert limited(provider, "large", max_tpm=1).call("a prompt of more than one token") is not None
+
+
+def test_all_who_share_the_key_wait_after_a_429(provider: Loopback) -> None:
+    provider.script(Reply(status=429, headers={"Retry-After": "1"}), Reply(text="free"))
+    first, second, is_refused = Signals(), Signals(), Gate()
+    limited(provider, "busy", max_rpm=100).events("Hi").subscribe(
+        lambda event: is_refused.open() if isinstance(event, LLMRetrying) else None,
+        first.on_error,
+        first.on_completed,
+    )
+    is_refused.wait(10)
+    second.subscribe_to(limited(provider, "busy", max_rpm=100).events("Hi"))
+    ask_without_limits(provider)
+    assert keys_of(provider) == ["busy", "free"]
+    for waiting in (first, second):
+        waiting.ended.wait(10)
+    assert keys_of(provider) == ["busy", "free", "busy", "busy"]
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: LLM("openai/gpt-4o", max_rpm=0), "max_rpm must be at least 1 a minute: 0"),
+        (lambda: LLM("openai/gpt-4o", max_tpm=-1), "max_tpm must be at least 1 a minute: -1"),
+        (lambda: LLM("openai/gpt-4o", max_rpm=1, limit_store="mysql://x"), "limit_store is .* got 'mysql://x'"),
+    ],
+)
+def test_a_limit_that_is_none_is_refused_at_once(make: Callable[[], LLM], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        make()
+
+
+def test_the_key_is_not_kept(provider: Loopback) -> None:
+    llm = limited(provider, "sk-very-secret-key-0123456789", max_rpm=5)
+    assert "very-secret" not in repr(vars(llm)["_limits"])

@@ -1,0 +1,256 @@
+"""Stores that cannot be opened, read or written: a clear error, and nothing lost."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import pytest
+from reactivex import operators as rxops
+
+from rxflow.operators._core.run_log import End, Writer
+from rxflow.runs import EventTooLargeError, NotTheWriterError, RunExistsError, RunLost, Runs, SQLiteLog, StoreError
+from rxflow.runs.sqlite_tables import APPLICATION_ID
+from rxflow.runs.store import MAX_EVENT_BYTES, RunSpec
+from rxflow.types.chunks import Origin, StreamChunk
+from rxflow.types.events import Custom
+from tests.runs.conftest import ROOT
+from tests.runs.flows import Count, Endless, Twice
+from tests.runs.redis_server import RedisServer
+from tests.signals import signals_of
+
+HERE = "tests.runs.flows"
+
+
+def chunks(first: int, count: int) -> list[StreamChunk]:
+    return [StreamChunk(content=str(number), seq=number) for number in range(first, first + count)]
+
+
+class TestPort:
+    """What each store promises to whoever writes to it."""
+
+    def test_a_repeated_batch_is_left_out(self, runs: Runs) -> None:
+        """As after a reply that was lost on its way."""
+        writer = Writer("r")
+        runs.store.append(writer, chunks(0, 3)).result()
+        runs.store.append(writer, chunks(0, 3)).result()
+        runs.store.append(writer, chunks(2, 3)).result()
+        assert [event.seq for event in runs.store.read("r", -1, 100).result().events] == [0, 1, 2, 3, 4]
+
+    def test_another_writer_is_refused(self, runs: Runs) -> None:
+        runs.store.append(Writer("r"), chunks(0, 3)).result()
+        with pytest.raises(RunExistsError, match=r"^run 'r' has begun already"):
+            runs.store.append(Writer("r"), chunks(0, 1)).result()
+
+    def test_so_is_one_of_an_older_generation(self, runs: Runs) -> None:
+        run = runs.start(Twice())
+        run.result(20)
+        (old, _) = runs.store.claim(run.id, None, lambda note: None).result()
+        runs.store.release(old)
+        runs.store.append(old, [], None).result()
+        with pytest.raises(NotTheWriterError, match=r"is written by another worker now: this one was taken for dead"):
+            runs.store.append(Writer(run.id, generation=1), chunks(50, 1)).result()
+
+    def test_so_is_one_that_was_seen_to_die_and_comes_back(self, runs: Runs) -> None:
+        (writer, _) = runs.store.claim("r", RunSpec(), lambda note: None).result()
+        runs.store.append(writer, chunks(0, 3)).result()
+        runs.store.append(writer, [], End("lost")).result()
+        with pytest.raises(NotTheWriterError, match=r"is written by another worker now: this one was taken for dead"):
+            runs.store.append(writer, chunks(3, 1)).result()
+        head = runs.store.look_up("r").result()
+        assert (head.status, head.last, head.generation) == ("lost", 2, 2)
+        assert runs.store.claim("r", None, lambda note: None).result()[0].generation == 3
+
+    def test_a_run_that_is_over_is_not_lost_when_its_writer_dies(self, runs: Runs) -> None:
+        (writer, _) = runs.store.claim("r", RunSpec(), lambda note: None).result()
+        runs.store.append(writer, chunks(0, 3), End("completed")).result()
+        runs.store.append(writer, [], End("lost")).result()
+        head = runs.store.look_up("r").result()
+        assert (head.status, head.generation) == ("completed", 1)
+
+    def test_so_is_one_whose_run_was_forgotten(self, runs: Runs) -> None:
+        writer = Writer("r")
+        runs.store.append(writer, chunks(0, 3)).result()
+        runs.forget("r")
+        with pytest.raises(NotTheWriterError, match=r"^run 'r' was forgotten: its worker must stop$"):
+            runs.store.append(writer, chunks(3, 1)).result()
+
+    def test_an_event_that_is_too_large_is_refused_and_those_before_it_are_kept(self, store: str) -> None:
+        origin = Origin(flow_name="Trip")
+        large = Custom(origin=origin, name="file", value="x" * MAX_EVENT_BYTES, seq=1)
+        with Runs(store) as runs:
+            batch = [Custom(origin=origin, name="note", value="small", seq=0), large]
+            with pytest.raises(EventTooLargeError, match=r"^event 1 of run 'r' has \d+ bytes; the store takes at most"):
+                runs.store.append(Writer("r"), batch).result()
+            assert runs.store.read("r", -1, 10).result().events == batch[:1]
+
+    def test_pages_have_so_many_events(self, runs: Runs) -> None:
+        runs.store.append(Writer("r"), chunks(0, 10)).result()
+        page = runs.store.read("r", 3, 4).result()
+        assert ([event.seq for event in page.events], page.last) == ([4, 5, 6, 7], 9)
+
+    def test_a_reader_that_never_reads_holds_up_nobody(self, runs: Runs) -> None:
+        """Nothing is kept for it but its place in the log."""
+        run = runs.start(Count(), {"count": 50})
+        output = run.output()
+        next(iter(output))
+        assert run.result(20).endswith("n49")
+        output.close()
+
+    def test_a_wait_that_is_given_up_leaves_nothing(self, runs: Runs) -> None:
+        run = runs.start(Endless())
+        for _ in range(100):
+            runs.store.wait(run.id, 10_000).cancel()
+        assert runs.store.look_up(run.id).result().run_id == run.id
+
+
+class TestSQLite:
+    def test_a_folder_that_is_missing(self, tmp_path: Path) -> None:
+        with pytest.raises(StoreError, match=rf"^the store {tmp_path}/no/runs.db cannot be opened: its folder must"):
+            Runs(f"sqlite:///{tmp_path}/no/runs.db")
+
+    def test_a_file_that_is_something_else(self, tmp_path: Path) -> None:
+        (tmp_path / "runs.db").write_text("hello" * 1000)
+        with pytest.raises(StoreError, match=r"runs.db is not an SQLite file: "):
+            Runs(f"sqlite:///{tmp_path}/runs.db")
+
+    def test_another_programs_file(self, tmp_path: Path) -> None:
+        with sqlite3.connect(tmp_path / "runs.db") as db:
+            db.execute("CREATE TABLE songs (name TEXT)")
+        db.close()
+        with pytest.raises(StoreError, match=r"runs.db is not a store of runs, but another SQLite file; choose"):
+            Runs(f"sqlite:///{tmp_path}/runs.db")
+
+    def test_a_store_of_another_version(self, tmp_path: Path) -> None:
+        with sqlite3.connect(tmp_path / "runs.db") as db:
+            db.execute("CREATE TABLE runs (run_id TEXT)")
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            db.execute("PRAGMA user_version = 7")
+        db.close()
+        with pytest.raises(StoreError, match=r"runs.db is a store of version 7; this rxflow has version 3$"):
+            Runs(f"sqlite:///{tmp_path}/runs.db")
+
+    def test_one_that_another_program_holds(self, tmp_path: Path) -> None:
+        with Runs(SQLiteLog(tmp_path / "runs.db", busy_s=0.1)) as runs:
+            holder = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
+            holder.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StoreError, match=r"runs.db is locked: another process holds it"):
+                runs.start(Twice())
+            holder.execute("ROLLBACK")
+            holder.close()
+            assert runs.start(Twice()).result(20) == "threefour"
+
+    def test_a_run_whose_store_is_full_is_stopped_and_its_readers_are_told(self, tmp_path: Path) -> None:
+        program = textwrap.dedent("""
+            import resource, sys
+            from rxflow.runs import Runs, StoreError
+            from tests.runs.flows import Count
+            with Runs(sys.argv[1], lease=0.3) as runs:
+                runs.start(Count(), {"count": 1}).result()
+                resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+                run = runs.start(Count(), {"count": 2000})
+                try:
+                    for chunk in run.output():
+                        pass
+                except Exception as error:
+                    print(type(error).__name__, error)
+                print(run.status)
+        """)
+        command = [sys.executable, "-c", program, f"sqlite:///{tmp_path}/runs.db"]
+        printed = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False).stdout
+        error, status = printed.splitlines()
+        assert (error.split()[0], status) in {("RunLost", "lost"), ("StoreError", "failed")}
+
+    def test_a_file_that_may_not_be_written(self, tmp_path: Path) -> None:
+        if os.geteuid() == 0:
+            tmp_path.chmod(0o700)  # root may write anywhere: a folder in place of the file stands for it
+            (tmp_path / "runs.db").mkdir()
+        else:
+            tmp_path.chmod(0o500)
+        with pytest.raises(StoreError, match=r"runs.db cannot be (opened|written)"):
+            Runs(f"sqlite:///{tmp_path}/runs.db")
+        tmp_path.chmod(0o700)
+
+    def test_a_closed_store_says_so(self, tmp_path: Path) -> None:
+        runs = Runs(f"sqlite:///{tmp_path}/runs.db")
+        runs.close()
+        runs.close()
+        with pytest.raises(StoreError, match=r"runs.db is closed$"):
+            runs.list()
+
+    def test_runs_are_there_when_it_is_opened_again(self, tmp_path: Path) -> None:
+        with Runs(f"sqlite:///{tmp_path}/runs.db") as runs:
+            runs.start(Twice(), run_id="r").result(20)
+        with Runs(f"sqlite:///{tmp_path}/runs.db") as runs:
+            assert runs["r"].result(20) == "threefour"
+
+    def test_many_threads_open_a_new_file_at_once(self, tmp_path: Path) -> None:
+        logs: list[SQLiteLog] = []
+        threads = [threading.Thread(target=lambda: logs.append(SQLiteLog(tmp_path / "runs.db"))) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(logs) == 8
+        for log in logs:
+            log.close()
+
+
+class TestRedis:
+    def test_one_that_is_not_there(self) -> None:
+        with pytest.raises(StoreError, match=r"^the store 127.0.0.1:1/0 cannot be reached: "):
+            Runs("redis://:secret@127.0.0.1:1/0")
+
+    def test_a_store_of_another_version(self, tmp_path: Path) -> None:
+        with RedisServer(tmp_path) as server:
+            subprocess.run(["redis-cli", "-p", str(server.port), "set", "rxflow:version", "7"], check=True)
+            with pytest.raises(StoreError, match=r"is of version 7; this rxflow has version 1$"):
+                Runs(server.url)
+
+    def test_one_that_is_full_stops_the_run_and_its_readers_are_told(self, tmp_path: Path) -> None:
+        with RedisServer(tmp_path) as server, Runs(server.url, lease=0.5) as runs:
+            run = runs.start(Count(), {"count": 3000, "gap_ms": 2})
+            run.observe().pipe(rxops.element_at(20)).run()
+            command = ["redis-cli", "-p", str(server.port), "config", "set", "maxmemory", "1"]
+            subprocess.run(command, check=True, capture_output=True)
+            assert run.worker is not None
+            with pytest.raises(StoreError, match="used memory > 'maxmemory'"):
+                run.worker.done.result(20)
+            subprocess.run([*command[:-1], "0"], check=True, capture_output=True)
+            seen = signals_of(run.observe())
+            texts = [str(chunk) for chunk in seen.items]
+            assert len(texts) >= 20
+            assert texts == [f"n{number}" for number in range(len(texts))]
+            assert isinstance(seen.errors[0], RunLost)
+
+    def test_while_it_is_gone_nothing_is_lost(self, tmp_path: Path) -> None:
+        with RedisServer(tmp_path) as server, Runs(server.url, lease=10) as runs:
+            run = runs.start(Count(), {"count": 300, "gap_ms": 5})
+            run.observe().pipe(rxops.first()).run()
+            texts: list[str] = []
+            with run.output() as output:
+                for chunk in output:
+                    texts.append(str(chunk))
+                    if len(texts) == 20:
+                        server.stop()
+                        server.start()
+            assert texts == [f"n{number}" for number in range(300)]
+            assert [str(chunk) for chunk in signals_of(run.observe()).items] == texts
+
+    def test_a_replica_that_lacks_the_last_events_ends_the_run(self, tmp_path: Path) -> None:
+        with RedisServer(tmp_path) as server, Runs(server.url) as runs:
+            run = runs.start(Count(), {"count": 300, "gap_ms": 5})
+            run.observe().pipe(rxops.element_at(20)).run()
+            command = ["redis-cli", "-p", str(server.port), "hset", f"rxflow:run:{run.id}", "last", "3"]
+            subprocess.run(command, check=True, capture_output=True)
+            with pytest.raises(Exception, match=r"the store has lost events 4 to \d+ of run") as raised:
+                run.result(20)
+        assert type(raised.value).__name__ in ("StoreError", "RecordedError")
+
+    def test_without_redis_py_the_error_names_the_extra(self) -> None:
+        program = "import sys; sys.modules['redis'] = None\nfrom rxflow.runs import Runs; Runs('redis://localhost')"
+        ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)
+        assert ran.stderr.endswith("redis is not installed; it comes with: pip install 'rxflow[redis]'\n")

@@ -1,0 +1,264 @@
+"""Runs that are paused, lost or have failed go on in the same log; in the same process, in another, after a kill."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rxflow import operators as ops
+from rxflow.flow import Flow, listen, start
+from rxflow.llm.source import Delta, Ending, ToolCallDelta
+from rxflow.runs import Run, Runs
+from rxflow.tools import tool
+from rxflow.types.answers import RunPaused
+from rxflow.types.events import (
+    Event,
+    FlowPaused,
+    FlowResumed,
+    InputReceived,
+    InputRequested,
+    LLMFinished,
+    LLMStarted,
+    MethodFinished,
+    ToolFinished,
+    ToolStarted,
+)
+from tests.flow.test_resume import UNDISTURBED, WHOLE
+from tests.scripted import Scripted
+from tests.team import solo
+
+ROOT = Path(__file__).parents[2]
+STORES = ["memory", "sqlite"]
+
+ran: list[str] = []
+
+
+class Asks(Flow):
+    @start()
+    def first(self) -> str:
+        ran.append("first")
+        return "1"
+
+    @listen(first)
+    def second(self, text: str) -> str:
+        ran.append("second")
+        return f"{text}{self.ask('Go on?')}"
+
+
+@pytest.fixture(params=STORES)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> str | None:
+    ran.clear()
+    return None if request.param == "memory" else f"sqlite:///{tmp_path / 'runs.db'}"
+
+
+def paused(runs: Runs, flow: Any = None, **given: Any) -> tuple[Run, InputRequested]:
+    run = runs.start(Asks() if flow is None else flow, **given)
+    with pytest.raises(RunPaused):
+        run.result(20)
+    (request,) = run.pending()
+    return run, request
+
+
+def test_a_run_that_nobody_answers_is_paused_and_goes_on_with_the_answers(store: str | None) -> None:
+    with Runs(store) as runs:
+        run, request = paused(runs)
+        assert [each.id for each in runs.list(status="paused")] == [run.id]
+        runs[run.id].resume({request.request_id: "2"})
+        assert run.result(20) == "12"
+        assert run.status == "completed"
+        assert run.pending() == []
+    assert ran == ["first", "second", "second"]
+
+
+def test_readers_see_one_log(store: str | None) -> None:
+    with Runs(store) as runs:
+        run, request = paused(runs)
+        before = list(run.events().pipe(ops.to_output()))
+        assert isinstance(before[-1], FlowPaused)
+        run.resume({request.request_id: "2"})
+        run.result(20)
+        after = list(run.events(after=before[-1].seq).pipe(ops.to_output()))
+        assert isinstance(after[0], FlowResumed)
+        assert after[0].after == before[-1].seq
+        assert [event.seq for event in [*before, *after]] == list(range(len(before) + len(after)))
+        assert [event.replayed for event in after if isinstance(event, MethodFinished)] == [True, False]
+
+
+def test_another_process_goes_on_by_the_import_path(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path / 'runs.db'}"
+    with Runs(store) as runs:
+        run, request = paused(runs, "tests.runs.test_resuming:Asks")
+    with Runs(store) as runs:
+        runs[run.id].resume({request.request_id: "2"})
+        assert runs[run.id].result(20) == "12"
+
+
+def test_without_a_path_another_process_has_to_name_the_flow(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path / 'runs.db'}"
+    with Runs(store) as runs:
+        run, request = paused(runs)
+    with Runs(store) as runs:
+        with pytest.raises(ValueError, match="give the flow or crew as target"):
+            runs[run.id].resume({request.request_id: "2"})
+        runs[run.id].resume({request.request_id: "2"}, Asks())
+        assert runs[run.id].result(20) == "12"
+
+
+def test_what_is_still_open_is_repeated_first(store: str | None) -> None:
+    with Runs(store) as runs:
+        run, request = paused(runs)
+        last = run.look_up().last
+        run.resume()
+        with pytest.raises(RunPaused):
+            run.result(20)
+        resumed, repeated, *_ = run.events(after=last).pipe(ops.to_output())
+        assert isinstance(resumed, FlowResumed)
+        assert isinstance(repeated, InputRequested)
+        assert (repeated.request_id, repeated.replayed) == (request.request_id, True)
+        assert [each.request_id for each in run.pending()] == [request.request_id]
+
+
+def test_a_live_run_is_told_at_once(store: str | None) -> None:
+    with Runs(store) as runs:
+        run = runs.start(Asks(), answer_within=20)
+        for event in run.events().pipe(ops.to_output()):
+            if isinstance(event, InputRequested):
+                run.answer(event.request_id, "2")
+        assert run.result(20) == "12"
+    assert ran == ["first", "second"]
+
+
+def test_a_question_that_nobody_answers_in_time_pauses_the_run(store: str | None) -> None:
+    with Runs(store) as runs:
+        run, request = paused(runs, answer_within=0.05)
+        run.answer(request.request_id, "2")
+        assert run.result(20) == "12"
+
+
+def test_an_answer_that_does_not_fit_is_refused_and_the_question_stays(store: str | None) -> None:
+    with Runs(store) as runs:
+        run, request = paused(runs)
+        with pytest.raises(ValueError, match=r"the answer to 'Go on\?' does not fit: 2 is not of type 'string'"):
+            run.answer(request.request_id, 2)
+        with pytest.raises(ValueError, match="does not fit"):
+            run.resume({request.request_id: 2})
+        with pytest.raises(LookupError, match="no question 'x' waits"):
+            run.answer("x", "2")
+        with pytest.raises(LookupError, match="no question 'x' waits"):
+            run.resume({"x": "2"})
+        run.answer(request.request_id, "2")
+        assert run.result(20) == "12"
+        with pytest.raises(LookupError, match="was answered, or never asked"):
+            run.answer(request.request_id, "3")
+
+
+def test_a_run_that_has_completed_cannot_go_on(store: str | None) -> None:
+    with Runs(store) as runs:
+        run, request = paused(runs)
+        run.answer(request.request_id, "2")
+        run.result(20)
+        with pytest.raises(RuntimeError, match="has completed: there is nothing to go on with"):
+            run.resume()
+
+
+def test_a_run_that_failed_goes_on_behind_what_had_finished(store: str | None) -> None:
+    fails = [True]
+
+    class Fails(Asks):
+        @listen("second")
+        def third(self, text: str) -> str:
+            if fails:
+                raise ConnectionError("down")
+            return f"{text}3"
+
+    flow = Fails(input_provider=lambda _: "2")
+    with Runs(store) as runs:
+        run = runs.start(flow)
+        with pytest.raises(ConnectionError):
+            run.result(20)
+        fails.clear()
+        run.resume(target=flow)
+        assert run.result(20) == "123"
+    assert ran == ["first", "second"]
+
+
+def test_a_cancelled_wait_ends_at_once_and_may_go_on(store: str | None) -> None:
+    with Runs(store) as runs:
+        run = runs.start(Asks(), answer_within=60)
+        with run.events().pipe(ops.to_output()) as output:
+            next(event for event in output if isinstance(event, InputRequested))
+        run.cancel("enough")
+        with pytest.raises(RuntimeError, match="enough"):
+            run.result(20)
+        assert run.status == "cancelled"
+        (request,) = run.pending()
+        run.resume({request.request_id: "2"}, Asks())
+        assert run.result(20) == "12"
+
+
+def test_a_crew_alone_is_paused_and_goes_on(store: str | None) -> None:
+    paid: list[float] = []
+
+    @tool(needs_approval=True)
+    def pay(amount: float) -> str:
+        """Pay an amount."""
+        paid.append(amount)
+        return "paid"
+
+    call: list[Delta] = [ToolCallDelta(0, "c", "pay", '{"amount": 5}'), Ending("tool_calls")]
+    model = Scripted(call, "Done")
+    with Runs(store) as runs:
+        run = runs.start(solo(model, agent={"tools": [pay]}))
+        with pytest.raises(RunPaused):
+            run.result(20)
+        (request,) = run.pending()
+        assert request.arguments == {"amount": 5}
+        run.answer(request.request_id, {"approved": True, "arguments": {"amount": 3}})
+        assert run.result(20).raw == "Done"
+    assert paid == [3]
+    assert len(model.requests) == 2
+
+
+@pytest.mark.timeout(240)
+def test_a_worker_that_is_killed_at_any_event_leaves_a_run_that_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
+    events = len(WHOLE.events)
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.runs.killing", str(tmp_path), str(events)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=230,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr[-4000:]
+    lines = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert [line["cut"] for line in lines] == list(range(1, events))
+    undisturbed: Counter[str] = Counter([*UNDISTURBED.model.asked, *UNDISTURBED.looked])
+    for line in lines:
+        assert line["result"] == "booked for Ada", line
+        assert line["text"] == "on tides. on boats. booked for Ada", line
+        # What was under way when the worker died is asked once more; nothing else is.
+        asked: list[str] = line["asked"]
+        twice = Counter(asked) - undisturbed
+        assert sum(twice.values()) <= int(is_under_way(WHOLE.events[: line["cut"]])), line
+        assert undisturbed - Counter(asked) == Counter(), line
+
+
+def is_under_way(past: Sequence[Event]) -> bool:
+    """A model call or a tool had begun, and had not ended."""
+    began = sum(isinstance(event, LLMStarted | ToolStarted) for event in past)
+    return began > sum(isinstance(event, LLMFinished | ToolFinished) for event in past)
+
+
+def test_the_log_has_the_answer_once(store: str | None) -> None:
+    with Runs(store) as runs:
+        run, request = paused(runs)
+        run.answer(request.request_id, "2")
+        run.result(20)
+        received = [event for event in run.events().pipe(ops.to_output()) if isinstance(event, InputReceived)]
+        assert [(event.request_id, event.value) for event in received] == [(request.request_id, "2")]

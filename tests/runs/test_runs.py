@@ -1,0 +1,405 @@
+"""Runs that go on when their readers leave, in each store."""
+
+import asyncio
+import re
+import threading
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from reactivex import operators as rxops
+
+from rxflow import Flow
+from rxflow import operators as ops
+from rxflow.flow import start
+from rxflow.runs import EventsDroppedError, MemoryLog, Run, RunCancelled, RunExistsError, Runs, Writer
+from rxflow.runs.store import Head
+from rxflow.testing import ScriptedLLM
+from rxflow.types.chunks import Origin, StreamChunk
+from rxflow.types.events import (
+    Event,
+    FlowCancelled,
+    FlowFinished,
+    InputReceived,
+    InputRequested,
+    LLMCancelled,
+    MethodCancelled,
+    Retracted,
+)
+from tests.runs.conftest import address_of
+from tests.runs.flows import Broken, Count, Endless, Twice
+from tests.signals import signals_of
+from tests.spans import check_laws
+from tests.team import solo
+
+HERE = "tests.runs.flows"
+
+
+def texts_of(run: Run, after: int = -1) -> list[str]:
+    return [str(chunk) for chunk in signals_of(run.observe(after)).items]
+
+
+def wait_for_chunk(run: Run) -> None:
+    """Until the run has said something."""
+    run.observe().pipe(rxops.first()).run()
+
+
+async def read_all(run: Run, after: int = -1) -> list[Event]:
+    with closing(run.read(after)) as reader:
+        return [event async for events in reader for event in events]
+
+
+class TestReading:
+    def test_a_run_gives_what_the_flow_gives(self, runs: Runs) -> None:
+        run = runs.start(Twice())
+        assert run.result(20) == "threefour"
+        assert texts_of(run) == ["one", "two", "three", "four"]
+        assert (run.status, runs[run.id].status) == ("completed", "completed")
+
+    def test_its_events_are_numbered_from_0_without_gaps(self, runs: Runs) -> None:
+        run = runs.start(Twice())
+        events = signals_of(run.events()).items
+        assert [event.seq for event in events] == list(range(len(events)))
+        assert isinstance(events[-1], FlowFinished)
+
+    def test_a_late_reader_loses_nothing(self, runs: Runs) -> None:
+        run = runs.start(Count(), {"count": 20})
+        assert texts_of(run) == [f"n{number}" for number in range(20)]
+        assert texts_of(runs[run.id]) == [f"n{number}" for number in range(20)]
+
+    def test_behind_a_chunk_each_comes_once(self, runs: Runs) -> None:
+        run = runs.start(Count(), {"count": 12, "gap_ms": 2})
+        first = run.observe().pipe(rxops.take(5), rxops.to_list()).run()
+        assert [*map(str, first), *texts_of(run, first[-1].seq)] == [f"n{number}" for number in range(12)]
+
+    def test_a_loop_reads_it_and_has_the_result(self, runs: Runs) -> None:
+        run = runs.start(Twice())
+        with run.output() as output:
+            assert [str(chunk) for chunk in output] == ["one", "two", "three", "four"]
+        assert output.result == "threefour"
+
+    def test_async_code_starts_reads_and_awaits_it(self, runs: Runs) -> None:
+        async def main() -> None:
+            run = await runs.start_async(Twice())
+            assert [str(chunk) async for chunk in run.output()] == ["one", "two", "three", "four"]
+            assert await run.result_async() == "threefour"
+
+        asyncio.run(main())
+
+    def test_a_crew_is_run_too(self, runs: Runs) -> None:
+        run = runs.start(solo(ScriptedLLM("so-be|")))
+        assert str(run.result(20)) == "sobe"
+        with run.output() as output:
+            assert "".join(map(str, output)) == "sobe"
+        assert str(output.result) == "sobe"
+
+    def test_operators_of_ours_work_on_it(self, runs: Runs) -> None:
+        run = runs.start(Twice())
+        assert signals_of(run.events().pipe(ops.only_method("write"), ops.text(), rxops.map(str))).items[-1] == "four"
+
+    def test_one_that_is_started_in_a_method_is_not_a_part_of_that(self, runs: Runs) -> None:
+        class Outer(Flow):
+            @start()
+            async def begin(self) -> str:
+                return (await runs.start_async(Count(), {"count": 3, "gap_ms": 20})).id
+
+        async def main() -> Any:
+            run_id: Any = await Outer().kickoff_async()
+            return await runs[run_id].result_async()
+
+        assert asyncio.run(main()) == "n0n1n2"
+
+
+class TestEnds:
+    def test_the_runs_own_error_comes_after_what_had_arrived(self, runs: Runs) -> None:
+        run = runs.start(Broken())
+        seen = signals_of(run.observe())
+        assert [str(chunk) for chunk in seen.items] == ["so"]
+        assert seen.ends == [repr(ValueError("out of tea"))]
+        assert run.status == "failed"
+        with pytest.raises(ValueError, match=r"^out of tea$"):
+            run.result(20)
+
+    def test_leaving_cancels_nothing(self, runs: Runs) -> None:
+        run = runs.start(Count(), {"count": 5, "gap_ms": 5})
+        wait_for_chunk(run)
+        assert run.result(20) == "n0n1n2n3n4"
+
+    def test_cancel_says_why(self, runs: Runs) -> None:
+        run = runs.start(Endless())
+        wait_for_chunk(run)
+        runs[run.id].cancel("user closed the tab")
+        said = rf"^run '{run.id}' was cancelled: user closed the tab$"
+        with pytest.raises(RunCancelled, match=said):
+            run.result(20)
+        seen = signals_of(run.observe())
+        assert ([str(chunk) for chunk in seen.items], run.status) == (["waiting"], "cancelled")
+        assert re.match(said, str(seen.errors[0]))
+        run.cancel("again")
+        assert run.look_up().reason == "user closed the tab"
+
+    def test_what_is_open_is_closed_in_its_log(self, runs: Runs) -> None:
+        run = runs.start(Endless())
+        wait_for_chunk(run)
+        run.cancel("enough")
+        events = signals_of(run.events()).items
+        check_laws(events)
+        assert [(type(event), event.reason) for event in events[-3:]] == [
+            (LLMCancelled, "enough"),
+            (MethodCancelled, "enough"),
+            (FlowCancelled, "enough"),
+        ]
+        assert events[-3].usage.is_estimated
+
+    def test_closing_the_runs_cancels_what_was_started_there(self) -> None:
+        log = MemoryLog()
+        with Runs(log) as runs:
+            run = runs.start(Endless())
+        assert (run.status, run.look_up().reason) == ("cancelled", "its process ended, or closed its Runs")
+
+    def test_a_result_is_waited_for_if_a_lease_had_lapsed_for_a_moment(self) -> None:
+        class Lapsing(MemoryLog):
+            """Its first look finds a lease that has lapsed; then the worker has renewed it."""
+
+            looks = 0
+
+            def look_up(self, run_id: str) -> Future[Head]:
+                found = super().look_up(run_id)
+                self.looks += 1
+                if self.looks > 1:
+                    return found
+                lapsed: Future[Head] = Future()
+                lapsed.set_result(replace(found.result(), status="lost"))
+                return lapsed
+
+        with Runs(Lapsing()) as runs:
+            assert runs.start(Twice()).result(20) == "threefour"
+        with Runs(Lapsing()) as runs:
+            assert asyncio.run(runs.start(Twice()).result_async()) == "threefour"
+
+    def test_result_waits_no_longer_than_it_is_told(self, runs: Runs) -> None:
+        run = runs.start(Endless())
+        with pytest.raises(TimeoutError):
+            run.result(0.05)
+
+
+class TestReadingAtOnesOwnPace:
+    def test_there_are_all_events_and_then_the_end(self, runs: Runs) -> None:
+        run = runs.start(Twice())
+        run.result(20)
+        assert asyncio.run(read_all(run)) == signals_of(run.events()).items
+        assert asyncio.run(read_all(run, after=3)) == signals_of(run.events(after=3)).items
+
+    def test_it_ends_as_the_run_does(self, runs: Runs) -> None:
+        run = runs.start(Broken())
+        with pytest.raises(ValueError, match=r"^out of tea$"):
+            asyncio.run(read_all(run))
+
+    def test_an_event_that_is_not_there_is_refused(self, runs: Runs) -> None:
+        run = runs.start(Twice())
+        run.result(20)
+        with pytest.raises(ValueError, match=r"after=999 is beyond the end"):
+            asyncio.run(read_all(run, after=999))
+
+    def test_closing_the_reader_leaves_the_run(self, runs: Runs) -> None:
+        async def read_first(run: Run) -> None:
+            with closing(run.read()) as reader:
+                async for events in reader:
+                    if any(isinstance(event, StreamChunk) for event in events):
+                        assert run.status == "running"
+                        return
+
+        run = runs.start(Endless(), when_unread="cancel")
+        asyncio.run(read_first(run))
+        with pytest.raises(RunCancelled, match=r"nobody has read it for 0 s$"):
+            run.result(20)
+
+
+class TestWhenUnread:
+    def test_cancel_ends_it_when_the_last_reader_leaves(self, runs: Runs) -> None:
+        run = runs.start(Endless(), when_unread="cancel")
+        wait_for_chunk(run)
+        with pytest.raises(RunCancelled, match=r"nobody has read it for 0 s$"):
+            run.result(20)
+
+    def test_not_while_another_one_reads(self, runs: Runs) -> None:
+        run = runs.start(Count(), {"count": 10, "gap_ms": 20}, when_unread="cancel")
+        other = run.output()
+        iterator = iter(other)
+        next(iterator)
+        wait_for_chunk(run)
+        assert len([*iterator]) == 9
+        assert run.result(20).endswith("n9")
+
+    def test_a_time_runs_from_the_start(self, runs: Runs) -> None:
+        run = runs.start(Endless(), when_unread=timedelta(seconds=0.1))
+        with pytest.raises(RunCancelled, match=r"nobody has read it for 0.1 s$"):
+            run.result(20)
+
+    @pytest.mark.parametrize("given", ["stop", -1, 0, float("nan")])
+    def test_anything_else_is_refused(self, given: Any) -> None:
+        with pytest.raises(ValueError, match=r"^when_unread must be"), Runs() as runs:
+            runs.start(Twice(), when_unread=given)
+
+
+class TestNames:
+    def test_an_unknown_run_is_named(self, runs: Runs) -> None:
+        said = r"^no run 'trip-7': it never began in this store, or was forgotten$"
+        for ask in (lambda: runs["trip-7"], lambda: runs.forget("trip-7")):
+            with pytest.raises(LookupError, match=said):
+                ask()
+
+    def test_so_is_a_forgotten_one(self, runs: Runs) -> None:
+        run = runs.start(Twice(), run_id="trip-7")
+        run.result(20)
+        runs.forget("trip-7")
+        assert runs.list() == []
+        for ask in (lambda: run.status, run.result, run.cancel, run.pending, run.restart):
+            with pytest.raises(LookupError, match=r"^no run 'trip-7'"):
+                ask()
+        assert type(signals_of(run.events()).errors[0]) is LookupError
+
+    def test_forgetting_a_run_that_goes_on_stops_it(self, runs: Runs) -> None:
+        run = runs.start(Endless())
+        wait_for_chunk(run)
+        with run.output() as output:
+            iterator = iter(output)
+            next(iterator)
+            runs.forget(run.id)
+            with pytest.raises(LookupError):
+                next(iterator)
+
+    def test_a_second_start_of_the_same_id_is_refused(self, runs: Runs) -> None:
+        runs.start(Twice(), run_id="trip-7").result(20)
+        with pytest.raises(RunExistsError, match=r"^run 'trip-7' has begun already; read it with runs\['trip-7'\], or"):
+            runs.start(Twice(), run_id="trip-7")
+        assert texts_of(runs["trip-7"]) == ["one", "two", "three", "four"]
+
+    def test_they_are_listed_by_status(self, runs: Runs) -> None:
+        done, going = runs.start(Twice()), runs.start(Endless())
+        done.result(20)
+        wait_for_chunk(going)
+        assert [run.id for run in runs.list()] == [done.id, going.id]
+        assert [run.id for run in runs.list(status="completed")] == [done.id]
+        assert [run.id for run in runs.list(status="running")] == [going.id]
+
+    def test_a_flow_is_found_by_its_import_path(self, runs: Runs) -> None:
+        assert runs.start(f"{HERE}:Count", {"count": 2}).result(20) == "n0n1"
+
+    @pytest.mark.parametrize("path", ["no.such:Trip", f"{HERE}:Nothing", "Trip", f"{HERE}", ":"])
+    def test_a_path_that_leads_nowhere_is_named(self, path: str) -> None:
+        with Runs() as runs, pytest.raises(LookupError, match=rf"^no flow or crew at '{path}', which should be"):
+            runs.start(path)
+
+    def test_one_that_leads_to_something_else_is_refused(self) -> None:
+        with Runs() as runs, pytest.raises(TypeError, match=r"^'json:dumps' is not a flow or a crew: <function dumps"):
+            runs.start("json:dumps")
+
+    def test_mistakes_in_the_inputs_are_the_callers(self) -> None:
+        with Runs() as runs, pytest.raises(ValueError, match="has nothing to run"):
+            runs.start(Flow())
+        assert runs.list() == []
+
+    @pytest.mark.parametrize("name", ["mysql://x", "sqlite:///", "runs.db"])
+    def test_a_store_that_does_not_exist(self, name: str) -> None:
+        with pytest.raises(ValueError, match=rf"^no store '{name}'; use \"sqlite:///runs\.db\""):
+            Runs(name)
+
+
+class TestBeyond:
+    def test_after_the_end_is_an_error_that_names_it(self, runs: Runs) -> None:
+        run = runs.start(Twice())
+        run.result(20)
+        last = run.look_up().last
+        (error,) = signals_of(run.events(last + 1)).errors
+        assert str(error) == f"after={last + 1} is beyond the end of run {run.id!r}, whose last event is {last}"
+        assert signals_of(run.events(last)).ends == ["completed"]
+
+
+class TestRetention:
+    @pytest.mark.parametrize("kind", ["memory", "sqlite", "redis"])
+    def test_of_a_run_so_many_events_are_kept(self, kind: str, request: pytest.FixtureRequest, tmp_path: Any) -> None:
+        with Runs(address_of(kind, request, tmp_path), max_events=10) as runs:
+            run = runs.start(Count(), {"count": 20})
+            assert run.result(20).endswith("n19")
+            head = run.look_up()
+            assert head.last - head.first + 1 == 10
+            (error,) = signals_of(run.events()).errors
+            assert isinstance(error, EventsDroppedError)
+            assert len(signals_of(run.events(head.first - 1)).items) == 10
+            assert run.pending() == []
+
+    @pytest.mark.parametrize("kind", ["memory", "sqlite", "redis"])
+    def test_a_run_is_forgotten_some_time_after_its_end(
+        self, kind: str, request: pytest.FixtureRequest, tmp_path: Any
+    ) -> None:
+        with Runs(address_of(kind, request, tmp_path), keep=0.001) as runs:
+            run = runs.start(Twice(), run_id="old")
+            signals_of(run.events())
+            threading.Event().wait(0.01)
+            assert [each.id for each in [runs.start(Endless()), *runs.list()]][-1] != "old"
+            with pytest.raises(LookupError):
+                runs["old"]
+
+    @pytest.mark.parametrize("bad", [{"keep": 0}, {"max_events": 0}, {"lease": -1}])
+    def test_limits_are_above_0(self, bad: Any) -> None:
+        with pytest.raises(ValueError, match=f"^{next(iter(bad))} must be"):
+            Runs(**bad)
+
+
+class TestRestart:
+    def test_a_new_generation_takes_back_what_was_said(self, runs: Runs) -> None:
+        run = runs.start(f"{HERE}:Broken")
+        signals_of(run.events())
+        assert run.status == "failed"
+        run.restart(Twice())
+        assert run.result(20) == "threefour"
+        events = signals_of(run.events()).items
+        assert [event.seq for event in events] == list(range(len(events)))
+        (retracted,) = [event for event in events if isinstance(event, Retracted)]
+        assert str(retracted.error) == "out of tea"
+        before = [event for event in events[: retracted.seq] if str(event) == "so"]
+        assert [retracted.covers(chunk) for chunk in before] == [True]
+        assert texts_of(run) == ["so", "one", "two", "three", "four"]
+        assert run.look_up().generation == 2
+
+    def test_it_begins_by_the_import_path_of_its_start(self, runs: Runs) -> None:
+        run = runs.start(f"{HERE}:Broken")
+        signals_of(run.events())
+        run.restart()
+        assert signals_of(run.events()).ends == [repr(ValueError("out of tea"))]
+        assert texts_of(run) == ["so", "so"]
+
+    def test_without_a_path_the_flow_has_to_be_given(self, runs: Runs) -> None:
+        run = runs.start(Broken())
+        signals_of(run.events())
+        with pytest.raises(ValueError, match=r"was not started by an import path, .*: give "):
+            run.restart()
+
+    def test_one_that_is_running_is_refused(self, runs: Runs) -> None:
+        run = runs.start(Endless())
+        wait_for_chunk(run)
+        with pytest.raises(RunExistsError, match=r"is running; cancel it before it begins again$"):
+            run.restart(Twice())
+
+
+class TestQuestions:
+    def test_those_without_an_answer_are_pending(self, runs: Runs) -> None:
+        asked = [InputRequested(origin=Origin(), request_id=each, seq=seq) for seq, each in enumerate("ab")]
+        received = InputReceived(origin=Origin(), request_id="a", value="yes", seq=2)
+        runs.store.append(Writer("r"), [*asked, received]).result()
+        assert runs["r"].pending() == [asked[1]]
+        with pytest.raises(LookupError, match=r"^no question 'a' waits in run 'r': it was answered, or never asked$"):
+            runs["r"].answer("a", "no")
+
+
+@pytest.mark.timeout(120)
+def test_500_runs_at_once_all_complete(runs: Runs) -> None:
+    async def main() -> list[Any]:
+        started = [await runs.start_async(Count(), {"count": 3, "gap_ms": 5}) for _ in range(500)]
+        return await asyncio.gather(*(run.result_async() for run in started))
+
+    assert asyncio.run(main()) == ["n0n1n2"] * 500

@@ -1,0 +1,52 @@
+"""A process that is killed in the middle of an effect: what must not be done twice is in the log before it begins."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rxflow import operators as ops
+from rxflow.runs import NotResumable, Run, RunLost, Runs
+from tests.runs.conftest import ROOT
+from tests.runs.dying import RUN_ID, Booking
+
+
+def die(store: str, notes: Path, moment: str) -> None:
+    command = [sys.executable, "-m", "tests.runs.dying", store, str(notes), moment]
+    assert subprocess.run(command, cwd=ROOT, check=False, timeout=50).returncode == -signal.SIGKILL
+
+
+def resumed(runs: Runs, notes: Path) -> Run:
+    run = runs[RUN_ID]
+    with pytest.raises(RunLost):
+        list(run.events().pipe(ops.to_output()))
+    run.resume(target=Booking(notes))
+    return run
+
+
+def test_a_tool_that_was_being_called_is_not_called_again(store: str, tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    die(store, notes, "paid")
+    with Runs(store, lease=1.0) as runs:
+        run = resumed(runs, notes)
+        with pytest.raises(NotResumable, match="the tool 'pay' was at work when the run was interrupted"):
+            run.result(20)
+    assert notes.read_text().split() == ["paid"]
+
+
+def test_what_a_person_was_being_shown_is_not_made_again(store: str, tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    die(store, notes, "reviewed")
+    with Runs(store, lease=1.0) as runs:
+        assert resumed(runs, notes).result(20) == "by train: fine"
+    assert notes.read_text().split() == ["paid", "booked", "reviewed", "reviewed", "ended"]
+
+
+def test_a_person_who_has_answered_is_not_asked_again(store: str, tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    die(store, notes, "ended")
+    with Runs(store, lease=1.0) as runs:
+        assert resumed(runs, notes).result(20) == "by train: fine"
+    assert notes.read_text().split() == ["paid", "booked", "reviewed", "ended", "ended"]

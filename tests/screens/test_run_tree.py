@@ -1,0 +1,233 @@
+"""What screens make of events: a tree, lanes and figures, from any events in any order."""
+
+import io
+import unicodedata
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from rxflow._showing import escape, shorten, show_line, show_lines
+from rxflow.screens._drawing import Drawing
+from rxflow.screens._lanes import MAX_LANE_CHARS, MAX_LANES, Kind
+from rxflow.screens._run_tree import RunTree
+from rxflow.screens._spans import State
+from rxflow.screens._transcript import Transcript
+from rxflow.screens._wording import fit_encoding, show_call, show_error, show_seconds
+from rxflow.types.chunks import Origin, StreamChunk
+from rxflow.types.events import (
+    AgentStarted,
+    FlowFinished,
+    FlowStarted,
+    LLMFinished,
+    LLMRetrying,
+    LLMStarted,
+    MethodFinished,
+    MethodStarted,
+    Retracted,
+    TaskStarted,
+    ToolFailed,
+    ToolFinished,
+    ToolProgress,
+    ToolStarted,
+)
+from rxflow.types.usage import UsageMetrics
+
+USAGE = UsageMetrics(prompt_tokens=10, completion_tokens=5, total_tokens=15, successful_requests=1)
+TEXTS = st.text(st.characters(), max_size=60)
+
+
+def at(span: str, parent: str = "", **labels: Any) -> Origin:
+    return Origin(span_id=span, parent_span_id=parent, **labels)
+
+
+def begun(methods: tuple[str, ...] = ()) -> RunTree:
+    """A flow in whose method ``write`` an agent streams."""
+    tree = RunTree(methods)
+    tree.add(FlowStarted(origin=at("f", flow_name="Trip"), inputs={}, at=100.0))
+    tree.add(MethodStarted(origin=at("m", "f", flow_method="write"), at=100.0))
+    tree.add(TaskStarted(origin=at("t", "m", task_name="Write"), description="Write", at=101.0))
+    tree.add(AgentStarted(origin=at("a", "t", agent_role="Writer", task_name="Write"), at=101.0))
+    tree.add(LLMStarted(origin=call(), model="openai/gpt-4o", messages=[{"content": "x" * 40}], at=101.0))
+    return tree
+
+
+def call(attempt: int = 0, span: str = "c") -> Origin:
+    return at(span, "a", agent_role="Writer", task_name="Write", llm_call_id=span, attempt=attempt)
+
+
+def chunk(text: str, when: float = 102.0, attempt: int = 0) -> StreamChunk:
+    return StreamChunk(
+        content=text, span_id="c", parent_span_id="a", agent_role="Writer", attempt=attempt, at=when, llm_call_id="c"
+    )
+
+
+def test_a_call_counts_with_an_estimate_until_its_provider_reports() -> None:
+    tree = begun()
+    assert not tree.spending.usage.is_reported
+    tree.add(chunk("four" * 4))
+    assert (tree.spending.usage.total_tokens, tree.spending.usage.is_estimated) == (10 + 4, True)
+    estimated = tree.spending.cost
+    assert estimated is not None
+    assert estimated > 0
+    tree.add(LLMFinished(origin=call(), text="", usage=USAGE, cost=0.25, at=103.0))
+    assert (tree.spending.usage, tree.spending.cost) == (USAGE, 0.25)
+    assert [span.usage.total_tokens for span in tree.roots[0].walk()] == [15] * 5
+
+
+def test_what_is_open_when_the_run_is_stopped_is_stopped_and_billed() -> None:
+    tree = begun(("write", "print"))
+    tree.add(chunk("four" * 4))
+    tree.stop()
+    assert [span.state for span in tree.roots[0].walk()] == [State.STOPPED] * 5 + [State.WAITING]
+    assert tree.describe_outcome().startswith("stopped after ")
+    assert "0 of 2 methods, ~14 tokens, $0.00" in tree.describe_outcome()
+
+
+def test_a_span_without_an_end_of_its_own_ends_with_the_one_around_it() -> None:
+    tree = begun()
+    tree.add(chunk("word"))
+    tree.add(MethodFinished(origin=at("m", "f", flow_method="write"), result=None, at=105.0))
+    states = {span.span_id: span.state for span in tree.roots[0].walk()}
+    assert states == {
+        "f": State.RUNNING,
+        "m": State.DONE,
+        "t": State.STOPPED,
+        "a": State.STOPPED,
+        "c": State.STOPPED,
+    }
+    assert not any(lane.is_open for lane in tree.lanes)
+
+
+def test_times_are_those_of_the_events_also_long_after() -> None:
+    tree = begun()
+    tree.add(MethodFinished(origin=at("m", "f", flow_method="write"), result=None, at=103.5))
+    tree.add(FlowFinished(origin=at("f", flow_name="Trip"), result="done", usage=USAGE, at=104.0))
+    tree.complete()
+    assert tree.seconds == 4.0
+    assert [span.measure(tree.now) for span in tree.roots[0].walk()][:2] == [4.0, 3.5]
+    assert tree.result == "done"
+
+
+def test_retracted_text_is_void_and_other_attempts_are_not() -> None:
+    tree = begun()
+    tree.add(chunk("wrong"))
+    said = tree.add(Retracted(origin=at("t", "m"), attempts=(0,), error=ValueError("no figure"), span_ids=("c",)))
+    tree.add(chunk("right", attempt=1))
+    (lane,) = tree.lanes
+    assert [(entry.text, entry.is_void) for entry in lane.entries] == [("wrong", True), ("right", False)]
+    assert said == "5 characters taken back: ValueError: no figure"
+    assert tree.retries == 1
+
+
+def test_a_tool_call_shows_its_arguments_progress_and_result_even_if_ids_repeat() -> None:
+    tree = begun()
+    for number in range(2):
+        origin = at(f"tool{number}", "a", agent_role="Writer")
+        tree.add(ToolStarted(origin=origin, tool_id="call_0", tool_name="depth", arguments={"place": number}))
+        tree.add(ToolProgress(origin=origin, progress=1, total=4, message="sounding"))
+        tools = [span for span in tree.roots[0].walk() if span.kind == "tool"]
+        if number == 0:
+            assert tools[0].note in ("25% sounding", "")
+            tree.add(ToolFinished(origin=origin, tool_id="call_0", tool_name="depth", result="11 m"))
+        else:
+            tree.add(ToolFailed(origin=origin, tool_id="call_0", tool_name="depth", error=OSError("no echo")))
+    tools = [span for span in tree.roots[0].walk() if span.kind == "tool"]
+    assert [(span.label, span.state, span.note) for span in tools] == [
+        ("depth(place=0)", State.DONE, "'11 m'"),
+        ("depth(place=1)", State.FAILED, "OSError: no echo"),
+    ]
+    (lane,) = tree.lanes
+    assert [entry.text for entry in lane.entries if entry.kind is Kind.CALL] == ["depth(place=0)", "depth(place=1)"]
+
+
+def test_a_method_of_a_cycle_has_one_row_which_counts_its_rounds() -> None:
+    tree = RunTree(("write", "judge"))
+    tree.add(FlowStarted(origin=at("f"), inputs={}))
+    for number in range(3):
+        origin = at(f"m{number}", "f", flow_method="write")
+        tree.add(MethodStarted(origin=origin))
+        tree.add(MethodFinished(origin=origin, result=None))
+    assert [(span.label, span.runs) for span in tree.roots[0].children] == [("write", 3), ("judge", 0)]
+    assert tree.progress == (1, 2)
+
+
+def test_a_retry_of_a_call_is_said_at_its_agent() -> None:
+    tree = begun()
+    said = tree.add(LLMRetrying(origin=call(), error=ConnectionError("overloaded"), delay=1.0))
+    assert said == "retries in 1.0 s: ConnectionError: overloaded"
+    assert "retries in 1.0 s" in {span.span_id: span.note for span in tree.roots[0].walk()}["a"]
+
+
+def test_bare_chunks_have_lanes_too() -> None:
+    tree = RunTree()
+    for role in ("Cook", "Poet", "Cook"):
+        tree.add(StreamChunk(content=f"{role}! ", agent_role=role, llm_call_id=role, span_id=role))
+    said = {lane.speaker: lane.entries[0].text for lane in tree.lanes}
+    assert said == {"Cook": "Cook! Cook! ", "Poet": "Poet! "}
+
+
+def test_a_flood_is_bounded() -> None:
+    tree = begun()
+    for _ in range(200):
+        tree.add(chunk("x" * 1000))
+    (lane,) = tree.lanes
+    assert sum(entry.size for entry in lane.entries) <= MAX_LANE_CHARS
+    for number in range(2 * MAX_LANES):
+        tree.add(StreamChunk(content="x", agent_role=f"agent {number}", task_id=f"{number}", span_id=f"s{number}"))
+    assert len(tree.lanes) == MAX_LANES
+
+
+@given(TEXTS, st.sampled_from([20, 60, 200]), st.sampled_from(["utf-8", "ascii", "latin-1"]))
+def test_any_text_is_drawn_without_control_characters(text: str, width: int, encoding: str) -> None:
+    tree = begun()
+    tree.add(chunk(text))
+    tree.add(ToolStarted(origin=at("x", "a", agent_role=text), tool_id=text, tool_name=text, arguments={text: text}))
+    tree.add(ToolFailed(origin=at("x", "a", agent_role=text), tool_id=text, tool_name=text, error=OSError(text)))
+    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="")
+    console = Console(file=file, width=width, height=24, color_system=None)
+    drawing = Drawing(tree, console)
+    console.print(drawing.draw_frame())
+    tree.fail(ValueError(text))
+    console.print(drawing.draw_summary())
+    file.flush()
+    file.seek(0)
+    shown = file.read()
+    assert not [each for each in shown if unicodedata.category(each) in ("Cc", "Cs") and each != "\n"]
+    assert not set(shown) & set("\u202e\u2066\u2028")
+
+
+@given(TEXTS)
+def test_any_text_is_one_clean_line_where_it_has_to_be(text: str) -> None:
+    for line in (show_line(text), shorten(text), show_call(text, {text: [text]}), show_error(ValueError(text))):
+        assert len((line + ".").splitlines()) == 1
+        line.encode()
+    assert "<" not in escape(text)
+    assert fit_encoding(show_lines(text), "ascii").isascii()
+
+
+@given(st.lists(TEXTS, max_size=8))
+def test_a_transcript_loses_no_word(texts: list[str]) -> None:
+    transcript = Transcript(begun(), 80)
+    lines = [line for text in texts for line in transcript.read(chunk(text))]
+    lines += list(transcript.finish())[:-1]
+    said = "".join(line.removeprefix("Writer: ") for line in lines)
+    assert "".join(said.split()) == "".join(show_lines("".join(texts)).split())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0.04, "0.0 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (59.4, "59 s"),
+        (60, "1 min 00 s"),
+        (3725, "1 h 02 min"),
+        (-1, "0.0 s"),
+    ],
+)
+def test_times_are_short(seconds: float, shown: str) -> None:
+    assert show_seconds(seconds) == shown

@@ -1,0 +1,261 @@
+"""The web application as programs use it: over real sockets."""
+
+import contextlib
+import json
+import socket
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from rxflow import LLM
+from rxflow.runs import Runs
+from rxflow.screens import web
+from tests.adapters.serving import serve
+from tests.loopback import Loopback, Reply
+from tests.screens.web_flows import Asking, Topic, Trip, speaking
+
+TOKEN = "a-token-of-sixteen-or-more"
+
+
+@contextlib.contextmanager
+def serving(flows: Any, **options: Any) -> Generator[httpx.Client]:
+    with (
+        Runs() as runs,
+        serve(web.create_app(flows, runs=runs, **options)) as url,
+        httpx.Client(base_url=url) as client,
+    ):
+        yield client
+
+
+def start(client: httpx.Client, **inputs: Any) -> str:
+    answer = client.post("/api/runs", json={"inputs": inputs})
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["id"])
+
+
+def follow(client: httpx.Client, run_id: str, **headers: str) -> Iterator[tuple[str, Any]]:
+    """Name and data of each event, to the end."""
+    with client.stream("GET", f"/api/runs/{run_id}/events", headers=headers, timeout=20) as response:
+        assert response.status_code == 200
+        name = ""
+        for line in response.iter_lines():
+            field, _, value = line.partition(": ")
+            if field == "event":
+                name = value
+            elif field == "data":
+                yield name, json.loads(value)
+
+
+def wait_for(client: httpx.Client, run_id: str) -> Any:
+    """What the server says of a run that has ended."""
+    assert [name for name, _ in follow(client, run_id)][-1] == "end"
+    return client.get(f"/api/runs/{run_id}").json()
+
+
+class TestRuns:
+    def test_a_run_is_started_followed_and_shown(self) -> None:
+        with serving(Trip) as client:
+            run_id = start(client, topic="ebb", count=2)
+            names = [name for name, _ in follow(client, run_id)]
+            assert names[0] == "FlowStarted"
+            assert names[-2:] == ["FlowFinished", "end"]
+            about = client.get(f"/api/runs/{run_id}").json()
+            assert about == {"id": run_id, "flow": "Trip", "status": "completed", "result": "2 report on ebb"}
+            assert client.get("/api/runs").json() == {"runs": [{"id": run_id, "flow": "Trip", "status": "completed"}]}
+
+    def test_a_reader_goes_on_behind_the_last_event_that_it_saw(self) -> None:
+        with serving(Trip) as client:
+            run_id = start(client)
+            seen = [data["data"]["seq"] for name, data in follow(client, run_id) if name != "end"]
+            rest = follow(client, run_id, **{"last-event-id": str(seen[1])})
+            assert [data["data"]["seq"] for name, data in rest if name != "end"] == seen[2:]
+
+    def test_a_failed_run_says_why(self) -> None:
+        with serving(Trip) as client:
+            about = wait_for(client, start(client, topic="storm"))
+            assert about["status"] == "failed"
+            assert "no ship in <b>the west</b>" in about["error"]
+
+    def test_a_run_goes_on_without_its_readers(self, provider: Loopback, llm: LLM) -> None:
+        provider.script(Reply(text="one two three", hold_after=1))
+        with serving(speaking(llm)) as client:
+            run_id = start(client)
+            for name, _ in follow(client, run_id):
+                if name == "StreamChunk":
+                    break
+            provider.release()
+            assert wait_for(client, run_id)["result"] == "one two three"
+
+    def test_stopping_a_run_closes_the_connection_of_its_provider(self, provider: Loopback, llm: LLM) -> None:
+        provider.script(Reply(text="one two three", hold_after=1))
+        with serving(speaking(llm)) as client:
+            run_id = start(client)
+            for name, _ in follow(client, run_id):
+                if name == "StreamChunk":
+                    assert client.post(f"/api/runs/{run_id}/cancel", json={"reason": "enough"}).status_code == 200
+            about = client.get(f"/api/runs/{run_id}").json()
+            assert (about["status"], about["error"]) == ("cancelled", "enough")
+            provider.wait_until(lambda state: state.disconnects)
+
+    def test_a_question_is_answered(self) -> None:
+        path = ""
+        with serving(Asking) as client:
+            run_id = start(client)
+            for name, data in follow(client, run_id):
+                if name == "InputRequested":
+                    (pending,) = client.get(f"/api/runs/{run_id}").json()["pending"]
+                    assert pending["message"] == "In whose <i>name</i>?"
+                    path = f"/api/runs/{run_id}/answers/{data['data']['request_id']}"
+                    assert client.post(path, json={"value": 3}).status_code == 422
+                    assert client.post(path, json={"value": "Ada"}).status_code == 200
+            assert wait_for(client, run_id)["result"] == "a plan for Ada"
+            again = client.post(path, json={"value": "Bo"})
+            assert again.status_code == 404
+            assert "was answered, or never asked" in again.json()["error"]
+
+    def test_a_run_that_waits_for_an_answer_is_stopped_at_once(self) -> None:
+        with serving(Asking) as client:
+            run_id = start(client)
+            names: list[str] = []
+            path = ""
+            for name, data in follow(client, run_id):
+                names.append(name)
+                if name == "InputRequested":
+                    path = f"/api/runs/{run_id}/answers/{data['data']['request_id']}"
+                    assert client.post(f"/api/runs/{run_id}/cancel", json={"reason": "enough"}).status_code == 200
+            about = client.get(f"/api/runs/{run_id}").json()
+            assert (about["status"], about["error"]) == ("cancelled", "enough")
+            assert "InputReceived" not in names
+            assert client.post(path, json={"value": "Ada"}).status_code == 409
+
+    def test_it_can_be_mounted(self) -> None:
+        app = FastAPI()
+        with Runs() as runs:
+            app.mount("/flows", web.create_app(Trip, runs=runs))
+            with serve(app) as url, httpx.Client(base_url=f"{url}/flows") as client:
+                assert "<title>rxflow</title>" in client.get("/").text
+                assert wait_for(client, start(client))["result"] == "1 report on tides"
+
+
+class TestBadRequests:
+    @pytest.fixture
+    def client(self) -> Iterator[httpx.Client]:
+        with serving({"trip": Trip}, limits=web.Limits(input_bytes=1000)) as client:
+            yield client
+
+    @pytest.mark.parametrize(
+        ("body", "status", "said"),
+        [
+            (b"{nope", 400, "the body is not JSON"),
+            (b"[1]", 400, "the body is not a JSON object"),
+            (b"[" * 900, 400, "the body is not JSON"),
+            (b'{"inputs": [1]}', 422, "inputs is not an object"),
+            (b'{"inputs": {"count": "many"}}', 422, "count"),
+            (b'{"flow": "nope"}', 404, "there is no flow 'nope'; the flows are ['trip']"),
+            (b'{"inputs": {"topic": "' + b"x" * 2000 + b'"}}', 413, "the body is larger than 1000 bytes"),
+        ],
+    )
+    def test_a_start_that_cannot_be_is_one_clear_line(
+        self, client: httpx.Client, body: bytes, status: int, said: str
+    ) -> None:
+        answer = client.post("/api/runs", content=body)
+        assert (answer.status_code, said in answer.json()["error"]) == (status, True), answer.text
+        assert client.get("/api/runs").json() == {"runs": []}
+
+    @pytest.mark.parametrize("path", ["", "/events", "/cancel", "/answers/x"])
+    def test_a_run_that_is_not_there_is_named(self, client: httpx.Client, path: str) -> None:
+        method = "POST" if path in ("/cancel", "/answers/x") else "GET"
+        answer = client.request(method, f"/api/runs/nope{path}")
+        assert answer.status_code == 404
+        assert "'nope'" in answer.json()["error"]
+
+    def test_a_last_event_id_that_is_not_a_number(self, client: httpx.Client) -> None:
+        answer = client.get(f"/api/runs/{start(client)}/events", headers={"last-event-id": "x"})
+        assert answer.status_code == 400
+
+
+def test_more_runs_than_the_limit_are_refused(provider: Loopback, llm: LLM) -> None:
+    provider.script(Reply(text="one two", hold_after=1))
+    with serving(speaking(llm), limits=web.Limits(runs=1)) as client:
+        run_id = start(client)
+        refused = client.post("/api/runs", json={})
+        assert refused.status_code == 429
+        assert "1 runs go on, which is the limit" in refused.json()["error"]
+        client.post(f"/api/runs/{run_id}/cancel", json={})
+
+
+def test_more_readers_than_the_limit_are_refused(provider: Loopback, llm: LLM) -> None:
+    provider.script(Reply(text="one two", hold_after=1))
+    with serving(speaking(llm), limits=web.Limits(readers=1)) as client:
+        run_id = start(client)
+        reader = follow(client, run_id)
+        assert next(reader)[0] == "FlowStarted"
+        assert client.get(f"/api/runs/{run_id}/events").status_code == 429
+        client.post(f"/api/runs/{run_id}/cancel", json={})
+        assert [name for name, _ in reader][-1] == "end"
+
+
+class TestGuard:
+    def test_without_a_token_only_this_machine_is_a_host(self) -> None:
+        with serving(Trip) as client:
+            assert client.get("/api/runs", headers={"host": "evil.example"}).status_code == 403
+            assert client.get("/api/runs", headers={"host": "localhost:1"}).status_code == 200
+
+    @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1"])
+    def test_pages_of_other_origins_may_not_ask(self, origin: str) -> None:
+        with serving(Trip) as client:
+            assert client.post("/api/runs", json={}, headers={"origin": origin}).status_code == 403
+            assert client.get("/api/runs").json() == {"runs": []}
+
+    def test_an_allowed_origin_may(self) -> None:
+        origin = "https://shop.example"
+        with serving(Trip, allowed_origins=(origin,)) as client:
+            asked = client.options("/api/runs", headers={"origin": origin, "access-control-request-method": "POST"})
+            assert asked.status_code == 204
+            answer = client.post("/api/runs", json={}, headers={"origin": origin})
+            assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (201, origin)
+
+    def test_the_page_can_start_runs_itself(self) -> None:
+        with serving(Trip) as client:
+            own = str(client.base_url).rstrip("/")
+            assert client.post("/api/runs", json={}, headers={"origin": own}).status_code == 201
+
+    def test_with_a_token_nothing_goes_without_it(self) -> None:
+        with serving(Trip, token=TOKEN) as client:
+            for path in ("/", "/api/runs", "/page.js", "/api/flows"):
+                assert client.get(path).status_code == 401
+            assert client.get("/?token=wrong").status_code == 401
+            bearer = {"authorization": f"Bearer {TOKEN}"}
+            assert client.post("/api/runs", json={}, headers=bearer).status_code == 201
+
+    def test_a_token_in_the_address_becomes_a_cookie(self) -> None:
+        with serving(Trip, token=TOKEN) as client:
+            first = client.get(f"/?token={TOKEN}&lang=en")
+            assert (first.status_code, first.headers["location"]) == (303, "/?lang=en")
+            assert "HttpOnly" in first.headers["set-cookie"]
+            assert client.get("/api/runs").status_code == 200  # httpx keeps the cookie
+
+    def test_pages_run_no_foreign_code(self) -> None:
+        with serving(Trip) as client:
+            policy = client.get("/").headers["content-security-policy"]
+            assert "default-src 'none'" in policy
+            assert "unsafe" not in policy
+
+    def test_a_short_token_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="the token has 5 characters"):
+            web.create_app(Trip, token="short")
+
+
+class TestServe:
+    def test_a_port_in_use_is_one_clear_error(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port}"):
+                web.serve(Trip, port=port)
+
+    def test_what_is_not_a_flow_is_refused(self) -> None:
+        with pytest.raises(TypeError, match="Topic is not a class of a flow"):
+            web.create_app(Topic)  # type: ignore[arg-type]

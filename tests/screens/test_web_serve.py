@@ -1,0 +1,163 @@
+"""``rxflow serve`` as a person types it: in a process of its own, with real sockets and signals."""
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.loopback import Loopback, Reply
+from tests.screens.pseudo_terminal import inherited, run_piped
+
+pytestmark = pytest.mark.timeout(90)
+
+TRIPS = """
+import os
+from rxflow import LLM, Flow
+from rxflow.flow import start
+
+class Trip(Flow):
+    @start()
+    def plan(self):
+        return "a plan"
+
+class Speaking(Flow):
+    @start()
+    async def speak(self):
+        return await LLM("openai/gpt-4o", base_url=os.environ["PROVIDER"], api_key="k").acall("Hello")
+
+class Needy(Flow):
+    def __init__(self, budget):
+        super().__init__()
+
+ready = Trip()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "trips.py").write_text(TRIPS)
+    return tmp_path
+
+
+class Served:
+    def __init__(self, process: subprocess.Popen[str], line: str) -> None:
+        self.process = process
+        self.line = line
+        said = re.fullmatch(r"\w+ is served at (http://\S+:\d+)/(?:\?token=(\S+))?; Ctrl-C stops it\n", line)
+        assert said, line
+        self.url, self.token = said.groups()
+
+    def end(self, number: int) -> tuple[int, str, str]:
+        """Exit code, and what else it has written."""
+        self.process.send_signal(number)
+        output, errors = self.process.communicate(timeout=30)
+        return self.process.returncode, output, errors
+
+
+@contextmanager
+def served(target: str, *options: str, cwd: Path, **environment: str) -> Generator[Served]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rxflow", "serve", target, "--port", "0", *options],
+        cwd=cwd,
+        env=inherited() | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, process.communicate()[1]
+        yield Served(process, line)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def start(client: httpx.Client) -> str:
+    return str(client.post("/api/runs", json={}).raise_for_status().json()["id"])
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 128 + signal.SIGTERM)])
+def test_a_signal_stops_the_server_and_its_runs(folder: Path, provider: Loopback, number: int, code: int) -> None:
+    provider.script(Reply(text="one two three", hold_after=1))
+    with (
+        served("trips:Speaking", cwd=folder, PROVIDER=provider.url) as server,
+        httpx.Client(base_url=server.url) as client,
+    ):
+        run_id = start(client)
+        with client.stream("GET", f"/api/runs/{run_id}/events", timeout=30) as reader:
+            lines = reader.iter_lines()
+            while next(lines) != "event: StreamChunk":
+                pass
+            assert server.end(number) == (code, "", "")
+        provider.wait_until(lambda state: state.disconnects)
+
+
+def test_runs_in_a_store_are_there_after_the_server(folder: Path) -> None:
+    store = ("--store", "sqlite:///runs.db")
+    with served("trips:Trip", *store, cwd=folder) as server, httpx.Client(base_url=server.url) as client:
+        run_id = start(client)
+        assert "FlowFinished" in client.get(f"/api/runs/{run_id}/events").text
+        assert server.end(signal.SIGINT) == (0, "", "")
+    with served("trips:Trip", "--runs", "sqlite:///runs.db", cwd=folder) as server:
+        about = httpx.get(f"{server.url}/api/runs/{run_id}").json()
+        assert (about["status"], about["result"]) == ("completed", "a plan")
+
+
+def test_a_server_for_other_machines_makes_a_token(folder: Path) -> None:
+    with served("trips:Trip", "--host", "0.0.0.0", cwd=folder) as server:
+        assert len(server.token) > 30
+        with httpx.Client(base_url=server.url.replace("0.0.0.0", "127.0.0.1"), follow_redirects=True) as client:
+            assert client.get("/api/runs").status_code == 401
+            assert client.get("/", params={"token": server.token}).status_code == 200
+            assert start(client)
+
+
+def test_a_token_comes_from_the_environment(folder: Path) -> None:
+    with served("trips:Trip", cwd=folder, RXFLOW_TOKEN="a token, & 16 or more") as server:
+        bearer = {"authorization": "Bearer a token, & 16 or more"}
+        assert httpx.get(f"{server.url}/api/runs", headers=bearer).status_code == 200
+        assert httpx.get(f"{server.url}/?token={server.token}").status_code == 303
+        assert httpx.get(f"{server.url}/api/runs").status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["trips:Nothing"], "trips has no 'Nothing'"),
+        (["trips:ready"], "trips:ready is a Trip; each run needs a flow of its own: name the class of a flow"),
+        (["trips:Needy"], "trips:Needy cannot be made: TypeError"),
+        (["trips:Trip", "--token", "short"], "the token has 5 characters; take 16 or more"),
+        (["trips:Trip", "--store", "nope"], "no store 'nope'"),
+        (["trips:Trip", "--host", "no.such.host.invalid"], "cannot listen on no.such.host.invalid:8000"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(folder: Path, arguments: list[str], said: str) -> None:
+    done = run_piped("-m", "rxflow", "serve", *arguments, cwd=folder)
+    errors = done.stderr.decode()
+    assert errors.startswith(f"rxflow: {said}")
+    assert (done.returncode, done.stdout, errors.count("\n")) == (2, b"", 1)
+
+
+def test_a_port_in_use_is_one_line(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run_piped("-m", "rxflow", "serve", "trips:Trip", "--port", str(port), cwd=folder)
+    said = f"rxflow: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (2, b"", said)
+
+
+@pytest.mark.parametrize("package", ["starlette", "uvicorn", "sse_starlette"])
+def test_without_the_extra_the_line_names_it(folder: Path, package: str) -> None:
+    program = f"import sys; sys.modules[{package!r}] = None; import rxflow.__main__ as m; m.main()"
+    done = run_piped("-c", program, "serve", "trips:Trip", cwd=folder)
+    said = f"rxflow: {package} is not installed; it comes with: pip install 'rxflow[web]'\n"
+    assert (done.returncode, done.stderr.decode()) == (2, said)

@@ -1,0 +1,60 @@
+"""The flows that the web tests serve."""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from rxflow import LLM, Flow, emit
+from rxflow.flow import listen, start
+from tests.team import solo
+
+
+class Topic(BaseModel):
+    topic: str = "tides"
+    count: int = 1
+
+
+class Trip(Flow[Topic]):
+    """A flow that asks nobody and fails on demand."""
+
+    @start()
+    def report(self) -> str:
+        if self.state.topic == "storm":
+            raise RuntimeError("no ship in <b>the west</b>")
+        return f"{self.state.count} report on {self.state.topic}"
+
+
+class Asking(Flow[dict[str, Any]]):
+    """A flow that asks a person."""
+
+    @start()
+    def plan(self) -> str:
+        return "a plan"
+
+    @listen(plan)
+    def book(self, plan: str) -> str:
+        name = self.ask("In whose <i>name</i>?")
+        return f"{plan} for {name}"
+
+
+FLOOD = 10_000
+
+
+class Flooding(Flow[dict[str, Any]]):
+    """A flow that says more than the buffers of a connection take."""
+
+    @start()
+    def report(self) -> None:
+        for _ in range(FLOOD):
+            emit("x" * 2_000)
+
+
+def speaking(llm: LLM) -> type[Flow[dict[str, Any]]]:
+    """A flow whose only agent asks ``llm``."""
+
+    class Speaking(Flow[dict[str, Any]]):
+        @start()
+        def report(self) -> str:
+            return str(solo(llm).kickoff())
+
+    return Speaking

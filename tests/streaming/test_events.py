@@ -1,0 +1,324 @@
+"""What the events of a run say beside what has happened: whose they are, what set them off, and what they take back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import reactivex as rx
+from reactivex import operators as rxops
+
+from rxflow import LLM, Agent, Crew, Flow, Task, tool
+from rxflow import operators as ops
+from rxflow.flow import listen, router, start
+from rxflow.operators import Release, Stop
+from rxflow.testing import ScriptedLLM, VirtualClock, tool_call
+from rxflow.types.chunks import StreamChunk
+from rxflow.types.events import (
+    AgentStarted,
+    CrewStarted,
+    FlowFinished,
+    FlowStarted,
+    InputReceived,
+    InputRequested,
+    LLMCancelled,
+    LLMStarted,
+    MethodFinished,
+    MethodStarted,
+    Retracted,
+    TaskRejected,
+    ToolFailed,
+    ToolFinished,
+    ToolStarted,
+)
+from tests.signals import Outcome, outcome
+from tests.spans import check_laws
+from tests.team import solo
+
+BROKEN = ConnectionError("broken off")
+
+
+def accept_yes(output: Any) -> tuple[bool, Any]:
+    return output.raw == "yes", output.raw
+
+
+def model() -> ScriptedLLM:
+    return ScriptedLLM(["no"], ["yes"])
+
+
+def reviewed() -> Any:
+    words = iter(["Shorter", ""])
+    return solo(model(), human_input=True).events().pipe(ops.answer_with(lambda request: next(words)))
+
+
+SENT_BACK: dict[str, Callable[[], Any]] = {
+    "by a guardrail": lambda: solo(model(), guardrail=accept_yes).events(),
+    "by a person": reviewed,
+    "by retry_stream": lambda: ScriptedLLM(["no", BROKEN], ["yes"]).events("Hi").pipe(ops.retry_stream(1)),
+    "by fallback_to": lambda: (
+        ScriptedLLM(["no", BROKEN]).events("Hi").pipe(ops.fallback_to(ScriptedLLM(["yes"]).events("Hi")))
+    ),
+}
+
+
+@pytest.mark.parametrize("how", SENT_BACK)
+def test_a_retraction_names_the_calls_that_said_what_is_void(how: str) -> None:
+    with VirtualClock():
+        seen = outcome(SENT_BACK[how]())
+
+    void, (first, second) = seen.one(Retracted), seen.of(LLMStarted)
+    assert seen.texts == ["no", "yes"]
+    assert void.llm_call_ids == (first.origin.llm_call_id,)
+    assert second.origin.llm_call_id not in void.llm_call_ids
+    assert [void.covers(chunk) for chunk in seen.of(StreamChunk)] == [True, False]
+
+
+def test_an_attempt_that_was_sent_back_is_counted() -> None:
+    seen = outcome(solo(ScriptedLLM(["no"], ["no"], ["yes"]), guardrail=accept_yes).events())
+
+    assert [each.origin.attempt for each in seen.of(AgentStarted)] == [0, 1, 2]
+    assert [chunk.attempt for chunk in seen.of(StreamChunk)] == [0, 1, 2]
+    assert [each.attempts for each in seen.of(Retracted)] == [(0,), (1,)]
+    assert [type(event) for event in seen.events if isinstance(event, TaskRejected | Retracted)] == [
+        TaskRejected,
+        Retracted,
+    ] * 2
+
+
+class Routed(Flow):
+    """Two starts, a router behind both, and a method behind its label."""
+
+    @start()
+    def one(self) -> None: ...
+
+    @start()
+    def two(self) -> None: ...
+
+    @router(one)
+    def decide(self) -> str:
+        return "go"
+
+    @listen("go")
+    def follow(self) -> Any:
+        return ScriptedLLM(["on"]).observe("Hi")
+
+
+def test_methods_say_what_they_are_what_set_them_off_and_what_a_router_chose() -> None:
+    seen = outcome(Routed().events())
+
+    begun = {each.origin.flow_method: (each.kind, each.triggered_by) for each in seen.of(MethodStarted)}
+    assert begun == {
+        "one": ("start", ()),
+        "two": ("start", ()),
+        "decide": ("router", ("one",)),
+        "follow": ("listen", ("go",)),
+    }
+    assert {each.origin.flow_method: each.label for each in seen.of(MethodFinished)} == {
+        "one": None,
+        "two": None,
+        "decide": "go",
+        "follow": None,
+    }
+
+
+def test_a_chunk_names_its_span_and_the_one_around_it() -> None:
+    seen = outcome(Routed().events())
+
+    (chunk,) = seen.of(StreamChunk)
+    method = next(each for each in seen.of(MethodStarted) if each.origin.flow_method == "follow")
+    assert chunk.span_id == seen.one(LLMStarted).origin.span_id
+    assert chunk.parent_span_id == method.origin.span_id
+    assert method.origin.parent_span_id == seen.one(FlowStarted).origin.span_id
+
+
+@tool
+def ask(question: str) -> Any:
+    """Asks other people."""
+    return solo(ScriptedLLM(["inner"])).kickoff()
+
+
+@tool
+def break_down() -> str:
+    """Fails."""
+    raise OSError("broke")
+
+
+@tool(max_usage_count=1)
+def once() -> str:
+    """Can be used once."""
+    return ""
+
+
+@tool
+def search(query: str) -> str:
+    """Searches."""
+    return query
+
+
+def calling(*calls: Any, **agent: Any) -> Outcome:
+    agent.setdefault("tools", [ask, break_down, search])
+    return outcome(solo(ScriptedLLM(calls, ["done"]), agent=agent).events())
+
+
+def test_a_tool_call_has_a_span_between_its_agent_and_what_it_runs() -> None:
+    seen = calling(*[tool_call("ask", {"question": each}, id="same") for each in "ab"])
+
+    agent, call = seen.of(AgentStarted)[0], seen.of(LLMStarted)[0]
+    tools = seen.of(ToolStarted)
+    inner = [crew for crew in seen.of(CrewStarted) if crew.origin.parent_span_id]
+    assert len({each.origin.span_id for each in tools}) == 2
+    assert {each.origin.parent_span_id for each in tools} == {agent.origin.span_id}
+    assert {each.origin.llm_call_id for each in tools} == {call.origin.llm_call_id}
+    assert {crew.origin.parent_span_id for crew in inner} == {each.origin.span_id for each in tools}
+    assert {each.origin.span_id for each in seen.of(ToolFinished)} == {each.origin.span_id for each in tools}
+    check_laws(seen.events)
+
+
+@pytest.mark.parametrize(
+    ("calls", "stage", "arguments"),
+    [
+        ([tool_call("search", {"query": 5})], "arguments", {"query": 5}),
+        ([tool_call("fly", {"to": "Bern"})], "unknown", {"to": "Bern"}),
+        ([tool_call("once"), tool_call("once")], "limit", {}),
+        ([tool_call("break_down")], "run", {}),
+    ],
+    ids=["arguments", "unknown", "limit", "run"],
+)
+def test_a_tool_call_that_fails_began_and_says_at_which_stage(
+    calls: list[Any], stage: str, arguments: dict[str, Any]
+) -> None:
+    once.reset_usage_count()
+    seen = calling(*calls, tools=[break_down, once, search])
+
+    begun, failed = seen.of(ToolStarted)[-1], seen.one(ToolFailed)
+    assert (failed.stage, failed.arguments, failed.origin) == (stage, arguments, begun.origin)
+    assert begun.arguments == arguments
+    assert begun.seq < failed.seq
+    check_laws(seen.events)
+
+
+def test_all_events_of_a_run_name_it_and_a_run_that_its_code_starts_names_its_parent() -> None:
+    inner: list[Any] = []
+
+    class Outer(Flow):
+        @start()
+        def work(self) -> str:
+            Routed().events().do_action(inner.append).run()  # its events stay here
+            return "done"
+
+    seen = outcome(Outer().events())
+
+    own = {event.origin.run_id for event in seen.events if not isinstance(event, StreamChunk)}
+    assert len(own) == 1
+    assert own != {""}
+    origins = [event.origin for event in inner if not isinstance(event, StreamChunk)]
+    assert {origin.parent_run_id for origin in origins} == own
+    assert {origin.run_id for origin in origins}.isdisjoint(own)
+    assert [event.seq for event in inner] == list(range(len(inner)))
+
+
+def speak() -> Any:
+    """Says a word a second."""
+    return LLM("rxflow/demo", pace=1.0).events("Hi")
+
+
+async def be_late() -> str:
+    worker = Agent(role="Worker", goal="g", backstory="b", llm=LLM("rxflow/demo", pace=1.0), max_execution_time=2)
+    task = Task(name="writing", description="d", expected_output="e", agent=worker)
+    with suppress(TimeoutError):
+        await Crew(agents=[worker], tasks=[task]).kickoff_async()
+    return "late"
+
+
+def refuse(piece: str) -> Any:
+    return Stop("not nice") if "notes" in piece else Release()
+
+
+def refuse_the_end(piece: str) -> Any:
+    return Stop("not nice") if "prompt" in piece else Release()
+
+
+def hesitate() -> Any:
+    """Says nothing for a while."""
+    return ScriptedLLM("-----a|").events("Hi")
+
+
+STOPPED: list[tuple[Callable[[], Any], str]] = [
+    (lambda: speak().pipe(ops.limit_tokens(3)), "limit"),
+    (lambda: speak().pipe(ops.stop_at("demo")), "the text to stop at was found"),
+    (lambda: speak().pipe(ops.hold_back(refuse, until=ops.words()), ops.fallback_to(rx.just("so"))), "not nice"),
+    (lambda: hesitate().pipe(ops.first_chunk_timeout(0.002), ops.fallback_to(rx.just("so"))), "no chunk within"),
+    (lambda: speak().pipe(ops.idle_timeout(0.5), ops.fallback_to(rx.just("so"))), "0.5 s"),
+    (be_late, "within max_execution_time=2.0 seconds"),
+    (lambda: speak().pipe(rxops.take(4)), "stopped"),
+]
+
+
+@pytest.mark.parametrize(("act", "reason"), STOPPED, ids=[reason for _, reason in STOPPED])
+def test_a_call_that_something_in_a_method_stops_says_what(act: Callable[[], Any], reason: str) -> None:
+    class Stopping(Flow):
+        @start()
+        async def work_in_loop(self) -> Any:
+            return await act() if act is be_late else None
+
+        @start()
+        def work(self) -> Any:
+            return None if act is be_late else act()
+
+    with VirtualClock():
+        seen = outcome(Stopping().events())
+
+    call = seen.one(LLMCancelled)
+    assert reason in call.reason
+    assert call.usage.is_estimated
+    assert seen.one(FlowFinished).usage == call.usage
+    check_laws(seen.events)
+
+
+def test_a_call_whose_end_is_held_back_is_closed_with_what_it_has_used() -> None:
+    class Withholding(Flow):
+        @start()
+        def work(self) -> Any:
+            guarded: Any = LLM("rxflow/demo").events("Hi").pipe(ops.hold_back(refuse_the_end))
+            return guarded.pipe(ops.fallback_to(rx.just("so")))
+
+    seen = outcome(Withholding().events())
+
+    call = seen.one(LLMCancelled)
+    assert call.usage.successful_requests == 1
+    assert (seen.one(FlowFinished).usage, seen.one(FlowFinished).cost) == (call.usage, call.cost)
+    check_laws(seen.events)
+
+
+def test_a_stop_inside_a_time_limit_that_is_not_over_does_not_name_it() -> None:
+    @tool
+    async def glance() -> str:
+        """Reads a few words."""
+        return str(await LLM("rxflow/demo").events("Hi").pipe(rxops.take(2)))
+
+    seen = calling(tool_call("glance"), tools=[glance], max_execution_time=60)
+
+    assert [each.reason for each in seen.of(LLMCancelled)] in ([], ["stopped"])
+    assert seen.error is None
+
+
+def test_a_question_says_how_it_may_be_answered_and_until_when() -> None:
+    class Asking(Flow):
+        @start()
+        async def work(self) -> str | None:
+            await asyncio.sleep(2)
+            return await self.ask_async("Where to?", timeout=60)
+
+    with VirtualClock():
+        seen = outcome(Asking().events().pipe(ops.answer_with(lambda request: rx.never())))
+
+    asked, received = seen.one(InputRequested), seen.one(InputReceived)
+    assert (asked.kind, asked.message, asked.options, asked.tool_id) == ("input", "Where to?", (), "")
+    assert asked.response_schema == {"type": "string"}
+    assert asked.expires_at == pytest.approx(asked.at + 60)
+    assert (received.request_id, received.value) == (asked.request_id, None)
+    assert received.at == pytest.approx(asked.at + 60)
+    assert not asked.replayed
