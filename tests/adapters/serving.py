@@ -37,6 +37,7 @@ class CuttingProxy:
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
         self._threads = [threading.Thread(target=self._accept)]
+        self._sockets = [self._listening]
 
     def __enter__(self) -> "CuttingProxy":
         self._threads[0].start()
@@ -44,9 +45,10 @@ class CuttingProxy:
 
     def __exit__(self, *_: Any) -> None:
         self._listening.shutdown(socket.SHUT_RDWR)
-        self._listening.close()
         for thread in self._threads:
             thread.join()
+        for each in self._sockets:
+            each.close()
 
     def _accept(self) -> None:
         while True:
@@ -56,6 +58,7 @@ class CuttingProxy:
                 return
             self.connections += 1
             server = socket.create_connection(self._target)
+            self._sockets += [client, server]
             cut_at = self._cut_at if self.connections == 1 else None
             for source, sink, limit in ((client, server, None), (server, client, cut_at)):
                 thread = threading.Thread(target=_pass_on, args=(source, sink, limit))
