@@ -1,4 +1,6 @@
-"""Runs that outlive their readers: their log is kept outside the run, for any number of readers in any process."""
+"""Runs that outlive their readers: their log is kept outside the run, and any number of readers in any process can
+read it.
+"""
 
 from typing import TYPE_CHECKING
 
