@@ -83,11 +83,10 @@ def translate(make: Callable[[], Translator[T]]) -> Callable[[Observable[Any]], 
 
 
 def watch(make: Callable[[], Watcher]) -> Callable[[Observable[T]], Observable[T]]:
-    """Create an operator that passes events on and shows them to a watcher, with a new watcher for each subscription.
-    ::
+    """Create an operator that shows events to a watcher and passes them on. Each subscription has a new watcher. ::
 
-        source    --a--b--c--|
-        watch     --a--b--c--|
+    source    --a--b--c--|
+    watch     --a--b--c--|
     """
 
     def operator(source: Observable[Any]) -> Observable[Any]:

@@ -403,7 +403,8 @@ def _type_of(error: BaseException) -> str:
 
 
 def _nanoseconds(at: float) -> int | None:
-    """Return the time in nanoseconds. Return None for 0 (an event without a time): OpenTelemetry then takes the
-    current time.
+    """Return the time in nanoseconds.
+
+    Return None for 0 (an event without a time): OpenTelemetry then takes the current time.
     """
     return int(at * 1e9) or None

@@ -121,8 +121,7 @@ def read_last_event_id(request: Request) -> int:
 
 
 def to_sse(*, as_frames: bool = False, after: int = -1) -> Callable[[Observable[Any]], Observable[ServerSentEvent]]:
-    """Translate events into messages whose id is the ``seq`` and whose name is the event's class or the frame's type.
-    ::
+    """Translate events into messages. The id is the ``seq``, and the name is the event's class or the frame's type. ::
 
         events      S----a----b----F|
         to_sse()    {S}--{a}--{b}--{F}{end}|
@@ -142,8 +141,9 @@ _Encoder: TypeAlias = Callable[[Event], tuple[str, bytes]]
 
 
 class _Message(ServerSentEvent):
-    """A message with one line of data. ServerSentEvent.encode() would search all of it for line ends: four times the
-    time.
+    """A message with one line of data.
+
+    ServerSentEvent.encode() would search all of it for line ends: four times the time.
     """
 
     def __init__(self, data: bytes, event: str, seq: int) -> None:
@@ -195,8 +195,9 @@ def _choose_encoder(as_frames: bool) -> _Encoder:
 
 
 def _open(source: Source, after: int, *, as_frames: bool) -> Observable[Any] | RunReader:
-    """Return the events after a position; for frames all events, because later frames need the spans that earlier
-    ones open.
+    """Return the events after a position.
+
+    Frames need all events, because later frames refer to spans that earlier ones open.
     """
     if isinstance(source, Observable):
         return cast("Observable[Any]", source)

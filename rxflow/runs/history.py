@@ -12,14 +12,13 @@ from rxflow.types.chunks import PackedChunks, StreamChunk, find_one_origin, find
 from rxflow.types.events import Event
 
 MAX_UNREAD = 10_000
-"""The greatest number of events kept as objects for a slow reader; packed events would have to be built again for
-it.
-"""
+"""The number of events that are kept as objects for a slow reader, because packed ones would have to be built again."""
 MIN_PACKED = 64
 """The smallest number of events that are packed at once."""
 MAX_BLOCK = 256
-"""The greatest number of chunks in a block. ``max_events`` drops whole blocks, so blocks must not grow without
-limit.
+"""The greatest number of chunks in a block.
+
+``max_events`` drops whole blocks, so blocks must not grow without limit.
 """
 
 

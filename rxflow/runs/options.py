@@ -30,8 +30,9 @@ class Carrier(Protocol):
     """Carries out the runs of one store in other processes."""
 
     def begin(self, verb: Literal["start", "restart", "resume"], run_id: str, **arguments: Any) -> Future[str]:
-        """Make a worker call a method of ``Runs`` or ``Run``. The future resolves to the run's id once the store has
-        the run.
+        """Make a worker call a method of ``Runs`` or ``Run``.
+
+        The future resolves to the run's id once the store has the run.
         """
         ...
 

@@ -58,8 +58,7 @@ class Run:
 
     @property
     def status(self) -> Status:
-        """The status: "queued", "running", "paused", "completed", "failed", "cancelled" or "lost" (its process has
-        died).
+        """ "queued", "running", "paused", "completed", "failed", "cancelled", or "lost" if its process has died.
 
         Raises:
             LookupError: the run was forgotten.
@@ -97,8 +96,9 @@ class Run:
         return EventStream(lambda scope: from_coroutine(scope, work)).as_part()
 
     def read(self, after: int = -1) -> RunReader:
-        """Return a reader for a coroutine that may be slower than the run. Each step returns all events that are ready.
-        ::
+        """Return a reader for a coroutine that may be slower than the run.
+
+        Each step returns all events that are ready. ::
 
             with closing(run.read()) as reader:
                 async for events in reader:
@@ -113,9 +113,7 @@ class Run:
         return self.events(after).select(chunks)
 
     def output(self, after: int = -1) -> FlowStreamingOutput | CrewStreamingOutput:
-        """Return an output of the chunks for ``for`` and ``async for``, like the one that ``kickoff()`` of a
-        streaming flow returns.
-        """
+        """Return an output of the chunks, for ``for`` and ``async for``, as ``kickoff()`` of a streaming flow does."""
         output = CrewStreamingOutput if self._kind == "crew" else FlowStreamingOutput
         return output(source=self.events(after))
 
@@ -151,8 +149,9 @@ class Run:
                 return self._read_result(page)
 
     def cancel(self, reason: str = "") -> None:
-        """Stop the run in whichever process it is, including its connections to providers. A run that has ended stays
-        as it is.
+        """Stop the run in whichever process it is, including its connections to providers.
+
+        A run that has ended stays as it is.
 
         Raises:
             LookupError: the run was forgotten.

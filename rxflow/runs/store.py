@@ -63,8 +63,7 @@ class Store(Log):
 
     @abstractmethod
     def claim(self, run_id: str, spec: RunSpec | None, on_note: OnNote) -> Future[tuple[Writer, Head]]:
-        """Begin a new run with ``spec``; if ``spec`` is None, take over a run that is not running, as its next
-        generation.
+        """Begin a new run with ``spec``; without it, take over a run that is not running, as its next generation.
 
         The store renews the lease of a claimed run until its end is appended or the store is closed. If another worker
         takes
@@ -124,8 +123,9 @@ def too_large(run_id: str, seq: int, size: int) -> str:
 
 
 def refuse(writer: Writer, generation: int | None) -> Exception:
-    """Return the error for a writer that was replaced. ``generation`` is the current one; None if the run was
-    forgotten.
+    """Return the error for a writer that was replaced.
+
+    ``generation`` is the current one; None if the run was forgotten.
     """
     if generation is not None and generation == writer.generation:
         return RunExistsError(run_exists(writer.run_id))

@@ -1,6 +1,4 @@
-"""Carries out runs in this process: writes their events to the store, and obeys notes that other processes leave
-there.
-"""
+"""Carries out runs in this process: writes their events to a store, and obeys the notes that are left there."""
 
 from __future__ import annotations
 
@@ -38,8 +36,9 @@ ENDS_WAIT_S = 1.0
 
 
 class Worker:
-    """Subscribes to a run and writes its events. A question that gets no answer within ``answer_within_s`` pauses
-    the run.
+    """Subscribes to a run and writes its events.
+
+    A question that gets no answer within ``answer_within_s`` pauses the run.
     """
 
     def __init__(self, store: Store, run_id: str, answer_within_s: float) -> None:
@@ -54,8 +53,9 @@ class Worker:
         self._early: list[Note] = []  # notes that come between the claim and the start
 
     def begin(self, source: EventStream[Event], claimed: tuple[Writer, Head], *first: Event) -> Future[None]:
-        """Start the run, and write ``first`` ahead of its events. The future resolves when the run's end is in the
-        store.
+        """Start the run, and write ``first`` ahead of its events.
+
+        The future resolves when the run's end is in the store.
         """
         writer, head = claimed
         self._claimed = writer
@@ -90,8 +90,9 @@ class Worker:
             self._attendance.note(note.request_id, float(note.value))
 
     def cancel(self, reason: str) -> None:
-        """Stop the run, including its connections to providers. Call it in any thread; the end is written on the
-        run's own loop.
+        """Stop the run, including its connections to providers.
+
+        Call it in any thread; the end is written on the run's own loop.
         """
         loop = None if self._border is None else self._border.scope.run.loop
         end = partial(self.end_cancelled, reason)
@@ -99,8 +100,9 @@ class Worker:
             end()
 
     def end_cancelled(self, reason: str) -> None:
-        """Stop the run, and close first the spans that are open in its log and then the log. Runs on the run's loop,
-        if it is alive.
+        """Stop the run, and close first the spans that are open in its log and then the log.
+
+        Runs on the run's loop, if it is alive.
         """
         # Before the disposal, which makes the leaves emit ends of their own: nobody receives those.
         closing = [] if self._border is None else self._border.close_spans(reason or DEFAULT_STOP_REASON)
@@ -142,8 +144,9 @@ class Worker:
             self._inbox.expect(event)  # readers may answer at once; a resumed run emits its open questions again
 
     async def _flush(self, home: asyncio.AbstractEventLoop) -> None:
-        """Wait until all events emitted so far are in the store. ``home`` is the loop on which the run emits its
-        events.
+        """Wait until all events emitted so far are in the store.
+
+        ``home`` is the loop on which the run emits its events.
         """
         written: Future[None] = Future()
         flush = partial(self._log.flush, written)
@@ -272,8 +275,9 @@ class Attendance:
                 self._timer.cancel()
 
     def _wait_until(self, due: float) -> None:
-        """Start a timer for ``due``, unless an earlier one is running: it waits again when it fires. A timer is a
-        thread.
+        """Start a timer for ``due``, unless an earlier one is running: it waits again when it fires.
+
+        A timer is a thread.
         """
         self._due = due
         if due < self._timer_due:

@@ -149,7 +149,7 @@ def test_an_answer_that_does_not_fit_is_refused_and_the_question_stays(store: st
             run.resume({request.request_id: 2})
         with pytest.raises(LookupError, match="no question 'x' is waiting"):
             run.answer("x", "2")
-        with pytest.raises(LookupError, match="no question 'x' is waiting"):
+        with pytest.raises(LookupError, match="no question 'x' waits"):
             run.resume({"x": "2"})
         run.answer(request.request_id, "2")
         assert run.result(20) == "12"

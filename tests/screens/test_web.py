@@ -183,7 +183,7 @@ def test_more_runs_than_the_limit_are_refused(provider: Loopback, llm: LLM) -> N
         run_id = start(client)
         refused = client.post("/api/runs", json={})
         assert refused.status_code == 429
-        assert "1 runs go on, which is the limit" in refused.json()["error"]
+        assert "1 runs are live, which is the limit" in refused.json()["error"]
         client.post(f"/api/runs/{run_id}/cancel", json={})
 
 
@@ -257,5 +257,5 @@ class TestServe:
                 web.serve(Trip, port=port)
 
     def test_what_is_not_a_flow_is_refused(self) -> None:
-        with pytest.raises(TypeError, match="Topic is not a class of a flow"):
+        with pytest.raises(TypeError, match="Topic is not a flow class"):
             web.create_app(Topic)  # type: ignore[arg-type]
