@@ -336,7 +336,7 @@ def test_a_run_in_a_store_is_listed_shown_and_followed_from_other_processes(fold
     code, followed, errors = rxflow(folder, "runs", "follow", run_id, "--plain", **store)
     assert (code, errors) == (0, "")
     assert followed.splitlines()[:-1] == out.splitlines()[:-1]
-    assert rxflow(folder, "runs", "cancel", run_id, **store)[2] == f"rxflow: run {run_id} is completed already\n"
+    assert rxflow(folder, "runs", "cancel", run_id, **store)[2] == f"rxflow: run {run_id} is already completed\n"
     assert rxflow(folder, "runs", "show", "xyz", **store)[2] == "rxflow: there is no run 'xyz'\n"
     assert rxflow(folder, "runs", "list", "--status", "gone", **store)[2].startswith(
         "rxflow: there is no status 'gone'"
