@@ -20,12 +20,17 @@ class FlowState(BaseModel):
 
 
 def create_state(given: object, where: str) -> State:
-    """Create the first state, from a type, a dict or an instance (None: an empty dict).
+    """Create the first state, from a type, a dict or an instance (None: an empty dict). An id of None is filled in.
 
     Raises:
         TypeError: it is something else.
         ValueError: a field of the model has no default.
     """
+    state = _create_state(given, where)
+    return state if read_id(state) else _fill_id(state)
+
+
+def _create_state(given: object, where: str) -> State:
     if given is None or given is dict:
         return {"id": str(uuid4())}
     if isinstance(given, dict):
@@ -47,11 +52,15 @@ def create_state(given: object, where: str) -> State:
 def merge_inputs(state: State, inputs: Mapping[str, Any]) -> State:
     """Return ``state`` with ``inputs`` merged in. A model is validated as a whole, and ignores keys that it lacks.
 
+    An id of None stands for none: the state keeps its own.
+
     Raises:
         ValueError: they do not fit the model.
     """
     if not isinstance(inputs, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"inputs must be a dict or another mapping of names to values; got {inputs!r}")
+    if "id" in inputs and inputs["id"] is None:
+        inputs = {name: value for name, value in inputs.items() if name != "id"}
     if not inputs:
         return state
     if isinstance(state, dict):
@@ -91,12 +100,24 @@ def show_state(state: State) -> dict[str, Any]:
 
 def read_id(state: State) -> str:
     """Return the state's id; empty if it has none any more."""
-    return str(state.get("id", "") if isinstance(state, dict) else getattr(state, "id", ""))
+    found = state.get("id") if isinstance(state, dict) else getattr(state, "id", None)
+    return "" if found is None else str(found)
 
 
 def _validate(model: type[BaseModel], values: Mapping[str, Any]) -> BaseModel:
     # By name: a field with an alias is set by its name too. By alias: so are those of nested models given as dicts.
     return model.model_validate(values, by_name=True, by_alias=True)
+
+
+def _fill_id(state: State) -> State:
+    """``state`` with an id of its own, if its model takes one."""
+    own = {**dict(state), "id": str(uuid4())}
+    if isinstance(state, dict):
+        return own
+    try:
+        return _validate(type(state), own)
+    except ValidationError:  # an id of another type, a number for instance
+        return state
 
 
 def _needs_id(model: type[BaseModel]) -> bool:

@@ -296,7 +296,8 @@ class Flow(AsksPeople, Generic[S]):
                 if restore_from is not None:
                     self._state = merge_inputs(self._state, {"id": str(uuid4())})
                 self._state = merge_inputs(self._state, inputs)
-                is_restored = keeper.store is not None and (restore_from is not None or "id" in inputs)
+                has_source = restore_from is not None or inputs.get("id") is not None
+                is_restored = keeper.store is not None and has_source
                 journal, step = scope.run.journal, scope.step
                 if journal is not None:
                     step = journal.next_flow(scope.step, self.name or type(self).__name__)

@@ -183,6 +183,26 @@ def test_a_later_run_goes_on_with_the_saved_state(flow: type[Flow[Any]], sqlite:
     assert third.kickoff({"id": first.flow_id, "count": 40}) == 41
 
 
+@pytest.mark.parametrize("flow", [Counting, CountingInDict])
+def test_two_that_have_no_id_yet_do_not_share_a_state(flow: type[Flow[Any]], sqlite: SQLiteFlowPersistence) -> None:
+    saved = saved_by(sqlite, flow)
+    first, second = saved(), saved()
+    assert (first.kickoff({"id": None}), second.kickoff({"id": None})) == (1, 1)
+    assert first.flow_id != second.flow_id
+    assert (sqlite.load_state(second.flow_id) or {})["count"] == 1
+
+
+def test_a_model_whose_id_may_be_none_is_saved_under_one_of_its_own(sqlite: SQLiteFlowPersistence) -> None:
+    class Optional(Count):
+        id: str | None = None
+
+    saved = saved_by(sqlite, Counting)
+    first, second = saved(initial_state=Optional), saved(initial_state=Optional)
+    assert (first.kickoff(), second.kickoff()) == (1, 1)
+    assert sqlite.load_state("None") is None
+    assert (sqlite.load_state(first.flow_id) or {})["count"] == 1
+
+
 def test_each_subscription_restores_anew(sqlite: SQLiteFlowPersistence) -> None:
     flow = saved_by(sqlite)()
     flow.kickoff()

@@ -103,6 +103,34 @@ def test_inputs_can_set_the_id(flow_type: type[Flow[Any]]) -> None:
     assert flow.flow_id == "mine"
 
 
+@pytest.mark.parametrize("flow_type", [ReportFlow, DictFlow])
+def test_an_id_of_none_in_the_inputs_stands_for_none(flow_type: type[Flow[Any]]) -> None:
+    flow = flow_type()
+    own = flow.flow_id
+    flow.kickoff({"id": None, "topic": "rain"})
+    assert flow.flow_id == own
+    assert is_uuid4(own)
+
+
+class Optional(BaseModel):
+    id: str | None = None
+
+
+@pytest.mark.parametrize("first", [Optional, Optional(), {"id": None}])
+def test_an_id_of_none_in_the_first_state_is_filled_in(first: Any) -> None:
+    flow, other = DictFlow(initial_state=first), DictFlow(initial_state=first)
+    assert is_uuid4(flow.flow_id)
+    assert flow.flow_id != other.flow_id
+
+
+def test_a_model_that_takes_no_text_as_its_id_has_none_until_it_is_given() -> None:
+    class Numbered(BaseModel):
+        id: int | None = None
+
+    flow = DictFlow(initial_state=Numbered)
+    assert flow.flow_id == ""
+
+
 def test_inputs_fill_a_model() -> None:
     flow = ReportFlow()
     assert flow.kickoff({"topic": "rain", "pages": 3}) == "3 pages on rain"
