@@ -52,7 +52,7 @@ def _create_state(given: object, where: str) -> State:
 def merge_inputs(state: State, inputs: Mapping[str, Any]) -> State:
     """Return ``state`` with ``inputs`` merged in. A model is validated as a whole, and ignores keys that it lacks.
 
-    An id of None stands for none: the state keeps its own.
+    A model with ``extra="allow"`` keeps those too. An id of None stands for none: the state keeps its own.
 
     Raises:
         ValueError: they do not fit the model.
@@ -68,7 +68,8 @@ def merge_inputs(state: State, inputs: Mapping[str, Any]) -> State:
     model = type(state)
     names = {field.alias or name: name for name, field in model.model_fields.items()}
     named = {names.get(key, key): value for key, value in inputs.items()}
-    known = {name: value for name, value in named.items() if name in model.model_fields}
+    keeps_all = model.model_config.get("extra") == "allow"
+    known = {name: value for name, value in named.items() if keeps_all or name in model.model_fields}
     try:
         # Field by field, not model_dump(): nested models and objects stay what they are.
         return _validate(model, {**dict(state), **known})

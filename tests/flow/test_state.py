@@ -147,6 +147,21 @@ def test_keys_that_the_model_does_not_have_are_ignored() -> None:
     assert not hasattr(flow.state, "weather")
 
 
+def test_keys_that_an_open_model_does_not_have_are_kept() -> None:
+    class Open(BaseModel):
+        model_config = ConfigDict(extra="allow")
+        topic: str = "nothing"
+
+    class OpenFlow(Flow[Open]):
+        @start()
+        def begin(self) -> object:
+            return self.state.model_extra
+
+    flow = OpenFlow()
+    assert flow.kickoff({"topic": "rain", "weather": "wet"}) == {"weather": "wet"}
+    assert flow.kickoff({"topic": "snow"}) == {"weather": "wet"}, "the state survives"
+
+
 def test_keys_that_a_strict_model_does_not_have_are_ignored_too() -> None:
     class Strict(BaseModel):
         model_config = ConfigDict(extra="forbid")
