@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 from uuid import uuid4
 
-from pydantic import BaseModel, Field, ValidationError, create_model
+from pydantic import AliasChoices, BaseModel, Field, ValidationError, create_model
+from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 State = dict[str, Any] | BaseModel
@@ -66,7 +67,7 @@ def merge_inputs(state: State, inputs: Mapping[str, Any]) -> State:
     if isinstance(state, dict):
         return state | dict(inputs)
     model = type(state)
-    names = {field.alias or name: name for name, field in model.model_fields.items()}
+    names = {alias: name for name, field in model.model_fields.items() for alias in _iterate_aliases(field)}
     named = {names.get(key, key): value for key, value in inputs.items()}
     keeps_all = model.model_config.get("extra") == "allow"
     known = {name: value for name, value in named.items() if keeps_all or name in model.model_fields}
@@ -75,6 +76,14 @@ def merge_inputs(state: State, inputs: Mapping[str, Any]) -> State:
         return _validate(model, {**dict(state), **known})
     except ValidationError as error:
         raise ValueError(f"Invalid inputs for structured state: {error}") from error
+
+
+def _iterate_aliases(field: FieldInfo) -> Iterator[str]:
+    """The other names under which a field takes its value."""
+    alias = field.validation_alias or field.alias
+    for each in alias.choices if isinstance(alias, AliasChoices) else (alias,):
+        if isinstance(each, str):
+            yield each
 
 
 def replace_state(state: State, saved: Mapping[str, Any]) -> State:

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from rxflow.flow import Flow, listen, start
 
@@ -212,6 +212,21 @@ def test_a_field_with_an_alias_keeps_its_value_and_is_set_by_either_name() -> No
     assert flow.kickoff() == "rain here"
     assert flow.kickoff({"place": "there"}) == "rain there"
     assert flow.kickoff({"Topic": "snow"}) == "snow there"
+
+
+def test_a_field_is_set_by_each_of_its_validation_aliases() -> None:
+    class Aliased(BaseModel):
+        topic: str = Field(default="nothing", validation_alias="Topic")
+        place: str = Field(default="nowhere", validation_alias=AliasChoices("Place", "Where"))
+
+    class AliasedFlow(Flow[Aliased]):
+        @start()
+        def begin(self) -> str:
+            return f"{self.state.topic} {self.state.place}"
+
+    flow = AliasedFlow()
+    assert flow.kickoff({"Topic": "rain", "Where": "here"}) == "rain here"
+    assert flow.kickoff({"Place": "there", "topic": "snow"}) == "snow there"
 
 
 def test_objects_in_a_model_stay_what_they_are() -> None:
