@@ -354,10 +354,13 @@ class Flow(AsksPeople, Generic[S]):
 
     async def _restore(self, emitter: Emitter, keeper: StateKeeper, inputs: Inputs, restore_from: str | None) -> None:
         """Take the saved state in place of the first one; the id is set already."""
-        saved = await keeper.load(emitter, restore_from or self.flow_id)
-        if saved is not None:
-            state = replace_state(self._state, {**saved, "id": self.flow_id})
-            self._state = merge_inputs(state, inputs)
+
+        def read(saved: Mapping[str, Any]) -> State:
+            return replace_state(self._state, {**saved, "id": self.flow_id})
+
+        restored = await keeper.load(emitter, restore_from or self.flow_id, read)
+        if restored is not None:
+            self._state = merge_inputs(restored, inputs)
         elif restore_from is not None:
             logger.warning("no saved state %r to begin from; %s begins anew", restore_from, type(self).__name__)
 

@@ -308,8 +308,17 @@ def test_what_json_cannot_carry_is_named_and_the_last_state_stays(sqlite: SQLite
 
 def test_a_saved_state_that_a_newer_model_refuses_is_an_error(sqlite: SQLiteFlowPersistence) -> None:
     sqlite.save_state("old", "first", {"id": "old", "count": "many"})
-    with pytest.raises(ValueError, match="the saved state does not fit Count"):
+    with pytest.raises(PersistenceError, match=r"SQLite \(.*\) cannot load .* the saved state does not fit Count"):
         saved_by(sqlite)().kickoff({"id": "old"})
+
+
+def test_a_store_that_gives_something_else_than_a_state_is_named() -> None:
+    class Wrong(Memory):
+        def load_state(self, flow_uuid: str) -> Any:
+            return [flow_uuid]
+
+    with pytest.raises(PersistenceError, match=r"Wrong cannot load the state of 'x': TypeError: .* returned \['x'\]"):
+        saved_by(Wrong())().kickoff({"id": "x"})
 
 
 def test_an_id_that_was_taken_out_of_the_state_is_an_error() -> None:
