@@ -384,15 +384,26 @@ class Flow(AsksPeople, Generic[S]):
 
 
 def _find_state_type(cls: type) -> Any:
-    """The ``T`` of ``Flow[T]``; None for a plain Flow."""
-    for base in cls.__mro__:
-        for generic in getattr(base, "__orig_bases__", ()):
-            origin = get_origin(generic)
-            if isinstance(origin, type) and issubclass(origin, Flow):
-                (argument,) = get_args(generic)
-                if isinstance(argument, TypeVar):
-                    continue
-                return dict if get_origin(argument) is dict else argument
+    """The ``T`` of ``Flow[T]``; None for a plain Flow, or if a class has left it open."""
+    found = _find_state_argument(cls)
+    if isinstance(found, TypeVar):
+        return None
+    return dict if get_origin(found) is dict else found
+
+
+def _find_state_argument(cls: type) -> Any:
+    """What ``cls`` gives as the state's type: a type, a type variable of its own that stands for it, or None."""
+    bases: tuple[Any, ...] = vars(cls).get("__orig_bases__", cls.__bases__)
+    for base in bases:
+        origin: Any = get_origin(base) or base
+        if Flow not in origin.__mro__:
+            continue
+        argument = S if origin is Flow else _find_state_argument(origin)
+        if isinstance(argument, TypeVar):  # the class may have other type variables beside it
+            variables: tuple[Any, ...] = getattr(origin, "__parameters__", ())
+            argument = dict(zip(variables, get_args(base), strict=False)).get(argument)
+        if argument is not None:
+            return argument
     return None
 
 

@@ -1,7 +1,7 @@
 """The state: a dict or a model, its id, and what inputs do to it."""
 
 import re
-from typing import Any
+from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 import pytest
@@ -129,6 +129,44 @@ def test_a_model_that_takes_no_text_as_its_id_has_none_until_it_is_given() -> No
 
     flow = DictFlow(initial_state=Numbered)
     assert flow.flow_id == ""
+
+
+StateT = TypeVar("StateT", bound=BaseModel)
+Other = TypeVar("Other")
+
+
+class Family(Flow[StateT], Generic[Other, StateT]):
+    @start()
+    def begin(self) -> str:
+        return type(self.state).__name__
+
+
+class Branch(Family[Other, StateT]): ...
+
+
+class Leaf(Branch[int, Report]): ...
+
+
+class Untyped(Flow): ...
+
+
+class Mixed(Untyped, Leaf): ...  # pyright: ignore[reportGeneralTypeIssues]
+
+
+class Swapped(Generic[StateT, Other], Family[Other, StateT]): ...
+
+
+class SwappedLeaf(Swapped[Report, int]): ...
+
+
+class Open(Branch[int, StateT]): ...
+
+
+@pytest.mark.parametrize(
+    ("flow_type", "state"), [(Leaf, "Report"), (Mixed, "Report"), (SwappedLeaf, "Report"), (Open, "dict")]
+)
+def test_a_family_of_flows_may_have_other_type_variables(flow_type: type[Flow[Any]], state: str) -> None:
+    assert flow_type().kickoff() == state
 
 
 def test_inputs_fill_a_model() -> None:
