@@ -7,7 +7,7 @@ import threading
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import wraps
 from typing import Any, Self, cast, get_type_hints, overload
 
@@ -406,11 +406,15 @@ def function_name(name: str) -> str:
 
 
 def as_text(result: Any) -> str:
-    """A tool's result as the model reads it: text as it is, a crew's answer as its text, structures as JSON."""
+    """A tool's result as the model reads it: text as it is, a crew's answer as its text, structures as JSON.
+
+    What JSON cannot carry is shown by ``str``: bytes that are no text, a list that contains itself.
+    """
     if isinstance(result, str):
         return result
     if isinstance(result, CrewOutput | TaskOutput):
         return result.raw
     if isinstance(result, BaseModel | dict | list | tuple):
-        return to_json(cast(Any, result), fallback=str).decode()
-    return str(result)
+        with suppress(PydanticSerializationError):  # the tool has not failed, and must not be called again for that
+            return to_json(cast(Any, result), fallback=str).decode()
+    return str(cast(object, result))
