@@ -126,9 +126,8 @@ class CrewRun:
         self.is_outermost = around.is_outermost
         self.scope = around.within(plan.name, crew_name=plan.name).metered()
         self._inputs = inputs
-        self._outputs: dict[str, TaskOutput] = {}
+        self._outputs: dict[int, TaskOutput] = {}  # by the task's index: a crew may do one task twice
         self._tool_cache = ToolCache()
-        self._wanted = {task.id for task in plan.tasks}
 
     def observe(self) -> Observable[Event]:
         """The events of the run, :class:`CrewFinished` last. ::
@@ -169,9 +168,10 @@ class CrewRun:
 
     def _context_of(self, task: Task) -> str:
         if task.takes_all_context:
-            known = [self._outputs[each.id] for each in self._plan.tasks if each.id in self._outputs]
+            known = [output for _, output in sorted(self._outputs.items())]
         else:
-            known = [self._outputs[wanted.id] for wanted in task.context or ()]
+            newest = {self._plan.tasks[index].id: output for index, output in sorted(self._outputs.items())}
+            known = [newest[wanted.id] for wanted in task.context or ()]
         return "\n\n----------\n\n".join(output.raw for output in known)
 
     async def _prepare(self, emitter: Emitter) -> None:
@@ -191,7 +191,7 @@ class CrewRun:
         self._plan.check(self._inputs)  # before any task has run
 
     async def _finish(self, emitter: Emitter) -> None:
-        in_order = [self._outputs[task.id] for task in self._plan.tasks]
+        in_order = [self._outputs[index] for index in range(len(self._plan.tasks))]
         answers = [output for output in in_order if output.raw]
         if in_order and not answers:
             raise ValueError(
@@ -217,8 +217,10 @@ class CrewRun:
 
     def note(self, event: Event) -> None:
         """Keep an answer or the usage of a call."""
-        if isinstance(event, TaskFinished) and event.origin.task_id in self._wanted:
-            self._outputs[event.origin.task_id] = event.result
+        if isinstance(event, TaskFinished):
+            index = event.origin.task_index
+            if index < len(self._plan.tasks) and event.origin.task_id == self._plan.tasks[index].id:  # not a coworker's
+                self._outputs[index] = event.result
         elif isinstance(event, LLMFinished | LLMFailed | LLMCancelled):
             self.scope.note_shown(event)
 

@@ -121,7 +121,9 @@ class Crew(Configurable):
                 raise ValueError("manager_agent cannot have tools of its own: it works by delegating")
 
     def _check_order(self) -> None:
-        position = {task.id: index for index, task in enumerate(self.tasks)}
+        position: dict[str, int] = {}  # where a task is done first
+        for index, task in enumerate(self.tasks):
+            position.setdefault(task.id, index)
         for index, task in enumerate(self.tasks):
             for wanted in task.context or ():
                 at = position.get(wanted.id)
@@ -152,6 +154,8 @@ class Crew(Configurable):
             return None if agent is None else agents.setdefault(id(agent), agent.copy())
 
         for task in self.tasks:
+            if id(task) in tasks:
+                continue
             update: dict[str, Any] = {"agent": copy_of(task.agent)}
             if task.context:
                 update["context"] = [tasks[id(wanted)] for wanted in task.context]
@@ -159,7 +163,7 @@ class Crew(Configurable):
         return self.model_copy(
             update={
                 "agents": [copy_of(agent) for agent in self.agents],
-                "tasks": list(tasks.values()),
+                "tasks": [tasks[id(task)] for task in self.tasks],
                 "manager_agent": copy_of(self.manager_agent),
             }
         )
