@@ -75,6 +75,17 @@ class Plan:
         for agent in self.agents:
             Persona.of(agent, inputs)
 
+    def check_context(self) -> None:
+        """Raise ValueError if a task is to be told the answer of a task that neither is in the crew nor has one."""
+        own = {task.id for task in self.tasks}
+        for task in self.tasks:
+            for wanted in task.context or ():
+                if wanted.id not in own and wanted.output is None:
+                    raise ValueError(
+                        f"Task {shorten(task)} has a context dependency on {shorten(wanted)}, which is not in this "
+                        "crew, and has no answer yet; run it first, or put it into tasks"
+                    )
+
     def assignment(
         self, index: int, inputs: Inputs | None, context: str = "", tool_cache: ToolCache | None = None
     ) -> Assignment:
@@ -171,11 +182,13 @@ class CrewRun:
             known = [output for _, output in sorted(self._outputs.items())]
         else:
             newest = {self._plan.tasks[index].id: output for index, output in sorted(self._outputs.items())}
-            known = [newest[wanted.id] for wanted in task.context or ()]
+            wanted = [newest.get(each.id, each.output) for each in task.context or ()]  # some are of other crews
+            known = [output for output in wanted if output is not None]
         return "\n\n----------\n\n".join(output.raw for output in known)
 
     async def _prepare(self, emitter: Emitter) -> None:
         emitter.on_next(CrewStarted(origin=emitter.origin, inputs=self._inputs))
+        self._plan.check_context()
         if not self._plan.before_kickoff:
             return
         inputs = dict(self._inputs or {})  # callbacks may change it
@@ -272,6 +285,11 @@ class _Running(Holder, ObserverBase[Event]):
             scope = self._run.scope
             scope.run.note_stopped(scope.origin.span_id)
         super().dispose()
+
+
+def shorten(task: Task) -> str:
+    """The name of a task in errors."""
+    return repr(task.name or task.description[:40])
 
 
 def _wrong(callback: Callable[..., Any], when: str, what: str, returned: object) -> TypeError:

@@ -63,6 +63,25 @@ def test_a_context_may_name_the_newest_answer_of_a_task_done_twice() -> None:
     assert known(model, -1) == "Better draft"
 
 
+def test_a_context_may_name_a_task_of_another_crew_that_has_run() -> None:
+    model = Scripted("Done")
+    elsewhere = a_task(an_agent(Scripted("Findings")), "Elsewhere")
+    crew = a_crew(a_task(an_agent(model), context=[elsewhere]))
+    a_crew(elsewhere).kickoff()
+    for each in (crew, crew.copy()):
+        each.kickoff()
+        assert known(model, -1) == "Findings"
+
+
+def test_a_context_from_a_task_that_never_ran_is_refused_before_any_task() -> None:
+    model = Scripted("Never")
+    agent = an_agent(model)
+    crew = a_crew(a_task(agent), a_task(agent, context=[a_task(agent, "Elsewhere")]))
+    with pytest.raises(ValueError, match="dependency on 'Elsewhere', which is not in this crew, and has no answer yet"):
+        crew.kickoff()
+    assert model.requests == []
+
+
 def test_neighbours_with_async_execution_run_at_once_and_what_follows_waits_for_both() -> None:
     meeting = threading.Barrier(2, timeout=5.0)
 
