@@ -7,7 +7,7 @@ import threading
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import wraps
 from typing import Any, Self, cast, get_type_hints, overload
 
@@ -419,11 +419,15 @@ def function_name(name: str) -> str:
 
 
 def as_text(result: Any) -> str:
-    """Return a tool's result as text for the model: text unchanged, the text of a crew's answer, structures as JSON."""
+    """Return a tool's result as text for the model: text unchanged, the text of a crew's answer, structures as JSON.
+
+    What JSON cannot carry becomes text by ``str``: bytes that are not text, a list that contains itself.
+    """
     if isinstance(result, str):
         return result
     if isinstance(result, CrewOutput | TaskOutput):
         return result.raw
     if isinstance(result, BaseModel | dict | list | tuple):
-        return to_json(cast(Any, result), fallback=str).decode()
-    return str(result)
+        with suppress(PydanticSerializationError):  # the tool has not failed, and must not be called again for that
+            return to_json(cast(Any, result), fallback=str).decode()
+    return str(cast(object, result))
