@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
+from rxflow._json_text import encodable
 from rxflow._streaming.bridge import from_coroutine
 from rxflow._streaming.emitter import Emitter
 from rxflow._streaming.journal import Journal, drop_retracted, retract_all
@@ -149,7 +150,7 @@ class Run:
         Raises:
             LookupError: it was forgotten.
         """
-        self._store.note(self.id, Note("cancel", reason)).result()
+        self._store.note(self.id, Note("cancel", encodable(reason))).result()
 
     def pending(self) -> list[InputRequested]:
         """The questions that wait for an answer, oldest first."""
