@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
+from rxflow._json_text import encodable
 from rxflow._streaming.bridge import from_coroutine
 from rxflow._streaming.emitter import Emitter
-from rxflow._streaming.journal import Journal, retract_all
+from rxflow._streaming.journal import Journal, drop_retracted, retract_all
 from rxflow._streaming.observable import EventStream, chunks
 from rxflow._streaming.output import CrewStreamingOutput, FlowStreamingOutput
 from rxflow._streaming.questions import check_answer
@@ -20,6 +21,7 @@ from rxflow.operators._core.run_log import (
     EventsDroppedError,
     Note,
     Page,
+    RunCancelled,
     RunLost,
     Status,
     raise_end,
@@ -156,12 +158,12 @@ class Run:
         Raises:
             LookupError: the run was forgotten.
         """
-        self._store.note(self.id, Note("cancel", reason)).result()
+        self._store.note(self.id, Note("cancel", encodable(reason))).result()
 
     def pending(self) -> list[InputRequested]:
         """Return the questions that wait for an answer, oldest first."""
         asked: dict[str, InputRequested] = {}
-        for event in self._read_all():
+        for event in drop_retracted(self._read_all()):
             if isinstance(event, InputRequested):
                 asked[event.request_id] = event
             elif isinstance(event, InputReceived):
@@ -271,7 +273,7 @@ class Run:
         source = runnable.events(head.spec.inputs)
         self.worker = worker = self._workers.create(self.id)
         claimed = self._store.claim(self.id, None, worker.on_note).result()
-        retracted = retract_all(self._read_all(), head.error or RunLost(self.id, claimed[1].last))
+        retracted = retract_all(self._read_all(), head.error or _reason_to_restart(head, claimed[1].last))
         self._workers.begin(worker, runnable, source, claimed, retracted)
 
     def __repr__(self) -> str:
@@ -294,6 +296,15 @@ class Run:
             if isinstance(event, FlowFinished | CrewFinished | TaskFinished):
                 return event.result
         raise RuntimeError(f"run {self.id!r} completed without a result")
+
+
+def _reason_to_restart(head: Head, last: int) -> Exception:
+    """Why what a run said is taken back, if it has no error of its own."""
+    if head.status == "lost":
+        return RunLost(head.run_id, last)
+    if head.status == "cancelled":
+        return RunCancelled(head.run_id, head.reason)
+    return RuntimeError(f"run {head.run_id!r} was {head.status}, and begins anew")
 
 
 def _tail_of(head: Head) -> int:

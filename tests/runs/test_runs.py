@@ -353,6 +353,14 @@ class TestRetention:
             Runs(**bad)
 
 
+def test_a_reason_that_cannot_be_encoded_cancels_too(runs: Runs) -> None:
+    run = runs.start(Endless())
+    wait_for_chunk(run)
+    run.cancel("the tab \ud83d was closed")
+    assert signals_of(run.events()).ends == [repr(RunCancelled(run.id, "the tab \ufffd was closed"))]
+    assert run.status == "cancelled"
+
+
 class TestRestart:
     def test_a_new_generation_takes_back_what_was_said(self, runs: Runs) -> None:
         run = runs.start(f"{HERE}:Broken")

@@ -14,6 +14,7 @@ POST    ``/api/runs/{id}/answers/{request}``   answer a question: ``{"value": â€
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -26,14 +27,14 @@ import anyio
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
 
-from rxflow._json_text import in_words, list_problems
+from rxflow._json_text import describe, in_words, list_problems
 from rxflow._lazy import extra
 from rxflow.adapters import sse
 from rxflow.flow import Flow
 from rxflow.flow._drawing import draw_figure
 from rxflow.flow._graph import read_graph
 from rxflow.operators._core.run_log import LIVE
-from rxflow.runs import Run, Runs
+from rxflow.runs import Run, Runs, StoreError
 from rxflow.runs.options import WhenUnread, read_grace
 from rxflow.runs.store import Head
 from rxflow.screens.web.guard import Guard, check_token
@@ -55,6 +56,8 @@ ANONYMOUS: Final = "flow"
 ANSWER_WITHIN_S: Final = 600
 """Seconds that a run waits for an answer before it is paused. It can still be answered after that."""
 KINDS = sorted({each.__name__ for each in get_args(Event)})
+
+logger = logging.getLogger("rxflow")
 
 T = TypeVar("T")
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
@@ -127,7 +130,7 @@ def create_app(
         Mount("/", StaticFiles(directory=PAGE, html=True)),
     ]
     guard = Middleware(Guard, token=token, allowed_origins=allowed_origins)
-    refusals = {HTTPException: _refuse}
+    refusals = {HTTPException: _refuse, StoreError: _refuse_without_store}
     return Starlette(routes=routes, middleware=[guard], exception_handlers=refusals, lifespan=close_own_runs)
 
 
@@ -149,10 +152,11 @@ class _Api:
         self._limits = limits
         self._when_unread: WhenUnread = when_unread
         self._readers = 0
+        self._starting = anyio.Lock()
         self._started: dict[str, str] = {}  # run id â†’ flow name, for flows without an import path
 
     async def list_flows(self, request: Request) -> Response:
-        flows = {name: {"inputs": _inputs_of(flow)} for name, flow in self._flows.items()}
+        flows = {name: {"inputs": _inputs_of(name, flow)} for name, flow in self._flows.items()}
         return JSONResponse({"flows": flows, "kinds": KINDS})
 
     async def show_flow(self, request: Request) -> Response:
@@ -166,14 +170,19 @@ class _Api:
         inputs: Any = body.get("inputs") or {}
         if not isinstance(inputs, dict):
             raise HTTPException(422, f"inputs is not an object: {inputs!r}")
-        live = await _in_thread(lambda: sum(len(self._runs.list(status=status)) for status in LIVE))
-        if live >= self._limits.runs:
-            raise HTTPException(429, f"{live} runs are live, which is the limit of this server; stop one, or wait")
-        try:
-            target = _target_of(flow)
-            run = await _in_thread(lambda: self._begin(target, cast("dict[str, Any]", inputs)))
-        except (ValueError, TypeError) as error:
-            raise HTTPException(422, _explain(error)) from error
+        async with self._starting:  # one start at a time, so that each one counts those before it
+            live = await _in_thread(lambda: sum(len(self._runs.list(status=status)) for status in LIVE))
+            if live >= self._limits.runs:
+                raise HTTPException(429, f"{live} runs are live, which is the limit of this server; stop one, or wait")
+            try:
+                target = _target_of(flow)
+                run = await _in_thread(lambda: self._begin(target, cast("dict[str, Any]", inputs)))
+            except (ValueError, TypeError) as error:
+                raise HTTPException(422, _explain(error)) from error
+            except StoreError:
+                raise
+            except Exception as error:
+                raise _not_made(name, error) from error
         if not isinstance(target, str):
             self._started[run.id] = name
         return JSONResponse({"id": run.id}, status_code=201)
@@ -198,9 +207,12 @@ class _Api:
 
     async def show_run(self, request: Request) -> Response:
         run = await self._run(request)
-        head = await _in_thread(run.look_up)
-        about = {"id": run.id, "flow": self._name_of(head), "status": head.status}
-        return JSONResponse(about | await _in_thread(lambda: _describe_end(run, head)))
+        try:
+            head = await _in_thread(run.look_up)
+            end = await _in_thread(lambda: _describe_end(run, head))
+        except LookupError as error:  # it may be forgotten meanwhile
+            raise _not_there(error) from error
+        return JSONResponse({"id": run.id, "flow": self._name_of(head), "status": head.status} | end)
 
     async def follow(self, request: Request) -> Response:
         run = await self._run(request)
@@ -211,7 +223,10 @@ class _Api:
 
     async def cancel(self, request: Request) -> Response:
         run, body = await self._run(request), await self._read_body(request)
-        await _in_thread(partial(run.cancel, str(body.get("reason") or "stopped by a client")))
+        try:
+            await _in_thread(partial(run.cancel, str(body.get("reason") or "stopped by a client")))
+        except LookupError as error:
+            raise _not_there(error) from error
         return JSONResponse({})
 
     async def answer(self, request: Request) -> Response:
@@ -221,7 +236,7 @@ class _Api:
         try:
             await _in_thread(partial(_answer, run, request.path_params["request_id"], body["value"]))
         except LookupError as error:
-            raise HTTPException(404, str(error)) from error
+            raise _not_there(error) from error
         except (ValueError, TypeError) as error:
             raise HTTPException(422, _explain(error)) from error
         except RuntimeError as error:
@@ -244,7 +259,7 @@ class _Api:
         try:
             return await _in_thread(partial(self._runs.__getitem__, request.path_params["run_id"]))
         except LookupError as error:
-            raise HTTPException(404, str(error.args[0] if error.args else error)) from error
+            raise _not_there(error) from error
 
     async def _read_body(self, request: Request) -> dict[str, Any]:
         """Return the JSON object in the request's body. Reading in pieces avoids loading a body that is too large."""
@@ -283,14 +298,27 @@ class _Counted(Response):
             self._api.reader_left()
 
 
+def _not_there(error: LookupError) -> HTTPException:
+    return HTTPException(404, str(error.args[0] if error.args else error))
+
+
 async def _in_thread(function: Callable[[], T]) -> T:
     """Call a function that may wait for the store's disk or network, without blocking other requests."""
     return await anyio.to_thread.run_sync(function)
 
 
-def _inputs_of(flow: type[Flow[Any]]) -> Any:
+def _not_made(name: str, error: Exception) -> HTTPException:
+    """Log that a flow's constructor has failed, and return the response for it: an error of the server."""
+    logger.error("the flow %r cannot be made", name, exc_info=error)
+    return HTTPException(500, f"the flow {name!r} cannot be made: {describe(error)}")
+
+
+def _inputs_of(name: str, flow: type[Flow[Any]]) -> Any:
     """Return the inputs of a flow: the fields of its state with their defaults."""
-    state = flow().state
+    try:
+        state = flow().state
+    except Exception as error:
+        raise _not_made(name, error) from error
     values = state.model_dump(mode="json") if isinstance(state, BaseModel) else dict(state)
     values.pop("id", None)
     return to_jsonable_python(values, fallback=in_words)
@@ -339,3 +367,7 @@ def _explain(error: Exception) -> str:
 async def _refuse(request: Request, error: Exception) -> Response:
     refused = cast(HTTPException, error)
     return JSONResponse({"error": refused.detail}, status_code=refused.status_code, headers=refused.headers)
+
+
+async def _refuse_without_store(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, status_code=503)

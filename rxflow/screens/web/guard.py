@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 from rxflow._lazy import extra
 
@@ -65,9 +65,9 @@ class Guard:
 
     def _refuse(self, headers: Headers, origin: str | None) -> Response | None:
         host = headers.get("host", "")
-        if self._token is None and urlsplit(f"//{host}").hostname not in LOOPBACK:
+        if self._token is None and _split(f"//{host}").hostname not in LOOPBACK:
             return _answer(403, f"the host {host!r} is not this machine; a server for others needs a token")
-        if origin is None or origin in self._origins or urlsplit(origin).netloc == host:
+        if origin is None or origin in self._origins or _split(origin).netloc == host:
             return None
         return _answer(403, f"the origin {origin!r} is not allowed here; see allowed_origins")
 
@@ -103,6 +103,14 @@ def check_token(token: str | None) -> None:
             f"the token has {len(token)} characters; it needs at least {MIN_TOKEN_CHARACTERS}, "
             "as secrets.token_urlsafe() gives"
         )
+
+
+def _split(address: str) -> SplitResult:
+    """The parts of an address. One that cannot be read has none, and so is not this machine's."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")
 
 
 def _read_cookie(headers: Headers) -> str | None:
