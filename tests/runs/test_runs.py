@@ -387,7 +387,7 @@ class TestRestart:
     def test_without_a_path_the_flow_has_to_be_given(self, runs: Runs) -> None:
         run = runs.start(Broken())
         signals_of(run.events())
-        with pytest.raises(ValueError, match=r"was not started by an import path, .*: give "):
+        with pytest.raises(ValueError, match=r"was not started by an import path, .*: pass it as target"):
             run.restart()
 
     def test_one_that_is_running_is_refused(self, runs: Runs) -> None:

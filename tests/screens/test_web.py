@@ -116,7 +116,7 @@ class TestRuns:
             assert wait_for(client, run_id)["result"] == "a plan for Ada"
             again = client.post(path, json={"value": "Bo"})
             assert again.status_code == 404
-            assert "was answered, or never asked" in again.json()["error"]
+            assert "was already answered, or never asked" in again.json()["error"]
 
     def test_a_run_that_waits_for_an_answer_is_stopped_at_once(self) -> None:
         with serving(Asking) as client:
