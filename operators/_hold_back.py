@@ -16,9 +16,9 @@ from reactivex.disposable import CompositeDisposable, Disposable, SingleAssignme
 
 from rxflow._loops import call_soon, running_loop
 from rxflow._streaming.scope import stopping
+from rxflow.operators._core.calls import CallQueues
 from rxflow.operators._core.in_run import through
 from rxflow.operators._core.items import get_text, replace_text
-from rxflow.operators._core.queue import CallQueues
 from rxflow.operators._core.text import shape_text
 
 T = TypeVar("T")

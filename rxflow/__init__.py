@@ -24,7 +24,7 @@ __all__ = [
 # nothing to speak of.
 if typing.TYPE_CHECKING:
     from rxflow import operators as operators
-    from rxflow._streaming.reports import emit, report_progress
+    from rxflow._streaming.emitter import emit, report_progress
     from rxflow.crew.agent import Agent
     from rxflow.crew.crew import Crew, Process
     from rxflow.crew.task import Task
@@ -50,8 +50,8 @@ else:
             "StreamChunk": "rxflow.types.chunks",
             "Task": "rxflow.crew.task",
             "TaskOutput": "rxflow.types.results",
-            "emit": "rxflow._streaming.reports",
-            "report_progress": "rxflow._streaming.reports",
+            "emit": "rxflow._streaming.emitter",
+            "report_progress": "rxflow._streaming.emitter",
             "tool": "rxflow.tools",
             "operators": lambda: _lazy.import_module("rxflow.operators"),
             "__version__": lambda: _lazy.import_module("importlib.metadata").version("rxflow"),

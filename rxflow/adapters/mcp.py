@@ -27,8 +27,7 @@ from reactivex import Observable
 
 from rxflow import operators as ops
 from rxflow._lazy import extra
-from rxflow._streaming.launch import current_emitter
-from rxflow._streaming.reports import report_progress
+from rxflow._streaming.emitter import current_emitter, report_progress
 from rxflow.adapters._translation import to_plain_json
 from rxflow.flow import Flow
 from rxflow.runs import Runs

@@ -19,8 +19,7 @@ from rxflow._streaming.questions import end_with_pause
 from rxflow._streaming.scope import Scope
 from rxflow._streaming.subscriptions import Holder, RunPart, connect
 from rxflow._streaming.verbose import log_events
-from rxflow.crew._assignment import Assignment, Persona
-from rxflow.crew._log_file import LogFile
+from rxflow.crew._assignment import Assignment, LogFile, Persona
 from rxflow.crew._rate_limit import RateLimit
 from rxflow.crew._task_run import carry_out
 from rxflow.crew._tool_use import ToolCache, by_function_name

@@ -24,7 +24,7 @@ from rxflow.crew._guardrails import Guardrail, GuardrailError, Rejected, Verdict
 from rxflow.crew._rate_limit import wait_for_all
 from rxflow.crew._tool_use import ToolCache
 from rxflow.crew._turns import Conversation, answer
-from rxflow.llm._request import response_format_for
+from rxflow.llm.source import response_format_for
 from rxflow.tools import as_text
 from rxflow.types import (
     AgentFailed,

@@ -11,7 +11,7 @@ from rxflow.crew._assignment import Assignment
 from rxflow.crew._rate_limit import wait_for_all
 from rxflow.crew._tool_use import ToolAnswer, ToolCache, by_function_name, use_tools
 from rxflow.llm._litellm.advice import add_advice
-from rxflow.llm._request import Message, ToolSchema, has_object_root, response_format_for
+from rxflow.llm.source import Message, ToolSchema, has_object_root, response_format_for
 from rxflow.types import Event, LLMFinished, LLMStarted, MessageAdded
 
 _FINAL_TURN = "You have used all your turns with tools. Give your best answer now, from what you know."

@@ -25,9 +25,9 @@ from rxflow.crew._assignment import Assignment, Fillable, Persona
 from rxflow.crew._guardrails import Guardrail
 from rxflow.crew._rate_limit import RateLimit, limit_of
 from rxflow.crew._task_run import carry_out
-from rxflow.llm._request import Message
 from rxflow.llm.base_llm import BaseLLM, Model
 from rxflow.llm.model import LLM
+from rxflow.llm.source import Message
 from rxflow.types import (
     AgentOutput,
     Event,

@@ -19,7 +19,7 @@ from rxflow.crew._guardrails import Guardrail
 from rxflow.crew._rate_limit import RateLimit
 from rxflow.crew._task_run import carry_out
 from rxflow.crew.agent import Agent
-from rxflow.llm._request import has_object_root
+from rxflow.llm.source import has_object_root
 from rxflow.tools import BaseTool
 from rxflow.types import Event, OutputFormat, TaskFinished, TaskOutput
 

@@ -26,12 +26,10 @@ from rxflow._streaming.output import FlowStreamingOutput
 from rxflow._streaming.questions import Who
 from rxflow._streaming.scope import Scope
 from rxflow._streaming.subscriptions import Cleanup, RunPart, connect
-from rxflow.flow._asking import AsksPeople
-from rxflow.flow._conditions import and_, or_
-from rxflow.flow._decorators import listen, router, start
+from rxflow.flow._decorators import and_, listen, or_, router, start
 from rxflow.flow._flow_run import Record, merge_along
 from rxflow.flow._graph import Graph, Method, read_graph
-from rxflow.flow._human_feedback import ask_for_feedback
+from rxflow.flow._people import AsksPeople, ask_for_feedback
 from rxflow.flow._state import FlowState, State, create_state, merge_inputs, read_id, replace_state, show_state
 from rxflow.flow.persistence import RULE_ATTRIBUTE, FlowPersistence, StateKeeper
 from rxflow.types import Event, FlowFinished, StateChanged, StreamChunk, UsageMetrics

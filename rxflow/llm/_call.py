@@ -20,9 +20,19 @@ from rxflow._streaming.scope import Scope
 from rxflow._streaming.subscriptions import Cleanup
 from rxflow.llm._prices import estimate_cost
 from rxflow.llm._redaction import mask_secrets
-from rxflow.llm._request import Message, Request, split_model
 from rxflow.llm._tool_calls import ToolCallAssembler
-from rxflow.llm.source import Delta, Ending, PartDelta, ReasoningDelta, RefusalDelta, Source, ToolCallDelta
+from rxflow.llm.source import (
+    Delta,
+    Ending,
+    Message,
+    PartDelta,
+    ReasoningDelta,
+    RefusalDelta,
+    Request,
+    Source,
+    ToolCallDelta,
+    split_model,
+)
 from rxflow.tools import function_name
 from rxflow.types import (
     ContentPart,

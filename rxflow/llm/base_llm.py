@@ -20,9 +20,8 @@ from rxflow._streaming.bridge import from_async
 from rxflow._streaming.emitter import ambient, in_thread
 from rxflow._streaming.observable import EventStream
 from rxflow.llm._functions import Offered
-from rxflow.llm._request import Message, Request
 from rxflow.llm.model import LLM
-from rxflow.llm.source import Delta, Ending, PartDelta, ReasoningDelta, RefusalDelta, ToolCallDelta
+from rxflow.llm.source import Delta, Ending, Message, PartDelta, ReasoningDelta, RefusalDelta, Request, ToolCallDelta
 from rxflow.tools import as_text
 from rxflow.types import Event, StreamChunk, ToolCall, UsageMetrics
 

@@ -31,10 +31,9 @@ from rxflow.llm._functions import (
 from rxflow.llm._limits import IN_PROCESS, RateLimits, name_key
 from rxflow.llm._litellm.source import LiteLLMSource
 from rxflow.llm._providers import source_for
-from rxflow.llm._request import Message, Request, normalize_messages, response_format_for, split_model
 from rxflow.llm._stop_sequences import cut_at_stop, read_stop
 from rxflow.llm._text_tools import offering_in_text
-from rxflow.llm.source import Delta, Source
+from rxflow.llm.source import Delta, Message, Request, Source, normalize_messages, response_format_for, split_model
 from rxflow.types import Event, LLMFailed, LLMFinished, LLMRetrying, StreamChunk
 from rxflow.types.usage import estimate_usage
 

@@ -19,10 +19,9 @@ from rxflow._loops import call_soon, on_this_loop, running_loop
 from rxflow._streaming.border import Border
 from rxflow._streaming.bridge import Unanswered
 from rxflow._streaming.emitter import ambient
-from rxflow._streaming.handle import RunHandle
 from rxflow._streaming.observable import EventStream
 from rxflow._streaming.questions import Inbox
-from rxflow._streaming.scope import DEFAULT_STOP_REASON
+from rxflow._streaming.scope import DEFAULT_STOP_REASON, RunHandle
 from rxflow.operators._core.log_writer import LogWriter
 from rxflow.operators._core.run_log import End, Note, Writer
 from rxflow.runs.options import Carrier, Runnable, Seconds, read_seconds

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 # Lowest first. Rooms of one line may use each other.
 FLOORS = [
-    {"_lazy", "_json_text", "_showing", "_loops", "_options"},
+    {"_lazy", "_hooks", "_json_text", "_showing", "_loops", "_options"},
     {"types"},
     {"_streaming", "tools", "_tool_adapter", "_tool_parameters"},
     {"operators"},
