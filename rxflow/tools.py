@@ -156,7 +156,7 @@ class BaseTool(BaseModel, ABC):
         if running_loop() is not None:
             result.close()
             raise TypeError(f"the tool {self.name!r} is async: await tool.arun(…)")
-        from rxflow._streaming.kickoff import await_blocking  # agents call most tools, and have it loaded
+        from rxflow._streaming import await_blocking  # agents call most tools, and have it loaded
 
         return await_blocking(result)
 

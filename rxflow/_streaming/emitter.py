@@ -1,7 +1,8 @@
 """What a leaf coroutine uses to emit events, to run nested Observables and to call users' code.
 
 An emitter is also *ambient* for users' code: a ``kickoff()`` or ``llm.call()`` deep inside a method, a tool or a
-callback finds it in a context variable, and what it runs flows into the same stream.
+callback finds it in a context variable, and what it runs flows into the same stream. So do ``rxflow.emit()`` and
+``rxflow.report_progress()``.
 """
 
 from __future__ import annotations

@@ -15,8 +15,7 @@ from rxflow._streaming.bridge import from_coroutine
 from rxflow._streaming.emitter import Emitter, current_emitter
 from rxflow._streaming.log import THE_END, Log
 from rxflow._streaming.observable import Behind, EventStream, SourceFeed
-from rxflow.types import Event, FlowPaused, InputRequested, LLMFinished, StreamChunk
-from rxflow.types.answers import RunPaused
+from rxflow.types import Event, FlowPaused, InputRequested, LLMFinished, RunPaused, StreamChunk
 
 T = TypeVar("T")
 Item = TypeVar("Item")

@@ -29,8 +29,7 @@ from rxflow._streaming.bridge import Unanswered, from_coroutine, on_loop
 from rxflow._streaming.console import ConsoleProvider, has_console
 from rxflow._streaming.emitter import Emitter, in_thread, is_async
 from rxflow._streaming.scope import UNANSWERED, Answerer, Scope
-from rxflow.types import Event, FlowPaused, InputReceived, InputRequested, Origin
-from rxflow.types.answers import HumanFeedbackPending, InputResponse
+from rxflow.types import Event, FlowPaused, HumanFeedbackPending, InputReceived, InputRequested, InputResponse, Origin
 
 T = TypeVar("T")
 

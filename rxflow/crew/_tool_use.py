@@ -14,15 +14,21 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import from_json
 
 from rxflow._json_text import describe, list_problems
-from rxflow._streaming.bridge import WAITS, Unanswered, all_of, from_coroutine, replace_stray_cancellation
-from rxflow._streaming.emitter import Emitter
-from rxflow._streaming.journal import NotResumable
-from rxflow._streaming.output import read_out
-from rxflow._streaming.questions import Question, ask
+from rxflow._streaming import (
+    WAITS,
+    Emitter,
+    NotResumable,
+    Question,
+    Unanswered,
+    all_of,
+    ask,
+    from_coroutine,
+    read_out,
+    replace_stray_cancellation,
+)
 from rxflow.llm.source import Message
 from rxflow.tools import BaseTool, ToolUsageLimit, function_name
-from rxflow.types import LLMFinished, ToolCall, ToolCancelled, ToolFailed, ToolFinished, ToolStarted
-from rxflow.types.answers import Approval
+from rxflow.types import Approval, LLMFinished, ToolCall, ToolCancelled, ToolFailed, ToolFinished, ToolStarted
 
 logger = logging.getLogger("rxflow")
 

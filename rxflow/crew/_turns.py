@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from rxflow._streaming.emitter import Emitter
-from rxflow._streaming.kickoff import Last
+from rxflow._streaming import Emitter, Last
 from rxflow.crew._assignment import Assignment
 from rxflow.crew._rate_limit import wait_for_all
 from rxflow.crew._tool_use import ToolAnswer, ToolCache, by_function_name, use_tools

@@ -13,13 +13,17 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
 from rxflow._options import Switch
-from rxflow._streaming.bridge import Unanswered
-from rxflow._streaming.kickoff import run_async, run_blocking
-from rxflow._streaming.observable import EventStream, chunks
-from rxflow._streaming.output import AgentStreamingOutput
-from rxflow._streaming.questions import end_with_pause
-from rxflow._streaming.scope import Scope
-from rxflow._streaming.verbose import log_events
+from rxflow._streaming import (
+    AgentStreamingOutput,
+    EventStream,
+    Scope,
+    Unanswered,
+    chunks,
+    end_with_pause,
+    log_events,
+    run_async,
+    run_blocking,
+)
 from rxflow._tool_adapter import Tool
 from rxflow.crew._assignment import Assignment, Fillable, Persona
 from rxflow.crew._guardrails import Guardrail

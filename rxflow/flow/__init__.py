@@ -5,7 +5,7 @@ from rxflow.flow._people import human_feedback
 from rxflow.flow._state import FlowState
 from rxflow.flow.flow import Flow
 from rxflow.flow.persistence import persist
-from rxflow.types.answers import HumanFeedbackResult
+from rxflow.types import HumanFeedbackResult
 
 __all__ = [
     "Flow",

@@ -23,12 +23,20 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
 from rxflow._json_text import describe
 from rxflow._options import TRIGGER_PAYLOAD
-from rxflow._streaming.bridge import Unanswered, from_coroutine
-from rxflow._streaming.emitter import Emitter
-from rxflow._streaming.journal import NotResumable
-from rxflow._streaming.questions import end_with_pause
-from rxflow._streaming.scope import Scope, UsageLedger, stopping
-from rxflow._streaming.subscriptions import Holder, Owned, RunPart, connect
+from rxflow._streaming import (
+    Emitter,
+    Holder,
+    NotResumable,
+    Owned,
+    RunPart,
+    Scope,
+    Unanswered,
+    UsageLedger,
+    connect,
+    end_with_pause,
+    from_coroutine,
+    stopping,
+)
 from rxflow.flow._graph import Graph, Method
 from rxflow.flow._method_run import Complete, read_label, run_method
 from rxflow.flow._replay import Replay
@@ -38,6 +46,7 @@ from rxflow.types import (
     FlowFailed,
     FlowFinished,
     FlowStarted,
+    HumanFeedbackResult,
     LLMCancelled,
     LLMFailed,
     LLMFinished,
@@ -45,7 +54,6 @@ from rxflow.types import (
     MethodStarted,
     StreamChunk,
 )
-from rxflow.types.answers import HumanFeedbackResult
 
 BindMethod = Callable[[str], Callable[..., Any]]
 Prepare = Callable[[Emitter], Awaitable[None]]

@@ -10,14 +10,22 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from pydantic import BaseModel, Field, ValidationError, create_model
 
 from rxflow._json_text import read_json
-from rxflow._streaming.emitter import Emitter, current_emitter
-from rxflow._streaming.kickoff import run_async, run_blocking
-from rxflow._streaming.observable import EventStream
-from rxflow._streaming.questions import Question, Who, answerer_of, ask, asking, provided_by
-from rxflow._streaming.scope import Answerer
+from rxflow._streaming import (
+    Answerer,
+    Emitter,
+    EventStream,
+    Question,
+    Who,
+    answerer_of,
+    ask,
+    asking,
+    current_emitter,
+    provided_by,
+    run_async,
+    run_blocking,
+)
 from rxflow.flow._decorators import add_note
-from rxflow.types import Event, InputReceived
-from rxflow.types.answers import HumanFeedbackResult
+from rxflow.types import Event, HumanFeedbackResult, InputReceived
 
 if TYPE_CHECKING:
     from rxflow.flow._flow_run import Record
@@ -250,8 +258,7 @@ async def _ask_model(emitter: Emitter, llm: LLM, outcome: type[BaseModel], label
 
 
 def _model_of(llm: Model | None) -> LLM:
-    from rxflow.llm.base_llm import BaseLLM  # only for words that are not labels themselves
-    from rxflow.llm.model import LLM
+    from rxflow.llm import LLM, BaseLLM  # only for words that are not labels themselves
 
     if isinstance(llm, LLM):
         return llm

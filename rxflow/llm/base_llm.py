@@ -16,9 +16,7 @@ from pydantic.fields import FieldInfo, ModelPrivateAttr
 from reactivex import Observable
 
 from rxflow._loops import call_soon
-from rxflow._streaming.bridge import from_async
-from rxflow._streaming.emitter import ambient, in_thread
-from rxflow._streaming.observable import EventStream
+from rxflow._streaming import EventStream, ambient, from_async, in_thread
 from rxflow.llm._functions import Offered
 from rxflow.llm.model import LLM
 from rxflow.llm.source import Delta, Ending, Message, PartDelta, ReasoningDelta, RefusalDelta, Request, ToolCallDelta

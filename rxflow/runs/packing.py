@@ -21,9 +21,9 @@ from typing import Any, cast
 from pydantic_core import PydanticSerializationError, to_json
 
 from rxflow.operators._core.blocks import Batch, Block
+from rxflow.types import Event
 from rxflow.types.chunks import StreamChunk, find_labels, make_chunks_like
 from rxflow.types.codec import decode, encode
-from rxflow.types.events import Event
 
 MAX_ROW_EVENTS = 256
 """A reader that wants a part of a row still has to parse the rest."""

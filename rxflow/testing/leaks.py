@@ -76,8 +76,7 @@ def collecting() -> Generator[Dues]:
 
 
 if TYPE_CHECKING:
-    from rxflow._streaming.loop_thread import LoopThread
-    from rxflow._streaming.scope import RunHandle
+    from rxflow._streaming import LoopThread, RunHandle
 
 GRACE = 2.0  # seconds in which what was just disposed may come to its end
 LASTING = frozenset({"rxflow I/O", "rxflow import"})
