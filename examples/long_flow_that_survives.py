@@ -17,8 +17,7 @@ from rxflow import Agent, Crew, Flow, Task
 from rxflow import operators as ops
 from rxflow.flow import listen, start
 from rxflow.runs import RunLost, Runs
-from rxflow.types.answers import RunPaused
-from rxflow.types.events import LLMStarted, MethodFinished
+from rxflow.types import LLMStarted, MethodFinished, RunPaused
 
 
 def work(role: str, description: str) -> str:

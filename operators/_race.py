@@ -10,10 +10,8 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, SingleAssignmentDisposable
 
-from rxflow._streaming.border import Border, current_border
-from rxflow.operators._core.in_run import Adding, through
-from rxflow.operators._core.items import is_content
-from rxflow.operators._core.recovery import create_join
+from rxflow._streaming import Border, current_border
+from rxflow.operators._core import Adding, create_join, is_content, through
 
 U = TypeVar("U")
 

@@ -39,7 +39,7 @@ ALIASES: Mapping[str, Mapping[str, _lazy.Home]] = {
     "rxflow.flow.async_feedback.types": {"HumanFeedbackPending": "rxflow.types.answers"},
     "rxflow.flow.human_feedback": {
         "HumanFeedbackResult": "rxflow.types.answers",
-        "human_feedback": "rxflow.flow._human_feedback",
+        "human_feedback": "rxflow.flow._people",
     },
     "rxflow.flow.input_provider": {"InputResponse": "rxflow.types.answers"},
     "rxflow.flow.persistence.base": {"FlowPersistence": "rxflow.flow.persistence"},
@@ -57,7 +57,7 @@ ALIASES: Mapping[str, Mapping[str, _lazy.Home]] = {
     "rxflow.tools.structured_tool": {"CrewStructuredTool": "rxflow.tools:FunctionTool"},
     "rxflow.types.usage_metrics": {"UsageMetrics": "rxflow.types.usage"},
     "rxflow.utilities": {},
-    "rxflow.utilities.types": {"LLMMessage": "rxflow.llm._request:Message"},
+    "rxflow.utilities.types": {"LLMMessage": "rxflow.llm.source:Message"},
 }
 """The names at each path of CrewAI, with their modules in rxflow."""
 

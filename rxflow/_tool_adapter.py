@@ -10,7 +10,7 @@ from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, create_model
 
-from rxflow._streaming.emitter import in_thread
+from rxflow._streaming import in_thread
 from rxflow.tools import BaseTool, FunctionTool
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 from uuid import uuid4
 
 from rxflow._loops import on_this_loop
-from rxflow.types.events import Event
+from rxflow.types import Event
 
 Status: TypeAlias = Literal["queued", "running", "paused", "completed", "failed", "cancelled", "lost"]
 LIVE: tuple[Status, ...] = ("queued", "running")

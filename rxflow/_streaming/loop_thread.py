@@ -18,12 +18,10 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase
 
+from rxflow import _hooks
 from rxflow._loops import call_soon
-from rxflow._streaming import hooks
 from rxflow._streaming.border import Guard
-from rxflow._streaming.handle import RunHandle, at_home
-from rxflow._streaming.hooks import Pause, thread_count
-from rxflow._streaming.scope import Run, Scope
+from rxflow._streaming.scope import Run, RunHandle, Scope, at_home
 from rxflow._streaming.subscriptions import connect
 
 T = TypeVar("T")
@@ -171,7 +169,7 @@ class LoopThread:
 
     def _rest(self) -> None:
         if self._is_kept:
-            self.thread.name = hooks.IDLE_NAME
+            self.thread.name = _hooks.IDLE_NAME
         elif self._stop is not None:
             self._stop.set()
         self._idle.set()
@@ -218,9 +216,9 @@ class ThreadRun(RunHandle, Generic[T]):
         self._part_of = part_of
         self._is_over: asyncio.Event | None = None
         self._left = threading.Event()
-        loop = hooks.loop_factory() if hooks.loop_factory is not None else None
+        loop = _hooks.loop_factory() if _hooks.loop_factory is not None else None
         # Before the loop runs: its first step must already know of the reader.
-        count = thread_count(loop) if loop is not None and is_read else None
+        count = _hooks.thread_count(loop) if loop is not None and is_read else None
         self._reader = count.reader() if count is not None else None
         self._host = LoopThread(loop) if loop is not None else _free_loop_thread()
         self.stay = Stay(self._host, self)
@@ -272,7 +270,7 @@ class ThreadRun(RunHandle, Generic[T]):
         self.dispose()  # it may not have begun
         self._host.dispose_runs()
 
-    def pause(self) -> Pause | None:
+    def pause(self) -> _hooks.Pause | None:
         return self._reader.pause() if self._reader is not None else None
 
     def join(self, timeout: float) -> None:

@@ -11,7 +11,7 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, Disposable
 
-from rxflow.operators._core.in_run import select, through
+from rxflow.operators._core import select, through
 from rxflow.types import (
     Event,
     Happened,

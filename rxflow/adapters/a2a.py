@@ -18,8 +18,7 @@ from rxflow._json_text import encodable
 from rxflow._lazy import extra
 from rxflow.adapters._translation import PartTracker, Step, to_plain_json
 from rxflow.tools import as_text
-from rxflow.types.chunks import StreamChunk
-from rxflow.types.events import (
+from rxflow.types import (
     CrewFinished,
     Event,
     FlowCancelled,
@@ -27,6 +26,7 @@ from rxflow.types.events import (
     FlowPaused,
     MethodStarted,
     Retracted,
+    StreamChunk,
     ToolProgress,
     ToolStarted,
 )

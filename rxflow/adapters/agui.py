@@ -21,7 +21,7 @@ from reactivex import Observable
 
 from rxflow._json_text import encodable
 from rxflow._lazy import extra
-from rxflow._streaming.bridge import WAITS
+from rxflow._streaming import WAITS
 from rxflow.adapters._translation import PartTracker, Step, call_id_of, to_plain_json, tool_part_id, translate
 from rxflow.adapters.sse import stream
 from rxflow.tools import as_text

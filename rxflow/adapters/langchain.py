@@ -22,8 +22,7 @@ from rxflow._lazy import extra
 from rxflow.flow import Flow
 from rxflow.llm import LLM, Delta, Ending, ReasoningDelta, Request, ToolCallDelta, from_async
 from rxflow.tools import BaseTool
-from rxflow.types.events import FlowFinished
-from rxflow.types.usage import UsageMetrics
+from rxflow.types import FlowFinished, UsageMetrics
 
 with extra("langchain"):
     from langchain_core.messages import AIMessage, AIMessageChunk, convert_to_messages

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 
 from reactivex import Observable
 
-from rxflow._streaming.bridge import WAITS
+from rxflow._streaming import WAITS
 from rxflow.adapters._translation import to_plain_json, watch
 from rxflow.tools import as_text
 from rxflow.types import (

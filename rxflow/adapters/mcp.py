@@ -27,14 +27,12 @@ from reactivex import Observable
 
 from rxflow import operators as ops
 from rxflow._lazy import extra
-from rxflow._streaming.launch import current_emitter
-from rxflow._streaming.reports import report_progress
+from rxflow._streaming import current_emitter, report_progress
 from rxflow.adapters._translation import to_plain_json
 from rxflow.flow import Flow
 from rxflow.runs import Runs
 from rxflow.tools import BaseTool, as_text
-from rxflow.types.chunks import StreamChunk
-from rxflow.types.events import (
+from rxflow.types import (
     AgentStarted,
     CrewFinished,
     Event,
@@ -42,6 +40,7 @@ from rxflow.types.events import (
     FlowPaused,
     InputRequested,
     MethodStarted,
+    StreamChunk,
     ToolProgress,
     ToolStarted,
 )

@@ -15,7 +15,7 @@ from pydantic_core import to_json
 from reactivex import Observable
 
 from rxflow._lazy import extra
-from rxflow._streaming.bridge import WAITS
+from rxflow._streaming import WAITS
 from rxflow.adapters._otel_names import DURATION_BOUNDARIES_S, NAMES, PROVIDERS, TOKEN_BOUNDARIES
 from rxflow.adapters._translation import read_json, watch
 from rxflow.tools import as_text

@@ -20,12 +20,11 @@ from reactivex import Observable
 from reactivex.disposable import SerialDisposable
 
 from rxflow._lazy import extra
-from rxflow._streaming.bridge import on_loop
-from rxflow._streaming.frames import Framing
+from rxflow._streaming import Framing, on_loop
 from rxflow.adapters._translation import Translator, translate
 from rxflow.runs import RunReader
+from rxflow.types import Event
 from rxflow.types.codec import encode
-from rxflow.types.events import Event
 
 with extra("web"):
     from sse_starlette import EventSourceResponse, ServerSentEvent

@@ -20,7 +20,7 @@ from reactivex import Observable
 
 from rxflow._json_text import encodable
 from rxflow._lazy import extra
-from rxflow._streaming.bridge import WAITS
+from rxflow._streaming import WAITS
 from rxflow.adapters._translation import (
     Part,
     PartTracker,

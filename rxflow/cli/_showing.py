@@ -15,13 +15,12 @@ from reactivex import Observable
 from rxflow import _lazy
 from rxflow._json_text import encodable
 from rxflow._showing import show_lines
-from rxflow._streaming.output import PipelineOutput
+from rxflow._streaming import PipelineOutput
 from rxflow.cli._refusals import FAILED, INTERRUPTED, PAUSED, refuse
 from rxflow.screens._run_tree import RunTree
 from rxflow.screens._spans import State
 from rxflow.screens._wording import show_error
-from rxflow.types.chunks import StreamChunk, StreamChunkType
-from rxflow.types.events import CrewFinished, FlowFinished
+from rxflow.types import CrewFinished, FlowFinished, StreamChunk, StreamChunkType
 
 with _lazy.extra("cli"):
     import typer

@@ -8,16 +8,15 @@ from typing import Any, Literal, TypeAlias, cast
 
 from reactivex.abc import ObserverBase
 
-from rxflow._streaming.bridge import Unanswered
+from rxflow._streaming import Unanswered
 from rxflow.cluster._code import check_flow, describe_rxflow
 from rxflow.cluster._questions import RemoteAnswerer, Reply
 from rxflow.runs import Runs
 from rxflow.runs.options import find_runnable
 from rxflow.runs.worker import Worker
+from rxflow.types import Event, InputRequested, Origin
 from rxflow.types._values import describe_error
-from rxflow.types.chunks import Origin
 from rxflow.types.codec import encode
-from rxflow.types.events import Event, InputRequested
 
 BATCH_S = 0.001
 """Events that follow a batch within this time are sent as the next batch.

@@ -11,13 +11,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
-from rxflow._streaming.bridge import Unanswered
-from rxflow._streaming.emitter import Emitter
-from rxflow._streaming.journal import NotResumable
-from rxflow._streaming.questions import find_answer
-from rxflow._streaming.scope import Answerer
+from rxflow._streaming import Answerer, Emitter, NotResumable, Unanswered, find_answer
+from rxflow.types import InputRequested
 from rxflow.types._values import describe_error, from_json_value, restore_error, to_json_value
-from rxflow.types.events import InputRequested
 
 Reply: TypeAlias = tuple[Literal["answer", "failed"], Any]
 

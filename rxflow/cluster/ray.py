@@ -15,9 +15,7 @@ from typing import Any, cast
 from reactivex.disposable import Disposable
 
 from rxflow._lazy import extra
-from rxflow._streaming.bridge import Unanswered, from_coroutine
-from rxflow._streaming.emitter import Emitter
-from rxflow._streaming.observable import EventStream, chunks
+from rxflow._streaming import Emitter, EventStream, Unanswered, chunks, from_coroutine
 from rxflow.cluster._code import describe_flow
 from rxflow.cluster._errors import WorkerLost
 from rxflow.cluster._pool import PoolWorker, Settings, WorkerPool, describe_loss, stop
@@ -25,10 +23,9 @@ from rxflow.cluster._questions import QuestionRelay, Reply, refuse_to_pause
 from rxflow.operators._core.run_log import End, NotTheWriterError, Writer
 from rxflow.runs.options import Carrier, Seconds, read_seconds
 from rxflow.runs.store import Store
+from rxflow.types import Event, InputRequested, StreamChunk
 from rxflow.types._values import describe_error, restore_error
-from rxflow.types.chunks import StreamChunk
 from rxflow.types.codec import decode
-from rxflow.types.events import Event, InputRequested
 
 with extra("ray"):
     from ray import exceptions as ray_errors

@@ -11,16 +11,22 @@ from uuid import uuid4
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
-from rxflow._streaming.bridge import WAITS, Unanswered, from_coroutine, merge_patiently
-from rxflow._streaming.emitter import Emitter
-from rxflow._streaming.kickoff import run_async
-from rxflow._streaming.observable import EventStream
-from rxflow._streaming.questions import end_with_pause
-from rxflow._streaming.scope import Scope
-from rxflow._streaming.subscriptions import Holder, RunPart, connect
-from rxflow._streaming.verbose import log_events
-from rxflow.crew._assignment import Assignment, Persona
-from rxflow.crew._log_file import LogFile
+from rxflow._streaming import (
+    WAITS,
+    Emitter,
+    EventStream,
+    Holder,
+    RunPart,
+    Scope,
+    Unanswered,
+    connect,
+    end_with_pause,
+    from_coroutine,
+    log_events,
+    merge_patiently,
+    run_async,
+)
+from rxflow.crew._assignment import Assignment, LogFile, Persona
 from rxflow.crew._rate_limit import RateLimit
 from rxflow.crew._task_run import carry_out
 from rxflow.crew._tool_use import ToolCache, by_function_name

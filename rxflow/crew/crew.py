@@ -11,13 +11,9 @@ from pydantic import Field, PrivateAttr, model_validator
 from pydantic_core import from_json
 
 from rxflow._options import Configurable, Switch
-from rxflow._streaming.bridge import all_of
-from rxflow._streaming.kickoff import run_async, run_blocking
-from rxflow._streaming.observable import EventStream, chunks
-from rxflow._streaming.output import CrewStreamingOutput
-from rxflow.crew._assignment import PLACEHOLDER, make_key
+from rxflow._streaming import CrewStreamingOutput, EventStream, all_of, chunks, run_async, run_blocking
+from rxflow.crew._assignment import PLACEHOLDER, LogFile, make_key
 from rxflow.crew._crew_run import CrewRun, Inputs, Plan, shorten
-from rxflow.crew._log_file import LogFile
 from rxflow.crew._rate_limit import RateLimit, limit_of
 from rxflow.crew.agent import Agent
 from rxflow.crew.task import Task

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, cast, get_args, get_origin
+from typing import Any, ClassVar, Generic, Self, cast, get_args, get_origin
 from uuid import uuid4
 
 from reactivex import Observable
@@ -18,26 +18,30 @@ from typing_extensions import TypeVar
 
 from rxflow._loops import Once
 from rxflow._options import check_options
-from rxflow._streaming.emitter import Emitter
-from rxflow._streaming.journal import Journal, Step
-from rxflow._streaming.kickoff import run_async, run_blocking
-from rxflow._streaming.observable import EventStream, chunks
-from rxflow._streaming.output import FlowStreamingOutput
-from rxflow._streaming.questions import Who
-from rxflow._streaming.scope import Scope
-from rxflow._streaming.subscriptions import Cleanup, RunPart, connect
-from rxflow.flow._asking import AsksPeople
-from rxflow.flow._conditions import and_, or_
-from rxflow.flow._decorators import listen, router, start
+from rxflow._streaming import (
+    AsyncStreamSession,
+    Cleanup,
+    Emitter,
+    EventStream,
+    FlowStreamingOutput,
+    Journal,
+    RunPart,
+    Scope,
+    Step,
+    StreamSession,
+    Who,
+    chunks,
+    connect,
+    run_async,
+    run_blocking,
+)
+from rxflow.flow._decorators import and_, listen, or_, router, start
 from rxflow.flow._flow_run import Record, merge_along
 from rxflow.flow._graph import Graph, Method, read_graph
-from rxflow.flow._human_feedback import ask_for_feedback
+from rxflow.flow._people import AsksPeople, ask_for_feedback
 from rxflow.flow._state import FlowState, State, create_state, merge_inputs, read_id, replace_state, show_state
 from rxflow.flow.persistence import RULE_ATTRIBUTE, FlowPersistence, StateKeeper
 from rxflow.types import Event, FlowFinished, StateChanged, StreamChunk, UsageMetrics
-
-if TYPE_CHECKING:
-    from rxflow._streaming.frames import AsyncStreamSession, StreamSession
 
 __all__ = ["Flow", "FlowState", "and_", "listen", "or_", "router", "start"]
 
@@ -206,14 +210,10 @@ class Flow(AsksPeople, Generic[S]):
 
     def stream_events(self, inputs: Inputs | None = None) -> StreamSession:
         """Run this instance as frames, for ``for``; the first pull starts it."""
-        from rxflow._streaming.frames import StreamSession  # most programs read chunks, not frames
-
         return StreamSession(self._kickoff_events(inputs), FlowFinished)
 
     def astream(self, inputs: Inputs | None = None) -> AsyncStreamSession:
         """Run this instance as frames, for ``async for``; the first pull starts it."""
-        from rxflow._streaming.frames import AsyncStreamSession
-
         return AsyncStreamSession(self._kickoff_events(inputs), FlowFinished)
 
     def plot(self, filename: str = "flow", show: bool = True) -> Path:

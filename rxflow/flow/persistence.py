@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticSerializationError, to_json
 
-from rxflow._streaming.emitter import Emitter
+from rxflow._streaming import Emitter
 from rxflow.flow._decorators import add_note
 from rxflow.flow._state import State, read_id
 

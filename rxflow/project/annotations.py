@@ -8,10 +8,8 @@ from contextvars import ContextVar
 from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar, cast
 
-from rxflow._streaming.kickoff import await_blocking
-from rxflow.crew.agent import Agent
-from rxflow.crew.crew import Crew
-from rxflow.crew.task import Task
+from rxflow._streaming import await_blocking
+from rxflow.crew import Agent, Crew, Task
 
 P = ParamSpec("P")
 R = TypeVar("R")

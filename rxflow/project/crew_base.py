@@ -9,8 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
-from rxflow.crew.agent import Agent
-from rxflow.crew.task import Task
+from rxflow.crew import Agent, Task
 from rxflow.llm.model import LLM
 from rxflow.project.annotations import marked
 

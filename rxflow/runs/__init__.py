@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from rxflow import _lazy
-from rxflow._streaming.journal import NotResumable
+from rxflow._streaming import NotResumable
 from rxflow.operators._core.run_log import (
     End,
     EventsDroppedError,

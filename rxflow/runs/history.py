@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import cast
 
 from rxflow.operators._core.blocks import Batch, Block
+from rxflow.types import Event
 from rxflow.types.chunks import PackedChunks, StreamChunk, find_one_origin, find_origin, pack_chunks
-from rxflow.types.events import Event
 
 MAX_UNREAD = 10_000
 """The number of events that are kept as objects for a slow reader, because packed ones would have to be built again."""

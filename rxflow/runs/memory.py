@@ -23,7 +23,7 @@ from rxflow.operators._core.run_log import (
 )
 from rxflow.runs.history import History
 from rxflow.runs.store import Head, OnNote, RunSpec, Store, is_running, refuse, run_exists, settle, wake
-from rxflow.types.events import Event
+from rxflow.types import Event
 
 T = TypeVar("T")
 

@@ -9,10 +9,10 @@ from datetime import timedelta
 from importlib import import_module
 from typing import Any, Literal, Protocol, TypeAlias, cast
 
-from rxflow._streaming.observable import EventStream
+from rxflow._streaming import EventStream
 from rxflow.runs.memory import MemoryLog
 from rxflow.runs.store import Store
-from rxflow.types.events import Event
+from rxflow.types import Event
 
 Seconds: TypeAlias = float | timedelta
 WhenUnread: TypeAlias = Literal["detach", "cancel"] | Seconds

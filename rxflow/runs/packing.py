@@ -21,9 +21,9 @@ from typing import Any, cast
 from pydantic_core import PydanticSerializationError, to_json
 
 from rxflow.operators._core.blocks import Batch, Block
+from rxflow.types import Event
 from rxflow.types.chunks import StreamChunk, find_labels, make_chunks_like
 from rxflow.types.codec import decode, encode
-from rxflow.types.events import Event
 
 MAX_ROW_EVENTS = 256
 """The greatest number of events in a row. A reader that wants only a part of a row must still parse all of it."""

@@ -9,7 +9,7 @@ from uuid import uuid4
 from rxflow._loops import on_this_loop
 from rxflow.operators._core.run_log import LIVE, Note, PageReader
 from rxflow.runs.store import Store
-from rxflow.types.events import Event
+from rxflow.types import Event
 
 READER_S = 10.0
 """Seconds after which a silent reader counts as gone: its process may have died."""

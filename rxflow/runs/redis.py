@@ -47,9 +47,9 @@ from rxflow.runs.store import (
     write_error,
     write_spec,
 )
+from rxflow.types import Event
 from rxflow.types._values import from_json_value, to_json_value
 from rxflow.types.codec import decode, encode
-from rxflow.types.events import Event
 
 with extra("redis"):
     from redis import asyncio as aioredis

@@ -9,12 +9,18 @@ from contextlib import closing
 from typing import Any
 
 from rxflow._json_text import encodable
-from rxflow._streaming.bridge import from_coroutine
-from rxflow._streaming.emitter import Emitter
-from rxflow._streaming.journal import Journal, drop_retracted, retract_all
-from rxflow._streaming.observable import EventStream, chunks
-from rxflow._streaming.output import CrewStreamingOutput, FlowStreamingOutput
-from rxflow._streaming.questions import check_answer
+from rxflow._streaming import (
+    CrewStreamingOutput,
+    Emitter,
+    EventStream,
+    FlowStreamingOutput,
+    Journal,
+    check_answer,
+    chunks,
+    drop_retracted,
+    from_coroutine,
+    retract_all,
+)
 from rxflow.operators._core.run_log import (
     LIVE,
     PAGE,
@@ -30,14 +36,14 @@ from rxflow.runs.options import Runnable, Seconds, find_runnable
 from rxflow.runs.reader import RunReader
 from rxflow.runs.store import Head
 from rxflow.runs.worker import Worker, Workers
-from rxflow.types.answers import RunPaused
-from rxflow.types.chunks import StreamChunk
-from rxflow.types.events import (
+from rxflow.types import (
     CrewFinished,
     Event,
     FlowFinished,
     InputReceived,
     InputRequested,
+    RunPaused,
+    StreamChunk,
     TaskFinished,
 )
 

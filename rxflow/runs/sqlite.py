@@ -24,7 +24,7 @@ from rxflow.operators._core.run_log import End, Note, Page, Status, StoreError, 
 from rxflow.runs.lease import LEASE_S, Lease
 from rxflow.runs.sqlite_tables import Batch, Tables
 from rxflow.runs.store import Head, OnNote, RunSpec, Store, wake
-from rxflow.types.events import Event
+from rxflow.types import Event
 
 T = TypeVar("T")
 

@@ -45,8 +45,8 @@ from rxflow.runs.store import (
     write_error,
     write_spec,
 )
+from rxflow.types import Event
 from rxflow.types._values import from_json_value, to_json_value
-from rxflow.types.events import Event
 
 VERSION = 3
 """The version of these tables. It is stored as ``PRAGMA user_version``."""

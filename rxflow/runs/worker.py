@@ -16,18 +16,12 @@ from typing import Any
 from reactivex.disposable import SingleAssignmentDisposable
 
 from rxflow._loops import call_soon, on_this_loop, running_loop
-from rxflow._streaming.border import Border
-from rxflow._streaming.bridge import Unanswered
-from rxflow._streaming.emitter import ambient
-from rxflow._streaming.handle import RunHandle
-from rxflow._streaming.observable import EventStream
-from rxflow._streaming.questions import Inbox
-from rxflow._streaming.scope import DEFAULT_STOP_REASON
+from rxflow._streaming import DEFAULT_STOP_REASON, Border, EventStream, Inbox, RunHandle, Unanswered, ambient
 from rxflow.operators._core.log_writer import LogWriter
 from rxflow.operators._core.run_log import End, Note, Writer
 from rxflow.runs.options import Carrier, Runnable, Seconds, read_seconds
 from rxflow.runs.store import Head, Store
-from rxflow.types.events import Event, InputRequested
+from rxflow.types import Event, InputRequested
 
 logger = logging.getLogger("rxflow")
 

@@ -8,8 +8,16 @@ from enum import Enum
 
 from rxflow._showing import shorten, show_line
 from rxflow.screens._wording import show_call, show_error, show_value
-from rxflow.types.chunks import StreamChunk, StreamChunkType
-from rxflow.types.events import ReasoningChunk, Retracted, ToolCancelled, ToolFailed, ToolFinished, ToolStarted
+from rxflow.types import (
+    ReasoningChunk,
+    Retracted,
+    StreamChunk,
+    StreamChunkType,
+    ToolCancelled,
+    ToolFailed,
+    ToolFinished,
+    ToolStarted,
+)
 
 MAX_LANE_CHARS = 20_000
 """The number of characters that a lane keeps. A screen shows only the end of a text."""

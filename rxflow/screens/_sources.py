@@ -9,7 +9,7 @@ from reactivex import Observable
 
 from rxflow.flow import Flow
 from rxflow.flow._graph import read_graph
-from rxflow.types.events import Event
+from rxflow.types import Event
 
 
 @runtime_checkable

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from rxflow.types.usage import UsageMetrics
+from rxflow.types import UsageMetrics
 
 
 class State(Enum):

@@ -6,7 +6,7 @@ from collections import deque
 from math import ceil
 
 from rxflow.llm._prices import compute_cost, find_entry
-from rxflow.types.events import LLMCancelled, LLMFailed, LLMFinished, LLMStarted
+from rxflow.types import LLMCancelled, LLMFailed, LLMFinished, LLMStarted
 from rxflow.types.usage import BYTES_PER_TOKEN, UsageMetrics, count_bytes, count_message_bytes
 
 RATE_WINDOW_S = 2.0

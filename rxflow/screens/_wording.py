@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from rxflow._json_text import in_words
 from rxflow._showing import MAX_VALUE_CHARS, shorten
-from rxflow.types.usage import UsageMetrics
+from rxflow.types import UsageMetrics
 
 _PLAINER = str.maketrans(
     {

@@ -21,13 +21,13 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, Disposable
 
 from rxflow import _lazy
-from rxflow._streaming.output import PipelineOutput
-from rxflow.operators._core.in_run import through
+from rxflow._streaming import PipelineOutput
+from rxflow.operators._core import through
 from rxflow.screens._run_tree import RunTree
 from rxflow.screens._sources import HasEvents, read_events, read_methods
 from rxflow.screens._transcript import Transcript
 from rxflow.screens._wording import fit_encoding
-from rxflow.types.events import Event, InputReceived, InputRequested
+from rxflow.types import Event, InputReceived, InputRequested
 
 with _lazy.extra("terminal"):
     from rich.console import Console

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from rxflow.llm._request import Request
+from rxflow.llm.source import Request
 from rxflow.types.events import TaskFinished, TaskStarted
 from tests.scripted import Scripted
 from tests.signals import outcome

@@ -12,8 +12,8 @@ from reactivex import operators as rxops
 
 from rxflow import LLM, Flow
 from rxflow import operators as ops
+from rxflow._hooks import IDLE_NAME
 from rxflow._streaming import loop_thread
-from rxflow._streaming.hooks import IDLE_NAME
 from rxflow._streaming.loop_thread import MAX_KEPT_LOOPS
 from rxflow.flow import listen, start
 from rxflow.testing.leaks import assert_nothing_is_left

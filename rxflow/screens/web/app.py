@@ -38,7 +38,7 @@ from rxflow.runs import Run, Runs, StoreError
 from rxflow.runs.options import WhenUnread, read_grace
 from rxflow.runs.store import Head
 from rxflow.screens.web.guard import Guard, check_token
-from rxflow.types.events import Event
+from rxflow.types import Event
 
 with extra("web"):
     from starlette.applications import Starlette
