@@ -10,6 +10,7 @@ import asyncio
 import atexit
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextvars import Context
 from functools import partial
@@ -313,6 +314,10 @@ _of_this_thread = threading.local()
 hosts: dict[asyncio.AbstractEventLoop, LoopThread] = {}
 
 
+_EXIT_WAIT_S = 3.0
+"""Seconds for all loop threads together: a busy machine needs them, and code that blocks its loop never ends."""
+
+
 @atexit.register
 def stop_all() -> None:
     """End all loop threads: one that still runs when the interpreter shuts down can hang it."""
@@ -320,5 +325,6 @@ def stop_all() -> None:
         handle.dispose()  # their loops run no more; but asyncio reports tasks that are left on a loop unless told
     for thread in list(live):
         thread.stop()
+    until = time.monotonic() + _EXIT_WAIT_S
     for thread in list(live):
-        thread.thread.join(0.5)
+        thread.thread.join(max(0.0, until - time.monotonic()))

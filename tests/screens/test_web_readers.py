@@ -39,7 +39,7 @@ def serving(flow: Any, log: MemoryLog | None = None, **options: Any) -> Generato
     with (
         Runs(log) as runs,
         serve(web.create_app(flow, runs=runs, **options)) as url,
-        httpx.Client(base_url=url, timeout=30) as client,
+        httpx.Client(base_url=url, timeout=100) as client,
     ):
         yield client
 
@@ -147,7 +147,7 @@ def test_and_the_server_keeps_no_socket_for_it() -> None:
     ):
         stack.callback(server.terminate)
         assert server.stdout is not None
-        client = stack.enter_context(httpx.Client(base_url=server.stdout.readline().strip(), timeout=30))
+        client = stack.enter_context(httpx.Client(base_url=server.stdout.readline().strip(), timeout=100))
         run_id = start(client)
         sockets = count_sockets(server.pid)
         with connect_deaf(client, run_id):
