@@ -15,6 +15,7 @@ import pytest
 
 from benchmarks import web as benchmark
 from rxflow import LLM
+from rxflow.adapters import sse
 from rxflow.operators._core.run_log import PAGE
 from rxflow.runs import MemoryLog, Page, Runs
 from rxflow.screens import web
@@ -182,7 +183,10 @@ def test_what_a_slow_client_has_not_taken_stays_in_the_log() -> None:
     assert received.count(b"event: Custom") == FLOOD
 
 
-def test_a_reader_that_vanishes_makes_room_for_another(provider: Loopback, llm: LLM) -> None:
+def test_a_reader_that_vanishes_makes_room_for_another(
+    provider: Loopback, llm: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sse, "TAKE_DOWN_S", 3600)  # long before its response is ended
     provider.script(Reply(text="one two", hold_after=1))
     with serving(speaking(llm), limits=web.Limits(readers=1)) as client:
         run_id = start(client)
