@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextvars import copy_context
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from reactivex.disposable import SingleAssignmentDisposable
 
@@ -22,17 +22,19 @@ from rxflow._streaming.emitter import ambient
 from rxflow._streaming.handle import RunHandle
 from rxflow._streaming.observable import EventStream
 from rxflow._streaming.questions import Inbox
-from rxflow._streaming.scope import DEFAULT_STOP_REASON
 from rxflow.operators._core.log_writer import LogWriter
 from rxflow.operators._core.run_log import End, Note, Writer
 from rxflow.runs.options import Carrier, Runnable, Seconds, read_seconds
 from rxflow.runs.store import Head, Store
+from rxflow.types import Started
 from rxflow.types.events import Event, InputRequested
 
 logger = logging.getLogger("rxflow")
 
-ENDS_WAIT_S = 1.0
-"""How long runs that were stopped may take to write their ends."""
+LOOPS_WAIT_S = 1.0
+"""How long the loops of runs that are stopped may take to end them. After that they are ended without."""
+STORE_WAIT_S = 5.0
+"""How long the store may take to write the ends."""
 
 
 class Worker:
@@ -53,7 +55,9 @@ class Worker:
         """Start the run, with these events ahead of its own. The future is done when its end is in the store."""
         writer, head = claimed
         self._claimed = writer
-        self._writer = log = LogWriter(self._store, writer, self._stop, head.last + 1, self._expect_answer)
+        self._writer = log = LogWriter(
+            self._store, writer, self._stop, head.last + 1, self._expect_answer, self._close_span
+        )
         log.done.add_done_callback(lambda done: self._let_go(writer, done))
         for event in first:
             log.on_next(event)
@@ -90,13 +94,14 @@ class Worker:
             end()
 
     def end_cancelled(self, reason: str) -> None:
-        """Stop the run; close the spans that are open in its log, and then the log. On the run's loop, if it lives."""
-        # Before the disposal: what the leaves say of their own end then is nobody's to hear.
-        closing = [] if self._border is None else self._border.close_spans(reason or DEFAULT_STOP_REASON)
+        """Stop the run, and end its log, where the spans that are open are closed. On the run's loop, if that can."""
         self._running.dispose()
-        for event in closing:
-            self._log.on_next(event)  # which takes none behind its end
         self._log.end(End("cancelled", reason=reason))
+
+    @property
+    def is_ending(self) -> bool:
+        """The log takes no more events."""
+        return self._log.is_ending
 
     @property
     def done(self) -> Future[None]:
@@ -139,6 +144,11 @@ class Worker:
         elif not call_soon(home, flush):  # behind what a part on another loop has emitted
             return
         await on_this_loop(written)
+
+    def _close_span(self, started: Started, reason: str) -> Event:
+        """The event that closes a span that is open when the log ends."""
+        border = cast(Border, self._border)  # whose events they are
+        return border.stamp(border.describe_stopped(started, reason))
 
     def _hold(self, handle: RunHandle) -> None:
         self._running.disposable = handle
@@ -192,13 +202,28 @@ class Workers:
         worker.begin(source, claimed, *first).add_done_callback(end)
 
     def cancel(self, reason: str) -> None:
-        """Stop them all, and wait until their ends have gone to the store."""
+        """Stop them all, and wait until their ends are in the store: no longer than ``LOOPS_WAIT_S`` for the loops of
+        the runs, and ``STORE_WAIT_S`` for the store.
+        """
         workers = list(self._running.values())
         for worker in workers:
             worker.cancel(reason)
-        wait([worker.done for worker in workers], ENDS_WAIT_S)
+        wait([worker.done for worker in workers], LOOPS_WAIT_S)
         for worker in workers:
-            worker.end_cancelled(reason)  # if its loop is blocked, or was closed meanwhile
+            if not worker.is_ending:
+                logger.warning(_IS_BLOCKED, worker.run_id, LOOPS_WAIT_S)
+                worker.end_cancelled(reason)
+        wait([worker.done for worker in workers], STORE_WAIT_S)
+        for worker in workers:
+            if not worker.done.done():
+                logger.warning(_IS_NOT_WRITTEN, worker.run_id, STORE_WAIT_S)
+
+
+_IS_BLOCKED = (
+    "run %r was ended without its event loop, which has been blocked for %g s: code in an async method or tool waits "
+    "without await (asyncio's debug mode names it)"
+)
+_IS_NOT_WRITTEN = "the store has not written the end of run %r for %g s; its readers take the run for lost"
 
 
 class _RunInbox(Inbox):
