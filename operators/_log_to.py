@@ -29,9 +29,10 @@ def log_to(log: Log, run_id: str) -> Callable[[Observable[T]], Observable[T]]:
         log_to(log, "r")      --a--b----|
         the log               --a--b----|      its end too: completed, failed with its error, cancelled
 
-    An event passes on at once; the end waits until the log has it. Events are written in batches: the first at once,
-    then what has come while the last batch was written. Of a run it contains everything, even if only chunks are
-    selected.
+    An event passes on at once, so a subscriber may see it before the log has it; the end waits until the log has it.
+    Code that must not act on what is not yet written reads :func:`from_log` instead. Events are written in batches: the
+    first at once, then what has come while the last batch was written. Of a run it contains everything, even if only
+    chunks are selected.
 
     Args:
         log: where to; :class:`rxflow.runs.MemoryLog`, ``SQLiteLog``, ``RedisLog``, or one of your own.

@@ -15,6 +15,7 @@ from reactivex.abc import ObserverBase
 from rxflow._loops import Once, call_soon, running_loop
 from rxflow._streaming.scope import DEFAULT_STOP_REASON
 from rxflow.operators._core.blocks import Backlog, Batch, renumber
+from rxflow.operators._core.open_spans import OpenSpans
 from rxflow.operators._core.run_log import (
     End,
     FallenBehindError,
@@ -23,7 +24,7 @@ from rxflow.operators._core.run_log import (
     RunExistsError,
     Writer,
 )
-from rxflow.types import Cancelled, Event, Failed, Finished, Started, StreamChunk
+from rxflow.types import Event, Started, StreamChunk
 from rxflow.types.events import FlowPaused
 
 MAX_BEHIND = 50_000
@@ -62,7 +63,7 @@ class LogWriter(ObserverBase[Event]):
         self._fail = fail
         self._tap = tap
         self._close = close
-        self._open: dict[str, Started] = {}  # the spans that are open in what was taken to be written
+        self._open = OpenSpans()  # in what was taken to be written
         self._waiting = Backlog(first)
         self._takes_blocks = log.takes_blocks(writer.run_id)
         self.is_paused = False
@@ -231,19 +232,18 @@ class LogWriter(ObserverBase[Event]):
         self, close: Callable[[Started, str], Event], batch: Sequence[Event], end: End | None
     ) -> Sequence[Event]:
         """Note which spans are open; before the end, close them, innermost first."""
-        for part in batch.parts if isinstance(batch, Batch) else batch:
-            if isinstance(part, Started):
-                self._open[part.origin.span_id] = part
-            elif isinstance(part, Finished | Failed | Cancelled | FlowPaused):
-                self._open.pop(part.origin.span_id, None)
-        if end is None or not self._open:
+        parts = batch.parts if isinstance(batch, Batch) else batch
+        for part in parts:
+            self._open.follow(part)
+        if end is None:
             return batch
         reason = end.reason or str(end.error or "") or DEFAULT_STOP_REASON
-        closing = [close(started, reason) for started in reversed(self._open.values())]
+        closing = self._open.close(lambda started: close(started, reason))
+        if not closing:
+            return batch
         # Not by the backlog: the run's loop, if it is blocked, may be about to add an event there.
         closing = [renumber(event, seq) for seq, event in enumerate(closing, self._waiting.taken)]
         self._waiting.taken += len(closing)
-        parts = batch.parts if isinstance(batch, Batch) else batch
         return Batch([*parts, *closing], len(batch) + len(closing))
 
     def _resume(self, end: End | None, reply: Future[None]) -> None:

@@ -189,6 +189,8 @@ class Passage(Holder, ObserverBase[Event]):
         if isinstance(value, StreamChunk):
             self._emit(value)
             return
+        if self._is_over:
+            return  # what a call has used is kept for whoever closes its span
         if self._stopped:
             self.flush()
         span_id = value.origin.span_id
@@ -247,6 +249,8 @@ class Passage(Holder, ObserverBase[Event]):
 
     def _end(self) -> ObserverBase[Event]:
         """Close what is open, and return the observer for the terminal."""
+        if self._is_over:
+            return _NOBODY
         if self._stopped:
             self.flush()
         for span_id in reversed(tuple(self._open)):
