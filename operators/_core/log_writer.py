@@ -234,7 +234,8 @@ class LogWriter(ObserverBase[Event]):
         """Note which spans are open; before the end, close them, innermost first."""
         parts = batch.parts if isinstance(batch, Batch) else batch
         for part in parts:
-            self._open.follow(part)
+            if type(part) is not StreamChunk:  # by far the most
+                self._open.follow(part)
         if end is None:
             return batch
         reason = end.reason or str(end.error or "") or DEFAULT_STOP_REASON
