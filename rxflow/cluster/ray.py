@@ -15,6 +15,7 @@ from typing import Any, cast
 from reactivex.disposable import Disposable
 
 from rxflow._lazy import extra
+from rxflow._options import Seconds, read_seconds
 from rxflow._streaming.bridge import Unanswered, from_coroutine
 from rxflow._streaming.emitter import Emitter
 from rxflow._streaming.observable import EventStream, chunks
@@ -23,7 +24,7 @@ from rxflow.cluster._errors import WorkerLost
 from rxflow.cluster._pool import PoolWorker, Settings, WorkerPool, describe_loss, stop
 from rxflow.cluster._questions import QuestionRelay, Reply, refuse_to_pause
 from rxflow.operators._core.run_log import End, NotTheWriterError, Writer
-from rxflow.runs.options import Carrier, Seconds, read_seconds
+from rxflow.runs.options import Carrier
 from rxflow.runs.store import Store
 from rxflow.types._values import describe_error, restore_error
 from rxflow.types.chunks import StreamChunk

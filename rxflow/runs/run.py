@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
+from rxflow._options import Seconds
 from rxflow._streaming.bridge import from_coroutine
 from rxflow._streaming.emitter import Emitter
 from rxflow._streaming.journal import Journal, retract_all
@@ -24,7 +25,7 @@ from rxflow.operators._core.run_log import (
     Status,
     raise_end,
 )
-from rxflow.runs.options import Runnable, Seconds, find_runnable
+from rxflow.runs.options import Runnable, find_runnable
 from rxflow.runs.reader import RunReader
 from rxflow.runs.store import Head
 from rxflow.runs.worker import Worker, Workers

@@ -16,6 +16,7 @@ from typing import Any
 from reactivex.disposable import SingleAssignmentDisposable
 
 from rxflow._loops import call_soon, on_this_loop, running_loop
+from rxflow._options import Seconds, read_seconds
 from rxflow._streaming.border import Border
 from rxflow._streaming.bridge import Unanswered
 from rxflow._streaming.emitter import ambient
@@ -25,7 +26,7 @@ from rxflow._streaming.questions import Inbox
 from rxflow._streaming.scope import DEFAULT_STOP_REASON
 from rxflow.operators._core.log_writer import LogWriter
 from rxflow.operators._core.run_log import End, Note, Writer
-from rxflow.runs.options import Carrier, Runnable, Seconds, read_seconds
+from rxflow.runs.options import Carrier, Runnable
 from rxflow.runs.store import Head, Store
 from rxflow.types.events import Event, InputRequested
 
