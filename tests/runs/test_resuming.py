@@ -13,7 +13,7 @@ import pytest
 from rxflow import operators as ops
 from rxflow.flow import Flow, listen, start
 from rxflow.llm.source import Delta, Ending, ToolCallDelta
-from rxflow.runs import Run, Runs
+from rxflow.runs import NotResumable, Run, Runs
 from rxflow.tools import tool
 from rxflow.types.answers import RunPaused
 from rxflow.types.events import (
@@ -107,6 +107,19 @@ def test_without_a_path_another_process_has_to_name_the_flow(tmp_path: Path) -> 
             runs[run.id].resume({request.request_id: "2"})
         runs[run.id].resume({request.request_id: "2"}, Asks())
         assert runs[run.id].result(20) == "12"
+
+
+def test_a_flow_of_another_name_is_not_run_in_place_of_the_one_in_the_log(store: str | None) -> None:
+    class Renamed(Asks): ...
+
+    with Runs(store) as runs:
+        run, request = paused(runs)
+        run.resume({request.request_id: "2"}, Renamed())
+        with pytest.raises(NotResumable, match=r"Renamed cannot go on: .* \(it has 'Asks'\); if the class was renamed"):
+            run.result(20)
+        run.resume({request.request_id: "2"}, Renamed(name="Asks"))
+        assert run.result(20) == "12"
+    assert ran == ["first", "second", "second"]
 
 
 def test_what_is_still_open_is_repeated_first(store: str | None) -> None:
