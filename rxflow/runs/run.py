@@ -195,7 +195,9 @@ class Run:
 
         Args:
             answers: by ``request_id``, the answers to questions of :meth:`pending`.
-            target: what to run, by default what was started here, or what its import path leads to.
+            target: what to run, by default what was started here, or what its import path leads to. If it has failed
+                or was cancelled, "here" is this object, which :meth:`Runs.start` gave; :class:`Runs` keeps what is
+                paused.
             answer_within: as for :meth:`Runs.start`.
 
         Raises:
@@ -216,7 +218,7 @@ class Run:
             raise RuntimeError(f"run {self.id!r} has completed: there is nothing to go on with")
         if head.first > 0:
             raise EventsDroppedError(f"run {self.id!r} cannot go on: its first events are not kept (max_events)")
-        runnable = self._find_target(head, target)
+        runnable = self._find_target(head, target, None if self.worker is None else self.worker.runnable)
         journal = Journal(self._read_all(), answers)
         for request in journal.pending:
             if answers and request.request_id in answers:
@@ -226,8 +228,8 @@ class Run:
         claimed = self._store.claim(self.id, None, worker.on_note).result()
         self._workers.begin(worker, runnable, source, claimed)
 
-    def _find_target(self, head: Head, target: Runnable | str | None) -> Runnable:
-        what = target or self._workers.paused.get(self.id) or head.spec.target
+    def _find_target(self, head: Head, target: Runnable | str | None, otherwise: Runnable | None = None) -> Runnable:
+        what = target or self._workers.paused.get(self.id) or head.spec.target or otherwise
         if not what:
             raise ValueError(
                 f"run {self.id!r} was not started by an import path, so it cannot be found by name: "

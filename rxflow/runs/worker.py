@@ -49,6 +49,7 @@ class Worker:
         self._border: Border | None = None
         self._claimed: Writer | None = None
         self._early: list[Note] = []  # notes that come between the claim and the start
+        self.runnable: Runnable | None = None
 
     def begin(self, source: EventStream[Event], claimed: tuple[Writer, Head], *first: Event) -> Future[None]:
         """Start the run, with these events ahead of its own. The future is done when its end is in the store."""
@@ -188,6 +189,7 @@ class Workers:
             if worker.is_paused:
                 self.paused[worker.run_id] = runnable
 
+        worker.runnable = runnable
         self.paused.pop(worker.run_id, None)
         self._running[worker.run_id] = worker
         worker.begin(source, claimed, *first).add_done_callback(end)

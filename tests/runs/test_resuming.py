@@ -13,7 +13,7 @@ import pytest
 from rxflow import operators as ops
 from rxflow.flow import Flow, listen, start
 from rxflow.llm.source import Delta, Ending, ToolCallDelta
-from rxflow.runs import NotResumable, Run, Runs
+from rxflow.runs import NotResumable, Run, RunCancelled, Runs
 from rxflow.tools import tool
 from rxflow.types.answers import RunPaused
 from rxflow.types.events import (
@@ -120,6 +120,31 @@ def test_a_flow_of_another_name_is_not_run_in_place_of_the_one_in_the_log(store:
         run.resume({request.request_id: "2"}, Renamed(name="Asks"))
         assert run.result(20) == "12"
     assert ran == ["first", "second", "second"]
+
+
+@pytest.mark.parametrize("way", ["failed", "cancelled"])
+def test_a_run_that_did_not_end_well_goes_on_with_what_was_started_here(store: str | None, way: str) -> None:
+    fails = [True]
+
+    class Fails(Flow):
+        @start()
+        def only(self) -> str:
+            if fails and way == "failed":
+                raise ConnectionError("down")
+            return str(self.ask("Go on?"))
+
+    with Runs(store) as runs:
+        run = runs.start(Fails(), answer_within=60)
+        if way == "cancelled":
+            with run.events().pipe(ops.to_output()) as output:
+                next(event for event in output if isinstance(event, InputRequested))
+            run.cancel("enough")
+        with pytest.raises((ConnectionError, RunCancelled)):
+            run.result(20)
+        fails.clear()
+        run.resume()
+        with pytest.raises(RunPaused):
+            run.result(20)
 
 
 def test_what_is_still_open_is_repeated_first(store: str | None) -> None:
