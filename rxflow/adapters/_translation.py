@@ -162,6 +162,8 @@ class PartTracker:
         """Find what ``event`` does to parts."""
         if isinstance(event, StreamChunk):
             if event.chunk_type is StreamChunkType.TEXT:
+                if event.replayed:  # the client has it
+                    return []
                 return self._say("text", call_id_of(event), event)
             return self._call_tool(event)
         if isinstance(event, ReasoningChunk):

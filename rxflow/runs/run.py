@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import Any
 
@@ -38,6 +38,7 @@ from rxflow.types.events import (
     InputReceived,
     InputRequested,
     TaskFinished,
+    is_repeated,
 )
 
 
@@ -83,11 +84,13 @@ class Run:
             ValueError: as the stream's error: ``after`` is beyond the last event.
             RunLost, RunCancelled: as the stream's error, after what had arrived.
         """
+        return self._events(after, lambda event: True)
 
+    def _events(self, after: int, is_shown: Callable[[Event], bool]) -> EventStream[Event]:
         async def work(emitter: Emitter) -> None:
             with closing(self.read(after)) as reader:
                 async for page in reader:
-                    for event in page:
+                    for event in filter(is_shown, page):
                         emitter.on_next(event)
 
         return EventStream(lambda scope: from_coroutine(scope, work)).as_part()
@@ -104,13 +107,16 @@ class Run:
         return RunReader(self._store, self.id, after)
 
     def observe(self, after: int = -1) -> EventStream[StreamChunk]:
-        """The chunks among :meth:`events`. ``after=chunk.seq`` goes on behind a chunk."""
-        return self.events(after).select(chunks)
+        """The chunks among :meth:`events`. ``after=chunk.seq`` goes on behind a chunk.
+
+        What a resumed run repeats of models and tools is left out: the log has it already.
+        """
+        return self._events(after, lambda event: not is_repeated(event)).select(chunks)
 
     def output(self, after: int = -1) -> FlowStreamingOutput | CrewStreamingOutput:
-        """The chunks for ``for`` and ``async for``, as ``kickoff()`` of a streaming flow gives them."""
+        """The chunks of :meth:`observe` for ``for`` and ``async for``, as ``kickoff()`` of a streaming flow."""
         output = CrewStreamingOutput if self._kind == "crew" else FlowStreamingOutput
-        return output(source=self.events(after))
+        return output(source=self._events(after, lambda event: not is_repeated(event)))
 
     def result(self, timeout: float | None = None) -> Any:
         """Wait for the end, at most ``timeout`` seconds, and return what the run returned.

@@ -56,6 +56,7 @@ from rxflow.types import (
     ToolStarted,
     UsageMetrics,
 )
+from rxflow.types.events import is_repeated
 
 MAX_LABEL_CHARS = 60
 
@@ -126,6 +127,8 @@ class RunTree:
         """Take one event. Returns a message for what the tree does not show: why text was taken back."""
         at = (event.at if isinstance(event, StreamChunk | Happened) else 0.0) or time.time()  # type: ignore[redundant-expr] # pyright: ignore[reportUnnecessaryIsInstance]
         self._last_at, self._last_seen = at, time.monotonic()
+        if is_repeated(event):  # it stands there already, and is counted
+            return ""
         if isinstance(event, StreamChunk):
             self.spending.add_output(event.span_id, event.content, at)
             lane = self._find_lane(event.span_id, event)

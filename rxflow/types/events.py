@@ -443,3 +443,13 @@ Event: TypeAlias = (
     | StreamChunk
 )
 # fmt: on
+
+
+def is_repeated(event: Event) -> bool:
+    """Whether a resumed run repeats words, a model call or a tool here: they stand further up in its log.
+
+    A reader of the whole log has shown and counted them already.
+    """
+    if isinstance(event, StreamChunk):
+        return event.replayed
+    return event.replayed and isinstance(event, LLMStarted | LLMFinished | ToolStarted | ToolFinished | ToolFailed)

@@ -14,8 +14,11 @@ from rxflow import operators as ops
 from rxflow.flow import Flow, listen, start
 from rxflow.llm.source import Delta, Ending, ToolCallDelta
 from rxflow.runs import NotResumable, Run, RunCancelled, Runs
+from rxflow.screens._run_tree import RunTree
+from rxflow.screens._transcript import Transcript
 from rxflow.tools import tool
 from rxflow.types.answers import RunPaused
+from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import (
     Event,
     FlowPaused,
@@ -29,8 +32,8 @@ from rxflow.types.events import (
     ToolStarted,
 )
 from tests.flow.test_resume import UNDISTURBED, WHOLE
-from tests.scripted import Scripted
-from tests.team import solo
+from tests.scripted import Scripted, calls
+from tests.team import an_agent, solo
 
 ROOT = Path(__file__).parents[2]
 STORES = ["memory", "sqlite"]
@@ -145,6 +148,41 @@ def test_a_run_that_did_not_end_well_goes_on_with_what_was_started_here(store: s
         run.resume()
         with pytest.raises(RunPaused):
             run.result(20)
+
+
+def test_a_reader_of_the_whole_log_sees_and_counts_each_word_once(store: str | None) -> None:
+    @tool
+    def look(where: str) -> str:
+        """Look."""
+        return f"{where} is fine"
+
+    model = Scripted("Plan A", calls(("look", {"where": "north"})), "Looked", "Done")
+
+    class Plans(Flow):
+        @start()
+        def plan(self) -> str:
+            said = f"{model.llm.call('Plan')}, {an_agent(model, tools=[look]).kickoff('Look').raw}"
+            return f"{said}, {model.llm.call(str(self.ask('Go on?')))}"
+
+    with Runs(store) as runs:
+        run, request = paused(runs, Plans())
+        seen = [str(chunk) for chunk in run.output()]
+        last = run.look_up().last
+        run.resume({request.request_id: "yes"})
+        assert run.result(20) == "Plan A, Looked, Done"
+        whole = run.output()
+        assert [str(chunk) for chunk in whole] == [*seen, "Done"]
+        assert whole.get_full_text() == "Plan ALookedDone"
+        assert [str(chunk) for chunk in run.output(after=last)] == ["Done"]
+        totals = list(run.observe().pipe(ops.usage(), ops.to_output()))
+        assert totals[-1].successful_requests == 4 == len(model.requests)
+        events = list(run.events().pipe(ops.to_output()))
+        assert [str(event) for event in events if isinstance(event, StreamChunk) and event.replayed] != []
+        tree = RunTree(("plan",))
+        lines = "\n".join(line for event in events for line in Transcript(tree, 80).read(event))
+        assert tree.spending.usage.successful_requests == 4
+        assert tree.tools == 1
+        assert lines.count("Writer -> look") == 1
 
 
 def test_what_is_still_open_is_repeated_first(store: str | None) -> None:
