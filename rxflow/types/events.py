@@ -1,7 +1,6 @@
 """Everything that happens in a run, as one typed union.
 
-A span begins with ``…Started`` and ends with ``…Finished``, ``…Failed`` or ``…Cancelled``; between them travel
-the chunks.
+A span begins with ``…Started`` and ends with ``…Finished``, ``…Failed`` or ``…Cancelled``; chunks come in between.
 ``match`` tells them apart::
 
     match event:
@@ -446,10 +445,6 @@ Event: TypeAlias = (
 
 
 def is_repeated(event: Event) -> bool:
-    """Whether a resumed run repeats words, a model call or a tool here: they stand further up in its log.
-
-    A reader of the whole log has shown and counted them already.
-    """
-    if isinstance(event, StreamChunk):
-        return event.replayed
-    return event.replayed and isinstance(event, LLMStarted | LLMFinished | ToolStarted | ToolFinished | ToolFailed)
+    """Whether a resumed run repeats words, a model call or a tool here, which stand further up in its log."""
+    kinds = StreamChunk | LLMStarted | LLMFinished | ToolStarted | ToolFinished | ToolFailed
+    return event.replayed and isinstance(event, kinds)
