@@ -6,8 +6,9 @@ import copy
 import reprlib
 import warnings
 from collections.abc import Callable, Collection, Mapping
+from datetime import timedelta
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias, cast
 from uuid import uuid4
 
 from pydantic import (
@@ -24,6 +25,9 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 Switch = Annotated[bool, BeforeValidator(lambda given: bool(given) if isinstance(given, int) else given)]
 """On or off; CrewAI's levels, ``verbose=2`` for instance, are on."""
+
+Seconds: TypeAlias = float | timedelta
+"""A time, in seconds or as a timedelta."""
 
 TRIGGER_PAYLOAD = "crewai_trigger_payload"
 """The input in which a crew or a flow gets what has started it: a mail, a form. A start that declares a parameter of
@@ -352,3 +356,19 @@ class Configurable(BaseModel):
 def _suggest(name: str, own: Collection[str]) -> str:
     close = get_close_matches(name, own, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def to_seconds(name: str, given: Seconds) -> float:
+    """A time as a number of seconds. Raises TypeError if it is not a time."""
+    try:
+        return given.total_seconds() if isinstance(given, timedelta) else float(given)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number of seconds, or a timedelta: {given!r}") from None
+
+
+def read_seconds(name: str, given: Seconds) -> float:
+    """A time as a number of seconds. Raises TypeError if it is not a time, ValueError if it is not above 0."""
+    seconds = to_seconds(name, given)
+    if not seconds > 0:
+        raise ValueError(f"{name} must be a time above 0: {given!r}")
+    return seconds

@@ -132,8 +132,10 @@ class _Driven(DisposableBase, Generic[T]):
         return observer
 
     def dispose(self) -> None:
-        if self._take_observer() is None:
-            return
+        if self._take_observer() is not None:
+            self._cancel()
+
+    def _cancel(self) -> None:
         if running_loop() is self._loop:
             self.task.cancel()
         elif not call_soon(self._loop, self.task.cancel) or not self._loop.is_running():
@@ -176,8 +178,11 @@ class _Leaf(_Driven[Event]):
         return super()._fail(raised)
 
     def dispose(self) -> None:
+        # First: once the emitter is closed, the coroutine may end, and would complete without having said its result.
+        is_running = self._take_observer() is not None
         self._emitter.cancel()
-        super().dispose()
+        if is_running:
+            self._cancel()
 
 
 def replace_stray_cancellation(error: BaseException) -> BaseException:

@@ -103,6 +103,11 @@ class Journal(Answerer):
         """The inputs with which the run began; empty if it is not one of a flow."""
         return next((event.inputs for step, event in self._flows.items() if len(step) == 1), dict[str, Any]())
 
+    @property
+    def flow_names(self) -> list[str]:
+        """The names of the flows that are a part of no other."""
+        return [event.origin.flow_name for step, event in self._flows.items() if len(step) == 1]
+
     def resume(self, scope: Scope) -> Scope:
         """The scope in which the run goes on. Spans and events are counted from where they were."""
         run = replace(scope.run, id=self.run_id, first_seq=self.last_seq + 1, spans=count(self.next_span), journal=self)

@@ -164,6 +164,8 @@ class PartTracker:
         """Return the steps that ``event`` causes."""
         if isinstance(event, StreamChunk):
             if event.chunk_type is StreamChunkType.TEXT:
+                if event.replayed:  # the client has it
+                    return []
                 return self._say("text", call_id_of(event), event)
             return self._call_tool(event)
         if isinstance(event, ReasoningChunk):

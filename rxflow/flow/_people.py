@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from pydantic import BaseModel, Field, ValidationError, create_model
 
 from rxflow._json_text import read_json
+from rxflow._options import Seconds, to_seconds
 from rxflow._streaming import (
     Answerer,
     Emitter,
@@ -49,7 +50,9 @@ class AsksPeople:
     def _read_state(self) -> State:
         """The flow's state as it is now."""
 
-    def ask(self, message: str, timeout: float | None = None, metadata: Mapping[str, Any] | None = None) -> str | None:
+    def ask(
+        self, message: str, timeout: Seconds | None = None, metadata: Mapping[str, Any] | None = None
+    ) -> str | None:
         """Ask a person, and wait for the answer; in a method that is not async, or a tool that it runs.
 
         The state is saved first, if the flow has a store. Who answers: see :func:`rxflow.operators.answer_with`.
@@ -57,7 +60,7 @@ class AsksPeople:
 
         Args:
             message: the question.
-            timeout: in seconds; None waits forever.
+            timeout: in seconds, or a timedelta; None waits forever.
             metadata: more for whoever answers, beside the question.
 
         Returns:
@@ -69,7 +72,7 @@ class AsksPeople:
         return cast("str | None", run_blocking(self._ask(message, timeout, metadata), InputReceived).value)
 
     async def ask_async(
-        self, message: str, timeout: float | None = None, metadata: Mapping[str, Any] | None = None
+        self, message: str, timeout: Seconds | None = None, metadata: Mapping[str, Any] | None = None
     ) -> str | None:
         """:meth:`ask` for async methods, which it does not block."""
         return cast("str | None", (await run_async(self._ask(message, timeout, metadata), InputReceived)).value)
@@ -84,7 +87,7 @@ class AsksPeople:
         """The last of :attr:`human_feedback_history`."""
         return self._record.feedback[-1] if self._record.feedback else None
 
-    def _ask(self, message: str, timeout: float | None, metadata: Mapping[str, Any] | None) -> EventStream[Event]:
+    def _ask(self, message: str, timeout: Seconds | None, metadata: Mapping[str, Any] | None) -> EventStream[Event]:
         if current_emitter() is None:
             raise RuntimeError("ask() belongs into a method of a flow that runs; no run goes on here")
         question: Question[str | None] = Question(
@@ -93,7 +96,7 @@ class AsksPeople:
             answer=cast(Any, str | None),
             schema={"type": "string"},
             arguments=metadata or {},
-            timeout=timeout,
+            timeout=None if timeout is None else to_seconds("timeout", timeout),
         )
 
         async def save(emitter: Emitter) -> None:

@@ -25,6 +25,7 @@ from rxflow._streaming import (
     EventStream,
     FlowStreamingOutput,
     Journal,
+    NotResumable,
     RunPart,
     Scope,
     Step,
@@ -301,7 +302,10 @@ class Flow(AsksPeople, Generic[S]):
                 journal, step = scope.run.journal, scope.step
                 if journal is not None:
                     step = journal.next_flow(scope.step, self.name or type(self).__name__)
-                    is_restored = not self._go_on(journal, step) and is_restored
+                    has_begun = self._go_on(journal, step)
+                    if scope.is_outermost and not has_begun:
+                        raise NotResumable(self._describe_other(journal))
+                    is_restored = not has_begun and is_restored
             except BaseException:
                 idle_again.dispose()
                 raise
@@ -363,6 +367,15 @@ class Flow(AsksPeople, Generic[S]):
             self._state = merge_inputs(restored, inputs)
         elif restore_from is not None:
             logger.warning("no saved state %r to begin from; %s begins anew", restore_from, type(self).__name__)
+
+    def _describe_other(self, journal: Journal) -> str:
+        """What to say if the log is of another flow: to run this one in its place would do and pay all of it again."""
+        own = self.name or type(self).__name__
+        names = " and ".join(map(repr, journal.flow_names)) or "none"
+        return (
+            f"{own} cannot go on: the log is not of a flow of this name (it has {names}); if the class was renamed, "
+            "give it name = … with the old name, or begin a new run"
+        )
 
     def _describe_busy(self) -> RuntimeError:
         return RuntimeError(

@@ -12,7 +12,14 @@ from reactivex import Observable
 from reactivex import operators as rx_ops
 
 from rxflow._json_text import read_json
-from rxflow._options import IGNORED_BY_LLM, NATIVE_TO_CREWAI, check_call_options, split_llm_options
+from rxflow._options import (
+    IGNORED_BY_LLM,
+    NATIVE_TO_CREWAI,
+    Seconds,
+    check_call_options,
+    read_seconds,
+    split_llm_options,
+)
 from rxflow._streaming import (
     Emitter,
     EventStream,
@@ -82,8 +89,9 @@ class LLM:
         stop: an answer ends in front of the first of these texts, also if the model does not take the parameter.
         base_url: where an OpenAI-compatible server of your own listens; ``api_base`` is its other name.
         api_key: else the provider's environment variable.
-        timeout: seconds without a byte from the provider, also before the first one (not the whole call).
-        connect_timeout: seconds for the connection.
+        timeout: seconds, or a timedelta, without a byte from the provider, also before the first one (not the whole
+            call).
+        connect_timeout: the same for the connection.
         max_retries: new attempts after a failure before the first chunk; never in mid-stream.
         function_calling: None asks litellm whether the model takes tools natively; False offers them in text.
         max_rpm, max_tpm: requests and tokens a minute, of all LLMs with this model and this key. The runs take turns.
@@ -126,8 +134,8 @@ class LLM:
         base_url: str | None = None,
         api_base: str | None = None,
         api_key: str | None = None,
-        timeout: float | None = None,
-        connect_timeout: float = 10.0,
+        timeout: Seconds | None = None,
+        connect_timeout: Seconds = 10.0,
         max_retries: int = 2,
         stream: bool = True,
         response_format: type[BaseModel] | Mapping[str, Any] | None = None,
@@ -151,13 +159,14 @@ class LLM:
             raise ValueError(f"max_retries cannot be negative: {max_retries!r}")
         if base_url is not None and api_base is not None and base_url != api_base:
             raise TypeError(f"base_url and api_base are two names of one thing; got {base_url!r} and {api_base!r}")
+        silence_s = None if timeout is None else read_seconds("timeout", timeout)
         self.model = model
         self.max_retries = max_retries
         self.stream = stream
         self.stop = read_stop(stop)
         self._base_url = api_base if base_url is None else base_url
         self._api_key = api_key
-        self.timeout = timeout
+        self.timeout = silence_s
         self._function_calling = function_calling
         self._limits: RateLimits | None = None
         if max_rpm is not None or max_tpm is not None:
@@ -177,8 +186,8 @@ class LLM:
             model,
             base_url=self._base_url,
             api_key=api_key,
-            timeout=timeout,
-            connect_timeout=connect_timeout,
+            timeout=silence_s,
+            connect_timeout=read_seconds("connect_timeout", connect_timeout),
             pace=pace,
             parameters=parameters,
             via=via,

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from datetime import timedelta
 from importlib import import_module
 from typing import Any, Literal, Protocol, TypeAlias, cast
 
+from rxflow._options import Seconds, read_seconds
 from rxflow._streaming import EventStream
 from rxflow.runs.memory import MemoryLog
 from rxflow.runs.store import Store
 from rxflow.types import Event
 
-Seconds: TypeAlias = float | timedelta
 WhenUnread: TypeAlias = Literal["detach", "cancel"] | Seconds
 
 
@@ -113,11 +112,3 @@ def read_grace(when_unread: WhenUnread) -> float | None:
     if isinstance(given, str):
         raise ValueError(f'when_unread must be "detach", "cancel" or a time in seconds; got {when_unread!r}')
     return read_seconds("when_unread", when_unread)
-
-
-def read_seconds(name: str, given: Seconds) -> float:
-    """Return a time in seconds. Raises ValueError if it is not above 0."""
-    seconds = given.total_seconds() if isinstance(given, timedelta) else float(given)
-    if not seconds > 0:
-        raise ValueError(f"{name} must be a time above 0: {given!r}")
-    return seconds

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self, cast
 from uuid import uuid4
 
+from rxflow._options import Seconds, read_seconds
 from rxflow.crew.crew import Crew
 from rxflow.operators._core.run_log import Status
 from rxflow.runs.lease import LEASE_S
@@ -17,12 +18,10 @@ from rxflow.runs.options import (
     Carrier,
     Cluster,
     Runnable,
-    Seconds,
     WhenUnread,
     find_runnable,
     open_store,
     read_grace,
-    read_seconds,
 )
 from rxflow.runs.run import Run
 from rxflow.runs.store import RunSpec, Store

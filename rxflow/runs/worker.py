@@ -16,10 +16,11 @@ from typing import Any, cast
 from reactivex.disposable import SingleAssignmentDisposable
 
 from rxflow._loops import call_soon, on_this_loop, running_loop
+from rxflow._options import Seconds, read_seconds
 from rxflow._streaming import Border, EventStream, Inbox, RunHandle, Unanswered, ambient
 from rxflow.operators._core.log_writer import LogWriter
 from rxflow.operators._core.run_log import End, Note, Writer
-from rxflow.runs.options import Carrier, Runnable, Seconds, read_seconds
+from rxflow.runs.options import Carrier, Runnable
 from rxflow.runs.store import Head, Store
 from rxflow.types import Event, InputRequested, Started
 
@@ -47,6 +48,7 @@ class Worker:
         self._border: Border | None = None
         self._claimed: Writer | None = None
         self._early: list[Note] = []  # notes that come between the claim and the start
+        self.runnable: Runnable | None = None
 
     def begin(self, source: EventStream[Event], claimed: tuple[Writer, Head], *first: Event) -> Future[None]:
         """Start the run, and write ``first`` ahead of its events.
@@ -98,7 +100,7 @@ class Worker:
             end()
 
     def end_cancelled(self, reason: str) -> None:
-        """Stop the run, and end its log, which closes the open spans. Called on the run's loop, unless it is blocked."""
+        """Stop the run, and end its log, which closes the open spans. Called on the run's loop if it is not blocked."""
         self._running.dispose()
         self._log.end(End("cancelled", reason=reason))
 
@@ -204,6 +206,7 @@ class Workers:
             if worker.is_paused:
                 self.paused[worker.run_id] = runnable
 
+        worker.runnable = runnable
         self.paused.pop(worker.run_id, None)
         self._running[worker.run_id] = worker
         worker.begin(source, claimed, *first).add_done_callback(end)

@@ -1,7 +1,6 @@
 """Everything that happens in a run, as one typed union.
 
-A span begins with ``…Started`` and ends with ``…Finished``, ``…Failed`` or ``…Cancelled``; between them travel
-the chunks.
+A span begins with ``…Started`` and ends with ``…Finished``, ``…Failed`` or ``…Cancelled``; chunks come in between.
 ``match`` tells them apart::
 
     match event:
@@ -443,3 +442,9 @@ Event: TypeAlias = (
     | StreamChunk
 )
 # fmt: on
+
+
+def is_repeated(event: Event) -> bool:
+    """Whether a resumed run repeats with ``event`` a chunk, a model call or a tool call that its log already has."""
+    kinds = StreamChunk | LLMStarted | LLMFinished | ToolStarted | ToolFinished | ToolFailed
+    return event.replayed and isinstance(event, kinds)

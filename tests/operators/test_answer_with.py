@@ -129,7 +129,7 @@ class TestWhoAnswers:
             threading.Thread(target=answers.on_next, args=["yes"]).start()
             return subscription
 
-        source = rx.create(subscribe)
+        source: rx.Observable[str] = rx.create(subscribe)
         assert outcome(Asking().events().pipe(ops.answer_with(source))).one(InputReceived).value == "yes"
 
     def test_a_provider_as_crewai_has_them(self) -> None:

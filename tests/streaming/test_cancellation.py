@@ -13,8 +13,12 @@ from typing import Any
 
 import pytest
 import trio
+from reactivex import Observable
+from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
+from reactivex.disposable import Disposable
 
 from rxflow import LLM, Crew, Flow
+from rxflow import operators as ops
 from rxflow._streaming import launch
 from rxflow.flow import listen, start
 from rxflow.tools import BaseTool, tool
@@ -784,3 +788,40 @@ class TestSeveralLoopsInTurn:
         reading[0].join(PATIENCE_S)
         assert not reading[0].is_alive()
         assert outputs[0].is_completed
+
+
+def test_a_method_that_ends_while_another_thread_stops_it_does_not_complete(caplog: pytest.LogCaptureFixture) -> None:
+    reading, ended = threading.Event(), threading.Event()
+    went_on: list[str] = []
+
+    def subscribe(observer: ObserverBase[str], scheduler: SchedulerBase | None = None) -> DisposableBase:
+        def stop() -> None:
+            assert ended.wait(PATIENCE_S), "the stop takes as long as the method has still to go"
+
+        reading.set()
+        return Disposable(stop)
+
+    class Reads(Flow):
+        @start()
+        async def read(self) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            task.add_done_callback(lambda _: ended.set())
+            async for _ in Observable(subscribe).pipe(ops.to_output()):
+                pass
+            went_on.append("read")
+
+        @listen(read)
+        def after(self) -> None:
+            went_on.append("after")
+
+    output = Reads().stream_chunks()
+    reader = threading.Thread(target=list, args=(output,))
+    reader.start()
+    assert reading.wait(PATIENCE_S)
+    output.close()
+    reader.join()
+    assert ended.is_set()
+    gc.collect()
+    assert went_on == ["read"]
+    assert [record.getMessage() for record in caplog.records] == []
