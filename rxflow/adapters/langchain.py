@@ -21,7 +21,9 @@ from rxflow._lazy import extra
 from rxflow.flow import Flow
 from rxflow.llm import LLM, Delta, Ending, ReasoningDelta, Request, ToolCallDelta, from_async
 from rxflow.tools import BaseTool
-from rxflow.types.events import FlowFinished
+from rxflow.types.answers import RunPaused
+from rxflow.types.chunks import StreamChunk, StreamChunkType
+from rxflow.types.events import FlowPaused
 from rxflow.types.usage import UsageMetrics
 
 with extra("langchain"):
@@ -55,7 +57,8 @@ class FlowRunnable(Runnable[dict[str, Any], Any]):
     """A flow, as LangChain runs it.
 
     ``invoke`` and ``ainvoke`` give the flow's result. ``stream`` and ``astream`` give the text as it comes; when they
-    are closed, the run is disposed. Callbacks in the config see the run's begin, text and end.
+    are closed, the run is disposed. All raise RunPaused if the run waits for a person. Callbacks in the config see the
+    run's begin, text and end.
     """
 
     def __init__(self, make_flow: Callable[[], Flow[Any]]) -> None:
@@ -86,20 +89,32 @@ class FlowRunnable(Runnable[dict[str, Any], Any]):
 
     def _stream(self, inputs: Iterator[dict[str, Any]]) -> Iterator[str]:
         for each in inputs:
-            with self._make_flow().observe(each).pipe(ops.text(), ops.to_output()) as output:
-                for chunk in output:
-                    yield str(chunk)
+            with self._make_flow().events(each).pipe(ops.to_output()) as output:
+                for event in output:
+                    if text := _text_of(event):
+                        yield text
 
     async def _astream(self, inputs: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
         async for each in inputs:
-            async with self._make_flow().observe(each).pipe(ops.text(), ops.to_output()) as output:
-                async for chunk in output:
-                    yield str(chunk)
+            async with self._make_flow().events(each).pipe(ops.to_output()) as output:
+                async for event in output:
+                    if text := _text_of(event):
+                        yield text
+
+
+def _text_of(event: Any) -> str:
+    """What a model says with ``event``. Raises RunPaused if the run waits for a person."""
+    if isinstance(event, FlowPaused):
+        raise RunPaused(event.pending)
+    return event.content if isinstance(event, StreamChunk) and event.chunk_type is StreamChunkType.TEXT else ""
 
 
 def _result_of(events: list[Any]) -> Any:
-    (*_, result) = (event.result for event in events if isinstance(event, FlowFinished))
-    return result
+    """The result of a run. Raises RunPaused if it waits for a person."""
+    end = events[-1]
+    if isinstance(end, FlowPaused):
+        raise RunPaused(end.pending)
+    return end.result
 
 
 def to_llm(runnable: Runnable[Any, Any], *, model: str = "langchain", **parameters: Any) -> LLM:
