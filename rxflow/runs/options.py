@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import Future
-from contextlib import suppress
 from datetime import timedelta
 from importlib import import_module
 from typing import Any, Literal, Protocol, TypeAlias, cast
@@ -75,7 +74,7 @@ def find_runnable(path: str) -> Runnable:
 
     Raises:
         LookupError: it leads nowhere.
-        TypeError: what it leads to is not a flow or a crew.
+        TypeError: what it leads to is not a flow or a crew, or cannot be called without arguments.
     """
     module, _, names = path.partition(":")
     try:
@@ -85,9 +84,11 @@ def find_runnable(path: str) -> Runnable:
     except (ImportError, AttributeError, ValueError) as error:
         raise LookupError(f"no flow or crew at {path!r}, which should be 'package.module:Name': {error}") from error
     is_class: bool = isinstance(found, type)  # said so, it does not narrow what is found
-    if is_class or not hasattr(found, "events"):
-        with suppress(TypeError):
+    if is_class or (callable(found) and not hasattr(found, "events")):
+        try:
             found = found()
+        except TypeError as error:
+            raise TypeError(f"{path!r} cannot be made: {error}") from error
     crew: Any = getattr(found, "crew", None)
     if not hasattr(found, "events") and callable(crew):  # a @CrewBase class
         found = crew()

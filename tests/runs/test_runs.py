@@ -295,8 +295,13 @@ class TestNames:
             runs.start(path)
 
     def test_one_that_leads_to_something_else_is_refused(self) -> None:
-        with Runs() as runs, pytest.raises(TypeError, match=r"^'json:dumps' is not a flow or a crew: <function dumps"):
-            runs.start("json:dumps")
+        with Runs() as runs, pytest.raises(TypeError, match=r"^'math:pi' is not a flow or a crew: 3.14"):
+            runs.start("math:pi")
+
+    @pytest.mark.parametrize(("path", "why"), [("json:dumps", "'obj'"), (f"{HERE}:Needy", "'place'")])
+    def test_one_that_cannot_be_made_says_why(self, path: str, why: str) -> None:
+        with Runs() as runs, pytest.raises(TypeError, match=rf"^'{path}' cannot be made: .*{why}$"):
+            runs.start(path)
 
     def test_mistakes_in_the_inputs_are_the_callers(self) -> None:
         with Runs() as runs, pytest.raises(ValueError, match="has nothing to run"):
