@@ -86,7 +86,10 @@ class connect:  # noqa: N801 - a function to those who use it
         with ExitStack() as stack:
             portal = stack.enter_context(start_blocking_portal())
             connection = portal.wrap_async_context_manager(Client(self._server))
-            client = connection.__enter__()
+            try:
+                client = connection.__enter__()
+            except ExceptionGroup as group:  # of mcp's task groups, which name no reason
+                raise _find_reason(group) from group
             # Errors of the block are not the connection's: its task groups would wrap them.
             stack.callback(connection.__exit__, None, None, None)
             offered = portal.call(_list_tools, client)
@@ -112,6 +115,16 @@ class connect:  # noqa: N801 - a function to those who use it
     ) -> None:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(self.__exit__, kind, error, traceback)
+
+
+def _find_reason(error: Exception) -> Exception:
+    """The error in groups of one error each."""
+    while isinstance(error, ExceptionGroup):
+        errors = cast("ExceptionGroup[Exception]", error).exceptions
+        if len(errors) > 1:
+            break
+        error = errors[0]
+    return error
 
 
 async def _list_tools(client: Client) -> list[mcp_types.Tool]:
