@@ -119,12 +119,10 @@ class connect:  # noqa: N801 - a function to those who use it
 
 def _find_reason(error: Exception) -> Exception:
     """The error in groups of one error each."""
-    while isinstance(error, ExceptionGroup):
-        errors = cast("ExceptionGroup[Exception]", error).exceptions
-        if len(errors) > 1:
-            break
-        error = errors[0]
-    return error
+    found: Any = error
+    while len(getattr(found, "exceptions", ())) == 1:
+        found = found.exceptions[0]
+    return cast(Exception, found)
 
 
 async def _list_tools(client: Client) -> list[mcp_types.Tool]:
