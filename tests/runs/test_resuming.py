@@ -104,7 +104,7 @@ def test_without_a_path_another_process_has_to_name_the_flow(tmp_path: Path) -> 
     with Runs(store) as runs:
         run, request = paused(runs)
     with Runs(store) as runs:
-        with pytest.raises(ValueError, match="give the flow or crew as target"):
+        with pytest.raises(ValueError, match="pass it as target"):
             runs[run.id].resume({request.request_id: "2"})
         runs[run.id].resume({request.request_id: "2"}, Asks())
         assert runs[run.id].result(20) == "12"
@@ -148,13 +148,13 @@ def test_an_answer_that_does_not_fit_is_refused_and_the_question_stays(store: st
             run.answer(request.request_id, 2)
         with pytest.raises(ValueError, match="does not fit"):
             run.resume({request.request_id: 2})
-        with pytest.raises(LookupError, match="no question 'x' waits"):
+        with pytest.raises(LookupError, match="no question 'x' is waiting"):
             run.answer("x", "2")
         with pytest.raises(LookupError, match="no question 'x' waits"):
             run.resume({"x": "2"})
         run.answer(request.request_id, "2")
         assert run.result(20) == "12"
-        with pytest.raises(LookupError, match="was answered, or never asked"):
+        with pytest.raises(LookupError, match="was already answered, or never asked"):
             run.answer(request.request_id, "3")
 
 
@@ -163,7 +163,7 @@ def test_a_run_that_has_completed_cannot_go_on(store: str | None) -> None:
         run, request = paused(runs)
         run.answer(request.request_id, "2")
         run.result(20)
-        with pytest.raises(RuntimeError, match="has completed: there is nothing to go on with"):
+        with pytest.raises(RuntimeError, match="has completed: there is nothing to resume"):
             run.resume()
 
 

@@ -1,4 +1,4 @@
-"""Access to the web page: for this machine alone, or with the token; and which other pages may send requests."""
+"""Access control of the web page: only this machine or a token, and which origins may send requests."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ HEADERS: Final = {
 
 
 class Guard:
-    """ASGI middleware.
+    """ASGI middleware that checks the host, the token and the origin of each request.
 
-    - Without a token the request must name this machine as its host. Else a page of another site could reach the
-      server by a name that it lets point here (DNS rebinding).
-    - With a token each request must have it, in a header or in the cookie that ``/?token=…`` sets.
-    - A request that a page of another origin sends is refused, unless that origin is allowed.
+    - Without a token, the request must name this machine as its host. Otherwise a page of another site could reach the
+      server through a host name that it resolves to this machine (DNS rebinding).
+    - With a token, each request must carry it, in a header or in the cookie that ``/?token=…`` sets.
+    - A request from a page of another origin is refused, unless that origin is allowed.
     """
 
     def __init__(self, app: Any, *, token: str | None, allowed_origins: tuple[str, ...]) -> None:
@@ -78,7 +78,7 @@ class Guard:
             return None
         given = parse_qsl(scope["query_string"].decode("latin-1"))
         if self._is_token(dict(given).get("token")) and scope["method"] == "GET":
-            # Out of the address, so that it is neither bookmarked nor in the history.
+            # Redirect to an address without the token, so that it is neither bookmarked nor kept in the history.
             rest = urlencode([(name, value) for name, value in given if name != "token"])
             # Relative: under which prefix a proxy shows this server is not always known here.
             page = "./" + quote(scope["path"].rpartition("/")[2])
@@ -99,11 +99,11 @@ class Guard:
 
 
 def check_token(token: str | None) -> None:
-    """Raise ValueError if a token could be guessed."""
+    """Raise ValueError if the token is short enough to be guessed."""
     if token is not None and len(token) < MIN_TOKEN_CHARACTERS:
         raise ValueError(
-            f"the token has {len(token)} characters; take {MIN_TOKEN_CHARACTERS} or more, "
-            "as secrets.token_urlsafe() does"
+            f"the token has {len(token)} characters; it needs at least {MIN_TOKEN_CHARACTERS}, "
+            "as secrets.token_urlsafe() gives"
         )
 
 
