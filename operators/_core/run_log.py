@@ -197,7 +197,7 @@ class PageReader(AsyncIterator[Sequence[Event]]):
     def __init__(self, log: Log, run_id: str, after: int) -> None:
         self._log = log
         self._run_id = run_id
-        self._begun = self._after = after
+        self._begun = self._after = max(after, -1)
         self._is_closed = False
         self._waiting: Future[None] | None = None
 

@@ -86,7 +86,10 @@ class connect:  # noqa: N801 - used like a function
         with ExitStack() as stack:
             portal = stack.enter_context(start_blocking_portal())
             connection = portal.wrap_async_context_manager(Client(self._server))
-            client = connection.__enter__()
+            try:
+                client = connection.__enter__()
+            except ExceptionGroup as group:  # raised by mcp's task groups; its text does not give the reason
+                raise _find_reason(group) from group
             # Don't pass the block's errors to the connection: its task groups would wrap them in exception groups.
             stack.callback(connection.__exit__, None, None, None)
             offered = portal.call(_list_tools, client)
@@ -112,6 +115,14 @@ class connect:  # noqa: N801 - used like a function
     ) -> None:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(self.__exit__, kind, error, traceback)
+
+
+def _find_reason(error: Exception) -> Exception:
+    """The error in groups of one error each."""
+    found: Any = error
+    while len(getattr(found, "exceptions", ())) == 1:
+        found = found.exceptions[0]
+    return cast(Exception, found)
 
 
 async def _list_tools(client: Client) -> list[mcp_types.Tool]:

@@ -77,8 +77,14 @@ def _find_target(target: str) -> Any:
         is_there = False
     if not is_there:
         refuse(f"there is no module {module_name!r}, neither in {Path.cwd()} nor installed")
-    with refused(Exception, f"importing {module_name} failed: "):
-        module = import_module(module_name)
+    try:
+        with refused(Exception, f"importing {module_name} failed: "):
+            module = import_module(module_name)
+    except SystemExit as error:
+        refuse(
+            f"importing {module_name} failed: it ends the program (SystemExit: {error.code}); "
+            'let it do so only if __name__ == "__main__"'
+        )
     runnable = sorted(key for key, value in vars(module).items() if _is_runnable(value, module_name))
     if not colon:
         if len(runnable) != 1:

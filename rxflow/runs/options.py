@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import Future
-from contextlib import suppress
 from importlib import import_module
 from typing import Any, Literal, Protocol, TypeAlias, cast
 
@@ -77,7 +76,7 @@ def find_runnable(path: str) -> Runnable:
 
     Raises:
         LookupError: there is nothing at the path.
-        TypeError: the object at the path is not a flow or a crew.
+        TypeError: the object at the path is not a flow or a crew, or cannot be called without arguments.
     """
     module, _, names = path.partition(":")
     try:
@@ -87,9 +86,11 @@ def find_runnable(path: str) -> Runnable:
     except (ImportError, AttributeError, ValueError) as error:
         raise LookupError(f"no flow or crew at {path!r}, which should be 'package.module:Name': {error}") from error
     is_class: bool = isinstance(found, type)  # as a variable, so that isinstance() does not narrow the type of `found`
-    if is_class or not hasattr(found, "events"):
-        with suppress(TypeError):
+    if is_class or (callable(found) and not hasattr(found, "events")):
+        try:
             found = found()
+        except TypeError as error:
+            raise TypeError(f"{path!r} cannot be created: {error}") from error
     crew: Any = getattr(found, "crew", None)
     if not hasattr(found, "events") and callable(crew):  # a @CrewBase class
         found = crew()

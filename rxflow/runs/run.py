@@ -146,7 +146,11 @@ class Run:
         while True:
             head = self.look_up()
             if head.status in LIVE:
-                self._store.wait(self.id, sys.maxsize).result(timeout)
+                waiting = self._store.wait(self.id, sys.maxsize)
+                try:
+                    waiting.result(timeout)
+                finally:
+                    waiting.cancel()  # after the timeout: else the store would keep it to the end of the run
                 continue
             page = self._store.read(self.id, _tail_of(head), PAGE).result()
             if _is_of(page, head):

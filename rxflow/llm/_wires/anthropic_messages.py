@@ -98,7 +98,7 @@ class AnthropicMessagesWire(Wire):
             case "tool_use":
                 block.call_index = self._call_count
                 self._call_count += 1
-                call_id = check(str, "the id of a tool call", content["id"])
+                call_id = check(str, "the id of a tool call", content.get("id") or "") or None
                 name = check(str, "the name of a tool call", content["name"])
                 batch.append(ToolCallDelta(block.call_index, call_id, name))
             case _:

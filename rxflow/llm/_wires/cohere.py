@@ -65,7 +65,7 @@ class CohereWire(Wire):
     def _begin_call(self, index: Any, call: dict[str, Any], batch: list[Delta]) -> None:
         check(int, "the index of a tool call", index)
         name = check(str, "the name of a tool call", call["function"]["name"])
-        batch.append(ToolCallDelta(index, check(str, "the id of a tool call", call["id"]), name))
+        batch.append(ToolCallDelta(index, check(str, "the id of a tool call", call.get("id") or "") or None, name))
         self._calls_without_arguments.add(index)
         self._add_arguments(index, call["function"], batch)
 

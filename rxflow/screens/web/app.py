@@ -319,8 +319,8 @@ async def _in_thread(function: Callable[[], T]) -> T:
 
 def _not_made(name: str, error: Exception) -> HTTPException:
     """Log that a flow's constructor has failed, and return the response for it: an error of the server."""
-    logger.error("the flow %r cannot be made", name, exc_info=error)
-    return HTTPException(500, f"the flow {name!r} cannot be made: {describe(error)}")
+    logger.error("the flow %r cannot be created", name, exc_info=error)
+    return HTTPException(500, f"the flow {name!r} cannot be created: {describe(error)}")
 
 
 def _inputs_of(name: str, flow: type[Flow[Any]]) -> Any:
