@@ -1,4 +1,4 @@
-"""``race``: several streams, of which the fastest is kept."""
+"""``race``: keeps the fastest of several streams."""
 
 from __future__ import annotations
 
@@ -16,25 +16,30 @@ from rxflow.operators._core import Adding, create_join, is_content, through
 U = TypeVar("U")
 
 _MAX_HELD_EVENTS = 256
-"""Events that are held of each source before its first chunk. A run has a handful; of more, the last are kept."""
+"""How many events of each source are held before its first chunk.
+
+A run has a handful; if there are more, the last are kept.
+"""
 
 
 def race(*others: Observable[U]) -> Adding[U]:
-    """Subscribe this stream and ``others`` at once (like ``amb``); the first to emit a chunk wins, the others end.
+    """Subscribe this stream and ``others`` at once (like ``amb``).
 
-    The connections of the losers are closed before the winner's first chunk is emitted. The item that wins is one that
-    would end the wait of ``first_chunk_timeout``: a chunk, reasoning, or an item that is not rxflow's. Events about a
-    run are held until it wins. A stream that ends or fails without such an item drops out. The last one left has won,
-    however it ends; its error gets a note that names the others' errors. A cancellation, KeyboardInterrupt and
-    SystemExit end the race. ::
+    The first to emit a chunk wins, and the others are disposed.
+
+    The connections of the losers are closed before the winner's first chunk is emitted. A stream wins with the same
+    items that would end the wait of ``first_chunk_timeout``: a chunk, reasoning, or an item that is not rxflow's.
+    Events of a run are held until it wins. A stream that ends or fails without such an item drops out. The last
+    remaining stream wins, however it ends; its error gets a note with the errors of the others. A cancellation,
+    KeyboardInterrupt and SystemExit end the race. ::
 
         source          -----a--b--|
         other           ---x----y--z--|
         race(other)     ---x----y--z--|
         source          ^--!
 
-    ``others`` are subscribed on the run's loop, and belong to the same method or task as the source. Behind a run,
-    later operators see all events of the winner, its selection is the source's, and strings become chunks.
+    ``others`` are subscribed on the run's loop, and belong to the same method or task as the source. After a run, later
+    operators receive all events of the winner, the source's selection applies to it, and strings become chunks.
 
     Example::
 
@@ -63,7 +68,7 @@ def race(*others: Observable[U]) -> Adding[U]:
 
 
 class _Race:
-    """One subscription."""
+    """One subscription to all sources of the race."""
 
     def __init__(self, observer: ObserverBase[Any], border: Border | None) -> None:
         self._border = border
@@ -74,7 +79,7 @@ class _Race:
         self._errors: list[BaseException] = []
 
     def start(self, sources: Sequence[Observable[Any]], scheduler: SchedulerBase | None) -> DisposableBase:
-        """Subscribe all sources; the disposable stops them."""
+        """Subscribe to all sources. The disposable stops them."""
         runners = [_Runner(self, self._observer) for _ in sources]
         self._running = list(runners)
         if self._border is not None:
@@ -90,7 +95,7 @@ class _Race:
         return CompositeDisposable(*(runner.subscription for runner in runners))
 
     def admit(self, item: object) -> object:
-        """Return the item with its number. Before the race was decided it had none, because it could be dropped."""
+        """Return the item with its sequence number. It had none during the race, because it might have been dropped."""
         return item if self._border is None else self._border.admit(item)
 
     def declare_winner(self, runner: _Runner) -> None:
@@ -104,7 +109,7 @@ class _Race:
         self._running = [runner]
 
     def drop_out(self, runner: _Runner, error: BaseException | None) -> None:
-        """Remove a source that ended without a chunk, and was not the last."""
+        """Remove a source that ended without a chunk, unless it is the last one."""
         self._running.remove(runner)
         runner.held.clear()
         if error is not None:
@@ -115,13 +120,13 @@ class _Race:
             last.release()
 
     def fail(self, error: Exception) -> None:
-        """Pass the error of the winner."""
+        """Pass on the error of the winner."""
         for other in self._errors:
             error.add_note(f"race: another source failed before with {other!r}")
         self._observer.on_error(error)
 
     def abort(self, error: Exception) -> None:
-        """End the race with an error that is not an Exception."""
+        """End the race with an error that is not an Exception, such as a cancellation."""
         for runner in self._running:
             runner.subscription.dispose()
         self._running = []

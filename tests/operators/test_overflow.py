@@ -274,7 +274,7 @@ class TestError:
         (error,) = held.signals.errors
         assert isinstance(error, ops.SlowReaderError)
         assert isinstance(error, OverflowError)
-        assert str(error) == "the reader is too slow: 2 items wait for it, the most that overflow allows"
+        assert str(error) == "the reader is too slow: 2 items are waiting, which is the limit of overflow"
         assert pickle.loads(pickle.dumps(error)).limit == 2
 
 
