@@ -310,7 +310,7 @@ def _reason_to_restart(head: Head, last: int) -> Exception:
         return RunLost(head.run_id, last)
     if head.status == "cancelled":
         return RunCancelled(head.run_id, head.reason)
-    return RuntimeError(f"run {head.run_id!r} was {head.status}, and begins anew")
+    return RuntimeError(f"run {head.run_id!r} was {head.status}, and starts from the beginning")
 
 
 def _tail_of(head: Head) -> int:

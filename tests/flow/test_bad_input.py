@@ -318,7 +318,7 @@ class TestLabelsThatNothingWaitsFor:
         with pytest.warns(UserWarning, match="a router returns one label") as warned:
             self.routed(outcome).kickoff()
         assert [str(each.message) for each in warned] == [
-            f"Routed.which returned {outcome!r}; a router returns one label, so nothing follows"
+            f"Routed.which returned {outcome!r}; a router must return one label, so no method follows"
         ]
 
     def test_none_and_a_label_that_is_awaited_are_no_warning(self) -> None:
