@@ -368,7 +368,7 @@ class TestTheNumberOfTurns:
 
     def test_a_model_that_calls_tools_in_its_last_turn_too_is_an_error(self) -> None:
         model = Scripted(calls(("search", {"query": "a"})))
-        with pytest.raises(RuntimeError, match=r"still called tools in its last turn \(max_iter=2\)"):
+        with pytest.raises(RuntimeError, match=r"called tools even in its last turn \(max_iter=2\)"):
             solo(model, agent={"tools": [search], "max_iter": 2}).kickoff()
         assert len(model.requests) == 2
 

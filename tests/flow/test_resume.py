@@ -282,7 +282,7 @@ class TestWhatCannotGoOn:
         cut = next(index for index, event in enumerate(whole.events) if isinstance(event, ToolStarted))
         seen = outcome(Pays().events().resumed(Journal(whole.events[: cut + 1])))
         assert isinstance(seen.error, NotResumable)
-        assert "the tool 'pay' was at work when the run was interrupted" in str(seen.error)
+        assert "the tool 'pay' was running when the run was interrupted" in str(seen.error)
         after = outcome(Pays().events().resumed(Journal(whole.events[: cut + 2])))
         assert after.one(FlowFinished).result == "Done"
 
@@ -297,8 +297,8 @@ class TestWhatCannotGoOn:
         seen = World().go_on(WHOLE.events[:-3], Other)
         assert isinstance(seen.error, NotResumable)
         assert str(seen.error) == (
-            "Other cannot be resumed: the log has the method 'book', which is not in the graph any more (it has planning); "
-            "restore it, or start a new run"
+            "Other cannot be resumed: the log has the method 'book', which is not in the graph any more "
+            "(it has planning); restore it, or start a new run"
         )
 
     def test_a_method_that_nothing_sets_off_any_more(self) -> None:

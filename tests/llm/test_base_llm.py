@@ -375,7 +375,7 @@ def test_it_may_yield_reasoning_and_say_how_it_ended() -> None:
 
 def test_it_works_as_an_agent_s_a_manager_s_and_a_judge_s_model() -> None:
     worker = an_agent(Answering("Done"), guardrail="is short")
-    with pytest.raises(ValueError, match="the model gave no verdict"):
+    with pytest.raises(ValueError, match="the model returned no verdict"):
         worker.kickoff("Say it")
     crew = a_crew(a_task(an_agent(Answering("Done"))), process="hierarchical", manager_llm=Answering("Managed"))
     assert crew.kickoff().raw == "Managed"
