@@ -451,7 +451,7 @@ class TestSomethingCancelledInATool:
         seen = played(solo(model, agent={"tools": [waiting_for_what_was_cancelled(how), lookup]}))
         assert seen.error is None
         failure, result = told(model)
-        assert failure.startswith("Error: wait raised RuntimeError: something that this code waited for was cancelled")
+        assert failure.startswith("Error: wait raised RuntimeError: this code awaited something that was cancelled")
         assert result == "value of k"
         assert isinstance(seen.one(ToolFailed).error, RuntimeError)
 

@@ -182,7 +182,7 @@ class TestWhoAnswers:
 
     @pytest.mark.parametrize("who", [42, "yes", None])
     def test_what_cannot_answer_is_refused(self, who: Any) -> None:
-        with pytest.raises(TypeError, match="answer_with takes a function"):
+        with pytest.raises(TypeError, match="answer_with needs a function"):
             ops.answer_with(who)
 
     def test_what_is_not_a_run_is_refused(self) -> None:

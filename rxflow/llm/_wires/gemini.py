@@ -82,7 +82,7 @@ class GeminiWire(Wire):
             self.is_complete = True
         if "usageMetadata" in event:
             self._reported.update(get_object(event, "usageMetadata"))
-        if self.is_complete:  # each report is of the counts until then, and the last one may come before the end
+        if self.is_complete:  # each report has the counts until then, and the last one may come before the end
             self.usage = read_usage(self._reported)
         if not self.response_id:
             self.response_id = str(event.get("responseId") or "")

@@ -74,7 +74,7 @@ class OpenAIResponsesWire(Wire):
             self._identify(event["response"])
 
     def _item(self, event: dict[str, Any]) -> _Item:
-        """Find an item by its position: some servers give it another id in each event. Others leave positions out."""
+        """Find an item by its position. Some servers give it another id in each event; others leave positions out."""
         key = event.get("output_index")
         if key is None:
             key = event.get("item_id") or get_object(event, "item").get("id")
