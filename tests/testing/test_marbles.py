@@ -217,7 +217,8 @@ def test_what_is_not_to_scale_is_explained(played: Marbles) -> None:
         "the stream is not '(ab)|'\n"
         "  expected  (ab)|\n"
         "  actual    (ab)[1ms]c-\n"
-        "  […] = the time of the next mark; it is not to scale, because the marks before it are wider than the time between\n"
+        "  […] = the time of the next mark; it is not to scale, because the marks before it are wider than "
+        "the time between\n"
         "  first difference: expected the completion at 4ms, but 'c' came at 1ms"
     )
 
