@@ -101,8 +101,9 @@ def _is_cut_off(text: str, place: int) -> bool:
 
 
 def _only_candidate(text: str) -> str:
-    """Return the text to parse if no object or list is complete: a number or string, perhaps in a fence, or broken
-    JSON.
+    """Return the text to parse if no object or list is complete.
+
+    It is a number or string, perhaps in a fence, or broken JSON.
     """
     opening = _OPENING.search(text)
     if opening is not None:

@@ -1,5 +1,6 @@
-"""Converts what users pass as a tool: rxflow's tools stay, and tools of other libraries are adapted without an
-import.
+"""Converts what users pass as a tool.
+
+rxflow's tools stay as they are, and tools of other libraries are adapted without an import.
 """
 
 from __future__ import annotations
@@ -84,8 +85,9 @@ def _adapt(original: Any, call: Callable[..., Any]) -> BaseTool:
 
 
 def _model_of(name: str, schema: object) -> type[BaseModel]:
-    """Return the arguments as a pydantic model: ``schema`` itself, or a model that shows a JSON schema and checks
-    nothing.
+    """Return the arguments as a pydantic model.
+
+    It is ``schema`` itself, or a model that shows a JSON schema and checks nothing.
     """
     if isinstance(schema, type) and issubclass(schema, BaseModel):
         return schema

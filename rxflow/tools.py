@@ -289,8 +289,9 @@ class FunctionTool(BaseTool):
 
 
 def _find_result_schema(function: _Function) -> type[BaseModel] | None:
-    """Return the pydantic model in the return annotation; None for a crew's or task's output, which models read as
-    text.
+    """Return the pydantic model in the return annotation.
+
+    None for a crew's or task's output, which models read as text.
     """
     try:
         returned: Any = get_type_hints(function).get("return")
@@ -400,8 +401,9 @@ def tool(
 
 
 def read_arguments(schema: type[BaseModel], text: str) -> dict[str, Any]:
-    """Return the arguments that a model wrote as JSON for ``schema``. Raises pydantic's ValidationError if they do
-    not fit.
+    """Return the arguments that a model wrote as JSON for ``schema``.
+
+    Raises pydantic's ValidationError if they do not fit.
     """
     model = _read_model(schema, text)
     # Only the arguments that were given, so that the function's own defaults apply to the others.

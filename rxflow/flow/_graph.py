@@ -50,8 +50,9 @@ class Graph:
 
     @property
     def entry_points(self) -> list[Method]:
-        """The methods that begin a run: the start methods without a condition or, if there are none, all start
-        methods.
+        """The methods that begin a run: the start methods without a condition.
+
+        If there are none, all start methods begin the run.
         """
         starts = [m for m in self.methods.values() if m.is_start]
         return [m for m in starts if m.condition is None] or starts
@@ -160,8 +161,9 @@ def _read_method(owner: type, name: str, function: Callable[..., Any]) -> Method
 
 
 def _read_labels(function: Callable[..., Any]) -> tuple[str, ...] | None:
-    """Return a router's labels from its return type, or else from its ``return`` statements, if all are plain
-    strings.
+    """Return a router's labels from its return type, or else from its ``return`` statements.
+
+    The statements are used only if all of them return plain strings.
     """
     try:
         declared = get_type_hints(function).get("return")

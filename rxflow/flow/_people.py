@@ -1,6 +1,4 @@
-"""Questions of flows to people: ``self.ask(…)``, and ``@human_feedback`` for a person's judgement of a method's
-result.
-"""
+"""Questions of flows to people: ``self.ask(…)``, and ``@human_feedback`` for judging a method's result."""
 
 from __future__ import annotations
 

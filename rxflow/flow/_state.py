@@ -21,8 +21,9 @@ class FlowState(BaseModel):
 
 
 def create_state(given: object, where: str) -> State:
-    """Create the initial state from a type, a dict or an instance; None creates an empty dict. A missing id is filled
-    in.
+    """Create the initial state from a type, a dict or an instance; None creates an empty dict.
+
+    A missing id is filled in.
 
     Raises:
         TypeError: ``given`` is something else.

@@ -196,9 +196,7 @@ class StateKeeper:
     def __init__(
         self, flow: str, own: FlowPersistence | None, rule: SaveRule | None, methods: Mapping[str, SaveRule | None]
     ) -> None:
-        """Keep the stores: ``own`` is that of the flow instance, ``rule`` that of its class, ``methods`` those of
-        its methods.
-        """
+        """Keep the stores: ``own`` of the flow instance, ``rule`` of its class, ``methods`` of its methods."""
         self._flow = flow
         self._own = own
         self._rules = {name: each or rule for name, each in methods.items() if each or rule}

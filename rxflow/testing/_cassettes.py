@@ -15,10 +15,7 @@ _LONGEST = 20  # so many frames without a signal are drawn one by one
 
 
 class Tape(NamedTuple):
-    """A recording in the form of the arguments of ``marbles.cold(…)``, ``hot(…)`` and ``to_be(…)``:
-
-    ``marbles.cold(*tape)``.
-    """
+    """A recording as the arguments of ``marbles.cold(*tape)``, ``hot(*tape)`` and ``to_be(*tape)``."""
 
     diagram: str
     values: Mapping[str, Any]
