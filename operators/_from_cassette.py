@@ -67,7 +67,7 @@ def from_cassette(
 
 
 def _find_any_clock(given: SchedulerBase | None, subscribed: SchedulerBase | None) -> SchedulerBase:
-    """Return a scheduler. Without an event loop, use timer threads, because a source is not bound to a thread."""
+    """Return the scheduler to use: without an event loop, timer threads, because a source may emit in any thread."""
     try:
         return find_clock("from_cassette", given, subscribed, running_loop())
     except RuntimeError:

@@ -30,7 +30,7 @@ def record(path: AnyPath, *, scheduler: SchedulerBase | None = None) -> Callable
                         {"at": 10, "kind": "completed"}
 
     The file is a cassette: lines of JSON, with times in seconds. The cassette of a run contains all its events, even if
-    only chunks are selected (``flow.observe()``). Each subscription begins the file anew; of several at once, the last
+    only chunks are selected (``flow.observe()``). Each subscription replaces the file; of several at once, the last
     one to begin keeps it. The file is closed at the end of the stream: completion, an error, or disposal. A program
     that dies loses at most the items since the last event, and never more than 64 KiB.
 

@@ -54,7 +54,7 @@ def check_model(given: type[BaseModel], operator: str) -> None:
     """Check that ``given`` is a pydantic model class.
 
     Raises:
-        TypeError: ``given`` is something else, for instance an instance of a model.
+        TypeError: ``given`` is something else, such as an instance of a model.
     """
     model = cast(object, given)
     if not isinstance(model, type) or not issubclass(model, BaseModel):

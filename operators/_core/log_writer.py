@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
@@ -13,7 +13,9 @@ from functools import partial
 from reactivex.abc import ObserverBase
 
 from rxflow._loops import Once, call_soon, running_loop
-from rxflow.operators._core.blocks import Backlog, renumber
+from rxflow._streaming.scope import DEFAULT_STOP_REASON
+from rxflow.operators._core.blocks import Backlog, Batch, renumber
+from rxflow.operators._core.open_spans import OpenSpans
 from rxflow.operators._core.run_log import (
     End,
     FallenBehindError,
@@ -22,16 +24,19 @@ from rxflow.operators._core.run_log import (
     RunExistsError,
     Writer,
 )
-from rxflow.types import Event, FlowPaused, StreamChunk
+from rxflow.types import Event, FlowPaused, Started, StreamChunk
 
 MAX_BEHIND = 50_000
 """How many events wait in memory for a store that is slower than the run. With more, the run fails."""
 MIN_BATCH = 256
 """How many events are written without waiting for the next step of the event loop."""
 MAX_BATCH = 1024
-BURST = 32
-"""After a batch of this many events, the next one follows ``BURST_PAUSE_S`` later, with all events until then."""
-BURST_PAUSE_S = 0.005
+BURST = 64
+"""After a batch of this many events, the next one follows ``BURST_PAUSE_S`` later, with all events until then.
+
+At full speed, half of a log's cost is a cost per batch, however many events the batch has.
+"""
+BURST_PAUSE_S = 0.01
 
 
 class LogWriter(ObserverBase[Event]):
@@ -40,7 +45,9 @@ class LogWriter(ObserverBase[Event]):
     The first batch has the events of one step of the loop; each later one, those that arrived during the last write.
 
     ``fail`` is called once, in any thread, if the run must stop: its log was refused, or has fallen behind. ``tap``
-    receives each event except chunks before it is written.
+    receives each event except chunks before it is written. ``close`` creates the event that closes a span, from a
+    reason. With ``close``, the spans that are open in the log are closed before its end, even if the run's loop is
+    busy.
 
     There is no lock, although events come on the run's loop and replies in the store's thread. ``on_next`` appends, and
     then checks whether a write is in progress. A write records that it stops, and then checks for events. So one of
@@ -54,11 +61,14 @@ class LogWriter(ObserverBase[Event]):
         fail: Callable[[Exception], None],
         first: int = 0,
         tap: Callable[[Event], None] = lambda event: None,
+        close: Callable[[Started, str], Event] | None = None,
     ) -> None:
         self._log = log
         self._writer = writer
         self._fail = fail
         self._tap = tap
+        self._close = close
+        self._open = OpenSpans()  # in what was taken to be written
         self._waiting = Backlog(first)
         self._takes_blocks = log.takes_blocks(writer.run_id)
         self.is_paused = False
@@ -119,6 +129,11 @@ class LogWriter(ObserverBase[Event]):
                 self._begin()
             else:
                 self._write_now()
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether no more events are accepted, because the end is to be written, was written, or cannot be written."""
+        return self._end_token.is_taken or self.done.done()
 
     def _refuse(self) -> None:
         """Ignore further events."""
@@ -193,6 +208,8 @@ class LogWriter(ObserverBase[Event]):
             end = self._end  # read before checking for more events, because all events before the end are there by then
             if self._waiting:
                 end = None
+            if self._close is not None:
+                batch = self._follow_spans(self._close, batch, end)
             if len(batch) >= BURST and self._loop is not None:
                 self._not_before = self._loop.time() + BURST_PAUSE_S
             if not batch and end is None:
@@ -217,10 +234,29 @@ class LogWriter(ObserverBase[Event]):
             if not self._go_on(reply, end):
                 return
 
+    def _follow_spans(
+        self, close: Callable[[Started, str], Event], batch: Sequence[Event], end: End | None
+    ) -> Sequence[Event]:
+        """Record which spans are open. Before the end, add events that close them, innermost first."""
+        parts = batch.parts if isinstance(batch, Batch) else batch
+        for part in parts:
+            if type(part) is not StreamChunk:  # by far the most frequent
+                self._open.follow(part)
+        if end is None:
+            return batch
+        reason = end.reason or str(end.error or "") or DEFAULT_STOP_REASON
+        closing = self._open.close(lambda started: close(started, reason))
+        if not closing:
+            return batch
+        # Not through the waiting events, because the run's loop may be blocked while it adds one there.
+        closing = [renumber(event, seq) for seq, event in enumerate(closing, self._waiting.taken)]
+        self._waiting.taken += len(closing)
+        return Batch([*parts, *closing], len(batch) + len(closing))
+
     def _resume(self, end: End | None, reply: Future[None]) -> None:
         """Continue after a reply, in the store's thread.
 
-        The loop writes the new events, because it has them in its cache.
+        The loop writes the new events, because they are still in its processor's cache.
         """
         if not self._go_on(reply, end):
             return

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 from uuid import uuid4
@@ -187,9 +188,8 @@ class Log(ABC):
 class PageReader(AsyncIterator[Sequence[Event]]):
     """Iterates the events after ``after``: stored ones, then new ones, until the run has ended.
 
-    Each step returns all that are ready.
-
-    Events wait in the log until a slow reader asks for them.
+    Each step returns all that are ready. Events wait in the log until a slow reader asks for them. :meth:`close` ends
+    the iteration.
 
     Raises:
         LookupError, ValueError: while iterating, as :meth:`Log.read`.
@@ -203,9 +203,11 @@ class PageReader(AsyncIterator[Sequence[Event]]):
         self._log = log
         self._run_id = run_id
         self._begun = self._after = after
+        self._is_closed = False
+        self._waiting: Future[None] | None = None
 
     async def __anext__(self) -> Sequence[Event]:
-        while True:
+        while not self._is_closed:
             page = await self._read()
             if page.events:
                 self._after = page.events[-1].seq
@@ -214,7 +216,23 @@ class PageReader(AsyncIterator[Sequence[Event]]):
             if page.status not in LIVE:
                 raise_end(self._run_id, page)
                 raise StopAsyncIteration
-            await on_this_loop(self._log.wait(self._run_id, self._after))
+            await self._wait()
+        raise StopAsyncIteration
+
+    def close(self) -> None:
+        """Stop reading. The iteration ends, even if it is waiting for the next event."""
+        self._is_closed = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    async def _wait(self) -> None:
+        if self._is_closed:
+            return
+        self._waiting = self._log.wait(self._run_id, self._after)
+        with suppress(
+            CancelledError
+        ):  # raised by the future after close(); asyncio's own CancelledError is another class
+            await on_this_loop(self._waiting)
 
     async def _read(self) -> Page:
         try:

@@ -105,7 +105,7 @@ class _Driven(DisposableBase, Generic[T]):
         except BaseException as error:
             if not self._fail(error):
                 # Disposed: the subscriber already has the end of its stream. asyncio handles a cancellation; the
-                # loop\n# reports an error of some ``finally``, as for any task that nobody awaits.
+                # loop reports an error of some ``finally``, as for any task that nobody awaits.
                 raise
         else:
             self._complete()
@@ -124,7 +124,7 @@ class _Driven(DisposableBase, Generic[T]):
         if observer is None:
             return False
         # RxPY types errors as Exception. A SystemExit, or a CancelledError from outside (asyncio.run ending while
-        # the\n# stream is open), is passed on in the same way, so that no reader waits forever.
+        # the stream is open), is passed on in the same way, so that no reader waits forever.
         observer.on_error(replace_stray_cancellation(error))  # type: ignore[arg-type]
         return True
 

@@ -80,7 +80,7 @@ def show_request(request: InputRequested) -> str:
 class _Console:
     """The questions that wait for a line. The oldest is on the screen; one thread reads.
 
-    A thread that reads cannot be stopped. After a question is taken back, the thread goes on reading, and the next line
+    A thread that reads cannot be stopped. After a question is withdrawn, the thread continues to read, and the next line
     answers the question that is on the screen at that time.
     """
 

@@ -188,7 +188,7 @@ class Emitter:
         try:
             result = await in_thread(call, name=getattr(function, "__name__", "call"))
         except asyncio.CancelledError:
-            # Nobody waits for the thread any more, but it continues. A time limit and the loop's end also lead here,\n#
+            # Nobody waits for the thread any more, but it continues. A time limit and the loop's end also lead here,
             # and neither disposes the leaf.
             self.is_cancelled = True
             raise

@@ -227,7 +227,7 @@ class _PlainFeed:
         self._to_close = [iterator]
 
     def _take(self, method: str) -> Any:
-        """Return the method that closes the iterator, at the first call; None if it has none."""
+        """Return the method that closes the iterator; None if it has none, or if this was called before."""
         try:
             return getattr(self._to_close.pop(), method, None)
         except IndexError:

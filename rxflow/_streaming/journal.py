@@ -343,7 +343,7 @@ def retract_all(past: Iterable[Event], error: Exception) -> e.Retracted:
 
 
 def drop_retracted(past: Iterable[Event]) -> list[Event]:
-    """The events since the run last began anew: what :func:`retract_all` took back is not a part of it any more."""
+    """Return the events since the run last started from the beginning; it retracted the earlier ones then."""
     current: list[Event] = []
     for event in past:
         if isinstance(event, e.Retracted) and event.origin == Origin():

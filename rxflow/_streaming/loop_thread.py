@@ -10,10 +10,13 @@ import asyncio
 import atexit
 import os
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection, Generator
+from contextlib import contextmanager
 from contextvars import Context
 from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
+from weakref import WeakSet
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase
@@ -109,11 +112,10 @@ class LoopThread:
             run.guard.on_error(RuntimeError("this stream has stopped: its event loop was closed"))
 
     def _run(self) -> None:
-        given = self._given_loop
         try:
-            with asyncio.Runner(loop_factory=None if given is None else lambda: given) as runner:
+            with _open_loop(self._given_loop) as loop:
                 try:
-                    runner.run(self._main())
+                    loop.run_until_complete(self._main())
                 except BaseException as error:
                     # The loop died while runs lived on it, for example by sys.exit() in a callback: their readers must
                     # learn of it.
@@ -204,6 +206,60 @@ class LoopThread:
         if self._stop is not None and not self.is_lost:
             self._is_stopping = True
             self.call_soon(self._stop.set)
+
+
+@contextmanager
+def _open_loop(given: asyncio.AbstractEventLoop | None) -> Generator[asyncio.AbstractEventLoop]:
+    """Open and close a loop as :class:`asyncio.Runner` does, but find unfinished tasks with :class:`_Tasks`."""
+    loop = asyncio.new_event_loop() if given is None else given
+    tasks = _Tasks()
+    if given is None:
+        asyncio.set_event_loop(loop)
+        loop.set_task_factory(tasks)
+    try:
+        yield loop
+    finally:
+        try:
+            left = asyncio.all_tasks(loop) if loop.get_task_factory() is not tasks else tasks.find_left()
+            _cancel(left, loop)
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(loop.shutdown_default_executor())
+        finally:
+            if given is None:
+                asyncio.set_event_loop(None)
+            loop.close()
+
+
+class _Tasks:
+    """Creates the tasks of one loop, and finds the unfinished ones when the loop closes.
+
+    ``asyncio.all_tasks`` checks the tasks of all loops. In a server with 1,000 readers and 5,000 tasks, that would block
+    all threads for 2 ms at the end of each run.
+    """
+
+    def __init__(self) -> None:
+        self._made: WeakSet[asyncio.Task[Any]] = WeakSet()
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, **options)
+        self._made.add(task)
+        return task
+
+    def find_left(self) -> list[asyncio.Task[Any]]:
+        """Return the tasks that have not ended. Call this only on the loop's thread."""
+        return [task for task in self._made if not task.done()]
+
+
+def _cancel(tasks: Collection[asyncio.Task[Any]], loop: asyncio.AbstractEventLoop) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    for task in tasks:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            said = "unhandled exception while the loop of a run was closed"
+            loop.call_exception_handler({"message": said, "exception": error, "task": task})
 
 
 class ThreadRun(RunHandle, Generic[T]):
@@ -325,6 +381,10 @@ _of_this_thread = threading.local()
 hosts: dict[asyncio.AbstractEventLoop, LoopThread] = {}
 
 
+_EXIT_WAIT_S = 3.0
+"""The limit in seconds for all loop threads together, because code that blocks its loop may never end."""
+
+
 @atexit.register
 def stop_all() -> None:
     """End all loop threads: one that still runs while the interpreter shuts down can hang it."""
@@ -332,5 +392,6 @@ def stop_all() -> None:
         handle.dispose()  # their loops do not run any more, but asyncio would report tasks that are left on a loop
     for thread in list(live):
         thread.stop()
+    until = time.monotonic() + _EXIT_WAIT_S
     for thread in list(live):
-        thread.thread.join(0.5)
+        thread.thread.join(max(0.0, until - time.monotonic()))

@@ -96,7 +96,7 @@ class EventStream(Observable[T], Generic[T]):
         return self._like(self._selection, operators=(*self._operators, operator))
 
     def reselect(self, change: Callable[[Selection[T]], Selection[U]]) -> EventStream[U]:
-        """Return this stream with a changed selection. ``change`` gets the present selection."""
+        """Return this stream with another selection, which ``change`` makes from the present one."""
         return self._like(change(self._selection))
 
     def select(self, selection: Selection[U]) -> EventStream[U]:

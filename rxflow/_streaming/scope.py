@@ -74,7 +74,7 @@ class Run:
     """For each LLM call without an end so far, by span: a function that makes the closing event for a reason."""
 
     watchers: dict[StopWatcher, None] = field(default_factory=dict["StopWatcher", None])
-    """The watchers that are told about leaves that are stopped while the run lives."""
+    """The watchers that must be told when a leaf is stopped while the run lives."""
 
     def elsewhere(self, loop: asyncio.AbstractEventLoop) -> Run:
         """Return a copy of the run for a part of it that lives on another loop."""
@@ -115,7 +115,7 @@ def stopping(reason: str, holds: Callable[[], bool] = lambda: True) -> Generator
 class UsageLedger:
     """The usage of the finished LLM calls of a flow, a crew or an agent.
 
-    ``around``, the surrounding ledger, has them too.
+    The surrounding ledger, ``around``, counts these calls too.
 
     A call adds itself, because a stopped call cannot emit an event any more.
     """

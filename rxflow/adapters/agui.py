@@ -122,7 +122,7 @@ class _Run:
         self._root: str | None = None  # the span of the whole run
         self._ending: Happened | None = None
         self._parts = PartTracker()
-        self._tool_ids = _tool_ids_in(asked)  # tool calls that the client has been told of
+        self._tool_ids = _tool_ids_in(asked)  # the tool calls that were sent to the client
         self._approvals: dict[str, str] = {}  # by tool call: the id of the question that asks for its approval
         self._owner: dict[str, str | None] = {}  # by open span: the sub-agent that it belongs to
         self._tool_around: dict[str, str | None] = {}  # by open span: the tool call that it belongs to

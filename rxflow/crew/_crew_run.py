@@ -82,7 +82,7 @@ class Plan:
             Persona.of(agent, inputs)
 
     def check_context(self) -> None:
-        """Raise ValueError if a task is to be told the answer of a task that neither is in the crew nor has one."""
+        """Raise ValueError if the ``context`` of a task names a task that is not in the crew and has no answer yet."""
         own = {task.id for task in self.tasks}
         for task in self.tasks:
             for wanted in task.context or ():

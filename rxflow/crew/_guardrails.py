@@ -14,7 +14,7 @@ from rxflow.types import TaskOutput
 
 
 class Rejected(Exception):
-    """The answer was not accepted. The message is the reason, in words for the model.
+    """The answer was not accepted. The message is the reason, worded for the model.
 
     ``outcome`` describes the result of the task if this was its last attempt.
     """

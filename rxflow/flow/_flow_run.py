@@ -89,7 +89,7 @@ def merge_along(
     ``held`` is disposed when the run ends. ::
 
         start     S-a-b|
-        router          R|                  (waits for start; its label starts another)
+        router          R|                  (waits for start; its label is "another")
         one               O-c---d|          (waits for start)
         two               T---e|            (waits for start)
         another                  A-f|

@@ -128,7 +128,7 @@ def _fill_id(state: State) -> State:
         return own
     try:
         return _validate(type(state), own)
-    except ValidationError:  # an id of another type, a number for instance
+    except ValidationError:  # an id of another type, such as a number
         return state
 
 

@@ -400,14 +400,14 @@ def _find_state_type(cls: type) -> Any:
 
 
 def _find_state_argument(cls: type) -> Any:
-    """What ``cls`` gives as the state's type: a type, a type variable of its own that stands for it, or None."""
+    """Return the state's type in the bases of ``cls``: a type, one of its own type variables, or None."""
     bases: tuple[Any, ...] = vars(cls).get("__orig_bases__", cls.__bases__)
     for base in bases:
         origin: Any = get_origin(base) or base
         if Flow not in origin.__mro__:
             continue
         argument = S if origin is Flow else _find_state_argument(origin)
-        if isinstance(argument, TypeVar):  # the class may have other type variables beside it
+        if isinstance(argument, TypeVar):  # the class may also have other type variables
             variables: tuple[Any, ...] = getattr(origin, "__parameters__", ())
             argument = dict(zip(variables, get_args(base), strict=False)).get(argument)
         if argument is not None:

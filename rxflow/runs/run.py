@@ -305,7 +305,7 @@ class Run:
 
 
 def _reason_to_restart(head: Head, last: int) -> Exception:
-    """Why what a run said is taken back, if it has no error of its own."""
+    """Return the error for the event that retracts a run's output, if the run itself has no error."""
     if head.status == "lost":
         return RunLost(head.run_id, last)
     if head.status == "cancelled":

@@ -203,7 +203,7 @@ class ToolFinished(Finished):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolFailed(Failed):
-    """A tool call failed. The model is told, and the run continues.
+    """A tool call failed. The model receives the error, and the run continues.
 
     ``stage`` says why: the "arguments" did not fit, the tool is "unknown", its "limit" was reached, or its "run"
     raised.

@@ -29,6 +29,7 @@ from rxflow.types.events import (
     MethodCancelled,
     Retracted,
 )
+from tests.gate import PATIENCE_S
 from tests.runs.conftest import address_of
 from tests.runs.flows import Broken, Count, Endless, Twice
 from tests.signals import signals_of
@@ -219,6 +220,17 @@ class TestReadingAtOnesOwnPace:
         asyncio.run(read_first(run))
         with pytest.raises(RunCancelled, match=r"nobody has read it for 0 s$"):
             run.result(20)
+
+    def test_closing_the_reader_ends_a_loop_that_waits(self, runs: Runs) -> None:
+        async def read() -> None:
+            reader = run.read()
+            async for events in reader:
+                if any(isinstance(event, StreamChunk) for event in events):
+                    asyncio.get_running_loop().call_soon(reader.close)
+
+        run = runs.start(Endless())
+        asyncio.run(asyncio.wait_for(read(), PATIENCE_S))
+        assert run.status == "running"
 
 
 class TestWhenUnread:

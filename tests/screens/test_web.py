@@ -40,7 +40,7 @@ def start(client: httpx.Client, **inputs: Any) -> str:
 
 def follow(client: httpx.Client, run_id: str, **headers: str) -> Iterator[tuple[str, Any]]:
     """Name and data of each event, to the end."""
-    with client.stream("GET", f"/api/runs/{run_id}/events", headers=headers, timeout=20) as response:
+    with client.stream("GET", f"/api/runs/{run_id}/events", headers=headers, timeout=100) as response:
         assert response.status_code == 200
         name = ""
         for line in response.iter_lines():

@@ -18,7 +18,7 @@ from rxflow.types import UsageMetrics
 _STANDARD_CALL_FIELDS = frozenset({"index", "id", "type", "function"})
 _REASONING_FIELDS = ("reasoning_content", "reasoning")
 _PART_FIELDS = {"annotations": "citation", "images": "image", "audio": "audio", "executed_tools": "server_tool"}
-# beside the choices, as in Perplexity's answers
+# next to the choices, as in Perplexity's answers
 _SHARED_PART_FIELDS = {"citations": "citation", "search_results": "citation"}
 
 
