@@ -80,8 +80,8 @@ def show_request(request: InputRequested) -> str:
 class _Console:
     """The questions that wait for a line. The oldest is on the screen; one thread reads.
 
-    A thread that reads cannot be stopped. After a question is withdrawn, the thread continues to read, and the next line
-    answers the question that is on the screen at that time.
+    A thread that reads cannot be stopped. After a question is withdrawn, the thread continues to read, and the next
+    line answers the question that is on the screen at that time.
     """
 
     def __init__(self) -> None:

@@ -233,8 +233,8 @@ def _open_loop(given: asyncio.AbstractEventLoop | None) -> Generator[asyncio.Abs
 class _Tasks:
     """Creates the tasks of one loop, and finds the unfinished ones when the loop closes.
 
-    ``asyncio.all_tasks`` checks the tasks of all loops. In a server with 1,000 readers and 5,000 tasks, that would block
-    all threads for 2 ms at the end of each run.
+    ``asyncio.all_tasks`` checks the tasks of all loops. In a server with 1,000 readers and 5,000 tasks, that would
+    block all threads for 2 ms at the end of each run.
     """
 
     def __init__(self) -> None:

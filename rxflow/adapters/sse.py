@@ -50,8 +50,8 @@ MAX_BEHIND = 100_000
 TAKE_DOWN_S = 0.5
 """Seconds between a client's departure and the end of its response.
 
-Ending a response takes the loop 0.2 ms, because a response has four tasks. If many clients leave at once, their runs must
-be told before the responses are ended.
+Ending a response takes the loop 0.2 ms, because a response has four tasks. If many clients leave at once, their runs
+must be told before the responses are ended.
 """
 PIECE_BYTES = 1 << 16
 """How many bytes of messages are sent together."""

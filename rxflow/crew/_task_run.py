@@ -67,7 +67,7 @@ def carry_out(scope: Scope, assignment: Assignment) -> Observable[Event]:
 
 
 class _TaskRun:
-    """The attempts at one answer. They are numbered, whether a guardrail, the output type or a person rejects an answer."""
+    """The attempts at one answer. They are numbered, whatever the reason for a rejection."""
 
     def __init__(self, emitter: Emitter, assignment: Assignment, time_limit: _TimeLimit) -> None:
         self._emitter = emitter

@@ -130,7 +130,7 @@ class OpenAICompatibleSource:
 
         url, json = self._url(), self._body(request, await self._supported_hints(request))
         headers = self._headers(request, url)
-        # The client's time limits apply to each read, so a server could send headers or an error byte by byte, without end.
+        # The client's time limits apply to each read, so a server could send headers or an error byte by byte.
         async with asyncio.timeout(self._connect_timeout + self._read_timeout + HEADER_GRACE_S):
             session = get_resource("aiohttp session", _create_session)
             limits = aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout, sock_read=self._read_timeout)

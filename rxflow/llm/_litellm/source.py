@@ -157,7 +157,7 @@ class LiteLLMSource:
 
     async def _open(self, call: _Call) -> Any:
         """Return LiteLLM's stream after the headers have arrived."""
-        # LiteLLM's time limits apply to each read, so a provider could send headers or an error byte by byte, without end.
+        # LiteLLM's time limits apply to each read, so a provider could send headers or an error byte by byte.
         async with asyncio.timeout(self._connect_timeout + self._read_timeout + HEADER_GRACE_S):
             hints = _supported_hints(call)
             for attempt in range(_MAX_PREPARATIONS):
