@@ -31,8 +31,7 @@ def log_to(log: Log, run_id: str) -> Callable[[Observable[T]], Observable[T]]:
     An event is passed on at once, so a subscriber may receive it before the log has it; the end waits until the log has
     it. Code that must act only on written events reads :func:`from_log` instead. Events are written in batches: the
     first at once, then the events that arrived while the last batch was written. The log of a run contains all events,
-    even if only
-    chunks are selected.
+    even if only chunks are selected.
 
     Args:
         log: the log: :class:`rxflow.runs.MemoryLog`, ``SQLiteLog``, ``RedisLog``, or one of your own.

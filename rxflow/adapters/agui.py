@@ -71,8 +71,7 @@ def to_agui(asked: ag.RunAgentInput | None = None) -> Callable[[Observable[Any]]
         to_agui()    {run}{m}-a--b--{m}{run}|
 
     An error becomes RUN_ERROR. A cancelled run becomes a RUN_FINISHED with that outcome, a paused run a RUN_FINISHED
-    with
-    the interrupts to answer. A retraction is followed by a snapshot of the messages without the retracted ones.
+    with the interrupts to answer. A retraction is followed by a snapshot of the messages without the retracted ones.
     """
     return translate(lambda: _Run(asked))
 

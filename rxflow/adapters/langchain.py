@@ -54,8 +54,8 @@ class FlowRunnable(Runnable[dict[str, Any], Any]):
     """A flow as a LangChain runnable.
 
     ``invoke`` and ``ainvoke`` return the flow's result. ``stream`` and ``astream`` yield its text as it arrives;
-    closing
-    them disposes the run. Callbacks in the config are called at the start of the run, for its text, and at its end.
+    closing them disposes the run. Callbacks in the config are called at the start of the run, for its text, and at its
+    end.
     """
 
     def __init__(self, make_flow: Callable[[], Flow[Any]]) -> None:
@@ -108,8 +108,7 @@ def to_llm(runnable: Runnable[Any, Any], *, model: str = "langchain", **paramete
     The runnable takes messages, and returns text or messages.
 
     Text, reasoning, tool calls and usage stream as with any other LLM. If the runnable has ``bind_tools``, tools are
-    offered
-    natively, otherwise in the prompt. ``parameters`` are those of :class:`LLM`.
+    offered natively, otherwise in the prompt. ``parameters`` are those of :class:`LLM`.
     """
     return LLM(model, source=_RunnableSource(runnable), **parameters)
 

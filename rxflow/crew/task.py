@@ -37,16 +37,14 @@ class Task(Fillable):
         async_execution: runs at the same time as adjacent tasks with this option.
         output_pydantic, output_json: a model that the answer must fit; at most one of the two.
         output_file: the path of a file for the answer. Placeholders are filled in, but no input may lead out of the
-            folder
-            before the first placeholder, by ``..``, an absolute path or a symbolic link.
+            folder before the first placeholder, by ``..``, an absolute path or a symbolic link.
         callback: called with the :class:`TaskOutput`.
         guardrail, guardrails: see :data:`rxflow.crew._guardrails.Guardrail`. ``guardrail_max_retries`` limits the
             retries.
         human_input: a person reviews the answer.
         markdown: asks for an answer in Markdown.
         allow_crewai_trigger_context: add the input ``crewai_trigger_payload`` to the description; by default only in
-            the first
-            task of a sequential crew.
+            the first task of a sequential crew.
         output: the answer of the last run that gave one. ``retry_count``: how often guardrails rejected answers in it.
             ``start_time``, ``end_time``: when it started and answered, in UTC.
         config: a mapping with any of these options, such as an entry of a YAML file. Keyword arguments take precedence.

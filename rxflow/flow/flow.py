@@ -154,12 +154,10 @@ class Flow(AsksPeople, Generic[S]):
         """Run the flow and return the result of the last method to complete.
 
         With ``stream``, return a :class:`FlowStreamingOutput` instead, which starts the run at its first iteration.
-        This
-        method also works inside a running event loop, as in a notebook.
+        This method also works inside a running event loop, as in a notebook.
 
         With a store, ``inputs["id"]`` continues with the state saved under that id, and ``restore_from_state_id``
-        begins with
-        a copy of the state saved under that id, under a new id.
+        begins with a copy of the state saved under that id, under a new id.
 
         Raises:
             ValueError: ``inputs`` do not fit the state, the flow has no method to run, or there is no store to restore

@@ -102,7 +102,7 @@ class RedisWakes:
             self._note_last(run_id, head.last if head.status in LIVE else float("inf"))
 
     def _note_last(self, run_id: str, last: float) -> None:
-        if run_id in self._seen and last != float("inf"):  # a run that is over may be begun again
+        if run_id in self._seen and last != float("inf"):  # a finished run may be started again
             # A check may be older than a notification that arrived meanwhile.
             self._seen[run_id] = max(last, self._seen[run_id])
         still: list[tuple[int, Future[None]]] = []
