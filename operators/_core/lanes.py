@@ -60,8 +60,8 @@ class Identified(Protocol):
 class Label:
     """A label by which a stream is divided.
 
-    ``what`` is the noun for it in messages. ``name`` and ``id`` are its fields in chunks and origins. A labelled span lasts
-    from an event of the class ``begins`` to an event of one of the classes ``ends``.
+    ``what`` is the noun for it in messages. ``name`` and ``id`` are its fields in chunks and origins. A labelled span
+    lasts from an event of the class ``begins`` to an event of one of the classes ``ends``.
     """
 
     what: str
