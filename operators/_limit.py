@@ -126,7 +126,7 @@ class _Account:
             self.running.dispose()
             self._observer.on_error(error)
             return
-        self._emit(item)  # even if it exceeds the limit, because it is already paid for
+        self._emit(item)  # even if the item exceeds the limit, because it is already paid for
         if self._spent > self._limit:
             self._stop()
 

@@ -245,7 +245,7 @@ def _schedule(
         return (scheduler or TimeoutScheduler.singleton()).schedule_relative(seconds, _to_action(action))
     timer = _LoopTimer(loop, seconds, action)
     if not timer.on_loop(timer.begin):
-        action()  # the loop was the source's, and has ended
+        action()  # the loop belonged to the source, and has ended
     return timer
 
 

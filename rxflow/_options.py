@@ -313,7 +313,7 @@ class Configurable(BaseModel):
             if value is not None or cls._is_none_by_default(name)
         }
         for name in options.keys() & _LISTS:
-            if isinstance(options[name], BaseModel):  # pydantic would take its fields for items
+            if isinstance(options[name], BaseModel):  # pydantic would take the fields of the model for items
                 one = type(options[name]).__name__
                 raise ValueError(f"{cls.kind}({name}=…) takes a list; write {name}=[…], also for one {one}")
         missing = [name for name in cls.required if name not in options]
@@ -345,7 +345,7 @@ class Configurable(BaseModel):
             if name in cls.model_fields or name in REFUSED or name in IGNORED[cls.kind]:
                 if merged.get(name) is None:
                     merged[name] = value
-            else:  # programs also keep other data there
+            else:  # programs also keep other data in config
                 warnings.warn(
                     f"{name!r} in config is not an option of {cls.kind}, and changes nothing"
                     f"{_suggest(name, cls.model_fields)}",

@@ -55,7 +55,7 @@ def through(operator: Callable[[Observable[Any]], Observable[Any]]) -> Callable[
 def reselect(change: Callable[[Selection[Any]], Selection[U]]) -> Callable[[Observable[Any]], Observable[U]]:
     """Create an operator on the selected items that also receives the events behind them.
 
-    ``change`` maps the selection.
+    ``change`` turns the selection so far into a new one.
     """
 
     def apply(source: Observable[Any]) -> Observable[U]:

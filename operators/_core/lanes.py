@@ -114,7 +114,7 @@ def _create_reader(field: str) -> Callable[[object], str]:
 TASK = Label(
     what="task", name="task_name", id="task_id", begins=TaskStarted, ends=(TaskFinished, TaskFailed, TaskCancelled)
 )
-# The span of an agent is its task, because each attempt that a guardrail rejects would be a span of its own.
+# An agent's label lasts as long as its task: each attempt is a span, so a rejected one would end the label.
 AGENT = Label(
     what="agent", name="agent_role", id="agent_id", begins=TaskStarted, ends=(TaskFinished, TaskFailed, TaskCancelled)
 )

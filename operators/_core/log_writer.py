@@ -68,7 +68,7 @@ class LogWriter(ObserverBase[Event]):
         self._fail = fail
         self._tap = tap
         self._close = close
-        self._open = OpenSpans()  # in what was taken to be written
+        self._open = OpenSpans()  # in the batches that were taken for writing
         self._waiting = Backlog(first)
         self._takes_blocks = log.takes_blocks(writer.run_id)
         self.is_paused = False
@@ -179,7 +179,7 @@ class LogWriter(ObserverBase[Event]):
         """Write soon, but not at once, because one read from the network brings many events."""
         if self._turn.take():
             loop = self._loop = running_loop()
-            if loop is None or self._end is not None:  # without further steps of a loop
+            if loop is None or self._end is not None:  # no further step of a loop will write
                 self._write()
             else:
                 self._due.give_back()

@@ -186,7 +186,7 @@ class Voices:
         """Emit the rest of ``voices``. Return False if that failed, which has ended the stream."""
         for voice in voices:
             if not self.voices.remove(voice):
-                continue  # the observer ended it when it received the rest of another voice
+                continue  # the observer ended this voice when it received the rest of another one
             try:
                 pieces = voice.flush()
             except Exception as error:  # noqa: BLE001 - the error is the stream's terminal

@@ -195,7 +195,7 @@ class Passage(Holder, ObserverBase[Event]):
             self._emit(value)
             return
         if self._is_over:
-            return  # what a call has used is kept for whoever closes its span
+            return  # the usage of a call is kept for the code that closes its span
         if self._stopped:
             self.flush()
         span_id = value.origin.span_id

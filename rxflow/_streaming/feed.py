@@ -254,7 +254,7 @@ class PlainFeed(_PlainFeed):
                     chunk = next(self._iterator)
                 except StopIteration:
                     self._log.end()
-                except Exception as error:  # noqa: BLE001 - raised by the reader, after what had arrived
+                except Exception as error:  # noqa: BLE001 - raised in the reader, after the items that had arrived
                     self._log.end(error)
                 else:
                     self._add(chunk)
@@ -298,7 +298,7 @@ class PlainAsyncFeed(_PlainFeed):
                     chunk = await anext(self._iterator)
                 except StopAsyncIteration:
                     self._log.end()
-                except Exception as error:  # noqa: BLE001 - raised by the reader, after what had arrived
+                except Exception as error:  # noqa: BLE001 - raised in the reader, after the items that had arrived
                     self._log.end(error)
                 else:
                     self._add(chunk)

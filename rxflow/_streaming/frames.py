@@ -85,7 +85,7 @@ class Framing:
     """Turns the events of one run into frames."""
 
     def __init__(self) -> None:
-        self._count = 0  # of frames, for events that have no number from a run
+        self._count = 0  # the number of frames, for events without a number from a run
         self._previous: str | None = None
         self._open: dict[str, str] = {}  # by span: the frame of its first event
 

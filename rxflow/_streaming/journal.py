@@ -194,7 +194,9 @@ class _Reader:
         self._asking: dict[str, str] = {}  # by span: the hashes of model calls and tools that have not ended
         self._tools: dict[tuple[str, str], tuple[Step, str]] = {}
         self._questions: dict[str, tuple[Step, Asked]] = {}
-        self._to_approve: dict[str, tuple[tuple[str, str], tuple[Step, str]]] = {}  # tools, by the question about each
+        self._to_approve: dict[
+            str, tuple[tuple[str, str], tuple[Step, str]]
+        ] = {}  # by question: the tool that it asks about
         self._shown: dict[str, tuple[Step, set[int], bool]] = {}
 
     def read(self, event: Event) -> None:

@@ -191,7 +191,8 @@ class CrewRun:
             known = [output for _, output in sorted(self._outputs.items())]
         else:
             newest = {self._plan.tasks[index].id: output for index, output in sorted(self._outputs.items())}
-            wanted = [newest.get(each.id, each.output) for each in task.context or ()]  # some are of other crews
+            # A task of another crew has its answer already.
+            wanted = [newest.get(each.id, each.output) for each in task.context or ()]
             known = [output for output in wanted if output is not None]
         return "\n\n----------\n\n".join(output.raw for output in known)
 
@@ -241,7 +242,9 @@ class CrewRun:
         """Store the answer of a task, or the usage of a call."""
         if isinstance(event, TaskFinished):
             index = event.origin.task_index
-            if index < len(self._plan.tasks) and event.origin.task_id == self._plan.tasks[index].id:  # not a coworker's
+            if (
+                index < len(self._plan.tasks) and event.origin.task_id == self._plan.tasks[index].id
+            ):  # not the event of a coworker's task
                 self._outputs[index] = event.result
         elif isinstance(event, LLMFinished | LLMFailed | LLMCancelled):
             self.scope.note_shown(event)

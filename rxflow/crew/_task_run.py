@@ -180,7 +180,7 @@ class _TimeLimit(Answerer):
         self._seconds = assignment.persona.agent.max_execution_time
         self._loop = loop
         self._left = 0.0  # the seconds left while the time is stopped
-        self._end: float | None = None  # the end by the loop's time, while the time is running
+        self._end: float | None = None  # the deadline by the loop's clock, while the time is running
         self._deadline: asyncio.Timeout | None = None
         self._questions: set[str] = set()
 

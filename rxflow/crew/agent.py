@@ -121,7 +121,7 @@ class Agent(Fillable):
 
     def _renew(self) -> None:
         super()._renew()
-        self._rate = limit_of(self.max_rpm, None)  # counts only the calls of the copy
+        self._rate = limit_of(self.max_rpm, None)  # a limit that counts only the calls of the copy
 
     @property
     def model(self) -> LLM:

@@ -118,13 +118,13 @@ class Crew(Configurable):
                 raise ValueError("manager_agent cannot have tools of its own: it works by delegating")
 
     def _check_order(self) -> None:
-        position: dict[str, int] = {}  # where a task is done first
+        position: dict[str, int] = {}  # the first index of each task
         for index, task in enumerate(self.tasks):
             position.setdefault(task.id, index)
         for index, task in enumerate(self.tasks):
             for wanted in task.context or ():
                 at = position.get(wanted.id)
-                if at is None:  # one of another crew: its answer is there when this crew runs
+                if at is None:  # a task of another crew, which has its answer when this crew runs
                     continue
                 if at >= index:
                     raise ValueError(

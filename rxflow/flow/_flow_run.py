@@ -302,8 +302,8 @@ class _FlowRun(DisposableBase):
         while not self.subscriptions.is_disposed:
             if wave.for_listeners:
                 occurrence = wave.for_listeners.pop(0)
-                # Find all of them before calling any: a call may begin a new round of a cycle, and arm them for that
-                # round.
+                # Find all due listeners before calling one, because a call may begin a new round of a cycle, in which
+                # more listeners are due.
                 due = self._due.find_listeners(wave, occurrence)
                 if due:
                     if len(due) == 1 and not wave.for_listeners and wave.parent is not None:

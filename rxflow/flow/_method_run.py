@@ -183,7 +183,7 @@ class _Merged:
             self._behind = event = item.event
             self._emitter.on_next(self._forget_retracted(event) if isinstance(event, Retracted) else event)
         elif item is self._behind:
-            self._behind = _NOTHING  # the selection emits the event that was just emitted
+            self._behind = _NOTHING  # the event was already emitted as an item of the selection
         elif isinstance(item, str):
             self._text.append(item)
             self._emitter.text(item)

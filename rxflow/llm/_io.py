@@ -170,7 +170,7 @@ def from_io(read: Callable[[Deliver], Awaitable[None]]) -> Observable[Delta]:
         if refused is not None:
             observer.on_error(refused)
             return hop
-        # Without the run, because timers of the HTTP client keep their context for minutes, and would keep the run
+        # In a context without the run: timers of the HTTP client keep their context for minutes, and would keep the run
         # alive.
         context = copy_context()
         context.run(ambient.set, None)

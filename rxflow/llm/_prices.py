@@ -46,7 +46,7 @@ def find_entry(model: str) -> Entry | None:
 def _read_entry(model: str) -> Entry | None:
     try:
         package = find_spec("litellm")  # does not import the package
-    except ValueError:  # a stand-in of the program, which is not a module
+    except ValueError:  # the program has put something that is not a module in its place
         package = None
     for folder in (package.submodule_search_locations or ()) if package is not None else ():
         path = Path(folder, _TABLE)
@@ -60,7 +60,7 @@ def _parse_entries(table: bytes, model: str) -> Mapping[str, Entry]:
     if b'": {' not in table[:1000]:  # the table does not have the form in which LiteLLM writes it
         return cast(dict[str, Entry], from_json(table))
     names, found = _names_of(model), dict[str, Entry]()
-    end_of_key = to_json(names[-1])[1:] + b": {"  # of both names
+    end_of_key = to_json(names[-1])[1:] + b": {"  # both names end like this
     at = table.find(end_of_key)
     while at >= 0:
         begin = table.rindex(b'"', 0, at)

@@ -20,7 +20,7 @@ _NAMES = re.compile(
 )
 _USER_IN_A_URL = re.compile(r"://([^/?#\s]+)@")
 _SAFE_IN_A_QUERY = "/?:@!$'()*,;"
-_SHORTEST = 8  # characters; a shorter secret protects nothing, and may be a word of the message
+_SHORTEST = 8  # characters: a shorter secret protects nothing, and may be a word of the message
 _MASK = "***"
 _LONGEST = 4000  # characters of a message
 

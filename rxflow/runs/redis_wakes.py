@@ -87,7 +87,7 @@ class RedisWakes:
                     await self._pubsub.unsubscribe(*(f"rxflow:wake:{run_id}" for run_id in idle))
                 for run_id in idle:
                     self._seen.pop(run_id, None)
-                    if self._waiting.get(run_id):  # it came just now
+                    if self._waiting.get(run_id):  # a reader has come just now
                         self._seen[run_id] = -1
                         await self._pubsub.subscribe(f"rxflow:wake:{run_id}")
             await self._check(list(self._waiting))

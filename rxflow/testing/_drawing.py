@@ -227,7 +227,7 @@ def _plain(number: Decimal) -> str:
 
 
 _BEFORE = 20  # signals that are drawn before the first difference
-_AFTER = 10  # and after it
+_AFTER = 10  # signals that are drawn from the first difference on
 
 
 def same(expected: Any, actual: Any) -> bool:

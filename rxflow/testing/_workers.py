@@ -54,8 +54,8 @@ class Workers:
         self.lock = threading.Lock()
         self.busy: set[_Worker] = set()
         self.waiting: set[_Worker] = set()
-        self.idents: dict[_Worker, int] = {}  # of the threads in which they run
-        self.waits: dict[Wait, int] = {}  # and of the threads that wait
+        self.idents: dict[_Worker, int] = {}  # by worker: the id of its thread
+        self.waits: dict[Wait, int] = {}  # by wait: the id of its thread
         self.anyio_pauses = 0
         self.anyio_waits = 0
         self._pools: dict[Executor, _Pool] = {}

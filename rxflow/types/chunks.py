@@ -72,7 +72,7 @@ class StreamChunk(BaseModel):
     replayed: bool = False
 
     def __hash__(self) -> int:
-        # Not all fields that are compared; these distinguish the chunks of one run.
+        # These fields distinguish the chunks of one run; a hash need not use all fields that are compared.
         return hash((self.content, self.llm_call_id, self.seq))
 
     def __str__(self) -> str:

@@ -151,7 +151,7 @@ class TestGuardrails:
         def forgetful(output: TaskOutput) -> tuple[bool, Any]:
             return (True, None)
 
-        with pytest.raises(TypeError, match="the guardrail forgetful returned None as result; to leave the answer"):
+        with pytest.raises(TypeError, match="the guardrail forgetful returned None as result; to keep the answer"):
             solo(Scripted("Fine"), guardrail=forgetful).kickoff()
 
     @pytest.mark.parametrize("value", [5, ["Fine"], True])

@@ -380,7 +380,7 @@ class TestTheNumberOfTurns:
             """Act."""
             ran.append("once")
 
-        with pytest.raises(RuntimeError, match="still called tools"):
+        with pytest.raises(RuntimeError, match="called tools even in its last turn"):
             solo(Scripted(calls(("act", {}))), agent={"tools": [act], "max_iter": 2}).kickoff()
         assert ran == ["once"]
 

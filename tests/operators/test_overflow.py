@@ -315,7 +315,7 @@ class TestWait:
         source = marbles.cold("(abc)--d|")
         error = RuntimeError(
             'overflow(policy="wait") would wait forever: the reader gets its items in the thread that emits them; '
-            "give it another one, for instance with scheduler=EventLoopScheduler()"
+            "give the reader another thread, for instance with scheduler=EventLoopScheduler()"
         )
         marbles.expect(source.pipe(ops.overflow(2, "wait"))).to_be("(ab#)", error=error)
 

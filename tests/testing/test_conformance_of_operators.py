@@ -121,8 +121,8 @@ BROKEN: dict[str, tuple[broken.Operator, str, str]] = {
     "speaking after an error": (broken.speaking_after_an_error, ONE_END, r"after its end came on_next\('more'\)"),
     "emitting in threads": (broken.emitting_in_threads, "signals are serial", "came from another thread inside"),
     "raising in subscribe": (broken.raising_in_subscribe, FAILING, "subscribe raised Failure"),
-    "deaf to errors in subscribe": (broken.deaf_to_errors_in_subscribe, FAILING, "it emitted .*completed"),
-    "replacing errors": (broken.replacing_errors, ERRORS, r"it emitted .*ValueError\('another'\)"),
+    "deaf to errors in subscribe": (broken.deaf_to_errors_in_subscribe, FAILING, "the operator emitted .*completed"),
+    "replacing errors": (broken.replacing_errors, ERRORS, r"the operator emitted .*ValueError\('another'\)"),
     "losing the rest": (broken.losing_the_rest_with_an_error, ERRORS, "holds_back=True"),
     "deaf while subscribing": (
         broken.deaf_while_subscribing,

@@ -22,7 +22,7 @@ _CAPITAL_LIKE = frozenset("#$+<=>?~^_")
 
 
 def clean_text(text: str) -> str:
-    """Put ``text`` on one line. Replace characters that a page cannot contain, or that reverse their neighbours."""
+    """Put ``text`` on one line. Replace characters that a page cannot contain, or that reverse text."""
     return "".join(_clean_char(char) for char in text)
 
 

@@ -107,7 +107,7 @@ def _address(causes: list[BaseException]) -> str:
 
 def _key_variables(litellm: Any, model: str) -> list[str]:
     """Return the environment variables for the key, as far as LiteLLM knows them."""
-    # If the variables are set to a wrong key, nothing is missing. Then the provider's name gives the variable.
+    # If a variable has a wrong key, LiteLLM reports no missing variable. Then the provider's name gives the variable.
     missing: list[str] = litellm.validate_environment(model).get("missing_keys") or []
     if missing:
         return missing

@@ -40,8 +40,8 @@ from rxflow.types import UsageMetrics
 if TYPE_CHECKING:
     import httpx
 
-_MAX_PREPARATIONS = 3  # of one request: without hints that are not supported, and without closed clients
-_USED_WITHOUT_ASKING = frozenset({"cache"})  # a single call to gemini/ registers it
+_MAX_PREPARATIONS = 3  # attempts to prepare a request: without unsupported hints, and without closed clients
+_USED_WITHOUT_ASKING = frozenset({"cache"})  # a single call to gemini/ registers a cache
 
 # Requests to these providers must not contain the fields with which they return reasoning.
 _REFUSED_FIELDS = {"groq": ("reasoning",), "mistral": ("reasoning_content", "reasoning")}

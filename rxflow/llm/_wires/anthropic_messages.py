@@ -75,8 +75,8 @@ class AnthropicMessagesWire(Wire):
                 self.finish_reason = _FINISH_REASONS.get(check(str, "stop_reason", reason), reason)
             self._read_usage(get_object(event, "usage"))
         elif kind == "message_stop":
-            for block in self._blocks.values():  # servers that imitate Anthropic's may not stop them
-                if block.pieces or block.content.get("input"):  # else its arguments have never come
+            for block in self._blocks.values():  # servers that imitate Anthropic's may not end them
+                if block.pieces or block.content.get("input"):  # otherwise its arguments have not arrived
                     self._stop(block, batch)
             self.replace_halves(batch)
             self.is_complete = self.is_done = True
@@ -102,7 +102,7 @@ class AnthropicMessagesWire(Wire):
                 name = check(str, "the name of a tool call", content["name"])
                 batch.append(ToolCallDelta(block.call_index, call_id, name))
             case _:
-                pass  # the block is complete, or is emitted when it stops
+                pass  # the block is complete, or is emitted at its end
 
     def _read_delta(self, block: _Block, delta: dict[str, Any], batch: list[Delta]) -> None:
         match delta["type"]:

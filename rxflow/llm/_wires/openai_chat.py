@@ -48,7 +48,7 @@ class OpenAIChatWire(Wire):
                 continue  # with n > 1, the answers beyond the first
             if choice.get("error"):
                 raise ErrorEvent(choice["error"])
-            if choice.get("usage"):  # Moonshot's place for it
+            if choice.get("usage"):  # Moonshot reports the usage here
                 self._note_usage(choice["usage"])
             delta = choice.get("delta") or choice.get("message")
             if delta:

@@ -32,7 +32,8 @@ class OpenAIResponsesWire(Wire):
     """Parses the events of a response.
 
     ``message`` has ``reasoning_items`` (``{"type": "reasoning", "id", "summary", "encrypted_content"}``) and
-    ``provider_specific_fields["phase"]``: the names under which litellm's bridge from chat sends them back.
+    ``provider_specific_fields["phase"]``: litellm sends the fields back under these names when it turns a chat request
+    into a request for responses.
     """
 
     def __init__(self) -> None:

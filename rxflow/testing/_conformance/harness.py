@@ -138,7 +138,7 @@ def watched(source: Observable[Any], witness: Witness, scheduler: SchedulerBase 
 
 
 def shortly(items: list[Any]) -> str:
-    """Return items as text for a message; of many items, only the first."""
+    """Return items as text for a message. Of many items, only the first twelve are shown."""
     return repr(items) if len(items) <= 12 else f"{items[:12]!r}… ({len(items)} items)"
 
 

@@ -131,7 +131,7 @@ FIRST: list[Rule[OperatorCase]] = []
 GRAMMAR: list[Rule[OperatorCase]] = []
 
 MANY = 10_000
-_DEEPER = 100  # so many frames deeper than the first item the last one may be
+_DEEPER = 100  # the last item may be so many stack frames deeper than the first
 
 
 @rule("nothing starts before the subscription", FIRST)
