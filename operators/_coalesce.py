@@ -65,7 +65,7 @@ def coalesce(
 
 
 class _TimedVoices(Voices):
-    """The voices of a run, which emit their gathered text when its time is over. At most one timer is pending."""
+    """The voices of a run, which emit their gathered text when ``seconds`` are over. At most one timer is pending."""
 
     def __init__(
         self, limit: timedelta, max_characters: float, scheduler: SchedulerBase, observer: ObserverBase[Any]

@@ -139,7 +139,7 @@ class QuestionTracker:
 
 
 def is_retracted(item: object, retracted: Retracted) -> bool:
-    """Return whether ``item`` is retracted. Items that are not rxflow's have no attempt, so they always are."""
+    """Return whether ``item`` is retracted. Items that are not rxflow's have no attempt, so they count as retracted."""
     return not isinstance(item, StreamChunk | ReasoningChunk) or retracted.covers(item)
 
 

@@ -85,7 +85,7 @@ class LogWriter(ObserverBase[Event]):
         self._written = first  # the ``seq`` after the last event in the log
         self._flushes: list[tuple[int, Future[None]]] = []
         self.done: Future[None] = Future()
-        """The end is in the log; or it raises why not."""
+        """Resolves when the end is in the log, or with the error that prevented it."""
 
     def on_next(self, value: Event) -> None:
         """Write an event, with the next number of the log."""

@@ -79,7 +79,7 @@ def start(
 
 
 def _find_parent() -> str:
-    """Return the id of the run whose code starts this one; this one is not a part of it, because the leaf has ended."""
+    """Return the id of the run whose code starts a new run, which is not a part of it because the leaf has ended."""
     leaf = ambient.get()
     return "" if leaf is None else leaf.origin.run_id
 

@@ -95,7 +95,7 @@ class LoopThread:
         return self._idle.wait(timeout) and not self.active
 
     def serve(self, run: ThreadRun[Any]) -> None:
-        """Start ``run`` here. Called in the thread that made this one."""
+        """Start ``run`` here. Called in the thread that made this thread."""
         self.active.add(run.stay)
         self._idle.clear()
         self.thread.name = "rxflow run"

@@ -74,7 +74,7 @@ def and_(*conditions: Conditional) -> AllOf:
 
 
 def parse_condition(given: object, where: str) -> Condition:
-    """Return ``given`` as a condition. Raises ValueError if it is none."""
+    """Return ``given`` as a condition. Raises ValueError if it is not a condition."""
     if isinstance(given, Trigger | AnyOf | AllOf):
         return given
     if isinstance(given, str) and given:

@@ -81,7 +81,7 @@ def merge_inputs(state: State, inputs: Mapping[str, Any]) -> State:
 
 
 def _iterate_aliases(field: FieldInfo) -> Iterator[str]:
-    """The other names under which a field takes its value."""
+    """Return the other names under which a field accepts its value."""
     alias = field.validation_alias or field.alias
     for each in alias.choices if isinstance(alias, AliasChoices) else (alias,):
         if isinstance(each, str):
@@ -122,7 +122,7 @@ def _validate(model: type[BaseModel], values: Mapping[str, Any]) -> BaseModel:
 
 
 def _fill_id(state: State) -> State:
-    """``state`` with an id of its own, if its model takes one."""
+    """Return ``state`` with a new id, if its model has a field for one."""
     own = {**dict(state), "id": str(uuid4())}
     if isinstance(state, dict):
         return own

@@ -52,7 +52,7 @@ class DueMethods:
         self._waiting = graph.group_by_trigger()
         self._completed: set[str] = set()
         self._arrived: dict[str, set[str]] = {}
-        self._fired: set[str] = set()  # the or_ listeners that were met and not armed again
+        self._fired: set[str] = set()  # the or_ listeners that have run, and may not run again yet
 
     def is_awaited(self, name: str) -> bool:
         """Return whether a method waits for this method or label."""
@@ -61,7 +61,7 @@ class DueMethods:
     def note_call(self, name: str) -> None:
         """Record the call of a method.
 
-        If it had completed, a new round of a cycle begins, and all or_ listeners are armed again.
+        If it had completed, a new round of a cycle begins, in which all or_ listeners may run again.
         """
         if name in self._completed:
             self._completed.remove(name)
@@ -95,10 +95,10 @@ class DueMethods:
         return due
 
     def find_listeners(self, wave: Wave, occurrence: Occurrence) -> list[tuple[Method, tuple[str, ...]]]:
-        """Return the listeners that are due. A label first arms the listeners with ``or_`` that wait for it.
+        """Return the listeners that are due.
 
-        Only listeners that were met before this wave are armed. Those that were met since then already belong to this
-        wave.
+        A label lets the ``or_`` listeners that wait for it run again, if they last ran before this wave. Those that
+        have run since then already belong to this wave.
         """
         due: list[tuple[Method, tuple[str, ...]]] = []
         for method in self._waiting.get(occurrence.trigger, ()):
