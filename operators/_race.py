@@ -172,9 +172,9 @@ class _Runner:
         self._emit = observer.on_next
 
     def take_held(self) -> Sequence[tuple[int, object]]:
-        """The events that are held, with their places in the order of arrival.
+        """Return the held events, with their positions in the order of arrival.
 
-        Of a source that did not win there are none if the first of them are lost, or if they belong to other runs.
+        For a source that did not win, return none if its first events were dropped, or if they belong to other runs.
         """
         held, self._held = self._held, deque()
         is_shown = self._race.winner is self or (self._race.is_in_run and len(held) < _MAX_HELD_EVENTS)

@@ -14,7 +14,7 @@ M = TypeVar("M", bound=BaseModel)
 
 _OPENING = re.compile(r"[{\[]")
 _FENCE = re.compile(r"\A```\w*\s*\n(.*?)\n?\s*```\Z", re.DOTALL)
-# only the end of the JSON is needed; and int() refuses numbers of more than 4,300 digits
+# numbers are not converted: only the end of the JSON is needed, and int() refuses more than 4,300 digits
 _DECODER = json.JSONDecoder(parse_int=str)
 _LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
 # The rest of the text from the error on, if more text could complete the JSON: nothing, or the beginning of a string,

@@ -157,8 +157,8 @@ class Log(ABC):
     def takes_blocks(self, run_id: str) -> bool:
         """Whether batches of this run may have chunks as columns (:class:`rxflow.operators._core.blocks.Batch`).
 
-        A store that keeps or encodes columns saves most of the time. Other stores do not override this method, and get
-        event objects.
+        A store that keeps or encodes columns saves most of the time that writing takes. Other stores do not override
+        this method, and get event objects.
         """
         return False
 

@@ -6,7 +6,8 @@
 - No turn of a ``ScriptedLLM`` may be left over; no ``probe()`` may have a subscription that neither ended nor was
   disposed.
 
-pytest loads this plugin in every Python environment with rxflow, so it imports most modules when a test needs them.
+pytest loads this plugin in every Python environment with rxflow, so it imports most modules only when a test needs
+them.
 """
 
 from __future__ import annotations

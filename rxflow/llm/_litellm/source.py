@@ -167,7 +167,7 @@ class LiteLLMSource:
                 except Exception as error:
                     is_last = attempt == _MAX_PREPARATIONS - 1
                     if not is_last and hints and isinstance(error, call.litellm.UnsupportedParamsError):
-                        hints = {}  # Bedrock supports tool_choice, but not "none"; nothing was sent
+                        hints = {}  # Bedrock refuses tool_choice="none" before it sends anything; try again without hints
                     elif is_last or not forget_closed_clients(call.litellm, error):
                         self._raise_unsent(call, error)
                         raise

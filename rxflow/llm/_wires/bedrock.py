@@ -1,8 +1,8 @@
 """The wires of Amazon Bedrock: binary event streams of AWS, with the events of Converse or of a model's own API.
 
 ``ConverseStream`` uses :class:`BedrockConverseWire`. ``InvokeModelWithResponseStream`` uses the model's own format:
-``AnthropicMessagesWire(AwsEvents())`` for Claude, that of Converse for Nova. The format is described at
-https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html
+``AnthropicMessagesWire(AwsEvents())`` parses Claude's, and the wire of Converse parses Nova's. The format is described
+at https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html
 """
 
 from __future__ import annotations
