@@ -167,7 +167,8 @@ class LiteLLMSource:
                 except Exception as error:
                     is_last = attempt == _MAX_PREPARATIONS - 1
                     if not is_last and hints and isinstance(error, call.litellm.UnsupportedParamsError):
-                        hints = {}  # Bedrock refuses tool_choice="none" before it sends anything; try again without hints
+                        # For example Bedrock, which does not accept tool_choice="none". Nothing was sent.
+                        hints = {}
                     elif is_last or not forget_closed_clients(call.litellm, error):
                         self._raise_unsent(call, error)
                         raise
