@@ -91,7 +91,7 @@ class ChatAnswer:
         self._shows_usage = bool(options.get("include_usage"))
         self._speaker: Part | None = None
         self._waiting: dict[Part, list[str]] = {}  # the texts of parts that stream while another part is sent
-        self._ended: set[Part] = set()  # those of the waiting parts that have ended
+        self._ended: set[Part] = set()  # the waiting parts whose streams have ended
         self._said: list[str] = []
 
     @property

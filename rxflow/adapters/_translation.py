@@ -168,8 +168,7 @@ class PartTracker:
     """Finds the parts of all answers in a run.
 
     A call has at most one open part of text or reasoning: when text follows reasoning, the reasoning part ends. The
-    tool
-    calls of a call stay open until the call ends.
+    tool calls of a call stay open until the call ends.
     """
 
     def __init__(self) -> None:

@@ -1,5 +1,4 @@
-"""LangChain in both directions: its tools, models and runnables in rxflow, and rxflow's tools and flows in LangChain.
-::
+"""LangChain in both directions: its tools and models in rxflow, and rxflow's tools and flows in LangChain. ::
 
     Agent(…, tools=[wikipedia])                               # agents accept LangChain tools directly
     Agent(…, llm=langchain.to_llm(ChatOpenAI(model="…")))     # a chat model or a chain as the LLM
@@ -117,12 +116,12 @@ def _result_of(events: list[Any]) -> Any:
 
 
 def to_llm(runnable: Runnable[Any, Any], *, model: str = "langchain", **parameters: Any) -> LLM:
-    """Create an LLM for agents from a chat model, or from any runnable that takes messages and returns text or
-    messages.
+    """Create an LLM for agents from a chat model, or from a runnable.
+
+    The runnable takes messages, and returns text or messages.
 
     Text, reasoning, tool calls and usage stream as with any other LLM. If the runnable has ``bind_tools``, tools are
-    offered
-    natively, otherwise in the prompt. ``parameters`` are those of :class:`LLM`.
+    offered natively, otherwise in the prompt. ``parameters`` are those of :class:`LLM`.
     """
     return LLM(model, source=_RunnableSource(runnable), **parameters)
 

@@ -66,8 +66,8 @@ class connect:  # noqa: N801 - used like a function
     """Connect to a server, for ``with`` and ``async with``. The block gets a list of the server's tools for agents.
 
     The connection lives in a thread of its own, so the tools work in every run, sync or async. Cancelling a run cancels
-    its
-    calls at the server. Leaving the block closes the connection, and ends the server's process if the block started it.
+    its calls at the server. Leaving the block closes the connection, and ends the server's process if the block started
+    it.
 
     Args:
         server: a URL, ``StdioServerParameters`` for a command to start, or a server object of the ``mcp`` package.
@@ -235,17 +235,15 @@ def create_server(
     """Create a server whose tools are flows.
 
     Clients receive progress notifications: the starts of methods, agents and tools, and what ``report_progress`` sends.
-    If a
-    client cancels a call, its run is disposed. If a run fails, the tool reports the error with its text. Questions of a
-    run
-    go to the client's user if the client supports elicitation; otherwise the tool reports an error with the question.
+    If a client cancels a call, its run is disposed. If a run fails, the tool reports the error with its text. Questions
+    of a run go to the client's user if the client supports elicitation; otherwise the tool reports an error with the
+    question.
 
     Args:
         name: the name of the server.
         tools: the flows.
         runs: keeps the runs that wait for a second call with the user's answers (MCP 2026-07-28 and later); by default
-            in
-            this process, for an hour.
+            in this process, for an hour.
         security: protects the request state, which names the run that a second call continues; by default with a key of
             this process. Processes that share ``runs`` must share ``security``.
     """

@@ -117,7 +117,7 @@ async def _cancel_when_gone(request: Request, scope: anyio.CancelScope) -> None:
 
 
 async def _read_body(request: Request) -> Json:
-    """Return the body as a JSON object. Raises ValueError if it is too large or something else."""
+    """Return the body as a JSON object. Raises ValueError if it is too large, or not an object."""
     body = bytearray()
     async for data in request.stream():
         body += data

@@ -24,7 +24,7 @@ def refuse(message: str) -> NoReturn:
 
 @contextmanager
 def refused(kind: type[Exception] = Exception, said: str = "") -> Generator[None]:
-    """Report an error of this block in one line, and exit. The block reads arguments; ``said`` begins the line."""
+    """Report an error of the body in one line, and exit. The body reads arguments; the line begins with ``said``."""
     from pydantic import ValidationError
 
     try:

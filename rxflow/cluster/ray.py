@@ -55,8 +55,7 @@ class Ray:
         start_within: how long a worker may take to start. After that, the runs that wait for it fail.
         lease: how long a worker counts as alive without answering.
         runtime_env: the environment of the workers, as for Ray: ``{"env_vars": {"PYTHONPATH": …}}``. Set keys of
-            providers
-            on the machines instead.
+            providers on the machines instead.
 
     Raises:
         ModuleNotFoundError: the extra is not installed.
@@ -134,8 +133,7 @@ def on_ray(target: object, *, num_cpus: float = 1, resources: Mapping[str, float
             return on_ray("trips:research_crew", num_cpus=2).observe({"topic": self.state.topic})
 
     Workers import the target by its path, so they need its code. Keys of providers come from the workers' environment.
-    Calls
-    with the same ``num_cpus`` and ``resources`` share their workers; :class:`Ray` has more settings.
+    Calls with the same ``num_cpus`` and ``resources`` share their workers; :class:`Ray` has more settings.
 
     Args:
         target: an import path such as ``"trips:Trip"``, or a class, function or module-level object that has one.

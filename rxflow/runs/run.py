@@ -87,8 +87,7 @@ class Run:
             events(after=1)             c--d|
 
         Any number of readers may read, in any process. Disposing a reader does not stop the run, unless ``when_unread``
-        of
-        :meth:`Runs.start` says so.
+        of :meth:`Runs.start` says so.
 
         Raises:
             LookupError: as the stream's error: the run was forgotten. EventsDroppedError: those events are no longer
@@ -220,10 +219,8 @@ class Run:
         """Continue a run that is paused, failed, cancelled or lost, in this process and in the same log.
 
         Finished methods and tasks are neither repeated nor paid for again; see docs/people.md. Readers receive
-        ``FlowResumed``,
-        the questions that are still open, and then the new events. This method blocks while it reads the log: in async
-        code,
-        call it in a thread.
+        ``FlowResumed``, the questions that are still open, and then the new events. This method blocks while it reads
+        the log: in async code, call it in a thread.
 
         Args:
             answers: the answers to questions of :meth:`pending`, by ``request_id``.
@@ -235,11 +232,9 @@ class Run:
             RunExistsError: the run is running.
             RuntimeError: the run has completed.
             ValueError: an answer does not fit its question; or the run was not started by an import path, so ``target``
-                is
-                needed.
+                is needed.
             LookupError: an answer belongs to no open question; the run was forgotten, or its first events were dropped;
-                or there
-                is nothing at the import path.
+                or there is nothing at the import path.
         """
         if self._workers.carrier is not None:
             self._workers.carrier.begin(
@@ -317,12 +312,12 @@ class Run:
 
 
 def _reason_to_restart(head: Head, last: int) -> Exception:
-    """Why what a run said is taken back, if it has no error of its own."""
+    """Return the error for the event that retracts a run's output, if the run itself has no error."""
     if head.status == "lost":
         return RunLost(head.run_id, last)
     if head.status == "cancelled":
         return RunCancelled(head.run_id, head.reason)
-    return RuntimeError(f"run {head.run_id!r} was {head.status}, and begins anew")
+    return RuntimeError(f"run {head.run_id!r} was {head.status}, and starts from the beginning")
 
 
 def _tail_of(head: Head) -> int:

@@ -86,16 +86,13 @@ class Runs:
 
         Args:
             target: a flow, a crew, or an import path such as ``"trips:Trip"``. :meth:`Run.restart` needs an import
-                path, or
-                the object again.
+                path, or the object again.
             inputs: the inputs of the kickoff.
             when_unread: ``"detach"``: the run continues without readers; ``"cancel"``: it is cancelled when the last
-                reader
-                leaves; a time: it is cancelled when it has had no reader for that long.
+                reader leaves; a time: it is cancelled when it has had no reader for that long.
             run_id: the name of the run; by default a new one.
             answer_within: how long a question waits for :meth:`Run.answer` before the run is paused. By default the run
-                is
-                paused as soon as everything else is done.
+                is paused as soon as everything else is done.
 
         Raises:
             RunExistsError: a run with this id exists.

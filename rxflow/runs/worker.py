@@ -27,9 +27,9 @@ from rxflow.types import Event, InputRequested, Started
 logger = logging.getLogger("rxflow")
 
 LOOPS_WAIT_S = 1.0
-"""Seconds that the event loops of stopped runs have to end them. After that, the runs are ended without their loops."""
+"""Seconds in which stopped runs must end on their own event loops. After that, they are ended from outside."""
 STORE_WAIT_S = 5.0
-"""Seconds that the store has to write the ends."""
+"""Seconds in which the store must write the ends of the runs."""
 
 
 class Worker:
@@ -100,7 +100,10 @@ class Worker:
             end()
 
     def end_cancelled(self, reason: str) -> None:
-        """Stop the run, and end its log, which closes the open spans. Called on the run's loop if it is not blocked."""
+        """Stop the run, and end its log, which closes the open spans.
+
+        Called on the run's loop, unless the loop is blocked.
+        """
         self._running.dispose()
         self._log.end(End("cancelled", reason=reason))
 
@@ -155,8 +158,8 @@ class Worker:
         await on_this_loop(written)
 
     def _close_span(self, started: Started, reason: str) -> Event:
-        """The event that closes a span that is open when the log ends."""
-        border = cast(Border, self._border)  # whose events they are
+        """Return the event that closes a span that is open when the log ends."""
+        border = cast(Border, self._border)  # the border that emits the run's events
         return border.stamp(border.describe_stopped(started, reason))
 
     def _hold(self, handle: RunHandle) -> None:

@@ -1,4 +1,4 @@
-"""A run in a notebook: its tree, its speakers and its figures below the cell, while it goes on.
+"""A run in a notebook: its tree, its speakers and its figures below the cell, while it is running.
 
 ::
 

@@ -117,9 +117,9 @@ def test_a_tool_may_ask() -> None:
 
 
 def test_outside_of_a_run_it_is_an_error() -> None:
-    with pytest.raises(RuntimeError, match="no run goes on here"):
+    with pytest.raises(RuntimeError, match="no run is active here"):
         Asks().ask("Topic?")
-    with pytest.raises(RuntimeError, match="no run goes on here"):
+    with pytest.raises(RuntimeError, match="no run is active here"):
         asyncio.run(Asks().ask_async("Topic?"))
 
 

@@ -313,7 +313,7 @@ def test_what_is_taken_back_for_a_new_beginning_says_how_the_run_had_ended(store
         with pytest.raises(RunPaused):
             run.result(20)
         (retracted,) = [each for each in run.events().pipe(ops.to_output()) if isinstance(each, Retracted)]
-        assert str(retracted.error) == f"run {run.id!r} was paused, and begins anew"
+        assert str(retracted.error) == f"run {run.id!r} was paused, and starts from the beginning"
 
 
 def test_a_cancelled_wait_ends_at_once_and_may_go_on(store: str | None) -> None:

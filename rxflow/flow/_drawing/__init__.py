@@ -1,4 +1,4 @@
-"""A flow's graph as a picture: an HTML page with an SVG, or Mermaid text. Both draw the same sketch."""
+"""Draws a flow's graph as an HTML page with an SVG, or as Mermaid text. Both start from the same sketch."""
 
 from rxflow.flow._drawing.mermaid import draw_mermaid
 from rxflow.flow._drawing.svg import draw_figure, draw_page

@@ -1,4 +1,4 @@
-"""A sketch as Mermaid text, for READMEs and wikis that render it themselves."""
+"""Draws a sketch as Mermaid text, for READMEs and wikis that render Mermaid."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _STYLES = {
     "or": "fill:#fff,stroke:#414a59,color:#1a1d23",
     "loose": "fill:#fff,stroke:#9a4a00,color:#9a4a00,stroke-dasharray:2 3",
 }
-# Mermaid reads Markdown in its texts, also "1." and "_a_"; inside a word an underscore is harmless.
+# Mermaid interprets Markdown in its texts, including "1." and "_a_". An underscore inside a word is harmless.
 _UNSAFE = re.compile(r"[^\w ]|(?<![^\W_])_|_(?![^\W_])")
 
 

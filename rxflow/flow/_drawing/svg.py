@@ -1,6 +1,6 @@
-"""A sketch as one HTML page with an SVG in it, which loads nothing and runs nothing.
+"""Draws a sketch as one HTML page with an SVG. The page loads nothing and runs no scripts.
 
-Names, docstrings and labels are data: every text passes ``_escape`` before it enters the page.
+Names, docstrings and labels are data: every text passes through ``_escape`` before it enters the page.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ $content
 </html>
 """)
 _MIN_SCALE = 0.7
-"""How far a narrow window shrinks a drawing. A drawing that is still too wide scrolls."""
+"""The smallest scale of a drawing in a narrow window. A drawing that is still too wide scrolls."""
 
 
 def draw_page(graph: Graph, title: str) -> str:
-    """Draw ``graph`` under the heading ``title``; return the text of an HTML file."""
+    """Draw ``graph`` under the heading ``title``. Return the text of an HTML file."""
     content = _draw_graph(graph) if graph.methods else f"<p>{_escape(graph.name)} has no methods to draw.</p>"
     return _PAGE.substitute(title=_escape(title), style=_STYLE, content=content)
 
@@ -137,12 +137,15 @@ _POINT_PX = 14.0
 
 
 def _escape(text: str) -> str:
-    """Escape ``text`` for use in an element or in an attribute."""
+    """Escape ``text`` for use in an element or attribute."""
     return html.escape(clean_text(text))
 
 
 def _draw_node(node: Node, method: str, node_text: NodeText, box: Box) -> str:
-    """Draw a node: its shape, its text, and a tooltip with the whole text. ``method`` is empty for joins and labels."""
+    """Draw a node: its shape, its text, and a tooltip with the complete text.
+
+    ``method`` is empty for joins and labels.
+    """
     x, y = box.middle
     baseline = y + 4.5 - LINE_PX * len(node_text.doc) / 2
     lines = [_draw_text("name", node_text.name, x, baseline)]
@@ -154,7 +157,7 @@ def _draw_node(node: Node, method: str, node_text: NodeText, box: Box) -> str:
 
 
 def _draw_shape(look: Look, box: Box) -> str:
-    """Draw the outline of a node. Each kind has its own, so that no reader depends on colours."""
+    """Draw the outline of a node. Each kind has a shape of its own, so that readers need not see colours."""
     if look in (Look.ROUTER, Look.STARTING_ROUTER):
         point = min(_POINT_PX, box.width / 4)
         left, right, middle = box.x, box.x + box.width, box.y + box.height / 2
@@ -167,7 +170,7 @@ def _draw_shape(look: Look, box: Box) -> str:
 
 
 def _draw_edge(edge: Edge, route: Route) -> str:
-    """Draw an edge. Its arrowhead points down, since every edge enters its target from above."""
+    """Draw an edge. Its arrowhead points down, because every edge enters its target from above."""
     x, y = route.end
     # The tip of the arrowhead is thinner than the line, so the line ends 4 px before it.
     steps: list[Step] = [*route.steps[:-1], ((x, y - 4),)]
@@ -177,7 +180,7 @@ def _draw_edge(edge: Edge, route: Route) -> str:
 
 
 def _draw_label(edge: Edge, text: str, box: Box) -> str:
-    """Draw the label that an edge carries."""
+    """Draw the label of an edge."""
     x, y = box.middle
     shape = _draw_rectangle(box, box.height / 2)
     tip = _escape(edge.label or "")

@@ -96,13 +96,11 @@ def create_app(
         flows: a flow class, or several by the names under which they are shown.
         runs: where the runs are kept; by default in memory.
         token: the secret that every request needs: as ``Authorization: Bearer …``, or once as ``/?token=…``, which sets
-            a
-            cookie. If None, everybody on this machine has access, and nobody else.
+            a cookie. If None, everybody on this machine has access, and nobody else.
         allowed_origins: pages of other origins that may use the API, such as ``"https://example.org"``.
         limits: the limits of the server.
         when_unread: by default a run continues when its readers leave, and can be stopped on the page. ``"cancel"``, or
-            a
-            time in seconds: it is stopped when it has had no reader for that long. See :meth:`Runs.start`.
+            a time in seconds: it is stopped when it has had no reader for that long. See :meth:`Runs.start`.
 
     Raises:
         TypeError: ``flows`` are not flow classes.
