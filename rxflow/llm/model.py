@@ -89,7 +89,8 @@ class LLM:
         stop: an answer ends before the first of these texts, even if the provider does not support the parameter.
         base_url: the address of your own OpenAI-compatible server. ``api_base`` is another name for it.
         api_key: by default the provider's environment variable.
-        timeout: seconds, or a timedelta, without data from the provider, also before the first byte. The whole call may take longer.
+        timeout: seconds, or a timedelta, without data from the provider, also before the first byte. The whole call may
+            take longer.
         connect_timeout: seconds, or a timedelta, to open the connection.
         max_retries: new attempts after a failure before the first chunk. After a chunk, a call is not repeated.
         function_calling: whether tools are offered natively. None asks litellm whether the model supports this; False
