@@ -69,7 +69,7 @@ IGNORED: Mapping[str, Mapping[str, Any]] = {
         "tracing": None,
         "usage_metrics": None,
     },
-    "Flow": {"suppress_flow_events": False, "tracing": None, "verbose": False},
+    "Flow": {"suppress_flow_events": False, "tracing": None},
 }
 """CrewAI's options that change nothing here, with their defaults."""
 

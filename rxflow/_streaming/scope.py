@@ -158,6 +158,8 @@ class Scope:
     """Who is asked, in this order, what a person has to say; innermost first."""
     step: Step = ()
     """The call of a method in which it stands, in a run that goes on."""
+    is_logged: bool = False
+    """Something around it is verbose, and logs what happens here."""
 
     @property
     def is_outermost(self) -> bool:
@@ -176,7 +178,7 @@ class Scope:
     def of_private_run(self) -> Scope:
         """A copy of the scope for events that are not a part of the run: they count as a run of their own."""
         own = replace(self.origin, run_id=str(uuid4()), parent_run_id=self.origin.run_id)
-        return replace(self, origin=own)
+        return replace(self, origin=own, is_logged=False)
 
     def within(self, *names: str, **labels: Any) -> Scope:
         """A span inside this one: ``names`` extend the namespace, ``labels`` replace fields of the origin."""
@@ -192,6 +194,10 @@ class Scope:
     def at_step(self, step: Step) -> Scope:
         """A copy of the scope for another step of a run that goes on."""
         return self if step == self.step else replace(self, step=step)
+
+    def logged(self) -> Scope:
+        """A copy of the scope for the parts of something verbose."""
+        return replace(self, is_logged=True)
 
     def metered(self) -> Scope:
         """A copy of the scope with a ledger of its own."""

@@ -35,6 +35,7 @@ from rxflow._streaming import (
     run_async,
     run_blocking,
 )
+from rxflow._streaming.verbose import log_events
 from rxflow.flow._decorators import and_, listen, or_, router, start
 from rxflow.flow._flow_run import Record, merge_along
 from rxflow.flow._graph import Graph, Method, read_graph
@@ -56,8 +57,9 @@ class Flow(AsksPeople, Generic[S]):
     """Methods under ``@start``, ``@listen`` and ``@router``, run along their graph.
 
     ``Flow[Model]`` has a pydantic model as its state, plain ``Flow`` a dict. ``stream``, ``name``, ``initial_state``,
-    ``persistence`` and ``max_method_calls`` are class attributes, instance attributes or arguments of the constructor.
-    ``persistence`` is the store in place of those that ``@persist`` names.
+    ``persistence``, ``max_method_calls`` and ``verbose`` are class attributes, instance attributes or arguments of the
+    constructor. ``persistence`` is the store in place of those that ``@persist`` names. ``verbose`` logs what happens,
+    as it does for a crew: see :mod:`rxflow._streaming.verbose`.
 
     Raises:
         ValueError: the graph or the state cannot work. A label that nobody emits is a warning, if the method that
@@ -70,6 +72,7 @@ class Flow(AsksPeople, Generic[S]):
     initial_state: Any = None
     persistence: FlowPersistence | None = None
     max_method_calls: int = 100
+    verbose: bool = False
 
     _graph: ClassVar[Graph] = Graph("Flow", {})
     _record: Record
@@ -100,9 +103,10 @@ class Flow(AsksPeople, Generic[S]):
         persistence: FlowPersistence | None = None,
         input_provider: Who | None = None,
         max_method_calls: int | None = None,
+        verbose: bool | None = None,
         **options: Any,
     ) -> None:
-        own = ("stream", "name", "initial_state", "persistence", "input_provider", "max_method_calls")
+        own = ("stream", "name", "initial_state", "persistence", "input_provider", "max_method_calls", "verbose")
         given = check_options("Flow", options, own) | {
             "stream": stream,
             "name": name,
@@ -110,6 +114,7 @@ class Flow(AsksPeople, Generic[S]):
             "persistence": persistence,
             "input_provider": input_provider,
             "max_method_calls": max_method_calls,
+            "verbose": verbose,
         }
         for field, value in given.items():
             if value is not None:
@@ -328,6 +333,8 @@ class Flow(AsksPeople, Generic[S]):
             provider = self._provider()
             if provider is not None:
                 inner = inner.answered_by(provider)
+            if self.verbose:
+                inner = inner.logged()
             self._record = Record(ledger=inner.ledger, state=show_state(self._state))
             events = merge_along(
                 self._graph,
@@ -340,7 +347,8 @@ class Flow(AsksPeople, Generic[S]):
                 complete=complete,
                 held=idle_again,
             )
-            return connect(events, observer, scheduler)
+            is_verbose = self.verbose and not scope.is_logged
+            return connect(log_events(events) if is_verbose else events, observer, scheduler)
 
         return RunPart(subscribe)
 
