@@ -75,7 +75,7 @@ IGNORED: Mapping[str, Mapping[str, Any]] = {
         "tracing": None,
         "usage_metrics": None,
     },
-    "Flow": {"suppress_flow_events": False, "tracing": None, "verbose": False},
+    "Flow": {"suppress_flow_events": False, "tracing": None},
 }
 """CrewAI's options that have no effect in rxflow, with their defaults."""
 

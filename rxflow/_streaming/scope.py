@@ -168,6 +168,8 @@ class Scope:
     """Who is asked a question for people, in this order; innermost first."""
     step: Step = ()
     """The call of a method to which the code belongs, in a resumed run."""
+    is_logged: bool = False
+    """Whether an outer flow or crew is verbose, and already logs the events here."""
 
     @property
     def is_outermost(self) -> bool:
@@ -186,7 +188,7 @@ class Scope:
     def of_private_run(self) -> Scope:
         """Return a copy of the scope for events that are not a part of the run; they count as a separate run."""
         own = replace(self.origin, run_id=str(uuid4()), parent_run_id=self.origin.run_id)
-        return replace(self, origin=own)
+        return replace(self, origin=own, is_logged=False)
 
     def within(self, *names: str, **labels: Any) -> Scope:
         """Return the scope of a span inside this one.
@@ -205,6 +207,10 @@ class Scope:
     def at_step(self, step: Step) -> Scope:
         """Return a copy of the scope for another step of a resumed run."""
         return self if step == self.step else replace(self, step=step)
+
+    def logged(self) -> Scope:
+        """Return a copy of the scope for the parts of a verbose flow or crew."""
+        return replace(self, is_logged=True)
 
     def metered(self) -> Scope:
         """Return a copy of the scope with a ledger of its own."""

@@ -25,10 +25,17 @@ from rxflow.types import (
     Event,
     Failed,
     Finished,
+    FlowFailed,
+    FlowFinished,
+    FlowPaused,
+    FlowStarted,
     Happened,
     LLMFailed,
     LLMFinished,
     LLMStarted,
+    MethodFailed,
+    MethodFinished,
+    MethodStarted,
     Started,
     StreamChunk,
     TaskFailed,
@@ -81,8 +88,24 @@ class _Progress:
         seconds = self._measure(event)
         origin = event.origin
         crew, task = f"crew {origin.crew_name!r}", f"task {_shorten(origin.task_name)!r}"
-        agent = origin.agent_role or "a program"
+        flow, method = f"flow {origin.flow_name!r}", f"method {origin.flow_method!r}"
+        agent = origin.agent_role or (method if origin.flow_method else "a program")
         match event:
+            case FlowStarted():
+                return f"{flow} begins"
+            case MethodStarted():
+                return f"{flow} begins {method}"
+            case MethodFinished(label=label):
+                chosen = "" if label is None else f", which chooses {_shorten(label)!r}"
+                return f"{flow} finished {method} in {seconds}{chosen}"
+            case MethodFailed(error=error):
+                return f"{method} failed after {seconds}: {describe(error)}"
+            case FlowFinished(usage=usage):
+                return f"{flow} finished in {seconds}{f', {_count(usage)}' if usage.successful_requests else ''}"
+            case FlowFailed(error=error):
+                return f"{flow} failed after {seconds}: {describe(error)}"
+            case FlowPaused(pending=pending):
+                return f"{flow} pauses, since nobody answers: {'; '.join(_shorten(each.message) for each in pending)}"
             case CrewStarted():
                 return f"{crew} begins"
             case TaskStarted():

@@ -15,6 +15,7 @@ from rxflow.cli._refusals import refuse, refused
 
 if TYPE_CHECKING:
     from rxflow.flow import Flow
+    from rxflow.runs.options import WhenUnread
 
 
 def read_inputs(given: Iterable[str]) -> dict[str, Any]:
@@ -33,6 +34,22 @@ def read_inputs(given: Iterable[str]) -> dict[str, Any]:
         except ValueError as error:
             refuse(f"--input {name!r} is not JSON: {error}; write {name}=… for text")
     return inputs
+
+
+def read_when_unread(given: str) -> WhenUnread:
+    """Return what the argument ``detach``, ``cancel`` or ``SECONDS`` names."""
+    from rxflow.runs.options import read_grace
+
+    if given == "detach":
+        return "detach"
+    if given == "cancel":
+        return "cancel"
+    try:
+        seconds = float(given)
+        read_grace(seconds)
+    except ValueError:
+        refuse(f"--when-unread {given!r} is neither detach nor cancel nor a time above 0, in seconds")
+    return seconds
 
 
 def load_target(target: str) -> Any:

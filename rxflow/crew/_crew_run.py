@@ -141,7 +141,9 @@ class CrewRun:
     def __init__(self, plan: Plan, around: Scope, inputs: Inputs | None) -> None:
         self._plan = plan
         self.is_outermost = around.is_outermost
-        self.scope = around.within(plan.name, crew_name=plan.name).metered()
+        scope = around.within(plan.name, crew_name=plan.name).metered()
+        self._is_verbose = plan.verbose and not around.is_logged
+        self.scope = scope.logged() if plan.verbose else scope
         self._inputs = inputs
         self._outputs: dict[int, TaskOutput] = {}  # by the task's index: a crew may do one task twice
         self._tool_cache = ToolCache()
@@ -156,7 +158,7 @@ class CrewRun:
         result    P--a-b---c-d-c-F|
         """
         events = RunPart(self._subscribe)
-        return log_events(events) if self._plan.verbose else events
+        return log_events(events) if self._is_verbose else events
 
     def _subscribe(self, observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
         running = _Running(self, self._steps(), observer)
@@ -184,7 +186,7 @@ class CrewRun:
     def _carried_out(self, index: int, task: Task) -> Observable[Event]:
         assignment = self._plan.assignment(index, self._inputs, self._context_of(task), self._tool_cache)
         events = carry_out(self.scope, assignment)
-        return log_events(events) if assignment.persona.agent.verbose and not self._plan.verbose else events
+        return log_events(events) if assignment.persona.agent.verbose and not self.scope.is_logged else events
 
     def _context_of(self, task: Task) -> str:
         if task.takes_all_context:

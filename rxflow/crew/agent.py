@@ -170,9 +170,9 @@ class Agent(Fillable):
         assignment = self._assign(work, response_format)
 
         def build(scope: Scope) -> Observable[Event]:
-            metered = scope.metered()
+            metered = scope.metered().logged() if self.verbose else scope.metered()
             events = _with_usage(carry_out(metered, assignment), metered, assignment.task_id, around=scope)
-            return log_events(events) if self.verbose else events
+            return log_events(events) if self.verbose and not scope.is_logged else events
 
         return EventStream(build)
 

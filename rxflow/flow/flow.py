@@ -36,6 +36,7 @@ from rxflow._streaming import (
     run_async,
     run_blocking,
 )
+from rxflow._streaming.verbose import log_events
 from rxflow.flow._decorators import and_, listen, or_, router, start
 from rxflow.flow._flow_run import Record, merge_along
 from rxflow.flow._graph import Graph, Method, read_graph
@@ -57,8 +58,9 @@ class Flow(AsksPeople, Generic[S]):
     """Runs methods with ``@start``, ``@listen`` and ``@router`` along their graph.
 
     The state of ``Flow[Model]`` is a pydantic model, that of plain ``Flow`` a dict. ``stream``, ``name``,
-    ``initial_state``, ``persistence`` and ``max_method_calls`` are class attributes, instance attributes or arguments
-    of the constructor. ``persistence`` is a store that replaces those of ``@persist``.
+    ``initial_state``, ``persistence``, ``max_method_calls`` and ``verbose`` are class attributes, instance attributes or
+    arguments of the constructor. ``persistence`` is a store that replaces those of ``@persist``. ``verbose=True`` logs
+    progress to the ``rxflow`` logger, as a verbose crew does.
 
     Raises:
         ValueError: the graph or the state cannot work. (If no router emits a label, but its listener can also run
@@ -71,6 +73,7 @@ class Flow(AsksPeople, Generic[S]):
     initial_state: Any = None
     persistence: FlowPersistence | None = None
     max_method_calls: int = 100
+    verbose: bool = False
 
     _graph: ClassVar[Graph] = Graph("Flow", {})
     _record: Record
@@ -101,9 +104,10 @@ class Flow(AsksPeople, Generic[S]):
         persistence: FlowPersistence | None = None,
         input_provider: Who | None = None,
         max_method_calls: int | None = None,
+        verbose: bool | None = None,
         **options: Any,
     ) -> None:
-        own = ("stream", "name", "initial_state", "persistence", "input_provider", "max_method_calls")
+        own = ("stream", "name", "initial_state", "persistence", "input_provider", "max_method_calls", "verbose")
         given = check_options("Flow", options, own) | {
             "stream": stream,
             "name": name,
@@ -111,6 +115,7 @@ class Flow(AsksPeople, Generic[S]):
             "persistence": persistence,
             "input_provider": input_provider,
             "max_method_calls": max_method_calls,
+            "verbose": verbose,
         }
         for field, value in given.items():
             if value is not None:
@@ -336,6 +341,8 @@ class Flow(AsksPeople, Generic[S]):
             provider = self._provider()
             if provider is not None:
                 inner = inner.answered_by(provider)
+            if self.verbose:
+                inner = inner.logged()
             self._record = Record(ledger=inner.ledger, state=show_state(self._state))
             events = merge_along(
                 self._graph,
@@ -348,7 +355,8 @@ class Flow(AsksPeople, Generic[S]):
                 complete=complete,
                 held=idle_again,
             )
-            return connect(events, observer, scheduler)
+            is_verbose = self.verbose and not scope.is_logged
+            return connect(log_events(events) if is_verbose else events, observer, scheduler)
 
         return RunPart(subscribe)
 

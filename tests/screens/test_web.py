@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import socket
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -178,6 +179,20 @@ class TestBadRequests:
     def test_a_last_event_id_that_is_not_a_number(self, client: httpx.Client) -> None:
         answer = client.get(f"/api/runs/{start(client)}/events", headers={"last-event-id": "x"})
         assert answer.status_code == 400
+
+
+def test_the_page_has_the_drawing_style_of_plot(tmp_path: Path) -> None:
+    with serving(Trip) as client:
+        style = client.get("/drawing.css")
+        assert style.headers["content-type"].startswith("text/css")
+        assert style.text in Trip().plot(str(tmp_path / "trip"), show=False).read_text(encoding="utf-8")
+        assert 'href="drawing.css"' in client.get("/").text
+        own = client.get("/page.css").text
+        declared = set(re.findall(r"(--[\w-]+):", style.text))
+        assert declared
+        assert not declared & set(re.findall(r"(--[\w-]+):", own))
+        used = set(re.findall(r"var\((--[\w-]+)\)", own + style.text))
+        assert used <= declared | set(re.findall(r"(--[\w-]+):", own))
 
 
 def test_more_runs_than_the_limit_are_refused(provider: Loopback, llm: LLM) -> None:

@@ -32,7 +32,7 @@ from rxflow._lazy import extra
 from rxflow._loops import Once
 from rxflow.adapters import sse
 from rxflow.flow import Flow
-from rxflow.flow._drawing import draw_figure
+from rxflow.flow._drawing import DRAWING_STYLE, draw_figure
 from rxflow.flow._graph import read_graph
 from rxflow.operators._core.run_log import LIVE
 from rxflow.runs import Run, Runs, StoreError
@@ -126,6 +126,7 @@ def create_app(
         Route("/api/runs/{run_id}/events", api.follow),
         Route("/api/runs/{run_id}/cancel", api.cancel, methods=["POST"]),
         Route("/api/runs/{run_id}/answers/{request_id}", api.answer, methods=["POST"]),
+        Route("/drawing.css", _send_drawing_style),
         Mount("/", StaticFiles(directory=PAGE, html=True)),
     ]
     guard = Middleware(Guard, token=token, allowed_origins=allowed_origins)
@@ -308,6 +309,10 @@ class _Counted(Response):
 
 def _not_there(error: LookupError) -> HTTPException:
     return HTTPException(404, str(error.args[0] if error.args else error))
+
+
+async def _send_drawing_style(request: Request) -> Response:
+    return Response(DRAWING_STYLE, media_type="text/css")
 
 
 async def _in_thread(function: Callable[[], T]) -> T:
