@@ -1,12 +1,11 @@
 """The operators of rxflow, one a file, or a family: import them from ``rxflow.operators``."""
 
-from rxflow._streaming.console import ConsoleProvider
-from rxflow._streaming.questions import Inbox
+from rxflow._streaming import ConsoleProvider, Inbox
 from rxflow.operators._accumulate import accumulate
 from rxflow.operators._answer_with import answer_with
 from rxflow.operators._by import by_agent, by_method, by_task
 from rxflow.operators._coalesce import coalesce
-from rxflow.operators._core.timing import StreamTimeout
+from rxflow.operators._core import StreamTimeout
 from rxflow.operators._fallback_to import fallback_to
 from rxflow.operators._first_chunk_timeout import FirstChunkTimeout, first_chunk_timeout
 from rxflow.operators._frames import frames

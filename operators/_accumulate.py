@@ -8,10 +8,16 @@ from typing import Any, TypeVar
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
-from rxflow.operators._core.calls import CallTracker, OpenCall
-from rxflow.operators._core.in_run import through
-from rxflow.operators._core.items import get_span_id, get_text, replace_text
-from rxflow.operators._core.text import Characters, shape_text
+from rxflow.operators._core import (
+    CallTracker,
+    Characters,
+    OpenCall,
+    get_span_id,
+    get_text,
+    replace_text,
+    shape_text,
+    through,
+)
 
 T = TypeVar("T")
 

@@ -7,8 +7,7 @@ from typing import TypeVar
 
 from reactivex import Observable
 
-from rxflow._streaming.observable import EventStream
-from rxflow._streaming.questions import Who, answerer_of
+from rxflow._streaming import EventStream, Who, answerer_of
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from reactivex import Observable
 
-from rxflow.operators._core.lanes import AGENT, METHOD, TASK, Lane, divide_by
+from rxflow.operators._core import AGENT, METHOD, TASK, Lane, divide_by
 
 T = TypeVar("T")
 

@@ -12,10 +12,7 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, SerialDisposable
 from reactivex.typing import RelativeTime
 
-from rxflow.operators._core.checks import check_positive, to_seconds
-from rxflow.operators._core.in_run import through
-from rxflow.operators._core.text import Characters, Voices, shape_text
-from rxflow.operators._core.timing import create_timed
+from rxflow.operators._core import Characters, Voices, check_positive, create_timed, shape_text, through, to_seconds
 
 T = TypeVar("T")
 

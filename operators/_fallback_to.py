@@ -10,10 +10,18 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import SerialDisposable, SingleAssignmentDisposable
 
-from rxflow._streaming.border import current_border, find_stamp
-from rxflow.operators._core.checks import ErrorFilter, check_choice, compile_error_filter
-from rxflow.operators._core.in_run import Adding, also, through
-from rxflow.operators._core.recovery import Attempts, Join, create_join
+from rxflow._streaming import current_border, find_stamp
+from rxflow.operators._core import (
+    Adding,
+    Attempts,
+    ErrorFilter,
+    Join,
+    also,
+    check_choice,
+    compile_error_filter,
+    create_join,
+    through,
+)
 from rxflow.types import Retracted
 
 U = TypeVar("U")

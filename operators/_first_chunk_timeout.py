@@ -11,12 +11,16 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, SerialDisposable, SingleAssignmentDisposable
 from reactivex.typing import RelativeTime
 
-from rxflow._streaming.scope import stopping
-from rxflow.operators._core.calls import QuestionTracker
-from rxflow.operators._core.checks import to_seconds
-from rxflow.operators._core.in_run import through
-from rxflow.operators._core.items import describe, is_content
-from rxflow.operators._core.timing import StreamTimeout, create_timed
+from rxflow._streaming import stopping
+from rxflow.operators._core import (
+    QuestionTracker,
+    StreamTimeout,
+    create_timed,
+    describe,
+    is_content,
+    through,
+    to_seconds,
+)
 
 T = TypeVar("T")
 

@@ -8,8 +8,8 @@ from typing import Any
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
-from rxflow._streaming.frames import Framing
-from rxflow.operators._core.in_run import select
+from rxflow._streaming import Framing
+from rxflow.operators._core import select
 from rxflow.types import StreamFrame
 
 

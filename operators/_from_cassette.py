@@ -12,8 +12,7 @@ from reactivex.disposable import Disposable, SerialDisposable, SingleAssignmentD
 from reactivex.scheduler import CurrentThreadScheduler, TimeoutScheduler
 
 from rxflow._loops import running_loop
-from rxflow.operators._core.cassettes import AnyPath, Cassette, CassetteError, read_cassette
-from rxflow.operators._core.timing import find_clock
+from rxflow.operators._core import AnyPath, Cassette, CassetteError, find_clock, read_cassette
 from rxflow.types.codec import RecordedError
 
 __all__ = ["CassetteError", "RecordedError", "from_cassette"]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from rxflow._streaming.bridge import from_coroutine
-from rxflow._streaming.emitter import Emitter
-from rxflow._streaming.observable import EventStream
+from rxflow._streaming import Emitter, EventStream, from_coroutine
 from rxflow.operators._core.run_log import Log, read_log
-from rxflow.types.events import Event
+from rxflow.types import Event
 
 
 def from_log(log: Log, run_id: str, after: int = -1) -> EventStream[Event]:

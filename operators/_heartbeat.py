@@ -10,11 +10,8 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, Disposable
 from reactivex.typing import RelativeTime
 
-from rxflow._streaming.border import find_stamp
-from rxflow.operators._core.checks import to_seconds
-from rxflow.operators._core.in_run import Adding, reselect
-from rxflow.operators._core.items import get_origin
-from rxflow.operators._core.timing import SilenceWatch, create_timed
+from rxflow._streaming import find_stamp
+from rxflow.operators._core import Adding, SilenceWatch, create_timed, get_origin, reselect, to_seconds
 from rxflow.types import Heartbeat
 
 

@@ -15,11 +15,8 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, Disposable, SingleAssignmentDisposable
 
 from rxflow._loops import call_soon, running_loop
-from rxflow._streaming.scope import stopping
-from rxflow.operators._core.in_run import through
-from rxflow.operators._core.items import get_text, replace_text
-from rxflow.operators._core.queue import CallQueues
-from rxflow.operators._core.text import shape_text
+from rxflow._streaming import stopping
+from rxflow.operators._core import CallQueues, get_text, replace_text, shape_text, through
 
 T = TypeVar("T")
 

@@ -10,12 +10,20 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, Disposable, SingleAssignmentDisposable
 from reactivex.typing import RelativeTime
 
-from rxflow._streaming.scope import stopping
-from rxflow.operators._core.calls import CallTracker, OpenCall, QuestionTracker
-from rxflow.operators._core.checks import to_seconds
-from rxflow.operators._core.in_run import through
-from rxflow.operators._core.items import describe, get_span_id, is_content
-from rxflow.operators._core.timing import SilenceWatch, StreamTimeout, create_timed
+from rxflow._streaming import stopping
+from rxflow.operators._core import (
+    CallTracker,
+    OpenCall,
+    QuestionTracker,
+    SilenceWatch,
+    StreamTimeout,
+    create_timed,
+    describe,
+    get_span_id,
+    is_content,
+    through,
+    to_seconds,
+)
 from rxflow.types import LLMStarted
 
 T = TypeVar("T")

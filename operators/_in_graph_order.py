@@ -10,9 +10,7 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import SingleAssignmentDisposable
 
-from rxflow.operators._core.calls import CallTracker, OpenCall
-from rxflow.operators._core.in_run import through
-from rxflow.operators._core.items import get_span_id
+from rxflow.operators._core import CallTracker, OpenCall, get_span_id, through
 from rxflow.types import (
     Cancelled,
     Failed,

@@ -10,9 +10,7 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, SerialDisposable, SingleAssignmentDisposable
 
-from rxflow.operators._core.in_run import through
-from rxflow.operators._core.items import get_span_id, is_content
-from rxflow.operators._core.timing import create_timed
+from rxflow.operators._core import create_timed, get_span_id, is_content, through
 
 T = TypeVar("T")
 

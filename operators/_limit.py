@@ -12,11 +12,8 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import SingleAssignmentDisposable
 
-from rxflow._streaming.scope import stopping
-from rxflow.operators._core.calls import CallTracker, OpenCall
-from rxflow.operators._core.checks import check_choice, check_positive
-from rxflow.operators._core.in_run import through
-from rxflow.operators._core.items import get_span_id, get_text
+from rxflow._streaming import stopping
+from rxflow.operators._core import CallTracker, OpenCall, check_choice, check_positive, get_span_id, get_text, through
 from rxflow.types import LLMFinished, LLMStarted, StreamChunk, StreamChunkType
 from rxflow.types.usage import BYTES_PER_TOKEN, count_bytes, count_message_bytes
 

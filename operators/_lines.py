@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from reactivex import Observable
 
-from rxflow.operators._core.text import shape_text
+from rxflow.operators._core import shape_text
 
 T = TypeVar("T")
 

@@ -12,9 +12,8 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import Disposable, SingleAssignmentDisposable
 
 from rxflow._loops import call_soon, running_loop
-from rxflow._streaming.border import Border, current_border
-from rxflow._streaming.scope import DEFAULT_STOP_REASON
-from rxflow.operators._core.in_run import through
+from rxflow._streaming import DEFAULT_STOP_REASON, Border, current_border
+from rxflow.operators._core import through
 from rxflow.operators._core.log_writer import LogWriter
 from rxflow.operators._core.run_log import End, Log, Writer
 from rxflow.types import Event, Happened, Started, StreamChunk

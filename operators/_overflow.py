@@ -16,9 +16,7 @@ from reactivex.scheduler import EventLoopScheduler, ImmediateScheduler, Trampoli
 from reactivex.scheduler.eventloop import AsyncIOScheduler, AsyncIOThreadSafeScheduler
 
 from rxflow._loops import running_loop
-from rxflow.operators._core.checks import check_choice
-from rxflow.operators._core.items import get_span_id, get_speaker, get_text, replace_text
-from rxflow.operators._core.recovery import report_error
+from rxflow.operators._core import check_choice, get_span_id, get_speaker, get_text, replace_text, report_error
 from rxflow.types import StreamChunk
 
 T = TypeVar("T")

@@ -9,9 +9,7 @@ from pydantic import BaseModel
 from reactivex import Observable
 
 from rxflow._json_text import read_json
-from rxflow.operators._core.calls import read_calls
-from rxflow.operators._core.checks import check_model
-from rxflow.operators._core.growing_json import GrowingJson
+from rxflow.operators._core import GrowingJson, check_model, read_calls
 from rxflow.types import StreamChunk, StreamChunkType
 
 M = TypeVar("M", bound=BaseModel)

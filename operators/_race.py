@@ -13,13 +13,8 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, SingleAssignmentDisposable
 
-from rxflow._streaming.border import Border, current_border
-from rxflow._streaming.observable import EventStream
-from rxflow._streaming.scope import stopping
-from rxflow.operators._core.in_run import Adding, through
-from rxflow.operators._core.items import is_content
-from rxflow.operators._core.open_spans import OpenSpans
-from rxflow.operators._core.recovery import create_join
+from rxflow._streaming import Border, EventStream, current_border, stopping
+from rxflow.operators._core import Adding, OpenSpans, create_join, is_content, through
 
 U = TypeVar("U")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from reactivex import Observable
 
-from rxflow.operators._core.in_run import only, select
+from rxflow.operators._core import only, select
 from rxflow.types import ReasoningChunk
 
 

@@ -12,9 +12,7 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import Disposable, SingleAssignmentDisposable
 
-from rxflow.operators._core.cassettes import HEADER, AnyPath, encode_end, encode_item
-from rxflow.operators._core.in_run import through
-from rxflow.operators._core.timing import start_stopwatch
+from rxflow.operators._core import HEADER, AnyPath, encode_end, encode_item, start_stopwatch, through
 from rxflow.types import StreamChunk
 
 T = TypeVar("T")

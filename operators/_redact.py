@@ -10,10 +10,18 @@ from typing import Any, TypeAlias, TypeVar, cast
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
-from rxflow.operators._core.checks import check_positive
-from rxflow.operators._core.in_run import through
-from rxflow.operators._core.items import get_span_id, get_text, replace_text
-from rxflow.operators._core.text import Characters, PartialPattern, TextPattern, Voice, Voices
+from rxflow.operators._core import (
+    Characters,
+    PartialPattern,
+    TextPattern,
+    Voice,
+    Voices,
+    check_positive,
+    get_span_id,
+    get_text,
+    replace_text,
+    through,
+)
 from rxflow.types import Failed, Finished, LLMFailed, LLMFinished, Retracted, StreamChunk
 
 T = TypeVar("T")

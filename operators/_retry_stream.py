@@ -14,11 +14,17 @@ from reactivex.disposable import SerialDisposable, SingleAssignmentDisposable
 from reactivex.typing import RelativeTime
 
 from rxflow._loops import running_loop
-from rxflow._streaming.border import find_stamp
-from rxflow.operators._core.checks import ErrorFilter, check_choice, compile_error_filter
-from rxflow.operators._core.in_run import Adding, also, through
-from rxflow.operators._core.recovery import Attempts
-from rxflow.operators._core.timing import find_clock
+from rxflow._streaming import find_stamp
+from rxflow.operators._core import (
+    Adding,
+    Attempts,
+    ErrorFilter,
+    also,
+    check_choice,
+    compile_error_filter,
+    find_clock,
+    through,
+)
 from rxflow.types import Retracted
 
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from reactivex import Observable
 
-from rxflow.operators._core.text import compile_grapheme, shape_text
+from rxflow.operators._core import compile_grapheme, shape_text
 
 T = TypeVar("T")
 

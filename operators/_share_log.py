@@ -16,8 +16,8 @@ from reactivex.scheduler import CurrentThreadScheduler, TimeoutScheduler
 from reactivex.typing import RelativeTime
 
 from rxflow._loops import call_soon, running_loop
-from rxflow._streaming.log import Log, LogReader
-from rxflow.operators._core.recovery import report_error
+from rxflow._streaming import Log, LogReader
+from rxflow.operators._core import report_error
 
 T = TypeVar("T")
 

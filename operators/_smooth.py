@@ -12,12 +12,19 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, SerialDisposable
 from reactivex.typing import RelativeTime
 
-from rxflow.operators._core.checks import check_positive, to_seconds
-from rxflow.operators._core.in_run import through
-from rxflow.operators._core.items import get_span_id, get_text, replace_text
-from rxflow.operators._core.queue import CallQueues
-from rxflow.operators._core.text import Characters, find_end_after, shape_text
-from rxflow.operators._core.timing import create_timed
+from rxflow.operators._core import (
+    CallQueues,
+    Characters,
+    check_positive,
+    create_timed,
+    find_end_after,
+    get_span_id,
+    get_text,
+    replace_text,
+    shape_text,
+    through,
+    to_seconds,
+)
 
 T = TypeVar("T")
 

@@ -10,10 +10,7 @@ from typing import Any
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
-from rxflow.operators._core.calls import CallTracker, OpenCall
-from rxflow.operators._core.in_run import select
-from rxflow.operators._core.items import get_span_id
-from rxflow.operators._core.timing import start_stopwatch
+from rxflow.operators._core import CallTracker, OpenCall, get_span_id, select, start_stopwatch
 from rxflow.types import (
     Happened,
     LLMCancelled,

@@ -8,10 +8,8 @@ from typing import Any, TypeVar, cast
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
-from rxflow._streaming.scope import stopping
-from rxflow.operators._core.in_run import through
-from rxflow.operators._core.items import get_text
-from rxflow.operators._core.text import Characters, Voices
+from rxflow._streaming import stopping
+from rxflow.operators._core import Characters, Voices, get_text, through
 from rxflow.types import ReasoningChunk
 
 T = TypeVar("T")

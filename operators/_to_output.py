@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from reactivex import Observable
 
-from rxflow._streaming.output import PipelineOutput
+from rxflow._streaming import PipelineOutput
 
 T = TypeVar("T")
 

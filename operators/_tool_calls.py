@@ -9,11 +9,7 @@ from typing import Any, Generic, TypeAlias, TypeVar, cast, overload
 from pydantic import BaseModel
 from reactivex import Observable
 
-from rxflow.operators._core.calls import read_calls
-from rxflow.operators._core.checks import check_model
-from rxflow.operators._core.growing_json import GrowingJson, parse, read_object
-from rxflow.operators._core.in_run import only, select
-from rxflow.operators._core.items import get_origin
+from rxflow.operators._core import GrowingJson, check_model, get_origin, only, parse, read_calls, read_object, select
 from rxflow.tools import BaseTool, function_name, read_arguments
 from rxflow.types import CompletedToolCall, StreamChunk, StreamChunkType, ToolCallChunk
 

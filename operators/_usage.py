@@ -8,7 +8,7 @@ from typing import Any
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
-from rxflow.operators._core.in_run import select
+from rxflow.operators._core import select
 from rxflow.types import LLMCancelled, LLMFailed, LLMFinished, UsageMetrics
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from reactivex import Observable
 
-from rxflow.operators._core.text import load_regex, shape_text
+from rxflow.operators._core import load_regex, shape_text
 
 T = TypeVar("T")
 

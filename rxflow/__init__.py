@@ -20,20 +20,16 @@ __all__ = [
     "tool",
 ]
 
-# pytest loads our plugin, and so this package, wherever rxflow is installed: to those who do not use it, that must cost
-# nothing to speak of.
+# pytest loads rxflow's plugin, and with it this package, wherever rxflow is installed. So this module imports almost
+# nothing.
 if typing.TYPE_CHECKING:
     from rxflow import operators as operators
-    from rxflow._streaming.reports import emit, report_progress
-    from rxflow.crew.agent import Agent
-    from rxflow.crew.crew import Crew, Process
-    from rxflow.crew.task import Task
-    from rxflow.flow.flow import Flow
-    from rxflow.llm.base_llm import BaseLLM
-    from rxflow.llm.model import LLM
+    from rxflow._streaming import emit, report_progress
+    from rxflow.crew import Agent, Crew, Process, Task
+    from rxflow.flow import Flow
+    from rxflow.llm import LLM, BaseLLM
     from rxflow.tools import tool
-    from rxflow.types.chunks import StreamChunk
-    from rxflow.types.results import CrewOutput, TaskOutput
+    from rxflow.types import CrewOutput, StreamChunk, TaskOutput
 
     __version__: str
 else:
@@ -50,8 +46,8 @@ else:
             "StreamChunk": "rxflow.types.chunks",
             "Task": "rxflow.crew.task",
             "TaskOutput": "rxflow.types.results",
-            "emit": "rxflow._streaming.reports",
-            "report_progress": "rxflow._streaming.reports",
+            "emit": "rxflow._streaming.emitter",
+            "report_progress": "rxflow._streaming.emitter",
             "tool": "rxflow.tools",
             "operators": lambda: _lazy.import_module("rxflow.operators"),
             "__version__": lambda: _lazy.import_module("importlib.metadata").version("rxflow"),

@@ -10,8 +10,7 @@ from reactivex import Observable
 
 from rxflow import LLM
 from rxflow._streaming.bridge import from_async
-from rxflow.llm._request import Request
-from rxflow.llm.source import Delta, Ending, ReasoningDelta, Source, ToolCallDelta
+from rxflow.llm.source import Delta, Ending, ReasoningDelta, Request, Source, ToolCallDelta
 from rxflow.types.usage import UsageMetrics
 from tests.gate import Gate
 

@@ -1,1 +1,112 @@
-"""What the operators are made of."""
+"""What the operators are made of. They import from here; its own modules import each other.
+
+:mod:`~rxflow.operators._core.run_log` and what goes with it are for the stores, which import them by themselves.
+"""
+
+from rxflow.operators._core.calls import CallQueues, CallTracker, OpenCall, QuestionTracker, read_calls
+from rxflow.operators._core.cassettes import (
+    HEADER,
+    AnyPath,
+    Cassette,
+    CassetteError,
+    encode_end,
+    encode_item,
+    read_cassette,
+)
+from rxflow.operators._core.checks import (
+    ErrorFilter,
+    check_choice,
+    check_model,
+    check_positive,
+    compile_error_filter,
+    to_seconds,
+)
+from rxflow.operators._core.growing_json import GrowingJson, parse, read_object
+from rxflow.operators._core.in_run import Adding, also, only, reselect, select, through
+from rxflow.operators._core.items import (
+    describe,
+    get_origin,
+    get_span_id,
+    get_speaker,
+    get_text,
+    is_content,
+    replace_text,
+)
+from rxflow.operators._core.lanes import AGENT, METHOD, TASK, Identified, Lane, divide_by, keep_only
+from rxflow.operators._core.open_spans import OpenSpans
+from rxflow.operators._core.recovery import Attempts, Join, create_join, report_error
+from rxflow.operators._core.text import (
+    Characters,
+    PartialPattern,
+    TextPattern,
+    Voice,
+    Voices,
+    compile_grapheme,
+    find_end_after,
+    load_regex,
+    shape_text,
+)
+from rxflow.operators._core.timing import SilenceWatch, StreamTimeout, create_timed, find_clock, start_stopwatch
+
+__all__ = [
+    "AGENT",
+    "HEADER",
+    "METHOD",
+    "TASK",
+    "Adding",
+    "AnyPath",
+    "Attempts",
+    "CallQueues",
+    "CallTracker",
+    "Cassette",
+    "CassetteError",
+    "Characters",
+    "ErrorFilter",
+    "GrowingJson",
+    "Identified",
+    "Join",
+    "Lane",
+    "OpenCall",
+    "OpenSpans",
+    "PartialPattern",
+    "QuestionTracker",
+    "SilenceWatch",
+    "StreamTimeout",
+    "TextPattern",
+    "Voice",
+    "Voices",
+    "also",
+    "check_choice",
+    "check_model",
+    "check_positive",
+    "compile_error_filter",
+    "compile_grapheme",
+    "create_join",
+    "create_timed",
+    "describe",
+    "divide_by",
+    "encode_end",
+    "encode_item",
+    "find_clock",
+    "find_end_after",
+    "get_origin",
+    "get_span_id",
+    "get_speaker",
+    "get_text",
+    "is_content",
+    "keep_only",
+    "load_regex",
+    "only",
+    "parse",
+    "read_calls",
+    "read_cassette",
+    "read_object",
+    "replace_text",
+    "report_error",
+    "reselect",
+    "select",
+    "shape_text",
+    "start_stopwatch",
+    "through",
+    "to_seconds",
+]

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import cast, overload
 
+from rxflow.types import Event
 from rxflow.types.chunks import StreamChunk, find_origin, make_chunks_like
-from rxflow.types.events import Event
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar, overload
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
-from rxflow._streaming.observable import EventStream, everything, past
+from rxflow._streaming import EventStream, everything, past
 from rxflow.types import StreamChunk
 
 T = TypeVar("T")

@@ -24,8 +24,7 @@ from rxflow.operators._core.run_log import (
     RunExistsError,
     Writer,
 )
-from rxflow.types import Event, Started, StreamChunk
-from rxflow.types.events import FlowPaused
+from rxflow.types import Event, FlowPaused, Started, StreamChunk
 
 MAX_BEHIND = 50_000
 """Events that wait in memory for a store that is slower than the run. With more, the run fails."""

@@ -12,8 +12,7 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import SingleAssignmentDisposable
 
 from rxflow._loops import running_loop
-from rxflow._streaming.border import Border
-from rxflow._streaming.observable import EventStream, everything
+from rxflow._streaming import Border, EventStream, everything
 from rxflow.operators._core.items import NO_ORIGIN
 from rxflow.types import Happened, LLMRetrying, LLMStarted, Origin, ReasoningChunk, Retracted, Started, StreamChunk
 

@@ -19,10 +19,9 @@ from typing import Any, Generic, TypeVar, cast
 from reactivex import Observable, Observer
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
+from rxflow._hooks import wall_clock
 from rxflow._loops import call_soon, running_loop
-from rxflow._streaming.handle import RunHandle
-from rxflow._streaming.hooks import wall_clock
-from rxflow._streaming.scope import DEFAULT_STOP_REASON, Scope
+from rxflow._streaming.scope import DEFAULT_STOP_REASON, RunHandle, Scope
 from rxflow._streaming.subscriptions import Holder, RunPart, connect
 from rxflow.types import Cancelled, Event, Failed, Finished, Happened, Origin, Started, StreamChunk
 from rxflow.types import events as e

@@ -1,7 +1,8 @@
 """What a leaf coroutine uses to emit events, to run nested Observables and to call users' code.
 
 An emitter is also *ambient* for users' code: a ``kickoff()`` or ``llm.call()`` deep inside a method, a tool or a
-callback finds it in a context variable, and what it runs flows into the same stream.
+callback finds it in a context variable, and what it runs flows into the same stream. So do ``rxflow.emit()`` and
+``rxflow.report_progress()``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import concurrent.futures
 import logging
 import threading
+import warnings
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from functools import partial
@@ -19,11 +21,11 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar, cast
 from reactivex import Observable, Observer
 from reactivex.abc import DisposableBase, ObserverBase
 
+from rxflow._hooks import thread_count
 from rxflow._loops import call_soon, context_for_another_thread, running_loop
-from rxflow._streaming.hooks import thread_count
 from rxflow._streaming.scope import Scope
 from rxflow._streaming.subscriptions import Cleanup, Holder, Owned, connect
-from rxflow.types import Event, ReasoningChunk, StreamChunk
+from rxflow.types import Custom, Event, ReasoningChunk, StreamChunk, ToolProgress
 
 logger = logging.getLogger("rxflow")
 
@@ -339,3 +341,52 @@ async def in_thread(function: Callable[[], _T], *, name: str) -> _T:
     finally:
         if counted is not None:
             counted.over()
+
+
+def current_emitter() -> Emitter | None:
+    """The emitter of the leaf that this code belongs to, None outside of runs.
+
+    Raises:
+        CancelledError: the leaf's run was cancelled.
+    """
+    leaf = ambient.get()
+    if leaf is None or (leaf.is_closed and not leaf.is_cancelled):
+        return None
+    leaf.require_open()
+    return leaf
+
+
+def emit(value: Any, *, name: str = "custom") -> None:
+    """Emit ``value`` as a :class:`~rxflow.types.Custom` event of the method or the tool that calls this.
+
+    From async and sync code, also from threads that have its context. Outside a run this does nothing but warn.
+
+    Raises:
+        CancelledError: the run was cancelled.
+    """
+    _report("emit", Custom, name=name, value=value)
+
+
+def report_progress(progress: float, total: float | None = None, message: str = "") -> None:
+    """Report how far a tool or a method is, as a :class:`~rxflow.types.ToolProgress` event: ``progress`` of ``total``.
+
+    The unit is yours; None means that the total is not known. Otherwise like :func:`emit`.
+    """
+    _report("report_progress", ToolProgress, progress=progress, total=total, message=message)
+
+
+def _report(function: str, kind: type[Custom] | type[ToolProgress], **values: Any) -> None:
+    leaf = current_emitter()
+    if leaf is None:
+        warnings.warn(
+            f"rxflow.{function}() has no run to report to: call it in a method of a flow, in a tool, or in what they "
+            "call, before that has returned",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return
+    event = kind(origin=leaf.origin, **values)
+    if running_loop() is leaf.run.loop:
+        leaf.on_next(event)
+    else:
+        call_soon(leaf.run.loop, partial(leaf.on_next, event))

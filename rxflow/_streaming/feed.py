@@ -14,14 +14,13 @@ import anyio
 from reactivex.abc import DisposableBase, ObserverBase
 from reactivex.disposable import Disposable
 
+from rxflow._hooks import Pause
 from rxflow._loops import Once, off_the_loop, running_loop
 from rxflow._streaming import interrupts
-from rxflow._streaming.emitter import Emitter
-from rxflow._streaming.handle import RunHandle
-from rxflow._streaming.hooks import Pause
-from rxflow._streaming.launch import current_emitter
+from rxflow._streaming.emitter import Emitter, current_emitter
 from rxflow._streaming.log import THE_END, Log
 from rxflow._streaming.loop_thread import CLOSE_WAIT_S
+from rxflow._streaming.scope import RunHandle
 from rxflow.types import StreamChunk
 
 Item = TypeVar("Item")

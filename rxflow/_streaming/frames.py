@@ -26,7 +26,9 @@ from rxflow.types import (
     StreamChunk,
     StreamFrame,
 )
-from rxflow.types import events as e
+from rxflow.types import (
+    events as e,
+)
 
 _KINDS: dict[type[Event], tuple[str, Channel]] = {
     e.FlowStarted: ("flow_started", Channel.FLOW),

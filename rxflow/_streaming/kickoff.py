@@ -12,12 +12,10 @@ from reactivex import Observable
 
 from rxflow._loops import call_soon, running_loop
 from rxflow._streaming.bridge import from_coroutine
-from rxflow._streaming.emitter import Emitter
-from rxflow._streaming.launch import current_emitter
+from rxflow._streaming.emitter import Emitter, current_emitter
 from rxflow._streaming.log import THE_END, Log
 from rxflow._streaming.observable import Behind, EventStream, SourceFeed
-from rxflow.types import Event, FlowPaused, InputRequested, LLMFinished, StreamChunk
-from rxflow.types.answers import RunPaused
+from rxflow.types import Event, FlowPaused, InputRequested, LLMFinished, RunPaused, StreamChunk
 
 T = TypeVar("T")
 Item = TypeVar("Item")

@@ -25,26 +25,12 @@ from rxflow._loops import call_soon, context_for_another_thread, running_loop
 from rxflow._streaming import interrupts
 from rxflow._streaming.border import Guard
 from rxflow._streaming.emitter import Emitter, ambient
-from rxflow._streaming.handle import RunHandle
 from rxflow._streaming.loop_thread import Build, ThreadRun, hosts
-from rxflow._streaming.scope import Run, Scope
+from rxflow._streaming.scope import Run, RunHandle, Scope
 from rxflow._streaming.subscriptions import connect
 from rxflow.types import Event
 
 T = TypeVar("T")
-
-
-def current_emitter() -> Emitter | None:
-    """The emitter of the leaf that this code belongs to, None outside of runs.
-
-    Raises:
-        CancelledError: the leaf's run was cancelled.
-    """
-    leaf = ambient.get()
-    if leaf is None or (leaf.is_closed and not leaf.is_cancelled):
-        return None
-    leaf.require_open()
-    return leaf
 
 
 def start(

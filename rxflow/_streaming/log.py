@@ -11,8 +11,8 @@ from typing import Any, Generic, TypeVar
 
 import anyio
 
+from rxflow._hooks import Pause
 from rxflow._loops import Once, call_soon, running_loop
-from rxflow._streaming.hooks import Pause
 from rxflow._streaming.interrupts import find_wait_limit
 from rxflow.types.chunks import PackedChunks, pack_chunks
 

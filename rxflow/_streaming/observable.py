@@ -21,14 +21,13 @@ from reactivex.scheduler import NewThreadScheduler
 
 from rxflow._loops import LoopScheduler, running_loop
 from rxflow._streaming.border import Border, close_before_end
-from rxflow._streaming.emitter import Emitter
+from rxflow._streaming.emitter import Emitter, current_emitter
 from rxflow._streaming.feed import SubscribedFeed
-from rxflow._streaming.handle import RunHandle
 from rxflow._streaming.journal import Journal
-from rxflow._streaming.launch import current_emitter, for_code_of, start
+from rxflow._streaming.launch import for_code_of, start
 from rxflow._streaming.log import Log
 from rxflow._streaming.loop_thread import Build
-from rxflow._streaming.scope import Answerer, Scope
+from rxflow._streaming.scope import Answerer, RunHandle, Scope
 from rxflow._streaming.subscriptions import RunPart, connect
 from rxflow.types import Event, Origin, StreamChunk
 

@@ -1,9 +1,13 @@
-"""What work belongs to: its run, the labels of its chunks, and the context that it runs in."""
+"""What work belongs to: its run, the handle that stops it, the labels of its chunks, and the context it runs in."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import os
+import threading
+import weakref
+from asyncio import AbstractEventLoop
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import Context, ContextVar, copy_context
@@ -11,7 +15,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
-from rxflow._streaming.subscriptions import Owned
+from rxflow import _hooks
+from rxflow._loops import running_loop
+from rxflow._streaming.subscriptions import Holder, Owned
 from rxflow.types import InputRequested, LLMCancelled, LLMFailed, LLMFinished, Origin, UsageMetrics
 
 if TYPE_CHECKING:
@@ -195,3 +201,58 @@ class Scope:
         """Note a call that an event shows. Those of this run have noted themselves; a recording's have not."""
         if not event.origin.span_id.startswith(f"{self.run.id}/"):
             self.ledger.note(event.usage, event.cost, is_shown=True)
+
+
+class RunHandle(Holder):
+    """Holds a started run. ``dispose`` stops it: from any thread, at once, any number of times.
+
+    ``home`` is the loop on which it lives beside other code; None if it has a thread of its own.
+    """
+
+    def __init__(self, run: Run | None = None, home: AbstractEventLoop | None = None) -> None:
+        super().__init__()
+        self.run = run
+        self.home = home
+        self.has_ended = False
+        self._process = os.getpid()
+        if home is not None:
+            at_home.add(self)
+        if _hooks.on_start is not None:
+            _hooks.on_start(self)
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether this process is a fork of the one in which the run lives."""
+        return self._process != os.getpid()
+
+    @property
+    def thread(self) -> threading.Thread | None:
+        """The thread of its loop, if that is not the program's own."""
+        return None
+
+    def dispose(self) -> None:
+        super().dispose()
+        if self.run is not None and not self.has_ended:
+            self.run.leftovers.dispose()
+
+    def why_it_stands_still(self) -> str | None:
+        """Why nothing more will come, if the run has lost its loop; else None."""
+        if self.is_inherited:
+            return f"its run lives in the process {self._process}, of which this one is a fork"
+        if self.home is not None and self.home.is_closed():
+            return "its event loop was closed"
+        return None
+
+    def join(self, timeout: float) -> None:
+        """Wait until nothing of the run is left, at most ``timeout`` s. Returns at once without a thread of its own."""
+
+    def pause(self) -> _hooks.Pause | None:
+        """A wait of this thread for the run, if the run's loop counts waits; else None."""
+        if self.home is None or self.home is running_loop():
+            return None
+        count = _hooks.thread_count(self.home)
+        return count.pause() if count is not None else None
+
+
+at_home: weakref.WeakSet[RunHandle] = weakref.WeakSet()
+"""The runs that live on loops of the program."""

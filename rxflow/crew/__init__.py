@@ -12,7 +12,7 @@ if typing.TYPE_CHECKING:
     from rxflow.crew.agent import Agent
     from rxflow.crew.crew import Crew, Process
     from rxflow.crew.task import Task
-    from rxflow.types.results import AgentOutput, CrewOutput, TaskOutput
+    from rxflow.types import AgentOutput, CrewOutput, TaskOutput
 else:
     __getattr__, __dir__ = _lazy.names(
         __name__,

@@ -1,4 +1,4 @@
-"""A task for one agent in one run: with all placeholders filled in, and nothing shared with other runs."""
+"""A task for one agent in one run: its texts filled in, nothing shared with other runs; and the files it writes."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from pydantic import BaseModel, PrivateAttr
 
 from rxflow._options import Configurable
 from rxflow.crew._guardrails import Guardrail
-from rxflow.crew._images import ImageTool
-from rxflow.crew._log_file import LogFile
 from rxflow.crew._rate_limit import RateLimit
-from rxflow.crew._tool_use import ToolCache
-from rxflow.llm._request import Message, instructions_for
+from rxflow.crew._tool_use import ImageTool, ToolCache
+from rxflow.llm.source import Message, instructions_for
 from rxflow.tools import BaseTool
 from rxflow.types import OutputFormat, TaskOutput
 
 if TYPE_CHECKING:
     from rxflow.crew.agent import Agent
+import json
+import threading
+from typing import Literal, cast
 
 PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_\-]*)\}")
 _MARKDOWN = """Your final answer MUST be formatted in Markdown syntax.
@@ -268,3 +269,54 @@ class OutputFile:
 
 def _climbs(path: str) -> int:
     return PurePath(path).parts.count("..")
+
+
+_DEFAULT_NAME = "logs.txt"
+
+_writing = threading.Lock()  # tasks that run at the same time share a file
+
+
+@dataclass(frozen=True, slots=True)
+class LogFile:
+    """Where a crew's tasks are logged: lines are added to a ``.txt``, objects to the list in a ``.json``."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, option: bool | str | None) -> Self | None:
+        """The file for ``output_log_file``: True is ``logs.txt``; other endings get ``.txt``."""
+        if not option:
+            return None
+        name = _DEFAULT_NAME if option is True else option
+        return cls(Path(name if name.endswith((".json", ".txt")) else f"{name}.txt"))
+
+    def write(
+        self, status: Literal["started", "completed"], *, name: str | None, task: str, agent: str, **more: str
+    ) -> None:
+        """Add an entry, and make the file and its folders if they are not there.
+
+        Raises:
+            OSError: it cannot be written.
+            ValueError: a ``.json`` that is there does not hold a list.
+        """
+        now = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S}"
+        entry = {"task_name": name, "task": task, "agent": agent, "status": status, **more}
+        with _writing:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self.path.suffix == ".json":
+                entries = [*self._read(), {"timestamp": now, **entry}]
+                self.path.write_text(json.dumps(entries, indent=4) + "\n", encoding="utf-8")
+                return
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(f"{now}: " + ", ".join(f'{key}="{value}"' for key, value in entry.items()) + "\n")
+
+    def _read(self) -> list[Any]:
+        """The entries so far. CrewAI would put a new file in the place of one that it cannot read."""
+        text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+        try:
+            entries: object = json.loads(text or "[]")
+        except ValueError as error:
+            raise ValueError(f"output_log_file {str(self.path)!r} is not JSON ({error}); name another file") from error
+        if not isinstance(entries, list):
+            raise ValueError(f"output_log_file {str(self.path)!r} does not hold a list of entries; name another file")
+        return cast("list[Any]", entries)

@@ -14,17 +14,13 @@ from reactivex import Observable
 
 from rxflow._json_text import list_problems, read_json
 from rxflow._loops import call_soon, running_loop
-from rxflow._streaming.bridge import announce_failure, from_coroutine
-from rxflow._streaming.emitter import Emitter
-from rxflow._streaming.kickoff import Last
-from rxflow._streaming.questions import Question, ask
-from rxflow._streaming.scope import Answerer, Scope, stopping
+from rxflow._streaming import Answerer, Emitter, Last, Question, Scope, announce_failure, ask, from_coroutine, stopping
 from rxflow.crew._assignment import Assignment
 from rxflow.crew._guardrails import Guardrail, GuardrailError, Rejected, Verdict, name_of, read_verdict
 from rxflow.crew._rate_limit import wait_for_all
 from rxflow.crew._tool_use import ToolCache
 from rxflow.crew._turns import Conversation, answer
-from rxflow.llm._request import response_format_for
+from rxflow.llm.source import response_format_for
 from rxflow.tools import as_text
 from rxflow.types import (
     AgentFailed,

@@ -10,20 +10,25 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import from_json
 
 from rxflow._json_text import describe, list_problems
-from rxflow._streaming.bridge import WAITS, Unanswered, all_of, from_coroutine, replace_stray_cancellation
-from rxflow._streaming.emitter import Emitter
-from rxflow._streaming.journal import NotResumable
-from rxflow._streaming.output import read_out
-from rxflow._streaming.questions import Question, ask
-from rxflow.crew._images import ImageTool
-from rxflow.llm._request import Message
+from rxflow._streaming import (
+    WAITS,
+    Emitter,
+    NotResumable,
+    Question,
+    Unanswered,
+    all_of,
+    ask,
+    from_coroutine,
+    read_out,
+    replace_stray_cancellation,
+)
+from rxflow.llm.source import Message
 from rxflow.tools import BaseTool, ToolUsageLimit, function_name
-from rxflow.types import LLMFinished, ToolCall, ToolCancelled, ToolFailed, ToolFinished, ToolStarted
-from rxflow.types.answers import Approval
+from rxflow.types import Approval, LLMFinished, ToolCall, ToolCancelled, ToolFailed, ToolFinished, ToolStarted
 
 logger = logging.getLogger("rxflow")
 
@@ -251,3 +256,39 @@ async def _run(emitter: Emitter, tool: BaseTool, arguments: dict[str, Any], entr
         if entry is not None and may_keep:
             entry.results.append(result)
         return result
+
+
+_ADDRESSES = ("https://", "http://", "data:image/")
+_QUESTION = "Here is the image."
+
+
+class _Asked(BaseModel):
+    image_url: str = Field(description="The http(s) address of the image, or a data URL")
+    action: str | None = Field(default=None, description="What to look for in the image, or a question about it")
+
+
+class ImageTool(BaseTool):
+    """Shows the model an image. A file's path is refused: the model could read any file of this machine."""
+
+    name: str = "add_image_to_content"
+    description: str = "See an image, to describe it or to answer questions about it. It is shown in the next message."
+    args_schema: type[BaseModel] = _Asked
+    is_idempotent: bool = True
+
+    def _run(self, image_url: str, action: str | None = None) -> dict[str, str]:
+        if not image_url.startswith(_ADDRESSES):
+            raise ValueError(f"image_url is an address, https://… for instance, or a data URL; got {image_url[:200]!r}")
+        return {"image_url": image_url, "action": action or _QUESTION}
+
+    def format_output_for_agent(self, raw_result: Any) -> str:
+        return "The image is in the next message."
+
+    def message_with(self, result: Mapping[str, str]) -> Message:
+        """The image, as a user shows it: answers of tools hold text alone."""
+        return {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": result["action"]},
+                {"type": "image_url", "image_url": {"url": result["image_url"]}},
+            ],
+        }

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from rxflow._streaming.emitter import Emitter
-from rxflow._streaming.kickoff import Last
+from rxflow._streaming import Emitter, Last
 from rxflow.crew._assignment import Assignment
 from rxflow.crew._rate_limit import wait_for_all
 from rxflow.crew._tool_use import ToolAnswer, ToolCache, by_function_name, use_tools
 from rxflow.llm._litellm.advice import add_advice
-from rxflow.llm._request import Message, ToolSchema, has_object_root, response_format_for
+from rxflow.llm.source import Message, ToolSchema, has_object_root, response_format_for
 from rxflow.types import Event, LLMFinished, LLMStarted, MessageAdded
 
 _FINAL_TURN = "You have used all your turns with tools. Give your best answer now, from what you know."

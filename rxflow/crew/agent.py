@@ -13,21 +13,25 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
 from rxflow._options import Switch
-from rxflow._streaming.bridge import Unanswered
-from rxflow._streaming.kickoff import run_async, run_blocking
-from rxflow._streaming.observable import EventStream, chunks
-from rxflow._streaming.output import AgentStreamingOutput
-from rxflow._streaming.questions import end_with_pause
-from rxflow._streaming.scope import Scope
-from rxflow._streaming.verbose import log_events
+from rxflow._streaming import (
+    AgentStreamingOutput,
+    EventStream,
+    Scope,
+    Unanswered,
+    chunks,
+    end_with_pause,
+    log_events,
+    run_async,
+    run_blocking,
+)
 from rxflow._tool_adapter import Tool
 from rxflow.crew._assignment import Assignment, Fillable, Persona
 from rxflow.crew._guardrails import Guardrail
 from rxflow.crew._rate_limit import RateLimit, limit_of
 from rxflow.crew._task_run import carry_out
-from rxflow.llm._request import Message
 from rxflow.llm.base_llm import BaseLLM, Model
 from rxflow.llm.model import LLM
+from rxflow.llm.source import Message
 from rxflow.types import (
     AgentOutput,
     Event,

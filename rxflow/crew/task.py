@@ -11,15 +11,14 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, Field, PrivateAttr, model_validator
 
 from rxflow._options import TRIGGER_PAYLOAD
-from rxflow._streaming.kickoff import run_async, run_blocking
-from rxflow._streaming.observable import EventStream
+from rxflow._streaming import EventStream, run_async, run_blocking
 from rxflow._tool_adapter import Tool, as_tool
 from rxflow.crew._assignment import Assignment, Fillable, OutputFile, Persona, fill
 from rxflow.crew._guardrails import Guardrail
 from rxflow.crew._rate_limit import RateLimit
 from rxflow.crew._task_run import carry_out
 from rxflow.crew.agent import Agent
-from rxflow.llm._request import has_object_root
+from rxflow.llm.source import has_object_root
 from rxflow.tools import BaseTool
 from rxflow.types import Event, OutputFormat, TaskFinished, TaskOutput
 
@@ -31,7 +30,8 @@ class Task(Fillable):
         description, expected_output: ``{placeholders}`` are filled from the crew's inputs.
         name: what chunks show as ``task_name``; else the description.
         agent: who does it.
-        context: the tasks whose answers it is told; not given: all earlier ones; None or []: none.
+        context: the tasks whose answers it is told, also those of crews that have run; not given: all earlier ones;
+            None or []: none.
         tools: in place of the agent's own; not given: a list of those.
         async_execution: runs beside its neighbours of the same kind.
         output_pydantic, output_json: the answer must fit this model; one of the two at most.

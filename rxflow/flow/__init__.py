@@ -1,12 +1,11 @@
 """Flows: ``Flow``, and the decorators that make its graph."""
 
-from rxflow.flow._conditions import and_, or_
-from rxflow.flow._decorators import listen, router, start
-from rxflow.flow._human_feedback import human_feedback
+from rxflow.flow._decorators import and_, listen, or_, router, start
+from rxflow.flow._people import human_feedback
 from rxflow.flow._state import FlowState
 from rxflow.flow.flow import Flow
 from rxflow.flow.persistence import persist
-from rxflow.types.answers import HumanFeedbackResult
+from rxflow.types import HumanFeedbackResult
 
 __all__ = [
     "Flow",

@@ -23,22 +23,30 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
 from rxflow._json_text import describe
 from rxflow._options import TRIGGER_PAYLOAD
-from rxflow._streaming.bridge import Unanswered, from_coroutine
-from rxflow._streaming.emitter import Emitter
-from rxflow._streaming.journal import NotResumable
-from rxflow._streaming.questions import end_with_pause
-from rxflow._streaming.scope import Scope, UsageLedger, stopping
-from rxflow._streaming.subscriptions import Holder, Owned, RunPart, connect
-from rxflow.flow._conditions import Trigger, is_choice, is_met
+from rxflow._streaming import (
+    Emitter,
+    Holder,
+    NotResumable,
+    Owned,
+    RunPart,
+    Scope,
+    Unanswered,
+    UsageLedger,
+    connect,
+    end_with_pause,
+    from_coroutine,
+    stopping,
+)
 from rxflow.flow._graph import Graph, Method
 from rxflow.flow._method_run import Complete, read_label, run_method
 from rxflow.flow._replay import Replay
-from rxflow.flow._waves import Occurrence, Wave
+from rxflow.flow._waves import DueMethods, Occurrence, Wave
 from rxflow.types import (
     Event,
     FlowFailed,
     FlowFinished,
     FlowStarted,
+    HumanFeedbackResult,
     LLMCancelled,
     LLMFailed,
     LLMFinished,
@@ -46,7 +54,6 @@ from rxflow.types import (
     MethodStarted,
     StreamChunk,
 )
-from rxflow.types.answers import HumanFeedbackResult
 
 BindMethod = Callable[[str], Callable[..., Any]]
 Prepare = Callable[[Emitter], Awaitable[None]]
@@ -117,7 +124,7 @@ class _FlowRun(DisposableBase):
         self.subscriptions = Owned()
         self.running_parts = 0
         self._graph = graph
-        self._waiting = graph.group_by_trigger()
+        self._due = DueMethods(graph)
         self._bind = bind
         self._scope = scope
         self._observer = observer
@@ -126,9 +133,6 @@ class _FlowRun(DisposableBase):
         self._record = record
         self._complete_method = complete
         self._calls: Counter[str] = Counter()
-        self._completed: set[str] = set()
-        self._arrived: dict[str, set[str]] = {}
-        self._fired: set[str] = set()  # or_ listeners that are not armed
         self._is_over = False
         self._unanswered: list[Unanswered] = []
         self._replay = None if scope.run.journal is None else Replay(scope.run.journal, graph, scope.step)
@@ -187,9 +191,7 @@ class _FlowRun(DisposableBase):
                 )
             )
             return
-        if method.name in self._completed:
-            self._completed.remove(method.name)
-            self._fired.clear()  # a new round of a cycle: all or_ listeners are armed again
+        self._due.note_call(method.name)
         outcome: list[Any] = []
 
         def note(event: Event) -> None:
@@ -199,7 +201,7 @@ class _FlowRun(DisposableBase):
                 self._scope.note_shown(event)
 
         def on_completed() -> None:
-            self._completed.add(method.name)
+            self._due.note_completion(method.name)
             self._complete(method, outcome[0], wave, causes)
 
         scope = self._scope
@@ -229,7 +231,7 @@ class _FlowRun(DisposableBase):
         self._observer.on_next(replace(finished, origin=origin, replayed=True))
         if isinstance(finished.result, HumanFeedbackResult):
             self._record.feedback.append(finished.result)
-        self._completed.add(method.name)
+        self._due.note_completion(method.name)
         self._complete(method, finished.result, wave, causes)
 
     def _read_payload(self, method: Method) -> dict[str, Any]:
@@ -263,7 +265,7 @@ class _FlowRun(DisposableBase):
         label = read_label(outcome)
         if label is None:
             return None
-        if label not in self._waiting and router.name not in self._waiting:
+        if not (self._due.is_awaited(label) or self._due.is_awaited(router.name)):
             where = f"{self._graph.name}.{router.name} returned"
             if isinstance(outcome, list | tuple | set | frozenset):
                 warnings.warn(f"{where} {outcome!r}; a router returns one label, so nothing follows", stacklevel=1)
@@ -278,14 +280,14 @@ class _FlowRun(DisposableBase):
         """Call the next router of the wave; its completion comes back here. After the last, call the listeners."""
         while wave.for_routers and not wave.due_routers:
             occurrence = wave.for_routers.pop(0)
-            due = self._find_due_routers(wave, occurrence)
+            due = self._due.find_routers(wave, occurrence)
             wave.due_routers += ((router, occurrence, triggers) for router, triggers in due)
         if wave.due_routers:
             router, occurrence, triggers = wave.due_routers.pop(0)
             causes = occurrence.causes | {router.name}
             self._call(router, _build_arguments(router, occurrence), wave, triggers, causes)
         else:
-            wave.fired_before = frozenset(self._fired)
+            self._due.note_routers_over(wave)
             self._run_listeners(wave)
 
     def _run_listeners(self, wave: Wave) -> None:
@@ -294,7 +296,7 @@ class _FlowRun(DisposableBase):
             if wave.for_listeners:
                 occurrence = wave.for_listeners.pop(0)
                 # All are found before any is called: a call may begin a new round of a cycle, and arm them for that.
-                due = self._find_due_listeners(wave, occurrence)
+                due = self._due.find_listeners(wave, occurrence)
                 if due:
                     if len(due) == 1 and not wave.for_listeners and wave.parent is not None:
                         wave = wave.parent  # nothing else is left of it: a long cycle must not keep one for each round
@@ -311,56 +313,6 @@ class _FlowRun(DisposableBase):
                 wave.running -= 1
                 if wave.running:
                     return
-
-    def _find_due_routers(self, wave: Wave, occurrence: Occurrence) -> list[tuple[Method, tuple[str, ...]]]:
-        """Return the routers that are due.
-
-        A router under ``or_`` runs once a wave. It runs again if it led to ``occurrence`` itself: a cycle of routers.
-        """
-        due: list[tuple[Method, tuple[str, ...]]] = []
-        for router in self._waiting.get(occurrence.trigger, ()):
-            if not _runs_first(router):
-                continue
-            is_repeated = router.name in wave.called_routers and router.name not in occurrence.causes
-            if is_choice(router.condition) and is_repeated:
-                continue
-            triggers = self._find_triggers(router, occurrence.trigger)
-            if triggers:
-                wave.called_routers |= {router.name}
-                due.append((router, triggers))
-        return due
-
-    def _find_due_listeners(self, wave: Wave, occurrence: Occurrence) -> list[tuple[Method, tuple[str, ...]]]:
-        """Return the listeners that are due, once the label has armed those under ``or_`` that name it.
-
-        Only listeners that fired before this wave are armed. One that fired since belongs to this wave already.
-        """
-        due: list[tuple[Method, tuple[str, ...]]] = []
-        for method in self._waiting.get(occurrence.trigger, ()):
-            if _runs_first(method):
-                continue
-            if occurrence.is_label and method.name in wave.fired_before:
-                wave.fired_before -= {method.name}  # once a wave, however many of its labels it names
-                self._fired.discard(method.name)
-            triggers = () if method.name in self._fired else self._find_triggers(method, occurrence.trigger)
-            if triggers:
-                due.append((method, triggers))
-                if is_choice(method.condition):
-                    self._fired.add(method.name)
-        return due
-
-    def _find_triggers(self, method: Method, trigger: str) -> tuple[str, ...]:
-        """Note ``trigger`` for ``method``. Return the triggers that meet its condition; empty if it is not met."""
-        condition = method.condition
-        if condition is None or isinstance(condition, Trigger):
-            return (trigger,)
-        arrived = self._arrived.setdefault(method.name, set())
-        arrived.add(trigger)
-        if not is_met(condition, arrived):
-            return ()
-        triggers = tuple(sorted(arrived))
-        arrived.clear()
-        return triggers
 
     def _finish(self) -> None:
         outputs = self._record.outputs
@@ -431,11 +383,6 @@ class _Part(Holder, ObserverBase[Event]):
         self._run.running_parts -= 1
         go_on()
         self._run.pause_if_only_questions_are_left()
-
-
-def _runs_first(method: Method) -> bool:
-    """Whether a method runs first in a wave, as routers do. A start that is a router begins its own wave."""
-    return method.is_router and not method.is_start
 
 
 def _build_arguments(method: Method, occurrence: Occurrence) -> tuple[Any, ...]:

@@ -12,11 +12,10 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from rxflow._options import TRIGGER_PAYLOAD
-from rxflow.flow._conditions import Condition, is_met, iterate_names
-from rxflow.flow._decorators import read_note
+from rxflow.flow._decorators import Condition, is_met, iterate_names, read_note
 
 if TYPE_CHECKING:
-    from rxflow.flow._human_feedback import Feedback
+    from rxflow.flow._people import Feedback
     from rxflow.flow.persistence import SaveRule
 
 

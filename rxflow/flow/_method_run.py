@@ -13,17 +13,14 @@ from typing import Any, cast
 from reactivex import Observable
 
 from rxflow._loops import call_soon
-from rxflow._streaming.bridge import announce_failure, from_coroutine, on_loop
-from rxflow._streaming.emitter import Emitter
-from rxflow._streaming.observable import Behind, EventStream
-from rxflow._streaming.output import read_out
-from rxflow._streaming.scope import Scope
+from rxflow._streaming import Behind, Emitter, EventStream, Scope, announce_failure, from_coroutine, on_loop, read_out
 from rxflow.flow._graph import Method
 from rxflow.types import (
     CrewFinished,
     Event,
     FlowFinished,
     Happened,
+    HumanFeedbackResult,
     LLMFinished,
     MethodFailed,
     MethodFinished,
@@ -32,7 +29,6 @@ from rxflow.types import (
     StreamChunk,
     StreamChunkType,
 )
-from rxflow.types.answers import HumanFeedbackResult
 
 Complete = Callable[[Emitter, Method, Any], Awaitable[Any]]
 """Does what follows a method that has returned, and returns the result that others see."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from rxflow._streaming.journal import Done, Journal, NotResumable, Step
+from rxflow._streaming import Done, Journal, NotResumable, Step
 from rxflow.flow._graph import Graph
 from rxflow.types import MethodFinished
 from rxflow.types._values import RecordedModel, RecordedObject

@@ -1,11 +1,12 @@
-"""Occurrences in a run of a flow, and the waves that handle them; see :mod:`rxflow.flow._flow_run`."""
+"""What has occurred in a run of a flow, and which methods are due then; see :mod:`rxflow.flow._flow_run`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from rxflow.flow._graph import Method
+from rxflow.flow._decorators import Trigger, is_choice, is_met
+from rxflow.flow._graph import Graph, Method
 
 _NONE: frozenset[str] = frozenset()
 
@@ -42,3 +43,86 @@ class Wave:
         """Add an occurrence, for the routers and then for the listeners."""
         self.for_routers.append(occurrence)
         self.for_listeners.append(occurrence)
+
+
+class DueMethods:
+    """Which methods are due when something occurs. It keeps the state of all conditions of one run."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._waiting = graph.group_by_trigger()
+        self._completed: set[str] = set()
+        self._arrived: dict[str, set[str]] = {}
+        self._fired: set[str] = set()  # or_ listeners that are not armed
+
+    def is_awaited(self, name: str) -> bool:
+        """Whether a method waits for this method or label."""
+        return name in self._waiting
+
+    def note_call(self, name: str) -> None:
+        """A method is called. If it had completed, a new round of a cycle begins: all or_ listeners are armed again."""
+        if name in self._completed:
+            self._completed.remove(name)
+            self._fired.clear()
+
+    def note_completion(self, name: str) -> None:
+        """A method has completed."""
+        self._completed.add(name)
+
+    def note_routers_over(self, wave: Wave) -> None:
+        """The routers of ``wave`` are over, and its listeners follow."""
+        wave.fired_before = frozenset(self._fired)
+
+    def find_routers(self, wave: Wave, occurrence: Occurrence) -> list[tuple[Method, tuple[str, ...]]]:
+        """Return the routers that are due.
+
+        A router under ``or_`` runs once a wave. It runs again if it led to ``occurrence`` itself: a cycle of routers.
+        """
+        due: list[tuple[Method, tuple[str, ...]]] = []
+        for router in self._waiting.get(occurrence.trigger, ()):
+            if not _runs_first(router):
+                continue
+            is_repeated = router.name in wave.called_routers and router.name not in occurrence.causes
+            if is_choice(router.condition) and is_repeated:
+                continue
+            triggers = self._find_triggers(router, occurrence.trigger)
+            if triggers:
+                wave.called_routers |= {router.name}
+                due.append((router, triggers))
+        return due
+
+    def find_listeners(self, wave: Wave, occurrence: Occurrence) -> list[tuple[Method, tuple[str, ...]]]:
+        """Return the listeners that are due, once the label has armed those under ``or_`` that name it.
+
+        Only listeners that fired before this wave are armed. One that fired since belongs to this wave already.
+        """
+        due: list[tuple[Method, tuple[str, ...]]] = []
+        for method in self._waiting.get(occurrence.trigger, ()):
+            if _runs_first(method):
+                continue
+            if occurrence.is_label and method.name in wave.fired_before:
+                wave.fired_before -= {method.name}  # once a wave, however many of its labels it names
+                self._fired.discard(method.name)
+            triggers = () if method.name in self._fired else self._find_triggers(method, occurrence.trigger)
+            if triggers:
+                due.append((method, triggers))
+                if is_choice(method.condition):
+                    self._fired.add(method.name)
+        return due
+
+    def _find_triggers(self, method: Method, trigger: str) -> tuple[str, ...]:
+        """Note ``trigger`` for ``method``. Return the triggers that meet its condition; empty if it is not met."""
+        condition = method.condition
+        if condition is None or isinstance(condition, Trigger):
+            return (trigger,)
+        arrived = self._arrived.setdefault(method.name, set())
+        arrived.add(trigger)
+        if not is_met(condition, arrived):
+            return ()
+        triggers = tuple(sorted(arrived))
+        arrived.clear()
+        return triggers
+
+
+def _runs_first(method: Method) -> bool:
+    """Whether a method runs first in a wave, as routers do. A start that is a router begins its own wave."""
+    return method.is_router and not method.is_start

@@ -14,15 +14,22 @@ from pydantic_core import from_json
 from reactivex import Observable
 
 from rxflow._loops import Once
-from rxflow._streaming.bridge import from_coroutine
-from rxflow._streaming.emitter import Emitter
-from rxflow._streaming.scope import Scope
-from rxflow._streaming.subscriptions import Cleanup
+from rxflow._streaming import Cleanup, Emitter, Scope, from_coroutine
 from rxflow.llm._prices import estimate_cost
 from rxflow.llm._redaction import mask_secrets
-from rxflow.llm._request import Message, Request, split_model
 from rxflow.llm._tool_calls import ToolCallAssembler
-from rxflow.llm.source import Delta, Ending, PartDelta, ReasoningDelta, RefusalDelta, Source, ToolCallDelta
+from rxflow.llm.source import (
+    Delta,
+    Ending,
+    Message,
+    PartDelta,
+    ReasoningDelta,
+    RefusalDelta,
+    Request,
+    Source,
+    ToolCallDelta,
+    split_model,
+)
 from rxflow.tools import function_name
 from rxflow.types import (
     ContentPart,

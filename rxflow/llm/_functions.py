@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from rxflow._tool_adapter import as_tool
-from rxflow.llm._request import ToolSchema, is_list
+from rxflow.llm.source import ToolSchema, is_list
 from rxflow.tools import BaseTool, call_from_async, function_name
 from rxflow.types import ToolCall
 

@@ -26,9 +26,7 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
 from rxflow._loops import call_soon, refusal_of, running_loop
-from rxflow._streaming import loop_thread
-from rxflow._streaming.emitter import ambient
-from rxflow._streaming.subscriptions import RunPart
+from rxflow._streaming import RunPart, ambient, loop_thread
 from rxflow.llm.source import Delta
 
 P = ParamSpec("P")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rxflow._lazy import extra
 from rxflow.llm._io import get_resource, submit
-from rxflow.types.usage import UsageMetrics
+from rxflow.types import UsageMetrics
 
 if TYPE_CHECKING:
     from limits import RateLimitItem

@@ -32,9 +32,8 @@ from rxflow.llm._litellm.errors import (
 from rxflow.llm._litellm.setup import get_litellm
 from rxflow.llm._reading import HEADER_GRACE_S, MAX_ERROR_BYTES, READ_TIMEOUT_S, count_request, read_answer
 from rxflow.llm._redaction import known_keys
-from rxflow.llm._request import Request
 from rxflow.llm._wires.openai_chat import OpenAIChatWire
-from rxflow.llm.source import Delta, Ending
+from rxflow.llm.source import Delta, Ending, Request
 
 if TYPE_CHECKING:
     import aiohttp  # 0.1 s and 10 MB: a program with the embedded model alone does without

@@ -11,10 +11,9 @@ from reactivex import Observable
 
 from rxflow.llm._litellm.source import LiteLLMSource, uses_litellm
 from rxflow.llm._openai_compatible import SERVERS, OpenAICompatibleSource
-from rxflow.llm._request import Request, split_model
 from rxflow.llm.demo import PROVIDER as DEMO_PROVIDER
 from rxflow.llm.demo import DemoSource
-from rxflow.llm.source import Delta, Source
+from rxflow.llm.source import Delta, Request, Source, split_model
 
 # OpenAI serves these by its Responses API only, for which LiteLLM prepares the request.
 _RESPONSES_ONLY = ("responses/", "codex", "-pro", "deep-research", "computer-use", "daybreak")

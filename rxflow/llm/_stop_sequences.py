@@ -9,8 +9,7 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import SingleAssignmentDisposable
 
-from rxflow.llm._request import Request
-from rxflow.llm.source import Delta, Ending, ReasoningDelta
+from rxflow.llm.source import Delta, Ending, ReasoningDelta, Request
 from rxflow.types import UsageMetrics
 from rxflow.types.usage import estimate_usage
 

@@ -18,9 +18,8 @@ from pydantic_core import from_json
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
-from rxflow.llm._request import Message, Request
 from rxflow.llm._stop_sequences import count_overlap
-from rxflow.llm.source import Delta, Ending, Source, ToolCallDelta
+from rxflow.llm.source import Delta, Ending, Message, Request, Source, ToolCallDelta
 
 _OPEN = "```tool_call"
 _CLOSE = "\n```"  # on a line of its own: within the JSON a line end is escaped, so arguments may hold fences

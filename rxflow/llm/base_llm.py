@@ -16,13 +16,10 @@ from pydantic.fields import FieldInfo, ModelPrivateAttr
 from reactivex import Observable
 
 from rxflow._loops import call_soon
-from rxflow._streaming.bridge import from_async
-from rxflow._streaming.emitter import ambient, in_thread
-from rxflow._streaming.observable import EventStream
+from rxflow._streaming import EventStream, ambient, from_async, in_thread
 from rxflow.llm._functions import Offered
-from rxflow.llm._request import Message, Request
 from rxflow.llm.model import LLM
-from rxflow.llm.source import Delta, Ending, PartDelta, ReasoningDelta, RefusalDelta, ToolCallDelta
+from rxflow.llm.source import Delta, Ending, Message, PartDelta, ReasoningDelta, RefusalDelta, Request, ToolCallDelta
 from rxflow.tools import as_text
 from rxflow.types import Event, StreamChunk, ToolCall, UsageMetrics
 

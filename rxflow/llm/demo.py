@@ -14,9 +14,8 @@ from typing import Any, cast
 
 from reactivex import Observable
 
-from rxflow._streaming.bridge import from_async
-from rxflow.llm._request import Request
-from rxflow.llm.source import Delta, Ending, Source, ToolCallDelta
+from rxflow._streaming import from_async
+from rxflow.llm.source import Delta, Ending, Request, Source, ToolCallDelta
 from rxflow.types import UsageMetrics
 
 PROVIDER = "rxflow"

@@ -13,10 +13,18 @@ from reactivex import operators as rx_ops
 
 from rxflow._json_text import read_json
 from rxflow._options import IGNORED_BY_LLM, NATIVE_TO_CREWAI, check_call_options, split_llm_options
-from rxflow._streaming.emitter import Emitter, ambient
-from rxflow._streaming.kickoff import Last, await_blocking, run_async, run_blocking
-from rxflow._streaming.observable import EventStream, chunks
-from rxflow._streaming.scope import Scope
+from rxflow._streaming import (
+    Emitter,
+    EventStream,
+    Last,
+    Scope,
+    StreamSession,
+    ambient,
+    await_blocking,
+    chunks,
+    run_async,
+    run_blocking,
+)
 from rxflow.llm._call import Server, make_call
 from rxflow.llm._functions import (
     Functions,
@@ -31,15 +39,11 @@ from rxflow.llm._functions import (
 from rxflow.llm._limits import IN_PROCESS, RateLimits, name_key
 from rxflow.llm._litellm.source import LiteLLMSource
 from rxflow.llm._providers import source_for
-from rxflow.llm._request import Message, Request, normalize_messages, response_format_for, split_model
 from rxflow.llm._stop_sequences import cut_at_stop, read_stop
 from rxflow.llm._text_tools import offering_in_text
-from rxflow.llm.source import Delta, Source
+from rxflow.llm.source import Delta, Message, Request, Source, normalize_messages, response_format_for, split_model
 from rxflow.types import Event, LLMFailed, LLMFinished, LLMRetrying, StreamChunk
 from rxflow.types.usage import estimate_usage
-
-if TYPE_CHECKING:
-    from rxflow._streaming.frames import StreamSession
 
 M = TypeVar("M", bound=BaseModel)
 P = TypeVar("P")
@@ -251,8 +255,6 @@ class LLM:
 
     def stream_events(self, messages: str | Sequence[Message], tools: Sequence[Offered] | None = None) -> StreamSession:
         """The call as frames, for ``for``; the first pull starts it, and ``result`` is the text."""
-        from rxflow._streaming.frames import StreamSession  # most programs read chunks, not frames
-
         return StreamSession(self.events(messages, tools), LLMFinished)
 
     def request(

@@ -1,9 +1,9 @@
-"""Runs that outlive their readers: their log is kept outside the run, for any number of readers in any process."""
+"""Runs that outlive their readers. Their logs are kept outside the runs, for any number of readers in any process."""
 
 from typing import TYPE_CHECKING
 
 from rxflow import _lazy
-from rxflow._streaming.journal import NotResumable
+from rxflow._streaming import NotResumable
 from rxflow.operators._core.run_log import (
     End,
     EventsDroppedError,

@@ -1,4 +1,4 @@
-"""``RunReader``: one reader of a run, which the run knows of."""
+"""``RunReader``: a reader that announces itself to the run."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from uuid import uuid4
 from rxflow._loops import on_this_loop
 from rxflow.operators._core.run_log import LIVE, Note, PageReader
 from rxflow.runs.store import Store
-from rxflow.types.events import Event
+from rxflow.types import Event
 
 READER_S = 10.0
-"""A reader that has not shown itself for so long has left: its process may have died."""
+"""Seconds after which a silent reader counts as gone: its process may have died."""
 
 
 class RunReader(PageReader):
@@ -23,7 +23,6 @@ class RunReader(PageReader):
         self._store = store
         self._name = uuid4().hex
         self._has_begun = False
-        self._is_closed = False
         self._timer: asyncio.TimerHandle | None = None
 
     async def __anext__(self) -> Sequence[Event]:
@@ -35,8 +34,10 @@ class RunReader(PageReader):
         return await super().__anext__()
 
     def close(self) -> None:
-        """Leave: the run does not count this reader any longer. See ``when_unread`` of :meth:`Runs.start`."""
-        self._is_closed = True
+        """Stop reading: iterating ends, and the run no longer counts this reader; see ``when_unread`` of
+        :meth:`Runs.start`.
+        """
+        super().close()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -20,14 +20,13 @@ from reactivex import Observable
 from rxflow import _lazy
 from rxflow import operators as ops
 from rxflow._showing import draw_card, escape, show_lines
-from rxflow._streaming.observable import EventStream
-from rxflow._streaming.output import PipelineOutput
+from rxflow._streaming import EventStream, PipelineOutput
 from rxflow.screens._lanes import Entry, Kind, Lane
 from rxflow.screens._run_tree import RunTree
 from rxflow.screens._sources import HasEvents, read_events, read_methods
 from rxflow.screens._spans import Row, State, list_rows
 from rxflow.screens._wording import show_error, show_seconds
-from rxflow.types.events import Event
+from rxflow.types import Event
 
 with _lazy.extra("notebook"):
     from IPython.display import HTML, display  # pyright: ignore[reportUnknownVariableType]
@@ -36,7 +35,7 @@ __all__ = ["show"]
 
 REFRESH_S = 0.1
 MAX_LANE_CHARS = 1500
-"""For each speaker, the end of its text is shown."""
+"""How many characters at the end of each speaker's text are shown."""
 
 _MARKS = {
     State.WAITING: "○",
@@ -60,11 +59,11 @@ _PREFIXES = {Kind.CALL: "→ ", Kind.RESULT: "← ", Kind.FAILURE: "← ✗ "}
 def show(source: HasEvents | Observable[Event], inputs: Mapping[str, Any] | None = None) -> Any:
     """Run ``source``, show it below the cell while it runs, and return its result.
 
-    Interrupting the cell stops the run, down to the provider's connection, and leaves what had come on the page.
+    Interrupting the cell stops the run, including its connections to providers. What was shown stays on the page.
 
     Args:
         source: a flow, a crew, or an Observable of events.
-        inputs: those of the flow or the crew.
+        inputs: the inputs of the flow or crew.
 
     Raises:
         TypeError: ``source`` has no events; or it is an Observable, and there are inputs.
@@ -73,7 +72,7 @@ def show(source: HasEvents | Observable[Event], inputs: Mapping[str, Any] | None
     tree = RunTree(read_methods(source))
     events = read_events(source, inputs)
     if isinstance(events, EventStream):
-        # What comes shortly before a silence would else be shown after it.
+        # Without heartbeats, the last events before a pause would be drawn only after it.
         events = events.pipe(ops.heartbeat(2 * REFRESH_S))
     place: Any = display(HTML(draw_run(tree)), display_id=True)  # type: ignore[no-untyped-call]
     drawn_at = time.monotonic()
@@ -98,7 +97,7 @@ def show(source: HasEvents | Observable[Event], inputs: Mapping[str, Any] | None
 
 
 def draw_run(tree: RunTree) -> str:
-    """The run as HTML; texts of models and users are escaped."""
+    """Draw the run as HTML, with the texts of models and users escaped."""
     rows = "".join(_draw_row(tree, row) for row in list_rows(tree.roots))
     lanes = "".join(map(_draw_lane, tree.lanes))
     error = f"<b>{escape(show_error(tree.error))}</b>" if tree.error is not None else ""

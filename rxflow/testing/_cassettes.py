@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from itertools import chain, count, groupby
 from typing import Any, NamedTuple
 
-from rxflow.operators._core.cassettes import AnyPath, read_cassette
+from rxflow.operators._core import AnyPath, read_cassette
 from rxflow.types import StreamChunk, StreamChunkType
 
 _LONGEST = 20  # frames in which nothing happens that are drawn one by one

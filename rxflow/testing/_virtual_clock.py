@@ -12,8 +12,8 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self, SupportsIndex, TypeVar
 
+from rxflow import _hooks
 from rxflow._loops import running_loop
-from rxflow._streaming import hooks
 from rxflow.testing._virtual_time import WATCHDOG_S, VirtualLoop
 from rxflow.testing._workers import find_workers, note_first_positions, release_at_end
 
@@ -79,8 +79,8 @@ class VirtualClock:
 
     def __enter__(self) -> Self:
         _install()
-        self._outside.append(hooks.loop_factory)
-        hooks.loop_factory = self._new_patient_loop
+        self._outside.append(_hooks.loop_factory)
+        _hooks.loop_factory = self._new_patient_loop
         return self
 
     def __exit__(
@@ -89,7 +89,7 @@ class VirtualClock:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        hooks.loop_factory = self._outside.pop()
+        _hooks.loop_factory = self._outside.pop()
         _uninstall()
 
     def _new_loop(self) -> VirtualLoop:

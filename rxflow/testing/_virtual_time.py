@@ -182,7 +182,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._now
 
     def wall_clock(self) -> float:
-        """What dates the events of runs: see :func:`rxflow._streaming.hooks.wall_clock`."""
+        """What dates the events of runs: see :func:`rxflow._hooks.wall_clock`."""
         return self._now.seconds
 
     @property

@@ -21,8 +21,8 @@ from typing import Any, TypeVar
 
 import anyio.from_thread
 
+from rxflow._hooks import Pause
 from rxflow._loops import call_soon, running_loop
-from rxflow._streaming.hooks import Pause
 from rxflow.testing._stacks import find_frames
 
 _T = TypeVar("_T")
@@ -43,7 +43,7 @@ _beginner: ContextVar[_Worker | None] = ContextVar("rxflow_beginner", default=No
 
 
 class Workers:
-    """The :class:`~rxflow._streaming.hooks.ThreadCount` of one loop.
+    """The :class:`~rxflow._hooks.ThreadCount` of one loop.
 
     Threads that a user's code starts are not counted. If one of them has a method's context and waits for the run, the
     method is taken to wait for that thread: otherwise neither would ever go on.

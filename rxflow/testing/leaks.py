@@ -21,7 +21,7 @@ from pathlib import Path
 from types import CodeType, FrameType, ModuleType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast
 
-from rxflow._streaming import hooks
+from rxflow import _hooks
 
 __all__ = ["assert_nothing_is_left"]
 
@@ -76,8 +76,7 @@ def collecting() -> Generator[Dues]:
 
 
 if TYPE_CHECKING:
-    from rxflow._streaming.handle import RunHandle
-    from rxflow._streaming.loop_thread import LoopThread
+    from rxflow._streaming import LoopThread, RunHandle
 
 GRACE = 2.0  # seconds in which what was just disposed may come to its end
 LASTING = frozenset({"rxflow I/O", "rxflow import"})
@@ -127,11 +126,11 @@ def watching_runs() -> Generator[Runs]:
         code = frame.f_code
         runs.append(Begun(weakref.ref(cast("RunHandle", handle)), code.co_filename, frame.f_lineno, code.co_name))
 
-    before, hooks.on_start = hooks.on_start, note
+    before, _hooks.on_start = _hooks.on_start, note
     try:
         yield runs
     finally:
-        hooks.on_start = before
+        _hooks.on_start = before
 
 
 def assert_nothing_is_left(runs: Runs | None = None) -> None:
@@ -198,7 +197,7 @@ def _is_idle(thread: threading.Thread) -> bool:
     """Whether a loop's thread waits for the next run."""
     loop_thread = _loop_thread_of(thread)
     # One that is not kept keeps the name of a run, and ends.
-    return loop_thread is not None and loop_thread.wait_until_idle(0) and thread.name == hooks.IDLE_NAME
+    return loop_thread is not None and loop_thread.wait_until_idle(0) and thread.name == _hooks.IDLE_NAME
 
 
 def _loop_thread_of(thread: threading.Thread) -> LoopThread | None:

@@ -11,6 +11,7 @@ __all__ = [
     "AgentOutput",
     "AgentStarted",
     "AgentStreamingOutput",
+    "Approval",
     "AsyncStreamSession",
     "Cancelled",
     "Channel",
@@ -36,8 +37,11 @@ __all__ = [
     "FlowStreamingOutput",
     "Happened",
     "Heartbeat",
+    "HumanFeedbackPending",
+    "HumanFeedbackResult",
     "InputReceived",
     "InputRequested",
+    "InputResponse",
     "LLMCancelled",
     "LLMFailed",
     "LLMFinished",
@@ -54,6 +58,7 @@ __all__ = [
     "PipelineOutput",
     "ReasoningChunk",
     "Retracted",
+    "RunPaused",
     "Started",
     "StateChanged",
     "StreamChunk",
@@ -78,10 +83,17 @@ __all__ = [
 
 # Lazily: a module of this package may be wanted by itself, and the outputs and lanes live above it.
 if typing.TYPE_CHECKING:
-    from rxflow._streaming.frames import AsyncStreamSession, StreamSession
-    from rxflow._streaming.observable import EventStream
-    from rxflow._streaming.output import AgentStreamingOutput, CrewStreamingOutput, FlowStreamingOutput, PipelineOutput
-    from rxflow.operators._core.lanes import Lane
+    from rxflow._streaming import (
+        AgentStreamingOutput,
+        AsyncStreamSession,
+        CrewStreamingOutput,
+        EventStream,
+        FlowStreamingOutput,
+        PipelineOutput,
+        StreamSession,
+    )
+    from rxflow.operators._core import Lane
+    from rxflow.types.answers import Approval, HumanFeedbackPending, HumanFeedbackResult, InputResponse, RunPaused
     from rxflow.types.chunks import (
         CompletedToolCall,
         Happened,
@@ -153,6 +165,7 @@ else:
             "AgentOutput": "rxflow.types.results",
             "AgentStarted": "rxflow.types.events",
             "AgentStreamingOutput": "rxflow._streaming.output",
+            "Approval": "rxflow.types.answers",
             "AsyncStreamSession": "rxflow._streaming.frames",
             "Cancelled": "rxflow.types.events",
             "Channel": "rxflow.types.frames",
@@ -178,8 +191,11 @@ else:
             "FlowStreamingOutput": "rxflow._streaming.output",
             "Happened": "rxflow.types.chunks",
             "Heartbeat": "rxflow.types.events",
+            "HumanFeedbackPending": "rxflow.types.answers",
+            "HumanFeedbackResult": "rxflow.types.answers",
             "InputReceived": "rxflow.types.events",
             "InputRequested": "rxflow.types.events",
+            "InputResponse": "rxflow.types.answers",
             "LLMCancelled": "rxflow.types.events",
             "LLMFailed": "rxflow.types.events",
             "LLMFinished": "rxflow.types.events",
@@ -196,6 +212,7 @@ else:
             "PipelineOutput": "rxflow._streaming.output",
             "ReasoningChunk": "rxflow.types.events",
             "Retracted": "rxflow.types.events",
+            "RunPaused": "rxflow.types.answers",
             "Started": "rxflow.types.events",
             "StateChanged": "rxflow.types.events",
             "StreamChunk": "rxflow.types.chunks",

@@ -3,11 +3,16 @@
 The chunk lives below the streams and the outputs above them; this module only gathers them.
 """
 
-from rxflow._streaming.frames import AsyncStreamSession, StreamSession
-from rxflow._streaming.observable import EventStream
-from rxflow._streaming.output import AgentStreamingOutput, CrewStreamingOutput, FlowStreamingOutput, PipelineOutput
-from rxflow.types.chunks import StreamChunk, StreamChunkType, ToolCallChunk
-from rxflow.types.frames import Channel, StreamFrame
+from rxflow._streaming import (
+    AgentStreamingOutput,
+    AsyncStreamSession,
+    CrewStreamingOutput,
+    EventStream,
+    FlowStreamingOutput,
+    PipelineOutput,
+    StreamSession,
+)
+from rxflow.types import Channel, StreamChunk, StreamChunkType, StreamFrame, ToolCallChunk
 
 __all__ = [
     "AgentStreamingOutput",

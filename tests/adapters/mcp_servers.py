@@ -12,8 +12,7 @@ from reactivex import Observable
 from rxflow import Flow
 from rxflow.adapters import mcp
 from rxflow.flow import listen, start
-from rxflow.llm._request import Request
-from rxflow.llm.source import Delta
+from rxflow.llm.source import Delta, Request
 from rxflow.tools import tool
 from tests.adapters import flows
 from tests.gate import Gate

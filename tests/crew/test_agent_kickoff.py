@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from rxflow import LLM, Flow, TaskOutput
 from rxflow._streaming.observable import EventStream
 from rxflow.flow.flow import and_, listen, start
-from rxflow.llm._request import Request
+from rxflow.llm.source import Request
 from rxflow.tools import tool
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import (

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from rxflow import Crew, Flow
 from rxflow.flow.flow import listen, start
-from rxflow.llm._request import Request
+from rxflow.llm.source import Request
 from rxflow.testing import VirtualClock
 from rxflow.tools import tool
 from rxflow.types.chunks import StreamChunk

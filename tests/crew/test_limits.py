@@ -9,7 +9,7 @@ from rxflow import LLM, Crew, Flow
 from rxflow import operators as ops
 from rxflow.crew._rate_limit import RateLimit, wait_for_all
 from rxflow.flow import start
-from rxflow.llm._request import Request
+from rxflow.llm.source import Request
 from rxflow.testing import Marbles, ScriptedLLM, tool_call
 from rxflow.tools import tool
 from rxflow.types.events import AgentFailed, TaskFailed

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from rxflow.flow import Flow, and_, listen, or_, router, start
-from rxflow.flow._conditions import Conditional
+from rxflow.flow._decorators import Conditional
 from rxflow.types.events import (
     FlowFailed,
     FlowFinished,

@@ -12,8 +12,7 @@ from rxflow import operators as ops
 from rxflow._streaming.bridge import from_async
 from rxflow._streaming.journal import Journal
 from rxflow.flow import Flow, listen, router, start
-from rxflow.llm._request import Request
-from rxflow.llm.source import Delta, Ending, Source, ToolCallDelta
+from rxflow.llm.source import Delta, Ending, Request, Source, ToolCallDelta
 from rxflow.tools import tool
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Event, InputRequested, Retracted

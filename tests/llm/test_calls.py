@@ -12,8 +12,7 @@ from rxflow import LLM, Flow
 from rxflow._streaming.kickoff import run_blocking
 from rxflow._streaming.observable import EventStream
 from rxflow.flow.flow import start
-from rxflow.llm._request import response_format_for
-from rxflow.llm.source import Ending
+from rxflow.llm.source import Ending, response_format_for
 from rxflow.types import LLMFinished, LLMStarted, StreamChunk, ToolCall
 from tests.gate import PATIENCE_S
 from tests.loopback import Loopback, Reply

@@ -9,9 +9,8 @@ from pydantic import BaseModel
 from reactivex import Subject
 
 from rxflow import LLM
-from rxflow.llm._request import Request
 from rxflow.llm._stop_sequences import StopSequences, cut_at_stop
-from rxflow.llm.source import Delta, Ending, ReasoningDelta
+from rxflow.llm.source import Delta, Ending, ReasoningDelta, Request
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import LLMFinished
 from rxflow.types.usage import UsageMetrics

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 # Lowest first. Rooms of one line may use each other.
 FLOORS = [
-    {"_lazy", "_json_text", "_showing", "_loops", "_options"},
+    {"_lazy", "_hooks", "_json_text", "_showing", "_loops", "_options"},
     {"types"},
     {"_streaming", "tools", "_tool_adapter", "_tool_parameters"},
     {"operators"},
@@ -24,6 +24,14 @@ FLOORS = [
     {"cli", "_new_project", "__main__"},
 ]
 MAX_LINES = 450
+# What other rooms need of these, they import from the package, as far as they do not need a whole module of it.
+FACES = ["rxflow._streaming", "rxflow.operators._core"]
+BESIDE_FACES = {
+    "rxflow._streaming.loop_thread",
+    "rxflow.operators._core.blocks",
+    "rxflow.operators._core.log_writer",
+    "rxflow.operators._core.run_log",
+}
 # The names that programs import from one place live on two floors: this module only gathers them.
 GATHERS = "rxflow.types.streaming"
 
@@ -70,6 +78,17 @@ def test_every_import_goes_down() -> None:
         if module != GATHERS and floor_of(imported) > floor_of(module)
     ]
     assert upward == []
+
+
+def test_a_package_with_a_face_is_imported_by_it() -> None:
+    past_the_face = [
+        f"{module} imports {imported}"
+        for module, all_imported in IMPORTS.items()
+        for face in FACES
+        for imported in all_imported
+        if imported.startswith(f"{face}.") and not f"{module}.".startswith(f"{face}.") and imported not in BESIDE_FACES
+    ]
+    assert past_the_face == []
 
 
 def test_the_reading_of_imports_sees_them() -> None:

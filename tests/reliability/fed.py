@@ -10,8 +10,7 @@ from reactivex import Observable
 from rxflow import LLM
 from rxflow._loops import call_soon
 from rxflow._streaming.bridge import from_async
-from rxflow.llm._request import Request
-from rxflow.llm.source import Delta, Ending, Source
+from rxflow.llm.source import Delta, Ending, Request, Source
 from tests.gate import PATIENCE_S, Gate
 
 Step: TypeAlias = str | Exception | None

@@ -23,8 +23,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from rxflow import Flow
-from rxflow._streaming import hooks
+from rxflow import Flow, _hooks
 from rxflow.flow import start
 from rxflow.testing.leaks import assert_nothing_is_left
 from rxflow.types.streaming import CrewStreamingOutput, FlowStreamingOutput, StreamChunk
@@ -391,7 +390,7 @@ class PlainMachine(RuleBasedStateMachine):
 
 @pytest.mark.timeout(90)  # where it fails, the shortest example is looked for
 def test_outputs_of_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hooks, "loop_factory", Attentive)
+    monkeypatch.setattr(_hooks, "loop_factory", Attentive)
     seen = OutputMachine.seen = Seen()
     run_state_machine_as_test(OutputMachine, settings=settings(ALIKE, max_examples=120, stateful_step_count=40))
     # A third of the least that hundreds of runs of this test have seen, or less.

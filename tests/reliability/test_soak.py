@@ -18,8 +18,7 @@ from types import FunctionType
 
 import pytest
 
-from rxflow import LLM
-from rxflow._streaming import hooks
+from rxflow import LLM, _hooks
 from rxflow.llm import _io as io_loop
 from rxflow.testing.leaks import assert_nothing_is_left
 from tests.gate import PATIENCE_S
@@ -147,7 +146,7 @@ def rounds(provider: Loopback, llm: LLM) -> Iterator[Sample]:
 def test_memory_descriptors_threads_and_tasks_stay_flat(
     provider: Loopback, llm: LLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hooks, "on_start", None)  # the plugin's leak check would note each run, for the test's length
+    monkeypatch.setattr(_hooks, "on_start", None)  # the plugin's leak check would note each run, for the test's length
     try:
         seen = list(rounds(provider, llm))
     finally:

@@ -11,8 +11,7 @@ from reactivex import Observable
 from rxflow import LLM, Crew
 from rxflow import operators as ops
 from rxflow._streaming.bridge import from_async
-from rxflow.llm._request import Request
-from rxflow.llm.source import Delta, Ending, ToolCallDelta
+from rxflow.llm.source import Delta, Ending, Request, ToolCallDelta
 from rxflow.runs import Run, Runs
 from rxflow.tools import tool
 from rxflow.types.answers import RunPaused

@@ -102,6 +102,8 @@ class TestPort:
 
     def test_a_wait_that_is_given_up_leaves_nothing(self, runs: Runs) -> None:
         run = runs.start(Endless())
+        with run.output() as output:
+            next(iter(output))
         for _ in range(100):
             runs.store.wait(run.id, 10_000).cancel()
         assert runs.store.look_up(run.id).result().run_id == run.id
@@ -130,7 +132,7 @@ class TestSQLite:
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             db.execute("PRAGMA user_version = 7")
         db.close()
-        with pytest.raises(StoreError, match=r"runs.db is a store of version 7; this rxflow has version 3$"):
+        with pytest.raises(StoreError, match=r"runs.db has version 7; this rxflow has version 3$"):
             Runs(f"sqlite:///{tmp_path}/runs.db")
 
     def test_one_that_another_program_holds(self, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from rxflow.types.events import (
     MethodCancelled,
     Retracted,
 )
+from tests.gate import PATIENCE_S
 from tests.runs.conftest import address_of
 from tests.runs.flows import Broken, Count, Endless, Twice
 from tests.signals import signals_of
@@ -158,7 +159,10 @@ class TestEnds:
         log = MemoryLog()
         with Runs(log) as runs:
             run = runs.start(Endless())
-        assert (run.status, run.look_up().reason) == ("cancelled", "its process ended, or closed its Runs")
+        assert (run.status, run.look_up().reason) == (
+            "cancelled",
+            "its process ended, or closed the Runs object that started it",
+        )
 
     def test_a_result_is_waited_for_if_a_lease_had_lapsed_for_a_moment(self) -> None:
         class Lapsing(MemoryLog):
@@ -216,6 +220,17 @@ class TestReadingAtOnesOwnPace:
         asyncio.run(read_first(run))
         with pytest.raises(RunCancelled, match=r"nobody has read it for 0 s$"):
             run.result(20)
+
+    def test_closing_the_reader_ends_a_loop_that_waits(self, runs: Runs) -> None:
+        async def read() -> None:
+            reader = run.read()
+            async for events in reader:
+                if any(isinstance(event, StreamChunk) for event in events):
+                    asyncio.get_running_loop().call_soon(reader.close)
+
+        run = runs.start(Endless())
+        asyncio.run(asyncio.wait_for(read(), PATIENCE_S))
+        assert run.status == "running"
 
 
 class TestWhenUnread:
@@ -352,6 +367,14 @@ class TestRetention:
             Runs(**bad)
 
 
+def test_a_reason_that_cannot_be_encoded_cancels_too(runs: Runs) -> None:
+    run = runs.start(Endless())
+    wait_for_chunk(run)
+    run.cancel("the tab \ud83d was closed")
+    assert signals_of(run.events()).ends == [repr(RunCancelled(run.id, "the tab \ufffd was closed"))]
+    assert run.status == "cancelled"
+
+
 class TestRestart:
     def test_a_new_generation_takes_back_what_was_said(self, runs: Runs) -> None:
         run = runs.start(f"{HERE}:Broken")
@@ -378,7 +401,7 @@ class TestRestart:
     def test_without_a_path_the_flow_has_to_be_given(self, runs: Runs) -> None:
         run = runs.start(Broken())
         signals_of(run.events())
-        with pytest.raises(ValueError, match=r"was not started by an import path, .*: give "):
+        with pytest.raises(ValueError, match=r"was not started by an import path, .*: pass it as target"):
             run.restart()
 
     def test_one_that_is_running_is_refused(self, runs: Runs) -> None:
@@ -394,7 +417,9 @@ class TestQuestions:
         received = InputReceived(origin=Origin(), request_id="a", value="yes", seq=2)
         runs.store.append(Writer("r"), [*asked, received]).result()
         assert runs["r"].pending() == [asked[1]]
-        with pytest.raises(LookupError, match=r"^no question 'a' waits in run 'r': it was answered, or never asked$"):
+        with pytest.raises(
+            LookupError, match=r"^no question 'a' is waiting in run 'r': it was already answered, or never asked$"
+        ):
             runs["r"].answer("a", "no")
 
 

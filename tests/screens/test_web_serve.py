@@ -50,14 +50,14 @@ class Served:
     def __init__(self, process: subprocess.Popen[str], line: str) -> None:
         self.process = process
         self.line = line
-        said = re.fullmatch(r"\w+ is served at (http://\S+:\d+)/(?:\?token=(\S+))?; Ctrl-C stops it\n", line)
+        said = re.fullmatch(r"\w+ is served at (http://\S+:\d+)/(?:\?token=(\S+))?; press Ctrl-C to stop\n", line)
         assert said, line
         self.url, self.token = said.groups()
 
     def end(self, number: int) -> tuple[int, str, str]:
         """Exit code, and what else it has written."""
         self.process.send_signal(number)
-        output, errors = self.process.communicate(timeout=30)
+        output, errors = self.process.communicate(timeout=100)
         return self.process.returncode, output, errors
 
 
@@ -93,7 +93,7 @@ def test_a_signal_stops_the_server_and_its_runs(folder: Path, provider: Loopback
         httpx.Client(base_url=server.url) as client,
     ):
         run_id = start(client)
-        with client.stream("GET", f"/api/runs/{run_id}/events", timeout=30) as reader:
+        with client.stream("GET", f"/api/runs/{run_id}/events", timeout=100) as reader:
             lines = reader.iter_lines()
             while next(lines) != "event: StreamChunk":
                 pass
@@ -133,9 +133,9 @@ def test_a_token_comes_from_the_environment(folder: Path) -> None:
     ("arguments", "said"),
     [
         (["trips:Nothing"], "trips has no 'Nothing'"),
-        (["trips:ready"], "trips:ready is a Trip; each run needs a flow of its own: name the class of a flow"),
-        (["trips:Needy"], "trips:Needy cannot be made: TypeError"),
-        (["trips:Trip", "--token", "short"], "the token has 5 characters; take 16 or more"),
+        (["trips:ready"], "trips:ready is a Trip; each run needs a flow of its own, so name a flow class"),
+        (["trips:Needy"], "trips:Needy cannot be created: TypeError"),
+        (["trips:Trip", "--token", "short"], "the token has 5 characters; it needs at least 16"),
         (["trips:Trip", "--store", "nope"], "no store 'nope'"),
         (["trips:Trip", "--host", "no.such.host.invalid"], "cannot listen on no.such.host.invalid:8000"),
     ],

@@ -9,8 +9,7 @@ from rxflow import LLM
 from rxflow._streaming import loop_thread
 from rxflow._streaming.bridge import replace_stray_cancellation
 from rxflow.llm._io import Deliver, from_io
-from rxflow.llm._request import Request
-from rxflow.llm.source import Delta
+from rxflow.llm.source import Delta, Request
 from tests.scripted import Scripted
 from tests.signals import signals_of
 from tests.streaming.speaking import Speaking

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from reactivex.abc import DisposableBase
 
-from rxflow._streaming import hooks
+from rxflow import _hooks
 from rxflow._streaming.bridge import from_async
 from rxflow.flow import Flow, start
 from rxflow.llm import _io as io_loop
@@ -149,13 +149,13 @@ def test_a_task_of_ours_on_the_io_loop_is_left() -> None:
 
 
 def test_nobody_is_told_of_runs_outside() -> None:
-    before = hooks.on_start
+    before = _hooks.on_start
     with watching_runs() as outer:
         with watching_runs() as inner:
             asyncio.run(subscribed())
         asyncio.run(subscribed())
     assert (len(outer), len(inner)) == (1, 1)
-    assert hooks.on_start is before
+    assert _hooks.on_start is before
 
 
 def test_looking_costs_next_to_nothing() -> None:

@@ -14,8 +14,7 @@ import pytest
 import reactivex
 from reactivex.disposable import Disposable
 
-from rxflow import LLM
-from rxflow._streaming import hooks
+from rxflow import LLM, _hooks
 from rxflow.crew._rate_limit import RateLimit
 from rxflow.flow import Flow, listen, router, start
 from rxflow.testing._scripted import ScriptedLLM
@@ -359,12 +358,12 @@ def test_a_flow_that_is_cancelled_wakes_the_tool_that_sleeps() -> None:
 
 
 def test_the_real_sleep_comes_back() -> None:
-    real, factory = time.sleep, hooks.loop_factory
+    real, factory = time.sleep, _hooks.loop_factory
     with VirtualClock():
         with VirtualClock():
             assert time.sleep is not real
         assert time.sleep is not real
-    assert (time.sleep, hooks.loop_factory) == (real, factory)
+    assert (time.sleep, _hooks.loop_factory) == (real, factory)
 
 
 def test_in_other_threads_sleep_is_the_real_one(monkeypatch: pytest.MonkeyPatch) -> None:

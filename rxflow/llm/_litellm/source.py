@@ -33,9 +33,8 @@ from rxflow.llm._reading import (
     read_answer,
 )
 from rxflow.llm._redaction import known_keys
-from rxflow.llm._request import Request
 from rxflow.llm._wires.sse import Wire
-from rxflow.llm.source import Delta, Ending, ToolCallDelta
+from rxflow.llm.source import Delta, Ending, Request, ToolCallDelta
 from rxflow.types import UsageMetrics
 
 if TYPE_CHECKING:

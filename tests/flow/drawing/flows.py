@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from rxflow.flow._conditions import and_, or_
-from rxflow.flow._decorators import listen, router, start
+from rxflow.flow._decorators import and_, listen, or_, router, start
 
 
 class Simple:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rxflow.flow._conditions import and_, or_
-from rxflow.flow._decorators import listen, router, start
+from rxflow.flow._decorators import and_, listen, or_, router, start
 from rxflow.flow._drawing.sketch import Line, Look, Sketch, sketch_graph
 from rxflow.flow._graph import read_graph
 from tests.flow.drawing.flows import Cycle, Empty, Nested, OpenRouter, OpenRouters, OwnLabel, Simple, flow

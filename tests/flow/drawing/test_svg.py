@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rxflow.flow._conditions import AllOf, AnyOf, Trigger
-from rxflow.flow._decorators import listen, router, start
+from rxflow.flow._decorators import AllOf, AnyOf, Trigger, listen, router, start
 from rxflow.flow._drawing import draw_page
 from rxflow.flow._graph import Graph, Method, read_graph
 from tests.flow.drawing import flows

@@ -18,7 +18,7 @@ loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
 """Makes the loops of runs that bring their own; None for asyncio's. A virtual clock sets it."""
 
 on_start: Callable[[object], None] | None = None
-"""Called with the :class:`~rxflow._streaming.handle.RunHandle` of each run as it starts. The leak check sets it.
+"""Called with the :class:`~rxflow._streaming.scope.RunHandle` of each run as it starts. The leak check sets it.
 
 The plugin is loaded wherever rxflow is installed, so this module imports nothing that is heavy.
 """
