@@ -234,7 +234,7 @@ class Workers:
 
 
 _IS_BLOCKED = (
-    "run %r was ended without its event loop, which has been blocked for %g s: code in an async method or tool waits "
+    "run %r was ended without its event loop, which has not run for %g s: code in an async method or tool waits "
     "without await (asyncio's debug mode names it)"
 )
 _IS_NOT_WRITTEN = "the store has not written the end of run %r for %g s; its readers take the run for lost"
