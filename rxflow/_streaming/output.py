@@ -11,6 +11,7 @@ from reactivex import Observable
 from reactivex.internal.exceptions import SequenceContainsNoElementsError
 
 from rxflow._streaming import interrupts
+from rxflow._streaming.emitter import require_not_cancelled
 from rxflow._streaming.feed import Feed, PlainAsyncFeed, PlainFeed
 from rxflow._streaming.kickoff import RunFeed
 from rxflow._streaming.log import Log, LogReader
@@ -150,9 +151,16 @@ class _Reader(LogReader[Item]):
         self._feed = feed
 
     def _raise_at_the_end(self, end: type[Exception]) -> None:
-        """Raise the error of the run if there are no more items, or ``end`` if it did not fail."""
+        """Raise the error of the run if there are no more items, or ``end`` if it did not fail.
+
+        Raises:
+            CancelledError: the run that this code belongs to was cancelled, and the stream with it. Code behind the
+                loop would take what had arrived for the whole.
+        """
         if self._log.is_ended and self.position == len(self._log):
             self._log.raise_error()
+            if self._log.is_cancelled:
+                require_not_cancelled()
             raise end
 
 
