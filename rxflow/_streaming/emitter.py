@@ -197,6 +197,13 @@ class Emitter:
         return await cast(Coroutine[Any, Any, Any], result) if isinstance(result, Coroutine) else result
 
 
+def require_not_cancelled() -> None:
+    """Raise CancelledError if the run that this code belongs to was cancelled."""
+    leaf = ambient.get()
+    if leaf is not None and leaf.is_cancelled:
+        raise leaf.over()
+
+
 def is_async(function: Callable[..., Any]) -> bool:
     """Return whether ``function`` is a coroutine function, or has one as its ``__call__``."""
     return iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004

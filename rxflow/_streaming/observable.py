@@ -420,8 +420,10 @@ class _LastFeed(SubscribedFeed[T, T, Observable[T]], Generic[T]):
 
     @property
     def result(self) -> T:
-        """The last item."""
+        """The last item. Raises CancelledError if the run that this code belongs to was cancelled."""
         self._log.raise_error()
+        if self._log.is_cancelled:
+            raise asyncio.CancelledError("the rxflow run that this code belongs to was cancelled")
         if not self._last:
             raise SequenceContainsNoElementsError("the stream completed without an item, so there is no result")
         return self._last[0]

@@ -11,6 +11,7 @@ from reactivex import Observable
 from reactivex.internal.exceptions import SequenceContainsNoElementsError
 
 from rxflow._streaming import interrupts
+from rxflow._streaming.emitter import require_not_cancelled
 from rxflow._streaming.feed import Feed, PlainAsyncFeed, PlainFeed
 from rxflow._streaming.kickoff import RunFeed
 from rxflow._streaming.log import Log, LogReader
@@ -153,9 +154,16 @@ class _Reader(LogReader[Item]):
         self._feed = feed
 
     def _raise_at_the_end(self, end: type[Exception]) -> None:
-        """If there are no more items, raise the error of the run, or ``end`` if it did not fail."""
+        """If there are no more items, raise the error of the run, or ``end`` if it did not fail.
+
+        Raises:
+            CancelledError: the run to which the calling code belongs was cancelled, and this stream with it. Otherwise
+                the code after the loop would take the chunks so far for the whole text.
+        """
         if self._log.is_ended and self.position == len(self._log):
             self._log.raise_error()
+            if self._log.is_cancelled:
+                require_not_cancelled()
             raise end
 
 

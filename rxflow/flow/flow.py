@@ -58,8 +58,8 @@ class Flow(AsksPeople, Generic[S]):
     """Runs methods with ``@start``, ``@listen`` and ``@router`` along their graph.
 
     The state of ``Flow[Model]`` is a pydantic model, that of plain ``Flow`` a dict. ``stream``, ``name``,
-    ``initial_state``, ``persistence``, ``max_method_calls`` and ``verbose`` are class attributes, instance attributes or
-    arguments of the constructor. ``persistence`` is a store that replaces those of ``@persist``. ``verbose=True`` logs
+    ``initial_state``, ``persistence``, ``max_method_calls`` and ``verbose`` are class attributes, instance attributes
+    or arguments of the constructor. ``persistence`` is a store that replaces those of ``@persist``. ``verbose=True`` logs
     progress to the ``rxflow`` logger, as a verbose crew does.
 
     Raises:

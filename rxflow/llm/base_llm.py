@@ -83,7 +83,8 @@ class BaseLLM(ABC):
             elif isinstance(declared, ModelPrivateAttr):
                 setattr(self, name, declared.get_default())
         self.model = model
-        self.temperature = temperature
+        if temperature is not None or not hasattr(self, "temperature"):  # else the class's own default holds
+            self.temperature = temperature
         self.stop = [stop] if isinstance(stop, str) else list(stop or ())
         self.parameters = parameters
         self._llm = LLM(model, stop=self.stop or None, source=_CallSource(self))

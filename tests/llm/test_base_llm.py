@@ -422,6 +422,25 @@ class TestFields:
         assert one.count == 3
         assert one.parameters == {"top_k": 4}
 
+    def test_a_temperature_that_the_class_declares_is_its_default(self) -> None:
+        class Plain(BaseLLM):
+            temperature: float | None = 0.3
+
+            def call(self, messages: Any, **_: Any) -> str:
+                return "Done"
+
+        class AsField(Plain):
+            temperature: float | None = Field(default=0.4)
+
+        class Bare(BaseLLM):
+            temperature: float | None
+
+            def call(self, messages: Any, **_: Any) -> str:
+                return "Done"
+
+        assert [kind(model="m").temperature for kind in (Plain, AsField, Bare)] == [0.3, 0.4, None]
+        assert [kind(model="m", temperature=0.0).temperature for kind in (Plain, AsField, Bare)] == [0.0, 0.0, 0.0]
+
     def test_one_without_call_cannot_be_made(self) -> None:
         class Silent(BaseLLM): ...
 
