@@ -1,7 +1,7 @@
-"""The model that the examples speak to: the embedded one, unless another is named.
+"""The model of the examples: the embedded one, unless you name another.
 
 python examples/sync_streaming.py                                      no key, no network
-python examples/sync_streaming.py --model openai/gpt-4.1-mini          takes OPENAI_API_KEY
+python examples/sync_streaming.py --model openai/gpt-4.1-mini          needs OPENAI_API_KEY
 MODEL=ollama_chat/llama3 python examples/sync_streaming.py             a server of your own
 """
 
@@ -15,7 +15,7 @@ EMBEDDED = "rxflow/demo"
 
 
 def chosen_model() -> LLM:
-    """The model that ``--model`` or MODEL names; says on the first line which one answers."""
+    """Return the model that ``--model`` or MODEL names, and print its name."""
     chosen = _read_options()
     if chosen.model == EMBEDDED:
         print(f"Model: {EMBEDDED}, embedded: no key, no network. Name a real one with --model or MODEL.\n", flush=True)
@@ -25,7 +25,7 @@ def chosen_model() -> LLM:
 
 
 def chosen_pace() -> float:
-    """Seconds between two words of the embedded model."""
+    """Return the seconds between two words of the embedded model."""
     return float(_read_options().pace)
 
 

@@ -1,4 +1,4 @@
-"""A screen for streamed text: a margin, lines broken between words, and colours where there is a terminal."""
+"""A screen for streamed text: a margin, line breaks between words, and colours in a terminal."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ WIDTH = 74
 
 
 class Ink(Enum):
-    """Colours by what they are for; the values are those of terminals."""
+    """Colours, named by their use. The values are those of terminal control codes."""
 
     PLAIN = "0"
     TITLE = "1"
@@ -20,19 +20,19 @@ class Ink(Enum):
 
 
 class Screen:
-    """Prints words as they come."""
+    """Prints words as they arrive."""
 
     def __init__(self) -> None:
         self._colourful = sys.stdout.isatty() and "NO_COLOR" not in os.environ
         self._column = 0
 
     def line(self, text: str = "", ink: Ink = Ink.PLAIN) -> None:
-        """A line of its own."""
+        """Print a line of its own."""
         self.end_line()
         print(self._painted(text, ink), flush=True)
 
     def write(self, text: str, ink: Ink = Ink.PLAIN) -> None:
-        """More text inside the margin; a line that gets too long is broken before it."""
+        """Print more text inside the margin. Start a new line if the text does not fit."""
         for number, part in enumerate(text.split("\n")):
             if number or self._column + len(part) > WIDTH:
                 self.end_line()
@@ -45,7 +45,7 @@ class Screen:
             self._column += len(shown)
 
     def end_line(self) -> None:
-        """What follows begins a new line."""
+        """End the current line, if there is one."""
         if self._column:
             print()
         self._column = 0

@@ -1,4 +1,4 @@
-"""A model for a demonstration: it knows what each role on board has to say, and is overloaded once."""
+"""A model for a demonstration: it has texts for each role on board, and is overloaded once."""
 
 import asyncio
 import json
@@ -29,17 +29,17 @@ of coffee. The soup is made ashore, because nobody cooks in the swell off the ca
 outside the bar by nightfall. Wear something warm. There will be no singing.""",
     ),
 }
-"""What each says, turn by turn."""
+"""The texts of each role, turn by turn."""
 
 DOLLARS_PER_WORD = 0.00002
 
 
 class Overloaded(Exception):
-    """Too many ask at once."""
+    """The model has too many requests."""
 
 
 class Storyteller(Source):
-    """A source, for ``LLM("demo/storyteller", source=Storyteller(pace=0.05))``; ``pace`` is in seconds a word."""
+    """A source, for ``LLM("demo/storyteller", source=Storyteller(pace=0.05))``. ``pace`` is in seconds per word."""
 
     def __init__(self, pace: float = 0.05) -> None:
         self._pace = pace

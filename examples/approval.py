@@ -1,6 +1,6 @@
-"""A person allows a payment, changes it or refuses it, and has the last word on the letter.
+"""A person approves, changes or refuses a payment, and then approves a letter.
 
-In a terminal you are asked; elsewhere a person who is made up answers.
+In a terminal, you are asked. Elsewhere, a function answers in place of a person.
 
 python examples/approval.py
 """
@@ -45,7 +45,7 @@ class Order(Flow):
 
 
 def made_up(request: InputRequested) -> Any:
-    """Answers where nobody sits at a terminal."""
+    """Answer the questions if the program has no terminal."""
     return {"approval": '{"amount": 12, "purpose": "the berth"}', "feedback": "approved"}.get(request.kind, "Ada")
 
 

@@ -1,6 +1,6 @@
-"""A flow on a web page, which asks a person before it pays, and goes on when somebody has answered there.
+"""A flow on a web page. It asks a person before it pays, and continues when somebody has answered on the page.
 
-In a terminal it is served until Ctrl-C; elsewhere a person who is made up starts a run and answers, over HTTP.
+In a terminal, the page is served until Ctrl-C. Elsewhere, the program itself starts a run and answers, over HTTP.
 
 python examples/approval_web.py
 """
@@ -37,7 +37,7 @@ class Order(Flow[dict[str, Any]]):
 
 
 def visit(address: str) -> None:
-    """What the page does, as any program can do it."""
+    """Do over HTTP what the page does: start a run, follow it, and answer its question."""
     with httpx.Client(base_url=f"{address}api", timeout=60) as client:
         run = "/runs/" + client.post("/runs", json={"flow": "Order"}).json()["id"]
         with client.stream("GET", f"{run}/events") as response:
@@ -59,7 +59,7 @@ def visit_and_leave(address: str) -> None:
     try:
         visit(address)
     finally:
-        signal.raise_signal(signal.SIGINT)  # the server ends as by Ctrl-C
+        signal.raise_signal(signal.SIGINT)  # stops the server like Ctrl-C
 
 
 def welcome(address: str) -> None:

@@ -1,4 +1,4 @@
-"""Two flows streamed at once in one event loop, by ``async for``; their chunks never mix.
+"""Two flows are streamed at once in one event loop, with ``async for``. Their chunks never mix.
 
 python examples/async_streaming.py
 """

@@ -1,4 +1,4 @@
-"""Leaving ``async with`` (or ``with``) stops the run: the call to the model ends, and its method is told.
+"""Leaving ``async with`` (or ``with``) stops the run: the LLM call ends, and the method is cancelled.
 
 python examples/cancel_by_leaving.py
 """

@@ -1,4 +1,4 @@
-"""``close()`` from another thread and ``aclose()`` from a coroutine: quick, as often as one likes, and final.
+"""``close()`` in another thread and ``aclose()`` in a coroutine stop a run. Calling them again does nothing.
 
 python examples/cancel_explicitly.py
 """
@@ -17,7 +17,7 @@ ENDLESS = "Count the waves, one after the other"
 
 
 class Waves(Flow):
-    """Goes on until somebody stops it."""
+    """Runs until somebody stops it."""
 
     stream = True
 
@@ -38,7 +38,7 @@ async def with_aclose() -> None:
                 break
     finally:
         await streaming.aclose()
-        await streaming.aclose()  # once more does no harm
+        await streaming.aclose()  # a second call does nothing
     report("aclose", streaming)
 
 

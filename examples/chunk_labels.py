@@ -1,4 +1,4 @@
-"""Where a chunk comes from: each one names its flow method, task, agent and LLM call, and has a running number.
+"""The origin of a chunk: each one names its flow method, task, agent and LLM call, and has a sequence number.
 
 python examples/chunk_labels.py
 """

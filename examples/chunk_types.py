@@ -1,4 +1,4 @@
-"""Text and tool calls in one stream: how to tell them apart, and how to put a call's arguments together.
+"""Text and tool calls in one stream: how to distinguish them, and how to join the arguments of a call.
 
 python examples/chunk_types.py
 """

@@ -1,4 +1,4 @@
-"""A crew as a class, its agents and tasks in YAML beside it, at work inside a flow that streams.
+"""A crew as a class, with its agents and tasks in YAML files, inside a streaming flow.
 
 python examples/crew_from_yaml.py
 """

@@ -1,6 +1,6 @@
-"""A flow inside a reactive program: ``observe()`` is a cold Observable, composed with RxPY's operators and ours.
+"""A flow inside a reactive program: ``observe()`` is a cold Observable, used with operators of RxPY and rxflow.
 
-Two runs at once; their words are joined to sentences as they come, and a score is kept beside them.
+Two runs are merged. Their chunks are joined to sentences as they arrive, and the sentences are counted.
 
 python examples/embed_as_observable.py
 """
@@ -27,7 +27,7 @@ class Postcard(Flow):
 
 
 def sentences(place: str) -> Observable[str]:
-    """The sentences of one postcard, each as soon as it is complete."""
+    """Return the sentences of one postcard, each emitted as soon as it is complete."""
     return (
         Postcard()
         .observe({"place": place})

@@ -1,4 +1,4 @@
-"""A flow that fails half way: what had arrived is kept, the error is raised by the loop and again by ``result``.
+"""A flow that fails half way: its chunks are kept, the loop raises the error, and ``result`` raises it again.
 
 python examples/error_handling.py
 """

@@ -1,4 +1,4 @@
-"""A flow whose process is killed, and that waits for a person: it goes on where it was, and nothing is paid twice.
+"""A flow whose process is killed: it continues where it was, and no LLM call is paid twice. It then waits for a person.
 
 python examples/long_flow_that_survives.py
 """
@@ -34,7 +34,7 @@ class Survey(Flow):
     @listen(measure)
     def report(self, measured: str) -> str:
         if os.environ.get("DIES"):
-            time.sleep(60)  # the power goes before
+            time.sleep(60)  # the process is killed before this ends
         return work("Writer", "Report on the north channel")
 
     @listen(report)
@@ -43,10 +43,10 @@ class Survey(Flow):
 
 
 MODEL = chosen_model()
-if dies_with := os.environ.get("DIES"):  # in a process of its own
+if dies_with := os.environ.get("DIES"):  # this is the process that will be killed
     for event in Runs(dies_with, lease=0.5).start(Survey(), run_id="survey").events().pipe(ops.to_output()):
-        if isinstance(event, MethodFinished):  # the log has it
-            os.kill(os.getpid(), signal.SIGKILL)  # as by a power cut
+        if isinstance(event, MethodFinished):  # its end is in the log
+            os.kill(os.getpid(), signal.SIGKILL)  # like a power cut
 
 with tempfile.TemporaryDirectory() as folder:
     store = f"sqlite:///{Path(folder, 'runs.db')}"

@@ -1,4 +1,4 @@
-"""One run, many readers: some leave in the middle and come back later, and each has the whole text in the end.
+"""One run, many readers: readers leave in the middle and come back later, and each gets the whole text in the end.
 
 python examples/many_readers.py
 """

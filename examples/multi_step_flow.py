@@ -1,4 +1,4 @@
-"""Several crews in one stream: two methods start at once, a third waits for both and works with what they found.
+"""Several crews in one stream: two methods run at once, and a third waits for both and uses their results.
 
 python examples/multi_step_flow.py
 """
@@ -12,7 +12,7 @@ MODEL = chosen_model()
 
 
 def ask(role: str, description: str) -> str:
-    """One crew of one agent with one task."""
+    """Run a crew of one agent with one task, and return its answer."""
     agent = Agent(role=role, goal="Help plan a garden", backstory="You garden for a living.", llm=MODEL)
     title = description.partition("\n")[0]
     task = Task(name=title, description=description, expected_output="A few sentences", agent=agent)
@@ -39,7 +39,7 @@ flow = Garden()
 streaming = flow.kickoff()
 shown = ""
 for chunk in streaming:
-    # The first two run at once, so their chunks take turns: a line for each change of hands.
+    # The first two methods run at once, so their chunks alternate: print a line at each change of method.
     if chunk.flow_method != shown:
         shown = chunk.flow_method
         print(f"\n[{shown}] {chunk.agent_role}:", end="")

@@ -1,4 +1,4 @@
-"""A flow inside a flow, and a method that is an async generator: their text is in the outer stream too.
+"""A flow inside a flow, and a method that is an async generator: the outer stream has the text of both.
 
 python examples/nested_flows.py
 """

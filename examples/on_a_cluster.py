@@ -1,4 +1,4 @@
-"""A branch of a flow on another node, and runs on a cluster: two Ray nodes, both on this machine.
+"""A branch of a flow on another node of a Ray cluster. Both nodes of the cluster are on this machine.
 
 python examples/on_a_cluster.py
 """
@@ -14,12 +14,12 @@ from rxflow import LLM, Flow
 from rxflow.cluster import close_workers, on_ray
 from rxflow.flow import listen, start
 
-ray: Any = _ray  # its own annotations are incomplete
+ray: Any = _ray  # Ray's type annotations are incomplete
 cluster_utils: Any = _cluster_utils
 
 
 class Research(Flow):
-    """Runs on a worker. It is found there as ``on_a_cluster:Research``, so its code must be there; its keys, too."""
+    """Runs on a worker, which imports it as ``on_a_cluster:Research``. The worker needs its code and its API keys."""
 
     @start()
     async def read(self) -> Any:
@@ -28,7 +28,7 @@ class Research(Flow):
 
 
 class Article(Flow):
-    """Runs here, and has its research done on the node with the resource ``archive``."""
+    """Runs in this process, except for its research, which runs on the node with the resource ``archive``."""
 
     model: Any = None
 

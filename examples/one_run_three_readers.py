@@ -1,4 +1,4 @@
-"""One run, three readers: words for the eye, without secrets; figures; and a cassette that plays it again.
+"""One run, three readers: its words with secrets redacted, its statistics, and a cassette that replays it.
 
 python examples/one_run_three_readers.py
 """
@@ -38,7 +38,7 @@ def show(chunk: StreamChunk) -> None:
 
 with tempfile.TemporaryDirectory() as folder:
     cassette = Path(folder, "support.cassette")
-    # Before it is shared, so that it is recorded once; what follows sees the same run.
+    # record() comes before share_log(), so that the run is recorded once. All readers below share this run.
     run = Support().events().pipe(ops.record(cassette), ops.share_log("cancel"))
 
     words = run.pipe(ops.text(), ops.redact(r"\d{4}-\d{4}", "****"), ops.words())

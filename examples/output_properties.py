@@ -1,4 +1,4 @@
-"""What a streaming output tells: before, while and after it is read, and when it is read a second time.
+"""The properties of a streaming output before, during and after reading, and in a second reading.
 
 python examples/output_properties.py
 """

@@ -1,4 +1,4 @@
-"""A pipeline of operators, read by a plain ``for``: a headline of ten words, and then the model is stopped.
+"""A pipeline of operators, read by a plain ``for``: it takes ten words as a headline, and then stops the model.
 
 python examples/pipeline_in_a_loop.py
 """
@@ -24,7 +24,7 @@ with (
     .observe()
     .pipe(
         ops.words(),
-        rxops.take(10),  # with the tenth word the call is over, down to the provider's connection
+        rxops.take(10),  # the tenth word ends the call and closes the provider's connection
         ops.to_output(),
     ) as headline
 ):

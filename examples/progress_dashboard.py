@@ -1,4 +1,4 @@
-"""A flow in a live dashboard: two crews at once, a tool, retries, a branch that is stopped, and a summary.
+"""A flow in a live dashboard: three crews at once, a tool, retries, a branch that is stopped, and a summary.
 
 python examples/progress_dashboard.py
 """
@@ -57,5 +57,5 @@ class Voyage(Flow):
         return crew(CAPTAIN, "Brief the crew").kickoff()
 
 
-logging.getLogger("rxflow").addHandler(logging.NullHandler())  # the screen shows what the log would say
+logging.getLogger("rxflow").addHandler(logging.NullHandler())  # the screen shows what would be logged
 terminal.show(Voyage())

@@ -1,4 +1,4 @@
-"""A reader in another process is dropped; the next one goes on behind the last chunk that it saw. Nothing is lost.
+"""A reader in another process ends early. The next reader continues after the last chunk of the first, and misses none.
 
 python examples/resume_after_a_dropped_reader.py
 """
@@ -24,7 +24,7 @@ class Trip(Flow):
 
 
 def read(store: str, run_id: str, after: int, limit: int) -> None:
-    """The other process: prints each chunk with its number, and is gone after ``limit`` of them."""
+    """In the other process: print each chunk with its number, and end after ``limit`` chunks."""
     with Runs(store) as runs:
         for count, chunk in enumerate(runs[run_id].output(after=after), 1):
             print(f"{chunk.seq}\t{chunk}", flush=True)
@@ -33,7 +33,7 @@ def read(store: str, run_id: str, after: int, limit: int) -> None:
 
 
 def run_reader(store: str, run_id: str, after: int, limit: int) -> list[tuple[int, str]]:
-    """Start a reader process, and return what it saw."""
+    """Start a reader process, and return the chunks that it read."""
     command = [sys.executable, __file__, "read", store, run_id, str(after), str(limit)]
     printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", check=True).stdout
     lines = [line.partition("\t") for line in printed.splitlines()]

@@ -31,7 +31,7 @@ class Verse(BaseModel):
 class Refining(Flow[Verse]):
     stream = True
 
-    @start("retry")  # the only start: the flow begins with it, and comes back to it at each "retry"
+    @start("retry")  # the only start method: the flow begins with it, and returns to it at each "retry"
     async def write(self) -> str:
         advice = f"\nThe critic says: {self.state.advice}" if self.state.advice else ""
         answer = await POET.kickoff_async(f"Write a verse about {self.state.topic}{advice}")
@@ -43,7 +43,7 @@ class Refining(Flow[Verse]):
     async def evaluate(self, text: str) -> str:
         answer = await CRITIC.kickoff_async(f"Give your opinion on {text}", response_format=Verdict)
         self.state.advice = answer.pydantic.advice
-        # The embedded model accepts everything, so that here the first draft has to go back.
+        # The embedded model accepts everything, so this line rejects the first draft.
         self.state.accepted = answer.pydantic.accepted and self.state.attempts > 1
         if self.state.accepted:
             return "accepted"

@@ -1,4 +1,4 @@
-"""A flow whose state is a pydantic model: checked inputs, filled in by its methods, readable while it streams.
+"""A flow whose state is a pydantic model: inputs are validated, methods change it, and readers see it during the run.
 
 python examples/structured_state.py
 """

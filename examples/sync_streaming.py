@@ -1,4 +1,4 @@
-"""A flow streamed into a plain ``for`` loop; its result is there when the loop is over.
+"""A flow is streamed into a plain ``for`` loop. Its result is available after the loop.
 
 python examples/sync_streaming.py
 """

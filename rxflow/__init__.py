@@ -20,8 +20,8 @@ __all__ = [
     "tool",
 ]
 
-# pytest loads our plugin, and so this package, wherever rxflow is installed: to those who do not use it, that must cost
-# nothing to speak of.
+# pytest loads rxflow's plugin, and with it this package, wherever rxflow is installed. So this module imports almost
+# nothing.
 if typing.TYPE_CHECKING:
     from rxflow import operators as operators
     from rxflow._streaming import emit, report_progress

@@ -4,11 +4,11 @@ import sys
 
 
 def main() -> None:
-    """Run the command line; without its extra, say which one."""
+    """Run the command line. If its extra is not installed, name the extra and exit."""
     try:
-        from rxflow.cli import app  # programs that import rxflow do not need it
+        from rxflow.cli import app  # imported here, because programs that import rxflow do not need it
     except ModuleNotFoundError as error:
-        print(f"rxflow: {error}", file=sys.stderr)  # noqa: T201 - a command has no other way to say it
+        print(f"rxflow: {error}", file=sys.stderr)  # noqa: T201 - a command prints its errors
         raise SystemExit(2) from None
     app()
 

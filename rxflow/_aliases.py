@@ -1,7 +1,7 @@
 """The import paths of CrewAI, for programs that move over by renaming the import.
 
-One table in place of a tree of small modules: what rxflow calls by another path is found under CrewAI's, and what
-rxflow does not have is an ImportError that says what to do instead. Type checkers and editors see the real paths only.
+A table replaces many small modules. The names at a path of CrewAI lead to their modules in rxflow. Paths of what rxflow
+does not have raise an ImportError that says what to do instead. Type checkers and editors know only the real paths.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rxflow import _lazy
 if TYPE_CHECKING:
     from importlib.abc import Loader
 else:
-    Loader = object  # importlib.abc takes 5 ms, half of the time of our import
+    Loader = object  # importing importlib.abc takes 5 ms, half the time of importing rxflow
 
 _TASK_OUTPUT = {"TaskOutput": "rxflow.types.results"}
 _OUTPUT_FORMAT = {"OutputFormat": "rxflow.types.results"}
@@ -59,7 +59,7 @@ ALIASES: Mapping[str, Mapping[str, _lazy.Home]] = {
     "rxflow.utilities": {},
     "rxflow.utilities.types": {"LLMMessage": "rxflow.llm.source:Message"},
 }
-"""The names at each path of CrewAI's, and their places here."""
+"""The names at each path of CrewAI, with their modules in rxflow."""
 
 ABSENT: Mapping[str, str] = {
     "rxflow.a2a": "rxflow does not call remote agents; give the agent a tool that does",
@@ -99,17 +99,17 @@ ABSENT: Mapping[str, str] = {
     "rxflow.utilities.printer": "rxflow logs with logging; use the logger 'rxflow'",
     "rxflow.utilities.prompts": "rxflow has no templates of its own; give Agent(system_template=…, prompt_template=…)",
 }
-"""Paths of CrewAI's that do not exist here, and what to do instead."""
+"""Paths of CrewAI that rxflow does not have, and what to do instead."""
 
 
 def install() -> None:
-    """Register the finder of CrewAI's paths below ``rxflow``."""
+    """Register the finder for CrewAI's paths below ``rxflow``."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.append(_Finder())
 
 
 class _Finder:
-    """Asked last, so that a real module always goes first."""
+    """Finds the paths of CrewAI. It is the last finder, so a real module comes first."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -121,7 +121,7 @@ class _Finder:
 
 
 class _AliasModule(ModuleType):
-    """Importing ``rxflow.flow.human_feedback`` hides the function of that name in its package, so it can be called."""
+    """A module that can be called: importing ``rxflow.flow.human_feedback`` hides the function of the same name."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return getattr(self, self.__name__.rpartition(".")[2])(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""Text that others wrote: the place of JSON in an answer, and what of a text can be sent on."""
+"""Text of models: finds the JSON in an answer, and replaces characters that cannot be encoded."""
 
 from __future__ import annotations
 
@@ -14,25 +14,29 @@ M = TypeVar("M", bound=BaseModel)
 
 _OPENING = re.compile(r"[{\[]")
 _FENCE = re.compile(r"\A```\w*\s*\n(.*?)\n?\s*```\Z", re.DOTALL)
-_DECODER = json.JSONDecoder(parse_int=str)  # only the place of the end is needed; int() refuses 5,000 digits
+# only the end of the JSON is needed; and int() refuses numbers of more than 4,300 digits
+_DECODER = json.JSONDecoder(parse_int=str)
 _LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
-# What is left at the place of an error if more text could mend it: nothing, a string, a part of an escape or a number.
+# The rest of the text from the error on, if more text could complete the JSON: nothing, or the beginning of a string,
+# an
+# escape or a number.
 _UNFINISHED = re.compile(r'\s*\Z|"(?:[^"\\]|\\.)*\\?\Z|(?<=\\)u[0-9a-fA-F]{0,4}\Z|\.\Z|[eE][+-]?\Z', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class JsonSpan:
-    """Where an object or a list stands in a text. ``end`` is None if the text ends before it does."""
+    """The position of an object or list in a text. ``end`` is None if the text ends before the JSON does."""
 
     start: int
     end: int | None
 
 
 def find_json(text: str, start: int = 0) -> Iterator[JsonSpan]:
-    """The objects and lists in ``text``, in order, from ``start`` on. What is inside one of them is a part of it.
+    """Yield the objects and lists in ``text`` in order, from ``start`` on. Nested ones are not yielded on their own.
 
-    A parser finds them, so words with braces, fences, and braces inside strings do no harm. What is broken is skipped
-    as far as the parser has read it: a part of broken JSON is not an answer.
+    A parser finds them, so words with braces, fences, and braces inside strings do no harm. Broken JSON is skipped up
+    to the
+    error, because a part of it is not an answer.
     """
     while (opening := _OPENING.search(text, start)) is not None:
         at = opening.start()
@@ -43,20 +47,20 @@ def find_json(text: str, start: int = 0) -> Iterator[JsonSpan]:
                 yield JsonSpan(at, None)
                 return
             start = max(error.pos, at + 1)
-        except RecursionError:  # nested more deeply than any model
+        except RecursionError:  # nested too deeply for any real answer
             return
         else:
             yield JsonSpan(at, start)
 
 
 def read_json(model: type[M], text: str) -> M:
-    """Read the JSON in an answer as ``model``. Of several values, the last that fits is the answer.
+    """Read the JSON in an answer as ``model``. If several values fit, the last one is the answer.
 
-    A value in which ``model`` finds none of its fields is taken only if there is no better one: any object fits a model
-    whose fields all have defaults.
+    A value with none of the model's fields is used only if no other fits: any object fits a model whose fields all have
+    defaults.
 
     Raises:
-        ValidationError: pydantic's, a ValueError: the text holds no JSON that fits.
+        ValidationError: of pydantic, a ValueError: the text has no JSON that fits.
     """
     candidates = [text[span.start : span.end] for span in find_json(text) if span.end is not None]
     if not candidates:
@@ -75,29 +79,31 @@ def read_json(model: type[M], text: str) -> M:
             without_fields = value
     if without_fields is not None:
         return without_fields
-    # The longest is meant as the answer; a "[1]" behind it is not.
+    # The longest candidate is the most likely answer, rather than a "[1]" after it.
     raise max(misfits, key=lambda misfit: misfit[0])[1]
 
 
 def has_fields(value: object) -> bool:
-    """Whether JSON gave ``value`` at least one field; True for what is not a pydantic model."""
+    """Return whether ``value`` got at least one field from the JSON. True if it is not a pydantic model."""
     return not isinstance(value, BaseModel) or bool(value.model_fields_set)
 
 
 def list_problems(error: ValidationError, whole: str) -> str:
-    """The problems, field by field, in one line for a model to read; ``whole`` names the value itself."""
+    """Describe the errors field by field, in one line for a model. ``whole`` is the name for the value itself."""
     return "; ".join(f"{'.'.join(map(str, each['loc'])) or whole}: {each['msg']}" for each in error.errors())
 
 
 def _is_cut_off(text: str, place: int) -> bool:
-    """Whether an error at ``place`` is only that the text ends there."""
+    """Return whether the error at ``place`` only means that the text ends there."""
     if _UNFINISHED.match(text, place) is not None:
         return True
     return any(literal.startswith(text[place:]) for literal in _LITERALS if len(text) - place <= len(literal))
 
 
 def _only_candidate(text: str) -> str:
-    """The text to read if no object or list is whole: a number or a string, perhaps in a fence, or broken JSON."""
+    """Return the text to parse if no object or list is complete: a number or string, perhaps in a fence, or broken
+    JSON.
+    """
     opening = _OPENING.search(text)
     if opening is not None:
         return text[opening.start() :].rstrip()
@@ -106,25 +112,25 @@ def _only_candidate(text: str) -> str:
 
 
 def encodable(text: str) -> str:
-    """``text`` with the replacement character for halves of characters, which only Python's strings can hold."""
+    """Replace lone surrogates (half characters, which only Python's strings can hold) by the replacement character."""
     if text.isascii():
         return text
     try:
         text.encode()
     except UnicodeEncodeError:
-        # By way of UTF-16: there two halves that belong together become one character.
+        # Decoding UTF-16 joins two surrogates that belong together to one character.
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text
 
 
 def in_words(value: object, show: Callable[[object], str] = str) -> str:
-    """``str(value)`` or ``repr(value)``; if that raises, a text that names the class."""
+    """Return ``str(value)`` or ``repr(value)``; if that raises, return a text that names the class."""
     try:
         return show(value)
-    except Exception as error:  # noqa: BLE001 - whatever an object of another's class raises
+    except Exception as error:  # noqa: BLE001 - a __str__ or __repr__ may raise anything
         return f"<{type(value).__name__} that cannot be shown: its __{show.__name__}__ raised {type(error).__name__}>"
 
 
 def describe(error: BaseException) -> str:
-    """An error in one line: its class and its message."""
+    """Describe an error in one line: its class and its message."""
     return f"{type(error).__name__}: {in_words(error)}"

@@ -1,4 +1,4 @@
-"""Names that a package imports at their first use, and packages that only an extra installs."""
+"""Lazy names of packages, and imports that need an extra."""
 
 from __future__ import annotations
 
@@ -9,20 +9,24 @@ from importlib import import_module
 from typing import TypeAlias
 
 Home: TypeAlias = str | Callable[[], object]
-"""``"module"``, if the name is the same there; ``"module:name"``, if it is another one; or a function that makes it."""
+"""Where a lazy name comes from.
+
+It is ``"module"`` if the name is the same there, ``"module:name"`` if it differs, or a function that returns the
+object.
+"""
 
 
 def names(package: str, homes: Mapping[str, Home]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
-    """The ``__getattr__`` and the ``__dir__`` of ``package``, whose names come from ``homes``.
+    """Return the ``__getattr__`` and ``__dir__`` of ``package``, whose lazy names come from ``homes``.
 
-    Type checkers cannot follow it. So the package has the same imports under ``if TYPE_CHECKING``.
+    Type checkers cannot follow this, so the package repeats the imports under ``if TYPE_CHECKING``.
     """
 
     def find(name: str) -> object:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}", name=name, obj=sys.modules[package])
         value = load(name, homes[name])
-        setattr(sys.modules[package], name, value)  # from now on it is there
+        setattr(sys.modules[package], name, value)  # found without __getattr__ from now on
         return value
 
     return find, lambda: sorted({*vars(sys.modules[package]), *homes})
@@ -38,7 +42,7 @@ def load(name: str, home: Home) -> object:
 
 @contextmanager
 def extra(name: str) -> Generator[None]:
-    """Put this around imports of what the extra ``name`` installs; the error then names the extra. ::
+    """Wrap imports of packages that the extra ``name`` installs. The error for a missing package names the extra. ::
 
         with extra("terminal"):
             import rich

@@ -1,4 +1,4 @@
-"""Event loops as seen from any thread: callbacks, contexts, time, and calls that would block them."""
+"""Access to event loops from any thread: callbacks, contexts, time, and blocking calls."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
-    """The asyncio loop that runs in this thread, if any. (Under trio there is none.)"""
+    """Return the asyncio loop that runs in this thread, or None. Under trio there is none."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
@@ -28,9 +28,10 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 def context_for_another_thread() -> Context:
-    """The caller's context, without its note of the async library that runs here.
+    """Return a copy of the caller's context that does not name the async library of this thread.
 
-    Under ``anyio.run(…, backend="trio")`` that note would tell anyio and httpx, on a loop of asyncio, to speak to trio.
+    After ``anyio.run(…, backend="trio")`` the context names trio, and anyio and httpx would use trio on an asyncio
+    loop.
     """
     context = copy_context()
     sniffio: Any = sys.modules.get("sniffio")
@@ -40,7 +41,7 @@ def context_for_another_thread() -> Context:
 
 
 def refusal_of(loop: asyncio.AbstractEventLoop) -> Exception | None:
-    """Why ``loop`` cannot wait for a real provider; None for most loops, which can. One on virtual time cannot."""
+    """Return the error if ``loop`` cannot wait for real providers; otherwise None. A loop with virtual time cannot."""
     refuse: Callable[[], Exception] | None = getattr(loop, "refuse_provider", None)
     return None if refuse is None else refuse()
 
@@ -48,7 +49,7 @@ def refusal_of(loop: asyncio.AbstractEventLoop) -> Exception | None:
 def call_soon(
     loop: asyncio.AbstractEventLoop, callback: Callable[[], object], *, context: Context | None = None
 ) -> bool:
-    """Run ``callback`` on the loop's thread soon, from any thread. False if the loop has ended."""
+    """Run ``callback`` soon on the loop's thread. May be called in any thread. Return False if the loop is closed."""
     try:
         loop.call_soon_threadsafe(callback, context=context)
     except RuntimeError:
@@ -59,15 +60,17 @@ def call_soon(
 
 
 async def off_the_loop(function: Callable[[], T]) -> T:
-    """Call what blocks in a worker thread, under asyncio and trio; a cancellation leaves it behind.
+    """Call a blocking function in a worker thread, under asyncio or trio. Cancellation does not wait for the function.
 
-    anyio's own limit of 40 threads does not apply: calls that wait for each other would use it up.
+    anyio's own limit of 40 threads does not apply, because calls that wait for each other would exhaust it.
     """
     return await anyio.to_thread.run_sync(function, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(math.inf))
 
 
 async def on_this_loop(future: Future[T]) -> T:
-    """Await a future of any thread. Unlike with ``asyncio.wrap_future``, one of this loop's thread needs no wake-up."""
+    """Await a future of any thread. If this thread resolves it, no wake-up is needed, unlike with
+    ``asyncio.wrap_future``.
+    """
     if future.done():
         return future.result()
     loop = asyncio.get_running_loop()
@@ -93,7 +96,9 @@ async def on_this_loop(future: Future[T]) -> T:
 
 
 class LoopScheduler(AsyncIOScheduler):
-    """RxPY's scheduler for asyncio, but with the loop's time: the wall clock may jump, a virtual one runs apart."""
+    """RxPY's scheduler for asyncio, with the loop's clock instead of the wall clock, which may jump. A loop may be
+    virtual.
+    """
 
     @property
     def now(self) -> datetime:
@@ -101,7 +106,9 @@ class LoopScheduler(AsyncIOScheduler):
 
 
 class Once:
-    """A token that one caller can take: of two threads at once, one gets True. No lock: ``list.pop()`` is atomic."""
+    """A token that only one caller can take, even if several threads try. It needs no lock: ``list.pop()`` is
+    atomic.
+    """
 
     __slots__ = ("_token",)
 
@@ -109,17 +116,17 @@ class Once:
         self._token = [True]
 
     def take(self) -> bool:
-        """Take it; True for the first caller."""
+        """Take the token. Return True for the first caller."""
         try:
             return self._token.pop()
         except IndexError:
             return False
 
     def give_back(self) -> None:
-        """Make it available again. Only for the caller that has taken it."""
+        """Make the token available again. Only for the caller that has taken it."""
         self._token.append(True)
 
     @property
     def is_taken(self) -> bool:
-        """Whether it is taken."""
+        """Whether the token is taken."""
         return not self._token

@@ -1,4 +1,6 @@
-"""Tools as users give them: rxflow's own, and those of other libraries, which are adapted without importing theirs."""
+"""Converts what users pass as a tool: rxflow's tools stay, and tools of other libraries are adapted without an
+import.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,13 @@ from rxflow.tools import BaseTool, FunctionTool
 
 
 def as_tool(given: object) -> BaseTool:
-    """``given`` as a tool of rxflow.
+    """Return ``given`` as a tool of rxflow.
 
-    A tool of LangChain or CrewAI is adapted, and so is anything that has a name, a description and one of ``invoke``,
-    ``_run``, ``run`` and ``func``. Its ``args_schema`` is what the model reads, its answers are told to the model.
+    Adapts tools of LangChain or CrewAI, and any object that has a name, a description and one of ``invoke``, ``_run``,
+    ``run`` and ``func``. The model reads the object's ``args_schema``, and receives its result.
 
     Raises:
-        TypeError: it is not a tool; says what to do about a class or a plain function.
+        TypeError: ``given`` is not a tool. For a class or a plain function, the message says what to do.
     """
     if isinstance(given, BaseTool):
         return given
@@ -35,11 +37,11 @@ def as_tool(given: object) -> BaseTool:
 
 
 Tool = Annotated[BaseTool, BeforeValidator(as_tool)]
-"""The type of a field that takes a tool, or anything that can become one."""
+"""The type of a field that accepts a tool, or anything that :func:`as_tool` can convert."""
 
 
 def _call_of(original: Any) -> Callable[..., Any] | None:
-    """Return the function that takes its arguments by name; None if it has none."""
+    """Return the function of ``original`` that accepts keyword arguments; None if there is none."""
     if callable(getattr(original, "invoke", None)):
         return _invoking(original)
     ways = (getattr(original, way, None) for way in ("_run", "run", "func"))
@@ -47,7 +49,7 @@ def _call_of(original: Any) -> Callable[..., Any] | None:
 
 
 def _invoking(original: Any) -> Callable[..., Any]:
-    """LangChain's way: the arguments in one dict, and NotImplementedError from tools that are only async."""
+    """Call a LangChain tool: with the arguments in one dict, and with ``ainvoke`` if ``invoke`` is not implemented."""
 
     async def invoke(**arguments: Any) -> Any:
         try:
@@ -64,7 +66,7 @@ def _adapt(original: Any, call: Callable[..., Any]) -> BaseTool:
         raise TypeError(f"the tool {original.name!r} has no description; it tells the model what the tool is for")
     schema = getattr(original, "args_schema", None)
     properties = getattr(original, "args", None)
-    if schema is None and isinstance(properties, Mapping):  # LangChain's reading of the signature
+    if schema is None and isinstance(properties, Mapping):  # LangChain has read them from the signature
         shown = cast(Mapping[str, Any], properties)
         required = [each for each in shown if "default" not in shown[each]]
         schema = {"type": "object", "properties": {**shown}, "required": required}
@@ -74,7 +76,7 @@ def _adapt(original: Any, call: Callable[..., Any]) -> BaseTool:
         ),
         "max_usage_count": getattr(original, "max_usage_count", None),
     }
-    if schema is not None:  # else it is read from the signature
+    if schema is not None:  # otherwise they are read from the signature
         options["args_schema"] = _model_of(original.name, schema)
     if callable(cached := getattr(original, "cache_function", None)):
         options["cache_function"] = cached
@@ -82,7 +84,9 @@ def _adapt(original: Any, call: Callable[..., Any]) -> BaseTool:
 
 
 def _model_of(name: str, schema: object) -> type[BaseModel]:
-    """The arguments as a pydantic model: ``schema`` itself, or one that shows this JSON schema and passes all on."""
+    """Return the arguments as a pydantic model: ``schema`` itself, or a model that shows a JSON schema and checks
+    nothing.
+    """
     if isinstance(schema, type) and issubclass(schema, BaseModel):
         return schema
     if isinstance(schema, Mapping):
@@ -95,7 +99,7 @@ def _model_of(name: str, schema: object) -> type[BaseModel]:
 
 
 def _passing_on(shown: dict[str, Any]) -> type[BaseModel]:
-    """A model that any arguments fit: the tool checks them itself."""
+    """Create a model that accepts any arguments, because the tool itself checks them."""
 
     class Arguments(BaseModel):
         model_config = ConfigDict(extra="allow")
@@ -104,7 +108,7 @@ def _passing_on(shown: dict[str, Any]) -> type[BaseModel]:
         def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
             return {**shown}
 
-    # What is not required is an extra, so that the tool's own default holds.
+    # Optional arguments are extras instead of fields, so that the tool's own defaults apply.
     fields: dict[str, Any] = {
         each: (Any, ...)
         for each in shown.get("required", ())

@@ -1,4 +1,4 @@
-"""What a tool's function takes: read from its signature, shown to the model as a schema, and given back by name."""
+"""The parameters of a tool's function: read from its signature, shown to the model as a schema, and filled by name."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from pydantic.fields import FieldInfo
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What a tool's function takes.
+    """The parameters of a tool's function.
 
-    ``fields`` maps the fields of a schema that was made here to parameters of other names: a field cannot be called
+    ``fields`` maps fields of the generated schema to parameters with other names: pydantic does not allow fields such
+    as
     ``_id`` or ``copy``.
     """
 
@@ -26,7 +27,7 @@ class Parameters:
 
     @classmethod
     def of(cls, function: Callable[..., Any], tool: str) -> Self:
-        """Read from the signature. Raises TypeError for a positional-only parameter."""
+        """Read the parameters from the signature. Raises TypeError for a positional-only parameter."""
         parameters = inspect.signature(function).parameters.values()
         for each in parameters:
             if each.kind is each.POSITIONAL_ONLY:
@@ -44,7 +45,7 @@ class Parameters:
         )
 
     def make_schema(self, function: Callable[..., Any], name: str) -> type[BaseModel]:
-        """A model of the arguments, of this name."""
+        """Create a pydantic model of the arguments, with this name."""
         hints = get_type_hints(function, include_extras=True)
         signature = inspect.signature(function).parameters
         fields: dict[str, Any] = {}
@@ -58,7 +59,7 @@ class Parameters:
         return create_model(name, __config__=config, **fields)
 
     def check_schema(self, schema: type[BaseModel], tool: str) -> None:
-        """Raise TypeError if a call by ``schema`` could not work."""
+        """Raise TypeError if a call with the fields of ``schema`` could not work."""
         fields = set(schema.model_fields)
         if (missing := sorted(self.required - fields)) and schema.model_config.get("extra") != "allow":
             raise TypeError(f"the tool {tool!r} needs {', '.join(missing)}, which its args_schema does not have")
@@ -66,9 +67,10 @@ class Parameters:
             raise TypeError(f"the args_schema of the tool {tool!r} has {', '.join(unknown)}, which it does not take")
 
     def arguments_of(self, model: BaseModel) -> dict[str, Any]:
-        """The arguments in ``model`` by the names of the parameters.
+        """Return the arguments in ``model`` by the names of the parameters.
 
-        Attributes, so that nested models stay models. A default of the function's own goes before that of the schema.
+        Nested models stay models. If an argument is missing, a default of the function is preferred to one of the
+        schema.
         """
         arguments = {
             self.fields.get(field, field): getattr(model, field)
@@ -80,12 +82,12 @@ class Parameters:
 
 
 def _default_of(parameter: inspect.Parameter) -> Any:
-    """The function's own default. pydantic's ``Field(…)`` is a default of the schema."""
+    """Return the function's own default. A default of ``Field(…)`` belongs to the schema instead."""
     return inspect.Parameter.empty if isinstance(parameter.default, FieldInfo) else parameter.default
 
 
 def _field_for(parameter: str, names: tuple[str, ...]) -> str:
-    """A name that a pydantic model may use for the field of a parameter."""
+    """Return a field name for a parameter that pydantic allows."""
     field = parameter
     if field.startswith("_") or hasattr(BaseModel, field):
         field = field.strip("_") + "_"

@@ -1,4 +1,4 @@
-"""Tools: what a model may call. A class with ``_run``, or a function under ``@tool``."""
+"""Tools that a model may call: classes with ``_run``, and functions with ``@tool``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import wraps
 from typing import Any, Self, cast, get_type_hints, overload
 
@@ -28,7 +28,7 @@ from rxflow._tool_parameters import Parameters
 from rxflow.types import CrewOutput, TaskOutput
 
 __all__ = ["BaseTool", "FunctionTool", "ToolUsageLimit", "tool"]
-__path__: list[str] = []  # makes room for rxflow.tools.base_tool, an alias of this module
+__path__: list[str] = []  # allows the alias rxflow.tools.base_tool of this module
 
 _Function = Callable[..., Any]
 
@@ -40,7 +40,7 @@ class ToolUsageLimit(RuntimeError):
 
 
 class _ReadFromRun(BaseModel):
-    """The default of ``args_schema``: the arguments are those of ``_run``."""
+    """The default of ``args_schema``: the arguments are the parameters of ``_run``."""
 
 
 def _always(arguments: Any = None, result: Any = None) -> bool:
@@ -50,26 +50,31 @@ def _always(arguments: Any = None, result: Any = None) -> bool:
 class BaseTool(BaseModel, ABC):
     """A tool with a name, a description for the model, and ``_run``, which may be a coroutine function.
 
-    ``_run`` may also be a generator or an async generator: its items are the result, as a list. A class may define
-    ``_arun`` beside it, which async runs and :meth:`arun` then use.
+    ``_run`` may also be a generator or async generator; its items are then the result, as a list. If a class also
+    defines
+    ``_arun``, async runs and :meth:`arun` use that.
 
     Args:
-        args_schema: a pydantic model of the arguments; not given: made from the signature of ``_run``.
-        result_schema: a pydantic model of the result, which the model reads as its JSON; not given: the return
-            annotation of ``_run``, if that is one.
-        result_as_answer: the result ends the task, unchanged.
-        max_usage_count: after so many calls it refuses. All calls of this object count, in whatever run or by hand,
-            until :meth:`reset_usage_count`.
-        cache_function: ``fn(arguments, result) -> bool``: whether an agent may use this result again, in the same run,
-            if it makes the same call once more. Not given: it may.
-        needs_approval: a person is asked before an agent may call it, and can allow it, refuse it with a reason or
-            change the arguments. Or a function of the arguments, sync or async, that says whether one is asked.
-        is_idempotent: calling it twice is as good as once: a run that is resumed may call it again.
+        args_schema: a pydantic model of the arguments; by default created from the signature of ``_run``.
+        result_schema: a pydantic model of the result, which the model reads as JSON; by default the return annotation
+            of
+            ``_run`` if it is a pydantic model.
+        result_as_answer: the result is the answer of the task, unchanged.
+        max_usage_count: how often the tool may be called. All calls of this object count, in every run and by hand,
+            until
+            :meth:`reset_usage_count`.
+        cache_function: ``fn(arguments, result) -> bool``: whether an agent may reuse this result if it makes the same
+            call
+            again in the same run; by default it may.
+        needs_approval: a person is asked before an agent calls the tool, and may allow the call, refuse it with a
+            reason,
+            or change its arguments. Or a function of the arguments, sync or async, that returns whether to ask.
+        is_idempotent: a second call does no harm, so a resumed run may repeat it.
 
     Raises:
         ValueError: ``max_usage_count`` is not a positive integer.
-        TypeError: a model cannot give what ``_run`` takes: a positional-only parameter, or one that ``args_schema``
-            does not have; or ``args_schema`` has a field that ``_run`` does not take.
+        TypeError: ``_run`` has a positional-only parameter, or a required one that ``args_schema`` lacks; or
+            ``args_schema`` has a field that ``_run`` does not accept.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -96,10 +101,10 @@ class BaseTool(BaseModel, ABC):
 
     @abstractmethod
     def _run(self, *args: Any, **kwargs: Any) -> Any:
-        """Do the work."""
+        """Do the work of the tool."""
 
     async def _arun(self, *args: Any, **kwargs: Any) -> Any:
-        """Do the work in async code; not defined by a class: its ``_run`` is used."""
+        """Do the work in async code. If a class does not define it, ``_run`` is used."""
         raise NotImplementedError(f"the tool {self.name!r} has no _arun")
 
     @model_validator(mode="after")
@@ -113,7 +118,8 @@ class BaseTool(BaseModel, ABC):
         if self.args_schema is _ReadFromRun:
             schema = self._parameters.make_schema(function, f"{function_name(self.name)}_arguments")
             self.args_schema = self._read_schema = schema
-        elif self.args_schema is not self._read_schema:  # pydantic comes here again where a tool is given to an agent
+        # pydantic validates the tool again when it is passed to an agent
+        elif self.args_schema is not self._read_schema:
             self._parameters.check_schema(self.args_schema, self.name)
         return self
 
@@ -127,27 +133,28 @@ class BaseTool(BaseModel, ABC):
 
     @property
     def is_used_up(self) -> bool:
-        """``max_usage_count`` has been reached."""
+        """Whether the tool was called ``max_usage_count`` times."""
         return self.max_usage_count is not None and self.current_usage_count >= self.max_usage_count
 
     @property
     def takes_arguments(self) -> bool:
-        """A call may have arguments."""
+        """Whether a call may have arguments."""
         return bool(self.args_schema.model_fields) or self.args_schema.model_config.get("extra") == "allow"
 
     def reset_usage_count(self) -> None:
-        """Count from 0 again: before a run, for instance, so that ``max_usage_count`` holds for that run."""
+        """Count calls from 0 again, for example at the start of a run."""
         self.current_usage_count = 0
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
-        """Call it from sync code.
+        """Call the tool in sync code.
 
-        Arguments are converted as those of a model are, and dropped if the tool does not know them.
+        Arguments are converted like those from a model, and unknown ones are dropped.
 
         Raises:
             ValueError: the arguments do not fit.
-            TypeError: it is async, and an event loop runs in this thread; or there are too many arguments.
-            ToolUsageLimit: it was called too often. What the tool raises passes.
+            TypeError: the tool is async, and an event loop runs in this thread; or there are too many arguments.
+            ToolUsageLimit: the tool was called too often.
+            Exception: the tool's own error.
         """
         arguments = self._convert(args, kwargs)
         result = self.claim(is_async=False)(**arguments)
@@ -156,28 +163,29 @@ class BaseTool(BaseModel, ABC):
         if running_loop() is not None:
             result.close()
             raise TypeError(f"the tool {self.name!r} is async: await tool.arun(…)")
-        from rxflow._streaming import await_blocking  # agents call most tools, and have it loaded
+        # imported here, because agents call most tools, and have loaded it
+        from rxflow._streaming import await_blocking
 
         return await_blocking(result)
 
     async def arun(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the tool in async code; a sync tool runs in a worker thread."""
+        """Call the tool in async code. A sync tool runs in a worker thread."""
         arguments = self._convert(args, kwargs)
         function = self.claim()
         return await call_from_async(lambda: function(**arguments), is_async=inspect.iscoroutinefunction(function))
 
-    def invoke(self, input: Mapping[str, Any] | str) -> Any:  # noqa: A002 - LangChain's and CrewAI's name
-        """:meth:`run` with the arguments in one mapping, or as JSON text."""
+    def invoke(self, input: Mapping[str, Any] | str) -> Any:  # noqa: A002 - the name in LangChain and CrewAI
+        """Call :meth:`run` with the arguments in one mapping, or as JSON text."""
         return self.run(**_as_arguments(input))
 
     async def ainvoke(self, input: Mapping[str, Any] | str) -> Any:  # noqa: A002
-        """:meth:`arun` with the arguments in one mapping, or as JSON text."""
+        """Call :meth:`arun` with the arguments in one mapping, or as JSON text."""
         return await self.arun(**_as_arguments(input))
 
     def format_output_for_agent(self, raw_result: Any) -> str:
-        """The result as the model reads it; override it to give the model other words.
+        """Return the result as text for the model. Override this to change the text.
 
-        What does not fit ``result_schema`` is shown by ``str``, with a RuntimeWarning.
+        A result that does not fit ``result_schema`` is converted with ``str``, with a RuntimeWarning.
         """
         schema = self.result_schema
         if schema is None:
@@ -194,17 +202,17 @@ class BaseTool(BaseModel, ABC):
             return str(raw_result)
 
     def to_structured_tool(self) -> Self:
-        """The tool itself. In CrewAI a tool has a second form, for agents."""
+        """Return the tool itself. CrewAI has a second kind of tool for agents."""
         return self
 
     def read_arguments(self, text: str) -> dict[str, Any]:
-        """The arguments that a model wrote as JSON. Raises pydantic's ValidationError if they do not fit."""
+        """Return the arguments that a model wrote as JSON. Raises pydantic's ValidationError if they do not fit."""
         return self._parameters.arguments_of(_read_model(self.args_schema, text))
 
     def claim(self, *, is_async: bool = True) -> _Function:
-        """Count one use and return the function to call with the arguments. Raises :class:`ToolUsageLimit`.
+        """Count one use, and return the function to call. Raises :class:`ToolUsageLimit`.
 
-        That is a coroutine function, or a function for a worker thread, which may return a coroutine.
+        The function is a coroutine function, or a function for a worker thread that may return a coroutine.
         """
         with _counting:
             if self.is_used_up:
@@ -230,7 +238,7 @@ class BaseTool(BaseModel, ABC):
 
     @property
     def schema_for_model(self) -> dict[str, Any]:
-        """The tool as OpenAI's chat API describes it."""
+        """The description of the tool for OpenAI's chat API."""
         parameters = self.args_schema.model_json_schema()
         parameters.pop("title", None)
         return {
@@ -244,7 +252,7 @@ class BaseTool(BaseModel, ABC):
 
 
 class FunctionTool(BaseTool):
-    """A tool made of a function."""
+    """A tool that calls a function."""
 
     func: _Function = Field(exclude=True)
 
@@ -252,12 +260,12 @@ class FunctionTool(BaseTool):
     def from_function(
         cls, func: _Function, name: str | None = None, description: str | None = None, **options: Any
     ) -> Self:
-        """Make a tool of ``func``, whose name and docstring stand for those that are not given.
+        """Create a tool from ``func``. Its name and docstring are the defaults for ``name`` and ``description``.
 
         Raises:
             ValueError: there is no description.
-            TypeError: it is not a function, a ``partial`` for instance; or models cannot call it (see
-                :class:`BaseTool`).
+            TypeError: ``func`` is not a function (but a ``partial``, for instance), or models cannot call it; see
+                :class:`BaseTool`.
         """
         own_name = getattr(func, "__name__", None)
         if not isinstance(own_name, str):
@@ -282,10 +290,12 @@ class FunctionTool(BaseTool):
 
 
 def _find_result_schema(function: _Function) -> type[BaseModel] | None:
-    """The pydantic model that ``function`` is annotated to return. Not a crew's answer: the model reads its text."""
+    """Return the pydantic model in the return annotation; None for a crew's or task's output, which models read as
+    text.
+    """
     try:
         returned: Any = get_type_hints(function).get("return")
-    except (NameError, TypeError):  # it cannot be resolved, or there is none
+    except (NameError, TypeError):  # an annotation cannot be resolved, or there are none
         return None
     if not isinstance(returned, type) or not issubclass(returned, BaseModel):
         return None
@@ -293,7 +303,7 @@ def _find_result_schema(function: _Function) -> type[BaseModel] | None:
 
 
 def _as_arguments(given: Mapping[str, Any] | str) -> dict[str, Any]:
-    """Raises ValueError if it is not a mapping, or the text of one."""
+    """Return the arguments as a dict. Raises ValueError if they are neither a mapping nor the JSON text of one."""
     arguments: Any = from_json(given) if isinstance(given, str) else given
     if not isinstance(arguments, Mapping):
         raise ValueError(f"the arguments of a tool are a mapping or the text of a JSON object: {given!r}")
@@ -301,7 +311,7 @@ def _as_arguments(given: Mapping[str, Any] | str) -> dict[str, Any]:
 
 
 def _gathering(function: _Function) -> _Function:
-    """``function``, but the items of a generator are gathered in a list. The rest is awaited if it can be."""
+    """Wrap ``function`` so that the items of a generator are returned as a list, and awaitables are awaited."""
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
 
         @wraps(function)
@@ -332,7 +342,7 @@ async def _finish(result: Any) -> Any:
 
 
 async def call_from_async(call: Callable[[], Any], *, is_async: bool) -> Any:
-    """Await ``call``, or run it in a worker thread, for which a cancellation does not wait."""
+    """Await ``call``, or run it in a worker thread, which cancellation does not wait for."""
     if is_async:
         return await call()
     result = await off_the_loop(call)
@@ -366,13 +376,14 @@ def tool(
     is_idempotent: bool = False,
     result_schema: type[BaseModel] | None = None,
 ) -> FunctionTool | Callable[[_Function], FunctionTool]:
-    """Make a tool of a function: ``@tool``, or ``@tool("name")``. Its docstring is what the model reads.
+    """Turn a function into a tool: ``@tool``, or ``@tool("name")``. Its docstring is the description for the model.
 
     For the options see :class:`BaseTool`.
 
     Raises:
         ValueError: the function has no docstring.
-        TypeError: it is not a function, a ``partial`` for instance; or models cannot call it (see :class:`BaseTool`).
+        TypeError: it is not a function (but a ``partial``, for instance), or models cannot call it; see
+            :class:`BaseTool`.
     """
 
     def make(function: _Function) -> FunctionTool:
@@ -390,9 +401,11 @@ def tool(
 
 
 def read_arguments(schema: type[BaseModel], text: str) -> dict[str, Any]:
-    """The arguments that a model wrote as JSON, by a schema alone. Raises pydantic's ValidationError."""
+    """Return the arguments that a model wrote as JSON for ``schema``. Raises pydantic's ValidationError if they do
+    not fit.
+    """
     model = _read_model(schema, text)
-    # Only what was given, so that the defaults of the function that it is for hold.
+    # Only the arguments that were given, so that the function's own defaults apply to the others.
     return {name: getattr(model, name) for name in type(model).model_fields if name in model.model_fields_set}
 
 
@@ -401,16 +414,20 @@ def _read_model(schema: type[BaseModel], text: str) -> BaseModel:
 
 
 def function_name(name: str) -> str:
-    """``name`` as providers accept it: letters, digits, ``_`` and ``-``, at most 64."""
+    """Return ``name`` as providers accept it: letters, digits, ``_`` and ``-``, at most 64 characters."""
     return "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in name)[:64]
 
 
 def as_text(result: Any) -> str:
-    """A tool's result as the model reads it: text as it is, a crew's answer as its text, structures as JSON."""
+    """Return a tool's result as text for the model: text unchanged, the text of a crew's answer, structures as JSON.
+
+    What JSON cannot carry becomes text by ``str``: bytes that are not text, a list that contains itself.
+    """
     if isinstance(result, str):
         return result
     if isinstance(result, CrewOutput | TaskOutput):
         return result.raw
     if isinstance(result, BaseModel | dict | list | tuple):
-        return to_json(cast(Any, result), fallback=str).decode()
-    return str(result)
+        with suppress(PydanticSerializationError):  # the tool has not failed, and must not be called again for that
+            return to_json(cast(Any, result), fallback=str).decode()
+    return str(cast(object, result))

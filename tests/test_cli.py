@@ -154,7 +154,10 @@ def test_a_run_that_fails_says_why_and_exits_with_1(folder: Path) -> None:
 @pytest.mark.parametrize("style", ["--plain", "--text"])
 def test_a_run_that_asks_where_nobody_answers_is_paused_and_exits_with_3(folder: Path, style: str) -> None:
     code, _, errors = rxflow(folder, "run", "trips:Curious", style)
-    assert (code, errors) == (3, "rxflow: the run is paused, since nobody answers: run it in a terminal\n")
+    assert (code, errors) == (
+        3,
+        "rxflow: the run is paused, because nobody can answer its question; run it in a terminal\n",
+    )
 
 
 def test_without_a_key_one_line_says_which_variable_it_wants(folder: Path) -> None:
@@ -180,16 +183,16 @@ def test_without_a_key_one_line_says_which_variable_it_wants(folder: Path) -> No
         (["run", "trips:"], "'trips:' is not MODULE:NAME, for example trips:Trip"),
         (
             ["run", "trips"],
-            "say which one: trips:Asking, trips:Curious, trips:Failing, trips:Needy, trips:Plain, trips:Trip, ",
+            "name one of trips:Asking, trips:Curious, trips:Failing, trips:Needy, trips:Plain, trips:Trip, ",
         ),
         (["run", "broken:Trip"], "importing broken failed: ZeroDivisionError: division by zero (broken.py, line 3)"),
-        (["run", "trips:Needy"], "trips:Needy cannot be made: TypeError: "),
+        (["run", "trips:Needy"], "trips:Needy cannot be created: TypeError: "),
         (["run", "trips:Trip", "-i", "tpic=a"], "the state State has no field 'tpic'; did you mean 'topic'?"),
         (["run", "trips:Trip", "-i", "days=many"], "Invalid inputs for structured state: days: Input should be a "),
         (["run", "trips:Trip", "-i", "days"], "--input 'days' is not NAME=TEXT (or NAME:=JSON)"),
         (["run", "trips:Trip", "-i", "days:=many"], "--input 'days' is not JSON: "),
         (["run", "trips:Trip", "-i", "days=1", "-i", "days=2"], "--input 'days' is given twice"),
-        (["run", "trips:Trip", "--json", "--text"], "--json and --text exclude each other"),
+        (["run", "trips:Trip", "--json", "--text"], "--json and --text cannot be used together"),
         (["replay", "no.cassette"], "there is no file 'no.cassette'"),
         (["replay", "trips.py", "--speed", "0"], "from_cassette(speed) must be a number above 0"),
         (["plot", "trips:crew"], "trips:crew is a Crew; only a flow has a graph to draw"),
@@ -251,7 +254,7 @@ def test_a_new_project_runs_offline_and_its_tests_pass(folder: Path) -> None:
     assert rxflow(folder, "new", "sea-voyage") == (
         2,
         "",
-        "rxflow: 'sea-voyage' is there already; take another name, or remove it\n",
+        "rxflow: 'sea-voyage' exists; choose another name, or remove it\n",
     )
 
 
@@ -318,7 +321,7 @@ def test_a_run_in_a_store_is_listed_shown_and_followed_from_other_processes(fold
     assert rxflow(folder, "runs", "list") == (
         2,
         "",
-        "rxflow: there is no store 'sqlite:///runs.db': rxflow run --store makes one\n",
+        "rxflow: there is no store 'sqlite:///runs.db': rxflow run --store creates one\n",
     )
     store = {"RXFLOW_STORE": "sqlite:///runs.db"}
     code, out, _ = rxflow(folder, "run", "trips:Trip", "--store", store["RXFLOW_STORE"], "--plain", "-i", "topic=tides")
@@ -333,7 +336,7 @@ def test_a_run_in_a_store_is_listed_shown_and_followed_from_other_processes(fold
     code, followed, errors = rxflow(folder, "runs", "follow", run_id, "--plain", **store)
     assert (code, errors) == (0, "")
     assert followed.splitlines()[:-1] == out.splitlines()[:-1]
-    assert rxflow(folder, "runs", "cancel", run_id, **store)[2] == f"rxflow: run {run_id} is completed already\n"
+    assert rxflow(folder, "runs", "cancel", run_id, **store)[2] == f"rxflow: run {run_id} is already completed\n"
     assert rxflow(folder, "runs", "show", "xyz", **store)[2] == "rxflow: there is no run 'xyz'\n"
     assert rxflow(folder, "runs", "list", "--status", "gone", **store)[2].startswith(
         "rxflow: there is no status 'gone'"

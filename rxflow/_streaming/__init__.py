@@ -18,7 +18,7 @@ from rxflow._streaming.bridge import (
 from rxflow._streaming.console import ConsoleProvider
 from rxflow._streaming.emitter import Emitter, ambient, current_emitter, emit, in_thread, report_progress
 from rxflow._streaming.frames import AsyncStreamSession, Framing, StreamSession
-from rxflow._streaming.journal import Done, Journal, NotResumable, Step, retract_all
+from rxflow._streaming.journal import Done, Journal, NotResumable, Step, drop_retracted, retract_all
 from rxflow._streaming.kickoff import Last, await_blocking, run_async, run_blocking
 from rxflow._streaming.log import Log, LogReader
 from rxflow._streaming.loop_thread import LoopThread
@@ -93,6 +93,7 @@ __all__ = [
     "connect",
     "current_border",
     "current_emitter",
+    "drop_retracted",
     "emit",
     "end_with_pause",
     "everything",

@@ -1,8 +1,9 @@
 """What a run did before it stopped: methods, model calls, tools, questions and state. A resumed run goes on by it.
 
-It is read from the run's events, those of all its generations. A *step* is one call of a method, whatever its span: the
-path of flows and methods that leads to it, each with its number. Within a step that had not finished, model calls,
-tools and questions are found by what they were asked, in the order in which they were asked it.
+It is read from the run's events, those of all its generations since it last began anew. A *step* is one call of a
+method, whatever its span: the path of flows and methods that leads to it, each with its number. Within a step that had
+not finished, model calls, tools and questions are found by what they were asked, in the order in which they were asked
+it.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class Journal(Answerer):
         self._memories: dict[Step, _Memory] = defaultdict(_Memory)
         self._counts: Counter[Step] = Counter()
         reader = _Reader(self._memories)
-        for event in past:
+        for event in drop_retracted(past):
             reader.read(event)
         if reader.run_id is None:
             raise ValueError("there is nothing to resume: the run has no events")
@@ -314,7 +315,7 @@ class _Reader:
 
 
 def retract_all(past: Iterable[Event], error: Exception) -> e.Retracted:
-    """Take back all that was said so far, for a run that begins anew."""
+    """Take back all that was said so far, for a run that begins anew. Its origin is empty: it is not of any run."""
     attempts, spans, calls = {0: None}, dict[str, None](), dict[str, None]()
     for event in past:
         if isinstance(event, StreamChunk | e.ReasoningChunk):
@@ -330,6 +331,16 @@ def retract_all(past: Iterable[Event], error: Exception) -> e.Retracted:
         span_ids=names if len(names) == len(spans) else (),
         llm_call_ids=tuple(name for name in calls if name),
     )
+
+
+def drop_retracted(past: Iterable[Event]) -> list[Event]:
+    """The events since the run last began anew: what :func:`retract_all` took back is not a part of it any more."""
+    current: list[Event] = []
+    for event in past:
+        if isinstance(event, e.Retracted) and event.origin == Origin():
+            current.clear()
+        current.append(event)
+    return current
 
 
 def hash_request(model: str, messages: Any) -> str:

@@ -1,6 +1,6 @@
-"""Wires to what other people use: each module puts the events of a run into one protocol.
+"""Adapters: each module translates the events of a run into one protocol, or into another library's types.
 
-They are imported by their names (``from rxflow.adapters import otel``), since each needs an extra of its own.
+Import an adapter by its name (``from rxflow.adapters import otel``). Each one needs an extra of its own.
 """
 
 __all__: list[str] = []

@@ -1,4 +1,4 @@
-"""A run as an answer of OpenAI's APIs, a response or a chat completion: as a stream, and as a whole."""
+"""A run as an answer of OpenAI's APIs, a response or a chat completion, streamed or as one object."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Asked:
     """A client's request.
 
     Attributes:
-        model: the name that it asked for.
-        messages: the conversation, in the form of chat completions; instructions are its system message.
-        text: what the user said last.
+        model: the model name in the request.
+        messages: the conversation in the form of chat completions; instructions are its system message.
+        text: the text of the user's last message.
         parameters: the whole request.
     """
 
@@ -44,7 +44,7 @@ class Asked:
 
 
 class _Run:
-    """What both dialects have to know of a run: its usage, its result, and whether a model has spoken."""
+    """What both APIs need from a run: its usage, its result and the parts of its answers."""
 
     def __init__(self) -> None:
         self.usage = UsageMetrics()
@@ -65,7 +65,7 @@ class _Run:
                 self.is_cancelled = True
             case _:
                 pass
-        # Tools are called in the run: a client that saw the calls would carry them out too.
+        # Tool calls are left out: rxflow runs the tools, and a client that saw the calls would run them again.
         return [step for step in self._parts.read(event) if step.part.kind != "tool_call"]
 
     def end(self) -> list[Step]:
@@ -73,7 +73,7 @@ class _Run:
 
 
 class ChatAnswer:
-    """A run as one chat completion: the texts of all calls, one after the other, a blank line between two."""
+    """A run as one chat completion: the texts of all calls in a row, separated by blank lines."""
 
     def __init__(self, asked: Asked) -> None:
         self._run = _Run()
@@ -81,8 +81,8 @@ class ChatAnswer:
         options: Any = asked.parameters.get("stream_options") or {}
         self._shows_usage = bool(options.get("include_usage"))
         self._speaker: Part | None = None
-        self._waiting: dict[Part, list[str]] = {}  # who speaks meanwhile, and what
-        self._ended: set[Part] = set()  # of those who wait
+        self._waiting: dict[Part, list[str]] = {}  # the texts of parts that stream while another part is sent
+        self._ended: set[Part] = set()  # those of the waiting parts that have ended
         self._said: list[str] = []
 
     @property
@@ -129,7 +129,7 @@ class ChatAnswer:
             self._ended.add(part)
 
     def _hand_on(self) -> Iterator[Json]:
-        """The speaker is done: the next one begins with what it has said meanwhile."""
+        """Send the texts that waited for the last speaker to end, up to the first part that is still streaming."""
         self._speaker = None
         while self._waiting and self._speaker is None:
             part = next(iter(self._waiting))
@@ -149,7 +149,7 @@ class ChatAnswer:
 
 
 class ResponseAnswer:
-    """A run as one response: each text of a call is a message, its reasoning an item."""
+    """A run as one response: each text of a call is a message item, each reasoning a reasoning item."""
 
     def __init__(self, asked: Asked) -> None:
         self._run = _Run()
@@ -220,7 +220,7 @@ class ResponseAnswer:
             case "end":
                 yield from self._end_item(step.part)
             case _:
-                # It was shown, but is not a part of the whole answer.
+                # The client has seen the part, but the whole answer leaves it out.
                 self._items.pop(step.part, None)
 
     def _begin_item(self, part: Part | None) -> Iterator[Json]:
@@ -274,7 +274,7 @@ def _text_part(text: str) -> Json:
 
 
 def _count_tokens(usage: UsageMetrics, given: str, made: str) -> Json:
-    """What was not reported is 0: the protocol has no other word."""
+    """Return the usage in OpenAI's fields. An unreported number is 0, because the protocol requires one."""
     return {
         f"{given}_tokens": usage.prompt_tokens or 0,
         f"{given}_tokens_details": {"cached_tokens": usage.cached_prompt_tokens or 0},

@@ -1,4 +1,4 @@
-"""The names that OpenTelemetry's conventions for generative AI have today: they still move, so all of them are here."""
+"""The names of OpenTelemetry's conventions for generative AI. They still change, so this module has all of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 NAMES: Final[Mapping[str, str]] = {
-    # The conventions' own, as of semantic conventions 1.41 (opentelemetry-semantic-conventions 0.66b2).
+    # Names of the conventions themselves: semantic conventions 1.41 (opentelemetry-semantic-conventions 0.66b2).
     "operation": "gen_ai.operation.name",
     "provider": "gen_ai.provider.name",
     "workflow": "gen_ai.workflow.name",
@@ -47,7 +47,7 @@ NAMES: Final[Mapping[str, str]] = {
     "metric_duration": "gen_ai.client.operation.duration",
     "metric_tokens": "gen_ai.client.token.usage",
     "metric_first_chunk": "gen_ai.client.operation.time_to_first_chunk",
-    # What they have no name for.
+    # Names of our own, for what the conventions do not cover.
     "run_id": "rxflow.run.id",
     "flow_id": "rxflow.flow.id",
     "method": "rxflow.method.name",
@@ -64,7 +64,7 @@ NAMES: Final[Mapping[str, str]] = {
     "input_requested": "rxflow.input_requested",
     "paused": "rxflow.paused",
 }
-"""All names that this module writes: one table, because the conventions still move."""
+"""All attribute and metric names that the adapter writes."""
 
 PROVIDERS: Final[Mapping[str, str]] = {
     "azure": "azure.ai.openai",
@@ -76,7 +76,7 @@ PROVIDERS: Final[Mapping[str, str]] = {
     "watsonx": "ibm.watsonx.ai",
     "xai": "x_ai",
 }
-"""The conventions' names of providers that rxflow calls otherwise."""
+"""Providers whose name in the conventions differs from the one in rxflow."""
 
 DURATION_BOUNDARIES_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 TOKEN_BOUNDARIES = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)

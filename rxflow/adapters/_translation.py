@@ -1,4 +1,4 @@
-"""What the adapters share: operators from a reader of events, and the parts that models' answers are made of."""
+"""What the adapters share: operators that read the events of a run, and the parts of models' answers."""
 
 from __future__ import annotations
 
@@ -29,36 +29,36 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Translator(Protocol[T_co]):
-    """Puts the events of one run into a protocol's items."""
+    """Translates the events of one run into the items of a protocol."""
 
     def read(self, event: Event) -> Iterable[T_co]:
         """Translate the next event."""
         ...
 
     def finish(self, error: BaseException | None) -> Iterable[T_co]:
-        """Translate the end: ``error`` is what ended the run, if anything did."""
+        """Translate the end of the run. ``error`` is the error that ended it, or None."""
         ...
 
 
 class Watcher(Protocol):
-    """Looks at the events of one run."""
+    """Observes the events of one run."""
 
     def read(self, event: Event) -> None:
-        """Look at the next event."""
+        """Observe the next event."""
         ...
 
     def close(self, error: BaseException | None, *, is_disposed: bool) -> None:
-        """The run has ended, or nobody reads it any longer. Called once."""
+        """Handle the end of the run, or that its reader has left. Called once."""
         ...
 
 
 def translate(make: Callable[[], Translator[T]]) -> Callable[[Observable[Any]], Observable[T]]:
-    """Create an operator that gives the items of a translator, one for each subscription. ::
+    """Create an operator that emits the items of a translator, with a new translator for each subscription. ::
 
         source       --a--b--#
         translate    --A--B--E|
 
-    The stream does not end with an error: in a protocol that is an item too.
+    The resulting stream never ends with an error: the translator makes an item of it.
     """
 
     def selection(source: Observable[Any]) -> Observable[T]:
@@ -83,7 +83,7 @@ def translate(make: Callable[[], Translator[T]]) -> Callable[[Observable[Any]], 
 
 
 def watch(make: Callable[[], Watcher]) -> Callable[[Observable[T]], Observable[T]]:
-    """Create an operator that shows the events of a run to a watcher, one for each subscription, and passes them on. ::
+    """Create an operator that shows events to a watcher and passes them on. Each subscription has a new watcher. ::
 
     source    --a--b--c--|
     watch     --a--b--c--|
@@ -125,7 +125,8 @@ def watch(make: Callable[[], Watcher]) -> Callable[[Observable[T]], Observable[T
 class Part:
     """A stretch of one kind in a model's answer: text, reasoning, or one tool call.
 
-    ``id`` is unique in the run: providers repeat the ids of tool calls. ``said`` is the chunk that began it.
+    ``id`` is unique in the run, while providers may repeat the ids of tool calls. ``said`` is the chunk that began the
+    part.
     """
 
     kind: Literal["text", "reasoning", "tool_call"]
@@ -138,7 +139,7 @@ class Part:
 
 @dataclass(slots=True, frozen=True)
 class Step:
-    """What happens to a part: it begins, says ``text``, ends, or is ``retracted``, which ends it too."""
+    """A change of a part: it begins, adds ``text`` ("say"), ends, or is retracted, which also ends it."""
 
     verb: Literal["begin", "say", "end", "retract"]
     part: Part
@@ -148,18 +149,19 @@ class Step:
 class PartTracker:
     """Finds the parts of all answers in a run.
 
-    A call speaks in one part at a time: a change from reasoning to text ends the reasoning. Its tool calls stay open
-    until it ends.
+    A call has at most one open part of text or reasoning: when text follows reasoning, the reasoning part ends. The
+    tool
+    calls of a call stay open until the call ends.
     """
 
     def __init__(self) -> None:
-        self._speaking: dict[str, Part] = {}  # by call: its open text or reasoning
-        self._tool_calls: dict[str, dict[int, Part]] = {}  # by call, by index
-        self._counts: dict[str, int] = {}  # by call, or by tool call: parts so far
-        self._shown: dict[str, list[Part]] = {}  # by call: all parts, for retractions
+        self._speaking: dict[str, Part] = {}  # by LLM call: its open text or reasoning
+        self._tool_calls: dict[str, dict[int, Part]] = {}  # by LLM call, then by index
+        self._counts: dict[str, int] = {}  # parts so far, by LLM call or by tool call
+        self._shown: dict[str, list[Part]] = {}  # by LLM call: all parts, in case they are retracted
 
     def read(self, event: Event) -> list[Step]:
-        """Find what ``event`` does to parts."""
+        """Return the steps that ``event`` causes."""
         if isinstance(event, StreamChunk):
             if event.chunk_type is StreamChunkType.TEXT:
                 return self._say("text", call_id_of(event), event)
@@ -173,7 +175,7 @@ class PartTracker:
         return []
 
     def end_all(self) -> list[Step]:
-        """End what is still open."""
+        """End all open parts."""
         return [step for call_id in [*self._speaking, *self._tool_calls] for step in self._end(call_id)]
 
     def _say(self, kind: Literal["text", "reasoning"], call_id: str, event: StreamChunk | ReasoningChunk) -> list[Step]:
@@ -230,18 +232,18 @@ class PartTracker:
 
 
 def call_id_of(event: Event) -> str:
-    """The LLM call that ``event`` belongs to; its span if it names no call."""
+    """Return the id of the LLM call that ``event`` belongs to, or of its span if it names no call."""
     labels = event if isinstance(event, StreamChunk) else event.origin
     return labels.llm_call_id or labels.span_id
 
 
 def tool_part_id(call_id: str, tool_id: str) -> str:
-    """The id of a tool call, unique in the run."""
+    """Return an id for a tool call that is unique in the run."""
     return f"{call_id}/{tool_id}"
 
 
 def read_json(text: str) -> Any:
-    """What a model wrote as JSON; the text itself if it is not JSON."""
+    """Parse a model's JSON; return the text itself if it is not JSON."""
     try:
         return from_json(text or "{}")
     except ValueError:
@@ -249,5 +251,5 @@ def read_json(text: str) -> Any:
 
 
 def to_plain_json(value: object) -> Any:
-    """``value`` as plain JSON, with objects of other kinds in words."""
+    """Convert ``value`` to plain JSON. Objects that JSON does not have become strings."""
     return from_json(to_json(value, fallback=str, inf_nan_mode="null"))

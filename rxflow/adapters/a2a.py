@@ -1,9 +1,9 @@
-"""The Agent2Agent protocol: a flow as an agent that other agents give tasks to.
+"""The Agent2Agent protocol: serve a flow as an agent that other agents send tasks to. ::
 
     app = a2a.serve_agent(lambda asked: Trip().events({"topic": asked.get_user_input()}), name="Trips", url="http://…")
 
-A run is a task. Each text that a model says is an artifact, which grows as it is said; methods and tools are status
-messages; cancelling the task disposes the run. Needs ``rxflow[a2a]``.
+Each task is carried out by one run. Each text of a model is an artifact that grows as it streams. Methods and tools
+appear as status messages. Cancelling the task disposes the run. Needs ``rxflow[a2a]``.
 """
 
 from __future__ import annotations
@@ -54,18 +54,19 @@ with extra("a2a"):
 __all__ = ["FlowExecutor", "Serves", "serve_agent"]
 
 Serves: TypeAlias = Callable[[RequestContext], Observable[Any]]
-"""Makes the run that works on a task. It may raise a ValueError if the request does not fit."""
+"""Creates the run for a task. It may raise a ValueError if the request does not fit."""
 
 
 def serve_agent(serves: Serves, *, name: str, url: str, description: str = "", version: str = "1.0") -> Starlette:
     """Create an ASGI app with the agent's card and its JSON-RPC endpoint at ``/``.
 
-    Tasks are kept in memory. The app has no access control; mount it behind yours. For another store, or security
-    schemes in the card, put a :class:`FlowExecutor` into a request handler of ``a2a`` yourself.
+    Tasks are kept in memory. The app has no access control: mount it behind yours. For another task store, or for
+    security
+    schemes in the card, pass a :class:`FlowExecutor` to a request handler of ``a2a`` yourself.
 
     Args:
-        serves: makes the run of a task.
-        url: where clients reach the app; the card names it.
+        serves: creates the run for a task.
+        url: the address of the app, which the card contains.
     """
     card = AgentCard(
         name=name,
@@ -82,7 +83,7 @@ def serve_agent(serves: Serves, *, name: str, url: str, description: str = "", v
 
 
 class FlowExecutor(AgentExecutor):
-    """Carries out each task by a run of its own."""
+    """Carries out each task with a run of its own."""
 
     def __init__(self, serves: Serves) -> None:
         self._serves = serves
@@ -96,7 +97,7 @@ class FlowExecutor(AgentExecutor):
         await updater.start_work()
         run = _Run(updater)
         try:
-            # The task that runs this is cancelled with the A2A task: the run is disposed on the way out.
+            # Cancelling the A2A task cancels this coroutine, and leaving the block disposes the run.
             async with self._serves(context).pipe(ops.to_output()) as output:
                 async for event in output:
                     for update in run.read(event):
@@ -104,7 +105,7 @@ class FlowExecutor(AgentExecutor):
                             await event_queue.enqueue_event(update)
                         else:
                             await updater.update_status(TaskState.TASK_STATE_WORKING, update)
-        except Exception as error:  # noqa: BLE001 - the client is told
+        except Exception as error:  # noqa: BLE001 - reported to the client
             for update in run.finish():
                 await event_queue.enqueue_event(update)
             await updater.failed(_say(updater, f"{type(error).__name__}: {error}"))
@@ -123,7 +124,7 @@ class FlowExecutor(AgentExecutor):
 
 
 class _Run:
-    """The events of one run as updates of a task: artifacts, and messages of its status."""
+    """Translates the events of one run into updates of a task: artifacts and status messages."""
 
     def __init__(self, updater: TaskUpdater) -> None:
         self._updater = updater
@@ -171,7 +172,7 @@ class _Run:
         elif step.verb == "end":
             yield self._update(step, [new_text_part("")], append=True, last_chunk=True)
         elif step.verb == "retract":
-            # An update that does not append takes the place of what was there.
+            # An update with append=False replaces the artifact's text.
             yield self._update(step, [new_text_part("")], append=False, last_chunk=True)
 
     def _update(self, step: Step, parts: list[Part], *, append: bool, last_chunk: bool) -> TaskArtifactUpdateEvent:
@@ -186,7 +187,7 @@ class _Run:
 
 
 def _say(updater: TaskUpdater, said: object) -> Message:
-    """A message of the agent: text as it is, anything else as text and as data."""
+    """Create a message of the agent from text, or from another value as text and as data."""
     parts = [new_text_part(encodable(as_text(said)))]
     plain = to_plain_json(said)
     if isinstance(plain, dict):

@@ -1,10 +1,10 @@
-"""AG-UI 1.0: a run as the events that CopilotKit and other front ends of this protocol read.
+"""AG-UI 1.0: a run as the events of the protocol that CopilotKit and other front ends read. ::
 
     async def run(request: Request) -> Response:
         asked = agui.read_input(await request.body())
         return agui.respond(asked, Trip().events({"topic": agui.last_user_text(asked)}))
 
-Each agent is a sub-agent of the run, each method a step. Needs ``rxflow[agui]``.
+Each agent is a sub-agent of the run, and each method is a step. Needs ``rxflow[agui]``.
 """
 
 from __future__ import annotations
@@ -65,19 +65,20 @@ __all__ = ["last_user_text", "read_input", "respond", "to_agui"]
 
 
 def to_agui(asked: ag.RunAgentInput | None = None) -> Callable[[Observable[Any]], Observable[ag.BaseEvent]]:
-    """Put a run's events into AG-UI events; ``asked`` is what the client sent. ::
+    """Translate a run's events into AG-UI events. ``asked`` is the client's request. ::
 
         events       S--------a--b--F|
         to_agui()    {run}{m}-a--b--{m}{run}|
 
-    An error becomes RUN_ERROR, a cancelled run a RUN_FINISHED of that outcome, a paused one a RUN_FINISHED with the
-    interrupts to answer. After a retraction comes a snapshot of the messages without those taken back.
+    An error becomes RUN_ERROR. A cancelled run becomes a RUN_FINISHED with that outcome, a paused run a RUN_FINISHED
+    with
+    the interrupts to answer. A retraction is followed by a snapshot of the messages without the retracted ones.
     """
     return translate(lambda: _Run(asked))
 
 
 def respond(asked: ag.RunAgentInput, events: Observable[Any]) -> Response:
-    """Answer a client with a run, as server-sent events. When the client leaves, the run is disposed."""
+    """Respond to a client with a run as server-sent events. The run is disposed when the client disconnects."""
     encode = EventEncoder().encode
 
     def encoded(event: ag.BaseEvent) -> bytes:
@@ -90,7 +91,7 @@ def read_input(body: bytes) -> ag.RunAgentInput:
     """Read the body of a client's request.
 
     Raises:
-        HTTPException: 422, if the body does not fit; it names the fields.
+        HTTPException: 422, naming the wrong fields, if the body is not a valid request.
     """
     try:
         return ag.RunAgentInput.model_validate_json(body)
@@ -102,7 +103,7 @@ def read_input(body: bytes) -> ag.RunAgentInput:
 
 
 def last_user_text(asked: ag.RunAgentInput) -> str:
-    """What the user said last; the empty string if nothing."""
+    """Return the text of the user's last message; an empty string if there is none."""
     for message in reversed(asked.messages):
         if isinstance(message, ag.UserMessage):
             if isinstance(message.content, str):
@@ -112,23 +113,23 @@ def last_user_text(asked: ag.RunAgentInput) -> str:
 
 
 class _Run:
-    """The events of one run, in AG-UI's words."""
+    """Translates the events of one run into AG-UI events."""
 
     def __init__(self, asked: ag.RunAgentInput | None) -> None:
         self._asked = asked
         self._thread_id = asked.thread_id if asked else ""
         self._run_id = asked.run_id if asked else ""
-        self._root: str | None = None  # the span that encloses all
+        self._root: str | None = None  # the span of the whole run
         self._ending: Happened | None = None
         self._parts = PartTracker()
-        self._tool_ids = _tool_ids_in(asked)  # of the calls that were announced
-        self._approvals: dict[str, str] = {}  # by tool call: the request that asks for approval
-        self._owner: dict[str, str | None] = {}  # by open span: the sub-agent around it
-        self._tool_around: dict[str, str | None] = {}  # by open span: the tool call around it
-        self._agents: dict[str, None] = {}  # open ones, in their order
-        self._steps: dict[str, tuple[str, str | None]] = {}  # by span: name and sub-agent
+        self._tool_ids = _tool_ids_in(asked)  # tool calls that the client has been told of
+        self._approvals: dict[str, str] = {}  # by tool call: the id of the question that asks for its approval
+        self._owner: dict[str, str | None] = {}  # by open span: the sub-agent that it belongs to
+        self._tool_around: dict[str, str | None] = {}  # by open span: the tool call that it belongs to
+        self._agents: dict[str, None] = {}  # the open agents, in order of their starts
+        self._steps: dict[str, tuple[str, str | None]] = {}  # by span: step name and sub-agent
         self._transcript = _Transcript()
-        self._models: dict[str, tuple[str, str]] = {}  # by open call: provider and model
+        self._models: dict[str, tuple[str, str]] = {}  # by open span of a call: provider and model
         self._usage: dict[tuple[str, str], UsageMetrics] = {}
 
     def read(self, event: Event) -> Iterator[ag.BaseEvent]:
@@ -136,7 +137,7 @@ class _Run:
             yield self._begin_run(event)
         for step in self._parts.read(event):
             yield from self._show(step)
-        # A resumed run repeats what the client has, and what is still to be answered.
+        # A resumed run repeats events that the client already has; only the open questions are sent again.
         if isinstance(event, StreamChunk) or (event.replayed and not isinstance(event, InputRequested)):
             return
         if isinstance(event, Started):
@@ -241,7 +242,7 @@ class _Run:
             case ToolStarted(tool_id=tool_id, tool_name=name, arguments=arguments):
                 tool_call_id = tool_part_id(call_id_of(event), tool_id)
                 self._tool_around[span] = tool_call_id
-                if tool_call_id not in self._tool_ids:  # the model asked for it in its text
+                if tool_call_id not in self._tool_ids:  # the model wrote the call in its text, so no part announced it
                     yield self._announce(tool_call_id, name, None, around)
                     text = to_json(arguments, fallback=str).decode()
                     yield ag.ToolCallArgsEvent(tool_call_id=tool_call_id, delta=text, subagent_run_id=around)
@@ -324,7 +325,7 @@ class _Run:
             case "text", "end":
                 yield ag.TextMessageEndEvent(message_id=part.id, subagent_run_id=owner)
             case "reasoning", "begin":
-                # An id of its own: the text of the call is a message too.
+                # The text of the call has the id already.
                 yield ag.ReasoningStartEvent(message_id=f"{part.id}/reasoning", subagent_run_id=owner)
                 yield ag.ReasoningMessageStartEvent(message_id=f"{part.id}/reasoning", subagent_run_id=owner)
             case "reasoning", "say":
@@ -417,7 +418,7 @@ def _tool_ids_in(asked: ag.RunAgentInput | None) -> set[str]:
 
 
 def _find_free(name: str, taken: set[str]) -> str:
-    """``name``, with a number if it is taken: two runs of one method may be open at once."""
+    """Return ``name``, with a number if it is taken: two runs of one method may be open at once."""
     number, free = 1, name
     while free in taken:
         number += 1

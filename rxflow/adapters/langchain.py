@@ -1,7 +1,8 @@
-"""LangChain, both ways: its tools, models and runnables in rxflow, and rxflow's tools and flows in LangChain.
+"""LangChain in both directions: its tools, models and runnables in rxflow, and rxflow's tools and flows in LangChain.
+::
 
-    Agent(…, tools=[wikipedia])                               # a LangChain tool is taken as it is
-    Agent(…, llm=langchain.to_llm(ChatOpenAI(model="…")))     # a model or a chain answers
+    Agent(…, tools=[wikipedia])                               # agents accept LangChain tools directly
+    Agent(…, llm=langchain.to_llm(ChatOpenAI(model="…")))     # a chat model or a chain as the LLM
     langchain.to_langchain_tool(look_up)                      # a tool of rxflow for LangChain's agents
     async for text in langchain.to_runnable(Trip).astream({"topic": "tides"}): …
 
@@ -34,7 +35,7 @@ FINISH_REASONS = {"end_turn": "stop", "max_tokens": "length", "tool_use": "tool_
 
 
 def to_langchain_tool(tool: BaseTool) -> StructuredTool:
-    """Make a tool of rxflow one of LangChain: its agents read the same name, description and arguments."""
+    """Convert a tool of rxflow to a LangChain tool with the same name, description and arguments."""
     return StructuredTool.from_function(
         func=tool.run,
         coroutine=tool.arun,
@@ -46,15 +47,16 @@ def to_langchain_tool(tool: BaseTool) -> StructuredTool:
 
 
 def to_runnable(make_flow: Callable[[], Flow[Any]]) -> FlowRunnable:
-    """Make a runnable of a flow: its class, or a function that makes one for each run."""
+    """Create a runnable from a flow class, or from a function that returns a new flow for each run."""
     return FlowRunnable(make_flow)
 
 
 class FlowRunnable(Runnable[dict[str, Any], Any]):
-    """A flow, as LangChain runs it.
+    """A flow as a LangChain runnable.
 
-    ``invoke`` and ``ainvoke`` give the flow's result. ``stream`` and ``astream`` give the text as it comes; when they
-    are closed, the run is disposed. Callbacks in the config see the run's begin, text and end.
+    ``invoke`` and ``ainvoke`` return the flow's result. ``stream`` and ``astream`` yield its text as it arrives;
+    closing
+    them disposes the run. Callbacks in the config are called at the start of the run, for its text, and at its end.
     """
 
     def __init__(self, make_flow: Callable[[], Flow[Any]]) -> None:
@@ -102,10 +104,12 @@ def _result_of(events: list[Any]) -> Any:
 
 
 def to_llm(runnable: Runnable[Any, Any], *, model: str = "langchain", **parameters: Any) -> LLM:
-    """Make a model for agents of a chat model, or of any runnable that takes messages and gives text or messages.
+    """Create an LLM for agents from a chat model, or from any runnable that takes messages and returns text or
+    messages.
 
-    Its text, reasoning, tool calls and usage stream as those of any other model. Tools are offered natively if it has
-    ``bind_tools``, else in text. ``parameters`` are an LLM's.
+    Text, reasoning, tool calls and usage stream as with any other LLM. If the runnable has ``bind_tools``, tools are
+    offered
+    natively, otherwise in the prompt. ``parameters`` are those of :class:`LLM`.
     """
     return LLM(model, source=_RunnableSource(runnable), **parameters)
 
@@ -130,12 +134,12 @@ class _RunnableSource:
         return from_async(answer)
 
     async def calls_functions(self, model: str) -> bool:
-        # LangChain's base class has the method, and raises: a model that can call tools defines its own.
+        # LangChain's base class has the method too, but it raises. Models that can call tools override it.
         own = getattr(cast(object, type(self._runnable)), "bind_tools", None)
         return own is not None and own.__module__ != "langchain_core.language_models.chat_models"
 
     def retry_delay(self, error: BaseException, attempt: int, of: int) -> float | None:
-        return None  # LangChain's with_retry says which errors pass
+        return None  # LangChain's with_retry decides which errors are retried
 
     def explain(self, error: BaseException, model: str) -> BaseException:
         return error
@@ -170,7 +174,7 @@ def _deltas_of(piece: object) -> Iterator[Delta]:
 
 
 class _EndingReader:
-    """Finds in the pieces why the answer ended, and its usage."""
+    """Collects the finish reason and the usage from the pieces of an answer."""
 
     def __init__(self) -> None:
         self._usage = UsageMetrics()

@@ -1,9 +1,9 @@
-"""Logs: what happens in a run as structured records of the standard library's ``logging``.
+"""Writes the events of a run as structured records of the standard library's ``logging``. ::
 
     flow.events().pipe(logs.log()).subscribe(…)
 
 Each record has its fields as attributes (``run_id``, ``span_id``, ``agent``, ``total_tokens``, ``duration_s`` …), so
-any JSON formatter writes them. Chunks are not logged, but counted.
+any JSON formatter writes them. Chunks are counted instead of logged.
 """
 
 from __future__ import annotations
@@ -73,18 +73,18 @@ _NAMES: Final = {
     "span_id": "span_id",
     "parent_span_id": "parent_span_id",
 }
-"""The labels that records have, and what they call them."""
+"""The labels that records have, with their names in the record."""
 
 
 def log(
     logger: logging.Logger | str = "rxflow.events", *, level: int = logging.INFO, capture_content: bool = False
 ) -> Callable[[Observable[T]], Observable[T]]:
-    """Log what happens in a run, and pass its events on. ::
+    """Log the events of a run, and pass them on. ::
 
         events    S--a--b--F|
         log()     S--a--b--F|      logged: S, F
 
-    What fails is logged as an error, what is tried again, taken back or stopped as a warning, all else at ``level``.
+    Failures are logged as errors; retries, retractions and cancellations as warnings; everything else at ``level``.
 
     Args:
         logger: the logger or its name.
@@ -156,7 +156,7 @@ class _RunLog:
         if isinstance(event, Failed):
             level = logging.ERROR
         elif isinstance(event, Cancelled) and event.reason == WAITS:
-            pass  # for a person
+            pass  # the run waits for a person, which is not a warning
         elif isinstance(event, Cancelled | Retracted | LLMRetrying | TaskRejected):
             level = logging.WARNING
         if not self._logger.isEnabledFor(level):
@@ -165,7 +165,7 @@ class _RunLog:
         self._logger.log(level, "%s", _phrase(event, fields), extra=fields, exc_info=trace)
 
     def _describe(self, event: Any) -> dict[str, Any]:
-        """The fields of a record that its event alone gives."""
+        """Return the fields that the event alone provides."""
         fields: dict[str, Any] = {"event": type(event).__name__, "seq": event.seq}
         if event.at:
             fields["at"] = event.at
@@ -210,7 +210,7 @@ class _RunLog:
         return fields
 
     def _measure(self, event: Happened, span: _Span | None) -> dict[str, Any]:
-        """The fields for which the span's beginning is needed."""
+        """Return the fields that need the start of the span."""
         if span is None:
             return {}
         fields: dict[str, Any] = {}
@@ -224,7 +224,7 @@ class _RunLog:
 
 
 def _phrase(event: Happened, fields: dict[str, Any]) -> str:
-    """The record for people: "Tool look finished in 0.12 s"."""
+    """Return the readable text of a record, such as "Tool look finished in 0.12 s"."""
     kind = type(event).__name__
     verb = next((verb for verb in ("Started", "Finished", "Failed", "Cancelled") if kind.endswith(verb)), "")
     what = kind.removesuffix(verb)
@@ -244,7 +244,7 @@ def _count_tokens(usage: UsageMetrics) -> dict[str, Any]:
 
 
 def _content_of(event: Any) -> dict[str, Any]:
-    """What people and models wrote."""
+    """Return what people and models wrote."""
     match event:
         case Started():
             given = ("inputs", "arguments", "messages", "description")

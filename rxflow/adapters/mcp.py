@@ -1,4 +1,4 @@
-"""The Model Context Protocol, both ways: the tools of a server for agents, and flows as tools of a server.
+"""The Model Context Protocol in both directions: a server's tools for agents, and flows as the tools of a server. ::
 
     with mcp.connect(StdioServerParameters(command="my-server")) as tools:
         agent = Agent(role="Writer", goal="…", backstory="…", tools=tools)
@@ -59,21 +59,22 @@ _KEEP = timedelta(hours=1)
 
 
 class ServerError(RuntimeError):
-    """A server's tool reported an error; its text is the message."""
+    """A server's tool reported an error. The message is the text that it returned."""
 
 
-class connect:  # noqa: N801 - a function to those who use it
-    """The tools of a server, for ``with`` and ``async with``: a list of tools to give to agents.
+class connect:  # noqa: N801 - used like a function
+    """Connect to a server, for ``with`` and ``async with``. The block gets a list of the server's tools for agents.
 
-    The connection lives on a thread of its own, so that the tools work in every run, sync or async. Cancelling a run
-    cancels its calls at the server. The block's end closes the connection, and the server's process, if it has one.
+    The connection lives in a thread of its own, so the tools work in every run, sync or async. Cancelling a run cancels
+    its
+    calls at the server. Leaving the block closes the connection, and ends the server's process if the block started it.
 
     Args:
-        server: an URL, ``StdioServerParameters`` for a command to start, or a server object of the ``mcp`` package.
-        only: the names of the tools to take; not given: all of them.
+        server: a URL, ``StdioServerParameters`` for a command to start, or a server object of the ``mcp`` package.
+        only: the names of the tools to use; by default all of them.
 
     Raises:
-        LookupError: when entered, if the server does not have a tool of ``only``. Errors of ``mcp`` pass.
+        LookupError: on entering, if the server lacks a tool of ``only``. Errors of ``mcp`` are raised unchanged.
     """
 
     def __init__(self, server: Any, *, only: tuple[str, ...] | None = None) -> None:
@@ -86,7 +87,7 @@ class connect:  # noqa: N801 - a function to those who use it
             portal = stack.enter_context(start_blocking_portal())
             connection = portal.wrap_async_context_manager(Client(self._server))
             client = connection.__enter__()
-            # Errors of the block are not the connection's: its task groups would wrap them.
+            # Don't pass the block's errors to the connection: its task groups would wrap them in exception groups.
             stack.callback(connection.__exit__, None, None, None)
             offered = portal.call(_list_tools, client)
             wanted = [each for each in offered if self._only is None or each.name in self._only]
@@ -132,7 +133,7 @@ class _ServerTool(BaseTool):
         return _read_result(self._portal.call(self._call(arguments)))
 
     async def _arun(self, **arguments: Any) -> Any:
-        # Cancelling the future cancels the call on the portal's thread, which tells the server.
+        # Cancelling the future cancels the call in the portal's thread, and the client then informs the server.
         called = self._portal.start_task_soon(self._call(arguments))
         return _read_result(await asyncio.wrap_future(called))
 
@@ -140,21 +141,22 @@ class _ServerTool(BaseTool):
         context = copy_context()
 
         async def note(progress: float, total: float | None, message: str | None) -> None:
-            with suppress(asyncio.CancelledError):  # the run is over, which is not this call's cancellation
+            # _report() raises this when the run is over; it must not cancel the call
+            with suppress(asyncio.CancelledError):
                 context.run(_report, progress, total, message or "")
 
         return partial(self._client.call_tool, self.name, to_plain_json(arguments), progress_callback=note)
 
 
 def _report(progress: float, total: float | None, message: str) -> None:
-    """Into the run whose agent called the tool; a tool that is called by hand has none."""
+    """Report progress to the run whose agent called the tool. A tool that is called by hand belongs to no run."""
     if current_emitter() is not None:
         report_progress(progress, total, message)
 
 
 def _make_tool(offered: mcp_types.Tool, client: Client, portal: BlockingPortal) -> BaseTool:
     class Arguments(BaseModel):
-        """Whatever the model gives: the server checks it, and says to the model what does not fit."""
+        """Accepts any arguments: the server checks them, and its error reaches the model."""
 
         model_config = ConfigDict(extra="allow")
 
@@ -168,7 +170,7 @@ def _make_tool(offered: mcp_types.Tool, client: Client, portal: BlockingPortal) 
 
 
 def _read_result(result: mcp_types.CallToolResult) -> str:
-    """The text for the model. Raises ServerError for an error."""
+    """Return the text for the model. Raises ServerError if the tool reported an error."""
     said = [each.text if isinstance(each, mcp_types.TextContent) else f"[{each.type}]" for each in result.content]
     if not said and result.structured_content is not None:
         said = [as_text(result.structured_content)]
@@ -179,13 +181,14 @@ def _read_result(result: mcp_types.CallToolResult) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class FlowTool:
-    """A flow as a tool.
+    """A flow as a tool of a server.
 
     Attributes:
-        flow: makes the flow of each call: its class, or a function.
-        name: what clients call it; not given: the class's name.
-        description: what models read; not given: the class's docstring.
-        input_schema: the JSON Schema of the arguments, which are the flow's inputs; not given: that of its state.
+        flow: a flow class, or a function that returns a new flow for each call.
+        name: the name for clients; by default the name of the class.
+        description: the description for models; by default the docstring of the class.
+        input_schema: the JSON Schema of the arguments, which are the flow's inputs; by default that of the flow's
+            state.
     """
 
     flow: Callable[[], Flow[Any]] = field(kw_only=False)
@@ -194,7 +197,7 @@ class FlowTool:
     input_schema: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def as_offered(self) -> mcp_types.Tool:
-        """The tool as servers list it."""
+        """Return the tool as MCP servers list it."""
         return mcp_types.Tool(
             name=self.tool_name,
             description=self.description or (getattr(self.flow, "__doc__", None) or "").strip() or None,
@@ -220,17 +223,20 @@ def create_server(
 ) -> Server[Any]:
     """Create a server whose tools are flows.
 
-    Its clients get progress notes: methods, agents and tools that begin, what ``report_progress`` says. When a client
-    cancels a call, its run is disposed. An error of a run is the tool's error, with its text. The client's user
-    answers the questions of a run, if the client offers elicitation; else the tool's error says what is asked.
+    Clients receive progress notifications: the starts of methods, agents and tools, and what ``report_progress`` sends.
+    If a
+    client cancels a call, its run is disposed. If a run fails, the tool reports the error with its text. Questions of a
+    run
+    go to the client's user if the client supports elicitation; otherwise the tool reports an error with the question.
 
     Args:
-        name: the server's.
+        name: the name of the server.
         tools: the flows.
-        runs: where runs are kept whose questions a client answers by calling again, as from MCP 2026-07-28 on; by
-            default in this process, for an hour.
-        security: of what tells such a call which run it goes on with; by default a key of this process. Processes
-            that share ``runs`` share it too.
+        runs: keeps the runs that wait for a second call with the user's answers (MCP 2026-07-28 and later); by default
+            in
+            this process, for an hour.
+        security: protects the request state, which names the run that a second call continues; by default with a key of
+            this process. Processes that share ``runs`` must share ``security``.
     """
     flows = {each.tool_name: each for each in tools}
     offered = [each.as_offered() for each in tools]
@@ -253,7 +259,7 @@ def create_server(
             events = flow.events(call.arguments or {}).pipe(ops.answer_with(partial(_elicit, context)))
             outcome = await _run_flow(events, context)
             return _report_pending(outcome.pending) if isinstance(outcome, FlowPaused) else outcome
-        except Exception as error:  # noqa: BLE001 - the client's model is told
+        except Exception as error:  # noqa: BLE001 - reported to the client's model
             return _report_error(f"{type(error).__name__}: {error}")
 
     server = Server(name, on_list_tools=list_tools, on_call_tool=call_tool)
@@ -262,7 +268,7 @@ def create_server(
 
 
 def run_on_stdio(server: Server[Any]) -> None:
-    """Serve one client on standard input and output, until it leaves."""
+    """Serve one client on standard input and output until it disconnects."""
 
     async def run() -> None:
         async with stdio_server() as (read, write):
@@ -300,7 +306,7 @@ async def _run_flow(
 async def _run_between_calls(
     runs: Runs, flow: Flow[Any], call: mcp_types.CallToolRequestParams, context: ServerRequestContext[Any]
 ) -> mcp_types.CallToolResult | mcp_types.InputRequiredResult:
-    """Run a flow as far as it goes. The client answers its questions by calling again, and meanwhile it is paused."""
+    """Run a flow until it ends or asks questions. It is then paused until the client calls again with the answers."""
     in_thread = anyio.to_thread.run_sync  # the store may be a database
     after = -1
     if call.request_state is None:
@@ -331,7 +337,7 @@ async def _run_between_calls(
 
 
 def _read_replies(pending: Sequence[InputRequested], replies: mcp_types.InputResponses) -> dict[str, Any]:
-    """The answers by question. None where the user gave none."""
+    """Return the answers by question; None for a question that the user did not answer."""
     found = {each.request_id: (each, replies.get(each.request_id)) for each in pending}
     return {
         name: _read_reply(request, reply) if isinstance(reply, mcp_types.ElicitResult) else None
@@ -345,12 +351,12 @@ def _can_ask(context: ServerRequestContext[Any]) -> bool:
 
 
 async def _elicit(context: ServerRequestContext[Any], request: InputRequested) -> Any:
-    """Ask the client's user within the call. None if the client cannot, or the user does not say."""
+    """Ask the client's user during the call. Return None if the client cannot ask, or if the user does not answer."""
     if not _can_ask(context):
         return None
     try:
         reply = await context.session.elicit_form(_question_of(request), _form_of(request), context.request_id)
-    except NoBackChannelError:  # over HTTP without a stream there is no way to ask
+    except NoBackChannelError:  # HTTP without a stream cannot carry questions to the client
         return None
     return _read_reply(request, reply)
 
@@ -377,7 +383,7 @@ _APPROVAL: dict[str, Any] = {
     "approved": {"type": "boolean", "title": "Approve"},
     "reason": {"type": "string", "title": "Why not"},
 }
-"""The fields of a form: MCP allows no nested ones, so arguments cannot be changed there."""
+"""The form fields of an approval. MCP allows no nested fields, so the user cannot change the tool's arguments."""
 
 
 def _field_of(request: InputRequested) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""OpenTelemetry: spans and metrics of a run, by the conventions for generative AI.
+"""OpenTelemetry: spans and metrics of a run, by the conventions for generative AI. ::
 
     flow.events().pipe(otel.trace()).subscribe(…)
     flow.observe().pipe(otel.trace(), ops.text()).subscribe(print)
@@ -87,17 +87,19 @@ def trace(
     meter_provider: MeterProvider | None = None,
     capture_content: bool = False,
 ) -> Callable[[Observable[T]], Observable[T]]:
-    """Record each run as a tree of spans, with metrics of its LLM calls, and pass its events on. ::
+    """Record each run as a tree of spans and its LLM calls as metrics, and pass its events on. ::
 
         events     S--a--b--F|
         trace()    S--a--b--F|
 
-    The span that is current where the run is subscribed is the parent of the tree; if the run lives on a thread of its
-    own, the one that is current where the pipe is made. Disposing the run ends its open spans, as cancelled.
+    The parent of the tree is the span that is current when the run is subscribed. A run with a thread of its own has no
+    current span there, so its parent is the span that was current when ``pipe`` was called. Disposing the run ends its
+    open
+    spans as cancelled.
 
     Args:
-        tracer_provider: not given: the program's global one, as OpenTelemetry has it.
-        meter_provider: the same for metrics.
+        tracer_provider: by default OpenTelemetry's global one.
+        meter_provider: by default OpenTelemetry's global one.
         capture_content: also record what people and models wrote: messages, arguments and results of tools, and the
             texts of errors, which may quote them.
 
@@ -112,7 +114,7 @@ def trace(
         piped_in = otel_context.get_current()
 
         def make() -> _SpanTree:
-            # A run on a loop thread is subscribed there, where no span is current.
+            # A run with a loop thread is subscribed in that thread, where no span is current.
             around = otel_context.get_current() or piped_in
             return _SpanTree(tracer, metrics, around, capture_content=capture_content)
 
@@ -122,7 +124,7 @@ def trace(
 
 
 class _OpenSpan:
-    """A span that has begun. An LLM call has labels for its metrics too."""
+    """A span that has started. ``labels`` are those of an LLM call's metrics; None for other spans."""
 
     __slots__ = ("began_at", "has_spoken", "labels", "span")
 
@@ -147,7 +149,7 @@ class _SpanTree:
         if isinstance(event, StreamChunk):
             self._hear(event.span_id, event.at)
         elif event.replayed:
-            return  # it was recorded when it happened
+            return  # recorded by the first run
         elif isinstance(event, Started):
             self._begin(event)
         elif isinstance(event, Finished | Failed | Cancelled):
@@ -158,7 +160,7 @@ class _SpanTree:
             self._note(event)
 
     def close(self, error: BaseException | None, *, is_disposed: bool) -> None:
-        # The innermost ones began last.
+        # Innermost first: a child starts after its parent.
         for each in reversed(self._open.values()):
             if is_disposed:
                 each.span.set_attribute(NAMES["error"], CANCELLED)
@@ -182,7 +184,7 @@ class _SpanTree:
         self._open[origin.span_id] = _OpenSpan(span, event.at, labels)
 
     def _describe(self, event: Event) -> tuple[str, SpanKind, dict[str, Any]]:
-        """Name, kind and attributes of the span that ``event`` begins."""
+        """Return the name, kind and attributes of the span that ``event`` starts."""
         origin = Origin() if isinstance(event, StreamChunk) else event.origin
         match event:
             case FlowStarted():
@@ -195,7 +197,7 @@ class _SpanTree:
                 attributes = {"method": origin.flow_method, "method_kind": kind}
                 return f"method {origin.flow_method}", SpanKind.INTERNAL, _named(attributes)
             case TaskStarted():
-                # The name may be the task's description, with what the user gave.
+                # The name may be the task's description, which may quote the user.
                 task = origin.task_name if self._capture_content else str(origin.task_index)
                 return f"task {task}", SpanKind.INTERNAL, _named({"task": task})
             case AgentStarted():
@@ -225,7 +227,7 @@ class _SpanTree:
         return attributes
 
     def _hear(self, span_id: str, at: float) -> None:
-        """The first chunk of a call says how long it took."""
+        """Record the time to the first chunk, at the first chunk of a call."""
         call = self._open.get(span_id)
         if call is None or call.has_spoken:
             return
@@ -243,7 +245,7 @@ class _SpanTree:
         elif isinstance(event, Cancelled):
             if event.reason:
                 each.span.set_attribute(NAMES["cancel_reason"], event.reason)
-            if event.reason != WAITS:  # to wait for a person is not an error
+            if event.reason != WAITS:  # waiting for a person is not an error
                 each.span.set_attribute(NAMES["error"], CANCELLED)
                 each.span.set_status(Status(StatusCode.ERROR, CANCELLED))
         match event:
@@ -299,7 +301,7 @@ class _SpanTree:
                 self._metrics.tokens.record(count, labels | {NAMES["token_type"]: token_type})
 
     def _note(self, event: Any) -> None:
-        """What is not a span becomes a note on the span in which it happened."""
+        """Add an event without a span of its own as a span event of the enclosing span."""
         name: str
         attributes: dict[str, Any] = {}
         match event:
@@ -324,7 +326,7 @@ class _SpanTree:
 
 
 class _Metrics:
-    """The instruments for LLM calls."""
+    """The metric instruments for LLM calls."""
 
     def __init__(self, provider: MeterProvider | None) -> None:
         meter = get_meter("rxflow", meter_provider=provider)
@@ -349,7 +351,7 @@ class _Metrics:
 
 
 def _call_labels(event: LLMStarted) -> dict[str, Any]:
-    """What span and metrics of a call have in common."""
+    """Return the attributes that a call's span and metrics share."""
     labels = {
         "operation": "chat",
         "provider": PROVIDERS.get(event.provider, event.provider),
@@ -361,12 +363,12 @@ def _call_labels(event: LLMStarted) -> dict[str, Any]:
 
 
 def _named(values: Mapping[str, Any]) -> dict[str, Any]:
-    """``values`` under the conventions' names, without those that are not known."""
+    """Return ``values`` under the conventions' names, without empty ones."""
     return {NAMES[key]: value for key, value in values.items() if value not in ("", None)}
 
 
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:
-    """An OpenAI message as the conventions write it."""
+    """Convert an OpenAI message to the form of the conventions."""
     role, content = str(message.get("role", "")), message.get("content")
     parts: list[dict[str, Any]] = []
     if role == "tool":
@@ -401,5 +403,8 @@ def _type_of(error: BaseException) -> str:
 
 
 def _nanoseconds(at: float) -> int | None:
-    """None lets OpenTelemetry take the time itself: bare events have none."""
+    """Return the time in nanoseconds.
+
+    Return None for 0 (an event without a time): OpenTelemetry then takes the current time.
+    """
     return int(at * 1e9) or None

@@ -1,12 +1,12 @@
-"""A flow as a model: OpenAI's Responses and chat completions, served to any client of theirs.
+"""A flow as a model: OpenAI's Responses and chat completions APIs, for any client of these APIs. ::
 
     app = responses.serve_models({"trip": lambda asked: Trip().events({"topic": asked.text})})
 
     client = openai.OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")
     client.responses.create(model="trip", input="tides")
 
-What models say in the run is the answer, each call a message; operators choose (``.pipe(ops.only_agent("Writer"))``).
-If none says anything, the run's result is. Needs ``rxflow[responses]``.
+The answer consists of the texts of the run's LLM calls. Operators select among them
+(``.pipe(ops.only_agent("Writer"))``). If there are none, the answer is the run's result. Needs ``rxflow[responses]``.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ DONE: Final = b"data: [DONE]\n\n"
 
 
 Model: TypeAlias = Callable[[Asked], Observable[Any]]
-"""Makes the run that answers a request. It may raise a ValueError if the request does not fit."""
+"""Creates the run that answers a request. It may raise a ValueError if the request does not fit."""
 
 
 def serve_models(models: Mapping[str, Model]) -> Starlette:
     """Create an ASGI app that answers ``/v1/responses``, ``/v1/chat/completions`` and ``/v1/models``.
 
-    When a client leaves, its run is disposed. The app has no access control; mount it behind yours.
+    The run of a request is disposed when its client disconnects. The app has no access control: mount it behind yours.
     """
 
     def list_models(request: Request) -> Response:
@@ -88,7 +88,7 @@ def _stream(events: Observable[Any], make: Callable[[], ResponseAnswer | ChatAns
 
 
 async def _answer_at_once(request: Request, events: Observable[Any], answer: ResponseAnswer | ChatAnswer) -> Response:
-    response = Response(status_code=499)  # if the client leaves: nobody reads it
+    response = Response(status_code=499)  # used if the client disconnects, so nobody reads it
     async with anyio.create_task_group() as group:
         group.start_soon(_cancel_when_gone, request, group.cancel_scope)
         response = await _collect(events, answer)
@@ -102,7 +102,7 @@ async def _collect(events: Observable[Any], answer: ResponseAnswer | ChatAnswer)
             async for event in output:
                 for _ in answer.read(event):
                     pass
-        except Exception as error:  # noqa: BLE001 - it is the answer
+        except Exception as error:  # noqa: BLE001 - sent to the client
             return _refuse(500, describe_error(error), "server_error")
     for _ in answer.finish(None):
         pass
@@ -116,7 +116,7 @@ async def _cancel_when_gone(request: Request, scope: anyio.CancelScope) -> None:
 
 
 async def _read_body(request: Request) -> Json:
-    """Raises ValueError if the body is too large or not a JSON object."""
+    """Return the body as a JSON object. Raises ValueError if it is too large or something else."""
     body = bytearray()
     async for data in request.stream():
         body += data
@@ -146,7 +146,7 @@ def _read_chat_request(parameters: Json) -> Asked:
 
 
 def _read_request(parameters: Json, messages: Any, field: str) -> Asked:
-    """Raises ValueError if there is no model or no message."""
+    """Check a request. Raises ValueError if it lacks a model or messages."""
     model = parameters.get("model")
     if not isinstance(model, str):
         raise ValueError(f"model is not a string: {model!r}")
@@ -165,7 +165,7 @@ def _read_request(parameters: Json, messages: Any, field: str) -> Asked:
 
 
 def _join_texts(content: Any) -> Any:
-    """The text of a message whose content is in parts."""
+    """Return the text of a message's content; join the texts if the content is a list of parts."""
     if not isinstance(content, list):
         return content
     parts = [cast(Json, part) for part in cast("list[Any]", content) if isinstance(part, dict)]

@@ -1,10 +1,10 @@
-"""Server-sent events and JSON lines: the events of a run, or its frames, over HTTP.
+"""Server-sent events and JSON lines: the events or frames of a run over HTTP. ::
 
     async def follow(request: Request) -> Response:
         return sse.respond(request, Trip().events())
 
-A page reads them with ``EventSource``. Each event's id is its ``seq``, so a client that was cut off goes on behind the
-last one that it saw, if the run has a log. Needs ``rxflow[web]``.
+A web page reads them with ``EventSource``. Each event's id is its ``seq``. If the run has a log, a client that lost its
+connection continues after the last event that it received. Needs ``rxflow[web]``.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ __all__ = ["read_last_event_id", "respond", "respond_with_lines", "stream", "to_
 logger = logging.getLogger("rxflow")
 
 Source: TypeAlias = Observable[Any] | Callable[[int], Observable[Any] | RunReader]
-"""A run, or what gives the events after one ``seq``: ``lambda after: runs[run_id].read(after)``."""
+"""A run, or a function that returns the events after a ``seq``: ``lambda after: runs[run_id].read(after)``."""
 
 END = "end"
-"""Name and id of the last message. ``{"error": …}`` says what ended the run, null if nothing did."""
+"""The name and id of the last message. Its data is ``{"error": …}``: the error that ended the run, or null."""
 
 SEND_TIMEOUT_S = 30.0
-"""A client that takes nothing for so long is cut off."""
+"""Seconds after which a client that reads nothing is disconnected."""
 MAX_BEHIND = 100_000
-"""Items that wait for a client that reads more slowly than the run speaks. With more, it is cut off."""
+"""How many items may wait for a client that reads more slowly than the run emits. With more, it is disconnected."""
 PIECE_BYTES = 1 << 16
-"""Messages are sent together up to so many bytes."""
+"""How many bytes of messages are sent together."""
 
 
 def respond(
@@ -59,21 +59,23 @@ def respond(
     ping: float = 15.0,
     send_timeout: float = SEND_TIMEOUT_S,
 ) -> Response:
-    """Answer ``request`` with the events of ``source`` as server-sent events.
+    """Respond to ``request`` with the events of ``source`` as server-sent events.
 
-    When the client leaves, the run is disposed. A run in a log goes on; its reader leaves.
+    When the client disconnects, the run is disposed. If the run has a log, only its reader leaves.
 
-    A client that comes back names the last event that it saw. If ``source`` is a function it is called with that
-    ``seq``, and with -1 at first. An Observable would be a new run each time: a client that comes back to one is told
-    to stop (status 204).
+    A client that reconnects names the last event that it received. A function as ``source`` is called with the ``seq``
+    of
+    that event, and with -1 the first time. An Observable would start a new run on every connection, so a client that
+    reconnects to one is told to stop (status 204).
 
-    A client that reads slowly gets what :meth:`rxflow.runs.Run.read` gives when it is ready for it. An Observable does
-    not wait: its items pile up, and with more than 100,000 the client is cut off.
+    With :meth:`rxflow.runs.Run.read`, a slow client is sent the next events when it is ready for them. An Observable
+    does not
+    wait: its items are buffered, and a client that is more than 100,000 items behind is disconnected.
 
     Args:
-        as_frames: send frames, as ``flow.stream_events()`` gives them, and not events.
+        as_frames: send frames, as ``flow.stream_events()`` yields them, instead of events.
         ping: seconds between two comments that keep the connection open.
-        send_timeout: seconds after which a client that takes nothing is cut off.
+        send_timeout: seconds after which a client that reads nothing is disconnected.
 
     Raises:
         HTTPException: 400 for a Last-Event-ID that is not a seq; 404 if ``source`` raises a LookupError.
@@ -89,9 +91,9 @@ def respond(
 
 
 def respond_with_lines(request: Request, source: Source, *, as_frames: bool = False) -> Response:
-    """Respond with lines of JSON; the position is in the query: ``?after=17``.
+    """Respond with the events as lines of JSON. ``?after=17`` in the query continues after event 17.
 
-    The lines of events are those of :mod:`rxflow.types.codec`. A run that fails ends with its ``FlowFailed``.
+    The lines have the form of :mod:`rxflow.types.codec`. The last line of a failed run is its ``FlowFailed``.
     """
     after = read_last_event_id(request)
     opened = _open(source, after, as_frames=as_frames)
@@ -100,15 +102,15 @@ def respond_with_lines(request: Request, source: Source, *, as_frames: bool = Fa
 
 
 def stream(items: Observable[Any], *, headers: Any = None) -> Response:
-    """Answer with the messages that ``items`` emits. When the client leaves or stops reading, it is disposed."""
+    """Respond with the messages that ``items`` emits. It is disposed when the client disconnects or stops reading."""
     return _Streaming(_ItemFeed(items), headers=headers)
 
 
 def read_last_event_id(request: Request) -> int:
-    """The ``seq`` that a client saw last, from its header or from ``?after=``; -1 if there is none.
+    """Return the ``seq`` that the client received last, from its header or from ``?after=``; -1 if it names none.
 
     Raises:
-        HTTPException: 400, if it is not a number.
+        HTTPException: 400, if the value is not a number.
     """
     given = request.headers.get("last-event-id") or request.query_params.get("after") or "-1"
     try:
@@ -118,27 +120,30 @@ def read_last_event_id(request: Request) -> int:
 
 
 def to_sse(*, as_frames: bool = False, after: int = -1) -> Callable[[Observable[Any]], Observable[ServerSentEvent]]:
-    """Put events into messages: the id is the ``seq``, the name the event's class or the frame's type. ::
+    """Translate events into messages. The id is the ``seq``, and the name is the event's class or the frame's type. ::
 
         events      S----a----b----F|
         to_sse()    {S}--{a}--{b}--{F}{end}|
 
-    Events up to ``after`` are left out.
+    Events up to number ``after`` are left out.
     """
     return translate(lambda: _Messages(_choose_encoder(as_frames), after))
 
 
 def to_json_lines(*, as_frames: bool = False, after: int = -1) -> Callable[[Observable[Any]], Observable[bytes]]:
-    """Put events into lines of JSON, without those up to ``after``."""
+    """Translate events into lines of JSON. Events up to number ``after`` are left out."""
     return translate(lambda: _Lines(_choose_encoder(as_frames), after))
 
 
 _Encoder: TypeAlias = Callable[[Event], tuple[str, bytes]]
-"""Gives an event's name and its JSON."""
+"""Returns an event's name and its JSON."""
 
 
 class _Message(ServerSentEvent):
-    """A message of one line. The library looks for line ends in all of it, which takes four times as long."""
+    """A message with one line of data.
+
+    ServerSentEvent.encode() would search all of it for line ends: four times the time.
+    """
 
     def __init__(self, data: bytes, event: str, seq: int) -> None:
         super().__init__(data.decode(), event=event, id=str(seq))
@@ -189,7 +194,10 @@ def _choose_encoder(as_frames: bool) -> _Encoder:
 
 
 def _open(source: Source, after: int, *, as_frames: bool) -> Observable[Any] | RunReader:
-    """The events after a position. For frames, all of them: those before it say what encloses those after it."""
+    """Return the events after a position.
+
+    Frames need all events, because later frames refer to spans that earlier ones open.
+    """
     if isinstance(source, Observable):
         return cast("Observable[Any]", source)
     try:
@@ -205,17 +213,17 @@ def _make_feed(source: Observable[Any] | RunReader, make: Callable[[], Translato
 
 
 class _Feed(Protocol):
-    """What a response sends: the bytes that there are each time."""
+    """The body of a response: yields bytes as they become ready."""
 
     def read(self) -> AsyncIterator[bytes]: ...
 
     def close(self) -> None:
-        """The client has left."""
+        """Stop, because the client has left."""
         ...
 
 
 class _PageFeed:
-    """A run in a log, at the client's pace: the next page is read when the client has taken the last one."""
+    """A run in a log, at the client's pace: the next page is read when the client has received the last one."""
 
     def __init__(self, reader: RunReader, translator: Translator[Any]) -> None:
         self._reader = reader
@@ -228,7 +236,7 @@ class _PageFeed:
             async for events in self._reader:
                 for piece in _pack(item for event in events for item in self._translator.read(event)):
                     yield piece
-        except Exception as raised:  # noqa: BLE001 - what ended the run is told to the client
+        except Exception as raised:  # noqa: BLE001 - sent to the client as the last message
             error = raised
         finally:
             self.close()
@@ -237,7 +245,7 @@ class _PageFeed:
 
 
 class _ItemFeed:
-    """What an Observable emits. It does not wait for the client."""
+    """The items of an Observable, which does not wait for the client."""
 
     def __init__(self, items: Observable[Any]) -> None:
         self._items = items
@@ -269,7 +277,7 @@ class _ItemFeed:
         self._waiting.append(item)
         self._has_come.set()
         if len(self._waiting) > MAX_BEHIND and not self._ends:
-            logger.warning("a client is %d items behind the run that it reads, and is cut off", MAX_BEHIND)
+            logger.warning("a client was disconnected: it is more than %d items behind the run", MAX_BEHIND)
             self._waiting.clear()
             self.close()
             self._end()
@@ -291,11 +299,11 @@ def _pack(items: Iterable[ServerSentEvent | bytes]) -> Iterator[bytes]:
 
 
 class _Streaming(EventSourceResponse):
-    """A response that ends in order when the server stops, and in one line when its client reads nothing."""
+    """A response that ends properly when the server stops, and logs one line when its client stops reading."""
 
     def __init__(self, feed: _Feed, *, send_timeout: float = SEND_TIMEOUT_S, **options: Any) -> None:
         async def leave(message: Any) -> None:
-            feed.close()  # before the tasks of this response are cancelled: many may leave at once
+            feed.close()  # before this response's tasks are cancelled, because many clients may leave at once
 
         super().__init__(  # pyright: ignore[reportUnknownMemberType]
             feed.read(), send_timeout=send_timeout, client_close_handler_callable=leave, **options
@@ -312,7 +320,7 @@ class _Streaming(EventSourceResponse):
         try:
             await super().__call__(scope, receive, send_watched)
         except SendTimeoutError:
-            logger.warning("a client read nothing for %g s, and is cut off", self.send_timeout)
+            logger.warning("a client was disconnected: it read nothing for %g s", self.send_timeout)
             return
-        if not is_complete:  # sse-starlette 3.7 leaves so when the server stops, which uvicorn logs as an error
+        if not is_complete:  # sse-starlette 3.7 omits this when the server stops, which uvicorn logs as an error
             await send({"type": "http.response.body", "body": b""})

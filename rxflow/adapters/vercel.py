@@ -1,10 +1,10 @@
-"""Vercel's AI SDK: a run as the UI message stream that ``useChat`` reads (versions 5 to 7).
+"""Vercel's AI SDK: a run as the UI message stream that ``useChat`` reads (versions 5 to 7). ::
 
     async def chat(request: Request) -> Response:
         return vercel.respond(Trip().events({"topic": vercel.last_user_text(await request.body())}))
 
-A run is one assistant message. Each part says in its ``providerMetadata.rxflow`` which agent, method and call it is of.
-Needs ``rxflow[web]``.
+A run is one assistant message. The ``providerMetadata.rxflow`` of each part names its agent, task and method. Needs
+``rxflow[web]``.
 """
 
 from __future__ import annotations
@@ -72,19 +72,20 @@ FINISH_REASONS: Final = {
 
 
 def to_ui_messages(message_id: str | None = None) -> Callable[[Observable[Any]], Observable[UIChunk]]:
-    """Put a run's events into the chunks of one assistant message. ::
+    """Translate a run's events into the chunks of one assistant message. ::
 
         events              S-------a--b--F--------|
         to_ui_messages()    {start}-a--b--{finish}-|
 
-    An error becomes an ``error`` chunk, a cancelled run an ``abort``. What the protocol cannot say, it says in data
+    An error becomes an ``error`` chunk, a cancelled run an ``abort``. Events that the protocol does not have become
+    data
     parts: ``data-retracted``, ``data-state``, ``data-progress``, ``data-input-request``.
     """
     return translate(lambda: _Message(message_id or str(uuid4())))
 
 
 def respond(events: Observable[Any], *, message_id: str | None = None) -> Response:
-    """Answer with a run, as server-sent events. When the client leaves, the run is disposed."""
+    """Respond with a run as server-sent events. The run is disposed when the client disconnects."""
 
     def encode(chunk: UIChunk) -> bytes:
         return b"data: " + to_json(chunk, fallback=str, inf_nan_mode="null") + b"\n\n"
@@ -94,7 +95,7 @@ def respond(events: Observable[Any], *, message_id: str | None = None) -> Respon
 
 
 def last_user_text(body: bytes) -> str:
-    """The user's last text in the body that ``useChat`` sends; empty if there is none.
+    """Return the text of the user's last message in a body that ``useChat`` sent; empty if there is none.
 
     Raises:
         HTTPException: 422, if the body does not have that form.
@@ -106,7 +107,7 @@ def last_user_text(body: bytes) -> str:
 
 
 def read_approvals(body: bytes) -> dict[str, bool]:
-    """The answers to requests for approval, by ``request_id``, from the body that ``useChat`` sends.
+    """Return the answers to requests for approval, by ``request_id``, from a body that ``useChat`` sent.
 
     Raises:
         HTTPException: 422, if the body does not have that form.
@@ -123,7 +124,7 @@ def read_approvals(body: bytes) -> dict[str, bool]:
 
 
 class _Message:
-    """The events of one run as chunks of an assistant message."""
+    """Translates the events of one run into chunks of an assistant message."""
 
     def __init__(self, message_id: str) -> None:
         self._message_id = message_id
@@ -131,10 +132,10 @@ class _Message:
         self._ending: Any = None  # the event that ended the run
         self._finish_reason = "stop"
         self._parts = PartTracker()
-        self._inputs: dict[str, list[str]] = {}  # by tool call whose arguments still come
-        self._ready: dict[str, str] = {}  # names of the tool calls whose arguments are known
-        self._approvals: dict[str, str] = {}  # by tool call: the request that asks for it
-        self._answers: dict[str, bool] = {}  # by request
+        self._inputs: dict[str, list[str]] = {}  # by tool call: its arguments so far, until they are complete
+        self._ready: dict[str, str] = {}  # by tool call with complete arguments: the name of its tool
+        self._approvals: dict[str, str] = {}  # by tool call: the id of the question that asks for its approval
+        self._answers: dict[str, bool] = {}  # by id of a question
         self._retracted: list[str] = []
         self._working: set[str] = set()  # open spans of calls and tools
         self._is_in_step = False
@@ -146,7 +147,7 @@ class _Message:
             yield from self._begin_step(event)
         for step in self._parts.read(event):
             yield from self._show(step)
-        # A resumed run repeats what the client has, and what is still to be answered.
+        # A resumed run repeats events that the client already has; only the open questions are sent again.
         if not isinstance(event, StreamChunk) and (not event.replayed or isinstance(event, InputRequested)):
             yield from self._note(event)
 
@@ -174,7 +175,7 @@ class _Message:
         return {"type": "start", "messageId": self._message_id}
 
     def _begin_step(self, event: LLMStarted) -> Iterator[UIChunk]:
-        """A step is what is done between two moments at which no model and no tool is at work."""
+        """Start a new step, unless a model or tool is still working in the current one."""
         if not self._working:
             if self._is_in_step:
                 yield {"type": "finish-step"}
@@ -219,7 +220,7 @@ class _Message:
             case ToolStarted(tool_id=tool_id, tool_name=name, arguments=arguments):
                 self._working.add(event.origin.span_id)
                 tool_call_id = tool_part_id(call_id_of(event), tool_id)
-                if tool_call_id not in self._ready:  # the model asked for it in its text
+                if tool_call_id not in self._ready:  # the model wrote the call in its text, so no part announced it
                     yield self._make_ready(tool_call_id, name, to_plain_json(arguments))
             case ToolFinished() | ToolFailed() | ToolCancelled():
                 self._working.discard(event.origin.span_id)
@@ -252,7 +253,7 @@ class _Message:
                 self._finish_reason = FINISH_REASONS.get(reason or "stop", "other")
             case FlowPaused():
                 self._finish_reason = "other"
-            case _ if event.origin.span_id in self._working:  # a call that failed or was stopped
+            case _ if event.origin.span_id in self._working:  # a call that failed or was cancelled
                 if isinstance(event, Failed | Cancelled):
                     self._working.discard(event.origin.span_id)
             case _:
@@ -281,7 +282,7 @@ class _Message:
 
 
 def _labels(part: Part) -> dict[str, Any]:
-    """Who speaks: the parts that clients keep have no id of their own."""
+    """Return the labels of a part as metadata: a client keeps parts without their ids."""
     said = part.said if isinstance(part.said, StreamChunk) else part.said.origin
     return {"rxflow": {"id": part.id, "agent": said.agent_role, "task": said.task_name, "method": said.flow_method}}
 

@@ -21,7 +21,7 @@ with _lazy.extra("cli"):
 
 app = typer.Typer(
     name="rxflow",
-    help="Run flows and crews, and look at them while they work.",
+    help="Run flows and crews, and watch them while they run.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -38,7 +38,7 @@ Target = Annotated[str, typer.Argument(metavar="MODULE:NAME", help="A flow or a 
 def describe(
     version: Annotated[bool, typer.Option("--version", help="Print the version of rxflow.")] = False,
 ) -> None:
-    """Run flows and crews, and look at them while they work."""
+    """Run flows and crews, and watch them while they run."""
     if version:
         from rxflow import __version__
 
@@ -53,15 +53,15 @@ def run(
         list[str] | None,
         typer.Option("--input", "-i", metavar="NAME=TEXT", help="An input; NAME:=JSON for other values than text."),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="The model of agents that name none.")] = None,
-    record: Annotated[Path | None, typer.Option(help="Write the run into this file, for rxflow replay.")] = None,
-    store: Annotated[str | None, typer.Option(help="Keep the run's log there, for rxflow runs.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model of agents without one.")] = None,
+    record: Annotated[Path | None, typer.Option(help="Record the run in this file, for rxflow replay.")] = None,
+    store: Annotated[str | None, typer.Option(help="Keep the run's log in this store, for rxflow runs.")] = None,
     as_json: AsJson = False,
     as_text: AsText = False,
     as_plain: AsPlain = False,
     traceback: Annotated[bool, typer.Option("--traceback", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Run a flow or a crew. Ctrl-C stops it, down to the provider's connection."""
+    """Run a flow or a crew. Ctrl-C stops it, including its connections to providers."""
     style = choose_style(as_json=as_json, as_text=as_text, as_plain=as_plain)
     given = read_inputs(inputs or [])
     if model is not None:
@@ -74,7 +74,7 @@ def run(
     kept = None
     with refused():
         if store is not None:
-            from rxflow.runs import Runs  # most runs are not kept
+            from rxflow.runs import Runs  # imported here, because most runs are not kept
 
             kept = Runs(store)
             events: Observable[Any] = kept.start(target if ":" in target else source, given or None).events()
@@ -91,16 +91,16 @@ def run(
 
 @app.command()
 def serve(
-    target: Annotated[str, typer.Argument(metavar="MODULE:NAME", help="The class of a flow, for example trips:Trip.")],
-    host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    target: Annotated[str, typer.Argument(metavar="MODULE:NAME", help="A flow class, for example trips:Trip.")],
+    host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 admits other machines.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 chooses a free one.")] = 8000,
     store: Annotated[
         str | None,
-        typer.Option("--store", "--runs", help="Keep the runs there: sqlite:///runs.db, redis://host:6379/0."),
+        typer.Option("--store", "--runs", help="Keep the runs in this store: sqlite:///runs.db, redis://host:6379/0."),
     ] = None,
     token: Annotated[
         str | None,
-        typer.Option(envvar="RXFLOW_TOKEN", help="Who has it may come in; one is made if other machines can."),
+        typer.Option(envvar="RXFLOW_TOKEN", help="The secret for access; generated if other machines have access."),
     ] = None,
     cluster: Annotated[
         str | None,
@@ -108,21 +108,21 @@ def serve(
     ] = None,
     show: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
-    """Serve a flow as a web page. Ctrl-C stops the server, and the runs that go on."""
+    """Serve a flow as a web page. Ctrl-C stops the server and its live runs."""
     flow = load_flow_class(target)
     with refused(ModuleNotFoundError):
-        from rxflow.screens import web  # an extra
+        from rxflow.screens import web  # an optional dependency
     from rxflow.runs import Runs
 
     on = None
     if cluster is not None:
         with refused(ModuleNotFoundError):
-            from rxflow.cluster import Ray  # an extra
+            from rxflow.cluster import Ray  # an optional dependency
 
             on = Ray(cluster)
 
     def announce(address: str) -> None:
-        typer.echo(f"{flow.__name__} is served at {address}; Ctrl-C stops it")
+        typer.echo(f"{flow.__name__} is served at {address}; press Ctrl-C to stop")
         if show:
             webbrowser.open(address)
 
@@ -130,12 +130,12 @@ def serve(
         try:
             web.serve(flow, host=host, port=port, runs=runs, token=token, on_ready=announce)
         except KeyboardInterrupt:
-            return  # how a server is ended
+            return  # the usual way to stop a server
 
 
 @app.command()
 def replay(
-    cassette: Annotated[Path, typer.Argument(help="A file that ops.record or rxflow run --record has written.")],
+    cassette: Annotated[Path, typer.Argument(help="A file from ops.record or rxflow run --record.")],
     speed: Annotated[float, typer.Option(help="2 plays twice as fast; inf plays all at once.")] = 1.0,
     as_json: AsJson = False,
     as_text: AsText = False,
@@ -155,9 +155,9 @@ def replay(
 @app.command()
 def plot(
     target: Target,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The page; by default NAME.html.")] = None,
-    mermaid: Annotated[bool, typer.Option("--mermaid", help="Print it as Mermaid text.")] = False,
-    show: Annotated[bool, typer.Option(help="Open it in a browser.")] = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The HTML file; by default NAME.html.")] = None,
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="Print the graph as Mermaid text.")] = False,
+    show: Annotated[bool, typer.Option(help="Open the page in a browser.")] = False,
 ) -> None:
     """Draw the graph of a flow into one HTML page that needs no network."""
     from rxflow.flow import Flow
@@ -173,18 +173,18 @@ def plot(
 
 
 @app.command()
-def new(name: Annotated[str, typer.Argument(help="The folder to make; it must not exist yet.")]) -> None:
-    """Make a small project that runs at once, without a key and a network."""
+def new(name: Annotated[str, typer.Argument(help="The folder to create; it must not exist yet.")]) -> None:
+    """Create a small project that runs without an API key or a network."""
     folder = Path(name)
     words = "".join(part.capitalize() for part in folder.name.replace("-", "_").split("_"))
     if not words.isidentifier():
-        refuse(f"{folder.name!r} cannot be the name of a project: take letters, digits, - and _, a letter first")
+        refuse(f"{folder.name!r} cannot be the name of a project: use letters, digits, - and _, a letter first")
     try:
         folder.mkdir(parents=True)
     except FileExistsError:
-        refuse(f"{name!r} is there already; take another name, or remove it")
+        refuse(f"{name!r} exists; choose another name, or remove it")
     except OSError as error:
-        refuse(f"{name!r} cannot be made: {error.strerror}")
+        refuse(f"{name!r} cannot be created: {error.strerror}")
     for path, text in FILES.items():
         (folder / path).write_text(text.replace("{Name}", words).replace("{name}", folder.name), encoding="utf-8")
-    typer.echo(f"{folder} is there. Now:\n\n    cd {folder}\n    rxflow run flow:{words} --input topic=tides")
+    typer.echo(f"{folder} was created. Next:\n\n    cd {folder}\n    rxflow run flow:{words} --input topic=tides")

@@ -1,4 +1,4 @@
-"""The files of a new project, as ``rxflow new`` writes them: ``{name}`` is its folder, ``{Name}`` its flow."""
+"""The files of a new project, as ``rxflow new`` writes them. ``{name}`` is its folder and ``{Name}`` its flow."""
 
 from collections.abc import Mapping
 

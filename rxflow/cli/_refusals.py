@@ -1,4 +1,4 @@
-"""Reports wrong arguments in one line, and runs nothing."""
+"""Reports wrong arguments in one line, without running anything."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ FAILED, REFUSED, PAUSED, INTERRUPTED = 1, 2, 3, 130
 
 
 def refuse(message: str) -> NoReturn:
-    """Print in one line what was wrong, and exit."""
+    """Print in one line what is wrong, and exit."""
     typer.echo(f"rxflow: {message}", err=True)
     raise typer.Exit(REFUSED)
 
 
 @contextmanager
 def refused(kind: type[Exception] = Exception, said: str = "") -> Generator[None]:
-    """Report an error of this block, which reads arguments, in one line, and exit."""
+    """Report an error of this block in one line, and exit. The block reads arguments; ``said`` begins the line."""
     from pydantic import ValidationError
 
     try:
@@ -41,7 +41,7 @@ def refused(kind: type[Exception] = Exception, said: str = "") -> Generator[None
 
 
 def _place(error: Exception, said: str) -> str:
-    """Where an error in the user's own code was raised."""
+    """Return the file and line where the user's own code raised ``error``; empty for other errors."""
     at = error.__traceback__
     while at is not None and at.tb_next is not None:
         at = at.tb_next

@@ -1,4 +1,4 @@
-"""``rxflow runs``: the runs of a store, from all processes."""
+"""``rxflow runs``: the runs of a store, whichever process started them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ with _lazy.extra("cli"):
 if TYPE_CHECKING:
     from rxflow.runs import Head, Run, Runs, Status
 
-runs_app = typer.Typer(help="List, show, follow and cancel runs that are kept in a store.", no_args_is_help=True)
+runs_app = typer.Typer(help="List, show, follow and cancel the runs of a store.", no_args_is_help=True)
 
 StoreName = Annotated[
     str, typer.Option("--store", envvar="RXFLOW_STORE", help="sqlite:///runs.db, or redis://host:6379/0.")
 ]
-RunId = Annotated[str, typer.Argument(metavar="ID", help="As rxflow runs list shows it; its beginning is enough.")]
+RunId = Annotated[str, typer.Argument(metavar="ID", help="The id that rxflow runs list shows, or its beginning.")]
 DEFAULT_STORE = "sqlite:///runs.db"
 _SQLITE = "sqlite:///"
 
@@ -43,7 +43,7 @@ def list_runs(
     known = cast("tuple[Status, ...]", get_args(Status))
     wanted: Status | None = next((each for each in known if each == status), None)
     if status is not None and wanted is None:
-        refuse(f"there is no status {status!r}; a run is {', '.join(known)}")
+        refuse(f"there is no status {status!r}; choose one of {', '.join(known)}")
     with _open_store(store) as runs:
         for run in runs.list(status=wanted):
             head = run.look_up()
@@ -52,7 +52,7 @@ def list_runs(
 
 @runs_app.command()
 def show(run_id: RunId, store: StoreName = DEFAULT_STORE) -> None:
-    """Show what is known of a run, and which questions wait."""
+    """Show the status of a run, and its open questions."""
     with _open_store(store) as runs:
         run = _find_run(runs, run_id)
         for name, value in _describe(run.look_up()).items():
@@ -65,12 +65,12 @@ def show(run_id: RunId, store: StoreName = DEFAULT_STORE) -> None:
 def follow(
     run_id: RunId,
     store: StoreName = DEFAULT_STORE,
-    after: Annotated[int, typer.Option(help="Begin behind the event of this number.")] = -1,
+    after: Annotated[int, typer.Option(help="Begin after the event with this number.")] = -1,
     as_json: AsJson = False,
     as_text: AsText = False,
     as_plain: AsPlain = False,
 ) -> None:
-    """Show a run from its beginning, then live. Ctrl-C only leaves: the run goes on."""
+    """Show a run from its beginning, then live. Ctrl-C stops following; the run continues."""
     style = choose_style(as_json=as_json, as_text=as_text, as_plain=as_plain)
     with _open_store(store) as runs:
         run = _find_run(runs, run_id)
@@ -78,7 +78,7 @@ def follow(
             show_run(run.events(after), style)
         except typer.Exit as ended:
             if ended.exit_code == INTERRUPTED:
-                typer.echo(f"rxflow: the run goes on; rxflow runs cancel {run.id} stops it", err=True)
+                typer.echo(f"rxflow: the run continues; rxflow runs cancel {run.id} stops it", err=True)
             raise
 
 
@@ -86,18 +86,18 @@ def follow(
 def cancel(
     run_id: RunId,
     store: StoreName = DEFAULT_STORE,
-    reason: Annotated[str, typer.Option(help="Its readers are told.")] = "cancelled from the command line",
+    reason: Annotated[str, typer.Option(help="The reason for its readers.")] = "cancelled from the command line",
 ) -> None:
-    """Stop a run, in whichever process it is, down to the provider's connection."""
+    """Stop a run in whichever process it is, including its connections to providers."""
     from rxflow.operators._core.run_log import LIVE
 
     with _open_store(store) as runs:
         run = _find_run(runs, run_id)
         before = run.status
         if before not in LIVE:
-            refuse(f"run {run.id} is {before} already")
+            refuse(f"run {run.id} is already {before}")
         run.cancel(reason)
-        typer.echo(f"{run.id} is told to stop")
+        typer.echo(f"{run.id} was asked to stop")
 
 
 @contextmanager
@@ -105,7 +105,7 @@ def _open_store(name: str) -> Generator[Runs]:
     from rxflow.runs import Runs, StoreError
 
     if name.startswith(_SQLITE) and not Path(name.removeprefix(_SQLITE)).is_file():
-        refuse(f"there is no store {name!r}: rxflow run --store makes one")
+        refuse(f"there is no store {name!r}: rxflow run --store creates one")
     with refused():
         runs = Runs(name)
     try:
@@ -120,7 +120,7 @@ def _find_run(runs: Runs, run_id: str) -> Run:
     exact = [run for run in matching if run.id == run_id]
     if len(exact or matching) != 1:
         found = ", ".join(run.id for run in matching)
-        refuse(f"{run_id!r} is the beginning of several: {found}" if matching else f"there is no run {run_id!r}")
+        refuse(f"{run_id!r} begins several run ids: {found}" if matching else f"there is no run {run_id!r}")
     return (exact or matching)[0]
 
 

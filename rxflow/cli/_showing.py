@@ -1,4 +1,4 @@
-"""A run as the command line shows it, from its first event to the exit code."""
+"""Shows a run on the command line, from its first event to the exit code."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ with _lazy.extra("cli"):
 
 
 class Style(Enum):
-    """How a run is shown."""
+    """How the command line shows a run."""
 
     DASHBOARD = "dashboard"
     PLAIN = "plain"
@@ -35,22 +35,22 @@ class Style(Enum):
     JSON = "json"
 
 
-AsPlain = Annotated[bool, typer.Option("--plain", help="Lines without control codes, also in a terminal.")]
-AsText = Annotated[bool, typer.Option("--text", help="The text that the models write, and nothing else.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Every event, as a line of JSON.")]
+AsPlain = Annotated[bool, typer.Option("--plain", help="Print lines without control codes, even in a terminal.")]
+AsText = Annotated[bool, typer.Option("--text", help="Print only the text that the models write.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print every event as a line of JSON.")]
 
 
 def choose_style(*, as_json: bool, as_text: bool, as_plain: bool) -> Style:
-    """The style that was asked for. Two styles at once are refused."""
+    """Return the style that the options choose. Exit if they choose two."""
     named = {Style.JSON: as_json, Style.TEXT: as_text, Style.PLAIN: as_plain}
     chosen = [style for style, is_chosen in named.items() if is_chosen]
     if len(chosen) > 1:
-        refuse(f"--{chosen[0].value} and --{chosen[1].value} exclude each other")
+        refuse(f"--{chosen[0].value} and --{chosen[1].value} cannot be used together")
     return chosen[0] if chosen else Style.DASHBOARD
 
 
 def show_run(events: Observable[Any], style: Style, *, methods: tuple[str, ...] = (), traceback: bool = False) -> None:
-    """Run ``events`` to the end, and show them; then exit with the code that says how it went."""
+    """Run ``events`` to the end and show them; raise ``typer.Exit`` if the run did not complete."""
     tree = RunTree(methods)
     is_drawn = style in (Style.DASHBOARD, Style.PLAIN)
     try:
@@ -67,7 +67,7 @@ def show_run(events: Observable[Any], style: Style, *, methods: tuple[str, ...] 
             typer.echo(tree.describe_outcome(), err=True)
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
-        raise  # typer ends quietly: whoever reads has read enough
+        raise  # typer ends quietly: the program at the other end of the pipe has stopped reading
     except Exception as error:
         if traceback:
             raise
@@ -75,7 +75,7 @@ def show_run(events: Observable[Any], style: Style, *, methods: tuple[str, ...] 
             typer.echo(f"rxflow: {show_error(error)}", err=True)
         raise typer.Exit(FAILED) from None
     if tree.state is State.PAUSED:
-        typer.echo("rxflow: the run is paused, since nobody answers: run it in a terminal", err=True)
+        typer.echo("rxflow: the run is paused, because nobody can answer its question; run it in a terminal", err=True)
         raise typer.Exit(PAUSED)
 
 
@@ -83,11 +83,11 @@ def show_run(events: Observable[Any], style: Style, *, methods: tuple[str, ...] 
 def _open_screen(
     style: Style, tree: RunTree, events: Observable[Any]
 ) -> Generator[tuple[Observable[Any], Callable[[Any], object]]]:
-    """What is to be read in place of ``events``, and the function that shows each event."""
+    """Yield the Observable to read instead of ``events``, and the function that shows each event."""
     if style in (Style.DASHBOARD, Style.PLAIN):
         from rxflow.screens import terminal
 
-        logging.getLogger("rxflow").addHandler(logging.NullHandler())  # the screen shows what a log would say
+        logging.getLogger("rxflow").addHandler(logging.NullHandler())  # the screen shows what would be logged
         with terminal.Dashboard(tree=tree, plain=style is Style.PLAIN) as dashboard:
             yield dashboard.make_room(events), dashboard.add
         return
@@ -108,11 +108,11 @@ def _write_json(event: Any) -> None:
 
 
 class _TextWriter:
-    """Writes the text of the chunks, and a blank line between two speakers."""
+    """Writes the text of the chunks, with a blank line between two speakers."""
 
     def __init__(self) -> None:
         self._speaker: object = None
-        # In a terminal the text of a model must not be a command; in a pipe it is data.
+        # In a terminal, a model's text must not act as control codes. In a pipe it is data, and stays as it is.
         self._clean = show_lines if sys.stdout.isatty() else encodable
 
     def __call__(self, event: Any) -> None:
@@ -128,7 +128,7 @@ class _TextWriter:
 
 @contextmanager
 def ended_by_signals() -> Generator[None]:
-    """SIGTERM and SIGHUP end the run as Ctrl-C does, so that the screen is put back and connections are closed."""
+    """Let SIGTERM and SIGHUP end the run like Ctrl-C, so that the screen is restored and connections are closed."""
 
     def end(number: int, frame: object) -> NoReturn:
         raise SystemExit(128 + number)

@@ -1,4 +1,4 @@
-"""Finds what the command line names: a flow or a crew, and its inputs."""
+"""Finds a flow or a crew, and its inputs, from the arguments of the command line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def read_inputs(given: Iterable[str]) -> dict[str, Any]:
-    """The inputs of ``NAME=TEXT`` and ``NAME:=JSON``."""
+    """Return the inputs from arguments of the form ``NAME=TEXT`` and ``NAME:=JSON``."""
     inputs: dict[str, Any] = {}
     for each in given:
         name, equals, text = each.partition("=")
@@ -36,34 +36,34 @@ def read_inputs(given: Iterable[str]) -> dict[str, Any]:
 
 
 def load_target(target: str) -> Any:
-    """The flow or crew that ``module:Name`` names. A class, or a function without parameters, is called."""
+    """Return the flow or crew that ``module:Name`` names. A class, or a function without parameters, is called."""
     found: Any = _find_target(target)
     if callable(found) and not hasattr(type(found), "events"):
-        with refused(Exception, f"{target} cannot be made: "):
+        with refused(Exception, f"{target} cannot be created: "):
             found = found()
         crew: Any = getattr(found, "crew", None)
         if crew is not None and not hasattr(found, "events"):
-            found = crew()  # a class under @CrewBase
+            found = crew()  # a @CrewBase class
     if not callable(getattr(found, "events", None)):
         refuse(f"{target} is a {type(found).__name__}, not a flow or a crew")
     return found
 
 
 def load_flow_class(target: str) -> type[Flow[Any]]:
-    """The class of the flow that ``module:Name`` names, for callers that make a new flow for each run."""
+    """Return the flow class that ``module:Name`` names, for callers that need a new flow for each run."""
     from rxflow.flow import Flow
 
     found: Any = _find_target(target)
     if not (isinstance(found, type) and issubclass(found, Flow)):
         kind = "class" if isinstance(found, type) else type(found).__name__
-        refuse(f"{target} is a {kind}; each run needs a flow of its own: name the class of a flow")
-    with refused(Exception, f"{target} cannot be made: "):
+        refuse(f"{target} is a {kind}; each run needs a flow of its own, so name a flow class")
+    with refused(Exception, f"{target} cannot be created: "):
         found()
     return cast("type[Flow[Any]]", found)
 
 
 def _find_target(target: str) -> Any:
-    """What ``module:Name`` names, as it stands in the module."""
+    """Return the object that ``module:Name`` names, without calling it."""
     module_name, colon, name = target.partition(":")
     if not module_name or (colon and not name):
         refuse(f"{target!r} is not MODULE:NAME, for example trips:Trip")
@@ -82,7 +82,8 @@ def _find_target(target: str) -> Any:
     runnable = sorted(key for key, value in vars(module).items() if _is_runnable(value, module_name))
     if not colon:
         if len(runnable) != 1:
-            refuse(f"say which one: {', '.join(f'{module_name}:{key}' for key in runnable) or 'there is none'}")
+            choice = ", ".join(f"{module_name}:{key}" for key in runnable)
+            refuse(f"name one of {choice}" if choice else f"{module_name} has no flow and no crew")
         name = runnable[0]
     found: Any = getattr(module, name, None)
     if found is None:
@@ -93,7 +94,7 @@ def _find_target(target: str) -> Any:
 
 
 def check_inputs(source: object, inputs: Mapping[str, Any]) -> None:
-    """Refuse an input that the state does not have: a flow would ignore it, and the mistake would not show."""
+    """Exit if the state lacks a field for an input: the flow would silently ignore the input."""
     from pydantic import BaseModel
 
     state = getattr(source, "state", None)

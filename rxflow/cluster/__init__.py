@@ -1,4 +1,4 @@
-"""Flows and crews on the machines of a Ray cluster; the code of a flow stays as it is."""
+"""Flows and crews on the machines of a Ray cluster, with the flow's code unchanged."""
 
 from typing import TYPE_CHECKING
 

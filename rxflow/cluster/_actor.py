@@ -1,4 +1,4 @@
-"""A worker process on the cluster: carries out several runs at a time, all on one event loop."""
+"""A worker process on the cluster: carries out several runs at once, on one event loop."""
 
 from __future__ import annotations
 
@@ -19,28 +19,34 @@ from rxflow.types._values import describe_error
 from rxflow.types.codec import encode
 
 BATCH_S = 0.001
-"""Events that come so soon after a batch wait for the next one; an event after a silence is sent at once."""
+"""Events that follow a batch within this time are sent as the next batch.
+
+An event after a longer pause is sent at once.
+"""
 FULL_BATCH = 64
-"""With so many events, a batch is sent at once."""
+"""A batch of this many events is sent without waiting for more."""
 
 Message: TypeAlias = tuple[Literal["events", "asks", "forgets", "completed", "failed", "unanswered", "begun"], Any]
 
 
 class RunActor:
-    """The worker. Ray makes an actor of it; all its methods are coroutines, so one process carries out many runs."""
+    """A worker. Ray runs it as an actor. All its methods are coroutines, so one process can carry out many runs."""
 
     def __init__(self) -> None:
         self._open_runs: dict[str, Runs] = {}
         self._questions: dict[str, asyncio.Future[Reply]] = {}
 
     async def ping(self) -> dict[str, object]:
-        """Return, to show that the worker lives."""
+        """Return the versions of the worker's rxflow, which also shows that the worker is alive."""
         return describe_rxflow()
 
     async def stream(
         self, target: str, code: Mapping[str, str], inputs: Mapping[str, Any] | None, origin: Origin
     ) -> AsyncGenerator[Message]:
-        """Carry out a run as a part of the one that ``origin`` labels. Cancelling this stops it."""
+        """Carry out a run as a part of the run that ``origin`` labels, and yield its messages.
+
+        Cancelling this stops the run.
+        """
         batches = Batches()
         answerer = RemoteAnswerer(self._questions, batches.ask, batches.forget)
         try:
@@ -62,7 +68,7 @@ class RunActor:
             running.dispose()
 
     async def answer(self, request_id: str, reply: Reply) -> None:
-        """Answer a question that :meth:`stream` has asked. It may be too late."""
+        """Set the answer to a question of :meth:`stream`. An answer that comes too late is ignored."""
         waiting = self._questions.get(request_id)
         if waiting is not None and not waiting.done():
             waiting.set_result(reply)
@@ -70,7 +76,10 @@ class RunActor:
     async def carry_out(
         self, store: Mapping[str, Any], verb: str, run_id: str, code: Mapping[str, str], arguments: Mapping[str, Any]
     ) -> AsyncGenerator[Message]:
-        """Start a run of a store, or go on with it. Yields its writer, and ends with it. Cancelling this cancels it."""
+        """Start, restart or resume a run of a store. Yield its writer, and return when the run ends.
+
+        Cancelling this coroutine cancels the run.
+        """
         try:
             check_flow(code)
             runs = self._open(store)
@@ -82,13 +91,13 @@ class RunActor:
         except Exception as error:  # noqa: BLE001 - raised where the run is started
             yield "failed", describe_error(error)
             return
-        worker = cast(Worker, run.worker)  # these Runs have no cluster: what they begin is here
+        worker = cast(Worker, run.worker)  # these Runs have no cluster, so the worker is in this process
         try:
             yield "begun", worker.writer
             await asyncio.shield(asyncio.wrap_future(worker.done))
         finally:
             if not worker.done.done():
-                worker.cancel("the program that started it ended, or closed its Runs")
+                worker.cancel("the program that started it ended, or closed the Runs object that started it")
                 await asyncio.shield(asyncio.wrap_future(worker.done))
 
     def _open(self, store: Mapping[str, Any]) -> Runs:
@@ -99,7 +108,7 @@ class RunActor:
 
 
 class Batches(ObserverBase[Event]):
-    """Gathers the events of a run as lines. On one loop."""
+    """Collects the events of a run as lines of JSON. Used on one event loop."""
 
     def __init__(self) -> None:
         self.end: Message = ("completed", None)
@@ -113,7 +122,7 @@ class Batches(ObserverBase[Event]):
 
     @property
     def is_over(self) -> bool:
-        """The run has ended, and all its events were taken."""
+        """Whether the run has ended and all its events were taken."""
         return self._has_ended and not self._lines
 
     def on_next(self, value: Event) -> None:
@@ -132,22 +141,22 @@ class Batches(ObserverBase[Event]):
         self._end()
 
     def ask(self, request: InputRequested) -> None:
-        """A question is to be answered."""
+        """Queue a question for the program."""
         self._questions.append(("asks", encode(request)))
         self._wake()
 
     def forget(self, request: InputRequested) -> None:
-        """It need not be any more."""
+        """Queue the notice that a question no longer needs an answer."""
         self._questions.append(("forgets", request.request_id))
         self._wake()
 
     def take_questions(self) -> list[Message]:
-        """What there is to say about questions since the last time."""
+        """Return the messages about questions since the last call."""
         questions, self._questions = self._questions, []
         return questions
 
     async def take(self) -> bytes:
-        """The events since the last batch, as soon as it is time for them; none if there is something else to say."""
+        """Wait for the next batch, and return its events. Return none if only questions are waiting."""
         if not (self._lines or self._questions or self._has_ended):
             await self._wait(None)
         rest_s = self._taken_at + BATCH_S - self._loop.time()
@@ -158,7 +167,7 @@ class Batches(ObserverBase[Event]):
         return b"".join(lines)
 
     async def _wait(self, seconds: float | None) -> None:
-        """Wait for an event; or, with a time limit, for a full batch."""
+        """Wait for an event or, with a time limit, for a full batch."""
         self._waiting = self._loop.create_future()
         self._is_full_awaited = seconds is not None
         timer = self._loop.call_later(seconds, self._wake) if seconds is not None else None

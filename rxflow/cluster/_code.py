@@ -1,4 +1,4 @@
-"""The code that a program and its workers must agree on: the version of rxflow, and the modules of a flow."""
+"""The code that a program and its workers must have in common: rxflow's version and the modules of a flow."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from rxflow.types.codec import VERSION
 
 
 def describe_rxflow() -> dict[str, object]:
-    """The version of rxflow, and that of its codec."""
+    """Return the versions of rxflow and of its codec."""
     return {"rxflow": version("rxflow"), "codec": VERSION}
 
 
 def describe_flow(target: str) -> dict[str, str]:
-    """Digests of the modules that an import path leads to: the one that it names, and the one that defines the flow.
+    """Return digests of the modules of an import path: the module that it names, and the one that defines the flow.
 
-    A module that is not here is left out: only workers need the code.
+    A module that this process has not is left out, because only workers need the code.
     """
     module, _, names = target.partition(":")
     found: Any = sys.modules.get(module)
@@ -35,7 +35,7 @@ def describe_flow(target: str) -> dict[str, str]:
 
 
 def check_flow(described: Mapping[str, str]) -> None:
-    """Raise CodeMismatchError if the modules that a program has described are others here."""
+    """Raise CodeMismatchError if a module differs from the program's, which ``described`` has the digests of."""
     for module, digest in described.items():
         if _digest_source(module) != digest:
             raise CodeMismatchError(
@@ -46,7 +46,7 @@ def check_flow(described: Mapping[str, str]) -> None:
 
 @cache
 def _digest_source(module: str) -> str:
-    """Of a module's source; empty if there is none. Taken once, as a module is loaded once."""
+    """Return the digest of a module's source; empty if it has none. Cached, because a module is loaded only once."""
     try:
         loaded: Any = sys.modules.get(module)
         spec: ModuleSpec | None = getattr(loaded, "__spec__", None) or find_spec(module)

@@ -1,4 +1,4 @@
-"""What can go wrong between a program and its workers."""
+"""What can go wrong between a program and its workers on a cluster."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from rxflow.operators._core.run_log import RunLost
 
 
 class WorkerLost(RunLost):
-    """The worker that carried out a remote branch has died or cannot be reached. What had arrived is all there is."""
+    """The worker of a remote branch has died or cannot be reached. The events that had arrived were emitted."""
 
     def __init__(self, run_id: str, last: int, why: str) -> None:
         super().__init__(run_id, last)
@@ -20,7 +20,7 @@ class WorkerLost(RunLost):
 
 
 class WorkerStartError(RuntimeError):
-    """No worker could be started: the cluster has no room for it, or its process failed."""
+    """No worker could be started: the cluster lacks the resources, or the process failed."""
 
 
 class CodeMismatchError(RuntimeError):

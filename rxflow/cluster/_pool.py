@@ -1,4 +1,4 @@
-"""The workers of one program on a cluster: started as they are needed, chosen for runs, and watched."""
+"""The workers of one program on a cluster: starts them when needed, assigns runs, and checks that they live."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ with extra("ray"):
     from ray import exceptions as ray_errors
 
 ray: Any = _ray
-"""Ray without its types, which are partly unknown and leave out concurrency groups."""
+"""Ray as ``Any``: its types are incomplete, and lack concurrency groups."""
 
 T = TypeVar("T")
-_connecting = threading.Lock()  # Ray has one cluster a process, and cannot be connected twice
+_connecting = threading.Lock()  # Ray connects a process to one cluster, and a second ray.init() raises
 
 CONNECT_TIMEOUT_S = 5.0
 HEALTH = "health"
-"""Ray gives each concurrency group a thread of its own: pings are answered although a flow blocks its loop."""
+"""Ray runs each concurrency group in its own thread, so a worker answers pings even if a flow blocks its event loop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The settings of workers."""
+    """The settings of the workers; see :class:`rxflow.cluster.Ray`."""
 
     address: str | None
     num_cpus: float
@@ -50,7 +50,7 @@ class Settings:
 
 @dataclass(eq=False)
 class PoolWorker:
-    """One worker process. ``on_loss`` is called in the pool's thread when the worker is taken for dead."""
+    """One worker process. ``on_loss`` is called in the pool's thread when the worker is considered dead."""
 
     actor: Any
     ready: asyncio.Task[None] | None = None
@@ -61,12 +61,12 @@ class PoolWorker:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it has answered, and has not failed."""
+        """Whether the worker has started without an error."""
         return self.ready is not None and self.ready.done() and not self.ready.exception()
 
 
 class WorkerPool:
-    """Chooses a worker for each run. A thread of its own has the loop on which it does that."""
+    """Chooses a worker for each run, on an event loop in a thread of its own."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -78,7 +78,10 @@ class WorkerPool:
         self._thread: threading.Thread | None = None
 
     def connect(self) -> None:
-        """Connect this program with the cluster, unless it is. Raises ConnectionError if it cannot be reached."""
+        """Connect this program to the cluster if it is not connected.
+
+        Raises ConnectionError if the cluster cannot be reached.
+        """
         with _connecting:
             if ray.is_initialized():
                 return
@@ -86,7 +89,7 @@ class WorkerPool:
             before = signal.getsignal(signal.SIGTERM)
             ray.init(address=self._settings.address, log_to_driver=False, configure_logging=False)
             is_main = threading.current_thread() is threading.main_thread()
-            if is_main and before is not signal.SIG_DFL:  # Ray 2.60 replaces it
+            if is_main and before is not signal.SIG_DFL:  # Ray 2.60 replaces the handler
                 signal.signal(signal.SIGTERM, before)
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
@@ -99,11 +102,11 @@ class WorkerPool:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     async def acquire(self) -> PoolWorker:
-        """A worker with room for a run. On the pool's loop.
+        """Return a worker with room for a run. Runs on the pool's loop.
 
         Raises:
-            WorkerStartError: there is none, and none can be started within the time.
-            CodeMismatchError: workers have another version of rxflow.
+            WorkerStartError: no worker is free, and none could be started in time.
+            CodeMismatchError: the worker has another version of rxflow.
         """
         await self._connect()
         while True:
@@ -121,7 +124,7 @@ class WorkerPool:
                 self.release(worker)
                 if not any(each.is_ready for each in self._workers):
                     raise
-                self._most = len(self._workers)  # the cluster has no room for more
+                self._most = len(self._workers)  # the cluster has no room for more workers
             except BaseException:
                 self.release(worker)
                 raise
@@ -129,7 +132,7 @@ class WorkerPool:
                 return worker
 
     def release(self, worker: PoolWorker) -> None:
-        """Note that a run of the worker is over. On the pool's loop."""
+        """Record that a run of the worker has ended. Runs on the pool's loop."""
         worker.runs -= 1
         while self._turns:
             turn = self._turns.popleft()
@@ -138,7 +141,7 @@ class WorkerPool:
                 break
 
     def give_back(self, worker: PoolWorker, loss: str = "") -> None:
-        """:meth:`release` from any thread. ``loss`` is how the worker was seen to be dead, if it was."""
+        """Call :meth:`release` from any thread. ``loss`` is the reason if the worker was found to be dead."""
 
         def give_back() -> None:
             if loss:
@@ -146,11 +149,11 @@ class WorkerPool:
             self.release(worker)
 
         if self._loop is not None:
-            with suppress(RuntimeError):  # it is closed
+            with suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(give_back)
 
     def close(self) -> None:
-        """End the workers, and what they carry out."""
+        """Stop the workers and their runs."""
         with self._lock:
             loop, self._loop = self._loop, None
             thread, self._thread = self._thread, None
@@ -191,7 +194,7 @@ class WorkerPool:
             .options(
                 num_cpus=given.num_cpus,
                 resources=dict(given.resources),
-                max_concurrency=2 * given.runs_per_worker,  # what was cancelled holds its place until it has ended
+                max_concurrency=2 * given.runs_per_worker,  # a cancelled call keeps its slot until it has ended
                 scheduling_strategy="SPREAD",
                 runtime_env=dict(given.runtime_env) or None,
             )
@@ -226,7 +229,7 @@ class WorkerPool:
         worker.watch = asyncio.ensure_future(self._watch(worker))
 
     async def _watch(self, worker: PoolWorker) -> None:
-        """Ping it for as long as it lives."""
+        """Ping the worker until it is lost."""
         lease_s = self._settings.lease_s
         while True:
             began = time.monotonic()
@@ -251,19 +254,19 @@ class WorkerPool:
             ray.kill(worker.actor, no_restart=True)
         for tell in list(worker.on_loss.values()):
             tell()
-        while self._turns:  # another one may be started now
+        while self._turns:  # another worker may be started now
             turn = self._turns.popleft()
             if not turn.done():
                 turn.set_result(None)
 
 
 def stop(stream: Any) -> None:
-    """Cancel what a worker carries out. Dropping Ray's generator would not."""
+    """Cancel a call of a worker. Dropping Ray's generator does not cancel the call."""
     ray.cancel(stream)
 
 
 def _list_resources() -> Mapping[str, float]:
-    """What the cluster has in all, by name."""
+    """Return the total resources of the cluster, by name."""
     return cast("Mapping[str, float]", ray.cluster_resources())
 
 
@@ -272,7 +275,7 @@ async def _ping(worker: PoolWorker) -> Any:
 
 
 def describe_loss(error: BaseException) -> str:
-    """The class and the first line of an error of Ray, whose text fills a page."""
+    """Return the class and first line of a Ray error, whose full text fills a page."""
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
@@ -283,7 +286,7 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _check_that_one_answers(address: str | None) -> None:
-    # Ray itself tries for more than five minutes at an address where nothing listens.
+    # Ray itself tries for more than five minutes to connect to an address where nothing listens.
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if not port.isdigit():
         return  # "auto", "local"

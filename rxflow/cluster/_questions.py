@@ -1,7 +1,8 @@
-"""Questions of a branch on a worker, and their answers, which come from the program that the branch belongs to.
+"""Passes the questions of a branch on a worker to the program that the branch belongs to, and the answers back.
 
-A worker's :class:`RemoteAnswerer` sends each question along with the events; :class:`QuestionRelay` has it answered as
-a question of the program's own flow is, and sends the answer back.
+A worker's :class:`RemoteAnswerer` sends each question along with the events. In the program, :class:`QuestionRelay`
+finds
+the answer as for a question of the program's own flow, and sends it back.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ Reply: TypeAlias = tuple[Literal["answer", "failed"], Any]
 
 
 class RemoteAnswerer(Answerer):
-    """Asks the program of a branch. On the worker's loop.
+    """Sends the questions of a branch to its program. Used on the worker's loop.
 
     Args:
-        waiting: of the whole worker, by ``request_id``; :meth:`RunActor.answer` settles them.
-        on_asked: a question is to be answered.
-        on_over: it need not be any more.
+        waiting: the open questions of the whole worker by ``request_id``; :meth:`RunActor.answer` resolves them.
+        on_asked: called when a question needs an answer.
+        on_over: called when a question no longer needs one.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class RemoteAnswerer(Answerer):
 
 
 class QuestionRelay:
-    """Has the questions of a branch answered by those who are around it here. On the loop of the branch's run."""
+    """Answers the questions of a branch with the answerers of the run around it. Used on the loop of that run."""
 
     def __init__(self, emitter: Emitter, reply: Callable[[str, Reply], object]) -> None:
         self._answerers = emitter.scope.answerers
@@ -59,19 +60,19 @@ class QuestionRelay:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def expect(self, request: InputRequested) -> None:
-        """The event of a question is going to be shown; who sees it may answer at once."""
+        """Prepare for an answer before the event of the question is emitted: a reader may answer at once."""
         self._open[request.request_id] = request
         for answerer in self._answerers:
             answerer.expect(request)
 
     def ask(self, request: InputRequested) -> None:
         """Find the answer, and send it to the worker."""
-        if request.request_id not in self._open:  # the stream does not show it
+        if request.request_id not in self._open:  # the event was not emitted, because the stream leaves it out
             self.expect(request)
         self._tasks[request.request_id] = asyncio.create_task(self._answer(request))
 
     def forget(self, request_id: str) -> None:
-        """The worker does not wait for an answer any more."""
+        """Stop looking for an answer that the worker no longer waits for."""
         answering = self._tasks.pop(request_id, None)
         if answering is not None:
             answering.cancel()
@@ -80,7 +81,7 @@ class QuestionRelay:
         del self._open[request_id]
 
     def close(self) -> None:
-        """The branch is over."""
+        """Stop looking for answers, because the branch has ended."""
         for request_id in list(self._open):
             self.forget(request_id)
 
@@ -90,14 +91,14 @@ class QuestionRelay:
             reply = "answer", to_json_value(await find_answer(self._answerers, request))
         except Unanswered as error:
             reply = "failed", describe_error(refuse_to_pause(error))
-        except Exception as error:  # noqa: BLE001 - of users' code; raised where the question was asked
+        except Exception as error:  # noqa: BLE001 - users' code raised it; raised again at the question
             reply = "failed", describe_error(error)
         self._reply(request.request_id, reply)
 
 
 def refuse_to_pause(error: Unanswered) -> NotResumable:
-    """The error of a branch whose questions nobody answers while it runs."""
+    """Return the error of a branch whose questions got no answer while it ran."""
     return NotResumable(
-        f"{error}, and a branch on another machine cannot be paused: answer while it runs (ops.answer_with), or carry "
+        f"{error}, and a branch on another machine cannot be paused. Answer while it runs (ops.answer_with), or carry "
         "out the whole flow there with Runs(…, on=Ray())"
     )

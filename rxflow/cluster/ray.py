@@ -1,4 +1,4 @@
-"""Flows and crews on Ray: a branch of a flow on another machine, and runs that are carried out on a cluster."""
+"""Flows and crews on Ray: branches of a flow on other machines, and runs that a cluster carries out."""
 
 from __future__ import annotations
 
@@ -37,23 +37,25 @@ LEASE_S = 15.0
 
 
 class Ray:
-    """The workers of this program on a Ray cluster: processes that carry out many runs each. ::
+    """The workers of this program on a Ray cluster: processes that each carry out many runs. ::
 
         runs = Runs("redis://host:6379/0", on=Ray(num_cpus=1))
         branch = Ray(resources={"gpu": 1}).on(Trip)
 
-    A worker is started when there is more than one run for each of those that there are, up to ``workers``; then runs
-    share the workers, and those that find no room wait. When the program ends, its workers do.
+    A run gets an idle worker, or a new one until there are ``workers``. After that, runs share workers up to
+    ``runs_per_worker``, and further runs wait. The workers end with the program.
 
     Args:
-        address: of the cluster, as ``ray.init`` takes it; not used if Ray is connected already.
-        num_cpus: CPUs that each worker takes of the cluster.
-        resources: what else each worker takes, by name.
-        workers: so many at most; by default as many as the cluster has room for by ``num_cpus``.
-        runs_per_worker: runs that one worker carries out at a time.
-        start_within: a worker that has not started by then fails the runs that wait for it.
-        lease: a worker that has not answered for so long is taken for dead.
-        runtime_env: as Ray takes it: ``{"env_vars": {"PYTHONPATH": …}}``. Keys are better set on the machines.
+        address: the cluster's address, as for ``ray.init``; ignored if Ray is already connected.
+        num_cpus: the CPUs of the cluster that each worker reserves.
+        resources: other resources that each worker reserves, by name.
+        workers: the greatest number of workers; by default as many as the cluster's CPUs allow.
+        runs_per_worker: how many runs one worker carries out at once.
+        start_within: how long a worker may take to start. After that, the runs that wait for it fail.
+        lease: how long a worker counts as alive without answering.
+        runtime_env: the environment of the workers, as for Ray: ``{"env_vars": {"PYTHONPATH": …}}``. Set keys of
+            providers
+            on the machines instead.
 
     Raises:
         ModuleNotFoundError: the extra is not installed.
@@ -89,11 +91,11 @@ class Ray:
         atexit.register(self.close)
 
     def on(self, target: object) -> OnRay:
-        """A flow or crew whose runs are carried out by these workers. Raises ValueError if it has no import path."""
+        """Return the flow or crew with its runs on these workers. Raises ValueError if it has no import path."""
         return OnRay(name_target(target), self._pool)
 
     def open(self, store: Store, options: Mapping[str, Any]) -> Carrier:
-        """Connect with the cluster, for ``Runs(…, on=Ray())``.
+        """Connect to the cluster, for ``Runs(…, on=Ray())``.
 
         Raises:
             ValueError: other machines cannot open the store.
@@ -102,13 +104,13 @@ class Ray:
         name = options["store"]
         if not (isinstance(name, str) and name.startswith(("redis://", "rediss://", "unix://"))):
             raise ValueError(
-                f'a cluster needs a store that all its machines reach, "redis://host:6379/0"; got {name!r}'
+                f'a cluster needs a store that all its machines can reach, such as "redis://host:6379/0"; got {name!r}'
             )
         self._pool.connect()
         return _RunsOnRay(self._pool, store, dict(options))
 
     def close(self) -> None:
-        """End the workers, and with them what they carry out. Idempotent."""
+        """Stop the workers and their runs. A second call does nothing."""
         atexit.unregister(self.close)
         self._pool.close()
 
@@ -124,19 +126,20 @@ _shared_lock = threading.Lock()
 
 
 def on_ray(target: object, *, num_cpus: float = 1, resources: Mapping[str, float] | None = None) -> OnRay:
-    """A flow or crew whose runs are carried out on the Ray cluster that this program belongs to. ::
+    """Return a flow or crew whose runs are carried out on the Ray cluster that this program is connected to. ::
 
         @listen(plan)
         def research(self):
             return on_ray("trips:research_crew", num_cpus=2).observe({"topic": self.state.topic})
 
-    It travels as its import path, so workers need its code; keys come from the workers' environment. Calls with the
-    same ``num_cpus`` and ``resources`` share their workers; :class:`Ray` has more settings.
+    Workers import the target by its path, so they need its code. Keys of providers come from the workers' environment.
+    Calls
+    with the same ``num_cpus`` and ``resources`` share their workers; :class:`Ray` has more settings.
 
     Args:
         target: an import path such as ``"trips:Trip"``, or a class, function or module-level object that has one.
-        num_cpus: CPUs that each worker takes of the cluster.
-        resources: what else each worker takes, by name.
+        num_cpus: the CPUs of the cluster that each worker reserves.
+        resources: other resources that each worker reserves, by name.
 
     Raises:
         ValueError: ``target`` has no import path.
@@ -150,7 +153,7 @@ def on_ray(target: object, *, num_cpus: float = 1, resources: Mapping[str, float
 
 
 def close_workers() -> None:
-    """End the workers that :func:`on_ray` started, and what they carry out; the end of the program does that too."""
+    """Stop the workers that :func:`on_ray` started, and their runs. They also stop when the program ends."""
     with _shared_lock:
         closing = list(_shared.values())
         _shared.clear()
@@ -159,24 +162,25 @@ def close_workers() -> None:
 
 
 class OnRay:
-    """A flow or crew that is carried out on a cluster. Make it with :func:`on_ray` or :meth:`Ray.on`."""
+    """A flow or crew that is carried out on a cluster. :func:`on_ray` and :meth:`Ray.on` create it."""
 
     def __init__(self, target: str, pool: WorkerPool) -> None:
         self.target = target
         self._pool = pool
 
     def events(self, inputs: Mapping[str, Any] | None = None) -> EventStream[Event]:
-        """A cold Observable of everything that happens: each subscription is a run on a worker. ::
+        """Return a cold Observable of all events of a run. Each subscription is a new run on a worker. ::
 
             worker     S--a-b---c--F|
             result     --S--a-b---c--F|
 
-        Disposing it cancels the run, down to the provider's connection.
+        Disposing the subscription cancels the run, including its connections to providers.
 
         Raises:
-            WorkerLost: as the stream's error, after what had arrived: the worker has died or cannot be reached.
-            WorkerStartError, CodeMismatchError: as the stream's error: no worker could take it.
-            NotResumable: in the flow on the worker: nobody answers a question of it.
+            WorkerLost: as the stream's error, after the events that had arrived: the worker has died or cannot be
+                reached.
+            WorkerStartError, CodeMismatchError: as the stream's error: no worker could take the run.
+            NotResumable: raised in the flow on the worker: a question of the flow got no answer.
             Exception: the run's own error.
         """
 
@@ -186,7 +190,7 @@ class OnRay:
         return EventStream(lambda scope: from_coroutine(scope, work))
 
     def observe(self, inputs: Mapping[str, Any] | None = None) -> EventStream[StreamChunk]:
-        """The chunks among :meth:`events`."""
+        """Return the chunks among :meth:`events`."""
         return self.events(inputs).select(chunks)
 
     def __repr__(self) -> str:
@@ -194,7 +198,7 @@ class OnRay:
 
 
 def name_target(target: object) -> str:
-    """The import path of a flow, a crew, or what makes one. Raises ValueError if it has none."""
+    """Return the import path of a flow, a crew, or a function that creates one. Raises ValueError if it has none."""
     if isinstance(target, str):
         if not all(target.partition(":")):
             raise ValueError(f"not an import path such as 'package.module:Name': {target!r}")
@@ -219,7 +223,7 @@ def name_target(target: object) -> str:
 
 
 async def _follow(pool: WorkerPool, target: str, inputs: Mapping[str, Any] | None, emitter: Emitter) -> None:
-    """Emit the events of a run on a worker."""
+    """Emit the events of a run that a worker carries out."""
     label = emitter.origin.run_id
     last = -1
     arguments = target, describe_flow(target), inputs, emitter.origin
@@ -229,7 +233,8 @@ async def _follow(pool: WorkerPool, target: str, inputs: Mapping[str, Any] | Non
                 if kind == "events":
                     for line in data.splitlines(keepends=True):
                         event = decode(line)
-                        if type(event) is not StreamChunk and isinstance(event, InputRequested):  # most are chunks
+                        # tested first, because most events are chunks
+                        if type(event) is not StreamChunk and isinstance(event, InputRequested):
                             questions.expect(event)
                         emitter.on_next(event)
                         last += 1
@@ -248,7 +253,7 @@ async def _follow(pool: WorkerPool, target: str, inputs: Mapping[str, Any] | Non
 
 
 class _Call:
-    """One run on a worker: reserves room there, reads the events, and cancels the run if nobody reads it any more."""
+    """One run on a worker: reserves room for it, reads its messages, and cancels it when its reader leaves."""
 
     def __init__(self, pool: WorkerPool) -> None:
         self._pool = pool
@@ -274,7 +279,7 @@ class _Call:
     async def messages(
         self, method: str, *arguments: Any, emitter: Emitter | None = None
     ) -> AsyncGenerator[tuple[str, Any]]:
-        """Yield what the worker yields; and ("lost", reason) at the end if the worker is lost."""
+        """Yield the worker's messages. If the worker is lost, the last one is ("lost", reason)."""
         worker = cast(PoolWorker, self._worker)
         loop, task = asyncio.get_running_loop(), cast("asyncio.Task[Any]", asyncio.current_task())
         is_lost = False
@@ -286,19 +291,19 @@ class _Call:
                 task.cancel()
 
         def on_loss() -> None:
-            with suppress(RuntimeError):  # the loop was closed
+            with suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(interrupt)
 
         self._stream = getattr(worker.actor, method).options(num_returns="streaming").remote(*arguments)
         if emitter is not None:
-            emitter.own(Disposable(self.cancel))  # in the thread that disposes: this loop may be busy
+            emitter.own(Disposable(self.cancel))  # called in the disposing thread, because this loop may be busy
         worker.on_loss[self] = on_loss
         try:
             async for reference in self._stream:
                 yield await reference
         except ray_errors.TaskCancelledError:
             raise asyncio.CancelledError from None
-        except ray_errors.RayTaskError as error:  # the worker lives: its other runs go on
+        except ray_errors.RayTaskError as error:  # the worker is alive, and its other runs continue
             self._is_over = True
             yield "failed", describe_error(cast(Exception, error.cause or error))
         except ray_errors.RayError as error:
@@ -317,11 +322,11 @@ class _Call:
             worker.on_loss.pop(self, None)
 
     def answer(self, request_id: str, reply: Reply) -> None:
-        """Send the answer to a question of the run."""
+        """Send the answer to a question to the worker."""
         cast(PoolWorker, self._worker).actor.answer.remote(request_id, reply)
 
     def cancel(self) -> None:
-        """Stop it on the worker, if it goes on there. From any thread. Dropping Ray's generator would not."""
+        """Stop the run on the worker, if it is still running. May be called in any thread."""
         if not self._is_over and self._stream is not None:
             self._is_over = True
             with suppress(ray_errors.RayError):
@@ -333,7 +338,7 @@ class _Call:
 
 
 class _RunsOnRay:
-    """Has workers carry out the runs of one store."""
+    """Lets workers carry out the runs of one store."""
 
     def __init__(self, pool: WorkerPool, store: Store, options: Mapping[str, Any]) -> None:
         self._pool = pool
@@ -342,7 +347,10 @@ class _RunsOnRay:
         self._calls: dict[_Call, Future[None]] = {}
 
     def begin(self, verb: str, run_id: str, **arguments: Any) -> Future[str]:
-        """Have a worker call a method of Runs or Run. The future gives the run's id, once the run is in the store."""
+        """Make a worker call a method of ``Runs`` or ``Run``.
+
+        The future resolves to the run's id once the store has the run.
+        """
         if arguments.get("target") is not None:
             arguments["target"] = name_target(arguments["target"])
         begun: Future[str] = Future()
@@ -353,7 +361,7 @@ class _RunsOnRay:
         return begun
 
     def close(self) -> None:
-        """Cancel the runs that this one has begun, and wait for that."""
+        """Cancel the runs that were begun here, and wait until they have ended."""
         calls = list(self._calls.items())
         for call, _ in calls:
             call.cancel()
@@ -375,11 +383,11 @@ class _RunsOnRay:
                 elif kind == "failed":
                     if writer is None:
                         raise restore_error(data)
-                    return  # its end could not be written; readers learn so from the store
+                    return  # the end could not be written; readers find that out from the store
                 elif writer is None:
                     raise WorkerLost(run_id, -1, data)
-                else:  # readers need not wait until the lease lapses
-                    with suppress(NotTheWriterError):  # another worker goes on with it already
+                else:  # tells readers at once, instead of when the lease lapses
+                    with suppress(NotTheWriterError):  # another worker has already taken the run over
                         await asyncio.wrap_future(self._store.append(writer, [], End("lost")))
 
 

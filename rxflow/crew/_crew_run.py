@@ -81,6 +81,17 @@ class Plan:
         for agent in self.agents:
             Persona.of(agent, inputs)
 
+    def check_context(self) -> None:
+        """Raise ValueError if a task is to be told the answer of a task that neither is in the crew nor has one."""
+        own = {task.id for task in self.tasks}
+        for task in self.tasks:
+            for wanted in task.context or ():
+                if wanted.id not in own and wanted.output is None:
+                    raise ValueError(
+                        f"Task {shorten(task)} has a context dependency on {shorten(wanted)}, which is not in this "
+                        "crew, and has no answer yet; run it first, or put it into tasks"
+                    )
+
     def assignment(
         self, index: int, inputs: Inputs | None, context: str = "", tool_cache: ToolCache | None = None
     ) -> Assignment:
@@ -132,9 +143,8 @@ class CrewRun:
         self.is_outermost = around.is_outermost
         self.scope = around.within(plan.name, crew_name=plan.name).metered()
         self._inputs = inputs
-        self._outputs: dict[str, TaskOutput] = {}
+        self._outputs: dict[int, TaskOutput] = {}  # by the task's index: a crew may do one task twice
         self._tool_cache = ToolCache()
-        self._wanted = {task.id for task in plan.tasks}
 
     def observe(self) -> Observable[Event]:
         """The events of the run, :class:`CrewFinished` last. ::
@@ -175,13 +185,16 @@ class CrewRun:
 
     def _context_of(self, task: Task) -> str:
         if task.takes_all_context:
-            known = [self._outputs[each.id] for each in self._plan.tasks if each.id in self._outputs]
+            known = [output for _, output in sorted(self._outputs.items())]
         else:
-            known = [self._outputs[wanted.id] for wanted in task.context or ()]
+            newest = {self._plan.tasks[index].id: output for index, output in sorted(self._outputs.items())}
+            wanted = [newest.get(each.id, each.output) for each in task.context or ()]  # some are of other crews
+            known = [output for output in wanted if output is not None]
         return "\n\n----------\n\n".join(output.raw for output in known)
 
     async def _prepare(self, emitter: Emitter) -> None:
         emitter.on_next(CrewStarted(origin=emitter.origin, inputs=self._inputs))
+        self._plan.check_context()
         if not self._plan.before_kickoff:
             return
         inputs = dict(self._inputs or {})  # callbacks may change it
@@ -197,7 +210,7 @@ class CrewRun:
         self._plan.check(self._inputs)  # before any task has run
 
     async def _finish(self, emitter: Emitter) -> None:
-        in_order = [self._outputs[task.id] for task in self._plan.tasks]
+        in_order = [self._outputs[index] for index in range(len(self._plan.tasks))]
         answers = [output for output in in_order if output.raw]
         if in_order and not answers:
             raise ValueError(
@@ -223,8 +236,10 @@ class CrewRun:
 
     def note(self, event: Event) -> None:
         """Keep an answer or the usage of a call."""
-        if isinstance(event, TaskFinished) and event.origin.task_id in self._wanted:
-            self._outputs[event.origin.task_id] = event.result
+        if isinstance(event, TaskFinished):
+            index = event.origin.task_index
+            if index < len(self._plan.tasks) and event.origin.task_id == self._plan.tasks[index].id:  # not a coworker's
+                self._outputs[index] = event.result
         elif isinstance(event, LLMFinished | LLMFailed | LLMCancelled):
             self.scope.note_shown(event)
 
@@ -276,6 +291,11 @@ class _Running(Holder, ObserverBase[Event]):
             scope = self._run.scope
             scope.run.note_stopped(scope.origin.span_id)
         super().dispose()
+
+
+def shorten(task: Task) -> str:
+    """The name of a task in errors."""
+    return repr(task.name or task.description[:40])
 
 
 def _wrong(callback: Callable[..., Any], when: str, what: str, returned: object) -> TypeError:

@@ -13,7 +13,7 @@ from pydantic_core import from_json
 from rxflow._options import Configurable, Switch
 from rxflow._streaming import CrewStreamingOutput, EventStream, all_of, chunks, run_async, run_blocking
 from rxflow.crew._assignment import PLACEHOLDER, LogFile, make_key
-from rxflow.crew._crew_run import CrewRun, Inputs, Plan
+from rxflow.crew._crew_run import CrewRun, Inputs, Plan, shorten
 from rxflow.crew._rate_limit import RateLimit, limit_of
 from rxflow.crew.agent import Agent
 from rxflow.crew.task import Task
@@ -102,7 +102,7 @@ class Crew(Configurable):
         else:
             for index, task in enumerate(self.tasks):
                 if task.agent is None:
-                    raise ValueError(f"task {index} ({_shorten(task)}) has no agent; give it agent=…")
+                    raise ValueError(f"task {index} ({shorten(task)}) has no agent; give it agent=…")
         self._check_order()
         self._plan().check(None)
         return self
@@ -117,21 +117,23 @@ class Crew(Configurable):
                 raise ValueError("manager_agent cannot have tools of its own: it works by delegating")
 
     def _check_order(self) -> None:
-        position = {task.id: index for index, task in enumerate(self.tasks)}
+        position: dict[str, int] = {}  # where a task is done first
+        for index, task in enumerate(self.tasks):
+            position.setdefault(task.id, index)
         for index, task in enumerate(self.tasks):
             for wanted in task.context or ():
                 at = position.get(wanted.id)
-                names = f"Task {_shorten(task)} has a context dependency on"
-                if at is None:
-                    raise ValueError(f"{names} {_shorten(wanted)}, which is not in this crew; put it into tasks")
+                if at is None:  # one of another crew: its answer is there when this crew runs
+                    continue
                 if at >= index:
                     raise ValueError(
-                        f"{names} a future task {_shorten(wanted)}, which is not allowed. Put that one before it"
+                        f"Task {shorten(task)} has a context dependency on a future task {shorten(wanted)}, which is "
+                        "not allowed. Put that one before it"
                     )
                 if task.async_execution and all(t.async_execution for t in self.tasks[at:index]):
                     raise ValueError(
-                        f"Task {_shorten(task)} is asynchronous and cannot include other sequential asynchronous tasks "
-                        f"in its context. {_shorten(wanted)} runs at the same time; put a task without async_execution "
+                        f"Task {shorten(task)} is asynchronous and cannot include other sequential asynchronous tasks "
+                        f"in its context. {shorten(wanted)} runs at the same time; put a task without async_execution "
                         "between them"
                     )
         if len(self.tasks) > 1 and all(task.async_execution for task in self.tasks[-2:]):
@@ -148,14 +150,16 @@ class Crew(Configurable):
             return None if agent is None else agents.setdefault(id(agent), agent.copy())
 
         for task in self.tasks:
+            if id(task) in tasks:
+                continue
             update: dict[str, Any] = {"agent": copy_of(task.agent)}
             if task.context:
-                update["context"] = [tasks[id(wanted)] for wanted in task.context]
+                update["context"] = [tasks.get(id(wanted), wanted) for wanted in task.context]
             tasks[id(task)] = task.model_copy(update=update)
         return self.model_copy(
             update={
                 "agents": [copy_of(agent) for agent in self.agents],
-                "tasks": list(tasks.values()),
+                "tasks": [tasks[id(task)] for task in self.tasks],
                 "manager_agent": copy_of(self.manager_agent),
             }
         )
@@ -297,11 +301,6 @@ def _read_task(entry: Mapping[str, Any], agents: Sequence[Agent]) -> Task:
     if role not in known:
         raise ValueError(f"a task in config names the agent {role!r}; config has {', '.join(map(repr, known))}")
     return Task(config={**entry, "agent": known[role]})
-
-
-def _shorten(task: Task) -> str:
-    """The name of a task in errors."""
-    return repr(task.name or task.description[:40])
 
 
 def _checked(plan: Plan, inputs: object) -> Inputs | None:

@@ -30,7 +30,8 @@ class Task(Fillable):
         description, expected_output: ``{placeholders}`` are filled from the crew's inputs.
         name: what chunks show as ``task_name``; else the description.
         agent: who does it.
-        context: the tasks whose answers it is told; not given: all earlier ones; None or []: none.
+        context: the tasks whose answers it is told, also those of crews that have run; not given: all earlier ones;
+            None or []: none.
         tools: in place of the agent's own; not given: a list of those.
         async_execution: runs beside its neighbours of the same kind.
         output_pydantic, output_json: the answer must fit this model; one of the two at most.

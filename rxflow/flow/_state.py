@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 from uuid import uuid4
 
-from pydantic import BaseModel, Field, ValidationError, create_model
+from pydantic import AliasChoices, BaseModel, Field, ValidationError, create_model
+from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 State = dict[str, Any] | BaseModel
@@ -20,12 +21,17 @@ class FlowState(BaseModel):
 
 
 def create_state(given: object, where: str) -> State:
-    """Create the first state, from a type, a dict or an instance (None: an empty dict).
+    """Create the first state, from a type, a dict or an instance (None: an empty dict). An id of None is filled in.
 
     Raises:
         TypeError: it is something else.
         ValueError: a field of the model has no default.
     """
+    state = _create_state(given, where)
+    return state if read_id(state) else _fill_id(state)
+
+
+def _create_state(given: object, where: str) -> State:
     if given is None or given is dict:
         return {"id": str(uuid4())}
     if isinstance(given, dict):
@@ -47,24 +53,37 @@ def create_state(given: object, where: str) -> State:
 def merge_inputs(state: State, inputs: Mapping[str, Any]) -> State:
     """Return ``state`` with ``inputs`` merged in. A model is validated as a whole, and ignores keys that it lacks.
 
+    A model with ``extra="allow"`` keeps those too. An id of None stands for none: the state keeps its own.
+
     Raises:
         ValueError: they do not fit the model.
     """
     if not isinstance(inputs, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"inputs must be a dict or another mapping of names to values; got {inputs!r}")
+    if "id" in inputs and inputs["id"] is None:
+        inputs = {name: value for name, value in inputs.items() if name != "id"}
     if not inputs:
         return state
     if isinstance(state, dict):
         return state | dict(inputs)
     model = type(state)
-    names = {field.alias or name: name for name, field in model.model_fields.items()}
+    names = {alias: name for name, field in model.model_fields.items() for alias in _iterate_aliases(field)}
     named = {names.get(key, key): value for key, value in inputs.items()}
-    known = {name: value for name, value in named.items() if name in model.model_fields}
+    keeps_all = model.model_config.get("extra") == "allow"
+    known = {name: value for name, value in named.items() if keeps_all or name in model.model_fields}
     try:
         # Field by field, not model_dump(): nested models and objects stay what they are.
         return _validate(model, {**dict(state), **known})
     except ValidationError as error:
         raise ValueError(f"Invalid inputs for structured state: {error}") from error
+
+
+def _iterate_aliases(field: FieldInfo) -> Iterator[str]:
+    """The other names under which a field takes its value."""
+    alias = field.validation_alias or field.alias
+    for each in alias.choices if isinstance(alias, AliasChoices) else (alias,):
+        if isinstance(each, str):
+            yield each
 
 
 def replace_state(state: State, saved: Mapping[str, Any]) -> State:
@@ -91,12 +110,24 @@ def show_state(state: State) -> dict[str, Any]:
 
 def read_id(state: State) -> str:
     """Return the state's id; empty if it has none any more."""
-    return str(state.get("id", "") if isinstance(state, dict) else getattr(state, "id", ""))
+    found = state.get("id") if isinstance(state, dict) else getattr(state, "id", None)
+    return "" if found is None else str(found)
 
 
 def _validate(model: type[BaseModel], values: Mapping[str, Any]) -> BaseModel:
     # By name: a field with an alias is set by its name too. By alias: so are those of nested models given as dicts.
     return model.model_validate(values, by_name=True, by_alias=True)
+
+
+def _fill_id(state: State) -> State:
+    """``state`` with an id of its own, if its model takes one."""
+    own = {**dict(state), "id": str(uuid4())}
+    if isinstance(state, dict):
+        return own
+    try:
+        return _validate(type(state), own)
+    except ValidationError:  # an id of another type, a number for instance
+        return state
 
 
 def _needs_id(model: type[BaseModel]) -> bool:

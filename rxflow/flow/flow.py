@@ -296,7 +296,8 @@ class Flow(AsksPeople, Generic[S]):
                 if restore_from is not None:
                     self._state = merge_inputs(self._state, {"id": str(uuid4())})
                 self._state = merge_inputs(self._state, inputs)
-                is_restored = keeper.store is not None and (restore_from is not None or "id" in inputs)
+                has_source = restore_from is not None or inputs.get("id") is not None
+                is_restored = keeper.store is not None and has_source
                 journal, step = scope.run.journal, scope.step
                 if journal is not None:
                     step = journal.next_flow(scope.step, self.name or type(self).__name__)
@@ -353,10 +354,13 @@ class Flow(AsksPeople, Generic[S]):
 
     async def _restore(self, emitter: Emitter, keeper: StateKeeper, inputs: Inputs, restore_from: str | None) -> None:
         """Take the saved state in place of the first one; the id is set already."""
-        saved = await keeper.load(emitter, restore_from or self.flow_id)
-        if saved is not None:
-            state = replace_state(self._state, {**saved, "id": self.flow_id})
-            self._state = merge_inputs(state, inputs)
+
+        def read(saved: Mapping[str, Any]) -> State:
+            return replace_state(self._state, {**saved, "id": self.flow_id})
+
+        restored = await keeper.load(emitter, restore_from or self.flow_id, read)
+        if restored is not None:
+            self._state = merge_inputs(restored, inputs)
         elif restore_from is not None:
             logger.warning("no saved state %r to begin from; %s begins anew", restore_from, type(self).__name__)
 
@@ -380,15 +384,26 @@ class Flow(AsksPeople, Generic[S]):
 
 
 def _find_state_type(cls: type) -> Any:
-    """The ``T`` of ``Flow[T]``; None for a plain Flow."""
-    for base in cls.__mro__:
-        for generic in getattr(base, "__orig_bases__", ()):
-            origin = get_origin(generic)
-            if isinstance(origin, type) and issubclass(origin, Flow):
-                (argument,) = get_args(generic)
-                if isinstance(argument, TypeVar):
-                    continue
-                return dict if get_origin(argument) is dict else argument
+    """The ``T`` of ``Flow[T]``; None for a plain Flow, or if a class has left it open."""
+    found = _find_state_argument(cls)
+    if isinstance(found, TypeVar):
+        return None
+    return dict if get_origin(found) is dict else found
+
+
+def _find_state_argument(cls: type) -> Any:
+    """What ``cls`` gives as the state's type: a type, a type variable of its own that stands for it, or None."""
+    bases: tuple[Any, ...] = vars(cls).get("__orig_bases__", cls.__bases__)
+    for base in bases:
+        origin: Any = get_origin(base) or base
+        if Flow not in origin.__mro__:
+            continue
+        argument = S if origin is Flow else _find_state_argument(origin)
+        if isinstance(argument, TypeVar):  # the class may have other type variables beside it
+            variables: tuple[Any, ...] = getattr(origin, "__parameters__", ())
+            argument = dict(zip(variables, get_args(base), strict=False)).get(argument)
+        if argument is not None:
+            return argument
     return None
 
 

@@ -210,12 +210,21 @@ class StateKeeper:
         if self.store is not None:
             await self._save(emitter, self.store, "_ask_checkpoint", read_state, verbose=False)
 
-    async def load(self, emitter: Emitter, flow_uuid: str) -> dict[str, Any] | None:
-        """Return the state saved last for ``flow_uuid``. Raises :class:`PersistenceError`."""
+    async def load(self, emitter: Emitter, flow_uuid: str, read: Callable[[Mapping[str, Any]], State]) -> State | None:
+        """Return the state saved last for ``flow_uuid``, as ``read`` reads it; None if nothing was saved.
+
+        Raises:
+            PersistenceError: the store fails, or its state cannot be read.
+        """
         if self.store is None:
             return None
         with _naming(f"{self._flow}: {_name(self.store)} cannot load the state of {flow_uuid!r}"):
-            return cast(dict[str, Any] | None, await emitter.invoke(self.store.load_state, flow_uuid))
+            saved: object = await emitter.invoke(self.store.load_state, flow_uuid)
+            if saved is None:
+                return None
+            if not isinstance(saved, Mapping):
+                raise TypeError(f"load_state must return a dict, or None if nothing was saved; it returned {saved!r}")
+            return read(cast(Mapping[str, Any], saved))
 
     async def _save(
         self, emitter: Emitter, store: FlowPersistence, method: str, read_state: Callable[[], State], *, verbose: bool

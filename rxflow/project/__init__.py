@@ -1,4 +1,4 @@
-"""Crews written as a class, with their agents and tasks in YAML: ``@CrewBase`` and the decorators of its methods."""
+"""Crews as classes, with their agents and tasks in YAML files: ``@CrewBase`` and the decorators of its methods."""
 
 from rxflow.project.annotations import (
     after_kickoff,

@@ -1,4 +1,4 @@
-"""The decorators of a crew class: they mark what a method makes, which is made once for each object."""
+"""The decorators of a crew class. They mark what a method creates; each method creates it once per object."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _being_made: ContextVar[tuple[tuple[int, str], ...]] = ContextVar("rxflow_being_
 
 
 def agent(method: Callable[P, R]) -> Callable[P, R]:
-    """The method makes an agent; a task's entry in YAML names it."""
+    """Mark a method that creates an agent. A task's entry in YAML refers to the agent by the method's name."""
     return _made_once(method, "agent", partial(_require, Agent))
 
 
 def task(method: Callable[P, R]) -> Callable[P, R]:
-    """The method makes a task, whose name is the method's unless it has one."""
+    """Mark a method that creates a task. The task's name is the method's, unless it has one."""
 
     def name_it(where: str, owner: object, made: object) -> None:
         made = _require(Task, where, owner, made)
@@ -38,7 +38,10 @@ def task(method: Callable[P, R]) -> Callable[P, R]:
 
 
 def crew(method: Callable[P, R]) -> Callable[P, R]:
-    """The method makes the crew; its name is the class's unless it has one, and it gets the class's kickoff hooks."""
+    """Mark the method that creates the crew.
+
+    The crew's name is that of the class, unless it has one. The crew gets the kickoff hooks of the class.
+    """
 
     def complete(where: str, owner: object, made: object) -> None:
         made = _require(Crew, where, owner, made)
@@ -51,54 +54,60 @@ def crew(method: Callable[P, R]) -> Callable[P, R]:
 
 
 def llm(method: Callable[P, R]) -> Callable[P, R]:
-    """The method makes a model; an agent's entry in YAML names it."""
+    """Mark a method that creates a model. An agent's entry in YAML refers to the model by the method's name."""
     return _made_once(method, "llm")
 
 
 def tool(method: Callable[P, R]) -> Callable[P, R]:
-    """The method makes a tool; entries in YAML name it. (Functions become tools by ``rxflow.tool``.)"""
+    """Mark a method that creates a tool. Entries in YAML refer to the tool by the method's name.
+
+    To make a tool of a function, use ``rxflow.tool``.
+    """
     return _made_once(method, "tool")
 
 
 def cache_handler(method: Callable[P, R]) -> Callable[P, R]:
-    """The method makes CrewAI's handler of cached tool results, which changes nothing here."""
+    """Mark a method that creates CrewAI's handler of cached tool results. rxflow accepts it and ignores it."""
     return _made_once(method, "cache_handler")
 
 
 def callback(method: F) -> F:
-    """The method is a callback, or makes one if it has no parameter; entries in YAML name it."""
+    """Mark a callback, or a method without parameters that returns one.
+
+    Entries in YAML refer to it by the method's name.
+    """
     return _mark(method, "callback")
 
 
 def before_kickoff(method: F) -> F:
-    """``method(inputs) -> inputs`` runs before the crew does."""
+    """Mark a method ``(inputs) -> inputs`` that runs before the crew."""
     return _mark(method, "before_kickoff")
 
 
 def after_kickoff(method: F) -> F:
-    """``method(output) -> output`` runs after the crew has."""
+    """Mark a method ``(output) -> output`` that runs after the crew."""
     return _mark(method, "after_kickoff")
 
 
 def output_pydantic(cls: C) -> C:
-    """The model can be named by ``output_pydantic`` in a task's entry in YAML."""
+    """Mark a model class that ``output_pydantic`` of a task's entry in YAML may name."""
     return _mark(cls, "output_pydantic")
 
 
 def output_json(cls: C) -> C:
-    """The model can be named by ``output_json`` in a task's entry in YAML."""
+    """Mark a model class that ``output_json`` of a task's entry in YAML may name."""
     return _mark(cls, "output_json")
 
 
 def marked(cls: type, role: str) -> Mapping[str, Any]:
-    """What ``cls`` and its bases have under the decorator ``role``, in the order of definition."""
+    """Return the members of ``cls`` and its bases with the decorator ``role``, in the order of definition."""
     found: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
         for name, value in vars(base).items():
             if role in getattr(value, "__dict__", {}).get(_ROLE, ()):
                 found[name] = value
             else:
-                found.pop(name, None)  # overridden by something else
+                found.pop(name, None)  # overridden by a member without the decorator
     return found
 
 
@@ -108,7 +117,7 @@ def _mark(marked_object: R, role: str) -> R:
 
 
 def _require(kind: type[R], where: str, owner: object, made: object) -> R:
-    """``made``, if it is of ``kind``. Raises TypeError if it is not."""
+    """Return ``made`` if it is an instance of ``kind``; otherwise raise TypeError."""
     if not isinstance(made, kind):
         raise TypeError(f"{type(owner).__name__}.{where} returned {made!r}, which is not of the class {kind.__name__}")
     return made
@@ -137,7 +146,7 @@ def _made_once(
 
 
 def _key(argument: object) -> object:
-    """Make an argument a part of a dict's key; an unhashable one counts by its identity."""
+    """Return a hashable key for an argument; for an unhashable one, its identity."""
     try:
         hash(argument)
     except TypeError:
@@ -146,12 +155,12 @@ def _key(argument: object) -> object:
 
 
 def _settle(made: Any) -> Any:
-    """Return the result of an async method."""
+    """Return ``made``, or the result of an async method."""
     return await_blocking(made) if inspect.iscoroutine(made) else made
 
 
 class _Making:
-    """Detects circles: a method that needs its own result."""
+    """Raises ValueError if a method needs its own result."""
 
     def __init__(self, owner: object, name: str) -> None:
         self._owner = owner

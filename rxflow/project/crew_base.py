@@ -1,4 +1,4 @@
-"""``@CrewBase``: a class whose agents and tasks have their texts in YAML files beside it."""
+"""``@CrewBase``: a class whose agents and tasks are described in YAML files."""
 
 from __future__ import annotations
 
@@ -18,16 +18,20 @@ C = TypeVar("C")
 Entry = dict[str, Any]
 
 
-def CrewBase(cls: type[C]) -> type[C]:  # noqa: N802 - CrewAI's name
+def CrewBase(cls: type[C]) -> type[C]:  # noqa: N802 - the name in CrewAI
     """Make a crew class of ``cls``.
 
-    ``self.agents_config`` and ``self.tasks_config`` are the entries of ``config/agents.yaml`` and ``config/tasks.yaml``
-    in the folder of the class's module, or of the files that the class attributes of these names give. They are read
-    when they are first used. Names in an entry stand for what the class makes: ``agent`` and ``context`` for its
-    agents and tasks, ``llm``, ``tools`` and the callbacks for what is under ``@llm``, ``@tool`` and ``@callback``,
-    ``output_pydantic`` and ``output_json`` for models under these decorators.
+    ``self.agents_config`` and ``self.tasks_config`` have the entries of ``config/agents.yaml`` and
+    ``config/tasks.yaml`` in
+    the folder of the class's module. Class attributes of the same names may give other files. A file is read at its
+    first
+    use. Entries refer by name to what the methods of the class create:
 
-    ``self.agents`` and ``self.tasks`` are all that the methods under ``@agent`` and ``@task`` make. ::
+    - ``agent`` and ``context`` to its agents and tasks;
+    - ``llm``, ``tools`` and the callbacks to methods with ``@llm``, ``@tool`` and ``@callback``;
+    - ``output_pydantic`` and ``output_json`` to model classes with these decorators.
+
+    ``self.agents`` and ``self.tasks`` have everything that the methods with ``@agent`` and ``@task`` create. ::
 
         @CrewBase
         class News:
@@ -46,10 +50,10 @@ def CrewBase(cls: type[C]) -> type[C]:  # noqa: N802 - CrewAI's name
         News().crew().kickoff(inputs={"topic": "tea"})
 
     Raises:
-        ValueError: an entry names what the class does not make.
-        TypeError: a method returns something else than what it is to make.
-        FileNotFoundError: a file that is used is not there.
-        KeyError: an entry that is used is not in its file.
+        ValueError: an entry refers to a name that the class does not have.
+        TypeError: a method returns an object of the wrong class.
+        FileNotFoundError: a used file does not exist.
+        KeyError: a used entry is not in its file.
     """
     folder = _folder_of(cls)
     for name, default, resolve in (
@@ -75,7 +79,7 @@ def _get_mcp_tools(owner: object, *names: str) -> NoReturn:
 
 
 def _folder_of(cls: type) -> Path:
-    """The folder of the class's module; in a notebook or a REPL, the working directory."""
+    """Return the folder of the class's module; in a notebook or a REPL, the working directory."""
     try:
         return Path(inspect.getfile(cls)).parent
     except (TypeError, OSError):
@@ -87,14 +91,14 @@ def _tasks_of(owner: object) -> list[Task]:
 
 
 def _agents_of(owner: object) -> list[Agent]:
-    """The agents: those of the tasks first, in their order."""
+    """Return the agents: first those of the tasks, in the tasks' order."""
     agents = [task.agent for task in _tasks_of(owner) if task.agent is not None]
     agents += [getattr(owner, name)() for name in marked(type(owner), "agent")]
     return [*{id(agent): agent for agent in agents}.values()]
 
 
 class _ConfigFile:
-    """Gives an object the entries of a file, and the class the file's path."""
+    """A descriptor: for an object the entries of a file, for the class the file's path."""
 
     def __init__(
         self, name: str, folder: Path, path: str | Mapping[str, Any] | None, resolve: Callable[[_Names, Entry], Entry]
@@ -141,7 +145,7 @@ def _read_yaml(file: Path) -> Any:
 
 
 class Entries(UserDict[str, Entry]):
-    """The entries of one file, by name. What an entry names is made when the entry is first used."""
+    """The entries of one file, by name. The names in an entry are resolved when the entry is first used."""
 
     def __init__(
         self, read: Mapping[str, Any], where: str, owner: object, resolve: Callable[[_Names, Entry], Entry]
@@ -167,14 +171,17 @@ class Entries(UserDict[str, Entry]):
 
 
 class _Names:
-    """Finds what the names in one entry stand for."""
+    """Resolves the names in one entry."""
 
     def __init__(self, owner: object, where: str) -> None:
         self._owner = owner
         self._where = where
 
     def find(self, option: str, role: str, name: str) -> Any:
-        """What the class has under the decorator ``role``. Raises ValueError if it has nothing of this name."""
+        """Return the member of the class with this name and the decorator ``role``.
+
+        Raises ValueError if there is none.
+        """
         known = marked(type(self._owner), role)
         if name not in known:
             raise ValueError(
@@ -184,26 +191,29 @@ class _Names:
         return getattr(self._owner, name)
 
     def replace(self, entry: Entry, option: str, role: str) -> None:
-        """Make what ``option`` names; what is not a name stays."""
+        """Replace a name in ``option`` by what its method creates. Other values stay."""
         value = entry.get(option)
         if isinstance(value, str):
             entry[option] = self.find(option, role, value)()
 
     def replace_all(self, entry: Entry, option: str, role: str) -> None:
-        """The same for a list of names, or one alone, which YAML makes easy to write."""
+        """Replace the names in ``option``, which is a list or, as YAML allows, a single name."""
         value = entry.get(option)
         if isinstance(value, str | list):
             listed = [value] if isinstance(value, str) else cast(list[Any], value)
             entry[option] = [self.find(option, role, each)() if isinstance(each, str) else each for each in listed]
 
     def replace_model(self, entry: Entry, option: str) -> None:
-        """Make the model that ``option`` names; a name that no method has is a model's own."""
+        """Replace a name in ``option`` by the LLM that its method creates.
+
+        Other names are those of models, and stay.
+        """
         value = entry.get(option)
         if isinstance(value, str) and value in marked(type(self._owner), "llm"):
             entry[option] = getattr(self._owner, value)()
 
     def replace_callback(self, entry: Entry, option: str) -> None:
-        """Find the callback that ``option`` names, or make it if the method has no parameter."""
+        """Replace a name in ``option`` by its callback, or by what the method returns if it has no parameters."""
         value = entry.get(option)
         if isinstance(value, str):
             method = self.find(option, "callback", value)

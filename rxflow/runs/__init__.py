@@ -1,4 +1,4 @@
-"""Runs that outlive their readers: their log is kept outside the run, for any number of readers in any process."""
+"""Runs that outlive their readers. Their logs are kept outside the runs, for any number of readers in any process."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""The events of a run as the memory store keeps them: the newest as they are, older chunks as texts and times."""
+"""The events of a run in the memory store: the newest as objects, older chunks packed as texts and times."""
 
 from __future__ import annotations
 
@@ -12,34 +12,38 @@ from rxflow.types import Event
 from rxflow.types.chunks import PackedChunks, StreamChunk, find_one_origin, find_origin, pack_chunks
 
 MAX_UNREAD = 10_000
-"""Events that are kept as they are for a reader that is behind: what is packed has to be made anew for it."""
+"""The number of events that are kept as objects for a slow reader, because packed ones would have to be built again."""
 MIN_PACKED = 64
-"""Events that are packed at a time."""
+"""The smallest number of events that are packed at once."""
 MAX_BLOCK = 256
-"""Chunks in a block, from which on the next one is begun: ``max_events`` drops whole blocks."""
+"""The greatest number of chunks in a block.
+
+``max_events`` drops whole blocks, so blocks must not grow without limit.
+"""
 
 
 NOBODY = -sys.maxsize
-"""Instead of the number of an event: no reader keeps up."""
+"""The value of ``_read_to`` when no reader keeps up."""
 
 
 class History:
     """The events of a run from number ``first`` to number ``last``.
 
-    Chunks are packed when a reader has seen them, or at once if none keeps up. As they are, they take 500 bytes each,
-    and are two objects for the garbage collector to walk through. A reader that comes later gets equal ones.
+    Chunks are packed once a reader has seen them, or at once if no reader keeps up. An unpacked chunk takes 500 bytes
+    and
+    adds two objects to each garbage collection. A reader that comes later gets equal copies.
     """
 
     def __init__(self) -> None:
         self.first = 0
         self.last = -1
         self._blocks: list[Block | PackedChunks | list[Event]] = []
-        self._starts: list[int] = []  # of each block: the number of its first event
+        self._starts: list[int] = []  # for each block, the number of its first event
         self._newest: list[Event] = []
         self._read_to = NOBODY  # the last event that a reader has seen
 
     def extend(self, events: Sequence[Event]) -> None:
-        """Add events that go on from the last one."""
+        """Add the events that follow the last one."""
         if isinstance(events, Batch):
             for part in events.parts:
                 if isinstance(part, Block):
@@ -58,11 +62,11 @@ class History:
 
     @property
     def is_read(self) -> bool:
-        """A reader keeps up: it is to get the events themselves."""
+        """Whether a reader keeps up, so that it should get the original event objects."""
         return self._read_to > NOBODY
 
     def drop_before(self, first: int) -> None:
-        """Keep the events from number ``first`` on; a block goes when its last event does."""
+        """Keep the events from number ``first`` on. A block is dropped when its last event is."""
         if first <= self.first:
             return
         self.first = first
@@ -73,7 +77,7 @@ class History:
             del self._newest[: first - self._start_of_newest]
 
     def read(self, after: int, limit: int) -> list[Event]:
-        """At most ``limit`` events behind number ``after``, which is not below that of the first one."""
+        """Return up to ``limit`` events after number ``after``, which must be at least ``first - 1``."""
         first, stop = after + 1, min(after + limit, self.last) + 1
         self._read_to = max(self._read_to, stop - 1)
         found: list[Event] = []
@@ -117,7 +121,7 @@ class History:
         block = self._blocks[-1] if self._blocks else None
         origin = find_origin(like)
         if not isinstance(block, Block) or find_origin(block.like) is not origin or len(block.texts) >= MAX_BLOCK:
-            block = Block(like.with_seq(seq), seq, [], [])  # a copy: a reader may change its own
+            block = Block(like.with_seq(seq), seq, [], [])  # a copy, because a reader may change its own chunk
             self._blocks.append(block)
             self._starts.append(seq)
         block.texts += texts

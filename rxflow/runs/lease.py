@@ -1,7 +1,8 @@
-"""The lease that shows that a run's worker lives.
+"""The lease shows that the worker of a run is alive.
 
-A worker renews it every third of its time. It counts by the clock that all processes of a machine share
-(``time.monotonic``), or by the server's own (Redis), never by the wall clocks of two machines.
+A worker renews its lease three times per lease period. The times are compared on one clock only: the monotonic clock
+that
+all processes of a machine share (``time.monotonic``), or the Redis server's clock.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import time
 from dataclasses import dataclass
 
 LEASE_S = 5.0
-"""A dead worker is noticed after at most twice this time."""
+"""The default length of a lease. A dead worker is noticed after at most twice this time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +27,18 @@ class Lease:
 
     @property
     def renewal_s(self) -> float:
-        """Seconds between two renewals: one may come late or fail."""
+        """Seconds between two renewals. One renewal may be late or fail before the lease lapses."""
         return self.seconds / 3
 
     def until(self) -> float:
-        """The time at which a lease that is renewed now lapses."""
+        """Return the time at which a lease that is renewed now will lapse."""
         return time.monotonic() + self.seconds
 
 
 def has_lapsed(until: float, seconds: float) -> bool:
-    """A lease of so many seconds has lapsed. One that ends later than it can was taken before the machine started."""
+    """Return whether a lease of ``seconds`` that ends at ``until`` has lapsed.
+
+    A lease that ends later than a new one would was taken before the machine restarted, so it has lapsed too.
+    """
     now = time.monotonic()
     return not now < until <= now + seconds

@@ -41,7 +41,7 @@ class _Run:
     waiting: list[tuple[int, Future[None]]] = field(default_factory=list[tuple[int, Future[None]]])
 
     def take_ready(self) -> Sequence[Future[None]]:
-        """Remove and return the waiting futures that can be resolved now."""
+        """Remove and return the futures of readers that have new events to read."""
         if not self.waiting:
             return ()
         last = self.events.last if self.status in LIVE else sys.maxsize + 1
@@ -51,11 +51,11 @@ class _Run:
 
 
 class MemoryLog(Store):
-    """Keeps the events themselves, so nothing is encoded. When the process ends, all is gone.
+    """Keeps the event objects themselves, without encoding them. They are lost when the process ends.
 
     Args:
-        keep_s: runs are forgotten so many seconds after their end; None: when they are told to.
-        max_events: of a run's events, so many are kept; None: all.
+        keep_s: seconds for which a run is kept after its end; None: until :meth:`forget` is called.
+        max_events: how many of a run's newest events are kept; None: all.
     """
 
     def __init__(self, *, keep_s: float | None = None, max_events: int | None = None) -> None:
@@ -80,7 +80,7 @@ class MemoryLog(Store):
                     return _DONE
                 run.writer = Writer(writer.run_id, generation=run.writer.generation + 1)
             last = run.events.last
-            if events and events[0].seq <= last:  # a batch that came twice
+            if events and events[0].seq <= last:  # a batch that was sent twice
                 events = [event for event in events if event.seq > last]
             run.events.extend(events)
             if self._max_events is not None:
@@ -142,7 +142,7 @@ class MemoryLog(Store):
         return self._locked(take)
 
     def release(self, writer: Writer) -> None:
-        """Do nothing: there are no leases."""
+        """Do nothing: this store has no leases."""
 
     def look_up(self, run_id: str) -> Future[Head]:
         return self._locked(lambda: self._head_of(run_id, self._find(run_id)))

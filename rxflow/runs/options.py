@@ -1,4 +1,4 @@
-"""Reads the arguments of runs: a store, a flow or crew or the path to one, and times."""
+"""Reads the arguments of runs: a store, the flow or crew (or its import path), and times."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Runnable(Protocol):
     """A flow or a crew."""
 
     def events(self, inputs: Mapping[str, Any] | None = None) -> EventStream[Event]:
-        """A cold Observable of the events of a run."""
+        """Return a cold Observable of the events of a run."""
         ...
 
 
@@ -30,32 +30,35 @@ class Carrier(Protocol):
     """Carries out the runs of one store in other processes."""
 
     def begin(self, verb: Literal["start", "restart", "resume"], run_id: str, **arguments: Any) -> Future[str]:
-        """Have a worker call a method of Runs or Run. The future gives the run's id, once the run is in the store."""
+        """Make a worker call a method of ``Runs`` or ``Run``.
+
+        The future resolves to the run's id once the store has the run.
+        """
         ...
 
     def close(self) -> None:
-        """Cancel the runs that this one has begun, and wait for that."""
+        """Cancel the runs that this carrier has begun, and wait until they have ended."""
         ...
 
 
 class Cluster(Protocol):
-    """Has the processes that carry out runs: ``rxflow.cluster.Ray``."""
+    """The processes that carry out runs, such as ``rxflow.cluster.Ray``."""
 
     def open(self, store: Store, options: Mapping[str, Any]) -> Carrier:
-        """Make the carrier of a store's runs. Workers open the store with ``Runs(**options)``.
+        """Create the carrier of a store's runs. Workers open the store with ``Runs(**options)``.
 
         Raises:
-            ValueError: other machines cannot open that store.
+            ValueError: other machines cannot open this store.
         """
         ...
 
 
 def open_store(name: str | None, keep_s: float | None, max_events: int | None, lease_s: float) -> Store:
-    """The store of that name.
+    """Open the store that ``name`` describes.
 
     Raises:
-        ValueError: no store has such a name.
-        StoreError: it cannot be opened.
+        ValueError: ``name`` describes no kind of store.
+        StoreError: the store cannot be opened.
     """
     if name is None:
         return MemoryLog(keep_s=keep_s, max_events=max_events)
@@ -64,18 +67,18 @@ def open_store(name: str | None, keep_s: float | None, max_events: int | None, l
 
         return SQLiteLog(name.removeprefix("sqlite:///"), lease_s=lease_s, keep_s=keep_s, max_events=max_events)
     if name.startswith(("redis://", "rediss://", "unix://")):
-        from rxflow.runs.redis import RedisLog  # an extra
+        from rxflow.runs.redis import RedisLog  # redis-py is optional
 
         return RedisLog(name, lease_s=lease_s, keep_s=keep_s, max_events=max_events)
     raise ValueError(f'no store {name!r}; use "sqlite:///runs.db", "redis://host:6379/0", or None for memory')
 
 
 def find_runnable(path: str) -> Runnable:
-    """The flow or crew that an import path leads to. A class or a function is called, without arguments.
+    """Return the flow or crew at an import path. A class or a function there is called without arguments.
 
     Raises:
-        LookupError: it leads nowhere.
-        TypeError: what it leads to is not a flow or a crew.
+        LookupError: there is nothing at the path.
+        TypeError: the object at the path is not a flow or a crew.
     """
     module, _, names = path.partition(":")
     try:
@@ -84,7 +87,7 @@ def find_runnable(path: str) -> Runnable:
             found = getattr(found, name)
     except (ImportError, AttributeError, ValueError) as error:
         raise LookupError(f"no flow or crew at {path!r}, which should be 'package.module:Name': {error}") from error
-    is_class: bool = isinstance(found, type)  # said so, it does not narrow what is found
+    is_class: bool = isinstance(found, type)  # as a variable, so that isinstance() does not narrow the type of `found`
     if is_class or not hasattr(found, "events"):
         with suppress(TypeError):
             found = found()
@@ -97,7 +100,11 @@ def find_runnable(path: str) -> Runnable:
 
 
 def read_grace(when_unread: WhenUnread) -> float | None:
-    """Seconds without a reader after which a run is cancelled; None: never. Raises ValueError if it is not a time."""
+    """Return the seconds without a reader after which a run is cancelled; None: never.
+
+    Raises:
+        ValueError: ``when_unread`` is neither "detach" nor "cancel" nor a time above 0.
+    """
     if when_unread == "detach":
         return None
     if when_unread == "cancel":
@@ -109,7 +116,7 @@ def read_grace(when_unread: WhenUnread) -> float | None:
 
 
 def read_seconds(name: str, given: Seconds) -> float:
-    """A time in seconds. Raises ValueError if it is not above 0."""
+    """Return a time in seconds. Raises ValueError if it is not above 0."""
     seconds = given.total_seconds() if isinstance(given, timedelta) else float(given)
     if not seconds > 0:
         raise ValueError(f"{name} must be a time above 0: {given!r}")

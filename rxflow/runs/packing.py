@@ -1,12 +1,12 @@
-"""A batch of events as few rows; chunks that follow each other and have the same labels are one line of a row.
+"""Packs a batch of events into few rows. Consecutive chunks with the same labels share one line of a row.
 
-A line holds one event, as :mod:`rxflow.types.codec` writes it. Above the first of several chunks that have the same
-labels stands a line with the texts and times of all of them; their ``seq`` go on from its own::
+A line holds one event, as :mod:`rxflow.types.codec` writes it. Several chunks with the same labels are written as two
+lines: their texts and times, and then the first chunk, whose ``seq`` the others continue::
 
     {"block":[["Hel","lo"],[1764356862.1,1764356862.2]]}
     {"v":1,"kind":"StreamChunk","data":{"content":"Hel","task_name":"research",…,"seq":17,"at":1764356862.1}}
 
-A line for each would take 350 bytes a chunk instead of 30, and four times the time.
+One line per chunk would take 350 bytes a chunk instead of 30, and four times as long.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from rxflow.types.chunks import StreamChunk, find_labels, make_chunks_like
 from rxflow.types.codec import decode, encode
 
 MAX_ROW_EVENTS = 256
-"""A reader that wants a part of a row still has to parse the rest."""
+"""The greatest number of events in a row. A reader that wants only a part of a row must still parse all of it."""
 MAX_ROW_BYTES = 64 * 1024
-"""A line that is longer has a row of its own."""
+"""The greatest size of a row. A longer line has a row of its own."""
 MAX_BLOCK_TEXT = 4096
-"""Characters of a chunk that may stand in a block, so that no block comes near the store's limit for an event."""
+"""The longest text of a chunk in a block, in characters. It keeps every block far below the store's limit per event."""
 
 _BLOCK_HEAD = b'{"block":'
 _columns_of = itemgetter("content", "at", "seq")
 
 
 def pack(events: Sequence[Event]) -> Iterator[tuple[int, bytes]]:
-    """The rows of a batch, each with the ``seq`` of its last event.
+    """Yield the rows of a batch, each with the ``seq`` of its last event.
 
     Raises:
-        TypeError: what is not an event is among them; the rows before it have come.
+        TypeError: an element of the batch is not an event. The rows before it have already been yielded.
     """
     row: list[bytes] = []
     size = count = 0
@@ -63,10 +63,10 @@ def pack(events: Sequence[Event]) -> Iterator[tuple[int, bytes]]:
 
 
 def unpack(row: bytes, after: int) -> Sequence[Event]:
-    """The events of a row whose ``seq`` is above ``after``.
+    """Return the events of a row whose ``seq`` is above ``after``.
 
     Raises:
-        CodecError: it is not a row that :func:`pack` wrote.
+        CodecError: the row was not written by :func:`pack`.
     """
     events: list[Event] = []
     columns = b""
@@ -82,7 +82,7 @@ def unpack(row: bytes, after: int) -> Sequence[Event]:
 
 
 def _find_blocks(parts: Sequence[Event | Block]) -> Iterator[Event | Block]:
-    """The same, in blocks that a line can hold, and events."""
+    """Yield the same events in order, with consecutive chunks joined to blocks that fit on a line."""
     for _, alike in groupby(parts, _find_labels):
         first, *others = alike
         if isinstance(first, Block):
@@ -106,15 +106,15 @@ def _read_block(columns: bytes, first: StreamChunk, after: int) -> Sequence[Stre
 
 
 def _find_labels(part: Event | Block) -> tuple[Any, ...] | int:
-    """What loose chunks of a block have in common; a number of its own for anything else."""
+    """Return the labels that the chunks of a block must share; for anything else, a number that nothing else has."""
     try:
         return find_labels(part) if type(part) is StreamChunk else id(part)
-    except KeyError:  # it was made without validation
+    except KeyError:  # the chunk was created without validation
         return id(part)
 
 
 def _join(chunks: Sequence[StreamChunk]) -> Block | None:
-    """Chunks that have the same labels; None if they do not follow each other."""
+    """Join chunks with the same labels to a block. Return None if their ``seq`` are not consecutive."""
     texts, times, numbers = zip(*[_columns_of(chunk.__dict__) for chunk in chunks], strict=True)
     first: int = numbers[0]
     follow = list(numbers) == list(range(first, first + len(numbers)))
@@ -122,7 +122,10 @@ def _join(chunks: Sequence[StreamChunk]) -> Block | None:
 
 
 def _fits(block: Block) -> bool:
-    """A line can hold it, and it is shorter so. Without validation, a chunk may have anything as its text and time."""
+    """Return whether a block can be written as one line, and is shorter that way.
+
+    A chunk that was created without validation may have a text or time of any type.
+    """
     return (
         len(block.texts) > 1
         and {*map(type, block.texts)} == {str}
@@ -135,6 +138,6 @@ def _fits(block: Block) -> bool:
 def _encode_columns(block: Block) -> bytes:
     columns = {"block": (block.texts, block.times)}
     try:
-        return to_json(columns)  # a sixth of the time of json.dumps()
-    except PydanticSerializationError:  # half a character, which json.loads() reads
+        return to_json(columns)  # takes a sixth of the time of json.dumps()
+    except PydanticSerializationError:  # a lone surrogate (half a character), which json.loads() accepts
         return json.dumps(columns, separators=(",", ":")).encode()

@@ -1,4 +1,4 @@
-"""``RunReader``: one reader of a run, which the run knows of."""
+"""``RunReader``: a reader that announces itself to the run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rxflow.runs.store import Store
 from rxflow.types import Event
 
 READER_S = 10.0
-"""A reader that has not shown itself for so long has left: its process may have died."""
+"""Seconds after which a silent reader counts as gone: its process may have died."""
 
 
 class RunReader(PageReader):
@@ -35,7 +35,7 @@ class RunReader(PageReader):
         return await super().__anext__()
 
     def close(self) -> None:
-        """Leave: the run does not count this reader any longer. See ``when_unread`` of :meth:`Runs.start`."""
+        """Stop reading. The run no longer counts this reader; see ``when_unread`` of :meth:`Runs.start`."""
         self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()

@@ -1,7 +1,7 @@
-"""Runs in Redis, for many machines. :mod:`rxflow.runs.redis_scripts` has the keys and what is done in one step.
+"""Runs in Redis, for many machines. :mod:`rxflow.runs.redis_scripts` describes the keys and has the atomic operations.
 
-One thread of this process has an event loop for all of it, with a few connections: one that waits for notes, one that
-is told of new events (:mod:`rxflow.runs.redis_wakes`), one that renews leases, and a pool for the rest.
+One thread of this process runs an event loop for the whole store. It has a few connections: one waits for notes, one
+receives the numbers of new events (:mod:`rxflow.runs.redis_wakes`), one renews leases, and a pool does the rest.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ with extra("redis"):
 T = TypeVar("T")
 
 RETRY_S = 15.0
-"""How long a command is tried again if Redis cannot be reached."""
+"""Seconds for which a command is retried when Redis cannot be reached."""
 COMMAND_TIMEOUT_S = 5.0
 NOTE_WAIT_MS = 2000
-"""Shorter than the time-out of the socket: redis-py 8 raises if a blocking command takes longer than that."""
+"""How long a blocking read waits. It must be shorter than the socket's time-out, after which redis-py 8 raises."""
 MAX_CONNECTIONS = 16
-"""With so many, commands wait for a free one; redis-py's own pool raises at 100."""
+"""The size of the pool. Commands wait for a free connection; redis-py's own pool raises at 100."""
 MAX_NOTES = 10_000
 
 
@@ -71,15 +71,15 @@ class RedisLog(Store):
     """Keeps runs in Redis 6.2 or later.
 
     Args:
-        url: ``"redis://host:6379/0"``, as redis-py takes it.
-        lease_s: a worker that has not shown itself for so long is taken for dead.
-        keep_s: runs are forgotten so many seconds after their end; None: when they are told to.
-        max_events: of a run's events, so many are kept; None: all.
+            url: an address that redis-py accepts, such as ``"redis://host:6379/0"``.
+            lease_s: seconds without a renewal after which a worker counts as dead.
+            keep_s: seconds for which a run is kept after its end; None: until :meth:`forget` is called.
+            max_events: how many of a run's newest events are kept; None: all.
 
-    If Redis goes and comes back, what was begun is tried again for 15 s; events wait in memory meanwhile.
+    When the connection to Redis is lost, commands are retried for 15 s. Events wait in memory meanwhile.
 
     Raises:
-        StoreError: Redis cannot be reached, or its keys are of another version.
+        StoreError: Redis cannot be reached, or its keys have another version.
         ImportError: redis-py is not installed.
     """
 
@@ -96,7 +96,7 @@ class RedisLog(Store):
         self._keep_ms = "" if keep_s is None else str(max(1, round(keep_s * 1000)))
         self._max_events = "" if max_events is None else str(max_events)
         self._claims: dict[str, tuple[Writer, OnNote]] = {}
-        self._last_note: str | None = None  # before the first claim
+        self._last_note: str | None = None  # None before the first claim
         self._work: dict[str, asyncio.Task[None]] = {}
         self._appending: set[asyncio.Task[Any]] = set()
         self._is_closed = False
@@ -156,7 +156,7 @@ class RedisLog(Store):
             self._thread.join()
 
     def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        if self._is_closed or not self._thread.is_alive():  # in a fork, threads of the parent are missing
+        if self._is_closed or not self._thread.is_alive():  # a forked process does not have the threads of its parent
             work.close()
             refused: Future[T] = Future()
             refused.set_exception(StoreError(f"the store {self._name} is closed, or was opened by another process"))
@@ -165,9 +165,9 @@ class RedisLog(Store):
 
     @property
     def _name(self) -> str:
-        return self._url.rpartition("@")[2]  # without the password
+        return self._url.rpartition("@")[2]  # without the user and the password
 
-    # From here on in the store's thread.
+    # Everything below runs in the store's thread.
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -178,7 +178,7 @@ class RedisLog(Store):
         pool = cast(Any, aioredis.BlockingConnectionPool).from_url(
             self._url,
             max_connections=MAX_CONNECTIONS,
-            timeout=None,  # a turn that comes late is not a failure: each command has its own time-out
+            timeout=None,  # waiting long for a free connection is not a failure; each command has its own time-out
             socket_timeout=COMMAND_TIMEOUT_S,
             socket_connect_timeout=COMMAND_TIMEOUT_S,
         )
@@ -196,7 +196,7 @@ class RedisLog(Store):
             raise StoreError(f"the store {self._name} is of version {found}; this rxflow has version {VERSION}")
 
     async def _shut(self) -> None:
-        if self._appending:  # what was begun is done
+        if self._appending:  # finish the appends that have begun
             await asyncio.wait(self._appending)
         for task in self._work.values():
             task.cancel()
@@ -208,16 +208,17 @@ class RedisLog(Store):
                 await self._redis.connection_pool.disconnect()
 
     async def _try(self, command: Callable[[], Awaitable[T]]) -> T:
-        """Carry out a command, again and again while Redis cannot be reached."""
+        """Run a command, and retry it while Redis cannot be reached."""
         deadline, delay = time.monotonic() + RETRY_S, 0.02
         while True:
             try:
                 return await command()
             except (errors.ConnectionError, errors.TimeoutError, errors.BusyLoadingError, OSError) as error:
                 if time.monotonic() > deadline or self._is_closed:
-                    raise StoreError(f"the store {self._name} cannot be reached for {RETRY_S:g} s: {error}") from error
+                    problem = f"could not be reached for {RETRY_S:g} s"
+                    raise StoreError(f"the store {self._name} {problem}: {error}") from error
             except errors.RedisError as error:
-                raise StoreError(f"the store {self._name} refuses: {error}") from error
+                raise StoreError(f"the store {self._name} refused a command: {error}") from error
             await asyncio.sleep(delay * (0.5 + random.random()))
             delay = min(2 * delay, 0.5)
 
@@ -251,9 +252,9 @@ class RedisLog(Store):
             *lines,
         ]
         reply = await self._try(lambda: self._append_script(args=arguments))
-        if reply[0] == b"gap":  # a replica that took over had not got them
+        if reply[0] == b"gap":  # after a failover to a replica that had not received all events
             lost = f"events {int(reply[1]) + 1} to {events[0].seq - 1}"
-            raise StoreError(f"the store has lost {lost} of run {writer.run_id!r}, as after a failover; it was stopped")
+            raise StoreError(f"the store has lost {lost} of run {writer.run_id!r}, as after a failover; it is stopped")
         if reply[0] != b"ok":
             raise refuse(writer, int(reply[1]) if reply[0] == b"refused" else None)
         if failure is not None:
@@ -315,7 +316,7 @@ class RedisLog(Store):
         for name in names:
             try:
                 heads.append(await self._look_up(name.decode()))
-            except LookupError:  # Redis has deleted it, as it was told
+            except LookupError:  # Redis has deleted the run because its `keep` time is over
                 await self._try(lambda name=name: self._redis.zrem("rxflow:runs", name))  # type: ignore[misc]
         return [head for head in heads if status in (None, head.status)]
 
@@ -340,7 +341,7 @@ class RedisLog(Store):
         await self._try(lambda: self._redis.xadd("rxflow:notes", fields, maxlen=MAX_NOTES, approximate=True))
 
     async def _hear_notes(self) -> None:
-        """Hand on the notes for the runs of this process."""
+        """Pass new notes to the runs of this process."""
         waiting = cast(Any, aioredis.Redis).from_url(self._url, socket_timeout=NOTE_WAIT_MS / 1000 + COMMAND_TIMEOUT_S)
         try:
             while True:
@@ -364,13 +365,14 @@ class RedisLog(Store):
             claim[1](Note(cast(Any, fields["kind"]), value, fields["request_id"]))
 
     async def _renew(self) -> None:
-        """Renew the leases of the runs of this process, and stop those that others have taken over."""
-        own = cast(Any, aioredis.Redis).from_url(self._url, socket_timeout=COMMAND_TIMEOUT_S)  # it waits for no reader
+        """Renew the leases of this process's runs, and stop runs that another worker has taken over."""
+        # a connection of its own, so that renewals never wait for a free one
+        own = cast(Any, aioredis.Redis).from_url(self._url, socket_timeout=COMMAND_TIMEOUT_S)
         try:
             while True:
                 await asyncio.sleep(self._lease.renewal_s)
                 claims = list(self._claims.items())
-                with suppress(errors.RedisError, OSError):  # the next time; if not, the lease lapses
+                with suppress(errors.RedisError, OSError):  # the next renewal may succeed; otherwise the lease lapses
                     async with own.pipeline(transaction=False) as pipe:
                         for run_id, (writer, _) in claims:
                             pipe.eval(RENEW, 0, run_id, writer.id, round(self._lease.seconds * 1000))
@@ -382,7 +384,7 @@ class RedisLog(Store):
             await own.aclose()
 
     def _keep_doing(self, *works: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Start a task that runs until the log is closed, unless it is running."""
+        """Start each of these tasks unless it is already running. They run until the log is closed."""
         for work in works:
             if work.__name__ not in self._work:
                 self._work[work.__name__] = self._loop.create_task(work())

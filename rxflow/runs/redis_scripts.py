@@ -1,8 +1,10 @@
-"""The keys of runs in Redis, and the scripts that keep what belongs together in one step.
+"""The keys of runs in Redis, and the scripts that change several keys in one step.
 
-For a run ``r`` there are three keys: the hash ``rxflow:run:r`` (how it stands), the stream ``rxflow:log:r`` (event n
-has the entry id ``n+1-0``) and ``rxflow:lease:r``, which Redis deletes when the worker does not renew it: so no two
-clocks are ever compared. ``rxflow:notes`` is a stream of what is told to runs, ``rxflow:runs`` the set of their names.
+A run ``r`` has three keys: the hash ``rxflow:run:r`` (its status and other fields), the stream ``rxflow:log:r`` (event
+n
+has the entry id ``n+1-0``) and ``rxflow:lease:r``. Redis deletes the lease when the worker does not renew it, so clocks
+of different machines are never compared. ``rxflow:notes`` is the stream of notes for runs, and ``rxflow:runs`` is a
+sorted set of the run ids.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from rxflow.operators._core.run_log import LIVE, Status, no_such_run
 from rxflow.runs.store import Head, read_error, read_spec
 
 VERSION = 1
-"""The version of the keys, kept as ``rxflow:version``."""
+"""The version of these keys. It is stored under ``rxflow:version``."""
 
 APPEND = """
 local run, log, lease = 'rxflow:run:' .. ARGV[1], 'rxflow:log:' .. ARGV[1], 'rxflow:lease:' .. ARGV[1]
@@ -89,14 +91,14 @@ return 1
 
 
 def read_streams(replies: Any) -> Sequence[tuple[bytes, Any]]:
-    """What XREAD returns, which is a dict in RESP3 and a list in RESP2."""
+    """Return the streams that XREAD returned, which is a dict in RESP3 and a list in RESP2."""
     if isinstance(replies, dict):
         return [(name, entries[0]) for name, entries in cast("dict[bytes, Any]", replies).items()]
     return cast("Sequence[tuple[bytes, Any]]", replies or [])
 
 
 def read_head(run_id: str, values: Mapping[bytes, bytes], *, is_leased: bool) -> Head:
-    """The status of a run, from its hash. Raises LookupError if there is none."""
+    """Return the head of a run from its hash. Raises LookupError if the hash is empty."""
     if b"writer" not in values:
         raise no_such_run(run_id)
     status, generation = values[b"status"].decode(), int(values[b"generation"])

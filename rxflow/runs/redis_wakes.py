@@ -1,4 +1,4 @@
-"""Wakes those who wait for new events of runs in Redis, by a channel for each of these runs."""
+"""Wakes readers that wait for new events of runs in Redis, with one channel per run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ with extra("redis"):
 
 
 class RedisWakes:
-    """Hears the channels by one connection, on the loop of the store."""
+    """Receives the messages of all channels on one connection, on the store's event loop."""
 
     def __init__(
         self,
@@ -32,11 +32,12 @@ class RedisWakes:
         self._lease = lease
         self._look_up = look_up
         self._waiting: dict[str, list[tuple[int, Future[None]]]] = {}
-        self._seen: dict[str, float] = {}  # the last event of the runs whose channel is heard; infinity: it is over
+        # the last known event of each run whose channel is subscribed; infinity if the run has ended
+        self._seen: dict[str, float] = {}
         self._work: list[asyncio.Task[None]] = []
 
     async def wait(self, run_id: str, after: int, waiting: Future[None]) -> None:
-        """Wake ``waiting`` when there is an event above ``after``, or the run is over or lost."""
+        """Resolve ``waiting`` when the run has an event above ``after``, or has ended, or is lost."""
         if self._seen.get(run_id, -1) > after:
             wake(waiting)
             return
@@ -48,7 +49,7 @@ class RedisWakes:
                 self._work = [asyncio.create_task(self._hear()), asyncio.create_task(self._look_for_the_dead())]
 
     async def close(self) -> None:
-        """Stop listening. Futures that still wait are cancelled."""
+        """Unsubscribe from everything. Futures that still wait are cancelled."""
         for task in self._work:
             task.cancel()
         await asyncio.gather(*self._work, return_exceptions=True)
@@ -57,29 +58,30 @@ class RedisWakes:
         await self._pubsub.aclose()
 
     async def _hear(self) -> None:
-        """Wake those who wait for what has come."""
+        """Receive messages, and wake the readers that wait for them."""
         while True:
             try:
                 message = await self._pubsub.get_message(timeout=1)
-            except (errors.RedisError, OSError):  # redis-py subscribes anew, and what came meanwhile was not heard
+            except (errors.RedisError, OSError):  # redis-py subscribes again, but messages in between are lost
                 await asyncio.sleep(0.1)
                 await self._check(list(self._seen))
                 continue
             if message is None:
                 continue
             run_id = message["channel"].decode().removeprefix("rxflow:wake:")
-            if message["type"] == "subscribe":  # only now is everything heard that comes
+            if message["type"] == "subscribe":  # messages from before the subscription were not received
                 await self._check([run_id])
             elif message["type"] == "message":
                 self._note_last(run_id, float("inf") if message["data"] == b"over" else int(message["data"]))
 
     async def _look_for_the_dead(self) -> None:
-        """Wake those who wait for a run whose lease has lapsed. A channel that nobody waits for is left."""
+        """Wake the readers of runs whose lease has lapsed. Unsubscribe from channels without readers."""
         were_idle: set[str] = set()
         while True:
             await asyncio.sleep(min(1.0, self._lease.seconds / 5))
             are_idle = {run_id for run_id in self._seen if not self._waiting.get(run_id)}
-            idle, were_idle = are_idle & were_idle, are_idle - were_idle  # a reader may just be reading
+            # two checks in a row, because a reader may be between two reads
+            idle, were_idle = are_idle & were_idle, are_idle - were_idle
             with suppress(errors.RedisError, OSError):
                 if idle:
                     await self._pubsub.unsubscribe(*(f"rxflow:wake:{run_id}" for run_id in idle))

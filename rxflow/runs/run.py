@@ -1,4 +1,4 @@
-"""``Run``: one run in a store, read, answered, cancelled and gone on with from any process."""
+"""``Run``: one run in a store, which any process can read, answer, cancel and resume."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
+from rxflow._json_text import encodable
 from rxflow._streaming import (
     CrewStreamingOutput,
     Emitter,
@@ -16,6 +17,7 @@ from rxflow._streaming import (
     Journal,
     check_answer,
     chunks,
+    drop_retracted,
     from_coroutine,
     retract_all,
 )
@@ -25,6 +27,7 @@ from rxflow.operators._core.run_log import (
     EventsDroppedError,
     Note,
     Page,
+    RunCancelled,
     RunLost,
     Status,
     raise_end,
@@ -46,11 +49,12 @@ from rxflow.types import (
 
 
 class Run:
-    """A run in a store, in whichever process it runs.
+    """A run in a store, whichever process carries it out.
 
     Attributes:
         id: its name in the store.
-        worker: what carries it out, if it was started, restarted or resumed by this object in this process.
+        worker: what carries the run out, if this object started, restarted or resumed it in this process; otherwise
+            None.
     """
 
     def __init__(self, workers: Workers, head: Head, worker: Worker | None = None) -> None:
@@ -62,30 +66,33 @@ class Run:
 
     @property
     def status(self) -> Status:
-        """ "queued", "running", "paused", "completed", "failed", "cancelled", or "lost": its process has died.
+        """ "queued", "running", "paused", "completed", "failed", "cancelled", or "lost" if its process has died.
 
         Raises:
-            LookupError: it was forgotten.
+            LookupError: the run was forgotten.
         """
         return self.look_up().status
 
     def look_up(self) -> Head:
-        """What the store knows of it. Raises LookupError if it was forgotten."""
+        """Return what the store knows about the run. Raises LookupError if the run was forgotten."""
         return self._store.look_up(self.id).result()
 
     def events(self, after: int = -1) -> EventStream[Event]:
-        """A cold Observable of the events behind event ``after``: what there is, then what comes. ::
+        """Return a cold Observable of the events after number ``after``: first those in the store, then new ones. ::
 
             the run             --a--b--c--d|
             events()                (ab)c--d|
             events(after=1)             c--d|
 
-        Any number of readers, in any process. Disposing one only leaves; see ``when_unread`` of :meth:`Runs.start`.
+        Any number of readers may read, in any process. Disposing a reader does not stop the run, unless ``when_unread``
+        of
+        :meth:`Runs.start` says so.
 
         Raises:
-            LookupError: as the stream's error: it was forgotten; or those events are not kept (EventsDroppedError).
+            LookupError: as the stream's error: the run was forgotten. EventsDroppedError: those events are no longer
+                kept.
             ValueError: as the stream's error: ``after`` is beyond the last event.
-            RunLost, RunCancelled: as the stream's error, after what had arrived.
+            RunLost, RunCancelled: as the stream's error, after all events that were stored.
         """
 
         async def work(emitter: Emitter) -> None:
@@ -97,34 +104,36 @@ class Run:
         return EventStream(lambda scope: from_coroutine(scope, work)).as_part()
 
     def read(self, after: int = -1) -> RunReader:
-        """The same for a coroutine that may be slower than the run: as many events at a time as there are. ::
+        """Return a reader for a coroutine that may be slower than the run.
+
+        Each step returns all events that are ready. ::
 
             with closing(run.read()) as reader:
                 async for events in reader:
                     await send(events)
 
-        What it has not asked for stays in the store, so nothing piles up for it.
+        Events stay in the store until the coroutine asks for them, so no buffer grows.
         """
         return RunReader(self._store, self.id, after)
 
     def observe(self, after: int = -1) -> EventStream[StreamChunk]:
-        """The chunks among :meth:`events`. ``after=chunk.seq`` goes on behind a chunk."""
+        """Return the chunks among :meth:`events`. To continue after a chunk, pass ``after=chunk.seq``."""
         return self.events(after).select(chunks)
 
     def output(self, after: int = -1) -> FlowStreamingOutput | CrewStreamingOutput:
-        """The chunks for ``for`` and ``async for``, as ``kickoff()`` of a streaming flow gives them."""
+        """Return an output of the chunks, for ``for`` and ``async for``, as ``kickoff()`` of a streaming flow does."""
         output = CrewStreamingOutput if self._kind == "crew" else FlowStreamingOutput
         return output(source=self.events(after))
 
     def result(self, timeout: float | None = None) -> Any:
-        """Wait for the end, at most ``timeout`` seconds, and return what the run returned.
+        """Wait for the end, at most ``timeout`` seconds, and return the result of the run.
 
-        What JSON cannot carry is a stand-in, unless the run is in the memory of this process.
+        A value that JSON cannot carry is returned as a stand-in, unless the run is in the memory of this process.
 
         Raises:
-            TimeoutError: it is still running.
-            RunLost, RunCancelled: it has no result.
-            RunPaused: it waits for answers.
+            TimeoutError: the run is still running.
+            RunLost, RunCancelled: the run has no result.
+            RunPaused: the run waits for answers.
             Exception: the run's own error.
         """
         while True:
@@ -148,17 +157,19 @@ class Run:
                 return self._read_result(page)
 
     def cancel(self, reason: str = "") -> None:
-        """Stop the run, down to the provider's connection, in whichever process it is. One that is over stays so.
+        """Stop the run in whichever process it is, including its connections to providers.
+
+        A run that has ended stays as it is.
 
         Raises:
-            LookupError: it was forgotten.
+            LookupError: the run was forgotten.
         """
-        self._store.note(self.id, Note("cancel", reason)).result()
+        self._store.note(self.id, Note("cancel", encodable(reason))).result()
 
     def pending(self) -> list[InputRequested]:
-        """The questions that wait for an answer, oldest first."""
+        """Return the questions that wait for an answer, oldest first."""
         asked: dict[str, InputRequested] = {}
-        for event in self._read_all():
+        for event in drop_retracted(self._read_all()):
             if isinstance(event, InputRequested):
                 asked[event.request_id] = event
             elif isinstance(event, InputReceived):
@@ -166,23 +177,26 @@ class Run:
         return list(asked.values())
 
     def answer(self, request_id: str, value: Any) -> None:
-        """Answer a question of the run. A live one is told, in whichever process it is; a paused one is resumed here.
+        """Answer a question of the run. A live run continues in its own process; a paused run is resumed in this one.
 
         Raises:
-            LookupError: no such question waits, or the run was forgotten.
-            ValueError: the answer does not fit the question; or it has to be resumed, as for :meth:`resume`.
+            LookupError: no such question is waiting, or the run was forgotten.
+            ValueError: the answer does not fit the question; or the run is paused and cannot be resumed, see
+                :meth:`resume`.
             RuntimeError: the run is neither live nor paused.
         """
         request = next((each for each in self.pending() if each.request_id == request_id), None)
         if request is None:
-            raise LookupError(f"no question {request_id!r} waits in run {self.id!r}: it was answered, or never asked")
+            raise LookupError(
+                f"no question {request_id!r} is waiting in run {self.id!r}: it was already answered, or never asked"
+            )
         check_answer(request, value)
         status = self.status
         if status == "paused":
             self.resume({request_id: value})
             return
         if status not in LIVE:
-            raise RuntimeError(f"run {self.id!r} is {status}: nobody would hear the answer; resume() goes on with it")
+            raise RuntimeError(f"run {self.id!r} is {status}: it cannot take an answer; continue it with resume()")
         self._store.note(self.id, Note("answer", value, request_id)).result()
 
     def resume(
@@ -192,23 +206,28 @@ class Run:
         *,
         answer_within: Seconds | None = None,
     ) -> None:
-        """Go on with a run that is paused, has failed, was cancelled or was lost: in this process, in the same log.
+        """Continue a run that is paused, failed, cancelled or lost, in this process and in the same log.
 
-        What had finished is neither run nor paid again; see docs/people.md. Readers see ``FlowResumed``, the questions
-        that are still open, and then what comes. In async code call it in a thread: it reads the log.
+        Finished methods and tasks are neither repeated nor paid for again; see docs/people.md. Readers receive
+        ``FlowResumed``,
+        the questions that are still open, and then the new events. This method blocks while it reads the log: in async
+        code,
+        call it in a thread.
 
         Args:
-            answers: by ``request_id``, the answers to questions of :meth:`pending`.
-            target: what to run, by default what was started here, or what its import path leads to.
+            answers: the answers to questions of :meth:`pending`, by ``request_id``.
+            target: what to run; by default the object that was started here, or the one at the run's import path.
             answer_within: as for :meth:`Runs.start`.
 
         Raises:
-            RunExistsError: it is running.
-            RuntimeError: it has completed.
-            ValueError: an answer does not fit its question; or ``target`` is needed, as it was not started by an import
-                path.
-            LookupError: an answer is to no open question; the run was forgotten, or its first events were dropped; the
-                import path leads nowhere.
+            RunExistsError: the run is running.
+            RuntimeError: the run has completed.
+            ValueError: an answer does not fit its question; or the run was not started by an import path, so ``target``
+                is
+                needed.
+            LookupError: an answer belongs to no open question; the run was forgotten, or its first events were dropped;
+                or there
+                is nothing at the import path.
         """
         if self._workers.carrier is not None:
             self._workers.carrier.begin(
@@ -217,9 +236,9 @@ class Run:
             return
         head = self.look_up()
         if head.status == "completed":
-            raise RuntimeError(f"run {self.id!r} has completed: there is nothing to go on with")
+            raise RuntimeError(f"run {self.id!r} has completed: there is nothing to resume")
         if head.first > 0:
-            raise EventsDroppedError(f"run {self.id!r} cannot go on: its first events are not kept (max_events)")
+            raise EventsDroppedError(f"run {self.id!r} cannot be resumed: its first events were dropped (max_events)")
         runnable = self._find_target(head, target)
         journal = Journal(self._read_all(), answers)
         for request in journal.pending:
@@ -234,23 +253,23 @@ class Run:
         what = target or self._workers.paused.get(self.id) or head.spec.target
         if not what:
             raise ValueError(
-                f"run {self.id!r} was not started by an import path, so it cannot be found by name: "
-                "give the flow or crew as target"
+                f"run {self.id!r} was not started by an import path, so its flow or crew cannot be found: "
+                "pass it as target"
             )
         return find_runnable(what) if isinstance(what, str) else what
 
     def restart(self, target: Runnable | str | None = None) -> None:
-        """Begin a run anew, in this process and in the same log, if it was lost, has failed or was cancelled.
+        """Run a lost, failed or cancelled run again from its start, in this process and in the same log.
 
-        Its readers see a :class:`Retracted` for all that was said, and then the new events.
+        Readers receive a :class:`Retracted` for all earlier chunks, and then the new events.
 
         Args:
-            target: what to run; by default the import path with which it was started.
+            target: what to run; by default the object at the import path with which the run was started.
 
         Raises:
-            RunExistsError: it is running.
-            ValueError: it was not started by an import path, so ``target`` is needed.
-            LookupError: it was forgotten; the import path leads nowhere.
+            RunExistsError: the run is running.
+            ValueError: the run was not started by an import path, so ``target`` is needed.
+            LookupError: the run was forgotten, or there is nothing at the import path.
         """
         if self._workers.carrier is not None:
             self._workers.carrier.begin("restart", self.id, target=target).result()
@@ -260,7 +279,7 @@ class Run:
         source = runnable.events(head.spec.inputs)
         self.worker = worker = self._workers.create(self.id)
         claimed = self._store.claim(self.id, None, worker.on_note).result()
-        retracted = retract_all(self._read_all(), head.error or RunLost(self.id, claimed[1].last))
+        retracted = retract_all(self._read_all(), head.error or _reason_to_restart(head, claimed[1].last))
         self._workers.begin(worker, runnable, source, claimed, retracted)
 
     def __repr__(self) -> str:
@@ -285,10 +304,22 @@ class Run:
         raise RuntimeError(f"run {self.id!r} completed without a result")
 
 
+def _reason_to_restart(head: Head, last: int) -> Exception:
+    """Why what a run said is taken back, if it has no error of its own."""
+    if head.status == "lost":
+        return RunLost(head.run_id, last)
+    if head.status == "cancelled":
+        return RunCancelled(head.run_id, head.reason)
+    return RuntimeError(f"run {head.run_id!r} was {head.status}, and begins anew")
+
+
 def _tail_of(head: Head) -> int:
     return max(head.first - 1, head.last - PAGE)
 
 
 def _is_of(page: Page, head: Head) -> bool:
-    """The run stands as it did: the worker of one that seemed lost has not renewed its lease meanwhile, and gone on."""
+    """Return whether ``page`` still has the status and last event of ``head``.
+
+    A run that seemed lost may have continued meanwhile: its worker renewed the lease late.
+    """
     return (page.status, page.last) == (head.status, head.last)

@@ -30,7 +30,7 @@ from rxflow.runs.worker import Workers
 
 
 class Runs:
-    """Runs that go on when their readers leave, and that can be read from any process. ::
+    """Runs that continue when their readers leave, and that any process can read. ::
 
         runs = Runs("sqlite:///runs.db")
         run = runs.start(Trip(), {"topic": "tides"})
@@ -38,18 +38,18 @@ class Runs:
             ...
 
     Args:
-        store: ``"sqlite:///runs.db"`` (relative; four slashes for an absolute path), ``"redis://host:6379/0"``, a
-            :class:`Store`, or None: the memory of this process.
-        keep: runs are forgotten so long after their end; None: when :meth:`forget` is called.
-        max_events: of each run, so many events are kept; None: all.
-        lease: a worker that has not shown itself for so long is taken for dead, and its readers get :class:`RunLost`.
+        store: ``"sqlite:///runs.db"`` (a relative path; four slashes for an absolute one), ``"redis://host:6379/0"``, a
+            :class:`Store`, or None for the memory of this process.
+        keep: how long a run is kept after its end; None: until :meth:`forget` is called.
+        max_events: how many of a run's newest events are kept; None: all.
+        lease: how long a worker counts as alive without renewing its lease. After that, readers get :class:`RunLost`.
         on: where runs are carried out, such as ``rxflow.cluster.Ray()``; None: in this process.
 
-    The runs that were started here are cancelled when it is closed, and when the program ends.
+    Closing this object, or ending the program, cancels the runs that were started here.
 
     Raises:
-        ValueError: the store's name is not one of these.
-        StoreError: it cannot be opened, or is of another version.
+            ValueError: ``store`` is none of these.
+            StoreError: the store cannot be opened, or has another version.
     """
 
     def __init__(
@@ -81,23 +81,27 @@ class Runs:
         run_id: str | None = None,
         answer_within: Seconds | None = None,
     ) -> Run:
-        """Start a run in this process. It goes on whether it is read or not.
+        """Start a run in this process. It continues whether it is read or not.
 
-        Where asyncio runs in this thread, the run lives on that loop; else it has a thread.
+        If asyncio runs in this thread, the run uses that event loop; otherwise it gets a thread of its own.
 
         Args:
-            target: a flow, a crew, or an import path such as ``"trips:Trip"``, which :meth:`Run.restart` needs.
+            target: a flow, a crew, or an import path such as ``"trips:Trip"``. :meth:`Run.restart` needs an import
+                path, or
+                the object again.
             inputs: the inputs of the kickoff.
-            when_unread: ``"detach"``: it runs on without readers; ``"cancel"``: it is cancelled when the last reader
-                has left; a time: it is cancelled when nobody has read it for so long.
-            run_id: its name; by default a new one.
-            answer_within: so long a question waits for :meth:`Run.answer`; then the run is paused. By default it is
-                paused as soon as all else is done.
+            when_unread: ``"detach"``: the run continues without readers; ``"cancel"``: it is cancelled when the last
+                reader
+                leaves; a time: it is cancelled when it has had no reader for that long.
+            run_id: the name of the run; by default a new one.
+            answer_within: how long a question waits for :meth:`Run.answer` before the run is paused. By default the run
+                is
+                paused as soon as everything else is done.
 
         Raises:
-            RunExistsError: there is a run of that id.
-            LookupError: the import path leads nowhere.
-            ValueError: ``inputs`` do not fit.
+            RunExistsError: a run with this id exists.
+            LookupError: there is nothing at the import path.
+            ValueError: ``inputs`` do not fit the flow or crew.
             StoreError: the store cannot be written.
         """
         if self.carrier is not None:
@@ -114,7 +118,7 @@ class Runs:
         run_id: str | None = None,
         answer_within: Seconds | None = None,
     ) -> Run:
-        """:meth:`start` for async code: the loop does not wait for the store."""
+        """Do the same as :meth:`start`, without blocking the event loop while the store works."""
         if self.carrier is not None:
             sent = self._send(run_id, target, inputs, when_unread, answer_within)
             return Run(self._workers, await asyncio.wrap_future(self.store.look_up(await asyncio.wrap_future(sent))))
@@ -122,32 +126,32 @@ class Runs:
         return begin(await asyncio.wrap_future(claim))
 
     def __getitem__(self, run_id: str) -> Run:
-        """The run of that id, of whichever process.
+        """Return the run with this id, whichever process started it.
 
         Raises:
-            LookupError: it never began in this store, or was forgotten.
+            LookupError: no run with this id was started in this store, or it was forgotten.
         """
         return Run(self._workers, self.store.look_up(run_id).result())
 
     def list(self, *, status: Status | None = None) -> list[Run]:
-        """The runs, oldest first; only those of one ``status`` if it is given."""
+        """Return the runs, oldest first; with ``status``, only those that have it."""
         return [Run(self._workers, head) for head in self.store.list(status).result()]
 
     def forget(self, run_id: str) -> None:
-        """Delete a run with its events. If it is running, it is cancelled.
+        """Delete a run and its events. A running run is cancelled.
 
         Raises:
-            LookupError: it never began in this store, or was forgotten.
+            LookupError: no run with this id was started in this store, or it was already forgotten.
         """
         self._workers.paused.pop(run_id, None)
         self.store.forget(run_id).result()
 
     def close(self) -> None:
-        """Cancel the runs that were started here, and give back what the store holds. Idempotent."""
+        """Cancel the runs that were started here, and close the store. A second call does nothing."""
         atexit.unregister(self.close)
         if self.carrier is not None:
             self.carrier.close()
-        self._workers.cancel("its process ended, or closed its Runs")
+        self._workers.cancel("its process ended, or closed the Runs object that started it")
         self.store.close()
 
     def __enter__(self) -> Self:
@@ -179,7 +183,7 @@ class Runs:
         answer_within: Seconds | None,
     ) -> tuple[Callable[[Any], Run], Any]:
         runnable = find_runnable(target) if isinstance(target, str) else target
-        source = runnable.events(inputs)  # a mistake in the inputs is the caller's, here and now
+        source = runnable.events(inputs)  # raises wrong inputs here, in the caller
         spec = RunSpec(
             target=target if isinstance(target, str) else "",
             kind="crew" if isinstance(runnable, Crew) else "flow",

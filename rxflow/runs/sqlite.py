@@ -1,8 +1,8 @@
-"""Runs in a file: SQLite, for processes of one machine.
+"""Runs in an SQLite file, for the processes of one machine.
 
-One thread of this process has the one connection, so no loop ever waits for the disk, and the batches of many runs are
-written in one transaction. Readers in this process are woken directly. Those in others look every 5 ms whether the file
-has changed (``PRAGMA data_version``, 5 µs): SQLite has no signal between processes.
+One thread of this process owns the only connection, so no event loop waits for the disk, and the batches of many runs
+share one transaction. Readers in this process are woken directly. SQLite has no signal between processes, so the thread
+checks every 5 ms whether another process has changed the file (``PRAGMA data_version``, 5 µs).
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ LAPSE_CHECK_S = 0.05
 class _Job:
     function: Callable[[], Any]
     future: Future[Any]
-    run_id: str = ""  # what it writes to
+    run_id: str = ""  # the run whose rows the job writes; empty: it only reads
 
 
 class SQLiteLog(Store):
-    """Keeps runs in a file, which is made if it is missing.
+    """Keeps runs in a file, which is created if it is missing.
 
     Args:
-        path: the file. Its folder must exist, on a disk of this machine.
-        lease_s: a worker that has not shown itself for so long is taken for dead.
-        keep_s: runs are forgotten so many seconds after their end; None: when they are told to.
-        max_events: of a run's events, so many are kept; None: all.
-        busy_s: how long it waits for another process that holds the file.
+        path: the file. Its folder must exist, on a local disk.
+        lease_s: seconds without a renewal after which a worker counts as dead.
+        keep_s: seconds for which a run is kept after its end; None: until :meth:`forget` is called.
+        max_events: how many of a run's newest events are kept; None: all.
+        busy_s: how long to wait while another process has locked the file.
 
     Raises:
-        StoreError: the file cannot be read or written, is not a store of runs, or is of another version.
+        StoreError: the file cannot be read or written, is not a store of runs, or has another version.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class SQLiteLog(Store):
         self._claims: dict[str, tuple[Writer, OnNote]] = {}
         self._waiting: dict[str, list[tuple[int, Future[None]]]] = {}
         self._is_closed = False
-        self._has_notes = False  # some were left in this process, and not yet handed on
+        self._has_notes = False  # this process has added notes that were not yet passed to their runs
         opened: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, args=(opened,), name="rxflow runs", daemon=True)
         self._thread.start()
@@ -80,7 +80,7 @@ class SQLiteLog(Store):
         return True
 
     def append(self, writer: Writer, events: Sequence[Event], end: End | None = None) -> Future[None]:
-        # In the run's thread, which has just made the events: in the store's it would take longer.
+        # Pack in the run's thread: it has just created the events, so this is faster than in the store's thread.
         try:
             batch = Batch.of(writer, events)
         except TypeError as error:
@@ -152,7 +152,7 @@ class SQLiteLog(Store):
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
-    # From here on in the store's thread.
+    # Everything below runs in the store's thread.
 
     def _run(self, opened: Future[None]) -> None:
         try:
@@ -167,7 +167,7 @@ class SQLiteLog(Store):
             is_open = None not in jobs
             self._do([job for job in jobs if job is not None])
             now = time.monotonic()
-            with suppress(sqlite3.Error):  # the next look may succeed; if not, the lease lapses
+            with suppress(sqlite3.Error):  # the next attempt may succeed; otherwise the lease lapses
                 if self._claims and now >= next_renewal:
                     next_renewal = now + self._lease.renewal_s
                     self._renew()
@@ -192,7 +192,7 @@ class SQLiteLog(Store):
         return jobs
 
     def _do(self, jobs: Sequence[_Job]) -> None:
-        """Do the jobs in one transaction, and settle them when it is on disk."""
+        """Do the jobs in one transaction, and resolve their futures when it is on disk."""
         jobs = [job for job in jobs if job.future.set_running_or_notify_cancel()]
         if not jobs:
             return
@@ -207,7 +207,7 @@ class SQLiteLog(Store):
                     outcomes.append((job, None, error))
             self._tables.db.execute("COMMIT")
         except sqlite3.Error as error:
-            with suppress(sqlite3.Error):  # it has rolled back by itself
+            with suppress(sqlite3.Error):  # SQLite may have rolled back by itself
                 self._tables.db.execute("ROLLBACK")
             outcomes = [(job, None, self._tables.translate(error)) for job in jobs]
         for job, result, failure in outcomes:
@@ -242,7 +242,7 @@ class SQLiteLog(Store):
                 self._claims[run_id][1](note)
 
     def _wake_ready(self, run_id: str) -> None:
-        """Wake those whose events have come."""
+        """Wake the readers whose events are in the file."""
         all_waiting = self._waiting.get(run_id)
         if not all_waiting:
             return
@@ -257,7 +257,7 @@ class SQLiteLog(Store):
         else:
             del self._waiting[run_id]
 
-    # From here on: called in any thread.
+    # The methods below are called in any thread.
 
     def _write(self, run_id: str, function: Callable[[], T]) -> Future[T]:
         return self._submit(_Job(function, Future(), run_id))
@@ -265,7 +265,7 @@ class SQLiteLog(Store):
     def _submit(self, job: _Job) -> Future[Any]:
         if self._is_closed:
             job.future.set_exception(StoreError(f"the store {self._path} is closed"))
-        elif not self._thread.is_alive():  # in a fork, threads of the parent are missing
+        elif not self._thread.is_alive():  # a forked process does not have the threads of its parent
             job.future.set_exception(
                 StoreError(f"the store {self._path} was opened by process {os.getppid()}: open it anew")
             )

@@ -1,8 +1,8 @@
-"""The tables of runs in an SQLite file, and each operation on them.
+"""The tables of runs in an SQLite file, and the operations on them.
 
-A run is a row of ``runs``. Its events are rows of ``events``, each with the ``seq`` of the last event in it; see
-:mod:`rxflow.runs.packing`. Whoever calls has begun a transaction, so ``(run_id, seq)`` is unique: ``runs.last`` is
-looked at and moved together with them.
+Each run is a row of ``runs``. Its events are rows of ``events``, each with the ``seq`` of its last event; see
+:mod:`rxflow.runs.packing`. The caller has begun a transaction, so ``runs.last`` and the rows change together and
+``(run_id, last)`` is unique.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from rxflow.types import Event
 from rxflow.types._values import from_json_value, to_json_value
 
 VERSION = 3
-"""The version of the tables, kept as ``PRAGMA user_version``."""
+"""The version of these tables. It is stored as ``PRAGMA user_version``."""
 APPLICATION_ID = 0x7278666C  # "rxfl"
 BUSY_POLL_S = 0.005
 
@@ -74,7 +74,7 @@ _HEAD = "run_id, status, generation, spec, first, last, begun_at, ended_at, erro
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Events, packed into rows; ``failure`` is about the event behind them, which is too large."""
+    """Events, packed into rows. ``failure`` is set if the event after the last row is too large."""
 
     writer: Writer
     may_begin: bool
@@ -84,7 +84,7 @@ class Batch:
 
     @classmethod
     def of(cls, writer: Writer, events: Sequence[Event]) -> Batch:
-        """Pack events. Raises TypeError if what is not an event is among them."""
+        """Pack events. Raises TypeError if an element is not an event."""
         rows: list[tuple[str, int, bytes]] = []
         failure = None
         for seq, lines in pack(events):
@@ -95,7 +95,7 @@ class Batch:
         return cls(writer, writer.may_begin(events), events[0].seq if events else sys.maxsize, rows, failure)
 
     def find_rows(self, after: int) -> Sequence[tuple[str, int, bytes]]:
-        """The rows of the events whose ``seq`` is above ``after``."""
+        """Return the rows of the events whose ``seq`` is above ``after``."""
         if self.first > after:
             return self.rows
         new = [event for _, last, lines in self.rows if last > after for event in unpack(lines, after)]
@@ -103,7 +103,7 @@ class Batch:
 
 
 class Tables:
-    """One connection to the file, for one thread. It must be opened first."""
+    """One connection to the file, for one thread. Call :meth:`open` first."""
 
     db: sqlite3.Connection
 
@@ -117,7 +117,7 @@ class Tables:
         self._version = 0
 
     def open(self) -> None:
-        """Connect, and make the tables if the file is new. Raises StoreError if that cannot be done."""
+        """Connect, and create the tables if the file is new. Raises StoreError if either fails."""
         deadline = time.monotonic() + self._busy_s
         while True:
             try:
@@ -127,13 +127,14 @@ class Tables:
                 is_busy = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
                 if not is_busy or time.monotonic() > deadline:
                     raise self.translate(error) from error
-                time.sleep(BUSY_POLL_S)  # SQLite's own time-out does not hold while the mode of the journal changes
+                time.sleep(BUSY_POLL_S)  # SQLite's own time-out does not apply while the journal mode changes
 
     def _connect(self) -> None:
         self.db = sqlite3.connect(self._path, timeout=self._busy_s, isolation_level=None)
         try:
             self.db.execute("PRAGMA synchronous = NORMAL")
-            # First: another one that opens the file may fill it meanwhile, and what it has filled is marked as well.
+            # Before reading the ids: another process may create the tables between these queries, and sets the ids with
+            # them.
             is_empty = not self.db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
             application, version = (
                 self.db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
@@ -141,7 +142,7 @@ class Tables:
             if not is_empty and application != APPLICATION_ID:
                 raise StoreError(f"{self._path} is not a store of runs, but another SQLite file; choose another name")
             if not is_empty and version != VERSION:
-                raise StoreError(f"{self._path} is a store of version {version}; this rxflow has version {VERSION}")
+                raise StoreError(f"{self._path} has version {version}; this rxflow has version {VERSION}")
             self.db.execute("PRAGMA journal_mode = WAL")
             if is_empty:
                 self.db.executescript(_TABLES)
@@ -151,11 +152,11 @@ class Tables:
             raise
 
     def append(self, batch: Batch, end: End | None) -> None:
-        """Append those of the events that are new, and the end.
+        """Append the events that are not yet stored, and the end if there is one.
 
         Raises:
-            EventTooLargeError: those before it are appended.
-            NotTheWriterError, RunExistsError: another worker writes the run, or it was forgotten.
+            EventTooLargeError: an event is too large. The events before it are stored.
+            NotTheWriterError, RunExistsError: another worker writes the run, or the run was forgotten.
         """
         writer, failure = batch.writer, batch.failure
         columns = "writer, generation, last, status"
@@ -171,7 +172,7 @@ class Tables:
             fenced = "writer = '', generation = generation + 1"
             self.db.execute(f"UPDATE runs SET {fenced} WHERE run_id = ?", (writer.run_id,))
         last: int = row[2]
-        rows = batch.find_rows(last)  # it may have come before
+        rows = batch.find_rows(last)  # the batch may have been sent before
         self.db.executemany("INSERT INTO events VALUES (?, ?, ?)", rows)
         last = rows[-1][1] if rows else last
         if end is None or failure is not None:
@@ -182,7 +183,7 @@ class Tables:
             self.db.execute(f"UPDATE runs SET {ended} WHERE run_id = ?", values)
             self.db.execute("DELETE FROM notes WHERE run_id = ?", (writer.run_id,))
         if self._max_events is not None and last >= self._max_events:
-            first = last - self._max_events + 1  # a row that reaches beyond it stays whole
+            first = last - self._max_events + 1  # a row that also holds newer events is kept whole
             self.db.execute("DELETE FROM events WHERE run_id = ? AND last < ?", (writer.run_id, first))
             self.db.execute("UPDATE runs SET first = ? WHERE run_id = ?", (first, writer.run_id))
         if failure is not None:
@@ -197,7 +198,7 @@ class Tables:
         )
 
     def begin(self, run_id: str, spec: RunSpec) -> Writer:
-        """Begin a new run."""
+        """Begin a new run. Raises RunExistsError if the id is taken."""
         if self.db.execute("SELECT 1 FROM runs WHERE run_id = ?", (run_id,)).fetchone():
             raise RunExistsError(run_exists(run_id))
         writer = Writer(run_id, generation=1)
@@ -205,7 +206,7 @@ class Tables:
         return writer
 
     def take_over(self, run_id: str) -> Writer:
-        """Begin the next generation of a run that is not running."""
+        """Begin the next generation of a run. Raises RunExistsError if the run is running."""
         head = self.find(run_id)
         if head.status in LIVE:
             raise RunExistsError(is_running(run_id))
@@ -216,7 +217,7 @@ class Tables:
         return writer
 
     def read(self, run_id: str, after: int, limit: int) -> Page:
-        """Read events, as :meth:`Log.read` does."""
+        """Read a page of events, as :meth:`Log.read` does."""
         head = self.find(run_id)
         check_after(run_id, after, head.first, head.last)
         query = "SELECT lines FROM events WHERE run_id = ? AND last > ? ORDER BY last LIMIT ?"
@@ -229,25 +230,25 @@ class Tables:
         return Page(events[:limit], head.status, head.last, head.error, head.reason)
 
     def find(self, run_id: str) -> Head:
-        """The status of a run. Raises LookupError if it is unknown."""
+        """Return the head of a run. Raises LookupError if the run is unknown."""
         row = self.db.execute(f"SELECT {_HEAD} FROM runs WHERE run_id = ?", (run_id,)).fetchone()
         if row is None:
             raise no_such_run(run_id)
         return _read_head(row)
 
     def find_last(self, run_id: str) -> int | None:
-        """The ``seq`` of the last event of a running run; None for other and unknown runs."""
+        """Return the ``seq`` of the last event of a live run; None if the run is not live or unknown."""
         query = "SELECT status, last, lease_until, lease_s FROM runs WHERE run_id = ?"
         row = self.db.execute(query, (run_id,)).fetchone()
         return row[1] if row is not None and _read_status(row[0], row[2], row[3]) in LIVE else None
 
     def list(self, status: Status | None) -> Sequence[Head]:
-        """The runs, oldest first."""
+        """Return the heads of the runs, oldest first."""
         rows = self.db.execute(f"SELECT {_HEAD} FROM runs ORDER BY begun_at")
         return [head for head in map(_read_head, rows) if status in (None, head.status)]
 
     def forget_old(self) -> None:
-        """Delete the runs whose time is up."""
+        """Delete the runs whose ``keep_s`` has passed."""
         if self._keep_s is not None:
             oldest = time.time() - self._keep_s
             rows = self.db.execute("SELECT run_id FROM runs WHERE ended_at < ?", (oldest,)).fetchall()
@@ -260,18 +261,18 @@ class Tables:
                 self.db.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))
 
     def renew(self, writer: Writer) -> bool:
-        """Renew the lease of a run. False if another worker has it now, or it was forgotten."""
+        """Renew the lease of a run. Return False if another worker has the run now, or if it was forgotten."""
         renewal = "UPDATE runs SET lease_until = ? WHERE run_id = ? AND writer = ?"
         return bool(self.db.execute(renewal, (self._lease.until(), writer.run_id, writer.id)).rowcount)
 
     def add_note(self, run_id: str, note: Note) -> None:
-        """Leave a note for a run. Raises LookupError if it is unknown."""
+        """Add a note for a run. Raises LookupError if the run is unknown."""
         self.find(run_id)
         values = (run_id, note.kind, note.request_id, json.dumps(to_json_value(note.value)))
         self.db.execute("INSERT INTO notes (run_id, kind, request_id, value) VALUES (?, ?, ?, ?)", values)
 
     def read_new_notes(self) -> Sequence[tuple[str, Note]]:
-        """The notes that were left since the last look, with the runs that they are for."""
+        """Return the notes that were added since the last call, each with the id of its run."""
         query = "SELECT n, run_id, kind, request_id, value FROM notes WHERE n > ? ORDER BY n"
         rows = self.db.execute(query, (self._last_note,)).fetchall()
         if rows:
@@ -282,12 +283,12 @@ class Tables:
         ]
 
     def has_changed(self) -> bool:
-        """Another connection has written to the file since the last look."""
+        """Return whether another connection has written to the file since the last call."""
         before, self._version = self._version, self.db.execute("PRAGMA data_version").fetchone()[0]
         return before != self._version
 
     def translate(self, error: sqlite3.Error) -> StoreError:
-        """The error that users see."""
+        """Return the error that users see."""
         what = _MEANINGS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "failed")
         return StoreError(f"the store {self._path} {what}: {error}")
 

@@ -1,4 +1,4 @@
-"""What :class:`Runs` needs of a store beyond a :class:`Log`: to claim runs, to look at them, and to forget them."""
+"""What :class:`Runs` needs from a store beyond a :class:`Log`: claiming, finding, listing and forgetting runs."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from rxflow.types._values import describe_error, from_json_value, restore_error,
 T = TypeVar("T")
 
 OnNote: TypeAlias = Callable[[Note], None]
-"""Called in the store's thread with each note for a run that was claimed here."""
+"""Called in the store's thread with each note for a run that this process has claimed."""
 
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
-    """What a run is, so that another process can begin it again.
+    """A description of a run from which another process can start it again.
 
     Attributes:
-        target: the flow or crew as "module:Name"; empty if it cannot be found by name.
+        target: the flow or crew as "module:Name"; empty if it has no import path.
         kind: "flow" or "crew".
         inputs: the inputs of the kickoff.
-        when_unread: after how many seconds without a reader it is cancelled; None: never.
+        when_unread: seconds without a reader after which the run is cancelled; None: never.
     """
 
     target: str = ""
@@ -39,10 +39,10 @@ class RunSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """A run as the store knows it.
+    """What the store knows about a run, without its events.
 
     Attributes:
-        first, last: the ``seq`` of the first and last event that are kept; ``last`` is -1 without any.
+        first, last: the ``seq`` of the first and last stored event; ``last`` is -1 if there is none.
         begun_at, ended_at: seconds since the epoch, by the clock of the process that wrote them.
     """
 
@@ -63,14 +63,15 @@ class Store(Log):
 
     @abstractmethod
     def claim(self, run_id: str, spec: RunSpec | None, on_note: OnNote) -> Future[tuple[Writer, Head]]:
-        """Begin a run with ``spec``; with None, take over one that is not running, as its next generation.
+        """Begin a new run with ``spec``; without it, take over a run that is not running, as its next generation.
 
-        The store keeps the lease of a claimed run until its end is appended or the store is closed. If another worker
-        takes the run over, ``on_note`` is told to cancel.
+        The store renews the lease of a claimed run until its end is appended or the store is closed. If another worker
+        takes
+        the run over, ``on_note`` gets a "cancel" note.
 
         Raises:
-            RunExistsError: there is a run of this id already; without ``spec``: it is running.
-            LookupError: without ``spec``: there is none.
+            RunExistsError: a run with this id exists; or, without ``spec``, it is running.
+            LookupError: without ``spec``: no run has this id.
         """
 
     @abstractmethod
@@ -79,15 +80,15 @@ class Store(Log):
 
     @abstractmethod
     def look_up(self, run_id: str) -> Future[Head]:
-        """The head of a run. Raises LookupError if it is unknown or was forgotten."""
+        """Return the head of a run. Raises LookupError if the run is unknown or was forgotten."""
 
     @abstractmethod
     def list(self, status: Status | None = None) -> Future[Sequence[Head]]:
-        """The runs, oldest first."""
+        """Return the heads of the runs, oldest first; with ``status``, only those that have it."""
 
     @abstractmethod
     def forget(self, run_id: str) -> Future[None]:
-        """Delete a run with its events. A worker that still writes it is stopped.
+        """Delete a run and its events, and stop a worker that still writes it.
 
         Raises:
             LookupError: the run is unknown, or was forgotten.
@@ -95,11 +96,11 @@ class Store(Log):
 
     @abstractmethod
     def close(self) -> None:
-        """Finish what was begun, and release what the store holds. After that it cannot be used."""
+        """Finish operations that have begun, and release all resources. The store cannot be used after that."""
 
 
 def settle(future: Future[T], function: Callable[[], T]) -> None:
-    """Call ``function`` for a future that may have been cancelled."""
+    """Resolve ``future`` with the result or error of ``function``, unless it was cancelled."""
     if not future.set_running_or_notify_cancel():
         return
     try:
@@ -117,12 +118,15 @@ def wake(waiting: Future[None]) -> None:
 
 
 def too_large(run_id: str, seq: int, size: int) -> str:
-    """The message of an EventTooLargeError."""
+    """Return the message of an EventTooLargeError."""
     return f"event {seq} of run {run_id!r} has {size} bytes; the store takes at most {MAX_EVENT_BYTES} an event"
 
 
 def refuse(writer: Writer, generation: int | None) -> Exception:
-    """The error of a writer that was replaced; ``generation`` is the new one, None if the run was forgotten."""
+    """Return the error for a writer that was replaced.
+
+    ``generation`` is the current one; None if the run was forgotten.
+    """
     if generation is not None and generation == writer.generation:
         return RunExistsError(run_exists(writer.run_id))
     if generation is None:
@@ -133,17 +137,17 @@ def refuse(writer: Writer, generation: int | None) -> Exception:
 
 
 def run_exists(run_id: str) -> str:
-    """The message of a RunExistsError."""
+    """Return the message of a RunExistsError for a new run."""
     return f"run {run_id!r} has begun already; read it with runs[{run_id!r}], or choose another run_id"
 
 
 def is_running(run_id: str) -> str:
-    """The message of a RunExistsError for a run that is to begin again."""
+    """Return the message of a RunExistsError for a run that is to start again."""
     return f"run {run_id!r} is running; cancel it before it begins again"
 
 
 def write_spec(spec: RunSpec) -> str:
-    """As JSON."""
+    """Return the spec as JSON."""
     values = {"target": spec.target, "kind": spec.kind, "when_unread": spec.when_unread}
     return json.dumps({**values, "inputs": to_json_value(spec.inputs)})
 
@@ -155,7 +159,7 @@ def read_spec(text: str | bytes) -> RunSpec:
 
 
 def write_error(error: Exception | None) -> str | None:
-    """As JSON."""
+    """Return the error as JSON."""
     return None if error is None else json.dumps(describe_error(error))
 
 

@@ -1,4 +1,4 @@
-"""Runs in the process that carries them out: their events go to the store, and notes from everywhere come back."""
+"""Carries out runs in this process: writes their events to a store, and obeys the notes that are left there."""
 
 from __future__ import annotations
 
@@ -26,11 +26,14 @@ from rxflow.types import Event, InputRequested
 logger = logging.getLogger("rxflow")
 
 ENDS_WAIT_S = 1.0
-"""How long runs that were stopped may take to write their ends."""
+"""Seconds that stopped runs have to write their ends."""
 
 
 class Worker:
-    """Subscribes a run and writes its events. A question waits some seconds for an answer; then the run is paused."""
+    """Subscribes to a run and writes its events.
+
+    A question that gets no answer within ``answer_within_s`` pauses the run.
+    """
 
     def __init__(self, store: Store, run_id: str, answer_within_s: float) -> None:
         self.run_id = run_id
@@ -44,7 +47,10 @@ class Worker:
         self._early: list[Note] = []  # notes that come between the claim and the start
 
     def begin(self, source: EventStream[Event], claimed: tuple[Writer, Head], *first: Event) -> Future[None]:
-        """Start the run, with these events ahead of its own. The future is done when its end is in the store."""
+        """Start the run, and write ``first`` ahead of its events.
+
+        The future resolves when the run's end is in the store.
+        """
         writer, head = claimed
         self._claimed = writer
         self._writer = log = LogWriter(self._store, writer, self._stop, head.last + 1, self._expect_answer)
@@ -55,7 +61,7 @@ class Worker:
         if grace_s is not None:
             self._attendance = Attendance(grace_s, lambda: self.cancel(f"nobody has read it for {grace_s:g} s"))
         context = copy_context()
-        context.run(ambient.set, None)  # a run that a method starts is not a part of that method
+        context.run(ambient.set, None)  # a run that a method starts is not part of that method's run
         context.run(self._subscribe, source.answered_by(self._inbox).logged_by(self._flush))
         early, self._early = self._early, []
         for note in early:
@@ -63,7 +69,7 @@ class Worker:
         return log.done
 
     def on_note(self, note: Note) -> None:
-        """Carry out a note. Called in the store's thread."""
+        """Obey a note. Called in the store's thread."""
         if self._writer is None:
             self._early.append(note)
         elif note.kind == "cancel":
@@ -71,40 +77,47 @@ class Worker:
         elif note.kind == "answer":
             try:
                 self._inbox.answer(note.request_id, note.value)
-            except (LookupError, ValueError) as error:  # whoever left it has been told, but for what has changed since
+            # the sender has checked the answer; only a change since then leads here
+            except (LookupError, ValueError) as error:
                 logger.warning("run %s: an answer was not taken: %s", self.run_id, error)
         elif self._attendance is not None:
             self._attendance.note(note.request_id, float(note.value))
 
     def cancel(self, reason: str) -> None:
-        """Stop the run, down to the provider's connection. From any thread; its end is written on its own loop."""
+        """Stop the run, including its connections to providers.
+
+        Call it in any thread; the end is written on the run's own loop.
+        """
         loop = None if self._border is None else self._border.scope.run.loop
         end = partial(self.end_cancelled, reason)
         if loop is None or running_loop() is loop or not call_soon(loop, end):
             end()
 
     def end_cancelled(self, reason: str) -> None:
-        """Stop the run; close the spans that are open in its log, and then the log. On the run's loop, if it lives."""
-        # Before the disposal: what the leaves say of their own end then is nobody's to hear.
+        """Stop the run, and close first the spans that are open in its log and then the log.
+
+        Runs on the run's loop, if it is alive.
+        """
+        # Before the disposal, which makes the leaves emit ends of their own: nobody receives those.
         closing = [] if self._border is None else self._border.close_spans(reason or DEFAULT_STOP_REASON)
         self._running.dispose()
         for event in closing:
-            self._log.on_next(event)  # which takes none behind its end
+            self._log.on_next(event)  # ignored if the log has already ended
         self._log.end(End("cancelled", reason=reason))
 
     @property
     def done(self) -> Future[None]:
-        """Done when the end is in the store; raises if it could not be written."""
+        """Resolves when the run's end is in the store; raises if the end could not be written."""
         return self._log.done
 
     @property
     def writer(self) -> Writer | None:
-        """The writer under which the store knows this worker, once the run has begun."""
+        """The writer that the store gave this worker; None before the run has begun."""
         return self._claimed
 
     @property
     def is_paused(self) -> bool:
-        """The run has ended because it waits for answers."""
+        """Whether the run has ended because it waits for answers."""
         return self._writer is not None and self._writer.is_paused
 
     @property
@@ -114,7 +127,7 @@ class Worker:
         return self._writer
 
     def _subscribe(self, source: EventStream[Event]) -> None:
-        # Not by subscribe(): what stands there before users' code takes 1 µs an event.
+        # Not subscribe(): its safeguards for users' code cost 1 µs an event.
         source.read_by(self._log, None, blocking=False, is_read=False, hold=self._hold, enter=self._enter)
 
     def _enter(self, border: Border) -> None:
@@ -122,15 +135,18 @@ class Worker:
 
     def _expect_answer(self, event: Event) -> None:
         if isinstance(event, InputRequested):
-            self._inbox.expect(event)  # readers may answer it at once; also one that a resumed run repeats
+            self._inbox.expect(event)  # readers may answer at once; a resumed run emits its open questions again
 
     async def _flush(self, home: asyncio.AbstractEventLoop) -> None:
-        """Wait until what was emitted so far is in the store; ``home`` is the loop on which all of it is emitted."""
+        """Wait until all events emitted so far are in the store.
+
+        ``home`` is the loop on which the run emits its events.
+        """
         written: Future[None] = Future()
         flush = partial(self._log.flush, written)
         if running_loop() is home:
             flush()
-        elif not call_soon(home, flush):  # behind what a part on another loop has emitted
+        elif not call_soon(home, flush):  # queued after the events that parts on other loops have emitted
             return
         await on_this_loop(written)
 
@@ -151,8 +167,8 @@ class Workers:
     """The runs that this process carries out.
 
     Attributes:
-        carrier: starts runs in other processes, if there are any.
-        paused: flows and crews of runs that wait for answers, which go on with them.
+        carrier: starts runs in other processes; None: runs are carried out here.
+            paused: the flows and crews of runs that are paused, by run id, for :meth:`Run.resume`.
     """
 
     def __init__(self, store: Store, carrier: Carrier | None) -> None:
@@ -162,7 +178,7 @@ class Workers:
         self._running: dict[str, Worker] = {}
 
     def create(self, run_id: str, answer_within: Seconds | None = None) -> Worker:
-        """Create the worker of a run, which is yet to be claimed. Raises ValueError if the time is not above 0."""
+        """Create the worker of a run that is not yet claimed. Raises ValueError if ``answer_within`` is not above 0."""
         seconds = 0 if answer_within is None else read_seconds("answer_within", answer_within)
         return Worker(self.store, run_id, seconds)
 
@@ -174,7 +190,7 @@ class Workers:
         claimed: tuple[Writer, Head],
         *first: Event,
     ) -> None:
-        """Start a run that was claimed, with these events ahead of its own."""
+        """Start a claimed run, and write ``first`` ahead of its events."""
 
         def end(done: Future[None]) -> None:
             self._running.pop(worker.run_id, None)
@@ -186,17 +202,17 @@ class Workers:
         worker.begin(source, claimed, *first).add_done_callback(end)
 
     def cancel(self, reason: str) -> None:
-        """Stop them all, and wait until their ends have gone to the store."""
+        """Stop all runs, and wait until their ends are in the store."""
         workers = list(self._running.values())
         for worker in workers:
             worker.cancel(reason)
         wait([worker.done for worker in workers], ENDS_WAIT_S)
         for worker in workers:
-            worker.end_cancelled(reason)  # if its loop is blocked, or was closed meanwhile
+            worker.end_cancelled(reason)  # for a run whose loop is blocked or was closed
 
 
 class _RunInbox(Inbox):
-    """The answers that are left for a run. A question without one pauses the run after some seconds."""
+    """The answers that were left for a run. A question that gets none within ``answer_within_s`` pauses the run."""
 
     def __init__(self, answer_within_s: float) -> None:
         super().__init__()
@@ -214,10 +230,10 @@ class _RunInbox(Inbox):
 
 
 class Attendance:
-    """Who reads a run. ``on_absence`` is called when nobody has for ``grace_s`` seconds.
+    """Counts the readers of a run, and calls ``on_absence`` when there has been none for ``grace_s`` seconds.
 
-    Each reader announces for how long it counts as present, and renews that in time. The time runs from the
-    start of the run; if ``grace_s`` is 0, from the moment when the last reader leaves.
+    Each reader announces how long it counts as present, and renews that in time. The grace time starts with the run; if
+    ``grace_s`` is 0, ``on_absence`` is called when the last reader leaves.
     """
 
     def __init__(self, grace_s: float, on_absence: Callable[[], None]) -> None:
@@ -232,7 +248,7 @@ class Attendance:
             self._wait_until(time.monotonic() + grace_s)
 
     def note(self, reader: str, seconds: float) -> None:
-        """A reader is present for so many seconds from now; 0: it has left."""
+        """Record that a reader is present for ``seconds`` from now; 0: it has left."""
         now = time.monotonic()
         with self._lock:
             if seconds > 0:
@@ -246,14 +262,17 @@ class Attendance:
             self._on_absence()
 
     def close(self) -> None:
-        """The run is over."""
+        """Stop counting, because the run is over."""
         with self._lock:
             self._due = math.inf
             if self._timer is not None:
                 self._timer.cancel()
 
     def _wait_until(self, due: float) -> None:
-        """A timer is a thread: one that fires too early waits again, in place of a new one for each note."""
+        """Start a timer for ``due``, unless an earlier one is running: it waits again when it fires.
+
+        A timer is a thread.
+        """
         self._due = due
         if due < self._timer_due:
             if self._timer is not None:
@@ -264,10 +283,10 @@ class Attendance:
             self._timer.start()
 
     def _look(self, due: float) -> None:
-        """In the timer's thread."""
+        """Check for absence. Called in the timer's thread."""
         with self._lock:
             if due != self._timer_due:
-                return  # another has taken its place
+                return  # a newer timer has replaced this one
             self._timer_due = math.inf
             is_absent = self._due <= due
             if not is_absent and self._due < math.inf:

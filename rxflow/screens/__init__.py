@@ -1,4 +1,5 @@
-"""Screens: what a person looks at while a run goes on. Each is a module of its own, with an extra of its own.
+"""Screens that show a run to a person while it runs. Each is a module with an extra of its own.
 
-``rxflow.screens.terminal`` draws in a terminal, ``rxflow.screens.notebook`` in a notebook.
+``rxflow.screens.terminal`` draws in a terminal, ``rxflow.screens.notebook`` in a notebook, and ``rxflow.screens.web``
+serves a web page.
 """

@@ -22,7 +22,7 @@ with _lazy.extra("terminal"):
     from rich.text import Text
 
 WIDE = 100
-"""From this width on, the lanes stand beside the tree."""
+"""From this width on, the lanes are drawn beside the tree instead of below it."""
 
 MIN_LANE_COLUMNS = 48
 MIN_LANE_ROWS = 3
@@ -54,7 +54,7 @@ _VOID = ("✗ ", "strike dim")
 
 
 class Drawing:
-    """Draws a run for one console. What models wrote is never read as markup, nor as commands to the terminal."""
+    """Draws a run for one console. Text of a model is never interpreted as markup or as terminal control codes."""
 
     def __init__(self, tree: RunTree, console: Console) -> None:
         self._tree = tree
@@ -64,7 +64,7 @@ class Drawing:
         self._shown_lanes: list[Lane] = []
 
     def draw_frame(self) -> RenderableType:
-        """The run as it is now, in the size of the console."""
+        """Draw the current state of the run in the size of the console."""
         width, height = self._console.size
         body_rows = max(3, min(height - 4, MAX_BODY_ROWS))
         if width >= WIDE:
@@ -80,7 +80,10 @@ class Drawing:
         return Group(*rows, self._draw_lanes(width, body_rows - len(rows)), *self._draw_figures(width))
 
     def draw_summary(self) -> RenderableType:
-        """The whole tree, one line on how the run ended, and the result or the error; of a stopped run the line."""
+        """Draw the whole tree, one line on how the run ended, and its result or error.
+
+        For a stopped run, draw only the line.
+        """
         if self._tree.state is State.STOPPED:
             return self._draw_outcome()
         tree, width = self._tree, min(self._console.width, MAX_SUMMARY_COLUMNS)
@@ -152,7 +155,7 @@ class Drawing:
         return grid
 
     def _choose(self, lanes: list[Lane], limit: int) -> list[Lane]:
-        """Choose lanes: those that speak now, then those that spoke last. An open lane that is shown stays."""
+        """Choose the lanes to draw: open ones first, then those already drawn, then those that changed last."""
         chosen = sorted(lanes, key=lambda lane: (lane.is_open, lane in self._shown_lanes, lane.spoke_at), reverse=True)[
             : max(1, limit)
         ]
@@ -233,7 +236,7 @@ class Drawing:
 
 
 def _fold(rows: list[Row], limit: int) -> list[Row]:
-    """Reduce the rows: those below ended spans go first, beginning with the deepest."""
+    """Reduce the rows to ``limit`` by hiding what is below ended spans, the deepest first."""
     ended = [row for row in rows if row.span.state.is_ended and len(row.guides)]
     hidden: set[int] = set()
     folded: dict[int, int] = {}
@@ -249,7 +252,7 @@ def _fold(rows: list[Row], limit: int) -> list[Row]:
 
 
 def _take_last(entries: Sequence[Entry], limit: int) -> list[tuple[Entry, str]]:
-    """The last ``limit`` characters, or somewhat more."""
+    """Return the entries with the last ``limit`` characters, or a few more."""
     taken: list[tuple[Entry, str]] = []
     for entry in reversed(entries):
         taken.append((entry, entry.text[-limit:]))

@@ -1,4 +1,4 @@
-"""What each speaker of a run says, kept apart: text, thoughts, tool calls and their results."""
+"""The lanes of a run, one per speaker: texts, thoughts, tool calls and their results."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from rxflow.types import (
 )
 
 MAX_LANE_CHARS = 20_000
-"""Characters of a lane that are kept: a screen shows the end of a text."""
+"""The number of characters that a lane keeps. A screen shows only the end of a text."""
 
 MAX_LANES = 200
-"""In a run with more speakers, those that spoke last are kept."""
+"""The number of lanes that are kept. In a run with more speakers, the ones that spoke last are kept."""
 
 
 class Kind(Enum):
-    """What an entry of a lane is."""
+    """The kind of an entry in a lane."""
 
     TEXT = "text"
     THOUGHT = "thought"
@@ -38,9 +38,10 @@ class Kind(Enum):
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """A passage of one kind, out of one call.
+    """A passage of one kind from one call.
 
-    ``item`` is one of its chunks, by which a retraction finds it. ``is_void`` says that it was taken back.
+    ``item`` is one of its chunks, by which a retraction finds the entry. ``is_void`` is set when the entry is
+    retracted.
     """
 
     kind: Kind
@@ -52,7 +53,7 @@ class Entry:
 
     @property
     def text(self) -> str:
-        """The passage as the model wrote it, control characters and all."""
+        """The passage exactly as the model wrote it, including control characters."""
         if len(self.parts) > 1:
             self.parts = ["".join(self.parts)]
         return self.parts[0] if self.parts else ""
@@ -69,7 +70,7 @@ class Entry:
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """One speaker: an agent at a task, or a model that a method asks."""
+    """One speaker: an agent that works on a task, or a model that a method calls."""
 
     speaker: str
     topic: str
@@ -79,7 +80,7 @@ class Lane:
     size: int = 0
 
     def say(self, kind: Kind, text: str, item: StreamChunk | ReasoningChunk | None = None) -> Entry:
-        """Append to the last passage if this is a part of it, else begin one."""
+        """Append to the last entry if ``text`` continues it; otherwise begin a new entry."""
         last = self.entries[-1] if self.entries else None
         if last is None or last.kind is not kind or not _belong_together(last.item, item):
             last = Entry(kind, item)
@@ -91,17 +92,17 @@ class Lane:
         return last
 
     def call_tool(self, event: ToolStarted) -> None:
-        """Show a call with its arguments, in place of what the model has spelled of it."""
+        """Show a tool call with its arguments. It replaces the pieces of the call that the model has streamed."""
         spelled = (each for each in reversed(self.entries) if each.kind is Kind.CALL and each.tool_id == event.tool_id)
         entry = next(spelled, None)
         if entry is None:
             entry = Entry(Kind.CALL, None, event.tool_id)
             self.entries.append(entry)
-        entry.tool_id = ""  # a later call may have the same id
+        entry.tool_id = ""  # cleared because a later call may have the same id
         entry.replace(show_call(event.tool_name, event.arguments))
 
     def end_tool(self, event: ToolFinished | ToolFailed | ToolCancelled) -> None:
-        """Show what a tool gave back."""
+        """Show what a tool returned, or why it ended without a result."""
         kind, shown = Kind.RESULT, "stopped"
         if isinstance(event, ToolFinished):
             shown = show_value(event.result)
@@ -119,7 +120,7 @@ class Lane:
 
 
 class Lanes:
-    """The lanes of a run, in the order in which they began."""
+    """The lanes of a run, in the order of their first use."""
 
     def __init__(self) -> None:
         self._lanes: dict[Hashable, Lane] = {}
@@ -131,7 +132,7 @@ class Lanes:
         return len(self._lanes)
 
     def open(self, key: Hashable, speaker: str, topic: str) -> Lane:
-        """The lane of a speaker, made when it is first needed."""
+        """Return the lane for ``key``, and create it if there is none."""
         lane = self._lanes.get(key)
         if lane is None:
             if len(self._lanes) >= MAX_LANES:
@@ -140,7 +141,7 @@ class Lanes:
         return lane
 
     def retract(self, retracted: Retracted) -> int:
-        """Mark what was taken back; return the number of characters."""
+        """Mark the retracted entries as void. Return how many characters of text they have."""
         void = 0
         for lane in self:
             for entry in lane.entries:
@@ -151,7 +152,7 @@ class Lanes:
 
 
 def say_chunk(lane: Lane, chunk: StreamChunk) -> None:
-    """Add a chunk to its speaker's lane. Pieces of tool calls are spelled out until the tool starts."""
+    """Add a chunk to a lane. The pieces of a tool call are shown until the tool starts."""
     if chunk.chunk_type is StreamChunkType.TEXT:
         lane.say(Kind.TEXT, chunk.content, chunk)
         return

@@ -1,4 +1,4 @@
-"""A run as screens draw it: its spans as a tree with states and times, beside its lanes and its spending."""
+"""A run as screens draw it: its spans as a tree with states and times, its lanes and its spending."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ MAX_LABEL_CHARS = 60
 
 
 class RunTree:
-    """Folds events into what a screen shows. Any events will do: also those of several runs, or bare chunks.
+    """Builds the state of a screen from events. They may also be those of several runs, or bare chunks.
 
     Args:
-        methods: those of the flow, as far as they are known: so that what has not begun yet can be seen too.
+        methods: the methods of the flow if they are known. Those that have not started yet are then shown too.
     """
 
     def __init__(self, methods: Sequence[str] = ()) -> None:
@@ -85,7 +85,10 @@ class RunTree:
 
     @property
     def now(self) -> float:
-        """The time in the run: for a recorded run, the time of the recording."""
+        """The current time of the run; when all roots have ended, the time of the last end.
+
+        A recorded run has recorded times.
+        """
         ended = (span.ended_at for span in self.roots)
         if self.roots and all(at is not None for at in (span.ended_at for span in self.roots)):
             return max(at for at in ended if at is not None)
@@ -93,20 +96,20 @@ class RunTree:
 
     @property
     def seconds(self) -> float:
-        """How long the run has taken so far."""
+        """How long the run has taken so far, in seconds."""
         now = self.now
         return max((root.measure(now) for root in self.roots), default=0.0)
 
     @property
     def progress(self) -> tuple[int, int] | None:
-        """How many of the flow's methods have ended, and how many there are; None if they are not known."""
+        """How many of the flow's methods have ended, and how many there are; None if the methods are not known."""
         if not self._methods:
             return None
         ended = sum(span.state in (State.DONE, State.FAILED) for span in self._waiting.values())
         return ended, len(self._methods)
 
     def describe_outcome(self) -> str:
-        """One line: how the run ended, after how long, and what it took."""
+        """Describe in one line how the run ended, how long it took, and what it used."""
         ends = {State.DONE: "done", State.FAILED: "failed", State.STOPPED: "stopped", State.PAUSED: "paused"}
         usage, spending = self.spending.usage, self.spending
         parts = [f"{ends.get(self.state, 'running')} after {show_seconds(self.seconds)}"]
@@ -123,7 +126,7 @@ class RunTree:
         return ", ".join(parts)
 
     def add(self, event: Event) -> str:
-        """Take one event. Returns a message for what the tree does not show: why text was taken back."""
+        """Add one event. Return a message if the tree does not show what happened, such as why text was retracted."""
         at = (event.at if isinstance(event, StreamChunk | Happened) else 0.0) or time.time()  # type: ignore[redundant-expr] # pyright: ignore[reportUnnecessaryIsInstance]
         self._last_at, self._last_seen = at, time.monotonic()
         if isinstance(event, StreamChunk):
@@ -147,7 +150,7 @@ class RunTree:
         return ""
 
     def stop(self, reason: str = "") -> None:
-        """The run was stopped from outside, and nothing more comes."""
+        """Record that the run was stopped from outside, so that no more events follow."""
         for root in self.roots:
             if not root.state.is_ended:
                 root.note = root.note or reason
@@ -155,7 +158,7 @@ class RunTree:
         self.state = State.STOPPED
 
     def fail(self, error: BaseException) -> None:
-        """The stream has ended with ``error``."""
+        """Record that the stream has ended with ``error``."""
         self.error = error
         for root in self.roots:
             if not root.state.is_ended:
@@ -164,7 +167,10 @@ class RunTree:
         self.state = State.FAILED
 
     def complete(self) -> None:
-        """The stream has ended by itself. Spans without an end are those of a stream that was cut, by ``take`` say."""
+        """Record that the stream has completed.
+
+        Spans that are still open belong to a stream that was cut short, as by ``take``.
+        """
         if self.state is State.PAUSED:
             return
         for root in self.roots:
@@ -203,7 +209,7 @@ class RunTree:
             span.children.extend(self._waiting.values())
 
     def _reuse(self, event: Started, parent: Span | None) -> Span | None:
-        """The row of a method that has not begun yet, or of its last round in a cycle."""
+        """Return the row of a method that waits to start, or that ran before in a cycle; None if there is none."""
         if not isinstance(event, MethodStarted) or parent is None:
             return None
         for span in parent.children:
@@ -215,7 +221,7 @@ class RunTree:
         return None
 
     def _forget(self, span: Span) -> None:
-        """Drop the spans of an earlier round of a cycle; their cost still counts."""
+        """Drop the spans of the last round of a cycle. Their cost still counts."""
         for below in span.walk():
             self._spans.pop(below.span_id, None)
             self._lane_of.pop(below.span_id, None)
@@ -252,7 +258,7 @@ class RunTree:
             self.result = event.text
 
     def _close(self, span: Span, state: State, at: float) -> None:
-        """End ``span``. What is still open below it was stopped with it."""
+        """End ``span``, and mark the open spans below it as stopped."""
         for below in span.walk():
             if not below.state.is_ended and below.state is not State.WAITING:
                 below.state = state if below is span else State.STOPPED

@@ -1,4 +1,4 @@
-"""What a screen can show: a flow, a crew, or any Observable of events."""
+"""The sources that a screen accepts: a flow, a crew, or any Observable of events."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from rxflow.types import Event
 
 @runtime_checkable
 class HasEvents(Protocol):
-    """A flow, a crew, or anything else whose ``events()`` are a run."""
+    """A flow, a crew, or any other object whose ``events()`` returns a run."""
 
     def events(self, inputs: Mapping[str, Any] | None = None) -> Observable[Event]:
-        """A cold Observable of the run."""
+        """Return a cold Observable of the run."""
         ...
 
 
 def read_events(source: HasEvents | Observable[Event], inputs: Mapping[str, Any] | None) -> Observable[Event]:
-    """The events of a run of ``source``.
+    """Return the events of a run of ``source``.
 
     Raises:
         TypeError: ``source`` has no events; or it is an Observable, and there are inputs.
@@ -37,7 +37,7 @@ def read_events(source: HasEvents | Observable[Event], inputs: Mapping[str, Any]
 
 
 def read_methods(source: object) -> tuple[str, ...]:
-    """The methods of a flow, so that those that have not begun can be seen; empty for anything else."""
+    """Return the names of a flow's methods, to show those that have not started; empty for other sources."""
     if not isinstance(source, Flow):
         return ()
     return tuple(read_graph(type(cast("Flow[Any]", source))).methods)

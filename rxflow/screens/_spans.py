@@ -1,4 +1,4 @@
-"""The spans of a run as rows of a tree: their names, their states, and which of them are shown."""
+"""The spans of a run as rows of a tree: their labels, their states, and which of them are shown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rxflow.types import UsageMetrics
 
 
 class State(Enum):
-    """Whether a span is open, and how it has ended."""
+    """Whether a span waits, is open or has ended, and how it ended."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -28,9 +28,10 @@ class State(Enum):
 
 @dataclass(slots=True, eq=False)
 class Span:
-    """A part of the run.
+    """One span of the run, as a row of the tree.
 
-    Times are in seconds since the epoch. ``agent`` is who carries out a task; ``runs`` counts how often a method began.
+    Times are in seconds since the epoch. ``agent`` is the agent of a task. ``runs`` counts how often a method has
+    started.
     """
 
     kind: str
@@ -47,11 +48,11 @@ class Span:
     children: list[Span] = field(default_factory=list["Span"])
 
     def measure(self, now: float) -> float:
-        """Seconds from its beginning to its end, or until ``now``."""
+        """Return the seconds from the start of the span to its end, or to ``now`` while it is open."""
         return max(0.0, (now if self.ended_at is None else self.ended_at) - self.started_at)
 
     def walk(self) -> Iterator[Span]:
-        """This span and all below it."""
+        """Yield this span and all spans below it."""
         yield self
         for child in self.children:
             yield from child.walk()
@@ -59,7 +60,10 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of the tree; ``guides`` are the branches in front of it."""
+    """A line of the tree.
+
+    ``guides`` are the branch characters in front of it; ``folded`` counts the rows hidden below it.
+    """
 
     span: Span
     guides: str
@@ -67,7 +71,7 @@ class Row:
 
 
 def list_rows(roots: Sequence[Span]) -> Iterator[Row]:
-    """The spans that have a line of their own, from top to bottom."""
+    """Yield the rows of the spans that are shown, from top to bottom."""
 
     def walk(span: Span, guides: str, below: str) -> Iterator[Row]:
         yield Row(span, guides)
@@ -81,7 +85,10 @@ def list_rows(roots: Sequence[Span]) -> Iterator[Row]:
 
 
 def _list_children(span: Span) -> Iterator[Span]:
-    """The children to show. A crew that is all of its method, a task's own agent and an agent's calls are left out."""
+    """Yield the children to show.
+
+    Redundant ones are skipped: a method's only crew, a task's agent, and an agent's LLM calls.
+    """
     for child in span.children:
         is_hidden = (
             (child.kind == "crew" and span.kind == "method" and len(span.children) == 1)

@@ -1,4 +1,4 @@
-"""What a run has cost so far: as the providers report it, and estimated for the calls that are still open."""
+"""What a run has cost so far: reported by the providers for ended calls, and estimated for open ones."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from rxflow.types import LLMCancelled, LLMFailed, LLMFinished, LLMStarted
 from rxflow.types.usage import BYTES_PER_TOKEN, UsageMetrics, count_bytes, count_message_bytes
 
 RATE_WINDOW_S = 2.0
-"""The rate is that of the last seconds."""
+"""The length of the window over which the rate is computed."""
 
-_STEP_S = 0.1  # what comes within a step is one entry of the window
+_STEP_S = 0.1  # output within one step is one entry of the window
 _FREE = "rxflow/demo"
 
 
 class OpenCall:
-    """An LLM call that streams: what it was asked, and what has come."""
+    """An LLM call that is still open: the size of its prompt and of its output."""
 
     __slots__ = ("model", "output_bytes", "prompt_bytes")
 
@@ -28,7 +28,7 @@ class OpenCall:
 
     @property
     def usage(self) -> UsageMetrics:
-        """An estimate: nothing is billed before something has come."""
+        """An estimate of the usage. It is empty before the first output, because nothing is billed until then."""
         if not self.output_bytes:
             return UsageMetrics()
         prompt, output = ceil(self.prompt_bytes / BYTES_PER_TOKEN), ceil(self.output_bytes / BYTES_PER_TOKEN)
@@ -48,12 +48,12 @@ class Spending:
         self._window: deque[tuple[float, int]] = deque()
 
     def begin(self, event: LLMStarted) -> None:
-        """A call begins."""
+        """Record that a call has started."""
         prompt_bytes = sum(map(count_message_bytes, event.messages))
         self._open[event.origin.span_id] = OpenCall(event.model, prompt_bytes)
 
     def add_output(self, span_id: str, text: str, now: float) -> None:
-        """A call has given ``text``."""
+        """Record that a call has emitted ``text``."""
         size = len(text) if text.isascii() else count_bytes(text)
         call = self._open.get(span_id)
         if call is not None:
@@ -67,14 +67,14 @@ class Spending:
         window.append((now, size))
 
     def end(self, event: LLMFinished | LLMFailed | LLMCancelled) -> UsageMetrics:
-        """A call has ended: what it has used, by the provider's report if there is one."""
+        """Record that a call has ended, and return its usage: the reported one, or else an estimate."""
         call = self._open.pop(event.origin.span_id, None)
         if event.usage.is_reported or call is None:
             return self._count(event.usage, event.cost)
         return self._count(call.usage, _price(call, call.usage))
 
     def cut_off(self, span_id: str) -> UsageMetrics:
-        """A call was stopped, and no event of its own says so."""
+        """Record that a call was stopped without an event that ends it, and return an estimate of its usage."""
         call = self._open.pop(span_id, None)
         if call is None:
             return UsageMetrics()
@@ -90,12 +90,12 @@ class Spending:
 
     @property
     def usage(self) -> UsageMetrics:
-        """All tokens so far, those of open calls estimated."""
+        """All tokens so far. Those of open calls are estimated."""
         return sum((call.usage for call in self._open.values()), self._ended)
 
     @property
     def cost(self) -> float | None:
-        """US dollars so far, as far as prices are known; None if none is known."""
+        """The cost so far in US dollars, for the calls whose price is known; None if no price is known."""
         known = [self._cost, *(_price(call, call.usage) for call in self._open.values())]
         costs = [each for each in known if each is not None]
         return sum(costs) if costs else None
@@ -108,7 +108,7 @@ class Spending:
         )
 
     def compute_rate(self, now: float) -> float:
-        """Tokens of output a second, over the last :data:`RATE_WINDOW_S`."""
+        """Return the output tokens per second over the last :data:`RATE_WINDOW_S`."""
         recent = [(at, size) for at, size in self._window if now - at <= RATE_WINDOW_S]
         if not recent:
             return 0.0

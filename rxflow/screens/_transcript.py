@@ -1,4 +1,4 @@
-"""A run as lines of plain text, for pipes, files and terminals that cannot draw."""
+"""A run as lines of plain text, for pipes, files and terminals without control codes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ MIN_TEXT_COLUMNS = 20
 
 
 class Transcript:
-    """Turns events into lines. The words of speakers who talk at the same time come line by line, each with a name."""
+    """Turns events into lines. Speakers that stream at the same time are printed in whole lines, each with the name."""
 
     def __init__(self, tree: RunTree, width: int) -> None:
         self._tree = tree
@@ -49,7 +49,7 @@ class Transcript:
         self._unsaid: dict[tuple[str, str], str] = {}
 
     def read(self, event: Event) -> Iterator[str]:
-        """The lines that ``event`` completes."""
+        """Yield the lines that ``event`` completes."""
         said = self._tree.add(event)
         match event:
             case StreamChunk():
@@ -68,7 +68,7 @@ class Transcript:
                 pass
 
     def finish(self) -> Iterator[str]:
-        """What is left to say, and how the run ended."""
+        """Yield the incomplete lines that are left, and how the run ended."""
         yield from self._end_lines()
         error = self._tree.error
         if error is not None and error is not self._shown_error:
@@ -103,7 +103,7 @@ class Transcript:
                 pass
 
     def _say(self, span_id: str, name: str, text: str) -> Iterator[str]:
-        """Whole lines of what a speaker says; the rest waits for more."""
+        """Yield the complete lines of a speaker's text, and keep the rest for later."""
         text = self._unsaid.pop((span_id, name), "") + text
         columns = max(MIN_TEXT_COLUMNS, self._width - len(name) - 2)
         if "\n" not in text and len(text) <= columns:
@@ -123,7 +123,7 @@ class Transcript:
             yield f"{name}: {part}"
 
     def _end_lines(self, span_id: str | None = None, name: str | None = None) -> Iterator[str]:
-        """What speakers have begun to say, of one call, of one speaker, or of all."""
+        """Yield the incomplete lines of one call, of one speaker, or of all."""
         for key in [key for key in self._unsaid if span_id in (None, key[0]) and name in (None, key[1])]:
             text = show_line(self._unsaid.pop(key)).strip()
             if text:

@@ -1,4 +1,4 @@
-"""How screens word things: figures, values, calls and errors."""
+"""How screens write figures, values, tool calls and errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PLAINER = str.maketrans(
 
 
 def fit_encoding(text: str, encoding: str) -> str:
-    """``text`` in the characters that ``encoding`` has: quotes and dashes by plainer ones, others by ``?``."""
+    """Replace the characters of ``text`` that ``encoding`` lacks: quotes and dashes by plain ones, others by ``?``."""
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
@@ -40,13 +40,13 @@ def fit_encoding(text: str, encoding: str) -> str:
 
 
 def show_call(name: str, arguments: Mapping[str, Any]) -> str:
-    """A tool call as Python would write it: ``name(key='value')``."""
+    """Write a tool call as Python would: ``name(key='value')``."""
     shown = ", ".join(f"{shorten(str(key))}={show_value(value)}" for key, value in arguments.items())
     return f"{shorten(name)}({shorten(shown, 2 * MAX_VALUE_CHARS)})"
 
 
 def show_value(value: object) -> str:
-    """A value in one short line. Of a large one, only the beginning is looked at."""
+    """Write a value in one short line. Only the beginning of a large value is read."""
     if isinstance(value, str):
         return repr(shorten(value))
     if isinstance(value, Mapping):
@@ -58,7 +58,7 @@ def show_value(value: object) -> str:
 
 
 def show_error(error: BaseException) -> str:
-    """The class of an error, its first line, and the line that says what to do, if it has one."""
+    """Write an error: its class, its first line, and the line with advice if there is one."""
     first, *others = in_words(error).strip().split("\n")
     advice = [shorten(line, 4 * MAX_VALUE_CHARS) for line in others if line.startswith("→")]
     name = type(error).__name__
@@ -67,7 +67,7 @@ def show_error(error: BaseException) -> str:
 
 
 def show_seconds(seconds: float) -> str:
-    """``0.4 s``, ``12 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    """Write a duration: ``0.4 s``, ``12 s``, ``3 min 20 s``, ``2 h 05 min``."""
     seconds = max(seconds, 0.0)
     if seconds < 9.95:
         return f"{seconds:.1f} s"
@@ -80,7 +80,10 @@ def show_seconds(seconds: float) -> str:
 
 
 def show_tokens(usage: UsageMetrics) -> str:
-    """``1,204 tokens``, with ``~`` in front of an estimate; empty if nothing is known."""
+    """Write the number of tokens, as ``1,204 tokens``; an estimate begins with ``~``.
+
+    Return "" if the number is unknown.
+    """
     total = usage.total_tokens
     if total is None and usage.is_reported:
         total = (usage.prompt_tokens or 0) + (usage.completion_tokens or 0)
@@ -90,7 +93,7 @@ def show_tokens(usage: UsageMetrics) -> str:
 
 
 def show_cost(cost: float | None, *, is_whole: bool = True) -> str:
-    """US dollars; ``≥`` in front if the cost of a part is not known."""
+    """Write a cost in US dollars. It begins with ``≥`` if some calls have no known price."""
     if cost is None:
         return "cost not known"
     digits = 2 if cost >= 1 or cost == 0 else 4
@@ -98,10 +101,10 @@ def show_cost(cost: float | None, *, is_whole: bool = True) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """``1 tool``, ``3 tools``."""
+    """Write a number with its noun: ``1 tool``, ``3 tools``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def count_retries(number: int) -> str:
-    """``1 retry``, ``2 retries``."""
+    """Write a number of retries: ``1 retry``, ``2 retries``."""
     return f"{number:,} {'retry' if number == 1 else 'retries'}"

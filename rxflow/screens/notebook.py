@@ -35,7 +35,7 @@ __all__ = ["show"]
 
 REFRESH_S = 0.1
 MAX_LANE_CHARS = 1500
-"""For each speaker, the end of its text is shown."""
+"""How many characters at the end of each speaker's text are shown."""
 
 _MARKS = {
     State.WAITING: "○",
@@ -59,11 +59,11 @@ _PREFIXES = {Kind.CALL: "→ ", Kind.RESULT: "← ", Kind.FAILURE: "← ✗ "}
 def show(source: HasEvents | Observable[Event], inputs: Mapping[str, Any] | None = None) -> Any:
     """Run ``source``, show it below the cell while it runs, and return its result.
 
-    Interrupting the cell stops the run, down to the provider's connection, and leaves what had come on the page.
+    Interrupting the cell stops the run, including its connections to providers. What was shown stays on the page.
 
     Args:
         source: a flow, a crew, or an Observable of events.
-        inputs: those of the flow or the crew.
+        inputs: the inputs of the flow or crew.
 
     Raises:
         TypeError: ``source`` has no events; or it is an Observable, and there are inputs.
@@ -72,7 +72,7 @@ def show(source: HasEvents | Observable[Event], inputs: Mapping[str, Any] | None
     tree = RunTree(read_methods(source))
     events = read_events(source, inputs)
     if isinstance(events, EventStream):
-        # What comes shortly before a silence would else be shown after it.
+        # Without heartbeats, the last events before a pause would be drawn only after it.
         events = events.pipe(ops.heartbeat(2 * REFRESH_S))
     place: Any = display(HTML(draw_run(tree)), display_id=True)  # type: ignore[no-untyped-call]
     drawn_at = time.monotonic()
@@ -97,7 +97,7 @@ def show(source: HasEvents | Observable[Event], inputs: Mapping[str, Any] | None
 
 
 def draw_run(tree: RunTree) -> str:
-    """The run as HTML; texts of models and users are escaped."""
+    """Draw the run as HTML, with the texts of models and users escaped."""
     rows = "".join(_draw_row(tree, row) for row in list_rows(tree.roots))
     lanes = "".join(map(_draw_lane, tree.lanes))
     error = f"<b>{escape(show_error(tree.error))}</b>" if tree.error is not None else ""

@@ -45,12 +45,12 @@ FRAMES_PER_SECOND = 12
 def show(source: HasEvents | Observable[Event], inputs: Mapping[str, Any] | None = None, **options: Any) -> Any:
     """Run ``source``, draw it while it runs, and return its result.
 
-    Ctrl-C stops the run, down to the provider's connection; the screen then says what it has cost, and
-    KeyboardInterrupt goes on to the program.
+    Ctrl-C stops the run, including its connections to providers. The screen then shows what the run has cost, and
+    KeyboardInterrupt is raised.
 
     Args:
-        source: a flow, a crew, or an Observable of events: a pipeline, a cassette.
-        inputs: those of the flow or the crew.
+        source: a flow, a crew, or an Observable of events such as a pipeline or a cassette.
+        inputs: the inputs of the flow or crew.
         options: those of :class:`Dashboard`.
 
     Raises:
@@ -66,12 +66,12 @@ def show(source: HasEvents | Observable[Event], inputs: Mapping[str, Any] | None
 
 
 def draw(**options: Any) -> Callable[[Observable[T]], Observable[T]]:
-    """Draw the events that pass (like ``do``); the stream is unchanged. ::
+    """Draw the events that pass (like ``do``), and pass them on unchanged. ::
 
         source    S--a--b--F|
         draw()    S--a--b--F|
 
-    Drawing happens in a thread of its own, so that a slow terminal does not hold up the run.
+    A thread of its own draws, so a slow terminal does not delay the run.
 
     Args:
         options: those of :class:`Dashboard`.
@@ -108,17 +108,18 @@ def draw(**options: Any) -> Callable[[Observable[T]], Observable[T]]:
 
 
 class Dashboard:
-    """The screen of one run: fed with events, inside a ``with`` block.
+    """The screen of one run. Use it in a ``with`` block, and call :meth:`add` with each event.
 
-    In a terminal it draws a frame several times a second. Elsewhere (a pipe, a file, ``TERM=dumb``) it prints lines
-    without control codes. ``NO_COLOR`` is honoured, and an encoding that lacks some characters gets others.
+    In a terminal it draws several frames a second. Elsewhere (a pipe, a file, ``TERM=dumb``) it prints lines without
+    control
+    codes. It honours ``NO_COLOR``, and replaces characters that the output's encoding lacks.
 
     Args:
-        console: rich's; by default standard output.
-        plain: print lines, also in a terminal.
-        methods: the flow's methods, to show those that have not begun yet.
+        console: a console of rich; by default one on standard output.
+        plain: print lines even in a terminal.
+        methods: the flow's methods, to show those that have not started yet.
         summary: print the tree, the figures and the result at the end.
-        tree: what the run is folded into; by default a new one with ``methods``.
+        tree: the state that the screen draws; by default a new one with ``methods``.
     """
 
     def __init__(
@@ -132,7 +133,7 @@ class Dashboard:
     ) -> None:
         self._console = console or Console(highlight=False)
         self._tree = tree or RunTree(methods)
-        self._lock = threading.Lock()  # the tree is drawn in rich's thread
+        self._lock = threading.Lock()  # rich draws the tree in a thread of its own
         self._drawing = Drawing(self._tree, self._console)
         self._summary = summary
         self._is_closed = False
@@ -144,7 +145,7 @@ class Dashboard:
 
     @property
     def result(self) -> Any:
-        """What the run returned; None until it has ended well."""
+        """The result of the run; None until it has finished."""
         return self._tree.result
 
     def add(self, event: Event) -> None:
@@ -157,14 +158,15 @@ class Dashboard:
             self._tree.add(event)
 
     def make_room(self, events: Observable[T]) -> Observable[T]:
-        """``events`` unchanged; while a question is open the frame is gone, so that the person types where it was.
+        """Return ``events`` unchanged, but remove the frame while a question is open, so that a person can type there.
 
-        That happens on the run's loop, before the question is shown. Whoever calls :meth:`add` may hear of it later.
+        The frame is removed on the run's loop before the question is printed. A caller of :meth:`add` may see the event
+        later.
         """
         return through(rxops.do_action(self.note_question))(events)
 
     def note_question(self, event: object) -> None:
-        """Take the frame away for a question, and draw it again after the last answer."""
+        """Remove the frame at a question, and draw it again after the last answer."""
         live = self._live
         if live is None or not isinstance(event, InputRequested | InputReceived):
             return
@@ -177,14 +179,14 @@ class Dashboard:
             live.start()
 
     def stop(self) -> None:
-        """The run was stopped from outside."""
+        """Show that the run was stopped from outside."""
         if not self._is_closed:
             with self._lock:
                 self._tree.stop()
             self._end()
 
     def close(self, error: BaseException | None = None) -> None:
-        """The run has ended by itself, or with ``error``."""
+        """Show that the run has completed, or has failed with ``error``."""
         if not self._is_closed:
             with self._lock:
                 if error is None:

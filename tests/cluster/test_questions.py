@@ -98,5 +98,5 @@ def test_if_nobody_answers_that_is_an_error(cluster: Ray) -> None:
     (error,) = signals_of(cluster.on(ASKING).events()).errors
     assert isinstance(error, NotResumable)
     assert str(error).startswith(
-        "nobody answers 'In whose name?', and a branch on another machine cannot be paused: answer while it runs"
+        "nobody answers 'In whose name?', and a branch on another machine cannot be paused. Answer while it runs"
     )

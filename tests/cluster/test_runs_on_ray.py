@@ -79,7 +79,9 @@ def test_closing_cancels_what_was_started_here(cluster: Ray, redis: RedisServer)
             run = runs.start(f"{HERE}:Calls", {"url": provider.url})
             run.observe().pipe(rxops.first()).run()
         provider.wait_until(lambda state: state.disconnects, 10)
-        with pytest.raises(RunCancelled, match="the program that started it ended, or closed its Runs"):
+        with pytest.raises(
+            RunCancelled, match="the program that started it ended, or closed the Runs object that started it"
+        ):
             elsewhere[run.id].result(20)
 
 
@@ -94,7 +96,7 @@ def test_mistakes_are_raised_where_the_run_is_started(cluster: Ray, redis: Redis
 
 
 def test_a_store_that_other_machines_cannot_open_is_refused(cluster: Ray) -> None:
-    with pytest.raises(ValueError, match=r"^a cluster needs a store that all its machines reach, .*; got None$"):
+    with pytest.raises(ValueError, match=r"^a cluster needs a store that all its machines can reach, .*; got None$"):
         Runs(on=cluster)
 
 

@@ -112,8 +112,8 @@ def test_its_questions_are_answered_at_another(nodes: Any, redis: RedisServer) -
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ([], 'a cluster needs a store that all its machines reach, "redis://host:6379/0"; got None'),
-        (["--runs", "sqlite:///runs.db"], "a cluster needs a store that all its machines reach"),
+        ([], 'a cluster needs a store that all its machines can reach, such as "redis://host:6379/0"; got None'),
+        (["--runs", "sqlite:///runs.db"], "a cluster needs a store that all its machines can reach"),
         (["--runs", "REDIS", "--cluster", "nowhere"], "Invalid address format: nowhere"),
         (["--runs", "REDIS", "--cluster", "127.0.0.1:9"], "no Ray cluster answers at '127.0.0.1:9' ("),
     ],

@@ -38,12 +38,6 @@ def test_a_context_from_a_later_task_is_refused() -> None:
         a_crew(a_task(agent, "Early", context=[later]), later)
 
 
-def test_a_context_from_a_task_of_no_crew_is_refused() -> None:
-    agent = an_agent(MODEL)
-    with pytest.raises(ValueError, match="dependency on 'Elsewhere', which is not in this crew; put it"):
-        a_crew(a_task(agent, context=[a_task(agent, "Elsewhere")]))
-
-
 def test_a_context_from_a_neighbour_that_runs_at_the_same_time_is_refused() -> None:
     agent = an_agent(MODEL)
     one = a_task(agent, "One", async_execution=True)

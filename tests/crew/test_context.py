@@ -12,9 +12,9 @@ from tests.signals import outcome
 from tests.team import a_crew, a_task, an_agent, played, prompt, solo
 
 
-def known(model: Scripted) -> str:
+def known(model: Scripted, number: int = 0) -> str:
     """What the model was told to be known so far."""
-    return prompt(model).partition("What is known so far:\n")[2]
+    return prompt(model, number).partition("What is known so far:\n")[2]
 
 
 def test_without_a_context_a_task_is_told_all_earlier_answers() -> None:
@@ -39,6 +39,47 @@ def test_a_context_tells_the_answers_of_its_tasks_in_its_order() -> None:
     last = a_task(an_agent(models[3]), context=[third, first])
     a_crew(first, second, third, last).kickoff()
     assert known(models[3]) == "Answer 2\n\n----------\n\nAnswer 0"
+
+
+def test_a_task_that_a_crew_does_twice_has_two_answers() -> None:
+    turns = ["Draft", "Criticism", "Better draft"]
+    model = Scripted(*turns, *turns)
+    agent = an_agent(model)
+    write = a_task(agent)
+    crew = a_crew(write, a_task(agent, "Judge", context=[write]), write)
+    for each in (crew, crew.copy()):
+        output = each.kickoff()
+        assert [task.raw for task in output.tasks_output] == turns
+        assert output.raw == "Better draft"
+        assert known(model, -2) == "Draft"
+        assert known(model, -1) == "Draft\n\n----------\n\nCriticism"
+
+
+def test_a_context_may_name_the_newest_answer_of_a_task_done_twice() -> None:
+    model = Scripted("Draft", "Better draft", "Done")
+    agent = an_agent(model)
+    write = a_task(agent)
+    a_crew(write, write, a_task(agent, context=[write])).kickoff()
+    assert known(model, -1) == "Better draft"
+
+
+def test_a_context_may_name_a_task_of_another_crew_that_has_run() -> None:
+    model = Scripted("Done")
+    elsewhere = a_task(an_agent(Scripted("Findings")), "Elsewhere")
+    crew = a_crew(a_task(an_agent(model), context=[elsewhere]))
+    a_crew(elsewhere).kickoff()
+    for each in (crew, crew.copy()):
+        each.kickoff()
+        assert known(model, -1) == "Findings"
+
+
+def test_a_context_from_a_task_that_never_ran_is_refused_before_any_task() -> None:
+    model = Scripted("Never")
+    agent = an_agent(model)
+    crew = a_crew(a_task(agent), a_task(agent, context=[a_task(agent, "Elsewhere")]))
+    with pytest.raises(ValueError, match="dependency on 'Elsewhere', which is not in this crew, and has no answer yet"):
+        crew.kickoff()
+    assert model.requests == []
 
 
 def test_neighbours_with_async_execution_run_at_once_and_what_follows_waits_for_both() -> None:

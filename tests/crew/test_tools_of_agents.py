@@ -36,6 +36,10 @@ async def lookup(key: str) -> str:
     return f"value of {key}"
 
 
+ENDLESS: list[Any] = [1]
+ENDLESS.append(ENDLESS)
+
+
 def told(model: Scripted, request: int = 1) -> list[str]:
     """What the model was told of its calls."""
     return [message["content"] for message in model.conversations[request] if message["role"] == "tool"]
@@ -272,6 +276,8 @@ def test_arguments_may_have_any_name() -> None:
         ({"a": [1, 2]}, '{"a":[1,2]}'),
         (Point(x=1), '{"x":1,"y":0}'),
         ([Point(x=1)], '[{"x":1,"y":0}]'),
+        ({"page": b"\xff"}, r"{'page': b'\xff'}"),
+        (ENDLESS, "[1, [...]]"),
     ],
 )
 def test_a_result_is_told_as_text(result: Any, content: str) -> None:
@@ -283,7 +289,7 @@ def test_a_result_is_told_as_text(result: Any, content: str) -> None:
     model = Scripted(calls(("give", {})), "Done.")
     seen = played(solo(model, agent={"tools": [give]}))
     assert told(model) == [content]
-    assert seen.one(ToolFinished).result == result
+    assert seen.one(ToolFinished).result is result
 
 
 def test_a_class_is_a_tool_too() -> None:

@@ -183,6 +183,26 @@ def test_a_later_run_goes_on_with_the_saved_state(flow: type[Flow[Any]], sqlite:
     assert third.kickoff({"id": first.flow_id, "count": 40}) == 41
 
 
+@pytest.mark.parametrize("flow", [Counting, CountingInDict])
+def test_two_that_have_no_id_yet_do_not_share_a_state(flow: type[Flow[Any]], sqlite: SQLiteFlowPersistence) -> None:
+    saved = saved_by(sqlite, flow)
+    first, second = saved(), saved()
+    assert (first.kickoff({"id": None}), second.kickoff({"id": None})) == (1, 1)
+    assert first.flow_id != second.flow_id
+    assert (sqlite.load_state(second.flow_id) or {})["count"] == 1
+
+
+def test_a_model_whose_id_may_be_none_is_saved_under_one_of_its_own(sqlite: SQLiteFlowPersistence) -> None:
+    class Optional(Count):
+        id: str | None = None
+
+    saved = saved_by(sqlite, Counting)
+    first, second = saved(initial_state=Optional), saved(initial_state=Optional)
+    assert (first.kickoff(), second.kickoff()) == (1, 1)
+    assert sqlite.load_state("None") is None
+    assert (sqlite.load_state(first.flow_id) or {})["count"] == 1
+
+
 def test_each_subscription_restores_anew(sqlite: SQLiteFlowPersistence) -> None:
     flow = saved_by(sqlite)()
     flow.kickoff()
@@ -288,8 +308,17 @@ def test_what_json_cannot_carry_is_named_and_the_last_state_stays(sqlite: SQLite
 
 def test_a_saved_state_that_a_newer_model_refuses_is_an_error(sqlite: SQLiteFlowPersistence) -> None:
     sqlite.save_state("old", "first", {"id": "old", "count": "many"})
-    with pytest.raises(ValueError, match="the saved state does not fit Count"):
+    with pytest.raises(PersistenceError, match=r"SQLite \(.*\) cannot load .* the saved state does not fit Count"):
         saved_by(sqlite)().kickoff({"id": "old"})
+
+
+def test_a_store_that_gives_something_else_than_a_state_is_named() -> None:
+    class Wrong(Memory):
+        def load_state(self, flow_uuid: str) -> Any:
+            return [flow_uuid]
+
+    with pytest.raises(PersistenceError, match=r"Wrong cannot load the state of 'x': TypeError: .* returned \['x'\]"):
+        saved_by(Wrong())().kickoff({"id": "x"})
 
 
 def test_an_id_that_was_taken_out_of_the_state_is_an_error() -> None:

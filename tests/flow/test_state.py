@@ -1,13 +1,13 @@
 """The state: a dict or a model, its id, and what inputs do to it."""
 
 import re
-from typing import Any
+from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from rxflow.flow import Flow, listen, start
 
@@ -103,6 +103,72 @@ def test_inputs_can_set_the_id(flow_type: type[Flow[Any]]) -> None:
     assert flow.flow_id == "mine"
 
 
+@pytest.mark.parametrize("flow_type", [ReportFlow, DictFlow])
+def test_an_id_of_none_in_the_inputs_stands_for_none(flow_type: type[Flow[Any]]) -> None:
+    flow = flow_type()
+    own = flow.flow_id
+    flow.kickoff({"id": None, "topic": "rain"})
+    assert flow.flow_id == own
+    assert is_uuid4(own)
+
+
+class Optional(BaseModel):
+    id: str | None = None
+
+
+@pytest.mark.parametrize("first", [Optional, Optional(), {"id": None}])
+def test_an_id_of_none_in_the_first_state_is_filled_in(first: Any) -> None:
+    flow, other = DictFlow(initial_state=first), DictFlow(initial_state=first)
+    assert is_uuid4(flow.flow_id)
+    assert flow.flow_id != other.flow_id
+
+
+def test_a_model_that_takes_no_text_as_its_id_has_none_until_it_is_given() -> None:
+    class Numbered(BaseModel):
+        id: int | None = None
+
+    flow = DictFlow(initial_state=Numbered)
+    assert flow.flow_id == ""
+
+
+StateT = TypeVar("StateT", bound=BaseModel)
+Other = TypeVar("Other")
+
+
+class Family(Flow[StateT], Generic[Other, StateT]):
+    @start()
+    def begin(self) -> str:
+        return type(self.state).__name__
+
+
+class Branch(Family[Other, StateT]): ...
+
+
+class Leaf(Branch[int, Report]): ...
+
+
+class Untyped(Flow): ...
+
+
+class Mixed(Untyped, Leaf): ...  # pyright: ignore[reportGeneralTypeIssues]
+
+
+class Swapped(Generic[StateT, Other], Family[Other, StateT]): ...
+
+
+class SwappedLeaf(Swapped[Report, int]): ...
+
+
+class Open(Branch[int, StateT]): ...
+
+
+@pytest.mark.parametrize(
+    ("flow_type", "state"), [(Leaf, "Report"), (Mixed, "Report"), (SwappedLeaf, "Report"), (Open, "dict")]
+)
+def test_a_family_of_flows_may_have_other_type_variables(flow_type: type[Flow[Any]], state: str) -> None:
+    assert flow_type().kickoff() == state
+
+
 def test_inputs_fill_a_model() -> None:
     flow = ReportFlow()
     assert flow.kickoff({"topic": "rain", "pages": 3}) == "3 pages on rain"
@@ -117,6 +183,21 @@ def test_keys_that_the_model_does_not_have_are_ignored() -> None:
     flow = ReportFlow()
     assert flow.kickoff({"topic": "rain", "weather": "wet"}) == "1 pages on rain"
     assert not hasattr(flow.state, "weather")
+
+
+def test_keys_that_an_open_model_does_not_have_are_kept() -> None:
+    class Open(BaseModel):
+        model_config = ConfigDict(extra="allow")
+        topic: str = "nothing"
+
+    class OpenFlow(Flow[Open]):
+        @start()
+        def begin(self) -> object:
+            return self.state.model_extra
+
+    flow = OpenFlow()
+    assert flow.kickoff({"topic": "rain", "weather": "wet"}) == {"weather": "wet"}
+    assert flow.kickoff({"topic": "snow"}) == {"weather": "wet"}, "the state survives"
 
 
 def test_keys_that_a_strict_model_does_not_have_are_ignored_too() -> None:
@@ -169,6 +250,21 @@ def test_a_field_with_an_alias_keeps_its_value_and_is_set_by_either_name() -> No
     assert flow.kickoff() == "rain here"
     assert flow.kickoff({"place": "there"}) == "rain there"
     assert flow.kickoff({"Topic": "snow"}) == "snow there"
+
+
+def test_a_field_is_set_by_each_of_its_validation_aliases() -> None:
+    class Aliased(BaseModel):
+        topic: str = Field(default="nothing", validation_alias="Topic")
+        place: str = Field(default="nowhere", validation_alias=AliasChoices("Place", "Where"))
+
+    class AliasedFlow(Flow[Aliased]):
+        @start()
+        def begin(self) -> str:
+            return f"{self.state.topic} {self.state.place}"
+
+    flow = AliasedFlow()
+    assert flow.kickoff({"Topic": "rain", "Where": "here"}) == "rain here"
+    assert flow.kickoff({"Place": "there", "topic": "snow"}) == "snow there"
 
 
 def test_objects_in_a_model_stay_what_they_are() -> None:

@@ -130,7 +130,7 @@ class TestSQLite:
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             db.execute("PRAGMA user_version = 7")
         db.close()
-        with pytest.raises(StoreError, match=r"runs.db is a store of version 7; this rxflow has version 3$"):
+        with pytest.raises(StoreError, match=r"runs.db has version 7; this rxflow has version 3$"):
             Runs(f"sqlite:///{tmp_path}/runs.db")
 
     def test_one_that_another_program_holds(self, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from rxflow.types.events import (
     LLMFinished,
     LLMStarted,
     MethodFinished,
+    Retracted,
     ToolFinished,
     ToolStarted,
 )
@@ -103,7 +104,7 @@ def test_without_a_path_another_process_has_to_name_the_flow(tmp_path: Path) -> 
     with Runs(store) as runs:
         run, request = paused(runs)
     with Runs(store) as runs:
-        with pytest.raises(ValueError, match="give the flow or crew as target"):
+        with pytest.raises(ValueError, match="pass it as target"):
             runs[run.id].resume({request.request_id: "2"})
         runs[run.id].resume({request.request_id: "2"}, Asks())
         assert runs[run.id].result(20) == "12"
@@ -147,7 +148,7 @@ def test_an_answer_that_does_not_fit_is_refused_and_the_question_stays(store: st
             run.answer(request.request_id, 2)
         with pytest.raises(ValueError, match="does not fit"):
             run.resume({request.request_id: 2})
-        with pytest.raises(LookupError, match="no question 'x' waits"):
+        with pytest.raises(LookupError, match="no question 'x' is waiting"):
             run.answer("x", "2")
         with pytest.raises(LookupError, match="no question 'x' waits"):
             run.resume({"x": "2"})
@@ -162,7 +163,7 @@ def test_a_run_that_has_completed_cannot_go_on(store: str | None) -> None:
         run, request = paused(runs)
         run.answer(request.request_id, "2")
         run.result(20)
-        with pytest.raises(RuntimeError, match="has completed: there is nothing to go on with"):
+        with pytest.raises(RuntimeError, match="has completed: there is nothing to resume"):
             run.resume()
 
 
@@ -185,6 +186,58 @@ def test_a_run_that_failed_goes_on_behind_what_had_finished(store: str | None) -
         run.resume(target=flow)
         assert run.result(20) == "123"
     assert ran == ["first", "second"]
+
+
+def test_a_run_that_began_anew_goes_on_from_its_new_beginning(store: str | None) -> None:
+    with Runs(store) as runs:
+        run, stale = paused(runs)
+        run.restart(Asks())
+        with pytest.raises(RunPaused, match="Go on") as raised:
+            run.result(20)
+        (request,) = run.pending()
+        assert request.request_id != stale.request_id
+        assert raised.value.pending == (request,)
+        with pytest.raises(LookupError, match=stale.request_id):
+            run.resume({stale.request_id: "no"}, Asks())
+        run.resume({request.request_id: "2"}, Asks())
+        assert run.result(20) == "12"
+    assert ran == ["first", "second", "first", "second", "second"]
+
+
+def test_results_from_before_a_new_beginning_are_not_used(store: str | None) -> None:
+    numbers = iter("ab")
+
+    class Draws(Flow):
+        @start()
+        def draw(self) -> str:
+            return next(numbers)
+
+        @listen(draw)
+        def check(self, drawn: str) -> str:
+            if drawn == "a":
+                raise ConnectionError("down")
+            return f"{drawn}{self.ask('Go on?')}"
+
+    with Runs(store) as runs:
+        run = runs.start(Draws())
+        with pytest.raises(ConnectionError):
+            run.result(20)
+        run.restart(Draws())
+        with pytest.raises(RunPaused):
+            run.result(20)
+        (request,) = run.pending()
+        run.resume({request.request_id: "2"}, Draws())
+        assert run.result(20) == "b2"
+
+
+def test_what_is_taken_back_for_a_new_beginning_says_how_the_run_had_ended(store: str | None) -> None:
+    with Runs(store) as runs:
+        run, _ = paused(runs)
+        run.restart(Asks())
+        with pytest.raises(RunPaused):
+            run.result(20)
+        (retracted,) = [each for each in run.events().pipe(ops.to_output()) if isinstance(each, Retracted)]
+        assert str(retracted.error) == f"run {run.id!r} was paused, and begins anew"
 
 
 def test_a_cancelled_wait_ends_at_once_and_may_go_on(store: str | None) -> None:

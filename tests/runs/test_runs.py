@@ -158,7 +158,10 @@ class TestEnds:
         log = MemoryLog()
         with Runs(log) as runs:
             run = runs.start(Endless())
-        assert (run.status, run.look_up().reason) == ("cancelled", "its process ended, or closed its Runs")
+        assert (run.status, run.look_up().reason) == (
+            "cancelled",
+            "its process ended, or closed the Runs object that started it",
+        )
 
     def test_a_result_is_waited_for_if_a_lease_had_lapsed_for_a_moment(self) -> None:
         class Lapsing(MemoryLog):
@@ -350,6 +353,14 @@ class TestRetention:
             Runs(**bad)
 
 
+def test_a_reason_that_cannot_be_encoded_cancels_too(runs: Runs) -> None:
+    run = runs.start(Endless())
+    wait_for_chunk(run)
+    run.cancel("the tab \ud83d was closed")
+    assert signals_of(run.events()).ends == [repr(RunCancelled(run.id, "the tab \ufffd was closed"))]
+    assert run.status == "cancelled"
+
+
 class TestRestart:
     def test_a_new_generation_takes_back_what_was_said(self, runs: Runs) -> None:
         run = runs.start(f"{HERE}:Broken")
@@ -392,7 +403,9 @@ class TestQuestions:
         received = InputReceived(origin=Origin(), request_id="a", value="yes", seq=2)
         runs.store.append(Writer("r"), [*asked, received]).result()
         assert runs["r"].pending() == [asked[1]]
-        with pytest.raises(LookupError, match=r"^no question 'a' waits in run 'r': it was answered, or never asked$"):
+        with pytest.raises(
+            LookupError, match=r"^no question 'a' is waiting in run 'r': it was already answered, or never asked$"
+        ):
             runs["r"].answer("a", "no")
 
 

@@ -4,6 +4,8 @@ import contextlib
 import json
 import socket
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,7 +17,7 @@ from rxflow.runs import Runs
 from rxflow.screens import web
 from tests.adapters.serving import serve
 from tests.loopback import Loopback, Reply
-from tests.screens.web_flows import Asking, Topic, Trip, speaking
+from tests.screens.web_flows import Asking, Broken, Topic, Trip, speaking
 
 TOKEN = "a-token-of-sixteen-or-more"
 
@@ -183,8 +185,45 @@ def test_more_runs_than_the_limit_are_refused(provider: Loopback, llm: LLM) -> N
         run_id = start(client)
         refused = client.post("/api/runs", json={})
         assert refused.status_code == 429
-        assert "1 runs go on, which is the limit" in refused.json()["error"]
+        assert "1 runs are live, which is the limit" in refused.json()["error"]
         client.post(f"/api/runs/{run_id}/cancel", json={})
+
+
+def test_runs_that_are_started_at_once_count_each_other(provider: Loopback, llm: LLM) -> None:
+    provider.script(*[Reply(text="one two", hold_after=1)] * 2)
+
+    def ask(client: httpx.Client) -> int:
+        return client.post("/api/runs", json={}).status_code
+
+    with serving(speaking(llm), limits=web.Limits(runs=2)) as client, ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(ask, [client] * 12))
+        assert sorted(answers) == [201] * 2 + [429] * 10
+        for run in client.get("/api/runs").json()["runs"]:
+            client.post(f"/api/runs/{run['id']}/cancel", json={})
+
+
+def test_a_flow_that_cannot_be_made_is_said_so_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    with serving({"broken": Broken}) as client:
+        for answer in (client.get("/api/flows"), client.post("/api/runs", json={})):
+            assert answer.status_code == 500
+            assert answer.json() == {"error": "the flow 'broken' cannot be made: ConnectionError: no database"}
+    assert [record.exc_info is not None for record in caplog.records if record.name == "rxflow"] == [True, True]
+
+
+def test_a_store_that_cannot_be_reached_is_said_so_in_one_line(tmp_path: Path) -> None:
+    with Runs(f"sqlite:///{tmp_path / 'runs.db'}") as runs, serve(web.create_app(Trip, runs=runs)) as url:
+        runs.close()
+        for answer in (httpx.get(f"{url}/api/runs"), httpx.post(f"{url}/api/runs", json={})):
+            assert answer.status_code == 503
+            assert answer.json() == {"error": f"the store {tmp_path / 'runs.db'} is closed"}
+
+
+@pytest.mark.parametrize("header", ["host", "origin"])
+def test_an_address_that_cannot_be_read_is_refused(header: str) -> None:
+    with serving(Trip) as client:
+        refused = client.get("/api/flows", headers={header: "http://[::1" if header == "origin" else "[::1"})
+    assert refused.status_code == 403
+    assert "[::1" in refused.json()["error"]
 
 
 def test_more_readers_than_the_limit_are_refused(provider: Loopback, llm: LLM) -> None:
@@ -257,5 +296,5 @@ class TestServe:
                 web.serve(Trip, port=port)
 
     def test_what_is_not_a_flow_is_refused(self) -> None:
-        with pytest.raises(TypeError, match="Topic is not a class of a flow"):
+        with pytest.raises(TypeError, match="Topic is not a flow class"):
             web.create_app(Topic)  # type: ignore[arg-type]

@@ -50,7 +50,7 @@ class Served:
     def __init__(self, process: subprocess.Popen[str], line: str) -> None:
         self.process = process
         self.line = line
-        said = re.fullmatch(r"\w+ is served at (http://\S+:\d+)/(?:\?token=(\S+))?; Ctrl-C stops it\n", line)
+        said = re.fullmatch(r"\w+ is served at (http://\S+:\d+)/(?:\?token=(\S+))?; press Ctrl-C to stop\n", line)
         assert said, line
         self.url, self.token = said.groups()
 
@@ -133,9 +133,9 @@ def test_a_token_comes_from_the_environment(folder: Path) -> None:
     ("arguments", "said"),
     [
         (["trips:Nothing"], "trips has no 'Nothing'"),
-        (["trips:ready"], "trips:ready is a Trip; each run needs a flow of its own: name the class of a flow"),
-        (["trips:Needy"], "trips:Needy cannot be made: TypeError"),
-        (["trips:Trip", "--token", "short"], "the token has 5 characters; take 16 or more"),
+        (["trips:ready"], "trips:ready is a Trip; each run needs a flow of its own, so name a flow class"),
+        (["trips:Needy"], "trips:Needy cannot be created: TypeError"),
+        (["trips:Trip", "--token", "short"], "the token has 5 characters; it needs at least 16"),
         (["trips:Trip", "--store", "nope"], "no store 'nope'"),
         (["trips:Trip", "--host", "no.such.host.invalid"], "cannot listen on no.such.host.invalid:8000"),
     ],

@@ -37,6 +37,13 @@ class Asking(Flow[dict[str, Any]]):
         return f"{plan} for {name}"
 
 
+class Broken(Flow[dict[str, Any]]):
+    """A flow whose constructor fails."""
+
+    def __init__(self) -> None:
+        raise ConnectionError("no database")
+
+
 FLOOD = 10_000
 
 

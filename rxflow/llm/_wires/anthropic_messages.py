@@ -75,6 +75,9 @@ class AnthropicMessagesWire(Wire):
                 self.finish_reason = _FINISH_REASONS.get(check(str, "stop_reason", reason), reason)
             self._read_usage(get_object(event, "usage"))
         elif kind == "message_stop":
+            for block in self._blocks.values():  # servers that imitate Anthropic's may not stop them
+                if block.pieces or block.content.get("input"):  # else its arguments have never come
+                    self._stop(block, batch)
             self.replace_halves(batch)
             self.is_complete = self.is_done = True
 

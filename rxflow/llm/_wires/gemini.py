@@ -82,8 +82,8 @@ class GeminiWire(Wire):
             self.is_complete = True
         if "usageMetadata" in event:
             self._reported.update(get_object(event, "usageMetadata"))
-            if self.is_complete:  # each event reports the counts until then
-                self.usage = read_usage(self._reported)
+        if self.is_complete:  # each report is of the counts until then, and the last one may come before the end
+            self.usage = read_usage(self._reported)
         if not self.response_id:
             self.response_id = str(event.get("responseId") or "")
             self.response_model = str(event.get("modelVersion") or "")

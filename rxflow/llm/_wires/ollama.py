@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from rxflow.llm._wires.sse import MAX_EVENT_BYTES, OversizedEvent, Wire, add_up, check, count
+from rxflow.llm._wires.sse import BYTE_ORDER_MARK, MAX_EVENT_BYTES, OversizedEvent, Wire, add_up, check, count
 from rxflow.llm.source import Delta, PartDelta, ReasoningDelta, ToolCallDelta
 from rxflow.types import UsageMetrics
 
@@ -21,11 +21,15 @@ class JsonLines:
 
     def __init__(self) -> None:
         self._rest = bytearray()
+        self._has_begun = False
 
     def feed(self, block: bytes) -> Iterator[bytes]:
         """The lines that ``block`` completes, without empty ones. Raises :class:`OversizedEvent`."""
         first, *lines = block.split(b"\n")
         self._rest += first
+        if lines and not self._has_begun:
+            self._has_begun = True
+            self._rest = self._rest.removeprefix(BYTE_ORDER_MARK)
         for line in lines:
             whole, self._rest = bytes(self._rest), bytearray(line)
             if whole.strip():

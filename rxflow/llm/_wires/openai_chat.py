@@ -37,7 +37,7 @@ class OpenAIChatWire(Wire):
         if not usage and "x_groq" in event:
             usage = get_object(event, "x_groq").get("usage")
         if usage:
-            self.usage = read_usage(usage)
+            self._note_usage(usage)
         if not self.response_id:
             self.response_id = str(event.get("id") or "")
             self.response_model = str(event.get("model") or "")
@@ -46,6 +46,8 @@ class OpenAIChatWire(Wire):
                 continue  # with n > 1, the answers beyond the first
             if choice.get("error"):
                 raise ErrorEvent(choice["error"])
+            if choice.get("usage"):  # Moonshot's place for it
+                self._note_usage(choice["usage"])
             delta = choice.get("delta") or choice.get("message")
             if delta:
                 self._read_delta(delta, batch)
@@ -58,6 +60,10 @@ class OpenAIChatWire(Wire):
             if event.get(field) and event[field] != self._shared_parts.get(field):
                 self._shared_parts[field] = event[field]
                 batch.append(PartDelta(kind, event[field]))
+
+    def _note_usage(self, reported: Any) -> None:
+        """The newest report counts. One without a number is none."""
+        self.usage = read_usage(reported) or self.usage
 
     def find_text(self, event: dict[str, Any]) -> str | None:
         choices: list[dict[str, Any]] = event.get("choices") or []
@@ -115,7 +121,7 @@ class OpenAIChatWire(Wire):
         if last is None or last["type"] != part["type"] or part["type"] not in ("text", "thinking"):
             self._content_parts.append(dict(part))
         elif part["type"] == "text":
-            last["text"] += part.get("text") or ""
+            last["text"] = (last.get("text") or "") + (part.get("text") or "")
         else:
             last["thinking"] = _join_texts([*(last.get("thinking") or ()), *(part.get("thinking") or ())])
 
@@ -169,7 +175,10 @@ class OpenAIChatWire(Wire):
     def _finish(self, reason: str, batch: list[Delta]) -> None:
         self.finish_reason = reason
         self.is_complete = True
-        self.replace_halves(batch)
+        self.close_texts(batch)
+
+    def close_texts(self, batch: list[Delta]) -> None:
+        super().close_texts(batch)
         if self._function_call:
             batch.append(PartDelta("function_call", self._function_call))
             self._function_call = {}

@@ -24,6 +24,7 @@ class _Item:
 
     call_index: int | None = None
     has_deltas: bool = False
+    is_done: bool = False
     citation_count: int = 0
 
 
@@ -64,7 +65,7 @@ class OpenAIResponsesWire(Wire):
         elif kind == "response.output_item.done":
             self._end_item(self._item(event), event["item"], batch)
         elif kind in ("response.completed", "response.incomplete"):
-            self._finish(event["response"], batch)
+            self._finish(event["response"], batch, is_incomplete=kind == "response.incomplete")
         elif kind == "response.failed":
             raise ErrorEvent(event["response"].get("error") or event["response"])
         elif kind == "error":
@@ -73,11 +74,15 @@ class OpenAIResponsesWire(Wire):
             self._identify(event["response"])
 
     def _item(self, event: dict[str, Any]) -> _Item:
-        """Find an item by its position: some servers give it another id in each event."""
-        index = event.get("output_index")
-        item = self._items.get(index)
+        """Find an item by its position: some servers give it another id in each event. Others leave positions out."""
+        key = event.get("output_index")
+        if key is None:
+            key = event.get("item_id") or get_object(event, "item").get("id")
+            if key not in self._items and self._items and event["type"] != "response.output_item.added":
+                return next(reversed(self._items.values()))
+        item = self._items.get(key)
         if item is None:
-            item = self._items[index] = _Item()
+            item = self._items[key] = _Item()
         return item
 
     def _add_refusal(self, text: Any, batch: list[Delta]) -> None:
@@ -108,6 +113,7 @@ class OpenAIResponsesWire(Wire):
             )
 
     def _end_item(self, item: _Item, content: dict[str, Any], batch: list[Delta]) -> None:
+        item.is_done = True
         match content.get("type"):
             case "message":
                 self._end_message(item, content, batch)
@@ -147,14 +153,14 @@ class OpenAIResponsesWire(Wire):
         self.response_model = str(response.get("model") or "")
         self._is_stored = response.get("store") is not False
 
-    def _finish(self, response: dict[str, Any], batch: list[Delta]) -> None:
+    def _finish(self, response: dict[str, Any], batch: list[Delta], *, is_incomplete: bool) -> None:
         self._identify(response)
-        if not self._items:
+        if not any(item.has_deltas or item.is_done for item in self._items.values()):
             for index, content in enumerate(response.get("output") or ()):
                 self._end_item(self._item({"output_index": index}), content, batch)
         self.replace_halves(batch)
         self.usage = read_usage(response.get("usage"))
-        if response.get("status") == "incomplete":
+        if is_incomplete or response.get("status") == "incomplete":
             reason = get_object(response, "incomplete_details").get("reason")
             self.finish_reason = "length" if reason == "max_output_tokens" else reason
         else:

@@ -20,7 +20,7 @@ from rxflow.types import UsageMetrics
 T = TypeVar("T")
 
 _CR = 13  # a number: searching bytes for an int is six times as fast as for bytes, and each read is searched
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_EVENT_BYTES = 4 * 1024 * 1024  # a server that never ends a line must not fill the memory
 _MAX_QUOTED_CHARACTERS = 200
 REPLACEMENT = "\ufffd"
@@ -137,6 +137,7 @@ class Wire(ABC):
                 continue
             event = self._parse(data)
             if event is None:
+                self.close_texts(batch)
                 self.is_done = self.is_complete = True
                 return
             self.is_empty = False
@@ -182,6 +183,10 @@ class Wire(ABC):
         text = self.join("content", text)
         if text:
             batch.append(text)
+
+    def close_texts(self, batch: list[Delta]) -> None:
+        """``[DONE]`` has come: show and keep what an event with a finish reason would have had shown and kept."""
+        self.replace_halves(batch)
 
     def replace_halves(self, batch: list[Delta]) -> None:
         """The texts have ended: show half a character that still waits as :data:`REPLACEMENT`."""
@@ -339,7 +344,8 @@ class EventData:
                     if data is not None:
                         if self._is_error:
                             raise ErrorEvent(_error_body(data))
-                        yield data
+                        if data and not data.isspace():  # without data it only keeps the connection open
+                            yield data
                         data = None
                     self._is_error = False
                 elif line.startswith((b"event:", b"error:")):
@@ -357,11 +363,11 @@ class EventData:
     def _without_mark(self, block: bytes) -> bytes:
         """``block`` without a byte order mark at the beginning of the stream."""
         begun = bytes(self._rest) + block
-        if len(begun) < len(_BYTE_ORDER_MARK) and _BYTE_ORDER_MARK.startswith(begun):
+        if len(begun) < len(BYTE_ORDER_MARK) and BYTE_ORDER_MARK.startswith(begun):
             return block  # all of it is held, and looked at again
         self._has_begun = True
         self._rest = b""
-        return begun.removeprefix(_BYTE_ORDER_MARK)
+        return begun.removeprefix(BYTE_ORDER_MARK)
 
     def _lines(self, block: bytes) -> list[bytes]:
         """The lines of ``block``, which end in CR, LF or both, and the last one without its end."""

@@ -1,4 +1,4 @@
-"""The routes: the page, and the API that the page and other programs use.
+"""The routes of the web page and of the API that it shares with other programs.
 
 ======  =====================================  ==========================================================
 GET     ``/``                                  the page
@@ -14,6 +14,7 @@ POST    ``/api/runs/{id}/answers/{request}``   answer a question: ``{"value": �
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -26,14 +27,14 @@ import anyio
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
 
-from rxflow._json_text import in_words, list_problems
+from rxflow._json_text import describe, in_words, list_problems
 from rxflow._lazy import extra
 from rxflow.adapters import sse
 from rxflow.flow import Flow
 from rxflow.flow._drawing import draw_figure
 from rxflow.flow._graph import read_graph
 from rxflow.operators._core.run_log import LIVE
-from rxflow.runs import Run, Runs
+from rxflow.runs import Run, Runs, StoreError
 from rxflow.runs.options import WhenUnread, read_grace
 from rxflow.runs.store import Head
 from rxflow.screens.web.guard import Guard, check_token
@@ -53,8 +54,10 @@ __all__ = ["Limits", "create_app"]
 PAGE = Path(__file__).parent / "page"
 ANONYMOUS: Final = "flow"
 ANSWER_WITHIN_S: Final = 600
-"""How long a run waits for an answer before it pauses. It can be answered then too."""
+"""Seconds that a run waits for an answer before it is paused. It can still be answered after that."""
 KINDS = sorted({each.__name__ for each in get_args(Event)})
+
+logger = logging.getLogger("rxflow")
 
 T = TypeVar("T")
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
@@ -62,13 +65,13 @@ Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What one server takes on.
+    """The limits of one server.
 
     Attributes:
-        runs: how many may go on at once; one more is refused with 429.
-        readers: how many may read events at once, of all runs; one more is refused with 429.
+        runs: how many runs may be live at once; the next start is refused with 429.
+        readers: how many readers may follow runs at once, over all runs; the next one is refused with 429.
         input_bytes: the largest body of a request; a larger one is refused with 413.
-        unread_s: seconds after which a reader that takes nothing is cut off.
+        unread_s: seconds after which a reader that reads nothing is disconnected.
     """
 
     runs: int = 100
@@ -86,20 +89,22 @@ def create_app(
     limits: Limits | None = None,
     when_unread: WhenUnread = "detach",
 ) -> Starlette:
-    """An ASGI application that runs ``flows`` and shows them.
+    """Create an ASGI application that runs ``flows`` and shows them.
 
     Args:
-        flows: a flow's class, or several by the names under which they are shown.
-        runs: where the runs are kept; in memory by default.
-        token: who has it may come in: as ``Authorization: Bearer …``, or once as ``/?token=…``, which sets a cookie.
-            None lets everybody in who reaches the server from this machine.
-        allowed_origins: pages of other origins that may use the API, as ``"https://example.org"``.
-        limits: how much the server takes on.
-        when_unread: a run goes on when its readers leave, and can be stopped on the page; ``"cancel"``, or a time in
-            seconds: it is stopped when nobody has read it for so long. See :meth:`Runs.start`.
+        flows: a flow class, or several by the names under which they are shown.
+        runs: where the runs are kept; by default in memory.
+        token: the secret that every request needs: as ``Authorization: Bearer …``, or once as ``/?token=…``, which sets
+            a
+            cookie. If None, everybody on this machine has access, and nobody else.
+        allowed_origins: pages of other origins that may use the API, such as ``"https://example.org"``.
+        limits: the limits of the server.
+        when_unread: by default a run continues when its readers leave, and can be stopped on the page. ``"cancel"``, or
+            a
+            time in seconds: it is stopped when it has had no reader for that long. See :meth:`Runs.start`.
 
     Raises:
-        TypeError: ``flows`` are not classes of flows.
+        TypeError: ``flows`` are not flow classes.
         ValueError: the ``token`` is too short, or ``when_unread`` is not a time.
     """
     named = _name_flows(flows)
@@ -125,7 +130,7 @@ def create_app(
         Mount("/", StaticFiles(directory=PAGE, html=True)),
     ]
     guard = Middleware(Guard, token=token, allowed_origins=allowed_origins)
-    refusals = {HTTPException: _refuse}
+    refusals = {HTTPException: _refuse, StoreError: _refuse_without_store}
     return Starlette(routes=routes, middleware=[guard], exception_handlers=refusals, lifespan=close_own_runs)
 
 
@@ -133,7 +138,7 @@ def _name_flows(flows: type[Flow[Any]] | Mapping[str, type[Flow[Any]]]) -> dict[
     named = dict(flows) if isinstance(flows, Mapping) else {getattr(flows, "__name__", ""): flows}
     for name, flow in cast("dict[str, object]", named).items():
         if not (isinstance(flow, type) and issubclass(flow, Flow)):
-            raise TypeError(f"{name or 'flows'} is not a class of a flow: {flow!r}")
+            raise TypeError(f"{name or 'flows'} is not a flow class: {flow!r}")
     return named
 
 
@@ -141,16 +146,17 @@ class _Api:
     def __init__(
         self, flows: Mapping[str, type[Flow[Any]]], runs: Runs, limits: Limits, when_unread: WhenUnread
     ) -> None:
-        read_grace(when_unread)  # a mistake is the caller's, here and now
+        read_grace(when_unread)  # raises a wrong value here, in the caller
         self._flows = flows
         self._runs = runs
         self._limits = limits
         self._when_unread: WhenUnread = when_unread
         self._readers = 0
-        self._started: dict[str, str] = {}  # run → name, of flows that have no import path
+        self._starting = anyio.Lock()
+        self._started: dict[str, str] = {}  # run id → flow name, for flows without an import path
 
     async def list_flows(self, request: Request) -> Response:
-        flows = {name: {"inputs": _inputs_of(flow)} for name, flow in self._flows.items()}
+        flows = {name: {"inputs": _inputs_of(name, flow)} for name, flow in self._flows.items()}
         return JSONResponse({"flows": flows, "kinds": KINDS})
 
     async def show_flow(self, request: Request) -> Response:
@@ -164,14 +170,19 @@ class _Api:
         inputs: Any = body.get("inputs") or {}
         if not isinstance(inputs, dict):
             raise HTTPException(422, f"inputs is not an object: {inputs!r}")
-        live = await _in_thread(lambda: sum(len(self._runs.list(status=status)) for status in LIVE))
-        if live >= self._limits.runs:
-            raise HTTPException(429, f"{live} runs go on, which is the limit of this server; stop one, or wait")
-        try:
-            target = _target_of(flow)
-            run = await _in_thread(lambda: self._begin(target, cast("dict[str, Any]", inputs)))
-        except (ValueError, TypeError) as error:
-            raise HTTPException(422, _explain(error)) from error
+        async with self._starting:  # one start at a time, so that each one counts those before it
+            live = await _in_thread(lambda: sum(len(self._runs.list(status=status)) for status in LIVE))
+            if live >= self._limits.runs:
+                raise HTTPException(429, f"{live} runs are live, which is the limit of this server; stop one, or wait")
+            try:
+                target = _target_of(flow)
+                run = await _in_thread(lambda: self._begin(target, cast("dict[str, Any]", inputs)))
+            except (ValueError, TypeError) as error:
+                raise HTTPException(422, _explain(error)) from error
+            except StoreError:
+                raise
+            except Exception as error:
+                raise _not_made(name, error) from error
         if not isinstance(target, str):
             self._started[run.id] = name
         return JSONResponse({"id": run.id}, status_code=201)
@@ -190,15 +201,18 @@ class _Api:
     def _look_up_all(self) -> list[Head]:
         heads: list[Head] = []
         for run in self._runs.list():
-            with suppress(LookupError):  # it may be forgotten between the two
+            with suppress(LookupError):  # forgotten after it was listed
                 heads.append(run.look_up())
         return heads
 
     async def show_run(self, request: Request) -> Response:
         run = await self._run(request)
-        head = await _in_thread(run.look_up)
-        about = {"id": run.id, "flow": self._name_of(head), "status": head.status}
-        return JSONResponse(about | await _in_thread(lambda: _describe_end(run, head)))
+        try:
+            head = await _in_thread(run.look_up)
+            end = await _in_thread(lambda: _describe_end(run, head))
+        except LookupError as error:  # it may be forgotten meanwhile
+            raise _not_there(error) from error
+        return JSONResponse({"id": run.id, "flow": self._name_of(head), "status": head.status} | end)
 
     async def follow(self, request: Request) -> Response:
         run = await self._run(request)
@@ -209,7 +223,10 @@ class _Api:
 
     async def cancel(self, request: Request) -> Response:
         run, body = await self._run(request), await self._read_body(request)
-        await _in_thread(partial(run.cancel, str(body.get("reason") or "stopped by a client")))
+        try:
+            await _in_thread(partial(run.cancel, str(body.get("reason") or "stopped by a client")))
+        except LookupError as error:
+            raise _not_there(error) from error
         return JSONResponse({})
 
     async def answer(self, request: Request) -> Response:
@@ -219,7 +236,7 @@ class _Api:
         try:
             await _in_thread(partial(_answer, run, request.path_params["request_id"], body["value"]))
         except LookupError as error:
-            raise HTTPException(404, str(error)) from error
+            raise _not_there(error) from error
         except (ValueError, TypeError) as error:
             raise HTTPException(422, _explain(error)) from error
         except RuntimeError as error:
@@ -233,7 +250,7 @@ class _Api:
         return flow
 
     def _name_of(self, head: Head) -> str:
-        """Under which name the flow of a run is shown; its import path if it is not one of this server's."""
+        """Return the name of a run's flow on this server; its import path if this server does not have it."""
         target = head.spec.target or ANONYMOUS
         named = {_name_target(flow): name for name, flow in self._flows.items()}
         return self._started.get(head.run_id) or named.get(target, target)
@@ -242,10 +259,10 @@ class _Api:
         try:
             return await _in_thread(partial(self._runs.__getitem__, request.path_params["run_id"]))
         except LookupError as error:
-            raise HTTPException(404, str(error.args[0] if error.args else error)) from error
+            raise _not_there(error) from error
 
     async def _read_body(self, request: Request) -> dict[str, Any]:
-        """The request's JSON object. Read piece by piece: what is too large is not taken into memory."""
+        """Return the JSON object in the request's body. Reading in pieces avoids loading a body that is too large."""
         body = bytearray()
         async for piece in request.stream():
             body += piece
@@ -267,7 +284,7 @@ class _Api:
 
 
 class _Counted(Response):
-    """A response of events, which counts as a reader while it is sent."""
+    """A response that counts as a reader while it is being sent."""
 
     def __init__(self, response: Response, api: _Api) -> None:
         self._response = response
@@ -281,21 +298,34 @@ class _Counted(Response):
             self._api.reader_left()
 
 
+def _not_there(error: LookupError) -> HTTPException:
+    return HTTPException(404, str(error.args[0] if error.args else error))
+
+
 async def _in_thread(function: Callable[[], T]) -> T:
-    """A store may wait for its disk or its network, which must not hold up the other requests."""
+    """Call a function that may wait for the store's disk or network, without blocking other requests."""
     return await anyio.to_thread.run_sync(function)
 
 
-def _inputs_of(flow: type[Flow[Any]]) -> Any:
-    """What a run can be given: the fields of the state, with their defaults."""
-    state = flow().state
+def _not_made(name: str, error: Exception) -> HTTPException:
+    """Log that a flow's constructor has failed, and return the response for it: an error of the server."""
+    logger.error("the flow %r cannot be made", name, exc_info=error)
+    return HTTPException(500, f"the flow {name!r} cannot be made: {describe(error)}")
+
+
+def _inputs_of(name: str, flow: type[Flow[Any]]) -> Any:
+    """Return the inputs of a flow: the fields of its state with their defaults."""
+    try:
+        state = flow().state
+    except Exception as error:
+        raise _not_made(name, error) from error
     values = state.model_dump(mode="json") if isinstance(state, BaseModel) else dict(state)
     values.pop("id", None)
     return to_jsonable_python(values, fallback=in_words)
 
 
 def _answer(run: Run, request_id: str, value: Any) -> None:
-    """Answer a question. A run that nobody answered in time has paused; it goes on here."""
+    """Answer a question of a live run, or resume a paused run with the answer."""
     if run.status == "paused":
         run.resume({request_id: value}, answer_within=ANSWER_WITHIN_S)
     else:
@@ -307,13 +337,16 @@ def _name_target(flow: type[Flow[Any]]) -> str:
 
 
 def _target_of(flow: type[Flow[Any]]) -> Flow[Any] | str:
-    """The import path of a flow, so that another process can begin its runs again; itself if it has none."""
+    """Return the import path of a flow, or a new flow if it has none.
+
+    With an import path, another process can restart the runs.
+    """
     found = getattr(sys.modules.get(flow.__module__), flow.__qualname__, None)
     return _name_target(flow) if found is flow and flow.__module__ != "__main__" else flow()
 
 
 def _describe_end(run: Run, head: Head) -> dict[str, Any]:
-    """What is known of how a run ended, or of what it waits for."""
+    """Return how a run ended, or which questions it waits for."""
     if head.status in LIVE or head.status == "paused":
         return {"pending": [to_jsonable_python(each, fallback=in_words) for each in run.pending()]}
     if head.status != "completed":
@@ -322,7 +355,7 @@ def _describe_end(run: Run, head: Head) -> dict[str, Any]:
 
 
 def _show(result: Any) -> Any:
-    """A crew's output is its text here; the rest of it is in the events."""
+    """Return the text of a crew's output, because the rest of it is in the events; other results unchanged."""
     return getattr(result, "raw", result)
 
 
@@ -334,3 +367,7 @@ def _explain(error: Exception) -> str:
 async def _refuse(request: Request, error: Exception) -> Response:
     refused = cast(HTTPException, error)
     return JSONResponse({"error": refused.detail}, status_code=refused.status_code, headers=refused.headers)
+
+
+async def _refuse_without_store(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, status_code=503)

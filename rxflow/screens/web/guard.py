@@ -1,11 +1,11 @@
-"""Access to the web page: for this machine alone, or with the token; and which other pages may send requests."""
+"""Access control of the web page: only this machine or a token, and which origins may send requests."""
 
 from __future__ import annotations
 
 import hmac
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 from rxflow._lazy import extra
 
@@ -28,12 +28,12 @@ HEADERS: Final = {
 
 
 class Guard:
-    """ASGI middleware.
+    """ASGI middleware that checks the host, the token and the origin of each request.
 
-    - Without a token the request must name this machine as its host. Else a page of another site could reach the
-      server by a name that it lets point here (DNS rebinding).
-    - With a token each request must have it, in a header or in the cookie that ``/?token=…`` sets.
-    - A request that a page of another origin sends is refused, unless that origin is allowed.
+    - Without a token, the request must name this machine as its host. Otherwise a page of another site could reach the
+      server through a host name that it resolves to this machine (DNS rebinding).
+    - With a token, each request must carry it, in a header or in the cookie that ``/?token=…`` sets.
+    - A request from a page of another origin is refused, unless that origin is allowed.
     """
 
     def __init__(self, app: Any, *, token: str | None, allowed_origins: tuple[str, ...]) -> None:
@@ -65,9 +65,9 @@ class Guard:
 
     def _refuse(self, headers: Headers, origin: str | None) -> Response | None:
         host = headers.get("host", "")
-        if self._token is None and urlsplit(f"//{host}").hostname not in LOOPBACK:
+        if self._token is None and _split(f"//{host}").hostname not in LOOPBACK:
             return _answer(403, f"the host {host!r} is not this machine; a server for others needs a token")
-        if origin is None or origin in self._origins or urlsplit(origin).netloc == host:
+        if origin is None or origin in self._origins or _split(origin).netloc == host:
             return None
         return _answer(403, f"the origin {origin!r} is not allowed here; see allowed_origins")
 
@@ -78,7 +78,7 @@ class Guard:
             return None
         given = parse_qsl(scope["query_string"].decode("latin-1"))
         if self._is_token(dict(given).get("token")) and scope["method"] == "GET":
-            # Out of the address, so that it is neither bookmarked nor in the history.
+            # Redirect to an address without the token, so that it is neither bookmarked nor kept in the history.
             rest = urlencode([(name, value) for name, value in given if name != "token"])
             answer = RedirectResponse(scope["path"] + (f"?{rest}" if rest else ""), status_code=303)
             secure = scope.get("scheme") == "https"
@@ -97,12 +97,20 @@ class Guard:
 
 
 def check_token(token: str | None) -> None:
-    """Raise ValueError if a token could be guessed."""
+    """Raise ValueError if the token is short enough to be guessed."""
     if token is not None and len(token) < MIN_TOKEN_CHARACTERS:
         raise ValueError(
-            f"the token has {len(token)} characters; take {MIN_TOKEN_CHARACTERS} or more, "
-            "as secrets.token_urlsafe() does"
+            f"the token has {len(token)} characters; it needs at least {MIN_TOKEN_CHARACTERS}, "
+            "as secrets.token_urlsafe() gives"
         )
+
+
+def _split(address: str) -> SplitResult:
+    """The parts of an address. One that cannot be read has none, and so is not this machine's."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")
 
 
 def _read_cookie(headers: Headers) -> str | None:

@@ -1,4 +1,4 @@
-"""Serving the application in this process, by uvicorn."""
+"""Serves the application in this process, with uvicorn."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ with extra("web"):
     import uvicorn
 
 SHUTDOWN_S = 3
-"""How long requests that go on may take when the server stops. Readers of events would never end by themselves."""
+"""Seconds that open requests get when the server stops. Readers of events would never end by themselves."""
 
 
 def serve(
@@ -34,14 +34,14 @@ def serve(
     when_unread: WhenUnread = "detach",
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve ``flows`` until Ctrl-C; see :func:`create_app`. Runs that go on then are stopped.
+    """Serve ``flows`` until Ctrl-C, and then cancel the live runs. See :func:`create_app`.
 
     Args:
-        host: where to listen.
-        port: 0 takes a free one.
-        token: see :func:`create_app`. Where other machines can reach the server and none is given, one is made.
+        host: the address to listen on.
+        port: the port; 0 chooses a free one.
+        token: see :func:`create_app`. If other machines can reach the server and there is no token, one is generated.
         when_unread: see :func:`create_app`.
-        on_ready: is called with the page's address as soon as the server listens. A token is part of it.
+        on_ready: called with the page's address, including the token, as soon as the server listens.
 
     Raises:
         ValueError: the ``token`` is too short, or ``when_unread`` is not a time.
@@ -52,7 +52,7 @@ def serve(
     app = create_app(
         flows, runs=runs, token=token, allowed_origins=allowed_origins, limits=limits, when_unread=when_unread
     )
-    # Bound here: uvicorn would log a port that is in use, and exit.
+    # Bound here, because uvicorn would only log that a port is in use, and exit.
     listening = _listen(host, port)
     _limit_unread(listening, (limits or Limits()).unread_s)
     server = uvicorn.Server(
@@ -80,10 +80,10 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _limit_unread(listening: socket.socket, seconds: float) -> None:
-    """Have the kernel cut connections to clients that take nothing for so long.
+    """Let the kernel close connections to clients that read nothing for ``seconds``.
 
-    uvicorn closes a connection only when all that waits for the client was sent. Connections inherit the option; where
-    there is none (only Linux has it), such a one stays until the client goes.
+    uvicorn closes a connection only after sending everything that waits for the client. Connections inherit the option.
+    Only Linux has it; elsewhere such a connection stays open until the client leaves.
     """
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * seconds))

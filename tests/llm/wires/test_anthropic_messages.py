@@ -1,5 +1,6 @@
 """Anthropic's messages: what is in each block, and what has to go back."""
 
+import json
 from typing import Any
 
 import pytest
@@ -167,3 +168,11 @@ def test_an_error_is_raised_with_the_object_that_says_its_type(field: bytes) -> 
     with pytest.raises(ErrorEvent, match="Overloaded") as raised:
         read(AnthropicMessagesWire(), events(START) + field + events({"type": "error", "error": error}))
     assert raised.value.body == error
+
+
+def test_blocks_that_are_not_stopped_end_with_the_message() -> None:
+    thinking = block(0, {"type": "thinking", "thinking": ""}, {"type": "thinking_delta", "thinking": "Hm."})[:-1]
+    whole = tool(1, "look", input={"place": "Lisbon"})[:-1]
+    got = answer(*thinking, *whole, end("tool_use"), STOP)
+    assert [json.loads(arguments) for _, _, arguments in got.calls] == [{"place": "Lisbon"}]
+    assert got.wire.message["thinking_blocks"] == [{"type": "thinking", "thinking": "Hm.", "signature": ""}]

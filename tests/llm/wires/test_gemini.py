@@ -185,3 +185,10 @@ def test_candidates_beyond_the_first_are_left_out() -> None:
 def test_arguments_that_are_not_an_object_are_malformed(args: Any) -> None:
     with pytest.raises(MalformedEvent, match="args is not an object"):
         answer(response({"functionCall": {"name": "look", "args": args}}))
+
+
+def test_usage_may_be_reported_before_the_end_only() -> None:
+    reported = {"promptTokenCount": 3, "candidatesTokenCount": 2, "totalTokenCount": 5}
+    usage = answer(response({"text": "H"}, usageMetadata=reported), response({"text": "i"}, finish="STOP")).wire.usage
+    assert usage is not None
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (3, 2, 5)

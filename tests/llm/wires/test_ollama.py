@@ -85,3 +85,9 @@ def test_a_line_that_never_ends_is_refused() -> None:
         assert list(cutter.feed(b"x" * (1 << 20))) == []
     with pytest.raises(OversizedEvent, match="more than 4,194,304 bytes"):
         list(cutter.feed(b"x"))
+
+
+@pytest.mark.parametrize("pieces", [[b"\xef\xbb\xbf{}\n"], [b"\xef", b"\xbb\xbf{", b"}\r\n"]])
+def test_a_byte_order_mark_at_the_beginning_does_not_count(pieces: list[bytes]) -> None:
+    events = JsonLines()
+    assert [line.strip() for piece in pieces for line in events.feed(piece)] == [b"{}"]

@@ -221,3 +221,35 @@ def test_an_event_that_looks_like_the_last_one_and_is_not_json_is_malformed(brok
     else:
         with pytest.raises(MalformedEvent):
             read(wire, good + good + bad)
+
+
+def test_done_without_a_finish_reason_keeps_what_has_to_go_back() -> None:
+    thought = chunk(reasoning_content="I look.")
+    asked = chunk(tool_calls=[call(0, "a1", "look", "{}")])
+    assert answer(thought, asked).wire.message == {"reasoning_content": "I look."}
+
+
+def test_done_without_a_finish_reason_shows_what_waits_for_the_end() -> None:
+    got = answer(chunk(content="Hi \ud83d"), chunk(function_call={"name": "look", "arguments": "{}"}))
+    assert got.text == "Hi \ufffd"
+    assert got.parts == [("function_call", {"name": "look", "arguments": "{}"})]
+
+
+def test_usage_within_the_choice_is_read() -> None:
+    last = chunk("stop")
+    last["choices"][0]["usage"] = USAGE
+    usage = answer(chunk(content="Hi"), last).wire.usage
+    assert usage is not None
+    assert (usage.prompt_tokens, usage.completion_tokens) == (9, 4)
+
+
+def test_a_later_report_without_numbers_does_not_take_the_usage_back() -> None:
+    empty = {"prompt_tokens": None, "completion_tokens": None, "total_tokens": None}
+    usage = answer(chunk("stop", usage=USAGE), {"choices": [], "usage": empty}).wire.usage
+    assert usage is not None
+    assert usage.total_tokens == 13
+
+
+def test_a_part_of_text_may_be_null() -> None:
+    parts = [{"type": "text", "text": None}, {"type": "text", "text": "Hi"}]
+    assert answer(chunk(content=parts), chunk("stop")).text == "Hi"

@@ -193,3 +193,32 @@ def test_usage() -> None:
 @pytest.mark.parametrize("reported", [None, {}, {"input_tokens": None}])
 def test_usage_that_nobody_reports_is_none(reported: Any) -> None:
     assert answer(*text(0, "Hi"), completed(usage=reported)).wire.usage is None
+
+
+def test_items_without_a_position_are_told_apart_by_id() -> None:
+    other = CALL | {"id": "fc_2", "call_id": "call_2", "name": "wait"}
+    said: list[dict[str, Any]] = []
+    for call, given in ((CALL, '{"a": 1}'), (other, '{"b": 2}')):
+        said += [{"type": "response.output_item.added", "item": call}]
+        said += [each | {"item_id": call["id"]} for each in arguments(given)]
+        said += [{"type": "response.output_item.done", "item": call | {"arguments": given}}]
+    assert answer(*said, completed()).calls == [("call_1", "look", '{"a": 1}'), ("call_2", "wait", '{"b": 2}')]
+
+
+def test_arguments_without_position_and_id_are_of_the_newest_item() -> None:
+    added = {"type": "response.output_item.added", "item": CALL}
+    assert answer(added, *arguments("{", "}"), completed()).calls == [("call_1", "look", "{}")]
+
+
+def test_text_that_only_the_whole_response_has_is_shown() -> None:
+    added: dict[str, Any] = {"type": "response.output_item.added", "output_index": 0, "item": {"type": "message"}}
+    output = [{"type": "message", "content": [{"type": "output_text", "text": "Hello"}]}]
+    assert answer(added, completed(output=output)).text == "Hello"
+    assert answer(*text(0, "Hello"), completed(output=output)).text == "Hello"
+    assert answer(text(0, "Hello")[1], completed(output=output)).text == "Hello"
+
+
+def test_an_incomplete_answer_need_not_say_its_status() -> None:
+    said = completed("incomplete", incomplete_details={"reason": "max_output_tokens"})
+    del said["response"]["status"]
+    assert answer(*text(0, "Hel"), said).wire.finish_reason == "length"

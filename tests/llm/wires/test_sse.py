@@ -117,3 +117,11 @@ def test_a_huge_event_in_small_pieces_takes_time_in_proportion_to_its_size(piece
     assert len(data) > 50_000 * 33
     # Were each piece joined to all before it, several seconds.
     assert time.process_time() - before < 1.5
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("line", [b"data:", b"data: ", b"event: ping\ndata:", b"data:\ndata: "])
+@given(places=PLACES)
+def test_an_event_without_data_keeps_the_connection_open(line: bytes, end: bytes, places: list[int]) -> None:
+    body = line + b"\n\n" + b"data: 1\n\n" + line + b"\n\n" + b"data: 2\n\n" + line
+    assert read(cut(body.replace(b"\n", end), places)) == [b"1", b"2"]
