@@ -12,11 +12,11 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import Disposable, SingleAssignmentDisposable
 
 from rxflow._loops import call_soon, running_loop
-from rxflow._streaming import DEFAULT_STOP_REASON, current_border
+from rxflow._streaming import DEFAULT_STOP_REASON, Border, current_border
 from rxflow.operators._core import through
 from rxflow.operators._core.log_writer import LogWriter
 from rxflow.operators._core.run_log import End, Log, Writer
-from rxflow.types import Event, Happened, StreamChunk
+from rxflow.types import Event, Happened, Started, StreamChunk
 
 T = TypeVar("T")
 
@@ -28,9 +28,10 @@ def log_to(log: Log, run_id: str) -> Callable[[Observable[T]], Observable[T]]:
         log_to(log, "r")      --a--b----|
         the log               --a--b----|      its end too: completed, failed with its error, cancelled
 
-    An event passes on at once; the end waits until the log has it. Events are written in batches: the first at once,
-    then what has come while the last batch was written. Of a run it contains everything, even if only chunks are
-    selected.
+    An event passes on at once, so a subscriber may see it before the log has it; the end waits until the log has it.
+    Code that must not act on what is not yet written reads :func:`from_log` instead. Events are written in batches: the
+    first at once, then what has come while the last batch was written. Of a run it contains everything, even if only
+    chunks are selected.
 
     Args:
         log: where to; :class:`rxflow.runs.MemoryLog`, ``SQLiteLog``, ``RedisLog``, or one of your own.
@@ -65,7 +66,12 @@ class _Logged:
         self._loop = running_loop()
         self._is_disposed = False
         self._border = current_border()
-        self._writer = LogWriter(log, Writer(run_id), lambda error: self._on_source(self._stop, error))
+        self._writer = LogWriter(
+            log,
+            Writer(run_id),
+            lambda error: self._on_source(self._stop, error),
+            close=None if self._border is None else partial(_close_span, self._border),
+        )
 
     def begin(self, source: Observable[Any], scheduler: SchedulerBase | None) -> DisposableBase:
         self._running.disposable = source.subscribe(
@@ -121,9 +127,11 @@ class _Logged:
         self._tell_end(error)
 
     def _dispose(self) -> None:
-        if not self._is_disposed:
-            for event in self._close_spans("the run was cancelled"):
-                self._writer.on_next(event)
         self._is_disposed = True
         self._running.dispose()
         self._writer.end(End("cancelled", reason="its subscription was disposed"))
+
+
+def _close_span(border: Border, started: Started, reason: str) -> Event:
+    """The event that closes a span that is open when the log ends."""
+    return border.stamp(border.describe_stopped(started, reason))

@@ -4,27 +4,33 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from copy import copy
+from functools import partial
+from itertools import count
 from typing import Any, TypeVar, cast
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, SingleAssignmentDisposable
 
-from rxflow._streaming import Border, current_border
-from rxflow.operators._core import Adding, create_join, is_content, through
+from rxflow._streaming import Border, EventStream, current_border, stopping
+from rxflow.operators._core import Adding, OpenSpans, create_join, is_content, through
 
 U = TypeVar("U")
 
 _MAX_HELD_EVENTS = 256
 """Events that are held of each source before its first chunk. A run has a handful; of more, the last are kept."""
 
+_LOST = "another source of the race was faster"
+"""Why the spans of those that did not win ended."""
+
 
 def race(*others: Observable[U]) -> Adding[U]:
     """Subscribe this stream and ``others`` at once (like ``amb``); the first to emit a chunk wins, the others end.
 
     The connections of the losers are closed before the winner's first chunk is emitted. The item that wins is one that
-    would end the wait of ``first_chunk_timeout``: a chunk, reasoning, or an item that is not rxflow's. Events about a
-    run are held until it wins. A stream that ends or fails without such an item drops out. The last one left has won,
+    would end the wait of ``first_chunk_timeout``: a chunk, reasoning, or an item that is not rxflow's. Events about the
+    runs are held until one wins. A stream that ends or fails without such an item drops out. The last one left has won,
     however it ends; its error gets a note that names the others' errors. A cancellation, KeyboardInterrupt and
     SystemExit end the race. ::
 
@@ -34,7 +40,8 @@ def race(*others: Observable[U]) -> Adding[U]:
         source          ^--!
 
     ``others`` are subscribed on the run's loop, and belong to the same method or task as the source. Behind a run,
-    later operators see all events of the winner, its selection is the source's, and strings become chunks.
+    later operators see all events of the winner, its selection is the source's, and strings become chunks. They also
+    see that the others began, and how they ended: their ``…Cancelled`` say what the stopped calls have cost.
 
     Example::
 
@@ -53,7 +60,8 @@ def race(*others: Observable[U]) -> Adding[U]:
         def operator(first: Observable[Any]) -> Observable[Any]:
             def subscribe(observer: ObserverBase[Any], subscribed: SchedulerBase | None = None) -> DisposableBase:
                 border = current_border()
-                return _Race(observer, border).start([first, *(join(other, border) for other in others)], subscribed)
+                race = _Race(observer, border, is_in_run=isinstance(source, EventStream))
+                return race.start([first, *(join(other, border) for other in others)], subscribed)
 
             return Observable(subscribe)
 
@@ -65,17 +73,20 @@ def race(*others: Observable[U]) -> Adding[U]:
 class _Race:
     """One subscription."""
 
-    def __init__(self, observer: ObserverBase[Any], border: Border | None) -> None:
+    def __init__(self, observer: ObserverBase[Any], border: Border | None, *, is_in_run: bool) -> None:
+        self.is_in_run = is_in_run
+        self.arrivals = count()
+        self.winner: _Runner | None = None
         self._border = border
         self._is_holding = False
-        self.winner: _Runner | None = None
         self._observer = observer
+        self._runners: list[_Runner] = []
         self._running: list[_Runner] = []
         self._errors: list[BaseException] = []
 
     def start(self, sources: Sequence[Observable[Any]], scheduler: SchedulerBase | None) -> DisposableBase:
         """Subscribe all sources; the disposable stops them."""
-        runners = [_Runner(self, self._observer) for _ in sources]
+        runners = self._runners = [_Runner(self, self._observer) for _ in sources]
         self._running = list(runners)
         if self._border is not None:
             self._border.holds += 1
@@ -94,25 +105,34 @@ class _Race:
         return item if self._border is None else self._border.admit(item)
 
     def declare_winner(self, runner: _Runner) -> None:
-        """Dispose the other sources."""
+        """Emit what was held, and dispose the other sources."""
         self.winner = runner
         self._let_go()
-        for other in self._running:
-            if other is not runner:
-                other.subscription.dispose()
-                other.held.clear()
+        runners, self._runners = self._runners, []
+        held = sorted((number, each, item) for each in runners for number, item in each.take_held())
+        spans = OpenSpans()
+        for _, each, item in held:
+            if each is runner:
+                self._observer.on_next(self.admit(item))
+            else:  # a copy: for the border it has not begun, so that it does not close it later
+                self._observer.on_next(self.admit(copy(item)))
+                spans.follow(item)
+        with stopping(_LOST):  # which the border of a run around this one hears, and closes the spans
+            for other in self._running:
+                if other is not runner:
+                    other.subscription.dispose()
         self._running = [runner]
+        if self._border is not None:
+            for event in spans.close(partial(self._border.describe_stopped, reason=_LOST)):
+                self._observer.on_next(self.admit(event))
 
     def drop_out(self, runner: _Runner, error: BaseException | None) -> None:
         """Remove a source that ended without a chunk, and was not the last."""
         self._running.remove(runner)
-        runner.held.clear()
         if error is not None:
             self._errors.append(error)
         if len(self._running) == 1:
-            (last,) = self._running
-            self.declare_winner(last)
-            last.release()
+            self.declare_winner(self._running[0])
 
     def fail(self, error: Exception) -> None:
         """Pass the error of the winner."""
@@ -137,29 +157,32 @@ class _Race:
 class _Runner:
     """One source of a race."""
 
-    __slots__ = ("_emit", "_observer", "_race", "held", "subscription")
+    __slots__ = ("_emit", "_held", "_observer", "_race", "subscription")
 
     def __init__(self, race: _Race, observer: ObserverBase[Any]) -> None:
-        self.held: deque[object] = deque(maxlen=_MAX_HELD_EVENTS)
         self.subscription = SingleAssignmentDisposable()
+        self._held: deque[tuple[int, object]] = deque(maxlen=_MAX_HELD_EVENTS)
         self._race = race
         self._observer = observer
         self._emit = observer.on_next
 
-    def release(self) -> None:
-        """Emit the held events."""
-        while self.held:
-            self._emit(self._race.admit(self.held.popleft()))
+    def take_held(self) -> Sequence[tuple[int, object]]:
+        """The events that are held, with their places in the order of arrival.
+
+        Of a source that did not win there are none if the first of them are lost, or if they belong to other runs.
+        """
+        held, self._held = self._held, deque()
+        is_shown = self._race.winner is self or (self._race.is_in_run and len(held) < _MAX_HELD_EVENTS)
+        return list(held) if is_shown else ()
 
     def on_next(self, item: object) -> None:
         if self._race.winner is not self:
             if self._race.winner is not None:
                 return
             if not is_content(item):
-                self.held.append(item)
+                self._held.append((next(self._race.arrivals), item))
                 return
             self._race.declare_winner(self)
-            self.release()
             item = self._race.admit(item)
         self._emit(item)
 

@@ -163,8 +163,7 @@ class BaseTool(BaseModel, ABC):
         if running_loop() is not None:
             result.close()
             raise TypeError(f"the tool {self.name!r} is async: await tool.arun(…)")
-        # imported here, because agents call most tools, and have loaded it
-        from rxflow._streaming import await_blocking
+        from rxflow._streaming import await_blocking  # not loaded before: agents call most tools, and have imported it
 
         return await_blocking(result)
 

@@ -296,7 +296,7 @@ def test_a_signal_that_ends_it_puts_the_cursor_back(folder: Path, number: signal
 def test_a_closed_pipe_ends_it_quietly(folder: Path, style: str) -> None:
     command = f"{sys.executable} -m rxflow run trips:Trip {style} -i topic=tides | head -c 20"
     done = subprocess.run(
-        ["bash", "-c", command], cwd=folder, env=inherited(), capture_output=True, text=True, check=False, timeout=60
+        ["bash", "-c", command], cwd=folder, env=inherited(), capture_output=True, text=True, check=False, timeout=100
     )
     assert len(done.stdout.encode()) <= 20
     assert done.stderr == ""
@@ -313,7 +313,7 @@ def test_help_and_version_are_plain_in_narrow_ascii(folder: Path) -> None:
 
 def test_the_command_is_installed() -> None:
     command = Path(sys.executable).with_name("rxflow" + (".exe" if os.name == "nt" else ""))
-    done = subprocess.run([command, "--version"], capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run([command, "--version"], capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode == 0
 
 

@@ -33,6 +33,7 @@ from rxflow.operators._core.items import (
     replace_text,
 )
 from rxflow.operators._core.lanes import AGENT, METHOD, TASK, Identified, Lane, divide_by, keep_only
+from rxflow.operators._core.open_spans import OpenSpans
 from rxflow.operators._core.recovery import Attempts, Join, create_join, report_error
 from rxflow.operators._core.text import (
     Characters,
@@ -66,6 +67,7 @@ __all__ = [
     "Join",
     "Lane",
     "OpenCall",
+    "OpenSpans",
     "PartialPattern",
     "QuestionTracker",
     "SilenceWatch",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
@@ -13,7 +13,9 @@ from functools import partial
 from reactivex.abc import ObserverBase
 
 from rxflow._loops import Once, call_soon, running_loop
-from rxflow.operators._core.blocks import Backlog, renumber
+from rxflow._streaming import DEFAULT_STOP_REASON
+from rxflow.operators._core.blocks import Backlog, Batch, renumber
+from rxflow.operators._core.open_spans import OpenSpans
 from rxflow.operators._core.run_log import (
     End,
     FallenBehindError,
@@ -22,23 +24,25 @@ from rxflow.operators._core.run_log import (
     RunExistsError,
     Writer,
 )
-from rxflow.types import Event, FlowPaused, StreamChunk
+from rxflow.types import Event, FlowPaused, Started, StreamChunk
 
 MAX_BEHIND = 50_000
 """Events that wait in memory for a store that is slower than the run. With more, the run fails."""
 MIN_BATCH = 256
 """Events that are written without waiting for the next step of the loop."""
 MAX_BATCH = 1024
-BURST = 32
-"""Behind a batch of so many events the next one comes ``BURST_PAUSE_S`` later, with all that has come until then."""
-BURST_PAUSE_S = 0.005
+BURST = 64
+"""Behind a batch of so many events the next one comes ``BURST_PAUSE_S`` later, with all that has come until then: at
+full speed, half of a log's cost is that of batches, whatever is in them."""
+BURST_PAUSE_S = 0.01
 
 
 class LogWriter(ObserverBase[Event]):
     """Writes the events of one run, in order: what one step of the loop brings, then what has come meanwhile.
 
     ``fail`` is called once, from any thread, if the run has to stop: its log is refused, or has fallen behind. ``tap``
-    sees each event but the chunks before it is written.
+    sees each event but the chunks before it is written. ``close`` makes the event that closes a span, from a
+    reason: with it, what is open in the log is closed before its end, whatever the run's loop is doing meanwhile.
 
     No lock, although events come on the run's loop and replies in the store's thread. ``on_next`` appends, and then
     looks whether a write is going on. A write notes that it stops, and then looks for events. So one sees the other.
@@ -51,11 +55,14 @@ class LogWriter(ObserverBase[Event]):
         fail: Callable[[Exception], None],
         first: int = 0,
         tap: Callable[[Event], None] = lambda event: None,
+        close: Callable[[Started, str], Event] | None = None,
     ) -> None:
         self._log = log
         self._writer = writer
         self._fail = fail
         self._tap = tap
+        self._close = close
+        self._open = OpenSpans()  # in what was taken to be written
         self._waiting = Backlog(first)
         self._takes_blocks = log.takes_blocks(writer.run_id)
         self.is_paused = False
@@ -115,6 +122,11 @@ class LogWriter(ObserverBase[Event]):
                 self._begin()
             else:
                 self._write_now()
+
+    @property
+    def is_ending(self) -> bool:
+        """It takes no more events: its end is to be written, or was, or cannot be."""
+        return self._end_token.is_taken or self.done.done()
 
     def _refuse(self) -> None:
         """Add no more events."""
@@ -189,6 +201,8 @@ class LogWriter(ObserverBase[Event]):
             end = self._end  # before the look at what waits: all that comes before the end is there by then
             if self._waiting:
                 end = None
+            if self._close is not None:
+                batch = self._follow_spans(self._close, batch, end)
             if len(batch) >= BURST and self._loop is not None:
                 self._not_before = self._loop.time() + BURST_PAUSE_S
             if not batch and end is None:
@@ -212,6 +226,25 @@ class LogWriter(ObserverBase[Event]):
                 self._not_before = 0.0
             if not self._go_on(reply, end):
                 return
+
+    def _follow_spans(
+        self, close: Callable[[Started, str], Event], batch: Sequence[Event], end: End | None
+    ) -> Sequence[Event]:
+        """Note which spans are open; before the end, close them, innermost first."""
+        parts = batch.parts if isinstance(batch, Batch) else batch
+        for part in parts:
+            if type(part) is not StreamChunk:  # by far the most
+                self._open.follow(part)
+        if end is None:
+            return batch
+        reason = end.reason or str(end.error or "") or DEFAULT_STOP_REASON
+        closing = self._open.close(lambda started: close(started, reason))
+        if not closing:
+            return batch
+        # Not by the backlog: the run's loop, if it is blocked, may be about to add an event there.
+        closing = [renumber(event, seq) for seq, event in enumerate(closing, self._waiting.taken)]
+        self._waiting.taken += len(closing)
+        return Batch([*parts, *closing], len(batch) + len(closing))
 
     def _resume(self, end: End | None, reply: Future[None]) -> None:
         """In the store's thread. The loop writes what has come meanwhile, as it has the events at hand."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 from uuid import uuid4
@@ -183,7 +184,7 @@ class Log(ABC):
 class PageReader(AsyncIterator[Sequence[Event]]):
     """What there is after ``after``, then what comes, until the run is over: as many events at a time as there are.
 
-    What a slow reader has not asked for stays in the log.
+    What a slow reader has not asked for stays in the log. :meth:`close` ends the iteration.
 
     Raises:
         LookupError, ValueError: by iterating, as :meth:`Log.read`.
@@ -197,9 +198,11 @@ class PageReader(AsyncIterator[Sequence[Event]]):
         self._log = log
         self._run_id = run_id
         self._begun = self._after = after
+        self._is_closed = False
+        self._waiting: Future[None] | None = None
 
     async def __anext__(self) -> Sequence[Event]:
-        while True:
+        while not self._is_closed:
             page = await self._read()
             if page.events:
                 self._after = page.events[-1].seq
@@ -208,7 +211,21 @@ class PageReader(AsyncIterator[Sequence[Event]]):
             if page.status not in LIVE:
                 raise_end(self._run_id, page)
                 raise StopAsyncIteration
-            await on_this_loop(self._log.wait(self._run_id, self._after))
+            await self._wait()
+        raise StopAsyncIteration
+
+    def close(self) -> None:
+        """Stop reading: iterating ends, also if it waits for the next event."""
+        self._is_closed = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    async def _wait(self) -> None:
+        if self._is_closed:
+            return
+        self._waiting = self._log.wait(self._run_id, self._after)
+        with suppress(CancelledError):  # of the future, by close(); asyncio's own is another class
+            await on_this_loop(self._waiting)
 
     async def _read(self) -> Page:
         try:

@@ -125,6 +125,18 @@ class Border:
         passages, self._passages = self._passages, {}
         return [event for passage in passages for event in passage.close_spans(reason)]
 
+    def describe_stopped(self, started: Started, reason: str) -> Event:
+        """The event that closes a span that was stopped; it has no number yet."""
+        describe = self.scope.run.calls.get(started.origin.span_id)
+        if describe is not None:
+            return describe(reason)
+        if isinstance(started, e.ToolStarted):
+            return e.ToolCancelled(
+                origin=started.origin, reason=reason, tool_id=started.tool_id, tool_name=started.tool_name
+            )
+        kind = next((_CANCELLED[base] for base in type(started).__mro__ if base in _CANCELLED), e.Cancelled)
+        return cast(Event, kind(origin=started.origin, reason=reason))
+
     def forget(self, passage: Passage, *, has_open_spans: bool) -> None:
         """Forget a passage that has ended or was disposed. If its operator ends early, it may leave spans open."""
         if not has_open_spans:
@@ -176,6 +188,8 @@ class Passage(Holder, ObserverBase[Event]):
         if isinstance(value, StreamChunk):
             self._emit(value)
             return
+        if self._is_over:
+            return  # what a call has used is kept for whoever closes its span
         if self._stopped:
             self.flush()
         span_id = value.origin.span_id
@@ -234,6 +248,8 @@ class Passage(Holder, ObserverBase[Event]):
 
     def _end(self) -> ObserverBase[Event]:
         """Close what is open, and return the observer for the terminal."""
+        if self._is_over:
+            return _NOBODY
         if self._stopped:
             self.flush()
         for span_id in reversed(tuple(self._open)):
@@ -263,18 +279,10 @@ class Passage(Holder, ObserverBase[Event]):
         self._emit(self._close(span_id, reason))
 
     def _close(self, span_id: str, reason: str) -> Event:
-        started = self._open[span_id]
-        describe = self._border.scope.run.calls.get(span_id)
+        closing = self._border.describe_stopped(self._open[span_id], reason)
         self._forget_span(span_id)
         self._cancelled[span_id] = None
-        if describe is not None:
-            return describe(reason)
-        if isinstance(started, e.ToolStarted):
-            return e.ToolCancelled(
-                origin=started.origin, reason=reason, tool_id=started.tool_id, tool_name=started.tool_name
-            )
-        kind = next((_CANCELLED[base] for base in type(started).__mro__ if base in _CANCELLED), e.Cancelled)
-        return cast(Event, kind(origin=started.origin, reason=reason))
+        return closing
 
     def _forget_span(self, span_id: str) -> None:
         started = self._open.pop(span_id, None)

@@ -47,6 +47,9 @@ SEND_TIMEOUT_S = 30.0
 """Seconds after which a client that reads nothing is disconnected."""
 MAX_BEHIND = 100_000
 """How many items may wait for a client that reads more slowly than the run emits. With more, it is disconnected."""
+TAKE_DOWN_S = 0.5
+"""Seconds between a client's leaving and the end of its response. To end one takes the loop 0.2 ms, because it has four
+tasks. If many clients leave at once, their runs must know before that."""
 PIECE_BYTES = 1 << 16
 """How many bytes of messages are sent together."""
 
@@ -218,7 +221,7 @@ class _Feed(Protocol):
     def read(self) -> AsyncIterator[bytes]: ...
 
     def close(self) -> None:
-        """Stop, because the client has left."""
+        """Tell the run that the client has left. ``read()`` then waits, until its response is ended."""
         ...
 
 
@@ -228,7 +231,11 @@ class _PageFeed:
     def __init__(self, reader: RunReader, translator: Translator[Any]) -> None:
         self._reader = reader
         self._translator = translator
-        self.close = reader.close
+        self._has_left = False
+
+    def close(self) -> None:
+        self._has_left = True
+        self._reader.close()
 
     async def read(self) -> AsyncIterator[bytes]:
         error: Exception | None = None
@@ -239,7 +246,9 @@ class _PageFeed:
         except Exception as raised:  # noqa: BLE001 - sent to the client as the last message
             error = raised
         finally:
-            self.close()
+            self._reader.close()
+        if self._has_left:
+            await asyncio.get_running_loop().create_future()
         for piece in _pack(self._translator.finish(error)):
             yield piece
 
@@ -303,7 +312,8 @@ class _Streaming(EventSourceResponse):
 
     def __init__(self, feed: _Feed, *, send_timeout: float = SEND_TIMEOUT_S, **options: Any) -> None:
         async def leave(message: Any) -> None:
-            feed.close()  # before this response's tasks are cancelled, because many clients may leave at once
+            feed.close()
+            await asyncio.sleep(TAKE_DOWN_S)
 
         super().__init__(  # pyright: ignore[reportUnknownMemberType]
             feed.read(), send_timeout=send_timeout, client_close_handler_callable=leave, **options

@@ -23,7 +23,6 @@ class RunReader(PageReader):
         self._store = store
         self._name = uuid4().hex
         self._has_begun = False
-        self._is_closed = False
         self._timer: asyncio.TimerHandle | None = None
 
     async def __anext__(self) -> Sequence[Event]:
@@ -35,8 +34,10 @@ class RunReader(PageReader):
         return await super().__anext__()
 
     def close(self) -> None:
-        """Stop reading. The run no longer counts this reader; see ``when_unread`` of :meth:`Runs.start`."""
-        self._is_closed = True
+        """Stop reading: iterating ends, and the run no longer counts this reader; see ``when_unread`` of
+        :meth:`Runs.start`.
+        """
+        super().close()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

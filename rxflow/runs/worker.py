@@ -11,22 +11,24 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextvars import copy_context
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from reactivex.disposable import SingleAssignmentDisposable
 
 from rxflow._loops import call_soon, on_this_loop, running_loop
-from rxflow._streaming import DEFAULT_STOP_REASON, Border, EventStream, Inbox, RunHandle, Unanswered, ambient
+from rxflow._streaming import Border, EventStream, Inbox, RunHandle, Unanswered, ambient
 from rxflow.operators._core.log_writer import LogWriter
 from rxflow.operators._core.run_log import End, Note, Writer
 from rxflow.runs.options import Carrier, Runnable, Seconds, read_seconds
 from rxflow.runs.store import Head, Store
-from rxflow.types import Event, InputRequested
+from rxflow.types import Event, InputRequested, Started
 
 logger = logging.getLogger("rxflow")
 
-ENDS_WAIT_S = 1.0
-"""Seconds that stopped runs have to write their ends."""
+LOOPS_WAIT_S = 1.0
+"""Seconds that the event loops of stopped runs have to end them. After that, the runs are ended without their loops."""
+STORE_WAIT_S = 5.0
+"""Seconds that the store has to write the ends."""
 
 
 class Worker:
@@ -53,7 +55,9 @@ class Worker:
         """
         writer, head = claimed
         self._claimed = writer
-        self._writer = log = LogWriter(self._store, writer, self._stop, head.last + 1, self._expect_answer)
+        self._writer = log = LogWriter(
+            self._store, writer, self._stop, head.last + 1, self._expect_answer, self._close_span
+        )
         log.done.add_done_callback(lambda done: self._let_go(writer, done))
         for event in first:
             log.on_next(event)
@@ -94,16 +98,14 @@ class Worker:
             end()
 
     def end_cancelled(self, reason: str) -> None:
-        """Stop the run, and close first the spans that are open in its log and then the log.
-
-        Runs on the run's loop, if it is alive.
-        """
-        # Before the disposal, which makes the leaves emit ends of their own: nobody receives those.
-        closing = [] if self._border is None else self._border.close_spans(reason or DEFAULT_STOP_REASON)
+        """Stop the run, and end its log, which closes the open spans. On the run's loop, unless that is blocked."""
         self._running.dispose()
-        for event in closing:
-            self._log.on_next(event)  # ignored if the log has already ended
         self._log.end(End("cancelled", reason=reason))
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the log accepts no more events."""
+        return self._log.is_ending
 
     @property
     def done(self) -> Future[None]:
@@ -149,6 +151,11 @@ class Worker:
         elif not call_soon(home, flush):  # queued after the events that parts on other loops have emitted
             return
         await on_this_loop(written)
+
+    def _close_span(self, started: Started, reason: str) -> Event:
+        """The event that closes a span that is open when the log ends."""
+        border = cast(Border, self._border)  # whose events they are
+        return border.stamp(border.describe_stopped(started, reason))
 
     def _hold(self, handle: RunHandle) -> None:
         self._running.disposable = handle
@@ -202,13 +209,29 @@ class Workers:
         worker.begin(source, claimed, *first).add_done_callback(end)
 
     def cancel(self, reason: str) -> None:
-        """Stop all runs, and wait until their ends are in the store."""
+        """Stop all runs, and wait until their ends are in the store.
+
+        Waits at most ``LOOPS_WAIT_S`` for the loops of the runs, and ``STORE_WAIT_S`` for the store.
+        """
         workers = list(self._running.values())
         for worker in workers:
             worker.cancel(reason)
-        wait([worker.done for worker in workers], ENDS_WAIT_S)
+        wait([worker.done for worker in workers], LOOPS_WAIT_S)
         for worker in workers:
-            worker.end_cancelled(reason)  # for a run whose loop is blocked or was closed
+            if not worker.is_ending:
+                logger.warning(_IS_BLOCKED, worker.run_id, LOOPS_WAIT_S)
+                worker.end_cancelled(reason)
+        wait([worker.done for worker in workers], STORE_WAIT_S)
+        for worker in workers:
+            if not worker.done.done():
+                logger.warning(_IS_NOT_WRITTEN, worker.run_id, STORE_WAIT_S)
+
+
+_IS_BLOCKED = (
+    "run %r was ended without its event loop, which has been blocked for %g s: code in an async method or tool waits "
+    "without await (asyncio's debug mode names it)"
+)
+_IS_NOT_WRITTEN = "the store has not written the end of run %r for %g s; its readers take the run for lost"
 
 
 class _RunInbox(Inbox):

@@ -199,6 +199,8 @@ def fill_dataclass(kind: type[Any], values: Mapping[str, Any]) -> Any:
 
 
 def _nested_to_json(value: Any, parents: tuple[int, ...]) -> Json:
+    if type(value) in (dict, list, tuple):  # first, because to ask for pydantic's classes takes 10 µs
+        return _container_to_json(value, parents)
     if isinstance(value, Enum):
         return {"$enum": name_class(type(value)), "name": value.name}
     if isinstance(value, BaseException):
@@ -215,23 +217,27 @@ def _nested_to_json(value: Any, parents: tuple[int, ...]) -> Json:
     if is_dataclass(value):  # a class is written as an object
         values = {each.name: getattr(value, each.name) for each in fields(value)}
         return {"$dataclass": name_class(type(value)), **_items_to_json(values, parents)}
-    if isinstance(value, dict):
-        entries = cast("dict[Any, Any]", value)
-        if all(type(key) is str and not key.startswith("$") for key in entries):
-            return _items_to_json(entries, parents)
-        return {"$dict": [[to_json_value(key, parents), to_json_value(each, parents)] for key, each in entries.items()]}
-    for base, tag in _SEQUENCES.items():
-        if isinstance(value, base):
-            each_to_json = [to_json_value(each, parents) for each in cast("Iterable[Any]", value)]
-            if "set" in tag:  # whose order changes with each process
-                each_to_json.sort(key=json.dumps)
-            return {tag: each_to_json} if tag else each_to_json
+    if isinstance(value, dict | list | tuple | set | frozenset):
+        return _container_to_json(value, parents)
     for base in (str, int, float):  # a subclass of them equals its plain value
         if isinstance(value, base):
             return to_json_value(base(value), parents)
     if isinstance(value, Mapping):  # one that is not a dict
         return _nested_to_json(dict(cast("Mapping[Any, Any]", value)), parents)
     return _describe_object(value)
+
+
+def _container_to_json(value: Any, parents: tuple[int, ...]) -> Json:
+    if isinstance(value, dict):
+        entries = cast("dict[Any, Any]", value)
+        if all(type(key) is str and not key.startswith("$") for key in entries):
+            return _items_to_json(entries, parents)
+        return {"$dict": [[to_json_value(key, parents), to_json_value(each, parents)] for key, each in entries.items()]}
+    tag = next(tag for base, tag in _SEQUENCES.items() if isinstance(value, base))
+    each_to_json = [to_json_value(each, parents) for each in cast("Iterable[Any]", value)]
+    if "set" in tag:  # whose order changes with each process
+        each_to_json.sort(key=json.dumps)
+    return {tag: each_to_json} if tag else each_to_json
 
 
 def _items_to_json(values: Mapping[str, Any], parents: tuple[int, ...]) -> dict[str, Json]:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import closing
 from typing import Any
 
@@ -15,17 +16,19 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Message
 
 from rxflow import Flow, StreamChunk
 from rxflow.adapters import sse
 from rxflow.flow import start
-from rxflow.runs import Runs
+from rxflow.runs import MemoryLog, Note, Run, Runs
 from rxflow.types.codec import decode
 from rxflow.types.events import Event, FlowFailed, FlowFinished, FlowStarted
 from tests.adapters import flows
 from tests.adapters.node_clients import run_node
 from tests.adapters.serving import CuttingProxy, serve
 from tests.gate import PATIENCE_S, Gate
+from tests.runs.flows import Endless
 from tests.scripted import Scripted
 from tests.team import solo
 
@@ -220,3 +223,61 @@ def test_a_client_that_leaves_disposes_the_run(respond: Callable[..., Response])
             heard = next(line for line in lines if "first " in line)
             assert not is_stopped.is_set(), [heard, *lines]
         assert is_stopped.wait(PATIENCE_S)
+
+
+class ToldLog(MemoryLog):
+    """Notes in ``happened`` when a run hears that a reader has left."""
+
+    def __init__(self, happened: list[str]) -> None:
+        super().__init__()
+        self._happened = happened
+
+    def note(self, run_id: str, note: Note) -> Future[None]:
+        if note.kind == "reader" and not note.value:
+            self._happened.append("told")
+        return super().note(run_id, note)
+
+
+class Client:
+    """A client of an ASGI application, without a server between."""
+
+    def __init__(self) -> None:
+        self.has_begun = asyncio.Event()
+        self.leaves = asyncio.Event()
+
+    async def follow(self, run: Run) -> None:
+        scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
+        await sse.respond(Request(scope), run.read)(scope, self._receive, self._send)
+
+    async def _receive(self) -> Message:
+        await self.leaves.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Message) -> None:
+        if message.get("body"):
+            self.has_begun.set()
+
+
+def test_runs_hear_of_all_clients_that_leave_before_a_response_is_ended() -> None:
+    """To end 1,000 responses takes the loop a fifth of a second, in which the runs would go on."""
+    happened: list[str] = []
+
+    async def be_a_client(client: Client, run: Run) -> None:
+        await client.follow(run)
+        happened.append("ended")
+
+    async def main(runs: Runs) -> None:
+        run = await runs.start_async(Endless(), when_unread=3600)
+        clients = [Client() for _ in range(10)]
+        following = [asyncio.create_task(be_a_client(client, run)) for client in clients]
+        for client in clients:
+            await client.has_begun.wait()
+        for client in clients:
+            client.leaves.set()
+            for _ in range(20):  # enough steps of the loop for a response to end
+                await asyncio.sleep(0)
+        await asyncio.gather(*following)
+
+    with Runs(ToldLog(happened)) as runs:
+        asyncio.run(asyncio.wait_for(main(runs), PATIENCE_S))
+    assert happened == ["told"] * 10 + ["ended"] * 10

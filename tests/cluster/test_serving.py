@@ -37,12 +37,12 @@ class Server:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert " is served at " in line, self._process.communicate()[1]
-        return httpx.Client(base_url=line.partition(" is served at ")[2].partition(";")[0], timeout=60)
+        return httpx.Client(base_url=line.partition(" is served at ")[2].partition(";")[0], timeout=100)
 
     def end(self, number: int) -> tuple[int, str, str]:
         """Exit code after this signal, and what else it has written."""
         self._process.send_signal(number)
-        output, errors = self._process.communicate(timeout=30)
+        output, errors = self._process.communicate(timeout=100)
         return self._process.returncode, output, errors
 
     def kill(self) -> None:
@@ -122,7 +122,7 @@ def test_what_does_not_fit_is_one_line(options: list[str], said: str, redis: Red
     pytest.importorskip("ray", reason="needs the extra: pip install 'rxflow[ray]'")
     given = [redis.url if each == "REDIS" else each for each in options]
     command = [*SERVE, "tests.runs.flows:Count", "--cluster", "auto", *given]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
     assert done.stderr.startswith(f"rxflow: {said}")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
 
@@ -130,6 +130,6 @@ def test_what_does_not_fit_is_one_line(options: list[str], said: str, redis: Red
 def test_without_the_extra_the_line_names_it() -> None:
     program = "import sys; sys.modules['ray'] = None; import rxflow.__main__ as m; m.main()"
     command = [sys.executable, "-c", program, "serve", "tests.runs.flows:Count", "--cluster", "auto"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
     said = "rxflow: ray is not installed; it comes with: pip install 'rxflow[ray]'\n"
     assert (done.returncode, done.stderr) == (2, said)

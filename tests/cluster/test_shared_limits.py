@@ -24,7 +24,7 @@ PROGRAM = textwrap.dedent("""
 
 def ask_elsewhere(provider: Loopback, store: str, calls: int) -> None:
     command = [sys.executable, "-c", PROGRAM, provider.url, store, str(calls)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=100)
     assert done.stdout.split() == ["True"] * calls
 
 

@@ -194,8 +194,7 @@ def flow_of(starts: list[Act], label: str | None, follower: Act) -> type[Flow]:
     methods: dict[str, Any] = {name: start()(method_of(act)) for name, act in zip(names, starts, strict=True)}
     methods["decide"] = router(names[0])(_decide(label))
     methods["follow"] = listen("go")(method_of(follower))
-    hides = any(act is race or getattr(act, "hides_calls", False) for act in (*starts, follower))
-    return type("Random", (Flow,), {**methods, "hides_calls": hides})
+    return type("Random", (Flow,), methods)
 
 
 def _decide(label: str | None) -> Callable[[Any], Any]:
@@ -215,7 +214,6 @@ def nested(flows: st.SearchStrategy[type[Flow]]) -> st.SearchStrategy[type[Flow]
         def run_flow() -> Any:
             return flow().kickoff() if way == "kickoff" else getattr(flow(), way)()
 
-        run_flow.hides_calls = flow.hides_calls  # type: ignore[attr-defined]
         return run_flow
 
     inner = acts | st.builds(as_act, flows, st.sampled_from(["kickoff", "events", "observe"]))
@@ -245,7 +243,7 @@ def events_of(source: Any) -> list[Any]:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(flow=flows, way=st.sampled_from(sorted(WAYS)))
 def test_the_laws_hold(flow: type[Flow], way: str) -> None:
-    check_laws(events_of(WAYS[way](flow().events())), hides_calls=flow.hides_calls)  # type: ignore[attr-defined]
+    check_laws(events_of(WAYS[way](flow().events())))
 
 
 @pytest.mark.filterwarnings("ignore:.*a label that no method waits for")
@@ -267,7 +265,7 @@ def test_they_hold_in_the_log_of_a_run_that_is_cancelled(flow: type[Flow], place
 
     with VirtualClock() as clock:
         clock.run(main)
-    check_laws(seen, hides_calls=flow.hides_calls)  # type: ignore[attr-defined]
+    check_laws(seen)
     assert isinstance(seen[-1], FlowCancelled | FlowFailed | FlowFinished)
 
 
@@ -280,5 +278,5 @@ def test_the_frames_are_json(flow: type[Flow]) -> None:
 @pytest.mark.parametrize("act", CALM, ids=lambda act: act.__name__)
 def test_each_act_keeps_the_laws(act: Act) -> None:
     events = events_of(flow_of([act, say], "go", say)().events())
-    check_laws(events, hides_calls=act is race)
+    check_laws(events)
     assert type(events[-1]).__name__ == "FlowFinished"

@@ -124,11 +124,13 @@ class TestWhoAnswers:
     def test_a_subject_of_another_thread(self) -> None:
         answers: Subject[str] = Subject()
 
-        def note(event: object) -> None:
-            if isinstance(event, InputRequested):
-                threading.Timer(0.01, answers.on_next, ["yes"]).start()
+        def subscribe(observer: Any, scheduler: Any = None) -> Any:
+            subscription = answers.subscribe(observer)
+            threading.Thread(target=answers.on_next, args=["yes"]).start()
+            return subscription
 
-        assert outcome(Asking().events().pipe(ops.answer_with(answers)), note).one(InputReceived).value == "yes"
+        source = rx.create(subscribe)
+        assert outcome(Asking().events().pipe(ops.answer_with(source))).one(InputReceived).value == "yes"
 
     def test_a_provider_as_crewai_has_them(self) -> None:
         class Provider:

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -19,9 +19,10 @@ from rxflow.runs import EventTooLargeError, MemoryLog, RunCancelled, RunExistsEr
 from rxflow.testing import Marbles, ScriptedLLM
 from rxflow.testing._conformance import check_operator
 from rxflow.types.chunks import Origin, StreamChunk
-from rxflow.types.events import Custom, Event, LLMFinished, LLMStarted
+from rxflow.types.events import Custom, Event, LLMCancelled, LLMFinished, LLMStarted
 from tests.operators.pieces import said
 from tests.signals import Signals, signals_of
+from tests.spans import check_laws
 
 ORIGINS = [Origin(task_name=name, llm_call_id=name) for name in ("plan", "write")]
 CHUNKS = {"a": said("a"), "b": said("b", seq=1)}
@@ -51,6 +52,26 @@ class AnsweringLog(MemoryLog):
 
     def append(self, writer: Writer, events: Sequence[Event], end: End | None = None) -> Future[None]:
         return self.thread.submit(lambda: super(AnsweringLog, self).append(writer, events, end).result())
+
+
+class HoldingLog(MemoryLog):
+    """Has nothing until it is told to write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: list[tuple[Future[None], Callable[[], Any]]] = []
+
+    def append(self, writer: Writer, events: Sequence[Event], end: End | None = None) -> Future[None]:
+        reply: Future[None] = Future()
+        self.held.append((reply, lambda: super(HoldingLog, self).append(writer, events, end).result()))
+        return reply
+
+    def write(self) -> None:
+        """Write what is held, and what comes because of that."""
+        while self.held:
+            reply, write = self.held.pop(0)
+            write()
+            reply.set_result(None)
 
 
 class FullLog(MemoryLog):
@@ -125,6 +146,44 @@ class TestWhatIsWritten:
         log.replies[1].set_result(None)
         log.replies[2].set_result(None)
         assert seen.ends == ["completed"]
+
+    def test_an_event_passes_on_before_a_slow_log_has_it_but_the_end_does_not(self) -> None:
+        log, source = HoldingLog(), Subject[Any]()
+        seen = Signals()
+        seen.subscribe_to(source.pipe(ops.log_to(log, "r")))
+        source.on_next(said("a"))
+        source.on_next(said("b", seq=1))
+        source.on_completed()
+        assert ([str(item) for item in seen.items], seen.ends) == (["a", "b"], [])
+        with pytest.raises(LookupError):
+            log.look_up("r").result()
+        log.write()
+        assert ([str(event) for event in events_in(log)], seen.ends) == (["a", "b"], ["completed"])
+
+    def test_so_does_not_an_error(self) -> None:
+        log, source = HoldingLog(), Subject[Any]()
+        seen = Signals()
+        seen.subscribe_to(source.pipe(ops.log_to(log, "r")))
+        source.on_next(said("a"))
+        source.on_error(ValueError("no"))
+        assert seen.ends == []
+        log.write()
+        assert (log.look_up("r").result().status, seen.ends) == ("failed", [repr(ValueError("no"))])
+
+    def test_what_is_open_is_closed_in_the_log_when_it_is_disposed(self) -> None:
+        log = MemoryLog()
+
+        async def main() -> None:
+            begun = asyncio.Event()
+            source = ScriptedLLM("he 5000ms llo|").observe("Hello").pipe(ops.log_to(log, "r"))
+            running = source.subscribe(lambda _: begun.set())
+            await begun.wait()
+            await asyncio.to_thread(running.dispose)
+
+        asyncio.run(main())
+        check_laws(events_in(log))
+        ended = events_in(log)[-1]
+        assert (type(ended), ended.reason, ended.text) == (LLMCancelled, "its subscription was disposed", "he")
 
     def test_chunks_are_those_that_were_emitted_also_if_a_program_changes_its_own(self) -> None:
         log = MemoryLog()

@@ -16,11 +16,11 @@ from rxflow.testing._conformance import check_operator
 from rxflow.testing._probes import probe
 from rxflow.testing._scripted import thinking
 from rxflow.types.chunks import StreamChunk
-from rxflow.types.events import CrewStarted, FlowFinished, LLMFinished, LLMStarted
+from rxflow.types.events import CrewStarted, FlowFinished, LLMCancelled, LLMFailed, LLMFinished, LLMStarted
 from tests.loopback import Loopback, Reply
 from tests.operators.endings import ending_with
 from tests.signals import Signals, outcome, signals_of
-from tests.spans import check_count
+from tests.spans import check_laws
 from tests.team import solo
 
 
@@ -104,14 +104,42 @@ class TestOnAnyStream:
 
 
 class TestInARun:
-    def test_events_of_the_loser_are_never_seen(self, marbles: Marbles) -> None:
+    def test_events_show_that_the_loser_began_and_what_it_cost_but_no_word(self, marbles: Marbles) -> None:
         slow, fast = ScriptedLLM("-----slow|", model="slow"), ScriptedLLM("--fast|", model="fast")
         seen: list[Any] = []
         raced = slow.events("Hello").pipe(ops.race(fast.observe("Hello")))
         marbles.expect(raced.pipe(rxops.do_action(seen.append), ops.text())).to_say("--fast|")
-        assert [type(event) for event in seen] == [LLMStarted, StreamChunk, LLMFinished]
-        assert seen[0].model == "fast"
+        assert [type(event) for event in seen] == [LLMStarted, LLMStarted, LLMCancelled, StreamChunk, LLMFinished]
+        assert [event.model for event in seen[:2]] == ["slow", "fast"]
+        lost = seen[2]
+        assert (lost.origin.span_id, lost.text, lost.reason) == (
+            seen[0].origin.span_id,
+            "",
+            "another source of the race was faster",
+        )
+        assert lost.usage.is_estimated
         assert slow.calls[0].cancelled_at == 0.002
+        check_laws(seen)
+
+    def test_the_losers_of_a_flow_are_in_its_sums_and_each_in_an_event(self) -> None:
+        slow = [ScriptedLLM("--------------------", model=f"slow {number}") for number in range(2)]
+        failing = ScriptedLLM("#", model="failing")
+        fast = ScriptedLLM("-fast|", model="fast")
+
+        class Racing(Flow):
+            @start()
+            def work(self) -> Observable[Any]:
+                others = [llm.observe("Hello") for llm in (failing, fast, slow[1])]
+                return slow[0].observe("Hello").pipe(ops.race(*others))
+
+        said = outcome(Racing().events())
+        check_laws(said.events)
+        models = {event.origin.span_id: event.model for event in said.of(LLMStarted)}
+        lost = {models[event.origin.span_id]: event.usage for event in said.of(LLMCancelled)}
+        assert set(lost) == {"slow 0", "slow 1"}
+        assert all(usage.is_estimated and usage.prompt_tokens for usage in lost.values())
+        assert [models[event.origin.span_id] for event in said.of(LLMFailed)] == ["failing"]
+        assert said.one(FlowFinished).usage.is_estimated
 
     def test_reasoning_is_speech(self, marbles: Marbles) -> None:
         one, other = ScriptedLLM("-t----one|", values={"t": thinking("Hm.")}), ScriptedLLM("--other|")
@@ -125,7 +153,8 @@ class TestInARun:
     def test_those_of_the_last_one_left_come_at_once(self, marbles: Marbles) -> None:
         failing, steady = ScriptedLLM("-#"), ScriptedLLM("---a|")
         raced = failing.events("Hello").pipe(ops.race(steady.events("Hello")))
-        marbles.expect(raced.pipe(rxops.take(1), rxops.map(type))).to_be("-(s|)", {"s": LLMStarted})
+        kinds = {"s": LLMStarted, "f": LLMFailed}
+        marbles.expect(raced.pipe(rxops.take(3), rxops.map(type))).to_be("-(ssf|)", kinds)
 
     def test_in_a_method_the_winner_belongs_to_the_flow(self) -> None:
         slow, fast = ScriptedLLM("--------------------", model="slow"), ScriptedLLM("fast|", model="fast")
@@ -138,7 +167,7 @@ class TestInARun:
         said = outcome(Racing().events())
         (chunk,) = said.of(StreamChunk)
         assert (chunk.content, chunk.flow_method) == ("fast", "work")
-        check_count(said.events)
+        check_laws(said.events)
         assert said.one(FlowFinished).result == "fast"
         assert slow.calls[0].cancelled_at is not None
 

@@ -102,6 +102,8 @@ class TestPort:
 
     def test_a_wait_that_is_given_up_leaves_nothing(self, runs: Runs) -> None:
         run = runs.start(Endless())
+        with run.output() as output:
+            next(iter(output))
         for _ in range(100):
             runs.store.wait(run.id, 10_000).cancel()
         assert runs.store.look_up(run.id).result().run_id == run.id

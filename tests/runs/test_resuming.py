@@ -154,7 +154,7 @@ def test_an_answer_that_does_not_fit_is_refused_and_the_question_stays(store: st
             run.resume({"x": "2"})
         run.answer(request.request_id, "2")
         assert run.result(20) == "12"
-        with pytest.raises(LookupError, match="was answered, or never asked"):
+        with pytest.raises(LookupError, match="was already answered, or never asked"):
             run.answer(request.request_id, "3")
 
 

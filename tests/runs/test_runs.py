@@ -29,6 +29,7 @@ from rxflow.types.events import (
     MethodCancelled,
     Retracted,
 )
+from tests.gate import PATIENCE_S
 from tests.runs.conftest import address_of
 from tests.runs.flows import Broken, Count, Endless, Twice
 from tests.signals import signals_of
@@ -220,6 +221,17 @@ class TestReadingAtOnesOwnPace:
         with pytest.raises(RunCancelled, match=r"nobody has read it for 0 s$"):
             run.result(20)
 
+    def test_closing_the_reader_ends_a_loop_that_waits(self, runs: Runs) -> None:
+        async def read() -> None:
+            reader = run.read()
+            async for events in reader:
+                if any(isinstance(event, StreamChunk) for event in events):
+                    asyncio.get_running_loop().call_soon(reader.close)
+
+        run = runs.start(Endless())
+        asyncio.run(asyncio.wait_for(read(), PATIENCE_S))
+        assert run.status == "running"
+
 
 class TestWhenUnread:
     def test_cancel_ends_it_when_the_last_reader_leaves(self, runs: Runs) -> None:
@@ -387,7 +399,7 @@ class TestRestart:
     def test_without_a_path_the_flow_has_to_be_given(self, runs: Runs) -> None:
         run = runs.start(Broken())
         signals_of(run.events())
-        with pytest.raises(ValueError, match=r"was not started by an import path, .*: give "):
+        with pytest.raises(ValueError, match=r"was not started by an import path, .*: pass it as target"):
             run.restart()
 
     def test_one_that_is_running_is_refused(self, runs: Runs) -> None:

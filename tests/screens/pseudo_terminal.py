@@ -14,7 +14,7 @@ from typing import Any, Self, cast
 import pyte
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 25.0
+PATIENCE_S = 100.0
 CTRL_C = b"\x03"
 
 

@@ -153,7 +153,7 @@ def test_a_pipe_that_is_closed_ends_it_without_a_word() -> None:
 def test_through_head_there_is_no_traceback() -> None:
     command = f'{sys.executable} -c "{showing("Voyage")[1]}" | head -n 2'
     done = subprocess.run(
-        ["bash", "-c", command], cwd=ROOT, env=inherited(), capture_output=True, text=True, check=False, timeout=30
+        ["bash", "-c", command], cwd=ROOT, env=inherited(), capture_output=True, text=True, check=False, timeout=100
     )
     assert done.stdout.splitlines()[0] == "> Voyage"
     assert done.stderr == ""

@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium"),
 ]
 
-PATIENCE_MS = 20_000
+PATIENCE_MS = 60_000
 HOSTILE = "<b>bold</b> <script>document.title = 'owned'</script> <img src=x onerror=\"document.title='owned'\"> end"
 CONTRAST = """(selectors) => [...document.querySelectorAll(selectors.join(", "))].map((element) => {
   const read = (text) => text.match(/[\\d.]+/g).map(Number);

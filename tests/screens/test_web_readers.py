@@ -15,6 +15,7 @@ import pytest
 
 from benchmarks import web as benchmark
 from rxflow import LLM
+from rxflow.adapters import sse
 from rxflow.operators._core.run_log import PAGE
 from rxflow.runs import MemoryLog, Page, Runs
 from rxflow.screens import web
@@ -39,7 +40,7 @@ def serving(flow: Any, log: MemoryLog | None = None, **options: Any) -> Generato
     with (
         Runs(log) as runs,
         serve(web.create_app(flow, runs=runs, **options)) as url,
-        httpx.Client(base_url=url, timeout=30) as client,
+        httpx.Client(base_url=url, timeout=100) as client,
     ):
         yield client
 
@@ -147,7 +148,7 @@ def test_and_the_server_keeps_no_socket_for_it() -> None:
     ):
         stack.callback(server.terminate)
         assert server.stdout is not None
-        client = stack.enter_context(httpx.Client(base_url=server.stdout.readline().strip(), timeout=30))
+        client = stack.enter_context(httpx.Client(base_url=server.stdout.readline().strip(), timeout=100))
         run_id = start(client)
         sockets = count_sockets(server.pid)
         with connect_deaf(client, run_id):
@@ -182,7 +183,10 @@ def test_what_a_slow_client_has_not_taken_stays_in_the_log() -> None:
     assert received.count(b"event: Custom") == FLOOD
 
 
-def test_a_reader_that_vanishes_makes_room_for_another(provider: Loopback, llm: LLM) -> None:
+def test_a_reader_that_vanishes_makes_room_for_another(
+    provider: Loopback, llm: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sse, "TAKE_DOWN_S", 3600)  # long before its response is ended
     provider.script(Reply(text="one two", hold_after=1))
     with serving(speaking(llm), limits=web.Limits(readers=1)) as client:
         run_id = start(client)

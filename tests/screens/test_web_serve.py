@@ -57,7 +57,7 @@ class Served:
     def end(self, number: int) -> tuple[int, str, str]:
         """Exit code, and what else it has written."""
         self.process.send_signal(number)
-        output, errors = self.process.communicate(timeout=30)
+        output, errors = self.process.communicate(timeout=100)
         return self.process.returncode, output, errors
 
 
@@ -93,7 +93,7 @@ def test_a_signal_stops_the_server_and_its_runs(folder: Path, provider: Loopback
         httpx.Client(base_url=server.url) as client,
     ):
         run_id = start(client)
-        with client.stream("GET", f"/api/runs/{run_id}/events", timeout=30) as reader:
+        with client.stream("GET", f"/api/runs/{run_id}/events", timeout=100) as reader:
             lines = reader.iter_lines()
             while next(lines) != "event: StreamChunk":
                 pass

@@ -36,6 +36,23 @@ class Where(Flow):
         return asyncio.get_running_loop()
 
 
+def run_in_a_thread(work: Callable[[], Any]) -> None:
+    """Run ``work`` in a thread that ends, and wait until the loops of that thread have ended too."""
+
+    def run() -> None:
+        before = set(loop_thread.live)
+        work()
+        made.extend(loop_thread.live - before)
+
+    made: list[loop_thread.LoopThread] = []
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert made
+    for each in made:
+        each.thread.join(PATIENCE_S)
+
+
 def result_of(output: FlowStreamingOutput) -> Any:
     for _ in output:
         pass
@@ -223,6 +240,41 @@ class TestLoopsOfBlockingRuns:
             each.join(PATIENCE_S)
         assert loops[0].is_closed()
         assert loops[2].is_closed()
+
+    def test_a_task_that_is_left_on_it_is_cancelled_at_its_end(self) -> None:
+        class Leaving(Flow):
+            @start()
+            async def leave(self) -> None:
+                left.append(asyncio.create_task(asyncio.sleep(PATIENCE_S)))
+
+        left: list[asyncio.Task[None]] = []
+        run_in_a_thread(lambda: Leaving().kickoff())
+        assert left[0].cancelled()
+
+    def test_the_error_of_a_task_that_is_left_is_reported(self, caplog: pytest.LogCaptureFixture) -> None:
+        async def fail_late() -> None:
+            try:
+                await asyncio.sleep(PATIENCE_S)
+            finally:
+                raise LookupError("too late")
+
+        class Leaving(Flow):
+            @start()
+            async def leave(self) -> None:
+                left.append(asyncio.create_task(fail_late()))
+                await asyncio.sleep(0)  # so that it has begun
+
+        left: list[asyncio.Task[None]] = []
+        run_in_a_thread(lambda: Leaving().kickoff())
+        assert "too late" in caplog.text
+
+    def test_its_end_does_not_look_at_the_tasks_of_all_loops(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """There may be thousands, as in a server, and every other thread would wait."""
+        looks: list[object] = []
+        monkeypatch.setattr("asyncio.tasks.all_tasks", looks.append)  # where asyncio.Runner finds it
+        monkeypatch.setattr("asyncio.all_tasks", looks.append)
+        run_in_a_thread(loop_of_kickoff)
+        assert looks == []
 
     def test_a_program_of_many_streams_keeps_few_threads(self) -> None:
         def open_many() -> None:

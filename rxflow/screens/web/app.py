@@ -29,6 +29,7 @@ from pydantic_core import to_jsonable_python
 
 from rxflow._json_text import describe, in_words, list_problems
 from rxflow._lazy import extra
+from rxflow._loops import Once
 from rxflow.adapters import sse
 from rxflow.flow import Flow
 from rxflow.flow._drawing import draw_figure
@@ -284,18 +285,27 @@ class _Api:
 
 
 class _Counted(Response):
-    """A response that counts as a reader while it is being sent."""
+    """A response that counts as a reader until its client has left."""
 
     def __init__(self, response: Response, api: _Api) -> None:
         self._response = response
         self._api = api
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        leave = Once()
+
+        async def receive_watched() -> Any:
+            message = await receive()
+            if message["type"] == "http.disconnect" and leave.take():
+                self._api.reader_left()
+            return message
+
         self._api.reader_came()
         try:
-            await self._response(scope, receive, send)
+            await self._response(scope, receive_watched, send)
         finally:
-            self._api.reader_left()
+            if leave.take():
+                self._api.reader_left()
 
 
 def _not_there(error: LookupError) -> HTTPException:
