@@ -17,6 +17,7 @@ from tests.loopback import Loopback
 
 # On a busy machine an example takes as long as it takes.
 settings.register_profile("rxflow", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", settings.get_profile("rxflow"), max_examples=25)
 settings.load_profile("rxflow")
 
 # A shell starts what runs in its background with SIGINT ignored, and programs of tests would inherit that.
@@ -25,6 +26,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # Read when litellm is imported: the wait before a call is tried again.
 os.environ.update(INITIAL_RETRY_DELAY="0.001", JITTER="0.001")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A quarter of the examples where the slow tests are left out."""
+    if config.option.markexpr == "not slow":
+        settings.load_profile("quick")
 
 
 @pytest.hookimpl(wrapper=True)

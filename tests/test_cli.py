@@ -12,6 +12,7 @@ import pytest
 
 from rxflow.types.codec import decode
 from rxflow.types.events import FlowFinished, FlowStarted
+from tests.command import run_here as rxflow
 from tests.loopback import Loopback, Reply
 from tests.screens.pseudo_terminal import CTRL_C, PseudoTerminal, inherited, run_piped
 
@@ -80,8 +81,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def rxflow(folder: Path, *arguments: str, **environment: str) -> tuple[int, str, str]:
-    """The exit code, standard output and standard error."""
+def start(folder: Path, *arguments: str, **environment: str) -> tuple[int, str, str]:
+    """The same in a process of its own, for what needs one: a terminal, a pipe, signals, an encoding, a crash."""
     done = run_piped("-m", "rxflow", *arguments, cwd=folder, environment=environment)
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
@@ -98,7 +99,7 @@ def test_ctrl_c_while_the_command_is_still_being_loaded_is_one_line(tmp_path: Pa
 
 
 def test_run_shows_lines_in_a_pipe(folder: Path) -> None:
-    code, out, errors = rxflow(folder, "run", "trips:Trip", "--input", "topic=tides")
+    code, out, errors = start(folder, "run", "trips:Trip", "--input", "topic=tides")
     assert (code, errors) == (0, "")
     lines = out.splitlines()
     assert lines[:3] == ["> Trip", "> Trip / plan", "> Trip / plan / Writer: Write about tides"]
@@ -106,7 +107,7 @@ def test_run_shows_lines_in_a_pipe(folder: Path) -> None:
     assert re.fullmatch(r"done after \d+\.\d s, 1 of 1 method, \d+ tokens, \$0\.00", lines[-1])
 
 
-@pytest.mark.parametrize("columns", [60, 200])
+@pytest.mark.parametrize("columns", [60, pytest.param(200, marks=pytest.mark.slow)])
 def test_run_draws_a_dashboard_in_a_terminal(folder: Path, columns: int) -> None:
     arguments = ("-m", "rxflow", "run", "trips:Trip", "-i", "topic=tides")
     with PseudoTerminal(*arguments, columns=columns, cwd=folder) as shown:
@@ -158,7 +159,7 @@ def test_a_run_that_fails_says_why_and_exits_with_1(folder: Path) -> None:
     assert "x Failing: LookupError: no such place" in out.splitlines()
     code, out, errors = rxflow(folder, "run", "trips:Failing", "--text")
     assert (code, out, errors) == (1, "", "rxflow: LookupError: no such place\n")
-    code, _, errors = rxflow(folder, "run", "trips:Failing", "--text", "--traceback")
+    code, _, errors = start(folder, "run", "trips:Failing", "--text", "--traceback")
     assert code == 1
     assert "Traceback" in errors
 
@@ -235,7 +236,7 @@ def test_without_the_extra_the_line_names_it(folder: Path) -> None:
     (folder / "typer.py").write_text(
         "raise ModuleNotFoundError('No module named typer', name='typer')", encoding="utf-8"
     )
-    code, out, errors = rxflow(folder, "--version")
+    code, out, errors = start(folder, "--version")
     assert (code, out) == (2, "")
     assert errors == "rxflow: typer is not installed; it comes with: pip install 'rxflow[cli]'\n"
 
@@ -271,7 +272,16 @@ def test_a_new_project_runs_offline_and_its_tests_pass(folder: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("style", [[], ["--plain"], ["--text"], ["--json"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "style",
+    [
+        [],
+        ["--text"],
+        pytest.param(["--plain"], marks=pytest.mark.slow),
+        pytest.param(["--json"], marks=pytest.mark.slow),
+    ],
+    ids=" ".join,
+)
 def test_ctrl_c_stops_at_the_provider_and_says_in_one_line_what_it_cost(folder: Path, style: list[str]) -> None:
     with Loopback() as provider:
         provider.script(Reply(text=["One ", "two ", "three "], hold_after=3))
@@ -296,7 +306,7 @@ def test_one_ctrl_c_is_enough_when_a_method_blocks(folder: Path) -> None:
         assert shown.finish() == 130
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
 def test_a_signal_that_ends_it_puts_the_cursor_back(folder: Path, number: signal.Signals) -> None:
     with PseudoTerminal("-m", "rxflow", "run", "trips:Waiting", cwd=folder) as shown:
         shown.wait_for("waits")
@@ -305,7 +315,9 @@ def test_a_signal_that_ends_it_puts_the_cursor_back(folder: Path, number: signal
     assert shown.raw.rindex(b"\x1b[?25h") > shown.raw.rindex(b"\x1b[?25l")
 
 
-@pytest.mark.parametrize("style", ["--plain", "--text", "--json"])
+@pytest.mark.parametrize(
+    "style", ["--plain", pytest.param("--text", marks=pytest.mark.slow), pytest.param("--json", marks=pytest.mark.slow)]
+)
 def test_a_closed_pipe_ends_it_quietly(folder: Path, style: str) -> None:
     command = f"{sys.executable} -m rxflow run trips:Trip {style} -i topic=tides | head -c 20"
     done = subprocess.run(
@@ -317,7 +329,7 @@ def test_a_closed_pipe_ends_it_quietly(folder: Path, style: str) -> None:
 
 def test_help_and_version_are_plain_in_narrow_ascii(folder: Path) -> None:
     narrow = {"COLUMNS": "60", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
-    code, out, _ = rxflow(folder, "run", "--help", **narrow)
+    code, out, _ = start(folder, "run", "--help", **narrow)
     assert code == 0
     assert out.isascii()
     assert max(map(len, out.splitlines())) <= 60
@@ -337,7 +349,7 @@ def test_a_run_in_a_store_is_listed_shown_and_followed_from_other_processes(fold
         "rxflow: there is no store 'sqlite:///runs.db': rxflow run --store creates one\n",
     )
     store = {"RXFLOW_STORE": "sqlite:///runs.db"}
-    code, out, _ = rxflow(folder, "run", "trips:Trip", "--store", store["RXFLOW_STORE"], "--plain", "-i", "topic=tides")
+    code, out, _ = start(folder, "run", "trips:Trip", "--store", store["RXFLOW_STORE"], "--plain", "-i", "topic=tides")
     assert code == 0
     (listed,) = rxflow(folder, "runs", "list", **store)[1].splitlines()
     run_id, status, *_, target = listed.split()

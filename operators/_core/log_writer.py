@@ -13,7 +13,7 @@ from functools import partial
 from reactivex.abc import ObserverBase
 
 from rxflow._loops import Once, call_soon, running_loop
-from rxflow._streaming.scope import DEFAULT_STOP_REASON
+from rxflow._streaming import DEFAULT_STOP_REASON
 from rxflow.operators._core.blocks import Backlog, Batch, renumber
 from rxflow.operators._core.open_spans import OpenSpans
 from rxflow.operators._core.run_log import (

@@ -1,9 +1,13 @@
-"""Servers for the tests, run as programs on standard input and output: ``flows`` by rxflow, ``tools`` by mcp alone."""
+"""Servers for the tests: ``flows`` by rxflow, ``tools`` by mcp alone.
+
+They run in the test's process, or as programs on standard input and output.
+"""
 
 import sys
 from typing import Any
 
 import anyio
+from mcp.server import Server
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import BaseModel
@@ -126,9 +130,16 @@ async def name_stopped() -> str:
     return ", ".join(stopped)
 
 
+def create_flows() -> Server[Any]:
+    """A server of flows, as if it had just been started."""
+    stopped.clear()
+    paid.clear()
+    served = (mcp.FlowTool(each) for each in (Trip, Waiting, Booking, Stopped, flows.Failing, flows.WithTools))
+    return mcp.create_server("flows", *served)
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "tools":
         tools.run("stdio")
     else:
-        served = (mcp.FlowTool(each) for each in (Trip, Waiting, Booking, Stopped, flows.Failing, flows.WithTools))
-        mcp.run_on_stdio(mcp.create_server("flows", *served))
+        mcp.run_on_stdio(create_flows())

@@ -5,6 +5,8 @@ import pytest
 from benchmarks import adapters as benchmark
 from rxflow.types.events import Event
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 30  # times seven turns
 
 

@@ -1,4 +1,4 @@
-"""Agents use the tools of a server, and MCP's own client uses flows as tools: over standard input and output."""
+"""Agents use the tools of a server over standard input and output, and MCP's own client uses flows as tools."""
 
 import asyncio
 import sys
@@ -18,6 +18,7 @@ from rxflow.flow import and_, listen, start
 from rxflow.runs import Runs
 from rxflow.tools import BaseTool
 from rxflow.types.events import ToolFailed, ToolFinished, ToolProgress, ToolStarted
+from tests.adapters import mcp_servers
 from tests.adapters.flows import of_type
 from tests.scripted import Scripted, calls
 from tests.team import solo
@@ -63,12 +64,12 @@ def test_an_agent_uses_the_tools_of_a_server() -> None:
 
 
 def test_arguments_that_do_not_fit_are_the_server_s_to_refuse() -> None:
-    with mcp.connect(server("tools"), only=("add",)) as (add,), pytest.raises(mcp.ServerError, match="a"):
+    with mcp.connect(mcp_servers.tools, only=("add",)) as (add,), pytest.raises(mcp.ServerError, match="a"):
         add.run(a="x", b=1)
 
 
 def test_errors_of_the_block_pass_as_they_are() -> None:
-    with pytest.raises(KeyError, match="mine"), mcp.connect(server("tools")):
+    with pytest.raises(KeyError, match="mine"), mcp.connect(mcp_servers.tools):
         raise KeyError("mine")
 
 
@@ -81,7 +82,7 @@ def test_a_server_that_cannot_be_reached_says_why() -> None:
 
 
 def test_a_tool_that_the_server_does_not_have() -> None:
-    with pytest.raises(LookupError, match="no tool divide; it has"), mcp.connect(server("tools"), only=("divide",)):
+    with pytest.raises(LookupError, match="no tool divide; it has"), mcp.connect(mcp_servers.tools, only=("divide",)):
         pass
 
 
@@ -134,7 +135,7 @@ def test_mcp_s_client_runs_a_flow_as_a_tool() -> None:
 )
 def test_an_error_is_told_to_the_client(tool: str, arguments: dict[str, Any], said: str) -> None:
     async def run() -> CallToolResult:
-        async with Client(server("flows")) as client:
+        async with Client(mcp_servers.create_flows()) as client:
             return await client.call_tool(tool, arguments)
 
     result = asyncio.run(run())
@@ -144,7 +145,7 @@ def test_an_error_is_told_to_the_client(tool: str, arguments: dict[str, Any], sa
 
 def test_a_client_that_cancels_its_call_disposes_the_run() -> None:
     async def run() -> str:
-        async with Client(server("flows")) as client:
+        async with Client(mcp_servers.create_flows()) as client:
             has_begun = asyncio.Event()
 
             async def note(progress: float, total: float | None, message: str | None) -> None:
@@ -198,7 +199,7 @@ class TestQuestions:
 
     def test_so_is_one_that_the_client_cannot_put(self, mode: str) -> None:
         async def run() -> CallToolResult:
-            async with Client(server("flows"), mode=mode) as client:
+            async with Client(mcp_servers.create_flows(), mode=mode) as client:
                 return await client.call_tool("Booking", {})
 
         assert text_of(asyncio.run(run())) == "the run waits for a person: In whose name?"
@@ -299,7 +300,7 @@ def book(mode: str, replies: list[tuple[Any, Any]]) -> tuple[list[ElicitRequestF
         return ElicitResult(action=action, content=content)
 
     async def run() -> CallToolResult:
-        async with Client(server("flows"), elicitation_callback=answer, mode=mode) as client:
+        async with Client(mcp_servers.create_flows(), elicitation_callback=answer, mode=mode) as client:
             return await client.call_tool("Booking", {})
 
     return asked, asyncio.run(run())

@@ -32,7 +32,7 @@ from tests.adapters import flows
 from tests.adapters.node_clients import run_node
 from tests.adapters.serving import serve
 
-VERSIONS = ["ai6", "ai"]
+VERSIONS = [pytest.param("ai6", marks=pytest.mark.slow), "ai"]
 FLOW = Origin(flow_name="Trip", flow_id="f", namespace=("Trip",), span_id="1")
 CALL = Origin(flow_name="Trip", namespace=("Trip",), span_id="2", parent_span_id="1", llm_call_id="c", agent_role="A")
 STARTED: list[Event] = [FlowStarted(origin=FLOW, inputs={})]

@@ -22,10 +22,15 @@ pytestmark = pytest.mark.timeout(120)
 tested: set[str] = set()
 
 
+# Each is a program that starts, which takes more than a second: the quick tests run one of each kind.
+QUICK = {"approval", "crew_from_yaml", "embed_as_observable", "error_handling", "multi_step_flow", "sync_streaming"}
+
+
 def example(name: str) -> pytest.MarkDecorator:
     """The test receives what this example ``printed`` after its first line."""
     tested.add(name)
-    return pytest.mark.parametrize("printed", [name], indirect=True)
+    marks = [] if name in QUICK else [pytest.mark.slow]
+    return pytest.mark.parametrize("printed", [pytest.param(name, marks=marks, id=name)], indirect=True)
 
 
 def start(
@@ -50,10 +55,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def running(folder: Path) -> Iterator[dict[str, Future[subprocess.CompletedProcess[str]]]]:
-    """All of them, on all cores: half a second of imports each."""
+def running(
+    folder: Path, request: pytest.FixtureRequest
+) -> Iterator[dict[str, Future[subprocess.CompletedProcess[str]]]]:
+    """All that the selected tests ask for, on all cores: half a second of imports each."""
+    asked: set[str] = {
+        item.callspec.params.get("printed") for item in request.session.items if hasattr(item, "callspec")
+    }
     pool = ThreadPoolExecutor(os.cpu_count())
-    yield {name: pool.submit(start, name, cwd=folder) for name in sorted(EXAMPLES)}
+    yield {name: pool.submit(start, name, cwd=folder) for name in sorted(EXAMPLES & asked)}
     pool.shutdown(cancel_futures=True)
 
 

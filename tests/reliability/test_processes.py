@@ -8,6 +8,7 @@ import os
 import pytest
 
 from tests.loopback import Loopback, Reply
+from tests.slow import all_but
 from tests.streaming.program import Program
 
 HOLDING = Reply(text="a b", hold_after=1)
@@ -100,7 +101,7 @@ OPEN = {
 }
 
 
-@pytest.mark.parametrize("code", OPEN.values(), ids=OPEN)
+@pytest.mark.parametrize("code", all_but({"async for", "subscribe", "sys.exit in the loop"}, OPEN))
 def test_a_program_that_ends_with_a_stream_open_is_silent(code: str) -> None:
     program = Program(code, warnings="error")
     assert program.heard() == "open"
@@ -109,7 +110,15 @@ def test_a_program_that_ends_with_a_stream_open_is_silent(code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["for", "async for", "async for in a loop that is closed by hand", "async for in trio", "subscribe"]
+    "name",
+    [
+        "for",
+        "async for",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("async for in a loop that is closed by hand", "async for in trio", "subscribe")
+        ),
+    ],
 )
 def test_and_closes_its_connection(provider: Loopback, name: str) -> None:
     provider.script(HOLDING)

@@ -353,6 +353,7 @@ def test_a_crew_alone_is_paused_and_goes_on(store: str | None) -> None:
     assert len(model.requests) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_worker_that_is_killed_at_any_event_leaves_a_run_that_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
     events = len(WHOLE.events)

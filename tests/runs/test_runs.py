@@ -458,6 +458,9 @@ class TestQuestions:
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    "runs", ["memory", *(pytest.param(store, marks=pytest.mark.slow) for store in ("sqlite", "redis"))], indirect=True
+)
 def test_500_runs_at_once_all_complete(runs: Runs) -> None:
     async def main() -> list[Any]:
         started = [await runs.start_async(Count(), {"count": 3, "gap_ms": 5}) for _ in range(500)]

@@ -25,7 +25,7 @@ def showing(flow: str) -> tuple[str, str]:
     )
 
 
-@pytest.mark.parametrize("columns", [60, 200])
+@pytest.mark.parametrize("columns", [60, pytest.param(200, marks=pytest.mark.slow)])
 def test_the_summary_shows_each_method_agent_and_tool_with_its_state_and_time(columns: int) -> None:
     with PseudoTerminal(*showing("Voyage"), columns=columns, rows=40) as shown:
         assert shown.finish() == 0
@@ -53,7 +53,7 @@ def test_the_summary_shows_each_method_agent_and_tool_with_its_state_and_time(co
     assert shown.raw.endswith(b"\x1b[?25h") or b"\x1b[?25h" in shown.raw, "the cursor is there again"
 
 
-@pytest.mark.parametrize("columns", [60, 200])
+@pytest.mark.parametrize("columns", [60, pytest.param(200, marks=pytest.mark.slow)])
 def test_while_it_runs_each_speaker_has_a_lane_and_the_figures_stand_below(columns: int) -> None:
     with PseudoTerminal(*showing("Endless"), columns=columns) as shown:
         shown.wait_for("─ Speaker · Count", "One two three.", "0 of 1 method", "~28 tokens · ")
@@ -62,11 +62,16 @@ def test_while_it_runs_each_speaker_has_a_lane_and_the_figures_stand_below(colum
         assert shown.finish() != 0
 
 
-def test_a_pipe_gets_lines_without_control_codes() -> None:
-    done = run_piped(*showing("Voyage"))
-    assert done.returncode == 0
-    assert not CONTROL.search(done.stdout)
-    lines = done.stdout.decode().splitlines()
+@pytest.fixture(scope="module")
+def piped() -> subprocess.CompletedProcess[bytes]:
+    """What a pipe gets of a voyage."""
+    return run_piped(*showing("Voyage"))
+
+
+def test_a_pipe_gets_lines_without_control_codes(piped: subprocess.CompletedProcess[bytes]) -> None:
+    assert piped.returncode == 0
+    assert not CONTROL.search(piped.stdout)
+    lines = piped.stdout.decode().splitlines()
     for expected in (
         "> Voyage / cook / Cook: Plan meals",
         "Pilot -> depth(place='the bar')",
@@ -82,8 +87,8 @@ def test_a_pipe_gets_lines_without_control_codes() -> None:
     assert max(map(len, lines)) <= 80
 
 
-def test_words_of_speakers_who_talk_at_once_do_not_mix_in_a_line() -> None:
-    lines = run_piped(*showing("Voyage")).stdout.decode().splitlines()
+def test_words_of_speakers_who_talk_at_once_do_not_mix_in_a_line(piped: subprocess.CompletedProcess[bytes]) -> None:
+    lines = piped.stdout.decode().splitlines()
     assert set(" ".join(line.removeprefix("Poet: ") for line in lines if line.startswith("Poet: ")).split()) == {"la"}
 
 
@@ -113,7 +118,7 @@ def test_no_color_leaves_colours_out_and_keeps_the_drawing() -> None:
     assert COLOUR.search(coloured.raw), "otherwise there are colours"
 
 
-@pytest.mark.parametrize("columns", [60, 120])
+@pytest.mark.parametrize("columns", [60, pytest.param(120, marks=pytest.mark.slow)])
 def test_a_terminal_of_ascii_gets_nothing_else(columns: int) -> None:
     environment = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     with PseudoTerminal(*showing("Voyage"), columns=columns, environment=environment) as shown:
@@ -159,7 +164,7 @@ def test_through_head_there_is_no_traceback() -> None:
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("columns", [60, 200])
+@pytest.mark.parametrize("columns", [60, pytest.param(200, marks=pytest.mark.slow)])
 def test_text_of_models_is_neither_markup_nor_a_command(columns: int) -> None:
     with PseudoTerminal(*showing("Hostile"), columns=columns, rows=50) as shown:
         assert shown.finish() == 0

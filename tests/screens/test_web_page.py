@@ -26,6 +26,7 @@ from tests.team import solo
 CHROMIUM = shutil.which("chromium")
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.timeout(120),
     pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium"),
 ]

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.command import run_here
 from tests.loopback import Loopback, Reply
 from tests.screens.pseudo_terminal import inherited, run_piped
 
@@ -172,21 +173,21 @@ def test_a_token_comes_from_the_environment(folder: Path) -> None:
     ],
 )
 def test_what_does_not_fit_is_one_line(folder: Path, arguments: list[str], said: str) -> None:
-    done = run_piped("-m", "rxflow", "serve", *arguments, cwd=folder)
-    errors = done.stderr.decode()
+    code, out, errors = run_here(folder, "serve", *arguments)
     assert errors.startswith(f"rxflow: {said}")
-    assert (done.returncode, done.stdout, errors.count("\n")) == (2, b"", 1)
+    assert (code, out, errors.count("\n")) == (2, "", 1)
 
 
 def test_a_port_in_use_is_one_line(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = run_piped("-m", "rxflow", "serve", "trips:Trip", "--port", str(port), cwd=folder)
-    said = f"rxflow: cannot listen on 127.0.0.1:{port}: Address already in use\n"
-    assert (done.returncode, done.stdout, done.stderr.decode()) == (2, b"", said)
+        done = run_here(folder, "serve", "trips:Trip", "--port", str(port))
+    assert done == (2, "", f"rxflow: cannot listen on 127.0.0.1:{port}: Address already in use\n")
 
 
-@pytest.mark.parametrize("package", ["starlette", "uvicorn", "sse_starlette"])
+@pytest.mark.parametrize(
+    "package", ["starlette", *(pytest.param(name, marks=pytest.mark.slow) for name in ("uvicorn", "sse_starlette"))]
+)
 def test_without_the_extra_the_line_names_it(folder: Path, package: str) -> None:
     program = f"import sys; sys.modules[{package!r}] = None; import rxflow.__main__ as m; m.main()"
     done = run_piped("-c", program, "serve", "trips:Trip", cwd=folder)

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from tests.loopback import Loopback, Reply
+from tests.slow import all_but
 from tests.streaming.program import Program
 
 STREAMS = {
@@ -43,7 +44,7 @@ STREAMS = {
 }
 
 
-@pytest.mark.parametrize("code", STREAMS.values(), ids=STREAMS)
+@pytest.mark.parametrize("code", all_but({"sync method"}, STREAMS))
 def test_a_process_with_an_open_stream_ends_at_once_and_in_silence(code: str) -> None:
     program = Program(code)
     assert program.heard() == "open"
