@@ -59,8 +59,8 @@ class Flow(AsksPeople, Generic[S]):
 
     The state of ``Flow[Model]`` is a pydantic model, that of plain ``Flow`` a dict. ``stream``, ``name``,
     ``initial_state``, ``persistence``, ``max_method_calls`` and ``verbose`` are class attributes, instance attributes
-    or arguments of the constructor. ``persistence`` is a store that replaces those of ``@persist``. ``verbose=True`` logs
-    progress to the ``rxflow`` logger, as a crew does.
+    or arguments of the constructor. ``persistence`` is a store that replaces those of ``@persist``. ``verbose=True``
+    logs progress to the ``rxflow`` logger, as a crew does.
 
     Raises:
         ValueError: the graph or the state cannot work. (If no router emits a label, but its listener can also run
