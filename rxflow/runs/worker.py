@@ -98,7 +98,7 @@ class Worker:
             end()
 
     def end_cancelled(self, reason: str) -> None:
-        """Stop the run, and end its log, which closes the open spans. Called on the run's loop, unless it is blocked."""
+        """Stop the run, and end its log, which closes the open spans. On the run's loop, unless that is blocked."""
         self._running.dispose()
         self._log.end(End("cancelled", reason=reason))
 
