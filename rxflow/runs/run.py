@@ -46,8 +46,8 @@ from rxflow.types import (
     RunPaused,
     StreamChunk,
     TaskFinished,
-    is_repeated,
 )
+from rxflow.types.events import is_repeated
 
 
 class Run:

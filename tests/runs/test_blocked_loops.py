@@ -21,7 +21,7 @@ from rxflow.testing import ScriptedLLM
 from rxflow.types.events import Custom, Event, FlowCancelled, FlowStarted, MethodCancelled
 from tests.spans import check_laws
 
-CLOSED = "its process ended, or closed its Runs"
+CLOSED = "its process ended, or closed the Runs object that started it"
 
 
 class Stage:
