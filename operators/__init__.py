@@ -1,4 +1,4 @@
-"""The operators of rxflow, one a file, or a family: import them from ``rxflow.operators``."""
+"""The operators of rxflow, one per file or family. Import them from ``rxflow.operators``."""
 
 from rxflow._streaming import ConsoleProvider, Inbox
 from rxflow.operators._accumulate import accumulate
@@ -38,7 +38,7 @@ from rxflow.operators._tool_calls import tool_arguments, tool_call_deltas, tool_
 from rxflow.operators._usage import usage
 from rxflow.operators._words import words
 
-if __name__ != "rxflow.operators":  # this folder is on the path of an editable install
+if __name__ != "rxflow.operators":  # an editable install puts this folder on the import path
     raise ModuleNotFoundError(f"No module named {__name__!r}; import rxflow.operators", name=__name__)
 
 __all__ = [

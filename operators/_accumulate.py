@@ -26,12 +26,13 @@ def accumulate() -> Callable[[Observable[T]], Observable[T]]:
     """Let each item carry the whole text of its call so far (like ``scan``), for displays that replace their content.
 
     Each call has a text of its own, and its reasoning has another one. Works on chunks and on strings; items without
-    text pass. The last character of a chunk is held until the next text, since it may go on (an accent, a part of an
-    emoji), or until the call ends or the source fails. If a tool call interrupts the text, the text goes on behind it.
+    text pass unchanged. The last character of a chunk is held until the next text, because an accent or the rest of an
+    emoji may follow, or until the call ends or the source fails. If a tool call interrupts the text, the text continues
+    after it.
 
-    Each item is a copy of the text so far. That costs next to nothing for an answer of 100,000 characters, but seconds
+    Each item is a copy of the text so far. That costs almost nothing for an answer of 100,000 characters, but seconds
     for one of a million in small chunks. A reader that keeps all items keeps all copies. ``coalesce`` before this
-    operator helps. ::
+    operator reduces the cost. ::
 
         source          --he---llo----|
         accumulate()    --h----hell---(hello)|

@@ -1,4 +1,4 @@
-"""``answer_with``: who answers the questions of a run."""
+"""``answer_with``: answers the questions of a run."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ T = TypeVar("T")
 def answer_with(who: Who) -> Callable[[Observable[T]], Observable[T]]:
     """Answer the questions of a run (like ``flat_map``, where the answers go back into the run).
 
-    These are ``self.ask``, ``@human_feedback``, ``Task(human_input=True)`` and ``@tool(needs_approval=True)``. ::
+    Questions come from ``self.ask``, ``@human_feedback``, ``Task(human_input=True)`` and
+    ``@tool(needs_approval=True)``. ::
 
         flow.observe().pipe(ops.answer_with(lambda request: "yes"))
 
-    source                 S-a-?           (asks, and would be paused)
+    source                 S-a-?           (asks; without an answer it would be paused)
     answers                    --y|        (subscribed by the question)
     answer_with(answers)   S-a-?-Yb-F|     (? is InputRequested, Y is InputReceived)
 
@@ -27,26 +28,27 @@ def answer_with(who: Who) -> Callable[[Observable[T]], Observable[T]]:
 
         flow.observe().pipe(ops.answer_with(lambda request: input(request.message)))
 
-    Of several the one nearest to the run is asked first. If none of them answers, a program in a terminal asks there;
-    else the run is paused when all else is done. An answer that does not fit the question is a ValueError, and ends the
-    run. An answer that comes when the time is up, or when the run was closed, is ignored.
+    If there are several, the one nearest to the run is asked first. If none of them answers, a program in a terminal
+    asks there; otherwise the run is paused when everything else is done. An answer that does not fit the question
+    raises a ValueError, which ends the run. An answer that comes after the time-out or after the end of the run is
+    ignored.
 
     Args:
         who: a function of the :class:`~rxflow.types.events.InputRequested`, sync (in a worker thread) or async, that
-            returns the answer, an Observable of it, or None to leave the question to others; an Observable, whose first
-            item after the question is the answer; an :class:`Inbox`, which holds questions for other
-            threads; or a provider in CrewAI's form, with ``request_input`` or ``request_feedback``.
+            returns the answer, an Observable of it, or None to leave the question to the next one; an Observable, whose
+            first item after the question is the answer; an :class:`Inbox`, which holds questions for other threads; or
+            a provider in CrewAI's form, with ``request_input`` or ``request_feedback``.
 
     Raises:
-        TypeError: ``who`` is none of these; or the source is not a run: operators of RxPY come after it.
+        TypeError: ``who`` is none of these; or the source is not a run: put operators of RxPY after this one.
     """
     answerer = answerer_of(who)
 
     def apply(source: Observable[T]) -> Observable[T]:
         if not isinstance(source, EventStream) or not source.is_run:
             raise TypeError(
-                f"answer_with answers the questions of a run, and {type(source).__name__} is not one: put it before "
-                "operators of RxPY, after observe() or events()"
+                f"answer_with answers the questions of a run, and {type(source).__name__} is not one: put it after "
+                "observe() or events(), and before operators of RxPY"
             )
         return source.answered_by(answerer)
 

@@ -1,4 +1,4 @@
-"""``by_task``, ``by_agent``, ``by_method``: a lane for each."""
+"""``by_task``, ``by_agent``, ``by_method``: a lane for each task, agent or method."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ def by_task() -> Callable[[Observable[T]], Observable[Lane[T]]]:
         A             --a1------a2--|
         B             ------b1----------------b2--|
 
-    A lane keeps its items until it is subscribed, in the same thread. It can be subscribed once: a second subscriber
-    gets a RuntimeError, unless the lane is shared with ``share()``. When the result is disposed and no lane is being
-    read, the source is disposed. A reader that raises ends the source and all lanes with its error.
+    A lane keeps its items until it is subscribed, which must happen in the same thread. It can be subscribed once: a
+    second subscriber gets a RuntimeError, unless the lane is shared with ``share()``. When the result is disposed and
+    no lane is being read, the source is disposed. If a reader raises an error, the source and all lanes end with that
+    error.
 
     Example::
 
@@ -52,7 +53,7 @@ def by_agent() -> Callable[[Observable[T]], Observable[Lane[T]]]:
         A              --a1------a2--|
         B              ------b1-----------------------b2--|
 
-    Lanes are subscribed as those of :func:`by_task`.
+    Subscribe to lanes as described for :func:`by_task`.
 
     Example::
 
@@ -74,7 +75,7 @@ def by_method() -> Callable[[Observable[T]], Observable[Lane[T]]]:
         A               --a1------a2--|
         B               ------b1----------------b2--|
 
-    Lanes are subscribed as those of :func:`by_task`.
+    Subscribe to lanes as described for :func:`by_task`.
 
     Example::
 

@@ -22,12 +22,12 @@ def coalesce(
 ) -> Callable[[Observable[T]], Observable[T]]:
     """Join the text of a call into fewer, larger chunks (like ``buffer_with_time_or_count``).
 
-    Text is gathered until ``seconds`` (a number or a timedelta) have passed since the first of it, or until it has
-    ``characters`` characters. Give one of the two, or both. What is gathered is one item, with the labels of the last
-    one. It is never cut, so it may be longer than ``characters``. Tool calls and events keep their order: the text
-    gathered before them is emitted first, and so it is before the end of the call, and the end or error of the source.
-    The last character is held until the next text, since it may go on (an accent, a part of an emoji). Works on chunks
-    and on strings. Each call has text of its own. ::
+    Text is gathered until ``seconds`` (a number or a timedelta) have passed since the first piece, or until there are
+    ``characters`` characters. Give one of the two, or both. The gathered text is one item, with the labels of the last
+    chunk. It is never split, so it may be longer than ``characters``. Tool calls and events keep their order: text
+    gathered before them is emitted first; the same is true of the end of the call, and of the end or error of the
+    source. The last character is held until the next text, because an accent or the rest of an emoji may follow. Works
+    on chunks and on strings. The texts of different calls are not joined. ::
 
         source                      --a-b-c-d----e--|
         coalesce(characters=3)      --------abc-----(de)|
@@ -38,8 +38,8 @@ def coalesce(
         flow.observe().pipe(ops.coalesce(seconds=0.05)).subscribe(send_to_browser)
 
     Raises:
-        RuntimeError: as the stream's error: ``seconds`` is given, and there is no clock, since no event loop runs here
-            and no scheduler was given.
+        RuntimeError: as the stream's error: ``seconds`` is given, but there is no clock, because no event loop is
+            running and no scheduler was given.
         TypeError: neither is given, or one is not a number.
         ValueError: one is not above 0.
     """
@@ -65,7 +65,7 @@ def coalesce(
 
 
 class _TimedVoices(Voices):
-    """Voices that emit what they gathered after its time. At most one timer is pending."""
+    """The voices of a run, which emit their gathered text when ``seconds`` are over. At most one timer is pending."""
 
     def __init__(
         self, limit: timedelta, max_characters: float, scheduler: SchedulerBase, observer: ObserverBase[Any]
@@ -77,7 +77,7 @@ class _TimedVoices(Voices):
         self._is_waiting = False
 
     def _note_begin(self) -> datetime:
-        """Return the time at which a voice begins to gather."""
+        """Start the timer if necessary. Return the time at which a voice begins to gather."""
         if not self._is_waiting:
             self._wait(self._limit)
         return self._scheduler.now
@@ -87,7 +87,7 @@ class _TimedVoices(Voices):
         self.timer.disposable = self._scheduler.schedule_relative(time, self._check)
 
     def _check(self, scheduler: SchedulerBase, state: object = None) -> None:
-        """Emit what has been held for ``seconds``, and wait for the next. Earlier text may be gone already."""
+        """Emit the text that was held for ``seconds``, and set the timer for the rest."""
         now = self._scheduler.now
         rests: list[timedelta] = []
         self._is_waiting = False
@@ -105,11 +105,11 @@ class _TimedVoices(Voices):
 
 
 def _skip_time() -> None:
-    """Return 0 as the time, which is not needed without ``seconds``."""
+    """Return None: without ``seconds``, no time is needed."""
 
 
 class _Gatherer:
-    """Gathers the text of one voice, without the last character, which may go on."""
+    """Gathers the text of one voice, except for the last character, which an accent may follow."""
 
     def __init__(self, max_characters: float, note_begin: Callable[[], datetime | None] = _skip_time) -> None:
         self.since: datetime | None = None

@@ -33,26 +33,26 @@ def fallback_to(
     fallback_on: ErrorFilter = Exception,
     on_shown: Literal["retract", "continue", "error"] = "retract",
 ) -> Adding[U | Retracted]:
-    """Go on with ``other`` after an error (like ``catch``): another model, another crew, or an apology.
+    """Continue with ``other`` after an error (like ``catch``): another model, another crew, or an apology.
 
-    All output so far is then void, and a ``Retracted`` event reports that before ``other`` begins; its chunks carry the
-    next free ``attempt``. If there was no output yet, there is no such event. A later operator that selects anew, such
-    as ``text``, drops that event: put this operator behind it. ::
+    All output so far is then void: a ``Retracted`` event says so before ``other`` begins, and the chunks of ``other``
+    have the next free ``attempt``. If there was no output yet, there is no such event. A later operator that selects
+    from the events again, such as ``text``, drops that event: put this operator after it. ::
 
         source                --a--b--#
         other                         --x--y--|
         fallback_to(other)    --a--b--R--x--y--|    (R: Retracted(attempts=(0,)); x and y have attempt 1)
 
-    ``other`` is subscribed on the run's loop, and belongs to the same method or task as the source. Behind a run, later
-    operators see all events of ``other``, its selection is the source's, and strings become chunks. An error of
-    ``other`` passes, with a note that names the first one. A cancellation, KeyboardInterrupt and SystemExit of the
-    source pass at once.
+    ``other`` is subscribed on the run's loop, and belongs to the same method or task as the source. After a run, later
+    operators receive all events of ``other``, the source's selection applies to it, and strings become chunks. An error
+    of ``other`` is passed on, with a note that names the first error. A cancellation, KeyboardInterrupt and SystemExit
+    of the source are passed on at once.
 
     Args:
         other: the stream, or a function of the error that returns one.
-        fallback_on: the errors that are meant: classes, or a function of the error.
-        on_shown: what to do if there was output already: ``"retract"`` it; ``"continue"`` lets it stand, and ``other``
-            goes on from there; ``"error"`` passes the error.
+        fallback_on: the errors after which to continue: classes, or a function of the error.
+        on_shown: what to do with earlier output: ``"retract"`` makes it void; ``"continue"`` keeps it, and ``other``
+            continues from there; ``"error"`` passes the error on instead.
 
     Example::
 
@@ -62,7 +62,7 @@ def fallback_to(
 
     Raises:
         TypeError: ``other`` or ``fallback_on`` is something else.
-        ValueError: ``on_shown`` is another word.
+        ValueError: ``on_shown`` is another string.
     """
     if not (callable(other) or isinstance(other, Observable)):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"fallback_to takes an Observable, or a function of the error that returns one; got {other!r}")
@@ -103,7 +103,7 @@ class _Plan:
 
 
 class _Fallback:
-    """One subscription."""
+    """One subscription to the source and, after an error, to the other stream."""
 
     def __init__(self, plan: _Plan, join: Join, observer: ObserverBase[Any], subscribed: SchedulerBase | None) -> None:
         self.current = SerialDisposable()
@@ -125,10 +125,10 @@ class _Fallback:
         )
 
     def fall_back(self, error: Exception) -> None:
-        """Go on with the other stream after ``error`` of the source."""
+        """Continue with the other stream after ``error`` of the source."""
         try:
             stream = self._choose_stream(error)
-        except Exception as raised:  # noqa: BLE001 - of the user's functions: it is the stream's terminal
+        except Exception as raised:  # noqa: BLE001 - an error of users' functions is the stream's terminal
             self._observer.on_error(raised)
             return
         if stream is None:

@@ -34,11 +34,11 @@ class FirstChunkTimeout(StreamTimeout):
 def first_chunk_timeout(
     seconds: RelativeTime, *, scheduler: SchedulerBase | None = None
 ) -> Callable[[Observable[T]], Observable[T]]:
-    """Fail if no chunk arrives within ``seconds`` of the subscription (like ``timeout``), and close the connection.
+    """Fail if no chunk arrives within ``seconds`` of the subscription (like ``timeout``), and dispose the source.
 
-    ``seconds`` is a number or a timedelta. A chunk ends the wait; so does reasoning, and so does an item that is not
-    rxflow's. Events about the run, such as ``LLMStarted``, do not; while a person is asked, the time stands. For later
-    silences there is ``idle_timeout``. A source that completes without a chunk has not exceeded the limit. ::
+    ``seconds`` is a number or a timedelta. A chunk ends the wait, and so does reasoning or an item that is not
+    rxflow's. Events about the run, such as ``LLMStarted``, do not. While a person is asked, the time does not count. To
+    limit later pauses, use ``idle_timeout``. A source that completes without a chunk has not exceeded the limit. ::
 
         source                    S--------------a--b--|
         first_chunk_timeout(5)    S----#                   (units: s; the source is disposed at 5)
@@ -70,7 +70,7 @@ def first_chunk_timeout(
 
 
 class _Wait:
-    """The wait of one subscription, which begins when it is made."""
+    """The wait of one subscription. It starts with the subscription."""
 
     def __init__(self, observer: ObserverBase[Any], clock: SchedulerBase, seconds: float) -> None:
         self.running = SingleAssignmentDisposable()

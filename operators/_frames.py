@@ -1,4 +1,4 @@
-"""``frames``: a run's events as frames, in the form that interfaces route and send on."""
+"""``frames``: a run's events as frames, in the form that user interfaces receive."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def frames() -> Callable[[Observable[Any]], Observable[StreamFrame]]:
         events      S--a--b--F|
         frames()    s--a--b--f|
 
-    It takes the events of a run, whatever has been selected from them, and events that were recorded or kept in a log.
-    A frame names the one that began the span around it, so it needs the events from the beginning. Errors pass.
+    It accepts the events of a run, whatever was selected from them, and events from a cassette or a log. A frame names
+    the frame that began the span around it, so the operator needs the events from the beginning. Errors are passed on.
 
     Example::
 

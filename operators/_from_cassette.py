@@ -1,4 +1,4 @@
-"""``from_cassette``: a recorded run, played again."""
+"""``from_cassette``: replays a recorded run."""
 
 from __future__ import annotations
 
@@ -27,23 +27,21 @@ def from_cassette(
         from_cassette(path)       --a--b----|
         from_cassette(path, 2)    -a-b--|          (times are halved)
 
-    The items are restored: chunks, events with their fields, strings. What JSON cannot carry is restored as a stand-in
-    (:mod:`rxflow.types.codec`): errors of other libraries' classes as :class:`RecordedError`, pydantic objects whose
-    class is not loaded as one with the same fields, other objects as the name of their class and their text. Of a run,
-    all its events are emitted; ``ops.text()`` and others select from them.
-
-    Each subscription reads the whole file anew, before its first item.
+    The items are restored: chunks, events with their fields, strings. Values that JSON cannot carry are restored as
+    stand-ins (:mod:`rxflow.types.codec`): errors of other libraries as :class:`RecordedError`, pydantic objects whose
+    class is not loaded as objects with the same fields, other objects as the name of their class and their text. A
+    recorded run emits all its events; ``ops.text()`` and others select from them.
 
     Args:
         path: the file.
-        speed: 2 plays twice as fast; None or infinity plays all at once.
+        speed: 2 plays twice as fast; None or infinity emits everything at once.
         scheduler: the clock; by default the subscriber's, else the running loop's, else a timer thread.
 
     Raises:
         ValueError: ``speed`` is not above 0.
         OSError: as the stream's error: the file cannot be read.
-        CassetteError: as the stream's error: the file is broken, or of an unknown version (before any item); or its
-            recording was cut short, by a disposal or by the end of its program (after the items that it has).
+        CassetteError: as the stream's error: the file is broken or has an unknown version (before any item); or its
+            recording was cut short, by a disposal or by the end of the program (after the recorded items).
 
     Example::
 
@@ -60,7 +58,8 @@ def from_cassette(
             observer.on_error(error)
             return Disposable()
         player = _Player(cassette, pace, observer, _find_any_clock(scheduler, subscribed))
-        # On the trampoline: a timer thread is quick, and a subscriber that soon disposes must have the disposable.
+        # On the trampoline, so that subscribe() returns first: a timer thread is quick, and the subscriber may dispose
+        # soon.
         CurrentThreadScheduler.singleton().schedule(player.wait)
         return player.timer
 
@@ -68,7 +67,7 @@ def from_cassette(
 
 
 def _find_any_clock(given: SchedulerBase | None, subscribed: SchedulerBase | None) -> SchedulerBase:
-    """Return a scheduler; without a loop, one with a thread of timers, since a source is not bound to a thread."""
+    """Return the scheduler to use: without an event loop, timer threads, because a source may emit in any thread."""
     try:
         return find_clock("from_cassette", given, subscribed, running_loop())
     except RuntimeError:
@@ -90,7 +89,8 @@ class _Player:
     def wait(self, *_: object) -> None:
         """Wait for the next item."""
         timer = SingleAssignmentDisposable()
-        self.timer.disposable = timer  # first: a timer thread may set the next timer before schedule() returns
+        # set first, because a timer thread may set the next timer before schedule() returns
+        self.timer.disposable = timer
         if isinf(self._pace):
             timer.disposable = self._clock.schedule(self._play)
         else:
@@ -102,7 +102,7 @@ class _Player:
         return self._started_at + timedelta(seconds=at / self._pace)
 
     def _play(self, *_: object) -> None:
-        """Emit the next item, and all others whose time has come."""
+        """Emit the next item, and all others that are due."""
         items, now = self._cassette.items, self._clock.now
         while not self.timer.is_disposed:
             if self._next == len(items):

@@ -1,4 +1,4 @@
-"""``from_log``: the events of a run, from the log that its process writes."""
+"""``from_log``: the events of a run, from a log outside its process."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ def from_log(log: Log, run_id: str, after: int = -1) -> EventStream[Event]:
         from_log(log, "r")                  (ab)c--d|       it subscribes here
         from_log(log, "r", after=1)             c--d|
 
-    Each subscription reads what there is after event ``after``, and then what comes, in any process. Disposing it only
-    leaves. ``ops.text()`` and others work on it as on the run itself. A chunk's ``seq`` is that of its event, so
-    ``after=chunk.seq`` goes on behind a chunk that was seen: nothing is lost, nothing comes twice.
+    Each subscription reads the stored events after event ``after``, and then new ones, in any process. Disposing it
+    does not stop the run. ``ops.text()`` and others work on it as on the run itself. A chunk's ``seq`` is that of its
+    event, so ``after=chunk.seq`` continues after a chunk: nothing is lost, and nothing comes twice.
 
     Args:
-        log: what :func:`log_to` writes to.
-        run_id: names the run there.
-        after: the ``seq`` of the last event that is not wanted; -1 for all.
+        log: the log that :func:`log_to` writes.
+        run_id: the name of the run in the log.
+        after: the ``seq`` of the event after which to begin; -1 for all events.
 
     Raises:
-        LookupError: as the stream's error: no such run; or its first events are not kept (EventsDroppedError).
+        LookupError: as the stream's error: the log has no such run, or its first events were dropped
+            (EventsDroppedError).
         ValueError: as the stream's error: ``after`` is beyond the last event.
-        RunLost: as the stream's error, after what had arrived: the run's process has died.
-        RunCancelled: as the stream's error, after what had arrived.
+        RunLost: as the stream's error, after the stored events: the run's process has died.
+        RunCancelled: as the stream's error, after the stored events.
         StoreError: as the stream's error: the log cannot be read.
 
     Example::

@@ -1,4 +1,4 @@
-"""``heartbeat``: signs of life during silence."""
+"""``heartbeat``: an event after each silence of a certain length."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from rxflow.types import Heartbeat
 def heartbeat(interval: RelativeTime, *, scheduler: SchedulerBase | None = None) -> Adding[Heartbeat]:
     """Add a ``Heartbeat`` after each ``interval`` without an item (like ``merge`` with ``interval``, reset by items).
 
-    ``interval`` is a number of seconds or a timedelta. This is for connections that proxies close when they are silent,
-    and for users who should see that work goes on. What counts are the items at this point of the pipe: behind
-    ``flow.observe()`` these are chunks, however many events happen meanwhile. Still, ``origin`` is that of the latest
-    event, so a heartbeat can show what the run waits for. ``silent_for`` counts from the last item, or from the
-    subscription. A later operator that selects anew, such as ``text``, drops heartbeats: put this one behind it. Ends
-    and errors pass. ::
+    ``interval`` is a number of seconds or a timedelta. Use it for connections that proxies close when they are silent,
+    and for users who should see that the work continues. The silence is that of the items at this point of the pipe:
+    after ``flow.observe()`` these are chunks, however many other events happen. ``origin`` is still that of the latest
+    event, so a heartbeat can show what the run is waiting for. ``silent_for`` is the time since the last item, or since
+    the subscription. A later operator that selects from the events again, such as ``text``, drops heartbeats: put this
+    operator after it. The end and errors are passed on. ::
 
         source          --a---------------b--|
         heartbeat(5)    --a----H----H-----b--|   (units: s; silent for 5, then for 10)

@@ -28,7 +28,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Replace:
-    """A verdict: emit ``text`` instead; an empty one emits nothing."""
+    """A verdict: emit ``text`` instead; an empty ``text`` emits nothing."""
 
     text: str
 
@@ -59,20 +59,23 @@ def hold_back(
     *,
     until: Callable[[Observable[Any]], Observable[Any]] | None = None,
 ) -> Callable[[Observable[T]], Observable[T]]:
-    """Hold text until ``guard`` has judged it (like ``concat_map``): it is released or replaced, or stops the stream.
+    """Hold text back until ``guard`` has judged it (like ``concat_map``).
 
-    The guard is a function or a coroutine function of the text. It judges the whole text of a call, and its reasoning
-    by itself; or each piece that ``until`` makes of it, for instance ``ops.sentences()`` or ``ops.lines()``. The
-    verdicts on one call are made one after the other, so its order stays. Everything behind an open verdict in the same
-    call waits. Other calls go on, up to the next event that follows both (for instance that a task has finished). Tool
-    calls are not judged, and wait only in their order; the text of a call before and after one is judged apart. Events
-    that repeat the text, such as ``LLMFinished``, are not judged: show the chunks, not those events.
+    The guard releases the text, replaces it, or stops the stream.
+
+    The guard is a function or a coroutine function of the text. It judges the whole text of a call, and separately its
+    reasoning; or, if ``until`` is given, each piece that ``until`` makes of them, such as ``ops.sentences()`` or
+    ``ops.lines()``. The texts of one call are judged one after the other, so their order stays. Everything after an
+    open verdict in the same call waits. Other calls continue, up to the next event that follows both (for instance the
+    end of a task). Tool calls are not judged, and wait only to keep the order; the text of a call before and after a
+    tool call is judged separately. Events that repeat the text, such as ``LLMFinished``, are not judged: show the
+    chunks, not those events.
 
     The end of the stream waits for open verdicts. So does an error of the source: the text before it is judged first.
-    A guard that raises, or returns something else, ends the stream with that error. Stopping, failing and disposing
+    If the guard raises, or returns something else, the stream ends with that error. Stopping, failing and disposing
     close the provider's connection and cancel open verdicts. Items that wait are kept in memory, however slow the guard
-    is, since a provider cannot be slowed. A guard that is a plain function runs on the run's loop: it must not
-    block. ::
+    is, because a provider cannot be slowed down. A guard that is a plain function runs on the run's loop, so it must
+    not block. ::
 
         source                               --a-b.--c-d.-------|
         hold_back(guard, until=sentences)    ---------[ab.]----([cd.])|
@@ -87,7 +90,7 @@ def hold_back(
     Raises:
         GuardStopped: as the stream's error: a verdict was :class:`Stop`.
         RuntimeError: as the stream's error: the guard is a coroutine function, and no event loop runs here.
-        TypeError: ``guard`` cannot be called; as the stream's error: what it returned is not a verdict.
+        TypeError: ``guard`` cannot be called; as the stream's error: it returned something that is not a verdict.
     """
     if not callable(guard):
         raise TypeError(f"hold_back takes a function of the text; got {guard!r}")
@@ -125,7 +128,7 @@ class _WholeText:
 
 
 class _Verdicts:
-    """The verdicts of one subscription."""
+    """The open verdicts and waiting items of one subscription."""
 
     def __init__(self, guard: Callable[[str], Verdict | Awaitable[Verdict]], observer: ObserverBase[Any]) -> None:
         self.source = SingleAssignmentDisposable()
@@ -187,7 +190,7 @@ class _Verdicts:
             self._end()
 
     def _judge_queue(self, span_id: str, queue: deque[object]) -> None:
-        """Judge the items of one call up to an open verdict."""
+        """Judge the items of one call, up to the first open verdict."""
         while queue and not self._is_over:
             text = get_text(queue[0])
             if not text:
@@ -198,7 +201,7 @@ class _Verdicts:
                 if isawaitable(verdict):
                     self._wait_for(verdict, span_id)
                     return
-            except Exception as error:  # noqa: BLE001 - of the user's guard: it is the stream's error
+            except Exception as error:  # noqa: BLE001 - an error of the user's guard is the stream's terminal
                 self._fail(error)
                 return
             self._carry_out(verdict, queue)
@@ -206,7 +209,7 @@ class _Verdicts:
             self._queues.end_queue(span_id)
 
     def _wait_for(self, verdict: Awaitable[Verdict], span_id: str) -> None:
-        # A loop that was not there at the subscription is the source's own: it ends with the source, before the guard.
+        # A loop that was not running at the subscription belongs to the source, and would end before the guard.
         if running_loop() is None or not self._is_on_a_loop:
             if isinstance(verdict, Coroutine):
                 verdict.close()
@@ -223,7 +226,7 @@ class _Verdicts:
             return
         try:
             decided = verdict.result()
-        except BaseException as error:  # noqa: BLE001 - also a guard's own CancelledError: nothing else waits for it
+        except BaseException as error:  # noqa: BLE001 - includes CancelledError, because nothing else awaits the guard
             self._fail(cast(Exception, error))
             return
         self._carry_out(decided, self._queues.first.queues[span_id])

@@ -41,10 +41,10 @@ def idle_timeout(
     """Fail if a stream that has begun pauses for ``seconds`` (like ``timeout``), and close the provider's connection.
 
     ``seconds`` is a number or a timedelta. The clock starts with the first chunk (``first_chunk_timeout`` limits the
-    wait for that one), and each item restarts it: chunks, reasoning, and in a run every event. In a run it counts only
-    while a model was asked and has not ended its answer: tools, guardrails, methods and people may take their time. A
-    stream of bare chunks does not show that, so there it always counts. Concurrent calls share one clock: only a pause
-    of the whole stream is too long. ::
+    wait for that one), and each item restarts it: chunks, reasoning and, in a run, every event. In a run, time counts
+    only while a model is answering: tools, guardrails, methods and people may take as long as they need. A stream of
+    bare chunks does not show that, so there the time always counts. Concurrent calls share one clock: only a pause of
+    the whole stream is too long. ::
 
         source             --a--b-----------c--|
         idle_timeout(5)    --a--b----#             (units: s; the source is disposed at 10)
@@ -122,7 +122,7 @@ class _Watch:
             self.silence.pause()
 
     def _is_anybody_to_speak(self) -> bool:
-        """What a method says itself may wait for a person; a model that was asked does not."""
+        """Return whether anything should emit now. While a question is open, only a model that was called should."""
         if self._questions:
             return any(isinstance(call.item, LLMStarted) for call in self._calls)
         return bool(self._calls)

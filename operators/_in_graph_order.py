@@ -1,4 +1,4 @@
-"""``in_graph_order``: concurrent branches, one after the other."""
+"""``in_graph_order``: emits concurrent branches one after the other."""
 
 from __future__ import annotations
 
@@ -32,19 +32,20 @@ def in_graph_order() -> Callable[[Observable[T]], Observable[T]]:
     """Emit concurrent branches one after the other (like ``concat``), in the order in which they began.
 
     Methods, crews, tasks, agents and LLM calls are branches. The first open branch is live, and concurrent ones are
-    held until it ends. Then the next one follows: what was held of it at once, and the rest live. Methods that start a
-    flow together begin in the order of their definition. Nothing is lost. An error follows all that was held. ::
+    held until it ends. Then the next branch follows: its held items at once, and the rest live. Methods that start a
+    flow together are ordered as they are defined. Nothing is lost. An error follows all held items. ::
 
         source              --a1--b1--a2--b2--{a ends}--b3|      (a and b began in this order)
         in_graph_order()    --a1------a2------(b1 b2)---b3|
 
-    A branch that was cut off never ends by itself; it ends with the branch around it. Bare chunks that a method returns
-    (``self.crew.observe()`` with RxPY's operators) belong to the method, in order of arrival. Heartbeats and items that
-    are not rxflow's pass at once.
+    A branch that was disposed never ends by itself; it ends with the branch around it. Bare chunks that a method
+    returns (``self.crew.observe()`` with RxPY's operators) belong to the method, in order of arrival. Heartbeats and
+    items that are not rxflow's are emitted at once.
 
-    A stream of bare chunks (behind RxPY's operators, or ``share_log`` of ``observe()``) does not show where branches
-    begin and end. There each task, or each method outside of tasks, is a branch that begins with its first chunk, and
-    all but the first are held until the stream ends. To read a shared run in order and live, share ``flow.events()``.
+    A stream of bare chunks (after RxPY's operators, or after ``share_log`` of ``observe()``) does not show where
+    branches begin and end. In it, each task, or each method outside of tasks, is a branch that begins with its first
+    chunk, and all but the first are held until the stream ends. To read a shared run in order and live, share
+    ``flow.events()``.
 
     Example::
 
@@ -67,7 +68,7 @@ def _order(source: Observable[Any]) -> Observable[Any]:
 
 
 class _Branch:
-    """A span of the run. It is live once its parent has reached it; ``inner`` is the live branch inside it."""
+    """A span of the run. It is live once its parent has reached it. ``inner`` is the live branch inside it."""
 
     __slots__ = ("held", "inner", "is_live", "is_open", "key", "namespace", "parent")
 
@@ -91,7 +92,7 @@ class _Call(OpenCall):
 
 
 class _Order:
-    """The branches of one subscription: a tree of all its spans."""
+    """The branches of one subscription, as a tree."""
 
     def __init__(self, observer: ObserverBase[Any]) -> None:
         self.running = SingleAssignmentDisposable()
@@ -111,7 +112,7 @@ class _Order:
             self._add(item, call.branch)
         elif not isinstance(item, Happened) or isinstance(item, Heartbeat):
             self._emit(item)
-        elif isinstance(item, ToolStarted):  # what runs in a tool is a part of its agent's branch
+        elif isinstance(item, ToolStarted):  # calls inside a tool belong to the branch of the tool's agent
             branch = self._branches.get(item.origin.span_id) or self._find_parent(item)
             self._branches.setdefault(item.origin.span_id, branch)
             self._add(item, branch)
@@ -140,7 +141,10 @@ class _Order:
         return self._branches.get(event.origin.parent_span_id, self._root)
 
     def _find_branch(self, chunk: StreamChunk) -> _Branch:
-        """Find the branch of a chunk: its call's, if an event announced that; else the innermost one that it names."""
+        """Return the branch of a chunk.
+
+        That is the branch of its call if the call has started, otherwise the innermost branch in its labels.
+        """
         return self._branches.get(chunk.span_id) or self._find_innermost(chunk) or self._find_task_branch(chunk)
 
     def _find_innermost(self, chunk: StreamChunk) -> _Branch | None:
@@ -152,7 +156,7 @@ class _Order:
         return best
 
     def _find_task_branch(self, chunk: StreamChunk) -> _Branch:
-        """Find the branch of a task in a stream without events. A chunk without labels belongs to none."""
+        """Return the branch of a task in a stream without events. A chunk without labels belongs to the root."""
         key = (chunk.namespace, chunk.task_id) if chunk.namespace or chunk.task_id else get_span_id(chunk)
         if not key:
             return self._root
@@ -174,7 +178,7 @@ class _Order:
             branch.held.append(item)
 
     def _end(self, branch: _Branch) -> None:
-        """End a branch and all that is open inside it."""
+        """End a branch and all open branches inside it."""
         self._close(branch)
         if branch.is_live:
             while branch.inner is not None:
@@ -191,7 +195,10 @@ class _Order:
                 self._close(each)
 
     def _release(self, branch: _Branch) -> None:
-        """Emit what is held, from a live branch on: the branches inside it, then, if it has ended, those around it."""
+        """Emit the held items of a live branch and of the branches inside it.
+
+        If the branch has ended, continue with the branches around it.
+        """
         while not self.running.is_disposed:
             if branch.held:
                 each = branch.held.popleft()

@@ -1,4 +1,4 @@
-"""``interleave_fairly``: bursts of concurrent calls, in turn."""
+"""``interleave_fairly``: emits the bursts of concurrent calls in turns."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ T = TypeVar("T")
 def interleave_fairly(*, scheduler: SchedulerBase | None = None) -> Callable[[Observable[T]], Observable[T]]:
     """Merge concurrent LLM calls chunk by chunk instead of burst by burst (like ``merge``, in turns).
 
-    Providers send in bursts: thirty chunks of one call, then thirty of another. Chunks that arrive in one step of the
-    event loop are gathered, and emitted in the next step, one chunk of each call in turn. The order within a call
-    stays. An event (a call or a task has ended, a tool begins) is emitted at once, after all chunks gathered before it.
-    So are errors and completion. ::
+    Providers send in bursts: thirty chunks of one call, then thirty of another. The chunks that arrive in one step of
+    the event loop are gathered, and emitted in the next step, one chunk of each call in turn. The order within a call
+    stays. An event (the end of a call or a task, the start of a tool) is emitted at once, after all chunks gathered
+    before it. The same is true of errors and completion. ::
 
         source                 --(a1 a2 a3 b1 b2)--|
         interleave_fairly()    --(a1 b1 a2 b2 a3)--|
 
-    It never waits for a call that has no chunks, and costs one step of the loop.
+    It never waits for a call that has no chunks, and delays chunks by one step of the loop.
 
     Example::
 
@@ -52,7 +52,7 @@ def interleave_fairly(*, scheduler: SchedulerBase | None = None) -> Callable[[Ob
 
 
 class _Bursts:
-    """What one subscription gathers in one step of the loop."""
+    """The chunks that one subscription gathers in one step of the loop."""
 
     def __init__(self, observer: ObserverBase[Any], clock: SchedulerBase) -> None:
         self.running = SingleAssignmentDisposable()
@@ -100,7 +100,7 @@ class _Bursts:
                     return
                 gathered = self._calls.get(span_id)
                 if gathered is None:
-                    continue  # the observer caused an event, which has released it already
+                    continue  # an observer has caused an event, which has already released the chunks
                 item = gathered.popleft()
                 if not gathered:
                     del self._calls[span_id]

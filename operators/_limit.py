@@ -1,4 +1,4 @@
-"""``limit_cost``, ``limit_tokens``: upper limits for what a branch spends, estimated while a model streams."""
+"""``limit_cost``, ``limit_tokens``: upper limits for the spending of a branch, estimated while a model streams."""
 
 from __future__ import annotations
 
@@ -45,11 +45,14 @@ class Meter(Protocol):
     """Knows the prices of calls."""
 
     def get_rate(self, model: str | None) -> Rate:
-        """Return the rate for the estimate of a call. ``model`` is None if no event named it. May raise."""
+        """Return the rate for the estimate of a call.
+
+        ``model`` is None if no event named the model. May raise an error.
+        """
         ...
 
     def read_report(self, finished: LLMFinished, model: str | None) -> float | None:
-        """Return the whole cost of a call as its provider reported it; None if it did not."""
+        """Return the whole cost of a call as its provider reported it; None if it was not reported."""
         ...
 
 
@@ -61,7 +64,7 @@ def limit_spending(
 ) -> Callable[[Observable[T]], Observable[T]]:
     """Create an operator that ends its source when more than ``limit`` is spent.
 
-    ``create_error`` takes what was spent and the answer so far.
+    ``create_error`` is called with the amount spent and the answer so far.
     """
 
     def operator(source: Observable[Any]) -> Observable[Any]:
@@ -78,7 +81,7 @@ def limit_spending(
 
 
 class _MeteredCall(OpenCall):
-    """An open call: ``spent`` is the estimate so far, ``per_byte`` the price of a byte of output."""
+    """An open call. ``spent`` is the estimate so far, and ``per_byte`` is the price of a byte of output."""
 
     __slots__ = ("is_priced", "model", "per_byte", "prompt_bytes", "spent")
 
@@ -119,11 +122,11 @@ class _Account:
                 self._on_event(item)
             else:
                 self._add(item, text)
-        except Exception as error:  # noqa: BLE001 - no price is known: it is the stream's terminal
+        except Exception as error:  # noqa: BLE001 - a missing price is the stream's terminal
             self.running.dispose()
             self._observer.on_error(error)
             return
-        self._emit(item)  # even if it exceeds the limit: it is paid for
+        self._emit(item)  # even if the item exceeds the limit, because it is already paid for
         if self._spent > self._limit:
             self._stop()
 
@@ -138,7 +141,7 @@ class _Account:
             self._answer.append(text)
 
     def _price(self, call: _MeteredCall) -> None:
-        """Price a call at its first text: only then has litellm, which may know the price, certainly been imported."""
+        """Price a call at its first text. Before that, litellm, which may know the price, may not be imported yet."""
         rate = self._meter.get_rate(call.model)
         call.is_priced = True
         call.per_byte = rate.output / BYTES_PER_TOKEN
@@ -173,7 +176,7 @@ def _is_answer(item: object) -> bool:
 
 
 _TOKENS_PER_PRICE = 1_000_000
-_DEMO_MODEL = "rxflow/demo"  # embedded, costs nothing
+_DEMO_MODEL = "rxflow/demo"  # the embedded model costs nothing
 
 
 class CostLimitExceeded(LimitExceeded):
@@ -187,24 +190,24 @@ def limit_cost(
     output_price: float | None = None,
     on_limit: Literal["complete", "error"] = "complete",
 ) -> Callable[[Observable[T]], Observable[T]]:
-    """End a branch that has cost more than ``dollars`` (like ``take_while``), and close its provider's connection.
+    """End a branch that has cost more than ``dollars`` (like ``take_while``), and close the provider's connection.
 
-    The branch is what this operator is piped on: in a flow's method, the crew or the call whose stream the method
-    returns. The result of the branch is then the text so far; everything else runs on. (A lane of ``by_task`` only
-    shows a task: to end the lane does not stop the task.)
+    The branch is the stream that this operator is applied to: in a flow's method, the stream of the crew or call that
+    the method returns. The result of the branch is then the text so far; everything else continues. (A lane of
+    ``by_task`` only shows a task: ending the lane does not stop the task.)
 
     The cost is estimated from the prompt and the output (text, reasoning, arguments of tool calls), with one token per
-    four bytes. When a call ends, the provider's report replaces the estimate: its tokens at the prices given, else its
-    cost. The chunk that exceeds the limit still passes, since it is paid for. ::
+    four bytes. When a call ends, the provider's report replaces the estimate: its tokens at the given prices, or else
+    its cost. The chunk that exceeds the limit is still emitted, because it is already paid for. ::
 
         source              --a--b--c--d--|
-        limit_cost(0.02)    --a--b--c|        (a letter: one cent; the source is disposed)
+        limit_cost(0.02)    --a--b--c|        (each letter costs one cent; the source is disposed)
 
     Args:
         dollars: the limit, in US dollars.
-        input_price, output_price: US dollars per million tokens, for all models of the branch; by default litellm's
-            list gives the price of each call's model.
-        on_limit: ``"complete"`` completes the branch, ``"error"`` fails.
+        input_price, output_price: US dollars per million tokens, for all models of the branch; by default, litellm's
+            list of prices is used.
+        on_limit: ``"complete"`` completes the branch; ``"error"`` ends it with an error.
 
     Example::
 
@@ -270,7 +273,7 @@ class _Dollars:
 
 
 def _look_up_rate(model: str) -> Rate:
-    """Look up a model in litellm's list. If no model needed litellm so far, it is not worth an import."""
+    """Return the rate of a model from litellm's list. litellm is not imported just for this."""
     litellm: Any = sys.modules.get("litellm")
     price_of: Callable[..., tuple[float, float]] | None = getattr(litellm, "cost_per_token", None)
     try:
@@ -291,22 +294,22 @@ class TokenLimitExceeded(LimitExceeded):
 def limit_tokens(
     tokens: int, *, on_limit: Literal["complete", "error"] = "complete"
 ) -> Callable[[Observable[T]], Observable[T]]:
-    """End a branch that has spent more than ``tokens`` (like ``take_while``), and close its provider's connection.
+    """End a branch that has spent more than ``tokens`` (like ``take_while``), and close the provider's connection.
 
-    The branch is what this operator is piped on: in a flow's method, the crew or the call whose stream the method
-    returns. The result of the branch is then the text so far; everything else runs on. (A lane of ``by_task`` only
-    shows a task: to end the lane does not stop the task.)
+    The branch is the stream that this operator is applied to: in a flow's method, the stream of the crew or call that
+    the method returns. The result of the branch is then the text so far; everything else continues. (A lane of
+    ``by_task`` only shows a task: ending the lane does not stop the task.)
 
-    The output of the models counts: text, reasoning, arguments of tool calls, estimated as one token per four bytes.
-    When a call ends and its provider reports the usage, that replaces the estimate, and includes the prompt. The chunk
-    that exceeds the limit still passes, since it is paid for. ::
+    The output of the models counts: text, reasoning and arguments of tool calls, estimated as one token per four bytes.
+    When a call ends and its provider reports the usage, the report replaces the estimate, and includes the prompt. The
+    chunk that exceeds the limit is still emitted, because it is already paid for. ::
 
         source             --a--b--c--d--|
-        limit_tokens(2)    --a--b--c|        (a letter: one token; the source is disposed)
+        limit_tokens(2)    --a--b--c|        (each letter is one token; the source is disposed)
 
     Args:
         tokens: the limit.
-        on_limit: ``"complete"`` completes the branch, ``"error"`` fails.
+        on_limit: ``"complete"`` completes the branch; ``"error"`` ends it with an error.
 
     Example::
 
@@ -317,7 +320,7 @@ def limit_tokens(
 
     Raises:
         TokenLimitExceeded: as the stream's error, with ``on_limit="error"``.
-        ValueError: ``tokens`` is not above 0, or ``on_limit`` is another word.
+        ValueError: ``tokens`` is not above 0, or ``on_limit`` is another string.
     """
     check_positive(tokens, "limit_tokens(tokens)", "tokens")
     check_choice(on_limit, "limit_tokens(on_limit=…)", "complete", "error")

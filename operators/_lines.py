@@ -13,10 +13,12 @@ T = TypeVar("T")
 
 
 def lines() -> Callable[[Observable[T]], Observable[T]]:
-    r"""Cut text after each ``\n`` (like ``buffer``): a piece is one line with its end, which may be ``\r\n``.
+    r"""Split text after each ``\n`` (like ``buffer``).
 
-    Nothing is lost: a last line without an end is emitted when its call ends, or before an error of the source. Works
-    on chunks and on strings; items without text pass. Each call has lines of its own. ::
+    Each piece is one line with its line break, which may be ``\r\n``.
+
+    Nothing is lost: a last line without a line break is emitted when its call ends, or before an error of the source.
+    Works on chunks and on strings; items without text pass unchanged. Lines never mix the texts of two calls. ::
 
         source     --he--llo\nwo--------rld|
         lines()    ------(hello\n)------(world)|

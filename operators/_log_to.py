@@ -1,4 +1,4 @@
-"""``log_to``: a run's events into a log outside the process."""
+"""``log_to``: writes a run's events to a log outside the process."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ def log_to(log: Log, run_id: str) -> Callable[[Observable[T]], Observable[T]]:
 
         source                --a--b----|
         log_to(log, "r")      --a--b----|
-        the log               --a--b----|      its end too: completed, failed with its error, cancelled
+        the log               --a--b----|      including its end: completed, failed with its error, or cancelled
 
-    An event passes on at once, so a subscriber may see it before the log has it; the end waits until the log has it.
-    Code that must not act on what is not yet written reads :func:`from_log` instead. Events are written in batches: the
-    first at once, then what has come while the last batch was written. Of a run it contains everything, even if only
-    chunks are selected.
+    An event is passed on at once, so a subscriber may receive it before the log has it; the end waits until the log has
+    it. Code that must act only on written events reads :func:`from_log` instead. Events are written in batches: the
+    first at once, then the events that arrived while the last batch was written. The log of a run contains all events,
+    even if only chunks are selected.
 
     Args:
-        log: where to; :class:`rxflow.runs.MemoryLog`, ``SQLiteLog``, ``RedisLog``, or one of your own.
-        run_id: names the run there. Each subscription is a run, so a second one is refused.
+        log: the log: :class:`rxflow.runs.MemoryLog`, ``SQLiteLog``, ``RedisLog``, or one of your own.
+        run_id: the name of the run in the log. Each subscription is a run, so a second one is refused.
 
     Raises:
         TypeError: as the stream's error: an item is not an event. The source is disposed.
-        RunExistsError: as the stream's error: the log has a run of this id. The source is disposed.
+        RunExistsError: as the stream's error: the log already has a run with this id. The source is disposed.
         StoreError: as the stream's error: the log cannot be written, or has fallen behind. The source is disposed.
         EventTooLargeError: as the stream's error, after the events before it.
 
@@ -58,7 +58,7 @@ def log_to(log: Log, run_id: str) -> Callable[[Observable[T]], Observable[T]]:
 
 
 class _Logged:
-    """One subscription. Its terminal comes on the loop of the source, or in the store's thread if there is no loop."""
+    """One subscription. Its terminal is emitted on the loop of the source, or without a loop in the store's thread."""
 
     def __init__(self, log: Log, run_id: str, observer: ObserverBase[Any]) -> None:
         self._observer = observer
@@ -104,7 +104,7 @@ class _Logged:
         )
 
     def _close_spans(self, reason: str) -> list[Event]:
-        """The events that close the spans that are open here."""
+        """Return the events that end the open spans."""
         return [] if self._border is None else self._border.close_spans(reason)
 
     def _on_source(self, act: Callable[[Exception | None], None], error: Exception | None) -> None:

@@ -1,4 +1,4 @@
-"""``only_task``, ``only_agent``, ``only_method``: what belongs to some of them."""
+"""``only_task``, ``only_agent``, ``only_method``: keep the events of some tasks, agents or methods."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ T = TypeVar("T")
 
 
 def only_task(*tasks: str | Identified) -> Callable[[Observable[T]], Observable[T]]:
-    """Keep the chunks and events of some tasks (like ``filter``). The end and the error of the source always pass.
+    """Keep the chunks and events of some tasks (like ``filter``).
 
-    A task is given by its name as ``task_name`` shows it (if it has no name: its description, placeholders filled in),
-    or as the ``Task`` itself. Work that its agent delegates is a task of its own. A name that never occurs is not an
-    error, since a run may skip a task: the result is empty then. ::
+    The end and the error of the source are always passed on.
+
+    A task is given by its name in ``task_name`` (a task without a name has its description, with placeholders filled
+    in), or as the ``Task`` itself. Work that its agent delegates is a task of its own. If a name never occurs, the
+    result is empty; that is not an error, because a run may skip a task. ::
 
         source               --{flow}--a1--b1--a2--b2--|
         only_task("b")       --------------b1------b2--|
@@ -34,10 +36,12 @@ def only_task(*tasks: str | Identified) -> Callable[[Observable[T]], Observable[
 
 
 def only_agent(*agents: str | Identified) -> Callable[[Observable[T]], Observable[T]]:
-    """Keep the chunks and events of some agents (like ``filter``). The end and the error of the source always pass.
+    """Keep the chunks and events of some agents (like ``filter``).
 
-    An agent is given by its role as ``agent_role`` shows it, placeholders filled in, or as the ``Agent`` itself. Work
-    that it delegates belongs to its coworker. A role that never occurs is not an error: the result is empty then. ::
+    The end and the error of the source are always passed on.
+
+    An agent is given by its role in ``agent_role``, with placeholders filled in, or as the ``Agent`` itself. Work that
+    it delegates belongs to its coworker. If a role never occurs, the result is empty; that is not an error. ::
 
         source                    --{flow}--a1--b1--a2--b2--|
         only_agent("B")           --------------b1------b2--|
@@ -56,9 +60,9 @@ def only_agent(*agents: str | Identified) -> Callable[[Observable[T]], Observabl
 def only_method(*methods: str) -> Callable[[Observable[T]], Observable[T]]:
     """Keep the chunks and events of some methods of a flow (like ``filter``), with all crews and calls inside them.
 
-    The end and the error of the source always pass. A method is given by its name as ``flow_method`` shows it. The
-    methods of a flow that runs inside another one belong to the inner flow. A name that never occurs is not an error,
-    since a router may choose another way: the result is empty then. ::
+    The end and the error of the source are always passed on. A method is given by its name in ``flow_method``. The
+    methods of a flow that runs inside another one belong to the inner flow. If a name never occurs, the result is
+    empty; that is not an error, because a router may choose another path. ::
 
         source                 --{flow}--a1--b1--a2--b2--|
         only_method("b")       --------------b1------b2--|

@@ -26,10 +26,10 @@ Scheduler: TypeAlias = SchedulerBase | asyncio.AbstractEventLoop
 
 
 class SlowReaderError(OverflowError):
-    """A reader fell behind by more items than ``overflow(limit, "error")`` lets wait."""
+    """A reader fell behind by more items than ``overflow(limit, "error")`` allows."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"the reader is too slow: {limit} items wait for it, the most that overflow allows")
+        super().__init__(f"the reader is too slow: {limit} items are waiting, which is the limit of overflow")
         self.limit = limit
 
     def __reduce__(self) -> tuple[type[SlowReaderError], tuple[int]]:
@@ -42,16 +42,16 @@ def overflow(
     *,
     scheduler: Scheduler | None = None,
 ) -> Callable[[Observable[T]], Observable[T]]:
-    """Emit items to a slow reader, which may take its time (like ``observe_on``); at most ``limit`` of them wait.
+    """Emit items to a slow reader in its own time (like ``observe_on``). At most ``limit`` items wait.
 
-    The source goes on meanwhile. When ``limit`` items wait, ``policy`` decides:
+    The source continues meanwhile. When ``limit`` items are waiting, ``policy`` decides:
 
-    - ``"coalesce"``: waiting texts of one call are joined; no text is lost. Text is joined past the text of other
-      calls, but not past anything else. If that frees nothing, since the waiting items are of different calls or are
-      not text, more than ``limit`` wait.
+    - ``"coalesce"``: waiting texts of one call are joined; no text is lost. Texts are joined even if texts of other
+      calls are between them, but not across other items. If nothing can be joined, because the waiting items are of
+      different calls or are not text, more than ``limit`` items wait.
     - ``"latest"``: the oldest waiting text is dropped.
     - ``"wait"``: the emitting thread waits, and with it the whole run (back-pressure).
-    - ``"error"``: the source is disposed; the reader gets what waits, then :class:`SlowReaderError`.
+    - ``"error"``: the source is disposed; the reader gets the waiting items, and then :class:`SlowReaderError`.
 
     Text means answers, reasoning and ``str`` items. All other items (tool calls, events, the end) are always kept, in
     order. An error follows all items before it. ::
@@ -60,7 +60,7 @@ def overflow(
         reader, 4 frames an item     [a  ][b  ][cde]
         overflow(1)                --a---b---(cde)|
 
-    Put it last: operators behind it work in the reader's thread. Each subscriber has a queue of its own.
+    Put it last, because operators after it work in the reader's thread. Each subscriber has a queue of its own.
 
     Args:
         limit: how many items may wait, besides the one that the reader is working on.
@@ -69,10 +69,10 @@ def overflow(
             subscriber's scheduler, else the event loop that runs at the subscription, else a thread of its own.
 
     Raises:
-        ValueError: ``limit`` is less than 1, or ``policy`` is another word.
+        ValueError: ``limit`` is less than 1, or ``policy`` is another string.
         SlowReaderError: as the stream's error, with the policy "error".
-        RuntimeError: as the stream's error, with the policy "wait": the emitting thread would wait for itself, since
-            the reader gets its items there too.
+        RuntimeError: as the stream's error, with the policy "wait": the emitting thread would wait for itself, because
+            the reader gets its items in that thread.
 
     Example::
 
@@ -96,14 +96,14 @@ def overflow(
 
 
 class _Voice(NamedTuple):
-    """The key of texts that may be joined: one call, and its answer or its reasoning."""
+    """The key of texts that may be joined: the call, and whether they are its answer or its reasoning."""
 
     call: Hashable
     kind: object
 
 
 class _Joined:
-    """Waiting texts of one voice, to be emitted as one item."""
+    """Waiting texts of one voice, which will be emitted as one item."""
 
     __slots__ = ("last", "texts", "voice")
 
@@ -118,7 +118,7 @@ class _Joined:
 
 
 class _Queue:
-    """The queue of one subscription. Its lock is held briefly, and never while code of others is called."""
+    """The queue of one subscription. Its lock is held briefly, and never while other code is called."""
 
     def __init__(self, observer: ObserverBase[Any], limit: int, policy: Policy, scheduler: Scheduler | None) -> None:
         self.running = SingleAssignmentDisposable()
@@ -174,7 +174,7 @@ class _Queue:
             self._read_soon(self._scheduler)
 
     def _schedule_once(self) -> bool:
-        """Whether the reader is idle, and so must be scheduled."""
+        """Return whether the reader is idle, and must therefore be scheduled."""
         if self._is_scheduled or self._observer is None:
             return False
         self._is_scheduled = True
@@ -188,7 +188,7 @@ class _Queue:
         if self._own_thread is not None:
             self._own_thread.dispose()
 
-    # In the reader's thread.
+    # Called in the reader's thread.
 
     def _read_soon(self, scheduler: SchedulerBase) -> None:
         try:
@@ -199,7 +199,10 @@ class _Queue:
                 report_error(error, "the scheduler of overflow has ended; its subscription was disposed")
 
     def _read(self, scheduler: SchedulerBase, _: object = None) -> None:
-        """Emit what waits now. Items that arrive meanwhile are scheduled again, so that a loop can do other work."""
+        """Emit the waiting items.
+
+        Items that arrive meanwhile are scheduled again, so that the loop can do other work.
+        """
         self._reading_thread = threading.current_thread()
         try:
             for _turn in range(len(self._waiting) + 1):
@@ -236,7 +239,7 @@ class _Queue:
             self._clear()
             return partial(end, observer)
 
-    # The policies, with the lock held, when too many items wait: True if the next item is to wait too.
+    # The policies, called with the lock held when too many items wait. They return True if the next item must wait too.
 
     def _join(self, item: object) -> bool:
         voice = _voice_of(item)
@@ -252,7 +255,10 @@ class _Queue:
         return False
 
     def _open_for(self, voice: _Voice) -> _Joined | None:
-        """Return the joined text to which a text can be added: not past other output of its call."""
+        """Return the joined text to which a text of ``voice`` can be added.
+
+        None if other output of the call came after the joined text.
+        """
         joined = self._open.get(voice.call)
         return joined if joined is not None and joined.voice == voice else None
 
@@ -289,7 +295,7 @@ class _Queue:
                 self._end_with(
                     RuntimeError(
                         'overflow(policy="wait") would wait forever: the reader gets its items in the thread that '
-                        "emits them; give it another one, for instance with scheduler=EventLoopScheduler()"
+                        "emits them; give the reader another thread, for instance with scheduler=EventLoopScheduler()"
                     )
                 )
                 return False
@@ -305,14 +311,14 @@ class _Queue:
             self._end = lambda observer: observer.on_error(error)
 
     def _reads_here(self) -> bool:
-        """Whether the reader gets its items in this thread, which is about to wait for it."""
+        """Return whether the reader gets its items in this thread, which would then wait for itself."""
         scheduler: Any = self._scheduler
         here = threading.current_thread()
         if isinstance(scheduler, ImmediateScheduler | TrampolineScheduler | VirtualTimeScheduler):
             return True
         if isinstance(scheduler, AsyncIOScheduler):
             return _get_loop(scheduler) is running_loop()
-        return here is self._reading_thread or here is getattr(scheduler, "_thread", None)  # of an EventLoopScheduler
+        return here is self._reading_thread or here is getattr(scheduler, "_thread", None)  # set by EventLoopScheduler
 
 
 def _voice_of(item: object) -> _Voice | None:
@@ -324,7 +330,7 @@ def _voice_of(item: object) -> _Voice | None:
 
 
 def _make_thread_safe(scheduler: Scheduler) -> SchedulerBase:
-    """Return a scheduler that any thread may use, since the source may emit in another thread than the loop's."""
+    """Return a scheduler that any thread may use, because the source may emit in another thread than the loop's."""
     if isinstance(scheduler, asyncio.AbstractEventLoop):
         return AsyncIOThreadSafeScheduler(scheduler)
     return AsyncIOThreadSafeScheduler(_get_loop(scheduler)) if isinstance(scheduler, AsyncIOScheduler) else scheduler

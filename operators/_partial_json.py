@@ -1,4 +1,4 @@
-"""``partial_json``: an answer in JSON, read while it is written."""
+"""``partial_json``: reads a JSON answer while it is being written."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def partial_json(model: type[M]) -> Callable[[Observable[Any]], Observable[M]]:
-    """Read an answer in JSON while it is written (like ``scan``), as ever more complete values of ``model``.
+    """Read a JSON answer while it is being written (like ``scan``), as increasingly complete values of ``model``.
 
-    ``model`` is a pydantic model. JSON is found wherever it stands: in a fence, between words, behind a draft. Each
-    value is valid, and differs from the one before; the last one is the whole answer. A value is emitted as soon as all
-    fields without a default have begun. So give fields defaults (``title: str = ""``), and lists and texts are seen to
-    grow from their beginning. A text is shown while it is written; a number, and anything that does not fit yet, is
-    left out until it is complete. If an answer holds several objects, the values of each are shown in turn, and the
-    last value is that of the last object that fits.
+    ``model`` is a pydantic model. The JSON may be in a fence, between words, or after a draft. Each value is valid, and
+    differs from the one before; the last one is the whole answer. A value is emitted as soon as all fields without a
+    default have begun. So give fields defaults (``title: str = ""``), and lists and texts appear from their beginning.
+    A text is shown while it is being written. A number, and anything that does not fit yet, is left out until it is
+    complete. If an answer has several objects, the values of each are emitted in turn, and the last value is that of
+    the last object that fits.
 
-    Each LLM call is an answer of its own, unless it calls tools. An answer that does not fit the model ends the stream
-    with pydantic's ValidationError, but only when the source completes: it is forgiven if the agent is asked again and
-    answers better. A call that fails emits nothing more. If several tasks answer, choose one with ``only_task``. ::
+    Each LLM call is an answer of its own, unless it calls tools. If an answer does not fit the model, the stream ends
+    with pydantic's ValidationError, but only when the source completes: the agent may be asked again and answer better.
+    A call that fails emits nothing more. If several tasks answer, choose one with ``only_task``. ::
 
         source               --{"a": "he--llo", "b": 1--2}--|
         partial_json(M)      --M(a="he")--M(a="hello")--M(a="hello", b=12)|
 
-    Each reading takes time for all of the text so far. So a long text is read again only when it has grown by 1/128:
-    towards the end of 20 KB there is a value every 150 characters. A chunk then costs about 20 µs on average (0.6 µs in
-    answers that are not JSON), more than the 5 µs of other operators.
+    Each reading parses the whole text so far. A long text is therefore read again only when it has grown by 1/128:
+    towards the end of 20 KB, there is a value every 150 characters. A chunk then costs about 20 µs on average (0.6 µs
+    in answers that are not JSON), more than the 5 µs of other operators.
 
     Raises:
         TypeError: ``model`` is not a pydantic model.

@@ -1,4 +1,4 @@
-"""``race``: several streams, of which the fastest is kept."""
+"""``race``: keeps the fastest of several streams."""
 
 from __future__ import annotations
 
@@ -19,29 +19,34 @@ from rxflow.operators._core import Adding, OpenSpans, create_join, is_content, t
 U = TypeVar("U")
 
 _MAX_HELD_EVENTS = 256
-"""Events that are held of each source before its first chunk. A run has a handful; of more, the last are kept."""
+"""How many events of each source are held before its first chunk.
+
+A run has a handful; if there are more, the last are kept.
+"""
 
 _LOST = "another source of the race was faster"
-"""Why the spans of those that did not win ended."""
+"""The reason in the events that end the spans of the losers."""
 
 
 def race(*others: Observable[U]) -> Adding[U]:
-    """Subscribe this stream and ``others`` at once (like ``amb``); the first to emit a chunk wins, the others end.
+    """Subscribe this stream and ``others`` at once (like ``amb``).
 
-    The connections of the losers are closed before the winner's first chunk is emitted. The item that wins is one that
-    would end the wait of ``first_chunk_timeout``: a chunk, reasoning, or an item that is not rxflow's. Events about the
-    runs are held until one wins. A stream that ends or fails without such an item drops out. The last one left has won,
-    however it ends; its error gets a note that names the others' errors. A cancellation, KeyboardInterrupt and
-    SystemExit end the race. ::
+    The first to emit a chunk wins, and the others are disposed.
+
+    The connections of the losers are closed before the winner's first chunk is emitted. A stream wins with the same
+    items that would end the wait of ``first_chunk_timeout``: a chunk, reasoning, or an item that is not rxflow's.
+    Events of a run are held until one stream wins. A stream that ends or fails without such an item drops out. The last
+    remaining stream wins, however it ends; its error gets a note with the errors of the others. A cancellation,
+    KeyboardInterrupt and SystemExit end the race. ::
 
         source          -----a--b--|
         other           ---x----y--z--|
         race(other)     ---x----y--z--|
         source          ^--!
 
-    ``others`` are subscribed on the run's loop, and belong to the same method or task as the source. Behind a run,
-    later operators see all events of the winner, its selection is the source's, and strings become chunks. They also
-    see that the others began, and how they ended: their ``…Cancelled`` say what the stopped calls have cost.
+    ``others`` are subscribed on the run's loop, and belong to the same method or task as the source. After a run, later
+    operators receive all events of the winner, the source's selection applies to it, and strings become chunks. They
+    also receive the events with which the others began and ended: ``…Cancelled`` has the cost of a stopped call.
 
     Example::
 
@@ -71,7 +76,7 @@ def race(*others: Observable[U]) -> Adding[U]:
 
 
 class _Race:
-    """One subscription."""
+    """One subscription to all sources of the race."""
 
     def __init__(self, observer: ObserverBase[Any], border: Border | None, *, is_in_run: bool) -> None:
         self.is_in_run = is_in_run
@@ -85,7 +90,7 @@ class _Race:
         self._errors: list[BaseException] = []
 
     def start(self, sources: Sequence[Observable[Any]], scheduler: SchedulerBase | None) -> DisposableBase:
-        """Subscribe all sources; the disposable stops them."""
+        """Subscribe to all sources. The disposable stops them."""
         runners = self._runners = [_Runner(self, self._observer) for _ in sources]
         self._running = list(runners)
         if self._border is not None:
@@ -101,7 +106,7 @@ class _Race:
         return CompositeDisposable(*(runner.subscription for runner in runners))
 
     def admit(self, item: object) -> object:
-        """Return the item with its number. Before the race was decided it had none, because it could be dropped."""
+        """Return the item with its sequence number. It had none during the race, because it might have been dropped."""
         return item if self._border is None else self._border.admit(item)
 
     def declare_winner(self, runner: _Runner) -> None:
@@ -114,10 +119,10 @@ class _Race:
         for _, each, item in held:
             if each is runner:
                 self._observer.on_next(self.admit(item))
-            else:  # a copy: for the border it has not begun, so that it does not close it later
+            else:  # a copy, so that the border does not know the span as open and does not close it later
                 self._observer.on_next(self.admit(copy(item)))
                 spans.follow(item)
-        with stopping(_LOST):  # which the border of a run around this one hears, and closes the spans
+        with stopping(_LOST):  # the border of the surrounding run closes their spans with this reason
             for other in self._running:
                 if other is not runner:
                     other.subscription.dispose()
@@ -127,7 +132,7 @@ class _Race:
                 self._observer.on_next(self.admit(event))
 
     def drop_out(self, runner: _Runner, error: BaseException | None) -> None:
-        """Remove a source that ended without a chunk, and was not the last."""
+        """Remove a source that ended without a chunk, unless it is the last one."""
         self._running.remove(runner)
         if error is not None:
             self._errors.append(error)
@@ -135,13 +140,13 @@ class _Race:
             self.declare_winner(self._running[0])
 
     def fail(self, error: Exception) -> None:
-        """Pass the error of the winner."""
+        """Pass on the error of the winner."""
         for other in self._errors:
             error.add_note(f"race: another source failed before with {other!r}")
         self._observer.on_error(error)
 
     def abort(self, error: Exception) -> None:
-        """End the race with an error that is not an Exception."""
+        """End the race with an error that is not an Exception, such as a cancellation."""
         for runner in self._running:
             runner.subscription.dispose()
         self._running = []
@@ -167,9 +172,9 @@ class _Runner:
         self._emit = observer.on_next
 
     def take_held(self) -> Sequence[tuple[int, object]]:
-        """The events that are held, with their places in the order of arrival.
+        """Return the held events, with their positions in the order of arrival.
 
-        Of a source that did not win there are none if the first of them are lost, or if they belong to other runs.
+        For a source that did not win, return none if its first events were dropped, or if they belong to other runs.
         """
         held, self._held = self._held, deque()
         is_shown = self._race.winner is self or (self._race.is_in_run and len(held) < _MAX_HELD_EVENTS)

@@ -1,4 +1,4 @@
-"""``reasoning``: the reasoning of the models."""
+"""``reasoning``: selects the reasoning of the models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rxflow.types import ReasoningChunk
 def reasoning() -> Callable[[Observable[Any]], Observable[ReasoningChunk]]:
     """Select the reasoning chunks (like ``filter``), from models that show their reasoning.
 
-    They are events. ``observe()`` does not select events, but this operator finds them when it follows ``observe()``
+    They are events. ``observe()`` does not select events, but this operator finds them if it follows ``observe()``
     directly. A stream of bare chunks, such as an output, has none. ::
 
         events          --{started}--hm--he--llo--|

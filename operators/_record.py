@@ -1,4 +1,4 @@
-"""``record``: a cassette of a run."""
+"""``record``: writes a cassette of a run."""
 
 from __future__ import annotations
 
@@ -29,14 +29,15 @@ def record(path: AnyPath, *, scheduler: SchedulerBase | None = None) -> Callable
                         {"at": 5, "kind": "StreamChunk", "data": {"content": "b", …}}
                         {"at": 10, "kind": "completed"}
 
-    The file is a cassette: lines of JSON, times in seconds. Of a run it contains everything, with all events, even if
-    only chunks are selected (``flow.observe()``). Each subscription begins the file anew; if there are several at once,
-    the last one to begin keeps it. It is closed at the end of the stream: completion, an error, or disposal. A program
+    The file is a cassette: lines of JSON, with times in seconds. The cassette of a run contains all its events, even if
+    only chunks are selected (``flow.observe()``). Each subscription replaces the file; of several at once, the last
+    one to begin keeps it. The file is closed at the end of the stream: completion, an error, or disposal. A program
     that dies loses at most the items since the last event, and never more than 64 KiB.
 
-    Values are written as :mod:`rxflow.types.codec` says; objects that JSON cannot carry as the name of their class and
-    their ``str``. What looks like an API key, or is named like one, is written as ``***``, unless a model spells it out
-    over several chunks. Messages, inputs and answers are in the file as they are: protect it as you protect those.
+    Values are written as :mod:`rxflow.types.codec` describes; objects that JSON cannot carry, as the name of their
+    class and their ``str``. A text that looks like an API key, or has a name like one, is written as ``***``, unless a
+    model writes it across several chunks. Messages, inputs and answers are in the file unchanged: protect it as you
+    protect them.
 
     Args:
         path: the file. Its folder must exist.
@@ -68,7 +69,7 @@ def record(path: AnyPath, *, scheduler: SchedulerBase | None = None) -> Callable
 
 
 class _Recorder:
-    """The file of one subscription. It has a lock, since a disposal may come from any thread."""
+    """The file of one subscription. It has a lock, because a disposal may come from any thread."""
 
     def __init__(self, path: Path, observer: ObserverBase[Any], read: Callable[[], float]) -> None:
         self.running = SingleAssignmentDisposable()
@@ -77,7 +78,7 @@ class _Recorder:
         self._read = read
         self._lock = threading.RLock()
         if path.is_file():
-            path.unlink()  # a subscription that still writes to the old file must not write into the new one
+            path.unlink()  # otherwise a subscription that still writes the old file would write into the new one
         self._file = path.open("wb", buffering=_BUFFER_BYTES)
         self._write(HEADER)
 
@@ -119,7 +120,7 @@ class _Recorder:
                 raise
 
     def _end(self, kind: str, error: Exception | None = None) -> OSError | None:
-        """Close the file if it is open; return the error if that fails."""
+        """Close the file if it is open. Return the error if that fails."""
         line = encode_end(self._read(), kind, error)
         with self._lock:
             if self._file.closed:

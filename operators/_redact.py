@@ -1,4 +1,4 @@
-"""``redact``: matches of a pattern are replaced, wherever chunks are cut."""
+"""``redact``: replaces matches of a pattern, even across chunk boundaries."""
 
 from __future__ import annotations
 
@@ -35,21 +35,22 @@ def redact(
     *,
     hold_back: int = 512,
 ) -> Callable[[Observable[T]], Observable[T]]:
-    r"""Replace all matches of ``pattern`` (like ``map`` with ``re.sub``), even if one is spread over several chunks.
+    r"""Replace all matches of ``pattern`` (like ``map`` with ``re.sub``), even across chunk boundaries.
 
     The result is that of ``sub`` on the whole text, with the ``regex`` package, which accepts the patterns of ``re``
-    and knows more of Unicode. Only text that may still become a match is held back, and the last character, which may
-    go on. ``replacement`` is inserted literally, or is a function of the match. Empty matches are ignored.
+    and supports more of Unicode. Text is held back only while it may still become a match. The last character is held
+    too, because an accent or the rest of an emoji may follow. ``replacement`` is inserted literally, or is a function
+    of the match. Empty matches are ignored.
 
-    Answers, reasoning and the arguments of tool calls are redacted, each call by itself; so is their copy in
-    ``LLMFinished`` and ``LLMFailed``. This changes what is shown: tools get their arguments, and tasks their results,
-    as the model gave them, and so do the other events. Held text stays held while other items pass, such as a tool call
-    in the middle of the text. It is emitted when it cannot become a match any more, when the call ends, or when the
-    source completes or fails.
+    Answers, reasoning and the arguments of tool calls are redacted, each call separately; so are their copies in
+    ``LLMFinished`` and ``LLMFailed``. Only the items of the stream change: tools get their arguments, and tasks their
+    results, as the model wrote them, and all other events stay unchanged. Held text stays held while other items pass,
+    such as a tool call in the middle of the text. It is emitted when it can no longer become a match, when the call
+    ends, or when the source completes or fails.
 
-    ``hold_back`` limits what is held, in characters. If a longer text may become a match, all of it is replaced by
+    ``hold_back`` limits the held text, in characters. If a longer text may become a match, all of it is replaced by
     ``"[redacted]"`` (or by ``replacement``, if that is a string), and nothing more of that text is emitted until its
-    call ends: text that cannot be judged does not pass. So bound the pattern (``\S{1,100}`` rather than ``\S+``), or
+    call ends: text that cannot be judged is never emitted. So limit the pattern (``\S{1,100}`` rather than ``\S+``), or
     raise ``hold_back`` to the longest match. A pattern with ``\B``, or one that forbids the end (``(?!$)``), can only
     be judged with the text that follows, so ``hold_back`` characters are always held. Lookbehinds see ``hold_back``
     characters. ::
@@ -78,7 +79,7 @@ def redact(
 
 
 class _RedactedVoices(Voices):
-    """Voices that end with their call alone: an item of another kind must not release text that is held back."""
+    """Voices that end only with their call: an item of another kind must not release text that is held back."""
 
     def __init__(
         self, pattern: PartialPattern, replacement: _Replacement, hold_back: int, observer: ObserverBase[Any]
@@ -91,7 +92,7 @@ class _RedactedVoices(Voices):
         if isinstance(item, LLMFinished | LLMFailed):
             try:
                 item = self._redact_event(item)
-            except Exception as error:  # noqa: BLE001 - of the user's replacement: it is the stream's terminal
+            except Exception as error:  # noqa: BLE001 - an error of the user's replacement is the stream's terminal
                 self.fail(error)
                 return
         super().on_next(item)
@@ -124,7 +125,7 @@ class _RedactedVoices(Voices):
         return ()
 
     def _settle(self, voices: Iterable[Voice]) -> None:
-        """Emit what is complete, since another item follows."""
+        """Emit the complete characters of these voices, because another item follows."""
         for voice in voices:
             if isinstance(voice.shaper, _Redactor):
                 self.emit_pieces(voice, voice.shaper.settle())
@@ -200,7 +201,7 @@ class _Redactor:
 def _replace_matches(
     pattern: PartialPattern, replacement: _Replacement, text: str, start: int, certain: int
 ) -> tuple[list[str], int]:
-    """Redact ``text`` from ``start`` up to index ``certain``; return the parts, and the index that was reached."""
+    """Redact ``text`` from ``start`` up to index ``certain``. Return the parts, and the index that was reached."""
     parts: list[str] = []
     match = pattern.search(text, start)
     while match is not None and match.start() < certain:
@@ -216,6 +217,6 @@ def _replace_matches(
 
 
 def _join(*pieces: str) -> Sequence[str]:
-    """Return at most one piece."""
+    """Join the pieces to one piece; return no piece if there is no text."""
     text = "".join(pieces)
     return (text,) if text else ()

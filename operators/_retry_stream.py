@@ -1,4 +1,4 @@
-"""``retry_stream``: subscribe again after an error, and report which output is void."""
+"""``retry_stream``: subscribes again after an error, and reports which output is void."""
 
 from __future__ import annotations
 
@@ -36,30 +36,30 @@ def retry_stream(
     on_shown: Literal["retract", "error"] = "retract",
     scheduler: SchedulerBase | None = None,
 ) -> Adding[Retracted]:
-    """Subscribe the source again after an error (like ``retry``), at most ``times`` times: a run begins anew.
+    """Subscribe the source again after an error (like ``retry``), at most ``times`` times. A run starts again.
 
-    All output so far is then void, and a ``Retracted`` event reports that at once; the chunks of the next attempt carry
-    the next free ``attempt``. If there was no output yet, there is no such event. A later operator that selects anew,
-    such as ``text``, drops that event: put this operator behind it. ::
+    All output so far is then void: a ``Retracted`` event says so at once, and the chunks of the next attempt have the
+    next free ``attempt``. If there was no output yet, there is no such event. A later operator that selects from the
+    events again, such as ``text``, drops that event: put this operator after it. ::
 
         source             --a--b--#
         again              --a--b--c|
         retry_stream(1)    --a--b--R--a'-b'-c'|    (R: Retracted(attempts=(0,)); a' has attempt 1)
 
-    After the last attempt its error passes, with a note of how many attempts there were. A cancellation,
-    KeyboardInterrupt and SystemExit pass at once.
+    The error of the last attempt is passed on, with a note about the number of attempts. A cancellation,
+    KeyboardInterrupt and SystemExit are passed on at once.
 
-    Retries multiply. An ``LLM`` retries by itself what fails before its first chunk, twice unless ``max_retries`` says
-    otherwise. So ``retry_stream(2)`` makes up to 3 × 3 = 9 requests to a provider that is down, and the note of the
-    error says how many there were. This operator is for streams that break off later, and for whole crews and flows.
-    To retry on one level only, give the model ``LLM(…, max_retries=0)``.
+    Retries multiply. An ``LLM`` itself retries calls that fail before their first chunk, twice unless ``max_retries``
+    says otherwise. So ``retry_stream(2)`` sends up to 3 × 3 = 9 requests to a provider that is down, and the note of
+    the error says how many there were. Use this operator for streams that break off later, and for whole crews and
+    flows. To retry on one level only, give the model ``LLM(…, max_retries=0)``.
 
     Args:
-        times: attempts after the first.
+        times: the number of attempts after the first.
         retry_on: the errors to retry: classes, or a function of the error.
         delay: the time before an attempt, in seconds or as a timedelta; or a function that returns it for the number of
             the retry (from 1).
-        on_shown: ``"error"`` passes the error if there was output already.
+        on_shown: ``"error"`` passes the error on if there was output before it.
         scheduler: the clock for ``delay``; by default the run's loop.
 
     Example::
@@ -67,7 +67,7 @@ def retry_stream(
         flow.observe().pipe(ops.retry_stream(3, retry_on=ConnectionError, delay=lambda n: min(2**n, 30)))
 
     Raises:
-        ValueError: ``times`` or ``delay`` is negative, or ``on_shown`` is another word.
+        ValueError: ``times`` or ``delay`` is negative, or ``on_shown`` is another string.
         TypeError: ``retry_on`` is neither classes nor a function.
     """
     if times < 0:
@@ -127,7 +127,7 @@ class _Retrying:
         self._is_beginning = False
 
     def begin(self, *_: object) -> None:
-        """Subscribe. If the source fails meanwhile, the next attempt begins after that, not inside of it."""
+        """Subscribe to the source. If it fails during that, the next attempt begins afterwards, not inside the call."""
         self._is_due = True
         if self._is_beginning:
             return
@@ -148,7 +148,7 @@ class _Retrying:
         try:
             delay = self._get_delay(error)
             scheduler = self._find_clock() if delay else None
-        except Exception as raised:  # noqa: BLE001 - of the user's functions: it is the stream's terminal
+        except Exception as raised:  # noqa: BLE001 - an error of users' functions is the stream's terminal
             self._observer.on_error(raised)
             return
         if delay is None:
@@ -164,7 +164,7 @@ class _Retrying:
             self.current.disposable = scheduler.schedule_relative(delay, self.begin)
 
     def _get_delay(self, error: BaseException) -> float | None:
-        """Return the seconds until the next attempt; None if there is none."""
+        """Return the seconds until the next attempt; None if there will be none."""
         if self._retries == self._plan.times or not self._plan.is_meant(error):
             return None
         if self._attempts.has_output and not self._plan.may_retract:

@@ -1,4 +1,4 @@
-"""``sentences``: text, sentence by sentence."""
+"""``sentences``: text sentence by sentence."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rxflow.operators._core import compile_grapheme, shape_text
 
 T = TypeVar("T")
 
-_CLOSING = "\"'”’»)\\]}*_」』】》〉）］"  # noqa: RUF001 - Chinese and Japanese brackets
-_STOPS, _WIDE_STOPS = ".!?…", "。！？｡"  # noqa: RUF001 - their full stops need no space after them
+_CLOSING = "\"'”’»)\\]}*_」』】》〉）］"  # noqa: RUF001 - includes Chinese and Japanese brackets
+_STOPS, _WIDE_STOPS = ".!?…", "。！？｡"  # noqa: RUF001 - Chinese full stops need no space after them
 _MAY_END = re.compile(rf"[{_STOPS}{_WIDE_STOPS}\n]")
 _END = re.compile(
     rf"(?P<stop>[{_STOPS}]+)[{_CLOSING}]*|(?P<wide>[{_WIDE_STOPS}][{_WIDE_STOPS}{_STOPS}]*)[{_CLOSING}]*|\n"
@@ -23,31 +23,31 @@ _PERHAPS_PARAGRAPH = re.compile(r"\n[^\S\n]*(?:[-*+•]|#{1,6}|\d{1,3}[.)]?)?\Z"
 _BEFORE_WORD = re.compile(r"[\s\"'“‘«(\[{*_—–/]")  # noqa: RUF001 - quotes of several languages
 _HARD_SPACES = "\u00a0\u2007\u202f"
 
-# A full stop never ends a sentence after the first; not before a number after the second; not before a small letter
-# after the third.
+# After an abbreviation of the first list, a full stop never ends a sentence; of the second, not before a number; of the
+# third, not before a small letter.
 _NEVER = re.compile(
     r"mr|mrs|ms|dr|prof|st|mt|gen|col|sgt|capt|lt|rev|hon|e\.g|i\.e|cf|vs|viz|z\.b|d\.h|bzw", re.IGNORECASE
 )
 _NUMBERED = re.compile(r"no|nos|nr|fig|figs|eq|eqs|sec|ch|vol|p|pp|art", re.IGNORECASE)
 _OFTEN = re.compile(r"etc|inc|ltd|co|corp|jr|sr|al|ca|approx|dept|est|bros|[ap]\.m|ph\.d|usw|ggf", re.IGNORECASE)
 _INITIALS = re.compile(r"[A-HJ-Z]|[^\W\d_](?:\.[^\W\d_])+")
-_MAX_WORD_CHARACTERS = 16  # characters that are read before a full stop
+_MAX_WORD_CHARACTERS = 16  # how many characters before a full stop are read
 
 _UNDECIDED = -1
 
 
 def sentences() -> Callable[[Observable[T]], Observable[T]]:
-    """Cut text between sentences (like ``buffer``): a piece is one sentence with the white space before it.
+    """Split text between sentences (like ``buffer``). Each piece is one sentence with the white space before it.
 
-    Nothing is lost. A sentence ends with ``. ! ? …`` and closing quotes or brackets, if white space follows; with a
+    No text is lost. A sentence ends with ``. ! ? …`` and closing quotes or brackets, if white space follows; with a
     full stop of Chinese or Japanese; and before an empty line, a list item or a heading. It does not end in a number
     (``3.14``), after common abbreviations of English and German (``Dr.``, ``e.g.``, ``Fig. 3``), after initials, or
-    after the number of a list item. Such rules have limits: an abbreviation that they do not know ends a sentence, and
-    "Take plan B. Then rest." counts as one.
+    after the number of a list item. Such rules have limits: an unknown abbreviation ends a sentence, and "Take plan B.
+    Then rest." counts as one sentence.
 
-    A sentence is emitted as soon as the text behind it shows that it has ended; the last one of a call when the call
-    ends or the source fails. Works on chunks and on strings; items without text pass. Each call has sentences of its
-    own. ::
+    A sentence is emitted as soon as the text after it shows that it has ended; the last one of a call, when the call
+    ends or the source fails. Works on chunks and on strings; items without text pass unchanged. Sentences never mix the
+    texts of two calls. ::
 
         source         --Hi--. How-------are you?|
         sentences()    ------(Hi.)---------------( How are you?)|
@@ -62,7 +62,7 @@ def sentences() -> Callable[[Observable[T]], Observable[T]]:
 class _Sentences:
     def __init__(self) -> None:
         self._held: list[str] = []
-        self._decided = 0  # up to here the held text contains no end
+        self._decided = 0  # the held text contains no end up to this index
         self._is_undecided = False
 
     def feed(self, text: str) -> Sequence[str]:
@@ -93,7 +93,10 @@ class _Sentences:
 
 
 def _find_end(text: str, begin: int, match: re.Match[str]) -> int:
-    """Return where the sentence from ``begin`` ends if ``match`` ends it; 0 if not; _UNDECIDED without more text."""
+    """Return the index where ``match`` ends the sentence that starts at ``begin``.
+
+    0 if it does not end the sentence; _UNDECIDED if more text is needed.
+    """
     if match["stop"]:
         return _find_end_at_stop(text, begin, match)
     if match["wide"]:
@@ -128,18 +131,18 @@ def _find_end_at_stop(text: str, begin: int, match: re.Match[str]) -> int:
 
 
 def _end_unless(goes_on: Callable[[str], bool], text: str, end: int) -> int:
-    """Return ``end``, unless the first character after the white space shows that the sentence goes on."""
+    """Return ``end``, unless the first character after the white space shows that the sentence continues."""
     following = text[end:].lstrip()[:1]
     return _UNDECIDED if not following else 0 if goes_on(following) else end
 
 
 def _is_list_number(text: str) -> bool:
-    """Whether the line holds only the number of a list item."""
+    """Return whether the line has only the number of a list item."""
     *_, line = text.split("\n")
     number = line.strip()
     return number.isdigit() and len(number) <= 3 and len(line) < _MAX_WORD_CHARACTERS
 
 
 def _is_between(text: str, index: int) -> bool:
-    """Whether ``index`` is between two characters."""
+    """Return whether ``index`` is between two characters."""
     return text[index - 1 : index + 1].isascii() or compile_grapheme().match(text, index - 1).end() == index

@@ -1,4 +1,4 @@
-"""``share_log``: one run for many subscribers, with its whole past."""
+"""``share_log``: shares one run among many subscribers, each of which gets all its items."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ def share_log(
           second                 (abc)-d|           it subscribes here, at the last column of "c"
           after the end                     (abcd|)
 
-    The first subscriber starts the source. A later one receives all items so far, and then goes on live: each item
-    exactly once and in order, from whichever thread it subscribes. The error or completion is kept with the items, so a
+    The first subscriber starts the source. A later one receives all items so far, and then live items: each item
+    exactly once and in order, whichever thread it subscribes in. The error or completion is kept with the items, so a
     subscriber that comes after the end receives everything without a new run.
 
-    ``on_zero`` defines what happens when the last subscriber has left before the end:
+    ``on_zero`` defines what happens when the last subscriber leaves before the end:
 
     - ``"cancel"``: the source is disposed at once (a provider's connection closes), and its log is dropped. A new
       subscriber starts a new run.
-    - ``"detach"``: the source runs on without subscribers; a later one still sees all items.
-    - a number of seconds, or a timedelta: the source runs on for that time. If no subscriber comes, it is cancelled as
-      above.
+    - ``"detach"``: the source continues without subscribers; a later one still gets all items.
+    - a number of seconds, or a timedelta: the source continues for that time. If no subscriber comes, it is cancelled
+      as with ``"cancel"``.
 
-    Live items are emitted in the thread in which the source emits, earlier items in the subscriber's. An observer that
-    raises loses only its own subscription, and the error is reported to the loop's exception handler (without a loop:
-    to the thread's). An observer that blocks in a live item holds up the emitting thread, and so the others: give it a
-    thread of its own with :func:`overflow`.
+    Live items are emitted in the thread in which the source emits, earlier items in the subscriber's thread. An
+    observer that raises loses only its own subscription, and the error is reported to the loop's exception handler (or,
+    without a loop, to the thread's). An observer that blocks in a live item delays the emitting thread, and so the
+    other observers: give it a thread of its own with :func:`overflow`.
 
-    The result is around the run, not inside it: operators behind it see only the shared items. To order or measure by
-    events behind it, share ``flow.events()``.
+    The result is outside the run: operators after it receive only the shared items. To order or measure by events after
+    it, share ``flow.events()``.
 
     Args:
         on_zero: see above.
@@ -82,7 +82,7 @@ def share_log(
 
 
 class _Shared:
-    """The runs of one source, one at a time. Its lock guards the readers; it is not held while code of others runs."""
+    """The runs of one source, one at a time. The lock guards the readers, and is not held while other code runs."""
 
     def __init__(self, source: Observable[Any], grace_s: float, scheduler: SchedulerBase | None) -> None:
         self._source = source
@@ -105,12 +105,12 @@ class _Shared:
         else:
             run.timer.disposable = Disposable()
 
-        # On the trampoline, so that an observer that soon disposes has its disposable by then.
+        # On the trampoline, so that subscribe() returns first: the observer may dispose soon.
         CurrentThreadScheduler.singleton().schedule(_to_action(reader.catch_up))
         return Disposable(reader.leave)
 
     def leave(self, reader: _Reader) -> None:
-        """Remove a subscriber; after the last one, the source may be cancelled."""
+        """Remove a subscriber. After the last one, the source may be cancelled."""
         run = reader.run
         with self._lock:
             if reader not in run.readers:
@@ -140,7 +140,7 @@ class _Shared:
 
 
 class _Run:
-    """One subscription of the source, and its log."""
+    """One subscription to the source, and its log."""
 
     def __init__(self) -> None:
         self.log: Log[Any] = Log()
@@ -161,7 +161,8 @@ class _Run:
         self._subscription.dispose()
 
     def _on_next(self, item: Any) -> None:
-        # Append, then look for readers; a reader takes its token, then looks for items. So one sees the other.
+        # Append, then look for readers. A reader takes its token, then looks for items. So one of the two sees the
+        # other.
         if not len(self.log):
             self.loop = running_loop()
         self.log.append(item)
@@ -177,7 +178,7 @@ class _Run:
 
 
 class _Reader:
-    """One subscriber and its position. Whichever thread holds the token delivers to it."""
+    """One subscriber and its position. The thread that holds the token delivers items to it."""
 
     __slots__ = ("_observer", "_on_leave", "_reader", "_token", "run")
 
@@ -189,20 +190,20 @@ class _Reader:
         self._token = [True]
 
     def leave(self) -> None:
-        """End the subscription, from any thread."""
+        """End the subscription. May be called in any thread."""
         self._observer = None
         self._on_leave(self)
 
     def catch_up(self) -> None:
-        """Deliver all items that have arrived, unless another thread does so."""
+        """Deliver all items that have arrived, unless another thread is doing it."""
         while self._observer is not None and self.run.log.has(self._reader.position):
             try:
                 self._token.pop()
             except IndexError:
-                return  # whoever holds the token looks for items once more after putting it back
+                return  # the holder of the token looks for items again after putting the token back
             try:
                 self._deliver()
-            except Exception as error:  # noqa: BLE001 - reported; the other subscribers go on
+            except Exception as error:  # noqa: BLE001 - reported; the other subscribers continue
                 self.leave()
                 report_error(error, "an observer of share_log raised; its subscription was disposed")
             finally:
@@ -211,7 +212,7 @@ class _Reader:
     def _deliver(self) -> None:
         log = self.run.log
         while (observer := self._observer) is not None:
-            is_ended = log.is_ended  # read first: items before the end are in the log by then
+            is_ended = log.is_ended  # read first, because all items before the end are in the log by then
             if not self._reader.has_read_all():
                 observer.on_next(self._reader.read())
             elif is_ended:
@@ -225,7 +226,7 @@ class _Reader:
 
 
 def _to_action(call: Callable[[], None]) -> Callable[[SchedulerBase, Any], None]:
-    """Convert a function to what schedulers call."""
+    """Convert a function to an action for schedulers."""
 
     def act(scheduler: SchedulerBase, state: Any) -> None:
         call()
@@ -239,17 +240,17 @@ def _schedule(
     scheduler: SchedulerBase | None,
     loop: asyncio.AbstractEventLoop | None,
 ) -> DisposableBase:
-    """Set a timer, from any thread; any thread may dispose it."""
+    """Set a timer. It may be set and disposed in any thread."""
     if scheduler is not None or loop is None:
         return (scheduler or TimeoutScheduler.singleton()).schedule_relative(seconds, _to_action(action))
     timer = _LoopTimer(loop, seconds, action)
     if not timer.on_loop(timer.begin):
-        action()  # that loop was the source's
+        action()  # the loop belonged to the source, and has ended
     return timer
 
 
 class _LoopTimer(DisposableBase):
-    """A timer on a loop for other threads: a loop's own timers are for its thread only."""
+    """A timer on a loop that other threads may use. A loop's own timers are only for its own thread."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, action: Callable[[], None]) -> None:
         self._loop = loop
@@ -259,14 +260,14 @@ class _LoopTimer(DisposableBase):
         self._is_disposed = False
 
     def on_loop(self, callback: Callable[[], None]) -> bool:
-        """Run ``callback`` on the loop; False if the loop has ended."""
+        """Run ``callback`` on the loop. Return False if the loop has ended."""
         if running_loop() is not self._loop:
             return call_soon(self._loop, callback)
         callback()
         return True
 
     def begin(self) -> None:
-        """Set the timer. On the loop's thread."""
+        """Set the timer. Called on the loop's thread."""
         if not self._is_disposed:
             self._handle = self._loop.call_later(self._seconds, self._action)
 

@@ -28,21 +28,21 @@ from rxflow.operators._core import (
 
 T = TypeVar("T")
 
-_TICK = timedelta(seconds=1 / 30)  # the shortest time between two pieces; eyes see a flow
+_TICK = timedelta(seconds=1 / 30)  # the shortest time between two pieces, which looks continuous to the eye
 
 
 def smooth(
     rate: float = 60, *, catch_up: RelativeTime = 2, scheduler: SchedulerBase | None = None
 ) -> Callable[[Observable[T]], Observable[T]]:
-    """Emit text at an even pace (like ``delay_with_mapper``): ``rate`` characters a second, in at most 30 pieces.
+    """Emit text at an even pace of ``rate`` characters a second (like ``delay_with_mapper``).
 
-    The delay is limited: if text arrives faster, the pace rises so that each character is emitted within ``catch_up``
-    (seconds, or a timedelta) of its arrival, and falls back to ``rate`` when nothing waits. Concurrent calls have this
-    pace each. All items stay in order: tool calls and events wait for the text before them, and so does the completion.
-    An error does not wait: all items that wait are emitted at once, and then the error.
+    There are at most 30 pieces a second. The delay is limited: if text arrives faster, the pace rises so that each
+    character is emitted within ``catch_up`` (seconds, or a timedelta) of its arrival; it falls back to ``rate`` when no
+    text is waiting. Each concurrent call has this pace. All items stay in order: tool calls, events and the completion
+    wait for the text before them. An error does not wait: all waiting items are emitted at once, and then the error.
 
-    A character is never cut, so the last one is held until the next text or the end of the call: it may go on (an
-    accent, a part of an emoji). Works on chunks and on strings. No timer runs while nothing waits. ::
+    A character is never split, so the last one is held until the next text or the end of the call: an accent or the
+    rest of an emoji may follow. Works on chunks and on strings. No timer runs while nothing is waiting. ::
 
         source         --abcdef------------|
         smooth(…)      --a-b-c-d-e--------(f)|
@@ -75,7 +75,7 @@ def smooth(
 
 
 class _Pace:
-    """The items of one subscription that wait. At most one timer is pending."""
+    """The waiting items of one subscription. At most one timer is pending."""
 
     def __init__(self, rate: float, catch_up: float, scheduler: SchedulerBase, observer: ObserverBase[Any]) -> None:
         self.timer = SerialDisposable()
@@ -88,7 +88,7 @@ class _Pace:
         self._is_emitting = False
         self._has_ended = False
         self._emitted_at = scheduler.now - _TICK
-        self._credit = 0.0  # the fraction of a character that the last tick left
+        self._credit = 0.0  # the fraction of a character that was due at the last tick
 
     def on_next(self, item: object) -> None:
         text = get_text(item)
@@ -133,7 +133,7 @@ class _Pace:
         """Emit the text that is due after ``seconds``."""
         self._emitted_at = self._scheduler.now
         due = self._credit + self._pace * seconds
-        characters = int(due + 1e-6)  # clocks have a resolution of microseconds
+        characters = int(due + 1e-6)  # the tolerance is for clocks with a resolution of microseconds
         self._credit = due - characters
         while self._queues:
             section = self._queues.first
@@ -149,7 +149,7 @@ class _Pace:
             self._observer.on_completed()
 
     def _emit_text(self, span_id: str, characters: int) -> int:
-        """Emit up to ``characters`` of a call, and items without text; return the number of characters."""
+        """Emit up to ``characters`` of a call, and items without text. Return the number of emitted characters."""
         section = self._queues.first
         queue = section.queues[span_id]
         shown = 0

@@ -1,4 +1,4 @@
-"""``stats``: speed, amount and cost of a stream and its tasks."""
+"""``stats``: the speed, amount and cost of a stream and of its tasks."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Stats:
     """Figures of a stream so far, or of one of its tasks. Times are in seconds.
 
     Attributes:
-        seconds: time since the subscription; of a task, from its beginning to its end.
+        seconds: time since the subscription; for a task, from its start to its end.
         first_chunk: time until the first chunk; None if there is none yet.
-        chunks: number of chunks, with those of tool calls.
-        chunks_per_second: from the first chunk to the last, pauses included; 0 if there was no time between them.
-        tokens: tokens of the output, with reasoning: as the providers counted them, or estimated.
-        is_estimated: whether a part of ``tokens`` is estimated, with one token per four bytes.
+        chunks: number of chunks, including those of tool calls.
+        chunks_per_second: from the first chunk to the last, including pauses; 0 if both came at the same time.
+        tokens: tokens of the output, including reasoning, as reported by the providers or estimated.
+        is_estimated: whether a part of ``tokens`` is estimated (one token per four bytes).
         cost: cost in US dollars of the calls that have ended and whose price is known; None if there are none.
-        tasks: the same for each task, by its name; tasks of one name are counted together.
+        tasks: the same for each task, by name; tasks with the same name are counted together.
     """
 
     seconds: float
@@ -52,13 +52,13 @@ class Stats:
 
 
 def stats(*, scheduler: SchedulerBase | None = None) -> Callable[[Observable[Any]], Observable[Stats]]:
-    """Measure a stream (like ``scan``): figures so far, whenever a call or a task has ended, and at the end. ::
+    """Measure a stream (like ``scan``). Emits the figures so far when a call or a task ends, and at the end. ::
 
         events     S--a--b--{call ends}--c--{call ends}--F|
         stats()    ---------s---------------s------------(s|)
 
-    The last figures come before an error, too. A stream of bare chunks has only the last figures; it shows no ends of
-    tasks, and its tokens are estimated.
+    The last figures are also emitted before an error. A stream of bare chunks has only the last figures: it does not
+    show the ends of tasks, and its tokens are estimated.
 
     Args:
         scheduler: the clock; by default the subscriber's, else the running loop's, else the machine's.
@@ -116,7 +116,7 @@ class _Meter:
 
 
 class _Call(OpenCall):
-    """An open call: the bytes of its output, and the meters that count it."""
+    """An open call: the size of its output in bytes, and the meters that count it."""
 
     __slots__ = ("meters", "size", "task")
 
@@ -214,5 +214,5 @@ class _Meters:
 
 
 def _get_task(labels: Any) -> str:
-    """Return the name or id of a task; empty outside of tasks."""
+    """Return the name or id of a task; an empty string outside of tasks."""
     return str(labels.task_name or labels.task_id)

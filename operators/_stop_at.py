@@ -1,4 +1,4 @@
-"""``stop_at``: the end of the stream at a given text."""
+"""``stop_at``: ends the stream at a given text."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ T = TypeVar("T")
 
 
 def stop_at(text: str, *, inclusive: bool = False) -> Callable[[Observable[T]], Observable[T]]:
-    """Complete when an answer contains ``text`` (like ``take_until``), wherever chunks are cut; close the connection.
+    """Complete when an answer contains ``text`` (like ``take_until``), even across chunk boundaries.
 
-    The text before it is emitted, and so is ``text`` itself if ``inclusive``. Only text that may be the beginning of
-    ``text`` is held back, and the last character, which may go on. Only answers are searched, not reasoning or the
-    arguments of tools; each call by itself. It ends the whole stream, with all calls in it: to end one call only, pipe
-    it on that call. ::
+    The source is then disposed. The text before ``text`` is emitted, and ``text`` itself if ``inclusive``. Text is held
+    back only if it may be the beginning of ``text``. The last character is held too, because an accent or the rest of
+    an emoji may follow. Only answers are searched, not reasoning or the arguments of tools, and each call separately.
+    The whole stream ends, with all calls in it: to end only one call, apply this operator to that call. ::
 
         source             --he---llo ST---OP---more
         stop_at("STOP")    ------h-----ello (|)          (units: one character; the last one waits)
@@ -49,7 +49,7 @@ def stop_at(text: str, *, inclusive: bool = False) -> Callable[[Observable[T]], 
 
 
 class _StoppingVoices(Voices):
-    """Voices that all end when one of them contains a text."""
+    """Voices that all end when one of them contains the text."""
 
     def __init__(self, text: str, inclusive: bool, observer: ObserverBase[Any]) -> None:
         super().__init__(lambda: _Searcher(text, inclusive, self._note_found), observer)
@@ -109,7 +109,7 @@ class _Searcher:
         return (rest,) if rest else ()
 
     def _find_possible_start(self, text: str) -> int:
-        """Return the index at which the wanted text may have begun; else the end."""
+        """Return the index at which the wanted text may begin; otherwise the length of the text."""
         wanted = self._wanted
         index = text.find(wanted[0], max(0, len(text) - len(wanted) + 1))
         while index >= 0 and not wanted.startswith(text[index:]):

@@ -1,4 +1,4 @@
-"""``text``: the answers of the models."""
+"""``text``: selects the answers of the models."""
 
 from __future__ import annotations
 

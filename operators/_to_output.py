@@ -1,4 +1,4 @@
-"""``to_output``: the items of a pipe in a ``for`` or ``async for`` loop."""
+"""``to_output``: the items of a pipe for a ``for`` or ``async for`` loop."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ T = TypeVar("T")
 
 
 def to_output() -> Callable[[Observable[T]], PipelineOutput[T]]:
-    """End a pipe (like ``to_iterable``, but live): its items in a loop, as ``kickoff()`` gives the chunks of a flow. ::
+    """End a pipe with an output of its items for a loop (like ``to_iterable``, but live). ::
 
         source                          --a---b---c---|
         for item in …to_output():         a   b   c     (then the loop ends)
 
-    The first pull subscribes. Every iteration, sync or async, sees all items from the first. ``break`` cancels nothing;
-    ``with``, ``close()``, ``aclose()`` and dropping the output do. An error is raised by the iteration, after all items
-    before it. ``result`` is the last item.
+    The first iteration subscribes. Every iteration, sync or async, gets all items from the first one on. ``break`` does
+    not cancel the run; ``with``, ``close()``, ``aclose()`` and dropping the output do. An error is raised by the
+    iteration, after all items before it. ``result`` is the last item.
 
-    A plain ``for`` in a thread whose event loop runs (a notebook, an ``async def``) can read rxflow's pipelines, which
-    then use another thread. Pipelines that end with RxPY's operators live on that loop, and the iteration raises: use
-    ``async for``.
+    A plain ``for`` in a thread with a running event loop (a notebook, an ``async def``) can read rxflow's pipelines,
+    which then use another thread. A pipeline that ends with RxPY's operators runs on that loop, so the iteration raises
+    an error: use ``async for``.
 
     Raises:
         RuntimeError: while iterating, if a plain ``for`` would wait forever.

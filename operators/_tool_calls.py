@@ -1,4 +1,4 @@
-"""The tool calls of a stream: ``tool_calls`` whole, ``tool_arguments`` growing, ``tool_call_deltas`` bare."""
+"""``tool_calls``: whole tool calls; ``tool_arguments``: growing arguments; ``tool_call_deltas``: the chunks."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _Read: TypeAlias = Callable[[str], dict[str, Any]]
 def tool_calls(
     *tools: BaseTool, **models: type[BaseModel]
 ) -> Callable[[Observable[Any]], Observable[CompletedToolCall]]:
-    """Put the deltas of tool calls together (like ``buffer``): each call once, whole, as soon as it is complete.
+    """Join the deltas of tool calls (like ``buffer``). Each call is emitted once, as soon as it is complete.
 
-    A call is complete when its arguments are a JSON object and the model goes on with something else, or when the LLM
+    A call is complete when its arguments are a JSON object and the model continues with something else, or when the LLM
     call ends. Arguments are validated against ``tools``, and against pydantic ``models`` by the name of their tool;
-    those of other tools are only read as JSON. A call that cannot be used is emitted too, with its ``error``: the run
-    reports it to the model, which may do better. An LLM call that fails emits nothing more. ::
+    those of other tools are only parsed as JSON. A call that cannot be used is emitted too, with its ``error``: the run
+    reports it to the model, which may try again. An LLM call that fails emits nothing more. ::
 
         source           --{a: "("}--{a: ")"}--{b: "("}--{b: ")"}--{LLM call finished}--|
         tool_calls()     ----------------------a-------------------b--------------------|
 
     Raises:
         TypeError: an argument is not a tool or not a model.
-        ValueError: two tools have one name.
+        ValueError: two tools have the same name.
 
     Example::
 
@@ -48,7 +48,7 @@ def tool_calls(
 
 
 def _collect_readers(tools: Sequence[BaseTool], models: Mapping[str, type[BaseModel]]) -> dict[str, _Read]:
-    """Return the functions that read arguments, by the name of the tool as models write it."""
+    """Return the functions that parse arguments, by the name of the tool in a model's call."""
     readers: dict[str, _Read] = {}
     for tool in tools:
         if not isinstance(tool, BaseTool):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -89,7 +89,7 @@ class _ToolCalls:
         return self._take(lambda _: True)
 
     def _continue(self, delta: ToolCallChunk, chunk: StreamChunk) -> None:
-        """Begin a call, or continue an open one, since some providers interleave calls."""
+        """Begin a call, or continue an open one, because some providers interleave calls."""
         call = next((call for call in self._open if call.continues_with(delta)), None)
         if call is None:
             call = _GrowingCall(delta, chunk)
@@ -105,7 +105,7 @@ class _ToolCalls:
 
 
 class _GrowingCall:
-    """One tool call while it is written."""
+    """One tool call while the model writes it."""
 
     def __init__(self, delta: ToolCallChunk, chunk: StreamChunk) -> None:
         self.index = delta.index
@@ -118,7 +118,7 @@ class _GrowingCall:
         return delta.index == self.index and (delta.tool_id or self._id) == self._id
 
     def is_whole(self) -> bool:
-        """Whether the arguments are a JSON object. If not, more may follow, from a provider that interleaves calls."""
+        """Return whether the arguments are a JSON object. If not, more may follow, if a provider interleaves calls."""
         written = "".join(self.pieces)
         if not written.rstrip().endswith("}"):
             return False
@@ -160,19 +160,19 @@ def tool_arguments(model: type[M], *, tool: str | None = None) -> Callable[[Obse
 def tool_arguments(
     model: type[BaseModel] | None = None, *, tool: str | None = None
 ) -> Callable[[Observable[Any]], Observable[Any]]:
-    """Read the arguments of tool calls while they are written (like ``scan``), as ever more complete values.
+    """Read the arguments of tool calls while they are being written (like ``scan``), as increasingly complete values.
 
-    The values are of ``model``, a pydantic model, or dicts. With ``tool``, only calls of the tool with that name are
-    read. Values are made as ``partial_json`` makes them: each is valid, and differs from the one before; the last one
-    of a call is its whole arguments. Calls follow one another; to tell apart concurrent calls of several agents, use
-    ``by_task`` before. Arguments that do not fit are not an error, since the run reports them to the model: they give
-    no value (any more), and ``tool_calls`` shows what is wrong with them. ::
+    The values are instances of ``model``, a pydantic model, or dicts. With ``tool``, only calls of the tool with that
+    name are read. Values are created as in ``partial_json``: each is valid, and differs from the one before; the last
+    one of a call has its whole arguments. The values of different calls are not marked: for concurrent calls of several
+    agents, use ``by_task`` before. Arguments that do not fit are not an error, because the run reports them to the
+    model: they yield no more values, and ``tool_calls`` shows what is wrong with them. ::
 
         source              --{write: {"text": "he}--{write: llo"}}--|
         tool_arguments()    --{"text": "he"}---------{"text": "hello"}--|
 
-    A long call is read again only when it has grown by 1/128, as in ``partial_json``, which also says why a chunk
-    costs more than the 5 µs of other operators.
+    A long call is read again only when it has grown by 1/128, as in ``partial_json``, whose docstring also says why a
+    chunk costs more than the 5 µs of other operators.
 
     Raises:
         TypeError: ``model`` is not a pydantic model.
@@ -208,7 +208,7 @@ class _Arguments(Generic[V]):
         growing = self._growing.get(key)
         if growing is not None:
             return growing.feed(delta.arguments)
-        ended = self.finish()  # another tool call begins
+        ended = self.finish()  # another tool call has begun
         growing = self._growing[key] = GrowingJson(self._read)
         return [*ended, *growing.feed(delta.arguments)]
 
@@ -217,7 +217,7 @@ class _Arguments(Generic[V]):
         for growing in self._growing.values():
             try:
                 whole = self._read(growing.text.strip() or "{}")
-            except ValueError:  # the run reports it to the model, and tool_calls() shows it
+            except ValueError:  # the run reports it to the model, and tool_calls() emits it
                 continue
             values += growing.if_new(whole)
         return values
@@ -226,7 +226,7 @@ class _Arguments(Generic[V]):
 def tool_call_deltas() -> Callable[[Observable[Any]], Observable[StreamChunk]]:
     """Select the TOOL_CALL chunks (like ``filter``), with all their labels.
 
-    ``chunk.tool_call`` is the next delta of a call's arguments. ``tool_calls()`` puts the deltas together. ::
+    ``chunk.tool_call`` is the next delta of a call's arguments. ``tool_calls()`` joins the deltas. ::
 
         source                 --he--{a: "("}--llo--{a: ")"}--|
         tool_call_deltas()     ------{a: "("}-------{a: ")"}--|

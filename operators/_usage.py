@@ -13,14 +13,14 @@ from rxflow.types import LLMCancelled, LLMFailed, LLMFinished, UsageMetrics
 
 
 def usage() -> Callable[[Observable[Any]], Observable[UsageMetrics]]:
-    """Sum the tokens of all LLM calls so far (like ``scan``), as the providers count them; the last is the total. ::
+    """Sum the tokens of all LLM calls so far (like ``scan``), as providers report them. The last value is the total. ::
 
         events     S--a--b--{30 tokens}--c--{12 tokens}--F|
         usage()    ---------30--------------42-----------|
 
-    It needs the events of a run (``flow.observe()``, ``flow.events()``): bare chunks carry no usage. A call that
-    failed in mid-answer or was stopped counts with an estimate. If no call ends with tokens, the result is empty.
-    Errors pass.
+    It needs the events of a run (``flow.observe()``, ``flow.events()``), because bare chunks have no usage. A call that
+    failed in mid-answer or was cancelled counts with an estimate. If no call ends with tokens, the result is empty.
+    Errors are passed on.
 
     Example::
 

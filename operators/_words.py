@@ -1,4 +1,4 @@
-"""``words``: text, word by word."""
+"""``words``: text word by word."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rxflow.operators._core import load_regex, shape_text
 
 T = TypeVar("T")
 
-# White space of Unicode; re and regex differ in it.
+# White space as in Unicode, on which re and regex disagree.
 _SPACE = re.compile(r"[^\S\x1c-\x1f]")
 _WORD = re.compile(r"[^\S\x1c-\x1f]*[\S\x1c-\x1f]+(?=[^\S\x1c-\x1f])")
 
-# Scripts without spaces between words.
+# Scripts that have no spaces between words.
 _UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}--[\p{N}\p{P}]]"
 _OPENING = r"[\p{Ps}\p{Pi}]"
 _JOINING = r"[\p{GCB=Extend}\p{GCB=SpacingMark}]"
@@ -25,12 +25,12 @@ _STACKING = r"[\u1039\u17d2]"  # signs of Myanmar and Khmer that stack the next 
 
 
 def words() -> Callable[[Observable[T]], Observable[T]]:
-    """Cut text between words (like ``buffer``): each piece is one word with the white space before it. Nothing is lost.
+    """Split text between words (like ``buffer``). Each piece is one word with the white space before it.
 
-    Punctuation stays with its word. In scripts without spaces (Chinese, Japanese, Thai …) the word boundaries of
-    Unicode decide, which for most of them means character by character. The last word of a call is held until the call
-    ends or the source fails, since it may go on. Works on chunks and on strings; items without text pass. Each call has
-    words of its own. ::
+    No text is lost. Punctuation stays with its word. In scripts without spaces (Chinese, Japanese, Thai …), the word
+    boundaries of Unicode are used, which for most of them are between all characters. The last word of a call is held
+    until the call ends or the source fails, because more letters may follow. Works on chunks and on strings; items
+    without text pass unchanged. Words never mix the texts of two calls. ::
 
         source     --he--llo wo---------rld|
         words()    ------hello----------( world)|
@@ -68,20 +68,26 @@ class _Words:
 
 
 def _split(text: str) -> list[str]:
-    """Return the words of ``text`` except the last, if some of it is in a script without spaces."""
+    """Return the words of ``text`` except the last, for text that is partly in a script without spaces."""
     starts = [match.start() for match in _compile_start().finditer(text)]
     return [text[begin:end] for begin, end in zip([0, *starts], starts, strict=False)]
 
 
 @cache
 def _compile_special() -> Any:
-    """Match text that needs the rules of Unicode: also number signs, which form one character with the next space."""
+    """Compile a pattern for text that needs Unicode's rules.
+
+    Such text includes prepended signs of Unicode (Arabic number signs), which form a unit with a following space.
+    """
     return load_regex().compile(rf"[{_UNSPACED}\p{{GCB=Prepend}}]", load_regex().VERSION1)
 
 
 @cache
 def _compile_start() -> Any:
-    """Match the start of a word: white space, or next to an unspaced letter. Opening brackets join what follows."""
+    """Compile a pattern for the start of a word: white space, or next to an unspaced letter.
+
+    An opening bracket joins the next word.
+    """
     return load_regex().compile(
         rf"""
         (?<=\S) (?<!\p{{GCB=Prepend}}) (?:

@@ -10,6 +10,9 @@ def main() -> None:
     except ModuleNotFoundError as error:
         print(f"rxflow: {error}", file=sys.stderr)  # noqa: T201 - a command prints its errors
         raise SystemExit(2) from None
+    except KeyboardInterrupt:  # the imports take a while
+        print("rxflow: interrupted; nothing was run", file=sys.stderr)  # noqa: T201 - the same
+        raise SystemExit(130) from None
     app()
 
 

@@ -1,7 +1,7 @@
-"""Hooks for tests: a function that is called for each run, one that makes its loop, and how a loop counts threads.
+"""Hooks for tests: a function that is called for each run, one that makes its loop, and the count of a loop's threads.
 
-A loop on virtual time lets time pass when nothing else can happen. So it must know which threads are working, and which
-of those wait for the loop itself. asyncio's own loops do not count threads, and pay one look-up for it.
+A loop on virtual time advances the time when nothing else can happen. So it must know which threads are working, and
+which of them wait for the loop. asyncio's own loops do not count threads; for them, a hook costs one look-up.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ IDLE_NAME = "rxflow loop"
 """The name of a loop's thread while it waits for the next run."""
 
 loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
-"""Makes the loops of runs that bring their own; None for asyncio's. A virtual clock sets it."""
+"""Makes the loops of runs that need a loop thread; None for asyncio's own. A virtual clock sets it."""
 
 on_start: Callable[[object], None] | None = None
-"""Called with the :class:`~rxflow._streaming.scope.RunHandle` of each run as it starts. The leak check sets it.
+"""Called with the :class:`~rxflow._streaming.scope.RunHandle` of each run at its start. The leak check sets it.
 
-The plugin is loaded wherever rxflow is installed, so this module imports nothing that is heavy.
+pytest loads the plugin in every environment with rxflow, so this module must be quick to import.
 """
 
 
@@ -30,54 +30,57 @@ _T = TypeVar("_T")
 class Pause(Protocol):
     """One wait of a worker for its loop.
 
-    It is counted on the loop's thread. So no virtual time passes between the end of the wait and the worker's waking.
+    The wait is counted on the loop's thread, so no virtual time passes between its end and the worker's waking.
     """
 
     def begins(self) -> None:
-        """The worker is about to wait. From any thread; without effect if the wait has ended already."""
+        """Note that the worker is about to wait. From any thread; has no effect if the wait has ended already."""
 
     def ends(self) -> None:
-        """What the worker waits for is there. Called before the worker is woken."""
+        """Note that the wait is over. Called before the worker is woken."""
 
 
 class Work(Protocol):
-    """What a thread does for a loop. Except in its pauses, the thread counts as working until :meth:`over`."""
+    """A thread's work for a loop. Except in its pauses, the thread counts as working until :meth:`over`."""
 
     def run(self, function: Callable[[], _T]) -> _T:
         """Call ``function``, the work itself, in this thread."""
         ...
 
     def pause(self) -> Pause:
-        """A wait for the loop."""
+        """Return a new wait for the loop."""
         ...
 
     def over(self) -> None:
-        """The work has ended, or nobody waits for it any more. From any thread, any number of times."""
+        """Note that the work has ended, or that nobody waits for it any more. From any thread, any number of times."""
 
 
 class ThreadCount(Protocol):
-    """Counts the threads that work for a loop; such a loop has one as its ``thread_count``."""
+    """Counts the threads that work for a loop. Such a loop has this object as its attribute ``thread_count``."""
 
     def work(self) -> Work:
-        """A thread is going to work for the loop. On the loop's thread."""
+        """Count a thread that is going to work for the loop. Called on the loop's thread."""
         ...
 
     def reader(self) -> Work:
-        """Someone outside is going to read what a run on the loop makes."""
+        """Count a reader outside the loop that is going to wait for a run's items."""
         ...
 
     def pause(self) -> Pause | None:
-        """A wait of the thread that calls this; None if it does not work for the loop."""
+        """Return a wait of the calling thread; None if that thread does not work for the loop."""
         ...
 
 
 def thread_count(loop: asyncio.AbstractEventLoop) -> ThreadCount | None:
-    """How ``loop`` counts its threads; None for most loops, which do not."""
+    """Return the object with which ``loop`` counts its threads; None for most loops, which do not count."""
     count: ThreadCount | None = getattr(loop, "thread_count", None)
     return count
 
 
 def wall_clock(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
-    """What dates the events of a run on ``loop``: the time of day, or the loop's own if that is virtual."""
+    """Return the clock for the events of a run on ``loop``.
+
+    It is the time of day, or the loop's own clock if that is virtual.
+    """
     clock: Callable[[], float] | None = getattr(loop, "wall_clock", None)
     return time.time if clock is None else clock

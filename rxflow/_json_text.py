@@ -14,12 +14,11 @@ M = TypeVar("M", bound=BaseModel)
 
 _OPENING = re.compile(r"[{\[]")
 _FENCE = re.compile(r"\A```\w*\s*\n(.*?)\n?\s*```\Z", re.DOTALL)
-# only the end of the JSON is needed; and int() refuses numbers of more than 4,300 digits
+# numbers are not converted: only the end of the JSON is needed, and int() refuses more than 4,300 digits
 _DECODER = json.JSONDecoder(parse_int=str)
 _LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
 # The rest of the text from the error on, if more text could complete the JSON: nothing, or the beginning of a string,
-# an
-# escape or a number.
+# an escape or a number.
 _UNFINISHED = re.compile(r'\s*\Z|"(?:[^"\\]|\\.)*\\?\Z|(?<=\\)u[0-9a-fA-F]{0,4}\Z|\.\Z|[eE][+-]?\Z', re.DOTALL)
 
 
@@ -35,8 +34,7 @@ def find_json(text: str, start: int = 0) -> Iterator[JsonSpan]:
     """Yield the objects and lists in ``text`` in order, from ``start`` on. Nested ones are not yielded on their own.
 
     A parser finds them, so words with braces, fences, and braces inside strings do no harm. Broken JSON is skipped up
-    to the
-    error, because a part of it is not an answer.
+    to the error, because a part of it is not an answer.
     """
     while (opening := _OPENING.search(text, start)) is not None:
         at = opening.start()
@@ -101,8 +99,9 @@ def _is_cut_off(text: str, place: int) -> bool:
 
 
 def _only_candidate(text: str) -> str:
-    """Return the text to parse if no object or list is complete: a number or string, perhaps in a fence, or broken
-    JSON.
+    """Return the text to parse if no object or list is complete.
+
+    It is a number or string, perhaps in a fence, or broken JSON.
     """
     opening = _OPENING.search(text)
     if opening is not None:

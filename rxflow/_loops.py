@@ -68,8 +68,9 @@ async def off_the_loop(function: Callable[[], T]) -> T:
 
 
 async def on_this_loop(future: Future[T]) -> T:
-    """Await a future of any thread. If this thread resolves it, no wake-up is needed, unlike with
-    ``asyncio.wrap_future``.
+    """Await a future of any thread.
+
+    If this thread resolves it, no wake-up is needed, unlike with ``asyncio.wrap_future``.
     """
     if future.done():
         return future.result()
@@ -96,8 +97,9 @@ async def on_this_loop(future: Future[T]) -> T:
 
 
 class LoopScheduler(AsyncIOScheduler):
-    """RxPY's scheduler for asyncio, with the loop's clock instead of the wall clock, which may jump. A loop may be
-    virtual.
+    """RxPY's scheduler for asyncio, with the loop's clock.
+
+    The wall clock may jump, and a loop's time may be virtual.
     """
 
     @property
@@ -106,8 +108,9 @@ class LoopScheduler(AsyncIOScheduler):
 
 
 class Once:
-    """A token that only one caller can take, even if several threads try. It needs no lock: ``list.pop()`` is
-    atomic.
+    """A token that only one caller can take, even if several threads try.
+
+    It needs no lock, because ``list.pop()`` is atomic.
     """
 
     __slots__ = ("_token",)

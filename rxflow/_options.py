@@ -6,8 +6,9 @@ import copy
 import reprlib
 import warnings
 from collections.abc import Callable, Collection, Mapping
+from datetime import timedelta
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias, cast
 from uuid import uuid4
 
 from pydantic import (
@@ -23,11 +24,16 @@ from pydantic import (
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 Switch = Annotated[bool, BeforeValidator(lambda given: bool(given) if isinstance(given, int) else given)]
-"""On or off; CrewAI's levels, ``verbose=2`` for instance, are on."""
+"""On or off. CrewAI's levels, such as ``verbose=2``, mean on."""
+
+Seconds: TypeAlias = float | timedelta
+"""A time, in seconds or as a timedelta."""
 
 TRIGGER_PAYLOAD = "crewai_trigger_payload"
-"""The input in which a crew or a flow gets what has started it: a mail, a form. A start that declares a parameter of
-this name receives it, and the first task of a crew shows it to its model."""
+"""The input that holds what has started a crew or a flow, such as a mail or a form.
+
+A start method that has a parameter of this name receives it, and the first task of a crew shows it to its model.
+"""
 
 _TOOL = "give the agent a tool that looks it up"
 _PROMPTS = "write what the model has to know into role, goal, backstory and description"
@@ -69,9 +75,9 @@ IGNORED: Mapping[str, Mapping[str, Any]] = {
         "tracing": None,
         "usage_metrics": None,
     },
-    "Flow": {"suppress_flow_events": False, "tracing": None, "verbose": False},
+    "Flow": {"suppress_flow_events": False, "tracing": None},
 }
-"""CrewAI's options that change nothing here, with their defaults."""
+"""CrewAI's options that have no effect in rxflow, with their defaults."""
 
 REFUSED: Mapping[str, tuple[str, str]] = {
     "a2a": ("let the agent call agents on other machines", "give it a tool that calls them"),
@@ -111,7 +117,7 @@ REFUSED: Mapping[str, tuple[str, str]] = {
     "trained_agents_file": ("add what training has taught the agents", "write it into their backstories"),
     "user_memory": ("remember the user", "give what you know of them in the inputs"),
 }
-"""CrewAI's options that would change the result: what each would do, and what to do instead."""
+"""CrewAI's options that would change the result: what each option would do, and what to do instead."""
 
 
 IGNORED_BY_LLM: Mapping[str, Any] = {
@@ -122,7 +128,7 @@ IGNORED_BY_LLM: Mapping[str, Any] = {
     "llm_type": None,
     "prefer_upload": False,
 }
-"""CrewAI's options of an LLM that change nothing here; a provider would refuse them."""
+"""CrewAI's options of an LLM that have no effect in rxflow. They are not sent, because a provider would refuse them."""
 
 NATIVE_TO_CREWAI = frozenset(
     {
@@ -145,7 +151,7 @@ NATIVE_TO_CREWAI = frozenset(
         "snowflake",
     }
 )
-"""The providers that CrewAI asks without LiteLLM; ``is_litellm`` is about these."""
+"""The providers that CrewAI calls without LiteLLM; ``is_litellm`` depends on this."""
 
 _REFUSED_BY_LLM = {
     "callbacks": ("call them for each request", "register them with litellm.callbacks, or subscribe to llm.events()"),
@@ -173,10 +179,10 @@ ABSENT_METHODS: Mapping[str, Mapping[str, str]] = {
 
 
 def check_options(kind: str, given: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
-    """Return ``given`` without refused options that are off.
+    """Return ``given`` without unsupported options that are off.
 
     Raises:
-        ValueError: one of them would change the result, or is unknown.
+        ValueError: an option would change the result, or is unknown.
     """
     kept: dict[str, Any] = {}
     for name, value in given.items():
@@ -192,10 +198,10 @@ def check_options(kind: str, given: Mapping[str, Any], own: Collection[str]) -> 
 
 
 def split_llm_options(model: str, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The model's name and what goes to its provider, of what an LLM is given.
+    """Return the model's name and the parameters for its provider from the arguments of an LLM.
 
     Raises:
-        ValueError: an option of CrewAI would change something.
+        ValueError: an unsupported option of CrewAI would change the result.
     """
     _refuse_for_llm("LLM", given)
     provider, more = given.get("provider"), given.get("additional_params")
@@ -208,8 +214,8 @@ def check_call_options(given: Mapping[str, Any]) -> None:
     """Check CrewAI's options of one call.
 
     Raises:
-        ValueError: one of them would change something.
-        TypeError: one is unknown.
+        ValueError: an unsupported option would change the result.
+        TypeError: an option is unknown.
     """
     for name in given:
         if name not in _CALL_OPTIONS:
@@ -224,12 +230,13 @@ def _refuse_for_llm(where: str, given: Mapping[str, Any]) -> None:
 
 
 class Configurable(BaseModel):
-    """A model whose fields may also come from ``config``, an entry of a YAML file for instance.
+    """A model whose fields may also come from ``config``, such as an entry of a YAML file.
 
-    What is given by name goes before what ``config`` says. None stands for the default, if that is not None itself.
-    Options that change nothing can be read back, and set.
+    Keyword arguments take precedence over ``config``. None means the default, unless the default is None. Options
+    without effect can be set and read.
 
-    As JSON it holds what JSON can: functions, classes and models of an LLM are left out, with a UserWarning.
+    Written as JSON, the model has only the values that JSON can carry: functions, classes and models of an LLM are left
+    out, with a UserWarning.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
@@ -238,7 +245,7 @@ class Configurable(BaseModel):
     id: str = Field(default_factory=lambda: str(uuid4()))
     _ignored: dict[str, Any] = PrivateAttr(default_factory=dict[str, Any])
 
-    if not TYPE_CHECKING:  # a type checker would take any name for an attribute
+    if not TYPE_CHECKING:  # otherwise a type checker would accept any attribute
 
         def __getattr__(self, name: str) -> Any:
             kind = type(self).kind
@@ -256,7 +263,7 @@ class Configurable(BaseModel):
             super().__setattr__(name, value)
 
     def copy(self) -> Self:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Another one with the same options, and an id of its own."""
+        """Return a copy with the same options and its own id."""
         return self.model_copy()
 
     def __copy__(self) -> Self:
@@ -270,7 +277,7 @@ class Configurable(BaseModel):
         return copied
 
     def _renew(self) -> None:
-        """Give a copy what it does not share: an id, and lists of its own."""
+        """Give a copy its own id and its own lists."""
         self.id = str(uuid4())
         self._ignored = {**self._ignored}
         for name in type(self).model_fields:
@@ -280,7 +287,10 @@ class Configurable(BaseModel):
 
     @field_serializer("*", mode="plain", when_used="json")
     def _write_as_json(self, value: Any, info: FieldSerializationInfo) -> Any:
-        """Leave out what JSON cannot hold; of a list, only such items. A model without a name needs no warning."""
+        """Leave out values that JSON cannot carry; from a list, only such items.
+
+        A model without a name causes no warning.
+        """
         kept: list[Any] = []
         for item in cast(list[Any], value) if isinstance(value, list) else [value]:
             try:
@@ -307,7 +317,7 @@ class Configurable(BaseModel):
             if value is not None or cls._is_none_by_default(name)
         }
         for name in options.keys() & _LISTS:
-            if isinstance(options[name], BaseModel):  # pydantic would take its fields for the items
+            if isinstance(options[name], BaseModel):  # pydantic would take the fields of the model for items
                 one = type(options[name]).__name__
                 raise ValueError(f"{cls.kind}({name}=…) takes a list; write {name}=[…], also for one {one}")
         missing = [name for name in cls.required if name not in options]
@@ -339,7 +349,7 @@ class Configurable(BaseModel):
             if name in cls.model_fields or name in REFUSED or name in IGNORED[cls.kind]:
                 if merged.get(name) is None:
                     merged[name] = value
-            else:  # programs keep data of their own there, too
+            else:  # programs also keep other data in config
                 warnings.warn(
                     f"{name!r} in config is not an option of {cls.kind}, and changes nothing"
                     f"{_suggest(name, cls.model_fields)}",
@@ -352,3 +362,19 @@ class Configurable(BaseModel):
 def _suggest(name: str, own: Collection[str]) -> str:
     close = get_close_matches(name, own, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def to_seconds(name: str, given: Seconds) -> float:
+    """A time as a number of seconds. Raises TypeError if it is not a time."""
+    try:
+        return given.total_seconds() if isinstance(given, timedelta) else float(given)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number of seconds, or a timedelta: {given!r}") from None
+
+
+def read_seconds(name: str, given: Seconds) -> float:
+    """A time as a number of seconds. Raises TypeError if it is not a time, ValueError if it is not above 0."""
+    seconds = to_seconds(name, given)
+    if not seconds > 0:
+        raise ValueError(f"{name} must be a time above 0: {given!r}")
+    return seconds

@@ -51,8 +51,9 @@ def escape(text: str) -> str:
 
 
 def draw_card(title: str, note: str, *parts: str) -> str:
-    """Return a box with a title and HTML parts. It uses the page's colours, so it is readable on light and dark
-    pages.
+    """Return a box with a title and HTML parts.
+
+    It uses the page's colours, so it is readable on light and dark pages.
     """
     head = f"<b>{escape(title)}</b> <span style='opacity:.7'>{escape(note)}</span>"
     body = "".join(f"<div style='margin-top:.4em'>{part}</div>" for part in parts if part)

@@ -1,5 +1,6 @@
-"""Converts what users pass as a tool: rxflow's tools stay, and tools of other libraries are adapted without an
-import.
+"""Converts what users pass as a tool.
+
+rxflow's tools stay as they are, and tools of other libraries are adapted without an import.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def _adapt(original: Any, call: Callable[..., Any]) -> BaseTool:
         raise TypeError(f"the tool {original.name!r} has no description; it tells the model what the tool is for")
     schema = getattr(original, "args_schema", None)
     properties = getattr(original, "args", None)
-    if schema is None and isinstance(properties, Mapping):  # LangChain has read them from the signature
+    if schema is None and isinstance(properties, Mapping):  # LangChain has read the arguments from the signature
         shown = cast(Mapping[str, Any], properties)
         required = [each for each in shown if "default" not in shown[each]]
         schema = {"type": "object", "properties": {**shown}, "required": required}
@@ -76,7 +77,7 @@ def _adapt(original: Any, call: Callable[..., Any]) -> BaseTool:
         ),
         "max_usage_count": getattr(original, "max_usage_count", None),
     }
-    if schema is not None:  # otherwise they are read from the signature
+    if schema is not None:  # otherwise the arguments are read from the signature
         options["args_schema"] = _model_of(original.name, schema)
     if callable(cached := getattr(original, "cache_function", None)):
         options["cache_function"] = cached
@@ -84,8 +85,9 @@ def _adapt(original: Any, call: Callable[..., Any]) -> BaseTool:
 
 
 def _model_of(name: str, schema: object) -> type[BaseModel]:
-    """Return the arguments as a pydantic model: ``schema`` itself, or a model that shows a JSON schema and checks
-    nothing.
+    """Return the arguments as a pydantic model.
+
+    It is ``schema`` itself, or a model that shows a JSON schema and checks nothing.
     """
     if isinstance(schema, type) and issubclass(schema, BaseModel):
         return schema

@@ -16,8 +16,7 @@ class Parameters:
     """The parameters of a tool's function.
 
     ``fields`` maps fields of the generated schema to parameters with other names: pydantic does not allow fields such
-    as
-    ``_id`` or ``copy``.
+    as ``_id`` or ``copy``.
     """
 
     names: tuple[str, ...]

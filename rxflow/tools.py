@@ -51,24 +51,19 @@ class BaseTool(BaseModel, ABC):
     """A tool with a name, a description for the model, and ``_run``, which may be a coroutine function.
 
     ``_run`` may also be a generator or async generator; its items are then the result, as a list. If a class also
-    defines
-    ``_arun``, async runs and :meth:`arun` use that.
+    defines ``_arun``, async runs and :meth:`arun` use that.
 
     Args:
         args_schema: a pydantic model of the arguments; by default created from the signature of ``_run``.
         result_schema: a pydantic model of the result, which the model reads as JSON; by default the return annotation
-            of
-            ``_run`` if it is a pydantic model.
+            of ``_run`` if it is a pydantic model.
         result_as_answer: the result is the answer of the task, unchanged.
         max_usage_count: how often the tool may be called. All calls of this object count, in every run and by hand,
-            until
-            :meth:`reset_usage_count`.
+            until :meth:`reset_usage_count`.
         cache_function: ``fn(arguments, result) -> bool``: whether an agent may reuse this result if it makes the same
-            call
-            again in the same run; by default it may.
+            call again in the same run; by default it may.
         needs_approval: a person is asked before an agent calls the tool, and may allow the call, refuse it with a
-            reason,
-            or change its arguments. Or a function of the arguments, sync or async, that returns whether to ask.
+            reason, or change its arguments. Or a function of the arguments, sync or async, that returns whether to ask.
         is_idempotent: a second call does no harm, so a resumed run may repeat it.
 
     Raises:
@@ -289,8 +284,9 @@ class FunctionTool(BaseTool):
 
 
 def _find_result_schema(function: _Function) -> type[BaseModel] | None:
-    """Return the pydantic model in the return annotation; None for a crew's or task's output, which models read as
-    text.
+    """Return the pydantic model in the return annotation.
+
+    None for a crew's or task's output, which models read as text.
     """
     try:
         returned: Any = get_type_hints(function).get("return")
@@ -400,8 +396,9 @@ def tool(
 
 
 def read_arguments(schema: type[BaseModel], text: str) -> dict[str, Any]:
-    """Return the arguments that a model wrote as JSON for ``schema``. Raises pydantic's ValidationError if they do
-    not fit.
+    """Return the arguments that a model wrote as JSON for ``schema``.
+
+    Raises pydantic's ValidationError if they do not fit.
     """
     model = _read_model(schema, text)
     # Only the arguments that were given, so that the function's own defaults apply to the others.

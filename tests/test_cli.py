@@ -76,6 +76,7 @@ number = 42
 def folder(tmp_path: Path) -> Path:
     """A folder with a module of flows."""
     (tmp_path / "trips.py").write_text(TRIPS, encoding="utf-8")
+    (tmp_path / "script.py").write_text("import sys\n\nsys.exit(3)\n", encoding="utf-8")
     (tmp_path / "broken.py").write_text("import trips\n\nx = 1 / 0\n", encoding="utf-8")
     return tmp_path
 
@@ -84,6 +85,17 @@ def start(folder: Path, *arguments: str, **environment: str) -> tuple[int, str, 
     """The same in a process of its own, for what needs one: a terminal, a pipe, signals, an encoding, a crash."""
     done = run_piped("-m", "rxflow", *arguments, cwd=folder, environment=environment)
     return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def test_an_error_of_the_call_itself_names_no_place_in_the_command(folder: Path) -> None:
+    _, _, errors = rxflow(folder, "run", "trips:Needy")
+    assert errors.endswith("missing 1 required positional argument: 'place'\n")
+
+
+def test_ctrl_c_while_the_command_is_still_being_loaded_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt\n", encoding="utf-8")
+    code, out, errors = rxflow(tmp_path, "run", "trips:Trip")
+    assert (code, out, errors) == (130, "", "rxflow: interrupted; nothing was run\n")
 
 
 def test_run_shows_lines_in_a_pipe(folder: Path) -> None:
@@ -188,6 +200,7 @@ def test_without_a_key_one_line_says_which_variable_it_wants(folder: Path) -> No
         ),
         (["run", "broken:Trip"], "importing broken failed: ZeroDivisionError: division by zero (broken.py, line 3)"),
         (["run", "trips:Needy"], "trips:Needy cannot be created: TypeError: "),
+        (["run", "script:Trip"], "importing script failed: it ends the program (SystemExit: 3); let it do so only if "),
         (["run", "trips:Trip", "-i", "tpic=a"], "the state State has no field 'tpic'; did you mean 'topic'?"),
         (["run", "trips:Trip", "-i", "days=many"], "Invalid inputs for structured state: days: Input should be a "),
         (["run", "trips:Trip", "-i", "days"], "--input 'days' is not NAME=TEXT (or NAME:=JSON)"),

@@ -81,7 +81,7 @@ class TestEveryReader:
 
     def test_output_json(self, answer: str, model: type[BaseModel], expected: Any) -> None:
         if issubclass(model, RootModel):
-            with pytest.raises(ValueError, match="output_json gives a dict, and People is not read from an object"):
+            with pytest.raises(ValueError, match="People is not read from a JSON object"):
                 solo(Scripted([answer]), output_json=model)
             return
         result = solo(Scripted([answer]), output_json=model, guardrail_max_retries=0).kickoff()

@@ -346,7 +346,7 @@ class TestUsingOneByHand:
             waiting.cancel()
             await waiting
 
-        with pytest.raises(RuntimeError, match="something that this code waited for was cancelled"):
+        with pytest.raises(RuntimeError, match="this code awaited something that was cancelled"):
             wait.run()
 
     def test_run_of_an_async_tool_in_a_running_loop_says_what_to_do(self) -> None:

@@ -1,6 +1,6 @@
-"""What the operators are made of. They import from here; its own modules import each other.
+"""The building blocks of the operators, which import them from here. The modules of this package import each other.
 
-:mod:`~rxflow.operators._core.run_log` and what goes with it are for the stores, which import them by themselves.
+The stores import :mod:`~rxflow.operators._core.run_log` and its related modules directly.
 """
 
 from rxflow.operators._core.calls import CallQueues, CallTracker, OpenCall, QuestionTracker, read_calls

@@ -1,7 +1,7 @@
-"""Events on their way into a log, the chunks of one origin among them as columns: their texts and their times.
+"""Events that wait for a log. Consecutive chunks of one origin are kept as columns: their texts and their times.
 
-A chunk that waits for a store as it is takes 500 bytes, which have left the processor's cache when the store packs
-it. As a text and a time it takes a quarter of that, and nothing has to be packed.
+A chunk that waits as an object takes 500 bytes, which have left the processor's cache when the store packs it. As a
+text and a time it takes a quarter of that, and nothing has to be packed.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from rxflow.types.chunks import StreamChunk, find_origin, make_chunks_like
 
 @dataclass(slots=True)
 class Block:
-    """Chunks of one origin that follow each other: they differ in their text, time and number alone.
+    """Consecutive chunks of one origin. They differ only in text, time and number.
 
     Attributes:
         like: a chunk of that origin.
         seq: the number of the first chunk.
-        texts, times: of each chunk.
+        texts, times: the text and time of each chunk.
     """
 
     like: StreamChunk
@@ -35,14 +35,14 @@ class Block:
         return self.like if self.like.seq == self.seq else self.unpack(0, 1)[0]
 
     def cut(self, length: int) -> Block:
-        """Remove and return the first ``length`` chunks. Another thread may be adding some."""
+        """Remove and return the first ``length`` chunks, while another thread may be adding some."""
         head = Block(self.like, self.seq, self.texts[:length], self.times[:length])
         del self.texts[:length], self.times[:length]
         self.seq += length
         return head
 
     def split(self, length: int) -> Iterator[Block]:
-        """The block in blocks of at most ``length`` chunks."""
+        """Yield the block in blocks of at most ``length`` chunks."""
         if len(self.texts) <= length:
             yield self
             return
@@ -51,12 +51,12 @@ class Block:
             yield Block(self.like, self.seq + start, self.texts[part], self.times[part])
 
     def unpack(self, start: int = 0, stop: int | None = None) -> list[StreamChunk]:
-        """The chunks from position ``start`` on, before position ``stop``. New ones, equal to the originals."""
+        """Return the chunks from position ``start`` up to ``stop``, as new objects that equal the originals."""
         return make_chunks_like(self.like, self.seq + start, self.texts[start:stop], self.times[start:stop])
 
 
 class Batch(Sequence[Event]):
-    """Events that follow each other, as ``parts``: events and blocks. As a sequence it makes the chunks anew."""
+    """Consecutive events, as ``parts``: events and blocks. Used as a sequence, it creates the chunks again."""
 
     def __init__(self, parts: Sequence[Event | Block], length: int) -> None:
         self.parts = parts
@@ -91,17 +91,17 @@ class Batch(Sequence[Event]):
 
 
 class Backlog:
-    """Events that wait to be written. One thread adds them while another one may take them, without a lock.
+    """Events that wait to be written. One thread may add them while another one takes them, without a lock.
 
-    A chunk of the origin of the last one is added to the last block. So who takes leaves that block where it is, and
-    takes what has a time, which is added after the text.
+    A chunk with the origin of the last one is added to the last block. The taking thread therefore leaves that block in
+    place, and takes only chunks that have a time, because the time is added after the text.
 
     Attributes:
-        next: the number of the event that is added next.
-        taken: the number of the event that is taken next.
-        origin: if chunks may be added to the last block: what :func:`find_origin` gives for them.
-        add_text, add_time: add a chunk to the last block, in this order; then ``next`` is to be counted up. That is
-            for the caller to do, because a method would take as long as all the rest.
+        next: the number of the event that will be added next.
+        taken: the number of the event that will be taken next.
+        origin: the origin (see :func:`find_origin`) of chunks that may be added to the last block; None if none may.
+        add_text, add_time: add a chunk to the last block, in this order. The caller must then increment ``next``: a
+            method for it would take as long as all the rest.
     """
 
     __slots__ = ("_parts", "add_alone", "add_text", "add_time", "next", "origin", "taken")
@@ -116,21 +116,21 @@ class Backlog:
         self.origin: object = None
 
     def __len__(self) -> int:
-        return max(0, self.next - self.taken)  # what is being added may be taken before it is counted
+        return max(0, self.next - self.taken)  # an event may be taken before it is counted
 
     def add(self, event: Event) -> None:
-        """Add an event, numbered anew. A chunk of an origin begins a block."""
+        """Add an event with the next number. A chunk with an origin begins a new block."""
         self.origin = origin = find_origin(event)
         if origin is None:
             self.add_alone(event if event.seq == self.next else renumber(event, self.next))
         else:
-            chunk = cast(StreamChunk, event).with_seq(self.next)  # a copy: the program may change its own
+            chunk = cast(StreamChunk, event).with_seq(self.next)  # a copy, because the program may change its own chunk
             block = Block(chunk, self.next, [chunk.content], [chunk.at])
             self.add_text, self.add_time = block.texts.append, block.times.append
             self._parts.append(block)
 
     def take(self, limit: int) -> Sequence[Event]:
-        """Remove and return the first events, at most ``limit``; a :class:`Batch` if there are blocks among them."""
+        """Remove and return up to ``limit`` events from the front; a :class:`Batch` if there are blocks among them."""
         parts = self._parts[:limit]
         if Block not in map(type, parts):
             del self._parts[: len(parts)]
@@ -158,7 +158,7 @@ class Backlog:
         return Batch(taken, count)
 
     def clear(self) -> None:
-        """Forget them all."""
+        """Drop all events."""
         self._parts.clear()
         self.taken = self.next
 
@@ -167,6 +167,6 @@ def renumber(event: Event, seq: int) -> Event:
     """Return a copy of the event with another ``seq``."""
     if type(event) is StreamChunk:
         return event.with_seq(seq)
-    if isinstance(event, StreamChunk):  # a program's own class
+    if isinstance(event, StreamChunk):  # a subclass of the program
         return event.model_copy(update={"seq": seq})
     return replace(event, seq=seq)

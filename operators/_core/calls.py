@@ -1,4 +1,4 @@
-"""LLM calls that are open: which ones, what is kept of each, what ends them, and in what order items leave."""
+"""The open LLM calls of a stream: what ends a call, and the order of waiting items of several calls."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ U_co = TypeVar("U_co", covariant=True)
 
 
 class OpenCall:
-    """A call that is open. An operator keeps what it needs of the call in a subclass.
+    """A call that is open. Operators keep their data about the call in subclasses.
 
-    ``item`` is one of the call's items. ``key`` tells calls apart; it is the id of the call's span, unless an operator
-    keeps several entries of one call.
+    ``item`` is one of the call's items. ``key`` distinguishes calls; it is the id of the call's span, unless an
+    operator keeps several entries for one call.
     """
 
     __slots__ = ("item", "key", "span_id", "speaker")
@@ -57,7 +57,7 @@ class CallTracker(Generic[C]):
     """The open calls of one subscription.
 
     A call ends with its own ``Finished``, ``Failed`` or ``Cancelled`` event; with the method around it, which may have
-    cut off the call; or when its output is retracted. If no event announced a call, the next call of the same speaker
+    cancelled the call; or when its output is retracted. If no event announced a call, the next call of the same speaker
     ends it too.
     """
 
@@ -70,31 +70,31 @@ class CallTracker(Generic[C]):
         return len(self._calls)
 
     def __iter__(self) -> Iterator[C]:
-        """Iterate over a copy: calls may end meanwhile."""
+        """Iterate over a copy, because calls may end meanwhile."""
         return iter(list(self._calls.values()))
 
     def add(self, call: C) -> C:
-        """Open ``call``."""
+        """Add ``call`` to the open calls."""
         self._calls[call.key] = call
         return call
 
     def announce(self, event: LLMStarted) -> None:
-        """Note that events will report the end of this call."""
+        """Record that events will report the end of this call."""
         self._announced.add(event.origin.span_id)
 
     def remove(self, call: C) -> bool:
-        """Close ``call``; False if it was closed already."""
+        """Remove ``call`` from the open calls. Return False if it was already removed."""
         if self._calls.get(call.key) is not call:
             return False
         del self._calls[call.key]
         return True
 
     def clear(self) -> None:
-        """Close all calls."""
+        """Remove all calls."""
         self._calls.clear()
 
     def find_ended(self, event: object) -> list[C]:
-        """Find the calls that ``event`` ends."""
+        """Return the calls that ``event`` ends."""
         if isinstance(event, Retracted):
             return [call for call in self if is_retracted(call.item, event)]
         if isinstance(event, MethodFinished | MethodFailed | MethodCancelled):
@@ -103,12 +103,12 @@ class CallTracker(Generic[C]):
         return self.find_in_span(event) if isinstance(event, Finished | Failed | Cancelled) else []
 
     def find_in_span(self, item: object) -> list[C]:
-        """Find the calls of the same span as ``item``."""
+        """Return the calls of the same span as ``item``."""
         span_id = get_span_id(item)
         return [call for call in self if call.span_id == span_id]
 
     def find_superseded(self, new: C) -> list[C]:
-        """Find the calls that end because ``new`` begins."""
+        """Return the calls that end because ``new`` begins."""
         speaker = None if new.span_id in self._announced else new.speaker
         ended = {call.span_id for call in self if call.speaker == speaker and call.span_id not in self._announced} | {
             new.span_id
@@ -117,7 +117,7 @@ class CallTracker(Generic[C]):
 
 
 class QuestionTracker:
-    """The questions to people that are open in one subscription: while somebody is asked, silence is no idling."""
+    """The open questions to people of one subscription: while somebody is asked, a silence is not a stall."""
 
     def __init__(self) -> None:
         self._open: CallTracker[OpenCall] = CallTracker()
@@ -126,7 +126,7 @@ class QuestionTracker:
         return len(self._open)
 
     def note(self, event: object) -> None:
-        """Look at an event of the run: it may ask, answer, or end what had asked."""
+        """Observe an event of the run: it may ask a question, answer one, or end the span that asked."""
         if isinstance(event, InputRequested):
             self._open.add(OpenCall(event, event.request_id))
         elif isinstance(event, InputReceived):
@@ -139,28 +139,28 @@ class QuestionTracker:
 
 
 def is_retracted(item: object, retracted: Retracted) -> bool:
-    """Whether ``item`` was taken back. Items that are not rxflow's have no attempt, so all of them were."""
+    """Return whether ``item`` is retracted. Items that are not rxflow's have no attempt, so they count as retracted."""
     return not isinstance(item, StreamChunk | ReasoningChunk) or retracted.covers(item)
 
 
 class Reader(Protocol[U_co]):
-    """Makes values of the items of one call."""
+    """Creates values from the items of one call."""
 
     def feed(self, item: object) -> Sequence[U_co]:
-        """Take the next item; return the values that are complete now."""
+        """Take the next item. Return the values that are complete now."""
         ...
 
     def finish(self) -> Sequence[U_co]:
-        """Return the last values of a call that ended well. Raises ValidationError if what it said does not fit."""
+        """Return the last values of a call that finished. Raises ValidationError if its answer does not fit."""
         ...
 
 
 def read_calls(make: Callable[[], Reader[U]]) -> Callable[[Observable[Any]], Observable[U]]:
     """Create an operator that reads each call with a reader of its own, and emits the readers' values.
 
-    :class:`CallTracker` defines what ends a call. A call that fails is dropped with all that it said. A ValidationError
-    ends the stream only when the source completes, since until then the same agent may be asked again and answer
-    better. Any other exception of a reader ends the stream at once, and disposes the source. ::
+    :class:`CallTracker` defines what ends a call. A call that fails is dropped, with its unread output. A
+    ValidationError ends the stream only when the source completes, because until then the same agent may be asked again
+    and answer better. Any other exception of a reader ends the stream at once, and disposes the source. ::
 
         source         --a--b--a--{a finished}--b|
         read_calls     -----------A--------------B|
@@ -211,7 +211,7 @@ class _Reading:
                 return
         try:
             values = call.feed(item)
-        except Exception as error:  # noqa: BLE001 - it is the stream's terminal
+        except Exception as error:  # noqa: BLE001 - the error is the stream's terminal
             self._fail(error)
             return
         for value in values:
@@ -239,14 +239,14 @@ class _Reading:
             self._observer.on_completed()
 
     def _begin(self, item: object) -> _ReadCall | None:
-        """Open a call. Returns None if finishing an earlier one failed, which has ended the stream."""
+        """Open a call. Return None if finishing an earlier call failed, which has ended the stream."""
         call = _ReadCall(self._make(), item)
         if not all(self._finish(each) for each in self._calls.find_superseded(call)):
             return None
         return self._calls.add(call)
 
     def _finish(self, call: _ReadCall) -> bool:
-        """Emit the last values of a call; False if that failed, which has ended the stream."""
+        """Emit the last values of a call. Return False if that failed, which has ended the stream."""
         if not self._calls.remove(call):
             return True
         self._misfits = [misfit for misfit in self._misfits if misfit[0].speaker != call.speaker]
@@ -255,7 +255,7 @@ class _Reading:
         except ValidationError as error:
             self._misfits.append((call, error))
             return True
-        except Exception as error:  # noqa: BLE001 - it is the stream's terminal
+        except Exception as error:  # noqa: BLE001 - the error is the stream's terminal
             self._fail(error)
             return False
         for value in values:
@@ -270,9 +270,9 @@ class _Reading:
 
 @dataclass(slots=True)
 class Section:
-    """A queue for each call that streams at the same time, and the events that follow when all of them are empty.
+    """A queue for each call that streams at the same time, and the events that follow when all queues are empty.
 
-    ``sizes`` is for operators that count what waits in each queue.
+    ``sizes`` is for operators that count the waiting text in each queue.
     """
 
     queues: dict[str, deque[object]] = field(default_factory=dict[str, deque[object]])
@@ -281,10 +281,10 @@ class Section:
 
 
 class CallQueues:
-    """The order in which waiting items may leave.
+    """The order in which waiting items may be emitted.
 
-    The output of a call, and events about it, keep their order within the call. Other events (a task has finished, a
-    method begins) wait for all items before them, and all items behind them wait for those events. ::
+    The output of a call, and events about it, keep their order within the call. Other events (the end of a task, the
+    start of a method) wait for all items before them, and all items after them wait for those events. ::
 
         added       a1  b1  a2  E  a3        (two calls, and an event of neither)
         sections    [a: a1 a2, b: b1] E  [a: a3]
@@ -301,11 +301,11 @@ class CallQueues:
 
     @property
     def first(self) -> Section:
-        """The section whose items may leave."""
+        """The section whose items may be emitted now."""
         return self._sections[0]
 
     def add(self, item: object) -> Section:
-        """Put an item behind all that it must not overtake."""
+        """Queue an item after all items that it must not overtake."""
         span_id = get_span_id(item)
         last = self._sections[-1] if self._sections else None
         if not is_content(item) and last is not None and (last.events or span_id not in last.queues):
@@ -322,9 +322,9 @@ class CallQueues:
         del self.first.queues[span_id]
 
     def end_section(self) -> list[object]:
-        """Remove the first section, whose queues are empty; return its events."""
+        """Remove the first section, whose queues are empty. Return its events."""
         return self._sections.popleft().events
 
     def clear(self) -> None:
-        """Drop all that waits."""
+        """Drop all waiting items."""
         self._sections.clear()

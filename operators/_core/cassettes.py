@@ -5,8 +5,8 @@
     {"at":0.412,"v":1,"kind":"StreamChunk","data":{"content":"Hello",…}}
     {"at":0.907,"kind":"completed"}
 
-``at`` counts seconds from the subscription; the rest is an event as :mod:`rxflow.types.codec` writes it. Items that
-are not events have the ``kind`` ``str`` or ``other``. In the last line it is how the stream ended: ``completed``,
+``at`` counts seconds from the subscription; the rest is an event as :mod:`rxflow.types.codec` writes it. Items that are
+not events have the ``kind`` ``str`` or ``other``. The ``kind`` of the last line is how the stream ended: ``completed``,
 ``failed`` with its error, or ``disposed``.
 """
 
@@ -32,12 +32,12 @@ _END_KINDS = ("completed", "failed", "disposed")
 
 
 class CassetteError(ValueError):
-    """A file that is not a cassette of this version, or that is broken or cut short. It names the line."""
+    """A file is not a cassette of this version, or is broken or cut short. The message names the line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cassette:
-    """A recorded stream: items with their times in seconds, and its end. ``error`` is None if it completed."""
+    """A recorded stream: its items with their times in seconds, and its end. ``error`` is None if it completed."""
 
     items: list[tuple[float, Any]]
     ended_at: float
@@ -45,13 +45,13 @@ class Cassette:
 
 
 def encode_item(at: float, item: object) -> bytes:
-    """Encode one item as a line. Values that JSON does not know are written as :mod:`rxflow.types.codec` says."""
+    """Encode one item as a line. Values that JSON does not have are written as :mod:`rxflow.types.codec` describes."""
     if isinstance(item, StreamChunk | Happened):
         line = b'{"at":%a,' % round(at, 6) + encode(item)[1:]
     else:
         line = _dump({"at": round(at, 6), "kind": "str" if type(item) is str else "other", "data": to_json_value(item)})
     is_too_short = isinstance(item, StreamChunk | ReasoningChunk) and len(item.content) < _MIN_SECRET_CHARACTERS
-    return line if is_too_short else _mask_secrets(line)  # masking takes longer than all the rest
+    return line if is_too_short else _mask_secrets(line)  # masking takes longer than everything else
 
 
 def encode_end(at: float, kind: str, error: BaseException | None = None) -> bytes:
@@ -68,7 +68,7 @@ def read_cassette(path: AnyPath) -> Cassette:
         CassetteError: the file is not a cassette.
     """
     lines = Path(path).read_bytes().split(b"\n")
-    torn = lines.pop()  # empty, unless the writer died within a line
+    torn = lines.pop()  # empty, unless the writer died while it wrote a line
     position = f"{os.fspath(path)}, line "
     if not lines or _parse_line(lines[0], f"{position}1") != json.loads(HEADER):
         first = lines[0] if lines else torn
@@ -116,7 +116,7 @@ def _read_end(entry: Mapping[str, Any], position: str) -> Exception | None:
 
 
 def _read_item(entry: Mapping[str, Any]) -> Any:
-    """Restore an item of its own class."""
+    """Restore an item as an instance of its own class."""
     if entry["kind"] in ("str", "other"):
         return from_json_value(entry["data"])
     return decode_entry({"v": VERSION, **entry})
@@ -126,7 +126,7 @@ def _dump(line: dict[str, Any]) -> bytes:
     return json.dumps(line, separators=(",", ":")).encode() + b"\n"
 
 
-# Secrets. This is a second line of defence: rxflow itself writes no keys.
+# A second line of defence: rxflow itself writes no keys.
 
 _SECRET_SHAPES = [
     rb"sk-[\w-]{16,}",  # OpenAI, Anthropic, OpenRouter …
@@ -142,15 +142,15 @@ _BEARER_TOKEN = re.compile(rb"(?i)(bearer )[\w.~+/=-]{8,}")
 _SECRET_NAMES = rb"[\w-]*api[_-]?key|[\w-]*authorization|[\w-]*password|[\w-]*secret|[\w-]*access[_-]?token"
 _NAMED_SECRET = re.compile(
     rb'(?i)(\\*"(?:%s)\\*" *: *\\*")[^"\\]+' % _SECRET_NAMES
-)  # also in JSON that is a string in JSON
+)  # also in a JSON string that contains JSON
 _MASK = b"***"
 
 _MIN_SECRET_CHARACTERS = 16
-"""A shorter text holds no key."""
+"""The shortest text that may contain a key."""
 
 
 def _mask_secrets(text: bytes) -> bytes:
-    """Replace what looks like a key, or is named like one, by ``***`` in JSON text. It stays JSON."""
+    """Replace texts that look like keys, or have names like keys, by ``***`` in JSON text. The result is still JSON."""
     text = _SECRET.sub(_MASK, text)
     text = _BEARER_TOKEN.sub(rb"\g<1>" + _MASK, text)
     return _NAMED_SECRET.sub(rb"\g<1>" + _MASK, text)

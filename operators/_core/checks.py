@@ -1,4 +1,4 @@
-"""Checks of the arguments that several operators take."""
+"""Checks of arguments that several operators have."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pydantic import BaseModel
 from reactivex.typing import RelativeTime
 
 ErrorFilter: TypeAlias = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
-"""Some errors: by class, by classes, or by a function."""
+"""A choice of errors: a class, several classes, or a function."""
 
 
 def check_positive(value: float, parameter: str, unit: str) -> None:
-    """Refuse what is not a number above 0.
+    """Check that a number is above 0.
 
     Raises:
         TypeError: ``value`` is not a number.
@@ -41,20 +41,20 @@ def to_seconds(value: RelativeTime, parameter: str) -> float:
 
 
 def check_choice(value: str, parameter: str, *choices: str) -> None:
-    """Refuse a word that is not one of ``choices``.
+    """Check that ``value`` is one of ``choices``.
 
     Raises:
-        ValueError: ``value`` is another one.
+        ValueError: ``value`` is not one of them.
     """
     if value not in choices:
         raise ValueError(f"{parameter} must be one of {', '.join(map(repr, choices))}; got {value!r}")
 
 
 def check_model(given: type[BaseModel], operator: str) -> None:
-    """Refuse what is not a pydantic model.
+    """Check that ``given`` is a pydantic model class.
 
     Raises:
-        TypeError: ``given`` is something else, for instance an instance of a model.
+        TypeError: ``given`` is something else, such as an instance of a model.
     """
     model = cast(object, given)
     if not isinstance(model, type) or not issubclass(model, BaseModel):
@@ -62,7 +62,7 @@ def check_model(given: type[BaseModel], operator: str) -> None:
 
 
 def compile_error_filter(given: ErrorFilter, parameter: str) -> Callable[[BaseException], bool]:
-    """Return a function that accepts the errors that are meant. It never accepts an error that is not an Exception.
+    """Return a function that tells whether an error is among ``given``. It rejects errors that are not an Exception.
 
     Raises:
         TypeError: ``given`` is neither exception classes nor a function.

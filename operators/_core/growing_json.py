@@ -1,4 +1,4 @@
-"""JSON that a model is still writing: what it says so far."""
+"""JSON that a model is still writing, read as far as it has arrived."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from rxflow.operators._core.text import join_surrogates
 
 V = TypeVar("V")
 
-_FINENESS = 128  # a text is read again when it has grown by this part of its length
+_FINENESS = 128  # a text is read again when it has grown by this fraction of its length
 
 
 def parse(text: str, *, partial: bool = False) -> Any:
-    """Parse JSON; with ``partial``, as far as it goes. Raises ValueError if it is not JSON."""
-    # As bytes: pydantic refuses a str with half a surrogate pair as "not a string".
+    """Parse JSON; with ``partial``, as far as possible. Raises ValueError if the text is not JSON."""
+    # As bytes, because pydantic refuses a str with a lone surrogate as "not a string".
     return from_json(text.encode(errors="surrogatepass"), allow_partial="trailing-strings" if partial else False)
 
 
 def read_object(text: str) -> dict[str, Any]:
-    """Parse a JSON object; an empty text is an empty object. Raises ValueError for anything else."""
+    """Parse a JSON object. An empty text is an empty object. Raises ValueError for anything else."""
     data = parse(text.strip() or "{}")
     if not isinstance(data, dict):
         raise ValueError(f"not a JSON object: {text!r}")
@@ -31,11 +31,11 @@ def read_object(text: str) -> dict[str, Any]:
 
 
 class GrowingJson(Generic[V]):
-    """JSON that arrives piece by piece, with words around it perhaps, read as far as it goes.
+    """JSON that arrives in pieces, possibly with words around it, read as far as it has arrived.
 
-    ``read`` makes a value of JSON text, or raises ValidationError if it is not enough for one. Reading takes time for
-    the whole text so far, so a long one is not read at every piece: all of it together costs as much as reading the
-    final text some hundred times. If a second object follows the first, the values are those of the second.
+    ``read`` creates a value from JSON text, or raises ValidationError if the text is incomplete. Reading parses the
+    whole text so far, so a long text is not read at every piece: in total it costs as much as reading the final text
+    about a hundred times. If a second object follows the first, the values are those of the second.
     """
 
     def __init__(self, read: Callable[[str], V]) -> None:
@@ -43,19 +43,19 @@ class GrowingJson(Generic[V]):
         self._pieces: list[str] = []
         self._length = 0
         self._due = 0
-        self._start = 0  # what stands before this is whole, and has been read
+        self._start = 0  # the text before this index is complete and was read
         self._seen = b""
         self._accepted = b""
         self._last: V | None = None
 
     @property
     def text(self) -> str:
-        """What has arrived."""
+        """The text that has arrived."""
         text = "".join(self._pieces)
         return text if text.isascii() else "".join(join_surrogates(text))
 
     def feed(self, piece: str) -> Sequence[V]:
-        """Take the next piece; return the value so far if it has changed."""
+        """Add the next piece. Return the value so far if it has changed."""
         self._pieces.append(piece)
         self._length += len(piece)
         if self._length < self._due:
@@ -69,7 +69,7 @@ class GrowingJson(Generic[V]):
         return values
 
     def _read_spans(self, text: str) -> Iterator[Any]:
-        """Read each object or list that is new, or longer than before."""
+        """Parse each object or list that is new or longer than before."""
         for span in find_json(text, self._start):
             self._start = span.start if span.end is None else span.end
             try:
@@ -89,16 +89,16 @@ class GrowingJson(Generic[V]):
                 break
             try:
                 value = self._read(written.decode())
-            except ValidationError:  # what is at the growing edge may not be whole enough
+            except ValidationError:  # the last part may still be incomplete
                 continue
             if self._last is not None and not has_fields(value):
-                break  # an object that follows the answer, in a note for instance
+                break  # another object after the answer, such as one in a note
             self._accepted = written
             return self.if_new(value)
         return ()
 
     def if_new(self, value: V) -> Sequence[V]:
-        """Return ``value`` if it differs from the one before."""
+        """Return ``value`` if it differs from the last one."""
         if value == self._last:
             return ()
         self._last = value
@@ -106,16 +106,17 @@ class GrowingJson(Generic[V]):
 
 
 def _so_far(text: str) -> Any:
-    """Read the beginning of an object or a list. Raises ValueError if it cannot be read up to here."""
+    """Parse the beginning of an object or list. Raises ValueError if that is not possible."""
     data = parse(text, partial=True)
     if text[-1].isdigit() and isinstance(_edge_of(data), int | float):
-        # More digits may follow, and 1 is not an early form of 12. With an open exponent it is left out.
+        # More digits may follow, and 1 is not a partial form of 12. With an incomplete exponent, the number is left
+        # out.
         data = parse(text + "e", partial=True)
     return data
 
 
 def _containers(data: Any) -> Iterator[dict[str, Any] | list[Any]]:
-    """The objects and lists that are still growing, the outermost first: each is the last thing in the one before."""
+    """Yield the objects and lists that are still growing, from the outermost to the innermost."""
     while isinstance(data, dict | list) and data:
         container = cast(dict[str, Any] | list[Any], data)
         yield container
@@ -123,14 +124,14 @@ def _containers(data: Any) -> Iterator[dict[str, Any] | list[Any]]:
 
 
 def _edge_of(data: Any) -> Any:
-    """Return the value that is being written."""
+    """Return the value that the model is writing now."""
     for container in _containers(data):
         data = container[next(reversed(container))] if isinstance(container, dict) else container[-1]
     return data
 
 
 def _less_and_less(data: Any) -> Iterator[Any]:
-    """Yield ever shorter forms: the whole first, then without its last part, innermost parts first."""
+    """Yield ever shorter forms of ``data``: first the whole, then without its last parts, innermost parts first."""
     yield data
     for container in reversed(list(_containers(data))):
         if isinstance(container, dict):

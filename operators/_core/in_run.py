@@ -1,6 +1,7 @@
-"""How an operator meets its source: as a part of the run if the source is one, else around any Observable.
+"""Connects an operator to its source: inside the run if the source is one, otherwise around any Observable.
 
-Inside the run it lives on the run's loop, and it sees the events behind ``observe()``, so it knows what has ended.
+Inside the run, the operator works on the run's loop, and receives the events behind ``observe()``, so it knows what has
+ended.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ U_co = TypeVar("U_co", covariant=True)
 class Adding(Protocol[U_co]):
     """The type of an operator that adds items of another type.
 
-    For pyright, ``Callable[[Observable[T]], Observable[T | U]]`` would do. From that, mypy infers Never if another
-    operator follows, but not for chunks with an overload of their own. Two such operators need two pipes under mypy.
+    For pyright, ``Callable[[Observable[T]], Observable[T | U]]`` would be enough. From that, mypy infers Never if
+    another operator follows, but not for chunks if they have an overload of their own. With mypy, two such operators
+    need two pipes.
     """
 
     @overload
@@ -35,11 +37,14 @@ class Adding(Protocol[U_co]):
 
 
 Selection: TypeAlias = Callable[[Observable[Any]], Observable[T]]
-"""Picks from a run's events what is shown."""
+"""Selects the items to show from a run's events."""
 
 
 def through(operator: Callable[[Observable[Any]], Observable[Any]]) -> Callable[[Observable[T]], Observable[T]]:
-    """An operator that passes on unknown items. So it can work on a run's events, below any selection."""
+    """Create an operator that passes on items that it does not know.
+
+    It can work on a run's events, below any selection.
+    """
 
     def apply(source: Observable[T]) -> Observable[T]:
         return source.through(operator) if isinstance(source, EventStream) else operator(source)
@@ -48,7 +53,10 @@ def through(operator: Callable[[Observable[Any]], Observable[Any]]) -> Callable[
 
 
 def reselect(change: Callable[[Selection[Any]], Selection[U]]) -> Callable[[Observable[Any]], Observable[U]]:
-    """An operator on the items that are shown which also sees the events behind them. ``change`` maps the selection."""
+    """Create an operator on the selected items that also receives the events behind them.
+
+    ``change`` turns the selection so far into a new one.
+    """
 
     def apply(source: Observable[Any]) -> Observable[U]:
         return source.reselect(change) if isinstance(source, EventStream) else EventStream(source, change(everything))
@@ -57,18 +65,18 @@ def reselect(change: Callable[[Selection[Any]], Selection[U]]) -> Callable[[Obse
 
 
 def select(selection: Selection[U]) -> Callable[[Observable[Any]], Observable[U]]:
-    """An operator that selects from a run's events anew, whatever was selected before."""
+    """Create an operator that selects from a run's events again, whatever was selected before."""
     return reselect(lambda _: selection)
 
 
 def also(kind: type[U]) -> Callable[[Observable[T]], Observable[T | U]]:
-    """Show the events of one ``kind``, which an operator adds, in a selection that was made before."""
+    """Add the events of one ``kind``, which an operator emits, to an earlier selection."""
     widened: Callable[[Observable[T]], Observable[T | U]] = reselect(lambda shown: _widened(shown, kind))
     return lambda source: widened(source) if isinstance(source, EventStream) else source
 
 
 def only(wanted: Callable[[Any], bool]) -> Callable[[Observable[Any]], Observable[Any]]:
-    """Keep the items that are ``wanted``, a function of ours that does not raise. ::
+    """Keep the items for which ``wanted`` returns True. It is a function of rxflow that does not raise. ::
 
     source    --a--b--c--|
     result    -----b-----|

@@ -1,4 +1,4 @@
-"""Items of a stream: their text, their span, their speaker, and the labels of where they come from."""
+"""Properties of a stream's items: their text, span, speaker and origin."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _short.maxstring = _short.maxother = 60
 
 
 def get_text(item: object) -> str | None:
-    """Return the text of an item; None if it carries none, as a tool call does."""
+    """Return the text of an item; None if it has none, such as a tool call."""
     if isinstance(item, StreamChunk):
         return item.content if item.chunk_type is _TEXT else None
     if isinstance(item, str):
@@ -26,33 +26,36 @@ def get_text(item: object) -> str | None:
 
 
 def replace_text(item: Any, text: str) -> Any:
-    """Return the same item with another text."""
+    """Return a copy of the item with another text."""
     if isinstance(item, StreamChunk):
         return item.with_content(text)
     return text if isinstance(item, str) else replace(item, content=text)
 
 
 def get_span_id(item: object) -> str:
-    """Return the id of an item's span. Two LLM calls that stream at once differ in it."""
+    """Return the id of an item's span. It differs for two LLM calls that stream at once."""
     if isinstance(item, StreamChunk):
         return item.span_id or item.llm_call_id
     return item.origin.span_id if isinstance(item, Happened) else ""
 
 
 def get_speaker(item: object) -> tuple[Hashable, ...] | None:
-    """Return who streams one call at a time: an agent on a task, in one method. None if the item has no such labels."""
+    """Return the key of an agent's work on a task in a method, which streams one call at a time.
+
+    None without such labels.
+    """
     if isinstance(item, StreamChunk) and item.task_id:
         return item.task_id, item.agent_id, item.namespace
     return None
 
 
 def is_content(item: object) -> bool:
-    """Whether an item is output of a model, or not rxflow's: any item that is not an event about the run."""
+    """Return whether an item is output of a model, or not rxflow's: any item except an event about the run."""
     return isinstance(item, ReasoningChunk) or not isinstance(item, Happened)
 
 
 def get_origin(item: object) -> Origin:
-    """Return the origin of an event or a chunk; an empty one for anything else."""
+    """Return the origin of an event or chunk; an empty origin for other items."""
     if isinstance(item, StreamChunk):
         return Origin(**{name: getattr(item, name) for name in _LABELS})
     return item.origin if isinstance(item, Happened) else NO_ORIGIN

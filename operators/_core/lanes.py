@@ -1,4 +1,4 @@
-"""Lanes: one stream divided by the labels of its items."""
+"""Lanes: one stream, divided by the labels of its items."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Lane(Observable[T_co], Generic[T_co]):
-    """The items that share a ``key``: the name of a task or of a method, the role of an agent."""
+    """The items with the same ``key``: the name of a task or method, or the role of an agent."""
 
     def __init__(self, key: str, items: Observable[T_co]) -> None:
         self.key = key
@@ -50,7 +50,7 @@ class Lane(Observable[T_co], Generic[T_co]):
 
 
 class Identified(Protocol):
-    """An object whose id its chunks carry: a Task, an Agent."""
+    """An object whose id is in its chunks: a Task or an Agent."""
 
     @property
     def id(self) -> str: ...
@@ -60,8 +60,8 @@ class Identified(Protocol):
 class Label:
     """A label by which a stream is divided.
 
-    ``what`` is its word in messages; ``name`` and ``id`` are the fields of chunks and origins with it. It lasts from an
-    event of the class ``begins`` to an event of one of the classes ``ends``.
+    ``what`` is the noun for it in messages. ``name`` and ``id`` are its fields in chunks and origins. A labelled span
+    lasts from an event of the class ``begins`` to an event of one of the classes ``ends``.
     """
 
     what: str
@@ -71,15 +71,15 @@ class Label:
     ends: tuple[type[Finished], type[Failed], type[Cancelled]]
 
     def create_reader(self) -> Callable[[object], str]:
-        """Return a function that reads the name of an item; it is empty for items without one."""
+        """Return a function that reads the name in an item; the name is empty for items without the label."""
         return _create_reader(self.name)
 
     def create_filter(self, given: tuple[str | Identified, ...], operator: str) -> Callable[[object], bool]:
-        """Return a function that accepts items with one of the names, or of one of the objects, that were ``given``.
+        """Return a function that accepts items by ``given``: names, or objects with an id.
 
         Raises:
-            ValueError: nothing is given, or an empty name.
-            TypeError: something else is given.
+            ValueError: ``given`` is empty, or contains an empty name.
+            TypeError: ``given`` contains something else.
         """
         if not given:
             raise ValueError(f"{operator}() needs at least one {self.what} to keep")
@@ -114,7 +114,7 @@ def _create_reader(field: str) -> Callable[[object], str]:
 TASK = Label(
     what="task", name="task_name", id="task_id", begins=TaskStarted, ends=(TaskFinished, TaskFailed, TaskCancelled)
 )
-# An agent works as long as its task lasts: each attempt that a guardrail rejects is a span of its own.
+# An agent's label lasts as long as its task: each attempt is a span, so a rejected one would end the label.
 AGENT = Label(
     what="agent", name="agent_role", id="agent_id", begins=TaskStarted, ends=(TaskFinished, TaskFailed, TaskCancelled)
 )
@@ -130,12 +130,12 @@ METHOD = Label(
 def keep_only(
     label: Label, given: tuple[str | Identified, ...], operator: str
 ) -> Callable[[Observable[T]], Observable[T]]:
-    """Create an operator that keeps the items of what is ``given`` (:meth:`Label.create_filter`)."""
+    """Create an operator that keeps the items that match ``given`` (see :meth:`Label.create_filter`)."""
     return through(only(label.create_filter(given, operator)))
 
 
 def divide(division: Selection[Lane[Any]]) -> Callable[[Observable[T]], Observable[Lane[T]]]:
-    """An operator that makes lanes of what is selected; ``division`` sees the events behind it."""
+    """Create an operator that divides the selected items into lanes. ``division`` receives the events behind them."""
 
     def lane_by_lane(shown: Selection[T]) -> Selection[Lane[T]]:
         def within(lane: Lane[Any]) -> Lane[T]:
@@ -147,10 +147,10 @@ def divide(division: Selection[Lane[Any]]) -> Callable[[Observable[T]], Observab
 
 
 def divide_by(label: Label) -> Callable[[Observable[T]], Observable[Lane[T]]]:
-    """Create an operator that emits a lane for all items with the same ``label``; items without one are dropped.
+    """Create an operator that emits a lane for all items with the same ``label``; items without a label are dropped.
 
-    A lane is emitted just before its first item. It completes after the event that ends what is labelled, or ends as
-    the source ends. The next item with that label begins another lane. ::
+    A lane is emitted just before its first item. It completes after the event that ends the labelled span, or ends like
+    the source. The next item with that label begins another lane. ::
 
         source     --a1--b1--a2--{a ends}--a3--|
         a          --a1------a2--|
@@ -158,8 +158,8 @@ def divide_by(label: Label) -> Callable[[Observable[T]], Observable[Lane[T]]]:
         a          ------------------------a3--|
         result     --a---b-----------------a---|
 
-    A lane keeps its items until it is subscribed, once. The source is disposed when the result is disposed and no lane
-    is being read.
+    A lane keeps its items until it is subscribed; it can be subscribed once. The source is disposed when the result is
+    disposed and no lane is being read.
     """
 
     def division(source: Observable[Any]) -> Observable[Lane[Any]]:
@@ -193,7 +193,7 @@ class _Lanes:
             return
         items = self._open.get(key)
         if items is None:
-            if self.in_use.is_primary_disposed:  # no observer is left for another lane
+            if self.in_use.is_primary_disposed:  # no observer would receive another lane
                 return
             items = self._open[key] = _Items(self.in_use)
             self._observer.on_next(Lane(key, Observable(items.subscribe)))
@@ -201,12 +201,15 @@ class _Lanes:
             items.on_next(item)
             if not isinstance(item, StreamChunk):
                 self._note_event(key, items, item)
-        except Exception as error:  # noqa: BLE001 - of a reader; raised further, it would reach the producer
+        except Exception as error:  # noqa: BLE001 - a reader raised it; it must not reach the producer
             self.running.dispose()
             self.on_error(error)
 
     def _note_event(self, key: str, items: _Items, item: object) -> None:
-        """An event may begin or end what is labelled. Two tasks of one name that run at once share a lane."""
+        """Handle an event that may begin or end a labelled span.
+
+        Two tasks with one name that run at once share a lane.
+        """
         if not isinstance(item, Happened):
             return
         if isinstance(item, self._label.begins):
@@ -222,7 +225,7 @@ class _Lanes:
             try:
                 observer.on_error(error)
             except Exception as raised:
-                if raised is not error:  # a reader without an on_error of its own raises the error again
+                if raised is not error:  # a reader without an on_error raises the error again
                     raise
 
         self._end(fail)
@@ -231,7 +234,7 @@ class _Lanes:
         self._end(_complete)
 
     def _end(self, tell: Callable[[ObserverBase[Any]], None]) -> None:
-        """End every lane, then the observer of the lanes, even if one of them raises."""
+        """End every lane, and then the observer of the lanes, even if one of them raises."""
         if self._is_over:
             return
         self._is_over = True
@@ -243,7 +246,7 @@ class _Lanes:
             tell(self._observer)
 
     def _abandon(self) -> None:
-        """No reader is left: refuse those that come later."""
+        """Refuse later readers, because the last reader has left."""
         self._is_over = True
         lanes, self._open = self._open, {}
         for items in lanes.values():
@@ -251,7 +254,7 @@ class _Lanes:
 
 
 class _Items:
-    """The items of one lane: kept until it is subscribed, then passed on."""
+    """The items of one lane: kept until the lane is subscribed, and then passed on."""
 
     __slots__ = ("_end", "_in_use", "_is_taken", "_kept", "_reader", "spans")
 
@@ -279,13 +282,13 @@ class _Items:
         if self._is_taken:
             reader.on_error(
                 RuntimeError(
-                    "this lane was subscribed already, and has one reader only; share it with reactivex's ops.share()"
+                    "this lane was already subscribed, and has only one reader; share it with reactivex's ops.share()"
                 )
             )
             return Disposable()
         self._is_taken = True
         subscription = CompositeDisposable(Disposable(self._leave), self._in_use.disposable)
-        while self._kept:  # items that arrive meanwhile are appended
+        while self._kept:  # items that arrive during this loop are appended
             reader.on_next(self._kept.popleft())
         self._kept = None
         if self._end is not None:

@@ -1,4 +1,4 @@
-"""What writes the events of a run into its log."""
+"""Writes the events of a run to its log."""
 
 from __future__ import annotations
 
@@ -27,25 +27,31 @@ from rxflow.operators._core.run_log import (
 from rxflow.types import Event, FlowPaused, Started, StreamChunk
 
 MAX_BEHIND = 50_000
-"""Events that wait in memory for a store that is slower than the run. With more, the run fails."""
+"""How many events wait in memory for a store that is slower than the run. With more, the run fails."""
 MIN_BATCH = 256
-"""Events that are written without waiting for the next step of the loop."""
+"""How many events are written without waiting for the next step of the event loop."""
 MAX_BATCH = 1024
 BURST = 64
-"""Behind a batch of so many events the next one comes ``BURST_PAUSE_S`` later, with all that has come until then: at
-full speed, half of a log's cost is that of batches, whatever is in them."""
+"""After a batch of this many events, the next one follows ``BURST_PAUSE_S`` later, with all events until then.
+
+At full speed, half of a log's cost is a cost per batch, however many events the batch has.
+"""
 BURST_PAUSE_S = 0.01
 
 
 class LogWriter(ObserverBase[Event]):
-    """Writes the events of one run, in order: what one step of the loop brings, then what has come meanwhile.
+    """Writes the events of one run in order, in batches.
 
-    ``fail`` is called once, from any thread, if the run has to stop: its log is refused, or has fallen behind. ``tap``
-    sees each event but the chunks before it is written. ``close`` makes the event that closes a span, from a
-    reason: with it, what is open in the log is closed before its end, whatever the run's loop is doing meanwhile.
+    The first batch has the events of one step of the loop; each later one, those that arrived during the last write.
 
-    No lock, although events come on the run's loop and replies in the store's thread. ``on_next`` appends, and then
-    looks whether a write is going on. A write notes that it stops, and then looks for events. So one sees the other.
+    ``fail`` is called once, in any thread, if the run must stop: its log was refused, or has fallen behind. ``tap``
+    receives each event except chunks before it is written. ``close`` creates the event that closes a span, from a
+    reason. With ``close``, the spans that are open in the log are closed before its end, even if the run's loop is
+    busy.
+
+    There is no lock, although events come on the run's loop and replies in the store's thread. ``on_next`` appends, and
+    then checks whether a write is in progress. A write records that it stops, and then checks for events. So one of
+    them sees the other.
     """
 
     def __init__(
@@ -62,29 +68,30 @@ class LogWriter(ObserverBase[Event]):
         self._fail = fail
         self._tap = tap
         self._close = close
-        self._open = OpenSpans()  # in what was taken to be written
+        self._open = OpenSpans()  # in the batches that were taken for writing
         self._waiting = Backlog(first)
         self._takes_blocks = log.takes_blocks(writer.run_id)
         self.is_paused = False
-        """The last event says that the run waits for answers."""
+        """Whether the last event says that the run waits for answers."""
         self._turn = Once()
-        self._due = Once()  # free while a write is to begin with the next step of the loop, and has its turn
+        self._due = Once()  # free while a write is due in the next step of the loop; the write has its turn already
         self._due.take()
-        self._limit = first + 1  # when events up to this number wait, something is to be done
+        self._limit = first + 1  # the number of waiting events at which something must be done
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._not_before = 0.0  # the next batch, by the loop's time
+        self._not_before = 0.0  # the loop's time before which the next batch must not begin
         self._is_over = False
         self._end: End | None = None
         self._end_token = Once()
-        self._written = first  # the ``seq`` behind those that are in the log
+        self._written = first  # the ``seq`` after the last event in the log
         self._flushes: list[tuple[int, Future[None]]] = []
         self.done: Future[None] = Future()
-        """The end is in the log; or it raises why not."""
+        """Resolves when the end is in the log, or with the error that prevented it."""
 
     def on_next(self, value: Event) -> None:
-        """Write an event, numbered as the log goes on."""
+        """Write an event, with the next number of the log."""
         waiting = self._waiting
-        if type(value) is StreamChunk and value.__pydantic_fields_set__ is waiting.origin:  # by far the most
+        # by far the most frequent case
+        if type(value) is StreamChunk and value.__pydantic_fields_set__ is waiting.origin:
             values = value.__dict__
             waiting.add_text(values["content"])
             waiting.add_time(values["at"])
@@ -98,7 +105,7 @@ class LogWriter(ObserverBase[Event]):
                 waiting.add(value)
             else:
                 waiting.add_alone(value if value.seq == waiting.next else renumber(value, waiting.next))
-            if not self._takes_blocks:  # another thread may have changed it just now
+            if not self._takes_blocks:  # another thread may have changed it meanwhile
                 waiting.origin = None
         waiting.next += 1
         if waiting.next >= self._limit:
@@ -114,7 +121,7 @@ class LogWriter(ObserverBase[Event]):
         self.end(End("completed"))
 
     def end(self, end: End) -> None:
-        """Write the end. The first one counts."""
+        """Write the end of the run. Only the first call has an effect."""
         if self._end_token.take():
             self._end = replace(end, status="paused") if end.status == "completed" and self.is_paused else end
             self._refuse()
@@ -125,19 +132,19 @@ class LogWriter(ObserverBase[Event]):
 
     @property
     def is_ending(self) -> bool:
-        """It takes no more events: its end is to be written, or was, or cannot be."""
+        """Whether no more events are accepted, because the end is to be written, was written, or cannot be written."""
         return self._end_token.is_taken or self.done.done()
 
     def _refuse(self) -> None:
-        """Add no more events."""
+        """Ignore further events."""
         self._is_over = True
         self._takes_blocks = False
         self._waiting.origin = None
 
     def flush(self, written: Future[None]) -> None:
-        """Resolve ``written`` when what was added so far is in the log, or the log takes no more.
+        """Resolve ``written`` when the events so far are in the log, or when the log accepts no more events.
 
-        On the run's loop only.
+        Called on the run's loop only.
         """
         self._flushes.append((self._waiting.next, written))
         self._write_now()
@@ -146,7 +153,7 @@ class LogWriter(ObserverBase[Event]):
     def _settle_flushes(self) -> None:
         for each in tuple(self._flushes):
             if each[0] <= self._written:
-                with suppress(ValueError):  # of two threads, the one that removes it
+                with suppress(ValueError):  # two threads may get here; one of them removes it
                     self._flushes.remove(each)
                     if each[1].set_running_or_notify_cancel():
                         each[1].set_result(None)
@@ -160,7 +167,7 @@ class LogWriter(ObserverBase[Event]):
         self._fail(error)
 
     def _advance(self) -> None:
-        """Begin to write, if nobody does; write now, if enough waits."""
+        """Begin to write if no write is in progress; write at once if many events wait."""
         if not self._turn.is_taken:
             self._begin()
         elif len(self._waiting) > MAX_BEHIND:
@@ -169,17 +176,17 @@ class LogWriter(ObserverBase[Event]):
             self._write_now()
 
     def _begin(self) -> None:
-        """Write soon: one read from the network brings many events."""
+        """Write soon, but not at once, because one read from the network brings many events."""
         if self._turn.take():
             loop = self._loop = running_loop()
-            if loop is None or self._end is not None:  # a loop that ends makes no more steps
+            if loop is None or self._end is not None:  # no further step of a loop will write
                 self._write()
             else:
                 self._due.give_back()
                 self._schedule(loop)
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
-        """On the loop. What is due may have been written already."""
+        """Schedule the next write on the loop, unless it was already done."""
         if self._due.is_taken:
             return
         pause_s = self._not_before - loop.time()
@@ -195,10 +202,10 @@ class LogWriter(ObserverBase[Event]):
             self._write()
 
     def _write(self) -> None:
-        """Write what waits, batch by batch, as long as the store replies at once."""
+        """Write the waiting events batch by batch, as long as the store replies at once."""
         while True:
             batch = self._waiting.take(MAX_BATCH)
-            end = self._end  # before the look at what waits: all that comes before the end is there by then
+            end = self._end  # read before checking for more events, because all events before the end are there by then
             if self._waiting:
                 end = None
             if self._close is not None:
@@ -206,7 +213,7 @@ class LogWriter(ObserverBase[Event]):
             if len(batch) >= BURST and self._loop is not None:
                 self._not_before = self._loop.time() + BURST_PAUSE_S
             if not batch and end is None:
-                self._limit = self._waiting.taken + 1  # before the turn is free: who adds looks at it
+                self._limit = self._waiting.taken + 1  # set before the turn is free, because the adding thread reads it
                 self._turn.give_back()
                 if not (self._waiting or self._end) or not self._turn.take():
                     return
@@ -214,14 +221,14 @@ class LogWriter(ObserverBase[Event]):
             self._limit = self._waiting.taken + MAX_BEHIND + 1
             try:
                 reply = self._log.append(self._writer, batch, end)
-            except Exception as error:  # noqa: BLE001 - of a user's log
+            except Exception as error:  # noqa: BLE001 - raised by a user's log
                 reply = Future[None]()
                 reply.set_exception(error)
             if not reply.done():
                 reply.add_done_callback(partial(self._resume, end))
                 return
             self._takes_blocks = self._log.takes_blocks(self._writer.run_id)
-            if not self._takes_blocks:  # a reader in this process gets the events themselves, without delay
+            if not self._takes_blocks:  # a reader in this process gets the event objects without delay
                 self._waiting.origin = None
                 self._not_before = 0.0
             if not self._go_on(reply, end):
@@ -230,10 +237,10 @@ class LogWriter(ObserverBase[Event]):
     def _follow_spans(
         self, close: Callable[[Started, str], Event], batch: Sequence[Event], end: End | None
     ) -> Sequence[Event]:
-        """Note which spans are open; before the end, close them, innermost first."""
+        """Record which spans are open. Before the end, add events that close them, innermost first."""
         parts = batch.parts if isinstance(batch, Batch) else batch
         for part in parts:
-            if type(part) is not StreamChunk:  # by far the most
+            if type(part) is not StreamChunk:  # by far the most frequent
                 self._open.follow(part)
         if end is None:
             return batch
@@ -241,13 +248,16 @@ class LogWriter(ObserverBase[Event]):
         closing = self._open.close(lambda started: close(started, reason))
         if not closing:
             return batch
-        # Not by the backlog: the run's loop, if it is blocked, may be about to add an event there.
+        # Not through the waiting events, because the run's loop may be blocked while it adds one there.
         closing = [renumber(event, seq) for seq, event in enumerate(closing, self._waiting.taken)]
         self._waiting.taken += len(closing)
         return Batch([*parts, *closing], len(batch) + len(closing))
 
     def _resume(self, end: End | None, reply: Future[None]) -> None:
-        """In the store's thread. The loop writes what has come meanwhile, as it has the events at hand."""
+        """Continue after a reply, in the store's thread.
+
+        The loop writes the new events, because they are still in its processor's cache.
+        """
         if not self._go_on(reply, end):
             return
         if self._loop is None or not self._waiting:
@@ -258,7 +268,7 @@ class LogWriter(ObserverBase[Event]):
             self._write_now()
 
     def _go_on(self, reply: Future[None], end: End | None) -> bool:
-        """True if there is more to write. The turn of a run that is over is never given back."""
+        """Return whether there is more to write. The turn of a run that has ended is never given back."""
         error = reply.exception()
         if error is None:
             self._written = self._waiting.taken
@@ -274,7 +284,7 @@ class LogWriter(ObserverBase[Event]):
         self._settle_flushes()
         if isinstance(error, Exception):
             self._fail(error)
-            if not isinstance(error, NotTheWriterError | RunExistsError):  # readers are told, if the store can
+            if not isinstance(error, NotTheWriterError | RunExistsError):  # tell the readers, if the store can
                 last = self._log.append(self._writer, [], End("failed", error))
                 last.add_done_callback(lambda last: self.done.set_exception(last.exception() or error))
                 return False

@@ -1,4 +1,4 @@
-"""What follows an error: another attempt, another stream in the run, or a report when no caller can catch it."""
+"""What follows an error: another attempt, another stream in the run, or a report if no caller can catch the error."""
 
 from __future__ import annotations
 
@@ -24,9 +24,8 @@ Join: TypeAlias = Callable[[Observable[Any], Border | None], Observable[Any]]
 class Attempts:
     """Numbers the items of successive attempts so that no two attempts share a number.
 
-    The first attempt keeps the numbers that its chunks have (from the retries of a guardrail). Each later one begins
-    above the highest number so far. ``requests`` counts the requests to models, of which an LLM may make several in one
-    call.
+    The chunks of the first attempt keep their numbers (from the retries of a guardrail). Each later attempt begins
+    above the highest number so far. ``requests`` counts the requests to models; an LLM may send several in one call.
     """
 
     def __init__(self) -> None:
@@ -34,7 +33,7 @@ class Attempts:
         self._base = 0
         self._highest = -1
         self._origin: Origin | None = None
-        self._span_ids: dict[str, None] = {}  # the spans of this attempt with output, in order
+        self._span_ids: dict[str, None] = {}  # in order: the spans of this attempt that had output
         self._call_ids: dict[str, None] = {}
         self._renumbered: tuple[Origin, Origin] = (NO_ORIGIN, NO_ORIGIN)
 
@@ -44,7 +43,7 @@ class Attempts:
         return self._highest >= self._base
 
     def number(self, item: Any) -> Any:
-        """Return the next item with its number."""
+        """Return the next item with the number of its attempt."""
         if isinstance(item, StreamChunk):
             attempt = self._base + item.attempt
             if attempt > self._highest:
@@ -61,7 +60,7 @@ class Attempts:
         return item
 
     def retract(self, error: BaseException) -> Retracted:
-        """Create the event that takes back the output of this attempt."""
+        """Create the event that retracts the output of this attempt."""
         return Retracted(
             origin=self._origin or NO_ORIGIN,
             attempts=tuple(range(self._base, self._highest + 1)),
@@ -79,7 +78,7 @@ class Attempts:
 
     def _number_event(self, event: Happened) -> Happened:
         if self._origin is None:
-            # A run begins with the start of its own span. Bare chunks do not name what they are all a part of.
+            # A run begins with the start of its own span. Bare chunks do not name their common span.
             self._origin = event.origin if isinstance(event, Started) else NO_ORIGIN
         if isinstance(event, LLMStarted | LLMRetrying):
             self.requests += 1
@@ -89,7 +88,7 @@ class Attempts:
             self._call_ids[event.origin.llm_call_id] = None
         if not self._base:
             return event
-        if isinstance(event, Retracted):  # of a part of this attempt
+        if isinstance(event, Retracted):  # retracts a part of this attempt
             event = replace(event, attempts=tuple(self._base + number for number in event.attempts))
         return replace(event, origin=self._number_origin(event.origin))
 
@@ -102,7 +101,7 @@ class Attempts:
 
 
 def create_join(source: Observable[Any]) -> Join:
-    """Return the function that makes another stream fit ``source``; it changes nothing unless ``source`` is a run."""
+    """Return the function that adapts another stream to ``source``. It changes nothing unless ``source`` is a run."""
     return convert_to_events if isinstance(source, EventStream) else _leave_as_it_is
 
 
@@ -113,8 +112,8 @@ def _leave_as_it_is(other: Observable[Any], border: Border | None) -> Observable
 def convert_to_events(other: Observable[Any], border: Border | None) -> Observable[Any]:
     """Turn ``other`` into events: all events of a run, whatever was selected from them; strings become chunks.
 
-    So operators that follow see the calls of ``other`` end. Items of any other kind end the stream with a TypeError: a
-    selection of chunks would drop them. Another run becomes a part of the one that leaves at ``border``.
+    Later operators then see when the calls of ``other`` end. Other items end the stream with a TypeError, because a
+    selection of chunks would drop them. Another run becomes a part of the run that ``border`` belongs to.
     """
     events = other.reselect(lambda _: everything) if isinstance(other, EventStream) else other
     run = events if isinstance(events, EventStream) and events.is_run else None
@@ -125,11 +124,11 @@ def convert_to_events(other: Observable[Any], border: Border | None) -> Observab
         running = SingleAssignmentDisposable()
 
         def on_next(item: object) -> None:
-            # An exception of an operator behind this must not reach the border of the other run. That run would take
-            # it for an error of a user's observer and end, and this run would wait for it.
+            # An exception of a later operator must not reach the border of the other run. That run would take it for an
+            # error of a user's observer and end, and this run would wait for it.
             try:
                 observer.on_next(admit(_convert_to_event(item)))
-            except Exception as error:  # noqa: BLE001 - it is the stream's terminal
+            except Exception as error:  # noqa: BLE001 - the error is the stream's terminal
                 running.dispose()
                 observer.on_error(error)
 
@@ -153,7 +152,7 @@ def _convert_to_event(item: object) -> object:
 
 
 def report_error(error: BaseException, message: str) -> None:
-    """Report an error that no caller can catch: to the running loop's exception handler, else to the thread's."""
+    """Report an error that no caller can catch, to the running loop's exception handler or else to the thread's."""
     loop = running_loop()
     if loop is not None:
         loop.call_exception_handler({"message": message, "exception": error})

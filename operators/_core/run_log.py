@@ -1,7 +1,7 @@
-"""The log of a run, kept outside the run: the port that stores implement, and what reads it.
+"""The log of a run, outside the run: the interface that stores implement, and its reader.
 
-A log has four verbs: append a batch, read after n, wait for more, leave a note for the run. Each returns a
-``concurrent.futures.Future``, so that it serves threads and event loops alike, and goes on if nobody awaits it.
+A log has four methods: append a batch, read after n, wait for more, leave a note for the run. Each returns a
+``concurrent.futures.Future``, so it works in threads and on event loops, and continues if nobody awaits it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from rxflow.types import Event
 
 Status: TypeAlias = Literal["queued", "running", "paused", "completed", "failed", "cancelled", "lost"]
 LIVE: tuple[Status, ...] = ("queued", "running")
-"""The run has not ended, and nobody has to resume it."""
+"""The statuses of a run that has not ended and need not be resumed."""
 
 PAGE = 256
-"""Events that a reader takes at a time."""
+"""How many events a reader takes at a time."""
 
 
 class StoreError(RuntimeError):
@@ -31,7 +31,7 @@ class StoreError(RuntimeError):
 
 
 class RunLost(RuntimeError):
-    """The run's process has died, or cannot reach the store: what had arrived is all that there is."""
+    """The run's process has died, or cannot reach the store. No more events will come."""
 
     def __init__(self, run_id: str, last: int) -> None:
         super().__init__(
@@ -46,7 +46,7 @@ class RunLost(RuntimeError):
 
 
 class RunCancelled(RuntimeError):
-    """The run was cancelled before its end; ``reason`` says why."""
+    """The run was cancelled before its end. ``reason`` says why."""
 
     def __init__(self, run_id: str, reason: str) -> None:
         super().__init__(f"run {run_id!r} was cancelled: {reason or 'no reason was given'}")
@@ -58,11 +58,11 @@ class RunCancelled(RuntimeError):
 
 
 class RunExistsError(ValueError):
-    """A run of this id has begun already."""
+    """A run with this id has already begun."""
 
 
 class NotTheWriterError(StoreError):
-    """Another worker writes this run now: this one must stop."""
+    """Another worker now writes this run, so this one must stop."""
 
 
 class FallenBehindError(StoreError):
@@ -70,18 +70,19 @@ class FallenBehindError(StoreError):
 
 
 class EventTooLargeError(ValueError):
-    """An event has more bytes than the store takes."""
+    """An event has more bytes than the store allows."""
 
 
 class EventsDroppedError(LookupError):
-    """The events that a reader asked for are not kept any more (``max_events``)."""
+    """The requested events are no longer kept (``max_events``)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """Who writes a run. ``generation`` is the fencing number: the store refuses a writer of an older one.
+    """The writer of a run. ``generation`` is the fencing number: the store refuses a writer of an older generation.
 
-    Runs that were not claimed, as those of ``log_to``, are of generation 0: nothing shows whether their writer lives.
+    Runs that were not claimed, such as those of ``log_to``, have generation 0: nothing shows whether their writer is
+    alive.
     """
 
     run_id: str
@@ -89,7 +90,7 @@ class Writer:
     generation: int = 0
 
     def may_begin(self, events: Sequence[Event]) -> bool:
-        """Whether these events may begin an unknown run, and do not continue one that was forgotten."""
+        """Return whether these events may begin an unknown run, rather than continue one that was forgotten."""
         return not self.generation and (not events or events[0].seq == 0)
 
 
@@ -104,7 +105,10 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Events of a log in order, and how the run stands. ``last`` is the ``seq`` of its last event, -1 without any."""
+    """Events of a log in order, and the status of the run.
+
+    ``last`` is the ``seq`` of its last event; -1 if it has none.
+    """
 
     events: Sequence[Event]
     status: Status
@@ -115,10 +119,10 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What others leave for the run.
+    """A message for the run from another process.
 
-    ``kind`` is "cancel" (``value`` is the reason), "answer" (``value`` answers the question ``request_id``) or
-    "reader" (``request_id`` reads; ``value`` says for how many seconds from now, 0 when it leaves).
+    ``kind`` is "cancel" (``value`` is the reason), "answer" (``value`` answers the question ``request_id``) or "reader"
+    (reader ``request_id`` is present for ``value`` seconds from now; 0: it leaves).
     """
 
     kind: Literal["cancel", "answer", "reader"]
@@ -127,50 +131,50 @@ class Note:
 
 
 class Log(ABC):
-    """The port: four verbs. Implement it to keep runs elsewhere, with ``rxflow.types.codec``.
+    """The interface of a log. Implement its four methods to keep runs elsewhere, with ``rxflow.types.codec``.
 
-    ``(run_id, seq)`` is unique, so a reader that goes on strictly after n sees every event once. All methods may be
-    called from any thread; they return at once, and raise in the future.
+    ``(run_id, seq)`` is unique, so a reader that continues strictly after n gets every event once. All methods may be
+    called in any thread. They return at once, and report errors in the future.
     """
 
     @abstractmethod
     def append(self, writer: Writer, events: Sequence[Event], end: End | None = None) -> Future[None]:
-        """Append events, whose ``seq`` go on from the last one, and the run's end if there is one.
+        """Append events, whose ``seq`` continue the last one, and the run's end if there is one.
 
-        The first append of an unknown run begins it. A batch that this writer has appended already is left out. A
-        writer appends its next batch when it has the reply to the last one.
+        The first append of an unknown run begins it. A batch that this writer has already appended is ignored. A writer
+        appends its next batch after the reply to the last one.
 
-        Whoever has seen a writer die appends ``End("lost")`` in its name. That begins a new generation: a writer that
-        comes back is refused. A run that is over stays as it ended.
+        A process that finds a writer dead appends ``End("lost")`` in the writer's name. That begins a new generation,
+        so a writer that comes back is refused. A run that has ended keeps its end.
 
         Raises:
             RunExistsError: another writer has begun this run.
             NotTheWriterError: a writer of a newer generation has taken over.
-            EventTooLargeError: those before it are appended.
-            StoreError: it cannot be written.
+            EventTooLargeError: an event is too large; the events before it are appended.
+            StoreError: the log cannot be written.
         """
 
     def takes_blocks(self, run_id: str) -> bool:
         """Whether batches of this run may have chunks as columns (:class:`rxflow.operators._core.blocks.Batch`).
 
-        A store that keeps or encodes them so saves most of the time. Any other one leaves this method out, and gets
-        events as they are.
+        A store that keeps or encodes columns saves most of the time that writing takes. Other stores do not override
+        this method, and get event objects.
         """
         return False
 
     @abstractmethod
     def read(self, run_id: str, after: int, limit: int) -> Future[Page]:
-        """Return at most ``limit`` events whose ``seq`` is above ``after``, and the status, as of one moment.
+        """Return at most ``limit`` events whose ``seq`` is above ``after``, and the status at the same moment.
 
         Raises:
             LookupError: the run is unknown, or was forgotten.
             ValueError: ``after`` is beyond the last event.
-            EventsDroppedError: those events are not kept any more.
+            EventsDroppedError: those events are no longer kept.
         """
 
     @abstractmethod
     def wait(self, run_id: str, after: int) -> Future[None]:
-        """Wait until there is an event above ``after``, or the run is over or lost. It may return early."""
+        """Wait until there is an event above ``after``, or the run has ended or is lost. The wait may end early."""
 
     @abstractmethod
     def note(self, run_id: str, note: Note) -> Future[None]:
@@ -182,22 +186,23 @@ class Log(ABC):
 
 
 class PageReader(AsyncIterator[Sequence[Event]]):
-    """What there is after ``after``, then what comes, until the run is over: as many events at a time as there are.
+    """Iterates the events after ``after``: stored ones, then new ones, until the run has ended.
 
-    What a slow reader has not asked for stays in the log. :meth:`close` ends the iteration.
+    Each step returns all that are ready. Events wait in the log until a slow reader asks for them. :meth:`close` ends
+    the iteration.
 
     Raises:
-        LookupError, ValueError: by iterating, as :meth:`Log.read`.
-        StoreError: the same; or the store has lost what was read already, as after a failover.
-        RunLost: after what had arrived.
-        RunCancelled: the same.
+        LookupError, ValueError: while iterating, as :meth:`Log.read`.
+        StoreError: the same; or the store has lost events that were already read, as after a failover.
+        RunLost: after the stored events.
+        RunCancelled: after the stored events.
         Exception: the run's own error.
     """
 
     def __init__(self, log: Log, run_id: str, after: int) -> None:
         self._log = log
         self._run_id = run_id
-        self._begun = self._after = after
+        self._begun = self._after = max(after, -1)
         self._is_closed = False
         self._waiting: Future[None] | None = None
 
@@ -206,7 +211,7 @@ class PageReader(AsyncIterator[Sequence[Event]]):
             page = await self._read()
             if page.events:
                 self._after = page.events[-1].seq
-                await asyncio.sleep(0)  # a long past must not keep the loop to itself
+                await asyncio.sleep(0)  # so that a long log does not block the loop
                 return page.events
             if page.status not in LIVE:
                 raise_end(self._run_id, page)
@@ -215,7 +220,7 @@ class PageReader(AsyncIterator[Sequence[Event]]):
         raise StopAsyncIteration
 
     def close(self) -> None:
-        """Stop reading: iterating ends, also if it waits for the next event."""
+        """Stop reading. The iteration ends, even if it is waiting for the next event."""
         self._is_closed = True
         if self._waiting is not None:
             self._waiting.cancel()
@@ -224,7 +229,9 @@ class PageReader(AsyncIterator[Sequence[Event]]):
         if self._is_closed:
             return
         self._waiting = self._log.wait(self._run_id, self._after)
-        with suppress(CancelledError):  # of the future, by close(); asyncio's own is another class
+        with suppress(
+            CancelledError
+        ):  # raised by the future after close(); asyncio's own CancelledError is another class
             await on_this_loop(self._waiting)
 
     async def _read(self) -> Page:
@@ -238,14 +245,14 @@ class PageReader(AsyncIterator[Sequence[Event]]):
 
 
 async def read_log(log: Log, run_id: str, after: int, emit: Callable[[Event], None]) -> None:
-    """Emit the events that a :class:`PageReader` gives. Raises the same."""
+    """Emit the events of a :class:`PageReader`. Raises the same errors."""
     async for events in PageReader(log, run_id, after):
         for event in events:
             emit(event)
 
 
 def raise_end(run_id: str, page: Page) -> None:
-    """Raise what ended a run; nothing if it completed or is paused."""
+    """Raise the error that ended a run; return if the run completed or is paused."""
     if page.status == "failed":
         raise page.error or StoreError(f"run {run_id!r} failed, and its log does not say why")
     if page.status == "cancelled":
@@ -255,12 +262,12 @@ def raise_end(run_id: str, page: Page) -> None:
 
 
 def no_such_run(run_id: str) -> LookupError:
-    """The error of an unknown run."""
+    """Return the error for an unknown run."""
     return LookupError(f"no run {run_id!r}: it never began in this store, or was forgotten")
 
 
 def check_after(run_id: str, after: int, first: int, last: int) -> None:
-    """Raise if a reader asks for what the log does not have."""
+    """Raise an error if the log does not have the events after ``after``."""
     if after > last:
         raise ValueError(f"after={after} is beyond the end of run {run_id!r}, whose last event is {last}")
     if after + 1 < first:

@@ -1,4 +1,4 @@
-"""Text that is still arriving: shaped voice by voice, cut between characters, and searched for certain matches.
+"""Text that is still arriving: shaped by voice, split between characters, and searched for certain matches.
 
 A voice is the answer, or the reasoning, of one LLM call. Each has a shaper of its own, so that no word mixes two calls.
 """
@@ -23,28 +23,28 @@ from rxflow.types import Cancelled, Failed, Finished, LLMStarted, Retracted
 T = TypeVar("T")
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# At the end of the text so far, these say the opposite of what they may say once more text has come.
+# Patterns that may match differently at the end of the text so far than after more text has arrived.
 _SEES_THE_END = re.compile(r"\\[bBZzmMXR]|\$|\(\?!")
-# These may do so again and again, so that looking one character further back does not help.
+# Patterns for which that can happen repeatedly, so that one more character of context does not help.
 _FORBIDS_THE_END = re.compile(r"\\B|\(\?!(?:\\[bBZz]|\$)")
 _FLAGS = ("IGNORECASE", "MULTILINE", "DOTALL", "VERBOSE", "ASCII")
 
 
 @cache
 def load_regex() -> Any:
-    """Import the ``regex`` package, which knows Unicode and partial matches, when the first operator needs it."""
+    """Import the ``regex`` package, which supports Unicode and partial matches, when the first operator needs it."""
     return import_module("regex")
 
 
 class Shaper(Protocol):
-    """Cuts the text of one voice into new pieces."""
+    """Splits the text of one voice into new pieces."""
 
     def feed(self, text: str) -> Sequence[str]:
-        """Take the next text; return the pieces that are ready."""
+        """Add the next text. Return the pieces that are complete."""
         ...
 
     def flush(self) -> Sequence[str]:
-        """Return what is left at the end of the voice."""
+        """Return the rest at the end of the voice."""
         ...
 
 
@@ -59,13 +59,13 @@ class Voice(OpenCall):
         self._half = ""
 
     def feed(self, text: str) -> Sequence[str]:
-        """Take the next text, with surrogate pairs joined; return the pieces that are ready."""
+        """Add the next text, with surrogate pairs joined. Return the pieces that are complete."""
         if not text.isascii() or self._half:
             text, self._half = join_surrogates(self._half + text)
         return self.shaper.feed(text)
 
     def flush(self) -> Sequence[str]:
-        """Return what is left."""
+        """Return the rest."""
         if not self._half:
             return self.shaper.flush()
         half, self._half = self._half, ""
@@ -75,9 +75,9 @@ class Voice(OpenCall):
 def shape_text(make: Callable[[], Shaper]) -> Callable[[Observable[T]], Observable[T]]:
     """Create an operator that sends the text of each voice through a shaper of its own. Other items keep their order.
 
-    A voice ends when :class:`~rxflow.operators._core.calls.CallTracker` ends its call, when anything else happens in
-    that call, and when the stream ends. What is left of the voice is emitted just before whatever ended it. An
-    exception of a shaper ends the stream, and disposes the source. ::
+    A voice ends when :class:`~rxflow.operators._core.calls.CallTracker` ends its call, when another event of that call
+    follows, and when the stream ends. The rest of the voice is emitted just before whatever ended it. An exception of a
+    shaper ends the stream, and disposes the source. ::
 
         source          --wo--rld-he--llo|        (two voices: "world", "hello")
         words           ------wor--------(hello)|
@@ -93,7 +93,10 @@ def shape_text(make: Callable[[], Shaper]) -> Callable[[Observable[T]], Observab
 
 
 class Voices:
-    """The voices of one subscription. Operators that read other text, or end their voices later, override a step."""
+    """The voices of one subscription.
+
+    Operators that read other text, or end their voices later, override single methods.
+    """
 
     def __init__(self, make: Callable[[], Shaper], observer: ObserverBase[Any]) -> None:
         self.subscription = SingleAssignmentDisposable()
@@ -125,7 +128,7 @@ class Voices:
         voice.item = item
         try:
             pieces = voice.feed(text)
-        except Exception as error:  # noqa: BLE001 - it is the stream's terminal
+        except Exception as error:  # noqa: BLE001 - the error is the stream's terminal
             self.fail(error)
             return
         for piece in pieces:
@@ -140,7 +143,7 @@ class Voices:
             self._observer.on_completed()
 
     def get_text(self, item: object) -> str | None:
-        """Return the text of an item that is to be shaped; None if the item passes."""
+        """Return the text of an item that must be shaped; None if the item is passed on unchanged."""
         return get_text(item)
 
     def replace_text(self, item: object, text: str) -> object:
@@ -152,17 +155,17 @@ class Voices:
         return get_span_id(item), type(item)
 
     def find_interrupted(self, item: object) -> Iterable[Voice]:
-        """Find the voices that an item without text ends."""
+        """Return the voices that an item without text ends."""
         if isinstance(item, Finished | Failed | Cancelled | Retracted):
             return self.voices.find_ended(item)
         return self.voices.find_in_span(item)
 
     def find_superseded(self, voice: Voice) -> Iterable[Voice]:
-        """Find the voices that a new one ends."""
+        """Return the voices that a new one ends."""
         return self.voices.find_superseded(voice)
 
     def emit_pieces(self, voice: Voice, pieces: Sequence[str]) -> None:
-        """Emit pieces of a voice with the labels of its last item."""
+        """Emit pieces of a voice, with the labels of its last item."""
         for piece in pieces:
             self._emit(self.replace_text(voice.item, piece))
 
@@ -173,20 +176,20 @@ class Voices:
         self._observer.on_error(error)
 
     def _begin(self, key: Hashable, item: object) -> Voice | None:
-        """Open a voice. Returns None if ending an earlier one failed, which has ended the stream."""
+        """Open a voice. Return None if ending an earlier one failed, which has ended the stream."""
         voice = Voice(self._make(), item, key)
         if not self._end(self.find_superseded(voice)):
             return None
         return self.voices.add(voice)
 
     def _end(self, voices: Iterable[Voice]) -> bool:
-        """Emit what is left of ``voices``; False if that failed, which has ended the stream."""
+        """Emit the rest of ``voices``. Return False if that failed, which has ended the stream."""
         for voice in voices:
             if not self.voices.remove(voice):
-                continue  # the observer ended it when it received what was left of another voice
+                continue  # the observer ended this voice when it received the rest of another one
             try:
                 pieces = voice.flush()
-            except Exception as error:  # noqa: BLE001 - it is the stream's terminal
+            except Exception as error:  # noqa: BLE001 - the error is the stream's terminal
                 self.fail(error)
                 return False
             self.emit_pieces(voice, pieces)
@@ -194,7 +197,7 @@ class Voices:
 
 
 def join_surrogates(text: str) -> tuple[str, str]:
-    """Join the surrogate pairs of ``text``; return the text, and a half at its end that waits for the other one. ::
+    """Join the surrogate pairs of ``text``. Return the text, and separately a half pair at its end. ::
 
     "a\\ud83d" + "\\ude00b"    →    "a", "😀b"
     """
@@ -206,12 +209,12 @@ def join_surrogates(text: str) -> tuple[str, str]:
 
 @cache
 def compile_grapheme() -> Any:
-    """Compile the pattern of one character as people see it: a grapheme cluster of UAX #29."""
+    """Compile the pattern for one character as people see it: a grapheme cluster of UAX #29."""
     return load_regex().compile(r"\X")
 
 
 def find_last_start(text: str) -> int:
-    """Return the index at which the last character of ``text`` begins: the next text may still extend it."""
+    """Return the index at which the last character of ``text`` begins; the next text may still extend it."""
     end = text[-2:]
     if end.isascii():
         return len(text) - (2 if end == "\r\n" else 1) if text else 0
@@ -222,7 +225,7 @@ def find_last_start(text: str) -> int:
 
 
 def find_end_after(text: str, count: int) -> int:
-    """Return the index at which the character ends that holds code point number ``count`` (from 1)."""
+    """Return the index after the character that contains code point number ``count`` (from 1)."""
     if count >= len(text):
         return len(text)
     if text.isascii():
@@ -236,7 +239,10 @@ def find_end_after(text: str, count: int) -> int:
 
 
 class Characters:
-    """Cuts text between characters. The last character is held, since it may go on."""
+    """Splits text between characters.
+
+    The last character is held, because an accent or the rest of an emoji may follow.
+    """
 
     def __init__(self) -> None:
         self._held = ""
@@ -255,7 +261,7 @@ class Characters:
 
 
 class TextPattern(Protocol):
-    """A compiled pattern, of ``re`` or of ``regex``."""
+    """A compiled pattern of ``re`` or ``regex``."""
 
     @property
     def pattern(self) -> str:
@@ -264,20 +270,20 @@ class TextPattern(Protocol):
 
     @property
     def flags(self) -> int:
-        """The flags that it was compiled with."""
+        """The flags of the pattern."""
         ...
 
 
 class PartialPattern:
     """A pattern, with a twin that finds where text may still become a match.
 
-    ``re`` has no partial matches; the ``regex`` package has. It does the whole matching, since the two differ in what a
-    letter is: a match must not be certain for one of them and unknown to the other.
+    The ``regex`` package has partial matches, while ``re`` has none. ``regex`` does all the matching, because the two
+    packages disagree about letters: a match must not be certain for one of them and unknown to the other.
 
-    The twin is the pattern followed by something that never matches. So the twin never matches. It reports the first
-    index at which the pattern needs more text than there is (it is atomic: other ways to match do not count). What
-    begins before that index is certain. A pattern that looks at the end of the text needs one character more, so it
-    is tried again without the last one.
+    The twin is the pattern followed by something that never matches, so the twin never matches either. It reports the
+    first index at which the pattern needs more text than there is. (The twin is atomic: other ways to match do not
+    count.) All matches that begin before that index are certain. A pattern that looks at the end of the text needs one
+    character more, so the search is repeated without the last character.
 
     Raises:
         TypeError: ``pattern`` is not a text pattern.
@@ -288,7 +294,7 @@ class PartialPattern:
         given, flags = _read_pattern(pattern)
         try:
             self._pattern: Any = load_regex().compile(given, flags)
-            end = "\n" if self._pattern.flags & load_regex().VERBOSE else ""  # the pattern may end with a comment
+            end = "\n" if self._pattern.flags & load_regex().VERBOSE else ""  # ends a comment at the end of the pattern
             self._sees_the_end = _SEES_THE_END.search(given) is not None
             one_more = "(?s:.)" if self._sees_the_end else ""
             self._twin: Any = load_regex().compile(f"(?>{given}{end}){one_more}(?!)", flags)
@@ -299,14 +305,14 @@ class PartialPattern:
         self._window = window if _FORBIDS_THE_END.search(given) is not None else 0
 
     def search(self, text: str, start: int) -> re.Match[str] | None:
-        """Find the next match that is not empty, as far as the text goes."""
+        """Return the next match that is not empty, in the text so far."""
         match = self._pattern.search(text, start)
         while match is not None and match.end() == match.start():
             match = self._pattern.search(text, match.end() + 1) if match.end() < len(text) else None
         return cast("re.Match[str] | None", match)
 
     def find_uncertain(self, text: str, start: int) -> int:
-        """Return the first index, from ``start`` on, at which a match is not certain yet."""
+        """Return the first index, from ``start`` on, at which a match is not yet certain."""
         found = self._twin.search(text, start, partial=True)
         index = len(text) if found is None else found.start()
         if self._sees_the_end and len(text) > start:
@@ -317,13 +323,13 @@ class PartialPattern:
         return index
 
     def is_open(self, text: str, start: int) -> bool:
-        """Whether something in the text may still become a match."""
+        """Return whether a part of the text may still become a match."""
         found = self._twin.search(text, start, partial=True)
         return found is not None and found.start() < len(text)
 
 
 def _read_pattern(pattern: str | TextPattern) -> tuple[str, int]:
-    """Return the text of a pattern, and its flags as those of ``regex``."""
+    """Return the text of a pattern, and its flags as flags of ``regex``."""
     if isinstance(pattern, str):
         return pattern, 0
     kind = cast(object, type(pattern))

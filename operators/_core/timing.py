@@ -1,4 +1,4 @@
-"""Time for operators: by the event loop, so that they fire on the thread on which the source emits."""
+"""Time for operators, by the event loop, so that timers fire in the thread in which the source emits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rxflow._loops import LoopScheduler, running_loop
 
 
 class StreamTimeout(TimeoutError):
-    """A stream exceeded a limit of ``seconds``; ``seen`` describes the last item before."""
+    """A stream exceeded a limit of ``seconds``. ``seen`` describes the last item before that."""
 
     _message: ClassVar[str] = "no item for {seconds:g} s; the last item: {seen}"
 
@@ -38,8 +38,8 @@ def find_clock(
 ) -> SchedulerBase:
     """Return the scheduler of one subscription: the operator's own, the subscriber's, or that of ``loop``.
 
-    ``loop`` is the one that ran at the subscription. The loop that runs when an item arrives may be the source's own,
-    which ends with the source.
+    ``loop`` is the one that was running at the subscription. The loop that runs when an item arrives may belong to the
+    source, and end with the source.
 
     Raises:
         RuntimeError: there is none of these.
@@ -56,18 +56,18 @@ def find_clock(
 
 
 def _use_loop_time(subscribed: SchedulerBase | None) -> SchedulerBase | None:
-    """Replace the scheduler with which RxPY subscribes when an Observable is awaited: it reads the wall clock."""
+    """Replace RxPY's scheduler for awaited Observables, which reads the wall clock, by one with the loop's time."""
     if type(subscribed) is AsyncIOScheduler:
         return LoopScheduler(subscribed._loop)  # pyright: ignore[reportPrivateUsage]
     return subscribed
 
 
 TimedSubscription: TypeAlias = Callable[[ObserverBase[Any], SchedulerBase, SchedulerBase | None], DisposableBase]
-"""Takes the observer, the clock, and the subscriber's scheduler, which is handed on to the source."""
+"""Gets the observer, the clock, and the subscriber's scheduler, which is passed on to the source."""
 
 
 def create_timed(operator: str, given: SchedulerBase | None, subscribe: TimedSubscription) -> Observable[Any]:
-    """Create an Observable that gives each subscription a clock, and fails if there is none."""
+    """Create an Observable that finds a clock for each subscription, and fails if there is none."""
 
     def subscribe_timed(observer: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:
         try:
@@ -81,7 +81,9 @@ def create_timed(operator: str, given: SchedulerBase | None, subscribe: TimedSub
 
 
 def start_stopwatch(given: SchedulerBase | None, subscribed: SchedulerBase | None) -> Callable[[], float]:
-    """Return a function that reads the seconds since this call: by a scheduler, the running loop, or the machine.
+    """Return a function that reads the seconds since this call.
+
+    The clock is that of the scheduler if there is one, else that of the running loop, else the machine's.
 
     It sets no timer, so it needs no loop.
     """
@@ -102,7 +104,7 @@ def start_stopwatch(given: SchedulerBase | None, subscribed: SchedulerBase | Non
 class SilenceWatch:
     """Calls ``ring`` after ``seconds`` without an item, and again after each further such time.
 
-    At most one timer is pending, and an item only notes the time: a timer that fires too early waits for the rest. ::
+    At most one timer is pending, and an item only records the time: a timer that fires too early waits for the rest. ::
 
         items     a-b---------
         timer     ---|--|--|--     limit 3: at the first bar it waits for the rest, at the others it rings
@@ -117,24 +119,24 @@ class SilenceWatch:
         self._is_watching = False
 
     def note_item(self) -> None:
-        """The silence begins anew."""
+        """Restart the silence."""
         self._silent_since = self._clock.now
 
     def start(self) -> None:
-        """Watch a silence that begins now."""
+        """Start to watch a silence that begins now."""
         self._silent_since = self._clock.now
         if not self._is_watching and not self._timer.is_disposed:
             self._is_watching = True
             self._wait(self._limit)
 
     def pause(self) -> None:
-        """Do not watch until the next :meth:`start`."""
+        """Stop watching until the next :meth:`start`."""
         if self._is_watching:
             self._is_watching = False
             self._timer.disposable = None
 
     def dispose(self) -> None:
-        """Never ring again."""
+        """Stop for good."""
         self._timer.dispose()
 
     def _wait(self, time: timedelta) -> None:

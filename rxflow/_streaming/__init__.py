@@ -1,6 +1,6 @@
-"""The machinery of streams: bridges from coroutines and threads, the launch of a run, the log and the outputs.
+"""The machinery of streams: bridges from coroutines and threads, the start of a run, the log and the outputs.
 
-The floors above import from here; its own modules import each other.
+Higher layers import from this package; its own modules import each other.
 """
 
 from rxflow._streaming.border import Border, current_border, find_stamp

@@ -1,7 +1,7 @@
-"""The border of a run: where its events leave it, and where users' code hears of them.
+"""The border of a run: the place where its events leave the run.
 
-Here they are counted and dated, and every span that was begun is closed. A stopped leaf cannot emit any more, so the
-border emits ``…Cancelled`` in its place, for what is open inside of it first.
+The border numbers and dates events, and closes every span that was opened. A stopped leaf cannot emit any more, so the
+border emits ``…Cancelled`` in its place, first for the spans inside the leaf.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _CANCELLED: dict[type[Any], type[Cancelled]] = {
 
 
 class Border:
-    """Counts and dates the events of one run, also of those that operators add or bring from other runs."""
+    """Numbers and dates the events of one run, including those that operators add or bring from other runs."""
 
     __slots__ = ("__weakref__", "_own_origin", "_passages", "count", "holds", "now", "scope")
 
@@ -55,7 +55,7 @@ class Border:
         self._own_origin: tuple[Origin, Origin] = (scope.origin, scope.origin)
 
     def stamp(self, item: T) -> T:
-        """The next item of the run, numbered. One that has its number from another run is copied."""
+        """Return the next item of the run with its number. An item that has a number from another run is copied."""
         if isinstance(item, StreamChunk):
             values: dict[str, Any] = item.__dict__  # pyright: ignore[reportAssignmentType] # it is one; vars() is a call
             if values["seq"] >= 0:
@@ -78,7 +78,7 @@ class Border:
         return event
 
     def admit(self, item: T) -> T:
-        """The next item that comes from a source of the run: numbered, unless a race holds it."""
+        """Return the next item from a source of the run. It is numbered, unless a race still holds it back."""
         if not self.holds:
             return self.stamp(item)
         if isinstance(item, StreamChunk):
@@ -91,7 +91,7 @@ class Border:
         return item
 
     def guard(self, build: Callable[[Scope], Observable[Event]]) -> Observable[Event]:
-        """The events of ``build``, stamped, with all their spans closed. It may be subscribed again after its end."""
+        """Return the events of ``build``, numbered, with all spans closed. It may be subscribed again after its end."""
 
         def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
             passage = Passage(self, observer)
@@ -103,7 +103,7 @@ class Border:
         return RunPart(subscribe)
 
     def enter(self, source: Observable[T]) -> Observable[T]:
-        """``source``; its operators find this border when they are subscribed."""
+        """Return ``source``, whose operators find this border when they are subscribed."""
 
         def subscribe(observer: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:
             with self.entered():
@@ -113,7 +113,7 @@ class Border:
 
     @contextmanager
     def entered(self) -> Generator[None]:
-        """In the body, operators that are subscribed find this border."""
+        """Operators that are subscribed in the body find this border."""
         token = _current.set(self)
         try:
             yield
@@ -121,12 +121,15 @@ class Border:
             _current.reset(token)
 
     def close_spans(self, reason: str = DEFAULT_STOP_REASON) -> list[Event]:
-        """The events that close the open spans, innermost first, for code that ends a stream before the run."""
+        """Return the events that close the open spans, innermost first.
+
+        This is for code that ends a stream before the run ends.
+        """
         passages, self._passages = self._passages, {}
         return [event for passage in passages for event in passage.close_spans(reason)]
 
     def describe_stopped(self, started: Started, reason: str) -> Event:
-        """The event that closes a span that was stopped; it has no number yet."""
+        """Return the event that closes a stopped span. The event has no number yet."""
         describe = self.scope.run.calls.get(started.origin.span_id)
         if describe is not None:
             return describe(reason)
@@ -138,13 +141,13 @@ class Border:
         return cast(Event, kind(origin=started.origin, reason=reason))
 
     def forget(self, passage: Passage, *, has_open_spans: bool) -> None:
-        """Forget a passage that has ended or was disposed. If its operator ends early, it may leave spans open."""
+        """Forget a passage that has ended or was disposed. If its operator ended early, spans may still be open."""
         if not has_open_spans:
             self._passages.pop(passage, None)
         self.scope.run.watchers.pop(passage, None)
 
     def _adopt(self, origin: Origin) -> Origin:
-        """``origin``, as a part of this run."""
+        """Return ``origin`` as a part of this run."""
         before, after = self._own_origin
         if origin is not before:
             own = self.scope.origin
@@ -154,7 +157,10 @@ class Border:
 
 
 class Passage(Holder, ObserverBase[Event]):
-    """One subscription at a border. Emits on the run's loop; what stops a leaf may notify it from any thread."""
+    """One subscription at a border.
+
+    It emits on the run's loop; code that stops a leaf may notify it from any thread.
+    """
 
     __slots__ = (
         "_border",
@@ -172,12 +178,12 @@ class Passage(Holder, ObserverBase[Event]):
         self._observer = observer
         self._is_over = False
         self._open: dict[str, Started] = {}
-        self._children: dict[str, int] = {}  # by the span around them: how many are open
-        self._cancelled: dict[str, None] = {}  # an empty set takes 150 bytes more, in each waiting run
-        self._stopped: dict[str, str] = {}  # spans and reasons, noted but not yet told
+        self._children: dict[str, int] = {}  # by the surrounding span: how many are open
+        self._cancelled: dict[str, None] = {}  # an empty set would take 150 bytes more in each waiting run
+        self._stopped: dict[str, str] = {}  # spans and reasons, noted but not yet emitted
 
     def on_next(self, value: Event) -> None:
-        if type(value) is StreamChunk:  # by far the most
+        if type(value) is StreamChunk:  # by far the most frequent item
             values: dict[str, Any] = value.__dict__  # pyright: ignore[reportAssignmentType] # as above
             border = self._border
             if values["seq"] < 0 and not border.holds:
@@ -189,7 +195,7 @@ class Passage(Holder, ObserverBase[Event]):
             self._emit(value)
             return
         if self._is_over:
-            return  # what a call has used is kept for whoever closes its span
+            return  # the usage of a call is kept for the code that closes its span
         if self._stopped:
             self.flush()
         span_id = value.origin.span_id
@@ -214,7 +220,7 @@ class Passage(Holder, ObserverBase[Event]):
         super().dispose()
 
     def dispose(self) -> None:
-        self._retire()  # first: what stops now is nobody's to hear
+        self._retire()  # first, because events of spans that stop now must not be emitted
         super().dispose()
 
     def note_stopped(self, span_id: str, reason: str) -> None:
@@ -232,14 +238,14 @@ class Passage(Holder, ObserverBase[Event]):
         if self._is_over:
             return
         noted, self._stopped = self._stopped, {}
-        for span_id, reason in tuple(noted.items()):  # another thread may be noting one
+        for span_id, reason in tuple(noted.items()):  # a copy, because another thread may be adding to it
             if span_id in self._open:
                 self._cancel_inside(span_id, reason, noted)
                 self._cancel(span_id, reason)
 
     def close_spans(self, reason: str) -> list[Event]:
-        """The events that close the open spans; the caller emits them."""
-        # What has no number was dropped by a race.
+        """Return the events that close the open spans; the caller emits them."""
+        # An event without a number was dropped by a race.
         shown = [span_id for span_id, started in self._open.items() if started.seq >= 0]
         closing = [self._border.stamp(self._close(span_id, reason)) for span_id in reversed(shown)]
         self._open.clear()
@@ -247,7 +253,7 @@ class Passage(Holder, ObserverBase[Event]):
         return closing
 
     def _end(self) -> ObserverBase[Event]:
-        """Close what is open, and return the observer for the terminal."""
+        """Close what is open, and return the observer for the terminal event."""
         if self._is_over:
             return _NOBODY
         if self._stopped:
@@ -297,18 +303,21 @@ class Passage(Holder, ObserverBase[Event]):
 
 
 def current_border() -> Border | None:
-    """The border of the run whose operators are being subscribed; None outside of runs."""
+    """Return the border of the run whose operators are being subscribed; None outside of runs."""
     return _current.get()
 
 
 def find_stamp() -> Callable[[T], T]:
-    """The function with which an operator numbers what it adds to the run; outside of runs it changes nothing."""
+    """Return the function with which an operator numbers the items it adds to a run.
+
+    Outside of runs it changes nothing.
+    """
     border = _current.get()
     return _unchanged if border is None else border.stamp
 
 
 def close_before_end(source: Observable[T], border: Border) -> Observable[T]:
-    """``source``, which may end before the run does; spans that are open then are closed first. ::
+    """Return ``source``, which may end before its run does. Spans that are open then are closed first. ::
 
     events    S--a--b--c--F|
     source    S--a--b|             (take(3))
@@ -334,11 +343,11 @@ def close_before_end(source: Observable[T], border: Border) -> Observable[T]:
 
 
 class Guard(ObserverBase[T], Generic[T]):
-    """Stands between a run and users' observers and operators.
+    """Protects a run from errors in users' observers and operators.
 
-    If one of them raises, its own run ends with that error. RxPY alone would let the error escape into the producer:
-    the run would go on, and whoever waits for its end would wait forever. ``on_ending`` is called just before the
-    terminal, ``on_end`` after it.
+    If one of them raises, its own run ends with that error. With RxPY alone the error would reach the producer: the run
+    would continue, and code that waits for its end would wait forever. ``on_ending`` is called just before the terminal
+    event, ``on_end`` after it.
     """
 
     def __init__(
@@ -356,7 +365,7 @@ class Guard(ObserverBase[T], Generic[T]):
 
     @property
     def is_over(self) -> bool:
-        """The observer has had the terminal, or was disposed."""
+        """Whether the observer received the terminal event, or was disposed."""
         return self._run.has_ended or self._run.is_disposed
 
     def on_next(self, value: T) -> None:
@@ -364,7 +373,7 @@ class Guard(ObserverBase[T], Generic[T]):
             return
         try:
             self._observer.on_next(value)
-        except Exception as error:  # noqa: BLE001 - the observer's own
+        except Exception as error:  # noqa: BLE001 - raised by the user's observer
             self.fail(error)
 
     def on_error(self, error: Exception) -> None:
@@ -377,7 +386,7 @@ class Guard(ObserverBase[T], Generic[T]):
             self._observer.on_error(error)
         except Exception as raised:  # noqa: BLE001 - reported, never swallowed
             self._report(raised)
-        finally:  # a CancelledError or SystemExit passes
+        finally:  # a CancelledError or SystemExit propagates
             self.release()
             self._on_end()
 
@@ -389,16 +398,16 @@ class Guard(ObserverBase[T], Generic[T]):
             self._observer.on_completed()
         except Exception as raised:  # noqa: BLE001 - reported, never swallowed
             self._report(raised)
-        finally:  # a CancelledError or SystemExit passes
+        finally:  # a CancelledError or SystemExit propagates
             self.release()
             self._on_end()
 
     def release(self) -> None:
-        """Forget the observer, which must not live as long as whoever holds the run."""
+        """Forget the observer, so that code that holds the run does not keep the observer alive."""
         self._observer = _NOBODY
 
     def fail(self, error: BaseException) -> None:
-        """Stop the run and tell its observer why."""
+        """Stop the run and pass ``error`` to its observer."""
         self._run.dispose()
         self._end(error)  # type: ignore[arg-type]  # RxPY's type leaves out SystemExit and CancelledError
 
@@ -409,7 +418,7 @@ class Guard(ObserverBase[T], Generic[T]):
     def _report(self, error: Exception) -> None:
         """Report an error to the event loop, because no caller can catch it."""
         loop = running_loop()
-        if loop is None:  # it has died
+        if loop is None:  # the loop has ended
             logger.error("an observer of an rxflow run raised", exc_info=error)
             return
         loop.call_exception_handler({"message": "an observer of an rxflow run raised", "exception": error})
@@ -423,7 +432,7 @@ _NOBODY: ObserverBase[Any] = Observer(on_error=lambda error: None)
 
 
 def _setter(name: str) -> Callable[[Happened, Any], None]:
-    # By its descriptor: the events are frozen for everybody else.
+    # With the slot's descriptor, because the events are frozen for all other code.
     setter: Callable[[Happened, Any], None] = vars(Happened)[name].__set__
     return setter
 

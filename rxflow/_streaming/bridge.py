@@ -1,4 +1,4 @@
-"""Makes Observables of coroutines, as all leaves of a run are."""
+"""Makes Observables from coroutines. All leaves of a run are made this way."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ T = TypeVar("T")
 
 
 def from_async(work: Callable[[Callable[[T], None]], Awaitable[None]]) -> Observable[T]:
-    """An Observable of what the coroutine ``work(emit)`` emits; it completes when the coroutine returns.
+    """Return an Observable of what the coroutine ``work(emit)`` emits. It completes when the coroutine returns.
 
-    Subscribing starts a task on the running loop and returns at once; disposing cancels it, from any thread, without
-    blocking. ::
+    Subscribing starts a task on the running loop and returns at once. Disposing cancels the task, from any thread,
+    without blocking. ::
 
         work      --emit(a)---emit(b)---return
         result    --a---------b---------|
@@ -35,7 +35,8 @@ def from_async(work: Callable[[Callable[[T], None]], Awaitable[None]]) -> Observ
 
     def subscribe(observer: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:
         async def main() -> None:
-            await work(driven.emit)  # not the observer's: a coroutine that outlives its disposal must not keep that
+            # not observer.on_next: a coroutine that outlives its disposal must not keep the observer alive
+            await work(driven.emit)
 
         driven = _Driven(asyncio.get_running_loop(), main, observer, copy_context())
         return driven
@@ -44,9 +45,9 @@ def from_async(work: Callable[[Callable[[T], None]], Awaitable[None]]) -> Observ
 
 
 def from_coroutine(scope: Scope, work: Callable[[Emitter], Awaitable[None]]) -> Observable[Event]:
-    """Make an Observable of a leaf of a run: ``work(emitter)`` can also run other Observables as a part of it.
+    """Return an Observable for a leaf of a run. ``work(emitter)`` can also run other Observables as a part of the leaf.
 
-    Disposing stops these in the caller's thread. So a provider stops even if the loop is busy.
+    Disposing stops these in the caller's thread, so a provider stops even if the loop is busy.
     """
 
     def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
@@ -56,10 +57,13 @@ def from_coroutine(scope: Scope, work: Callable[[Emitter], Awaitable[None]]) -> 
 
 
 def on_loop(source: Observable[T], loop: asyncio.AbstractEventLoop) -> Observable[T]:
-    """Emit the items of ``source`` on the loop's thread. A user's stream may emit on another, such as a timer's."""
+    """Emit the items of ``source`` on the loop's thread.
+
+    A user's stream may emit on another thread, such as a timer's.
+    """
 
     def subscribe(observer: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:
-        is_foreign = False  # once a signal had to hop, all do, so that none overtakes another
+        is_foreign = False  # after one signal had to change threads, all later ones do, so that none overtakes another
 
         def hop(signal: Callable[[], object]) -> None:
             nonlocal is_foreign
@@ -100,8 +104,8 @@ class _Driven(DisposableBase, Generic[T]):
             await main()
         except BaseException as error:
             if not self._fail(error):
-                # Disposed: the subscriber has had its end. Cancellation is asyncio's to see; an error in some
-                # ``finally`` on the way out is reported by the loop, as for any task that nobody awaits.
+                # Disposed: the subscriber already has the end of its stream. asyncio handles a cancellation; the
+                # loop reports an error of some ``finally``, as for any task that nobody awaits.
                 raise
         else:
             self._complete()
@@ -112,17 +116,20 @@ class _Driven(DisposableBase, Generic[T]):
             observer.on_completed()
 
     def _fail(self, error: BaseException) -> bool:
-        """Emit the error; False if the stream is over. Not in the task's own frame, which the error keeps alive."""
+        """Emit the error; return False if the stream is over.
+
+        This is not done in the task's own frame, because the error keeps that frame alive.
+        """
         observer = self._take_observer()
         if observer is None:
             return False
-        # RxPY types errors as Exception. A CancelledError from outside (asyncio.run ending with the stream open)
-        # or a SystemExit travels the same way, so that no reader waits for a terminal that never comes.
+        # RxPY types errors as Exception. A SystemExit, or a CancelledError from outside (asyncio.run ending while
+        # the stream is open), is passed on in the same way, so that no reader waits forever.
         observer.on_error(replace_stray_cancellation(error))  # type: ignore[arg-type]
         return True
 
     def emit(self, item: T) -> None:
-        """Emit an item, unless it is over."""
+        """Emit an item, unless the stream is over."""
         observer = self._observer
         if observer is not None:
             observer.on_next(item)
@@ -132,17 +139,22 @@ class _Driven(DisposableBase, Generic[T]):
         return observer
 
     def dispose(self) -> None:
-        if self._take_observer() is None:
-            return
+        if self._take_observer() is not None:
+            self._cancel()
+
+    def _cancel(self) -> None:
         if running_loop() is self._loop:
             self.task.cancel()
         elif not call_soon(self._loop, self.task.cancel) or not self._loop.is_running():
-            # The loop has stopped under the task, which can do nothing more; asyncio would report it as destroyed.
+            # The loop stopped while the task was running. Without this, asyncio would report the task as destroyed.
             self.task._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
 class _Leaf(_Driven[Event]):
-    """A leaf of a run. The emitter of its coroutine is closed when the coroutine ends, and cancelled if it is."""
+    """A leaf of a run.
+
+    The emitter of its coroutine is closed when the coroutine ends, and cancelled with the coroutine.
+    """
 
     __slots__ = ("_emitter",)
 
@@ -169,29 +181,32 @@ class _Leaf(_Driven[Event]):
     def _fail(self, error: BaseException) -> bool:
         if not isinstance(error, StopAsyncIteration):
             return super()._fail(error)
-        # As Python does in async generators: a reader's ``async for`` would take it for the stream's own end.
+        # As in Python's async generators: a reader's ``async for`` would take this exception for the end of the stream.
         name = " / ".join(self._emitter.origin.namespace) or "an LLM call"
         raised = RuntimeError(f"{name} raised StopAsyncIteration")
         raised.__cause__ = error
         return super()._fail(raised)
 
     def dispose(self) -> None:
+        # First: once the emitter is closed, the coroutine may end, and would complete without having said its result.
+        is_running = self._take_observer() is not None
         self._emitter.cancel()
-        super().dispose()
+        if is_running:
+            self._cancel()
 
 
 def replace_stray_cancellation(error: BaseException) -> BaseException:
-    """Return ``error``; but a RuntimeError in place of a CancelledError if nobody has cancelled this task.
+    """Return ``error``, or a RuntimeError in place of a CancelledError if nobody has cancelled this task.
 
-    The task's code awaited something that others have cancelled. Such a CancelledError would silently end every task
-    that it reaches, the reader's too.
+    In the latter case, the task awaited something that other code has cancelled. Such a CancelledError would silently
+    end every task that it reaches, also the reader's.
     """
     if not isinstance(error, asyncio.CancelledError):
         return error
     task = asyncio.current_task()
     if task is None or task.cancelling():
         return error
-    said = RuntimeError("something that this code waited for was cancelled, though its run was not")
+    said = RuntimeError("this code awaited something that was cancelled, although its run was not cancelled")
     said.__cause__ = error
     return said
 
@@ -200,7 +215,10 @@ def replace_stray_cancellation(error: BaseException) -> BaseException:
 def announce_failure(
     emitter: Emitter, failed: type[MethodFailed] | type[TaskFailed] | type[AgentFailed]
 ) -> Generator[None]:
-    """Emit ``failed`` for an error of the body, and raise it again. A stray CancelledError becomes a RuntimeError."""
+    """Emit ``failed`` for an error of the body, and raise the error again.
+
+    A stray CancelledError becomes a RuntimeError.
+    """
     try:
         yield
     except Unanswered:
@@ -218,7 +236,7 @@ def announce_failure(
 
 
 WAITS = "it waits for an answer"
-"""The reason in the events of spans that a pause stops."""
+"""The reason in the events of spans that end because the run pauses."""
 
 _CANCELLED: dict[type[e.Failed], type[e.MethodCancelled] | type[e.TaskCancelled] | type[e.AgentCancelled]] = {
     MethodFailed: e.MethodCancelled,
@@ -228,9 +246,9 @@ _CANCELLED: dict[type[e.Failed], type[e.MethodCancelled] | type[e.TaskCancelled]
 
 
 class Unanswered(BaseException):
-    """Nobody answers a question. Siblings of the work that asked go on to their end; then the run is paused.
+    """Nobody answers a question. Concurrent work of the run continues to its end; then the run is paused.
 
-    Not an Exception: code that handles exceptions would catch it, and go on without the answer.
+    This is not an Exception: code that handles exceptions would catch it, and continue without the answer.
     """
 
     def __init__(self, pending: tuple[InputRequested, ...]) -> None:
@@ -239,12 +257,12 @@ class Unanswered(BaseException):
 
     @classmethod
     def join(cls, errors: Iterable[Unanswered]) -> Unanswered:
-        """Join several into one, with the questions of all."""
+        """Join several exceptions into one with the questions of all."""
         return cls(tuple(request for error in errors for request in error.pending))
 
 
 def merge_patiently(sources: Sequence[Observable[T]]) -> Observable[T]:
-    """Merge sources. If nobody answers a question of one of them, the others go on to their end. ::
+    """Merge sources. If nobody answers a question of one source, the others continue to their end. ::
 
     source 1    -a-?            (? is Unanswered)
     source 2    -b---c|
@@ -282,10 +300,10 @@ def merge_patiently(sources: Sequence[Observable[T]]) -> Observable[T]:
 
 
 async def all_of(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Run ``works`` at once and give their results in order; the first error stops the others and is raised.
+    """Run ``works`` concurrently and return their results in order. The first error stops the others and is raised.
 
-    A question that nobody answers does not stop the others: Unanswered is raised when all are over.
-    A SystemExit or KeyboardInterrupt is raised here too; raised in its own task, it would end the loop.
+    A question that nobody answers does not stop the others: Unanswered is raised when all have ended. A SystemExit or
+    KeyboardInterrupt is raised here too; raised in its own task, it would end the loop.
     """
     first: BaseException
     unanswered: list[Unanswered] = []
@@ -299,7 +317,7 @@ async def all_of(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         if unanswered:
             raise Unanswered.join(unanswered)
         return [cast(T, task.result()) for task in running]
-    raise first  # not from within the except clause: what users' code gave as its cause and context stays
+    raise first  # outside the except clause, so that the error keeps the cause and context that users' code gave it
 
 
 class _Stopped(Exception):

@@ -1,4 +1,4 @@
-"""Questions at the terminal: shown one at a time, answered by a line."""
+"""Questions at the terminal: shown one at a time, and answered with a line."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from rxflow.types import InputRequested
 
 
 def has_console() -> bool:
-    """Whether a question may be shown here: in a terminal, not in a notebook, a server's log or a pipe.
+    """Return whether a question may be shown here: in a terminal, not in a notebook, a server's log or a pipe.
 
-    A program that has put a function of its own in the place of ``input()``, as tests do, is asked through that.
+    If a program has replaced ``input()`` with a function of its own, as tests do, that function asks the question.
     """
     kernel: Any = sys.modules.get("ipykernel.kernelapp")
-    if kernel is not None and kernel.IPKernelApp.initialized():  # a program may import it without being a notebook
+    # a program may import ipykernel without being a notebook
+    if kernel is not None and kernel.IPKernelApp.initialized():
         return False
     if not isinstance(builtins.input, BuiltinFunctionType):
         return True
@@ -30,35 +31,37 @@ def has_console() -> bool:
 
 
 class ConsoleProvider:
-    """Asks at the terminal. A program in a terminal uses it if nothing else answers; others have to name it. ::
+    """Asks at the terminal.
+
+    A program in a terminal uses this if nothing else answers; other programs have to name it. ::
 
         flow.observe().pipe(ops.answer_with(ConsoleProvider()))
 
-    ``verbose=False`` shows only the message. A line is the answer: Enter accepts a result for review; ``y``, ``n and
-    why`` or arguments as JSON answer whether a tool may be called. At the end of the input there is no answer.
+    With ``verbose=False``, only the message is shown. Each line is an answer: Enter accepts a result for review; ``y``,
+    ``n and why`` or arguments as JSON say whether a tool may be called. At the end of the input there is no answer.
     """
 
     def __init__(self, verbose: bool = True) -> None:
         self.verbose = verbose
 
     async def answer(self, request: InputRequested) -> str | None:
-        """The line that is typed; None at the end of the input."""
+        """Return the line that is typed; None at the end of the input."""
         text = show_request(request) if self.verbose else f"{request.message} "
         line = await _console.read_line(text)
         return None if line is None else line.strip()
 
     def request_input(self, message: str, flow: object, metadata: Mapping[str, Any] | None = None) -> str:
-        """Ask for a text, as CrewAI's providers do; for a provider of your own that falls back to this one."""
+        """Ask for a text, as CrewAI's providers do, so that a provider of your own can fall back to this one."""
         return input(f"\n{message}\n\n>>> " if self.verbose else f"{message} ").strip()
 
     def request_feedback(self, context: Any, flow: object) -> str:
-        """Ask for feedback, as CrewAI's providers do; ``context`` has a ``message`` and the ``method_output``."""
+        """Ask for feedback, as CrewAI's providers do. ``context`` has a ``message`` and the ``method_output``."""
         print(f"\n{getattr(context, 'method_output', '')}\n\n{context.message}")  # noqa: T201
         return input("Your feedback (Enter to skip): ").strip()
 
 
 def show_request(request: InputRequested) -> str:
-    """A question as a terminal shows it, up to where the answer is typed."""
+    """Return a question as a terminal shows it, up to the place where the answer is typed."""
     lines = [""]
     match request.kind:
         case "feedback":
@@ -77,8 +80,8 @@ def show_request(request: InputRequested) -> str:
 class _Console:
     """The questions that wait for a line. The oldest is on the screen; one thread reads.
 
-    A thread that reads cannot be stopped. A question that is taken back leaves it reading, and the next line answers
-    whatever question is on the screen by then.
+    A thread that reads cannot be stopped. After a question is withdrawn, the thread continues to read, and the next
+    line answers the question that is on the screen at that time.
     """
 
     def __init__(self) -> None:
@@ -128,10 +131,10 @@ class _Console:
 
 
 def _read_line() -> str:
-    """The next line of the input. Raises EOFError at its end."""
+    """Return the next line of the input. Raises EOFError at its end."""
     if not isinstance(builtins.input, BuiltinFunctionType) or not has_console():
         return input()
-    # Not by input(): Python 3.13 does not end while another thread is in it, as after Ctrl-C.
+    # Not with input(): Python 3.13 does not exit while another thread is inside of it, for example after Ctrl-C.
     line = b""
     while not line.endswith(b"\n"):
         piece = os.read(sys.stdin.fileno(), 4096)
@@ -147,7 +150,7 @@ class _Waiting:
         self.line: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
 
     def show(self) -> None:
-        # Not by print(): it does not hold on to sys.stdout, which a dashboard may put back in another thread meanwhile.
+        # Not with print(): sys.stdout may change between its writes, because a dashboard restores it in another thread.
         output = sys.stdout
         output.write(self._text)
         output.flush()

@@ -1,8 +1,8 @@
-"""What a leaf coroutine uses to emit events, to run nested Observables and to call users' code.
+"""What the coroutine of a leaf uses to emit events, to run nested Observables and to call users' code.
 
-An emitter is also *ambient* for users' code: a ``kickoff()`` or ``llm.call()`` deep inside a method, a tool or a
-callback finds it in a context variable, and what it runs flows into the same stream. So do ``rxflow.emit()`` and
-``rxflow.report_progress()``.
+An emitter is also *ambient* for users' code: a ``kickoff()`` or ``llm.call()`` inside a method, a tool or a callback
+finds the emitter in a context variable, and its events become part of the same stream. ``rxflow.emit()`` and
+``rxflow.report_progress()`` find it too.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ ambient: ContextVar[Emitter | None] = ContextVar("rxflow_ambient", default=None)
 
 
 class Emitter:
-    """Emits events of one leaf, and runs other Observables so that their events arrive in the same stream.
+    """Emits the events of one leaf, and runs other Observables so that their events arrive in the same stream.
 
-    Everything that it starts belongs to the leaf: disposing the leaf stops it, from any thread, without waiting for
-    the loop.
+    Everything that the emitter starts belongs to the leaf: disposing the leaf stops it, from any thread, without
+    waiting for the loop.
 
     Attributes:
-        observer: where the events go; nowhere once the leaf is over.
+        observer: receives the events; after the leaf's end, an observer that drops them.
     """
 
     __slots__ = ("_awaited", "_owned", "is_cancelled", "observer", "origin", "run", "scope")
@@ -62,17 +62,17 @@ class Emitter:
 
     @property
     def is_closed(self) -> bool:
-        """The leaf has ended or was disposed: nothing that is emitted now reaches the stream."""
+        """Whether the leaf has ended or was disposed. Events that are emitted then do not reach the stream."""
         return self._owned.is_disposed
 
     def on_next(self, event: Event) -> None:
-        """Emit one event. On the run's loop only."""
+        """Emit one event. Call this only on the run's loop."""
         self.observer.on_next(event)
 
     def mute(self) -> Emitter:
-        """Make an emitter for code whose words are not a part of the stream: no chunk of what it runs gets there.
+        """Return an emitter for code whose chunks are not part of the stream. Its other events are.
 
-        Its other events do. Close it after that code; it is cancelled with this one.
+        Close the emitter after that code. It is cancelled together with this one.
         """
         muted = Emitter(self.scope, _Muted(self))
         self.own(Cleanup(muted.cancel))
@@ -83,15 +83,15 @@ class Emitter:
         self.on_next(self.origin.chunk(content))
 
     def close(self) -> None:
-        """The leaf has ended: stop what it left running, except calls that somebody awaits elsewhere."""
-        # Users' threads and tasks may hold on to this emitter for long; the stream must not live that long.
+        """End the leaf: stop what its code left running, except calls that some code awaits elsewhere."""
+        # Users' threads and tasks may keep this emitter for long, but must not keep the stream alive.
         self.observer = _NOBODY
         self._owned.dispose()
         if not (self._awaited.is_empty or self.is_cancelled):
             self.run.leftovers.add(self._awaited)
 
     def cancel(self) -> None:
-        """The leaf was disposed: close it, and refuse what its code asks of rxflow from now on. From any thread."""
+        """Dispose the leaf: close it, and refuse all later requests of its code. May be called from any thread."""
         if not self.is_closed:
             self.is_cancelled = True
             self.run.note_stopped(self.origin.span_id)
@@ -100,7 +100,7 @@ class Emitter:
             self._awaited.dispose()
 
     def over(self) -> BaseException:
-        """The error for code that waits for something of this leaf, which is over."""
+        """Return the error for code that waits for something of this leaf, after the leaf's end."""
         if self.is_cancelled:
             return asyncio.CancelledError("the rxflow run that this code belongs to was cancelled")
         name = " / ".join(self.origin.namespace) or "an LLM call"
@@ -116,20 +116,20 @@ class Emitter:
         self._owned.remove(disposable)
 
     def require_open(self) -> None:
-        """Raise CancelledError if the leaf is over: what a cancelled thread asks next must not start work."""
+        """Raise CancelledError if the leaf is over, so that a cancelled thread cannot start new work."""
         if self.is_closed:
             raise asyncio.CancelledError("the rxflow run that this code belongs to is over; nothing was started")
 
     def forward(
         self, source: Observable[Event], tap: Callable[[Event], None] | None = None
     ) -> Coroutine[Any, Any, None]:
-        """Run ``source`` here: emit its events, raise its error. ``tap`` sees each event but the chunks, first."""
+        """Run ``source`` here: emit its events and raise its error. ``tap`` sees each event first, except chunks."""
         self.require_open()
         done: asyncio.Future[None] = self.run.loop.create_future()
         return self._wait_for(source, _Forwarded(self, tap, done), done)
 
     def drain(self, source: Observable[_T], on_next: Callable[[_T], None]) -> Coroutine[Any, Any, None]:
-        """Run ``source`` here without emitting its items: ``on_next`` gets them. Its error is raised."""
+        """Run ``source`` without emitting its items, which ``on_next`` receives. Its error is raised."""
         self.require_open()
         done: asyncio.Future[None] = self.run.loop.create_future()
         return self._wait_for(source, _Drained(on_next, done), done)
@@ -137,7 +137,7 @@ class Emitter:
     async def _wait_for(self, source: Observable[_T], work: _Nested[_T], done: asyncio.Future[None]) -> None:
         self._awaited.add(work)
         work.hold(connect(source, work))
-        del source  # whoever keeps an error keeps this frame, and must not keep the observer
+        del source  # an error keeps this frame alive, which must not keep the observer alive
         try:
             await done
         finally:
@@ -146,7 +146,7 @@ class Emitter:
     def forward_blocking(self, source: Observable[Event], tap: Callable[[Event], None] | None = None) -> None:
         """Run ``source`` as :meth:`forward` does, from a worker thread, which waits for the run's loop.
 
-        Disposal ends the wait at once with CancelledError, which ``except Exception`` does not catch.
+        A disposal ends the wait at once with CancelledError, which ``except Exception`` does not catch.
         """
         self.require_open()
         done: concurrent.futures.Future[None] = concurrent.futures.Future()
@@ -175,7 +175,7 @@ class Emitter:
     async def invoke(self, function: Callable[_P, Any], /, *args: _P.args, **kwargs: _P.kwargs) -> Any:
         """Call users' code: coroutine functions on the loop, others in a worker thread with this context.
 
-        If the leaf was disposed a moment ago, from another thread, the code does not begin.
+        If the leaf was disposed a moment ago, from another thread, the code does not start.
         """
         self.require_open()
         if is_async(function):
@@ -188,21 +188,29 @@ class Emitter:
         try:
             result = await in_thread(call, name=getattr(function, "__name__", "call"))
         except asyncio.CancelledError:
-            # The thread goes on, abandoned; also by a time limit or the loop's end, neither of which disposes the leaf.
+            # Nobody waits for the thread any more, but it continues. A time limit and the loop's end also lead here,
+            # and neither disposes the leaf.
             self.is_cancelled = True
             raise
-        # A lambda or a partial around a coroutine function only shows what it is by its result. A generator is a value:
+        # One sees only by the result that a lambda or a partial wraps a coroutine function. A generator is a value, but
         # asyncio.iscoroutine of Python 3.11 takes it for a coroutine.
         return await cast(Coroutine[Any, Any, Any], result) if isinstance(result, Coroutine) else result
 
 
+def require_not_cancelled() -> None:
+    """Raise CancelledError if the run that this code belongs to was cancelled."""
+    leaf = ambient.get()
+    if leaf is not None and leaf.is_cancelled:
+        raise leaf.over()
+
+
 def is_async(function: Callable[..., Any]) -> bool:
-    """Whether ``function`` is a coroutine function, or has one as its ``__call__``."""
+    """Return whether ``function`` is a coroutine function, or has one as its ``__call__``."""
     return iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
 class _Muted(ObserverBase[Event]):
-    """Passes on to ``emitter`` what is not a chunk."""
+    """Passes everything except chunks on to ``emitter``."""
 
     def __init__(self, emitter: Emitter) -> None:
         self._emitter = emitter
@@ -212,14 +220,14 @@ class _Muted(ObserverBase[Event]):
             self._emitter.on_next(value)
 
     def on_error(self, error: Exception) -> None:
-        """Errors are raised where the code waits."""
+        """Ignore the error: it is raised where the code waits."""
 
     def on_completed(self) -> None:
-        """The code goes on."""
+        """Ignore the end: the code continues."""
 
 
 class _Nested(Holder, ObserverBase[_T]):
-    """The subscription of a nested Observable; whoever runs it waits for ``done``. Disposal ends the wait."""
+    """The subscription of a nested Observable. The code that runs it waits for ``done``; a disposal ends the wait."""
 
     __slots__ = ("_done",)
 
@@ -251,7 +259,7 @@ class _Drained(_Nested[_T]):
         self._take(value)
 
     def dispose(self) -> None:
-        self._take = _ignore  # whoever keeps an error keeps the frame that holds this
+        self._take = _ignore  # an error keeps the frame alive that holds this
         super().dispose()
 
 
@@ -268,11 +276,11 @@ class _Forwarded(_Nested[Event]):
     def on_next(self, value: Event) -> None:
         if type(value) is not StreamChunk and self._tap is not None and not isinstance(value, StreamChunk):
             self._tap(value)
-        self._emitter.observer.on_next(value)  # not by its own on_next: a chunk passes several of these
+        self._emitter.observer.on_next(value)  # not with its own on_next, because a chunk passes several emitters
 
 
 def _cancel(done: _Done) -> None:
-    """End the wait: it may be that of another task than the leaf's, which is cancelled anyway. From any thread."""
+    """End the wait, from any thread. The waiting task may be another one than the leaf's, which is cancelled anyway."""
     if isinstance(done, concurrent.futures.Future) or running_loop() is done.get_loop():
         done.cancel()
     elif not done.done():
@@ -280,7 +288,7 @@ def _cancel(done: _Done) -> None:
 
 
 def _ignore(value: object) -> None:
-    """Drop what comes after the disposal."""
+    """Drop the items after the disposal."""
 
 
 _NOBODY: ObserverBase[Event] = Observer()
@@ -298,8 +306,8 @@ def _resolve(done: _Done, error: BaseException | None) -> None:
 async def in_thread(function: Callable[[], _T], *, name: str) -> _T:
     """Run blocking code in a thread of its own, with the caller's context.
 
-    No pool: a method that waits for its crew holds its thread, so any bound could starve the tool that the crew
-    waits for. Daemon threads: code that was abandoned by a cancellation must not hold up the interpreter's exit.
+    There is no pool: a method that waits for its crew occupies a thread, so with any limit the crew's own tools could
+    be left without one. The threads are daemons, so that abandoned code does not delay the interpreter's exit.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[_T] = loop.create_future()
@@ -317,7 +325,7 @@ async def in_thread(function: Callable[[], _T], *, name: str) -> _T:
             report_late(error)
 
     def report_late(error: BaseException) -> None:
-        # Nobody waits for it any more, and an error must not vanish.
+        # Nobody waits for this error any more, but it must not be lost.
         if not isinstance(error, asyncio.CancelledError):
             logger.warning("%s raised after its run was cancelled", name, exc_info=error)
 
@@ -325,7 +333,7 @@ async def in_thread(function: Callable[[], _T], *, name: str) -> _T:
         try:
             result = context.run(call)
         except StopIteration as error:
-            # A future refuses StopIteration; raised through a coroutine it would end some generator silently.
+            # A future refuses StopIteration; raised in a coroutine, it would silently end a generator.
             wrapped = RuntimeError(f"{name} raised StopIteration")
             wrapped.__cause__ = error
             call_soon(loop, partial(settle, None, wrapped))
@@ -344,7 +352,7 @@ async def in_thread(function: Callable[[], _T], *, name: str) -> _T:
 
 
 def current_emitter() -> Emitter | None:
-    """The emitter of the leaf that this code belongs to, None outside of runs.
+    """Return the emitter of the leaf that this code belongs to; None outside of runs.
 
     Raises:
         CancelledError: the leaf's run was cancelled.
@@ -357,9 +365,9 @@ def current_emitter() -> Emitter | None:
 
 
 def emit(value: Any, *, name: str = "custom") -> None:
-    """Emit ``value`` as a :class:`~rxflow.types.Custom` event of the method or the tool that calls this.
+    """Emit ``value`` as a :class:`~rxflow.types.Custom` event of the method or tool that calls this.
 
-    From async and sync code, also from threads that have its context. Outside a run this does nothing but warn.
+    This may be called from async and sync code, and from threads that have its context. Outside a run, it only warns.
 
     Raises:
         CancelledError: the run was cancelled.
@@ -368,9 +376,10 @@ def emit(value: Any, *, name: str = "custom") -> None:
 
 
 def report_progress(progress: float, total: float | None = None, message: str = "") -> None:
-    """Report how far a tool or a method is, as a :class:`~rxflow.types.ToolProgress` event: ``progress`` of ``total``.
+    """Report the progress of a tool or a method as a :class:`~rxflow.types.ToolProgress` event.
 
-    The unit is yours; None means that the total is not known. Otherwise like :func:`emit`.
+    ``progress`` is the part of ``total`` that is done, in any unit. None means that the total is unknown. Otherwise
+    this works like :func:`emit`.
     """
     _report("report_progress", ToolProgress, progress=progress, total=total, message=message)
 

@@ -1,4 +1,4 @@
-"""Fills a log while readers pull: from a subscription, or from a plain iterator, as tests of programs use it."""
+"""Fills a log while readers pull: from a subscription, or from a plain iterator, as programs' tests do."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Feed(Protocol):
 
     @property
     def is_paused(self) -> bool:
-        """The run has paused: it waits for answers."""
+        """Whether the run has paused and waits for answers."""
         ...
 
     def pull(self, position: int) -> None:
@@ -52,14 +52,14 @@ class Feed(Protocol):
         """Wait as :meth:`pull` does, in async code."""
 
     def close(self) -> None:
-        """Stop, if it has not ended by itself."""
+        """Stop, if the run has not ended by itself."""
 
     async def aclose(self) -> None:
         """Stop as :meth:`close` does, in async code."""
 
 
 class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
-    """Subscribes its source at the first pull, for the leaf of that pull; closing it disposes the subscription."""
+    """Subscribes its source at the first pull, as part of the leaf that pulls. Closing disposes the subscription."""
 
     def __init__(self, log: Log[Item], source: Source) -> None:
         self._log = log
@@ -71,9 +71,9 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
 
     @abstractmethod
     def _subscribe(self, source: Source, leaf: Emitter | None, *, blocking: bool) -> None:
-        """Subscribe this observer, and hand the handle to :meth:`_hold` before any code of the source is executed.
+        """Subscribe this observer. Call :meth:`_hold` with the handle before any code of the source runs.
 
-        ``blocking`` says that this thread is going to wait for what comes.
+        ``blocking`` says that this thread is going to wait for the items.
         """
 
     @property
@@ -96,7 +96,7 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
         self._look_for_its_loop(position)
         try:
             self._log.wait(position, self._pause)
-        except BaseException:  # raised into the wait, as by the handler of a signal: nobody may come back to read
+        except BaseException:  # raised into the wait, for example by a signal handler: no reader may come back
             self.close()
             raise
 
@@ -109,7 +109,7 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
             interrupts.unwatch(self)
 
     def interrupt(self) -> None:
-        """Stop, because the thread that waits was interrupted."""
+        """Stop, because the waiting thread was interrupted."""
         self.close()
 
     async def pull_async(self, position: int) -> None:
@@ -118,7 +118,7 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
         await self._log.wait_async(position, self._pause)
 
     def _look_for_its_loop(self, position: int) -> None:
-        """End the log if its run's loop is gone: nothing will be written any more."""
+        """End the log if its run's loop is gone, because nothing will be written any more."""
         if self._handle is not None and not self._log.has(position):
             reason = self._handle.why_it_stands_still()
             if reason is not None:
@@ -133,7 +133,8 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
         leaf = current_emitter()
         if not self._start_token.take():
             return
-        source, self._source = self._source, None  # it holds the flow, which must not live as long as its chunks
+        # the source holds the flow, which must not live as long as its chunks
+        source, self._source = self._source, None
         if source is None:
             return
         self._leaf = leaf
@@ -141,28 +142,29 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
             self._owned = leaf.own(Disposable(partial(self._end_with, leaf)))
         try:
             self._subscribe(source, leaf, blocking=blocking)
-        except BaseException as error:  # other readers must not wait for a run that never began
+        except BaseException as error:  # other readers must not wait for a run that never started
             self._end(error)
             if self._handle is not None:
                 self._handle.dispose()
             raise
 
     def _end_with(self, leaf: Emitter) -> None:
-        """End the stream, because the leaf that began it is over."""
+        """End the stream, because the leaf that started it is over."""
         if leaf.is_cancelled:
             self.close()
         elif self._log.end(leaf.over()) and self._handle is not None:
             self._handle.dispose()
 
     def _hold(self, handle: RunHandle) -> None:
-        # Published before the look at the log, as close() does the reverse: one of the two sees the other.
+        # Set before the log is read; close() does these two steps in the reverse order, so one of the two sees the
+        # other.
         self._handle = handle
         if self._log.is_cancelled:
             handle.dispose()
 
     def on_error(self, error: Exception) -> None:
-        # Never raise these in a reader: CancelledError would look like its own cancellation, StopIteration and
-        # StopAsyncIteration would end its loop silently.
+        # Never raise these in a reader: a CancelledError would look like the reader's own, and StopIteration and
+        # StopAsyncIteration would silently end its loop.
         reason: Exception = error
         if isinstance(error, asyncio.CancelledError):
             reason = RuntimeError("this stream has stopped: its run was cancelled, as at the end of its event loop")
@@ -188,7 +190,7 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
         if not self._dispose() or self._handle is None:
             return
         run = self._handle.run
-        # Shielded: it is short, and a caller that is being cancelled needs the clean-up as much.
+        # Shielded: this is short, and a caller that is being cancelled needs the clean-up too.
         with anyio.CancelScope(shield=True):
             if run is None or run.loop is not running_loop():
                 await off_the_loop(partial(self._handle.join, CLOSE_WAIT_S))
@@ -198,7 +200,7 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
                 await asyncio.wait(leftover, timeout=2 * CLOSE_WAIT_S)
 
     def _dispose(self) -> bool:
-        """Dispose the subscription; False if the stream had ended by itself."""
+        """Dispose the subscription; return False if the stream had ended by itself."""
         if not self._log.end(cancelled=True):
             return False
         self._start_token.take()  # a closed stream never starts
@@ -211,8 +213,8 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
 class _PlainFeed:
     """Pulls a plain iterator: nothing happens between two pulls.
 
-    A generator that was not read to its end is closed with its output, so that it cleans up now, and not when it is
-    collected. While a reader is inside it, it cannot be closed; that reader then closes it on its way out.
+    A generator that was not read to its end is closed with its output, so that it cleans up at once, and not when it is
+    garbage-collected. It cannot be closed while a reader is inside of it; then that reader closes it afterwards.
     """
 
     is_running = False
@@ -221,18 +223,18 @@ class _PlainFeed:
     def __init__(self, log: Log[StreamChunk], iterator: object, result: Any) -> None:
         self.result = result
         self._log = log
-        # Taken out by whoever closes it: pop() is atomic, so two threads cannot close it at the same moment.
+        # The code that closes the iterator takes it from the list: pop() is atomic, so only one thread gets it.
         self._to_close = [iterator]
 
     def _take(self, method: str) -> Any:
-        """Return the function that closes the iterator, once; None if it has none."""
+        """Return the method that closes the iterator; None if it has none, or if this was called before."""
         try:
             return getattr(self._to_close.pop(), method, None)
         except IndexError:
             return None
 
     def _add(self, chunk: StreamChunk) -> None:
-        if not self._log.is_ended:  # closed while the iterator was at work
+        if not self._log.is_ended:  # closed while the iterator was working
             self._log.append(chunk)
 
 
@@ -242,7 +244,7 @@ class PlainFeed(_PlainFeed):
     def __init__(self, log: Log[StreamChunk], iterator: Iterator[StreamChunk], result: Any) -> None:
         super().__init__(log, iterator, result)
         self._iterator = iterator
-        # A generator refuses to be entered by two readers at once: the second has to wait for its turn.
+        # A generator cannot be entered by two readers at once, so the second has to wait.
         self._turn = threading.Lock()
 
     def pull(self, position: int) -> None:
@@ -252,7 +254,7 @@ class PlainFeed(_PlainFeed):
                     chunk = next(self._iterator)
                 except StopIteration:
                     self._log.end()
-                except Exception as error:  # noqa: BLE001 - raised by the reader, after what had arrived
+                except Exception as error:  # noqa: BLE001 - raised in the reader, after the items that had arrived
                     self._log.end(error)
                 else:
                     self._add(chunk)
@@ -296,7 +298,7 @@ class PlainAsyncFeed(_PlainFeed):
                     chunk = await anext(self._iterator)
                 except StopAsyncIteration:
                     self._log.end()
-                except Exception as error:  # noqa: BLE001 - raised by the reader, after what had arrived
+                except Exception as error:  # noqa: BLE001 - raised in the reader, after the items that had arrived
                     self._log.end(error)
                 else:
                     self._add(chunk)
@@ -304,7 +306,7 @@ class PlainAsyncFeed(_PlainFeed):
             await self._close_iterator()
 
     def close(self) -> None:
-        self._log.end(cancelled=True)  # the iterator waits for aclose(), or for its collection
+        self._log.end(cancelled=True)  # the iterator is closed by aclose(), or when it is garbage-collected
 
     async def aclose(self) -> None:
         self._log.end(cancelled=True)

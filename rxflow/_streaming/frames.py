@@ -1,4 +1,4 @@
-"""A run as frames: makes frames of events, and sessions that programs iterate, whole or by channel."""
+"""A run as frames: turns events into frames, and offers sessions from which programs read them."""
 
 from __future__ import annotations
 
@@ -77,22 +77,22 @@ _KINDS: dict[type[Event], tuple[str, Channel]] = {
 }
 
 
-# The frame says these itself.
+# The frame has these as its own fields.
 _ENVELOPE = {"origin", "seq", "at", "replayed"}
 
 
 class Framing:
-    """Puts the events of one run into frames."""
+    """Turns the events of one run into frames."""
 
     def __init__(self) -> None:
-        self._count = 0  # of frames, for events that did not leave a run
+        self._count = 0  # the number of frames, for events without a number from a run
         self._previous: str | None = None
-        self._open: dict[str, str] = {}  # by span: the frame that began it
+        self._open: dict[str, str] = {}  # by span: the frame of its first event
 
     def frame(self, event: Event) -> StreamFrame:
-        """The frame of the next event."""
+        """Return the frame of the next event."""
         if not isinstance(event, Happened | StreamChunk):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"a frame is made of an event or a chunk; got {event!r}")
+            raise TypeError(f"a frame needs an event or a chunk; got {event!r}")
         kind, channel = _kind_of(event)
         labels = event if isinstance(event, StreamChunk) else event.origin
         frame_id = _make_id()
@@ -112,7 +112,7 @@ class Framing:
         return frame
 
     def _parent(self, event: Event, frame_id: str) -> str | None:
-        """The frame that began the span around this one. Notes the spans that begin and end."""
+        """Return the id of the frame that opened the surrounding span. Also notes which spans begin and end."""
         if isinstance(event, StreamChunk):
             return self._open.get(event.span_id)
         span, around = event.origin.span_id, event.origin.parent_span_id
@@ -125,14 +125,14 @@ class Framing:
 
 
 def _make_id() -> str:
-    """A random UUID, as ``str(uuid4())`` is, which takes four times as long."""
+    """Return a random UUID. ``str(uuid4())`` does the same, but takes four times as long."""
     digits = urandom(16).hex()
     variant = "89ab"[int(digits[16], 16) & 3]
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 def _kind_of(event: Event) -> tuple[str, Channel]:
-    """The type and the channel of an event. For users' own events: the name of the class, and the custom channel."""
+    """Return the type and the channel of an event. For a user's own event: its class name, and the custom channel."""
     kind = type(event)
     known = _KINDS.get(kind) or next((_KINDS[base] for base in kind.__mro__ if base in _KINDS), None)
     return known or (kind.__name__, Channel.CUSTOM)
@@ -140,13 +140,13 @@ def _kind_of(event: Event) -> tuple[str, Channel]:
 
 def _data_of(event: Event) -> Any:
     if isinstance(event, StreamChunk):
-        return event  # the frame writes it as JSON, without a dictionary between
+        return event  # the frame writes it as JSON directly
     labels = {name: value for name, value in event.origin.labels.items() if value}
     return labels | {each.name: getattr(event, each.name) for each in fields(event) if each.name not in _ENVELOPE}
 
 
 class _Session(Readable[StreamFrame, Any]):
-    """The frames of a run that begins with the first pull; see :class:`Readable` for what readers can rely on."""
+    """The frames of a run that starts with the first pull. :class:`Readable` says what readers can rely on."""
 
     _items_are: ClassVar[str] = "frames"
 
@@ -158,17 +158,17 @@ class _Session(Readable[StreamFrame, Any]):
 
     @property
     def frames(self) -> list[StreamFrame]:
-        """A copy of what has arrived so far."""
+        """A copy of the frames that have arrived so far."""
         return self._log.copy()
 
     @property
     def is_exhausted(self) -> bool:
-        """The stream has ended, and there will be no more frames."""
+        """Whether the stream has ended, so that there will be no more frames."""
         return self._log.is_ended
 
 
 def _wanted(channels: Iterable[Channel | str]) -> frozenset[Channel]:
-    """The channels that are meant. Raises ValueError for an unknown one."""
+    """Return the requested channels. Raises ValueError for an unknown one."""
     given = [channels] if isinstance(channels, str) else list(channels)
     try:
         return frozenset(Channel(each) for each in given)
@@ -178,7 +178,7 @@ def _wanted(channels: Iterable[Channel | str]) -> frozenset[Channel]:
 
 
 class StreamSession(_Session):
-    """Frames for ``for``; each projection is a reader of its own over the whole stream."""
+    """Frames for ``for``. Each property returns an iterator of its own over the whole stream."""
 
     @property
     def events(self) -> Iterator[StreamFrame]:
@@ -187,17 +187,17 @@ class StreamSession(_Session):
 
     @property
     def llm(self) -> Iterator[StreamFrame]:
-        """Chunks, reasoning, calls."""
+        """Chunks, reasoning and model calls."""
         return self.subscribe([Channel.LLM])
 
     @property
     def flow(self) -> Iterator[StreamFrame]:
-        """Flows and their methods."""
+        """Events of flows and their methods."""
         return self.subscribe([Channel.FLOW])
 
     @property
     def tools(self) -> Iterator[StreamFrame]:
-        """Tool calls being carried out."""
+        """Events of tool calls."""
         return self.subscribe([Channel.TOOLS])
 
     @property
@@ -206,17 +206,17 @@ class StreamSession(_Session):
         return self.subscribe([Channel.MESSAGES])
 
     def interleave(self, channels: Iterable[Channel | str]) -> Iterator[StreamFrame]:
-        """Several channels, in the order of the run. Raises ValueError for an unknown channel."""
+        """Return the frames of several channels, in the order of the run. Raises ValueError for an unknown channel."""
         return self.subscribe(channels)
 
     def subscribe(self, channels: Iterable[Channel | str]) -> Iterator[StreamFrame]:
-        """Another name of :meth:`interleave`."""
+        """Do the same as :meth:`interleave`."""
         wanted = _wanted(channels)
         return (frame for frame in self if frame.channel in wanted)
 
 
 class AsyncStreamSession(_Session):
-    """Frames for ``async for``; each projection is a reader of its own over the whole stream."""
+    """Frames for ``async for``. Each property returns an iterator of its own over the whole stream."""
 
     @property
     def events(self) -> AsyncIterator[StreamFrame]:
@@ -225,17 +225,17 @@ class AsyncStreamSession(_Session):
 
     @property
     def llm(self) -> AsyncIterator[StreamFrame]:
-        """Chunks, reasoning, calls."""
+        """Chunks, reasoning and model calls."""
         return self.subscribe([Channel.LLM])
 
     @property
     def flow(self) -> AsyncIterator[StreamFrame]:
-        """Flows and their methods."""
+        """Events of flows and their methods."""
         return self.subscribe([Channel.FLOW])
 
     @property
     def tools(self) -> AsyncIterator[StreamFrame]:
-        """Tool calls being carried out."""
+        """Events of tool calls."""
         return self.subscribe([Channel.TOOLS])
 
     @property
@@ -244,10 +244,10 @@ class AsyncStreamSession(_Session):
         return self.subscribe([Channel.MESSAGES])
 
     def interleave(self, channels: Iterable[Channel | str]) -> AsyncIterator[StreamFrame]:
-        """Several channels, in the order of the run. Raises ValueError for an unknown channel."""
+        """Return the frames of several channels, in the order of the run. Raises ValueError for an unknown channel."""
         return self.subscribe(channels)
 
     def subscribe(self, channels: Iterable[Channel | str]) -> AsyncIterator[StreamFrame]:
-        """Another name of :meth:`interleave`."""
+        """Do the same as :meth:`interleave`."""
         wanted = _wanted(channels)
         return (frame async for frame in self if frame.channel in wanted)

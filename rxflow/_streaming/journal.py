@@ -1,9 +1,9 @@
-"""What a run did before it stopped: methods, model calls, tools, questions and state. A resumed run goes on by it.
+"""What a run did before it stopped: methods, model calls, tools, questions and state. A resumed run uses this record.
 
-It is read from the run's events, those of all its generations since it last began anew. A *step* is one call of a
-method, whatever its span: the path of flows and methods that leads to it, each with its number. Within a step that had
-not finished, model calls, tools and questions are found by what they were asked, in the order in which they were asked
-it.
+The journal is read from the run's events: those of all its generations since the run last started from the beginning. A
+*step* is one call of a method: the path of flows and methods that leads to the call, each with its number. Within a
+step that had not finished, model calls, tools and questions are found by a hash of their input, in their original
+order.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from rxflow.types import events as e
 T = TypeVar("T")
 
 Step: TypeAlias = tuple[str, ...]
-"""A call of a method, or a run of a flow: ``("Trip#0", "plan#1")`` is the second call of ``plan``."""
+"""The path to a call of a method, or to a run of a flow: ``("Trip#0", "plan#1")`` is the second call of ``plan``."""
 
 
 class NotResumable(RuntimeError):
-    """A run cannot go on; the message gives the reason."""
+    """A run cannot be resumed; the message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class ToolUse:
-    """A tool call that began, and how it ended; ``end`` is None if it had not."""
+    """A tool call that was started, and its end; ``end`` is None if it had not ended."""
 
     name: str
     end: e.ToolFinished | e.ToolFailed | None
@@ -56,7 +56,7 @@ class Asked:
 
 @dataclass(slots=True)
 class _Memory:
-    """What happened in one step; the keys are hashes of what was asked."""
+    """What happened in one step. The keys are hashes of the inputs."""
 
     calls: dict[str, deque[e.LLMFinished]] = field(default_factory=lambda: defaultdict(deque))
     tools: dict[str, deque[ToolUse]] = field(default_factory=lambda: defaultdict(deque))
@@ -64,7 +64,7 @@ class _Memory:
 
 
 class Journal(Answerer):
-    """Gives the recorded answers of methods, models, tools and people, so that they are not asked twice.
+    """Gives the recorded answers of methods, models, tools and people, so that nobody is asked twice.
 
     Each answer is given once: the second of two equal calls gets the second answer.
 
@@ -100,16 +100,21 @@ class Journal(Answerer):
 
     @property
     def inputs(self) -> Mapping[str, Any]:
-        """The inputs with which the run began; empty if it is not one of a flow."""
+        """The inputs with which the run began; empty if the run is not one of a flow."""
         return next((event.inputs for step, event in self._flows.items() if len(step) == 1), dict[str, Any]())
 
+    @property
+    def flow_names(self) -> list[str]:
+        """The names of the flows that are a part of no other."""
+        return [event.origin.flow_name for step, event in self._flows.items() if len(step) == 1]
+
     def resume(self, scope: Scope) -> Scope:
-        """The scope in which the run goes on. Spans and events are counted from where they were."""
+        """Return the scope in which the run continues. The counts of spans and events continue too."""
         run = replace(scope.run, id=self.run_id, first_seq=self.last_seq + 1, spans=count(self.next_span), journal=self)
         return replace(scope, run=run, origin=replace(scope.origin, run_id=self.run_id))
 
     def open(self, scope: Scope) -> Iterable[Event]:
-        """The first events of the resumed run: what is taken back, and the questions that are still open."""
+        """Yield the first events of the resumed run: the retraction, and the questions that are still open."""
         yield e.FlowResumed(origin=scope.origin, after=self.last_seq)
         spans, attempts = self._cut_off
         if spans:
@@ -120,52 +125,55 @@ class Journal(Answerer):
                 yield replace(request, replayed=True)
 
     def next_flow(self, around: Step, name: str) -> Step:
-        """The step of a flow that begins within ``around``."""
+        """Return the step of a flow that starts within ``around``."""
         key = (*around, name)
         self._counts[key] += 1
         return (*around, f"{name}#{self._counts[key] - 1}")
 
     def find_start(self, flow: Step) -> e.FlowStarted | None:
-        """The event with which the flow began, if it had begun before."""
+        """Return the event with which the flow began before, if it did."""
         return self._flows.get(flow)
 
     def done_within(self, flow: Step) -> list[Done]:
-        """The methods of a flow that finished, in that order."""
+        """Return the methods of a flow that finished, in the order of their ends."""
         return [Done(step, event) for step, event in self._finished.items() if step[:-1] == flow]
 
     def begun_within(self, flow: Step) -> set[str]:
-        """The names of the methods of a flow that were called."""
+        """Return the names of the methods of a flow that were called."""
         return {step[-1].rpartition("#")[0] for step in self._begun if step[:-1] == flow}
 
     def state_of(self, flow: Step) -> Mapping[str, Any] | None:
-        """The flow's state when it was last shown."""
+        """Return the last recorded state of the flow."""
         return self._states.get(flow)
 
     def usage_of_done(self, flow: Step) -> Iterable[tuple[UsageMetrics, float | None]]:
-        """The usage and the cost of the model calls in the methods that finished, which are not made again."""
+        """Yield the usage and cost of the model calls in methods that finished.
+
+        These calls are not repeated.
+        """
         for done in self.done_within(flow):
             for step, usages in self._usage.items():
                 if step[: len(done.step)] == done.step:
                     yield from usages
 
     def take_call(self, step: Step, model: str, messages: Any) -> e.LLMFinished | None:
-        """The answer to a model call."""
+        """Return the recorded answer to a model call."""
         return _take(self._memories[step].calls, hash_request(model, messages))
 
     def take_tool(self, step: Step, name: str, arguments: Mapping[str, Any]) -> ToolUse | None:
-        """How a tool call ended; None if it had not begun."""
+        """Return how a tool call ended; None if it had not started."""
         return _take(self._memories[step].tools, hash_tool(name, arguments))
 
     def take_question(self, step: Step, request: e.InputRequested) -> Asked | None:
-        """An equal question from before, with its answer if it has one."""
+        """Return an equal question from before, with its answer if there is one."""
         return _take(self._memories[step].questions, hash_question(request))
 
     async def find_answer(self, request: e.InputRequested) -> Any:
-        """The answer to an open question that the run was resumed with; UNANSWERED if it was given none."""
+        """Return the answer to an open question with which the run was resumed; UNANSWERED if there is none."""
         return self._answers.pop(request.request_id, UNANSWERED)
 
     def find_reviewed(self, step: Step) -> e.InputRequested | None:
-        """The question for feedback on a method's result, which contains the result."""
+        """Return the question for feedback on a method's result. This question contains the result."""
         for several in self._memories[step].questions.values():
             for asked in several:
                 if asked.request.kind == "feedback" and not asked.request.origin.crew_name:
@@ -188,14 +196,16 @@ class _Reader:
         self._memories = memories
         self._steps: dict[str, Step] = {"": ()}  # by span
         self._counts: Counter[Step] = Counter()
-        self._asking: dict[str, str] = {}  # the hashes of model calls and tools that go on, by span
+        self._asking: dict[str, str] = {}  # by span: the hashes of model calls and tools that have not ended
         self._tools: dict[tuple[str, str], tuple[Step, str]] = {}
         self._questions: dict[str, tuple[Step, Asked]] = {}
-        self._to_approve: dict[str, tuple[tuple[str, str], tuple[Step, str]]] = {}  # tools, by the question about them
+        self._to_approve: dict[
+            str, tuple[tuple[str, str], tuple[Step, str]]
+        ] = {}  # by question: the tool that it asks about
         self._shown: dict[str, tuple[Step, set[int], bool]] = {}
 
     def read(self, event: Event) -> None:
-        """Take the next event."""
+        """Read the next event."""
         self.last_seq = max(self.last_seq, event.seq)
         if isinstance(event, StreamChunk):
             self._note_span(event.span_id)
@@ -255,7 +265,7 @@ class _Reader:
             return
         self._questions[event.request_id] = step, Asked(event, None)
         tool = event.origin.span_id, event.tool_id
-        if tool in self._tools:  # it was not called yet
+        if tool in self._tools:  # the tool was not called yet
             self._to_approve[event.request_id] = tool, self._tools.pop(tool)
 
     def _read_answer(self, event: e.InputReceived) -> None:
@@ -268,7 +278,7 @@ class _Reader:
             self._tools[tool] = began
 
     def remember_what_is_open(self) -> Iterable[e.InputRequested]:
-        """Keep open questions and tools for their steps; yield the questions without an answer."""
+        """Keep open questions and tools for their steps. Yield the questions without an answer."""
         for step, hashed in self._tools.values():
             self._memories[step].tools[hashed].append(ToolUse("", None))
         for step, asked in self._questions.values():
@@ -278,7 +288,10 @@ class _Reader:
                     yield asked.request
 
     def find_unfinished_text(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
-        """The spans whose text comes again, with attempts: calls that were cut off, and methods that repeat theirs."""
+        """Return the spans whose text is emitted again, and their attempts.
+
+        These are calls that were cut off, and methods that emit their text again.
+        """
         spans: list[str] = []
         attempts: set[int] = set()
         for span, (step, numbers, is_call) in self._shown.items():
@@ -315,7 +328,10 @@ class _Reader:
 
 
 def retract_all(past: Iterable[Event], error: Exception) -> e.Retracted:
-    """Take back all that was said so far, for a run that begins anew. Its origin is empty: it is not of any run."""
+    """Return the event that retracts all text so far, for a run that starts from the beginning.
+
+    Its origin is empty, because the event belongs to no flow, method or task.
+    """
     attempts, spans, calls = {0: None}, dict[str, None](), dict[str, None]()
     for event in past:
         if isinstance(event, StreamChunk | e.ReasoningChunk):
@@ -334,7 +350,7 @@ def retract_all(past: Iterable[Event], error: Exception) -> e.Retracted:
 
 
 def drop_retracted(past: Iterable[Event]) -> list[Event]:
-    """The events since the run last began anew: what :func:`retract_all` took back is not a part of it any more."""
+    """Return the events since the run last started from the beginning; it retracted the earlier ones then."""
     current: list[Event] = []
     for event in past:
         if isinstance(event, e.Retracted) and event.origin == Origin():
@@ -344,17 +360,17 @@ def drop_retracted(past: Iterable[Event]) -> list[Event]:
 
 
 def hash_request(model: str, messages: Any) -> str:
-    """The hash of what a model was asked."""
+    """Return the hash of a model call's input."""
     return _hash([model, messages])
 
 
 def hash_tool(name: str, arguments: Any) -> str:
-    """The hash of what a tool was asked."""
+    """Return the hash of a tool call's input."""
     return _hash([name, arguments])
 
 
 def hash_question(request: e.InputRequested) -> str:
-    """The hash of what a person was asked."""
+    """Return the hash of a question to a person."""
     return _hash([request.kind, request.message, request.tool_id, request.arguments])
 
 

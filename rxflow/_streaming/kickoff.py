@@ -1,4 +1,4 @@
-"""Runs to the end for the result alone, as ``kickoff()``, ``call()`` and their async twins do."""
+"""Runs something to its end for the result alone, as ``kickoff()``, ``call()`` and their async twins do."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ E = TypeVar("E", bound=Event)
 
 
 def run_blocking(source: EventStream[Event], finished: type[E]) -> E:
-    """Run ``source`` and return its ``finished`` event: in the ambient run if there is one, else in its own.
+    """Run ``source`` and return its ``finished`` event.
+
+    The run is part of the ambient run if there is one, else a run of its own.
 
     Raises:
         CancelledError: the run that this code belongs to was cancelled.
@@ -51,15 +53,16 @@ async def run_async(source: EventStream[Event], finished: type[E]) -> E:
     try:
         await feed.pull_async(THE_END)
     except BaseException:
-        await feed.aclose()  # the caller may go on with what the run's coroutines still clean up
+        await feed.aclose()  # wait for the clean-up of the run's coroutines before the caller continues
         raise
     return _outcome(log, feed)
 
 
 def await_blocking(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run it to its end, and return its result: in the ambient run, else on the loop of this thread's blocking runs.
+    """Run ``coroutine`` to its end and return its result.
 
-    What it shares with other coroutines, such as an HTTP client, so stays on one loop.
+    It runs as part of the ambient run if there is one, otherwise on the loop of this thread's blocking runs. So objects
+    that it shares with other coroutines, such as an HTTP client, stay on one loop.
 
     Raises:
         CancelledError: the run that this code belongs to was cancelled.
@@ -78,7 +81,7 @@ def await_blocking(coroutine: Coroutine[Any, Any, T]) -> T:
         else:
             RunFeed(log, source, LLMFinished, _nothing).pull_to_the_end()
     finally:
-        if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:  # the run never began
+        if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:  # the run never started
             coroutine.close()
     log.raise_error()
     if not results:
@@ -87,7 +90,7 @@ def await_blocking(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 class Last(Generic[E]):
-    """Keeps the last event of one type that passes, or what the run waits for if it pauses."""
+    """Keeps the last event of one type, or the questions that a paused run waits for."""
 
     def __init__(self, wanted: type[E]) -> None:
         self._wanted = wanted
@@ -103,11 +106,11 @@ class Last(Generic[E]):
 
     @property
     def event(self) -> E:
-        """The last one.
+        """The last event of the type.
 
         Raises:
-            RunPaused: the run has paused before.
-            RuntimeError: none has passed.
+            RunPaused: the run has paused.
+            RuntimeError: there was no such event.
         """
         if self._event is None and self.pending:
             raise RunPaused(self.pending)
@@ -117,7 +120,7 @@ class Last(Generic[E]):
 
 
 def _nothing(event: Event) -> None:
-    """Keep none of the events: nobody is going to read them."""
+    """Keep none of the events, because nobody is going to read them."""
 
 
 def _outcome(log: Log[Never], feed: RunFeed[Never, E]) -> E:
@@ -128,9 +131,9 @@ def _outcome(log: Log[Never], feed: RunFeed[Never, E]) -> E:
 
 
 class RunFeed(SourceFeed[Item, Any], Generic[Item, E]):
-    """Logs what ``select`` makes of a run's events, and keeps the last that ended it.
+    """Logs what ``select`` makes of a run's events, and keeps the event that ended the run.
 
-    If ``source`` shows a selection, only that is logged; the events behind it give the result.
+    If ``source`` shows a selection of the events, only the selection is logged; the other events give the result.
     """
 
     def __init__(
@@ -140,7 +143,7 @@ class RunFeed(SourceFeed[Item, Any], Generic[Item, E]):
         super().__init__(log, source if stream is None or stream.shows_all else stream.with_events())
         self.last = Last(finished)
         self._select = select
-        self._to_show: deque[Event] | None = None  # most runs are inside no other; an empty deque takes 760 bytes
+        self._to_show: deque[Event] | None = None  # most runs are not nested, and an empty deque takes 760 bytes
 
     @property
     def is_paused(self) -> bool:
@@ -154,7 +157,7 @@ class RunFeed(SourceFeed[Item, Any], Generic[Item, E]):
     def pull(self, position: int) -> None:
         super().pull(position)
         if self._to_show and self._leaf is not None and running_loop() is self._leaf.run.loop:
-            self._show_waiting()  # this wait blocked the loop that was to do it
+            self._show_waiting()  # this wait blocked the loop that would have shown them
 
     def on_next(self, value: Event | Behind) -> None:
         if self._log.is_ended:
@@ -165,7 +168,7 @@ class RunFeed(SourceFeed[Item, Any], Generic[Item, E]):
             try:
                 item = self._select(value)
             except Exception as error:
-                self._end(error)  # readers wait for nothing more; whoever emits hears of it too
+                self._end(error)  # readers have nothing more to wait for; the producer gets the error too
                 raise
             if item is not None:
                 self._log.append(item)
@@ -175,7 +178,7 @@ class RunFeed(SourceFeed[Item, Any], Generic[Item, E]):
             self._show(self._leaf, value)
 
     def _show(self, leaf: Emitter, event: Event) -> None:
-        """Show the event in the stream of the run around this one."""
+        """Show the event in the stream of the surrounding run."""
         if running_loop() is leaf.run.loop:
             leaf.on_next(event)
         else:

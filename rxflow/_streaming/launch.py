@@ -1,8 +1,9 @@
-"""Starting a run: choosing the loop it lives on.
+"""Starts a run, and chooses the loop on which it lives.
 
-If asyncio runs in the subscriber's thread, the run lives there, so that users' coroutines find their own loop,
-pools and sessions. Elsewhere (plain ``for``, a plain ``subscribe``, trio), and if the caller is going to block, it
-lives on a loop thread. Inside another run it joins that run: its loop, labels and count of chunks.
+If asyncio runs in the subscriber's thread, the run lives on that loop, so that users' coroutines find their own loop,
+pools and sessions. Without such a loop (a plain ``for``, a plain ``subscribe``, trio), and if the caller is going to
+block, the run lives on a loop thread. Inside another run it becomes a part of that run, with its loop, labels and count
+of events.
 """
 
 from __future__ import annotations
@@ -43,12 +44,14 @@ def start(
     scheduler: SchedulerBase | None = None,
     hold: Callable[[RunHandle], None] = lambda handle: None,
 ) -> RunHandle:
-    """Start a run for code that belongs to ``leaf``.
+    """Start a run for code that belongs to ``leaf``, and return its handle.
 
-    ``blocking`` says that this thread is going to wait for the run, so it cannot live here. ``is_read`` says that
-    somebody waits for what it makes, if not in this thread.
-    ``scheduler`` is the subscriber's. A run on a loop thread keeps to its loop: another one would emit elsewhere.
-    ``hold`` is given the handle before any code of the run is executed, which may itself want to stop it.
+    Args:
+        blocking: this thread is going to wait for the run, so the run cannot live in this thread.
+        is_read: somebody waits for the run's items, even if not in this thread.
+        scheduler: the subscriber's scheduler. A run on a loop thread ignores it, because it would emit on another
+            thread.
+        hold: is called with the handle before any code of the run, because that code may already want to stop the run.
     """
     loop = running_loop()
     context = context_for_another_thread() if loop is None else copy_context()
@@ -68,7 +71,7 @@ def start(
     else:
         parent = _find_parent()
         run = ThreadRun(build, observer, lambda run: Scope.of_new_run(run, context, parent), is_read=is_read)
-    if blocking and not is_read:  # RxPY waits, and lets the run go on when Ctrl-C ends the wait
+    if blocking and not is_read:  # Ctrl-C ends RxPY's wait, but not the run
         interrupts.watch(run)
     hold(run)
     run.begin()
@@ -76,7 +79,7 @@ def start(
 
 
 def _find_parent() -> str:
-    """The id of the run whose code starts this one, which cannot be a part of it because the leaf has ended."""
+    """Return the id of the run whose code starts a new run, which is not a part of it because the leaf has ended."""
     leaf = ambient.get()
     return "" if leaf is None else leaf.origin.run_id
 
@@ -110,7 +113,7 @@ def _start_within(
     scheduler: SchedulerBase | None,
     hold: Callable[[RunHandle], None],
 ) -> RunHandle:
-    """Start a run in the leaf whose code starts it, as a part of that run. It is over when the leaf is."""
+    """Start a run as a part of the run of ``leaf``, whose code starts it. The part ends with the leaf."""
     handle = RunHandle(home=scope.run.loop)
     hold(handle)
     guard = Guard(observer, handle, on_end=lambda: leaf.disown(owned))
@@ -129,7 +132,10 @@ def _start_within(
 
 
 def _end_with_its_leaf(handle: RunHandle, guard: Guard[Any], leaf: Emitter) -> None:
-    """Stop a run whose leaf is over. If it had not ended, its observer gets an error: somebody may wait for it."""
+    """Stop a run whose leaf is over.
+
+    If the run was still open, its observer gets an error, because code may wait for it.
+    """
     is_open = not (handle.is_disposed or handle.has_ended)
     handle.dispose()
     if is_open:
@@ -137,15 +143,15 @@ def _end_with_its_leaf(handle: RunHandle, guard: Guard[Any], leaf: Emitter) -> N
 
 
 def _tell(guard: Guard[Any], error: BaseException) -> None:
-    with suppress(asyncio.CancelledError):  # from an observer that handles no errors: nobody is waiting
+    with suppress(asyncio.CancelledError):  # raised by an observer that handles no errors: nobody is waiting
         guard.fail(error)
 
 
 def for_code_of(leaf: Emitter | None, events: Observable[Event], scope: Scope) -> Observable[Event]:
-    """The events of a run, for users' code that belongs to ``leaf``."""
+    """Return the events of a run, for users' code that belongs to ``leaf``."""
 
     def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
-        # A lane of the run may be read on when whoever asked for lanes has left: the loop stays for it.
+        # A lane of the run may be read after the subscriber of the lanes has left: keep the loop for it.
         host = hosts.get(scope.run.loop)
         if host is None:
             return events.subscribe(_OfLeaf(observer, leaf, lambda: None), scheduler=scheduler)
@@ -157,9 +163,10 @@ def for_code_of(leaf: Emitter | None, events: Observable[Event], scope: Scope) -
 
 
 class _OfLeaf(ObserverBase[T], Generic[T]):
-    """Calls users' callbacks as code of the leaf that subscribed, not of the leaf that happens to emit.
+    """Calls users' callbacks as code of the leaf that subscribed, not of the leaf that emits.
 
-    Else a run that a callback starts (``flat_map(lambda chunk: other.observe())``) would become a part of the latter.
+    Otherwise a run that a callback starts (``flat_map(lambda chunk: other.observe())``) would become a part of the
+    emitting leaf.
     """
 
     def __init__(self, observer: ObserverBase[T], leaf: Emitter | None, on_ending: Callable[[], None]) -> None:
@@ -192,7 +199,7 @@ class _OfLeaf(ObserverBase[T], Generic[T]):
 
 
 def _warn_of_blocking() -> None:
-    """Warn at the line of users' code that blocks."""
+    """Warn at the blocking line of users' code."""
     level, frame = 1, inspect.currentframe()
     while frame is not None and str(frame.f_globals.get("__name__")).startswith(("rxflow.", "reactivex.")):
         level, frame = level + 1, frame.f_back

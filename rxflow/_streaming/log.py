@@ -1,4 +1,4 @@
-"""The log of a stream: append-only, read by any number of cursors, from threads and from async code alike."""
+"""The log of a stream: append-only, and read by any number of cursors, from threads and from async code."""
 
 from __future__ import annotations
 
@@ -19,24 +19,31 @@ from rxflow.types.chunks import PackedChunks, pack_chunks
 _T = TypeVar("_T")
 
 THE_END = sys.maxsize
-"""A position that no log reaches: to wait for it is to wait for the end."""
+"""A position that no log reaches: code that waits for it waits for the end."""
 
 
 BLOCK_SIZE = 64
-"""Items that are packed together. A chunk is two objects to the garbage collector, which starts whenever there are 700
-more than before: so few chunks alive at a time do not start it; blocks of 512 started it again and again."""
+"""The number of items that are packed together.
+
+A chunk is two objects for the garbage collector, which starts after 700 new objects. A block of 64 chunks does not
+start it; blocks of 512 did so repeatedly.
+"""
 KEPT_BLOCKS = 3
-"""Full blocks that are not packed yet, for readers that are a little behind: to pack and unpack takes 1 µs a chunk."""
+"""The number of full blocks that are not packed yet, for readers that are a little behind.
+
+Packing and unpacking take 1 µs for each chunk.
+"""
 
 
 class Log(Generic[_T]):
-    """Items in order of arrival, and the end. One writer at a time; readers never block the writer.
+    """Items in order of arrival, and the end. There is one writer at a time; readers never block the writer.
 
-    No lock: the writer appends and then looks for waiting readers, a reader registers and then looks for items, so
-    one of the two always sees the other.
+    The log needs no lock: the writer appends and then looks for waiting readers; a reader registers and then looks for
+    items. So one of the two always sees the other.
 
-    The items stand in blocks. All but the newest are packed: their chunks become text and one copy of their labels, and
-    are made anew for each reader that comes later. A reader that is inside a block at that moment holds the originals.
+    The items are kept in blocks. All but the newest blocks are packed: their chunks are stored as text and one copy of
+    the labels, and are built again for each later reader. A reader that is inside a block while it is packed keeps the
+    originals.
 
     Attributes:
         blocks: all but the last have :data:`BLOCK_SIZE` items.
@@ -55,7 +62,7 @@ class Log(Generic[_T]):
         self._traceback: TracebackType | None = None
 
     def append(self, item: _T) -> None:
-        """Add an item and wake who waits."""
+        """Add an item and wake the waiting readers."""
         self._growing.append(item)
         if self._waiting:
             self.wake()
@@ -70,16 +77,16 @@ class Log(Generic[_T]):
         return full_blocks * BLOCK_SIZE + len(self.blocks[full_blocks])
 
     def block(self, number: int) -> list[_T]:
-        """The items of a block, to be read only. The last block grows."""
+        """Return the items of a block, for reading only. The last block grows."""
         block = self.blocks[number]
         return block if isinstance(block, list) else block.unpack()
 
     def copy(self) -> list[_T]:
-        """What has arrived so far."""
+        """Return the items that have arrived so far."""
         return [item for number in range(len(self.blocks)) for item in self.block(number).copy()]
 
     def end(self, error: BaseException | None = None, *, cancelled: bool = False) -> bool:
-        """End the log; False if it had ended already. Of two threads that end it at once, one succeeds."""
+        """End the log; return False if it had ended already. If two threads end it at the same time, one succeeds."""
         if not self._end_token.take():
             return False
         self.error = error
@@ -87,7 +94,7 @@ class Log(Generic[_T]):
         self.is_cancelled = cancelled
         self.is_ended = True
         self.wake()
-        if error is None and not cancelled:  # else it may be another thread that ends it, while the writer appends
+        if error is None and not cancelled:  # otherwise another thread may end the log while the writer appends
             for number in range(max(0, len(self.blocks) - KEPT_BLOCKS - 1), len(self.blocks)):
                 self._pack(number)
         return True
@@ -98,12 +105,12 @@ class Log(Generic[_T]):
             self.blocks[number] = pack_chunks(block) or block
 
     def raise_error(self) -> None:
-        """Raise the error that the log ended with, if any; with its own traceback, however often it is raised."""
+        """Raise the error that ended the log, if any. Its traceback stays the same, however often it is raised."""
         if self.error is not None:
             raise self.error.with_traceback(self._traceback)
 
     def wake(self) -> None:
-        """Wake every waiting reader. From any thread."""
+        """Wake every waiting reader. May be called from any thread."""
         while self._waiting:
             try:
                 waker = self._waiting.pop()
@@ -112,11 +119,14 @@ class Log(Generic[_T]):
             waker()
 
     def has(self, position: int) -> bool:
-        """Whether there is an item at ``position``, or the log has ended."""
+        """Return whether there is an item at ``position``, or the log has ended."""
         return len(self) > position or self.is_ended
 
     def wait(self, position: int, new_pause: Callable[[], Pause | None] = lambda: None) -> None:
-        """Block this thread until ``has(position)``. ``new_pause`` counts the wait, if the writer's loop does so."""
+        """Block this thread until ``has(position)``.
+
+        ``new_pause`` counts the wait, if the writer's loop counts waits.
+        """
         while not self.has(position):
             arrived = threading.Event()
             pause = new_pause()
@@ -145,7 +155,7 @@ class Log(Generic[_T]):
             except BaseException:  # cancelled, or dropped together with its loop
                 if pause is not None:
                     pause.ends()
-                with suppress(ValueError):  # it was being woken just now
+                with suppress(ValueError):  # another thread is waking it
                     self._waiting.remove(waker)
                 raise
 
@@ -157,15 +167,15 @@ class LogReader(Generic[_T]):
         self._log = log
         self._block_number = 0
         self._block = log.block(0)
-        self._offset = 0  # in the block
+        self._offset = 0  # within the block
 
     @property
     def position(self) -> int:
-        """How many items it has read."""
+        """The number of items that were read."""
         return self._block_number * BLOCK_SIZE + self._offset
 
     def has_read_all(self) -> bool:
-        """Whether nothing more has arrived so far. Moves on to the next block if there is one."""
+        """Return whether nothing more has arrived so far. Moves on to the next block if there is one."""
         if self._offset == BLOCK_SIZE and self._block_number + 1 < len(self._log.blocks):
             self._block_number += 1
             self._block = self._log.block(self._block_number)
@@ -173,7 +183,7 @@ class LogReader(Generic[_T]):
         return self._offset == len(self._block)
 
     def read(self) -> _T:
-        """The next item; IndexError if it has read all."""
+        """Return the next item. Raises IndexError if all items were read."""
         item = self._block[self._offset]
         self._offset += 1
         return item
@@ -191,7 +201,10 @@ def _counted(waker: Callable[[], None], pause: Pause | None) -> Callable[[], Non
 
 
 def _waker(arrived: anyio.Event) -> Callable[[], None]:
-    """Return a function that sets ``arrived`` from any thread: at once on its own loop, else thread-safely."""
+    """Return a function that sets ``arrived`` from any thread.
+
+    It sets the event directly on the event's own loop, and thread-safely from elsewhere.
+    """
     home = running_loop()
     if home is not None:
 
@@ -203,12 +216,12 @@ def _waker(arrived: anyio.Event) -> Callable[[], None]:
 
         return wake
 
-    from anyio.lowlevel import current_token  # asyncio needs none, and it is one of the heavier imports
+    from anyio.lowlevel import current_token  # asyncio does not need it, and it is slow to import
 
     trio: Any = current_token().native_token
 
     def wake_trio() -> None:
-        # RunFinishedError: that reader has gone together with its loop.
+        # RunFinishedError: the reader's loop has ended, and the reader with it.
         with suppress(RuntimeError):
             trio.run_sync_soon(arrived.set)
 

@@ -1,7 +1,7 @@
-"""Event loops on threads of their own, for the runs of programs that have none.
+"""Event loops on threads of their own, for the runs of programs that have no loop.
 
-Blocking runs that follow each other in one thread share a loop, so that what a program makes once, such as an HTTP
-client, a pool, a session or a lock, works in each of them. Runs at the same time have a loop each.
+Consecutive blocking runs in one thread share a loop, so that objects which a program makes once, such as an HTTP
+client, a pool, a session or a lock, work in each of them. Concurrent runs have a loop each.
 """
 
 from __future__ import annotations
@@ -33,10 +33,13 @@ Build: TypeAlias = Callable[[Scope], Observable[T]]
 """Makes the Observable of a run, for the scope in which it starts."""
 
 MAX_KEPT_LOOPS = 4
-"""Per thread. A program that runs many streams at the same time does not keep a thread for each of them."""
+"""The most loops that are kept for one thread.
+
+A program with many concurrent streams does not keep a thread for each.
+"""
 
 CLOSE_WAIT_S = 0.05
-"""How long closing a run waits for its coroutines to clean up."""
+"""Seconds for which closing a run waits until its coroutines have cleaned up."""
 
 
 class Stay(DisposableBase):
@@ -48,7 +51,7 @@ class Stay(DisposableBase):
         self._host = host
 
     def end(self) -> None:
-        """The run is about to emit its terminal: free the loop for the next run."""
+        """Free the loop for the next run, just before this run emits its terminal event."""
         self._host.active.discard(self)
 
     def dispose(self) -> None:
@@ -58,7 +61,8 @@ class Stay(DisposableBase):
 class LoopThread:
     """A thread with an event loop, for one run after another, and for runs that their callbacks start.
 
-    Without ``loop`` it makes one of asyncio's. If it ``is_kept``, it waits for the next run of the thread that made it.
+    Without ``loop``, the thread makes an asyncio loop. If ``is_kept``, it waits for the next run of the thread that
+    made it.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None, *, is_kept: bool = False) -> None:
@@ -76,11 +80,11 @@ class LoopThread:
 
     @property
     def is_lost(self) -> bool:
-        """Whether its loop has ended, or belongs to the parent of this forked process."""
+        """Whether the loop has ended, or belongs to the parent of this forked process."""
         return self._is_stopping or self._process != os.getpid()
 
     def is_free(self) -> bool:
-        """Whether no run is going on here. A run that was just disposed gets a moment to clean up."""
+        """Return whether no run is going on here. A run that was just disposed gets a moment to clean up."""
         for stay in list(self.active):
             if stay.handle is not None and stay.handle.is_disposed:
                 stay.handle.join(CLOSE_WAIT_S)
@@ -91,7 +95,7 @@ class LoopThread:
         return self._idle.wait(timeout) and not self.active
 
     def serve(self, run: ThreadRun[Any]) -> None:
-        """Begin ``run`` here. Called in the thread that made this one."""
+        """Start ``run`` here. Called in the thread that made this thread."""
         self.active.add(run.stay)
         self._idle.clear()
         self.thread.name = "rxflow run"
@@ -113,7 +117,8 @@ class LoopThread:
                 try:
                     loop.run_until_complete(self._main())
                 except BaseException as error:
-                    # The loop has died under its runs, as by sys.exit() in a callback: readers must hear of it.
+                    # The loop died while runs lived on it, for example by sys.exit() in a callback: their readers must
+                    # learn of it.
                     guards = [stay.guard for stay in self._stays if stay.guard is not None]
                     waiting = [guard for guard in guards if not guard.is_over]
                     if not waiting:
@@ -146,7 +151,7 @@ class LoopThread:
         asyncio.get_running_loop().create_task(run.serve(), name="rxflow run")
 
     def enter(self, handle: RunHandle | None = None) -> Stay:
-        """Take one more run, until its stay is disposed. On the loop's thread only."""
+        """Accept one more run, until its stay is disposed. Call this only on the loop's thread."""
         stay = Stay(self, handle)
         self.active.add(stay)
         self._stays.add(stay)
@@ -154,15 +159,18 @@ class LoopThread:
         return stay
 
     def leave_soon(self, stay: Stay) -> None:
-        """The run is over. From any thread."""
+        """Note that the run is over. May be called from any thread."""
         self.call_soon(partial(self.leave, stay))
 
     def call_soon(self, callback: Callable[[], object]) -> bool:
-        """Call :func:`rxflow._loops.call_soon` with an empty context: a timer would keep the caller's alive."""
+        """Call :func:`rxflow._loops.call_soon` with an empty context.
+
+        A timer would keep the caller's context alive.
+        """
         return self._loop is not None and call_soon(self._loop, callback, context=Context())
 
     def leave(self, stay: Stay) -> None:
-        """Do it now, on the loop's thread."""
+        """Note that the run is over; called on the loop's thread."""
         self.active.discard(stay)
         if stay in self._stays:
             self._stays.discard(stay)
@@ -177,7 +185,7 @@ class LoopThread:
         self._idle.set()
 
     def retire(self) -> None:
-        """The thread that made this one has ended: end after the runs that still live here."""
+        """End after the runs that still live here, because the thread that made this one has ended."""
         self._is_kept = False
         if not self.is_lost:
             self.call_soon(self._retire)
@@ -187,13 +195,13 @@ class LoopThread:
             self._stop.set()
 
     def dispose_runs(self) -> None:
-        """Stop whatever runs here."""
+        """Stop the runs that live here."""
         for stay in self._stays | self.active:
             if stay.handle is not None:
                 stay.handle.dispose()
 
     def stop(self) -> None:
-        """Stop whatever runs here, and end the loop."""
+        """Stop the runs that live here, and end the loop."""
         self.dispose_runs()
         if self._stop is not None and not self.is_lost:
             self._is_stopping = True
@@ -202,7 +210,7 @@ class LoopThread:
 
 @contextmanager
 def _open_loop(given: asyncio.AbstractEventLoop | None) -> Generator[asyncio.AbstractEventLoop]:
-    """Open and close a loop as :class:`asyncio.Runner` does, but find the tasks that are left by :class:`_Tasks`."""
+    """Open and close a loop as :class:`asyncio.Runner` does, but find unfinished tasks with :class:`_Tasks`."""
     loop = asyncio.new_event_loop() if given is None else given
     tasks = _Tasks()
     if given is None:
@@ -223,10 +231,10 @@ def _open_loop(given: asyncio.AbstractEventLoop | None) -> Generator[asyncio.Abs
 
 
 class _Tasks:
-    """Creates the tasks of one loop, and finds those that are left when it closes.
+    """Creates the tasks of one loop, and finds the unfinished ones when the loop closes.
 
-    ``asyncio.all_tasks`` looks at the tasks of all loops. A server with 1,000 readers has 5,000 tasks: each run that
-    ended blocked all threads for 2 ms.
+    ``asyncio.all_tasks`` checks the tasks of all loops. In a server with 1,000 readers and 5,000 tasks, that would
+    block all threads for 2 ms at the end of each run.
     """
 
     def __init__(self) -> None:
@@ -238,7 +246,7 @@ class _Tasks:
         return task
 
     def find_left(self) -> list[asyncio.Task[Any]]:
-        """Return those that have not ended. On the loop's thread only."""
+        """Return the tasks that have not ended. Call this only on the loop's thread."""
         return [task for task in self._made if not task.done()]
 
 
@@ -255,7 +263,7 @@ def _cancel(tasks: Collection[asyncio.Task[Any]], loop: asyncio.AbstractEventLoo
 
 
 class ThreadRun(RunHandle, Generic[T]):
-    """A run on a loop thread. ``is_read`` says that whoever starts it is going to wait for what it makes."""
+    """A run on a loop thread. ``is_read`` says that its starter is going to wait for its items."""
 
     def __init__(
         self,
@@ -273,7 +281,7 @@ class ThreadRun(RunHandle, Generic[T]):
         self._is_over: asyncio.Event | None = None
         self._left = threading.Event()
         loop = _hooks.loop_factory() if _hooks.loop_factory is not None else None
-        # Before the loop runs: its first step must already know of the reader.
+        # Before the loop runs, because its first step must already know of the reader.
         count = _hooks.thread_count(loop) if loop is not None and is_read else None
         self._reader = count.reader() if count is not None else None
         self._host = LoopThread(loop) if loop is not None else _free_loop_thread()
@@ -285,15 +293,19 @@ class ThreadRun(RunHandle, Generic[T]):
         return self._host.thread
 
     def begin(self) -> None:
-        """Start the run. Whoever may stop it must hold it already: its code may ask for that at once."""
+        """Start the run.
+
+        Its handle must have been passed on before, because the run's code may stop the run at once.
+        """
         self._host.serve(self)
 
     async def serve(self) -> None:
-        """On its loop: subscribe the run, and wait until nothing of it is left."""
+        """Subscribe the run on its loop, and wait until nothing of the run is left."""
         loop = asyncio.get_running_loop()
         part_of = self._part_of
         self.run = run = Run(loop) if part_of is None else part_of.elsewhere(loop)
-        # Published before the look at is_disposed, as dispose() does the reverse: one of the two sees the other.
+        # Set before is_disposed is read; dispose() does these two steps in the reverse order, so one of the two sees
+        # the other.
         self._is_over = is_over = asyncio.Event()
         build, self._build = self._build, None
         try:
@@ -322,8 +334,8 @@ class ThreadRun(RunHandle, Generic[T]):
         self._end()
 
     def interrupt(self) -> None:
-        """The thread that waits for this run was interrupted. It also waits for those that its callbacks start."""
-        self.dispose()  # it may not have begun
+        """Stop this run and those that its callbacks started: the thread that waits for them was interrupted."""
+        self.dispose()  # it may not have started
         self._host.dispose_runs()
 
     def pause(self) -> _hooks.Pause | None:
@@ -340,7 +352,7 @@ class _LoopThreads:
     def __init__(self) -> None:
         self.threads: list[LoopThread] = []
 
-    def __del__(self) -> None:  # that thread has ended
+    def __del__(self) -> None:  # the thread whose runs shared these loops has ended
         for thread in self.threads:
             thread.retire()
 
@@ -370,14 +382,14 @@ hosts: dict[asyncio.AbstractEventLoop, LoopThread] = {}
 
 
 _EXIT_WAIT_S = 3.0
-"""Seconds for all loop threads together: a busy machine needs them, and code that blocks its loop never ends."""
+"""The limit in seconds for all loop threads together, because code that blocks its loop may never end."""
 
 
 @atexit.register
 def stop_all() -> None:
-    """End all loop threads: one that still runs when the interpreter shuts down can hang it."""
+    """End all loop threads: one that still runs while the interpreter shuts down can hang it."""
     for handle in list(at_home):
-        handle.dispose()  # their loops run no more; but asyncio reports tasks that are left on a loop unless told
+        handle.dispose()  # their loops do not run any more, but asyncio would report tasks that are left on a loop
     for thread in list(live):
         thread.stop()
     until = time.monotonic() + _EXIT_WAIT_S

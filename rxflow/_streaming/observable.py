@@ -1,7 +1,7 @@
-"""The Observable of a run, and what reads it.
+"""The Observable of a run, and the feeds that read it.
 
-``events()`` gives all that a run emits, and ``observe()`` a selection of it. Operators of ours that follow become a
-part of the run, below the selection.
+``events()`` returns everything that a run emits, and ``observe()`` a selection of it. rxflow's operators that follow
+become a part of the run and work on its events, before the selection.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ E = TypeVar("E")
 Item = TypeVar("Item")
 
 Selection: TypeAlias = Callable[[Observable[Event]], Observable[T]]
-"""Picks what is shown."""
+"""Chooses the items that are shown."""
 
 OnEvents: TypeAlias = Callable[[Observable[Event]], Observable[Event]]
-"""An operator that passes on what it does not know."""
+"""An operator on events that passes on the events it does not know."""
 
 
 class EventStream(Observable[T], Generic[T]):
-    """A cold Observable of a run's events, or of a selection from them. Each subscription is a run of its own.
+    """A cold Observable of a run's events, or of a selection of them. Each subscription is a separate run.
 
-    It is not iterable: ``pipe(ops.to_output())`` makes what ``for`` and ``async for`` read.
+    It is not iterable: ``pipe(ops.to_output())`` returns an object for ``for`` and ``async for``.
 
-    ``origin`` builds the run. An Observable instead is not a run: it is subscribed as it is, and its items are the
-    events that operators and selection see.
+    ``origin`` builds the run. If it is an Observable instead, there is no run: the Observable is subscribed as it is,
+    and its items are the events for the operators and the selection.
     """
 
-    # RxPY's Observables have a __getitem__, by which Python would iterate them: forever, over Observables. None also
-    # says to isinstance(…, Iterable), by which RxPY tells streams from lists, that this is not one.
+    # RxPY's Observables have a __getitem__, with which Python would iterate over Observables without end. None also
+    # tells isinstance(…, Iterable), with which RxPY distinguishes lists from streams, that this is not iterable.
     __iter__: ClassVar[None] = None
 
     @overload
@@ -83,33 +83,36 @@ class EventStream(Observable[T], Generic[T]):
 
     @property
     def is_run(self) -> bool:
-        """Subscribing it starts a run."""
+        """Whether subscribing to it starts a run."""
         return self._source is None
 
     @property
     def shows_all(self) -> bool:
-        """Nothing was selected: the items are the events."""
+        """Whether nothing was selected, so that the items are the events."""
         return self._selection is everything
 
     def through(self, operator: OnEvents) -> EventStream[T]:
-        """This stream with ``operator`` at work on its events, on the run's loop."""
+        """Return this stream with ``operator`` working on its events, on the run's loop."""
         return self._like(self._selection, operators=(*self._operators, operator))
 
     def reselect(self, change: Callable[[Selection[T]], Selection[U]]) -> EventStream[U]:
-        """What ``change`` makes of the selection: it sees the events, and what is shown of them."""
+        """Return this stream with another selection, which ``change`` makes from the present one."""
         return self._like(change(self._selection))
 
     def select(self, selection: Selection[U]) -> EventStream[U]:
-        """What ``selection`` shows of the events."""
+        """Return this stream with another selection of its events."""
         return self._like(selection)
 
     def answered_by(self, answerer: Answerer) -> EventStream[T]:
-        """This run; its questions go to ``answerer`` first, and then to those around it."""
+        """Return this run with ``answerer``, which gets its questions first, before the surrounding answerers."""
         build = cast(Build[Event], self._origin)
         return self._like(self._selection, origin=lambda scope: build(scope.answered_by(answerer)))
 
     def resumed(self, journal: Journal) -> EventStream[T]:
-        """The run that ``journal`` has recorded, from where it stopped. It begins with ``FlowResumed``."""
+        """Return the run that ``journal`` has recorded, continued from where it stopped.
+
+        It begins with ``FlowResumed``.
+        """
         build = cast(Build[Event], self._origin)
 
         def resume(scope: Scope) -> Observable[Event]:
@@ -125,9 +128,9 @@ class EventStream(Observable[T], Generic[T]):
         return self._like(self._selection, origin=resume, enter=journal.resume)
 
     def logged_by(self, flush: Callable[[asyncio.AbstractEventLoop], Awaitable[None]]) -> EventStream[T]:
-        """The same run, which waits for its log before it does what must not be done twice.
+        """Return this run with a log. The run waits for the log before actions that must not be repeated.
 
-        ``flush`` is given the run's loop, and waits until what was emitted there is in the log.
+        ``flush`` is called with the run's loop, and waits until everything emitted there is in the log.
         """
         before = self._enter
 
@@ -138,9 +141,11 @@ class EventStream(Observable[T], Generic[T]):
         return self._like(self._selection, enter=enter)
 
     def part_of(self, origin: Origin) -> EventStream[T]:
-        """This run as a part of one in another process: with its labels, and with spans under that of ``origin``.
+        """Return this run as a part of a run in another process.
 
-        Its id begins with the id of the other run, which recognizes its own spans by that.
+        It has the labels of ``origin``, and spans below that of ``origin``.
+
+        The run's id begins with the id of the other run, which recognizes its own spans by that.
         """
 
         def enter(scope: Scope) -> Scope:
@@ -150,31 +155,31 @@ class EventStream(Observable[T], Generic[T]):
         return self._like(self._selection, enter=enter)
 
     def with_events(self) -> EventStream[T | Behind]:
-        """This stream with the events behind it: for a stream that becomes a part of another run."""
+        """Return this stream with the events behind its items, for a stream that becomes a part of another run."""
         return self.reselect(_with_events)
 
     def within(self, leaf: Emitter) -> Observable[T]:
-        """The run as a part of the leaf that ``leaf`` emits for, with the context of the code that asks."""
+        """Return the run as a part of the leaf that ``leaf`` emits for, with the context of the calling code."""
         return self.as_part()._build_for(leaf, is_users=False)(replace(leaf.scope, context=copy_context()))
 
     def as_part(self) -> EventStream[T]:
-        """This stream without numbering its events: they have numbers, or get them from the run around it."""
+        """Return this stream without numbering: its events have numbers, or get them from the surrounding run."""
         part = self._like(self._selection)
         part._is_part = True
         return part
 
     def build_at(self, border: Border) -> Observable[T]:
-        """The run as a part of the run of ``border``, for an operator that adds it there."""
+        """Return the run as a part of the run of ``border``, for an operator that adds it there."""
         leaf, origin = current_emitter(), cast(Build[Event], self._origin)
         return self._shown(for_code_of(leaf, border.guard(origin), border.scope))
 
-    if not TYPE_CHECKING:  # a type checker knows what each operator makes of it
+    if not TYPE_CHECKING:  # a type checker knows the type of each operator's result
 
         def pipe(self, *operators: Callable[[Any], Any]) -> Any:
             return _keep_run(super().pipe(*operators))
 
     def run(self, scheduler: SchedulerBase | None = None) -> T:
-        """Wait for the end in this thread, and return the last item; Ctrl-C stops it.
+        """Wait for the end in this thread, and return the last item. Ctrl-C stops the run.
 
         Raises:
             SequenceContainsNoElementsError: there was no item.
@@ -191,9 +196,10 @@ class EventStream(Observable[T], Generic[T]):
         is_read: bool = True,
         enter: Callable[[Border], object] = lambda border: None,
     ) -> None:
-        """Start a run for a reader, as :func:`rxflow._streaming.launch.start`. ``is_read``: the reader waits for it.
+        """Start a run for a reader, as :func:`rxflow._streaming.launch.start` does.
 
-        ``enter`` is called with the border where the events leave the run.
+        ``is_read`` says that the reader waits for the run. ``enter`` is called with the border where the events leave
+        the run.
         """
         build = self._build_for(leaf, is_users=False, enter=enter)
         start(build, reader, leaf=leaf, blocking=blocking, is_read=is_read, hold=hold)
@@ -202,7 +208,7 @@ class EventStream(Observable[T], Generic[T]):
         if self._source is not None:
             return self._shown(self._source).subscribe(observer, scheduler=scheduler)
         leaf = current_emitter()
-        # RxPY's run() subscribes with this scheduler and blocks until the end. Its operators hand the scheduler on.
+        # RxPY's run() subscribes with this scheduler, which its operators pass on, and blocks until the end.
         is_awaited = isinstance(scheduler, NewThreadScheduler)
         build = self._build_for(leaf, is_users=True)
         return start(build, observer, leaf=leaf, blocking=is_awaited, scheduler=scheduler)
@@ -210,7 +216,10 @@ class EventStream(Observable[T], Generic[T]):
     def _build_for(
         self, leaf: Emitter | None, *, is_users: bool, enter: Callable[[Border], object] = lambda border: None
     ) -> Build[T]:
-        """The one door to the run: its events, the operators, and the selection, for code that belongs to ``leaf``."""
+        """Return the function that builds the run, for code that belongs to ``leaf``.
+
+        Every subscription uses it: it joins the events, the operators and the selection.
+        """
         origin = cast(Build[Event], self._origin)
         hears_users = is_users or bool(self._operators) or not self.shows_all
 
@@ -253,10 +262,10 @@ class EventStream(Observable[T], Generic[T]):
 
 
 class _Pipeline(Observable[T], Generic[T]):
-    """What operators of RxPY have made of a run. It differs in :meth:`run`, which RxPY would leave to Ctrl-C.
+    """The Observable that RxPY's operators make of a run. Only :meth:`run` differs: Ctrl-C stops the run.
 
-    RxPY's operators may subscribe runs in threads of their own, where no handler of the signal can be set, so this one
-    disposes them from the thread that waits. Its methods, ``map`` for instance, go by way of :meth:`pipe`.
+    RxPY's operators may subscribe runs in other threads, where no signal handler can be set, so this one disposes the
+    runs from the thread that waits. Its other methods, such as ``map``, use :meth:`pipe`.
     """
 
     def __init__(self, source: Observable[T]) -> None:
@@ -266,18 +275,19 @@ class _Pipeline(Observable[T], Generic[T]):
     if not TYPE_CHECKING:
 
         def subscribe(self, *args: Any, **kwargs: Any) -> DisposableBase:
-            return self._source.subscribe(*args, **kwargs)  # no layer between, which would take time for each item
+            # without a layer between, which would cost time for each item
+            return self._source.subscribe(*args, **kwargs)
 
         def pipe(self, *operators: Callable[[Any], Any]) -> Any:
             return _keep_run(super().pipe(*operators))
 
     def run(self, scheduler: SchedulerBase | None = None) -> T:
-        """As :meth:`EventStream.run`."""
+        """Do the same as :meth:`EventStream.run`."""
         return _wait_for_last(self, scheduler)
 
 
 def _keep_run(made: object) -> object:
-    # Not what has methods of its own, as what publish() gives, or one of ours.
+    # Other classes have methods of their own: the result of publish(), or one of rxflow's Observables.
     return _Pipeline(cast("Observable[Any]", made)) if type(made) is Observable else made
 
 
@@ -288,7 +298,7 @@ def _wait_for_last(source: Observable[T], scheduler: SchedulerBase | None) -> T:
 
 
 def _defer(build: Build[Event], scope: Scope) -> Observable[Event]:
-    """The events of a run, built anew for each subscription."""
+    """Return the events of a run, which is built again for each subscription."""
 
     def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
         return connect(build(scope), observer, scheduler)
@@ -298,13 +308,13 @@ def _defer(build: Build[Event], scope: Scope) -> Observable[Event]:
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """An event behind what is shown."""
+    """An event behind a selection's items."""
 
     event: Event
 
 
 def everything(events: Observable[T]) -> Observable[T]:
-    """The selection that leaves nothing out."""
+    """The selection of all events."""
     return events
 
 
@@ -331,7 +341,9 @@ def past(
     shown: Callable[[Observable[E]], Observable[T]],
     route: Callable[[Callable[[Any], None], Callable[[E], None]], Callable[[E], None]],
 ) -> Callable[[Observable[E]], Observable[Any]]:
-    """A selection that also lets items past another one. ``route(emit, show)`` returns what handles each event. ::
+    """Return a selection that also shows other items, next to ``shown``.
+
+    ``route(emit, show)`` returns an event handler. ::
 
     events          S--a--b--F|
     shown           ---A--B---|
@@ -364,7 +376,7 @@ def _with_events(shown: Selection[T]) -> Selection[T | Behind]:
 
 
 class SourceFeed(SubscribedFeed[Item, T, Observable[T]], Generic[Item, T]):
-    """Subscribes an Observable: a run, on the loop that it chooses, or any other, in the reader's thread."""
+    """Subscribes an Observable: a run on the loop that it chooses, or any other Observable in the reader's thread."""
 
     def __init__(self, log: Log[Item], source: Observable[T]) -> None:
         super().__init__(log, source)
@@ -384,7 +396,7 @@ class SourceFeed(SubscribedFeed[Item, T, Observable[T]], Generic[Item, T]):
         loop = running_loop()
         handle = RunHandle(home=loop)
         self._hold(handle)
-        # Else RxPY's operators would set their timers by the wall clock, on threads of their own.
+        # Otherwise RxPY's operators would set their timers by the wall clock, on other threads.
         scheduler = LoopScheduler(loop) if loop is not None else None
         handle.hold(source.subscribe(self, scheduler=scheduler))
 
@@ -403,13 +415,15 @@ class _LastFeed(SubscribedFeed[T, T, Observable[T]], Generic[T]):
             return
         handle = RunHandle()
         self._hold(handle)
-        # RxPY's run() has this scheduler, by which a run in it knows that this thread waits.
+        # RxPY's run() uses this scheduler, which tells a run that this thread waits.
         handle.hold(source.subscribe(self, scheduler=self._scheduler or NewThreadScheduler()))
 
     @property
     def result(self) -> T:
-        """The last item."""
+        """The last item. Raises CancelledError if the run that this code belongs to was cancelled."""
         self._log.raise_error()
+        if self._log.is_cancelled:
+            raise asyncio.CancelledError("the rxflow run that this code belongs to was cancelled")
         if not self._last:
             raise SequenceContainsNoElementsError("the stream completed without an item, so there is no result")
         return self._last[0]

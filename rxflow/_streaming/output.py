@@ -1,4 +1,4 @@
-"""What programs iterate: the chunks of a flow or a crew, and the items of any pipeline."""
+"""The objects over which programs iterate: the chunks of a flow or a crew, and the items of any pipeline."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from reactivex import Observable
 from reactivex.internal.exceptions import SequenceContainsNoElementsError
 
 from rxflow._streaming import interrupts
+from rxflow._streaming.emitter import require_not_cancelled
 from rxflow._streaming.feed import Feed, PlainAsyncFeed, PlainFeed
 from rxflow._streaming.kickoff import RunFeed
 from rxflow._streaming.log import Log, LogReader
@@ -26,10 +27,10 @@ Result = TypeVar("Result")
 class Readable(Generic[Item, Result]):
     """Holds the log of a run and the feed that fills it. The first pull starts the run.
 
-    Every iteration, sync or async, sees the whole stream from its first item, live; so a second reader, or one that
-    comes late, loses nothing. Leaving a loop with ``break`` cancels nothing; ``close()``, ``aclose()``, ``with``,
-    ``async with`` and dropping the object do. An error of the run is raised by the iteration, after all
-    that had arrived, and again by :attr:`result`.
+    Every iteration, sync or async, gets the whole stream from its first item, live. So a second or a late reader loses
+    nothing. Leaving a loop with ``break`` cancels nothing; ``close()``, ``aclose()``, the end of a ``with`` or ``async
+    with``, and dropping the object do. An iteration raises the run's error after all items that had arrived;
+    :attr:`result` raises it again.
     """
 
     _items_are: ClassVar[str] = "items"
@@ -43,7 +44,7 @@ class Readable(Generic[Item, Result]):
         """What the run returned.
 
         Raises:
-            RunPaused: it waits for answers; ``pending`` lists the questions.
+            RunPaused: the run waits for answers; ``pending`` lists the questions.
             RuntimeError: the stream has not completed yet, or it was cancelled.
             Exception: the run's own error, if it failed.
         """
@@ -56,17 +57,20 @@ class Readable(Generic[Item, Result]):
 
     @property
     def is_completed(self) -> bool:
-        """The stream has ended: with a result, with an error, by cancellation, or because it waits for answers."""
+        """Whether the stream has ended.
+
+        It ends with a result, with an error, by cancellation, or because it waits for answers.
+        """
         return self._log.is_ended
 
     @property
     def is_cancelled(self) -> bool:
-        """The stream was closed before it had ended by itself."""
+        """Whether the stream was closed before it had ended by itself."""
         return self._log.is_cancelled
 
     @property
     def is_paused(self) -> bool:
-        """The stream has ended because its run waits for answers; :attr:`result` raises them."""
+        """Whether the stream has ended because its run waits for answers. :attr:`result` then raises RunPaused."""
         return self._feed.is_paused
 
     def __iter__(self) -> Iterator[Item]:
@@ -76,15 +80,15 @@ class Readable(Generic[Item, Result]):
         return _AsyncCursor(self, self._log, self._feed)
 
     def close(self) -> None:
-        """Stop the run, down to the provider's connection. Quick, idempotent, from any thread; never raises.
+        """Stop the run, including the provider's connection. Quick, idempotent, from any thread; never raises.
 
-        After completion it does nothing. A sync method that is running cannot be interrupted, but nothing that it
-        does from now on reaches the stream or starts new work.
+        After completion this does nothing. A running sync method cannot be interrupted, but from now on nothing that it
+        does reaches the stream or starts new work.
         """
         self._feed.close()
 
     async def aclose(self) -> None:
-        """Stop the run in async code; waits (at most 100 ms) until its coroutines have cleaned up."""
+        """Stop the run in async code. Waits up to 100 ms until its coroutines have cleaned up."""
         await self._feed.aclose()
 
     def __enter__(self) -> Self:
@@ -110,7 +114,7 @@ class Readable(Generic[Item, Result]):
         await self.aclose()
 
     def __del__(self) -> None:
-        feed: Feed | None = getattr(self, "_feed", None)  # a constructor that raised leaves none
+        feed: Feed | None = getattr(self, "_feed", None)  # a constructor that raised has not set it
         if feed is not None and feed.is_running:
             feed.close()
             warnings.warn(
@@ -142,7 +146,7 @@ class Readable(Generic[Item, Result]):
 
 
 class _Reader(LogReader[Item]):
-    """A loop over an output. Keeps the output alive, because nothing else may hold it."""
+    """A loop over an output. It keeps the output alive, because nothing else may hold it."""
 
     def __init__(self, output: object, log: Log[Item], feed: Feed) -> None:
         super().__init__(log)
@@ -150,21 +154,28 @@ class _Reader(LogReader[Item]):
         self._feed = feed
 
     def _raise_at_the_end(self, end: type[Exception]) -> None:
-        """Raise the error of the run if there are no more items, or ``end`` if it did not fail."""
+        """If there are no more items, raise the error of the run, or ``end`` if it did not fail.
+
+        Raises:
+            CancelledError: the run to which the calling code belongs was cancelled, and this stream with it. Otherwise
+                the code after the loop would take the chunks so far for the whole text.
+        """
         if self._log.is_ended and self.position == len(self._log):
             self._log.raise_error()
+            if self._log.is_cancelled:
+                require_not_cancelled()
             raise end
 
 
 class _Cursor(_Reader[Item], Iterator[Item]):
     def __iter__(self) -> Iterator[Item]:
-        # By each loop: a notebook gives each cell Python's own handler of the signal.
+        # In each loop, because a notebook gives each cell Python's own signal handler.
         if not self._log.is_ended:
             interrupts.watch(self)
         return self
 
     def __next__(self) -> Item:
-        # Not by IndexError: an error of the run would then be shown as one that happened during its handling.
+        # Not by catching IndexError: an error of the run would then appear as raised while handling it.
         while self._offset == len(self._block) and self.has_read_all():
             interrupts.watch(self)
             self._feed.pull(self.position)
@@ -176,7 +187,7 @@ class _Cursor(_Reader[Item], Iterator[Item]):
         return item
 
     def interrupt(self) -> None:
-        """Stop the run, because its loop was interrupted, in its body or while it waited."""
+        """Stop the run: its loop was interrupted, in the body or while waiting."""
         if self._feed.is_running:
             self._feed.close()
 
@@ -195,7 +206,7 @@ class _AsyncCursor(_Reader[Item], AsyncIterator[Item]):
 
 
 class StreamingOutput(Readable[StreamChunk, T], Generic[T]):
-    """The chunks of a run that begins with the first pull; see :class:`Readable` for what readers can rely on."""
+    """The chunks of a run that starts with the first pull. :class:`Readable` says what readers can rely on."""
 
     _items_are = "chunks"
     _finished: ClassVar[
@@ -227,17 +238,17 @@ class StreamingOutput(Readable[StreamChunk, T], Generic[T]):
 
     @property
     def chunks(self) -> list[StreamChunk]:
-        """A copy of what has arrived so far."""
+        """A copy of the chunks that have arrived so far."""
         return self._log.copy()
 
     def get_full_text(self) -> str:
-        """The TEXT chunks that have arrived so far, joined."""
+        """Return the TEXT chunks that have arrived so far, joined."""
         blocks = self._log.blocks.copy()
         return "".join(block.read_text() if isinstance(block, PackedChunks) else join_text(block) for block in blocks)
 
 
 class FlowStreamingOutput(StreamingOutput[Any]):
-    """The stream of one flow run; ``result`` is that of the last method to complete."""
+    """The stream of one flow run. ``result`` is the result of the last method to complete."""
 
     _finished = FlowFinished
 
@@ -259,9 +270,9 @@ def _chunk(event: Event) -> StreamChunk | None:
 
 
 class PipelineOutput(Readable[T, T], Generic[T]):
-    """The items of a pipeline, which the first pull subscribes; see :class:`Readable` for what readers can rely on.
+    """The items of a pipeline, which the first pull subscribes. :class:`Readable` says what readers can rely on.
 
-    ``result`` is the last item; SequenceContainsNoElementsError (RxPY's) if there was none.
+    ``result`` is the last item; it raises RxPY's SequenceContainsNoElementsError if there was none.
 
     Raises:
         TypeError: ``source`` is not an Observable.
@@ -271,13 +282,13 @@ class PipelineOutput(Readable[T, T], Generic[T]):
 
     def __init__(self, source: Observable[T]) -> None:
         if not isinstance(source, Observable):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"{type(self).__name__} reads an Observable; got {source!r}")
+            raise TypeError(f"{type(self).__name__} needs an Observable; got {source!r}")
         log: Log[T] = Log()
         super().__init__(log, _PipelineFeed(log, source))
 
     @property
     def items(self) -> list[T]:
-        """A copy of what has arrived so far."""
+        """A copy of the items that have arrived so far."""
         return self._log.copy()
 
 
@@ -301,9 +312,9 @@ class _PipelineFeed(SourceFeed[T, T], Generic[T]):
 
 
 async def read_out(returned: Any) -> Any:
-    """Return the result of a crew's or a flow's stream, read to its end; anything else as it is.
+    """Read a crew's or a flow's stream to its end and return its result. Anything else is returned as it is.
 
-    Reading such a stream runs it. So its chunks are in the stream of the code that returned it.
+    Reading such a stream runs it, so its chunks are in the stream of the code that returned it.
     """
     if not isinstance(returned, Readable):
         return returned

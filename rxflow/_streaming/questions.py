@@ -1,9 +1,9 @@
-"""Questions that a run asks people: who answers, how long it waits, and what happens if nobody does.
+"""Questions that a run asks people: who answers, how long the run waits, and what happens if nobody answers.
 
-A leaf asks with :func:`ask`: it emits ``InputRequested`` and goes through the answerers of its scope, innermost first.
-The first that has an answer is believed, after the answer was validated; ``InputReceived`` follows. If none has one, a
-console is asked if there is one. Else :class:`Unanswered` goes up from the leaf: siblings finish, and at the top the
-stream ends with ``FlowPaused``.
+A leaf asks with :func:`ask`: it emits ``InputRequested`` and asks the answerers of its scope, innermost first. The
+first answer is validated and used, and ``InputReceived`` follows. If no answerer has an answer, the console is asked if
+there is one. Otherwise the leaf raises :class:`Unanswered`: concurrent work finishes, and the outermost stream ends
+with ``FlowPaused``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ class ProvidesInput(Protocol):
 
     @property
     def request_input(self) -> Callable[..., Any]:
-        """``request_input(message, flow, metadata=None)`` gives a text, an InputResponse, or None: there is none."""
+        """Return a function that asks for a text: ``request_input(message, flow, metadata=None)``.
+
+        It returns a text, an InputResponse, or None if there is no input.
+        """
         ...
 
 
@@ -48,7 +51,10 @@ class ProvidesFeedback(Protocol):
 
     @property
     def request_feedback(self) -> Callable[..., Any]:
-        """``request_feedback(context, flow)`` gives a text, or raises HumanFeedbackPending."""
+        """Return a function that asks for feedback: ``request_feedback(context, flow)``.
+
+        It returns a text, or raises HumanFeedbackPending.
+        """
         ...
 
 
@@ -58,10 +64,10 @@ Who: TypeAlias = Callable[[InputRequested], Any] | Observable[Any] | Answerer | 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question(Generic[T]):
-    """What a leaf wants to know.
+    """A question of a leaf.
 
-    ``answer`` is the type of an answer; ``check`` raises ValueError for one that fits the type and yet does not do.
-    ``timeout`` is in seconds.
+    ``answer`` is the type of an answer. ``check`` raises ValueError for an answer that has the type but is not
+    acceptable. ``timeout`` is in seconds.
     """
 
     kind: str
@@ -75,7 +81,7 @@ class Question(Generic[T]):
     timeout: float | None = None
 
     def request(self, emitter: Emitter) -> InputRequested:
-        """The event that asks it."""
+        """Return the event that asks the question."""
         return InputRequested(
             origin=emitter.origin,
             request_id=uuid4().hex,
@@ -89,7 +95,7 @@ class Question(Generic[T]):
         )
 
     def validate(self, request: InputRequested, answer: object) -> T:
-        """Return the answer in its type. Raises ValueError if it does not fit; says what does not."""
+        """Return the answer in its type. Raises ValueError, with the reason, if the answer does not fit."""
         try:
             value = TypeAdapter(self.answer).validate_python(answer)
             self.check(value)
@@ -100,7 +106,7 @@ class Question(Generic[T]):
 
 
 async def ask(emitter: Emitter, question: Question[T], first: Sequence[Answerer] = ()) -> T | None:
-    """Ask, ``first`` before the answerers of the scope, and return the answer; None if the time was up before.
+    """Ask ``first``, then the answerers of the scope, and return the answer; None if the time ran out.
 
     Raises:
         ValueError: the answer does not fit the question.
@@ -122,22 +128,22 @@ async def ask(emitter: Emitter, question: Question[T], first: Sequence[Answerer]
     for answerer in answerers:
         answerer.expect(request)
     try:
-        if asked is None:  # else the stream has repeated it already
+        if asked is None:  # otherwise the stream has already repeated it
             emitter.on_next(request)
-            await emitter.run.flush()  # a question that somebody has seen, and what it is about, must not be lost
+            await emitter.run.flush()  # a question that a person has seen must not be lost, nor the events before it
         value = await _answer_in_time(question, request, answerers, seconds)
     finally:
         for answerer in answerers:
             answerer.forget(request)
     emitter.on_next(InputReceived(origin=emitter.origin, request_id=request.request_id, value=value))
-    await emitter.run.flush()  # nor the answer: a person is not asked twice
+    await emitter.run.flush()  # nor must the answer, because a person is not asked twice
     return value
 
 
 async def _answer_in_time(
     question: Question[T], request: InputRequested, answerers: Sequence[Answerer], seconds: float | None
 ) -> T | None:
-    """The answer, or None after so many seconds."""
+    """Return the answer, or None after ``seconds``."""
     if seconds is not None and seconds <= 0:
         return None
     limit = asyncio.timeout(seconds)
@@ -151,7 +157,7 @@ async def _answer_in_time(
 
 
 async def find_answer(answerers: Sequence[Answerer], request: InputRequested) -> Any:
-    """The answer of the first that has one. Raises Unanswered if nobody does."""
+    """Return the first answer that an answerer has. Raises Unanswered if none has one."""
     for answerer in answerers:
         answer = await answerer.find_answer(request)
         if answer is not UNANSWERED:
@@ -164,12 +170,12 @@ async def find_answer(answerers: Sequence[Answerer], request: InputRequested) ->
 
 
 def answerer_of(given: Who, flow: object = None) -> Answerer:
-    """What answers as ``given`` does: a function, an Observable, a :class:`Inbox`, or a provider in CrewAI's form.
+    """Return an answerer for ``given``: a function, an Observable, an :class:`Inbox`, or a provider in CrewAI's form.
 
-    A provider is told ``flow``, whose question it is.
+    A provider is called with ``flow``, the flow that asks.
 
     Raises:
-        TypeError: it is none of these.
+        TypeError: ``given`` is none of these.
     """
     if isinstance(given, Answerer):
         return given
@@ -182,12 +188,12 @@ def answerer_of(given: Who, flow: object = None) -> Answerer:
     if callable(given):
         return _Calling(given)
     raise TypeError(
-        f"answer_with takes a function of the request, an Observable of its answer or a provider; got {given!r}"
+        f"answer_with needs a function of the request, an Observable of its answer or a provider; got {given!r}"
     )
 
 
 class _Calling(Answerer):
-    """Users' code answers: on the loop if it is async, else in a thread, which a cancellation leaves behind."""
+    """Calls users' code for an answer: on the loop if it is async, else in a thread, which a cancellation abandons."""
 
     def __init__(self, function: Callable[[InputRequested], Any]) -> None:
         self._function = function
@@ -210,7 +216,7 @@ class _Calling(Answerer):
 
 
 class _Reading(Answerer):
-    """The first item of an Observable answers."""
+    """Takes the first item of an Observable as the answer."""
 
     def __init__(self, source: Observable[Any]) -> None:
         self._source = source
@@ -220,7 +226,7 @@ class _Reading(Answerer):
 
 
 def provided_by(provider: Any, flow: object = None, context: object = None) -> Callable[[InputRequested], Any]:
-    """A function that asks a provider in CrewAI's form. Questions for which it has no method are left to others.
+    """Return a function that asks a provider in CrewAI's form. Questions for which it has no method are left to others.
 
     None from ``request_input`` is an answer: there is no input.
     """
@@ -238,7 +244,7 @@ def provided_by(provider: Any, flow: object = None, context: object = None) -> C
 
 
 async def _read(source: Observable[Any]) -> Any:
-    """The first item; UNANSWERED if there is none."""
+    """Return the first item; UNANSWERED if there is none."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Any] = loop.create_future()
 
@@ -259,7 +265,7 @@ async def _read(source: Observable[Any]) -> Any:
 
 
 class Inbox(Answerer):
-    """Holds the questions that wait, for a program that answers them from elsewhere: a page, a bot, another thread. ::
+    """Holds open questions, for a program that answers them from elsewhere: a page, a bot, another thread. ::
 
         inbox = Inbox()
         output = flow.observe().pipe(ops.answer_with(inbox), ops.to_output())
@@ -267,8 +273,8 @@ class Inbox(Answerer):
         for request in inbox.pending:
             inbox.answer(request.request_id, "yes")
 
-    A question waits in it until it is answered, its time is up, or the run is closed. All methods may be called from
-    any thread.
+    A question stays in the inbox until it is answered, its time runs out, or the run is closed. All methods may be
+    called from any thread.
     """
 
     def __init__(self) -> None:
@@ -277,7 +283,7 @@ class Inbox(Answerer):
 
     @property
     def pending(self) -> tuple[InputRequested, ...]:
-        """The questions that wait, oldest first."""
+        """The open questions, oldest first."""
         with self._lock:
             return tuple(each.request for each in self._open.values() if not each.answers)
 
@@ -285,14 +291,17 @@ class Inbox(Answerer):
         """Answer a question.
 
         Raises:
-            LookupError: it does not wait: it is not known here, it has been answered, or its time is up.
-            ValueError: the answer does not fit the schema of the question, which goes on waiting.
+            LookupError: the question is not open: it is unknown here, was answered, or its time ran out.
+            ValueError: the answer does not fit the schema of the question, which stays open.
         """
         check_answer(self._look_up(request_id).request, value)
         self._settle(request_id, value)
 
     def decline(self, request_id: str) -> None:
-        """Leave a question to others. If there are none, the run is paused. Raises LookupError as :meth:`answer`."""
+        """Leave a question to others.
+
+        If there are none, the run is paused. Raises LookupError as :meth:`answer` does.
+        """
         self._settle(request_id, UNANSWERED)
 
     def expect(self, request: InputRequested) -> None:
@@ -326,14 +335,14 @@ class Inbox(Answerer):
     def _settle(self, request_id: str, value: Any) -> None:
         waiting = self._look_up(request_id)
         with self._lock:
-            waiting.answers.append(value)  # of two that answer at once, the first counts
+            waiting.answers.append(value)  # if two threads answer at once, the first answer counts
             tell = waiting.tell
         tell()
 
 
 @dataclass(slots=True)
 class _Open:
-    """A question in an inbox. It may be answered before anybody waits for that."""
+    """A question in an inbox. It may be answered before the run waits for the answer."""
 
     request: InputRequested
     answers: list[Any] = field(default_factory=list[Any])
@@ -342,7 +351,7 @@ class _Open:
 
 def check_answer(request: InputRequested, value: object) -> None:
     """Raise ValueError if an answer does not fit the schema of its question."""
-    # litellm brings it in. Most programs answer by functions, whose answers are validated as types.
+    # Imported late: litellm installs it, and most programs answer with functions, whose answers are validated by type.
     jsonschema: Any = import_module("jsonschema")
     try:
         jsonschema.validate(to_jsonable_python(value, fallback=str), dict(request.response_schema))
@@ -351,7 +360,7 @@ def check_answer(request: InputRequested, value: object) -> None:
 
 
 def asking(scope: Scope, question: Question[Any], before: Callable[[Emitter], Awaitable[None]] | None = None) -> Any:
-    """The events of one question, for code that asks it in the middle of a method; ``before`` is awaited first."""
+    """Return the events of one question, for code that asks in the middle of a method. ``before`` is awaited first."""
 
     async def work(emitter: Emitter) -> None:
         if before is not None:
@@ -362,7 +371,7 @@ def asking(scope: Scope, question: Question[Any], before: Callable[[Emitter], Aw
 
 
 def end_with_pause(observer: ObserverBase[Event], origin: Origin, error: Unanswered, is_outermost: bool) -> None:
-    """End a flow, crew or agent that waits for answers. The outermost ends the stream; others hand the error on."""
+    """End a flow, crew or agent that waits for answers. The outermost one ends the stream; others pass the error on."""
     observer.on_next(FlowPaused(origin=origin, pending=error.pending))
     if is_outermost:
         observer.on_completed()

@@ -1,4 +1,4 @@
-"""What work belongs to: its run, the handle that stops it, the labels of its chunks, and the context it runs in."""
+"""What work belongs to: its run, the handle that stops it, the labels of its events, and its context."""
 
 from __future__ import annotations
 
@@ -25,25 +25,28 @@ if TYPE_CHECKING:
 
 
 async def _flush_nothing() -> None:
-    """There is no log."""
+    """Do nothing, because there is no log."""
 
 
 UNANSWERED = object()
-"""What an answerer returns that leaves a question to the next one."""
+"""Returned by an answerer to leave a question to the next one."""
 
 
 class Answerer:
     """Answers questions of a run; see :mod:`rxflow._streaming.questions`."""
 
     def expect(self, request: InputRequested) -> None:
-        """A question is going to be shown. Whoever sees it may answer at once, before it is this one's turn."""
+        """Prepare for a question that is going to be shown.
+
+        People may answer at once, before this answerer is asked.
+        """
 
     async def find_answer(self, request: InputRequested) -> Any:
-        """The answer; UNANSWERED leaves the question to the next one."""
+        """Return the answer; UNANSWERED leaves the question to the next answerer."""
         return UNANSWERED
 
     def forget(self, request: InputRequested) -> None:
-        """The question has its answer, or nobody waits for one any more."""
+        """Forget a question that was answered, or that nobody waits for any more."""
 
 
 def _count() -> Iterator[int]:
@@ -52,43 +55,46 @@ def _count() -> Iterator[int]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Run:
-    """One subscription: the loop that emits all its signals, and the number of its spans."""
+    """One subscription: the loop that emits all its signals, and the count of its spans."""
 
     loop: asyncio.AbstractEventLoop
     id: str = field(default_factory=lambda: str(uuid4()))
     spans: Iterator[int] = field(default_factory=_count)
     first_seq: int = 0
-    """The ``seq`` of its first event; above 0 if the run goes on after an interruption."""
+    """The ``seq`` of its first event; above 0 if the run was resumed."""
     tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
     leftovers: Owned = field(default_factory=Owned)
-    """Calls that somebody still awaits although their leaf has ended. They stop if the run is disposed."""
+    """Calls that some code still awaits although their leaf has ended. Disposing the run stops them."""
     journal: Journal | None = None
-    """What the run has done before, if it is one that goes on."""
+    """What the run did before, if it was resumed."""
     flush: Callable[[], Awaitable[None]] = _flush_nothing
-    """Waits until what was emitted so far is in the run's log, if it has one."""
+    """Waits until everything emitted so far is in the run's log, if it has one."""
 
     calls: dict[str, Callable[[str], LLMCancelled]] = field(default_factory=dict[str, "Callable[[str], LLMCancelled]"])
-    """For each LLM call whose end was not seen, by its span: a function of the reason that makes the closing event."""
+    """For each LLM call without an end so far, by span: a function that makes the closing event for a reason."""
 
     watchers: dict[StopWatcher, None] = field(default_factory=dict["StopWatcher", None])
-    """Who hears of leaves that are stopped while the run lives."""
+    """The watchers that must be told when a leaf is stopped while the run lives."""
 
     def elsewhere(self, loop: asyncio.AbstractEventLoop) -> Run:
-        """A copy of the run for a part of it that lives on another loop."""
+        """Return a copy of the run for a part of it that lives on another loop."""
         return replace(self, loop=loop, tasks=set(), leftovers=Owned())
 
     def note_stopped(self, span_id: str) -> None:
-        """The leaf of this span was disposed. From any thread; :func:`stopping` says why."""
+        """Tell the watchers that the leaf of this span was disposed, and why (see :func:`stopping`).
+
+        From any thread.
+        """
         reason = next((reason for reason, holds in reversed(_stop_reasons.get()) if holds()), DEFAULT_STOP_REASON)
         for watcher in tuple(self.watchers):
             watcher.note_stopped(span_id, reason)
 
 
 class StopWatcher(Protocol):
-    """Hears of leaves that were stopped; see :class:`rxflow._streaming.border.Passage`."""
+    """Is told about leaves that were stopped; see :class:`rxflow._streaming.border.Passage`."""
 
     def note_stopped(self, span_id: str, reason: str) -> None:
-        """A leaf was disposed while its span was open. From any thread."""
+        """Note that a leaf was disposed while its span was open. May be called from any thread."""
 
 
 DEFAULT_STOP_REASON = "stopped"
@@ -97,19 +103,21 @@ _stop_reasons: ContextVar[tuple[tuple[str, Callable[[], bool]], ...]] = ContextV
 
 @contextmanager
 def stopping(reason: str, holds: Callable[[], bool] = lambda: True) -> Generator[None]:
-    """What the body disposes is stopped for ``reason``, if that holds then."""
+    """Everything that the body disposes is stopped for ``reason``, if ``holds()`` is True at that moment."""
     token = _stop_reasons.set((*_stop_reasons.get(), (reason, holds)))
     try:
         yield
     finally:
-        with suppress(ValueError):  # a coroutine whose loop was closed is unwound in another context
+        with suppress(ValueError):  # a coroutine whose loop was closed ends in another context
             _stop_reasons.reset(token)
 
 
 class UsageLedger:
-    """The usage of the LLM calls of a flow, a crew or an agent, as far as they have ended. ``around`` has them too.
+    """The usage of the finished LLM calls of a flow, a crew or an agent.
 
-    A call notes itself, as one that is stopped cannot emit an event any more.
+    The surrounding ledger, ``around``, counts these calls too.
+
+    A call adds itself, because a stopped call cannot emit an event any more.
     """
 
     __slots__ = ("_around", "_costs", "_entries")
@@ -120,12 +128,14 @@ class UsageLedger:
         self._costs: list[float | None] = []
 
     def note(self, usage: UsageMetrics, cost: float | None, *, is_shown: bool = False) -> None:
-        """Add one call. From any thread: a run can be stopped from any.
+        """Add one call. May be called from any thread, because a run can be stopped from any.
 
-        ``is_shown`` says that an event shows the call. Those around see that event too, and are not told.
+        ``is_shown`` says that an event shows the call. Surrounding ledgers get that event too, so they are not told
+        again.
         """
         self._entries.append(usage)
-        if cost is not None or usage.is_reported or usage.successful_requests:  # else it never reached the provider
+        # otherwise the call never reached the provider
+        if cost is not None or usage.is_reported or usage.successful_requests:
             self._costs.append(cost)
         if self._around is not None and not is_shown:
             self._around.note(usage, cost)
@@ -137,7 +147,7 @@ class UsageLedger:
 
     @property
     def cost(self) -> float | None:
-        """The sum of the costs so far, in US dollars; None if that of a call is not known."""
+        """The sum of the costs so far, in US dollars; None if the cost of one call is unknown."""
         costs = list(self._costs)
         return None if None in costs else sum(cost for cost in costs if cost is not None)
 
@@ -146,8 +156,8 @@ class UsageLedger:
 class Scope:
     """The run and the labels that code belongs to.
 
-    Handed down as an argument: Rx subscribes a successor inside its predecessor's completion, where a context variable
-    would still hold the scope of the predecessor.
+    The scope is passed as an argument, because Rx subscribes a successor while its predecessor completes, when a
+    context variable would still hold the predecessor's scope.
     """
 
     run: Run
@@ -155,31 +165,36 @@ class Scope:
     context: Context = field(default_factory=copy_context)
     ledger: UsageLedger = field(default_factory=UsageLedger)
     answerers: tuple[Answerer, ...] = ()
-    """Who is asked, in this order, what a person has to say; innermost first."""
+    """Who is asked a question for people, in this order; innermost first."""
     step: Step = ()
-    """The call of a method in which it stands, in a run that goes on."""
+    """The call of a method to which the code belongs, in a resumed run."""
+    is_logged: bool = False
+    """Whether an outer flow or crew is verbose, and already logs the events here."""
 
     @property
     def is_outermost(self) -> bool:
-        """No span of the run is around it."""
+        """Whether no span of the run surrounds it."""
         return not self.origin.span_id
 
     def answered_by(self, answerer: Answerer) -> Scope:
-        """A copy of the scope in which ``answerer`` is asked before all others."""
+        """Return a copy of the scope in which ``answerer`` is asked before all others."""
         return replace(self, answerers=(answerer, *self.answerers))
 
     @classmethod
     def of_new_run(cls, run: Run, context: Context, parent_run_id: str = "") -> Scope:
-        """The outermost scope of ``run``."""
+        """Return the outermost scope of ``run``."""
         return cls(run, Origin(run_id=run.id, parent_run_id=parent_run_id), context)
 
     def of_private_run(self) -> Scope:
-        """A copy of the scope for events that are not a part of the run: they count as a run of their own."""
+        """Return a copy of the scope for events that are not a part of the run; they count as a separate run."""
         own = replace(self.origin, run_id=str(uuid4()), parent_run_id=self.origin.run_id)
-        return replace(self, origin=own)
+        return replace(self, origin=own, is_logged=False)
 
     def within(self, *names: str, **labels: Any) -> Scope:
-        """A span inside this one: ``names`` extend the namespace, ``labels`` replace fields of the origin."""
+        """Return the scope of a span inside this one.
+
+        ``names`` extend the namespace; ``labels`` replace fields of the origin.
+        """
         origin = replace(
             self.origin,
             namespace=(*self.origin.namespace, *names),
@@ -190,23 +205,27 @@ class Scope:
         return replace(self, origin=origin)
 
     def at_step(self, step: Step) -> Scope:
-        """A copy of the scope for another step of a run that goes on."""
+        """Return a copy of the scope for another step of a resumed run."""
         return self if step == self.step else replace(self, step=step)
 
+    def logged(self) -> Scope:
+        """Return a copy of the scope for the parts of a verbose flow or crew."""
+        return replace(self, is_logged=True)
+
     def metered(self) -> Scope:
-        """A copy of the scope with a ledger of its own."""
+        """Return a copy of the scope with a ledger of its own."""
         return replace(self, ledger=UsageLedger(around=self.ledger))
 
     def note_shown(self, event: LLMFinished | LLMFailed | LLMCancelled) -> None:
-        """Note a call that an event shows. Those of this run have noted themselves; a recording's have not."""
+        """Note a call that an event shows. Calls of this run have noted themselves; those of a recording have not."""
         if not event.origin.span_id.startswith(f"{self.run.id}/"):
             self.ledger.note(event.usage, event.cost, is_shown=True)
 
 
 class RunHandle(Holder):
-    """Holds a started run. ``dispose`` stops it: from any thread, at once, any number of times.
+    """Holds a started run. ``dispose`` stops the run: from any thread, at once, any number of times.
 
-    ``home`` is the loop on which it lives beside other code; None if it has a thread of its own.
+    ``home`` is the loop on which the run lives together with other code; None if the run has a thread of its own.
     """
 
     def __init__(self, run: Run | None = None, home: AbstractEventLoop | None = None) -> None:
@@ -227,7 +246,7 @@ class RunHandle(Holder):
 
     @property
     def thread(self) -> threading.Thread | None:
-        """The thread of its loop, if that is not the program's own."""
+        """The thread of the run's loop; None if the loop is the program's own."""
         return None
 
     def dispose(self) -> None:
@@ -236,7 +255,7 @@ class RunHandle(Holder):
             self.run.leftovers.dispose()
 
     def why_it_stands_still(self) -> str | None:
-        """Why nothing more will come, if the run has lost its loop; else None."""
+        """Return why nothing more will come, if the run has lost its loop; otherwise None."""
         if self.is_inherited:
             return f"its run lives in the process {self._process}, of which this one is a fork"
         if self.home is not None and self.home.is_closed():
@@ -244,10 +263,13 @@ class RunHandle(Holder):
         return None
 
     def join(self, timeout: float) -> None:
-        """Wait until nothing of the run is left, at most ``timeout`` s. Returns at once without a thread of its own."""
+        """Wait up to ``timeout`` seconds until nothing of the run is left.
+
+        Without a thread of its own, return at once.
+        """
 
     def pause(self) -> _hooks.Pause | None:
-        """A wait of this thread for the run, if the run's loop counts waits; else None."""
+        """Return a wait of this thread for the run, if the run's loop counts waits; otherwise None."""
         if self.home is None or self.home is running_loop():
             return None
         count = _hooks.thread_count(self.home)
@@ -255,4 +277,4 @@ class RunHandle(Holder):
 
 
 at_home: weakref.WeakSet[RunHandle] = weakref.WeakSet()
-"""The runs that live on loops of the program."""
+"""The runs that live on the program's own loops."""

@@ -1,9 +1,9 @@
-"""What the parts of a run subscribe each other with.
+"""How the parts of a run subscribe to each other.
 
-RxPY puts an observer and four disposables with a lock each into every subscription, as it must for observers that it
-does not know. A waiting run has five subscriptions: these were 8 of its 49 kB, and a third of the objects that the
-garbage collector walks through. The parts of a run keep Rx's contract by themselves, so they do without. What users
-subscribe still goes through RxPY's ``subscribe``.
+RxPY puts an observer and four disposables with a lock each into every subscription, because it cannot trust observers
+that it does not know. A waiting run has five subscriptions: these objects took 8 of its 49 kB, and were a third of the
+objects that the garbage collector visits. The parts of a run keep Rx's contract by themselves, so they need none of
+this. Users' subscriptions still use RxPY's ``subscribe``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Start: TypeAlias = Callable[[ObserverBase[T], SchedulerBase | None], DisposableB
 
 
 class RunPart(Observable[T], Generic[T]):
-    """An Observable that keeps Rx's contract by itself: one terminal, and nothing after it or after disposal."""
+    """An Observable that keeps Rx's contract by itself: one terminal event, and nothing after it or after disposal."""
 
     def __init__(self, start: Start[T]) -> None:
         super().__init__(start)
@@ -28,21 +28,21 @@ class RunPart(Observable[T], Generic[T]):
 
 
 def connect(source: Observable[T], observer: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:
-    """Subscribe an observer of ours, which raises nothing that concerns ``source``."""
+    """Subscribe one of rxflow's own observers, which raises no errors into ``source``."""
     if not isinstance(source, RunPart):
         return source.subscribe(observer, scheduler=scheduler)
     try:
         return source.start(observer, scheduler)
-    except Exception as error:  # noqa: BLE001 - as RxPY does, it is the stream's terminal
+    except Exception as error:  # noqa: BLE001 - as in RxPY, the error ends the stream
         observer.on_error(error)
         return Holder()
 
 
 class Holder(DisposableBase):
-    """Holds one subscription, which is known only when it has begun. ``dispose`` may be called from any thread.
+    """Holds one subscription, which may be set after its start. ``dispose`` may be called from any thread.
 
-    No lock: the setter stores before it looks at the flag, and ``dispose`` does the reverse, so one of the two sees the
-    other. If both do, what is held is disposed twice, which does nothing.
+    No lock is needed: the setter stores the subscription before it reads the flag, and ``dispose`` does the reverse, so
+    one of the two sees the other. If both do, the subscription is disposed twice; the second time has no effect.
     """
 
     __slots__ = ("_held", "is_disposed")
@@ -52,7 +52,7 @@ class Holder(DisposableBase):
         self._held: DisposableBase | None = None
 
     def hold(self, subscription: DisposableBase) -> None:
-        """Dispose ``subscription`` when this is disposed, or now if it was disposed before."""
+        """Dispose ``subscription`` together with this object, or now if this object was disposed before."""
         self._held = subscription
         if self.is_disposed:
             self._release()
@@ -68,7 +68,7 @@ class Holder(DisposableBase):
 
 
 class Owned(DisposableBase):
-    """What belongs to something, and is disposed with it: from any thread, without a lock, as :class:`Holder`."""
+    """Objects that are disposed together with their owner: from any thread, without a lock, as in :class:`Holder`."""
 
     __slots__ = ("_items", "is_disposed")
 
@@ -78,11 +78,11 @@ class Owned(DisposableBase):
 
     @property
     def is_empty(self) -> bool:
-        """Nothing is left that could be disposed."""
+        """Whether nothing is left to dispose."""
         return not self._items
 
     def add(self, item: DisposableBase) -> None:
-        """Dispose ``item`` with the others, which is at once if they were disposed already."""
+        """Dispose ``item`` together with the others, or now if they were disposed already."""
         self._items.append(item)
         if self.is_disposed:
             self.dispose()
@@ -106,7 +106,7 @@ class Owned(DisposableBase):
 
 
 class Cleanup(DisposableBase):
-    """Calls ``action`` when it is disposed, once, whichever thread is first."""
+    """Calls ``action`` once, when it is first disposed, in whichever thread."""
 
     __slots__ = ("_actions",)
 

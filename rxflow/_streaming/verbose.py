@@ -1,7 +1,7 @@
-"""``verbose=True``: readable progress, line by line, by way of the logger ``rxflow`` at INFO.
+"""``verbose=True``: readable progress, one line at a time, with the logger ``rxflow`` at level INFO.
 
-It reaches standard error even in a program that has not configured logging. Failing tools and retried calls are logged
-at WARNING by the modules in which they happen, with or without ``verbose``.
+The lines reach standard error even if the program has not configured logging. Failing tools and retried calls are
+logged at level WARNING by their own modules, with or without ``verbose``.
 """
 
 from __future__ import annotations
@@ -25,10 +25,17 @@ from rxflow.types import (
     Event,
     Failed,
     Finished,
+    FlowFailed,
+    FlowFinished,
+    FlowPaused,
+    FlowStarted,
     Happened,
     LLMFailed,
     LLMFinished,
     LLMStarted,
+    MethodFailed,
+    MethodFinished,
+    MethodStarted,
     Started,
     StreamChunk,
     TaskFailed,
@@ -77,12 +84,28 @@ class _Progress:
         self._models: dict[str, str] = {}
 
     def line(self, event: Happened) -> str:
-        """The line for ``event``; empty if it needs none."""
+        """Return the line for ``event``; an empty text if there is none."""
         seconds = self._measure(event)
         origin = event.origin
         crew, task = f"crew {origin.crew_name!r}", f"task {_shorten(origin.task_name)!r}"
-        agent = origin.agent_role or "a program"
+        flow, method = f"flow {origin.flow_name!r}", f"method {origin.flow_method!r}"
+        agent = origin.agent_role or (method if origin.flow_method else "a program")
         match event:
+            case FlowStarted():
+                return f"{flow} begins"
+            case MethodStarted():
+                return f"{flow} begins {method}"
+            case MethodFinished(label=label):
+                chosen = "" if label is None else f", which chooses {_shorten(label)!r}"
+                return f"{flow} finished {method} in {seconds}{chosen}"
+            case MethodFailed(error=error):
+                return f"{method} failed after {seconds}: {describe(error)}"
+            case FlowFinished(usage=usage):
+                return f"{flow} finished in {seconds}{f', {_count(usage)}' if usage.successful_requests else ''}"
+            case FlowFailed(error=error):
+                return f"{flow} failed after {seconds}: {describe(error)}"
+            case FlowPaused(pending=pending):
+                return f"{flow} pauses, since nobody answers: {'; '.join(_shorten(each.message) for each in pending)}"
             case CrewStarted():
                 return f"{crew} begins"
             case TaskStarted():
@@ -113,11 +136,11 @@ class _Progress:
                 return ""
 
     def _measure(self, event: Happened) -> str:
-        """How long it took, if ``event`` ends something."""
+        """Return how long something took, if ``event`` ends it; otherwise an empty text."""
         if not isinstance(event, Started | Finished | Failed):
             return ""
         loop = running_loop()
-        now = time.monotonic() if loop is None else loop.time()  # virtual if the loop's time is
+        now = time.monotonic() if loop is None else loop.time()  # virtual time, if the loop's time is virtual
         kind = type(event).__name__.removesuffix("Started").removesuffix("Finished").removesuffix("Failed")
         key = event.origin.span_id, f"{kind} {getattr(event, 'tool_id', '')}"
         if isinstance(event, Started):
@@ -149,7 +172,7 @@ def _shorten(text: str) -> str:
 
 
 def _make_visible() -> None:
-    """Let INFO pass, and reach standard error if the program has not said where logs go."""
+    """Let messages of level INFO pass, and show them on standard error if the program has not configured logging."""
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.INFO)
     if not logger.hasHandlers():
@@ -165,8 +188,8 @@ class _StandardError(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if logging.getLogger().handlers or len(logger.handlers) > 1:
-            return  # configured since then, so the record is shown there
+            return  # configured since then, so the record is shown elsewhere
         try:
             sys.stderr.write(f"{self.format(record)}\n")
-        except Exception:  # noqa: BLE001 - as logging's own handlers do it
+        except Exception:  # noqa: BLE001 - as logging's own handlers do
             self.handleError(record)

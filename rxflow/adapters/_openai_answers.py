@@ -53,6 +53,12 @@ class _Run:
         self.finish_reason = "stop"
         self._parts = PartTracker()
 
+    def find_failure(self, error: BaseException | None) -> str | None:
+        """What kept the run from completing, when it has ended."""
+        if error is not None:
+            return describe_error(error)
+        return "the run was cancelled" if self.is_cancelled else None
+
     def read(self, event: Event) -> list[Step]:
         match event:
             case LLMFinished() | LLMFailed() | LLMCancelled():
@@ -75,6 +81,9 @@ class _Run:
 class ChatAnswer:
     """A run as one chat completion: the texts of all calls in a row, separated by blank lines."""
 
+    failure: str | None = None
+    """What kept the run from completing, once it has ended."""
+
     def __init__(self, asked: Asked) -> None:
         self._run = _Run()
         self._head: Json = {"id": f"chatcmpl-{uuid4().hex}", "created": int(time.time()), "model": asked.model}
@@ -82,7 +91,7 @@ class ChatAnswer:
         self._shows_usage = bool(options.get("include_usage"))
         self._speaker: Part | None = None
         self._waiting: dict[Part, list[str]] = {}  # the texts of parts that stream while another part is sent
-        self._ended: set[Part] = set()  # those of the waiting parts that have ended
+        self._ended: set[Part] = set()  # the waiting parts whose streams have ended
         self._said: list[str] = []
 
     @property
@@ -99,9 +108,9 @@ class ChatAnswer:
     def finish(self, error: BaseException | None) -> Iterator[Json]:
         for step in self._run.end():
             yield from self._show(step)
-        if error is not None or self._run.is_cancelled:
-            message = describe_error(error) if error is not None else "the run was cancelled"
-            yield {"error": {"message": message, "type": "server_error", "param": None, "code": "server_error"}}
+        self.failure = self._run.find_failure(error)
+        if self.failure is not None:
+            yield {"error": {"message": self.failure, "type": "server_error", "param": None, "code": "server_error"}}
             return
         if not self._said and self._run.result is not None:
             yield self._say(as_text(self._run.result))
@@ -151,6 +160,9 @@ class ChatAnswer:
 class ResponseAnswer:
     """A run as one response: each text of a call is a message item, each reasoning a reasoning item."""
 
+    failure: str | None = None
+    """What kept the run from completing, once it has ended."""
+
     def __init__(self, asked: Asked) -> None:
         self._run = _Run()
         self._asked = asked
@@ -191,11 +203,9 @@ class ResponseAnswer:
         yield from self._begin()
         for step in self._run.end():
             yield from self._show(step)
-        if error is not None:
-            self._error = {"code": "server_error", "message": describe_error(error)}
-            self._status = "failed"
-        elif self._run.is_cancelled:
-            self._error = {"code": "server_error", "message": "the run was cancelled"}
+        self.failure = self._run.find_failure(error)
+        if self.failure is not None:
+            self._error = {"code": "server_error", "message": self.failure}
             self._status = "failed"
         else:
             if not any(item["type"] == "message" for item in self._items.values()) and self._run.result is not None:

@@ -47,7 +47,7 @@ NAMES: Final[Mapping[str, str]] = {
     "metric_duration": "gen_ai.client.operation.duration",
     "metric_tokens": "gen_ai.client.token.usage",
     "metric_first_chunk": "gen_ai.client.operation.time_to_first_chunk",
-    # Names of our own, for what the conventions do not cover.
+    # rxflow's own names, for data that the conventions do not cover.
     "run_id": "rxflow.run.id",
     "flow_id": "rxflow.flow.id",
     "method": "rxflow.method.name",

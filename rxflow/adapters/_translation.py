@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
@@ -23,6 +24,8 @@ from rxflow.types import (
     StreamChunk,
     StreamChunkType,
 )
+
+logger = logging.getLogger("rxflow")
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -87,22 +90,37 @@ def watch(make: Callable[[], Watcher]) -> Callable[[Observable[T]], Observable[T
 
     source    --a--b--c--|
     watch     --a--b--c--|
+
+    A watcher that fails does not change the run: its first failure is logged.
     """
 
     def operator(source: Observable[Any]) -> Observable[Any]:
         def subscribe(observer: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:
             watcher = make()
             is_closed = False
+            has_failed = False
+
+            def report(failure: Exception) -> None:
+                nonlocal has_failed
+                if not has_failed:
+                    has_failed = True
+                    logger.error("%s failed; the run goes on", type(watcher).__name__, exc_info=failure)
 
             def close(error: BaseException | None, *, is_disposed: bool = False) -> None:
                 nonlocal is_closed
                 if not is_closed:
                     is_closed = True
-                    watcher.close(error, is_disposed=is_disposed)
+                    try:
+                        watcher.close(error, is_disposed=is_disposed)
+                    except Exception as failure:  # noqa: BLE001 - of users' exporters and handlers
+                        report(failure)
 
             def on_next(event: Any) -> None:
                 if isinstance(event, Happened | StreamChunk):
-                    watcher.read(event)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+                    try:
+                        watcher.read(event)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+                    except Exception as failure:  # noqa: BLE001 - the same
+                        report(failure)
                 observer.on_next(event)
 
             def on_error(error: Exception) -> None:
@@ -150,8 +168,7 @@ class PartTracker:
     """Finds the parts of all answers in a run.
 
     A call has at most one open part of text or reasoning: when text follows reasoning, the reasoning part ends. The
-    tool
-    calls of a call stay open until the call ends.
+    tool calls of a call stay open until the call ends.
     """
 
     def __init__(self) -> None:
@@ -164,6 +181,8 @@ class PartTracker:
         """Return the steps that ``event`` causes."""
         if isinstance(event, StreamChunk):
             if event.chunk_type is StreamChunkType.TEXT:
+                if event.replayed:  # the client has it
+                    return []
                 return self._say("text", call_id_of(event), event)
             return self._call_tool(event)
         if isinstance(event, ReasoningChunk):

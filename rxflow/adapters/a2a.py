@@ -61,8 +61,7 @@ def serve_agent(serves: Serves, *, name: str, url: str, description: str = "", v
     """Create an ASGI app with the agent's card and its JSON-RPC endpoint at ``/``.
 
     Tasks are kept in memory. The app has no access control: mount it behind yours. For another task store, or for
-    security
-    schemes in the card, pass a :class:`FlowExecutor` to a request handler of ``a2a`` yourself.
+    security schemes in the card, pass a :class:`FlowExecutor` to a request handler of ``a2a`` yourself.
 
     Args:
         serves: creates the run for a task.

@@ -71,8 +71,7 @@ def to_agui(asked: ag.RunAgentInput | None = None) -> Callable[[Observable[Any]]
         to_agui()    {run}{m}-a--b--{m}{run}|
 
     An error becomes RUN_ERROR. A cancelled run becomes a RUN_FINISHED with that outcome, a paused run a RUN_FINISHED
-    with
-    the interrupts to answer. A retraction is followed by a snapshot of the messages without the retracted ones.
+    with the interrupts to answer. A retraction is followed by a snapshot of the messages without the retracted ones.
     """
     return translate(lambda: _Run(asked))
 
@@ -122,7 +121,7 @@ class _Run:
         self._root: str | None = None  # the span of the whole run
         self._ending: Happened | None = None
         self._parts = PartTracker()
-        self._tool_ids = _tool_ids_in(asked)  # tool calls that the client has been told of
+        self._tool_ids = _tool_ids_in(asked)  # the tool calls that were sent to the client
         self._approvals: dict[str, str] = {}  # by tool call: the id of the question that asks for its approval
         self._owner: dict[str, str | None] = {}  # by open span: the sub-agent that it belongs to
         self._tool_around: dict[str, str | None] = {}  # by open span: the tool call that it belongs to

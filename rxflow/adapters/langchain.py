@@ -1,5 +1,4 @@
-"""LangChain in both directions: its tools, models and runnables in rxflow, and rxflow's tools and flows in LangChain.
-::
+"""LangChain in both directions: its tools and models in rxflow, and rxflow's tools and flows in LangChain. ::
 
     Agent(…, tools=[wikipedia])                               # agents accept LangChain tools directly
     Agent(…, llm=langchain.to_llm(ChatOpenAI(model="…")))     # a chat model or a chain as the LLM
@@ -22,7 +21,8 @@ from rxflow._lazy import extra
 from rxflow.flow import Flow
 from rxflow.llm import LLM, Delta, Ending, ReasoningDelta, Request, ToolCallDelta, from_async
 from rxflow.tools import BaseTool
-from rxflow.types import FlowFinished, UsageMetrics
+from rxflow.types import FlowPaused, StreamChunk, StreamChunkType, UsageMetrics
+from rxflow.types.answers import RunPaused
 
 with extra("langchain"):
     from langchain_core.messages import AIMessage, AIMessageChunk, convert_to_messages
@@ -55,8 +55,8 @@ class FlowRunnable(Runnable[dict[str, Any], Any]):
     """A flow as a LangChain runnable.
 
     ``invoke`` and ``ainvoke`` return the flow's result. ``stream`` and ``astream`` yield its text as it arrives;
-    closing
-    them disposes the run. Callbacks in the config are called at the start of the run, for its text, and at its end.
+    closing them disposes the run. All raise RunPaused if the run waits for a person. Callbacks in the config are called
+    at the start of the run, for its text, and at its end.
     """
 
     def __init__(self, make_flow: Callable[[], Flow[Any]]) -> None:
@@ -87,29 +87,41 @@ class FlowRunnable(Runnable[dict[str, Any], Any]):
 
     def _stream(self, inputs: Iterator[dict[str, Any]]) -> Iterator[str]:
         for each in inputs:
-            with self._make_flow().observe(each).pipe(ops.text(), ops.to_output()) as output:
-                for chunk in output:
-                    yield str(chunk)
+            with self._make_flow().events(each).pipe(ops.to_output()) as output:
+                for event in output:
+                    if text := _text_of(event):
+                        yield text
 
     async def _astream(self, inputs: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
         async for each in inputs:
-            async with self._make_flow().observe(each).pipe(ops.text(), ops.to_output()) as output:
-                async for chunk in output:
-                    yield str(chunk)
+            async with self._make_flow().events(each).pipe(ops.to_output()) as output:
+                async for event in output:
+                    if text := _text_of(event):
+                        yield text
+
+
+def _text_of(event: Any) -> str:
+    """What a model says with ``event``. Raises RunPaused if the run waits for a person."""
+    if isinstance(event, FlowPaused):
+        raise RunPaused(event.pending)
+    return event.content if isinstance(event, StreamChunk) and event.chunk_type is StreamChunkType.TEXT else ""
 
 
 def _result_of(events: list[Any]) -> Any:
-    (*_, result) = (event.result for event in events if isinstance(event, FlowFinished))
-    return result
+    """The result of a run. Raises RunPaused if it waits for a person."""
+    end = events[-1]
+    if isinstance(end, FlowPaused):
+        raise RunPaused(end.pending)
+    return end.result
 
 
 def to_llm(runnable: Runnable[Any, Any], *, model: str = "langchain", **parameters: Any) -> LLM:
-    """Create an LLM for agents from a chat model, or from any runnable that takes messages and returns text or
-    messages.
+    """Create an LLM for agents from a chat model, or from a runnable.
+
+    The runnable takes messages, and returns text or messages.
 
     Text, reasoning, tool calls and usage stream as with any other LLM. If the runnable has ``bind_tools``, tools are
-    offered
-    natively, otherwise in the prompt. ``parameters`` are those of :class:`LLM`.
+    offered natively, otherwise in the prompt. ``parameters`` are those of :class:`LLM`.
     """
     return LLM(model, source=_RunnableSource(runnable), **parameters)
 

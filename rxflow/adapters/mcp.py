@@ -66,8 +66,8 @@ class connect:  # noqa: N801 - used like a function
     """Connect to a server, for ``with`` and ``async with``. The block gets a list of the server's tools for agents.
 
     The connection lives in a thread of its own, so the tools work in every run, sync or async. Cancelling a run cancels
-    its
-    calls at the server. Leaving the block closes the connection, and ends the server's process if the block started it.
+    its calls at the server. Leaving the block closes the connection, and ends the server's process if the block started
+    it.
 
     Args:
         server: a URL, ``StdioServerParameters`` for a command to start, or a server object of the ``mcp`` package.
@@ -86,7 +86,10 @@ class connect:  # noqa: N801 - used like a function
         with ExitStack() as stack:
             portal = stack.enter_context(start_blocking_portal())
             connection = portal.wrap_async_context_manager(Client(self._server))
-            client = connection.__enter__()
+            try:
+                client = connection.__enter__()
+            except ExceptionGroup as group:  # raised by mcp's task groups; its text does not give the reason
+                raise _find_reason(group) from group
             # Don't pass the block's errors to the connection: its task groups would wrap them in exception groups.
             stack.callback(connection.__exit__, None, None, None)
             offered = portal.call(_list_tools, client)
@@ -112,6 +115,14 @@ class connect:  # noqa: N801 - used like a function
     ) -> None:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(self.__exit__, kind, error, traceback)
+
+
+def _find_reason(error: Exception) -> Exception:
+    """The error in groups of one error each."""
+    found: Any = error
+    while len(getattr(found, "exceptions", ())) == 1:
+        found = found.exceptions[0]
+    return cast(Exception, found)
 
 
 async def _list_tools(client: Client) -> list[mcp_types.Tool]:
@@ -224,17 +235,15 @@ def create_server(
     """Create a server whose tools are flows.
 
     Clients receive progress notifications: the starts of methods, agents and tools, and what ``report_progress`` sends.
-    If a
-    client cancels a call, its run is disposed. If a run fails, the tool reports the error with its text. Questions of a
-    run
-    go to the client's user if the client supports elicitation; otherwise the tool reports an error with the question.
+    If a client cancels a call, its run is disposed. If a run fails, the tool reports the error with its text. Questions
+    of a run go to the client's user if the client supports elicitation; otherwise the tool reports an error with the
+    question.
 
     Args:
         name: the name of the server.
         tools: the flows.
         runs: keeps the runs that wait for a second call with the user's answers (MCP 2026-07-28 and later); by default
-            in
-            this process, for an hour.
+            in this process, for an hour.
         security: protects the request state, which names the run that a second call continues; by default with a key of
             this process. Processes that share ``runs`` must share ``security``.
     """

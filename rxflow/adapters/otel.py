@@ -94,8 +94,7 @@ def trace(
 
     The parent of the tree is the span that is current when the run is subscribed. A run with a thread of its own has no
     current span there, so its parent is the span that was current when ``pipe`` was called. Disposing the run ends its
-    open
-    spans as cancelled.
+    open spans as cancelled.
 
     Args:
         tracer_provider: by default OpenTelemetry's global one.

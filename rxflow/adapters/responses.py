@@ -21,7 +21,7 @@ from reactivex import Observable
 
 from rxflow import operators as ops
 from rxflow._lazy import extra
-from rxflow.adapters._openai_answers import Asked, ChatAnswer, Json, ResponseAnswer, describe_error
+from rxflow.adapters._openai_answers import Asked, ChatAnswer, Json, ResponseAnswer
 from rxflow.adapters._translation import translate
 from rxflow.adapters.sse import stream
 
@@ -97,16 +97,17 @@ async def _answer_at_once(request: Request, events: Observable[Any], answer: Res
 
 
 async def _collect(events: Observable[Any], answer: ResponseAnswer | ChatAnswer) -> Response:
+    failure: Exception | None = None
     async with events.pipe(ops.to_output()) as output:
         try:
             async for event in output:
                 for _ in answer.read(event):
                     pass
         except Exception as error:  # noqa: BLE001 - sent to the client
-            return _refuse(500, describe_error(error), "server_error")
-    for _ in answer.finish(None):
+            failure = error
+    for _ in answer.finish(failure):
         pass
-    return JSONResponse(answer.whole)
+    return JSONResponse(answer.whole) if answer.failure is None else _refuse(500, answer.failure, "server_error")
 
 
 async def _cancel_when_gone(request: Request, scope: anyio.CancelScope) -> None:
@@ -116,7 +117,7 @@ async def _cancel_when_gone(request: Request, scope: anyio.CancelScope) -> None:
 
 
 async def _read_body(request: Request) -> Json:
-    """Return the body as a JSON object. Raises ValueError if it is too large or something else."""
+    """Return the body as a JSON object. Raises ValueError if it is too large, or not an object."""
     body = bytearray()
     async for data in request.stream():
         body += data
@@ -146,7 +147,7 @@ def _read_chat_request(parameters: Json) -> Asked:
 
 
 def _read_request(parameters: Json, messages: Any, field: str) -> Asked:
-    """Check a request. Raises ValueError if it lacks a model or messages."""
+    """Check a request. Raises ValueError if it lacks a model or messages, or if stream_options is not an object."""
     model = parameters.get("model")
     if not isinstance(model, str):
         raise ValueError(f"model is not a string: {model!r}")
@@ -160,7 +161,10 @@ def _read_request(parameters: Json, messages: Any, field: str) -> Asked:
         read.append(message | {"content": _join_texts(message.get("content"))})
     if isinstance(parameters.get("instructions"), str):
         read.insert(0, {"role": "system", "content": parameters["instructions"]})
-    text = next((str(each["content"]) for each in reversed(read) if each.get("role") == "user"), "")
+    options: object = parameters.get("stream_options")
+    if not isinstance(options, dict | None):
+        raise ValueError(f"stream_options is not an object: {options!s:.80}")
+    text = next((str(each["content"] or "") for each in reversed(read) if each.get("role") == "user"), "")
     return Asked(model=model, messages=read, text=text, parameters=parameters)
 
 
@@ -169,4 +173,4 @@ def _join_texts(content: Any) -> Any:
     if not isinstance(content, list):
         return content
     parts = [cast(Json, part) for part in cast("list[Any]", content) if isinstance(part, dict)]
-    return "".join(str(part.get("text", "")) for part in parts)
+    return "".join(str(part.get("text") or "") for part in parts)

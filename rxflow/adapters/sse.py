@@ -48,8 +48,11 @@ SEND_TIMEOUT_S = 30.0
 MAX_BEHIND = 100_000
 """How many items may wait for a client that reads more slowly than the run emits. With more, it is disconnected."""
 TAKE_DOWN_S = 0.5
-"""Seconds between a client's leaving and the end of its response. To end one takes the loop 0.2 ms, because it has four
-tasks. If many clients leave at once, their runs must know before that."""
+"""Seconds between a client's departure and the end of its response.
+
+Ending a response takes the loop 0.2 ms, because a response has four tasks. If many clients leave at once, their runs
+must be told before the responses are ended.
+"""
 PIECE_BYTES = 1 << 16
 """How many bytes of messages are sent together."""
 
@@ -67,13 +70,11 @@ def respond(
     When the client disconnects, the run is disposed. If the run has a log, only its reader leaves.
 
     A client that reconnects names the last event that it received. A function as ``source`` is called with the ``seq``
-    of
-    that event, and with -1 the first time. An Observable would start a new run on every connection, so a client that
+    of that event, and with -1 the first time. An Observable would start a new run on every connection, so a client that
     reconnects to one is told to stop (status 204).
 
     With :meth:`rxflow.runs.Run.read`, a slow client is sent the next events when it is ready for them. An Observable
-    does not
-    wait: its items are buffered, and a client that is more than 100,000 items behind is disconnected.
+    does not wait: its items are buffered, and a client that is more than 100,000 items behind is disconnected.
 
     Args:
         as_frames: send frames, as ``flow.stream_events()`` yields them, instead of events.

@@ -78,8 +78,7 @@ def to_ui_messages(message_id: str | None = None) -> Callable[[Observable[Any]],
         to_ui_messages()    {start}-a--b--{finish}-|
 
     An error becomes an ``error`` chunk, a cancelled run an ``abort``. Events that the protocol does not have become
-    data
-    parts: ``data-retracted``, ``data-state``, ``data-progress``, ``data-input-request``.
+    data parts: ``data-retracted``, ``data-state``, ``data-progress``, ``data-input-request``.
     """
     return translate(lambda: _Message(message_id or str(uuid4())))
 

@@ -14,7 +14,7 @@ from rxflow.cli._new_project import FILES
 from rxflow.cli._refusals import refuse, refused
 from rxflow.cli._runs import runs_app
 from rxflow.cli._showing import AsJson, AsPlain, AsText, choose_style, ended_by_signals, show_run
-from rxflow.cli._targets import check_inputs, load_flow_class, load_target, read_inputs
+from rxflow.cli._targets import check_inputs, load_flow_class, load_target, read_inputs, read_when_unread
 
 with _lazy.extra("cli"):
     import typer
@@ -102,6 +102,10 @@ def serve(
         str | None,
         typer.Option(envvar="RXFLOW_TOKEN", help="The secret for access; generated if other machines have access."),
     ] = None,
+    when_unread: Annotated[
+        str,
+        typer.Option(help="What happens to a run without readers: detach, cancel, or cancel after so many seconds."),
+    ] = "detach",
     cluster: Annotated[
         str | None,
         typer.Option(help="Carry out the runs on this Ray cluster, for example auto; needs --runs redis://…"),
@@ -110,6 +114,7 @@ def serve(
 ) -> None:
     """Serve a flow as a web page. Ctrl-C stops the server and its live runs."""
     flow = load_flow_class(target)
+    unread = read_when_unread(when_unread)
     with refused(ModuleNotFoundError):
         from rxflow.screens import web  # an optional dependency
     from rxflow.runs import Runs
@@ -128,7 +133,7 @@ def serve(
 
     with ended_by_signals(), refused(), Runs(store, on=on) as runs:
         try:
-            web.serve(flow, host=host, port=port, runs=runs, token=token, on_ready=announce)
+            web.serve(flow, host=host, port=port, runs=runs, token=token, when_unread=unread, on_ready=announce)
         except KeyboardInterrupt:
             return  # the usual way to stop a server
 

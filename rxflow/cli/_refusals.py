@@ -24,7 +24,7 @@ def refuse(message: str) -> NoReturn:
 
 @contextmanager
 def refused(kind: type[Exception] = Exception, said: str = "") -> Generator[None]:
-    """Report an error of this block in one line, and exit. The block reads arguments; ``said`` begins the line."""
+    """Report an error of the body in one line, and exit. The body reads arguments; the line begins with ``said``."""
     from pydantic import ValidationError
 
     try:
@@ -46,5 +46,7 @@ def _place(error: Exception, said: str) -> str:
     while at is not None and at.tb_next is not None:
         at = at.tb_next
     if not said or at is None or isinstance(error, SyntaxError):
+        return ""
+    if Path(at.tb_frame.f_code.co_filename).parent == Path(__file__).parent:  # the call itself does not fit
         return ""
     return f" ({Path(at.tb_frame.f_code.co_filename).name}, line {at.tb_lineno})"

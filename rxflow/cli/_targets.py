@@ -15,6 +15,7 @@ from rxflow.cli._refusals import refuse, refused
 
 if TYPE_CHECKING:
     from rxflow.flow import Flow
+    from rxflow.runs.options import WhenUnread
 
 
 def read_inputs(given: Iterable[str]) -> dict[str, Any]:
@@ -33,6 +34,22 @@ def read_inputs(given: Iterable[str]) -> dict[str, Any]:
         except ValueError as error:
             refuse(f"--input {name!r} is not JSON: {error}; write {name}=… for text")
     return inputs
+
+
+def read_when_unread(given: str) -> WhenUnread:
+    """Return what the argument ``detach``, ``cancel`` or ``SECONDS`` names."""
+    from rxflow.runs.options import read_grace
+
+    if given == "detach":
+        return "detach"
+    if given == "cancel":
+        return "cancel"
+    try:
+        seconds = float(given)
+        read_grace(seconds)
+    except ValueError:
+        refuse(f"--when-unread {given!r} is neither detach nor cancel nor a time above 0, in seconds")
+    return seconds
 
 
 def load_target(target: str) -> Any:
@@ -77,8 +94,14 @@ def _find_target(target: str) -> Any:
         is_there = False
     if not is_there:
         refuse(f"there is no module {module_name!r}, neither in {Path.cwd()} nor installed")
-    with refused(Exception, f"importing {module_name} failed: "):
-        module = import_module(module_name)
+    try:
+        with refused(Exception, f"importing {module_name} failed: "):
+            module = import_module(module_name)
+    except SystemExit as error:
+        refuse(
+            f"importing {module_name} failed: it ends the program (SystemExit: {error.code}); "
+            'let it do so only if __name__ == "__main__"'
+        )
     runnable = sorted(key for key, value in vars(module).items() if _is_runnable(value, module_name))
     if not colon:
         if len(runnable) != 1:

@@ -24,7 +24,7 @@ def describe_rxflow() -> dict[str, object]:
 def describe_flow(target: str) -> dict[str, str]:
     """Return digests of the modules of an import path: the module that it names, and the one that defines the flow.
 
-    A module that this process has not is left out, because only workers need the code.
+    A module that this process does not have is left out, because only workers need the code.
     """
     module, _, names = target.partition(":")
     found: Any = sys.modules.get(module)

@@ -1,8 +1,7 @@
 """Passes the questions of a branch on a worker to the program that the branch belongs to, and the answers back.
 
 A worker's :class:`RemoteAnswerer` sends each question along with the events. In the program, :class:`QuestionRelay`
-finds
-the answer as for a question of the program's own flow, and sends it back.
+finds the answer as for a question of the program's own flow, and sends it back.
 """
 
 from __future__ import annotations

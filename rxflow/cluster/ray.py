@@ -15,13 +15,14 @@ from typing import Any, cast
 from reactivex.disposable import Disposable
 
 from rxflow._lazy import extra
+from rxflow._options import Seconds, read_seconds
 from rxflow._streaming import Emitter, EventStream, Unanswered, chunks, from_coroutine
 from rxflow.cluster._code import describe_flow
 from rxflow.cluster._errors import WorkerLost
 from rxflow.cluster._pool import PoolWorker, Settings, WorkerPool, describe_loss, stop
 from rxflow.cluster._questions import QuestionRelay, Reply, refuse_to_pause
 from rxflow.operators._core.run_log import End, NotTheWriterError, Writer
-from rxflow.runs.options import Carrier, Seconds, read_seconds
+from rxflow.runs.options import Carrier
 from rxflow.runs.store import Store
 from rxflow.types import Event, InputRequested, StreamChunk
 from rxflow.types._values import describe_error, restore_error
@@ -54,8 +55,7 @@ class Ray:
         start_within: how long a worker may take to start. After that, the runs that wait for it fail.
         lease: how long a worker counts as alive without answering.
         runtime_env: the environment of the workers, as for Ray: ``{"env_vars": {"PYTHONPATH": …}}``. Set keys of
-            providers
-            on the machines instead.
+            providers on the machines instead.
 
     Raises:
         ModuleNotFoundError: the extra is not installed.
@@ -133,8 +133,7 @@ def on_ray(target: object, *, num_cpus: float = 1, resources: Mapping[str, float
             return on_ray("trips:research_crew", num_cpus=2).observe({"topic": self.state.topic})
 
     Workers import the target by its path, so they need its code. Keys of providers come from the workers' environment.
-    Calls
-    with the same ``num_cpus`` and ``resources`` share their workers; :class:`Ray` has more settings.
+    Calls with the same ``num_cpus`` and ``resources`` share their workers; :class:`Ray` has more settings.
 
     Args:
         target: an import path such as ``"trips:Trip"``, or a class, function or module-level object that has one.

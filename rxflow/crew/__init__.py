@@ -1,4 +1,4 @@
-"""Crews: agents, tasks, and how the one carry out the other."""
+"""Crews: agents, tasks, and the process by which agents carry out tasks."""
 
 import typing
 
@@ -6,7 +6,7 @@ from rxflow import _lazy
 
 __all__ = ["Agent", "AgentOutput", "Crew", "CrewOutput", "Guardrail", "GuardrailError", "Process", "Task", "TaskOutput"]
 
-# Lazily: a module of this package may be wanted by itself, and would bring in all of them.
+# Lazy, because importing one module of this package should not import all of them.
 if typing.TYPE_CHECKING:
     from rxflow.crew._guardrails import Guardrail, GuardrailError
     from rxflow.crew.agent import Agent

@@ -1,4 +1,7 @@
-"""A task for one agent in one run: its texts filled in, nothing shared with other runs; and the files it writes."""
+"""A task for one agent in one run, with its texts filled in; it shares nothing with other runs.
+
+Also the files that it writes.
+"""
 
 from __future__ import annotations
 
@@ -36,23 +39,26 @@ Follow these guidelines:
 - Use - or * for bullet points
 - Use `code` for inline code
 - Use ```language for code blocks"""
-# A home folder at the beginning, a variable at the beginning of any part: "~/a", "~me/a", "$HOME/a", "out/${DAY}/a".
+# A home folder at the beginning of a path, or a variable at the beginning of any part: "~/a", "~me/a", "$HOME/a",
+# "out/${DAY}/a".
 _EXPANDED_BY_SHELLS = re.compile(r"\A~[^/\\]*|(?:\A|(?<=[/\\]))\$(?:[A-Za-z_]\w*|\{[^}]*\})")
 
 
 class Fillable(Configurable):
-    """An object whose texts have placeholders: an agent or a task. A run fills them in without changing the object."""
+    """An agent or a task, whose texts may have placeholders. A run fills them in without changing the object."""
 
     texts: ClassVar[tuple[str, ...]]
     _templates: Mapping[str, str] = PrivateAttr(default_factory=dict[str, str])
 
     @property
     def key(self) -> str:
-        """A key made from the texts before any input was filled in: equal texts have equal keys."""
+        """A key made from the texts before inputs are filled in. Equal texts have equal keys."""
         return make_key(*(self._templates.get(name, getattr(self, name)) for name in self.texts))
 
     def interpolate_inputs(self, inputs: Mapping[str, Any]) -> None:
-        """Fill the object's own placeholders, for a program that reads its texts. It can be repeated with other inputs.
+        """Fill in the object's own placeholders, for programs that read its texts.
+
+        May be called again with other inputs.
 
         Raises:
             ValueError: a placeholder has no input.
@@ -65,13 +71,13 @@ class Fillable(Configurable):
 
 
 def make_key(*texts: str) -> str:
-    """Make a key of texts that is the same in each process."""
+    """Return a key of texts that is the same in every process."""
     return md5("|".join(texts).encode(), usedforsecurity=False).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Persona:
-    """An agent in one run: its texts with the inputs filled in."""
+    """An agent in one run, with the inputs filled into its texts."""
 
     agent: Agent
     role: str
@@ -80,17 +86,20 @@ class Persona:
 
     @classmethod
     def of(cls, agent: Agent, inputs: Mapping[str, Any] | None) -> Persona:
-        """``agent`` with its placeholders filled. Raises ValueError for a missing input."""
+        """Return ``agent`` with its placeholders filled in. Raises ValueError for a missing input."""
         where = f"agent {agent.role!r}:"
         return cls(
             agent=agent,
-            role=fill(agent.role, inputs, f"{where} role").strip(),  # YAML's folded texts end with a line break
+            role=fill(agent.role, inputs, f"{where} role").strip(),  # folded texts in YAML end with a line break
             goal=fill(agent.goal, inputs, f"{where} goal"),
             backstory=fill(agent.backstory, inputs, f"{where} backstory"),
         )
 
     def introduce(self, messages: list[Message]) -> list[Message]:
-        """Put the agent's introduction before ``messages``: as a system message, or in the first message."""
+        """Put the agent's introduction before ``messages``.
+
+        The introduction is a system message, or the beginning of the first message.
+        """
         who = self._apply(
             self.agent.system_template, "System", f"You are {self.role}. {self.backstory}\nYour goal: {self.goal}"
         )
@@ -108,12 +117,12 @@ class Persona:
         return [{"role": "user", "content": who}, *messages]
 
     def _apply(self, template: str | None, slot: str, text: str) -> str:
-        """``template`` with ``text`` for ``{{ .slot }}``, and with ``{role}``, ``{goal}`` and ``{backstory}``."""
+        """Put ``text`` into ``template`` at ``{{ .slot }}``, and fill in ``{role}``, ``{goal}`` and ``{backstory}``."""
         if template is None:
             return text
         own = {"role": self.role, "goal": self.goal, "backstory": self.backstory}
         values = {f"{{{name}}}": value for name, value in own.items()} | {f"{{{{ .{slot} }}}}": text}
-        # In one go, so that nothing is filled in to what has been filled in.
+        # In one pass, so that nothing is filled into texts that were filled in.
         return re.sub("|".join(map(re.escape, values)), lambda match: values[match.group()], template)
 
 
@@ -127,7 +136,7 @@ class Assignment:
     name: str | None = None
     task_id: str = ""
     index: int = 0
-    opening: Sequence[Message] = ()  # a conversation that the agent goes on with, in place of the description
+    opening: Sequence[Message] = ()  # a conversation for the agent to continue, instead of the description
     context: str = ""
     tools: Sequence[BaseTool] = ()
     output_model: type[BaseModel] | None = None
@@ -142,23 +151,23 @@ class Assignment:
     markdown: bool = False
     rates: Sequence[RateLimit] = field(default_factory=tuple)
     caches_tools: bool = True
-    tool_cache: ToolCache | None = None  # that of the crew's run; None: one of its own
+    tool_cache: ToolCache | None = None  # the cache of the crew's run; None: a cache of its own
     keep_start: Callable[[], None] | None = None
     keep_output: Callable[[TaskOutput], None] | None = None
     keep_retries: Callable[[int], None] | None = None
 
     @property
     def title(self) -> str:
-        """What users see as the task's name."""
+        """The name of the task for users."""
         return self.name or self.description
 
     @property
     def offered_tools(self) -> Sequence[BaseTool]:
-        """What the model may call."""
+        """The tools that the model may call."""
         return [*self.tools, ImageTool()] if self.persona.agent.multimodal else self.tools
 
     def messages(self) -> list[Message]:
-        """The opening of the conversation."""
+        """Return the first messages of the conversation."""
         asked = list(self.opening) or [{"role": "user", "content": self.description}]
         parts = [f"Expected of your answer: {self.expected_output}"] if self.expected_output else []
         if self.markdown:
@@ -173,7 +182,7 @@ class Assignment:
 
 
 def _with_text(messages: list[Message], parts: list[str]) -> list[Message]:
-    """``messages`` with ``parts`` at the end of the last one, or after it if that is not a user's text."""
+    """Append ``parts`` to the last message; or add a message after it, if it is not a user's text."""
     *earlier, last = messages
     if last.get("role") == "user" and isinstance(last.get("content"), str):
         return [*earlier, {**last, "content": "\n\n".join([last["content"], *parts])}]
@@ -181,7 +190,7 @@ def _with_text(messages: list[Message], parts: list[str]) -> list[Message]:
 
 
 def fill(text: str, inputs: Mapping[str, Any] | None, where: str) -> str:
-    """``text`` with its placeholders filled; with no inputs at all it stays literal.
+    """Fill in the placeholders of ``text``. If ``inputs`` is None, the text is returned unchanged.
 
     Raises:
         ValueError: a placeholder has no input; the message names it, and ``where``.
@@ -202,12 +211,12 @@ def fill(text: str, inputs: Mapping[str, Any] | None, where: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class OutputFile:
-    """Where an answer is written: a path, and the folder that it must not leave.
+    """A path for an answer, and the folder that the path must stay in.
 
-    The program names the folder: the template up to its first placeholder. Inputs can only name files in it:
+    The program chooses the folder: the template up to its first placeholder. Inputs may only name files in it, because
     they often come from strangers, and the file is written with this program's rights.
 
-    ``folder`` is None if nothing was filled in: a path that the program gives as a whole may be anywhere.
+    ``folder`` is None if nothing was filled in: a path without placeholders may be anywhere.
     """
 
     path: Path
@@ -216,19 +225,22 @@ class OutputFile:
 
     @staticmethod
     def check_template(template: str) -> None:
-        """Raise ValueError for what is not a file, or for what a shell would expand: it would make a folder ``~``."""
+        """Raise ValueError if ``template`` does not name a file, or if only a shell would expand it.
+
+        Without the shell, ``~`` would be a folder of that name.
+        """
         if template and (template.endswith(("/", os.sep)) or not PurePath(template).name or "\0" in template):
             raise ValueError(f"output_file {template!r} does not name a file")
         match = _EXPANDED_BY_SHELLS.search(template)
         if match is not None:
             raise ValueError(
-                f"output_file {template!r}: {match.group()!r} is not expanded here, as only a shell does that; write "
+                f"output_file {template!r}: {match.group()!r} is not expanded, because only a shell does that; write "
                 "the path out, with os.path.expanduser(…) or os.path.expandvars(…) for instance"
             )
 
     @classmethod
     def of(cls, template: str, inputs: Mapping[str, Any] | None, where: str) -> Self:
-        """``template`` with its placeholders filled. Raises ValueError if that leads out of the folder."""
+        """Fill in the placeholders of ``template``. Raises ValueError if the path leads out of the folder."""
         filled = fill(template, inputs, where)
         names = [match.group(1) for match in PLACEHOLDER.finditer(template)] if inputs is not None else []
         for name in names:
@@ -237,7 +249,7 @@ class OutputFile:
                 raise ValueError(f"{where}: the input {name!r} would lead out of its folder: {value!r}")
         if filled.startswith(("~", "$")):
             cls.check_template(filled)
-        # Harmless values may add up to harm: two dots, or an empty first folder.
+        # Values that are harmless alone may be harmful together, such as two dots, or an empty first folder.
         if (PurePath(filled).is_absolute() and not PurePath(template).is_absolute()) or _climbs(filled) > _climbs(
             template
         ):
@@ -248,7 +260,10 @@ class OutputFile:
         return file
 
     def check(self) -> None:
-        """Raise ValueError for a folder, or for a link that leads out of its own: an input may have chosen it."""
+        """Raise ValueError if the path is a folder, or a link that leads out of ``folder``.
+
+        An input may have chosen it.
+        """
         if self.path.is_dir():
             raise ValueError(f"{self.where}: {str(self.path)!r} is a folder")
         if self.folder is None:
@@ -261,7 +276,10 @@ class OutputFile:
             )
 
     def write(self, text: str) -> None:
-        """Write it, with the folders that it needs. The links may have changed since the run began."""
+        """Write the file, and create its folders.
+
+        The path is checked again, because links may have changed during the run.
+        """
         self.check()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(text, encoding="utf-8")
@@ -278,13 +296,16 @@ _writing = threading.Lock()  # tasks that run at the same time share a file
 
 @dataclass(frozen=True, slots=True)
 class LogFile:
-    """Where a crew's tasks are logged: lines are added to a ``.txt``, objects to the list in a ``.json``."""
+    """The log file of a crew's tasks.
+
+    Entries are lines of a ``.txt`` file, or objects of the list in a ``.json`` file.
+    """
 
     path: Path
 
     @classmethod
     def of(cls, option: bool | str | None) -> Self | None:
-        """The file for ``output_log_file``: True is ``logs.txt``; other endings get ``.txt``."""
+        """Return the file for ``output_log_file``: ``logs.txt`` for True; other file names get the ending ``.txt``."""
         if not option:
             return None
         name = _DEFAULT_NAME if option is True else option
@@ -293,11 +314,11 @@ class LogFile:
     def write(
         self, status: Literal["started", "completed"], *, name: str | None, task: str, agent: str, **more: str
     ) -> None:
-        """Add an entry, and make the file and its folders if they are not there.
+        """Add an entry. Create the file and its folders if they do not exist.
 
         Raises:
-            OSError: it cannot be written.
-            ValueError: a ``.json`` that is there does not hold a list.
+            OSError: the file cannot be written.
+            ValueError: an existing ``.json`` file does not contain a list.
         """
         now = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S}"
         entry = {"task_name": name, "task": task, "agent": agent, "status": status, **more}
@@ -311,7 +332,7 @@ class LogFile:
                 file.write(f"{now}: " + ", ".join(f'{key}="{value}"' for key, value in entry.items()) + "\n")
 
     def _read(self) -> list[Any]:
-        """The entries so far. CrewAI would put a new file in the place of one that it cannot read."""
+        """Return the entries so far. (CrewAI overwrites a file that it cannot read.)"""
         text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
         try:
             entries: object = json.loads(text or "[]")

@@ -1,4 +1,4 @@
-"""One run of a crew: its plan, which is checked before, and its tasks as Observables, in sequence or merged."""
+"""One run of a crew: its plan, which is checked first, and its tasks as Observables, in sequence or merged."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ Inputs = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Who works on what; ``manager`` is that of a hierarchical crew."""
+    """The agents and tasks of a crew at the start of a run. ``manager`` is the manager of a hierarchical crew."""
 
     name: str
     agents: Sequence[Agent]
@@ -71,10 +71,10 @@ class Plan:
     keep_usage: Callable[[UsageMetrics], None]
 
     def check(self, inputs: Inputs | None) -> None:
-        """Raise errors that would stop the run halfway.
+        """Raise errors that would otherwise stop the run halfway.
 
         Raises:
-            ValueError: a placeholder has no input; tools of one agent, or coworkers of another, share a name.
+            ValueError: a placeholder has no input; or two tools, or two coworkers, of one agent have the same name.
         """
         for index in range(len(self.tasks)):
             by_function_name(self.assignment(index, inputs).offered_tools)
@@ -82,7 +82,7 @@ class Plan:
             Persona.of(agent, inputs)
 
     def check_context(self) -> None:
-        """Raise ValueError if a task is to be told the answer of a task that neither is in the crew nor has one."""
+        """Raise ValueError if the ``context`` of a task names a task that is not in the crew and has no answer yet."""
         own = {task.id for task in self.tasks}
         for task in self.tasks:
             for wanted in task.context or ():
@@ -95,7 +95,7 @@ class Plan:
     def assignment(
         self, index: int, inputs: Inputs | None, context: str = "", tool_cache: ToolCache | None = None
     ) -> Assignment:
-        """One task for who works on it."""
+        """Return the assignment of one task, for the agent that works on it."""
         task = self.tasks[index]
         agent = self.manager or task.agent
         if agent is None:
@@ -136,18 +136,20 @@ class Plan:
 
 
 class CrewRun:
-    """The state of one run; made anew for each subscription."""
+    """The state of one run, created for each subscription."""
 
     def __init__(self, plan: Plan, around: Scope, inputs: Inputs | None) -> None:
         self._plan = plan
         self.is_outermost = around.is_outermost
-        self.scope = around.within(plan.name, crew_name=plan.name).metered()
+        scope = around.within(plan.name, crew_name=plan.name).metered()
+        self._is_verbose = plan.verbose and not around.is_logged
+        self.scope = scope.logged() if plan.verbose else scope
         self._inputs = inputs
         self._outputs: dict[int, TaskOutput] = {}  # by the task's index: a crew may do one task twice
         self._tool_cache = ToolCache()
 
     def observe(self) -> Observable[Event]:
-        """The events of the run, :class:`CrewFinished` last. ::
+        """Return the events of the run. The last one is :class:`CrewFinished`. ::
 
         prepare   P|
         task 1      -a-b-|
@@ -156,7 +158,7 @@ class CrewRun:
         result    P--a-b---c-d-c-F|
         """
         events = RunPart(self._subscribe)
-        return log_events(events) if self._plan.verbose else events
+        return log_events(events) if self._is_verbose else events
 
     def _subscribe(self, observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
         running = _Running(self, self._steps(), observer)
@@ -164,7 +166,10 @@ class CrewRun:
         return running
 
     def _steps(self) -> Iterator[Observable[Event]]:
-        """The Observables of the steps, each built when it is due: a task is told the answers before it."""
+        """Yield the Observables of the steps.
+
+        Each one is built when it is due, because a task gets the earlier answers.
+        """
         yield from_coroutine(self.scope, self._prepare)
         for group in self._groups():
             started = [self._carried_out(index, task) for index, task in group]
@@ -181,14 +186,15 @@ class CrewRun:
     def _carried_out(self, index: int, task: Task) -> Observable[Event]:
         assignment = self._plan.assignment(index, self._inputs, self._context_of(task), self._tool_cache)
         events = carry_out(self.scope, assignment)
-        return log_events(events) if assignment.persona.agent.verbose and not self._plan.verbose else events
+        return log_events(events) if assignment.persona.agent.verbose and not self.scope.is_logged else events
 
     def _context_of(self, task: Task) -> str:
         if task.takes_all_context:
             known = [output for _, output in sorted(self._outputs.items())]
         else:
             newest = {self._plan.tasks[index].id: output for index, output in sorted(self._outputs.items())}
-            wanted = [newest.get(each.id, each.output) for each in task.context or ()]  # some are of other crews
+            # A task of another crew has its answer already.
+            wanted = [newest.get(each.id, each.output) for each in task.context or ()]
             known = [output for output in wanted if output is not None]
         return "\n\n----------\n\n".join(output.raw for output in known)
 
@@ -197,7 +203,7 @@ class CrewRun:
         self._plan.check_context()
         if not self._plan.before_kickoff:
             return
-        inputs = dict(self._inputs or {})  # callbacks may change it
+        inputs = dict(self._inputs or {})  # a copy, because callbacks may change it
         for callback in self._plan.before_kickoff:
             changed = await emitter.invoke(callback, inputs)
             if changed is None:
@@ -205,9 +211,9 @@ class CrewRun:
             if not isinstance(changed, Mapping):
                 raise _wrong(callback, "before_kickoff", "the inputs", changed)
             inputs = dict(cast(Inputs, changed))
-        if inputs or self._inputs is not None:  # with no inputs at all placeholders stay as they are
+        if inputs or self._inputs is not None:  # without any inputs, placeholders stay unchanged
             self._inputs = inputs
-        self._plan.check(self._inputs)  # before any task has run
+        self._plan.check(self._inputs)  # before any task runs
 
     async def _finish(self, emitter: Emitter) -> None:
         in_order = [self._outputs[index] for index in range(len(self._plan.tasks))]
@@ -235,17 +241,22 @@ class CrewRun:
         emitter.on_next(CrewFinished(origin=emitter.origin, result=output))
 
     def note(self, event: Event) -> None:
-        """Keep an answer or the usage of a call."""
+        """Store the answer of a task, or the usage of a call."""
         if isinstance(event, TaskFinished):
             index = event.origin.task_index
-            if index < len(self._plan.tasks) and event.origin.task_id == self._plan.tasks[index].id:  # not a coworker's
+            if (
+                index < len(self._plan.tasks) and event.origin.task_id == self._plan.tasks[index].id
+            ):  # not the event of a coworker's task
                 self._outputs[index] = event.result
         elif isinstance(event, LLMFinished | LLMFailed | LLMCancelled):
             self.scope.note_shown(event)
 
 
 class _Running(Holder, ObserverBase[Event]):
-    """One subscription of ``run``: its steps one after the other. A failure is announced before its terminal."""
+    """One subscription of ``run``: its steps, one after the other.
+
+    A failure is emitted as an event before the error.
+    """
 
     __slots__ = ("_is_over", "_observer", "_run", "_steps")
 
@@ -269,15 +280,15 @@ class _Running(Holder, ObserverBase[Event]):
             end_with_pause(self._observer, scope.origin, error, self._run.is_outermost)
             return
         self._observer.on_next(CrewFailed(origin=scope.origin, error=error))
-        self._observer.on_error(error)  # type: ignore[arg-type]  # RxPY's type leaves out BaseException
+        self._observer.on_error(error)  # type: ignore[arg-type]  # RxPY's type excludes BaseException
 
     def on_completed(self) -> None:
-        """Go on with the next step. A step ends in a later turn of the loop, so this does not recurse."""
+        """Continue with the next step. A step ends in a later turn of the event loop, so this does not recurse."""
         if self.is_disposed:
             return
         try:
             step = next(self._steps, None)
-        except Exception as error:  # noqa: BLE001 - it is the stream's terminal
+        except Exception as error:  # noqa: BLE001 - the error is the stream's terminal
             self.on_error(error)
             return
         if step is not None:
@@ -294,15 +305,13 @@ class _Running(Holder, ObserverBase[Event]):
 
 
 def shorten(task: Task) -> str:
-    """The name of a task in errors."""
+    """Return the name of a task for error messages."""
     return repr(task.name or task.description[:40])
 
 
 def _wrong(callback: Callable[..., Any], when: str, what: str, returned: object) -> TypeError:
     name = getattr(callback, "__name__", repr(callback))
-    return TypeError(
-        f"the {when} callback {name} must return {what}, or None to change nothing; it returned {returned!r}"
-    )
+    return TypeError(f"the {when} callback {name} must return {what}, or None for no change; it returned {returned!r}")
 
 
 def delegation_tools(
@@ -312,18 +321,20 @@ def delegation_tools(
     step_callback: Callable[[Any], Any] | None = None,
     prepare: Callable[[Assignment], Assignment] = lambda assignment: assignment,
 ) -> list[BaseTool]:
-    """Two tools: one delegates work to a coworker, one asks a question. What the coworker does is streamed too.
+    """Create two tools: one delegates work to a coworker, the other asks a coworker a question.
 
-    ``prepare`` gives each assignment what the run shares.
+    Coworkers are streamed too.
+
+    ``prepare`` adds to each assignment what the run shares.
 
     Raises:
-        ValueError: two coworkers have one role.
+        ValueError: two coworkers have the same role.
     """
     personas: dict[str, Persona] = {}
     for persona in (Persona.of(agent, inputs) for agent in coworkers):
         if personas.setdefault(_key(persona.role), persona) is not persona:
             raise ValueError(
-                f"two coworkers have the role {persona.role!r}, so nobody could say which one work is delegated to; "
+                f"two coworkers have the role {persona.role!r}, so delegation could not choose between them; "
                 "give one of them another role"
             )
     names = ", ".join(persona.role for persona in personas.values())

@@ -1,4 +1,4 @@
-"""Guardrails: functions and criteria that judge an answer. :mod:`rxflow.crew._task_run` asks them."""
+"""Guardrails: functions and criteria that judge an answer. :mod:`rxflow.crew._task_run` applies them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from rxflow.types import TaskOutput
 
 
 class Rejected(Exception):
-    """The answer was not accepted; the message says why, in words for the model.
+    """The answer was not accepted. The message is the reason, worded for the model.
 
-    ``outcome`` is what the task has come to if this was its last attempt.
+    ``outcome`` describes the result of the task if this was its last attempt.
     """
 
     def __init__(self, reason: str, outcome: str = "failed its guardrail") -> None:
@@ -29,20 +29,20 @@ class GuardrailError(ValueError):
 
 
 class Verdict(BaseModel):
-    """The verdict of a model on an answer."""
+    """A model's verdict on an answer."""
 
     accepted: bool
     reason: str = ""
 
 
 def _check_guardrail(guardrail: Callable[[TaskOutput], Any] | str) -> Callable[[TaskOutput], Any] | str:
-    """Raise ValueError for a function that cannot be called with the answer alone, or that returns another type."""
+    """Raise ValueError if a function cannot be called with only the answer, or is annotated to return another type."""
     if isinstance(guardrail, str):
         return guardrail
     name = name_of(guardrail)
     try:
         signature = inspect.signature(guardrail)
-    except ValueError:  # a builtin that has none
+    except ValueError:  # some builtins have no signature
         return guardrail
     try:
         signature.bind(object())
@@ -61,11 +61,11 @@ def _check_guardrail(guardrail: Callable[[TaskOutput], Any] | str) -> Callable[[
 
 
 Guardrail = Annotated[Callable[[TaskOutput], Any] | str, AfterValidator(_check_guardrail)]
-"""``fn(TaskOutput) -> (accepted, value or reason)``, sync or async; or a criterion in words, which the model judges."""
+"""``fn(TaskOutput) -> (accepted, value or reason)``, sync or async; or a criterion in words for the agent's model."""
 
 
 def read_verdict(guardrail: Guardrail, verdict: object) -> tuple[bool, Any]:
-    """Read what a guardrail returned. Raises TypeError if it is not a verdict."""
+    """Read the return value of a guardrail. Raises TypeError if it is not a verdict."""
     if isinstance(verdict, tuple):
         pair = cast(tuple[Any, ...], verdict)
         if len(pair) == 2 and isinstance(pair[0], bool):
@@ -76,12 +76,12 @@ def read_verdict(guardrail: Guardrail, verdict: object) -> tuple[bool, Any]:
 
 
 def name_of(guardrail: Guardrail) -> str:
-    """The name of a guardrail in errors."""
+    """Return the name of a guardrail for error messages."""
     return getattr(guardrail, "__name__", repr(guardrail))
 
 
 def _return_annotation(function: Any) -> Any:
-    """The annotation of what it returns; Any if there is none, or it cannot be resolved."""
+    """Return the annotated return type; Any if there is none, or if it cannot be resolved."""
     while isinstance(function, partial):
         function = cast(Any, function).func
     if not inspect.isroutine(function):

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections import deque
 
-# One for all limits, as a call takes its place in several at once; runs on other threads share them.
+# One lock for all limits, because a call takes a slot in several limits at once, and runs in other threads share them.
 _lock = threading.Lock()
 
 
@@ -21,37 +21,40 @@ class RateLimit:
         self._begun: deque[float] = deque(maxlen=calls)
 
     async def wait(self) -> None:
-        """Wait for a free place, and take it."""
+        """Wait for a free slot, and take it."""
         await wait_for_all(self)
 
     def seconds_until_free(self, now: float) -> float:
-        """Seconds until a place is free; 0 or less if one is."""
+        """Return the seconds until a slot is free; 0 or less if one is free now."""
         return self._begun[0] + self._period - now if len(self._begun) == self.calls else 0.0
 
     def take(self, now: float) -> None:
-        """Take a place: a call begins."""
+        """Take a slot, because a call begins."""
         self._begun.append(now)
 
 
 def limit_of(max_rpm: int | None, known: RateLimit | None) -> RateLimit | None:
-    """The limit for ``max_rpm``: ``known``, which remembers the calls so far, unless the number has changed."""
+    """Return the limit for ``max_rpm``.
+
+    It is ``known``, which remembers the calls so far, unless the number has changed.
+    """
     if max_rpm is None:
         return None
     return known if known is not None and known.calls == max_rpm else RateLimit(max_rpm)
 
 
 async def wait_for_all(*limits: RateLimit) -> None:
-    """Take a place in each of ``limits``, as soon as all of them have one.
+    """Take a slot in each of ``limits``, as soon as all of them have a free one.
 
-    Nothing is reserved: a wait that is cancelled leaves its place to others.
+    Nothing is reserved: a cancelled wait leaves its slots to others.
     """
-    while (delay := _seconds_until_taken(limits)) > 0:  # noqa: ASYNC110 - the clock sets no event
+    while (delay := _seconds_until_taken(limits)) > 0:  # noqa: ASYNC110 - a clock has no event to wait for
         await asyncio.sleep(delay)
 
 
 def _seconds_until_taken(limits: tuple[RateLimit, ...]) -> float:
     with _lock:
-        now = asyncio.get_running_loop().time()  # the sleep is a part of it, also in virtual time
+        now = asyncio.get_running_loop().time()  # by the loop's time, which the sleep also uses, even if it is virtual
         delay = max((limit.seconds_until_free(now) for limit in limits), default=0.0)
         if delay <= 0:
             for limit in limits:

@@ -1,4 +1,4 @@
-"""Carries out one assignment: the agent answers, the answer is judged, and sent back or handed on."""
+"""Carries out one assignment: the agent answers, and the answer is judged, and then rejected or accepted."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from rxflow.types import (
 
 
 def carry_out(scope: Scope, assignment: Assignment) -> Observable[Event]:
-    """The events of one assignment, :class:`TaskFinished` last."""
+    """Return the events of one assignment. The last one is :class:`TaskFinished`."""
     labelled = scope.within(
         assignment.title,
         task_index=assignment.index,
@@ -67,7 +67,7 @@ def carry_out(scope: Scope, assignment: Assignment) -> Observable[Event]:
 
 
 class _TaskRun:
-    """The attempts at one answer, numbered, no matter who sent the one before back."""
+    """The attempts at one answer. They are numbered, whatever the reason for a rejection."""
 
     def __init__(self, emitter: Emitter, assignment: Assignment, time_limit: _TimeLimit) -> None:
         self._emitter = emitter
@@ -75,12 +75,12 @@ class _TaskRun:
         self._time_limit = time_limit
         self._cache = (assignment.tool_cache or ToolCache()) if assignment.caches_tools else None
         self._attempt = 0
-        self._retries = 0  # attempts after a rejection, not counting those after a person's review
-        self._call_spans: list[str] = []  # of the model's calls in this attempt
+        self._retries = 0  # attempts after a rejection, not counting rejections by a person
+        self._call_spans: list[str] = []  # the spans of the model's calls in this attempt
         self._call_ids: list[str] = []
 
     async def result(self) -> TaskOutput:
-        """The answer that guardrails, output type and person accept."""
+        """Return the answer that the guardrails, the output type and the person accept."""
         if self._assignment.keep_start is not None:
             self._assignment.keep_start()
         self._keep_retries(0)
@@ -92,7 +92,7 @@ class _TaskRun:
         return output
 
     async def _accepted(self, assignment: Assignment) -> TaskOutput:
-        """The first answer that all guardrails accept."""
+        """Return the first answer that all guardrails accept."""
         conversation = Conversation(assignment, assignment.messages(), self._cache, self._call_spans, self._call_ids)
         self._time_limit.begin()
         retries = 0
@@ -116,7 +116,7 @@ class _TaskRun:
                 return output
 
     async def _reviewed(self, output: TaskOutput) -> TaskOutput:
-        """Show the answer to a person until they have nothing to add."""
+        """Show the answer to a person until they have no more feedback."""
         description = self._assignment.description
         while True:
             question = Question(
@@ -131,13 +131,14 @@ class _TaskRun:
             output = improved.model_copy(update={"description": output.description, "summary": output.summary})
 
     async def _answer(self, conversation: Conversation) -> str:
-        """One attempt, as a leaf of its own so that its chunks say which attempt they are."""
+        """Make one attempt, as a leaf of its own, so that its chunks have the number of the attempt."""
         last = Last(AgentFinished)
 
         async def work(agent: Emitter) -> None:
             agent.on_next(AgentStarted(origin=agent.origin))
             with announce_failure(agent, AgentFailed):
-                async with self._time_limit.held():  # in here, so that the stream hears of it as the agent's failure
+                # inside the try, so that the time-out appears as the agent's failure
+                async with self._time_limit.held():
                     text = await answer(agent, conversation)
             agent.on_next(AgentFinished(origin=agent.origin, result=text))
 
@@ -146,7 +147,7 @@ class _TaskRun:
         return last.event.result
 
     def _retract(self, rejected: Rejected) -> None:
-        """Take back what this attempt has shown; what comes from now on is the next one."""
+        """Retract the output of this attempt. Later output belongs to the next attempt."""
         origin = self._emitter.origin
         self._emitter.on_next(TaskRejected(origin=origin, reason=str(rejected)))
         self._emitter.on_next(
@@ -169,27 +170,27 @@ class _TaskRun:
 
 
 class _TimeLimit(Answerer):
-    """The time that an agent has for a task, for all attempts at an answer and their judging.
+    """The time limit of an agent for a task, including all attempts and their judging.
 
-    It answers no question: while a person is asked, the time does not run.
+    As an answerer it answers no question, but stops the time while a person is asked.
     """
 
     def __init__(self, assignment: Assignment, loop: asyncio.AbstractEventLoop) -> None:
         self._assignment = assignment
         self._seconds = assignment.persona.agent.max_execution_time
         self._loop = loop
-        self._left = 0.0  # when it stands
-        self._end: float | None = None  # by the loop's time, when it does not
+        self._left = 0.0  # the seconds left while the time is stopped
+        self._end: float | None = None  # the deadline by the loop's clock, while the time is running
         self._deadline: asyncio.Timeout | None = None
         self._questions: set[str] = set()
 
     @property
     def is_set(self) -> bool:
-        """The agent has a limit."""
+        """Whether the agent has a limit."""
         return self._seconds is not None
 
     def begin(self) -> None:
-        """The time runs from now."""
+        """Start the time."""
         if self._seconds is not None:
             self._left = self._seconds
             self._go_on()
@@ -201,7 +202,7 @@ class _TimeLimit(Answerer):
         self._on_loop(lambda: self._go_on(request))
 
     def _on_loop(self, do: Callable[[], None]) -> None:
-        if running_loop() is self._loop:  # else a crew in a tool asks, on a loop of its own
+        if running_loop() is self._loop:  # otherwise a crew in a tool asks, on a loop of its own
             do()
         else:
             call_soon(self._loop, do)
@@ -225,7 +226,7 @@ class _TimeLimit(Answerer):
 
     @asynccontextmanager
     async def held(self) -> AsyncGenerator[None]:
-        """Stop the body at the deadline.
+        """Cancel the body at the deadline.
 
         Raises:
             TimeoutError: the deadline has passed; the message names the agent and the task.
@@ -249,7 +250,10 @@ class _TimeLimit(Answerer):
 
 
 def _read_answer(assignment: Assignment, raw: str) -> TaskOutput:
-    """The output for an answer's text. Raises :class:`Rejected` if it does not fit the output type."""
+    """Return the output for the text of an answer.
+
+    Raises :class:`Rejected` if the text does not fit the output type.
+    """
     output = TaskOutput(
         raw=raw,
         description=assignment.description,
@@ -274,7 +278,7 @@ def _read_answer(assignment: Assignment, raw: str) -> TaskOutput:
 
 
 async def _judge(emitter: Emitter, assignment: Assignment, output: TaskOutput) -> TaskOutput:
-    """Pass ``output`` through all guardrails. Raises :class:`Rejected` at the first that does not accept it."""
+    """Pass ``output`` through all guardrails. Raises :class:`Rejected` at the first one that does not accept it."""
     for guardrail in assignment.guardrails:
         if isinstance(guardrail, str):
             await _judge_in_words(emitter, assignment, guardrail, output)
@@ -287,23 +291,23 @@ async def _judge(emitter: Emitter, assignment: Assignment, output: TaskOutput) -
 
 
 def _replace_answer(assignment: Assignment, guardrail: Guardrail, value: object) -> TaskOutput:
-    """The output that a guardrail gave as the answer."""
+    """Return the output for the value that a guardrail returned as the answer."""
     if isinstance(value, TaskOutput):
         return value
     name = name_of(guardrail)
     if isinstance(value, str | dict | BaseModel):
         try:
             output = _read_answer(assignment, as_text(value))
-        except Rejected as misfit:  # the answer itself did fit
+        except Rejected as misfit:  # the original answer did fit
             raise Rejected(f"the guardrail {name} replaced the answer, and {misfit}") from misfit
         if isinstance(value, BaseModel) and assignment.output_model is None:
             output.pydantic = value
         return output
     if value is None:
-        raise TypeError(f"the guardrail {name} returned None as result; to leave the answer as it is, return it")
+        raise TypeError(f"the guardrail {name} returned None as result; to keep the answer unchanged, return it")
     raise TypeError(
-        f"the guardrail {name} accepted the answer with {value!r}; the value may be the text that takes its place, a "
-        "dict, a pydantic model or a TaskOutput, for instance the one that it was given"
+        f"the guardrail {name} accepted the answer with {value!r}; the value must be the new text, a "
+        "dict, a pydantic model or a TaskOutput, such as the guardrail's argument"
     )
 
 
@@ -321,7 +325,7 @@ async def _judge_in_words(emitter: Emitter, assignment: Assignment, criterion: s
     try:
         verdict = read_json(Verdict, said)
     except ValidationError as error:
-        raise Rejected(f"the model gave no verdict on {criterion!r}: {said[:200]!r}") from error
+        raise Rejected(f"the model returned no verdict on {criterion!r}: {said[:200]!r}") from error
     if not verdict.accepted:
         raise Rejected(verdict.reason or f"it does not meet this criterion: {criterion}")
 
@@ -333,7 +337,7 @@ async def _log(emitter: Emitter, assignment: Assignment, status: Literal["starte
 
 
 def _file_text(output: TaskOutput) -> str:
-    """The answer as a file holds it."""
+    """Return the answer in the form for a file."""
     if output.pydantic is not None:
         return output.pydantic.model_dump_json(indent=2)
     return output.raw if output.json_dict is None else output.json

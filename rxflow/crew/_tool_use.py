@@ -32,17 +32,17 @@ from rxflow.types import Approval, LLMFinished, ToolCall, ToolCancelled, ToolFai
 
 logger = logging.getLogger("rxflow")
 
-_MAX_CONCURRENT_CALLS = 64  # of one turn: a model may ask for thousands, and each sync tool has a thread
+_MAX_CONCURRENT_CALLS = 64  # per turn, because a model may ask for thousands, and each sync tool has a thread
 
 
 @dataclass(frozen=True, slots=True)
 class ToolAnswer:
-    """The answer to one call: the text for the model, and whether it is the task's answer."""
+    """The answer to one call: the text for the model, and whether it is the task's final answer."""
 
     call: ToolCall
     text: str
     is_final: bool = False
-    image: Message | None = None  # what comes after the answers of the turn
+    image: Message | None = None  # a message to add after the answers of the turn
 
     @property
     def message(self) -> Message:
@@ -56,16 +56,16 @@ class ToolAnswer:
 
 
 class ToolCache:
-    """Results of the tool calls in one run: the same call to the same tool is carried out once.
+    """The results of tool calls in one run. The same call of the same tool is carried out once.
 
-    Only a call that succeeded, and whose result the tool's ``cache_function`` allows, is remembered.
+    A result is kept only if the call succeeded and the tool's ``cache_function`` allows it.
     """
 
     def __init__(self) -> None:
         self._entries: dict[tuple[int, str], _Entry] = {}
 
     def entry(self, tool: BaseTool, arguments: str) -> _Entry:
-        """The entry for the result of one call; ``arguments`` is valid JSON."""
+        """Return the entry for the result of one call. ``arguments`` is valid JSON."""
         key = id(tool), json.dumps(from_json(arguments.strip() or "{}"), sort_keys=True)
         return self._entries.setdefault(key, _Entry(tool))
 
@@ -74,7 +74,7 @@ class ToolCache:
 class _Entry:
     """A call. Its caller holds the lock, so that an equal call waits for the result."""
 
-    tool: BaseTool  # kept, as its id is the key
+    tool: BaseTool  # a reference that keeps the tool alive, because its id is part of the key
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     results: list[Any] = field(default_factory=list[Any])
 
@@ -82,14 +82,15 @@ class _Entry:
 async def use_tools(
     emitter: Emitter, turn: LLMFinished, tools: Mapping[str, BaseTool], cache: ToolCache | None = None
 ) -> list[ToolAnswer]:
-    """Run all calls of a turn at once, each in a span of its own; the answers are in the order of the calls."""
+    """Run all calls of a turn at once, each in a span of its own. The answers are in the order of the calls."""
     limit = asyncio.Semaphore(_MAX_CONCURRENT_CALLS)
 
     async def use(call: ToolCall) -> ToolAnswer:
         answers: list[ToolAnswer] = []
 
         async def work(inner: Emitter) -> None:
-            # The call that asked is named by what the tool itself emits, not by what runs within it.
+            # Events that the tool itself emits carry the id of the LLM call that asked for it; those of runs inside it
+            # do not.
             inner.origin = replace(inner.origin, llm_call_id=turn.origin.llm_call_id)
             answers.append(await _use(inner, call, tools, cache))
 
@@ -101,7 +102,7 @@ async def use_tools(
 
 
 def by_function_name(tools: Sequence[BaseTool]) -> dict[str, BaseTool]:
-    """Tools by the names that the model uses. Raises ValueError if two share one."""
+    """Return the tools by the names that the model uses. Raises ValueError if two have the same name."""
     named: dict[str, BaseTool] = {}
     for tool in tools:
         name = function_name(tool.name)
@@ -111,7 +112,7 @@ def by_function_name(tools: Sequence[BaseTool]) -> dict[str, BaseTool]:
 
 
 def _read_object(arguments: str) -> dict[str, Any]:
-    """What the model gave, as it is shown if it does not fit."""
+    """Return the model's arguments, in a form for events even if they are invalid."""
     try:
         read: Any = from_json(arguments or "{}", allow_inf_nan=False)
     except ValueError:
@@ -162,16 +163,17 @@ async def _use(emitter: Emitter, call: ToolCall, tools: Mapping[str, BaseTool], 
         return _repeat(emitter, call, tool, started, before.end)
     if before is not None and not tool.is_idempotent:
         raise NotResumable(
-            f"the tool {call.name!r} was at work when the run was interrupted, so nobody knows whether it had done it; "
-            "if to call it twice is as good as once, declare it with is_idempotent=True"
+            f"the tool {call.name!r} was running when the run was interrupted, so nobody knows what it has done; "
+            "if a second call does no harm, declare it with is_idempotent=True"
         )
     emitter.on_next(started)
     try:
-        approval = await _approve(emitter, call, tool)
+        # One that is used up is refused below: nobody is to be asked for what cannot be done.
+        approval = Approval(approved=True) if tool.is_used_up else await _approve(emitter, call, tool)
     except Unanswered:
         emitter.on_next(ToolCancelled(origin=emitter.origin, tool_id=call.id, tool_name=call.name, reason=WAITS))
         raise
-    except Exception as error:  # the model is not told: it could do nothing about it, and the tool must not be called
+    except Exception as error:  # not reported to the model, which could not help; the tool must not be called
         fail(error, "")
         raise
     try:
@@ -181,7 +183,7 @@ async def _use(emitter: Emitter, call: ToolCall, tools: Mapping[str, BaseTool], 
         if approval.arguments is not None:
             arguments = tool.read_arguments(json.dumps(approval.arguments))
         if not tool.is_idempotent:
-            await emitter.run.flush()  # a run that goes on after a crash has to know that it was called
+            await emitter.run.flush()  # a run that resumes after a crash must know that the tool was called
         result = await _run(emitter, tool, arguments, entry)
         answer = _answer_with(call, tool, result)
     except Unanswered:
@@ -194,7 +196,7 @@ async def _use(emitter: Emitter, call: ToolCall, tools: Mapping[str, BaseTool], 
         if emitter.is_closed or reported is error:
             raise
         return fail(reported, f"Error: {call.name} raised {describe(reported)}")
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - told to the stream, and to the model, which may go on
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - reported in the stream and to the model
         return fail(error, f"Error: {call.name} raised {describe(error)}")
     emitter.on_next(ToolFinished(origin=emitter.origin, tool_id=call.id, tool_name=call.name, result=result))
     return answer
@@ -208,7 +210,7 @@ def _answer_with(call: ToolCall, tool: BaseTool, result: Any) -> ToolAnswer:
 def _repeat(
     emitter: Emitter, call: ToolCall, tool: BaseTool, started: ToolStarted, end: ToolFinished | ToolFailed
 ) -> ToolAnswer:
-    """The result that the tool had before the run was resumed. It is not called again."""
+    """Emit the result that the tool had before the run was resumed, without calling the tool."""
     emitter.on_next(replace(started, replayed=True))
     emitter.on_next(replace(end, origin=emitter.origin, replayed=True))
     if isinstance(end, ToolFailed):
@@ -217,11 +219,11 @@ def _repeat(
 
 
 class Denied(Exception):
-    """A person did not allow a tool call; the message is their reason."""
+    """A person did not allow a tool call. The message is their reason."""
 
 
 async def _approve(emitter: Emitter, call: ToolCall, tool: BaseTool) -> Approval:
-    """Ask whether the tool may be called, if a person has to be asked."""
+    """Ask a person whether the tool may be called, if approval is needed."""
     needs = tool.needs_approval
     if callable(needs):
         needs = await emitter.invoke(needs, **tool.read_arguments(call.arguments))
@@ -248,7 +250,7 @@ async def _approve(emitter: Emitter, call: ToolCall, tool: BaseTool) -> Approval
 
 async def _run(emitter: Emitter, tool: BaseTool, arguments: dict[str, Any], entry: _Entry | None) -> Any:
     async with nullcontext() if entry is None else entry.lock:
-        # What the tool may not do any more it may not do by way of the cache either.
+        # A tool that may not be called any more may not be answered from the cache either.
         if entry is not None and entry.results and not tool.is_used_up:
             return entry.results[0]
         result = await read_out(await emitter.invoke(tool.claim(), **arguments))
@@ -268,7 +270,7 @@ class _Asked(BaseModel):
 
 
 class ImageTool(BaseTool):
-    """Shows the model an image. A file's path is refused: the model could read any file of this machine."""
+    """Shows the model an image. File paths are refused, because the model could read any file of this machine."""
 
     name: str = "add_image_to_content"
     description: str = "See an image, to describe it or to answer questions about it. It is shown in the next message."
@@ -277,14 +279,14 @@ class ImageTool(BaseTool):
 
     def _run(self, image_url: str, action: str | None = None) -> dict[str, str]:
         if not image_url.startswith(_ADDRESSES):
-            raise ValueError(f"image_url is an address, https://… for instance, or a data URL; got {image_url[:200]!r}")
+            raise ValueError(f"image_url must be an address such as https://…, or a data URL; got {image_url[:200]!r}")
         return {"image_url": image_url, "action": action or _QUESTION}
 
     def format_output_for_agent(self, raw_result: Any) -> str:
         return "The image is in the next message."
 
     def message_with(self, result: Mapping[str, str]) -> Message:
-        """The image, as a user shows it: answers of tools hold text alone."""
+        """Return the image as a message of a user, because answers of tools can only contain text."""
         return {
             "role": "user",
             "content": [

@@ -1,4 +1,4 @@
-"""An agent's turns with its model: ask, use the tools that it calls, ask again, until it answers."""
+"""An agent's turns with its model: ask the model, carry out its tool calls, and ask again until it answers."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ _NO_MODEL = (
 
 @dataclass(slots=True)
 class Conversation:
-    """The messages between the agent and its model on one task."""
+    """The messages between an agent and its model about one task."""
 
     assignment: Assignment
     messages: list[Message]
     tool_cache: ToolCache | None
     call_spans: list[str]
-    """The spans in which the model has spoken in this attempt."""
+    """The spans of the model's calls in this attempt."""
     call_ids: list[str]
-    """The model's calls in this attempt."""
+    """The ids of the model's calls in this attempt."""
     _count_shown: int = 0
     last: Message = field(default_factory=dict[str, Any])
-    """The answer, as the provider wants it back: with what a thinking model has thought."""
+    """The answer as a message for the provider, including the reasoning of a reasoning model."""
 
     def show_messages(self, emitter: Emitter) -> None:
-        """Emit the messages that have been added since."""
+        """Emit the messages that were added since the last call."""
         for message in self.messages[self._count_shown :]:
             emitter.on_next(MessageAdded(origin=emitter.origin, message=message))
         self._count_shown = len(self.messages)
 
     def answer_with(self, emitter: Emitter, message: Message) -> None:
-        """Keep the answer; it becomes one of the messages if it is sent back."""
+        """Store the answer. It becomes one of the messages if it is rejected."""
         self.last = message
         emitter.on_next(MessageAdded(origin=emitter.origin, message=message))
 
@@ -56,7 +56,7 @@ class Conversation:
 
 
 async def answer(emitter: Emitter, conversation: Conversation) -> str:
-    """Have the agent answer; the stream sees every chunk, tool and call."""
+    """Let the agent answer. All chunks, tools and calls appear in the stream."""
     assignment = conversation.assignment
     agent = assignment.persona.agent
     tools = by_function_name(assignment.offered_tools)
@@ -85,7 +85,7 @@ async def answer(emitter: Emitter, conversation: Conversation) -> str:
             conversation.answer_with(emitter, {"role": "assistant", "content": final.text})
             return final.text
     raise RuntimeError(
-        f"agent {assignment.persona.role!r} still called tools in its last turn (max_iter={agent.max_iter}); "
+        f"agent {assignment.persona.role!r} called tools even in its last turn (max_iter={agent.max_iter}); "
         "raise max_iter"
     )
 
@@ -96,7 +96,7 @@ async def _ask(
     assignment = conversation.assignment
     agent = assignment.persona.agent
     llm = agent.model
-    # A conversation that holds tool calls needs their schemas to the end: some providers refuse it without them.
+    # A conversation with tool calls needs their schemas until its end, because some providers refuse it otherwise.
     hints: dict[str, Any] = {} if may_call or not schemas else {"tool_choice": "none"}
     model = assignment.output_model
     if model is not None and has_object_root(model) and (not schemas or not may_call):

@@ -50,45 +50,47 @@ _MODEL_VARIABLES = ("MODEL", "MODEL_NAME", "OPENAI_MODEL_NAME")
 _DEFAULT_MODEL = "gpt-4.1-mini"
 
 Query: TypeAlias = str | Sequence[Message]
-"""What ``agent.kickoff`` takes: a question, or a conversation to go on with."""
+"""The input of ``agent.kickoff``: a question, or a conversation to continue."""
 
 
 class Agent(Fillable):
-    """Works on tasks: asks its model, uses its tools, gives an answer.
+    """Works on tasks: asks its model, uses its tools, and returns an answer.
 
     Args:
-        role, goal, backstory: who it is; ``{placeholders}`` are filled from the crew's inputs.
-        llm: an :class:`LLM`, a :class:`BaseLLM` of your own, or a model's name; not given: the environment's MODEL,
-            MODEL_NAME or OPENAI_MODEL_NAME, else ``gpt-4.1-mini``. The embedded model is never chosen silently.
-        tools: rxflow's tools, or those of another library: see :func:`rxflow._tool_adapter.as_tool`.
-        max_iter: turns with the model for one answer; in the last one it may use no tools.
-        max_execution_time: seconds for one task, all attempts and their judging included; then TimeoutError. While a
-            person is asked they stand, and a person's review begins them anew.
-        max_retry_limit: new attempts of an LLM call that failed before its first chunk; not given: as its LLM has it.
-        max_rpm: LLM calls a minute, those that judge its answers included.
-        allow_delegation: may hand work and questions to the other agents of its crew.
-        verbose: show what it does, on standard error: see :mod:`rxflow._streaming.verbose`.
-        guardrail: see :data:`rxflow.crew._guardrails.Guardrail`; ``guardrail_max_retries`` new attempts in ``kickoff``.
-        cache: in one run, the same call to the same tool is carried out once.
-        multimodal: it may see images: its model asks for one by address, with the tool ``add_image_to_content``.
-        step_callback: called after each turn with the model and each tool, in place of the crew's.
-        use_system_prompt: False puts who it is into the first message, for models that take no system message.
-        system_template, prompt_template: what stands around who it is, ``{{ .System }}``, and around what it is asked,
+        role, goal, backstory: describe the agent; ``{placeholders}`` are filled with the crew's inputs.
+        llm: an :class:`LLM`, a :class:`BaseLLM` of your own, or the name of a model; by default MODEL, MODEL_NAME or
+            OPENAI_MODEL_NAME of the environment, or else ``gpt-4.1-mini``. The embedded model is never chosen silently.
+        tools: tools of rxflow, or of another library: see :func:`rxflow._tool_adapter.as_tool`.
+        max_iter: the number of turns with the model for one answer. The last turn has no tools.
+        max_execution_time: the seconds for one task, including all attempts and their judging; then TimeoutError is
+            raised. The time stops while a person is asked, and starts again from zero after a person's review.
+        max_retry_limit: how often an LLM call is retried that failed before its first chunk; by default as the LLM
+            says.
+        max_rpm: LLM calls a minute, including those that judge its answers.
+        allow_delegation: may delegate work and questions to the other agents of its crew.
+        verbose: report its work on standard error: see :mod:`rxflow._streaming.verbose`.
+        guardrail: see :data:`rxflow.crew._guardrails.Guardrail`. ``guardrail_max_retries`` limits the retries in
+            ``kickoff``.
+        cache: within a run, the same call of the same tool is carried out once.
+        multimodal: may see images. Its model asks for an image by address, with the tool ``add_image_to_content``.
+        step_callback: called after each turn with the model and after each tool, instead of the crew's.
+        use_system_prompt: if False, the introduction is in the first message, for models without system messages.
+        system_template, prompt_template: the texts around the introduction, ``{{ .System }}``, and around the prompt,
             ``{{ .Prompt }}``; ``{role}``, ``{goal}`` and ``{backstory}`` are filled in.
-        inject_date: tell it the date, as ``date_format`` writes it.
-        stream: ``kickoff`` gives an :class:`AgentStreamingOutput` in place of the result.
-        config: a mapping with any of these, an entry of a YAML file for instance; what is given by name goes first.
+        inject_date: adds the date to the prompt, in the form of ``date_format``.
+        stream: ``kickoff`` returns an :class:`AgentStreamingOutput` instead of the result.
+        config: a mapping with any of these options, such as an entry of a YAML file. Keyword arguments take precedence.
 
     Raises:
-        ValueError: an option is missing, unknown or not supported; says what to do instead.
-        TypeError: a tool is not one.
+        ValueError: an option is missing, unknown or not supported; the message says what to do instead.
+        TypeError: a tool is not a tool.
     """
 
     kind: ClassVar[str] = "Agent"
     required: ClassVar[tuple[str, ...]] = ("role", "goal", "backstory")
     texts: ClassVar[tuple[str, ...]] = ("role", "goal", "backstory")
 
-    role: str = ""  # required, but it may come from config
+    role: str = ""  # required, but may be in config
     goal: str = ""
     backstory: str = ""
     llm: Model | None = Field(default_factory=lambda: LLM(model_from_environment()))
@@ -110,7 +112,7 @@ class Agent(Fillable):
     inject_date: bool = False
     date_format: str = "%Y-%m-%d"
     stream: bool = False
-    config: Mapping[str, Any] | None = None  # read into the others when the agent is built
+    config: Mapping[str, Any] | None = None  # its options are copied to the fields when the agent is created
     _named: LLM | None = PrivateAttr(default=None)
     _rate: RateLimit | None = PrivateAttr(default=None)
 
@@ -119,11 +121,11 @@ class Agent(Fillable):
 
     def _renew(self) -> None:
         super()._renew()
-        self._rate = limit_of(self.max_rpm, None)  # counts the calls of the copy alone
+        self._rate = limit_of(self.max_rpm, None)  # a limit that counts only the calls of the copy
 
     @property
     def model(self) -> LLM:
-        """The model that the agent uses, by its ``llm`` at this moment."""
+        """The model that the agent currently uses, according to ``llm``."""
         if isinstance(self.llm, LLM):
             return self.llm
         if isinstance(self.llm, BaseLLM):
@@ -135,26 +137,28 @@ class Agent(Fillable):
 
     @property
     def has_chosen_model(self) -> bool:
-        """The program has said which model it uses."""
+        """Whether the program has chosen the model."""
         return self.llm is not None and "llm" in self.model_fields_set
 
     @property
     def retries(self) -> int | None:
-        """New attempts of its LLM calls; None: as many as its LLM makes."""
+        """The number of retries of its LLM calls; None: as the LLM says."""
         return self.max_retry_limit if "max_retry_limit" in self.model_fields_set else None
 
     @property
     def rate(self) -> RateLimit | None:
-        """The agent's own limit of LLM calls."""
+        """The agent's own limit of LLM calls; None if it has none."""
         self._rate = limit_of(self.max_rpm, self._rate)
         return self._rate
 
     def observe(self, work: Task | Query, response_format: type[BaseModel] | None = None) -> EventStream[StreamChunk]:
-        """A cold Observable of the chunks of this agent's work on a task or a query: each subscription works anew. ::
+        """Return a cold Observable of the chunks of this agent's work on a task or query.
 
-        turn 1     -t-t-|          (calls a tool)
-        turn 2           -he-llo|
-        result     -t-t---he-llo|
+        Each subscription works again. ::
+
+            turn 1     -t-t-|          (calls a tool)
+            turn 2           -he-llo|
+            result     -t-t---he-llo|
 
         Raises:
             TypeError: ``work`` is not a Task, a string or a list of messages.
@@ -162,13 +166,13 @@ class Agent(Fillable):
         return self.events(work, response_format).select(chunks)
 
     def events(self, work: Task | Query, response_format: type[BaseModel] | None = None) -> EventStream[Event]:
-        """A cold Observable of all events; the last one has the answer, an :class:`AgentOutput`."""
+        """Return a cold Observable of all events. The last one has the answer, an :class:`AgentOutput`."""
         assignment = self._assign(work, response_format)
 
         def build(scope: Scope) -> Observable[Event]:
-            metered = scope.metered()
+            metered = scope.metered().logged() if self.verbose else scope.metered()
             events = _with_usage(carry_out(metered, assignment), metered, assignment.task_id, around=scope)
-            return log_events(events) if self.verbose else events
+            return log_events(events) if self.verbose and not scope.is_logged else events
 
         return EventStream(build)
 
@@ -190,10 +194,12 @@ class Agent(Fillable):
     def kickoff(
         self, messages: Query, response_format: type[BaseModel] | None = None, *, stream: bool | None = None
     ) -> Any:
-        """Answer ``messages`` without a crew: an :class:`AgentOutput`, or an :class:`AgentStreamingOutput`.
+        """Answer ``messages`` without a crew.
 
-        Inside a flow its chunks are in the flow's stream too. ``response_format`` is a pydantic model that the answer
-        must fit; it is then in ``.pydantic``.
+        Return an :class:`AgentOutput`, or with ``stream`` an :class:`AgentStreamingOutput`.
+
+        Inside a flow, the chunks are also in the flow's stream. ``response_format`` is a pydantic model that the answer
+        must fit; the instance is then in ``.pydantic``.
         """
         events = self.events(messages, response_format)
         if self.stream if stream is None else stream:
@@ -203,7 +209,7 @@ class Agent(Fillable):
     async def kickoff_async(
         self, messages: Query, response_format: type[BaseModel] | None = None, *, stream: bool | None = None
     ) -> Any:
-        """:meth:`kickoff` for async code."""
+        """Do the same as :meth:`kickoff` in async code."""
         events = self.events(messages, response_format)
         if self.stream if stream is None else stream:
             return AgentStreamingOutput(source=events)
@@ -216,11 +222,11 @@ class Agent(Fillable):
         return task.execute_sync(self, context, tools).raw
 
     async def aexecute_task(self, task: Task, context: str | None = None, tools: Sequence[Tool] | None = None) -> str:
-        """:meth:`execute_task` for async code."""
+        """Do the same as :meth:`execute_task` in async code."""
         return (await task.aexecute_sync(self, context, tools)).raw
 
     def _assign(self, work: Task | Query, response_format: type[BaseModel] | None) -> Assignment:
-        """Make the assignment of a query, as a task of its own without placeholders."""
+        """Return the assignment of a task or query. A query becomes a task without placeholders."""
         if not isinstance(work, str | Sequence):
             if isinstance(work, type) or not hasattr(work, "assigned"):
                 raise TypeError(
@@ -229,7 +235,7 @@ class Agent(Fillable):
                 )
             assignment = work.assigned(self, None)
             return assignment if response_format is None else replace(assignment, **_fitting(response_format))
-        opening = self.model.request(work).messages  # raises for what is not a message, before anything runs
+        opening = self.model.request(work).messages  # raises errors in the messages before anything runs
         return Assignment(
             persona=Persona.of(self, None),
             description=str(opening[-1].get("content") or ""),
@@ -253,7 +259,7 @@ def _fitting(model: Any) -> dict[str, Any]:
 
 
 def _with_usage(events: Observable[Event], scope: Scope, task_id: str, *, around: Scope) -> Observable[Event]:
-    """Pass the events on; the answer to the task becomes an :class:`AgentOutput` with the tokens of all calls. ::
+    """Pass events on, but turn the answer to the task into an :class:`AgentOutput` with the tokens of all calls. ::
 
     events     S--a--b--L---F|
     result     S--a--b--L---A|
@@ -273,7 +279,7 @@ def _with_usage(events: Observable[Event], scope: Scope, task_id: str, *, around
             if isinstance(error, Unanswered):
                 end_with_pause(observer, scope.origin, error, around.is_outermost)
             else:
-                observer.on_error(error)  # type: ignore[arg-type]  # RxPY's type leaves out BaseException
+                observer.on_error(error)  # type: ignore[arg-type]  # RxPY's type excludes BaseException
 
         return events.subscribe(on_next, on_error, observer.on_completed, scheduler=scheduler)
 
@@ -281,5 +287,5 @@ def _with_usage(events: Observable[Event], scope: Scope, task_id: str, *, around
 
 
 def model_from_environment() -> str:
-    """The model's name for an agent that has none."""
+    """Return the name of the model for agents without one."""
     return next((os.environ[name] for name in _MODEL_VARIABLES if os.environ.get(name)), _DEFAULT_MODEL)

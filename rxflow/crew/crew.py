@@ -22,33 +22,34 @@ from rxflow.types import CrewFinished, CrewOutput, Event, StreamChunk, TaskOutpu
 
 
 class Process(StrEnum):
-    """Sequential: each task by its own agent. Hierarchical: a manager hands the tasks out."""
+    """Sequential: each task is carried out by its own agent. Hierarchical: a manager delegates the tasks."""
 
     sequential = "sequential"
     hierarchical = "hierarchical"
 
 
 class Crew(Configurable):
-    """Runs tasks one after the other, neighbours with ``async_execution`` at once.
+    """Runs tasks one after the other; adjacent tasks with ``async_execution`` run at once.
 
     Args:
-        agents, tasks: who works on what.
+        agents, tasks: the agents, and the tasks in order.
         process: sequential, or hierarchical with ``manager_llm`` or ``manager_agent``.
-        stream: ``kickoff`` gives a :class:`CrewStreamingOutput` in place of the result.
-        verbose: show what happens, on standard error: see :mod:`rxflow._streaming.verbose`.
-        max_rpm: LLM calls a minute of all agents together, those that judge answers included.
-        step_callback: called after each turn with a model and each tool.
+        stream: ``kickoff`` returns a :class:`CrewStreamingOutput` instead of the result.
+        verbose: report the work on standard error: see :mod:`rxflow._streaming.verbose`.
+        max_rpm: LLM calls a minute of all agents together, including those that judge answers.
+        step_callback: called after each turn with a model and after each tool.
         task_callback: called with the :class:`TaskOutput` of each task.
-        before_kickoff_callbacks: ``fn(inputs) -> inputs``, in order, before the placeholders are filled; ``inputs`` is
-            a dict of this run's own, empty if none were given, and may be changed.
-        after_kickoff_callbacks: ``fn(CrewOutput) -> CrewOutput``.
-        cache: in one run, the same call to the same tool is carried out once, whichever agent makes it.
-        output_log_file: a ``.txt`` or ``.json`` to which each task adds when it starts and when it is completed, with
-            its answer; True is ``logs.txt``.
-        config: a mapping with any of these, or the text of one as JSON: agents and tasks are mappings there, and a
-            task's ``agent`` is a role. What is given by name goes first.
+        before_kickoff_callbacks: ``fn(inputs) -> inputs``, called in order before placeholders are filled in.
+            ``inputs`` is a dict of this run only, empty if there are none, and may be changed.
+        after_kickoff_callbacks: ``fn(CrewOutput) -> CrewOutput``, called in order.
+        cache: within a run, the same call of the same tool is carried out once, whichever agent makes it.
+        output_log_file: a ``.txt`` or ``.json`` file to which each task adds entries at its start and at its end, with
+            its answer; True means ``logs.txt``.
+        config: a mapping with any of these options, or its text as JSON. Agents and tasks are mappings in it, and a
+            task's ``agent`` is a role. Keyword arguments take precedence.
 
-    What cannot work is a ValueError when the crew is built.
+    Raises:
+        ValueError: the crew could not run; raised when it is created.
     """
 
     kind: ClassVar[str] = "Crew"
@@ -70,7 +71,7 @@ class Crew(Configurable):
     cache: bool = True
     output_log_file: bool | str | None = None
     name: str = "crew"
-    config: Mapping[str, Any] | str | None = None  # read into the others when the crew is built
+    config: Mapping[str, Any] | str | None = None  # its options are copied to the fields when the crew is created
     _rate: RateLimit | None = PrivateAttr(default=None)
     _usage: UsageMetrics = PrivateAttr(default_factory=UsageMetrics)
 
@@ -117,13 +118,13 @@ class Crew(Configurable):
                 raise ValueError("manager_agent cannot have tools of its own: it works by delegating")
 
     def _check_order(self) -> None:
-        position: dict[str, int] = {}  # where a task is done first
+        position: dict[str, int] = {}  # the first index of each task
         for index, task in enumerate(self.tasks):
             position.setdefault(task.id, index)
         for index, task in enumerate(self.tasks):
             for wanted in task.context or ():
                 at = position.get(wanted.id)
-                if at is None:  # one of another crew: its answer is there when this crew runs
+                if at is None:  # a task of another crew, which has its answer when this crew runs
                     continue
                 if at >= index:
                     raise ValueError(
@@ -142,7 +143,7 @@ class Crew(Configurable):
             )
 
     def copy(self) -> Self:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Another crew with agents and tasks of its own, so that the two share no results."""
+        """Return another crew with its own agents and tasks, so that the two share no results."""
         agents: dict[int, Agent] = {}
         tasks: dict[int, Task] = {}
 
@@ -165,7 +166,7 @@ class Crew(Configurable):
         )
 
     def _repr_html_(self) -> str:
-        from rxflow._showing import draw_card, draw_table, show_title  # for notebooks only
+        from rxflow._showing import draw_card, draw_table, show_title  # imported only in notebooks
 
         rows = [
             (
@@ -184,16 +185,16 @@ class Crew(Configurable):
 
     @property
     def key(self) -> str:
-        """A key made from the texts of agents and tasks, before any input was filled in."""
+        """A key made from the texts of agents and tasks, before inputs are filled in."""
         return make_key(*(each.key for each in (*self.agents, *self.tasks)))
 
     @property
     def usage_metrics(self) -> UsageMetrics:
-        """The tokens of the last run that completed."""
+        """The tokens of the last completed run."""
         return self._usage
 
     def fetch_inputs(self) -> set[str]:
-        """The names of all placeholders in the texts of agents and tasks."""
+        """Return the names of all placeholders in the texts of agents and tasks."""
         texts = [text for agent in self.agents for text in (agent.role, agent.goal, agent.backstory)]
         texts += [
             text for task in self.tasks for text in (task.description, task.expected_output, task.output_file or "")
@@ -201,7 +202,7 @@ class Crew(Configurable):
         return {name for text in texts for name in PLACEHOLDER.findall(text)}
 
     def events(self, inputs: Inputs | None = None) -> EventStream[Event]:
-        """A cold Observable of everything that happens; each subscription is a run of its own.
+        """Return a cold Observable of all events. Each subscription is a new run.
 
         Raises:
             ValueError: a placeholder has no input.
@@ -212,7 +213,7 @@ class Crew(Configurable):
         return EventStream(lambda scope: CrewRun(plan, scope, given).observe())
 
     def observe(self, inputs: Inputs | None = None) -> EventStream[StreamChunk]:
-        """A cold Observable of the chunks of all tasks. ::
+        """Return a cold Observable of the chunks of all tasks. ::
 
         task 1    -he-ll-o|
         task 2             -wo-rld|
@@ -221,7 +222,7 @@ class Crew(Configurable):
         return self.events(inputs).select(chunks)
 
     def stream_chunks(self, inputs: Inputs | None = None) -> CrewStreamingOutput:
-        """Run the crew as chunks, whatever ``stream`` says; the first pull starts it.
+        """Run the crew and return its chunks, whatever ``stream`` is. The first iteration starts the run.
 
         Raises:
             ValueError: a placeholder has no input.
@@ -229,16 +230,13 @@ class Crew(Configurable):
         return CrewStreamingOutput(source=self.events(inputs))
 
     def kickoff(self, inputs: Inputs | None = None) -> Any:
-        """Run to the end: a :class:`CrewOutput`, or with ``stream`` a :class:`CrewStreamingOutput` at once.
-
-        Inside a flow its chunks are in the flow's stream too.
-        """
+        """Run the crew and return a :class:`CrewOutput`; with ``stream``, a :class:`CrewStreamingOutput` at once."""
         if self.stream:
             return self.stream_chunks(inputs)
         return run_blocking(self.events(inputs), CrewFinished).result
 
     async def kickoff_async(self, inputs: Inputs | None = None) -> Any:
-        """:meth:`kickoff` for async code."""
+        """Do the same as :meth:`kickoff` in async code."""
         if self.stream:
             return self.stream_chunks(inputs)
         return (await run_async(self.events(inputs), CrewFinished)).result
@@ -246,23 +244,23 @@ class Crew(Configurable):
     akickoff = kickoff_async
 
     def kickoff_for_each(self, inputs: Sequence[Inputs]) -> list[Any]:
-        """:meth:`kickoff` for each of ``inputs``, one after the other."""
+        """Call :meth:`kickoff` for each of ``inputs``, one after the other."""
         self._check_all(inputs)
         return [self.kickoff(each) for each in inputs]
 
     async def kickoff_for_each_async(self, inputs: Sequence[Inputs]) -> list[Any]:
-        """:meth:`kickoff_async` for each of ``inputs``, all at once."""
+        """Call :meth:`kickoff_async` for each of ``inputs``, all at once."""
         self._check_all(inputs)
         return await all_of(self.kickoff_async(each) for each in inputs)
 
     def _check_all(self, inputs: Sequence[Inputs]) -> None:
-        """Check all inputs, so that no run begins if a later one could not."""
+        """Check all inputs, so that no run starts if a later one is invalid."""
         plan = self._plan()
         for each in inputs:
             _checked(plan, each)
 
     def _plan(self) -> Plan:
-        """The crew as it is now."""
+        """Return the plan of the crew in its current state."""
         self._rate = limit_of(self.max_rpm, self._rate)
         return Plan(
             name=self.name,
@@ -293,7 +291,7 @@ class Crew(Configurable):
 
 
 def _read_task(entry: Mapping[str, Any], agents: Sequence[Agent]) -> Task:
-    """A task of ``config``. Raises ValueError if its agent is nobody's role."""
+    """Return a task from ``config``. Raises ValueError if no agent has the role that it names."""
     role = entry.get("agent")
     if not isinstance(role, str):
         return Task(config=entry)
@@ -304,7 +302,7 @@ def _read_task(entry: Mapping[str, Any], agents: Sequence[Agent]) -> Task:
 
 
 def _checked(plan: Plan, inputs: object) -> Inputs | None:
-    """A copy of ``inputs``, complete unless callbacks may still fill in what is missing."""
+    """Return a copy of ``inputs``. They must be complete, unless callbacks may still add some."""
     if inputs is not None and not isinstance(inputs, Mapping):
         raise TypeError(f"inputs are a mapping of names to values, {{'topic': …}} for instance; got {inputs!r}")
     given = None if inputs is None else dict(cast(Inputs, inputs))

@@ -1,4 +1,4 @@
-"""``Task``: what is to be done, what is expected, and how the answer is checked and kept."""
+"""``Task``: what to do, what answer is expected, and how the answer is checked and stored."""
 
 from __future__ import annotations
 
@@ -27,36 +27,38 @@ class Task(Fillable):
     """A piece of work for an agent.
 
     Args:
-        description, expected_output: ``{placeholders}`` are filled from the crew's inputs.
-        name: what chunks show as ``task_name``; else the description.
-        agent: who does it.
-        context: the tasks whose answers it is told, also those of crews that have run; not given: all earlier ones;
-            None or []: none.
-        tools: in place of the agent's own; not given: a list of those.
-        async_execution: runs beside its neighbours of the same kind.
-        output_pydantic, output_json: the answer must fit this model; one of the two at most.
-        output_file: where the answer is written. Placeholders are filled, but no input leads out of the folder that
-            stands before the first of them: not by ``..``, an absolute path or a symbolic link.
+        description, expected_output: what to do, and what to answer; ``{placeholders}`` are filled with the crew's
+            inputs.
+        name: the ``task_name`` of its chunks; by default the description.
+        agent: the agent that carries it out.
+        context: the tasks whose answers are part of the prompt, which may be tasks of crews that have run; by default
+            all earlier tasks; None or []: none.
+        tools: the tools to use instead of the agent's; by default a list of the agent's tools.
+        async_execution: runs at the same time as adjacent tasks with this option.
+        output_pydantic, output_json: a model that the answer must fit; at most one of the two.
+        output_file: the path of a file for the answer. Placeholders are filled in, but no input may lead out of the
+            folder before the first placeholder, by ``..``, an absolute path or a symbolic link.
         callback: called with the :class:`TaskOutput`.
-        guardrail, guardrails: see :data:`rxflow.crew._guardrails.Guardrail`; ``guardrail_max_retries`` new attempts.
-        human_input: a person at the terminal reviews the answer.
-        markdown: the answer is asked for in Markdown.
-        allow_crewai_trigger_context: add the input ``crewai_trigger_payload`` to the description; not given: the first
-            task of a sequential crew does.
-        output: the answer of the last run that gave one; ``retry_count``: how often guardrails sent answers back there;
-            ``start_time``, ``end_time``: when it began and gave the answer, in UTC.
-        config: a mapping with any of these, an entry of a YAML file for instance; what is given by name goes first.
+        guardrail, guardrails: see :data:`rxflow.crew._guardrails.Guardrail`. ``guardrail_max_retries`` limits the
+            retries.
+        human_input: a person reviews the answer.
+        markdown: asks for an answer in Markdown.
+        allow_crewai_trigger_context: add the input ``crewai_trigger_payload`` to the description; by default only in
+            the first task of a sequential crew.
+        output: the answer of the last run that gave one. ``retry_count``: how often guardrails rejected answers in it.
+            ``start_time``, ``end_time``: when it started and answered, in UTC.
+        config: a mapping with any of these options, such as an entry of a YAML file. Keyword arguments take precedence.
 
     Raises:
-        ValueError: an option is missing, unknown or not supported; says what to do instead.
-        TypeError: a tool is not one.
+        ValueError: an option is missing, unknown or not supported; the message says what to do instead.
+        TypeError: a tool is not a tool.
     """
 
     kind: ClassVar[str] = "Task"
     required: ClassVar[tuple[str, ...]] = ("description", "expected_output")
     texts: ClassVar[tuple[str, ...]] = ("description", "expected_output")
 
-    description: str = ""  # required, but it may come from config
+    description: str = ""  # required, but may be in config
     expected_output: str = ""
     name: str | None = None
     agent: Agent | None = None
@@ -73,12 +75,12 @@ class Task(Fillable):
     human_input: bool = False
     markdown: bool = False
     allow_crewai_trigger_context: bool | None = None
-    config: Mapping[str, Any] | None = None  # read into the others when the task is built
+    config: Mapping[str, Any] | None = None  # its options are copied to the fields when the task is created
     output: TaskOutput | None = None
     retry_count: int = 0
     start_time: datetime | None = None
     end_time: datetime | None = None
-    _borrowed: Sequence[BaseTool] = PrivateAttr(default=())  # what its tools were filled with, from those of its agent
+    _borrowed: Sequence[BaseTool] = PrivateAttr(default=())  # the agent's tools with which ``tools`` was filled
 
     @model_validator(mode="after")
     def _borrow_tools(self) -> Self:
@@ -93,7 +95,7 @@ class Task(Fillable):
             raise ValueError("give output_pydantic or output_json, not both")
         if self.output_json is not None and not has_object_root(self.output_json):
             raise ValueError(
-                f"output_json gives a dict, and {self.output_json.__name__} is not read from an object; "
+                f"output_json returns a dict, and {self.output_json.__name__} is not read from a JSON object; "
                 "use output_pydantic"
             )
         if self.output_file is not None:
@@ -102,12 +104,12 @@ class Task(Fillable):
 
     @property
     def takes_all_context(self) -> bool:
-        """Whether ``context`` was not given, so that the task is told all earlier answers."""
+        """Whether ``context`` was not given, so that the prompt has all earlier answers."""
         return "context" not in self.model_fields_set
 
     @property
     def own_tools(self) -> Sequence[BaseTool]:
-        """Those that were given to it; none: whoever does the task uses their own, as these are then."""
+        """The tools that were given to the task; empty if it uses the current tools of its agent."""
         is_untouched = len(self.tools) == len(self._borrowed) and all(map(operator.is_, self.tools, self._borrowed))
         return () if is_untouched else self.tools
 
@@ -124,9 +126,11 @@ class Task(Fillable):
         rates: Sequence[RateLimit] = (),
         shows_payload: bool = False,
     ) -> Assignment:
-        """This task for ``agent``, filled from ``inputs``. Raises ValueError for a missing input.
+        """Return the assignment of this task for ``agent``, with ``inputs`` filled in.
 
-        ``shows_payload`` holds if the task itself does not say whether it is told what has triggered the crew.
+        Raises ValueError for a missing input.
+
+        ``shows_payload`` is whether the trigger payload is shown if the task itself does not say so.
         """
         here = f"task {index} ({self.name or self.description[:40]!r}):"
         several = self.guardrails
@@ -162,14 +166,14 @@ class Task(Fillable):
         )
 
     def _read_payload(self, inputs: Mapping[str, Any] | None, by_default: bool) -> str:
-        """The end of the description, if something has triggered the crew."""
+        """Return the text about the trigger payload for the end of the description; empty if it is not shown."""
         payload = (inputs or {}).get(TRIGGER_PAYLOAD)
         is_wanted = by_default if self.allow_crewai_trigger_context is None else self.allow_crewai_trigger_context
         is_shown = is_wanted and payload is not None and TRIGGER_PAYLOAD not in self.description
         return f"\n\nTrigger Payload: {payload}" if is_shown else ""
 
     def interpolate_inputs(self, inputs: Mapping[str, Any]) -> None:
-        """Fill the placeholders of description, expected output and output file; see :class:`Fillable`."""
+        """Fill in the placeholders of description, expected output and output file; see :class:`Fillable`."""
         template = self._templates.get("output_file", self.output_file)
         file = None if template is None else OutputFile.of(template, inputs or None, "Task output_file:")
         super().interpolate_inputs(inputs)
@@ -178,10 +182,10 @@ class Task(Fillable):
             self.output_file = str(file.path)
 
     def prompt(self) -> str:
-        """The prompt of the last run that gave an answer; before that, the prompt as it would be now.
+        """Return the prompt of the last run that gave an answer; before that, the prompt that a run would have now.
 
         Raises:
-            ValueError: it has no agent.
+            ValueError: the task has no agent.
         """
         said = [] if self.output is None else [each for each in self.output.messages if each.get("role") == "user"]
         if said:
@@ -191,11 +195,11 @@ class Task(Fillable):
     def copy(  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
         self, agents: Sequence[Agent] = (), task_mapping: Mapping[str, Task] | None = None
     ) -> Self:
-        """Another one with the same options, and an id of its own.
+        """Return another task with the same options and a new id.
 
         Args:
-            agents: of these the one with the role of its agent takes that one's place.
-            task_mapping: by their keys, the tasks that take the places of those in ``context``.
+            agents: if one of them has the role of the task's agent, it replaces that agent.
+            task_mapping: tasks by key, which replace the tasks in ``context``.
         """
         mapping = task_mapping or {}
         update: dict[str, Any] = {
@@ -213,19 +217,20 @@ class Task(Fillable):
         """Carry out this task alone, without a crew.
 
         Args:
-            agent: who does it, in place of its own.
+            agent: the agent to use instead of the task's own.
             context: what is known so far.
-            tools: in place of its own, and of the agent's.
+            tools: the tools to use instead of the task's and the agent's.
 
         Raises:
-            ValueError: it has no agent. What stops a task in a crew is raised here too.
+            ValueError: the task has no agent.
+            Exception: the same errors as in a crew.
         """
         return run_blocking(self._alone(agent, context, tools), TaskFinished).result
 
     async def aexecute_sync(
         self, agent: Agent | None = None, context: str | None = None, tools: Sequence[Tool] | None = None
     ) -> TaskOutput:
-        """:meth:`execute_sync` for async code."""
+        """Do the same as :meth:`execute_sync` in async code."""
         return (await run_async(self._alone(agent, context, tools), TaskFinished)).result
 
     def _worker(self, agent: Agent | None) -> Agent:
@@ -247,7 +252,7 @@ class Task(Fillable):
 
     @property
     def execution_duration(self) -> float | None:
-        """Seconds from the beginning to the answer of the last run; None before there is one."""
+        """The seconds from the start to the answer of the last run; None before there is an answer."""
         if self.start_time is None or self.end_time is None:
             return None
         return (self.end_time - self.start_time).total_seconds()

@@ -1,4 +1,4 @@
-"""Flows: ``Flow``, and the decorators that make its graph."""
+"""Flows: ``Flow``, and the decorators that define its graph."""
 
 from rxflow.flow._decorators import and_, listen, or_, router, start
 from rxflow.flow._people import human_feedback

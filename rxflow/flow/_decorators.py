@@ -1,4 +1,4 @@
-"""``@start``, ``@listen`` and ``@router``, which leave a note on the method, and the conditions for it to run."""
+"""``@start``, ``@listen`` and ``@router``, which mark methods, and the conditions on which methods run."""
 
 from __future__ import annotations
 
@@ -12,67 +12,69 @@ if TYPE_CHECKING:
 
 
 NOTE_ATTRIBUTE = "__rxflow_note__"
-"""The decorators keep what they know of a method in this attribute of it."""
+"""The attribute of a method in which the decorators keep their marks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """A method's completion, or a router's label, by name."""
+    """The completion of a method, or the label of a router, by name."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class AnyOf:
-    """One of these."""
+    """Any one of these conditions."""
 
     items: tuple[Condition, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class AllOf:
-    """All of these, in any order; the last to arrive gives the result."""
+    """All of these conditions, in any order. The last one to be met provides the result."""
 
     items: tuple[Condition, ...]
 
 
 Condition: TypeAlias = Trigger | AnyOf | AllOf
 Conditional: TypeAlias = Condition | str | Callable[..., Any]
-"""What the decorators accept: a method, its name, a router's label, or ``or_(…)`` and ``and_(…)`` of such."""
+"""What the decorators accept: a method, its name, a router's label, or a combination by ``or_(…)`` and ``and_(…)``."""
 
 
 def or_(*conditions: Conditional) -> AnyOf:
-    """Fires when the first of ``conditions`` happens; it does not cancel the others. ::
+    """Is met when the first of ``conditions`` is met. The others are not cancelled. ::
 
         a         ----a-----------
         b         ---------b------
         or_(a, b) ----a-----------
 
-    It does not fire again until a router emits a label that it names, or until a method that had completed runs again:
-    once in each round of a cycle. A method and the routers that it sets off count as one, so ``or_(begin, "ok")`` fires
-    once if a router of ``begin`` returns "ok".
+    After that, it is not met again until a router emits a label in it, or until a method that has completed runs again:
+    so once in each round of a cycle. A method and the routers that it triggers count as one, so ``or_(begin, "ok")`` is
+    met once if a router of ``begin`` returns "ok".
 
     Raises:
-        ValueError: a condition is missing, or is not one.
+        ValueError: there is no condition, or one of them is invalid.
     """
     return AnyOf(_parse_items("or_", conditions))
 
 
 def and_(*conditions: Conditional) -> AllOf:
-    """Fires when all of ``conditions`` have happened, with the result of the last; then it waits for all anew. ::
+    """Is met when all of ``conditions`` are met, with the result of the last one.
+
+    It then waits for all of them again. ::
 
         a          ----a------------
         b          ---------b-------
         and_(a, b) ---------b-------
 
     Raises:
-        ValueError: a condition is missing, or is not one.
+        ValueError: there is no condition, or one of them is invalid.
     """
     return AllOf(_parse_items("and_", conditions))
 
 
 def parse_condition(given: object, where: str) -> Condition:
-    """Return ``given`` as a condition. Raises ValueError if it is not one."""
+    """Return ``given`` as a condition. Raises ValueError if it is not a condition."""
     if isinstance(given, Trigger | AnyOf | AllOf):
         return given
     if isinstance(given, str) and given:
@@ -100,7 +102,7 @@ def iterate_names(condition: Condition | None) -> Iterator[str]:
 
 
 def is_met(condition: Condition, happened: Set[str]) -> bool:
-    """Whether all that has ``happened`` meets the condition."""
+    """Return whether the names in ``happened`` meet the condition."""
     match condition:
         case Trigger(name):
             return name in happened
@@ -111,7 +113,10 @@ def is_met(condition: Condition, happened: Set[str]) -> bool:
 
 
 def is_choice(condition: Condition | None) -> bool:
-    """Whether this is an ``or_`` of several. An ``or_`` or ``and_`` of one condition is that condition."""
+    """Return whether this is an ``or_`` of several conditions.
+
+    With one condition, ``or_`` and ``and_`` are that condition.
+    """
     if isinstance(condition, AnyOf | AllOf) and len(condition.items) == 1:
         return is_choice(condition.items[0])
     return isinstance(condition, AnyOf)
@@ -128,7 +133,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """What the decorators know of one method."""
+    """The marks of one method."""
 
     is_start: bool = False
     is_router: bool = False
@@ -139,27 +144,31 @@ class Note:
 
 
 def start(condition: Conditional | None = None) -> Callable[[F], F]:
-    """The method begins the flow; all unconditional starts run at once.
+    """Mark a method that begins the flow. All start methods without a condition run at once.
 
-    With a condition the method runs when that happens. If no start of a flow is unconditional, the flow begins with all
-    of them. A start that declares ``crewai_trigger_payload`` receives the input of that name.
+    With a condition, the method runs when the condition is met. If all start methods have conditions, the flow begins
+    with all of them. A start method with a parameter ``crewai_trigger_payload`` receives the input of that name.
     """
     parsed = None if condition is None else parse_condition(condition, "@start")
     return lambda method: add_note(method, "start", parsed, is_start=True)
 
 
 def listen(condition: Conditional) -> Callable[[F], F]:
-    """The method runs when ``condition`` happens; a parameter that it declares receives the trigger's result."""
+    """Mark a method that runs when ``condition`` is met.
+
+    If it has a parameter, it receives the result of the trigger.
+    """
     parsed = parse_condition(condition, "@listen")
     return lambda method: add_note(method, "listen", parsed)
 
 
 def router(condition: Conditional | None = None, *, emit: Sequence[str] | None = None) -> Callable[[F], F]:
-    """The method returns a label, and those that listen for it run.
+    """Mark a method that returns a label. The methods that listen for the label run next.
 
-    None is not a label, an Enum gives its value, others ``str()``. A label that nothing waits for is a warning.
-    Without a condition this turns a ``@start`` or ``@listen`` method into a router. ``emit`` lists the labels, for the
-    drawing and so that a misspelt listener is found; a ``Literal`` or Enum return type does the same.
+    None is not a label. The label of an Enum is its value, that of other objects their ``str()``. A label that nothing
+    waits for causes a warning. Without a condition, this turns a ``@start`` or ``@listen`` method into a router.
+    ``emit`` lists the labels, for drawings and to find misspelt listeners; a ``Literal`` or Enum as return type has the
+    same effect.
     """
     parsed = None if condition is None else parse_condition(condition, "@router")
     labels = (emit,) if isinstance(emit, str) else None if emit is None else tuple(emit)
@@ -167,12 +176,12 @@ def router(condition: Conditional | None = None, *, emit: Sequence[str] | None =
 
 
 def read_note(method: object) -> Note | None:
-    """Return what the decorators know of ``method``, if anything."""
+    """Return the marks of ``method``; None if it has none."""
     return cast(Note | None, getattr(method, NOTE_ATTRIBUTE, None))
 
 
 def add_note(method: F, decorator: str, condition: Condition | None, **facts: Any) -> F:
-    """Add to what the decorators know of ``method``. Raises ValueError if it already has a condition, or is a class."""
+    """Add to the marks of ``method``. Raises ValueError if it already has a condition, or is a class."""
     name = getattr(method, "__name__", repr(method))
     if isinstance(method, type):
         raise ValueError(f"@{decorator}(…) goes on a method of a Flow; got the class {name}")

@@ -1,12 +1,14 @@
-"""One run of a flow: the graph merge.
+"""One run of a flow: merges the methods along the graph.
 
-Methods are Observables; when one completes, those that wait for it are merged in. This is an operator of our own
-because RxPY's ``expand`` subscribes once an item; ours expands on results only, not on thousands of chunks.
+Methods are Observables. When one completes, the methods that wait for it are merged in. This is an operator of rxflow,
+because RxPY's ``expand`` subscribes once per item, while this one subscribes once per result, not for thousands of
+chunks.
 
-A completion and the routers that it sets off are a *wave*. The routers run first, one after the other, also those that
-wait for a label of the wave. Then come the methods that wait for the completed method, all at once, with all that they
-set off; then those that wait for the first label, and so on. So which methods of a wave run, and how often, does not
-depend on which is faster. Waves of two starts, or of two listeners of one method, run side by side.
+A completed method and the routers that it triggers are a *wave*. The routers run first, one after the other, including
+those that wait for a label of the wave. Then the methods that wait for the completed method run, all at once, with
+everything that they trigger; then those that wait for the first label, and so on. So the methods that run in a wave,
+and how often they run, do not depend on their speed. Waves of two start methods, or of two listeners of one method, run
+side by side.
 """
 
 from __future__ import annotations
@@ -61,12 +63,12 @@ Prepare = Callable[[Emitter], Awaitable[None]]
 
 @dataclass(slots=True)
 class Record:
-    """The outcome of one run: the methods' results in the order of completion, people's feedback, and the tokens."""
+    """The outcome of one run: the methods' results in order of completion, the feedback of people, and the tokens."""
 
     outputs: list[Any] = field(default_factory=list[Any])
     feedback: list[HumanFeedbackResult] = field(default_factory=list[HumanFeedbackResult])
     ledger: UsageLedger = field(default_factory=UsageLedger)
-    state: dict[str, Any] = field(default_factory=dict[str, Any])  # as the stream has shown it
+    state: dict[str, Any] = field(default_factory=dict[str, Any])  # the last state that the stream has shown
 
 
 def merge_along(
@@ -81,17 +83,17 @@ def merge_along(
     complete: Complete | None,
     held: DisposableBase,
 ) -> Observable[Event]:
-    """Return the events of a run; its outcome is in ``record``.
+    """Return the events of a run. Its outcome is stored in ``record``.
 
-    ``prepare`` is awaited before the first method, ``complete`` after each, with what the method returned. ``held`` is
-    disposed when the run ends. ::
+    ``prepare`` is awaited before the first method; ``complete`` is awaited after each method, with its return value.
+    ``held`` is disposed when the run ends. ::
 
-    start     S-a-b|
-    router          R|                  (waits for start; its label starts another)
-    one               O-c---d|          (waits for start)
-    two               T---e|            (waits for start)
-    another                  A-f|
-    result    S-a-b-R-OTc-e-dA-f|
+        start     S-a-b|
+        router          R|                  (waits for start; its label is "another")
+        one               O-c---d|          (waits for start)
+        two               T---e|            (waits for start)
+        another                  A-f|
+        result    S-a-b-R-OTc-e-dA-f|
     """
 
     def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
@@ -108,7 +110,7 @@ def merge_along(
 
 
 class _FlowRun(DisposableBase):
-    """The state of one run. It is used on the run's loop only, so it needs no locks."""
+    """The state of one run. It is used only on the run's loop, so it needs no locks."""
 
     def __init__(
         self,
@@ -154,7 +156,7 @@ class _FlowRun(DisposableBase):
         part.hold(connect(source, part))
 
     def dispose(self) -> None:
-        """Stop the run before its end. From any thread."""
+        """Stop the run before its end. May be called in any thread."""
         if not self._is_over:
             self._scope.run.note_stopped(self._scope.origin.span_id)
         self.subscriptions.dispose()
@@ -179,7 +181,7 @@ class _FlowRun(DisposableBase):
         triggers: tuple[str, ...] = (),
         causes: frozenset[str] = frozenset(),
     ) -> None:
-        """Merge in one call of ``method``; its completion belongs to ``wave``."""
+        """Merge in one call of ``method``, whose completion belongs to ``wave``."""
         if self.subscriptions.is_disposed:
             return
         self._calls[method.name] += 1
@@ -225,7 +227,7 @@ class _FlowRun(DisposableBase):
     def _repeat(
         self, scope: Scope, method: Method, wave: Wave, causes: frozenset[str], finished: MethodFinished
     ) -> None:
-        """Show a call that had finished before the run was resumed, and go on with what follows it."""
+        """Emit the events of a call that had finished before the run was resumed, and continue after it."""
         origin = scope.within(method.name, flow_method=method.name).origin
         self._observer.on_next(MethodStarted(origin=origin, replayed=True))
         self._observer.on_next(replace(finished, origin=origin, replayed=True))
@@ -235,23 +237,23 @@ class _FlowRun(DisposableBase):
         self._complete(method, finished.result, wave, causes)
 
     def _read_payload(self, method: Method) -> dict[str, Any]:
-        """Return the payload of a trigger as a keyword argument, if ``method`` asks for it and needs it."""
+        """Return the trigger payload as a keyword argument, if ``method`` has a parameter for it and needs it."""
         payload = self._inputs.get(TRIGGER_PAYLOAD)
         if method.payload is None or (payload is None and method.payload.default is not method.payload.empty):
             return {}
         return {TRIGGER_PAYLOAD: payload}
 
     def _complete(self, method: Method, result: Any, wave: Wave, causes: frozenset[str]) -> None:
-        """Add a method's completion to its wave, and go on with the wave."""
+        """Add a method's completion to its wave, and continue the wave."""
         label: str | None = None
         payload: Any = None
         if method.is_router and method.feedback is not None and isinstance(result, HumanFeedbackResult):
-            # The flow's result is what the method returned; who waits for the label gets what a person said of it.
+            # The flow's result is the method's return value. Listeners of the label get the feedback.
             payload, result, label = result, result.output, result.outcome
         elif method.is_router:
             try:
                 result = label = payload = self._read_label(method, result)
-            except Warning as error:  # the program has made warnings errors
+            except Warning as error:  # the program turns warnings into errors
                 self.fail(error)
                 return
         self._record.outputs.append(result)
@@ -261,23 +263,28 @@ class _FlowRun(DisposableBase):
         self._run_routers(wave)
 
     def _read_label(self, router: Method, outcome: Any) -> str | None:
-        """Return a router's outcome as a label. One that nothing waits for is a warning."""
+        """Return a router's outcome as a label. Warn if no method waits for the label."""
         label = read_label(outcome)
         if label is None:
             return None
         if not (self._due.is_awaited(label) or self._due.is_awaited(router.name)):
             where = f"{self._graph.name}.{router.name} returned"
             if isinstance(outcome, list | tuple | set | frozenset):
-                warnings.warn(f"{where} {outcome!r}; a router returns one label, so nothing follows", stacklevel=1)
+                warnings.warn(
+                    f"{where} {outcome!r}; a router must return one label, so no method follows", stacklevel=1
+                )
             else:
                 warnings.warn(
-                    f"{where} {label!r}, a label that no method waits for; return None if nothing is to follow",
+                    f"{where} {label!r}, a label that no method waits for; return None if no method should follow",
                     stacklevel=1,
                 )
         return label
 
     def _run_routers(self, wave: Wave) -> None:
-        """Call the next router of the wave; its completion comes back here. After the last, call the listeners."""
+        """Call the next router of the wave, whose completion calls this method again.
+
+        After the last router, call the listeners.
+        """
         while wave.for_routers and not wave.due_routers:
             occurrence = wave.for_routers.pop(0)
             due = self._due.find_routers(wave, occurrence)
@@ -291,15 +298,17 @@ class _FlowRun(DisposableBase):
             self._run_listeners(wave)
 
     def _run_listeners(self, wave: Wave) -> None:
-        """Call the listeners that are due next. The last of them to be over comes back here, from a wave of its own."""
+        """Call the listeners that are due next. The last one to end calls this method again, from a wave of its own."""
         while not self.subscriptions.is_disposed:
             if wave.for_listeners:
                 occurrence = wave.for_listeners.pop(0)
-                # All are found before any is called: a call may begin a new round of a cycle, and arm them for that.
+                # Find all due listeners before calling one, because a call may begin a new round of a cycle, in which
+                # more listeners are due.
                 due = self._due.find_listeners(wave, occurrence)
                 if due:
                     if len(due) == 1 and not wave.for_listeners and wave.parent is not None:
-                        wave = wave.parent  # nothing else is left of it: a long cycle must not keep one for each round
+                        # the wave has nothing left to do, and a long cycle must not keep a wave for each round
+                        wave = wave.parent
                     else:
                         wave.running = len(due)
                     for method, triggers in due:
@@ -326,7 +335,7 @@ class _FlowRun(DisposableBase):
         self._observer.on_completed()
 
     def wait_for_answers(self, error: Unanswered) -> None:
-        """Note that a part waits for answers; the others go on to their end."""
+        """Record that a part waits for answers. The other parts continue to their ends."""
         self._unanswered.append(error)
 
     def pause_if_only_questions_are_left(self) -> None:
@@ -338,15 +347,15 @@ class _FlowRun(DisposableBase):
 
     def fail(self, error: BaseException) -> None:
         self._is_over = True
-        # Siblings first: nothing may arrive after the announcement.
+        # Dispose the siblings first: they must emit nothing after FlowFailed.
         with stopping(f"another method failed: {describe(error)}"):
             self.subscriptions.dispose()
         self._observer.on_next(FlowFailed(origin=self._scope.origin, error=error))
-        self._observer.on_error(error)  # type: ignore[arg-type]  # RxPY's type leaves out BaseException
+        self._observer.on_error(error)  # type: ignore[arg-type]  # RxPY's type excludes BaseException
 
 
 class _Part(Holder, ObserverBase[Event]):
-    """One call of a method, or the preparation, as a part of ``run``. ``note`` sees each event but the chunks."""
+    """One call of a method, or the preparation, as a part of ``run``. ``note`` receives each event except chunks."""
 
     __slots__ = ("_note", "_observer", "_on_completed", "_run")
 

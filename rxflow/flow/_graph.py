@@ -1,4 +1,4 @@
-"""The graph of a flow class: its methods, what each waits for, and the labels that its routers emit."""
+"""The graph of a flow class: its methods, the condition of each, and the labels that its routers emit."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 class Method:
     """A method of the graph.
 
-    ``labels`` of a router are None if they cannot be known beforehand. With ``requires_result`` it cannot be called
-    without the result of a trigger. ``payload`` is the parameter of a start that receives ``crewai_trigger_payload``.
+    ``labels`` of a router are None if they cannot be known before it runs. ``requires_result`` is set if the method
+    cannot be called without the result of a trigger. ``payload`` is the parameter of a start method for
+    ``crewai_trigger_payload``.
     """
 
     name: str
@@ -49,14 +50,17 @@ class Graph:
 
     @property
     def entry_points(self) -> list[Method]:
-        """The methods that begin a run: the unconditional starts, or if there are none, all starts."""
+        """The methods that begin a run: the start methods without a condition.
+
+        If there are none, all start methods begin the run.
+        """
         starts = [m for m in self.methods.values() if m.is_start]
         return [m for m in starts if m.condition is None] or starts
 
     def group_by_trigger(self) -> Mapping[str, Sequence[Method]]:
-        """Return for each method's name and each label the methods whose condition names it.
+        """Return for each method name and label the methods whose condition contains the name.
 
-        A look at every method after every method would make the time of a run grow with the square of their number.
+        Without this index, the time of a run would grow with the square of the number of methods.
         """
         waiting: dict[str, list[Method]] = {}
         for method in self.methods.values():
@@ -65,10 +69,10 @@ class Graph:
         return waiting
 
     def check(self) -> None:
-        """Warn of names in conditions that do not exist, if the method can run without them.
+        """Warn about unknown names in conditions, if the method can run without them.
 
         Raises:
-            ValueError: a condition can never be met, or nothing could ever begin.
+            ValueError: a condition can never be met, or no method can begin the flow.
         """
         entry_points = self.entry_points
         if self.methods and not entry_points:
@@ -76,11 +80,11 @@ class Graph:
         for method in entry_points:
             if method.requires_result:
                 raise ValueError(
-                    f"{self.name}.{method.name} begins the flow, as no @start() is without a condition; then there is "
-                    "no result to give, so the parameter for it needs a default"
+                    f"{self.name}.{method.name} begins the flow, because every @start() has a condition; there is "
+                    "no result for its parameter then, so the parameter needs a default"
                 )
         if any(m.is_router and m.labels is None for m in self.methods.values()):
-            return  # such a router may emit any label
+            return  # a router without known labels may emit any label
         known = {*self.methods, *(label for m in self.methods.values() for label in m.labels or ())}
         for method in self.methods.values():
             can_run = method in entry_points or method.condition is None or is_met(method.condition, known)
@@ -93,10 +97,11 @@ class Graph:
 
 
 def read_graph(cls: type) -> Graph:
-    """Read the graph off a class and its bases.
+    """Read the graph of a class and its bases.
 
     Raises:
-        ValueError: a method listens to itself, cannot be called, or overrides one of the graph without a decorator.
+        ValueError: a method listens to itself, cannot be called, or overrides a method of the graph without a
+            decorator.
         TypeError: a method has no ``self``.
     """
     methods: dict[str, Method] = {}
@@ -156,10 +161,13 @@ def _read_method(owner: type, name: str, function: Callable[..., Any]) -> Method
 
 
 def _read_labels(function: Callable[..., Any]) -> tuple[str, ...] | None:
-    """Return a router's labels, from its return type, else from its ``return`` statements if all give plain strings."""
+    """Return a router's labels from its return type, or else from its ``return`` statements.
+
+    The statements are used only if all of them return plain strings.
+    """
     try:
         declared = get_type_hints(function).get("return")
-    except (NameError, TypeError):  # names that exist for the type checker only
+    except (NameError, TypeError):  # names that only the type checker knows
         declared = None
     if get_origin(declared) is Literal:
         return tuple(str(label) for label in get_args(declared))
@@ -170,9 +178,9 @@ def _read_labels(function: Callable[..., Any]) -> tuple[str, ...] | None:
 
 def _read_returned_labels(function: Callable[..., Any]) -> tuple[str, ...] | None:
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        return None  # the label is the text that it yields
+        return None  # the label is the text that the generator yields
     if getattr(getattr(function, "__code__", None), "co_filename", "") == "<string>":
-        return None  # from exec(): Python 3.13 would give the source of ``python -c`` for it
+        return None  # for code from exec(), Python 3.13 would return the source of ``python -c``
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError):  # no source: defined in a shell, or frozen
@@ -198,7 +206,7 @@ def _find_returned(node: ast.AST) -> Iterator[ast.expr]:
 
 
 def _explain_unknown(name: str, known: set[str]) -> str:
-    from difflib import get_close_matches  # for mistakes only
+    from difflib import get_close_matches  # imported only for mistakes
 
     close = get_close_matches(name, known, n=1)
     meant = f"; did you mean {close[0]!r}?" if close else "."

@@ -1,4 +1,4 @@
-"""One call of one method, as an Observable: sync, async, a generator of text, or one that returns a stream."""
+"""One call of one method, as an Observable. The method may be sync, async, a generator of text, or return a stream."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from rxflow.types import (
 )
 
 Complete = Callable[[Emitter, Method, Any], Awaitable[Any]]
-"""Does what follows a method that has returned, and returns the result that others see."""
+"""Called after a method has returned. Returns the result that others receive."""
 
 
 def run_method(
@@ -44,11 +44,12 @@ def run_method(
     triggered_by: tuple[str, ...] = (),
     complete: Complete | None = None,
 ) -> Observable[Event]:
-    """Return the events of one call, :class:`MethodFinished` with its result last.
+    """Return the events of one call. :class:`MethodFinished` with its result is the last event.
 
-    A returned Observable is merged in: its chunks and events travel on, also the events behind an ``observe()``, and
-    ``str`` items become chunks of the method. The method's result is then that of a crew or flow that it shows the
-    events of, else the last other item, else the text. A generator of text is read in the same way.
+    An Observable that the method returns is merged in: its chunks and events are passed on, including the events behind
+    an ``observe()``, and ``str`` items become chunks of the method. The method's result is then the result of the crew
+    or flow in that stream; otherwise the last other item; otherwise the text. A generator of text is read in the same
+    way.
     """
 
     async def work(emitter: Emitter) -> None:
@@ -56,7 +57,8 @@ def run_method(
         journal = scope.run.journal
         reviewed = None if journal is None or method.feedback is None else journal.find_reviewed(scope.step)
         with announce_failure(emitter, MethodFailed):
-            if reviewed is not None:  # it had returned this, and was not to run again for the sake of the question
+            # it had already returned this result, and must not run again because of the question
+            if reviewed is not None:
                 result = reviewed.arguments["output"]
             else:
                 result = await _call(emitter, bound, arguments, keywords)
@@ -69,7 +71,7 @@ def run_method(
 
 
 def read_label(outcome: Any) -> str | None:
-    """Return what a router returned as a label; None if nothing is to follow."""
+    """Return a router's return value as a label; None if no method should follow."""
     if isinstance(outcome, HumanFeedbackResult):
         return outcome.outcome
     if outcome is None:
@@ -107,9 +109,9 @@ async def _call(
 
 
 async def _read_generator(emitter: Emitter, merged: _Merged, generator: Generator[Any, Any, Any]) -> Any:
-    """Stream a generator of text from one worker thread; its result is what it returns, else the text.
+    """Stream a generator of text in one worker thread. The result is the generator's return value, or else the text.
 
-    A generator of other things is a value, and is returned. Its first item decides which it is.
+    A generator of other items is a value, and is returned unchanged. The first item decides.
     """
 
     def read() -> Any:
@@ -133,7 +135,7 @@ async def _read_generator(emitter: Emitter, merged: _Merged, generator: Generato
 
 
 async def _read_async_generator(merged: _Merged, generator: AsyncGenerator[Any, Any]) -> Any:
-    """Read an async generator as :func:`_read_generator` does, but on the loop."""
+    """Read an async generator like :func:`_read_generator`, but on the event loop."""
     item = await anext(generator, _NOTHING)
     if not isinstance(item, str | StreamChunk):
         return generator if item is _NOTHING else _put_back_async(item, generator)
@@ -164,7 +166,7 @@ async def _put_back_async(item: Any, rest: AsyncGenerator[Any, Any]) -> AsyncGen
 
 
 class _Merged:
-    """Emits the items of a stream that a method returned or generates, and keeps its result."""
+    """Emits the items of a stream that a method returned or generates, and collects its result."""
 
     def __init__(self, emitter: Emitter) -> None:
         self._emitter = emitter
@@ -181,7 +183,7 @@ class _Merged:
             self._behind = event = item.event
             self._emitter.on_next(self._forget_retracted(event) if isinstance(event, Retracted) else event)
         elif item is self._behind:
-            self._behind = _NOTHING  # the selection shows it, and it has been emitted
+            self._behind = _NOTHING  # the event was already emitted as an item of the selection
         elif isinstance(item, str):
             self._text.append(item)
             self._emitter.text(item)
@@ -201,7 +203,7 @@ class _Merged:
             self._results = [item]
 
     def _forget_retracted(self, retracted: Retracted) -> Retracted:
-        """Forget text that is void, and return the event that reports it.
+        """Drop text that is void. Return the event that says so.
 
         Strings, and chunks that got their labels here, are void under the labels of this method.
         """
@@ -213,9 +215,9 @@ class _Merged:
         return replace(retracted, origin=here, span_ids=(here.span_id,))
 
     def _label_chunk(self, chunk: StreamChunk) -> StreamChunk:
-        """Give a chunk from outside this run (users made it, or kept it) the method's labels and this run's count.
+        """Give a chunk from outside this run the method's labels and a number of this run.
 
-        Its own labels of task and agent stay.
+        Users may have created the chunk or kept it from another run.
         """
         if chunk.span_id.startswith(self._emitter.run.id):
             return chunk

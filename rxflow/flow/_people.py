@@ -1,4 +1,4 @@
-"""How a flow asks people: ``self.ask(…)``, and ``@human_feedback``, by which they judge what a method returned."""
+"""Questions of flows to people: ``self.ask(…)``, and ``@human_feedback`` for judging a method's result."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from pydantic import BaseModel, Field, ValidationError, create_model
 
 from rxflow._json_text import read_json
+from rxflow._options import Seconds, to_seconds
 from rxflow._streaming import (
     Answerer,
     Emitter,
@@ -37,46 +38,48 @@ if TYPE_CHECKING:
 
 
 class AsksPeople:
-    """The part of a flow that speaks with people."""
+    """The part of a flow that asks people."""
 
     input_provider: Who | None = None
-    """Who answers :meth:`ask` in this flow: a function, an Observable, or an object with ``request_input``."""
+    """What answers :meth:`ask` in this flow: a function, an Observable, or an object with ``request_input``."""
 
     _record: Record
     _keeper: StateKeeper
 
     @abstractmethod
     def _read_state(self) -> State:
-        """The flow's state as it is now."""
+        """Return the current state of the flow."""
 
-    def ask(self, message: str, timeout: float | None = None, metadata: Mapping[str, Any] | None = None) -> str | None:
-        """Ask a person, and wait for the answer; in a method that is not async, or a tool that it runs.
+    def ask(
+        self, message: str, timeout: Seconds | None = None, metadata: Mapping[str, Any] | None = None
+    ) -> str | None:
+        """Ask a person, and wait for the answer. Call it in a method that is not async, or in a tool of such a method.
 
-        The state is saved first, if the flow has a store. Who answers: see :func:`rxflow.operators.answer_with`.
-        If nobody does, the run is paused: nothing after this line is executed.
+        If the flow has a store, the state is saved first. :func:`rxflow.operators.answer_with` describes who answers.
+        If nobody answers, the run is paused, and nothing after this line is executed.
 
         Args:
             message: the question.
-            timeout: in seconds; None waits forever.
-            metadata: more for whoever answers, beside the question.
+            timeout: in seconds, or a timedelta; None waits forever.
+            metadata: more data about the question, for the answerer.
 
         Returns:
-            The answer, "" for an empty one; None if the time was up.
+            The answer, or "" for an empty one; None after the time-out.
 
         Raises:
-            RuntimeError: no run of a flow goes on here.
+            RuntimeError: it was called outside a run of a flow.
         """
         return cast("str | None", run_blocking(self._ask(message, timeout, metadata), InputReceived).value)
 
     async def ask_async(
-        self, message: str, timeout: float | None = None, metadata: Mapping[str, Any] | None = None
+        self, message: str, timeout: Seconds | None = None, metadata: Mapping[str, Any] | None = None
     ) -> str | None:
-        """:meth:`ask` for async methods, which it does not block."""
+        """Do the same as :meth:`ask` in an async method, without blocking the event loop."""
         return cast("str | None", (await run_async(self._ask(message, timeout, metadata), InputReceived)).value)
 
     @property
     def human_feedback_history(self) -> list[HumanFeedbackResult]:
-        """What people said under ``@human_feedback`` in the last run, oldest first."""
+        """The feedback that people gave in the last run for ``@human_feedback``, oldest first."""
         return list(self._record.feedback)
 
     @property
@@ -84,16 +87,16 @@ class AsksPeople:
         """The last of :attr:`human_feedback_history`."""
         return self._record.feedback[-1] if self._record.feedback else None
 
-    def _ask(self, message: str, timeout: float | None, metadata: Mapping[str, Any] | None) -> EventStream[Event]:
+    def _ask(self, message: str, timeout: Seconds | None, metadata: Mapping[str, Any] | None) -> EventStream[Event]:
         if current_emitter() is None:
-            raise RuntimeError("ask() belongs into a method of a flow that runs; no run goes on here")
+            raise RuntimeError("ask() must be called in a method of a running flow; no run is active here")
         question: Question[str | None] = Question(
             kind="input",
             message=message,
             answer=cast(Any, str | None),
             schema={"type": "string"},
             arguments=metadata or {},
-            timeout=timeout,
+            timeout=None if timeout is None else to_seconds("timeout", timeout),
         )
 
         async def save(emitter: Emitter) -> None:
@@ -112,7 +115,7 @@ DEFAULT_MODEL = "gpt-5.4-mini"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feedback:
-    """The arguments of ``@human_feedback`` on a method."""
+    """The arguments of a ``@human_feedback`` decorator."""
 
     message: str
     emit: tuple[str, ...] | None = None
@@ -124,7 +127,7 @@ class Feedback:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedbackContext:
-    """What a provider in CrewAI's form gets: a result that waits for feedback."""
+    """The argument of a provider in CrewAI's form: a result that waits for feedback."""
 
     flow_id: str
     flow_class: str
@@ -145,23 +148,25 @@ def human_feedback(
     provider: Who | None = None,
     learn: bool = False,
 ) -> Callable[[F], F]:
-    """Ask a person what they think of the method's result, before others get it.
+    """Ask a person for feedback on the method's result, before other methods receive it.
 
-    The method's result is then a :class:`HumanFeedbackResult`. With ``emit`` the method is a router: the words are
-    taken as one of these labels, whose listeners get the HumanFeedbackResult, and the flow's result stays what the
-    method returned.
-    A word that is a label is that label; for others ``llm`` is asked. No words are ``default_outcome``, else the first
-    label. ``provider`` is asked before all others: a function, an Observable, or an object with ``request_feedback``.
+    The method's result is then a :class:`HumanFeedbackResult`. With ``emit``, the method is a router: the person's text
+    is mapped to one of these labels, whose listeners get the HumanFeedbackResult, and the flow's result is still what
+    the method returned.
+
+    A text that is a label selects that label; for other texts, ``llm`` is asked. An empty text selects
+    ``default_outcome``, or else the first label. ``provider`` is asked before all others: a function, an Observable, or
+    an object with ``request_feedback``.
 
     Raises:
-        ValueError: ``emit`` is given without ``llm``; ``default_outcome`` is not one of ``emit``; ``learn`` is given,
-            which needs a memory.
+        ValueError: ``emit`` is given without ``llm``; ``default_outcome`` is not one of ``emit``; or ``learn`` is
+            given, which needs a memory.
     """
     if learn:
         raise ValueError("learn=True is not supported: rxflow has no memory; keep what people say in the flow's state")
     labels = None if emit is None else (emit,) if isinstance(emit, str) else tuple(emit)
     if labels is not None and not llm:
-        raise ValueError("llm is required when emit is specified: it chooses the label that a person's words mean")
+        raise ValueError("llm is required when emit is specified: it maps a person's text to a label")
     if default_outcome is not None and labels is None:
         raise ValueError("default_outcome requires emit to be specified")
     if default_outcome is not None and default_outcome not in (labels or ()):
@@ -181,11 +186,11 @@ def human_feedback(
 async def ask_for_feedback(
     emitter: Emitter, flow: Flow[Any], method: str, feedback: Feedback, output: Any
 ) -> HumanFeedbackResult:
-    """Show a person what ``method`` returned, and return what they say of it.
+    """Show the result of ``method`` to a person, and return their feedback.
 
     Raises:
         ValueError: the model's answer is not one of the labels, and there is no default.
-        Unanswered: nobody says anything.
+        Unanswered: nobody answered.
     """
     question = Question(
         kind="feedback",
@@ -206,7 +211,7 @@ async def ask_for_feedback(
 
 
 def _find_provider(flow: Flow[Any], method: str, feedback: Feedback, output: Any) -> Sequence[Answerer]:
-    """The method's own provider, if it has one."""
+    """Return the method's own provider, if it has one."""
     provider = feedback.provider
     if provider is None:
         return ()
@@ -226,7 +231,7 @@ def _find_provider(flow: Flow[Any], method: str, feedback: Feedback, output: Any
 
 
 async def _choose(emitter: Emitter, feedback: Feedback, labels: Sequence[str], words: str) -> str:
-    """Choose the label that these words mean."""
+    """Return the label that the person's text means."""
     if not words:
         return feedback.default_outcome or labels[0]
     for label in labels:
@@ -258,7 +263,7 @@ async def _ask_model(emitter: Emitter, llm: LLM, outcome: type[BaseModel], label
 
 
 def _model_of(llm: Model | None) -> LLM:
-    from rxflow.llm import LLM, BaseLLM  # only for words that are not labels themselves
+    from rxflow.llm import LLM, BaseLLM  # imported only for texts that are not labels themselves
 
     if isinstance(llm, LLM):
         return llm

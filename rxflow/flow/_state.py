@@ -1,4 +1,4 @@
-"""The state of a flow: a dict, or a pydantic model, each with an ``id``."""
+"""The state of a flow: a dict or a pydantic model, with an ``id``."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ class FlowState(BaseModel):
 
 
 def create_state(given: object, where: str) -> State:
-    """Create the first state, from a type, a dict or an instance (None: an empty dict). An id of None is filled in.
+    """Create the initial state from a type, a dict or an instance; None creates an empty dict.
+
+    A missing id is filled in.
 
     Raises:
-        TypeError: it is something else.
+        TypeError: ``given`` is something else.
         ValueError: a field of the model has no default.
     """
     state = _create_state(given, where)
@@ -37,7 +39,7 @@ def _create_state(given: object, where: str) -> State:
     if isinstance(given, dict):
         return {"id": str(uuid4())} | copy.deepcopy(cast(dict[str, Any], given))
     if isinstance(given, BaseModel):
-        # A copy: runs that begin from the same instance must not share its lists.
+        # A copy, so that runs with the same initial instance do not share its lists.
         own = given.model_copy(deep=True)
         return own if "id" in type(given).model_fields else _validate(_add_id(type(given)), dict(own))
     if isinstance(given, type) and issubclass(given, BaseModel):
@@ -53,10 +55,10 @@ def _create_state(given: object, where: str) -> State:
 def merge_inputs(state: State, inputs: Mapping[str, Any]) -> State:
     """Return ``state`` with ``inputs`` merged in. A model is validated as a whole, and ignores keys that it lacks.
 
-    A model with ``extra="allow"`` keeps those too. An id of None stands for none: the state keeps its own.
+    A model with ``extra="allow"`` keeps such keys too. With an id of None in ``inputs``, the state keeps its own id.
 
     Raises:
-        ValueError: they do not fit the model.
+        ValueError: ``inputs`` do not fit the model.
     """
     if not isinstance(inputs, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"inputs must be a dict or another mapping of names to values; got {inputs!r}")
@@ -72,14 +74,14 @@ def merge_inputs(state: State, inputs: Mapping[str, Any]) -> State:
     keeps_all = model.model_config.get("extra") == "allow"
     known = {name: value for name, value in named.items() if keeps_all or name in model.model_fields}
     try:
-        # Field by field, not model_dump(): nested models and objects stay what they are.
+        # Field by field instead of model_dump(), so that nested models and objects keep their types.
         return _validate(model, {**dict(state), **known})
     except ValidationError as error:
         raise ValueError(f"Invalid inputs for structured state: {error}") from error
 
 
 def _iterate_aliases(field: FieldInfo) -> Iterator[str]:
-    """The other names under which a field takes its value."""
+    """Return the other names under which a field accepts its value."""
     alias = field.validation_alias or field.alias
     for each in alias.choices if isinstance(alias, AliasChoices) else (alias,):
         if isinstance(each, str):
@@ -87,10 +89,10 @@ def _iterate_aliases(field: FieldInfo) -> Iterator[str]:
 
 
 def replace_state(state: State, saved: Mapping[str, Any]) -> State:
-    """Return the state that was ``saved``, in the form of ``state``.
+    """Return the ``saved`` state in the form of ``state``.
 
     Raises:
-        ValueError: it does not fit the model, which may be a newer one.
+        ValueError: the saved state does not fit the model, which may have changed.
     """
     if isinstance(state, dict):
         return dict(saved)
@@ -101,32 +103,32 @@ def replace_state(state: State, saved: Mapping[str, Any]) -> State:
 
 
 def show_state(state: State) -> dict[str, Any]:
-    """The whole state as JSON; values that JSON cannot carry, as their text."""
+    """Return the whole state as JSON. Values that JSON cannot carry become their text."""
     try:
         return cast(dict[str, Any], to_jsonable_python(state, fallback=str))
-    except ValueError:  # it contains itself
+    except ValueError:  # the state contains itself
         return {name: str(value) for name, value in dict(state).items()}
 
 
 def read_id(state: State) -> str:
-    """Return the state's id; empty if it has none any more."""
+    """Return the state's id; an empty string if it was removed."""
     found = state.get("id") if isinstance(state, dict) else getattr(state, "id", None)
     return "" if found is None else str(found)
 
 
 def _validate(model: type[BaseModel], values: Mapping[str, Any]) -> BaseModel:
-    # By name: a field with an alias is set by its name too. By alias: so are those of nested models given as dicts.
+    # By name, for fields that have an alias; by alias, for nested models that are given as dicts.
     return model.model_validate(values, by_name=True, by_alias=True)
 
 
 def _fill_id(state: State) -> State:
-    """``state`` with an id of its own, if its model takes one."""
+    """Return ``state`` with a new id, if its model has a field for one."""
     own = {**dict(state), "id": str(uuid4())}
     if isinstance(state, dict):
         return own
     try:
         return _validate(type(state), own)
-    except ValidationError:  # an id of another type, a number for instance
+    except ValidationError:  # an id of another type, such as a number
         return state
 
 

@@ -1,4 +1,4 @@
-"""What has occurred in a run of a flow, and which methods are due then; see :mod:`rxflow.flow._flow_run`."""
+"""What has happened in a run of a flow, and which methods are due; see :mod:`rxflow.flow._flow_run`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NONE: frozenset[str] = frozenset()
 
 @dataclass(frozen=True, slots=True)
 class Occurrence:
-    """A method has completed, or a router has emitted a label; ``causes`` are the wave's routers that led to it."""
+    """A completed method, or a label that a router emitted. ``causes`` are the routers of the wave that led to it."""
 
     trigger: str
     result: Any
@@ -22,10 +22,10 @@ class Occurrence:
 
 
 class Wave:
-    """The occurrences of a wave that wait to be handled. Later parts of ``parent`` wait until this wave is over.
+    """The occurrences of a wave that are not yet handled. ``parent`` continues when this wave is over.
 
-    Its queues are lists: they are short, every running flow holds two waves, and an empty deque takes 760 bytes. An
-    empty set takes 216, and so does each empty frozenset that is made.
+    The queues are lists, because they are short: every running flow holds two waves, and an empty deque takes 760
+    bytes. An empty set takes 216 bytes, and so does each new empty frozenset.
     """
 
     __slots__ = ("called_routers", "due_routers", "fired_before", "for_listeners", "for_routers", "parent", "running")
@@ -37,7 +37,7 @@ class Wave:
         self.due_routers: list[tuple[Method, Occurrence, tuple[str, ...]]] = []
         self.called_routers = _NONE
         self.fired_before = _NONE
-        self.running = 0  # listeners, each with all that it sets off
+        self.running = 0  # the running listeners, each with everything that it triggers
 
     def add(self, occurrence: Occurrence) -> None:
         """Add an occurrence, for the routers and then for the listeners."""
@@ -46,36 +46,40 @@ class Wave:
 
 
 class DueMethods:
-    """Which methods are due when something occurs. It keeps the state of all conditions of one run."""
+    """Finds the methods that are due after an occurrence. Keeps the state of all conditions of one run."""
 
     def __init__(self, graph: Graph) -> None:
         self._waiting = graph.group_by_trigger()
         self._completed: set[str] = set()
         self._arrived: dict[str, set[str]] = {}
-        self._fired: set[str] = set()  # or_ listeners that are not armed
+        self._fired: set[str] = set()  # the or_ listeners that have run, and may not run again yet
 
     def is_awaited(self, name: str) -> bool:
-        """Whether a method waits for this method or label."""
+        """Return whether a method waits for this method or label."""
         return name in self._waiting
 
     def note_call(self, name: str) -> None:
-        """A method is called. If it had completed, a new round of a cycle begins: all or_ listeners are armed again."""
+        """Record the call of a method.
+
+        If it had completed, a new round of a cycle begins, in which all or_ listeners may run again.
+        """
         if name in self._completed:
             self._completed.remove(name)
             self._fired.clear()
 
     def note_completion(self, name: str) -> None:
-        """A method has completed."""
+        """Record the completion of a method."""
         self._completed.add(name)
 
     def note_routers_over(self, wave: Wave) -> None:
-        """The routers of ``wave`` are over, and its listeners follow."""
+        """Record that the routers of ``wave`` are done, so that its listeners follow."""
         wave.fired_before = frozenset(self._fired)
 
     def find_routers(self, wave: Wave, occurrence: Occurrence) -> list[tuple[Method, tuple[str, ...]]]:
         """Return the routers that are due.
 
-        A router under ``or_`` runs once a wave. It runs again if it led to ``occurrence`` itself: a cycle of routers.
+        A router with ``or_`` runs once per wave. It runs again only if it led to ``occurrence`` itself, in a cycle of
+        routers.
         """
         due: list[tuple[Method, tuple[str, ...]]] = []
         for router in self._waiting.get(occurrence.trigger, ()):
@@ -91,16 +95,17 @@ class DueMethods:
         return due
 
     def find_listeners(self, wave: Wave, occurrence: Occurrence) -> list[tuple[Method, tuple[str, ...]]]:
-        """Return the listeners that are due, once the label has armed those under ``or_`` that name it.
+        """Return the listeners that are due.
 
-        Only listeners that fired before this wave are armed. One that fired since belongs to this wave already.
+        A label lets the ``or_`` listeners that wait for it run again, if they last ran before this wave. Those that
+        have run since then already belong to this wave.
         """
         due: list[tuple[Method, tuple[str, ...]]] = []
         for method in self._waiting.get(occurrence.trigger, ()):
             if _runs_first(method):
                 continue
             if occurrence.is_label and method.name in wave.fired_before:
-                wave.fired_before -= {method.name}  # once a wave, however many of its labels it names
+                wave.fired_before -= {method.name}  # once per wave, even if the condition has several of its labels
                 self._fired.discard(method.name)
             triggers = () if method.name in self._fired else self._find_triggers(method, occurrence.trigger)
             if triggers:
@@ -110,7 +115,10 @@ class DueMethods:
         return due
 
     def _find_triggers(self, method: Method, trigger: str) -> tuple[str, ...]:
-        """Note ``trigger`` for ``method``. Return the triggers that meet its condition; empty if it is not met."""
+        """Record ``trigger`` for ``method``.
+
+        Return the triggers that meet its condition; an empty tuple if it is not met.
+        """
         condition = method.condition
         if condition is None or isinstance(condition, Trigger):
             return (trigger,)
@@ -124,5 +132,8 @@ class DueMethods:
 
 
 def _runs_first(method: Method) -> bool:
-    """Whether a method runs first in a wave, as routers do. A start that is a router begins its own wave."""
+    """Return whether a method runs first in a wave, as routers do.
+
+    A start method that is a router begins a wave of its own.
+    """
     return method.is_router and not method.is_start

@@ -1,4 +1,4 @@
-"""``Flow``: a class whose methods form a graph, and its runs."""
+"""``Flow``: a class whose methods form a graph."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from rxflow._streaming import (
     EventStream,
     FlowStreamingOutput,
     Journal,
+    NotResumable,
     RunPart,
     Scope,
     Step,
@@ -35,6 +36,7 @@ from rxflow._streaming import (
     run_async,
     run_blocking,
 )
+from rxflow._streaming.verbose import log_events
 from rxflow.flow._decorators import and_, listen, or_, router, start
 from rxflow.flow._flow_run import Record, merge_along
 from rxflow.flow._graph import Graph, Method, read_graph
@@ -53,16 +55,17 @@ logger = logging.getLogger("rxflow")
 
 
 class Flow(AsksPeople, Generic[S]):
-    """Methods under ``@start``, ``@listen`` and ``@router``, run along their graph.
+    """Runs methods with ``@start``, ``@listen`` and ``@router`` along their graph.
 
-    ``Flow[Model]`` has a pydantic model as its state, plain ``Flow`` a dict. ``stream``, ``name``, ``initial_state``,
-    ``persistence`` and ``max_method_calls`` are class attributes, instance attributes or arguments of the constructor.
-    ``persistence`` is the store in place of those that ``@persist`` names.
+    The state of ``Flow[Model]`` is a pydantic model, that of plain ``Flow`` a dict. ``stream``, ``name``,
+    ``initial_state``, ``persistence``, ``max_method_calls`` and ``verbose`` are class attributes, instance attributes
+    or arguments of the constructor. ``persistence`` is a store that replaces those of ``@persist``. ``verbose=True``
+    logs progress to the ``rxflow`` logger, as a crew does.
 
     Raises:
-        ValueError: the graph or the state cannot work. A label that nobody emits is a warning, if the method that
-            waits for it can do without.
-        TypeError: ``initial_state`` is neither a model, a dict nor an instance; ``persistence`` is not a store.
+        ValueError: the graph or the state cannot work. (If no router emits a label, but its listener can also run
+            without it, that is only a warning.)
+        TypeError: ``initial_state`` is neither a model, a dict nor an instance; or ``persistence`` is not a store.
     """
 
     stream: bool = False
@@ -70,6 +73,7 @@ class Flow(AsksPeople, Generic[S]):
     initial_state: Any = None
     persistence: FlowPersistence | None = None
     max_method_calls: int = 100
+    verbose: bool = False
 
     _graph: ClassVar[Graph] = Graph("Flow", {})
     _record: Record
@@ -84,7 +88,7 @@ class Flow(AsksPeople, Generic[S]):
             raise ValueError(f"{cls.__name__}.{taken[0]} would hide Flow.{taken[0]}; give the method another name")
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        # Not in __init__: a subclass may have one of its own, and forget ours.
+        # Not in __init__, because a subclass may define its own and not call this one.
         self = super().__new__(cls)
         self._record = Record()
         self._running = Once()
@@ -100,9 +104,10 @@ class Flow(AsksPeople, Generic[S]):
         persistence: FlowPersistence | None = None,
         input_provider: Who | None = None,
         max_method_calls: int | None = None,
+        verbose: bool | None = None,
         **options: Any,
     ) -> None:
-        own = ("stream", "name", "initial_state", "persistence", "input_provider", "max_method_calls")
+        own = ("stream", "name", "initial_state", "persistence", "input_provider", "max_method_calls", "verbose")
         given = check_options("Flow", options, own) | {
             "stream": stream,
             "name": name,
@@ -110,6 +115,7 @@ class Flow(AsksPeople, Generic[S]):
             "persistence": persistence,
             "input_provider": input_provider,
             "max_method_calls": max_method_calls,
+            "verbose": verbose,
         }
         for field, value in given.items():
             if value is not None:
@@ -140,26 +146,30 @@ class Flow(AsksPeople, Generic[S]):
 
     @property
     def method_outputs(self) -> list[Any]:
-        """What the methods of the last run returned, in the order of completion, router labels included."""
+        """The results of the methods of the last run, in order of completion, including the labels of routers."""
         return list(self._record.outputs)
 
     @property
     def usage_metrics(self) -> UsageMetrics:
-        """The tokens of all LLM calls of the last run, so far."""
+        """The tokens of all LLM calls in the last run so far."""
         return self._record.ledger.total
 
     def kickoff(
         self, inputs: Inputs | None = None, *, restore_from_state_id: str | None = None
     ) -> Any | FlowStreamingOutput:
-        """Run the flow: the result of the last method to complete, or with ``stream`` a :class:`FlowStreamingOutput`.
+        """Run the flow and return the result of the last method to complete.
 
-        The stream runs nothing before its first pull. Works inside a running event loop too, as in a notebook.
-        With a store, ``inputs["id"]`` goes on with the state saved under that id, and ``restore_from_state_id`` begins
-        with a copy of the state saved under that one, under an id of its own.
+        With ``stream``, return a :class:`FlowStreamingOutput` instead, which starts the run at its first iteration.
+        This method also works inside a running event loop, as in a notebook.
+
+        With a store, ``inputs["id"]`` continues with the state saved under that id, and ``restore_from_state_id``
+        begins with a copy of the state saved under that id, under a new id.
 
         Raises:
-            ValueError: ``inputs`` do not fit the state, the flow has no method to run, or no store to restore from.
-            RuntimeError: this instance is running already; a PersistenceError if the store fails.
+            ValueError: ``inputs`` do not fit the state, the flow has no method to run, or there is no store to restore
+                from.
+            RuntimeError: this instance is already running.
+            PersistenceError: the store failed.
         """
         if self.stream:
             return self.stream_chunks(inputs, restore_from_state_id=restore_from_state_id)
@@ -168,7 +178,7 @@ class Flow(AsksPeople, Generic[S]):
     async def kickoff_async(
         self, inputs: Inputs | None = None, *, restore_from_state_id: str | None = None
     ) -> Any | FlowStreamingOutput:
-        """:meth:`kickoff` for async code."""
+        """Do the same as :meth:`kickoff` in async code."""
         if self.stream:
             return self.stream_chunks(inputs, restore_from_state_id=restore_from_state_id)
         return (await run_async(self._kickoff_events(inputs, restore_from_state_id), FlowFinished)).result
@@ -176,7 +186,7 @@ class Flow(AsksPeople, Generic[S]):
     akickoff = kickoff_async
 
     def events(self, inputs: Inputs | None = None, *, restore_from_state_id: str | None = None) -> EventStream[Event]:
-        """A cold Observable of everything that happens: each subscription is a run of its own, with its own state.
+        """Return a cold Observable of all events. Each subscription is a new run with its own state.
 
         Raises:
             ValueError: ``inputs`` do not fit the state, or the flow has no method to run.
@@ -189,7 +199,7 @@ class Flow(AsksPeople, Generic[S]):
     def observe(
         self, inputs: Inputs | None = None, *, restore_from_state_id: str | None = None
     ) -> EventStream[StreamChunk]:
-        """A cold Observable of the chunks of all methods, merged along the graph. ::
+        """Return a cold Observable of the chunks of all methods, merged along the graph. ::
 
         research   -a-b-c|
         write             -d-e|
@@ -200,29 +210,29 @@ class Flow(AsksPeople, Generic[S]):
     def stream_chunks(
         self, inputs: Inputs | None = None, *, restore_from_state_id: str | None = None
     ) -> FlowStreamingOutput:
-        """Run this instance as chunks, whatever ``stream`` says; the first pull starts it.
+        """Run this instance and return its chunks, whatever ``stream`` is. The first iteration starts the run.
 
         Raises:
             ValueError: ``inputs`` do not fit the state.
-            RuntimeError: this instance is running already.
+            RuntimeError: this instance is already running.
         """
         return FlowStreamingOutput(source=self._kickoff_events(inputs, restore_from_state_id))
 
     def stream_events(self, inputs: Inputs | None = None) -> StreamSession:
-        """Run this instance as frames, for ``for``; the first pull starts it."""
+        """Run this instance and return its frames for ``for``. The first iteration starts the run."""
         return StreamSession(self._kickoff_events(inputs), FlowFinished)
 
     def astream(self, inputs: Inputs | None = None) -> AsyncStreamSession:
-        """Run this instance as frames, for ``async for``; the first pull starts it."""
+        """Run this instance and return its frames for ``async for``. The first iteration starts the run."""
         return AsyncStreamSession(self._kickoff_events(inputs), FlowFinished)
 
     def plot(self, filename: str = "flow", show: bool = True) -> Path:
-        """Draw the graph into ``filename``.html, relative to the working directory, and return its path.
+        """Draw the graph into ``filename``.html, relative to the working directory. Return the path.
 
-        One page that needs nothing from the network. ``show`` puts it below the cell of a notebook, or opens it in a
-        browser if there is one.
+        The page needs nothing from the network. ``show`` displays it below the cell of a notebook, or in a browser if
+        there is one.
         """
-        import webbrowser  # most programs never draw
+        import webbrowser  # imported here, because most programs never draw
 
         from rxflow._showing import display_html, draw_frame
         from rxflow.flow._drawing import draw_page
@@ -246,7 +256,7 @@ class Flow(AsksPeople, Generic[S]):
         return draw_card(f"Flow {name}", f"{len(self._graph.methods)} methods", frame)
 
     def to_mermaid(self) -> str:
-        """The graph as a Mermaid flowchart."""
+        """Return the graph as a Mermaid flowchart."""
         from rxflow.flow._drawing import draw_mermaid
 
         return draw_mermaid(self._graph)
@@ -256,7 +266,7 @@ class Flow(AsksPeople, Generic[S]):
             raise self._describe_busy()
         self._require_methods()
         self._require_store(restore_from_state_id)
-        merge_inputs(self._state, inputs or {})  # a mistake is the caller's, here and now; nothing has run
+        merge_inputs(self._state, inputs or {})  # raises wrong inputs here, in the caller, before anything runs
         return EventStream(lambda scope: self._run(scope, inputs or {}, restore_from_state_id))
 
     def _check_graph(self) -> None:
@@ -265,8 +275,8 @@ class Flow(AsksPeople, Generic[S]):
             self._is_checked = True
 
     def _require_methods(self) -> None:
-        """Raise if there is no method to run. Such a flow may exist, for the sake of its state."""
-        self._check_graph()  # a subclass may have forgotten our __init__
+        """Raise ValueError if there is no method to run. Such a flow may exist, for example to hold a state."""
+        self._check_graph()  # a subclass may not call this class's __init__
         if not self._graph.methods:
             raise ValueError(
                 f"{type(self).__name__} has nothing to run: none of its methods is decorated with @start(), @listen(…) "
@@ -285,7 +295,7 @@ class Flow(AsksPeople, Generic[S]):
         return StateKeeper(type(self).__name__, self.persistence, getattr(self, RULE_ATTRIBUTE, None), rules)
 
     def _run(self, scope: Scope, inputs: Inputs, restore_from: str | None = None) -> Observable[Event]:
-        """A run on this instance."""
+        """Return a run on this instance."""
 
         def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
             if not self._running.take():
@@ -301,7 +311,10 @@ class Flow(AsksPeople, Generic[S]):
                 journal, step = scope.run.journal, scope.step
                 if journal is not None:
                     step = journal.next_flow(scope.step, self.name or type(self).__name__)
-                    is_restored = not self._go_on(journal, step) and is_restored
+                    has_begun = self._go_on(journal, step)
+                    if scope.is_outermost and not has_begun:
+                        raise NotResumable(self._describe_other(journal))
+                    is_restored = not has_begun and is_restored
             except BaseException:
                 idle_again.dispose()
                 raise
@@ -328,6 +341,8 @@ class Flow(AsksPeople, Generic[S]):
             provider = self._provider()
             if provider is not None:
                 inner = inner.answered_by(provider)
+            if self.verbose:
+                inner = inner.logged()
             self._record = Record(ledger=inner.ledger, state=show_state(self._state))
             events = merge_along(
                 self._graph,
@@ -340,12 +355,13 @@ class Flow(AsksPeople, Generic[S]):
                 complete=complete,
                 held=idle_again,
             )
-            return connect(events, observer, scheduler)
+            is_verbose = self.verbose and not scope.is_logged
+            return connect(log_events(events) if is_verbose else events, observer, scheduler)
 
         return RunPart(subscribe)
 
     def _go_on(self, journal: Journal, step: Step) -> bool:
-        """Take the state that a resumed flow had. False if it had not begun."""
+        """Restore the state of a resumed flow. Return False if the flow had not started."""
         started = journal.find_start(step)
         if started is not None:
             known = journal.state_of(step) or started.inputs
@@ -353,7 +369,7 @@ class Flow(AsksPeople, Generic[S]):
         return started is not None
 
     async def _restore(self, emitter: Emitter, keeper: StateKeeper, inputs: Inputs, restore_from: str | None) -> None:
-        """Take the saved state in place of the first one; the id is set already."""
+        """Replace the initial state by the saved one. The id is already set."""
 
         def read(saved: Mapping[str, Any]) -> State:
             return replace_state(self._state, {**saved, "id": self.flow_id})
@@ -362,7 +378,18 @@ class Flow(AsksPeople, Generic[S]):
         if restored is not None:
             self._state = merge_inputs(restored, inputs)
         elif restore_from is not None:
-            logger.warning("no saved state %r to begin from; %s begins anew", restore_from, type(self).__name__)
+            logger.warning(
+                "no saved state %r to restore from; %s starts with a new state", restore_from, type(self).__name__
+            )
+
+    def _describe_other(self, journal: Journal) -> str:
+        """What to say if the log is of another flow: to run this one in its place would do and pay all of it again."""
+        own = self.name or type(self).__name__
+        names = " and ".join(map(repr, journal.flow_names)) or "none"
+        return (
+            f"{own} cannot go on: the log is not of a flow of this name (it has {names}); if the class was renamed, "
+            "give it name = … with the old name, or begin a new run"
+        )
 
     def _describe_busy(self) -> RuntimeError:
         return RuntimeError(
@@ -371,7 +398,7 @@ class Flow(AsksPeople, Generic[S]):
         )
 
     def _twin(self) -> Self:
-        """A copy with its own state, for another run."""
+        """Return a copy with its own state, for another run."""
         twin = copy.copy(self)
         twin._state = twin._create_state()
         twin._record = Record()
@@ -384,7 +411,7 @@ class Flow(AsksPeople, Generic[S]):
 
 
 def _find_state_type(cls: type) -> Any:
-    """The ``T`` of ``Flow[T]``; None for a plain Flow, or if a class has left it open."""
+    """Return the ``T`` of ``Flow[T]``; None for a plain Flow, or if a class has left it open."""
     found = _find_state_argument(cls)
     if isinstance(found, TypeVar):
         return None
@@ -392,14 +419,14 @@ def _find_state_type(cls: type) -> Any:
 
 
 def _find_state_argument(cls: type) -> Any:
-    """What ``cls`` gives as the state's type: a type, a type variable of its own that stands for it, or None."""
+    """Return the state's type in the bases of ``cls``: a type, one of its own type variables, or None."""
     bases: tuple[Any, ...] = vars(cls).get("__orig_bases__", cls.__bases__)
     for base in bases:
         origin: Any = get_origin(base) or base
         if Flow not in origin.__mro__:
             continue
         argument = S if origin is Flow else _find_state_argument(origin)
-        if isinstance(argument, TypeVar):  # the class may have other type variables beside it
+        if isinstance(argument, TypeVar):  # the class may also have other type variables
             variables: tuple[Any, ...] = getattr(origin, "__parameters__", ())
             argument = dict(zip(variables, get_args(base), strict=False)).get(argument)
         if argument is not None:
@@ -408,7 +435,7 @@ def _find_state_argument(cls: type) -> Any:
 
 
 def _has_browser() -> bool:
-    """Whether there is a browser with a window: one in the terminal would take that over."""
+    """Return whether there is a browser with a window. A browser in the terminal would take over the terminal."""
     if sys.platform.startswith(("win", "darwin")):
         return True
     return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

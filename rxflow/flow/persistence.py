@@ -1,7 +1,7 @@
-"""State that lasts: ``@persist`` saves a flow's state after its methods, and a later run goes on from it.
+"""Lasting state: ``@persist`` saves a flow's state after its methods, and a later run continues with it.
 
-``inputs={"id": …}`` goes on with a saved state; ``restore_from_state_id=…`` begins another one from a copy of it. Only
-the state is saved, not the position: the methods run again. :mod:`rxflow.runs` keeps the position too.
+``inputs={"id": …}`` continues with a saved state; ``restore_from_state_id=…`` begins a new state from a copy of it.
+Only the state is saved, not the position, so the methods run again. :mod:`rxflow.runs` also keeps the position.
 """
 
 from __future__ import annotations
@@ -32,49 +32,52 @@ if TYPE_CHECKING:
 
 __all__ = ["FlowPersistence", "PersistenceError", "SQLiteFlowPersistence", "persist"]
 
-__path__: list[str] = []  # makes room for CrewAI's rxflow.flow.persistence.sqlite, an alias of this module
+__path__: list[str] = []  # allows the alias rxflow.flow.persistence.sqlite of this module, as in CrewAI
 
 logger = logging.getLogger("rxflow")
 
 T = TypeVar("T", bound=Callable[..., Any])
 
 BUSY_TIMEOUT_S = 30.0
-"""How long a connection waits for another process that writes."""
+"""Seconds that a connection waits while another process writes."""
 
 _MAX_COPIES = 10
 
 
 class PersistenceError(RuntimeError):
-    """A store failed, or it has a state that does not fit the flow. Its cause is the store's own error."""
+    """A store failed, or has a state that does not fit the flow. ``__cause__`` is the store's own error."""
 
 
 class FlowPersistence(BaseModel, ABC):
     """Keeps the states of flows. Subclass it for a store of your own.
 
-    Its methods are called in worker threads, one save of a flow after the other; they may be coroutine functions.
-    Whatever they raise ends the run with a :class:`PersistenceError`.
+    The methods are called in worker threads, one save of a flow after the other; they may be coroutine functions. An
+    error that they raise ends the run with a :class:`PersistenceError`.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     @abstractmethod
     def init_db(self) -> None:
-        """Prepare the store: create tables, for instance. A store calls this itself, when it needs it."""
+        """Prepare the store, for example by creating tables. A store calls this itself when needed."""
 
     @abstractmethod
     def save_state(self, flow_uuid: str, method_name: str, state_data: dict[str, Any] | BaseModel) -> None:
-        """Keep ``state_data``, a copy of the state after ``method_name``: all of it, or raise and change nothing."""
+        """Save ``state_data``, a copy of the state after ``method_name``.
+
+        Save all of it, or raise an error and change nothing.
+        """
 
     @abstractmethod
     def load_state(self, flow_uuid: str) -> dict[str, Any] | None:
-        """Return what was saved last for ``flow_uuid``; None if nothing was."""
+        """Return the state that was saved last for ``flow_uuid``; None if there is none."""
 
 
 class SQLiteFlowPersistence(FlowPersistence):
-    """Keeps states in a SQLite file, as JSON; one row for each save.
+    """Keeps states in an SQLite file, as JSON, with one row per save.
 
-    ``db_path`` not given: ``flow_states.db`` in the folder that RXFLOW_STORAGE_DIR names, else in ``~/.rxflow``.
-    The file is created with the first use, with the folders that it needs.
+    The default for ``db_path`` is ``flow_states.db`` in the folder of RXFLOW_STORAGE_DIR, or else in ``~/.rxflow``. The
+    file and its folders are created at the first use.
     """
 
     db_path: str = Field(default_factory=lambda: str(_storage_folder() / "flow_states.db"))
@@ -90,7 +93,7 @@ class SQLiteFlowPersistence(FlowPersistence):
         return path
 
     def init_db(self) -> None:
-        """Create the file and its table, if they are not there."""
+        """Create the file and its table if they do not exist."""
         with self._connected():
             pass
 
@@ -110,7 +113,7 @@ class SQLiteFlowPersistence(FlowPersistence):
             )
 
     def load_state(self, flow_uuid: str) -> dict[str, Any] | None:
-        """Return the last row's state. Raises sqlite3.Error if the file cannot be read."""
+        """Return the state of the last row. Raises sqlite3.Error if the file cannot be read."""
         with self._connected() as database:
             row = database.execute(
                 "SELECT state_json FROM flow_states WHERE flow_uuid = ? ORDER BY id DESC LIMIT 1", (flow_uuid,)
@@ -119,14 +122,17 @@ class SQLiteFlowPersistence(FlowPersistence):
 
     @contextmanager
     def _connected(self) -> Generator[sqlite3.Connection]:
-        """A connection for one use, which commits at its end: threads do not share them, and no file stays open."""
-        import sqlite3  # most flows save nothing
+        """Open a connection for one use, and commit at its end.
+
+        Threads do not share connections, and no file stays open.
+        """
+        import sqlite3  # imported here, because most flows save nothing
 
         Path(self.db_path).parent.mkdir(parents=True, exist_ok=True)
-        # Not in WAL mode: the switch to it does not wait for other connections, and fails.
+        # Not in WAL mode: switching to it fails at once if there are other connections, instead of waiting for them.
         connection = sqlite3.connect(self.db_path, timeout=BUSY_TIMEOUT_S, isolation_level="IMMEDIATE")
         with closing(connection) as database, database:
-            # CrewAI's table, so that a program that moves over keeps its file.
+            # The table has CrewAI's form, so that a program that moves over keeps its file.
             database.execute(
                 "CREATE TABLE IF NOT EXISTS flow_states (id INTEGER PRIMARY KEY AUTOINCREMENT, flow_uuid TEXT NOT NULL,"
                 " method_name TEXT NOT NULL, timestamp DATETIME NOT NULL, state_json TEXT NOT NULL)"
@@ -137,7 +143,7 @@ class SQLiteFlowPersistence(FlowPersistence):
 
 @dataclass(frozen=True, slots=True)
 class SaveRule:
-    """The arguments of ``@persist`` on a class or a method."""
+    """The arguments of a ``@persist`` decorator."""
 
     store: FlowPersistence
     verbose: bool = False
@@ -152,13 +158,13 @@ def persist(persistence: FlowPersistence | None = None, verbose: bool = False) -
 
 
 def persist(persistence: Any = None, verbose: bool = False) -> Any:
-    """Save the flow's state: on a class after each of its methods, on a method after that one.
+    """Save the flow's state: on a class, after each of its methods; on a method, after that method.
 
-    ``@persist``, ``@persist()`` or ``@persist(MyStore())``; without a store it is a :class:`SQLiteFlowPersistence`.
-    ``Flow(persistence=…)`` takes the place of all stores. ``verbose`` logs each save.
+    Write ``@persist``, ``@persist()`` or ``@persist(MyStore())``. The default store is a
+    :class:`SQLiteFlowPersistence`. ``Flow(persistence=…)`` replaces all stores. ``verbose`` logs each save.
 
     Raises:
-        TypeError: it is given something else than a store.
+        TypeError: the argument is not a store.
     """
     if isinstance(persistence, FlowPersistence | None):
         return partial(_mark, rule=SaveRule(SQLiteFlowPersistence() if persistence is None else persistence, verbose))
@@ -178,7 +184,7 @@ def _mark(target: T, rule: SaveRule) -> T:
 
 
 RULE_ATTRIBUTE = "_save_rule"
-"""``@persist`` on a class keeps its rule here; subclasses inherit it."""
+"""The attribute in which ``@persist`` keeps its rule on a class. Subclasses inherit it."""
 
 
 class StateKeeper:
@@ -190,7 +196,7 @@ class StateKeeper:
     def __init__(
         self, flow: str, own: FlowPersistence | None, rule: SaveRule | None, methods: Mapping[str, SaveRule | None]
     ) -> None:
-        """``own`` is the instance's store; ``rule`` is that of the class, ``methods`` are those of its methods."""
+        """Keep the stores: ``own`` of the flow instance, ``rule`` of its class, ``methods`` of its methods."""
         self._flow = flow
         self._own = own
         self._rules = {name: each or rule for name, each in methods.items() if each or rule}
@@ -200,22 +206,18 @@ class StateKeeper:
         self.store: FlowPersistence | None = stores[0] if is_one else None
 
     async def save(self, emitter: Emitter, method: str, read_state: Callable[[], State]) -> None:
-        """Save the state as it is after ``method``, if that is to be saved. Raises :class:`PersistenceError`."""
+        """Save the state after ``method``, if a rule says so. Raises :class:`PersistenceError`."""
         rule = self._rules.get(method)
         if rule is not None:
             await self._save(emitter, self._own or rule.store, method, read_state, verbose=rule.verbose)
 
     async def save_before_a_wait(self, emitter: Emitter, read_state: Callable[[], State]) -> None:
-        """Save the state before a person is asked: the answer may take longer than the process lives."""
+        """Save the state before a question to a person, because the answer may take longer than the process lives."""
         if self.store is not None:
             await self._save(emitter, self.store, "_ask_checkpoint", read_state, verbose=False)
 
     async def load(self, emitter: Emitter, flow_uuid: str, read: Callable[[Mapping[str, Any]], State]) -> State | None:
-        """Return the state saved last for ``flow_uuid``, as ``read`` reads it; None if nothing was saved.
-
-        Raises:
-            PersistenceError: the store fails, or its state cannot be read.
-        """
+        """Return the last saved state for ``flow_uuid``, as ``read`` reads it; None if nothing was saved."""
         if self.store is None:
             return None
         with _naming(f"{self._flow}: {_name(self.store)} cannot load the state of {flow_uuid!r}"):
@@ -241,7 +243,10 @@ class StateKeeper:
 
 
 def _copy(state: State) -> State:
-    """A copy that does not change while it is written: a method in another thread may change the state meanwhile."""
+    """Return a copy of the state that does not change while it is being saved.
+
+    A method in another thread may change the state itself.
+    """
     for _ in range(_MAX_COPIES):
         try:
             return copy.deepcopy(state)
@@ -278,7 +283,7 @@ def _naming(what: str) -> Generator[None]:
 
 
 def _is_same(one: FlowPersistence, other: FlowPersistence) -> bool:
-    """Whether two stores keep states in one place: of one class, with equal options, as of bare ``@persist``."""
+    """Return whether two stores keep states in the same place, as two SQLite stores with equal options do."""
     return one is other or (isinstance(one, SQLiteFlowPersistence) and one == other)
 
 

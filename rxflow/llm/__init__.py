@@ -1,4 +1,4 @@
-"""Models: ``LLM``, ``BaseLLM`` for a class of your own, and the port for sources of your own."""
+"""Models: ``LLM``, ``BaseLLM`` for models of your own, and the interface for sources of your own."""
 
 from rxflow._streaming import from_async
 from rxflow.llm.base_llm import BaseLLM

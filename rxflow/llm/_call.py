@@ -1,4 +1,4 @@
-"""One LLM call: asks a source, turns its deltas into chunks, and tries again before the first of them."""
+"""One LLM call: asks a source, turns its deltas into chunks, and retries failures before the first chunk."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ Ask = Callable[[Request], Coroutine[Any, Any, Observable[Delta]]]
 def make_call(
     scope: Scope, request: Request, source: Source, ask: Ask, max_retries: int, server: Server
 ) -> Observable[Event]:
-    """The events of one call in ``scope``: :class:`LLMStarted`, chunks, :class:`LLMFinished`.
+    """Return the events of one call in ``scope``: :class:`LLMStarted`, chunks, and :class:`LLMFinished`.
 
     Args:
-        ask: how the request is put to ``source``, natively or with its tools in words.
-        max_retries: further attempts after a failure before the first chunk.
-        server: the address and the port that are asked, as far as they are known.
+        ask: sends the request to ``source``, with its tools offered natively or in the prompt.
+        max_retries: how often a failure before the first chunk is retried.
+        server: the address and port of the server, as far as they are known.
     """
     inner = scope.within(llm_call_id=str(uuid4()))
     span_id, calls = inner.origin.span_id, scope.run.calls
@@ -79,11 +79,11 @@ def make_call(
         try:
             await speak(emitter, answer)
         finally:
-            if span_id in calls:  # nobody has seen its end: it was stopped, or an operator withholds it
+            if span_id in calls:  # its end was not emitted: the call was cancelled, or an operator withholds the event
                 calls[span_id] = answer.summarize()
 
     async def speak(emitter: Emitter, answer: _Answer) -> None:
-        emitter.own(Cleanup(answer.note_usage))  # if the call is stopped: it cannot emit any more
+        emitter.own(Cleanup(answer.note_usage))  # for a cancelled call, which cannot emit any more
         attempt = 0
         while True:
             try:
@@ -92,7 +92,7 @@ def make_call(
                 await emitter.drain(deltas, answer.add)
                 break
             except Exception as error:  # noqa: BLE001 - raised again, or reported in an event
-                answer.is_asked = answer.has_begun  # what fails before that is not billed
+                answer.is_asked = answer.has_begun  # a failure before the first delta is not billed
                 attempt += 1
                 may_retry = not answer.has_begun and attempt <= max_retries
                 delay = source.retry_delay(error, attempt, max_retries) if may_retry else None
@@ -102,7 +102,7 @@ def make_call(
                     raise final from error.__cause__
                 status = getattr(error, "status_code", None)
                 logger.warning(
-                    "%s: %s (status %s); trying again in %.1f s", request.model, type(error).__name__, status, delay
+                    "%s: %s (status %s); retrying in %.1f s", request.model, type(error).__name__, status, delay
                 )
                 emitter.on_next(LLMRetrying(origin=emitter.origin, error=error, delay=delay))
                 await asyncio.sleep(delay)
@@ -126,7 +126,7 @@ def _announce(origin: Origin, request: Request, server: Server) -> LLMStarted:
 
 
 def _repeat(emitter: Emitter, started: LLMStarted, before: LLMFinished) -> None:
-    """The answer that the model gave before the run was resumed, in one piece. It is not paid for again."""
+    """Emit the answer that the model gave before the run was resumed, in one piece. It is not paid for again."""
     emitter.on_next(started)
     origin = emitter.origin
     chunks = [origin.chunk(before.text)] if before.text else []
@@ -143,7 +143,7 @@ _NO_ENDING = Ending()
 
 
 class _Answer:
-    """Turns deltas into chunks as they come, and remembers them.
+    """Turns deltas into chunks, and collects them.
 
     ``is_asked`` is True while the provider has the request.
     """
@@ -164,16 +164,16 @@ class _Answer:
 
     @property
     def has_begun(self) -> bool:
-        """Whether something of the answer has been shown. Trying again would show it twice."""
+        """Whether a part of the answer was emitted. A retry would then emit it twice."""
         return bool(self._text or self._reasoning or self._calls or self._has_parts)
 
     @property
     def text(self) -> str:
-        """The answer text so far."""
+        """The text of the answer so far."""
         return "".join(self._text)
 
     def add(self, delta: Delta) -> None:
-        """Take the next delta."""
+        """Handle the next delta."""
         if type(delta) is str:
             if delta:
                 self._text.append(delta)
@@ -194,11 +194,11 @@ class _Answer:
             case Ending():
                 self._ending = delta
             case _:
-                raise TypeError(f"a source gave {delta!r}, which is not a delta (see rxflow.llm.source)")
+                raise TypeError(f"a source emitted {delta!r}, which is not a delta (see rxflow.llm.source)")
 
     @property
     def usage(self) -> UsageMetrics:
-        """The usage that the provider reported; before that an estimate, at first of the prompt alone."""
+        """The usage that the provider reported. Before that, an estimate, which at first covers only the prompt."""
         if self._ending is not _NO_ENDING:
             return self._ending.usage
         if not self.is_asked:
@@ -207,7 +207,7 @@ class _Answer:
         return estimate_usage(self._request.messages, [*self._text, *self._reasoning, *arguments])
 
     def note_usage(self) -> None:
-        """Note the usage in the scope's ledger, once: when the call finishes, fails or is stopped."""
+        """Add the usage to the scope's ledger, once: when the call finishes, fails or is cancelled."""
         if not self._noted.take():
             return
         usage, cost = self.usage, self._ending.cost
@@ -217,24 +217,27 @@ class _Answer:
         self._emitter.scope.ledger.note(usage, cost)
 
     def fail(self, error: BaseException) -> LLMFailed:
-        """The call has ended with ``error``."""
+        """Return the event for a call that ended with ``error``."""
         self.note_usage()
         usage, cost = self._bill
         return LLMFailed(origin=self._emitter.origin, error=error, text=self.text, usage=usage, cost=cost)
 
     def cancel(self, reason: str) -> LLMCancelled:
-        """The call was stopped."""
+        """Return the event for a cancelled call."""
         self.note_usage()
         usage, cost = self._bill
         return LLMCancelled(origin=self._emitter.origin, reason=reason, text=self.text, usage=usage, cost=cost)
 
     def summarize(self) -> Callable[[str], LLMCancelled]:
-        """:meth:`cancel` without the messages and deltas, which must not live as long as the run."""
+        """Return :meth:`cancel` without references to the messages and deltas.
+
+        Those must not live as long as the run.
+        """
         ended = self.cancel("")
         return lambda reason: replace(ended, reason=reason)
 
     def finish(self) -> LLMFinished:
-        """The whole answer."""
+        """Emit the rest of the tool calls, and return the event with the whole answer."""
         for chunk in self._calls.finish():
             self._emitter.on_next(self._emitter.origin.tool_chunk(chunk))
         self.note_usage()
@@ -255,7 +258,10 @@ class _Answer:
 
 
 def _build_message(text: str, calls: tuple[ToolCall, ...], assembler: ToolCallAssembler, ending: Ending) -> Message:
-    """Build the message for the conversation: what the provider wants back, in a form that strict ones accept."""
+    """Build the message for the conversation.
+
+    It has what the provider needs back, in a form that strict providers accept.
+    """
     message: Message = {"role": "assistant", "content": text or None if calls else text}
     if calls:
         extras = assembler.extras
@@ -263,7 +269,7 @@ def _build_message(text: str, calls: tuple[ToolCall, ...], assembler: ToolCallAs
             {
                 "id": call.id,
                 "type": "function",
-                # Providers refuse a name with other characters, though it was their model that made it up.
+                # Providers refuse names with other characters, even if their own model invented the name.
                 "function": {
                     "name": function_name(call.name) or "unnamed",
                     "arguments": _as_object(call.arguments),
@@ -276,7 +282,10 @@ def _build_message(text: str, calls: tuple[ToolCall, ...], assembler: ToolCallAs
 
 
 def _as_object(arguments: str) -> str:
-    """Return ``arguments`` as a JSON object: for one call that was cut short, a provider refuses the whole history."""
+    """Return ``arguments`` as a JSON object.
+
+    One call with incomplete JSON makes some providers refuse the whole history.
+    """
     if not arguments.strip():
         return "{}"
     try:

@@ -1,4 +1,4 @@
-"""What a model may call: the schemas that it gets, and the functions behind the calls."""
+"""Tools of a call: the schemas for the model, and the functions behind its calls."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from rxflow.tools import BaseTool, call_from_async, function_name
 from rxflow.types import ToolCall
 
 Offered: TypeAlias = ToolSchema | BaseTool
-"""A schema in the shape of OpenAI's chat API, or a tool, which carries one."""
+"""A schema in the form of OpenAI's chat API, or a tool, which has one."""
 
 Functions: TypeAlias = Mapping[str, Callable[..., Any] | BaseTool]
-"""Functions by the names that the model uses for them."""
+"""Functions, by the names that the model uses for them."""
 
 
 def schemas_of(tools: Sequence[Offered]) -> tuple[ToolSchema, ...]:
-    """Return the schemas of what is offered. Raises TypeError for what is neither a tool nor a schema."""
+    """Return the schemas of the offered tools. Raises TypeError for anything that is neither a tool nor a schema."""
     given: object = tools
     if not is_list(given):
         raise TypeError(f"tools is a list of tools or schemas; got {given!r}")
@@ -35,7 +35,10 @@ def _schema_of(tool: Any) -> ToolSchema:
 
 
 def runnable(tools: Sequence[Offered] | None, available: Functions | None) -> Functions:
-    """The tools themselves and ``available``; nothing if that is given and empty."""
+    """Return the functions that may run: the tools themselves and ``available``.
+
+    If ``available`` is an empty mapping, no function may run.
+    """
     if available is not None and not available:
         return {}
     own = {function_name(each.name): each for each in map(as_tool, _no_schemas(tools or ()))}
@@ -47,18 +50,18 @@ def _no_schemas(tools: Sequence[Offered]) -> Iterator[object]:
 
 
 def refuse_async(functions: Functions) -> None:
-    """Raise TypeError for a coroutine function, before the model is asked: sync code cannot await it."""
+    """Raise TypeError for a coroutine function, which sync code cannot await, before the model is called."""
     for name, function in functions.items():
         if iscoroutinefunction(function):
             raise _needs_acall(name)
 
 
 def function_for(calls: Sequence[ToolCall], functions: Functions, *, is_async: bool) -> partial[Any] | None:
-    """Return the first call, ready to run; None if there is no call, or no function at all.
+    """Return the first call, ready to run. Return None if there is no call, or no function at all.
 
     Raises:
-        ValueError: the model called what is not there, or with arguments that did not arrive or do not fit.
-        ToolUsageLimit: the tool may not be used any more.
+        ValueError: the model called an unknown function, or with arguments that are missing or do not fit.
+        ToolUsageLimit: the tool was used too often.
     """
     if not calls or not functions:
         return None
@@ -66,7 +69,7 @@ def function_for(calls: Sequence[ToolCall], functions: Functions, *, is_async: b
     function = functions.get(call.name)
     if function is None:
         raise ValueError(
-            f"the model called {call.name!r}, which is neither a tool given nor in "
+            f"the model called {call.name!r}, which is neither a given tool nor in "
             f"available_functions: {sorted(functions)}"
         )
     arguments = _arguments(call, function)
@@ -98,7 +101,7 @@ def _takes_arguments(function: Callable[..., Any] | BaseTool) -> bool:
         return function.takes_arguments
     try:
         parameters = signature(function).parameters.values()
-    except ValueError:  # of a builtin that has none
+    except ValueError:  # some builtins have no signature
         return False
     return any(each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD) for each in parameters)
 
@@ -108,7 +111,7 @@ def _no_object(call: ToolCall) -> ValueError:
 
 
 def run_function(function: partial[Any], name: str) -> Any:
-    """Call it from sync code. Raises TypeError if it turns out to be async, as behind a lambda."""
+    """Call the function in sync code. Raises TypeError if it is async after all, as behind a lambda."""
     result = function()
     if iscoroutine(result):
         result.close()
@@ -117,7 +120,7 @@ def run_function(function: partial[Any], name: str) -> Any:
 
 
 async def arun_function(function: partial[Any]) -> Any:
-    """Await it, or run it in a worker thread, for which a cancellation does not wait."""
+    """Await the function, or run it in a worker thread, which cancellation does not wait for."""
     return await call_from_async(function, is_async=iscoroutinefunction(function.func))
 
 

@@ -1,8 +1,8 @@
-"""Provider I/O: one background loop for all connections, and the hop of deltas from there to a run's own loop.
+"""Provider I/O: one background event loop for all connections, from which deltas move to a run's own loop.
 
-The I/O loop never executes users' code, so a method that blocks its own run stalls nobody else's stream. Connections
-outlive ``asyncio.run`` there and are used again. LiteLLM's first call blocks its loop for hundreds of milliseconds,
-which only delays other providers' deltas here.
+The I/O loop never executes users' code, so a method that blocks its own run does not stall other streams. Its
+connections outlive ``asyncio.run`` and are reused. LiteLLM's first call blocks its loop for hundreds of milliseconds;
+here, that only delays the deltas of other providers.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 MAX_STEP = 128
-"""Deltas that are emitted in one step of the loop. Between steps, readers, disposals and other runs have their turn."""
+"""How many deltas are emitted in one step of the loop. Between steps, readers, disposals and other runs may work."""
 
 Deliver = Callable[[Sequence[Delta]], None]
 
@@ -66,10 +66,10 @@ class _IOLoop:
         self._thread.join(2.0)
 
     def detach(self) -> None:
-        """Called in a forked child: what happens to inherited connections here must not affect the parent.
+        """Called in a forked child, so that using inherited connections there does not affect the parent.
 
-        LiteLLM closes all clients at exit. In the child that would end the parent's connections, and take them out of
-        the epoll that both processes share, so that the parent would wait forever.
+        LiteLLM closes all clients at exit. In the child, that would close the parent's connections, and remove them
+        from the epoll that both processes share, so that the parent would wait forever.
         """
         selector = getattr(self.loop, "_selector", None)
         if not isinstance(selector, selectors.BaseSelector):
@@ -84,11 +84,11 @@ class _IOLoop:
 
 
 _current: _IOLoop | None = None
-_starting = threading.Lock()  # two first calls on two threads must not make two loops
+_starting = threading.Lock()  # two simultaneous first calls in two threads must not create two loops
 
 
 def submit(work: Coroutine[Any, Any, T]) -> Future[T]:
-    """Run ``work`` on the I/O loop, which the first call starts. Cancelling the future cancels the work there."""
+    """Run ``work`` on the I/O loop, which the first call starts. Cancelling the future cancels the work."""
     return asyncio.run_coroutine_threadsafe(work, _get().loop)
 
 
@@ -96,20 +96,22 @@ def _get() -> _IOLoop:
     global _current
     with _starting:
         if _current is None:
-            # In an empty context: its handles would keep that of the first caller as long as the loop lives.
+            # In an empty context, because the loop's handles would keep the first caller's context alive.
             _current = Context().run(_IOLoop)
         return _current
 
 
 def is_io_loop() -> bool:
-    """Whether the calling code runs on the I/O loop."""
+    """Return whether the calling code runs on the I/O loop."""
     return _current is not None and running_loop() is _current.loop
 
 
 def get_resource(name: str, create: Callable[[], T]) -> T:
-    """Return what ``create()`` makes, once for each I/O loop. Its coroutine ``close()`` runs when the loop stops.
+    """Return the result of ``create()``, which is called once per I/O loop.
 
-    To be called on the I/O loop. A forked child has a loop of its own, and so resources of its own.
+    When the loop stops, its coroutine ``close()`` runs.
+
+    Call this on the I/O loop. A forked child has a loop of its own, and so its own resources.
     """
     assert _current is not None
     if name not in _current.resources:
@@ -118,7 +120,10 @@ def get_resource(name: str, create: Callable[[], T]) -> T:
 
 
 def stop() -> None:
-    """Stop the loop and join its thread, which could hang the interpreter's shutdown. A later call starts a new one."""
+    """Stop the loop and join its thread, which could block the interpreter's shutdown.
+
+    A later call starts a new loop.
+    """
     global _current
     with _starting:
         io, _current = _current, None
@@ -128,13 +133,13 @@ def stop() -> None:
 
 @atexit.register
 def _stop_at_exit() -> None:
-    # The runs first, in whichever order the modules were imported: they would report the end of this loop as an error.
+    # Stop the runs first, whatever the order of imports: they would report the end of this loop as an error.
     loop_thread.stop_all()
     stop()
 
 
 def _forget() -> None:
-    # Threads do not survive a fork; the child starts a loop of its own when it needs one.
+    # Threads do not survive a fork. The child starts a loop of its own when it needs one.
     global _current, _starting
     io, _current = _current, None
     _starting = threading.Lock()
@@ -147,9 +152,12 @@ if hasattr(os, "register_at_fork"):
 
 
 def from_io(read: Callable[[Deliver], Awaitable[None]]) -> Observable[Delta]:
-    """An Observable of what ``read(deliver)`` delivers on the I/O loop, emitted on the subscriber's loop.
+    """Return an Observable of the deltas that ``read(deliver)`` delivers on the I/O loop.
 
-    Disposing cancels the reading task, which closes the provider's connection: from any thread, without waiting. ::
+    They are emitted on the subscriber's loop.
+
+    Disposing cancels the reading task, which closes the provider's connection. It works in any thread, and does not
+    wait. ::
 
         read      --[a,b]---------[c]--return
         result    ----ab-----------c---|
@@ -162,7 +170,8 @@ def from_io(read: Callable[[Deliver], Awaitable[None]]) -> Observable[Delta]:
         if refused is not None:
             observer.on_error(refused)
             return hop
-        # Without the run: timers of the HTTP client keep their context for minutes, and would keep the run alive.
+        # In a context without the run: timers of the HTTP client keep their context for minutes, and would keep the run
+        # alive.
         context = copy_context()
         context.run(ambient.set, None)
         hop.begin(read, _get().loop, context)
@@ -172,10 +181,10 @@ def from_io(read: Callable[[Deliver], Awaitable[None]]) -> Observable[Delta]:
 
 
 class _Hop(DisposableBase):
-    """A list and one pending wake-up: the reading task appends, the subscriber's loop empties it.
+    """A list and one pending wake-up: the reading task appends to the list, and the subscriber's loop empties it.
 
-    Not a deque: 1,000 waiting calls hold 1,000 of these, and an empty deque takes 760 bytes. For the same reason not
-    asyncio.run_coroutine_threadsafe, whose future takes another 1,200.
+    It is not a deque, because 1,000 waiting calls have 1,000 of these, and an empty deque takes 760 bytes. For the same
+    reason it does not use asyncio.run_coroutine_threadsafe, whose future takes another 1,200 bytes.
     """
 
     __slots__ = ("_batches", "_io", "_is_disposed", "_is_waking", "_loop", "_observer", "_reading")
@@ -207,20 +216,20 @@ class _Hop(DisposableBase):
         except asyncio.CancelledError:
             self.end(asyncio.CancelledError("the I/O loop was stopped"))
             raise
-        except Exception as error:  # noqa: BLE001 - it is the stream's terminal
+        except Exception as error:  # noqa: BLE001 - the error is the stream's terminal
             self.end(error)
         else:
             self.end(None)
 
     def deliver(self, batch: Sequence[Delta]) -> None:
-        """On the I/O loop."""
+        """Add deltas, and wake the subscriber's loop. Called on the I/O loop."""
         self._batches.extend(batch[first : first + MAX_STEP] for first in range(0, len(batch), MAX_STEP))
         if not self._is_waking:
             self._is_waking = True
             call_soon(self._loop, self._drain)
 
     def end(self, error: BaseException | None) -> None:
-        """On the I/O loop, once."""
+        """Schedule the end of the stream. Called once, on the I/O loop."""
         call_soon(self._loop, partial(self._end, error))
 
     def dispose(self) -> None:
@@ -230,12 +239,12 @@ class _Hop(DisposableBase):
             call_soon(self._io, self._stop, context=Context())
 
     def _stop(self) -> None:
-        """On the I/O loop."""
+        """Cancel the reading task. Called on the I/O loop."""
         if self._reading is not None:
             self._reading.cancel()
 
     def _drain(self) -> None:
-        # Cleared before the look at the list, because deliver() appends before its look at the flag.
+        # Cleared before the list is checked, because deliver() appends before it checks the flag.
         self._is_waking = False
         observer = self._observer
         if observer is None:
@@ -250,7 +259,7 @@ class _Hop(DisposableBase):
                         return
                     emit(delta)
                 emitted += len(batch)
-        except Exception as error:  # noqa: BLE001 - it is the stream's terminal; the loop would only report it
+        except Exception as error:  # noqa: BLE001 - the error is the stream's terminal, which the loop would only log
             self.dispose()
             observer.on_error(error)
             return
@@ -259,24 +268,24 @@ class _Hop(DisposableBase):
             self._loop.call_soon(self._drain)
 
     def _end(self, error: BaseException | None) -> None:
-        if self._batches and self._observer is not None:  # a step that empties them is due
+        if self._batches and self._observer is not None:  # another step will empty them first
             self._loop.call_soon(self._end, error)
             return
         observer, self._observer = self._observer, None
-        self._io = None  # nothing is left to be stopped there
+        self._io = None  # nothing is left to cancel there
         if observer is None:
             return
         if error is None:
             observer.on_completed()
         else:
-            observer.on_error(error)  # type: ignore[arg-type]  # RxPY's type leaves out CancelledError
+            observer.on_error(error)  # type: ignore[arg-type]  # RxPY's type excludes CancelledError
 
 
 class UnawaitedCoroutines:
     """Collects coroutines that worker threads create for one call, and closes those that were never awaited.
 
-    LiteLLM creates a coroutine in a thread and awaits it on the loop. A call that is cancelled in between never awaits
-    it, and Python would report that on the program's standard error. ::
+    LiteLLM creates a coroutine in a thread and awaits it on the loop. If the call is cancelled in between, the
+    coroutine is never awaited, and Python would report that on the program's standard error. ::
 
         with UnawaitedCoroutines():
             await litellm.acompletion(…)
@@ -290,12 +299,12 @@ class UnawaitedCoroutines:
         _unawaited.set(self)
 
     def __exit__(self, *error: object) -> None:
-        # Set before the look at the list, because a thread does the reverse: one of the two sees the other.
+        # Set before the list is checked, while a thread does the reverse. So one of them sees the other.
         self._is_over = True
         self._close()
 
     def keep(self, function: Callable[[], T]) -> T:
-        """Call ``function``, in a thread."""
+        """Call ``function`` in a thread, and collect the coroutine that it returns."""
         created = function()
         if inspect.iscoroutine(created):
             self._created.append(created)
@@ -317,10 +326,10 @@ _unawaited: ContextVar[UnawaitedCoroutines | None] = ContextVar("rxflow_unawaite
 
 
 class _Threads(ThreadPoolExecutor):
-    """The I/O loop's worker threads. A lookup of a name gets a thread of its own.
+    """The worker threads of the I/O loop. Each lookup of a host name gets a thread of its own.
 
-    A lookup cannot be cancelled and may take half a minute if no name server answers. In the few threads of a pool,
-    lookups of calls that are long over would delay the calls to all other providers, and the interpreter's exit.
+    A lookup cannot be cancelled, and may take half a minute if no name server answers. In the few threads of a pool,
+    lookups of cancelled calls would delay calls to all other providers, and the interpreter's exit.
     """
 
     def __init__(self) -> None:

@@ -1,9 +1,9 @@
-"""Requests and tokens a minute that all calls with one key share: in a process, or on many machines through Redis.
+"""Limits of requests and tokens per minute that all calls with one key share, in a process or through Redis.
 
-The counting is done by the package ``limits`` (``rxflow[limits]``). This module decides who is next: the runs take
-turns, so that a run with a thousand calls does not keep one with a single call waiting.
+The package ``limits`` (``rxflow[limits]``) does the counting. This module decides which call is next: the runs take
+turns, so that a run with a thousand calls does not delay a run with a single call.
 
-All of it lives on the I/O loop, so nothing needs a lock.
+Everything here runs on the I/O loop, so nothing needs a lock.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 
 IN_PROCESS: Final = "memory://"
 MIN_WAIT_S: Final = 0.01
-"""The counters free a place little by little; asking more often than this would only keep the store busy."""
+"""The shortest wait. The counters free slots gradually, and asking more often would only load the store."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RateLimits:
-    """What an LLM may ask for, and with whom it shares that.
+    """The limits of an LLM, and the calls that share them.
 
     Attributes:
-        key: names who pays: provider, server and a digest of the API key.
-        model: its requests and tokens are counted apart from those of other models.
-        max_rpm: requests a minute; None: no limit.
-        max_tpm: tokens a minute, prompt and answer; None: no limit.
-        store: "memory://" for this process, "redis://host:port/db" for all machines that name it.
-        period: of the counting, in seconds.
+        key: names the account: provider, server and a digest of the API key.
+        model: the model, whose requests and tokens are counted separately.
+        max_rpm: requests per minute; None: no limit.
+        max_tpm: tokens per minute, of prompts and answers; None: no limit.
+        store: "memory://" for this process, or "redis://host:port/db" for all machines that use it.
+        period: the period of the counters, in seconds.
     """
 
     key: str
@@ -51,30 +51,30 @@ class RateLimits:
     def __post_init__(self) -> None:
         for name, value in (("max_rpm", self.max_rpm), ("max_tpm", self.max_tpm)):
             if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1 a minute: {value!r}")
+                raise ValueError(f"{name} must be at least 1 per minute: {value!r}")
         if not self.store.startswith((IN_PROCESS, "redis://", "rediss://", "unix://")):
-            raise ValueError(f'limit_store is "redis://host:port/db"; got {self.store!r}')
+            raise ValueError(f'limit_store must be "redis://host:port/db"; got {self.store!r}')
         with extra("limits"):
             import limits  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
     async def acquire(self, run_id: str, tokens: int) -> None:
-        """Wait for a request of ``tokens``, on any loop. A wait that is cancelled takes nothing."""
+        """Wait for a slot for a request of ``tokens``, on any loop. A cancelled wait takes no slot."""
         future = submit(_enter(self, run_id, tokens))
         await asyncio.wrap_future(future)
 
     def settle(self, estimated: int, usage: UsageMetrics) -> None:
-        """Count what an answer took beyond the estimate, once the provider has reported it."""
+        """Count the tokens of an answer beyond the estimate, once the provider has reported them."""
         beyond = (usage.total_tokens or 0) - estimated
         if self.max_tpm is not None and beyond > 0:
             submit(_count(self, beyond))
 
     def back_off(self, delay: float) -> None:
-        """The provider has refused a request with 429: no one who shares the key asks again for ``delay`` seconds."""
+        """Pause all calls with the same key for ``delay`` seconds, because the provider refused a request with 429."""
         submit(_pause(self, delay))
 
 
 def name_key(provider: str, base_url: str | None, api_key: str | None) -> str:
-    """Name who pays. The API key is neither kept nor sent to the store."""
+    """Return a name for the account. The API key itself is neither kept nor sent to the store."""
     digest = hashlib.sha256((api_key or "").encode()).hexdigest()[:16]
     return f"{provider}|{base_url or ''}|{digest}"
 
@@ -99,7 +99,7 @@ class _Waiter:
 
 
 class _Queues:
-    """All queues of this process, and the connections of their stores."""
+    """All queues of this process, and the connections to their stores."""
 
     def __init__(self) -> None:
         self._queues: dict[tuple[str, str, str], _Queue] = {}
@@ -124,11 +124,11 @@ class _Queues:
 
 
 class _Queue:
-    """Calls that wait for one model with one key. The runs take turns."""
+    """The calls that wait for one model with one key. The runs take turns."""
 
     def __init__(self, store: _Store) -> None:
         self._store = store
-        self._waiting: dict[str, deque[_Waiter]] = {}  # by run, the next one first
+        self._waiting: dict[str, deque[_Waiter]] = {}  # by run id; the run whose turn is next comes first
         self._worker: asyncio.Task[None] | None = None
 
     async def enter(self, limits: RateLimits, run_id: str, tokens: int) -> None:
@@ -146,7 +146,7 @@ class _Queue:
         try:
             while (waiter := self._next()) is not None:
                 await self._let_in(waiter)
-        except Exception as error:  # noqa: BLE001 - raised by the calls that wait
+        except Exception as error:  # noqa: BLE001 - raised by the waiting calls
             waiting = [waiter for waiters in self._waiting.values() for waiter in waiters]
             self._waiting.clear()
             for waiter in waiting:
@@ -154,7 +154,10 @@ class _Queue:
                     waiter.turn.set_exception(error)
 
     def _next(self) -> _Waiter | None:
-        """The first call of the run whose turn it is. It stays in the queue, so that a failure reaches it."""
+        """Return the first call of the run whose turn it is.
+
+        The call stays in the queue, so that a failure reaches it.
+        """
         while self._waiting:
             run_id, waiters = next(iter(self._waiting.items()))
             while waiters and waiters[0].turn.done():
@@ -173,7 +176,7 @@ class _Queue:
         if not waiter.turn.done():
             waiter.turn.set_result(None)
         run_id, waiters = next(iter(self._waiting.items()))
-        self._waiting[run_id] = self._waiting.pop(run_id)  # to the end of the line
+        self._waiting[run_id] = self._waiting.pop(run_id)  # moves the run to the end
         waiters.popleft()
 
 
@@ -192,7 +195,7 @@ class _Store:
         self._tokens: Any = strategies.SlidingWindowCounterRateLimiter(self._storage)
 
     async def take(self, limits: RateLimits, tokens: int) -> float:
-        """Take a request of ``tokens`` and return 0; or return the seconds after which it is worth asking again."""
+        """Take a slot for a request of ``tokens`` and return 0; or return the seconds after which to try again."""
         pause = _name_pause(limits.key)
         if await self._storage.get(pause):
             return max(MIN_WAIT_S, float(await self._storage.get_expiry(pause)) - time.time())
@@ -201,19 +204,20 @@ class _Store:
             if not await limiter.test(item, *name, cost=cost):
                 stats = await limiter.get_window_stats(item, *name)
                 return max(MIN_WAIT_S, min(float(stats.reset_time) - time.time(), limits.period))
-        # Another machine may be faster. What has been taken of the first limit is lost then: a little less is asked.
+        # Another machine may be faster. What was already taken of the first limit is then lost, so slightly fewer
+        # requests are sent.
         taken = [await limiter.hit(item, *name, cost=cost) for limiter, item, cost in items]
         return 0.0 if all(taken) else MIN_WAIT_S
 
     async def count(self, limits: RateLimits, tokens: int) -> None:
-        """Count ``tokens`` that have been used already, as far as the window holds them."""
+        """Count ``tokens`` that were already used, up to the limit of the window."""
         item, name = _item(limits.max_tpm or 1, limits.period, "tokens"), (limits.key, limits.model)
         stats = await self._tokens.get_window_stats(item, *name)
         if stats.remaining:
             await self._tokens.hit(item, *name, cost=min(tokens, stats.remaining))
 
     async def pause(self, key: str, delay: float) -> None:
-        """Let nobody who shares ``key`` begin for ``delay`` seconds. The store counts whole ones."""
+        """Let no call with ``key`` begin for ``delay`` seconds, rounded up to whole seconds."""
         pause = _name_pause(key)
         left = await self._storage.get_expiry(pause) - time.time() if await self._storage.get(pause) else 0.0
         if delay > left:
@@ -233,7 +237,7 @@ class _Store:
         if limits.max_rpm is not None:
             items.append((self._requests, _item(limits.max_rpm, limits.period, "requests"), 1))
         if limits.max_tpm is not None:
-            # A request that is larger than a minute's tokens takes all of them, as nothing else would let it begin.
+            # A request for more than a minute's tokens takes all of them. Otherwise it could never begin.
             items.append((self._tokens, _item(limits.max_tpm, limits.period, "tokens"), min(tokens, limits.max_tpm)))
         return items
 

@@ -1,7 +1,7 @@
-"""OpenAI's chat API and the servers that speak it, asked directly: without LiteLLM, whose import takes seconds.
+"""OpenAI's chat API and compatible servers, called directly: without LiteLLM, whose import takes seconds.
 
-Which calls come here is decided in :mod:`rxflow.llm._providers`; all others are LiteLLM's. The requests, deltas and
-errors are the same both ways: a test holds them against each other over recorded answers of real providers.
+:mod:`rxflow.llm._providers` decides which calls are made here; LiteLLM makes all others. Requests, deltas and errors
+are the same both ways: a test compares them over recorded answers of real providers.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from rxflow.llm._wires.openai_chat import OpenAIChatWire
 from rxflow.llm.source import Delta, Ending, Request
 
 if TYPE_CHECKING:
-    import aiohttp  # 0.1 s and 10 MB: a program with the embedded model alone does without
+    import aiohttp  # importing it takes 0.1 s and 10 MB, which the embedded model does not need
 
-_MAX_HEADER_BYTES = 1 << 16  # of one line; aiohttp's default of 8 kB is less than some gateways send
+_MAX_HEADER_BYTES = 1 << 16  # per line; aiohttp's default of 8 kB is less than some gateways send
 
 
 @dataclass(frozen=True, slots=True)
 class _Server:
-    """Where a provider's models are, and which environment variables say so."""
+    """The address of a provider's models, and the environment variables that override it."""
 
     url: str | None
     url_variables: tuple[str, ...]
@@ -63,13 +63,13 @@ _REASONING_NAMES = ("o1", "o3", "o4", "gpt-5")
 
 
 class OpenAICompatibleSource:
-    """Posts to ``…/chat/completions`` and reads the answer's own bytes, on the I/O loop.
+    """Posts to ``…/chat/completions`` and parses the bytes of the answer, on the I/O loop.
 
     Args:
         provider: one of :data:`SERVERS`.
-        name: of the model, as the server knows it.
-        base_url: of the server; else the provider's environment variable, else its public address.
-        api_key: else the provider's environment variable.
+        name: the model's name on the server.
+        base_url: the server's address; by default the provider's environment variable, or its public address.
+        api_key: by default the provider's environment variable.
     """
 
     def __init__(
@@ -96,11 +96,11 @@ class OpenAICompatibleSource:
             try:
                 response = await self._post(request)
                 deliver([await self._read(response, request, deliver)])
-            except Exception as error:  # noqa: BLE001 - raised in LiteLLM's class
+            except Exception as error:  # noqa: BLE001 - raised with LiteLLM's class
                 await self._raise(error, request, has_begun=response is not None)
             finally:
                 if response is not None:
-                    # At the end of a body its connection has gone back to the pool, and this does nothing.
+                    # At the end of the body, the connection was already returned to the pool, and this does nothing.
                     response.close()
 
         return from_io(read)
@@ -124,13 +124,13 @@ class OpenAICompatibleSource:
         return wire.end(usage, cost)
 
     async def _post(self, request: Request) -> aiohttp.ClientResponse:
-        """The response, when its headers have come. Raises RefusedRequest for a status that is not 200."""
+        """Return the response after its headers have arrived. Raises RefusedRequest for a status other than 200."""
         import aiohttp
         from yarl import URL
 
         url, json = self._url(), self._body(request, await self._supported_hints(request))
         headers = self._headers(request, url)
-        # The client's limits are for each read, so a server could send headers, or the text of an error, drop by drop.
+        # The client's time limits apply to each read, so a server could send headers or an error byte by byte.
         async with asyncio.timeout(self._connect_timeout + self._read_timeout + HEADER_GRACE_S):
             session = get_resource("aiohttp session", _create_session)
             limits = aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout, sock_read=self._read_timeout)
@@ -156,14 +156,14 @@ class OpenAICompatibleSource:
         return self._provider == "openai" and self._name.startswith(_REASONING_NAMES)
 
     async def _supported_hints(self, request: Request) -> dict[str, Any]:
-        """The hints that the model takes. A model that the table does not know is not asked for a schema."""
+        """Return the hints that the model supports. Unknown models get no schema for the answer."""
         hints = dict(request.hints)
         if "response_format" in hints:
             entry = await asyncio.to_thread(prices.find_entry, request.model)
             if entry is None or not entry.get("supports_response_schema"):
                 del hints["response_format"]
         if self._is_reasoning_model:
-            hints.pop("stop", None)  # these models refuse it; the answer is cut here
+            hints.pop("stop", None)  # these models refuse it; rxflow cuts the answer itself
         return hints
 
     def _body(self, request: Request, hints: Mapping[str, Any]) -> bytes:
@@ -190,24 +190,24 @@ class OpenAICompatibleSource:
 
         headers = {"content-type": "application/json", "accept": "text/event-stream"}
         key = self.api_key
-        if key and URL(url).user is None:  # a user in the URL is sent as the authorization instead
+        if key and URL(url).user is None:  # aiohttp sends a user in the URL as the authorization
             headers["authorization"] = f"Bearer {key}"
         given: Mapping[str, object] = request.parameters.get("extra_headers") or {}
         return headers | {name.lower(): str(value) for name, value in given.items()}
 
     @property
     def base_url(self) -> str | None:
-        """The address that was given, or that the environment names."""
+        """The address that was given, or that of the environment."""
         variables = (os.environ.get(name) for name in self._server.url_variables)
         return self._base_url or next(filter(None, variables), None)
 
     @property
     def api_key(self) -> str | None:
-        """The key that was given, or that the environment holds."""
+        """The key that was given, or that of the environment."""
         return self._api_key or os.environ.get(self._server.key_variable)
 
     def find_url(self) -> str | None:
-        """The server's address; None if it was not given and the provider has no public one."""
+        """Return the server's address; None if it was not given and the provider has no public one."""
         return self.base_url or self._server.url
 
     def _url(self) -> str:
@@ -220,7 +220,7 @@ class OpenAICompatibleSource:
         return url.rstrip("/")
 
     async def _raise(self, error: Exception, request: Request, *, has_begun: bool) -> None:
-        """Raise LiteLLM's class of ``error``. The first error costs its import, which runs in another thread."""
+        """Raise ``error`` with LiteLLM's class. The first error imports LiteLLM, in another thread."""
         keys = known_keys(self.api_key, {"base_url": self._base_url}, request.parameters)
         raise_as_litellm(
             await get_litellm(), error, keys, model=request.model, provider=self._provider, has_begun=has_begun
@@ -228,7 +228,7 @@ class OpenAICompatibleSource:
 
     async def calls_functions(self, model: str) -> bool:
         entry = await asyncio.get_running_loop().run_in_executor(None, prices.find_entry, model)
-        # Most servers of one's own call functions; LLM(…, function_calling=False) says otherwise.
+        # Most local servers support function calls; LLM(…, function_calling=False) turns them off.
         return entry is None or bool(entry.get("supports_function_calling"))
 
     def retry_delay(self, error: BaseException, attempt: int, of: int) -> float | None:
@@ -246,7 +246,7 @@ def _create_session() -> aiohttp.ClientSession:
         cookie_jar=aiohttp.DummyCookieJar(),
         max_line_size=_MAX_HEADER_BYTES,
         max_field_size=_MAX_HEADER_BYTES,
-        # With it aiohttp also reads ~/.netrc, whose password would take the place of the key.
+        # With trust_env, aiohttp also reads ~/.netrc, whose password would replace the key.
         trust_env=bool(getproxies_environment()),
     )
 
@@ -258,12 +258,12 @@ async def _read_blocks(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes
     try:
         async for block in response.content.iter_any():
             yield block
-    except (RuntimeError, HttpProcessingError) as error:  # aiohttp's for bodies that break the rules of HTTP
+    except (RuntimeError, HttpProcessingError) as error:  # raised by aiohttp for bodies that violate HTTP
         raise aiohttp.ClientPayloadError(str(error)) from error
 
 
 def _read_error(body: bytes) -> object:
-    """Return the JSON of an error, even if it was cut off; else its text."""
+    """Return the JSON of an error, even if it was cut off; otherwise its text."""
     try:
         return from_json(body.decode(errors="ignore"), allow_partial="trailing-strings")
     except ValueError:

@@ -1,8 +1,8 @@
-"""Prices and abilities of models, from the table that LiteLLM ships, read without importing LiteLLM.
+"""Prices and abilities of models, from LiteLLM's table, read without importing LiteLLM.
 
-The table has 4,500 models in 3 MB. To parse it takes 30 ms and 25 MB, and holds up every other thread meanwhile; so
-the entry that is asked for is looked up in its text, which takes a tenth of that.
-A program that has imported LiteLLM may have registered prices of its own there, which then hold.
+The table has 4,500 models in 3 MB. Parsing it takes 30 ms and 25 MB, and blocks all other threads meanwhile. So the
+module searches the table's text for the requested entry, which takes a tenth of that. If the program has imported
+LiteLLM, it may have registered prices of its own, which then apply.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ FREE_PROVIDER = "rxflow"
 """The provider of the embedded model."""
 
 Entry: TypeAlias = Mapping[str, Any]
-"""The table's entry for one model: prices in US dollars a token, limits, and what it supports."""
+"""The table's entry for one model: prices in US dollars per token, limits, and supported features."""
 
 
 def find_entry(model: str) -> Entry | None:
-    """The entry of ``model``, None if the table does not have it. Blocks for some ms the first time.
+    """Return the entry of ``model``; None if the table has none. Blocks for some milliseconds the first time.
 
-    Models of OpenAI stand there without a prefix, all others with it.
+    In the table, the names of OpenAI's models have no prefix; all other models have one.
     """
     registered: Any = getattr(sys.modules.get("litellm"), "model_cost", None)
     if isinstance(registered, dict):
@@ -45,8 +45,8 @@ def find_entry(model: str) -> Entry | None:
 @lru_cache(maxsize=256)
 def _read_entry(model: str) -> Entry | None:
     try:
-        package = find_spec("litellm")  # which does not import it
-    except ValueError:  # a stand-in of the program's own, which is not a module
+        package = find_spec("litellm")  # does not import the package
+    except ValueError:  # the program has put something that is not a module in its place
         package = None
     for folder in (package.submodule_search_locations or ()) if package is not None else ():
         path = Path(folder, _TABLE)
@@ -56,11 +56,11 @@ def _read_entry(model: str) -> Entry | None:
 
 
 def _parse_entries(table: bytes, model: str) -> Mapping[str, Entry]:
-    """Of the table, at least the entries that :func:`_pick` asks for."""
-    if b'": {' not in table[:1000]:  # not as LiteLLM writes it
+    """Return the entries of the table that :func:`_pick` needs, perhaps with others."""
+    if b'": {' not in table[:1000]:  # the table does not have the form in which LiteLLM writes it
         return cast(dict[str, Entry], from_json(table))
     names, found = _names_of(model), dict[str, Entry]()
-    end_of_key = to_json(names[-1])[1:] + b": {"  # of both names
+    end_of_key = to_json(names[-1])[1:] + b": {"  # both names end like this
     at = table.find(end_of_key)
     while at >= 0:
         begin = table.rindex(b'"', 0, at)
@@ -88,7 +88,7 @@ def _pick(table: Mapping[str, Entry], model: str) -> Entry | None:
 
 
 def compute_cost(entry: Entry | None, usage: UsageMetrics, service_tier: str | None = None) -> float | None:
-    """What a call has cost in US dollars; None if the prices or the tokens are not known."""
+    """Return the cost of a call in US dollars; None if the prices or the tokens are not known."""
     prompt, completion = usage.prompt_tokens, usage.completion_tokens
     if entry is None or prompt is None or completion is None:
         return None
@@ -110,7 +110,7 @@ def compute_cost(entry: Entry | None, usage: UsageMetrics, service_tier: str | N
 
 
 def _rate(entry: Entry, name: str, prompt: int, service_tier: str | None) -> float | None:
-    """Dollars per token. Long prompts and service tiers have prices of their own."""
+    """Return the dollars per token. Long prompts and service tiers have prices of their own."""
     tier = f"_{service_tier}" if service_tier in ("flex", "priority") else ""
     thresholds = (int(found[1]) for key in entry if key.startswith(name) and (found := _ABOVE.search(key)))
     passed = sorted((each for each in thresholds if prompt > each * 1000), reverse=True)
@@ -123,6 +123,6 @@ def _rate(entry: Entry, name: str, prompt: int, service_tier: str | None) -> flo
 
 
 def estimate_cost(model: str, usage: UsageMetrics) -> float | None:
-    """What an estimated ``usage`` of ``model`` costs. Blocks for some ms at the first stopped call of a model."""
+    """Return the cost of an estimated ``usage`` of ``model``. The first call for a model blocks for milliseconds."""
     provider, _, _ = model.partition("/")
     return 0.0 if provider == FREE_PROVIDER else compute_cost(find_entry(model), usage)

@@ -1,4 +1,4 @@
-"""Which source serves a model: the embedded one, a direct one for OpenAI-compatible servers, LiteLLM for the rest."""
+"""Chooses the source for a model: the embedded model, direct calls to OpenAI-compatible servers, or LiteLLM."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rxflow.llm.demo import PROVIDER as DEMO_PROVIDER
 from rxflow.llm.demo import DemoSource
 from rxflow.llm.source import Delta, Request, Source, split_model
 
-# OpenAI serves these by its Responses API only, for which LiteLLM prepares the request.
+# OpenAI offers these only through its Responses API, for which LiteLLM prepares the request.
 _RESPONSES_ONLY = ("responses/", "codex", "-pro", "deep-research", "computer-use", "daybreak")
 
 _CHAT_PARAMETERS = frozenset(
@@ -66,7 +66,7 @@ _LITELLM_SETTINGS = (
     "organization",
     "ssl_certificate",
 )
-"""Settings of LiteLLM's module that a program expects to hold for OpenAI's models too."""
+"""Settings of the litellm module that a program expects to apply to OpenAI's models too."""
 
 _DEMO_PARAMETERS = frozenset({"tool_choice"})
 
@@ -82,7 +82,7 @@ def source_for(
     parameters: Mapping[str, Any],
     via: Literal["litellm"] | None,
 ) -> Source:
-    """The source of ``model``.
+    """Return the source for ``model``.
 
     Raises:
         ValueError: ``via`` or the embedded model's name is unknown.
@@ -111,15 +111,15 @@ def _is_direct(provider: str, name: str, parameters: Mapping[str, Any]) -> bool:
 
 
 def is_litellm_in_use() -> bool:
-    """Whether the program itself uses LiteLLM: it has registered callbacks or a cache, or set what holds for OpenAI."""
+    """Return whether the program itself uses LiteLLM: callbacks, a cache, or settings that apply to OpenAI's models."""
     litellm: Any = sys.modules.get("litellm")
-    if litellm is None or not hasattr(litellm, "acompletion"):  # its import may just be going on
+    if litellm is None or not hasattr(litellm, "acompletion"):  # the import may still be in progress
         return False
     return any(getattr(litellm, name, None) for name in _LITELLM_SETTINGS) or uses_litellm(litellm)
 
 
 class _DirectSource:
-    """Asks an OpenAI-compatible server directly, or through LiteLLM once the program itself uses that."""
+    """Calls an OpenAI-compatible server directly; or through LiteLLM, if the program itself uses LiteLLM."""
 
     def __init__(self, provider: str, name: str, settings: Mapping[str, Any]) -> None:
         self._provider = provider

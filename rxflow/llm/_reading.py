@@ -1,7 +1,7 @@
-"""Reads an answer off the network, and limits how long that may take.
+"""Reads an answer from the network, and limits how long that may take.
 
-Once the answer is complete, only the usage report and the end of the body may follow. They are awaited so that the
-connection can be used again. If the connection breaks or falls silent then, only these are lost.
+After a complete answer, only the usage report and the end of the body may follow. rxflow waits for them so that the
+connection can be reused. If the connection breaks or stops sending then, only they are lost.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from rxflow.llm.source import Delta
 from rxflow.types import UsageMetrics
 
 READ_TIMEOUT_S = 600.0
-HEADER_GRACE_S = 5.0  # beyond the limits for the connection and for a silence: headers may come drop by drop
+HEADER_GRACE_S = 5.0  # beyond the limits for connecting and for a silence, because headers may arrive byte by byte
 USAGE_TIMEOUT_S = 2.0  # from the finish reason to the usage report
 LAST_BYTE_TIMEOUT_S = 0.2  # from the last event to the end of the body
-MAX_ERROR_BYTES = 1 << 14  # of what comes in place of an answer; the error shows 4,000 characters
+MAX_ERROR_BYTES = 1 << 14  # of a body that replaces an answer; the error shows 4,000 characters
 _SECOND_LOOK_S = 0.25
 
 logger = logging.getLogger("rxflow")
 
 
 class IncompleteAnswer(Exception):
-    """The stream has ended before the provider said that the answer is complete."""
+    """The stream ended before the provider reported that the answer was complete."""
 
 
 async def read_answer(
@@ -42,18 +42,19 @@ async def read_answer(
     content_type: str = "",
     last_byte_timeout_s: float = LAST_BYTE_TIMEOUT_S,
 ) -> None:
-    """Read ``blocks`` by ``wire``; each network read is one delivery.
+    """Read ``blocks`` with ``wire``. The deltas of each network read are delivered together.
 
     Args:
-        silence_s: seconds without a byte after which TimeoutError is raised.
-        is_break: whether an error of the HTTP client means that the connection has broken.
-        content_type: what the response says of itself: a body without an event that never was a stream is refused.
+        silence_s: seconds without data after which TimeoutError is raised.
+        is_break: returns whether an error of the HTTP client means that the connection broke.
+        content_type: the content type of the response. A body without events and with another type than a stream's is
+            refused.
         last_byte_timeout_s: how long the end of the body may take after the last event.
 
     Raises:
-        TimeoutError: nothing has come for ``silence_s``.
-        MalformedEvent, OversizedEvent, ErrorEvent: see there.
-        IncompleteAnswer: the answer has been cut short.
+        TimeoutError: no data arrived for ``silence_s``.
+        MalformedEvent, OversizedEvent, ErrorEvent: see these classes.
+        IncompleteAnswer: the answer ended too early.
     """
     async with StallWatch(silence_s, lambda: wire.is_complete, is_break) as watch:
         async for block in blocks:
@@ -62,10 +63,10 @@ async def read_answer(
                 _feed(wire.feed, block, deliver)
             if wire.is_complete:
                 watch.limit(last_byte_timeout_s if wire.is_done or wire.usage else USAGE_TIMEOUT_S)
-            # A source that is always ready would starve the loop, and with it every disposal.
+            # A source that is always ready would block the loop, and with it every disposal.
             await asyncio.sleep(0)
         if not wire.is_done:
-            with suppress(MalformedEvent):  # cut off within an event: the answer is incomplete, not malformed
+            with suppress(MalformedEvent):  # cut off within an event, so the answer is incomplete rather than malformed
                 _feed(lambda _, batch: wire.flush(batch), b"", deliver)
     if wire.is_empty:
         refuse_other_types(content_type)
@@ -74,12 +75,12 @@ async def read_answer(
 
 
 def count_request(usage: UsageMetrics | None) -> UsageMetrics:
-    """The usage that the provider reported, with one successful request."""
+    """Return the usage that the provider reported, with one successful request."""
     return (usage or UsageMetrics()).model_copy(update={"successful_requests": 1})
 
 
 def refuse_other_types(content_type: str) -> None:
-    """Raise :class:`MalformedEvent` for a body without an event that never was a stream."""
+    """Raise :class:`MalformedEvent` if the content type of a body without events is not that of a stream."""
     if content_type and not content_type.startswith(_STREAM_TYPES):
         raise MalformedEvent(
             f"the answer is not an event stream: its content type is {content_type!r}, and it has no event"
@@ -90,7 +91,7 @@ _STREAM_TYPES = ("text/event-stream", "application/x-ndjson", "application/vnd.a
 
 
 def _feed(feed: Callable[[bytes, list[Delta]], None], block: bytes, deliver: Deliver) -> None:
-    """Deliver what ``block`` completes, even if a later event in it is malformed."""
+    """Deliver the deltas that ``block`` completes, even if a later event in it is malformed."""
     batch: list[Delta] = []
     try:
         feed(block, batch)
@@ -100,10 +101,12 @@ def _feed(feed: Callable[[bytes, list[Delta]], None], block: bytes, deliver: Del
 
 
 class StallWatch:
-    """Ends a silence with TimeoutError. After the answer is complete, a broken or silent connection is forgiven.
+    """Raises TimeoutError if no data arrives.
 
-    The HTTP client's own limit does not hold in all states: with aiohttp 3.14, a chunk of HTTP that breaks the rules
-    leaves its reader waiting forever.
+    Once the answer is complete, it ignores a broken or silent connection instead.
+
+    The HTTP client's own time-out does not work in all states: with aiohttp 3.14, a malformed HTTP chunk leaves its
+    reader waiting forever.
     """
 
     def __init__(
@@ -120,11 +123,11 @@ class StallWatch:
         self._suspected_at: float | None = None
 
     def note_data(self) -> None:
-        """Data has come. Timers are not moved for it: this happens thousands of times."""
+        """Record that data has arrived. This does not move timers, because it happens thousands of times."""
         self._last_data_at = self._loop.time()
 
     def limit(self, seconds: float) -> None:
-        """Limit the time for the rest of the answer, from now on. A shorter limit that was set before stays."""
+        """Limit the time for the rest of the answer, from now on. A shorter earlier limit stays."""
         if seconds < self._remaining_s:
             self._remaining_s = seconds
             self._timeout.reschedule(self._loop.time() + seconds)
@@ -134,7 +137,7 @@ class StallWatch:
         if due > self._loop.time():
             self._timer = self._loop.call_at(due, self._look)
         elif self._suspected_at != self._last_data_at:
-            # A loop that was held up runs this timer before its readers get what has come: look again.
+            # After a delay, the loop runs this timer before its readers get the data: check a second time.
             self._suspected_at = self._last_data_at
             self._timer = self._loop.call_later(_SECOND_LOOK_S, self._look)
         elif not self._timeout.expired():

@@ -1,7 +1,7 @@
-"""Takes keys out of errors, and cuts their texts to what a person reads.
+"""Removes API keys from errors, and shortens their texts to a readable length.
 
-Events, frames, logs and recordings all show errors. Providers echo keys ("Incorrect API key provided: sk-…"), the whole
-request with its headers, or send a web page of megabytes.
+Events, frames, logs and recordings all show errors. Providers echo keys ("Incorrect API key provided: sk-…") or the
+whole request with its headers, or send a web page of megabytes.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from contextlib import suppress
 from typing import Any, cast
 from urllib.parse import quote, unquote
 
-# The last two are variables of litellm's providers that end in their names.
+# The last two are variables of litellm's providers.
 _NAMES = re.compile(
     r"(?:key|token|secret|password|authorization|cookie|jwt|bearer_token_bedrock|gigachat_credentials)$", re.IGNORECASE
 )
 _USER_IN_A_URL = re.compile(r"://([^/?#\s]+)@")
 _SAFE_IN_A_QUERY = "/?:@!$'()*,;"
-_SHORTEST = 8  # characters: what is shorter guards nothing, and may well be a word of the message
+_SHORTEST = 8  # characters: a shorter secret protects nothing, and may be a word of the message
 _MASK = "***"
 _LONGEST = 4000  # characters of a message
 
 
 def known_keys(*given: object) -> list[str]:
-    """The secrets among what was given, and in the environment.
+    """Return the secrets in ``given`` and in the environment.
 
-    That is: strings; in mappings what is named like a secret; and passwords in URLs, whatever they are named.
+    These are strings, values of mappings with the name of a secret, and passwords in URLs, whatever their names are.
     """
     found = {key for each in (*given, os.environ) for key in _secrets_in(each)}
-    # As it stands in a URL, by those who quote all and by those who leave what a query may hold. Variables need not be
-    # text.
+    # As they are written in a URL, with all special characters quoted, or except those that a query allows. Variables
+    # may contain bytes that are not text.
     found |= {quote(key, safe=safe, errors="replace") for key in found for safe in ("", _SAFE_IN_A_QUERY)}
-    # The longest first: one may contain another.
+    # The longest first, because one may contain another.
     return sorted((key for key in found if len(key) >= _SHORTEST), key=len, reverse=True)
 
 
@@ -48,16 +48,19 @@ def _secrets_in(given: object, *, is_named: bool = True) -> Iterator[str]:
     elif isinstance(given, str):
         if is_named:
             yield given
-            yield given.rpartition(" ")[2]  # "Bearer sk-…"
+            yield given.rpartition(" ")[2]  # the key in "Bearer sk-…"
         for user in _USER_IN_A_URL.findall(given):
             name, _, password = user.partition(":")
             yield password or name
             yield unquote(password or name)
-            yield b64encode(unquote(user).encode(errors="replace")).decode()  # as it is sent, "Basic …"
+            yield b64encode(unquote(user).encode(errors="replace")).decode()  # as HTTP sends it, "Basic …"
 
 
 def mask_secrets(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy ``given`` without values that have the name of a secret, at any depth, and without passwords in URLs."""
+    """Return a copy of ``given`` without secrets.
+
+    Values that have the name of a secret are removed, at any depth, and so are passwords in URLs.
+    """
     return {
         name: _MASK if _NAMES.search(name) and isinstance(value, str) else _mask_inside(value)
         for name, value in given.items()
@@ -73,7 +76,7 @@ def _mask_inside(value: Any) -> Any:
 
 
 def redact_error(error: BaseException, keys: Sequence[str]) -> None:
-    """Mask the keys in ``error`` and in the errors that led to it, and cut long texts."""
+    """Mask the keys in ``error`` and in its causes, and shorten long texts."""
     following: list[BaseException] = [error]
     seen: set[int] = set()
     while following:
@@ -85,7 +88,7 @@ def redact_error(error: BaseException, keys: Sequence[str]) -> None:
             better = _redact(value, keys)
             if better is not value:
                 setattr(each, name, better)
-        if isinstance(each, UnicodeDecodeError):  # of the text that it holds, what is wrong with it is enough
+        if isinstance(each, UnicodeDecodeError):  # the part with the problem is enough
             each.object = bytes(each.start) + each.object[each.start : each.end]
         for link in ("__cause__", "__context__", "original_exception"):
             cause: BaseException | None = getattr(each, link, None)
@@ -95,7 +98,7 @@ def redact_error(error: BaseException, keys: Sequence[str]) -> None:
 
 
 def _cut_off_what_still_shows(error: BaseException, keys: Sequence[str], seen: set[int]) -> None:
-    """Remove errors that cannot be changed, such as pydantic's, from those that led to this one."""
+    """Remove causes that show a key and cannot be changed, such as errors of pydantic."""
     seen.add(id(error))
     for link in ("__cause__", "__context__"):
         cause: BaseException | None = getattr(error, link)
@@ -108,7 +111,7 @@ def _cut_off_what_still_shows(error: BaseException, keys: Sequence[str], seen: s
 
 
 def _redact(value: Any, keys: Sequence[str]) -> Any:
-    """Returns ``value`` itself if nothing is to be masked."""
+    """Return ``value`` with masked keys; the same object if there is nothing to mask."""
     better: Any = value
     if isinstance(value, str):
         better = _mask(value, keys)
@@ -126,13 +129,13 @@ def _redact(value: Any, keys: Sequence[str]) -> Any:
 def _mask(text: str, keys: Sequence[str]) -> str:
     for key in keys:
         text = text.replace(key, _MASK)
-    # Not before: of a key that stands across the cut, its beginning would be left.
+    # Only after masking: cutting first could leave the beginning of a key.
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text) - _LONGEST:,} more characters)"
 
 
 def _redact_http(value: Any, keys: Sequence[str]) -> Any:
-    """Mask keys in an HTTP error's request (in headers and URL) and response (which may repeat them)."""
-    import httpx  # comes with litellm, and only with it: `import rxflow` stays light
+    """Mask keys in the request of an HTTP error (in headers and URL) and in its response (which may repeat them)."""
+    import httpx  # comes with litellm, and is imported only then, so that `import rxflow` stays light
 
     if isinstance(value, httpx.Headers):
         return httpx.Headers(
@@ -144,15 +147,15 @@ def _redact_http(value: Any, keys: Sequence[str]) -> Any:
     if isinstance(value, httpx.Request):
         try:
             value.url = httpx.URL(_redact(str(value.url), keys))
-        except httpx.InvalidURL:  # without the key it is not a URL any more
+        except httpx.InvalidURL:  # without the key, it is no longer a URL
             value.url = httpx.URL(_MASK)
         value.headers = _redact_http(value.headers, keys)
     elif isinstance(value, httpx.Response):
         headers = _redact_http(value.headers, keys)
-        for name in ("content-encoding", "content-length"):  # the content is decoded, and cut
+        for name in ("content-encoding", "content-length"):  # the content is decoded and shortened
             headers.pop(name, None)
         request, content = None, b""
-        with suppress(RuntimeError):  # it has none
+        with suppress(RuntimeError):  # there is no request
             request = _redact_http(value.request, keys)
         with suppress(httpx.ResponseNotRead):
             content = _redact(value.content, keys)

@@ -1,4 +1,4 @@
-"""Cuts answers at stop sequences, because some models do not take them, and some show them."""
+"""Cuts answers at stop sequences, because some models ignore them, and some include them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from rxflow.types.usage import estimate_usage
 
 
 class StopSequences:
-    """Cuts a text that comes in pieces in front of the first stop sequence that is complete.
+    """Cuts a text that arrives in pieces before the first complete stop sequence.
 
-    Only what may be the beginning of one is held back. The result is the same however the text is cut into pieces.
+    Text is held back only if it may be the beginning of a sequence. The result does not depend on how the text is split
+    into pieces.
     """
 
     def __init__(self, sequences: Sequence[str]) -> None:
@@ -26,7 +27,7 @@ class StopSequences:
         self._held = ""
 
     def feed(self, piece: str) -> str:
-        """Take the next piece; return what is certain to belong to the answer."""
+        """Add the next piece. Return the text that certainly belongs to the answer."""
         text = self._held + piece
         found = [(at + len(each), at) for each in self._sequences if (at := text.find(each)) >= 0]
         if found:
@@ -38,21 +39,21 @@ class StopSequences:
         return text[:end]
 
     def flush(self) -> str:
-        """The text has ended: return what was held back."""
+        """Return the text that was held back, because the answer has ended."""
         held, self._held = self._held, ""
         return held
 
 
 def read_stop(stop: Any) -> list[str]:
-    """The sequences that a program gave, as a list.
+    """Return the stop sequences as a list.
 
     Raises:
-        TypeError: it is not a string or a list of strings.
-        ValueError: one of them is empty, which would stop every answer at its beginning.
+        TypeError: ``stop`` is not a string or a list of strings.
+        ValueError: a sequence is empty, which would end every answer at its beginning.
     """
     given: Any = [] if stop is None else [stop] if isinstance(stop, str) else stop
     if not isinstance(given, list | tuple) or not all(isinstance(each, str) for each in cast(list[Any], given)):
-        raise TypeError(f"stop is a string or a list of strings; got {stop!r}")
+        raise TypeError(f"stop must be a string or a list of strings; got {stop!r}")
     sequences = list(cast(Sequence[str], given))
     if "" in sequences:
         raise ValueError(f"a stop sequence is empty: {stop!r}; leave it out")
@@ -60,13 +61,13 @@ def read_stop(stop: Any) -> list[str]:
 
 
 def cut_at_stop(deltas: Observable[Delta], request: Request) -> Observable[Delta]:
-    """End an answer before the first stop sequence of ``request``, and close its connection. ::
+    """End an answer before the first stop sequence of ``request``, and close the connection. ::
 
-    deltas    "Thought"--"\\nObs"--"ervation:"--" never"--E|
-    result    "Thought"-----------E|                          (stop=["\\nObservation:"])
+        deltas    "Thought"--"\\nObs"--"ervation:"--" never"--E|
+        result    "Thought"-----------E|                          (stop=["\\nObservation:"])
 
-    A model that took the sequences has ended there by itself, with its usage. That of an answer that was cut here is an
-    estimate.
+    A model that supports the sequences ends there by itself, and reports its usage. The usage of an answer that is cut
+    here is an estimate.
     """
     sequences = read_stop({**request.hints, **request.parameters}.get("stop"))
     if not sequences:
@@ -121,5 +122,5 @@ _ONE_REQUEST = UsageMetrics(successful_requests=1)
 
 
 def count_overlap(text: str, marker: str) -> int:
-    """How many characters at the end of ``text`` may be the beginning of ``marker``."""
+    """Return how many characters at the end of ``text`` may be the beginning of ``marker``."""
     return next((n for n in range(min(len(text), len(marker) - 1), 0, -1) if text.endswith(marker[:n])), 0)

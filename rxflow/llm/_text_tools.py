@@ -1,6 +1,6 @@
-"""Tools for models without function calling: offered in text, called in a fence, the fence kept out of the answer.
+"""Tools for models without function calling: offered in the prompt, called in a fence that is removed from the answer.
 
-The model is told to write::
+The prompt asks the model to write::
 
     ```tool_call
     {"name": "search", "arguments": {"query": "rx"}}
@@ -22,11 +22,11 @@ from rxflow.llm._stop_sequences import count_overlap
 from rxflow.llm.source import Delta, Ending, Message, Request, Source, ToolCallDelta
 
 _OPEN = "```tool_call"
-_CLOSE = "\n```"  # on a line of its own: within the JSON a line end is escaped, so arguments may hold fences
+_CLOSE = "\n```"  # on a line of its own; JSON escapes line breaks, so arguments may contain fences
 
 
 def offering_in_text(source: Source, request: Request) -> Observable[Delta]:
-    """Ask ``source`` with the tools of ``request`` in words; calls in its answer become tool-call deltas. ::
+    """Call ``source`` with the tools of ``request`` in the prompt. Calls in its answer become tool-call deltas. ::
 
     source    "Let me look. "---"```tool_call⏎{…}"---"⏎```"---E|
     result    "Let me look. "-------------------------T--------E|
@@ -67,15 +67,16 @@ def _emit(on_next: Callable[[Delta], None], deltas: Iterator[Delta]) -> None:
 
 
 class _FenceReader:
-    """Splits growing text into answer and calls; holds back only what may be the beginning of a fence.
+    """Splits growing text into the answer and tool calls. Text is held back only if it may be the beginning of a fence.
 
-    White space around a fence belongs to the fence. As text, it would depend on how the answer is cut into deltas.
+    White space around a fence belongs to the fence. Otherwise the text would depend on how the answer is split into
+    deltas.
     """
 
     def __init__(self) -> None:
         self.calls = 0
-        # Pieces, as each is looked at once: a fence that is never closed is as long as the answer.
-        self._held: list[str] = []  # white space, or the inside of a fence
+        # A list of pieces, so that each is searched only once: a fence that is never closed is as long as the answer.
+        self._held: list[str] = []  # white space, or the content of a fence
         self._end = ""  # may be the beginning of the next marker
         self._inside = False
         self._is_after_a_call = False
@@ -101,7 +102,7 @@ class _FenceReader:
         self._held.append(kept)
 
     def flush(self) -> Iterator[Delta]:
-        """The end: a fence that was never closed is read as it stands."""
+        """Handle the end of the text. A fence that was never closed is read as it is."""
         held = self._released(self._end)
         if self._inside:
             yield from self._call(held.rstrip().rstrip("`"))
@@ -113,7 +114,7 @@ class _FenceReader:
         return _CLOSE if self._inside else _OPEN
 
     def _released(self, text: str) -> str:
-        """Release what is held, followed by ``text``."""
+        """Return the held text followed by ``text``, and clear the held text."""
         held = "".join([*self._held, text])
         self._held.clear()
         return held
@@ -134,7 +135,10 @@ class _FenceReader:
 
 
 def _parse(body: str) -> tuple[str, str]:
-    """Name and arguments. A body that is not JSON is passed on as arguments: so the model is told what was wrong."""
+    """Return the name and arguments.
+
+    A body that is not JSON is passed on as arguments, so that the model gets an error.
+    """
     try:
         call = from_json(body.strip())
         return str(call["name"]), json.dumps(call.get("arguments") or {})
@@ -157,7 +161,7 @@ def _instructions(request: Request) -> Message:
 
 
 def _in_words(message: Message) -> Message:
-    """Put messages about tools into words, for a model that does not know such messages."""
+    """Put a message about tools into plain text, for a model that does not know such messages."""
     if message.get("role") == "tool":
         return {"role": "user", "content": f"Result of the tool {message.get('name')}:\n{message['content']}"}
     if message.get("tool_calls"):

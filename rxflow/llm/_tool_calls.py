@@ -1,4 +1,4 @@
-"""Finds the tool call that a piece belongs to."""
+"""Finds the tool call that a delta belongs to."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _OpenCall:
     pieces: list[str] = field(default_factory=list[str])
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
     held: str = ""
-    """A placeholder that is shown only when nothing takes its place."""
+    """A placeholder that is emitted only if nothing replaces it."""
 
     @property
     def arguments(self) -> str:
@@ -41,14 +41,14 @@ class _OpenCall:
 
 
 class ToolCallAssembler:
-    """Puts the pieces of an answer's tool calls together.
+    """Joins the deltas of an answer's tool calls.
 
-    Providers disagree on how a piece names its call, so this is asked in order: its id, if it has one that is known;
-    its index; and, for a piece with a name whose index is taken by a whole call, that it begins another call. A piece
-    without a name at an unknown index belongs to the call that has no arguments yet.
+    Providers disagree on how a delta identifies its call. These are checked in order: its id, if that is known; its
+    index; and, for a delta with a name whose index has a complete call, that it begins another call. A delta without a
+    name and with an unknown index belongs to the call that has no arguments yet.
 
     A call without an id gets one that is unique in every conversation. Some providers send ``{}`` before the real
-    arguments: it is held back until the next piece, or the end, shows which it is.
+    arguments; it is held back until the next delta, or the end, shows whether it is a placeholder.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class ToolCallAssembler:
         return bool(self._calls)
 
     def add(self, delta: ToolCallDelta) -> ToolCallChunk:
-        """The chunk that shows ``delta``, with the id and the name of its call."""
+        """Return the chunk for ``delta``, with the id and name of its call."""
         call = self._find(delta)
         if delta.extra:
             call.extra |= delta.extra
@@ -68,7 +68,7 @@ class ToolCallAssembler:
         return ToolCallChunk(tool_id=call.id, tool_name=call.name, arguments=arguments, index=call.number)
 
     def finish(self) -> Iterator[ToolCallChunk]:
-        """Chunks for what was held back. The answer has ended."""
+        """Yield chunks for what was held back, because the answer has ended."""
         for call in self._calls:
             if call.held:
                 held, call.held = call.held, ""
@@ -77,12 +77,12 @@ class ToolCallAssembler:
 
     @property
     def calls(self) -> tuple[ToolCall, ...]:
-        """All calls so far, in the order in which they began."""
+        """All calls so far, in the order of their starts."""
         return tuple(ToolCall(id=call.id, name=call.name, arguments=call.arguments) for call in self._calls)
 
     @property
     def extras(self) -> Mapping[str, Mapping[str, Any]]:
-        """The fields that have to go back with each call, by its id."""
+        """The extra fields that must go back to the provider with each call, by its id."""
         return {call.id: call.extra for call in self._calls if call.extra}
 
     def _find(self, delta: ToolCallDelta) -> _OpenCall:
@@ -110,7 +110,7 @@ class ToolCallAssembler:
 
     def _begins_another(self, delta: ToolCallDelta, call: _OpenCall) -> bool:
         if not delta.name:
-            # Some gateways make up a new id for each piece; only a name begins a call.
+            # Some gateways invent a new id for each delta; only a name begins a call.
             return False
         if delta.id and call.has_own_id:
             return True
@@ -130,7 +130,7 @@ class ToolCallAssembler:
         self._by_id[new_id] = call
 
     def _take_arguments(self, call: _OpenCall, arguments: str) -> str:
-        """Return the part of ``arguments`` that is shown now."""
+        """Return the part of ``arguments`` to emit now."""
         if not arguments:
             return ""
         if not call.pieces and not call.held and arguments == _PLACEHOLDER:

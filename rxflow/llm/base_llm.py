@@ -1,4 +1,4 @@
-"""``BaseLLM``: a model that a program's own class answers for, and the types that are accepted as a model."""
+"""``BaseLLM``, the base class of a program's own models, and the types that are accepted as a model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rxflow.tools import as_text
 from rxflow.types import Event, StreamChunk, ToolCall, UsageMetrics
 
 _OTHER_PARAMETERS = ("callbacks", "available_functions", "from_task", "from_agent", "response_model")
-_PROVIDERS = {  # of LangChain's chat models, as litellm names them
+_PROVIDERS = {  # LangChain's chat models, and litellm's names of their providers
     "AzureChatOpenAI": "azure",
     "ChatAnthropic": "anthropic",
     "ChatBedrock": "bedrock",
@@ -44,12 +44,13 @@ _PROVIDERS = {  # of LangChain's chat models, as litellm names them
 
 
 class BaseLLM(ABC):
-    """A model of your own: derive from it, write :meth:`call`, and give an object of it wherever an LLM is taken.
+    """A model of your own: derive a class, write :meth:`call`, and pass an object of it wherever an LLM is accepted.
 
-    ``call`` receives the messages, and the tools' schemas as ``tools`` if it has that parameter. Its answer is one
-    chunk. A generator streams: each text that it yields is a chunk. So does an async generator under the name
-    ``acall``, and ``acall`` goes before ``call``. A list of tool calls in the shape of OpenAI's chat API calls tools.
-    ``supports_function_calling`` returns True for a model that takes tools; to others they are offered in text. ::
+    ``call`` receives the messages, and the tools' schemas if it has a parameter ``tools``. A text that it returns is
+    one chunk. If ``call`` is a generator, each text that it yields is a chunk. An async generator named ``acall`` also
+    streams, and ``acall`` is used instead of ``call``. To call tools, return a list of tool calls in the shape of
+    OpenAI's chat API. ``supports_function_calling`` returns True if the model accepts tools; otherwise the tools are
+    described to it in text. ::
 
         class Echo(BaseLLM):
             def call(self, messages, **_):
@@ -57,12 +58,13 @@ class BaseLLM(ABC):
 
         Agent(..., llm=Echo(model="echo"))
 
-    Called by hand, ``call`` and ``acall`` are your methods as they are: only agents and :meth:`observe` stream them.
+    If your program calls ``call`` or ``acall`` itself, it gets what your method returns. Only agents and
+    :meth:`observe` stream.
 
     Args:
         model: its name, for events and logs.
-        temperature, stop: for ``call`` to read; the answer is cut at ``stop``.
-        parameters: the same, in ``parameters``; those that the class annotates become attributes.
+        temperature, stop: values that ``call`` may read. rxflow also cuts the answer off at ``stop``.
+        parameters: other values, kept in ``parameters``. Those that the class annotates become attributes.
     """
 
     def __init__(
@@ -81,45 +83,49 @@ class BaseLLM(ABC):
             elif isinstance(declared, ModelPrivateAttr):
                 setattr(self, name, declared.get_default())
         self.model = model
-        self.temperature = temperature
+        if temperature is not None or not hasattr(self, "temperature"):  # else the class's own default holds
+            self.temperature = temperature
         self.stop = [stop] if isinstance(stop, str) else list(stop or ())
         self.parameters = parameters
         self._llm = LLM(model, stop=self.stop or None, source=_CallSource(self))
 
     @abstractmethod
     def call(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
-        """Answer ``messages``: a text, an iterator of texts, or a list of tool calls."""
+        """Answer ``messages``. Return a text, an iterator of texts, or a list of tool calls."""
 
     async def acall(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
-        """Answer as :meth:`call` does, for async code; here in a thread."""
+        """Answer as :meth:`call` does, for async code. This default runs :meth:`call` in a thread."""
         return await in_thread(partial(self.call, messages, *args, **kwargs), name=f"{type(self).__name__}.call")
 
     def supports_function_calling(self) -> bool:
-        """Whether ``call`` takes ``tools`` and returns tool calls."""
+        """Return whether ``call`` accepts ``tools`` and returns tool calls."""
         return False
 
     @property
     def llm(self) -> LLM:
-        """The LLM that answers by :meth:`call`: what agents use."""
+        """The LLM that agents use; it answers with :meth:`call`."""
         return self._llm
 
     def observe(
         self, messages: str | Sequence[Message], tools: Sequence[Offered] | None = None
     ) -> Observable[StreamChunk]:
-        """A cold Observable of the answer's chunks, as that of :class:`LLM`."""
+        """Return a cold Observable of the answer's chunks, as :meth:`LLM.observe` does."""
         return self._llm.observe(messages, tools)
 
     def events(self, messages: str | Sequence[Message], tools: Sequence[Offered] | None = None) -> EventStream[Event]:
-        """A cold Observable of all events of the call: its start, chunks, retries and end."""
+        """Return a cold Observable of all events of the call: its start, chunks, retries and end."""
         return self._llm.events(messages, tools)
 
 
-BaseLLM.register(LLM)  # isinstance(llm, BaseLLM) is how programs of CrewAI ask for any model
+BaseLLM.register(LLM)  # programs written for CrewAI use isinstance(llm, BaseLLM) to recognize any model
 _ACALL = vars(BaseLLM)["acall"]
 
 
 def _declared(cls: type) -> dict[str, Any]:
-    """The fields, with defaults, that the classes between ``cls`` and BaseLLM declare as in pydantic's models."""
+    """Return the fields that the classes between ``cls`` and BaseLLM declare, with their defaults.
+
+    The fields are declared as in pydantic's models.
+    """
     declared: dict[str, Any] = {}
     for base in reversed(cls.__mro__[: cls.__mro__.index(BaseLLM)]):
         declared |= dict.fromkeys(inspect.get_annotations(base))
@@ -130,7 +136,7 @@ def _declared(cls: type) -> dict[str, Any]:
 
 
 def check_model(given: object) -> object:
-    """``given`` as a model, if it is one or a model's name.
+    """Return ``given`` as a model, if it is a model or a model's name.
 
     Raises:
         ValueError: it is something else; the message says what to write.
@@ -141,7 +147,7 @@ def check_model(given: object) -> object:
     if isinstance(given, str):
         return LLM(given)
     if isinstance(given, LLM) and _overrides(given):
-        raise ValueError(f"{kind} is an LLM with a call of its own, which agents would not use; derive it from BaseLLM")
+        raise ValueError(f"{kind} derives from LLM and overrides call, which agents would not use; derive from BaseLLM")
     if given is None or isinstance(given, LLM):
         return given
     if isinstance(given, BaseLLM):
@@ -156,7 +162,7 @@ def check_model(given: object) -> object:
         raise ValueError(f'{kind} is a model of LangChain; write llm=LLM("{provider}/{name or "model"}") instead')
     if callable(getattr(given, "call", None)):
         raise ValueError(f"{kind} has a method call, but is not a model; derive the class from rxflow.BaseLLM")
-    raise ValueError(f'llm is an LLM, or a name, "provider/model"; got {given!r}')
+    raise ValueError(f'llm must be an LLM or a name, "provider/model"; got {given!r}')
 
 
 def _overrides(llm: LLM) -> bool:
@@ -168,7 +174,7 @@ Model = Annotated[LLM | BaseLLM | str, BeforeValidator(check_model)]
 
 
 class _CallSource:
-    """The deltas of the answer of a user's ``call`` or ``acall``."""
+    """Streams the answer of a user's ``call`` or ``acall`` as deltas."""
 
     def __init__(self, llm: BaseLLM) -> None:
         self._llm = llm
@@ -177,7 +183,7 @@ class _CallSource:
     def stream(self, request: Request) -> Observable[Delta]:
         async def answer(emit: Callable[[Delta], None]) -> None:
             reply = _Reply(emit, self._name)
-            with _muted():  # the words of other models that it asks are its own, or nobody's
+            with _muted():  # other models that it asks must not add chunks to its answer
                 await reply.read(await self._ask(request))
             reply.end()
 
@@ -187,7 +193,7 @@ class _CallSource:
         if _method(self._llm, "acall") is not _ACALL:
             try:
                 return await _awaited(self._llm.acall(*_messages(request), **_keywords(self._llm.acall, request)))
-            except NotImplementedError:  # the way to say that there is only call
+            except NotImplementedError:  # a class raises this to say that it has only ``call``
                 pass
         call = partial(self._llm.call, *_messages(request), **_keywords(self._llm.call, request))
         return await _awaited(await in_thread(call, name=self._name))
@@ -195,7 +201,7 @@ class _CallSource:
     async def calls_functions(self, model: str) -> bool:
         if _method(self._llm, "supports_function_calling") is BaseLLM.supports_function_calling:
             return False
-        # In a thread: a model that wraps another asks that, and waits.
+        # In a thread, because a model that wraps another one asks that model, and blocks.
         return await in_thread(self._llm.supports_function_calling, name=self._name)
 
     def retry_delay(self, error: BaseException, attempt: int, of: int) -> float | None:
@@ -207,7 +213,7 @@ class _CallSource:
 
 @contextmanager
 def _muted() -> Generator[None, None, None]:
-    """What runs here shows no chunks in the stream around it."""
+    """In the body, code cannot add chunks to the stream of the surrounding run."""
     leaf = ambient.get()
     if leaf is None:
         yield
@@ -230,11 +236,11 @@ async def _awaited(said: Any) -> Any:
 
 
 def _messages(request: Request) -> tuple[list[dict[str, Any]]]:
-    return ([{**message} for message in request.messages],)  # a copy: the method may change it
+    return ([{**message} for message in request.messages],)  # a copy, because the method may change it
 
 
 def _keywords(method: Callable[..., Any], request: Request) -> dict[str, Any]:
-    """The parameters of ``method`` that CrewAI defines."""
+    """Return those parameters of CrewAI that ``method`` accepts."""
     parameters = inspect.signature(method).parameters
     takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
     given: dict[str, Any] = dict.fromkeys(name for name in _OTHER_PARAMETERS if name in parameters)
@@ -244,7 +250,7 @@ def _keywords(method: Callable[..., Any], request: Request) -> dict[str, Any]:
 
 
 class _Reply:
-    """Turns what a method answers into deltas."""
+    """Turns what a user's method returns into deltas."""
 
     def __init__(self, emit: Callable[[Delta], None], name: str) -> None:
         self._emit = emit
@@ -265,7 +271,7 @@ class _Reply:
             self._add(self._delta_of(said))
 
     def end(self) -> None:
-        """Emit the ending."""
+        """Emit the last delta."""
         reason = "tool_calls" if self._calls_tools else "stop"
         self._emit(self._ending or Ending(reason, UsageMetrics(successful_requests=1)))
 
@@ -274,11 +280,15 @@ class _Reply:
             async for part in parts:
                 self._add(self._delta_of(part))
         finally:
-            if isinstance(parts, AsyncGenerator):  # its own finally runs now, not when it is collected
+            # run its ``finally`` now, not when the generator is garbage-collected
+            if isinstance(parts, AsyncGenerator):
                 await cast(AsyncGenerator[Any, None], parts).aclose()
 
     async def _read_in_thread(self, parts: Iterator[Any]) -> None:
-        """Read each part in a thread, because its code may block. After a disposal, one more part is read at most."""
+        """Read each part in a thread, because the iterator's code may block.
+
+        After a disposal, at most one more part is read.
+        """
         loop = asyncio.get_running_loop()
         is_over = threading.Event()
 
@@ -302,7 +312,7 @@ class _Reply:
             return part
         if isinstance(part, str | BaseModel | Mapping):
             return as_text(part)
-        raise TypeError(f"{self._name} answers with text, tool calls or an iterator of text; it gave {part!r}")
+        raise TypeError(f"{self._name} must return text, tool calls or an iterator of text; it returned {part!r}")
 
     def _add(self, delta: Delta) -> None:
         if isinstance(delta, Ending):
@@ -313,13 +323,16 @@ class _Reply:
 
 
 def _tool_call(index: int, call: Any, name: str) -> ToolCallDelta:
-    """One call, as OpenAI's dicts or objects have it, or another LLM's answer."""
+    """Return the delta for one call.
+
+    The call is a dictionary or an object as in OpenAI's API, or comes from another LLM's answer.
+    """
     if isinstance(call, ToolCall):
         return ToolCallDelta(index, id=call.id, name=call.name, arguments=call.arguments)
     read = cast(Callable[[Any, str], Any], _item if isinstance(call, Mapping) else _attribute)
     function = read(call, "function")
     if function is None:
-        raise TypeError(f"{name} gave a tool call that is not in the shape of OpenAI's chat API: {call!r}")
+        raise TypeError(f"{name} returned a tool call that is not in the shape of OpenAI's chat API: {call!r}")
     read_function = _item if isinstance(function, Mapping) else _attribute
     arguments = read_function(function, "arguments")
     return ToolCallDelta(

@@ -1,7 +1,8 @@
-"""The embedded model, ``LLM("rxflow/demo")``: for a first run, examples and documentation.
+"""The embedded model, ``LLM("rxflow/demo")``, for first runs, examples and documentation.
 
-No key, no network, no download, and no intelligence: it answers readably from the words of its prompt, calls an offered
-tool once, counts words as tokens and keeps a pace. So everything around a model can be seen working.
+It needs no key, network or download, and it has no intelligence: it builds readable answers from the words of its
+prompt, calls an offered tool once, counts words as tokens, and can pause between words. So one can watch how everything
+around a model works.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ PROVIDER = "rxflow"
 
 
 class DemoSource(Source):
-    """Answers from its prompt, ``pace`` seconds between two words."""
+    """Answers from its prompt, with a pause of ``pace`` seconds between two words."""
 
     def __init__(self, pace: float = 0.0) -> None:
         if pace < 0:
-            raise ValueError(f"pace is in seconds between words and cannot be negative: {pace!r}")
+            raise ValueError(f"pace, the seconds between two words, cannot be negative: {pace!r}")
         self._pace = pace
 
     def stream(self, request: Request) -> Observable[Delta]:
@@ -55,12 +56,12 @@ def _has_tool_result(request: Request) -> bool:
 
 
 def _pieces(text: str) -> Iterator[Delta]:
-    """Word by word, white space kept."""
+    """Yield word after word, with the white space."""
     yield from re.findall(r"\s*\S+|\s+$", text)
 
 
 def _tool_call(request: Request) -> Iterator[Delta]:
-    """A call of the first tool, its arguments made from its schema and the prompt."""
+    """Yield a call of the first tool. Its arguments are made from its schema and the prompt."""
     function = request.tools[0]["function"]
     arguments = json.dumps(_example(function.get("parameters") or {}, _topic(request)))
     yield ToolCallDelta(0, id="call_demo_1", name=function["name"])
@@ -87,12 +88,12 @@ def _answer(request: Request) -> str:
 
 
 def _task(request: Request) -> str:
-    """The first paragraph of what was asked: what follows it says how to answer."""
+    """Return the first paragraph of the prompt; the paragraphs after it say how to answer."""
     return request.last_user_text.strip().partition("\n\n")[0]
 
 
 def _topic(request: Request) -> str:
-    """What the first line is about: "offshore wind" of "Collect figures on offshore wind."."""
+    """Return the topic of the first line: "offshore wind" for "Collect figures on offshore wind."."""
     first_line = _task(request).partition("\n")[0]
     about = re.search(r"\b(?:about|on|into)\s+([^.:;!?]+)", first_line)
     topic = about[1] if about else first_line
@@ -100,7 +101,7 @@ def _topic(request: Request) -> str:
 
 
 def _telling_sentence(text: str) -> str:
-    """The sentence with the most digits, or the first one if there are none."""
+    """Return the sentence with the most numbers, or the first one if there are no numbers."""
     sentences = re.split(r"(?<=[.!?])\s+", text.strip())
     return _shorten(max(sentences, key=lambda sentence: len(re.findall(r"\d", sentence))), 200)
 
@@ -110,7 +111,7 @@ def _shorten(text: str, limit: int) -> str:
 
 
 def _keywords(text: str) -> list[str]:
-    """The three longest words, in their order."""
+    """Return the three longest words, in the order of the text."""
     words = dict.fromkeys(re.findall(r"[^\W\d_]{4,}", text))
     longest = sorted(words, key=len, reverse=True)[:3]
     return [word for word in words if word in longest]
@@ -129,7 +130,7 @@ def _response_schema(request: Request) -> dict[str, Any] | None:
 
 
 def _example(schema: dict[str, Any], text: str, root: dict[str, Any] | None = None) -> Any:
-    """A value that fits a JSON schema of the kind pydantic writes, with ``text`` for each string."""
+    """Return a value that fits a JSON schema as pydantic writes it; each string is ``text``."""
     root = root or schema
     if "$ref" in schema:
         return _example(root["$defs"][schema["$ref"].rpartition("/")[2]], text, root)

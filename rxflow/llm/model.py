@@ -12,7 +12,14 @@ from reactivex import Observable
 from reactivex import operators as rx_ops
 
 from rxflow._json_text import read_json
-from rxflow._options import IGNORED_BY_LLM, NATIVE_TO_CREWAI, check_call_options, split_llm_options
+from rxflow._options import (
+    IGNORED_BY_LLM,
+    NATIVE_TO_CREWAI,
+    Seconds,
+    check_call_options,
+    read_seconds,
+    split_llm_options,
+)
 from rxflow._streaming import (
     Emitter,
     EventStream,
@@ -50,7 +57,7 @@ P = TypeVar("P")
 
 
 class _Parameter(Generic[P]):
-    """An attribute of an LLM that is kept in its ``parameters``; None: the provider's default."""
+    """An attribute of an LLM that is kept in its ``parameters``. None means the provider's default."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -72,32 +79,34 @@ class _Parameter(Generic[P]):
 
 
 class LLM:
-    """A model, named ``"provider/model"`` as litellm writes it, or ``"rxflow/demo"``, which needs no key.
+    """A model, named ``"provider/model"`` as in litellm, or ``"rxflow/demo"``, which needs no key.
 
-    Every call streams from the provider, and closes its connection when it is disposed.
+    Every call streams from the provider. Disposing a call closes its connection.
 
     Args:
         model: for example ``"openai/gpt-4.1-mini"``, ``"anthropic/claude-sonnet-4-5"``, ``"ollama_chat/llama3"``.
-        temperature, top_p, max_tokens, seed, reasoning_effort, response_format: as the provider takes them.
-        stop: an answer ends in front of the first of these texts, also if the model does not take the parameter.
-        base_url: where an OpenAI-compatible server of your own listens; ``api_base`` is its other name.
-        api_key: else the provider's environment variable.
-        timeout: seconds without a byte from the provider, also before the first one (not the whole call).
-        connect_timeout: seconds for the connection.
-        max_retries: new attempts after a failure before the first chunk; never in mid-stream.
-        function_calling: None asks litellm whether the model takes tools natively; False offers them in text.
-        max_rpm, max_tpm: requests and tokens a minute, of all LLMs with this model and this key. The runs take turns.
-            An answer 429 makes all who share the key wait. Needs ``rxflow[limits]``.
-        limit_store: ``"redis://host:port/db"`` to share the limits with other machines; by default this process.
+        temperature, top_p, max_tokens, seed, reasoning_effort, response_format: as the provider accepts them.
+        stop: an answer ends before the first of these texts, even if the provider does not support the parameter.
+        base_url: the address of your own OpenAI-compatible server. ``api_base`` is another name for it.
+        api_key: by default the provider's environment variable.
+        timeout: seconds, or a timedelta, without data from the provider, also before the first byte. The whole call may
+            take longer.
+        connect_timeout: seconds, or a timedelta, to open the connection.
+        max_retries: new attempts after a failure before the first chunk. After a chunk, a call is not repeated.
+        function_calling: whether tools are offered natively. None asks litellm whether the model supports this; False
+            describes the tools in text.
+        max_rpm, max_tpm: requests and tokens per minute, for all LLMs with this model and key together. Runs take
+            turns. After an answer with status 429, all LLMs with this key wait. Needs ``rxflow[limits]``.
+        limit_store: ``"redis://host:port/db"`` shares the limits with other machines. By default, this process alone.
         pace: for ``rxflow/demo``, seconds between two words.
-        stream: taken for compatibility; rxflow always streams.
-        via: "litellm" insists that LiteLLM sends the requests. By default it sends those that need it: OpenAI's chat
-            API and servers that speak it are asked directly, unless the program has registered callbacks or a cache
-            with LiteLLM.
-        parameters: anything else that litellm's ``completion`` takes, also as ``additional_params={…}``;
+        stream: accepted for compatibility; rxflow always streams.
+        via: ``"litellm"`` sends all requests through LiteLLM. By default, LiteLLM sends only the requests that need it:
+            OpenAI's chat API and compatible servers are called directly, unless the program has registered callbacks or
+            a cache with LiteLLM.
+        parameters: anything else that litellm's ``completion`` accepts, also as ``additional_params={…}``.
             ``presence_penalty``, ``frequency_penalty``, ``logit_bias``, ``logprobs``, ``top_logprobs``, ``n``,
-            ``max_completion_tokens`` and ``api_version`` can be read as attributes, too. ``provider`` stands for the
-            prefix of a model's name without one; CrewAI's other options change nothing, and can be read back.
+            ``max_completion_tokens`` and ``api_version`` are also attributes. ``provider`` replaces a missing prefix of
+            the model's name. CrewAI's other options have no effect, but can be read back.
     """
 
     temperature = _Parameter[float]()
@@ -126,8 +135,8 @@ class LLM:
         base_url: str | None = None,
         api_base: str | None = None,
         api_key: str | None = None,
-        timeout: float | None = None,
-        connect_timeout: float = 10.0,
+        timeout: Seconds | None = None,
+        connect_timeout: Seconds = 10.0,
         max_retries: int = 2,
         stream: bool = True,
         response_format: type[BaseModel] | Mapping[str, Any] | None = None,
@@ -142,7 +151,7 @@ class LLM:
         **parameters: Any,
     ) -> None:
         if not isinstance(model, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f'model is a name, "provider/model"; got {model!r}')
+            raise TypeError(f'model must be a name, "provider/model"; got {model!r}')
         if not model.strip():
             raise ValueError(f'model is empty: {model!r}; name one as "provider/model", or "rxflow/demo"')
         self._ignored = {name: parameters[name] for name in IGNORED_BY_LLM if name in parameters}
@@ -150,14 +159,15 @@ class LLM:
         if max_retries < 0:
             raise ValueError(f"max_retries cannot be negative: {max_retries!r}")
         if base_url is not None and api_base is not None and base_url != api_base:
-            raise TypeError(f"base_url and api_base are two names of one thing; got {base_url!r} and {api_base!r}")
+            raise TypeError(f"base_url and api_base are two names of one parameter; got {base_url!r} and {api_base!r}")
+        silence_s = None if timeout is None else read_seconds("timeout", timeout)
         self.model = model
         self.max_retries = max_retries
         self.stream = stream
         self.stop = read_stop(stop)
         self._base_url = api_base if base_url is None else base_url
         self._api_key = api_key
-        self.timeout = timeout
+        self.timeout = silence_s
         self._function_calling = function_calling
         self._limits: RateLimits | None = None
         if max_rpm is not None or max_tpm is not None:
@@ -177,38 +187,43 @@ class LLM:
             model,
             base_url=self._base_url,
             api_key=api_key,
-            timeout=timeout,
-            connect_timeout=connect_timeout,
+            timeout=silence_s,
+            connect_timeout=read_seconds("connect_timeout", connect_timeout),
             pace=pace,
             parameters=parameters,
             via=via,
         )
 
     def supports_function_calling(self) -> bool:
-        """Whether the model takes tools natively; to others they are offered in text."""
+        """Return whether the model accepts tools natively. For other models, tools are described in text."""
         if self._function_calling is None:
             find: Coroutine[Any, Any, bool] = self._source.calls_functions(self.model)
             return await_blocking(find)
         return self._function_calling
 
     def supports_stop_words(self) -> bool:
-        """True: an answer ends in front of ``stop``, also if the model does not take it."""
+        """Return True: an answer ends before ``stop``, even if the model does not support that."""
         return True
 
     @property
     def base_url(self) -> str | None:
-        """The address that was given; else, for OpenAI and servers like it, the one that the environment names now."""
+        """The address that was given.
+
+        Otherwise, for OpenAI and compatible servers, the current one in the environment.
+        """
         return self._base_url or getattr(self._source, "base_url", None)
 
     @property
     def api_key(self) -> str | None:
-        """The key that was given; else, for OpenAI and servers like it, the one in the environment, which copies and
-        pickles do not carry."""
+        """The key that was given. Otherwise, for OpenAI and compatible servers, the key in the environment.
+
+        Copies and pickles do not contain a key from the environment.
+        """
         return self._api_key or getattr(self._source, "api_key", None)
 
     @property
     def api_base(self) -> str | None:
-        """The other name of ``base_url``."""
+        """Another name for ``base_url``."""
         return self.base_url
 
     @property
@@ -218,10 +233,10 @@ class LLM:
 
     @property
     def response_format(self) -> type[BaseModel] | Mapping[str, Any] | None:
-        """What every answer has to fit."""
+        """The format that every answer has to fit."""
         return self._response_model or self.parameters.get("response_format")
 
-    if not TYPE_CHECKING:  # a type checker would take any name for an attribute
+    if not TYPE_CHECKING:  # otherwise a type checker would accept any attribute
 
         def __getattr__(self, name: str) -> Any:
             if name == "is_anthropic":
@@ -238,23 +253,26 @@ class LLM:
     def observe(
         self, messages: str | Sequence[Message], tools: Sequence[Offered] | None = None
     ) -> EventStream[StreamChunk]:
-        """A cold Observable of the answer's chunks: each subscription is a call of its own. ::
+        """Return a cold Observable of the answer's chunks. Each subscription makes a call. ::
 
             subscribe  ----he--ll--o--|
             dispose    ----he--x          the provider's connection closes
 
-        ``tools`` are ``@tool`` functions, ``BaseTool`` objects, or schemas as OpenAI's chat API has them. Errors are
-        litellm's, with a line that says what to do.
+        ``tools`` are ``@tool`` functions, ``BaseTool`` objects, or schemas as in OpenAI's chat API. Errors are
+        litellm's, with a line of advice.
         """
         return self.events(messages, tools).select(chunks)
 
     def events(self, messages: str | Sequence[Message], tools: Sequence[Offered] | None = None) -> EventStream[Event]:
-        """A cold Observable of all events: chunks, reasoning, retries, an end with usage, finish reason and cost."""
+        """Return a cold Observable of all events.
+
+        These are chunks, reasoning, retries, and an end with usage, finish reason and cost.
+        """
         request = self.request(messages, tools or ())
         return EventStream(lambda scope: self.ask(scope, request))
 
     def stream_events(self, messages: str | Sequence[Message], tools: Sequence[Offered] | None = None) -> StreamSession:
-        """The call as frames, for ``for``; the first pull starts it, and ``result`` is the text."""
+        """Return the call as frames for a ``for`` loop. The first pull starts the call; ``result`` is the text."""
         return StreamSession(self.events(messages, tools), LLMFinished)
 
     def request(
@@ -265,11 +283,11 @@ class LLM:
         hints: Mapping[str, Any] | None = None,
         **parameters: Any,
     ) -> Request:
-        """What one call asks for; ``hints`` are left out if the model does not take them.
+        """Return the request for one call. ``hints`` are left out if the model does not accept them.
 
         Raises:
             ValueError: ``messages`` is empty.
-            TypeError: ``messages`` or ``tools`` is something else.
+            TypeError: ``messages`` or ``tools`` has the wrong type.
         """
         return Request(
             model=self.model,
@@ -280,13 +298,13 @@ class LLM:
         )
 
     def ask(self, scope: Scope, request: Request, *, max_retries: int | None = None) -> Observable[Event]:
-        """One call, made in ``scope``: what agents use."""
+        """Return the events of one call in ``scope``. Agents use this."""
         limit = self.max_retries if max_retries is None else max_retries
         call = make_call(scope, request, self._source, self._deltas, limit, self._server)
         return call if self._limits is None else call.pipe(rx_ops.do_action(partial(self._note, self._limits, request)))
 
     async def ask_aside(self, emitter: Emitter, request: Request, *, max_retries: int | None = None) -> str:
-        """The answer to a question that is not a part of the run's own answer: no reader sees the words.
+        """Return the answer to a question that is not part of the run's own answer. No reader sees its text.
 
         The call, its usage and its cost are part of the run.
         """
@@ -302,16 +320,16 @@ class LLM:
 
     @property
     def _server(self) -> Server:
-        """The address that is asked, if it is known: of a server of one's own, or of one that is asked directly."""
+        """The server's address if it is known: a server of your own, or one that is called directly."""
         find: Callable[[], str | None] = getattr(self._source, "find_url", lambda: self.base_url)
         url = urlsplit(find() or "")
         try:
             return url.hostname or "", url.port
-        except ValueError:  # not a URL, as the call itself is going to say
+        except ValueError:  # not a URL; the call itself will report that
             return "", None
 
     def _note(self, limits: RateLimits, request: Request, event: Event) -> None:
-        """Report to the shared limits what a call took, or that the provider has refused it."""
+        """Report to the shared limits what a call used, or that the provider refused it."""
         if isinstance(event, LLMFinished):
             limits.settle(_estimate_tokens(request), event.usage)
         elif isinstance(event, LLMRetrying) and getattr(event.error, "status_code", None) == 429:
@@ -358,16 +376,16 @@ class LLM:
         response_model: type[BaseModel] | None = None,
         **options: Any,
     ) -> Any:
-        """The whole answer: its text, or what ``response_model`` reads from it.
+        """Return the whole answer: its text, or the object that ``response_model`` reads from the text.
 
-        If the model calls one of ``tools``, or of ``available_functions``, that is carried out and its result
-        returned. If only schemas were given, or ``available_functions={}``, the list of :class:`ToolCall` that it
-        asked for is. Inside a flow, its chunks are in the flow's stream. CrewAI's ``from_task``, ``from_agent`` and
-        empty ``callbacks`` change nothing.
+        If the model calls one of ``tools`` or ``available_functions``, rxflow runs the function and returns its result.
+        If only schemas were given, or ``available_functions={}``, the list of requested :class:`ToolCall` objects is
+        returned. Inside a flow, the chunks are part of the flow's stream. CrewAI's ``from_task``, ``from_agent`` and
+        empty ``callbacks`` have no effect.
 
         Raises:
-            TypeError: a function is async: sync code cannot await it.
-            ValueError: the model called what is not there, or with arguments that do not fit.
+            TypeError: a function is async, which sync code cannot await.
+            ValueError: the model called an unknown function, or its arguments do not fit.
         """
         events = self._call_events(messages, tools, response_model, options)
         functions = runnable(tools, available_functions)
@@ -407,7 +425,10 @@ class LLM:
         response_model: type[BaseModel] | None = None,
         **options: Any,
     ) -> Any:
-        """:meth:`call` for async code; a coroutine function is awaited, another one runs in a worker thread."""
+        """Do the same as :meth:`call`, for async code.
+
+        Coroutine functions are awaited; others run in a worker thread.
+        """
         finished = await run_async(self._call_events(messages, tools, response_model, options), LLMFinished)
         function = function_for(finished.tool_calls, runnable(tools, available_functions), is_async=True)
         if function is None:
@@ -424,7 +445,7 @@ class LLM:
         check_call_options(options)
         given = cast(object, response_model)
         if given is not None and not (isinstance(given, type) and issubclass(given, BaseModel)):
-            raise TypeError(f"response_model is a pydantic model, a class; got {response_model!r}")
+            raise TypeError(f"response_model must be a pydantic class; got {response_model!r}")
         extra = {"response_format": response_format_for(response_model)} if response_model else {}
         request = self.request(messages, tools or (), **extra)
         return EventStream(lambda scope: self.ask(scope, request))
@@ -437,6 +458,6 @@ def _answer_of(finished: LLMFinished, model: type[BaseModel] | None) -> Any:
 
 
 def _estimate_tokens(request: Request) -> int:
-    """What a request will take at least: its prompt, and all of the answer that it allows."""
+    """Estimate the tokens of a request: its prompt, and the longest answer that it allows."""
     allowed = request.parameters.get("max_tokens") or request.parameters.get("max_completion_tokens") or 0
     return (estimate_usage(request.messages, []).total_tokens or 0) + int(allowed)

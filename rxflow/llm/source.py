@@ -1,6 +1,6 @@
-"""The port to models: what a source is asked, and the deltas that it gives.
+"""The interface to models: the request that a source receives, and the deltas that it emits.
 
-LiteLLM, OpenAI-compatible servers, the embedded model and the models that tests script all implement :class:`Source`.
+LiteLLM, OpenAI-compatible servers, the embedded model and the scripted models of tests all implement :class:`Source`.
 """
 
 from __future__ import annotations
@@ -26,16 +26,20 @@ _SHAPE = "{'role': …, 'content': …}"
 
 
 def normalize_messages(messages: str | Sequence[Message]) -> list[Message]:
-    """Messages as providers take them; a string becomes a user's message. Raises TypeError, or ValueError for none.
+    """Return messages in the form that providers accept. A string becomes a user's message.
 
-    Texts of tools, inputs and other models may hold characters that cannot be encoded. They are replaced here.
+    Texts from tools, inputs and other models may contain characters that cannot be encoded. This replaces them.
+
+    Raises:
+        TypeError: ``messages`` is neither a string nor a list of messages.
+        ValueError: ``messages`` is empty.
     """
     if isinstance(messages, str):
         return [{"role": "user", "content": encodable(messages)}]
     given: object = messages
     listed = list(given) if is_list(given) else None
     if listed is None or not all(isinstance(each, Mapping) for each in listed):
-        raise TypeError(f"messages is a string, or a list of {_SHAPE}; got {given!r}")
+        raise TypeError(f"messages must be a string or a list of {_SHAPE}; got {given!r}")
     if not listed:
         raise ValueError(f"messages is empty; give a string, or a list of {_SHAPE}")
     return [_encodable(each) for each in listed]
@@ -52,7 +56,7 @@ def _encodable(value: Any) -> Any:
 
 
 def split_model(model: str) -> tuple[str, str]:
-    """Provider and name of a model. OpenAI's own models may stand without the provider."""
+    """Return the provider and the name of a model. OpenAI's own models do not need a provider."""
     provider, separator, name = model.partition("/")
     if separator:
         return provider, name
@@ -60,7 +64,7 @@ def split_model(model: str) -> tuple[str, str]:
 
 
 def is_list(given: object) -> TypeGuard[Iterable[Any]]:
-    """Whether ``given`` is a collection of items, and not a text, a mapping or a model."""
+    """Return whether ``given`` is a collection of items, and not a text, a mapping or a model."""
     return isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping | BaseModel)
 
 
@@ -68,7 +72,7 @@ def is_list(given: object) -> TypeGuard[Iterable[Any]]:
 class Request:
     """One call: messages and tool schemas in the shape of OpenAI's chat API, and the model's parameters.
 
-    ``hints`` are parameters that help a model which takes them, and are left out for the others.
+    ``hints`` are parameters that help models which accept them. Other models are called without them.
     """
 
     model: str
@@ -79,12 +83,12 @@ class Request:
 
     @property
     def may_call_tools(self) -> bool:
-        """Tools are offered for use, and not only because earlier turns used them."""
+        """Whether tools are offered for use, and not only because earlier turns used them."""
         return bool(self.tools) and {**self.hints, **self.parameters}.get("tool_choice") != "none"
 
     @property
     def speaks_of_tools(self) -> bool:
-        """Tools are offered, or have been used before."""
+        """Whether tools are offered, or were used before."""
         return bool(self.tools) or any(
             message.get("role") == "tool" or message.get("tool_calls") for message in self.messages
         )
@@ -99,7 +103,7 @@ class Request:
 
 
 def response_format_for(model: type[BaseModel]) -> dict[str, Any]:
-    """The ``response_format`` parameter of OpenAI's chat API for ``model``."""
+    """Return the ``response_format`` parameter of OpenAI's chat API for ``model``."""
     return {
         "type": "json_schema",
         "json_schema": {"name": function_name(model.__name__), "schema": model.model_json_schema()},
@@ -107,12 +111,15 @@ def response_format_for(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def has_object_root(model: type[BaseModel]) -> bool:
-    """Whether ``model`` is read from an object. OpenAI refuses a ``response_format`` for lists and other values."""
+    """Return whether the JSON of ``model`` is an object.
+
+    OpenAI refuses a ``response_format`` for lists and other values.
+    """
     return not issubclass(model, RootModel) or model.model_json_schema().get("type") == "object"
 
 
 def instructions_for(model: type[BaseModel]) -> str:
-    """What :func:`response_format_for` asks for, in words, for models that do not know the parameter."""
+    """Return the request of :func:`response_format_for` in words, for models that do not know the parameter."""
     schema = json.dumps(model.model_json_schema())
     kind = "object" if has_object_root(model) else "value"
     return f"Answer with one JSON {kind} and nothing else. It must fit this JSON schema:\n{schema}"
@@ -127,7 +134,7 @@ class ReasoningDelta:
 
 @dataclass(frozen=True, slots=True)
 class RefusalDelta:
-    """A piece of the text in which the model refuses to answer."""
+    """A piece of the text with which the model refuses to answer."""
 
     content: str
 
@@ -136,10 +143,9 @@ class RefusalDelta:
 class ToolCallDelta:
     """A piece of a tool call.
 
-    A source passes on what its provider says. ``id``, ``name`` and ``index`` are None if the provider gives none;
-    which call the piece belongs to is decided in one place, :class:`rxflow.llm._tool_calls.ToolCallAssembler`.
-
-    ``extra`` holds fields of the provider's own that have to go back with the call, for example a thought signature.
+    A source passes on what its provider sends. ``id``, ``name`` and ``index`` are None if the provider does not send
+    them. :class:`rxflow.llm._tool_calls.ToolCallAssembler` decides which call a piece belongs to. ``extra`` holds
+    provider-specific fields that must be sent back with the call, for example a thought signature.
     """
 
     index: int | None = None
@@ -151,10 +157,10 @@ class ToolCallDelta:
 
 @dataclass(frozen=True, slots=True)
 class PartDelta:
-    """A part of the answer that is not text: a citation, an image, what a tool of the provider's own did.
+    """A part of the answer that is not text: a citation, an image, or the work of one of the provider's own tools.
 
-    ``kind`` is "citation", "image", "audio", "server_tool", "tool_plan" (Cohere's) or "function_call" (OpenAI's old
-    form); ``data`` is the provider's own JSON.
+    ``kind`` is "citation", "image", "audio", "server_tool", "tool_plan" (from Cohere) or "function_call" (OpenAI's old
+    form). ``data`` is the provider's JSON.
     """
 
     kind: str
@@ -163,14 +169,14 @@ class PartDelta:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The last delta of a call that ended as it should.
+    """The last delta of a call that ended normally.
 
     Args:
-        finish_reason: in OpenAI's words ("stop", "length", "tool_calls", "content_filter") if there is one for it;
-            None if the provider gave none.
+        finish_reason: one of OpenAI's words ("stop", "length", "tool_calls", "content_filter") if one of them fits;
+            None if the provider sent none.
         usage: as the provider reported it.
         cost: in US dollars; None if it cannot be computed.
-        message: fields that the assistant's message needs when it goes back to the provider, beside its text and
+        message: fields that the assistant's message needs when it is sent back to the provider, besides its text and
             its tool calls: ``reasoning_content``, ``reasoning_details``, ``thinking_blocks`` …
     """
 
@@ -183,24 +189,30 @@ class Ending:
 
 
 Delta: TypeAlias = str | ReasoningDelta | RefusalDelta | ToolCallDelta | PartDelta | Ending
-"""Answer text is a plain ``str``: there are thousands of them."""
+"""Answer text is a plain ``str``, because there are thousands of pieces."""
 
 
 class Source(Protocol):
-    """A provider of deltas. A class that inherits from this one has to write :meth:`stream` alone."""
+    """A provider of deltas. A class that inherits from this one only has to write :meth:`stream`."""
 
     def stream(self, request: Request) -> Observable[Delta]:
-        """A cold Observable of the answer: any deltas, then one :class:`Ending`."""
+        """Return a cold Observable of the answer: any number of deltas, then one :class:`Ending`."""
         ...
 
     async def calls_functions(self, model: str) -> bool:
-        """Whether the model takes tool schemas natively, as it does here; otherwise they are offered to it in text."""
+        """Return whether the model accepts tool schemas natively, as by default.
+
+        Otherwise tools are described in text.
+        """
         return True
 
     def retry_delay(self, error: BaseException, attempt: int, of: int) -> float | None:
-        """Seconds to wait before attempt number ``attempt`` (from 1) of ``of``; None if trying again is useless."""
+        """Return the seconds to wait before attempt ``attempt`` (from 1) of ``of``.
+
+        None if another attempt is useless.
+        """
         return None
 
     def explain(self, error: BaseException, model: str) -> BaseException:
-        """The error to raise for ``error``: of the same class, with advice if there is any."""
+        """Return the error to raise for ``error``: of the same class, with advice if there is any."""
         return error

@@ -27,7 +27,7 @@ def agent(method: Callable[P, R]) -> Callable[P, R]:
 
 
 def task(method: Callable[P, R]) -> Callable[P, R]:
-    """Mark a method that creates a task. The task's name is the method's, unless it has one."""
+    """Mark a method that creates a task. A task without a name gets the method's name."""
 
     def name_it(where: str, owner: object, made: object) -> None:
         made = _require(Task, where, owner, made)

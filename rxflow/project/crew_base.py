@@ -22,10 +22,8 @@ def CrewBase(cls: type[C]) -> type[C]:  # noqa: N802 - the name in CrewAI
     """Make a crew class of ``cls``.
 
     ``self.agents_config`` and ``self.tasks_config`` have the entries of ``config/agents.yaml`` and
-    ``config/tasks.yaml`` in
-    the folder of the class's module. Class attributes of the same names may give other files. A file is read at its
-    first
-    use. Entries refer by name to what the methods of the class create:
+    ``config/tasks.yaml`` in the folder of the class's module. Class attributes of the same names may name other files.
+    A file is read at its first use. Entries refer by name to what the methods of the class create:
 
     - ``agent`` and ``context`` to its agents and tasks;
     - ``llm``, ``tools`` and the callbacks to methods with ``@llm``, ``@tool`` and ``@callback``;

@@ -30,8 +30,7 @@ class History:
     """The events of a run from number ``first`` to number ``last``.
 
     Chunks are packed once a reader has seen them, or at once if no reader keeps up. An unpacked chunk takes 500 bytes
-    and
-    adds two objects to each garbage collection. A reader that comes later gets equal copies.
+    and adds two objects to each garbage collection. A reader that comes later gets equal copies.
     """
 
     def __init__(self) -> None:

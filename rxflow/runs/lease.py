@@ -1,8 +1,7 @@
 """The lease shows that the worker of a run is alive.
 
 A worker renews its lease three times per lease period. The times are compared on one clock only: the monotonic clock
-that
-all processes of a machine share (``time.monotonic``), or the Redis server's clock.
+that all processes of a machine share (``time.monotonic``), or the Redis server's clock.
 """
 
 from __future__ import annotations

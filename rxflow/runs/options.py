@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import Future
-from contextlib import suppress
-from datetime import timedelta
 from importlib import import_module
 from typing import Any, Literal, Protocol, TypeAlias, cast
 
+from rxflow._options import Seconds, read_seconds
 from rxflow._streaming import EventStream
 from rxflow.runs.memory import MemoryLog
 from rxflow.runs.store import Store
 from rxflow.types import Event
 
-Seconds: TypeAlias = float | timedelta
 WhenUnread: TypeAlias = Literal["detach", "cancel"] | Seconds
 
 
@@ -78,7 +76,7 @@ def find_runnable(path: str) -> Runnable:
 
     Raises:
         LookupError: there is nothing at the path.
-        TypeError: the object at the path is not a flow or a crew.
+        TypeError: the object at the path is not a flow or a crew, or cannot be called without arguments.
     """
     module, _, names = path.partition(":")
     try:
@@ -88,9 +86,11 @@ def find_runnable(path: str) -> Runnable:
     except (ImportError, AttributeError, ValueError) as error:
         raise LookupError(f"no flow or crew at {path!r}, which should be 'package.module:Name': {error}") from error
     is_class: bool = isinstance(found, type)  # as a variable, so that isinstance() does not narrow the type of `found`
-    if is_class or not hasattr(found, "events"):
-        with suppress(TypeError):
+    if is_class or (callable(found) and not hasattr(found, "events")):
+        try:
             found = found()
+        except TypeError as error:
+            raise TypeError(f"{path!r} cannot be created: {error}") from error
     crew: Any = getattr(found, "crew", None)
     if not hasattr(found, "events") and callable(crew):  # a @CrewBase class
         found = crew()
@@ -113,11 +113,3 @@ def read_grace(when_unread: WhenUnread) -> float | None:
     if isinstance(given, str):
         raise ValueError(f'when_unread must be "detach", "cancel" or a time in seconds; got {when_unread!r}')
     return read_seconds("when_unread", when_unread)
-
-
-def read_seconds(name: str, given: Seconds) -> float:
-    """Return a time in seconds. Raises ValueError if it is not above 0."""
-    seconds = given.total_seconds() if isinstance(given, timedelta) else float(given)
-    if not seconds > 0:
-        raise ValueError(f"{name} must be a time above 0: {given!r}")
-    return seconds

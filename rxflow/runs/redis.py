@@ -65,6 +65,8 @@ NOTE_WAIT_MS = 2000
 MAX_CONNECTIONS = 16
 """The size of the pool. Commands wait for a free connection; redis-py's own pool raises at 100."""
 MAX_NOTES = 10_000
+MAX_SEQ = 1 << 62
+"""Redis takes no larger ids. What is beyond the last event is refused by its number anyway."""
 
 
 class RedisLog(Store):
@@ -291,7 +293,7 @@ class RedisLog(Store):
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.hgetall(f"rxflow:run:{run_id}")
                 pipe.exists(f"rxflow:lease:{run_id}")
-                pipe.xrange(f"rxflow:log:{run_id}", f"{max(after, -1) + 2}-0", "+", limit)
+                pipe.xrange(f"rxflow:log:{run_id}", f"{min(max(after, -1), MAX_SEQ) + 2}-0", "+", limit)
                 return await pipe.execute()
 
         values, is_leased, entries = await self._try(read)

@@ -1,10 +1,9 @@
 """The keys of runs in Redis, and the scripts that change several keys in one step.
 
 A run ``r`` has three keys: the hash ``rxflow:run:r`` (its status and other fields), the stream ``rxflow:log:r`` (event
-n
-has the entry id ``n+1-0``) and ``rxflow:lease:r``. Redis deletes the lease when the worker does not renew it, so clocks
-of different machines are never compared. ``rxflow:notes`` is the stream of notes for runs, and ``rxflow:runs`` is a
-sorted set of the run ids.
+n has the entry id ``n+1-0``) and ``rxflow:lease:r``. Redis deletes the lease when the worker does not renew it, so
+clocks of different machines are never compared. ``rxflow:notes`` is the stream of notes for runs, and ``rxflow:runs``
+is a sorted set of the run ids.
 """
 
 from __future__ import annotations

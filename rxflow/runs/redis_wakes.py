@@ -87,7 +87,7 @@ class RedisWakes:
                     await self._pubsub.unsubscribe(*(f"rxflow:wake:{run_id}" for run_id in idle))
                 for run_id in idle:
                     self._seen.pop(run_id, None)
-                    if self._waiting.get(run_id):  # it came just now
+                    if self._waiting.get(run_id):  # a reader has come just now
                         self._seen[run_id] = -1
                         await self._pubsub.subscribe(f"rxflow:wake:{run_id}")
             await self._check(list(self._waiting))
@@ -96,14 +96,15 @@ class RedisWakes:
         for run_id in run_ids:
             try:
                 head = await self._look_up(run_id)
-            except (LookupError, StoreError):  # who reads is told
+            except (LookupError, StoreError):  # the readers get the same error when they are woken
                 self._note_last(run_id, float("inf"))
                 continue
             self._note_last(run_id, head.last if head.status in LIVE else float("inf"))
 
     def _note_last(self, run_id: str, last: float) -> None:
-        if run_id in self._seen and last != float("inf"):  # a run that is over may be begun again
-            self._seen[run_id] = max(last, self._seen[run_id])  # a look may be older than what was heard meanwhile
+        if run_id in self._seen and last != float("inf"):  # a finished run may be started again
+            # A check may be older than a notification that arrived meanwhile.
+            self._seen[run_id] = max(last, self._seen[run_id])
         still: list[tuple[int, Future[None]]] = []
         for after, waiting in self._waiting.pop(run_id, []):
             if last > after:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import Any
 
 from rxflow._json_text import encodable
+from rxflow._options import Seconds
 from rxflow._streaming import (
     CrewStreamingOutput,
     Emitter,
@@ -32,7 +33,7 @@ from rxflow.operators._core.run_log import (
     Status,
     raise_end,
 )
-from rxflow.runs.options import Runnable, Seconds, find_runnable
+from rxflow.runs.options import Runnable, find_runnable
 from rxflow.runs.reader import RunReader
 from rxflow.runs.store import Head
 from rxflow.runs.worker import Worker, Workers
@@ -45,6 +46,7 @@ from rxflow.types import (
     RunPaused,
     StreamChunk,
     TaskFinished,
+    is_repeated,
 )
 
 
@@ -85,8 +87,7 @@ class Run:
             events(after=1)             c--d|
 
         Any number of readers may read, in any process. Disposing a reader does not stop the run, unless ``when_unread``
-        of
-        :meth:`Runs.start` says so.
+        of :meth:`Runs.start` says so.
 
         Raises:
             LookupError: as the stream's error: the run was forgotten. EventsDroppedError: those events are no longer
@@ -94,11 +95,13 @@ class Run:
             ValueError: as the stream's error: ``after`` is beyond the last event.
             RunLost, RunCancelled: as the stream's error, after all events that were stored.
         """
+        return self._events(after, lambda event: True)
 
+    def _events(self, after: int, is_shown: Callable[[Event], bool]) -> EventStream[Event]:
         async def work(emitter: Emitter) -> None:
             with closing(self.read(after)) as reader:
                 async for page in reader:
-                    for event in page:
+                    for event in filter(is_shown, page):
                         emitter.on_next(event)
 
         return EventStream(lambda scope: from_coroutine(scope, work)).as_part()
@@ -117,13 +120,16 @@ class Run:
         return RunReader(self._store, self.id, after)
 
     def observe(self, after: int = -1) -> EventStream[StreamChunk]:
-        """Return the chunks among :meth:`events`. To continue after a chunk, pass ``after=chunk.seq``."""
-        return self.events(after).select(chunks)
+        """Return the chunks among :meth:`events`. To continue after a chunk, pass ``after=chunk.seq``.
+
+        Chunks that a resumed run repeats are left out: the log already has them.
+        """
+        return self._events(after, lambda event: not is_repeated(event)).select(chunks)
 
     def output(self, after: int = -1) -> FlowStreamingOutput | CrewStreamingOutput:
-        """Return an output of the chunks, for ``for`` and ``async for``, as ``kickoff()`` of a streaming flow does."""
+        """Return an output of :meth:`observe`, for ``for`` and ``async for``, as a streaming ``kickoff()`` does."""
         output = CrewStreamingOutput if self._kind == "crew" else FlowStreamingOutput
-        return output(source=self.events(after))
+        return output(source=self._events(after, lambda event: not is_repeated(event)))
 
     def result(self, timeout: float | None = None) -> Any:
         """Wait for the end, at most ``timeout`` seconds, and return the result of the run.
@@ -139,7 +145,11 @@ class Run:
         while True:
             head = self.look_up()
             if head.status in LIVE:
-                self._store.wait(self.id, sys.maxsize).result(timeout)
+                waiting = self._store.wait(self.id, sys.maxsize)
+                try:
+                    waiting.result(timeout)
+                finally:
+                    waiting.cancel()  # after the timeout: else the store would keep it to the end of the run
                 continue
             page = self._store.read(self.id, _tail_of(head), PAGE).result()
             if _is_of(page, head):
@@ -209,25 +219,22 @@ class Run:
         """Continue a run that is paused, failed, cancelled or lost, in this process and in the same log.
 
         Finished methods and tasks are neither repeated nor paid for again; see docs/people.md. Readers receive
-        ``FlowResumed``,
-        the questions that are still open, and then the new events. This method blocks while it reads the log: in async
-        code,
-        call it in a thread.
+        ``FlowResumed``, the questions that are still open, and then the new events. This method blocks while it reads
+        the log: in async code, call it in a thread.
 
         Args:
             answers: the answers to questions of :meth:`pending`, by ``request_id``.
             target: what to run; by default the object that was started here, or the one at the run's import path.
+                For a failed or cancelled run, only the object that :meth:`Runs.start` returned knows what it started.
             answer_within: as for :meth:`Runs.start`.
 
         Raises:
             RunExistsError: the run is running.
             RuntimeError: the run has completed.
             ValueError: an answer does not fit its question; or the run was not started by an import path, so ``target``
-                is
-                needed.
+                is needed.
             LookupError: an answer belongs to no open question; the run was forgotten, or its first events were dropped;
-                or there
-                is nothing at the import path.
+                or there is nothing at the import path.
         """
         if self._workers.carrier is not None:
             self._workers.carrier.begin(
@@ -239,7 +246,7 @@ class Run:
             raise RuntimeError(f"run {self.id!r} has completed: there is nothing to resume")
         if head.first > 0:
             raise EventsDroppedError(f"run {self.id!r} cannot be resumed: its first events were dropped (max_events)")
-        runnable = self._find_target(head, target)
+        runnable = self._find_target(head, target, None if self.worker is None else self.worker.runnable)
         journal = Journal(self._read_all(), answers)
         for request in journal.pending:
             if answers and request.request_id in answers:
@@ -249,8 +256,8 @@ class Run:
         claimed = self._store.claim(self.id, None, worker.on_note).result()
         self._workers.begin(worker, runnable, source, claimed)
 
-    def _find_target(self, head: Head, target: Runnable | str | None) -> Runnable:
-        what = target or self._workers.paused.get(self.id) or head.spec.target
+    def _find_target(self, head: Head, target: Runnable | str | None, otherwise: Runnable | None = None) -> Runnable:
+        what = target or self._workers.paused.get(self.id) or head.spec.target or otherwise
         if not what:
             raise ValueError(
                 f"run {self.id!r} was not started by an import path, so its flow or crew cannot be found: "
@@ -305,12 +312,12 @@ class Run:
 
 
 def _reason_to_restart(head: Head, last: int) -> Exception:
-    """Why what a run said is taken back, if it has no error of its own."""
+    """Return the error for the event that retracts a run's output, if the run itself has no error."""
     if head.status == "lost":
         return RunLost(head.run_id, last)
     if head.status == "cancelled":
         return RunCancelled(head.run_id, head.reason)
-    return RuntimeError(f"run {head.run_id!r} was {head.status}, and begins anew")
+    return RuntimeError(f"run {head.run_id!r} was {head.status}, and starts from the beginning")
 
 
 def _tail_of(head: Head) -> int:

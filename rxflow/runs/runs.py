@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self, cast
 from uuid import uuid4
 
+from rxflow._options import Seconds, read_seconds
 from rxflow.crew.crew import Crew
 from rxflow.operators._core.run_log import Status
 from rxflow.runs.lease import LEASE_S
@@ -17,12 +18,10 @@ from rxflow.runs.options import (
     Carrier,
     Cluster,
     Runnable,
-    Seconds,
     WhenUnread,
     find_runnable,
     open_store,
     read_grace,
-    read_seconds,
 )
 from rxflow.runs.run import Run
 from rxflow.runs.store import RunSpec, Store
@@ -87,16 +86,13 @@ class Runs:
 
         Args:
             target: a flow, a crew, or an import path such as ``"trips:Trip"``. :meth:`Run.restart` needs an import
-                path, or
-                the object again.
+                path, or the object again.
             inputs: the inputs of the kickoff.
             when_unread: ``"detach"``: the run continues without readers; ``"cancel"``: it is cancelled when the last
-                reader
-                leaves; a time: it is cancelled when it has had no reader for that long.
+                reader leaves; a time: it is cancelled when it has had no reader for that long.
             run_id: the name of the run; by default a new one.
             answer_within: how long a question waits for :meth:`Run.answer` before the run is paused. By default the run
-                is
-                paused as soon as everything else is done.
+                is paused as soon as everything else is done.
 
         Raises:
             RunExistsError: a run with this id exists.

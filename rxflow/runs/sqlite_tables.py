@@ -288,7 +288,7 @@ class Tables:
         return before != self._version
 
     def translate(self, error: sqlite3.Error) -> StoreError:
-        """Return the error that users see."""
+        """Return the StoreError for ``error``, with the file's name and the reason in words."""
         what = _MEANINGS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "failed")
         return StoreError(f"the store {self._path} {what}: {error}")
 

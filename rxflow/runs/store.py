@@ -66,8 +66,7 @@ class Store(Log):
         """Begin a new run with ``spec``; without it, take over a run that is not running, as its next generation.
 
         The store renews the lease of a claimed run until its end is appended or the store is closed. If another worker
-        takes
-        the run over, ``on_note`` gets a "cancel" note.
+        takes the run over, ``on_note`` gets a "cancel" note.
 
         Raises:
             RunExistsError: a run with this id exists; or, without ``spec``, it is running.

@@ -16,19 +16,20 @@ from typing import Any, cast
 from reactivex.disposable import SingleAssignmentDisposable
 
 from rxflow._loops import call_soon, on_this_loop, running_loop
+from rxflow._options import Seconds, read_seconds
 from rxflow._streaming import Border, EventStream, Inbox, RunHandle, Unanswered, ambient
 from rxflow.operators._core.log_writer import LogWriter
 from rxflow.operators._core.run_log import End, Note, Writer
-from rxflow.runs.options import Carrier, Runnable, Seconds, read_seconds
+from rxflow.runs.options import Carrier, Runnable
 from rxflow.runs.store import Head, Store
 from rxflow.types import Event, InputRequested, Started
 
 logger = logging.getLogger("rxflow")
 
 LOOPS_WAIT_S = 1.0
-"""Seconds that the event loops of stopped runs have to end them. After that, the runs are ended without their loops."""
+"""Seconds in which stopped runs must end on their own event loops. After that, they are ended from outside."""
 STORE_WAIT_S = 5.0
-"""Seconds that the store has to write the ends."""
+"""Seconds in which the store must write the ends of the runs."""
 
 
 class Worker:
@@ -47,6 +48,7 @@ class Worker:
         self._border: Border | None = None
         self._claimed: Writer | None = None
         self._early: list[Note] = []  # notes that come between the claim and the start
+        self.runnable: Runnable | None = None
 
     def begin(self, source: EventStream[Event], claimed: tuple[Writer, Head], *first: Event) -> Future[None]:
         """Start the run, and write ``first`` ahead of its events.
@@ -98,7 +100,10 @@ class Worker:
             end()
 
     def end_cancelled(self, reason: str) -> None:
-        """Stop the run, and end its log, which closes the open spans. On the run's loop, unless that is blocked."""
+        """Stop the run, and end its log, which closes the open spans.
+
+        Called on the run's loop, unless the loop is blocked.
+        """
         self._running.dispose()
         self._log.end(End("cancelled", reason=reason))
 
@@ -153,8 +158,8 @@ class Worker:
         await on_this_loop(written)
 
     def _close_span(self, started: Started, reason: str) -> Event:
-        """The event that closes a span that is open when the log ends."""
-        border = cast(Border, self._border)  # whose events they are
+        """Return the event that closes a span that is open when the log ends."""
+        border = cast(Border, self._border)  # the border that emits the run's events
         return border.stamp(border.describe_stopped(started, reason))
 
     def _hold(self, handle: RunHandle) -> None:
@@ -204,6 +209,7 @@ class Workers:
             if worker.is_paused:
                 self.paused[worker.run_id] = runnable
 
+        worker.runnable = runnable
         self.paused.pop(worker.run_id, None)
         self._running[worker.run_id] = worker
         worker.begin(source, claimed, *first).add_done_callback(end)
@@ -228,7 +234,7 @@ class Workers:
 
 
 _IS_BLOCKED = (
-    "run %r was ended without its event loop, which has been blocked for %g s: code in an async method or tool waits "
+    "run %r was ended without its event loop, which has not run for %g s: code in an async method or tool waits "
     "without await (asyncio's debug mode names it)"
 )
 _IS_NOT_WRITTEN = "the store has not written the end of run %r for %g s; its readers take the run for lost"

@@ -56,6 +56,7 @@ from rxflow.types import (
     ToolStarted,
     UsageMetrics,
 )
+from rxflow.types.events import is_repeated
 
 MAX_LABEL_CHARS = 60
 
@@ -129,6 +130,8 @@ class RunTree:
         """Add one event. Return a message if the tree does not show what happened, such as why text was retracted."""
         at = (event.at if isinstance(event, StreamChunk | Happened) else 0.0) or time.time()  # type: ignore[redundant-expr] # pyright: ignore[reportUnnecessaryIsInstance]
         self._last_at, self._last_seen = at, time.monotonic()
+        if is_repeated(event):  # it stands there already, and is counted
+            return ""
         if isinstance(event, StreamChunk):
             self.spending.add_output(event.span_id, event.content, at)
             lane = self._find_lane(event.span_id, event)

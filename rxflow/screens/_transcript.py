@@ -35,6 +35,7 @@ from rxflow.types import (
     ToolFinished,
     ToolStarted,
 )
+from rxflow.types.events import is_repeated
 
 MIN_TEXT_COLUMNS = 20
 
@@ -51,6 +52,8 @@ class Transcript:
     def read(self, event: Event) -> Iterator[str]:
         """Yield the lines that ``event`` completes."""
         said = self._tree.add(event)
+        if is_repeated(event):
+            return
         match event:
             case StreamChunk():
                 if event.chunk_type is StreamChunkType.TEXT:

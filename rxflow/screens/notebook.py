@@ -1,4 +1,4 @@
-"""A run in a notebook: its tree, its speakers and its figures below the cell, while it goes on.
+"""A run in a notebook: its tree, its speakers and its figures below the cell, while it is running.
 
 ::
 
@@ -75,13 +75,18 @@ def show(source: HasEvents | Observable[Event], inputs: Mapping[str, Any] | None
         # Without heartbeats, the last events before a pause would be drawn only after it.
         events = events.pipe(ops.heartbeat(2 * REFRESH_S))
     place: Any = display(HTML(draw_run(tree)), display_id=True)  # type: ignore[no-untyped-call]
+
+    def draw() -> None:
+        if place is not None:  # None outside a notebook, as in a script that was one
+            place.update(HTML(draw_run(tree)))  # type: ignore[no-untyped-call]
+
     drawn_at = time.monotonic()
     try:
         with PipelineOutput(events) as output:
             for event in output:
                 tree.add(event)
                 if time.monotonic() - drawn_at >= REFRESH_S:
-                    place.update(HTML(draw_run(tree)))  # type: ignore[no-untyped-call]
+                    draw()
                     drawn_at = time.monotonic()
     except Exception as error:
         tree.fail(error)
@@ -92,7 +97,7 @@ def show(source: HasEvents | Observable[Event], inputs: Mapping[str, Any] | None
     else:
         tree.complete()
     finally:
-        place.update(HTML(draw_run(tree)))  # type: ignore[no-untyped-call]
+        draw()
     return tree.result
 
 

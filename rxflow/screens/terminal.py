@@ -111,8 +111,7 @@ class Dashboard:
     """The screen of one run. Use it in a ``with`` block, and call :meth:`add` with each event.
 
     In a terminal it draws several frames a second. Elsewhere (a pipe, a file, ``TERM=dumb``) it prints lines without
-    control
-    codes. It honours ``NO_COLOR``, and replaces characters that the output's encoding lacks.
+    control codes. It honours ``NO_COLOR``, and replaces characters that the output's encoding lacks.
 
     Args:
         console: a console of rich; by default one on standard output.

@@ -1,4 +1,4 @@
-"""What users test their flows with: virtual time, marbles, scripted models, probes and conformance suites."""
+"""Tools with which users test their flows: virtual time, marbles, scripted models, probes and conformance suites."""
 
 import typing
 
@@ -26,7 +26,7 @@ __all__ = [
     "turn",
 ]
 
-# The plugin lies in this package, and is loaded in programs that need none of these.
+# Imported lazily: the pytest plugin is in this package, and is loaded by programs that need none of these.
 if typing.TYPE_CHECKING:
     from rxflow.testing._cassettes import cassette
     from rxflow.testing._conformance import ConformanceError, check_operator, check_source

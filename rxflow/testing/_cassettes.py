@@ -11,18 +11,21 @@ from typing import Any, NamedTuple
 from rxflow.operators._core import AnyPath, read_cassette
 from rxflow.types import StreamChunk, StreamChunkType
 
-_LONGEST = 20  # frames in which nothing happens that are drawn one by one
+_LONGEST = 20  # so many frames without a signal are drawn one by one
 
 
 class Tape(NamedTuple):
-    """A recording as ``marbles.cold(…)``, ``hot(…)`` and ``to_be(…)`` take it: ``marbles.cold(*tape)``."""
+    """A recording as the arguments of ``marbles.cold(*tape)``, ``hot(*tape)`` and ``to_be(*tape)``."""
 
     diagram: str
     values: Mapping[str, Any]
     error: Exception | None
 
     def as_test(self, name: str = "the recorded run") -> str:
-        """Write the code of a first test, which plays the recording and expects it. Text chunks are strings there."""
+        """Return the code of a first test, which plays the recording and expects it.
+
+        In the code, text chunks are strings.
+        """
         values = "".join(f"        {key!r}: {_written(value)},\n" for key, value in self.values.items())
         error = f", {self.error!r}" if self.error is not None else ""
         called = re.sub(r"\W+", "_", name)
@@ -35,22 +38,23 @@ class Tape(NamedTuple):
 
 
 def cassette(path: AnyPath, *kinds: type[Any]) -> Tape:
-    """Read what :func:`rxflow.operators.record` wrote, as a diagram, its values and its error. ::
+    """Read a file that :func:`rxflow.operators.record` wrote, as a diagram, its values and its error. ::
 
         tape = cassette("support.cassette", StreamChunk)
         marbles.expect(marbles.cold(*tape).pipe(my_operator())).to_say("Hel-lo|")
         marbles.expect(from_cassette("support.cassette").pipe(ops.text())).to_be(*tape)
 
-    Times are in whole milliseconds. If marks are wider than the time between them, as groups often are, what follows is
-    later than it was. So the last line holds for what was recorded in virtual time, with room between its chunks.
+    Times are in whole milliseconds. If marks are wider than the time between them, as groups often are, the following
+    marks are later than in the recording. So the last line above needs a recording in virtual time, with room between
+    its chunks.
 
     Args:
         path: the file.
-        kinds: take only items of these types; else all of them, events too.
+        kinds: only items of these types are used; by default all items, including events.
 
     Raises:
         OSError: the file cannot be read.
-        CassetteError: it is not a cassette.
+        CassetteError: the file is not a cassette.
     """
     recorded = read_cassette(path)
     taken = [(at, item) for at, item in recorded.items if not kinds or isinstance(item, kinds)]

@@ -5,11 +5,11 @@ Each character is one frame of one millisecond, as in RxJS ::
     -            a frame in which nothing happens
     a            an item: ``values["a"]``, or the text "a" itself
     |  #         completion; an error
-    (ab|)        all at the instant of the parenthesis; time goes on by the width of the whole group
-    ^  !         hot diagrams: the instant of subscription, which is zero; subscription diagrams: begin and end
-    a 59s b      time passes: ms, s, m or h, set off by spaces; spaces themselves take no time
+    (ab|)        all at the time of the parenthesis; then time advances by the width of the whole group
+    ^  !         hot diagrams: the time of subscription, which is zero; subscription diagrams: start and end
+    a 59s b      time passes: ms, s, m or h, between spaces; the spaces themselves take no time
 
-A *script* reads runs of other characters as one item of their width: ``he-ll-o|`` says "he" at 0, "ll" at 3 and "o"
+In a *script*, a run of other characters is one item of the same width: ``he-ll-o|`` emits "he" at 0, "ll" at 3 and "o"
 at 6 ms, and ends at 7.
 """
 
@@ -22,11 +22,11 @@ from decimal import Decimal
 from typing import Any, Literal, NoReturn, TypeAlias
 
 Ms: TypeAlias = int | float
-"""An instant or a duration in milliseconds; an int if it is whole."""
+"""A time or a duration in milliseconds; an int if it is whole."""
 
 
 class MarbleError(Exception):
-    """The error of ``#`` in a diagram that is given no error."""
+    """The error that ``#`` in a diagram stands for if none is given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Next:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Failed:
-    """The error that ends a stream; equal to one of the same type with the same message."""
+    """The error that ends a stream. Two are equal if their errors have the same type and message."""
 
     error: BaseException
 
@@ -61,7 +61,7 @@ Signal: TypeAlias = Next | Failed | Completed
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A signal and its instant."""
+    """A signal and its time."""
 
     time: Ms
     signal: Signal
@@ -69,13 +69,13 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """Signals in order, with their instants."""
+    """Signals in order, with their times."""
 
     moments: tuple[Moment, ...] = ()
 
     @classmethod
     def of(cls, moments: Iterable[tuple[Ms, Signal]]) -> Timeline:
-        """Create a timeline of pairs: an instant and its signal."""
+        """Create a timeline from pairs of a time and a signal."""
         return cls(tuple(Moment(time, signal) for time, signal in moments))
 
     def __iter__(self) -> Iterator[Moment]:
@@ -86,25 +86,25 @@ class Timeline:
 
     @property
     def end(self) -> Ms:
-        """The instant of the last signal; 0 if there is none."""
+        """The time of the last signal; 0 if there is none."""
         return self.moments[-1].time if self.moments else 0
 
     @property
     def has_terminal(self) -> bool:
-        """Whether it completes or fails."""
+        """Whether the timeline completes or fails."""
         return bool(self.moments) and not isinstance(self.moments[-1].signal, Next)
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The time of a subscription; ``end`` is None if nothing ended it."""
+    """The duration of a subscription; ``end`` is None if nothing ended it."""
 
     start: Ms
     end: Ms | None = None
 
 
 def tidy(milliseconds: Ms) -> Ms:
-    """Round to the nanosecond, which removes the noise of floating point; an int if it is whole."""
+    """Round to the nanosecond, which removes rounding errors. Returns an int if the result is whole."""
     rounded = round(float(milliseconds), 6)
     return int(rounded) if rounded.is_integer() else rounded
 
@@ -116,11 +116,11 @@ _RUN = re.compile(r"[^-()|#\s]+")
 _UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 _TERMINALS = ("|", "#")
 
-__tracebackhide__ = True  # pytest shows the line with the diagram, not how it was read
+__tracebackhide__ = True  # pytest shows the line with the diagram, not the parser
 
 
 class MarbleSyntaxError(ValueError):
-    """A string that is not a marble diagram. The message shows the wrong column, and what is allowed there."""
+    """A string is not a marble diagram. The message points at the wrong column, and says what is allowed there."""
 
     def __init__(self, diagram: str, column: int, problem: str) -> None:
         shown = "".join(char if char.isprintable() else " " for char in diagram)
@@ -130,16 +130,16 @@ class MarbleSyntaxError(ValueError):
 
 
 def parse(diagram: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None) -> Timeline:
-    """Parse a cold source, or what is expected of a stream: ``parse("-a-(bc)|", {"a": 1})``."""
+    """Parse the diagram of a cold source or of an expected stream: ``parse("-a-(bc)|", {"a": 1})``."""
     marks = _placed(diagram, _frames(diagram))
     for mark in marks:
         if mark.kind == "^":
-            _refuse(diagram, mark, "'^' belongs into hot and subscription diagrams")
+            _refuse(diagram, mark, "'^' is only allowed in hot and subscription diagrams")
     return _timeline(diagram, marks, Decimal(0), values, error)
 
 
 def parse_hot(diagram: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None) -> Timeline:
-    """Parse a hot source, whose instants count from ``^``, or else from its beginning."""
+    """Parse the diagram of a hot source. Its times count from ``^`` if there is one, otherwise from the beginning."""
     marks = _placed(diagram, _frames(diagram))
     zeros = [mark for mark in marks if mark.kind == "^"]
     if len(zeros) > 1:
@@ -153,7 +153,7 @@ def parse_script(diagram: str, values: Mapping[str, Any] | None = None, error: B
 
 
 def parse_subscription(diagram: str) -> Span:
-    """Parse the time of a subscription: ``parse_subscription("--^---!")``."""
+    """Parse the duration of a subscription: ``parse_subscription("--^---!")``."""
     start: Decimal | None = None
     end: Decimal | None = None
     for mark in _placed(diagram, _frames(diagram)):
@@ -162,14 +162,14 @@ def parse_subscription(diagram: str) -> Span:
         elif mark.kind == "!" and start is not None:
             end = mark.time
         elif mark.kind == "!":
-            _refuse(diagram, mark, "'!' ends what '^' must begin first")
+            _refuse(diagram, mark, "'!' ends a subscription, which must begin with '^'")
         elif mark.kind == "^":
-            _refuse(diagram, mark, "a subscription diagram has one '^'")
+            _refuse(diagram, mark, "a subscription diagram has only one '^'")
         else:
             _refuse(
                 diagram,
                 mark,
-                f"{mark.text!r} has no place in a subscription diagram; it consists of '-', '^' and '!'",
+                f"{mark.text!r} is not allowed in a subscription diagram, which consists of '-', '^' and '!'",
             )
     if start is None:
         raise MarbleSyntaxError(diagram, len(diagram) + 1, "a subscription diagram has one '^', for its beginning")
@@ -209,14 +209,14 @@ def _frames(diagram: str) -> Iterator[_Token]:
             raise MarbleSyntaxError(
                 diagram,
                 at + 1,
-                f"{char!r} means nothing; there are items (letters and digits), '-', '|', '#', groups '(ab)', "
-                "'^' and '!', and times such as '59s', set off by spaces",
+                f"{char!r} has no meaning; diagrams have items (letters and digits), '-', '|', '#', groups '(ab)', "
+                "'^' and '!', and times such as '59s' between spaces",
             )
         at += 1
 
 
 def _runs(diagram: str) -> Iterator[_Token]:
-    """Read a script: a run of characters is one item."""
+    """Read a script, in which a run of characters is one item."""
     at = 0
     while at < len(diagram):
         char = diagram[at]
@@ -227,7 +227,9 @@ def _runs(diagram: str) -> Iterator[_Token]:
                 token = _Token("item", run[0], at + 1, Decimal(len(run[0])))
             elif char != " ":
                 raise MarbleSyntaxError(
-                    diagram, at + 1, f"{char!r} cannot stand in a script; give the text that holds it a name in values"
+                    diagram,
+                    at + 1,
+                    f"{char!r} is not allowed in a script; use a name in values for its text",
                 )
         if token is not None:
             yield token
@@ -235,13 +237,13 @@ def _runs(diagram: str) -> Iterator[_Token]:
 
 
 def _time_at(diagram: str, at: int) -> _Token | None:
-    """Read a time, which needs spaces around it: otherwise its digits and letters are items."""
+    """Read a duration. It needs spaces around it; otherwise its digits and letters are items."""
     found = _TIME.match(diagram, at) if at == 0 or diagram[at - 1] == " " else None
     return None if found is None else _Token("time", found[0], at + 1, Decimal(found[1]) * _UNITS[found[2]])
 
 
 def _placed(diagram: str, tokens: Iterator[_Token]) -> list[_Placed]:
-    """Give each mark its instant. Resolves groups, and refuses marks after the end."""
+    """Return the marks with their times. Resolves groups, and refuses marks after the end."""
     marks: list[_Placed] = []
     now = Decimal(0)
     group: _Token | None = None
@@ -250,20 +252,20 @@ def _placed(diagram: str, tokens: Iterator[_Token]) -> list[_Placed]:
     ended: str | None = None
     for token in tokens:
         if ended is not None and not (token.kind == ")" and group is not None):
-            _refuse(diagram, token, f"nothing comes after {ended!r}")
+            _refuse(diagram, token, f"nothing may follow after {ended!r}")
         if token.kind == "(":
             if group is not None:
-                _refuse(diagram, token, f"the group of column {group.column} is still open; groups do not nest")
+                _refuse(diagram, token, f"the group in column {group.column} is still open; groups cannot be nested")
             group, size, width = token, 0, token.width
         elif token.kind == ")":
             if group is None:
                 _refuse(diagram, token, "no group is open here")
             if size == 0:
-                _refuse(diagram, token, "a group holds at least one mark")
+                _refuse(diagram, token, "a group needs at least one mark")
             group, now = None, now + width + token.width
         elif token.kind in ("-", "time"):
             if group is not None:
-                _refuse(diagram, token, f"no time passes in a group, so {token.text!r} has no place in one")
+                _refuse(diagram, token, f"no time passes in a group, so {token.text!r} is not allowed in it")
             now += token.width
         else:
             marks.append(_Placed(token.kind, token.text, token.column, now))
@@ -289,7 +291,7 @@ def _timeline(
         if mark.kind == "#":
             return Failed(MarbleError("#") if error is None else error)
         if mark.kind == "!":
-            _refuse(diagram, mark, "'!' belongs into subscription diagrams")
+            _refuse(diagram, mark, "'!' is only allowed in subscription diagrams")
         return Next(given.get(mark.text, mark.text))
 
     return Timeline.of((_ms(mark.time - zero), signal_of(mark)) for mark in marks if mark.kind != "^")

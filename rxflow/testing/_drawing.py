@@ -1,4 +1,4 @@
-"""Drawing timelines as marble diagrams, and showing where two of them differ."""
+"""Draws timelines as marble diagrams, and shows where two of them differ."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rxflow.testing._diagrams import Completed, Failed, Moment, Ms, Next, Signal
 from rxflow.testing._stacks import find_raising_line
 from rxflow.types import ReasoningChunk, StreamChunk
 
-_LONGEST = 20  # frames in which nothing happens that are drawn one by one
+_LONGEST = 20  # so many frames without a signal are drawn one by one
 _UNITS = (("h", 3_600_000), ("m", 60_000), ("s", 1000))
-_SHOWN = 100  # characters of a value
+_SHOWN = 100  # of a value
 _ON_BRACKETS = (
-    "[…] = what follows comes at this instant: sooner than the marks before it are wide, so it is not to scale"
+    "[…] = the time of the next mark; it is not to scale, because the marks before it are wider than the time between"
 )
 
 Same = Callable[[Any, Any], bool]
@@ -39,8 +39,8 @@ class Drawing:
 def draw(timeline: Timeline, values: Mapping[str, Any] | None = None) -> str:
     """Draw a timeline that begins at 0 or later. Items get their names from ``values`` if they are in it.
 
-    What no diagram can say, two instants that are closer than their marks are wide, is drawn with the second instant in
-    brackets: ``(ab)[1ms]c``.
+    If a time is closer to the previous one than that one's marks are wide, the second time is drawn in brackets:
+    ``(ab)[1ms]c``.
     """
     return draw_together([timeline], values).rows[0]
 
@@ -48,7 +48,7 @@ def draw(timeline: Timeline, values: Mapping[str, Any] | None = None) -> str:
 def draw_together(
     timelines: Sequence[Timeline], values: Mapping[str, Any] | None = None, same: Same = equal
 ) -> Drawing:
-    """Draw several timelines to one scale: signals of one instant are in one column."""
+    """Draw several timelines to the same scale: simultaneous signals are in the same column."""
     names = _Names(values or {}, same, chain.from_iterable(timelines))
     rows = _aligned([_marks(timeline, names.of) for timeline in timelines])
     legend = [*names.legend()]
@@ -58,19 +58,19 @@ def draw_together(
 
 
 def draw_spans(rows: Sequence[Span]) -> tuple[str, ...]:
-    """Draw subscriptions to one scale."""
+    """Draw subscriptions to the same scale."""
     return _aligned([_marks_of_span(span) for span in rows])
 
 
 def shown(value: Any) -> str:
-    """Write a value for a message: short, and chunks as their text."""
+    """Return a value as text for a message: short, and a chunk as its content."""
     content = getattr(value, "content", None)
     text = f"{type(value).__name__} {content!r}" if isinstance(content, str) else repr(value)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 
 def duration(milliseconds: Ms | Decimal) -> str:
-    """Write a duration as in diagrams: 1500 is 1.5s."""
+    """Return a duration as in diagrams: 1500 is 1.5s."""
     time = Decimal(str(milliseconds))
     for unit, size in _UNITS:
         if time >= size and (time / size * 1000) % 1 == 0:
@@ -102,7 +102,7 @@ class _Names:
                 self._errors.append(moment.signal)
             elif isinstance(moment.signal, Next) and not self._takes_its_own(moment.signal.value):
                 later.append(moment.signal.value)
-        # Only now, lest an invented name be that of a value that comes after it.
+        # Only now, so that no invented name is the name of a later value.
         taken = {name for name, _ in (*self._named, *self._used)}
         free = (name for name in chain(string.ascii_letters, map(chr, count(0x3B1))) if name not in taken)
         for value in later:
@@ -173,7 +173,7 @@ def _mark(time: Ms, texts: Sequence[str]) -> _Mark:
 
 
 def _aligned(rows: Sequence[Sequence[_Mark]]) -> tuple[str, ...]:
-    """Align rows. Between marks all rows have the same gap; within marks each is as wide as the widest."""
+    """Align rows. Between marks, all rows have the same gap; at marks, all rows are padded to the widest."""
     drawn = [""] * len(rows)
     now = Decimal(0)
     for start, end in _busy(chain.from_iterable(rows)):
@@ -188,12 +188,12 @@ def _aligned(rows: Sequence[Sequence[_Mark]]) -> tuple[str, ...]:
 
 
 def _is_over(row: Sequence[_Mark], now: Decimal) -> bool:
-    """Whether nothing can follow in this row."""
+    """Return whether nothing can follow in this row."""
     return bool(row) and row[-1].end <= now and row[-1].text.rstrip(")")[-1] in "|#!"
 
 
 def _busy(marks: Iterable[_Mark]) -> list[tuple[Decimal, Decimal]]:
-    """Return the spans of time that marks take; spans that touch are joined."""
+    """Return the time spans that marks occupy; adjacent spans are joined."""
     spans: list[tuple[Decimal, Decimal]] = []
     for mark in sorted(marks, key=lambda mark: mark.time):
         if spans and mark.time <= spans[-1][1]:
@@ -216,7 +216,7 @@ def _stretch(row: Sequence[_Mark], start: Decimal, end: Decimal) -> str:
 
 
 def _passing(time: Decimal) -> str:
-    """Draw a time without marks."""
+    """Draw a duration without marks."""
     if time % 1 == 0 and time <= _LONGEST:
         return "-" * int(time)
     return f" {duration(time)} "
@@ -226,19 +226,19 @@ def _plain(number: Decimal) -> str:
     return f"{number.normalize():f}"
 
 
-_BEFORE = 20  # moments that are drawn before the first difference
-_AFTER = 10  # and from it on
+_BEFORE = 20  # signals that are drawn before the first difference
+_AFTER = 10  # signals that are drawn from the first difference on
 
 
 def same(expected: Any, actual: Any) -> bool:
-    """Whether two values are equal, or a text is a chunk's content."""
+    """Return whether two values are equal, or the expected text is the content of a chunk."""
     if isinstance(expected, str) and isinstance(actual, StreamChunk | ReasoningChunk):
         return actual.content == expected
     return bool(expected == actual)
 
 
 def difference(expected: Timeline, actual: Timeline, values: Mapping[str, Any] | None = None) -> str | None:
-    """Describe how two timelines differ: both drawn to one scale, with the first difference. None if they are equal."""
+    """Describe the first difference of two timelines, with both drawn to the same scale. None if they are equal."""
     at = 0
     for wanted, came in zip_longest(expected, actual):
         if not _agree(wanted, came):

@@ -34,7 +34,7 @@ from rxflow.testing._virtual_time import VirtualLoop
 
 
 class MarbleSource(Observable[Any]):
-    """A source that notes when it was subscribed to, and for how long."""
+    """A source that records when it was subscribed to, and for how long."""
 
     def __init__(self, diagram: str, timeline: Timeline) -> None:
         self.diagram = diagram
@@ -57,12 +57,12 @@ class MarbleSource(Observable[Any]):
         return Disposable(end)
 
     def note_anew(self) -> None:
-        """Begin a play: forget earlier subscriptions."""
+        """Start a play: forget earlier subscriptions."""
         self.subscriptions = []
         self._is_noting = True
 
     def note_no_more(self) -> None:
-        """End a play: note no disposals any more. What is still open then was open at the end."""
+        """End a play: record no more disposals. A subscription that is still open now was open at the end."""
         self._is_noting = False
 
     def _listen(self, observer: ObserverBase[Any], loop: VirtualLoop) -> DisposableBase:
@@ -73,8 +73,8 @@ class MarbleSource(Observable[Any]):
         if isinstance(loop, VirtualLoop):
             return loop
         raise RuntimeError(
-            f"the marble source {self.diagram!r} plays in virtual time only, on the thread of its loop: give it, or "
-            "what is made of it, to marbles.expect(…), or subscribe to it inside clock.run(…)"
+            f"the marble source {self.diagram!r} works only in virtual time, on the thread of its loop: pass it, or an "
+            "Observable made from it, to marbles.expect(…), or subscribe to it inside clock.run(…)"
         )
 
     def __repr__(self) -> str:
@@ -97,7 +97,7 @@ class HotSource(MarbleSource):
         self._end: Signal | None = None
 
     def begin(self, loop: VirtualLoop) -> DisposableBase:
-        """Play the timeline from the loop's zero on."""
+        """Play the timeline, starting at time zero of the loop."""
         self._end = None
         return _play(self.timeline, loop, 0.0, self._tell)
 
@@ -135,7 +135,7 @@ def now_of(loop: asyncio.AbstractEventLoop) -> int | float:
 
 
 def _play(timeline: Timeline, loop: VirtualLoop, zero: float, say: Callable[[Signal], None]) -> DisposableBase:
-    # All timers at once, as in RxJS: so a source that was there first comes first, wherever two meet.
+    # All timers at once, as in RxJS, so that of two simultaneous signals the one of the earlier source comes first.
     timers = [
         loop.call_at(zero + moment.time / 1000, say, moment.signal)
         for moment in timeline
@@ -150,7 +150,7 @@ def _play(timeline: Timeline, loop: VirtualLoop, zero: float, say: Callable[[Sig
 
 
 class Recording:
-    """Subscribes for a span of virtual time, and notes each signal with its instant."""
+    """Subscribes for a span of virtual time, and records each signal with its time."""
 
     def __init__(self, source: ObservableBase[Any], span: Span) -> None:
         self._source = source
@@ -173,7 +173,7 @@ class Recording:
     def begin(self, loop: VirtualLoop) -> None:
         """Subscribe at the start of the span, and dispose at its end."""
         if self._span.end is not None:
-            # Made first, so that an item of that very instant comes too late, as in RxJS.
+            # Set first, so that an item at exactly this time comes too late, as in RxJS.
             loop.call_at(self._span.end / 1000, self._subscription.dispose)
         loop.call_at(self._span.start / 1000, self._subscribe, loop)
 
@@ -195,13 +195,13 @@ class Recording:
                 lambda: note(Completed()),
                 scheduler=LoopScheduler(loop),
             )
-        except Exception as error:  # noqa: BLE001 - raised where the recording is looked at
+        except Exception as error:  # noqa: BLE001 - raised when the recording is evaluated
             self.crash = error
         else:
             self._subscription.disposable = subscription
 
 
-__tracebackhide__ = True  # pytest shows the line of the test, not how it was compared
+__tracebackhide__ = True  # pytest shows the line of the test, not the comparison
 
 
 class Marbles:
@@ -212,9 +212,9 @@ class Marbles:
             marbles.expect(source.pipe(ops.pairwise())).to_be("--x-y|", {"x": ("a", "b"), "y": ("b", "c")})
             marbles.expect_subscriptions(source).to_be("^----!")
 
-    The first comparison plays everything that is expected, on one loop and one clock. Flows, coroutines, sync methods,
-    anyio deadlines and RxPY's time operators share it. A play ends when nothing can happen any more; or, as timers can
-    go on forever, when time has jumped ``patience`` times after the longest diagram. What is subscribed then is
+    The first comparison plays all expectations, on one loop and one clock, which flows, coroutines, sync methods, anyio
+    deadlines and RxPY's time operators share. A play ends when nothing can happen any more. Because timers may run
+    forever, it also ends when time has jumped ``patience`` times after the longest diagram. Open subscriptions are then
     disposed.
     """
 
@@ -238,7 +238,7 @@ class Marbles:
     def hot(
         self, diagram: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None
     ) -> HotSource:
-        """Create a source that plays ``diagram`` once, from ``^`` or its beginning on, with or without subscribers."""
+        """Create a source that plays ``diagram`` once, from ``^`` or its beginning, with or without subscribers."""
         source = HotSource(diagram, self._measured(parse_hot(diagram, values, error)))
         self._sources.append(source)
         return source
@@ -246,18 +246,18 @@ class Marbles:
     def expect(
         self, observable: ObservableBase[Any], subscription: str | None = None, *, until: float | None = None
     ) -> Expectation:
-        """Expect something of ``observable``; the method that follows says what.
+        """Expect something of ``observable``. Call a method of the result to say what.
 
-        ``subscription`` shows from when to when someone listens (``"^---!"``); ``until`` says the same in seconds.
+        ``subscription`` shows the subscription's start and end (``"^---!"``); ``until`` is the end in seconds.
         """
         if not isinstance(observable, ObservableBase):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(
-                f"marbles.expect() takes an Observable, such as flow.observe(); got a {type(observable).__name__}"
+                f"marbles.expect() needs an Observable, such as flow.observe(); got a {type(observable).__name__}"
             )
         span = Span(0) if subscription is None else parse_subscription(subscription)
         if until is not None:
             if span.end is not None:
-                raise TypeError(f"the end of the subscription is given twice: {subscription!r} and until={until!r}")
+                raise TypeError(f"the end of the subscription is given twice, by {subscription!r} and until={until!r}")
             span = Span(span.start, tidy(until * 1000))
         self._longest = max(self._longest, span.start, span.end or 0)
         expectation = Expectation(self, Recording(observable, span))
@@ -266,18 +266,18 @@ class Marbles:
         return expectation
 
     def answers(self, *diagrams: str, values: Mapping[str, Any] | None = None) -> Callable[[object], Observable[Any]]:
-        """Create what ``ops.answer_with`` takes: the first question gets the first answer, and so on. ::
+        """Create an argument for ``ops.answer_with``: the first question gets the first answer, and so on. ::
 
             marbles.expect(flow.observe().pipe(ops.answer_with(marbles.answers("--yes|", "-no|"))))
 
-        They are read as the turns of a :class:`ScriptedLLM`: a run of characters is one answer. Times count from the
-        moment of the question. A question for which no diagram is left gets no answer.
+        The diagrams are read like the turns of a :class:`ScriptedLLM`: a run of characters is one answer. Times count
+        from the question. A question without a remaining diagram gets no answer.
         """
         sources = iter([ColdSource(each, self._measured(parse_script(each, values))) for each in diagrams])
         return lambda request: next(sources, rx.empty())
 
     def expect_subscriptions(self, source: MarbleSource) -> SubscriptionsExpectation:
-        """Expect subscriptions of ``source``; the method that follows says which."""
+        """Expect subscriptions of ``source``. Call a method of the result to say which."""
         expectation = SubscriptionsExpectation(self, source)
         self._subscriptions.append(expectation)
         return expectation
@@ -301,7 +301,10 @@ class Marbles:
             raise AssertionError(complaint)
 
     def play(self) -> None:
-        """Play all expectations that were not played yet. Comparing does that too; call it to look at side effects."""
+        """Play all expectations that were not played yet.
+
+        A comparison does that too; call this to check side effects.
+        """
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
@@ -326,7 +329,7 @@ class Marbles:
             recording.end(is_cut=not ended, left=left)
 
     def play_for(self, expected: Timeline) -> None:
-        """Play as :meth:`play` does, at least as long as the expected timeline."""
+        """Play as :meth:`play` does, for at least the duration of the expected timeline."""
         self._measured(expected)
         self.play()
 
@@ -336,7 +339,7 @@ class Marbles:
 
 
 class Expectation:
-    """What a stream did, to be compared."""
+    """The output of a stream, for comparison."""
 
     def __init__(self, marbles: Marbles, recording: Recording) -> None:
         self.recording = recording
@@ -346,8 +349,8 @@ class Expectation:
     def to_be(self, diagram: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None) -> None:
         """Raise AssertionError unless the stream did exactly what ``diagram`` says.
 
-        Text in ``values`` equals a chunk with that content; everything else is compared with ``==``, errors by their
-        type and message.
+        A text in ``values`` equals a chunk with that content. Other values are compared with ``==``, errors by type and
+        message.
         """
         self._compare(diagram, parse(diagram, values, error), values)
 
@@ -367,16 +370,16 @@ class Expectation:
         notes: list[str] = []
         if recording.is_cut:
             notes.append(
-                f"the recording was cut at {duration(self._marbles.clock.now * 1000)}, as timers went on and on; "
-                "say with a subscription diagram or until=… how long to listen, or give Marbles more patience"
+                f"the recording was cut at {duration(self._marbles.clock.now * 1000)}, because timers kept running; "
+                "set the end with a subscription diagram or until=…, or give Marbles more patience"
             )
         if recording.left:
-            notes.append(f"these still waited when it ended:\n{recording.left}")
+            notes.append(f"still waiting at the end:\n{recording.left}")
         raise AssertionError("\n".join([f"the stream is not {shown(diagram)}", found, *notes]))
 
 
 class SubscriptionsExpectation:
-    """When a source was subscribed to, to be compared."""
+    """The subscriptions to a source, for comparison."""
 
     def __init__(self, marbles: Marbles, source: MarbleSource) -> None:
         self.is_compared = False
@@ -384,7 +387,7 @@ class SubscriptionsExpectation:
         self._source = source
 
     def to_be(self, *diagrams: str) -> None:
-        """Raise AssertionError unless the source was subscribed to exactly then; no diagram means never."""
+        """Raise AssertionError unless these are exactly the subscriptions to the source. No diagram means none."""
         self.is_compared = True
         expected = [parse_subscription(diagram) for diagram in diagrams]
         self._marbles.play()
@@ -394,4 +397,4 @@ class SubscriptionsExpectation:
         rows = draw_spans([*expected, *actual])
         wanted = [f"  expected  {row}" for row in rows[: len(expected)]] or ["  expected  no subscription"]
         came = [f"  actual    {row}" for row in rows[len(expected) :]] or ["  actual    no subscription"]
-        raise AssertionError("\n".join([f"the subscriptions to {self._source!r} are others", *wanted, *came]))
+        raise AssertionError("\n".join([f"the subscriptions to {self._source!r} differ", *wanted, *came]))

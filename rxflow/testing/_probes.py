@@ -1,4 +1,4 @@
-"""``probe()``: sees what goes on at one point of a pipe."""
+"""``probe()``: observes one point of a pipe."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ T = TypeVar("T")
 
 
 def probe(name: str = "probe") -> Probe:
-    """Create an operator that changes nothing and counts the signals at this point of the pipe. ::
+    """Create an operator that changes nothing, and counts the signals at this point of the pipe. ::
 
         seen = probe()
         flow.observe().pipe(seen, ops.take(1)).subscribe()
         seen.assert_cancelled()
 
-    It sees what a subscriber at this point would see: after ``observe()``, the chunks. Operators that follow it see no
-    more than that either, not the events behind the chunks. With the pytest plugin, a test fails if it leaves a
-    subscription through a probe neither ended nor disposed. ``name`` distinguishes several probes in messages.
+    A probe gets what a subscriber at this point would get: after ``observe()``, the chunks. The operators after a probe
+    get no more than that, so they cannot use the events behind the chunks. With the pytest plugin, a test fails if a
+    subscription through a probe has neither ended nor been disposed. ``name`` distinguishes several probes in messages.
     """
     return Probe(name)
 
 
 class Probe:
-    """The counts of subscriptions and of how they ended; ``items`` are those of all subscriptions, in order."""
+    """The counts of subscriptions and of their ends. ``items`` are the items of all subscriptions, in order."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -66,27 +66,27 @@ class Probe:
         return self.subscribed - self.cancelled - self.completed - self.failed
 
     def assert_subscribed(self, times: int | None = None) -> None:
-        """Assert that it was subscribed, or exactly ``times`` times."""
+        """Assert that the probe was subscribed; with ``times``, exactly so many times."""
         self._assert_count("subscribed", self.subscribed, times)
 
     def assert_not_subscribed(self) -> None:
-        """Assert that it was never subscribed."""
+        """Assert that the probe was never subscribed."""
         self._assert_count("subscribed", self.subscribed, 0)
 
     def assert_cancelled(self, times: int | None = None) -> None:
-        """Assert that it was disposed before its end, or exactly ``times`` times."""
+        """Assert that a subscription was disposed before its end; with ``times``, exactly so many times."""
         self._assert_count("cancelled", self.cancelled, times)
 
     def assert_not_cancelled(self) -> None:
-        """Assert that it was never disposed before its end."""
+        """Assert that no subscription was disposed before its end."""
         self._assert_count("cancelled", self.cancelled, 0)
 
     def assert_completed(self, times: int | None = None) -> None:
-        """Assert that it completed, or exactly ``times`` times."""
+        """Assert that a subscription completed; with ``times``, exactly so many times."""
         self._assert_count("completed", self.completed, times)
 
     def assert_failed(self, times: int | None = None) -> None:
-        """Assert that it failed, or exactly ``times`` times."""
+        """Assert that a subscription failed; with ``times``, exactly so many times."""
         self._assert_count("failed", self.failed, times)
 
     def assert_not_leaked(self) -> None:
@@ -96,7 +96,7 @@ class Probe:
             raise AssertionError(complaint)
 
     def complaint(self) -> str | None:
-        """Describe the subscriptions that leaked."""
+        """Describe the subscriptions that leaked; None if there are none."""
         if not self.leaked:
             return None
         return f"{self.leaked} of the subscriptions through {self} neither ended nor were disposed"
@@ -124,7 +124,7 @@ class _Watched(ObserverBase[Any]):
         self._is_over = False
 
     def is_over(self, *, cancelled: bool = False) -> bool:
-        """Return whether it was over before, and mark it as over."""
+        """Mark the subscription as over, and return whether it was over before."""
         before, self._is_over = self._is_over, True
         if cancelled and not before:
             self._probe.cancelled += 1

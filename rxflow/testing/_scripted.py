@@ -1,4 +1,4 @@
-"""``ScriptedLLM``: a model that says what a test has written for it, turn by turn."""
+"""``ScriptedLLM``: a model whose answers a test has written, turn by turn."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rxflow.testing._diagrams import Completed, Failed, parse_script
 from rxflow.testing.leaks import collect
 from rxflow.types import UsageMetrics
 
-_PIECE = 8  # characters of arguments in one delta
+_PIECE = 8  # of arguments, in characters for each delta
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +40,15 @@ class Thinking:
 
 
 Said: TypeAlias = str | Calling | Thinking
-"""One thing that a model says; a string is answer text as it is."""
+"""One thing that a model emits; a string is answer text."""
 
 Value: TypeAlias = Said | BaseException | Sequence[Said | BaseException]
-"""What a name in a script stands for: one thing, several at once, or the error that ends the turn."""
+"""The meaning of a name in a script: one thing, several at once, or the error that ends the turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One answer with its own usage, cost or reason for ending; made by :func:`turn`. None: the model's."""
+    """One answer with its own usage, cost or finish reason; made by :func:`turn`. None means the model's."""
 
     answer: str | Value
     usage: UsageMetrics | None = None
@@ -60,12 +60,12 @@ class Turn:
 
 
 def tool_call(name: str, arguments: Mapping[str, Any] | str | None = None, *, id: str | None = None) -> Calling:  # noqa: A002
-    """Let the model call ``name``. A string of arguments is sent as it is, for instance broken JSON."""
+    """Return a call of the tool ``name``. Arguments in a string are sent unchanged, for example broken JSON."""
     return Calling(name, arguments if isinstance(arguments, str) else json.dumps(dict(arguments or {})), id)
 
 
 def thinking(text: str) -> Thinking:
-    """Let the model reason; reasoning is not a part of its answer."""
+    """Return reasoning text, which is not part of the answer."""
     return Thinking(text)
 
 
@@ -76,12 +76,12 @@ def turn(
     cost: float | None = None,
     finish_reason: str | None = None,
 ) -> Turn:
-    """Create a turn with a usage, cost or finish reason of its own."""
+    """Return a turn with its own usage, cost or finish reason."""
     return Turn(answer=answer, usage=usage, cost=cost, finish_reason=finish_reason)
 
 
 class Speaker:
-    """Turns the content of one turn into deltas. ``native`` models call tools by deltas, others in a fence of text."""
+    """Turns the content of one turn into deltas. ``native`` models call tools with deltas, others in a fenced text."""
 
     def __init__(self, turn: int, *, native: bool) -> None:
         self.deltas = 0
@@ -91,7 +91,7 @@ class Speaker:
         self._native = native
 
     def deltas_of(self, said: Said) -> Iterator[Delta]:
-        """Return the deltas of one thing that the model says; tool calls are numbered."""
+        """Return the deltas of one thing that the model emits; tool calls are numbered."""
         for delta in self._deltas_of(said):
             self.deltas += 1
             yield delta
@@ -124,7 +124,7 @@ def _pieces(text: str) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What the model says, ``at`` seconds after the subscription."""
+    """The things that the model emits ``at`` seconds after the subscription."""
 
     at: float
     said: tuple[Said | BaseException, ...]
@@ -132,7 +132,7 @@ class Moment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One turn. ``ends_at`` is None if it stays open; ``shown`` is how the test wrote it."""
+    """One turn. ``ends_at`` is None if the turn stays open; ``shown`` is the turn as the test wrote it."""
 
     shown: str
     moments: tuple[Moment, ...]
@@ -149,11 +149,11 @@ def line_of(
     usage: UsageMetrics | None,
     cost: float | None,
 ) -> Line:
-    """Read one turn. What the turn leaves out is the model's.
+    """Read one turn. The model's values are used where the turn has none.
 
     Raises:
-        ValueError: a script that cannot be read.
-        TypeError: what a model cannot say.
+        ValueError: a script cannot be read.
+        TypeError: a value cannot be emitted by a model.
     """
     turn = given if isinstance(given, Turn) else Turn(answer=given)
     answer = turn.answer
@@ -194,7 +194,7 @@ def _things(value: object) -> tuple[Said | BaseException, ...]:
     for each in several:
         if not isinstance(each, str | Calling | Thinking | BaseException):
             raise TypeError(
-                f"a model says text, tool_call(…), thinking(…), an exception, or a list of these; got {each!r}"
+                f"a model emits text, tool_call(…), thinking(…), an exception, or a list of these; got {each!r}"
             )
         said.append(each)
     return tuple(said)
@@ -206,10 +206,10 @@ class UnscriptedRequest(AssertionError):
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """One request and what became of it. Times are the loop's, in seconds; None for what has not happened.
+    """One request and its outcome. Times are in seconds of the loop's clock; None for what has not happened.
 
-    ``ended_at`` is the end of the answer, with ``error`` if the script broke it off; ``cancelled_at`` is its
-    disposal before that.
+    ``ended_at`` is the end of the answer, with ``error`` if the script ended it with an error. ``cancelled_at`` is the
+    disposal before the end.
     """
 
     request: Request
@@ -220,31 +220,33 @@ class Call:
 
 
 class ScriptedLLM(LLM):
-    """Answers successive requests with successive turns; usable wherever an :class:`~rxflow.LLM` is. ::
+    """Answers successive requests with successive turns; can be used wherever an :class:`~rxflow.LLM` can. ::
 
         llm = ScriptedLLM("he-ll-o|")                      # "he" at 0 ms, "ll" at 3, "o" at 6, the end at 7
         llm = ScriptedLLM(tool_call("look", {"where": "north"}), "so-be-it|")
         llm = ScriptedLLM("a--b--#", values={"a": "Good ", "b": thinking("Hm.")}, error=TimeoutError("no more"))
 
-    Each character is one millisecond of the running loop, real or virtual. A run of characters is one item: the text
-    that ``values`` has under that name, else itself. A script without an end stays open until it is cancelled.
+    Each character is one millisecond of the running loop, in real or virtual time. A run of characters is one item: the
+    value that ``values`` has under that name, otherwise the characters as text. A script without an end stays open
+    until it is cancelled.
 
     A turn can also be a value, which is emitted at once: ``tool_call(…)``, ``thinking(…)``, an exception, or a list of
-    several things, in which strings are text. Only a bare string is a script.
+    several things. In a list, strings are text; only a string outside a list is a script.
 
-    With the pytest plugin, a test fails if turns were left over or if the model was asked too often, whoever
-    caught that error. A test that does so on purpose empties ``unscripted``. A model without turns must not be asked.
+    With the pytest plugin, a test fails if turns are left over, or if the model was asked too often, even if code has
+    caught that error. A test that does so on purpose clears ``unscripted``. A model without turns must not be asked.
 
     Args:
-        turns: scripts, values, or :func:`turn` for one with its own usage.
-        values: what the names in scripts stand for.
-        error: what ``#`` raises; else a :class:`~rxflow.testing._diagrams.MarbleError`.
-        usage: what each turn reports; else each delta is one completion token and each word of the prompt another one.
-        cost: what each turn reports, in US dollars.
-        function_calling: False for a model that is offered tools in text, and calls them so.
-        repeat: begin anew after the last turn, as often as asked; then no turn is ever left over.
-        max_retries: attempts after an error before the first delta; each takes a turn.
-        parameters: as an LLM takes them.
+        turns: scripts, values, or :func:`turn` for a turn with its own usage.
+        values: the meanings of the names in scripts.
+        error: the error that ``#`` raises; by default a :class:`~rxflow.testing._diagrams.MarbleError`.
+        usage: the usage that each turn reports; by default one completion token for each delta, and one prompt token
+            for each word of the prompt.
+        cost: the cost that each turn reports, in US dollars.
+        function_calling: False for a model without native tools; they are described to it in text, and called in text.
+        repeat: begin again after the last turn, as often as needed; then no turns are left over.
+        max_retries: attempts after an error before the first delta; each attempt takes a turn.
+        parameters: as for an LLM.
     """
 
     def __init__(
@@ -282,7 +284,7 @@ class ScriptedLLM(LLM):
 
     @property
     def prompts(self) -> list[str]:
-        """The last text from a user in each request."""
+        """The last user text of each request."""
         return [call.request.last_user_text for call in self.calls]
 
     def assert_used_up(self) -> None:
@@ -292,7 +294,7 @@ class ScriptedLLM(LLM):
             raise AssertionError(complaint)
 
     def complaint(self) -> str | None:
-        """Describe the turns that are left over, or the request without a turn."""
+        """Describe the turns that are left over, or the request without a turn; None if there are none."""
         if self.unscripted:
             return str(self.unscripted[0])
         unused = [] if self._repeat else self._lines[len(self.calls) :]
@@ -311,10 +313,10 @@ class ScriptedLLM(LLM):
         if number <= len(self._lines):
             return self._lines[number - 1]
         error = UnscriptedRequest(
-            f"request {number} to {self!r} came unasked-for: its script has {len(self._lines)} turn(s). "
+            f"request {number} to {self!r} has no turn: the script has {len(self._lines)} turn(s). "
             f"It was asked: {request.last_user_text!r}"
         )
-        self.unscripted.append(error)  # code under test may catch it, to fall back on something else
+        self.unscripted.append(error)  # the tested code may catch it, for example to use a fallback
         raise error
 
 
@@ -344,7 +346,7 @@ class _Played(Source):
                     await _play(line, call.subscribed_at, speaker, emit)
                     emit(_ending(line, speaker, request))
                 except asyncio.CancelledError:
-                    _cancelled(call, loop)  # by the loop's end, for instance
+                    _cancelled(call, loop)  # for example by the end of the loop
                     raise
                 except BaseException as error:
                     call.error = error
@@ -385,7 +387,7 @@ async def _play(line: Line, begin: float, speaker: Speaker, emit: Callable[[Delt
 
 
 async def _until(time: float) -> None:
-    """Wait for an exact time: to sleep for a difference would be off by a rounding."""
+    """Wait until an exact time. Sleeping for a difference would add a rounding error."""
     loop = asyncio.get_running_loop()
     if time <= loop.time():
         return

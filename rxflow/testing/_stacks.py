@@ -1,4 +1,4 @@
-"""The stacks of tasks and threads that wait, for error messages."""
+"""The stacks of waiting tasks and threads, for error messages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LIBRARIES = tuple(
 
 
 def describe_tasks(tasks: Iterable[asyncio.Task[Any]]) -> str:
-    """Describe each task that has not ended, in some lines. Those that wait in a user's code come first."""
+    """Describe each task that has not ended, in some lines. Tasks that wait in a user's code come first."""
     pending = sorted(
         (task for task in tasks if not task.done() and not _is_rxflows_wait(task)),
         key=lambda task: not any(map(_is_users_code, find_frames(task))),
@@ -39,7 +39,7 @@ def describe_tasks(tasks: Iterable[asyncio.Task[Any]]) -> str:
 
 
 def describe_threads(threads: Iterable[int]) -> str:
-    """Describe where each of these threads stands: the innermost line of a user's code, and what that line calls."""
+    """Describe where each thread is: the innermost line of a user's code, and the function that the line calls."""
     frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage]
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     lines: list[str] = []
@@ -54,7 +54,7 @@ def describe_threads(threads: Iterable[int]) -> str:
 
 
 def find_frames(task: asyncio.Task[Any]) -> Iterator[FrameType]:
-    """Iterate over the frames of a waiting task, outermost first."""
+    """Yield the frames of a waiting task, outermost first."""
     at: object = task.get_coro()
     while at is not None:
         if _is_suspended(at):
@@ -65,12 +65,12 @@ def find_frames(task: asyncio.Task[Any]) -> Iterator[FrameType]:
         elif isinstance(at, asyncio.Future):
             return
         else:
-            # A step of an async generator, for instance, whose generator only the garbage collector knows.
+            # For example a step of an async generator, whose generator only the garbage collector knows.
             at = next(filter(_is_suspended, gc.get_referents(at)), None)
 
 
 def find_raising_line(error: BaseException) -> str | None:
-    """Return the innermost line of a user's code in the traceback of ``error``."""
+    """Return the innermost line of a user's code in the traceback of ``error``; None if there is none."""
     steps = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__) if _is_users_code(frame)]
     return _describe_line(*steps[-1]) if steps else None
 
@@ -80,7 +80,7 @@ def _is_suspended(thing: object) -> bool:
 
 
 def _is_rxflows_wait(task: asyncio.Task[Any]) -> bool:
-    """Whether a task only waits for the end of a run, which does not show why the run has not ended."""
+    """Return whether a task only waits for the end of a run, so that it does not show why the run has not ended."""
     code: CodeType | None = getattr(task.get_coro(), "cr_code", None)
     return code is not None and code.co_filename == loop_thread.__file__
 

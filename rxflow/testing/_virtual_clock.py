@@ -1,4 +1,4 @@
-"""``VirtualClock``: runs programs in virtual time, async and sync ones."""
+"""``VirtualClock``: runs async and sync programs in virtual time."""
 
 from __future__ import annotations
 
@@ -26,18 +26,17 @@ class VirtualClock:
         clock = VirtualClock()
         answer = clock.run(main)      # a coroutine function: like asyncio.run, on a loop on virtual time
         assert clock.now == 3600.0
-
-        with clock:                   # runs of sync programs, which bring a loop of their own, are virtual too
+        with clock:                   # runs of sync programs, which use loops of their own, are virtual too
             for chunk in flow.kickoff():
                 print(clock.now, chunk)
 
-    While it is active, waits in sync methods and tools pass virtual time: ``time.sleep``, and timed waits for events,
-    conditions, semaphores, barriers, queues, futures and threads. A wait that nothing can end is a :class:`Deadlock`.
-    In other threads these waits are the real ones. A clock goes on from run to run.
+    While the clock is active, waits in sync methods and tools take virtual time: ``time.sleep``, and waits with a time
+    limit for events, conditions, semaphores, barriers, queues, futures and threads. A wait that nothing can end raises
+    :class:`Deadlock`. In other threads, these waits take real time. The clock's time continues from run to run.
 
     Args:
-        watchdog_s: a worker thread that does not move for so many real seconds is a Deadlock too: it waits for
-            something that the clock cannot see, such as a ``threading.Lock`` or a socket.
+        watchdog_s: if a worker thread does not move for so many real seconds, Deadlock is raised too: the thread waits
+            for something that the clock cannot see, such as a ``threading.Lock`` or a socket.
     """
 
     def __init__(self, *, watchdog_s: float = WATCHDOG_S) -> None:
@@ -56,17 +55,17 @@ class VirtualClock:
         return self._past
 
     def run(self, main: Callable[[], Coroutine[Any, Any, _T]] | Coroutine[Any, Any, _T]) -> _T:
-        """Run ``main`` to its end on a fresh loop, and return its result.
+        """Run ``main`` to its end on a new loop, and return its result.
 
         Raises:
             Deadlock: nothing could happen any more before ``main`` was done.
-            RuntimeError: an event loop runs in this thread.
+            RuntimeError: an event loop is running in this thread.
         """
         if running_loop() is not None:
             if not callable(main):
                 main.close()
             raise RuntimeError(
-                "virtual time has an event loop of its own, which cannot run while another one runs in this thread; "
+                "virtual time needs its own event loop, which cannot run while another one runs in this thread; "
                 "call run() in a plain function, not in a coroutine"
             )
         with self, asyncio.Runner(loop_factory=self._new_loop) as runner:
@@ -109,12 +108,12 @@ _real_sleep = time.sleep
 _real_monotonic = time.monotonic
 _real_wait = threading.Condition.wait
 _real_join = threading.Thread.join
-_clocks = 0  # that are active: they may be nested
+_clocks = 0  # the number of active clocks, because they may be nested
 
 
 class _Here(threading.local):
     past_deadlines_s = 0.0
-    """A nanosecond for each timed wait that has ended: some callers wait until their deadline is exceeded."""
+    """A nanosecond for each timed wait that has ended, because some callers wait until their deadline is exceeded."""
 
 
 _here = _Here()
@@ -123,9 +122,9 @@ _here = _Here()
 def _install() -> None:
     """Let workers wait in virtual time, until the matching :func:`_uninstall`.
 
-    Two names are private to their modules: ``threading._time`` and ``queue.time``, by which timed waits that go on
-    after a wake-up (queues, semaphores, barriers, ``wait_for``) compute what is left. So is the list of a condition's
-    waiters. Python 3.11 to 3.13 have them; tests/testing/test_workers.py fails when they change.
+    Two of the replaced names are private: ``threading._time`` and ``queue.time``. Timed waits that continue after a
+    wake-up (queues, semaphores, barriers, ``wait_for``) use them to compute the remaining time. A condition's list of
+    waiters is private too. Python 3.11 to 3.13 have these names; tests/testing/test_workers.py fails if they change.
     """
     global _real_sleep, _clocks
     if _clocks == 0:
@@ -137,7 +136,7 @@ def _install() -> None:
 
 
 def _uninstall() -> None:
-    """See :func:`_install`."""
+    """Undo :func:`_install`."""
     global _clocks
     _clocks -= 1
     if _clocks == 0:
@@ -158,7 +157,7 @@ def _sleep(seconds: float | SupportsIndex, /) -> None:
         raise ValueError(f"sleep length must be non-negative: {seconds!r}")
     loop = running_loop()
     if isinstance(loop, VirtualLoop):
-        loop.advance(seconds)  # code on a loop that sleeps blocks that loop
+        loop.advance(seconds)  # code that sleeps on a loop blocks that loop
         return
     workers = find_workers()
     if workers is None:
@@ -168,7 +167,7 @@ def _sleep(seconds: float | SupportsIndex, /) -> None:
 
 
 def _wait(self: Any, timeout: float | None = None) -> bool:
-    """``Condition.wait``, on which events, semaphores, barriers, queues and futures are built."""
+    """Replaces ``Condition.wait``, which events, semaphores, barriers, queues and futures use."""
     workers = None if _is_idle_of_anyio(self) else find_workers()
     if workers is None:
         loop = running_loop()
@@ -191,7 +190,7 @@ def _wait(self: Any, timeout: float | None = None) -> bool:
 
 
 def _join(self: threading.Thread, timeout: float | None = None) -> None:
-    """``Thread.join``."""
+    """Replaces ``Thread.join``."""
     workers = find_workers()
     if workers is None or not self.is_alive() or self is threading.current_thread():
         _real_join(self, timeout)
@@ -208,7 +207,7 @@ def _note_past_deadline() -> bool:
 
 
 def _is_idle_of_anyio(condition: threading.Condition) -> bool:
-    """Whether a thread of anyio waits for its next work."""
+    """Return whether a thread of anyio waits for its next work."""
     next_work = getattr(threading.current_thread(), "queue", None)
     return isinstance(next_work, queue.Queue) and next_work.not_empty is condition
 

@@ -1,7 +1,7 @@
-"""An event loop on virtual time: when it would sleep, its clock jumps.
+"""An event loop on virtual time: instead of sleeping, it sets its clock forward.
 
-An hour of ``asyncio.sleep``, an anyio deadline or a timer of RxPY takes no time at all, and is exact. Time stands still
-while a thread works for the loop, so sync methods and tools take none.
+An hour of ``asyncio.sleep``, an anyio deadline or a timer of RxPY takes no real time, and is exact. Virtual time stands
+still while a thread works for the loop, so sync methods and tools take none.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from rxflow.testing._workers import Workers, watch_callback
 _T = TypeVar("_T")
 _Args = TypeVarTuple("_Args")
 
-_DIGITS = 9  # nanoseconds, for a hundred days
+_DIGITS = 9  # nanoseconds: exact for a hundred days
 _CONFIRMATION_S = 0.005
 _RECHECK_S = 0.05
 WATCHDOG_S = 10.0
 
-__tracebackhide__ = True  # pytest shows who waits, not how it was found out
+__tracebackhide__ = True  # pytest shows who waits, not how that was found
 
 
 class Instant(float):
-    """An instant in seconds, exact to the nanosecond: 0.1 + 0.2 is 0.3.
+    """A time in seconds, exact to the nanosecond: 0.1 + 0.2 is 0.3.
 
-    Deadlines are sums of ``loop.time()`` and a delay. With the noise of floating point, two that are due at once would
-    differ, and a test would see 0.30000000000000004 instead of 0.3.
+    Deadlines are sums of ``loop.time()`` and a delay. With rounding errors, two deadlines at the same time would
+    differ, and a test would get 0.30000000000000004 instead of 0.3.
     """
 
     __slots__ = ()
@@ -53,19 +53,19 @@ class Instant(float):
 
     @property
     def seconds(self) -> float:
-        """The instant as a plain float without noise."""
+        """The time as a plain float without rounding errors."""
         return round(float(self), _DIGITS)
 
     @classmethod
     def at(cls, seconds: float) -> Instant:
-        """Return the instant of ``seconds``, rounded: sums of floats carry noise."""
+        """Return the time ``seconds``, rounded, because sums of floats have rounding errors."""
         return cls(round(seconds, _DIGITS))
 
 
 class Due(float):
-    """The instant at which a timer is due. Of two at one instant, the one that was set first is less.
+    """The time at which a timer is due. Of two at the same time, the one that was set first is smaller.
 
-    asyncio keeps its timers on a heap, which does not keep the order of equal ones.
+    asyncio keeps its timers on a heap, which does not preserve the order of equal ones.
     """
 
     __slots__ = ("_number",)
@@ -114,11 +114,11 @@ SOCKET_METHODS = (
 
 
 class RealSocketInVirtualTime(RuntimeError):
-    """A socket, a pipe or a process was requested on a loop whose time is virtual."""
+    """A socket, a pipe or a process was requested on a loop with virtual time."""
 
 
 class ProviderInVirtualTime(RuntimeError):
-    """A model of a real provider was asked on a loop whose time is virtual."""
+    """A model of a real provider was called on a loop with virtual time."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -128,13 +128,13 @@ class ProviderInVirtualTime(RuntimeError):
 
 
 def create_refusal(name: str) -> Callable[..., NoReturn]:
-    """Create a method that refuses."""
+    """Create a method that raises RealSocketInVirtualTime."""
 
     def refuse(self: object, *args: Any, **kwargs: Any) -> NoReturn:
         given = ", ".join([*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())])
         raise RealSocketInVirtualTime(
-            f"loop.{name}({given}) needs a socket, a pipe or a process, which do not wait for virtual time; "
-            "replace what calls it in this test, or run the test on a real event loop (asyncio.run)"
+            f"loop.{name}({given}) needs a socket, a pipe or a process, which work in real time; "
+            "replace the code that calls it in this test, or run the test on a real event loop (asyncio.run)"
         )
 
     refuse.__name__ = name
@@ -142,15 +142,15 @@ def create_refusal(name: str) -> Callable[..., NoReturn]:
 
 
 class Deadlock(RuntimeError):
-    """Nothing can happen any more in virtual time, and something still waits."""
+    """Nothing can happen any more in virtual time, but something still waits."""
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
     """A loop whose time begins at ``start``, and passes when nothing else can happen.
 
-    When nothing at all can happen, it raises :class:`Deadlock`. A loop that ``is_patient`` may be woken by other
-    threads, so it raises only if a thread reads its events. ``blocked`` is the loop of that thread.
-    A worker that stands still for ``watchdog_s`` real seconds is a Deadlock too.
+    When nothing at all can happen, the loop raises :class:`Deadlock`. A loop that ``is_patient`` may be woken by other
+    threads, so it raises only if a thread reads its events. ``blocked`` is the loop of that thread. The loop also
+    raises Deadlock if a worker does not move for ``watchdog_s`` real seconds.
     """
 
     def __init__(
@@ -178,11 +178,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.thread_count = Workers(self)
 
     def time(self) -> float:
-        """Virtual seconds."""
+        """Return the virtual seconds."""
         return self._now
 
     def wall_clock(self) -> float:
-        """What dates the events of runs: see :func:`rxflow._hooks.wall_clock`."""
+        """Return the time for events of runs; see :func:`rxflow._hooks.wall_clock`."""
         return self._now.seconds
 
     @property
@@ -193,24 +193,28 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def call_at(
         self, when: float, callback: Callable[[*_Args], object], *args: *_Args, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        """Set a timer. Timers of one instant fire in the order in which they were set."""
+        """Set a timer. Timers of the same time fire in the order in which they were set."""
         due = Instant.at(when)
         if due <= self._now < when:
-            # ``when`` was computed with the noise of floating point; time() must not deny that the instant has come.
+            # ``when`` has a rounding error; time() must not return less than it, because its timer fires now.
             self._now = Instant(when)
         return super().call_at(Due(due, next(self._numbers)), callback, *args, context=context)
 
     def call_soon_threadsafe(
         self, callback: Callable[[*_Args], object], *args: *_Args, context: Context | None = None
     ) -> asyncio.Handle:
-        """Schedule a callback. A thread that waits for a coroutine which it runs here waits for this loop."""
+        """Schedule a callback.
+
+        If it belongs to a thread that runs a coroutine here, the thread's wait counts as one for this loop.
+        """
         watch_callback(callback, self.thread_count.pause)
         return super().call_soon_threadsafe(callback, *args, context=context)
 
     async def until_idle(self, *, jumps: int | None = None, after: float = 0.0) -> bool:
         """Wait until nothing else can happen.
 
-        Timers may go on forever: returns False after ``jumps`` jumps of time, counted from the instant ``after`` on.
+        Because timers may run forever, this returns False after ``jumps`` jumps of time, counted from the time
+        ``after``.
         """
         self._idle, self._jumps_left, self._settled_at = self.create_future(), jumps, after
         try:
@@ -219,7 +223,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             self._idle = None
 
     def advance(self, seconds: float) -> None:
-        """Let time pass while this loop is blocked: timers that are due meanwhile fire late, as on any loop."""
+        """Let time pass while this loop is blocked. Timers that become due meanwhile fire late, as on any loop."""
         self._now += seconds
 
     def catch_up(self, now: float) -> None:
@@ -227,7 +231,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._now = max(self._now, Instant.at(now))
 
     def wait_blocked(self, wait: Callable[[float], bool]) -> bool:
-        """Wait on this loop's own thread, which blocks the loop, until no other thread can end the wait."""
+        """Wait on this loop's own thread, which blocks the loop.
+
+        Raises Deadlock if no other thread can end the wait.
+        """
         while not wait(self._watchdog_s):
             if not self.thread_count.at_work and not self.thread_count.has_others():
                 raise Deadlock(
@@ -237,11 +244,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return True
 
     def refuse_provider(self) -> Exception:
-        """See :func:`rxflow._loops.refusal_of`."""
+        """Return the error for a call of a provider; see :func:`rxflow._loops.refusal_of`."""
         return ProviderInVirtualTime()
 
     def let_time_pass(self, timeout: float | None) -> bool:
-        """Jump to the next timer, ``timeout`` seconds away; False if threads may still act."""
+        """Move time to the next timer, ``timeout`` seconds away. Returns False if threads may still act."""
         if self.thread_count.at_work or (self.thread_count.waits_for_others and not self._can_only_wait()):
             return False
         if self._idle is not None and not self._idle.done() and (timeout is None or self._has_jumped_enough(timeout)):
@@ -260,13 +267,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         )
 
     def begin_silence(self) -> None:
-        """The loop is about to wait for threads, in real time."""
+        """Prepare to wait for threads, in real time."""
         self._silent_s = 0.0
         self._idle_looks = 0
         self._positions = {}
 
     def get_patience(self) -> float | None:
-        """Return how many real seconds the loop may wait before it looks at its threads again."""
+        """Return how many real seconds the loop may wait before it checks its threads again."""
         if self.thread_count.at_work:
             return self._watchdog_s / 4
         if self.thread_count.waits_for_others:
@@ -274,7 +281,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return None
 
     def note_silence(self, seconds: float) -> None:
-        """Nothing has happened for so many more real seconds. A worker that has not moved since is stuck."""
+        """Note that nothing has happened for so many more real seconds. Raises Deadlock if a worker is stuck."""
         self._silent_s += seconds
         if not self.thread_count.at_work or self._can_be_woken:
             return
@@ -289,7 +296,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             )
 
     def describe_waiters(self, but: asyncio.Task[Any] | None = None) -> str:
-        """Describe where the loop's tasks and the threads that work for it stand; some lines, or none."""
+        """Describe where the loop's tasks and its worker threads are, in some lines.
+
+        The text is empty if there are none.
+        """
         tasks = describe_tasks(asyncio.all_tasks(self) - {but})
         return "\n".join(filter(None, [tasks, describe_threads(self.thread_count.get_idents())]))
 
@@ -298,10 +308,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._is_patient and not self.thread_count.has_reader
 
     def _can_only_wait(self) -> bool:
-        """Whether no other thread is going to end the wait of a worker.
+        """Return whether no other thread is going to end the wait of a worker.
 
-        A thread may have been woken and not have run yet, so two looks with a short real wait between them have to
-        agree. A thread that can act is given as long as the watchdog.
+        A thread may have been woken but not have run yet, so two checks with a short real wait between them have to
+        agree. A thread that can act gets as much time as the watchdog allows.
         """
         if self._silent_s >= self._watchdog_s:
             return True
@@ -317,7 +327,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[*_Args], _T], *args: *_Args
     ) -> asyncio.Future[_T]:
-        """Run ``func`` in a thread. Time stands still until it is done."""
+        """Run ``func`` in a thread. Time stands still until ``func`` is done."""
         if executor is None:
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(thread_name_prefix="asyncio")
@@ -338,7 +348,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return future
 
     async def shutdown_default_executor(self, *timeout: Any) -> None:
-        """Shut down as asyncio does, which waits for the end of its threads in a thread."""
+        """Shut down as asyncio does, which waits in a thread for the end of its threads."""
         if self._executing:
             await asyncio.wait(self._executing)
         ending = self.thread_count.work()

@@ -1,7 +1,7 @@
 """The threads that work for a loop on virtual time, and what they wait for.
 
-While a worker is at work, the time of its loop stands still. A worker that waits for the loop does not hold the time. A
-worker that waits for another thread (an event, a queue, a future …) holds it as long as some other thread can act.
+While a worker works, the time of its loop stands still. While a worker waits for the loop, time may pass. While a
+worker waits for another thread (an event, a queue, a future …), time stands still as long as some other thread can act.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rxflow.testing._stacks import find_frames
 _T = TypeVar("_T")
 
 _ANYIO_THREAD = "AnyIO worker thread"
-_ANYIO_WAIT = "run_sync_in_worker_thread"  # where a task stands whose thread is at work
+_ANYIO_WAIT = "run_sync_in_worker_thread"  # the function in which a task waits for its anyio thread
 
 
 class _Here(threading.local):
@@ -39,14 +39,14 @@ class _Here(threading.local):
 
 _here = _Here()
 _beginner: ContextVar[_Worker | None] = ContextVar("rxflow_beginner", default=None)
-"""The work that began this context. A thread that a user's code starts may have a copy of it."""
+"""The work that started this context. A thread that a user's code starts may have a copy of the context."""
 
 
 class Workers:
     """The :class:`~rxflow._hooks.ThreadCount` of one loop.
 
-    Threads that a user's code starts are not counted. If one of them has a method's context and waits for the run, the
-    method is taken to wait for that thread: otherwise neither would ever go on.
+    Threads that a user's code starts are not counted. If such a thread has a method's context and waits for the run,
+    the method is assumed to wait for the thread: otherwise neither would ever continue.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -54,8 +54,8 @@ class Workers:
         self.lock = threading.Lock()
         self.busy: set[_Worker] = set()
         self.waiting: set[_Worker] = set()
-        self.idents: dict[_Worker, int] = {}  # of the threads in which they run
-        self.waits: dict[Wait, int] = {}  # and of those that wait
+        self.idents: dict[_Worker, int] = {}  # by worker: the id of its thread
+        self.waits: dict[Wait, int] = {}  # by wait: the id of its thread
         self.anyio_pauses = 0
         self.anyio_waits = 0
         self._pools: dict[Executor, _Pool] = {}
@@ -63,7 +63,7 @@ class Workers:
 
     @property
     def at_work(self) -> bool:
-        """Whether some worker runs: it is going to call the loop sooner or later."""
+        """Whether some worker is running, so that it will call the loop at some time."""
         if self.busy or any(pool.is_moving for pool in self._pools.values()):
             return True
         # anyio has threads of its own, and does not report when they work.
@@ -74,25 +74,25 @@ class Workers:
 
     @property
     def has_reader(self) -> bool:
-        """Whether a thread outside reads the events of a run on this loop."""
+        """Whether an outside thread reads the events of a run on this loop."""
         return bool(self._readers)
 
     def work(self, executor: Executor | None = None) -> _Worker:
-        """See the protocol. Work for an ``executor`` may have to queue there."""
+        """Do what the protocol says. Work for an ``executor`` may have to queue there."""
         if executor is None:
             return _Worker(self)
         pool = self._pools.setdefault(executor, _Pool(getattr(executor, "_max_workers", None)))
         return _Worker(self, pool)
 
     def reader(self) -> _Worker:
-        """See the protocol."""
+        """Do what the protocol says."""
         reader = _Worker(self)
         self._readers.add(reader)
         reader.when_over = lambda: self._readers.discard(reader)
         return reader
 
     def pause(self) -> _Pause | None:
-        """See the protocol."""
+        """Do what the protocol says."""
         if _here.worker is not None:
             return _here.worker.pause() if _here.worker.workers is self else None
         loop = _get_loop_of_anyio_worker()
@@ -102,7 +102,7 @@ class Workers:
         return beginner.pause() if beginner is not None and beginner.workers is self else None
 
     def create_wait(self, seconds: float | None = None, *, is_for_loop: bool = False) -> Wait:
-        """Create a wait of the calling worker: for ``seconds`` of virtual time, and for the loop or another thread."""
+        """Create a wait of the calling worker for ``seconds`` of virtual time, and for the loop or another thread."""
         count = self.count_anyio_waits if _here.worker is None else _here.worker.count_waits
         return Wait(self, (self.pause() if is_for_loop else None) or _Pause(self, count), seconds)
 
@@ -116,38 +116,38 @@ class Workers:
         return bool(self.waiting) or self.anyio_waits > 0
 
     def close(self) -> None:
-        """Wake all threads that still wait, with CancelledError: the loop ends."""
+        """Wake all waiting threads with CancelledError, because the loop ends."""
         for wait in list(self.waits):
             wait.cancel()
 
     def has_others(self) -> bool:
-        """Whether some thread that the loop does not count can act."""
+        """Return whether some thread that the loop does not count can act."""
         frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage]
         known = {threading.get_ident(), *self.get_idents()}
         return any(
-            thread.ident is None  # it has not quite begun
+            thread.ident is None  # it has not started yet
             or (thread.ident in frames and thread.ident not in known and not _is_idle(thread, frames[thread.ident]))
             for thread in threading.enumerate()
         )
 
     def get_positions(self) -> dict[int, tuple[FrameType, int]]:
-        """Return the frame and the instruction at which each worker stands."""
+        """Return the frame and the instruction at which each worker is."""
         frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage]
         idents = {thread.ident or 0 for thread in threading.enumerate() if thread.name == _ANYIO_THREAD}
         idents = {*self.idents.values(), *idents} & frames.keys()
         return {ident: (frames[ident], frames[ident].f_lasti) for ident in idents}
 
     def count_anyio_pauses(self, by: int) -> None:
-        """One of anyio's threads begins (1) or ends (-1) to wait for the loop."""
+        """Count that one of anyio's threads begins (1) or stops (-1) to wait for the loop."""
         self.anyio_pauses += by
 
     def count_anyio_waits(self, by: int) -> None:
-        """One of anyio's threads begins (1) or ends (-1) to wait for another thread."""
+        """Count that one of anyio's threads begins (1) or stops (-1) to wait for another thread."""
         self.anyio_waits += by
 
 
 class _Pool:
-    """An executor. Work that exceeds its threads is queued, and does not count as at work."""
+    """An executor. Work that exceeds the number of its threads is queued, and does not count as running."""
 
     def __init__(self, size: int | None) -> None:
         self._size = size
@@ -176,7 +176,7 @@ class _Worker:
             pool.queued.add(self)
 
     def run(self, function: Callable[[], _T]) -> _T:
-        """Call ``function``, in the thread."""
+        """Call ``function`` in the thread."""
         with self.workers.lock:
             if not self.is_over:
                 self.workers.idents[self] = threading.get_ident()
@@ -197,7 +197,7 @@ class _Worker:
         return _Pause(self.workers, self._count_pauses)
 
     def over(self) -> None:
-        """End the work: it is done, or the loop no longer waits for it."""
+        """End the work, because it is done or the loop no longer waits for it."""
         with self.workers.lock:
             self.is_over = True
             self.workers.busy.discard(self)
@@ -215,7 +215,7 @@ class _Worker:
         self._update()
 
     def count_waits(self, by: int) -> None:
-        """The thread begins (1) or ends (-1) to wait for another thread."""
+        """Count that the thread begins (1) or stops (-1) to wait for another thread."""
         self._waits += by
         self._update()
 
@@ -236,7 +236,7 @@ class _Pause:
         self._has_ended = False
 
     def begins(self) -> None:
-        """Begin on the loop's thread, so that callbacks which the loop has received before come first."""
+        """Begin on the loop's thread, so that callbacks which the loop got earlier come first."""
         if running_loop() is self._workers.loop:
             self._begin()
         else:
@@ -259,7 +259,7 @@ class _Pause:
 class Wait:
     """One wait of a worker, ended by :meth:`release`, by virtual time, or by :meth:`cancel`.
 
-    A condition's list of waiters holds it instead of the lock that ``notify()`` releases.
+    A condition's list of waiters contains this object instead of the lock that ``notify()`` releases.
     """
 
     def __init__(self, workers: Workers, pause: _Pause, seconds: float | None) -> None:
@@ -268,14 +268,14 @@ class Wait:
         self._seconds = seconds
         self._timer: asyncio.TimerHandle | None = None
         self._guard = threading.Lock()
-        self._ended = threading.Lock()  # not a Condition: those are what is replaced
+        self._ended = threading.Lock()  # not a Condition, because conditions are what is replaced
         self._ended.acquire()
         self._is_over = False
         self._is_cancelled = False
         self._is_released = False
 
     def block(self) -> bool:
-        """Block this thread; False if the time was up.
+        """Block this thread; return False if the time was up.
 
         Raises:
             CancelledError: the loop no longer waits for this thread, or has ended.
@@ -293,13 +293,14 @@ class Wait:
             if worker is not None:
                 worker.wait = None
         if self._is_cancelled:
-            raise asyncio.CancelledError("the run no longer waits for what this thread does; its wait was ended")
+            raise asyncio.CancelledError("the run no longer waits for this thread, so the thread's wait was ended")
         return self._is_released
 
     def release(self) -> None:
         """End the wait successfully, from any thread."""
         if not self._end(is_released=True):
-            raise RuntimeError("this wait is over")  # as a lock that is not held; notify() then goes on to the next
+            # the error of a lock that is not held; notify() then continues with the next waiter
+            raise RuntimeError("this wait is over")
 
     def cancel(self) -> None:
         """End the wait with CancelledError, from any thread."""
@@ -318,7 +319,7 @@ class Wait:
             if self._is_over:
                 return False
             self._is_over = True
-        self._pause.ends()  # before the thread is woken: no time can pass in between
+        self._pause.ends()  # before the thread is woken, so that no time can pass in between
         self._is_released, self._is_cancelled = is_released, is_cancelled
         if self._timer is not None:
             call_soon(self._workers.loop, self._timer.cancel)
@@ -330,20 +331,20 @@ _WAIT_CODE = threading.Condition.wait.__code__
 _SELECT_CODE = selectors.DefaultSelector.select.__code__
 _POOL_CODE: CodeType = concurrent.futures.thread._worker.__code__  # pyright: ignore[reportPrivateUsage]
 _first_positions: dict[int, tuple[CodeType, int]] = {}
-"""The instruction at which each thread stood when the first clock began."""
+"""The instruction at which each thread was when the first clock started."""
 _joins: dict[int, threading.Thread] = {}
-"""Helper threads, and the threads whose end they wait for."""
+"""Helper threads, and the threads whose ends they wait for."""
 
 
 def note_first_positions() -> None:
-    """Note where all threads stand now. A thread that has not moved later is idle."""
+    """Note where all threads are now. A thread that has not moved later is idle."""
     _first_positions.clear()
     for ident, frame in sys._current_frames().items():  # pyright: ignore[reportPrivateUsage]
         _first_positions[ident] = frame.f_code, frame.f_lasti
 
 
 def release_at_end(thread: threading.Thread, wait_for_end: Callable[[], object], wait: Wait) -> None:
-    """Release ``wait`` when ``thread`` has ended. A thread does not report its end, so a helper waits for it."""
+    """Release ``wait`` when ``thread`` has ended. A thread does not report its end, so a helper thread waits for it."""
 
     def work() -> None:
         wait_for_end()
@@ -358,7 +359,7 @@ def release_at_end(thread: threading.Thread, wait_for_end: Callable[[], object],
 
 
 def find_workers() -> Workers | None:
-    """Find the workers that this thread belongs to; None for other threads, and for those whose work is over."""
+    """Return the workers to which this thread belongs; None for other threads, and for threads whose work is over."""
     if _here.uses_real_waits:
         return None
     if _here.worker is not None:
@@ -368,7 +369,7 @@ def find_workers() -> Workers | None:
 
 
 def _is_idle(thread: threading.Thread, frame: FrameType) -> bool:
-    """Whether a thread can act only after another one: it waits, or has not moved since the clock began."""
+    """Return whether a thread cannot act by itself: it waits for another, or has not moved since the clock started."""
     ident = thread.ident or 0
     if ident in _joins:
         return _joins[ident].is_alive()
@@ -392,7 +393,7 @@ def _get_loop_of_anyio_worker() -> asyncio.AbstractEventLoop | None:
     """
     if threading.current_thread().name != _ANYIO_THREAD:
         return None
-    _here.uses_real_waits = True  # it waits for the answer in Condition.wait, too
+    _here.uses_real_waits = True  # run_sync itself waits in Condition.wait
     try:
         return anyio.from_thread.run_sync(asyncio.get_running_loop)
     except RuntimeError:
@@ -410,10 +411,10 @@ _CALLBACK = "run_coroutine_threadsafe.<locals>.callback"
 
 
 def watch_callback(callback: Callable[..., object], new_pause: Callable[[], Pause | None]) -> None:
-    """Count the waits for the future of ``asyncio.run_coroutine_threadsafe``, if ``callback`` comes from there.
+    """Count the waits for the future of ``asyncio.run_coroutine_threadsafe``, if ``callback`` is one of its callbacks.
 
-    anyio's ``from_thread.run`` uses the same function. Such a wait is one for the loop. It has to be counted when it
-    begins: the holder of the future may wait for it at any time, or never, and is at work until then.
+    anyio's ``from_thread.run`` uses the same function. Such a wait is a wait for the loop. It has to be counted when it
+    begins: the thread may wait for the future at any time, or never, and works until then.
     """
     if isinstance(callback, FunctionType) and callback.__qualname__ == _CALLBACK and callback.__closure__ is not None:
         held: dict[str, Any] = dict(zip(callback.__code__.co_freevars, callback.__closure__, strict=True))
@@ -439,9 +440,9 @@ class _CountedFuture(concurrent.futures.Future[Any]):
         if pause is None:
             yield
             return
-        self.add_done_callback(lambda _: pause.ends())  # on the loop's thread, before the loop goes on
+        self.add_done_callback(lambda _: pause.ends())  # on the loop's thread, before the loop continues
         pause.begins()
-        _here.uses_real_waits = True  # this wait is counted here
+        _here.uses_real_waits = True  # because this wait is counted here
         try:
             yield
         finally:

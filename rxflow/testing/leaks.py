@@ -1,6 +1,6 @@
-"""What a test must not leave behind: runs, threads and tasks, unplayed scripts, open probes.
+"""What a test must not leave behind: runs, threads and tasks, unused turns of scripts, open probes.
 
-The pytest plugin collects these during a test, and checks them when it is over. Outside of a test nothing is checked.
+The pytest plugin collects these during a test, and checks them after the test. Outside of a test nothing is checked.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rxflow import _hooks
 __all__ = ["assert_nothing_is_left"]
 
 After: TypeAlias = Literal["test", "fixtures"]
-"""When to check: after the test function, or after its fixtures were torn down too."""
+"""When to check: after the test function, or after the teardown of its fixtures."""
 
 
 class Due(Protocol):
@@ -38,7 +38,7 @@ class Due(Protocol):
 
 
 class Dues:
-    """All that is checked at the end of one test."""
+    """Everything that is checked at the end of one test."""
 
     def __init__(self) -> None:
         self._all: list[tuple[After, Due]] = []
@@ -48,7 +48,7 @@ class Dues:
         self._all.append((after, due))
 
     def complaints(self, after: After) -> Iterator[str]:
-        """Describe all that is wrong."""
+        """Yield descriptions of everything that is wrong."""
         for when, due in self._all:
             complaint = due.complaint() if when == after else None
             if complaint is not None:
@@ -59,14 +59,14 @@ _current: Dues | None = None
 
 
 def collect(due: Due, *, after: After) -> None:
-    """Check ``due`` at the end of the test that runs now, if one does."""
+    """Check ``due`` at the end of the current test, if there is one."""
     if _current is not None:
         _current.add(due, after)
 
 
 @contextmanager
 def collecting() -> Generator[Dues]:
-    """Collect what is created inside. A nested block, as with pytester, collects its own."""
+    """Collect what is created in the body. A nested block, as with pytester, collects separately."""
     global _current
     before, _current = _current, Dues()
     try:
@@ -78,7 +78,7 @@ def collecting() -> Generator[Dues]:
 if TYPE_CHECKING:
     from rxflow._streaming import LoopThread, RunHandle
 
-GRACE = 2.0  # seconds in which what was just disposed may come to its end
+GRACE = 2.0  # seconds in which disposed work may end
 LASTING = frozenset({"rxflow I/O", "rxflow import"})
 """The threads that serve the whole process, by design."""
 
@@ -101,14 +101,14 @@ class Begun:
 
 
 class Runs(deque[Begun]):
-    """The runs that began inside ``watching_runs``. Threads that existed ``before`` are leaks of earlier tests."""
+    """The runs that started inside ``watching_runs``. Threads that existed ``before`` are leaks of earlier tests."""
 
     def __init__(self) -> None:
         super().__init__()
         self.before = frozenset(_threads_of_runs())
 
     def dispose(self) -> None:
-        """Dispose the runs that go on."""
+        """Dispose the runs that have not ended."""
         for begun in self:
             handle = begun.handle()
             if handle is not None:
@@ -118,7 +118,7 @@ class Runs(deque[Begun]):
 
 @contextmanager
 def watching_runs() -> Generator[Runs]:
-    """Note the runs that begin inside, at a microsecond or two each. Outside, runs are not noted."""
+    """Record the runs that start in the body; this takes a microsecond or two for each. Other runs are not recorded."""
     runs = Runs()
 
     def note(handle: object) -> None:
@@ -134,7 +134,7 @@ def watching_runs() -> Generator[Runs]:
 
 
 def assert_nothing_is_left(runs: Runs | None = None) -> None:
-    """Raise AssertionError if a run, a thread or a task of rxflow still works after a moment of grace."""
+    """Raise AssertionError if a run, a thread or a task of rxflow is still active after a short time."""
     complaint = complaint_about(runs)
     if complaint is not None:
         raise AssertionError(complaint)
@@ -153,7 +153,7 @@ def what_is_left(runs: Runs | None = None) -> list[str]:
 
 
 def _runs_left(runs: list[Begun]) -> list[str]:
-    """Find runs on loops that outlive the test. Runs on threads of their own are found by their threads."""
+    """Find runs on loops that outlive the test. Runs on loop threads are found by their threads."""
     return [f"a run, subscribed at {begun}; dispose it, or let it end" for begun in runs if _goes_on(begun)]
 
 
@@ -175,7 +175,7 @@ def _threads_left(runs: list[Begun], before: frozenset[threading.Thread]) -> lis
 
 
 def _ends(thread: threading.Thread, timeout: float) -> bool:
-    """Whether the thread has ended, or is a loop's thread that waits for the next run."""
+    """Return whether the thread has ended, or is a loop's thread that waits for the next run."""
     loop_thread = _loop_thread_of(thread)
     if loop_thread is not None and not loop_thread.wait_until_idle(timeout):
         return False
@@ -194,9 +194,9 @@ def _threads_of_runs() -> list[threading.Thread]:
 
 
 def _is_idle(thread: threading.Thread) -> bool:
-    """Whether a loop's thread waits for the next run."""
+    """Return whether the thread is a loop's thread that waits for the next run."""
     loop_thread = _loop_thread_of(thread)
-    # One that is not kept keeps the name of a run, and ends.
+    # A thread that is not kept keeps the name of its run, and ends.
     return loop_thread is not None and loop_thread.wait_until_idle(0) and thread.name == _hooks.IDLE_NAME
 
 
@@ -227,7 +227,7 @@ def _tasks_left() -> list[str]:
     left: list[str] = []
 
     async def look() -> None:
-        # From the loop itself: what it has been told before comes first, cancellations too.
+        # On the loop itself, so that its earlier callbacks come first, including cancellations.
         tasks = await _pending({task for task in asyncio.all_tasks() if _is_ours(task)})
         left.extend(f"a task on the I/O loop: {task}" for task in tasks)
 
@@ -236,7 +236,7 @@ def _tasks_left() -> list[str]:
 
 
 def _is_ours(task: asyncio.Task[Any]) -> bool:
-    """Whether a task is rxflow's: litellm keeps tasks of its own there, and this check is one too."""
+    """Return whether a task is rxflow's. litellm has tasks on that loop too, and this check is a task as well."""
     code: CodeType | None = getattr(task.get_coro(), "cr_code", None)
     return code is not None and task is not asyncio.current_task() and _PACKAGE in Path(code.co_filename).parents
 

@@ -1,11 +1,13 @@
-"""The pytest plugin: fixtures, and what is looked at after each test.
+"""The pytest plugin: fixtures, and checks after each test.
 
 - ``virtual_clock``: time that passes only while everything waits.
 - ``marbles``: expectations as marble diagrams, verified when the test ends.
-- No run, thread or task of rxflow outlives its test; ``@pytest.mark.rxflow_leaks("why")`` lets one.
-- No turn of a ``ScriptedLLM`` is left over; no ``probe()`` keeps a subscription that neither ended nor was disposed.
+- No run, thread or task of rxflow may outlive its test, except with ``@pytest.mark.rxflow_leaks("why")``.
+- No turn of a ``ScriptedLLM`` may be left over; no ``probe()`` may have a subscription that neither ended nor was
+  disposed.
 
-It is loaded in every test run of a Python that has rxflow. So it imports what it needs when a test asks for it.
+pytest loads this plugin in every Python environment with rxflow, so it imports most modules only when a test needs
+them.
 """
 
 from __future__ import annotations
@@ -27,13 +29,16 @@ _has_failed = pytest.StashKey[bool]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known."""
+    """Register the marker."""
     config.addinivalue_line("markers", f"{_MARKER}(why): runs, threads and tasks of rxflow may outlive this test")
 
 
 @pytest.fixture(autouse=True)
 def rxflow_leak_check(request: pytest.FixtureRequest) -> Generator[None]:
-    """No run, thread, task or probed subscription of rxflow outlives the test. Set up first, so torn down last."""
+    """Check that no run, thread, task or probed subscription of rxflow outlives the test.
+
+    Set up first, torn down last.
+    """
     with collecting() as dues, watching_runs() as runs:
         request.node.stash[_dues] = dues
         yield
@@ -42,7 +47,7 @@ def rxflow_leak_check(request: pytest.FixtureRequest) -> Generator[None]:
     complaints: list[str] = []
     if not request.node.stash.get(_has_failed, False):
         complaints = [*dues.complaints("fixtures"), *filter(None, [complaint_about(runs)])]
-    runs.dispose()  # what goes on must not disturb the next test
+    runs.dispose()  # runs that have not ended must not disturb the next test
     _complain(complaints)
 
 
@@ -68,7 +73,7 @@ def virtual_clock() -> Generator[VirtualClock]:
 
 @pytest.fixture
 def marbles() -> Marbles:
-    """A :class:`~rxflow.testing._marbles.Marbles`: an expectation that was never compared fails the test."""
+    """A :class:`~rxflow.testing._marbles.Marbles`. An expectation that was never compared fails the test."""
     from rxflow.testing._marbles import Marbles
 
     marbles = Marbles()

@@ -1,4 +1,4 @@
-"""What travels through a run, and what readers hold: chunks, events, frames, results, usage, outputs."""
+"""The public types of rxflow: chunks, events, frames, results, usage and outputs."""
 
 import typing
 
@@ -81,7 +81,7 @@ __all__ = [
     "UsageMetrics",
 ]
 
-# Lazily: a module of this package may be wanted by itself, and the outputs and lanes live above it.
+# Imported lazily: programs may need one module only, and the outputs and lanes belong to higher layers.
 if typing.TYPE_CHECKING:
     from rxflow._streaming import (
         AgentStreamingOutput,

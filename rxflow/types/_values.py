@@ -1,6 +1,6 @@
-"""Any value as JSON and back: tags for what JSON lacks, named stand-ins for what it cannot carry.
+"""Converts any value to JSON and back: tags for values that JSON lacks, named stand-ins for objects it cannot hold.
 
-JSON's own values are themselves. Every other value is an object whose first key begins with ``$``::
+JSON's own values are not changed. Every other value is an object whose first key begins with ``$``::
 
     (1, 2)                       {"$tuple": [1, 2]}
     datetime(2026, 1, 2)         {"$datetime": "2026-01-02T00:00:00"}
@@ -8,8 +8,8 @@ JSON's own values are themselves. Every other value is an object whose first key
     KeyError("topic")            {"$error": "KeyError", "message": "'topic'", "args": ["topic"]}
     <_io.TextIOWrapper …>        {"$object": "_io.TextIOWrapper", "text": "<_io.TextIOWrapper …>"}
 
-Reading executes no code of the file's choice: it imports nothing, calls no constructor of a user's class, and makes
-only pydantic models, dataclasses, enums and errors that the program has loaded already.
+Reading does not execute code that the file names: it imports nothing, and calls no constructor of a user's class. It
+creates only pydantic models, dataclasses, enums and errors whose classes the program has already loaded.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 MAX_DEPTH = 200
-"""Values that are nested deeper are written as their text: readers of JSON, Python's too, have a limit."""
+"""More deeply nested values are written as text, because readers of JSON, such as Python's, have a limit."""
 MAX_INT_BITS = 10_000
 """Python refuses to write longer numbers in decimal (sys.set_int_max_str_digits)."""
 
@@ -40,9 +40,9 @@ Json: TypeAlias = Any
 
 
 class RecordedError(Exception):
-    """An error whose class could not be restored: ``type`` is the class's name, ``message`` its text.
+    """An error whose class could not be restored. ``type`` is the name of the class, ``message`` the text of the error.
 
-    Two of the same type and message are equal.
+    Two errors with the same type and message are equal.
     """
 
     def __init__(self, type: str, message: str) -> None:  # noqa: A002
@@ -62,7 +62,7 @@ class RecordedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RecordedObject:
-    """An object that JSON cannot carry: ``type`` is the name of its class, ``text`` its ``str``."""
+    """An object that JSON cannot hold. ``type`` is the name of its class, ``text`` its ``str``."""
 
     type: str
     text: str
@@ -91,7 +91,7 @@ class RecordedModel(BaseModel):
 
 
 def to_json_value(value: Any, _parents: tuple[int, ...] = ()) -> Json:
-    """Return what JSON can carry of ``value``. It never fails."""
+    """Return ``value`` as JSON. This never fails."""
     kind = cast("type[Any]", type(value))
     if value is None or kind is str or kind is bool:
         return value
@@ -106,15 +106,15 @@ def to_json_value(value: Any, _parents: tuple[int, ...] = ()) -> Json:
         return _describe_object(value)
     try:
         return _nested_to_json(value, (*_parents, id(value)))
-    except Exception:  # noqa: BLE001 - an object of a user's that raises when it is looked into
+    except Exception:  # noqa: BLE001 - raised by a user's object
         return _describe_object(value)
 
 
 def from_json_value(value: Json) -> Any:
-    """Return the value that :func:`to_json_value` was given.
+    """Return the value for the JSON that :func:`to_json_value` returned.
 
     Raises:
-        ValueError: a tag is unknown, or does not hold what belongs there.
+        ValueError: a tag is unknown, or its value has the wrong form.
     """
     if isinstance(value, list):
         return [from_json_value(each) for each in cast("list[Json]", value)]
@@ -134,7 +134,7 @@ def from_json_value(value: Json) -> Any:
 
 
 def describe_error(error: BaseException) -> dict[str, Json]:
-    """Return the class, the message and, if they are plain, the arguments of an error."""
+    """Return the class, the message and, if they are plain values, the arguments of an error."""
     if isinstance(error, RecordedError):
         return {"type": error.type, "message": error.message}
     described: dict[str, Json] = {"type": _dotted_name(type(error)), "message": describe(error)}
@@ -145,14 +145,14 @@ def describe_error(error: BaseException) -> dict[str, Json]:
 
 
 def restore_error(described: Mapping[str, Json]) -> Exception:
-    """Restore an error whose class is Python's or rxflow's, with the same message; else a :class:`RecordedError`."""
+    """Return an error of one of Python's or rxflow's classes, with the same message; else a :class:`RecordedError`."""
     name, message = str(described["type"]), str(described["message"])
     kind = _find_error_class(name)
     if kind is not None:
         args = cast("list[Any]", described.get("args", [message]))
         try:
             error = kind(*args)
-        except Exception:  # noqa: BLE001 - it takes other arguments than it keeps
+        except Exception:  # noqa: BLE001 - the constructor takes other arguments than the error keeps
             return RecordedError(name, message)
         if describe(error) == message:
             return error
@@ -160,10 +160,10 @@ def restore_error(described: Mapping[str, Json]) -> Exception:
 
 
 def describe(value: object) -> str:
-    """Return the ``str`` of any object, also of one whose ``__str__`` raises."""
+    """Return the ``str`` of any object, even if its ``__str__`` raises."""
     try:
         return str(value)
-    except Exception:  # noqa: BLE001 - a user's
+    except Exception:  # noqa: BLE001 - raised by a user's object
         return f"<{type(value).__name__}>"
 
 
@@ -173,7 +173,10 @@ def name_class(kind: type[Any]) -> str:
 
 
 def find_class(name: str) -> type[Any] | None:
-    """Find a class by its name, as "module:Class", in a module that is loaded: reading must not import one."""
+    """Find a class by its name, "module:Class", in a loaded module.
+
+    Nothing is imported, because reading must not do so.
+    """
     module, _, path = name.partition(":")
     found: Any = sys.modules.get(module)
     for part in path.split("."):
@@ -182,15 +185,15 @@ def find_class(name: str) -> type[Any] | None:
 
 
 def fill_dataclass(kind: type[Any], values: Mapping[str, Any]) -> Any:
-    """Make a dataclass as pickle does, without calling its constructor.
+    """Make a dataclass object without calling its constructor, as pickle does.
 
     Raises:
-        ValueError: a field is missing, or not known.
+        ValueError: a field is missing or unknown.
     """
     names = {each.name for each in fields(kind)}
     if names != set(values):
         raise ValueError(
-            f"{kind.__qualname__} has the fields {sorted(names)}; got {sorted(values)}: it was written by other code"
+            f"{kind.__qualname__} has the fields {sorted(names)}; got {sorted(values)}; other code wrote the data"
         )
     made = object.__new__(kind)
     for name, value in values.items():
@@ -199,7 +202,7 @@ def fill_dataclass(kind: type[Any], values: Mapping[str, Any]) -> Any:
 
 
 def _nested_to_json(value: Any, parents: tuple[int, ...]) -> Json:
-    if type(value) in (dict, list, tuple):  # first, because to ask for pydantic's classes takes 10 µs
+    if type(value) in (dict, list, tuple):  # first, because the check for pydantic's classes takes 10 µs
         return _container_to_json(value, parents)
     if isinstance(value, Enum):
         return {"$enum": name_class(type(value)), "name": value.name}
@@ -214,15 +217,15 @@ def _nested_to_json(value: Any, parents: tuple[int, ...]) -> Json:
     if isinstance(value, BaseModel):
         values = {name: getattr(value, name) for name in type(value).model_fields} | (value.model_extra or {})
         return {"$model": name_class(type(value)), **_items_to_json(values, parents)}
-    if is_dataclass(value):  # a class is written as an object
+    if is_dataclass(value):  # also True for a dataclass itself, which is written as an object
         values = {each.name: getattr(value, each.name) for each in fields(value)}
         return {"$dataclass": name_class(type(value)), **_items_to_json(values, parents)}
     if isinstance(value, dict | list | tuple | set | frozenset):
         return _container_to_json(value, parents)
-    for base in (str, int, float):  # a subclass of them equals its plain value
+    for base in (str, int, float):  # an object of a subclass equals its plain value
         if isinstance(value, base):
             return to_json_value(base(value), parents)
-    if isinstance(value, Mapping):  # one that is not a dict
+    if isinstance(value, Mapping):  # another class than dict
         return _nested_to_json(dict(cast("Mapping[Any, Any]", value)), parents)
     return _describe_object(value)
 
@@ -235,7 +238,7 @@ def _container_to_json(value: Any, parents: tuple[int, ...]) -> Json:
         return {"$dict": [[to_json_value(key, parents), to_json_value(each, parents)] for key, each in entries.items()]}
     tag = next(tag for base, tag in _SEQUENCES.items() if isinstance(value, base))
     each_to_json = [to_json_value(each, parents) for each in cast("Iterable[Any]", value)]
-    if "set" in tag:  # whose order changes with each process
+    if "set" in tag:  # the order of a set differs between processes
         each_to_json.sort(key=json.dumps)
     return {tag: each_to_json} if tag else each_to_json
 
@@ -276,11 +279,12 @@ def _restore_model(values: dict[str, Json]) -> Any:
     restored = {key: from_json_value(each) for key, each in values.items() if key != tag}
     kind = find_class(name)
     if kind is not None and tag == "$model" and issubclass(kind, BaseModel):
-        return kind.model_construct(None, **restored)  # validators may change what they have changed before
+        # without validators, which would apply their changes a second time
+        return kind.model_construct(None, **restored)
     if kind is not None and tag == "$dataclass" and is_dataclass(kind):
         try:
             return fill_dataclass(kind, restored)
-        except ValueError:  # the class has other fields by now
+        except ValueError:  # the class has changed its fields
             pass
     stand_in = RecordedModel.model_construct(None, **restored)
     stand_in._type, stand_in._tag = name, tag  # pyright: ignore[reportPrivateUsage]
@@ -323,7 +327,7 @@ _RESTORERS: dict[str, Callable[[dict[str, Json]], Any]] = {
     "$tuple": lambda values: tuple(from_json_value(values["$tuple"])),
     "$set": lambda values: set(from_json_value(values["$set"])),
     "$frozenset": lambda values: frozenset(from_json_value(values["$frozenset"])),
-    "$list": lambda values: from_json_value(values["$list"]),  # an array stands for a tuple
+    "$list": lambda values: from_json_value(values["$list"]),  # because a plain array stands for a tuple
     "$dict": lambda values: {from_json_value(key): from_json_value(each) for key, each in values["$dict"]},
     "$enum": _restore_enum,
     "$error": lambda values: restore_error({"type": values["$error"], **values}),

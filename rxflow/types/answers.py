@@ -1,4 +1,4 @@
-"""What people answer when a run asks them, and the error that stands for a result while they have not."""
+"""Answers of people to a run's questions, and the error that ``result`` raises while answers are missing."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _NO = frozenset(["n", "no", "deny", "denied", "reject", "rejected", "false"])
 class Approval(BaseModel):
     """The answer to "may this tool be called?".
 
-    Also accepted in its place: True and False; a text such as "yes", "no" or "no, too expensive" (a text that does
-    not approve is the reason of a denial); and a JSON object of arguments, as text.
+    Also accepted are True and False, a text such as "yes", "no" or "no, too expensive" (a text that does not approve is
+    the reason for the refusal), and a JSON object of arguments, as text.
 
     Attributes:
         approved: whether the tool is called.
-        reason: what the model is told if it is not.
-        arguments: what it is called with instead of what the model asked for; None changes nothing.
+        reason: the text that the model gets if the tool is not called.
+        arguments: replace the model's arguments; None keeps them.
     """
 
     approved: bool
@@ -49,19 +49,19 @@ class Approval(BaseModel):
 
     @classmethod
     def schema_for(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The JSON Schema of an answer about a tool whose arguments have the schema ``arguments``."""
+        """Return the JSON Schema of an answer about a tool whose arguments have the schema ``arguments``."""
         schema = cls.model_json_schema()
         schema["properties"]["arguments"] = {"anyOf": [dict(arguments), {"type": "null"}], "default": None}
         return {"anyOf": [schema, {"type": "boolean"}, {"type": "string"}]}
 
 
 class HumanFeedbackResult(BaseModel):
-    """What a person said of a method's result, under ``@human_feedback``.
+    """A person's feedback on a method's result, under ``@human_feedback``.
 
     Attributes:
-        output: what the method returned. It was shown to the person.
+        output: the method's result, which was shown to the person.
         feedback: what the person wrote; may be empty.
-        outcome: the label of ``emit`` that the words mean; None without ``emit``.
+        outcome: the label of ``emit`` that fits the feedback; None without ``emit``.
     """
 
     output: Any = None
@@ -74,14 +74,14 @@ class HumanFeedbackResult(BaseModel):
 
 @dataclass
 class InputResponse:
-    """What a provider's ``request_input`` may return instead of a text, with what it knows of the answer."""
+    """An answer that a provider's ``request_input`` may return instead of a text, with additional data."""
 
     text: str | None
     metadata: dict[str, Any] | None = None
 
 
 class HumanFeedbackPending(Exception):
-    """A provider's ``request_feedback`` raises it when the answer will come later: the run is paused."""
+    """Raised by a provider's ``request_feedback`` if the answer will come later. The run is then paused."""
 
     def __init__(
         self, context: object = None, callback_info: Mapping[str, Any] | None = None, message: str | None = None
@@ -92,7 +92,7 @@ class HumanFeedbackPending(Exception):
 
 
 class RunPaused(RuntimeError):
-    """A run has no result yet: it waits for answers. ``pending`` are its questions."""
+    """A run has no result yet, because it waits for answers. ``pending`` holds its questions."""
 
     def __init__(self, pending: tuple[InputRequested, ...]) -> None:
         asked = "; ".join(f"{each.request_id}: {each.message!r}" for each in pending)

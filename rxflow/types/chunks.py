@@ -1,4 +1,4 @@
-"""What a model produces: its chunks with where they came from, and its tool calls."""
+"""The output of a model: chunks with their origin, and tool calls."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pydantic import BaseModel
 
 
 class StreamChunkType(str, Enum):  # noqa: UP042 - a StrEnum would print as its value
-    """What a chunk carries: answer text, or a piece of a tool call.
+    """The content of a chunk: answer text, or a piece of a tool call.
 
-    A member equals its value, ``"text"``, and prints as ``StreamChunkType.TEXT``.
+    A member equals its value, ``"text"``, but is printed as ``StreamChunkType.TEXT``.
     """
 
     TEXT = "text"
@@ -25,7 +25,7 @@ class StreamChunkType(str, Enum):  # noqa: UP042 - a StrEnum would print as its 
 
 
 class ToolCallChunk(BaseModel):
-    """One delta of a tool call: ``arguments`` is the new piece of JSON text, name and id are always there."""
+    """One delta of a tool call. ``arguments`` is the new piece of JSON text; each delta has the name and the id."""
 
     tool_id: str | None = None
     tool_name: str | None = None
@@ -39,12 +39,15 @@ class ToolCallChunk(BaseModel):
 class StreamChunk(BaseModel):
     """A piece of model output, labelled with its task, agent, flow method and LLM call.
 
-    ``content`` is the new text (for a tool call: the new piece of its arguments). ``seq`` counts all
-    events of a run from 0, chunks among them; ``at`` is when it arrived, in seconds since the epoch; ``attempt`` counts
-    the answers of a task that were sent back;
-    ``namespace`` names the enclosing flows, methods, crews and tasks, outermost first; ``span_id`` is the span of
-    the run that it stands in, which tells two runs of one crew apart, and ``parent_span_id`` the span around that.
-    ``replayed`` says that a resumed run repeats what was shown before.
+    Attributes:
+        content: the new text; for a tool call, the new piece of its arguments.
+        seq: counts all events of a run from 0, including the chunks.
+        at: when the chunk arrived, in seconds since the epoch.
+        attempt: how many answers of the task were sent back before this one.
+        namespace: the names of the surrounding flows, methods, crews and tasks, outermost first.
+        span_id: the span in the run to which the chunk belongs; it distinguishes two runs of one crew.
+        parent_span_id: the span around ``span_id``.
+        replayed: whether a resumed run repeats a chunk that was shown before.
     """
 
     content: str
@@ -69,7 +72,7 @@ class StreamChunk(BaseModel):
     replayed: bool = False
 
     def __hash__(self) -> int:
-        # Some of the fields that make two chunks equal; these tell those of one run apart.
+        # These fields distinguish the chunks of one run; a hash need not use all fields that are compared.
         return hash((self.content, self.llm_call_id, self.seq))
 
     def __str__(self) -> str:
@@ -86,17 +89,17 @@ class StreamChunk(BaseModel):
             super().__delattr__(name)
 
     def _leave_origin(self) -> None:
-        # From now on its labels may be others than those of its origin.
+        # From now on, its labels may differ from those of its origin.
         _set_fields_set(self, set(self.__pydantic_fields_set__))
 
     def with_content(self, content: str) -> StreamChunk:
-        """A copy of the chunk with other text."""
+        """Return a copy of the chunk with other text."""
         values = self.__dict__.copy()
         values["content"] = content
         return _fill_chunk(values, _find_fields(self))
 
     def with_seq(self, seq: int, at: float | None = None) -> StreamChunk:
-        """A copy of the chunk as another event of a run; without ``at``, at the same time."""
+        """Return a copy of the chunk as another event of a run. Without ``at``, its time stays the same."""
         values = self.__dict__.copy()
         values["seq"] = seq
         if at is not None:
@@ -104,7 +107,7 @@ class StreamChunk(BaseModel):
         return _fill_chunk(values, _find_fields(self))
 
     def with_attempt(self, attempt: int) -> StreamChunk:
-        """A copy of the chunk as part of another attempt."""
+        """Return a copy of the chunk as part of another attempt."""
         values = self.__dict__.copy()
         values["attempt"] = attempt
         return _fill_chunk(values)
@@ -112,11 +115,11 @@ class StreamChunk(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Where a chunk or an event comes from; the fields of a level that is not involved are empty.
+    """Where a chunk or an event comes from. Fields that do not apply are empty.
 
-    ``namespace`` names the flows, methods and crews that enclose it, outermost first. ``span_id`` is its span (a
-    flow, a method, a crew, a task, an agent's attempt, a tool call, an LLM call), ``parent_span_id`` the one around it.
-    ``run_id`` is the run; ``parent_run_id`` is the run whose code started it.
+    ``namespace`` holds the names of the surrounding flows, methods and crews, outermost first. ``span_id`` is its span
+    (a flow, a method, a crew, a task, an agent's attempt, a tool call, an LLM call), ``parent_span_id`` the span around
+    that. ``run_id`` is the run; ``parent_run_id`` is the run whose code started this run.
     """
 
     flow_name: str = ""
@@ -138,14 +141,14 @@ class Origin:
 
     @cached_property
     def labels(self) -> Mapping[str, Any]:
-        """The fields that every chunk of this origin carries."""
+        """The fields that every chunk of this origin has too."""
         return {
             field.name: getattr(self, field.name) for field in fields(self) if field.name in StreamChunk.model_fields
         }
 
     @cached_property
     def _text_fields(self) -> dict[str, Any]:
-        # As the dict of a plain object: copies of that share its keys, and take 300 bytes in place of 460.
+        # Built as the dict of a plain object: copies of it share its keys, and take 300 bytes instead of 460.
         fields = _Fields()
         for name in StreamChunk.model_fields:
             setattr(fields, name, getattr(self, name, _DEFAULTS[name]))
@@ -157,10 +160,10 @@ class Origin:
         return _AllFields(StreamChunk.model_fields)
 
     def chunk(self, content: str) -> StreamChunk:
-        """A TEXT chunk from here; its run numbers it."""
+        """Return a TEXT chunk of this origin. Its run numbers it."""
         values = self._text_fields.copy()
         values["content"] = content
-        chunk = _new(StreamChunk)  # not by _fill_chunk: by far the most chunks are made here
+        chunk = _new(StreamChunk)  # without _fill_chunk, because most chunks are made here
         _set_values(chunk, values)
         _set_fields_set(chunk, self._fields)
         _set_extra(chunk, None)
@@ -168,7 +171,7 @@ class Origin:
         return chunk
 
     def tool_chunk(self, tool_call: ToolCallChunk) -> StreamChunk:
-        """A TOOL_CALL chunk from here; the delta stands in ``content`` too."""
+        """Return a TOOL_CALL chunk of this origin. Its ``content`` is the text of the delta."""
         values = self._text_fields.copy()
         values["content"] = tool_call.arguments
         values["chunk_type"] = StreamChunkType.TOOL_CALL
@@ -178,13 +181,13 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Happened:
-    """What all events share with the chunk.
+    """The fields that all events share with chunks.
 
     Attributes:
-        origin: where it happened.
+        origin: where the event happened.
         seq: counts all events of a run from 0, without gaps; -1 before the event has left its run.
-        at: when it happened, in seconds since the epoch; the virtual clock's in tests.
-        replayed: a resumed run repeats this event; it happened before.
+        at: when the event happened, in seconds since the epoch; in tests, the time of the virtual clock.
+        replayed: whether a resumed run repeats the event, which happened before.
     """
 
     origin: Origin
@@ -195,7 +198,7 @@ class Happened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCall:
-    """A whole tool call as the model asked for it; ``arguments`` is JSON text."""
+    """A complete tool call, as the model requested it. ``arguments`` is JSON text."""
 
     id: str
     name: str
@@ -204,11 +207,11 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompletedToolCall(Happened):
-    """A tool call of a model, put together from its pieces; ``origin`` is the agent that makes it.
+    """A tool call of a model, assembled from its pieces. ``origin`` is the agent that makes the call.
 
-    ``written`` is the JSON text as it came. ``arguments`` are its values, validated if the tool is known. If the call
-    cannot be used they are empty, and ``error`` is the reason: not a JSON object, or one that does not fit (pydantic's
-    ValidationError, which is a ValueError).
+    ``written`` is the JSON text as the model wrote it. ``arguments`` are its values, validated if the tool is known. If
+    the call cannot be used, ``arguments`` is empty and ``error`` is the reason: the text is not a JSON object, or the
+    object does not fit (pydantic's ValidationError, which is a ValueError).
     """
 
     tool_id: str
@@ -219,10 +222,10 @@ class CompletedToolCall(Happened):
 
 
 class PackedChunks:
-    """A block of items whose chunks are kept as columns: one text, and once each label that all have in common.
+    """A block of items whose chunks are stored as columns: one text, and each common label once.
 
-    A chunk takes some 30 bytes instead of 400, 8 more for each label that differs within the block, and gives the
-    garbage collector nothing to walk through. Items that are not chunks are kept as they are.
+    A chunk takes some 30 bytes instead of 400, 8 more for each label that differs within the block, and no objects that
+    the garbage collector has to visit. Items that are not chunks are stored as they are.
     """
 
     __slots__ = ("_ats", "_columns", "_contents", "_fields", "_lengths", "_others", "_seqs", "_template")
@@ -233,19 +236,19 @@ class PackedChunks:
         others: Sequence[tuple[int, object]] = (),
         fields: _AllFields | None = None,
     ) -> None:
-        """``rows`` are the chunks' fields, ``others`` the items between them with their positions in the block.
+        """Pack ``rows``, the chunks' fields, and ``others``, the items between them with their positions in the block.
 
-        ``fields`` is what the chunks of one origin share, if all are of one.
+        ``fields`` is the object that the chunks of one origin share, if all of them have the same origin.
 
         Raises:
-            TypeError, ValueError, KeyError, OverflowError: a chunk was not validated, and has fields that do not fit.
+            TypeError, ValueError, KeyError, OverflowError: a chunk was not validated, and its fields do not fit.
         """
         contents: list[str] = [values["content"] for values in rows]
         self._template = rows[0].copy()
         self._contents = "".join(contents)
         self._lengths = array("I", map(len, contents))
         self._seqs = array("q", [values["seq"] for values in rows])
-        # As bytes: an array is one more object for the garbage collector.
+        # As bytes, because an array is one more object for the garbage collector.
         self._ats = array("d", [values["at"] for values in rows]).tobytes()
         self._others = others
         self._fields = _ALL_FIELDS if fields is None else fields
@@ -262,7 +265,7 @@ class PackedChunks:
         return len(self._lengths) + len(self._others)
 
     def unpack(self) -> list[Any]:
-        """The items of the block; the chunks are new ones, equal to the originals."""
+        """Return the items of the block. The chunks are new objects that equal the originals."""
         ends = accumulate(self._lengths)
         texts = [self._contents[end - length : end] for length, end in zip(self._lengths, ends, strict=True)]
         times = memoryview(self._ats).cast("d")
@@ -275,19 +278,22 @@ class PackedChunks:
         return items
 
     def read_text(self) -> str:
-        """The contents of the TEXT chunks, joined."""
+        """Return the contents of the TEXT chunks, joined."""
         is_text = self._template["chunk_type"] is StreamChunkType.TEXT and "chunk_type" not in dict(self._columns)
         return self._contents if is_text and not self._others else join_text(self.unpack())
 
 
 def pack_chunks(items: Sequence[object]) -> PackedChunks | None:
-    """The items with their chunks packed. None if that gains little: most of them are not chunks of our making."""
+    """Return the items with their chunks packed.
+
+    None if that saves little, because few of the items are rxflow's own chunks.
+    """
     rows = find_one_origin(items) or []
     fields = find_origin(items[0]) if rows else None
     others: list[tuple[int, object]] = []
     if fields is None:
         for position, item in enumerate(items):
-            # A user's chunk knows which of its fields were given: model_dump(exclude_unset=True) shows only those.
+            # A user's chunk knows which fields were given: model_dump(exclude_unset=True) shows only those.
             if _find_fields(item) is None:
                 others.append((position, item))
             else:
@@ -301,13 +307,13 @@ def pack_chunks(items: Sequence[object]) -> PackedChunks | None:
 
 
 def find_origin(item: object) -> _AllFields | None:
-    """What text chunks of one origin share, by identity. None for any other item."""
+    """Return the object that the text chunks of one origin share; None for any other item."""
     fields = _find_fields(item)
     return None if fields is _ALL_FIELDS else fields
 
 
 def find_one_origin(items: Sequence[object]) -> list[dict[str, Any]] | None:
-    """The fields of each item. None if they are not text chunks of one origin."""
+    """Return the fields of each item; None if the items are not text chunks of one origin."""
     fields = find_origin(items[-1]) if items else None
     if fields is None:
         return None
@@ -316,10 +322,12 @@ def find_one_origin(items: Sequence[object]) -> list[dict[str, Any]] | None:
 
 
 def find_labels(chunk: StreamChunk) -> tuple[Any, ...]:
-    """What is equal for two chunks only if all is but their text, number and time; as long as both of them live.
+    """Return a key for the labels of a chunk. Keys are equal only if all fields except text, number and time are equal.
+
+    The key is valid as long as the chunk lives.
 
     Raises:
-        KeyError: the chunk was made without validation, and has not all fields.
+        KeyError: the chunk was made without validation, and lacks fields.
     """
     fields = find_origin(chunk)
     if fields is not None:
@@ -331,7 +339,7 @@ def find_labels(chunk: StreamChunk) -> tuple[Any, ...]:
 def make_chunks_like(
     chunk: StreamChunk, first_seq: int, texts: Sequence[str], times: Iterable[float]
 ) -> list[StreamChunk]:
-    """Chunks with the labels of ``chunk``, numbered from ``first_seq`` on."""
+    """Return chunks with the labels of ``chunk``, numbered from ``first_seq``."""
     numbers = range(first_seq, first_seq + len(texts))
     return _make_chunks(vars(chunk), _find_fields(chunk), numbers, texts, times)
 
@@ -354,21 +362,24 @@ def _make_chunks(
 
 
 def join_text(items: Iterable[object]) -> str:
-    """The contents of the TEXT chunks among ``items``, joined."""
+    """Return the contents of the TEXT chunks among ``items``, joined."""
     return "".join(
         item.content for item in items if isinstance(item, StreamChunk) and item.chunk_type is StreamChunkType.TEXT
     )
 
 
 def _find_fields(item: object) -> _AllFields | None:
-    """What a chunk of our making shares with those of its origin. None for any other item."""
+    """Return the object that one of rxflow's own chunks shares with the others of its origin.
+
+    None for any other item.
+    """
     fields = item.__pydantic_fields_set__ if type(item) is StreamChunk else None
     return fields if type(fields) is _AllFields else None
 
 
 def _fill_chunk(values: dict[str, Any], fields: _AllFields | None = None) -> StreamChunk:
-    # Thousands of chunks differ in two fields only, and these come from our own parser: filling a copy of a validated
-    # chunk takes a fifth of the time of validating anew (model_construct is slower still).
+    # Thousands of chunks differ in two fields only, and these come from rxflow's own parser: filling a copy of a
+    # validated chunk takes a fifth of the time of a new validation (model_construct is slower still).
     chunk = _new(StreamChunk)
     _set_values(chunk, values)
     _set_fields_set(chunk, fields or _ALL_FIELDS)
@@ -378,20 +389,22 @@ def _fill_chunk(values: dict[str, Any], fields: _AllFields | None = None) -> Str
 
 
 class _AllFields(set[str]):
-    """The names of all fields. The text chunks of one origin share one object: who finds it knows their labels equal.
+    """The names of all fields.
 
-    pydantic keeps with each object which of its fields were given, and leaves that out when it compares two.
+    All text chunks of one origin share one such object, which shows that their labels are equal.
+
+    pydantic stores in each object which of its fields were given, and ignores that when it compares two objects.
     """
 
     __slots__ = ()
 
 
 class _Fields:
-    """Holds the values of a chunk, as Python holds those of any object."""
+    """Holds the values of a chunk, in the way Python holds those of any object."""
 
 
 def _setter(attribute: str) -> Callable[[StreamChunk, Any], None]:
-    # By its descriptor: object.__setattr__ would look for it anew each time.
+    # With the slot's descriptor, because object.__setattr__ would look it up each time.
     setter: Callable[[StreamChunk, Any], None] = vars(BaseModel)[attribute].__set__
     return setter
 
@@ -404,5 +417,5 @@ _set_private = _setter("__pydantic_private__")
 _ALL_FIELDS = _AllFields(StreamChunk.model_fields)
 _DEFAULTS = StreamChunk(content="").__dict__
 _LABELS = tuple(name for name in StreamChunk.model_fields if name not in ("content", "seq", "at"))
-# By name: an attribute that was deleted and set again moves.
+# By name, because an attribute that was deleted and set again changes its position.
 _labels_of = itemgetter(*(name for name in _LABELS))

@@ -1,12 +1,13 @@
-"""Events as lines of JSON, and back: what logs, cassettes, browsers and other machines are given. ::
+"""Events as lines of JSON, and back: the format for logs, cassettes, browsers and other machines. ::
 
     {"v":1,"kind":"StreamChunk","data":{"content":"Hello","task_name":"research",…,"seq":17,"at":1764356862.1}}
     {"v":1,"kind":"LLMFinished","data":{"origin":{…},"seq":18,"at":1764356862.4,"text":"Hello",…}}
 
-``kind`` is a class of :mod:`rxflow.types.events`, or ``"module:Class"`` for a program's own. ``data`` holds all its
-fields. A field of one of rxflow's types is a plain object; any other value is written as :mod:`rxflow.types._values`
-says, so that tuples, dates and pydantic objects come back as what they were. What JSON cannot carry comes back as a
-named stand-in: :class:`RecordedError`, :class:`RecordedObject`, :class:`RecordedModel`, :class:`RecordedEvent`.
+``kind`` is a class of :mod:`rxflow.types.events`, or ``"module:Class"`` for a class of the program. ``data`` holds all
+its fields. A field of one of rxflow's types is a plain object. Any other value is written as described in
+:mod:`rxflow.types._values`, so tuples, dates and pydantic objects are restored as such. Values that JSON cannot hold
+are restored as named stand-ins: :class:`RecordedError`, :class:`RecordedObject`, :class:`RecordedModel`,
+:class:`RecordedEvent`.
 
 ``docs/events.schema.json`` is the JSON Schema of a line.
 """
@@ -56,7 +57,7 @@ __all__ = [
 ]
 
 VERSION = 1
-"""The version of the format. Another one is refused: a reader must not guess."""
+"""The version of the format. Lines of another version are refused, because a reader must not guess."""
 
 
 class CodecError(ValueError):
@@ -65,22 +66,25 @@ class CodecError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedEvent(Happened):
-    """An event of a class that is not loaded here: ``kind`` is its name, "module:Class", ``data`` its other fields."""
+    """An event whose class is not loaded here.
+
+    ``kind`` is the class's name, "module:Class"; ``data`` holds other fields.
+    """
 
     kind: str
     data: Mapping[str, Any]
 
 
 def encode(event: Event | Happened) -> bytes:
-    """Encode an event as one line of JSON, with the line's end.
+    """Encode an event as one line of JSON, including the line end.
 
     Raises:
         TypeError: ``event`` is not an event.
     """
-    if type(event) is StreamChunk and isfinite(event.at):  # by far the most, and the fastest way: 2.4 µs
+    if type(event) is StreamChunk and isfinite(event.at):  # most events are chunks, and this is the fastest way: 2.4 µs
         try:
             return _CHUNK_HEAD + _CHUNK_SERIALIZER.to_json(event, warnings="none") + b"}\n"
-        except (PydanticSerializationError, UnicodeError):  # half a character; or it was not validated
+        except (PydanticSerializationError, UnicodeError):  # it contains half a surrogate pair, or was not validated
             pass
     kind, data = encode_data(event)
     return _dump({"v": VERSION, "kind": kind, "data": data}) + b"\n"
@@ -90,13 +94,13 @@ def decode(line: bytes | str) -> Event:
     """Decode a line that :func:`encode` wrote.
 
     Raises:
-        CodecError: it is not such a line: not JSON, of another version, of an unknown kind, or with other fields.
+        CodecError: the line is not JSON, has another version, an unknown kind, or other fields.
     """
     text = line.encode("utf-8", "surrogatepass") if isinstance(line, str) else line
     if text.startswith(_CHUNK_HEAD) and text.endswith(b"}\n"):
         try:
             return cast("StreamChunk", _CHUNK_VALIDATOR.validate_json(text[len(_CHUNK_HEAD) : -2]))
-        except ValidationError:  # half a character, which only Python's reader takes; or it is broken
+        except ValidationError:  # half a surrogate pair, which only Python's reader accepts; or the line is broken
             pass
     try:
         entry = json.loads(text)
@@ -108,7 +112,7 @@ def decode(line: bytes | str) -> Event:
 
 
 def decode_entry(entry: Mapping[str, Json]) -> Event:
-    """The event of a line that was parsed; other keys than those of an event are ignored.
+    """Return the event of a parsed line. Keys that do not belong to an event are ignored.
 
     Raises:
         CodecError: as :func:`decode`.
@@ -119,7 +123,7 @@ def decode_entry(entry: Mapping[str, Json]) -> Event:
 
 
 def encode_data(event: object) -> tuple[str, Json]:
-    """The kind and the data of an event.
+    """Return the kind and the data of an event.
 
     Raises:
         TypeError: ``event`` is not an event.
@@ -140,7 +144,7 @@ def encode_data(event: object) -> tuple[str, Json]:
 
 
 def decode_data(kind: Json, data: Json) -> Event:
-    """The event of that kind.
+    """Return the event for ``kind`` and ``data``.
 
     Raises:
         CodecError: the kind is unknown, or has other fields.
@@ -161,7 +165,7 @@ def decode_data(kind: Json, data: Json) -> Event:
 
 
 def _stand_in(kind: str, data: dict[str, Json]) -> RecordedEvent:
-    if "origin" not in data:  # a subclass of the chunk
+    if "origin" not in data:  # a subclass of StreamChunk
         data = {"origin": _shape_of(Origin).write(Origin()), "seq": 0, "at": 0.0, "replayed": False, **data}
     shape = _shape_of(RecordedEvent)
     shared = {name: shape.fields[name].read(data[name]) for name in _SHARED}
@@ -171,17 +175,17 @@ def _stand_in(kind: str, data: dict[str, Json]) -> RecordedEvent:
 
 _to_text = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _PLAIN = (str, bool, NoneType)
-"""Whatever a field is declared as, values of these types are written as they are."""
+"""Values of these types are written as they are, whatever type the field declares."""
 
 
 def _dump(value: Json) -> bytes:
     try:
-        return to_json(value, inf_nan_mode="constants")  # a third of the time
-    except PydanticSerializationError:  # half a character
+        return to_json(value, inf_nan_mode="constants")  # takes a third of the time
+    except PydanticSerializationError:  # half a surrogate pair
         return _to_text(value).encode()
 
 
-# How the fields of rxflow's own classes are written: by their declared types, without tags.
+# The fields of rxflow's own classes are written by their declared types, without tags.
 
 Convert: TypeAlias = Callable[[Any], Any]
 
@@ -235,10 +239,10 @@ OWN_TYPES: tuple[type[Any], ...] = (
     CrewOutput,
     all_events.InputRequested,
 )
-"""Values of these types stand in fields that are declared so, as plain objects without a tag."""
+"""In fields with one of these declared types, values are written as plain objects without a tag."""
 
 KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (*get_args(Event), CompletedToolCall)}
-"""The events of rxflow."""
+"""The event classes of rxflow."""
 
 _SHARED = tuple(each.name for each in fields(Happened))
 _CHUNK_HEAD = b'{"v":1,"kind":"StreamChunk","data":'
@@ -249,8 +253,8 @@ _ERROR = _Field(describe_error, restore_error)
 
 
 def get_hints(kind: type[Any]) -> dict[str, Any]:
-    """The declared types of the fields that are written."""
-    results = {"TaskOutput": TaskOutput, "CrewOutput": CrewOutput}  # imported there for type checkers only
+    """Return the declared types of the fields that are written."""
+    results = {"TaskOutput": TaskOutput, "CrewOutput": CrewOutput}  # that module imports them for type checkers only
     hints = get_type_hints(kind, localns=results if kind.__module__ == all_events.__name__ else None)
     names = list(kind.model_fields) if issubclass(kind, BaseModel) else [each.name for each in fields(kind)]
     return {name: hints[name] for name in names}
@@ -259,17 +263,17 @@ def get_hints(kind: type[Any]) -> dict[str, Any]:
 def _make_shape(kind: type[Any]) -> _Shape:
     try:
         hints = get_hints(kind)
-    except NameError:  # a user's class whose annotations only type checkers can read
+    except NameError:  # annotations of a user's class that only type checkers can read
         hints = dict.fromkeys([each.name for each in fields(kind)], Any) | get_hints(Happened)
     return _Shape(kind, {name: _field_of(hint) for name, hint in hints.items()})
 
 
-# mypy 1 takes a class for no Hashable, because its metaclass's __hash__ is hidden by its own.
+# mypy 1 does not accept a class as Hashable, because the class's own __hash__ hides that of its metaclass.
 _shape_of = cast("Callable[[type[Any]], _Shape]", cache(_make_shape))
 
 
 def _field_of(hint: Any) -> _Field:
-    """How a field of a declared type is written. A value that is not of it is written with its tag."""
+    """Return how a field with this declared type is written. A value of another type is written with its tag."""
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         (inner, *others) = [each for each in args if each is not NoneType]
@@ -302,7 +306,10 @@ def _guarded(
 
 
 def _sequence_field(origin: type[Any], item: _Field, *, is_tagged: bool) -> _Field:
-    """An array is of the declared type; of tuple and list, the other one is written with a tag."""
+    """Return the field for a list or a tuple.
+
+    A plain array is of the declared type; the other type is written with a tag.
+    """
 
     def write(value: Any) -> Json:
         if type(value) is origin:

@@ -1,4 +1,4 @@
-"""The JSON Schema of encoded events, made from their classes: ``python -m rxflow.types.event_schema`` prints it."""
+"""The JSON Schema of encoded events, made from their classes. ``python -m rxflow.types.event_schema`` prints it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SIMPLE: dict[Any, Schema] = {
 
 
 def build_schema() -> Schema:
-    """The schema of one line."""
+    """Return the schema of one line."""
     kinds = [_describe_kind(name, kind) for name, kind in KINDS.items()]
     users = {
         "title": "An event of a program's own class",
@@ -115,7 +115,7 @@ def _describe_tagged() -> Schema:
 
 
 def format_schema() -> str:
-    """The schema as the text of ``docs/events.schema.json``."""
+    """Return the schema as the text of ``docs/events.schema.json``."""
     return json.dumps(build_schema(), indent=1, ensure_ascii=False) + "\n"
 
 

@@ -1,8 +1,7 @@
-"""Everything that happens in a run, as one typed union.
+"""All events of a run, as one typed union.
 
-A span begins with ``…Started`` and ends with ``…Finished``, ``…Failed`` or ``…Cancelled``; between them travel
-the chunks.
-``match`` tells them apart::
+A span begins with ``…Started`` and ends with ``…Finished``, ``…Failed`` or ``…Cancelled``. Chunks come in between.
+``match`` distinguishes them::
 
     match event:
         case StreamChunk(content=text): ...
@@ -29,7 +28,7 @@ class Started(Happened):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished(Happened):
-    """A span ends as it should."""
+    """A span ends normally."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +40,7 @@ class Failed(Happened):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancelled(Happened):
-    """A span was stopped before its end; ``reason`` says why: a sibling failed, a limit, a time-out, a lost race."""
+    """A span was stopped before its end. ``reason`` says why: a sibling failed, a limit, a time-out, a lost race."""
 
     reason: str = ""
 
@@ -55,9 +54,9 @@ class FlowStarted(Started):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowFinished(Finished):
-    """A flow ended: ``result`` is that of the last method to complete.
+    """A flow ended. ``result`` is the result of the last method to complete.
 
-    ``cost`` is the sum of its calls in US dollars; None if that of a call is not known.
+    ``cost`` is the sum over its calls in US dollars; None if the cost of one call is unknown.
     """
 
     result: Any
@@ -79,7 +78,7 @@ class FlowCancelled(Cancelled):
 class MethodStarted(Started):
     """A flow method begins.
 
-    ``kind`` is "start", "listen" or "router"; ``triggered_by`` are the methods and labels that set it off.
+    ``kind`` is "start", "listen" or "router". ``triggered_by`` holds the methods and labels that started it.
     """
 
     kind: str = "start"
@@ -88,7 +87,7 @@ class MethodStarted(Started):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodFinished(Finished):
-    """A flow method returned ``result``; ``label`` is what a router chose."""
+    """A flow method returned ``result``. ``label`` is the label that a router chose."""
 
     result: Any
     label: str | None = None
@@ -96,7 +95,7 @@ class MethodFinished(Finished):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodFailed(Failed):
-    """A flow method raised."""
+    """A flow method raised an error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +105,7 @@ class MethodCancelled(Cancelled):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrewStarted(Started):
-    """A crew begins, with these inputs (None: placeholders stay as they are)."""
+    """A crew begins, with these inputs. With None, placeholders are not filled in."""
 
     inputs: Mapping[str, Any] | None
 
@@ -130,14 +129,14 @@ class CrewCancelled(Cancelled):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskStarted(Started):
-    """A task begins; its text is filled in."""
+    """A task begins. In ``description``, the inputs are filled in."""
 
     description: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRejected(Happened):
-    """A guardrail, the output type or a person sent the answer back; another attempt follows, after a Retracted."""
+    """A guardrail, the output type or a person sent the answer back. A Retracted and another attempt follow."""
 
     reason: str
 
@@ -166,14 +165,14 @@ class AgentStarted(Started):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentFinished(Finished):
-    """An agent gave its answer."""
+    """An agent returned its answer."""
 
     result: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentFailed(Failed):
-    """An agent gave up with an error."""
+    """An agent ended with an error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,9 +182,9 @@ class AgentCancelled(Cancelled):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolStarted(Started):
-    """A tool call begins, in a span of its own.
+    """A tool call begins, in its own span.
 
-    ``arguments`` are validated; if they did not fit, they are what the model gave, and a ToolFailed follows.
+    ``arguments`` are validated. If they did not fit, they are the model's original ones, and a ToolFailed follows.
     """
 
     tool_id: str
@@ -204,9 +203,10 @@ class ToolFinished(Finished):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolFailed(Failed):
-    """A tool call failed: the model is told, and the run goes on.
+    """A tool call failed. The model receives the error, and the run continues.
 
-    ``stage`` is what failed: "arguments" did not fit, the tool is "unknown", its "limit" is reached, its "run" raised.
+    ``stage`` says why: the "arguments" did not fit, the tool is "unknown", its "limit" was reached, or its "run"
+    raised.
     """
 
     tool_id: str
@@ -227,8 +227,8 @@ class ToolCancelled(Cancelled):
 class LLMStarted(Started):
     """An LLM call begins.
 
-    ``provider`` is the name in front of the model's ("openai", "anthropic"); ``parameters`` are the options of the
-    request; ``tools`` are the tools that the model is offered, in OpenAI's form.
+    ``provider`` is the prefix of the model's name ("openai", "anthropic"). ``parameters`` are the options of the
+    request; ``tools`` are the offered tools, in OpenAI's form.
     """
 
     model: str
@@ -242,7 +242,7 @@ class LLMStarted(Started):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReasoningChunk(Happened):
-    """A piece of the model's reasoning text. Not a StreamChunk: it is not a part of the answer."""
+    """A piece of the model's reasoning text. It is not a StreamChunk, because it is not part of the answer."""
 
     content: str
 
@@ -251,8 +251,8 @@ class ReasoningChunk(Happened):
 class ContentPart(Happened):
     """A part of the model's answer that is not text.
 
-    ``kind`` is "citation", "image", "audio", "server_tool" (what a tool of the provider's own did), "tool_plan"
-    (Cohere's) or "function_call" (OpenAI's old form); ``data`` is the provider's own JSON.
+    ``kind`` is "citation", "image", "audio", "server_tool" (the work of a provider's own tool), "tool_plan" (from
+    Cohere) or "function_call" (OpenAI's old form). ``data`` is the provider's JSON.
     """
 
     kind: str
@@ -261,7 +261,7 @@ class ContentPart(Happened):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LLMRetrying(Happened):
-    """An LLM call failed before its first chunk and is tried again after ``delay`` seconds."""
+    """An LLM call failed before its first chunk, and is repeated after ``delay`` seconds."""
 
     error: BaseException
     delay: float
@@ -271,10 +271,14 @@ class LLMRetrying(Happened):
 class LLMFinished(Finished):
     """An LLM call ended.
 
-    ``refusal`` is what of ``text`` the model said in refusing to answer. ``finish_reason`` is in OpenAI's words, and
-    None if the provider gave none. ``cost`` is in US dollars; None if the price or the tokens are not known.
-    ``message`` is the answer as the next request has to hold it: with the fields in which a thinking model wants its
-    thoughts and signatures back. ``response_id`` and ``response_model`` are the provider's names.
+    Attributes:
+        text: the whole answer.
+        refusal: the part of ``text`` with which the model refuses to answer.
+        finish_reason: in OpenAI's words; None if the provider sent none.
+        cost: in US dollars; None if the price or the tokens are unknown.
+        message: the answer as the next request must contain it, including the fields in which a reasoning model expects
+            its thoughts and signatures.
+        response_id, response_model: the provider's names.
     """
 
     text: str
@@ -291,10 +295,10 @@ class LLMFinished(Finished):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LLMFailed(Failed):
-    """An LLM call ended with an error; ``text`` is what had arrived.
+    """An LLM call ended with an error. ``text`` is the text that had arrived.
 
-    ``usage`` is an estimate if something of the answer had arrived, as the provider bills that. Without any, nothing is
-    known of it.
+    ``usage`` is an estimate if a part of the answer had arrived, because the provider bills it. Otherwise the usage is
+    unknown.
     """
 
     text: str = ""
@@ -304,9 +308,9 @@ class LLMFailed(Failed):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LLMCancelled(Cancelled):
-    """An LLM call was stopped; ``text`` is what had arrived.
+    """An LLM call was stopped. ``text`` is the text that had arrived.
 
-    ``usage`` is an estimate, as the provider bills what it has generated; ``cost`` goes by that.
+    ``usage`` is an estimate, because the provider bills what it has generated. ``cost`` is computed from the estimate.
     """
 
     text: str = ""
@@ -316,14 +320,14 @@ class LLMCancelled(Cancelled):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retracted(Happened):
-    """What was shown is withdrawn: a new attempt follows, or another source.
+    """Text that was shown is withdrawn, because a new attempt or another source follows.
 
-    It follows an answer that a guardrail, the output type or a person sent back; ``retry_stream`` and ``fallback_to``
-    emit it too.
+    This event is emitted after a guardrail, the output type or a person sent an answer back, and by ``retry_stream``
+    and ``fallback_to``.
 
-    All chunks of ``origin`` whose ``attempt`` is one of ``attempts`` are taken back; ``error`` is what ended them.
-    ``span_ids`` are the spans in which they were said, because another run of the same crew may speak at the same time;
-    empty if the chunks do not name theirs. ``llm_call_ids`` are the calls that emitted them. ::
+    Withdraw the chunks of ``origin`` whose ``attempt`` is one of ``attempts``, as :meth:`covers` says. ``error`` is
+    what ended them. ``span_ids`` are their spans, because another run of the same crew may emit chunks at the same
+    time; empty if the chunks do not name their spans. ``llm_call_ids`` are the calls that emitted them. ::
 
         shown = [chunk for chunk in shown if not retracted.covers(chunk)]
     """
@@ -334,7 +338,7 @@ class Retracted(Happened):
     llm_call_ids: tuple[str, ...] = ()
 
     def covers(self, chunk: StreamChunk | ReasoningChunk) -> bool:
-        """``chunk`` is one of those taken back."""
+        """Return whether ``chunk`` is withdrawn."""
         labels = chunk if isinstance(chunk, StreamChunk) else chunk.origin
         namespace, call = self.origin.namespace, self.origin.llm_call_id
         return (
@@ -347,28 +351,28 @@ class Retracted(Happened):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat(Happened):
-    """A sign of life from a stream that has been silent; ``silent_for`` is in seconds."""
+    """A sign of life from a silent stream. ``silent_for`` is in seconds."""
 
     silent_for: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateChanged(Happened):
-    """A method changed the flow's state; ``state`` is all of it, as JSON."""
+    """A method changed the flow's state. ``state`` is the whole state, as JSON."""
 
     state: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageAdded(Happened):
-    """A conversation has one more message, in OpenAI's form."""
+    """A message was added to a conversation; ``message`` is in OpenAI's form."""
 
     message: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolProgress(Happened):
-    """A tool or a method reports how far it is: ``progress`` of ``total``, in any unit (None: not known)."""
+    """A tool or a method reports its progress: ``progress`` of ``total``, in any unit. None means an unknown total."""
 
     progress: float
     total: float | None = None
@@ -377,7 +381,7 @@ class ToolProgress(Happened):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Custom(Happened):
-    """What a program emits itself, by ``rxflow.emit(value, name=…)``."""
+    """An event that a program emits with ``rxflow.emit(value, name=…)``."""
 
     name: str
     value: Any
@@ -385,16 +389,16 @@ class Custom(Happened):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputRequested(Happened):
-    """The run asks a person, and waits.
+    """The run asks a person a question, and waits.
 
     Attributes:
-        request_id: what the answer has to name.
+        request_id: the id that the answer has to name.
         kind: "input" (a text), "feedback" (on a method's or a task's result) or "approval" (of a tool call).
         message: the question.
-        options: the answers to choose from; empty for any.
+        options: the answers to choose from; empty if any answer is allowed.
         tool_id: the tool call that waits for approval; ``arguments`` are its arguments.
         response_schema: the JSON Schema of an answer.
-        expires_at: seconds since the epoch; the wait ends then. None: it does not end.
+        expires_at: the end of the wait, in seconds since the epoch; None if there is no time limit.
     """
 
     request_id: str
@@ -417,14 +421,20 @@ class InputReceived(Happened):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowPaused(Happened):
-    """Nobody answers, and nothing else is left to do: the stream ends here. ``pending`` are all open questions."""
+    """The run waits for answers, and nothing else is left to do.
+
+    The stream ends here. ``pending`` holds the questions.
+    """
 
     pending: tuple[InputRequested, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowResumed(Happened):
-    """A flow that had paused, failed or was lost goes on; ``after`` is the ``seq`` of the last event before."""
+    """A flow that was paused, failed or was interrupted continues.
+
+    ``after`` is the ``seq`` of its last event before that.
+    """
 
     after: int
 
@@ -443,3 +453,9 @@ Event: TypeAlias = (
     | StreamChunk
 )
 # fmt: on
+
+
+def is_repeated(event: Event) -> bool:
+    """Whether a resumed run repeats with ``event`` a chunk, a model call or a tool call that its log already has."""
+    kinds = StreamChunk | LLMStarted | LLMFinished | ToolStarted | ToolFinished | ToolFailed
+    return event.replayed and isinstance(event, kinds)

@@ -1,4 +1,4 @@
-"""The frame: one event of a run in an envelope that interfaces can route and send on."""
+"""The frame: one event of a run in an envelope, for user interfaces and for sending."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rxflow.types.chunks import StreamChunk
 
 
 class Channel(StrEnum):
-    """What a frame is about: a reader of one channel sees its frames in the order of the run."""
+    """The subject of a frame. The frames of one channel are in the order of the run."""
 
     LLM = "llm"
     FLOW = "flow"
@@ -27,10 +27,10 @@ class Channel(StrEnum):
 
 
 class StreamFrame(BaseModel):
-    """One event: ``type`` says which, ``data`` what, as plain JSON.
+    """One event: ``type`` is its kind, ``data`` its fields as plain JSON.
 
-    ``parent_id`` is the frame that began the span around this one, ``previous_id`` the frame before it;
-    ``namespace`` names the enclosing flows, methods and crews, outermost first. ``seq`` counts from 0.
+    ``parent_id`` is the frame that opened the surrounding span, ``previous_id`` the frame before this one.
+    ``namespace`` holds the names of the surrounding flows, methods and crews, outermost first. ``seq`` counts from 0.
     """
 
     id: str
@@ -49,18 +49,21 @@ class StreamFrame(BaseModel):
     @field_validator("data", mode="before")
     @classmethod
     def _make_plain(cls, data: Any) -> Any:
-        """JSON, with errors and users' own objects in words. So a frame is the same here and at its receiver."""
+        """Return ``data`` as JSON, with errors and users' objects as text.
+
+        So a frame is the same here and at its receiver.
+        """
         if not isinstance(data, dict | StreamChunk):
             return data
         try:
             return _through_json(data)
-        except ValueError:  # a character cut in two, for instance
+        except ValueError:  # for example because of half a surrogate pair
             values = data.model_dump() if isinstance(data, StreamChunk) else cast(dict[str, Any], data)
             return {encodable(str(name)): _rescue(value) for name, value in values.items()}
 
     @property
     def content(self) -> str:
-        """The text of a token-like frame, else the empty string."""
+        """The text of a frame with answer or reasoning text; otherwise an empty text."""
         if self.type not in ("llm_stream_chunk", "llm_thinking_chunk"):
             return ""
         return str(self.data.get("content", ""))
@@ -82,10 +85,10 @@ def _in_words(value: Any) -> Any:
 
 
 def _rescue(value: Any) -> Any:
-    """What pydantic does not take, with all of it that is text."""
+    """Return a value that pydantic refuses, as JSON with all its text."""
     try:
         return _through_json(json.loads(encodable(json.dumps(value, default=_in_parts, ensure_ascii=False))))
-    except (ValueError, TypeError, RecursionError):  # it holds itself, or has names that are not text
+    except (ValueError, TypeError, RecursionError):  # it contains itself, or has names that are not text
         return encodable(in_words(value))
 
 

@@ -16,7 +16,7 @@ from rxflow.types.usage import UsageMetrics
 
 
 class OutputFormat(StrEnum):
-    """How a task's answer was asked for."""
+    """The format in which a task's answer was requested."""
 
     RAW = "raw"
     JSON = "json"
@@ -24,11 +24,11 @@ class OutputFormat(StrEnum):
 
 
 class _Result(BaseModel):  # noqa: PLW1641 - it can be changed, so it has no hash
-    """Text, and the structure read from it if one was asked for.
+    """A text, and the structure that was read from it if one was requested.
 
-    It travels as JSON: ``pydantic_model`` names the class of ``pydantic``, as "module:Class". Reading it back takes
-    that class if its module has been imported. Classes that cannot be found by name, those inside a function for
-    instance, are given by ``model_validate_json(text, context={"models": [Report]})``.
+    A result can be stored as JSON: ``pydantic_model`` names the class of ``pydantic``, as "module:Class". To restore
+    it, the class's module must have been imported. Classes that cannot be found by name, for example those inside a
+    function, are passed with ``model_validate_json(text, context={"models": [Report]})``.
     """
 
     raw: str = ""
@@ -44,18 +44,18 @@ class _Result(BaseModel):  # noqa: PLW1641 - it can be changed, so it has no has
     @model_validator(mode="before")
     @classmethod
     def _read_pydantic(cls, given: Any, info: ValidationInfo) -> Any:
-        """Make the object of ``pydantic`` again. Raises ValueError if its class is not known here."""
+        """Restore the object of ``pydantic``. Raises ValueError if its class is unknown here."""
         values: Any = cast(dict[str, Any], given).get("pydantic") if isinstance(given, dict) else None
         if values is None or isinstance(values, BaseModel):
             return cast(Any, given)
         model = _find_model(cast(dict[str, Any], given).get("pydantic_model"), info.context)
         if isinstance(values, Mapping):
-            computed = model.model_computed_fields  # they are written, but not read
+            computed = model.model_computed_fields  # written, but not read
             values = {name: value for name, value in cast(Mapping[str, Any], values).items() if name not in computed}
         return {**cast(dict[str, Any], given), "pydantic": _read_as(model, values)}
 
     def to_dict(self) -> dict[str, Any]:
-        """The structured answer as a dict; empty if no structure was asked for."""
+        """Return the structured answer as a dictionary; empty if no structure was requested."""
         if self.json_dict is not None:
             return dict(self.json_dict)
         return self.pydantic.model_dump() if self.pydantic is not None else {}
@@ -70,7 +70,7 @@ class _Result(BaseModel):  # noqa: PLW1641 - it can be changed, so it has no has
     def __eq__(self, other: object) -> bool:
         try:
             return super().__eq__(other)
-        except Exception:  # noqa: BLE001 - the object is of another's class, and arrays in it cannot be compared
+        except Exception:  # noqa: BLE001 - raised by a user's class, for example because arrays in it cannot be compared
             return False
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
@@ -86,7 +86,7 @@ class _Result(BaseModel):  # noqa: PLW1641 - it can be changed, so it has no has
 
 
 class _Shown:
-    """Has the representation of ``value``, or says that there is none."""
+    """Shows the representation of ``value``, or a text that says there is none."""
 
     def __init__(self, value: object) -> None:
         self._value = value
@@ -122,9 +122,9 @@ class TaskOutput(_Result):
 
 
 class AgentOutput(TaskOutput):
-    """The answer of an agent that works by itself, ``agent.kickoff(…)``.
+    """The answer of an agent without a crew, ``agent.kickoff(…)``.
 
-    ``pydantic`` is there with ``response_format``; ``messages`` is the whole conversation.
+    ``pydantic`` is set with ``response_format``. ``messages`` is the whole conversation.
     """
 
     token_usage: UsageMetrics = Field(default_factory=UsageMetrics)
@@ -136,7 +136,7 @@ class AgentOutput(TaskOutput):
 
     @property
     def usage_metrics(self) -> dict[str, int]:
-        """``token_usage`` as a dict, with 0 for what was not reported."""
+        """``token_usage`` as a dictionary, with 0 for unreported numbers."""
         return {name: count or 0 for name, count in self.token_usage}
 
     def __str__(self) -> str:
@@ -144,7 +144,7 @@ class AgentOutput(TaskOutput):
 
 
 class CrewOutput(_Result):
-    """The answer of a crew: that of its last task with a text, and the outputs of all tasks."""
+    """The answer of a crew: the answer of its last task with a text, and the outputs of all tasks."""
 
     tasks_output: list[TaskOutput] = Field(default_factory=list[TaskOutput])
     token_usage: UsageMetrics = Field(default_factory=UsageMetrics)
@@ -178,9 +178,9 @@ def _name_of(model: type[BaseModel]) -> str:
 
 
 def _find_model(name: str | None, context: Any) -> type[BaseModel]:
-    """Find the class of that name in ``context`` or in an imported module: to read data must not import code."""
+    """Find the class with that name in ``context`` or in an imported module. Reading data must not import code."""
     if name is None:
-        raise ValueError("pydantic is not a pydantic object, and pydantic_model does not name its class")
+        raise ValueError("the value of pydantic is not a pydantic object, and pydantic_model does not name its class")
     module, _, path = name.partition(":")
     given: Any = cast(Mapping[str, Any], context).get("models", ()) if isinstance(context, Mapping) else ()
     for model in cast(Sequence[type[BaseModel]], given):
@@ -199,7 +199,7 @@ def _find_model(name: str | None, context: Any) -> type[BaseModel]:
 
 def _read_as(model: type[BaseModel], values: Any) -> BaseModel:
     try:
-        # As JSON, which the values may have been: a strict model takes a date as text from JSON only.
+        # As JSON, because the values may come from JSON, and a strict model accepts a date as text from JSON only.
         text = to_json(values)
     except ValueError:
         return model.model_validate(values, by_name=True, by_alias=True)

@@ -1,6 +1,6 @@
-"""The types of streaming programs, under the name by which programs import them.
+"""The types for programs that stream, in the module from which programs import them.
 
-The chunk lives below the streams and the outputs above them; this module only gathers them.
+Chunks belong to a lower layer than streams, and outputs to a higher one; this module only collects the names.
 """
 
 from rxflow._streaming import (

@@ -1,4 +1,4 @@
-"""Token usage: what one LLM call reports or is estimated at, and what a crew or a flow adds up."""
+"""Token usage: what one LLM call reports or is estimated to use, and the sums for crews and flows."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any, cast
 from pydantic import BaseModel
 
 BYTES_PER_TOKEN = 4
-"""UTF-8 bytes, on average. A tokenizer takes milliseconds per call, and none knows all models."""
+"""The average number of UTF-8 bytes per token. A tokenizer needs milliseconds per call, and none knows all models."""
 
 
 class UsageMetrics(BaseModel):
-    """Tokens as the provider counted them, and how many calls succeeded.
+    """Tokens as the provider counted them, and the number of successful calls.
 
-    None means that nothing was reported; 0 is a reported 0. ``prompt_tokens`` contain those that were read from the
-    provider's cache (``cached_prompt_tokens``) and those that were written to it (``cache_creation_tokens``);
-    ``completion_tokens`` contain ``reasoning_tokens`` at most providers.
+    None means that nothing was reported; 0 is a reported 0. ``prompt_tokens`` includes the tokens that were read from
+    the provider's cache (``cached_prompt_tokens``) and those that were written to it (``cache_creation_tokens``).
+    ``completion_tokens`` includes ``reasoning_tokens`` at most providers.
 
-    The provider does not report a call that was stopped or that failed in mid-answer, but it bills it. Its tokens are
-    estimated at one for four bytes, and ``is_estimated`` is True; also in a sum that such a call is a part of.
+    A provider does not report the usage of a call that was stopped or failed during its answer, but bills it. For such
+    a call, rxflow estimates one token for four bytes, and ``is_estimated`` is True, also in sums that include it.
     """
 
     total_tokens: int | None = None
@@ -46,14 +46,14 @@ _COUNTS = tuple(name for name in UsageMetrics.model_fields if name != "is_estima
 
 
 def _add(one: int | None, other: int | None) -> int | None:
-    """The sum of what is known."""
+    """Return the sum of the known numbers."""
     if one is None or other is None:
         return other if one is None else one
     return one + other
 
 
 def estimate_usage(messages: Iterable[Mapping[str, Any]], output: Iterable[str]) -> UsageMetrics:
-    """Estimate the usage of a call from what was asked and what of the answer has come."""
+    """Estimate the usage of a call from its messages and the output so far."""
     prompt = ceil(sum(map(count_message_bytes, messages)) / BYTES_PER_TOKEN)
     completion = ceil(sum(map(count_bytes, output)) / BYTES_PER_TOKEN)
     return UsageMetrics(
@@ -62,12 +62,12 @@ def estimate_usage(messages: Iterable[Mapping[str, Any]], output: Iterable[str])
 
 
 def count_bytes(text: str) -> int:
-    """Count the bytes in UTF-8. A half surrogate, which a model's JSON can hold, counts too."""
+    """Count the bytes in UTF-8. Half a surrogate pair, which a model's JSON can contain, counts too."""
     return len(text.encode("utf-8", "surrogatepass"))
 
 
 def count_message_bytes(message: Mapping[str, Any]) -> int:
-    """Count the text of a message, as a whole or in parts; images are not counted."""
+    """Count the bytes of a message's text, as a whole or in parts. Images are not counted."""
     content = message.get("content")
     if isinstance(content, str):
         return count_bytes(content)

@@ -1,7 +1,7 @@
 """LangChain's own classes on both ends."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ from rxflow import operators as ops
 from rxflow.adapters import langchain
 from rxflow.flow import start
 from rxflow.tools import tool
+from rxflow.types.answers import RunPaused
 from rxflow.types.events import LLMFinished, ToolFinished
 from tests.adapters import flows
 from tests.adapters.flows import of_type
@@ -192,3 +193,29 @@ def test_callbacks_see_the_run() -> None:
     assert seen[0] == "on_chain_start"
     assert seen.count("on_chain_stream") == 4
     assert seen[-1] == "on_chain_end"
+
+
+class Asking(Flow[dict[str, Any]]):
+    """A flow that asks a person."""
+
+    @start()
+    def plan(self) -> str:
+        return f"for {self.ask('Who comes along?')}"
+
+
+async def collect(texts: AsyncIterator[str]) -> list[str]:
+    return [text async for text in texts]
+
+
+def test_a_run_that_waits_for_a_person_is_paused() -> None:
+    runnable = langchain.to_runnable(Asking)
+    ways: list[Callable[[], object]] = [
+        lambda: runnable.invoke({}),
+        lambda: asyncio.run(runnable.ainvoke({})),
+        lambda: list(runnable.stream({})),
+        lambda: asyncio.run(collect(runnable.astream({}))),
+    ]
+    for run in ways:
+        with pytest.raises(RunPaused, match=r"Who comes along\?") as raised:
+            run()
+        assert [request.message for request in raised.value.pending] == ["Who comes along?"]

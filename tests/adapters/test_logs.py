@@ -138,3 +138,17 @@ def test_a_run_that_is_disposed_says_what_was_open(written: Written) -> None:
 def test_every_run_can_be_written(written: Written, flow: type[Flow[Any]]) -> None:
     run(flow(), capture_content=True)
     assert written()[0]["event"] == "FlowStarted"
+
+
+@pytest.mark.timeout(30)
+def test_a_handler_that_fails_changes_nothing_in_the_run() -> None:
+    class Full(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise OSError("disk full")
+
+    logger = logging.getLogger("full")
+    logger.addHandler(Full())
+    logger.setLevel(logging.INFO)
+    plain = list(flows.Plain().events().pipe(ops.to_output()))
+    logged = list(flows.Plain().events().pipe(logs.log(logger), ops.to_output()))
+    assert [type(event) for event in logged] == [type(event) for event in plain]

@@ -73,6 +73,14 @@ def test_errors_of_the_block_pass_as_they_are() -> None:
         raise KeyError("mine")
 
 
+def test_a_server_that_cannot_be_reached_says_why() -> None:
+    with pytest.raises(Exception, match="All connection attempts failed"), mcp.connect("http://127.0.0.1:1/mcp"):
+        pass
+    ends = StdioServerParameters(command=sys.executable, args=["-c", "raise SystemExit(3)"])
+    with pytest.raises(MCPError, match="Connection closed"), mcp.connect(ends):
+        pass
+
+
 def test_a_tool_that_the_server_does_not_have() -> None:
     with pytest.raises(LookupError, match="no tool divide; it has"), mcp.connect(mcp_servers.tools, only=("divide",)):
         pass

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from opentelemetry.context import Context
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
@@ -253,3 +254,29 @@ def test_metrics_of_calls(recorder: Recorder) -> None:
 
 def test_a_call_says_how_long_its_first_chunk_took(recorder: Recorder) -> None:
     assert attributes(recorder.run(flows.Plain()).span("chat scripted"))["gen_ai.response.time_to_first_chunk"] >= 0
+
+
+class Failing(SpanProcessor):
+    """A processor of a user's own that fails when a span begins, or when it ends."""
+
+    def __init__(self, at: str) -> None:
+        self._at = at
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        if self._at == "start":
+            raise OSError("collector down")
+
+    def on_end(self, span: ReadableSpan) -> None:
+        if self._at == "end":
+            raise OSError("collector down")
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("at", ["start", "end"])
+def test_a_processor_that_fails_changes_nothing_in_the_run(at: str, caplog: pytest.LogCaptureFixture) -> None:
+    tracers = TracerProvider(shutdown_on_exit=False)
+    tracers.add_span_processor(Failing(at))
+    plain = list(flows.Plain().events().pipe(ops.to_output()))
+    traced = list(flows.Plain().events().pipe(otel.trace(tracer_provider=tracers), ops.to_output()))
+    assert [type(event) for event in traced] == [type(event) for event in plain]
+    assert sum("failed; the run goes on" in record.message for record in caplog.records) == 1

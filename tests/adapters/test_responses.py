@@ -10,6 +10,7 @@ import openai
 import pytest
 
 from rxflow import Flow
+from rxflow import operators as ops
 from rxflow.adapters import responses
 from rxflow.flow import start
 from tests.adapters import flows
@@ -40,6 +41,10 @@ def answer_plainly(given: responses.Asked) -> Any:
     return flows.Plain().events()
 
 
+def answer_in_part(given: responses.Asked) -> Any:
+    return flows.Plain().events().pipe(ops.limit_tokens(1))
+
+
 def refuse(given: responses.Asked) -> Any:
     raise ValueError("topic: a name is missing")
 
@@ -51,6 +56,7 @@ def run(flow: type[Flow[Any]]) -> responses.Model:
 MODELS: dict[str, responses.Model] = {flow.__name__: run(flow) for flow in (*flows.ALL, Waiting)} | {
     "Plain": answer_plainly,
     "Refusing": refuse,
+    "Limited": answer_in_part,
 }
 
 
@@ -190,6 +196,24 @@ def test_a_client_that_leaves_before_a_whole_answer_disposes_the_run(url: str) -
     assert is_stopped.wait(PATIENCE_S)
 
 
+def test_a_run_that_is_cut_short_is_no_answer(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.InternalServerError, match="the run was cancelled"):
+        client.chat.completions.create(model="Limited", messages=[{"role": "user", "content": "hi"}])
+    with pytest.raises(openai.InternalServerError, match="the run was cancelled"):
+        client.responses.create(model="Limited", input="hi")
+    with pytest.raises(openai.APIError, match="the run was cancelled"):
+        list(client.chat.completions.create(model="Limited", messages=[{"role": "user", "content": "hi"}], stream=True))
+
+
+@pytest.mark.parametrize("content", [None, [{"type": "text", "text": None}]])
+def test_content_that_is_null_is_no_text(url: str, content: Any) -> None:
+    asked.clear()
+    httpx.post(
+        f"{url}/v1/chat/completions", json={"model": "Plain", "messages": [{"role": "user", "content": content}]}
+    )
+    assert [each.text for each in asked] == [""]
+
+
 def test_the_models_are_listed(client: openai.OpenAI) -> None:
     assert {model.id for model in client.models.list()} == set(MODELS)
 
@@ -202,6 +226,8 @@ def test_the_models_are_listed(client: openai.OpenAI) -> None:
         (400, {"model": "Plain", "input": ["x"]}, "input has what is not a message: x"),
         (400, {"input": "x"}, "model is not a string: None"),
         (400, {"model": "Refusing", "input": "x"}, "topic: a name is missing"),
+        (400, {"model": "Plain", "input": "x", "stream_options": "all"}, "stream_options is not an object: all"),
+        (400, {"model": "Plain", "input": "x", "stream": True, "stream_options": [1]}, "stream_options is not an obj"),
         (400, {"model": "Plain", "input": "x" * (5 << 20)}, "the request is larger than 4194304 bytes"),
         (400, [], "the request is not a JSON object: list"),
     ],

@@ -246,7 +246,7 @@ class Client:
         self.leaves = asyncio.Event()
 
     async def follow(self, run: Run) -> None:
-        scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
+        scope: dict[str, Any] = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
         await sse.respond(Request(scope), run.read)(scope, self._receive, self._send)
 
     async def _receive(self) -> Message:

@@ -54,6 +54,10 @@ def test_each_part_begins_once_speaks_in_between_and_ends_once(events: list[Even
         assert verbs[verbs.index("end") + 1 :] in ([], ["retract"])
 
 
+def test_text_that_a_resumed_run_repeats_is_not_said_again() -> None:
+    assert steps_of([Origin(span_id="c").chunk("Hello").model_copy(update={"replayed": True})]) == []
+
+
 @given(EVENTS)
 def test_the_parts_of_a_run_have_ids_of_their_own(events: list[Event]) -> None:
     begun = [step.part for step in steps_of(events) if step.verb == "begin"]

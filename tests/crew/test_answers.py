@@ -129,7 +129,7 @@ class TestGuardrails:
 
     def test_a_judge_that_gives_no_verdict_does_not_let_the_answer_pass(self) -> None:
         model = Scripted("Answer", "Hm.")
-        with pytest.raises(ValueError, match="gave no verdict on 'The answer must be good'"):
+        with pytest.raises(ValueError, match="returned no verdict on 'The answer must be good'"):
             solo(model, guardrail="The answer must be good", guardrail_max_retries=0).kickoff()
 
     @pytest.mark.parametrize("value", [{"name": "Bern", "people": 1}, City(name="Bern", people=1)])
@@ -151,7 +151,7 @@ class TestGuardrails:
         def forgetful(output: TaskOutput) -> tuple[bool, Any]:
             return (True, None)
 
-        with pytest.raises(TypeError, match="the guardrail forgetful returned None as result; to leave the answer"):
+        with pytest.raises(TypeError, match="the guardrail forgetful returned None as result; to keep the answer"):
             solo(Scripted("Fine"), guardrail=forgetful).kickoff()
 
     @pytest.mark.parametrize("value", [5, ["Fine"], True])
@@ -160,7 +160,7 @@ class TestGuardrails:
             return (True, value)
 
         with pytest.raises(
-            TypeError, match=r"the guardrail odd accepted the answer with .*; the value may be the text"
+            TypeError, match=r"the guardrail odd accepted the answer with .*; the value must be the new text"
         ):
             solo(Scripted("Fine"), guardrail=odd).kickoff()
 

@@ -59,6 +59,22 @@ def test_an_approved_tool_is_called(answer: Any) -> None:
     assert seen.one(ToolFinished).result == "paid 5"
 
 
+def test_nobody_is_asked_about_a_tool_that_is_used_up() -> None:
+    pay, paid = payment()
+    pay.max_usage_count = 1
+    asked: list[InputRequested] = []
+
+    def allow(request: InputRequested) -> bool:
+        asked.append(request)
+        return True
+
+    model = ScriptedLLM(tool_call("pay", {"amount": 5}), tool_call("pay", {"amount": 6}), "so-be-it|")
+    seen = run(model, pay, allow)
+    assert paid == [5]
+    assert [dict(each.arguments) for each in asked] == [{"amount": 5}]
+    assert seen.one(ToolFailed).stage == "limit"
+
+
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [

@@ -68,7 +68,7 @@ def test_what_is_not_the_address_of_an_image_is_told_to_the_model(address: str) 
     told = played(solo(model, agent={"multimodal": True}))
     assert len(told.of(ToolFailed)) == 1
     assert model.conversations[1][-1]["role"] == "tool"
-    assert "is an address" in model.conversations[1][-1]["content"]
+    assert "must be an address" in model.conversations[1][-1]["content"]
 
 
 @pytest.mark.parametrize("multimodal", [True, False])

@@ -214,7 +214,9 @@ class TestTheOutputFile:
         ],
     )
     def test_a_path_that_only_a_shell_expands_is_refused_when_the_task_is_built(self, path: str, what: str) -> None:
-        with pytest.raises(ValueError, match=re.escape(f"output_file {path!r}: {what} is not expanded here")):
+        with pytest.raises(
+            ValueError, match=re.escape(f"output_file {path!r}: {what} is not expanded, because only a shell")
+        ):
             a_task(an_agent(Scripted("Done")), output_file=path)
 
     @pytest.mark.parametrize("path", [".", "out/", "/", "a\0b"])
@@ -245,7 +247,7 @@ class TestTheOutputFile:
     def test_an_input_does_not_bring_one_in(self, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         model = Scripted("Done")
-        with pytest.raises(ValueError, match="is not expanded here"):
+        with pytest.raises(ValueError, match="is not expanded, because only a shell"):
             solo(model, output_file="{topic}/text.md").kickoff({"topic": value})
         assert (model.requests, list(tmp_path.iterdir())) == ([], [])
         solo(model, output_file="out/{topic}.md").kickoff({"topic": "$AAPL rises"})

@@ -368,7 +368,7 @@ class TestTheNumberOfTurns:
 
     def test_a_model_that_calls_tools_in_its_last_turn_too_is_an_error(self) -> None:
         model = Scripted(calls(("search", {"query": "a"})))
-        with pytest.raises(RuntimeError, match=r"still called tools in its last turn \(max_iter=2\)"):
+        with pytest.raises(RuntimeError, match=r"called tools even in its last turn \(max_iter=2\)"):
             solo(model, agent={"tools": [search], "max_iter": 2}).kickoff()
         assert len(model.requests) == 2
 
@@ -380,7 +380,7 @@ class TestTheNumberOfTurns:
             """Act."""
             ran.append("once")
 
-        with pytest.raises(RuntimeError, match="still called tools"):
+        with pytest.raises(RuntimeError, match="called tools even in its last turn"):
             solo(Scripted(calls(("act", {}))), agent={"tools": [act], "max_iter": 2}).kickoff()
         assert ran == ["once"]
 
@@ -451,7 +451,7 @@ class TestSomethingCancelledInATool:
         seen = played(solo(model, agent={"tools": [waiting_for_what_was_cancelled(how), lookup]}))
         assert seen.error is None
         failure, result = told(model)
-        assert failure.startswith("Error: wait raised RuntimeError: something that this code waited for was cancelled")
+        assert failure.startswith("Error: wait raised RuntimeError: this code awaited something that was cancelled")
         assert result == "value of k"
         assert isinstance(seen.one(ToolFailed).error, RuntimeError)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -116,9 +117,9 @@ def test_a_tool_may_ask() -> None:
 
 
 def test_outside_of_a_run_it_is_an_error() -> None:
-    with pytest.raises(RuntimeError, match="no run goes on here"):
+    with pytest.raises(RuntimeError, match="no run is active here"):
         Asks().ask("Topic?")
-    with pytest.raises(RuntimeError, match="no run goes on here"):
+    with pytest.raises(RuntimeError, match="no run is active here"):
         asyncio.run(Asks().ask_async("Topic?"))
 
 
@@ -131,15 +132,16 @@ def test_a_flow_may_have_a_method_called_ask() -> None:
     assert Own().kickoff() == "own"
 
 
+@pytest.mark.parametrize("timeout", [60, timedelta(minutes=1)])
 @pytest.mark.parametrize("is_async", [False, True])
-def test_it_waits_so_long_and_then_it_is_none(is_async: bool) -> None:
+def test_it_waits_so_long_and_then_it_is_none(is_async: bool, timeout: float | timedelta) -> None:
     class Limited(Flow):
         @start()
         def first(self) -> Any:
-            return self.wait() if is_async else self.ask("Topic?", timeout=60)
+            return self.wait() if is_async else self.ask("Topic?", timeout=timeout)
 
         async def wait(self) -> str | None:
-            return await self.ask_async("Topic?", timeout=60)
+            return await self.ask_async("Topic?", timeout=timeout)
 
     async def never(request: InputRequested) -> str:
         await asyncio.sleep(3600)
@@ -152,6 +154,16 @@ def test_it_waits_so_long_and_then_it_is_none(is_async: bool) -> None:
 
     assert clock.run(main) is None
     assert clock.now == 60
+
+
+def test_a_time_limit_that_is_not_a_time_is_named() -> None:
+    class Odd(Flow):
+        @start()
+        def first(self) -> str | None:
+            return self.ask("Topic?", timeout="soon")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+    with pytest.raises(TypeError, match="timeout must be a number of seconds, or a timedelta: 'soon'"):
+        Odd().kickoff()
 
 
 def test_a_time_out_of_the_provider_is_its_own() -> None:

@@ -236,9 +236,7 @@ class TestFlowsThatCannotBegin:
             def which(self) -> str:
                 return "sign"
 
-        with pytest.raises(
-            ValueError, match=r"Waiting\.first begins the flow, .* so the parameter for it needs a default"
-        ):
+        with pytest.raises(ValueError, match=r"Waiting\.first begins the flow, .* so the parameter needs a default"):
             Waiting()
 
     def test_no_start_at_all(self) -> None:
@@ -315,10 +313,10 @@ class TestLabelsThatNothingWaitsFor:
 
     @pytest.mark.parametrize("outcome", [["left"], ("left", "right"), {"left"}, frozenset({"left"})], ids=repr)
     def test_a_list_is_told_that_a_router_returns_one(self, outcome: object) -> None:
-        with pytest.warns(UserWarning, match="a router returns one label") as warned:
+        with pytest.warns(UserWarning, match="a router must return one label") as warned:
             self.routed(outcome).kickoff()
         assert [str(each.message) for each in warned] == [
-            f"Routed.which returned {outcome!r}; a router returns one label, so nothing follows"
+            f"Routed.which returned {outcome!r}; a router must return one label, so no method follows"
         ]
 
     def test_none_and_a_label_that_is_awaited_are_no_warning(self) -> None:

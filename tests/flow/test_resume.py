@@ -282,7 +282,7 @@ class TestWhatCannotGoOn:
         cut = next(index for index, event in enumerate(whole.events) if isinstance(event, ToolStarted))
         seen = outcome(Pays().events().resumed(Journal(whole.events[: cut + 1])))
         assert isinstance(seen.error, NotResumable)
-        assert "the tool 'pay' was at work when the run was interrupted" in str(seen.error)
+        assert "the tool 'pay' was running when the run was interrupted" in str(seen.error)
         after = outcome(Pays().events().resumed(Journal(whole.events[: cut + 2])))
         assert after.one(FlowFinished).result == "Done"
 
@@ -297,8 +297,8 @@ class TestWhatCannotGoOn:
         seen = World().go_on(WHOLE.events[:-3], Other)
         assert isinstance(seen.error, NotResumable)
         assert str(seen.error) == (
-            "Other cannot go on: the log has the method 'book', which is not in the graph any more (it has planning); "
-            "bring it back, or begin a new run"
+            "Other cannot be resumed: the log has the method 'book', which is not in the graph any more "
+            "(it has planning); restore it, or start a new run"
         )
 
     def test_a_method_that_nothing_sets_off_any_more(self) -> None:
@@ -321,7 +321,7 @@ class TestWhatCannotGoOn:
         paused = outcome(flow("first")().events())
         seen = outcome(flow("other")().events().resumed(Journal(paused.events)))
         assert isinstance(seen.error, NotResumable)
-        assert "the log has call 1 of the method 'then', which nothing sets off any more" in str(seen.error)
+        assert "the log has call 1 of the method 'then', which nothing triggers any more" in str(seen.error)
 
     def test_a_result_that_the_log_could_not_carry(self) -> None:
         class Opens(Flow):
@@ -337,7 +337,7 @@ class TestWhatCannotGoOn:
         past = [decode(encode(event)) for event in paused.events]
         seen = outcome(Opens().events().resumed(Journal(past)))
         assert isinstance(seen.error, NotResumable)
-        assert "'second' gets what 'first' returned, a object, which the log cannot give back" in str(seen.error)
+        assert "'second' needs the result of 'first', a object, which the log cannot restore" in str(seen.error)
 
     def test_new_methods_and_new_listeners_are_no_hindrance(self) -> None:
         class Before(Flow):

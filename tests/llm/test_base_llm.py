@@ -349,7 +349,7 @@ class TestOptionsOfACall:
             llm.call("Hi", callbacks=[print])
         with pytest.raises(TypeError, match="a call of an LLM has no argument 'from_agnt'; did you mean 'from_agent'"):
             llm.call("Hi", from_agnt=None)
-        with pytest.raises(TypeError, match="response_model is a pydantic model, a class; got <class 'int'>"):
+        with pytest.raises(TypeError, match="response_model must be a pydantic class; got <class 'int'>"):
             asyncio.run(llm.acall("Hi", response_model=int))
 
     @pytest.mark.parametrize(("given", "expected"), [(None, True), (True, True), (False, False)])
@@ -375,7 +375,7 @@ def test_it_may_yield_reasoning_and_say_how_it_ended() -> None:
 
 def test_it_works_as_an_agent_s_a_manager_s_and_a_judge_s_model() -> None:
     worker = an_agent(Answering("Done"), guardrail="is short")
-    with pytest.raises(ValueError, match="the model gave no verdict"):
+    with pytest.raises(ValueError, match="the model returned no verdict"):
         worker.kickoff("Say it")
     crew = a_crew(a_task(an_agent(Answering("Done"))), process="hierarchical", manager_llm=Answering("Managed"))
     assert crew.kickoff().raw == "Managed"
@@ -422,6 +422,25 @@ class TestFields:
         assert one.count == 3
         assert one.parameters == {"top_k": 4}
 
+    def test_a_temperature_that_the_class_declares_is_its_default(self) -> None:
+        class Plain(BaseLLM):
+            temperature: float | None = 0.3
+
+            def call(self, messages: Any, **_: Any) -> str:
+                return "Done"
+
+        class AsField(Plain):
+            temperature: float | None = Field(default=0.4)
+
+        class Bare(BaseLLM):
+            temperature: float | None
+
+            def call(self, messages: Any, **_: Any) -> str:
+                return "Done"
+
+        assert [kind(model="m").temperature for kind in (Plain, AsField, Bare)] == [0.3, 0.4, None]
+        assert [kind(model="m", temperature=0.0).temperature for kind in (Plain, AsField, Bare)] == [0.0, 0.0, 0.0]
+
     def test_one_without_call_cannot_be_made(self) -> None:
         class Silent(BaseLLM): ...
 
@@ -462,9 +481,9 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "an LLM with a call of its own": (
         type("Guarded", (LLM,), {"call": print})("rxflow/demo"),
-        "Guarded is an LLM with a call of its own, which agents would not use; derive it from BaseLLM",
+        "Guarded derives from LLM and overrides call, which agents would not use; derive from BaseLLM",
     ),
-    "a number": (3, 'llm is an LLM, or a name, "provider/model"; got 3'),
+    "a number": (3, 'llm must be an LLM or a name, "provider/model"; got 3'),
     "a class": (LLM, "LLM is a class, not a model; give an object of it, LLM(…)"),
     "nothing": ("  ", "the model's name is empty"),
 }

@@ -1,6 +1,8 @@
 """What ``LLM`` and its calls take, and what they refuse at once."""
 
 import copy
+import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -20,13 +22,26 @@ def test_a_server_of_ones_own_has_two_names_and_needs_no_key(
 
 
 def test_two_addresses_of_one_server_are_refused() -> None:
-    with pytest.raises(TypeError, match="base_url and api_base are two names of one thing; got 'a' and 'b'"):
+    with pytest.raises(TypeError, match="base_url and api_base are two names of one parameter; got 'a' and 'b'"):
         LLM("rxflow/demo", base_url="a", api_base="b")
+
+
+@pytest.mark.parametrize("name", ["timeout", "connect_timeout"])
+def test_a_time_is_a_number_of_seconds_or_a_timedelta(provider: Loopback, name: str) -> None:
+    for given in (30, "30", timedelta(seconds=30)):
+        where: dict[str, Any] = {name: given}
+        llm = LLM("openai/my-own", base_url=provider.url, **where)
+        assert llm.call("Hi") == "Answer to: Hi"
+        assert llm.timeout == (30 if name == "timeout" else None)
+    for wrong, error in ((0, ValueError), (-1, ValueError), ("soon", TypeError), ([1], TypeError)):
+        where = {name: wrong}
+        with pytest.raises(error, match=f"{name} must be a .*: {re.escape(repr(wrong))}"):
+            LLM("openai/my-own", base_url=provider.url, **where)
 
 
 @pytest.mark.parametrize("model", [None, 7, LLM("rxflow/demo")])
 def test_a_model_that_is_no_name_is_refused(model: Any) -> None:
-    with pytest.raises(TypeError, match='model is a name, "provider/model"; got '):
+    with pytest.raises(TypeError, match='model must be a name, "provider/model"; got '):
         LLM(model)
 
 
@@ -57,7 +72,9 @@ class TestMessages:
     @pytest.mark.parametrize("ask", ["call", "observe", "events", "stream_events"])
     def test_another_shape_is_refused_before_the_model_is_asked(self, ask: str, wrong: Any) -> None:
         source = Scripted("Hello")
-        with pytest.raises(TypeError, match=r"messages is a string, or a list of \{'role': …, 'content': …\}; got "):
+        with pytest.raises(
+            TypeError, match=r"messages must be a string or a list of \{'role': …, 'content': …\}; got "
+        ):
             getattr(source.llm, ask)(wrong)
         assert source.requests == []
 

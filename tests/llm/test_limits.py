@@ -120,9 +120,9 @@ def test_all_who_share_the_key_wait_after_a_429(provider: Loopback) -> None:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: LLM("openai/gpt-4o", max_rpm=0), "max_rpm must be at least 1 a minute: 0"),
-        (lambda: LLM("openai/gpt-4o", max_tpm=-1), "max_tpm must be at least 1 a minute: -1"),
-        (lambda: LLM("openai/gpt-4o", max_rpm=1, limit_store="mysql://x"), "limit_store is .* got 'mysql://x'"),
+        (lambda: LLM("openai/gpt-4o", max_rpm=0), "max_rpm must be at least 1 per minute: 0"),
+        (lambda: LLM("openai/gpt-4o", max_tpm=-1), "max_tpm must be at least 1 per minute: -1"),
+        (lambda: LLM("openai/gpt-4o", max_rpm=1, limit_store="mysql://x"), "limit_store must be .* got 'mysql://x'"),
     ],
 )
 def test_a_limit_that_is_none_is_refused_at_once(make: Callable[[], LLM], said: str) -> None:

@@ -25,7 +25,7 @@ def test_what_is_tried_again_is_a_warning_in_the_log(
     assert llm.call("Hi") == "Hello"
     (record,) = [record for record in caplog.records if record.name == "rxflow"]
     assert record.levelno == logging.WARNING
-    assert f"(status {status}); trying again in " in record.getMessage()
+    assert f"(status {status}); retrying in " in record.getMessage()
     assert record.getMessage().startswith(f"{llm.model}: ")
 
 

@@ -124,8 +124,8 @@ def test_tools_in_text_have_them_too() -> None:
     [
         ("", ValueError, "a stop sequence is empty: ''"),
         (["a", ""], ValueError, "a stop sequence is empty"),
-        (7, TypeError, "stop is a string or a list of strings; got 7"),
-        ([7], TypeError, r"stop is a string or a list of strings; got \[7\]"),
+        (7, TypeError, "stop must be a string or a list of strings; got 7"),
+        ([7], TypeError, r"stop must be a string or a list of strings; got \[7\]"),
     ],
 )
 def test_what_is_not_a_sequence_is_refused(stop: Any, error: type[Exception], said: str) -> None:

@@ -129,7 +129,7 @@ class TestWhoAnswers:
             threading.Thread(target=answers.on_next, args=["yes"]).start()
             return subscription
 
-        source = rx.create(subscribe)
+        source: rx.Observable[str] = rx.create(subscribe)
         assert outcome(Asking().events().pipe(ops.answer_with(source))).one(InputReceived).value == "yes"
 
     def test_a_provider_as_crewai_has_them(self) -> None:
@@ -184,11 +184,11 @@ class TestWhoAnswers:
 
     @pytest.mark.parametrize("who", [42, "yes", None])
     def test_what_cannot_answer_is_refused(self, who: Any) -> None:
-        with pytest.raises(TypeError, match="answer_with takes a function"):
+        with pytest.raises(TypeError, match="answer_with needs a function"):
             ops.answer_with(who)
 
     def test_what_is_not_a_run_is_refused(self) -> None:
-        with pytest.raises(TypeError, match="put it before operators of RxPY"):
+        with pytest.raises(TypeError, match="and before operators of RxPY"):
             Asking().observe().pipe(rxops.map(str), ops.answer_with(lambda _: "yes"))
 
     @pytest.mark.parametrize("answer", [42, ["yes"], object()])

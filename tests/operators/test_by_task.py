@@ -137,7 +137,7 @@ class TestReaders:
         source.on_next(A)
         lanes[0].subscribe()
         (error,) = signals_of(lanes[0]).errors
-        assert str(error).startswith("this lane was subscribed already")
+        assert str(error).startswith("this lane was already subscribed")
 
     def test_several_share_a_lane_by_reactivex_means(self) -> None:
         lanes, source = open_lanes()

@@ -274,7 +274,7 @@ class TestError:
         (error,) = held.signals.errors
         assert isinstance(error, ops.SlowReaderError)
         assert isinstance(error, OverflowError)
-        assert str(error) == "the reader is too slow: 2 items wait for it, the most that overflow allows"
+        assert str(error) == "the reader is too slow: 2 items are waiting, which is the limit of overflow"
         assert pickle.loads(pickle.dumps(error)).limit == 2
 
 
@@ -315,7 +315,7 @@ class TestWait:
         source = marbles.cold("(abc)--d|")
         error = RuntimeError(
             'overflow(policy="wait") would wait forever: the reader gets its items in the thread that emits them; '
-            "give it another one, for instance with scheduler=EventLoopScheduler()"
+            "give the reader another thread, for instance with scheduler=EventLoopScheduler()"
         )
         marbles.expect(source.pipe(ops.overflow(2, "wait"))).to_be("(ab#)", error=error)
 

@@ -56,7 +56,7 @@ def test_its_items_have_the_pipelines_type() -> None:
 
 def test_something_else_than_an_observable_is_refused() -> None:
     given: Any = [1, 2]
-    with pytest.raises(TypeError, match=r"reads an Observable; got \[1, 2\]"):
+    with pytest.raises(TypeError, match=r"needs an Observable; got \[1, 2\]"):
         PipelineOutput(given)
 
 

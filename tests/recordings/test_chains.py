@@ -92,7 +92,7 @@ def test_an_agent_uses_its_tools_and_sends_back_what_the_provider_wants(
     for turn in range(1, len(answers)):
         compare(chain, answers, turn, collect_turns(asked[turn]), played)
     if answers[-1].expected.tool_calls:
-        assert "still called tools in its last turn" in str(seen.error)
+        assert "called tools even in its last turn" in str(seen.error)
     else:
         (finished,) = (event for event in seen.events if isinstance(event, FlowFinished))
         assert finished.result == answers[-1].expected.text

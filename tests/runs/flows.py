@@ -61,3 +61,10 @@ class Patient(Flow):
     @start()
     def ask_a_person(self) -> str:
         return f"heard {self.ask('Go on?', timeout=self.state['seconds'])}"
+
+
+class Needy(Flow[dict[str, Any]]):
+    """Cannot be made without an argument."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__()

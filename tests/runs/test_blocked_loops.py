@@ -3,7 +3,8 @@
 import logging
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import closing
 from itertools import count
 from pathlib import Path
@@ -14,8 +15,8 @@ import pytest
 import rxflow
 from rxflow import Flow
 from rxflow.flow import start
-from rxflow.operators._core.run_log import PAGE
-from rxflow.runs import Runs
+from rxflow.operators._core.run_log import PAGE, End
+from rxflow.runs import MemoryLog, Runs, Writer, worker
 from rxflow.testing import ScriptedLLM
 from rxflow.types.events import Custom, Event, FlowCancelled, FlowStarted, MethodCancelled
 from tests.spans import check_laws
@@ -111,7 +112,7 @@ def test_it_ends_whole(store: str, stage: Stage, caplog: pytest.LogCaptureFixtur
     assert "".join(str(event) for event in events if isinstance(event, rxflow.StreamChunk)) == "onetwo"
     (record,) = caplog.records
     assert record.getMessage() == (
-        f"run {run_id!r} was ended without its event loop, which has been blocked for 1 s: code in an async method or "
+        f"run {run_id!r} was ended without its event loop, which has not run for 1 s: code in an async method or "
         "tool waits without await (asyncio's debug mode names it)"
     )
     stage.may_go_on.set()
@@ -145,6 +146,26 @@ def test_its_end_is_written_though_the_store_still_writes_what_came_before(
             logging.getLogger("rxflow").removeHandler(let_go)
     stage.may_go_on.set()
     check_end(store, run_id)
+
+
+def test_a_store_that_does_not_reply_is_named_and_not_waited_for_forever(
+    stage: Stage, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Silent(MemoryLog):
+        """Replies to nothing that ends a run."""
+
+        def append(self, writer: Writer, events: Sequence[Event], end: End | None = None) -> Future[None]:
+            return super().append(writer, events) if end is None else Future()
+
+    monkeypatch.setattr(worker, "LOOPS_WAIT_S", 0.01)
+    monkeypatch.setattr(worker, "STORE_WAIT_S", 0.01)
+    runs = Runs(Silent())
+    run_id = begin(runs, Blocking, stage)
+    with caplog.at_level(logging.WARNING, "rxflow"):
+        runs.close()
+    assert caplog.records[-1].getMessage() == (
+        f"the store has not written the end of run {run_id!r} for 0.01 s; its readers take the run for lost"
+    )
 
 
 class _OnRecord(logging.Handler):

@@ -13,9 +13,12 @@ import pytest
 from rxflow import operators as ops
 from rxflow.flow import Flow, listen, start
 from rxflow.llm.source import Delta, Ending, ToolCallDelta
-from rxflow.runs import Run, Runs
+from rxflow.runs import NotResumable, Run, RunCancelled, Runs
+from rxflow.screens._run_tree import RunTree
+from rxflow.screens._transcript import Transcript
 from rxflow.tools import tool
 from rxflow.types.answers import RunPaused
+from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import (
     Event,
     FlowPaused,
@@ -30,8 +33,8 @@ from rxflow.types.events import (
     ToolStarted,
 )
 from tests.flow.test_resume import UNDISTURBED, WHOLE
-from tests.scripted import Scripted
-from tests.team import solo
+from tests.scripted import Scripted, calls
+from tests.team import an_agent, solo
 
 ROOT = Path(__file__).parents[2]
 STORES = ["memory", "sqlite"]
@@ -108,6 +111,79 @@ def test_without_a_path_another_process_has_to_name_the_flow(tmp_path: Path) -> 
             runs[run.id].resume({request.request_id: "2"})
         runs[run.id].resume({request.request_id: "2"}, Asks())
         assert runs[run.id].result(20) == "12"
+
+
+def test_a_flow_of_another_name_is_not_run_in_place_of_the_one_in_the_log(store: str | None) -> None:
+    class Renamed(Asks): ...
+
+    with Runs(store) as runs:
+        run, request = paused(runs)
+        run.resume({request.request_id: "2"}, Renamed())
+        with pytest.raises(NotResumable, match=r"Renamed cannot go on: .* \(it has 'Asks'\); if the class was renamed"):
+            run.result(20)
+        run.resume({request.request_id: "2"}, Renamed(name="Asks"))
+        assert run.result(20) == "12"
+    assert ran == ["first", "second", "second"]
+
+
+@pytest.mark.parametrize("way", ["failed", "cancelled"])
+def test_a_run_that_did_not_end_well_goes_on_with_what_was_started_here(store: str | None, way: str) -> None:
+    fails = [True]
+
+    class Fails(Flow):
+        @start()
+        def only(self) -> str:
+            if fails and way == "failed":
+                raise ConnectionError("down")
+            return str(self.ask("Go on?"))
+
+    with Runs(store) as runs:
+        run = runs.start(Fails(), answer_within=60)
+        if way == "cancelled":
+            with run.events().pipe(ops.to_output()) as output:
+                next(event for event in output if isinstance(event, InputRequested))
+            run.cancel("enough")
+        with pytest.raises((ConnectionError, RunCancelled)):
+            run.result(20)
+        fails.clear()
+        run.resume()
+        with pytest.raises(RunPaused):
+            run.result(20)
+
+
+def test_a_reader_of_the_whole_log_sees_and_counts_each_word_once(store: str | None) -> None:
+    @tool
+    def look(where: str) -> str:
+        """Look."""
+        return f"{where} is fine"
+
+    model = Scripted("Plan A", calls(("look", {"where": "north"})), "Looked", "Done")
+
+    class Plans(Flow):
+        @start()
+        def plan(self) -> str:
+            said = f"{model.llm.call('Plan')}, {an_agent(model, tools=[look]).kickoff('Look').raw}"
+            return f"{said}, {model.llm.call(str(self.ask('Go on?')))}"
+
+    with Runs(store) as runs:
+        run, request = paused(runs, Plans())
+        seen = [str(chunk) for chunk in run.output()]
+        last = run.look_up().last
+        run.resume({request.request_id: "yes"})
+        assert run.result(20) == "Plan A, Looked, Done"
+        whole = run.output()
+        assert [str(chunk) for chunk in whole] == [*seen, "Done"]
+        assert whole.get_full_text() == "Plan ALookedDone"
+        assert [str(chunk) for chunk in run.output(after=last)] == ["Done"]
+        totals = list(run.observe().pipe(ops.usage(), ops.to_output()))
+        assert totals[-1].successful_requests == 4 == len(model.requests)
+        events = list(run.events().pipe(ops.to_output()))
+        assert [str(event) for event in events if isinstance(event, StreamChunk) and event.replayed] != []
+        tree = RunTree(("plan",))
+        lines = "\n".join(line for event in events for line in Transcript(tree, 80).read(event))
+        assert tree.spending.usage.successful_requests == 4
+        assert tree.tools == 1
+        assert lines.count("Writer -> look") == 1
 
 
 def test_what_is_still_open_is_repeated_first(store: str | None) -> None:
@@ -237,7 +313,7 @@ def test_what_is_taken_back_for_a_new_beginning_says_how_the_run_had_ended(store
         with pytest.raises(RunPaused):
             run.result(20)
         (retracted,) = [each for each in run.events().pipe(ops.to_output()) if isinstance(each, Retracted)]
-        assert str(retracted.error) == f"run {run.id!r} was paused, and begins anew"
+        assert str(retracted.error) == f"run {run.id!r} was paused, and starts from the beginning"
 
 
 def test_a_cancelled_wait_ends_at_once_and_may_go_on(store: str | None) -> None:

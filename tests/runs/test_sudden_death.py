@@ -31,7 +31,7 @@ def test_a_tool_that_was_being_called_is_not_called_again(store: str, tmp_path: 
     die(store, notes, "paid")
     with Runs(store, lease=1.0) as runs:
         run = resumed(runs, notes)
-        with pytest.raises(NotResumable, match="the tool 'pay' was at work when the run was interrupted"):
+        with pytest.raises(NotResumable, match="the tool 'pay' was running when the run was interrupted"):
             run.result(20)
     assert notes.read_text().split() == ["paid"]
 

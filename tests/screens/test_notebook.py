@@ -11,11 +11,12 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 
-from rxflow import Crew
+from rxflow import Crew, Flow
 from rxflow import operators as ops
+from rxflow.flow import start
 from rxflow.screens._run_tree import RunTree
 from rxflow.screens._sources import read_methods
-from rxflow.screens.notebook import draw_run
+from rxflow.screens.notebook import draw_run, show
 from rxflow.types.results import CrewOutput, TaskOutput
 from tests.screens.pseudo_terminal import ROOT, inherited
 from tests.screens.voyages import HOSTILE, Hostile, Voyage
@@ -155,3 +156,17 @@ def test_a_flow_shows_its_graph_in_a_frame_that_runs_no_scripts() -> None:
     assert "Flow Voyage" in markup
     assert "<iframe title='The graph of Voyage' sandbox srcdoc='" in markup
     assert "brief" in markup
+
+
+class Quick(Flow[dict[str, Any]]):
+    @start()
+    def report(self) -> str:
+        if self.state.get("place") == "nowhere":
+            raise LookupError("no such place")
+        return "low tide"
+
+
+def test_outside_a_notebook_a_run_gives_its_result_or_its_error_too() -> None:
+    assert show(Quick()) == "low tide"
+    with pytest.raises(LookupError, match="no such place"):
+        show(Quick(), {"place": "nowhere"})

@@ -2,11 +2,13 @@
 
 import contextlib
 import json
+import re
 import socket
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import httpx
 import pytest
@@ -179,6 +181,20 @@ class TestBadRequests:
         assert answer.status_code == 400
 
 
+def test_the_page_has_the_drawing_style_of_plot(tmp_path: Path) -> None:
+    with serving(Trip) as client:
+        style = client.get("/drawing.css")
+        assert style.headers["content-type"].startswith("text/css")
+        assert style.text in Trip().plot(str(tmp_path / "trip"), show=False).read_text(encoding="utf-8")
+        assert 'href="drawing.css"' in client.get("/").text
+        own = client.get("/page.css").text
+        declared = set(re.findall(r"(--[\w-]+):", style.text))
+        assert declared
+        assert not declared & set(re.findall(r"(--[\w-]+):", own))
+        used = set(re.findall(r"var\((--[\w-]+)\)", own + style.text))
+        assert used <= declared | set(re.findall(r"(--[\w-]+):", own))
+
+
 def test_more_runs_than_the_limit_are_refused(provider: Loopback, llm: LLM) -> None:
     provider.script(Reply(text="one two", hold_after=1))
     with serving(speaking(llm), limits=web.Limits(runs=1)) as client:
@@ -206,7 +222,7 @@ def test_a_flow_that_cannot_be_made_is_said_so_in_one_line(caplog: pytest.LogCap
     with serving({"broken": Broken}) as client:
         for answer in (client.get("/api/flows"), client.post("/api/runs", json={})):
             assert answer.status_code == 500
-            assert answer.json() == {"error": "the flow 'broken' cannot be made: ConnectionError: no database"}
+            assert answer.json() == {"error": "the flow 'broken' cannot be created: ConnectionError: no database"}
     assert [record.exc_info is not None for record in caplog.records if record.name == "rxflow"] == [True, True]
 
 
@@ -273,9 +289,18 @@ class TestGuard:
     def test_a_token_in_the_address_becomes_a_cookie(self) -> None:
         with serving(Trip, token=TOKEN) as client:
             first = client.get(f"/?token={TOKEN}&lang=en")
-            assert (first.status_code, first.headers["location"]) == (303, "/?lang=en")
+            assert (first.status_code, first.headers["location"]) == (303, "./?lang=en")
             assert "HttpOnly" in first.headers["set-cookie"]
             assert client.get("/api/runs").status_code == 200  # httpx keeps the cookie
+
+    def test_a_token_in_the_address_leads_back_to_the_page_behind_any_prefix(self) -> None:
+        app = FastAPI()  # behind a proxy that takes its own prefix away
+        with Runs() as runs:
+            app.mount("/flows", web.create_app(Trip, runs=runs, token=TOKEN))
+            with serve(app) as url:
+                first = httpx.get(f"{url}/flows/?token={TOKEN}")
+        seen_by_the_browser = urljoin("https://example.org/behind/a/proxy/flows/", first.headers["location"])
+        assert seen_by_the_browser == "https://example.org/behind/a/proxy/flows/"
 
     def test_pages_run_no_foreign_code(self) -> None:
         with serving(Trip) as client:

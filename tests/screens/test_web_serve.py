@@ -102,6 +102,35 @@ def test_a_signal_stops_the_server_and_its_runs(folder: Path, provider: Loopback
         provider.wait_until(lambda state: state.disconnects)
 
 
+def wait_for_end(client: httpx.Client, run_id: str) -> tuple[str, str | None]:
+    """The status of a run that has ended, and why."""
+    while (about := client.get(f"/api/runs/{run_id}").json())["status"] in ("queued", "running"):
+        pass
+    return about["status"], about.get("error")
+
+
+def test_a_run_is_cancelled_when_its_reader_leaves_if_so_chosen(folder: Path, provider: Loopback) -> None:
+    provider.script(Reply(text="one two three", hold_after=1))
+    with (
+        served("trips:Speaking", "--when-unread", "cancel", cwd=folder, PROVIDER=provider.url) as server,
+        httpx.Client(base_url=server.url, timeout=30) as client,
+    ):
+        run_id = start(client)
+        with client.stream("GET", f"/api/runs/{run_id}/events") as reader:
+            assert "event: StreamChunk" in reader.iter_lines()
+        assert wait_for_end(client, run_id) == ("cancelled", "nobody has read it for 0 s")
+        provider.wait_until(lambda state: state.disconnects)
+
+
+def test_a_run_that_nobody_reads_is_cancelled_after_so_many_seconds(folder: Path, provider: Loopback) -> None:
+    provider.script(Reply(text="one two three", hold_after=1))
+    with (
+        served("trips:Speaking", "--when-unread", "0.1", cwd=folder, PROVIDER=provider.url) as server,
+        httpx.Client(base_url=server.url, timeout=30) as client,
+    ):
+        assert wait_for_end(client, start(client)) == ("cancelled", "nobody has read it for 0.1 s")
+
+
 def test_runs_in_a_store_are_there_after_the_server(folder: Path) -> None:
     store = ("--store", "sqlite:///runs.db")
     with served("trips:Trip", *store, cwd=folder) as server, httpx.Client(base_url=server.url) as client:
@@ -138,6 +167,8 @@ def test_a_token_comes_from_the_environment(folder: Path) -> None:
         (["trips:Needy"], "trips:Needy cannot be created: TypeError"),
         (["trips:Trip", "--token", "short"], "the token has 5 characters; it needs at least 16"),
         (["trips:Trip", "--store", "nope"], "no store 'nope'"),
+        (["trips:Trip", "--when-unread", "never"], "--when-unread 'never' is neither detach nor cancel nor a time"),
+        (["trips:Trip", "--when-unread", "0"], "--when-unread '0' is neither detach nor cancel nor a time above 0"),
         (["trips:Trip", "--host", "no.such.host.invalid"], "cannot listen on no.such.host.invalid:8000"),
     ],
 )

@@ -7,21 +7,27 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
 import pytest
 import trio
+from reactivex import Observable
+from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
+from reactivex.disposable import Disposable
 
 from rxflow import LLM, Crew, Flow
+from rxflow import operators as ops
 from rxflow._streaming import launch
 from rxflow.flow import listen, start
+from rxflow.llm._request import Request
 from rxflow.tools import BaseTool, tool
 from rxflow.types.events import Event, MethodFinished
 from rxflow.types.streaming import FlowStreamingOutput
 from tests.gate import PATIENCE_S, Gate
 from tests.loopback import Loopback, Reply, ToolCall
+from tests.scripted import Scripted
 from tests.streaming.silent import SilentServer
 from tests.streaming.speaking import Speaking, drained
 from tests.streaming.stopping import WAYS, Scene, Stop, Stopped
@@ -784,3 +790,86 @@ class TestSeveralLoopsInTurn:
         reading[0].join(PATIENCE_S)
         assert not reading[0].is_alive()
         assert outputs[0].is_completed
+
+
+def test_a_method_that_ends_while_another_thread_stops_it_does_not_complete(caplog: pytest.LogCaptureFixture) -> None:
+    reading, ended = threading.Event(), threading.Event()
+    went_on: list[str] = []
+
+    def subscribe(observer: ObserverBase[str], scheduler: SchedulerBase | None = None) -> DisposableBase:
+        def stop() -> None:
+            assert ended.wait(PATIENCE_S), "the stop takes as long as the method has still to go"
+
+        reading.set()
+        return Disposable(stop)
+
+    class Reads(Flow):
+        @start()
+        async def read(self) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            task.add_done_callback(lambda _: ended.set())
+            with suppress(asyncio.CancelledError):
+                async for _ in Observable(subscribe).pipe(ops.to_output()):
+                    pass
+            went_on.append("read")
+
+        @listen(read)
+        def after(self) -> None:
+            went_on.append("after")
+
+    output = Reads().stream_chunks()
+    reader = threading.Thread(target=list, args=(output,))
+    reader.start()
+    assert reading.wait(PATIENCE_S)
+    output.close()
+    reader.join()
+    assert ended.is_set()
+    gc.collect()
+    assert went_on == ["read"]
+    assert [record.getMessage() for record in caplog.records] == []
+
+
+@pytest.mark.parametrize("way", ["for", "async for", "to_output", "run"])
+def test_a_method_does_not_take_the_half_of_a_stopped_stream_for_the_whole(way: str) -> None:
+    gate = Gate()
+    answers: list[object] = []
+    caught: list[BaseException] = []
+    asked, left = threading.Event(), threading.Event()
+
+    async def hear(request: Request) -> None:
+        asked.set()
+
+    def make() -> Crew:
+        return a_crew(a_task(an_agent(Scripted(["half", gate, "whole"], before=hear))))
+
+    async def read_async() -> str:
+        return "".join([chunk.content async for chunk in make().stream_chunks()])
+
+    def read() -> object:
+        if way == "run":
+            return make().observe().run()
+        if way == "to_output":
+            return list(make().observe().pipe(ops.words(), ops.to_output()))
+        return "".join(chunk.content for chunk in make().stream_chunks())
+
+    class Reads(Flow):
+        @start()
+        def write(self) -> None:
+            try:
+                answers.append(asyncio.run(read_async()) if way == "async for" else read())
+            except BaseException as error:
+                caught.append(error)
+                raise
+            finally:
+                left.set()
+
+    output = Reads().stream_chunks()
+    reader = threading.Thread(target=list, args=(output,))
+    reader.start()
+    assert asked.wait(PATIENCE_S)
+    output.close()
+    reader.join()
+    assert left.wait(PATIENCE_S)
+    assert answers == []
+    assert [type(error) for error in caught] == [asyncio.CancelledError]

@@ -153,7 +153,7 @@ def test_a_cancellation_that_is_not_the_runs_own_is_an_error_with_words() -> Non
             await future
 
     session = Waiting().stream_events()
-    with pytest.raises(RuntimeError, match="something that this code waited for was cancelled") as caught:
+    with pytest.raises(RuntimeError, match="this code awaited something that was cancelled") as caught:
         list(session)
     assert isinstance(caught.value.__cause__, asyncio.CancelledError)
     assert [frame.type for frame in session.frames][-2:] == ["method_execution_failed", "flow_failed"]

@@ -37,7 +37,7 @@ class Broken(Scripted):
 
 def test_in_a_callback_of_a_crew_it_is_an_error_of_the_run() -> None:
     crew = solo(Scripted("fine"), crew={"before_kickoff_callbacks": [waiting_for_the_cancelled]})
-    with pytest.raises(RuntimeError, match="was cancelled, though its run was not"):
+    with pytest.raises(RuntimeError, match="was cancelled, although its run was not"):
         asyncio.run(crew.kickoff_async())
 
 
@@ -48,7 +48,7 @@ def test_in_the_source_of_an_llm_call_it_is_an_error_of_the_call(on_loop: bool) 
     async def main() -> object:
         return await llm.acall("Hello")
 
-    with pytest.raises(RuntimeError, match="was cancelled, though its run was not") as raised:
+    with pytest.raises(RuntimeError, match="was cancelled, although its run was not") as raised:
         asyncio.run(main()) if on_loop else llm.call("Hello")
     assert isinstance(raised.value.__cause__, asyncio.CancelledError)
 

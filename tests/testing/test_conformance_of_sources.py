@@ -118,7 +118,7 @@ BROKEN: dict[str, tuple[Factory, str, str]] = {
     ),
     "too late at once": (
         lambda: broken.source(broken.TooLateAtOnce),
-        "disposed before its first item, it says nothing",
+        "disposed before its first item, it emits nothing",
         "disposed at once, it emitted",
     ),
     "going on": (
@@ -128,7 +128,7 @@ BROKEN: dict[str, tuple[Factory, str, str]] = {
     ),
     "doubling without a net": (
         broken.doubling_without_a_net,
-        "nothing comes any more once the observer has disposed from inside a signal",
+        "no signal follows after the observer has disposed during a signal",
         "disposed in the first item",
     ),
     "waiting for the loop": (lambda: broken.source(broken.WaitingForTheLoop), ELSEWHERE, "took longer than"),
@@ -140,7 +140,7 @@ BROKEN: dict[str, tuple[Factory, str, str]] = {
     ),
     "leaving a task": (
         lambda: broken.source(broken.LeavingATask),
-        "nothing of it goes on once it has ended or was disposed",
+        "nothing of it continues after its end or disposal",
         "it left tasks behind",
     ),
     "keeping observers": (
@@ -150,8 +150,8 @@ BROKEN: dict[str, tuple[Factory, str, str]] = {
     ),
     "swallowing": (
         lambda: broken.source(broken.Swallowing),
-        "an observer that raises is heard of",
-        "nor subscribe heard of it",
+        "an observer's error is reported",
+        "nor subscribe got the error",
     ),
 }
 

@@ -183,7 +183,7 @@ def test_a_flow_that_is_stuck_shows_where(played: Marbles) -> None:
 
     message = message_of(played, Stuck().observe(), "a|")
     assert "expected the completion at 1ms, but nothing more came" in message
-    assert "these still waited when it ended:" in message
+    assert "still waiting at the end:" in message
     assert "in speak: await asyncio.Event().wait()" in message
 
 
@@ -217,7 +217,8 @@ def test_what_is_not_to_scale_is_explained(played: Marbles) -> None:
         "the stream is not '(ab)|'\n"
         "  expected  (ab)|\n"
         "  actual    (ab)[1ms]c-\n"
-        "  […] = what follows comes at this instant: sooner than the marks before it are wide, so it is not to scale\n"
+        "  […] = the time of the next mark; it is not to scale, because the marks before it are wider than "
+        "the time between\n"
         "  first difference: expected the completion at 4ms, but 'c' came at 1ms"
     )
 
@@ -232,7 +233,7 @@ def test_the_legend_is_in_the_order_of_its_names_and_leaves_out_what_explains_it
 
 def test_timers_without_end_are_cut() -> None:
     message = message_of(Marbles(patience=5), rx.interval(1.0), "2s a")
-    assert "the recording was cut at 7s, as timers went on and on" in message
+    assert "the recording was cut at 7s, because timers kept running" in message
 
 
 def test_wrong_subscriptions_are_shown(played: Marbles) -> None:
@@ -241,7 +242,7 @@ def test_wrong_subscriptions_are_shown(played: Marbles) -> None:
     with pytest.raises(AssertionError) as caught:
         played.expect_subscriptions(source).to_be("^-!", "-^!")
     assert str(caught.value) == (
-        "the subscriptions to <ColdSource 'a|'> are others\n  expected  ^-!\n  expected  -^!\n  actual    ^!"
+        "the subscriptions to <ColdSource 'a|'> differ\n  expected  ^-!\n  expected  -^!\n  actual    ^!"
     )
     with pytest.raises(AssertionError, match="expected  no subscription"):
         played.expect_subscriptions(source).to_be()
@@ -278,7 +279,7 @@ def test_all_compared_leaves_nothing_to_complain_about(played: Marbles) -> None:
 
 
 def test_a_marble_source_outside_of_a_play_says_where_it_belongs(played: Marbles) -> None:
-    with pytest.raises(RuntimeError, match=r"the marble source 'a\|' plays in virtual time only"):
+    with pytest.raises(RuntimeError, match=r"the marble source 'a\|' works only in virtual time"):
         played.cold("a|").subscribe()
 
 

@@ -72,7 +72,7 @@ def test_next():
 """,
     )
     result.assert_outcomes(failed=1, passed=1)
-    result.stdout.fnmatch_lines(["*request 1 to *came unasked-for*"])
+    result.stdout.fnmatch_lines(["*request 1 to *has no turn*"])
 
 
 def test_a_test_that_fails_by_itself_is_not_told_of_turns_too(pytester: pytest.Pytester) -> None:

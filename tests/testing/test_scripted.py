@@ -126,7 +126,7 @@ class TestTheScript:
 
     @pytest.mark.parametrize("said", [42, ["text", 42]])
     def test_what_a_model_cannot_say_is_refused(self, said: Any) -> None:
-        with pytest.raises(TypeError, match=r"a model says text, tool_call.*; got 42"):
+        with pytest.raises(TypeError, match=r"a model emits text, tool_call.*; got 42"):
             ScriptedLLM(said)
 
     def test_without_turns_it_is_never_to_be_asked(self) -> None:
@@ -154,7 +154,9 @@ class TestTurns:
     def test_a_request_beyond_the_last_turn_is_an_error_that_names_it(self) -> None:
         llm = ScriptedLLM("one|")
         llm.call("1")
-        with pytest.raises(UnscriptedRequest, match=r"request 2 to .* came unasked-for.*1 turn.*'And then\?'"):
+        with pytest.raises(
+            UnscriptedRequest, match=r"request 2 to .* has no turn: the script has 1 turn.*'And then\?'"
+        ):
             llm.call("And then?")
         with pytest.raises(AssertionError, match="request 2"):  # also where the code under test caught it
             llm.assert_used_up()

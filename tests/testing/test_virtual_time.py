@@ -299,7 +299,7 @@ def test_a_thread_that_nobody_waits_for_any_more_is_woken_from_its_sleep() -> No
         return now()
 
     assert VirtualClock().run(main) == 10.0
-    assert ended == ["the run no longer waits for what this thread does; its wait was ended"]
+    assert ended == ["the run no longer waits for this thread, so the thread's wait was ended"]
 
 
 def test_the_end_of_the_loop_waits_for_its_executor_in_virtual_time() -> None:

@@ -1,6 +1,7 @@
-"""A flow's graph as a picture: an HTML page with an SVG, or Mermaid text. Both draw the same sketch."""
+"""Draws a flow's graph as an HTML page with an SVG, or as Mermaid text. Both start from the same sketch."""
 
 from rxflow.flow._drawing.mermaid import draw_mermaid
+from rxflow.flow._drawing.style import DRAWING_STYLE
 from rxflow.flow._drawing.svg import draw_figure, draw_page
 
-__all__ = ["draw_figure", "draw_mermaid", "draw_page"]
+__all__ = ["DRAWING_STYLE", "draw_figure", "draw_mermaid", "draw_page"]

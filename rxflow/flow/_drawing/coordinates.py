@@ -1,4 +1,4 @@
-"""Coordinates of a drawing: a box for each node, and a route for each link that crosses no box."""
+"""Coordinates of a drawing: a box for each node, and for each link a route that crosses no box."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rxflow.flow._drawing.layering import Layers, Link, build_layers, order_slot
 
 Point: TypeAlias = tuple[float, float]
 Step: TypeAlias = tuple[Point] | tuple[Point, Point, Point]
-"""A line to a point, or a cubic curve: two control points and the end."""
+"""A line to a point, or a cubic curve with two control points and an end."""
 
 _MARGIN_PX = 24.0
 _GAP_PX = 34.0
@@ -29,7 +29,7 @@ _TURN_DEPTHS_PX = (14.0, 28.0)
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A rectangle in pixels; ``x`` and ``y`` are its upper left corner."""
+    """A rectangle in pixels. ``x`` and ``y`` are the coordinates of its upper left corner."""
 
     x: float
     y: float
@@ -87,7 +87,7 @@ def lay_out(sizes: Sequence[tuple[float, float]], links: Sequence[Link]) -> Layo
 
 
 def _stack_ranks(layers: Layers, xs: Sequence[float]) -> list[tuple[float, float]]:
-    """Return top and bottom of each rank. The farther links go sideways between two ranks, the wider the gap."""
+    """Return the top and bottom of each rank. A gap is wider if the links between its two ranks go farther sideways."""
     heights = [0.0] * layers.depth
     for slot in layers.slots:
         heights[slot.rank] = max(heights[slot.rank], slot.height)
@@ -104,14 +104,20 @@ def _stack_ranks(layers: Layers, xs: Sequence[float]) -> list[tuple[float, float
 
 
 def _turning_room(layers: Layers, end: int) -> float:
-    """Return the room for links that turn around above the first rank (``end`` 1) or below the last (``end`` 0)."""
+    """Return the height needed for links that turn around.
+
+    They turn above the first rank (``end`` 1) or below the last one (``end`` 0).
+    """
     rank = 0 if end else layers.depth - 1
     turning = [layers.slots[layers.passes[index][-end]].rank for index in layers.back]
     return _GAP_PX - _MARGIN_PX / 2 if rank in turning else 0.0
 
 
 def place_columns(layers: Layers, order: Sequence[Sequence[int]]) -> list[float]:
-    """Return the x of each slot's middle. Each sweep shortens the squared length of all ties, so they converge."""
+    """Return the x of each slot's middle.
+
+    Each sweep shortens the squared lengths of all ties, so the positions converge.
+    """
     xs = [0.0] * len(layers.slots)
     for rank in order:
         _settle_rank(rank, [(0.0, 1.0)] * len(rank), layers, xs)
@@ -133,7 +139,10 @@ def place_columns(layers: Layers, order: Sequence[Sequence[int]]) -> list[float]
 
 
 def _collect_pulls(layers: Layers, order: Sequence[Sequence[int]]) -> list[list[tuple[int, float, float]]]:
-    """List for each slot the other slots that pull at it, how strongly, and at which offset from them it should be."""
+    """List for each slot the slots that it should be near.
+
+    Each entry has the slot's index, the weight of the pull, and the wanted offset.
+    """
     pulls: list[list[tuple[int, float, float]]] = [[] for _ in layers.slots]
     for upper, lower in layers.ties:
         nodes = layers.slots[upper].is_node + layers.slots[lower].is_node
@@ -154,9 +163,10 @@ def _min_distance(layers: Layers, one: int, other: int) -> float:
 
 
 def _settle_rank(rank: Sequence[int], wishes: Sequence[tuple[float, float]], layers: Layers, xs: list[float]) -> float:
-    """Move a rank's slots as near to their wishes as they fit without overlap; return the longest move.
+    """Move the slots of a rank as close to their target positions as possible without overlap. Return the longest move.
 
-    Least squares under an order: neighbours whose wishes collide form a block, and a block is put at its weighted mean.
+    This is least squares with a fixed order: neighbours whose targets collide form a block, which is placed at its
+    weighted mean.
     """
     blocks: list[tuple[float, float, list[int]]] = []  # mean, weight, slots
     shifts: dict[int, float] = {}
@@ -181,7 +191,7 @@ def _settle_rank(rank: Sequence[int], wishes: Sequence[tuple[float, float]], lay
 
 
 def _straighten(layers: Layers, order: Sequence[Sequence[int]], xs: list[float]) -> None:
-    """Give the slots of each unbranched path one common x: few bends instead of one at each rank."""
+    """Give the slots of each unbranched path the same x, so that a path has few bends instead of one at each rank."""
     left: dict[int, int] = {}
     right: dict[int, int] = {}
     for rank in order:
@@ -202,7 +212,7 @@ def _straighten(layers: Layers, order: Sequence[Sequence[int]], xs: list[float])
 
 
 def _find_unbranched_paths(layers: Layers) -> list[list[int]]:
-    """Find the longest paths on which no other tie joins or leaves, the longest first."""
+    """Return the longest paths that no other tie joins or leaves, longest first."""
     leaving = Counter(upper for upper, _ in layers.ties)
     arriving = Counter(lower for _, lower in layers.ties)
     onward = {upper: lower for upper, lower in layers.ties if leaving[upper] == 1 == arriving[lower]}
@@ -226,7 +236,7 @@ def _align_run(run: Sequence[int], low: float, high: float, xs: list[float]) -> 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What a route depends on: the slots, the x of their middles, and top and bottom of each rank."""
+    """The input of routing: the slots, the x of their middles, and the top and bottom of each rank."""
 
     layers: Layers
     xs: Sequence[float]
@@ -234,7 +244,7 @@ class Stage:
 
 
 def route_links(stage: Stage) -> list[Route]:
-    """Return a route for each link: smooth curves between the ranks, straight lines across a rank that it passes."""
+    """Return a route for each link: smooth curves between ranks, and straight lines across the ranks that it passes."""
     exits, entries = _spread_ports(stage)
     return [_route_link(stage, index, exits[index], entries[index]) for index in range(len(stage.layers.links))]
 
@@ -258,7 +268,10 @@ def _route_link(stage: Stage, index: int, exit_x: float, entry_x: float) -> Rout
 
 
 def _curve(start: Point, end: Point, turn: int) -> Step:
-    """Draw an S through a gap; between two points of the same height, a U that dips (``turn`` 1) or rises (-1)."""
+    """Draw an S-curve through a gap.
+
+    Between two points of the same height, draw a U that goes down (``turn`` 1) or up (-1).
+    """
     (x, y), (to_x, to_y) = start, end
     if y == to_y:
         depth = min(_TURN_DEPTHS_PX[1], _TURN_DEPTHS_PX[0] + abs(to_x - x) * 0.05) * 4 / 3 * turn
@@ -268,7 +281,7 @@ def _curve(start: Point, end: Point, turn: int) -> Step:
 
 
 def _spread_ports(stage: Stage) -> tuple[list[float], list[float]]:
-    """Return the x at which each link leaves its source and enters its target, side by side in order."""
+    """Return the x at which each link leaves its source and enters its target. Links are side by side, in order."""
     layers, xs = stage.layers, stage.xs
     leaving: dict[int, list[tuple[float, int]]] = defaultdict(list)
     arriving: dict[int, list[tuple[float, int]]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""Layers of a drawing: the rank of each node, room for the links that pass a rank, and the order within each rank."""
+"""The layers of a drawing: the rank of each node, slots for links that pass a rank, and the order within each rank."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from itertools import pairwise
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A link from one node to another, by index; ``label`` is the width and height of the label that it carries."""
+    """A link from one node to another, by index. ``label`` is the width and height of its label, if it has one."""
 
     source: int
     target: int
@@ -19,12 +19,15 @@ class Link:
 
     @property
     def span(self) -> int:
-        """The least number of ranks between its ends: a label takes a rank of its own."""
+        """The least number of ranks between its ends. A label needs a rank of its own."""
         return 1 if self.label is None else 2
 
 
 def find_back_links(count: int, links: Sequence[Link]) -> set[int]:
-    """The positions of the links that close a cycle, as met when walking on from where nothing leads to."""
+    """Return the indices of the links that close a cycle.
+
+    They are found by a depth-first walk from the nodes without incoming links.
+    """
     leaving = _group_by_source(count, links)
     roots = sorted(range(count), key=lambda node: any(link.target == node for link in links))
     back: set[int] = set()
@@ -35,7 +38,7 @@ def find_back_links(count: int, links: Sequence[Link]) -> set[int]:
         seen.add(root)
         open_nodes = {root}
         walk: list[tuple[int, Iterator[int]]] = [(root, iter(leaving[root]))]
-        while walk:  # an explicit stack: a long chain would exceed the recursion limit
+        while walk:  # an explicit stack, because a long chain would exceed the recursion limit
             node, rest = walk[-1]
             index = next(rest, None)
             if index is None:
@@ -53,7 +56,7 @@ def find_back_links(count: int, links: Sequence[Link]) -> set[int]:
 
 
 def rank_nodes(count: int, links: Sequence[Link], back: set[int]) -> list[int]:
-    """Return the rank of each node: the length of the longest path to it, without the links ``back``."""
+    """Return the rank of each node: the length of the longest path to it, without the links in ``back``."""
     leaving = _group_by_source(count, links)
     missing = [0] * count
     for index, link in enumerate(links):
@@ -84,7 +87,7 @@ _PASSING_PX = 12.0
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Room on a rank, for a node (``is_node``) or for a link that passes."""
+    """Space on a rank, for a node (``is_node``) or for a link that passes the rank."""
 
     rank: int
     width: float
@@ -94,7 +97,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """The slots of all ranks; the nodes come first, under their own indices. Ties connect slots of neighbouring ranks.
+    """The slots of all ranks. The nodes come first, under their own indices. Ties connect slots of adjacent ranks.
 
     A link that leads back leaves its source downwards like any other link, turns up beside the source, and turns down
     again above its target. So it passes the ranks of both. ``beside`` pairs its first and last slots with those nodes.
@@ -115,7 +118,7 @@ class Layers:
 
 
 def build_layers(sizes: Sequence[tuple[float, float]], links: Sequence[Link]) -> Layers:
-    """Assign ranks to nodes of these widths and heights, and add slots for the links that pass a rank."""
+    """Assign ranks to nodes of these widths and heights, and add slots for links that pass a rank."""
     back = find_back_links(len(sizes), links)
     ranks = rank_nodes(len(sizes), links, back)
     slots = [Slot(rank, *size, is_node=True) for rank, size in zip(ranks, sizes, strict=True)]
@@ -149,7 +152,7 @@ _MAX_SWEEPS = 16
 
 
 def order_slots(layers: Layers) -> list[list[int]]:
-    """Order the slots of each rank from left to right, so that few ties cross (barycentre sweeps)."""
+    """Order the slots of each rank from left to right so that few ties cross (barycentre sweeps)."""
     above: dict[int, list[int]] = defaultdict(list)
     below: dict[int, list[int]] = defaultdict(list)
     for upper, lower in layers.ties:
@@ -209,7 +212,7 @@ def _sweep(
 
 
 def _count_disorder(layers: Layers, order: list[list[int]], below: dict[int, list[int]]) -> int:
-    """Count the ties that cross, and how far the links that lead back are from their nodes."""
+    """Count the crossing ties, plus the distances of back links from their nodes."""
     positions = {slot: index for rank in order for index, slot in enumerate(rank)}
     crossings = 0
     for rank in order:

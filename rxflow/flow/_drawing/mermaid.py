@@ -1,4 +1,4 @@
-"""A sketch as Mermaid text, for READMEs and wikis that render it themselves."""
+"""Draws a sketch as Mermaid text, for READMEs and wikis that render Mermaid."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 
 from rxflow.flow._drawing.node_text import clean_text
 from rxflow.flow._drawing.sketch import Edge, Line, Look, Node, sketch_graph
+from rxflow.flow._drawing.style import LIGHT
 from rxflow.flow._graph import Graph
 
 _BRACKETS = {
@@ -19,15 +20,15 @@ _BRACKETS = {
     Look.LABEL: (">", "]"),
 }
 _STYLES = {
-    "router": "fill:#fff1dc,stroke:#b25a00,color:#1a1d23",
-    "start": "fill:#e3f6e8,stroke:#1f7a3d,color:#1a1d23",
+    "router": f"fill:{LIGHT['route']},stroke:{LIGHT['route-line']},color:{LIGHT['text']}",
+    "start": f"fill:{LIGHT['start']},stroke:{LIGHT['start-line']},color:{LIGHT['text']}",
     "waiting": "stroke-dasharray:6 4",
-    "listener": "fill:#e8f0fe,stroke:#2f5fb3,color:#1a1d23",
-    "and": "fill:#414a59,stroke:#414a59,color:#fff",
-    "or": "fill:#fff,stroke:#414a59,color:#1a1d23",
-    "loose": "fill:#fff,stroke:#9a4a00,color:#9a4a00,stroke-dasharray:2 3",
+    "listener": f"fill:{LIGHT['listen']},stroke:{LIGHT['listen-line']},color:{LIGHT['text']}",
+    "and": f"fill:{LIGHT['join']},stroke:{LIGHT['join']},color:{LIGHT['join-text']}",
+    "or": f"fill:{LIGHT['back']},stroke:{LIGHT['join']},color:{LIGHT['text']}",
+    "loose": f"fill:{LIGHT['back']},stroke:{LIGHT['label']},color:{LIGHT['label']},stroke-dasharray:2 3",
 }
-# Mermaid reads Markdown in its texts, also "1." and "_a_"; inside a word an underscore is harmless.
+# Mermaid interprets Markdown in its texts, including "1." and "_a_". An underscore inside a word is harmless.
 _UNSAFE = re.compile(r"[^\w ]|(?<![^\W_])_|_(?![^\W_])")
 
 

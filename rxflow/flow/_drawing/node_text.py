@@ -1,4 +1,4 @@
-"""The text of nodes and labels: how wide it is, where it is cut, and the size of the box that it needs."""
+"""The text of nodes and labels: its width, where it is cut, and the size of its box."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rxflow.flow._drawing.sketch import Look, Node
 
 @dataclass(frozen=True, slots=True)
 class Font:
-    """A size in pixels, and whether all letters are equally wide."""
+    """A font size in pixels, and whether all letters have the same width."""
 
     size: float
     is_mono: bool = False
@@ -22,17 +22,17 @@ _CAPITAL_LIKE = frozenset("#$+<=>?~^_")
 
 
 def clean_text(text: str) -> str:
-    """Put ``text`` on one line. Characters that a page cannot hold, or that reverse their neighbours, are replaced."""
+    """Put ``text`` on one line. Replace characters that a page cannot contain, or that reverse text."""
     return "".join(_clean_char(char) for char in text)
 
 
 def measure_width(text: str, font: Font) -> float:
-    """Estimate the width of ``text`` in pixels, rather too wide: the viewer's font is unknown."""
+    """Estimate the width of ``text`` in pixels. The viewer's font is unknown, so the estimate is rather too wide."""
     return sum(_measure_char(char, font.is_mono) for char in text) * font.size
 
 
 def shorten(text: str, font: Font, limit: float) -> str:
-    """Cut ``text`` to ``limit`` pixels; a text that is cut ends with an ellipsis."""
+    """Cut ``text`` to ``limit`` pixels. A text that was cut ends with an ellipsis."""
     if measure_width(text, font) <= limit:
         return text
     ellipsis = _measure_char("…", font.is_mono)
@@ -40,14 +40,14 @@ def shorten(text: str, font: Font, limit: float) -> str:
     kept = 0
     for char in text:
         used += _measure_char(char, font.is_mono)
-        if (used + ellipsis) * font.size > limit:  # the sum that measure_width makes, so that both round alike
+        if (used + ellipsis) * font.size > limit:  # the same sum as in measure_width, so that both round alike
             break
         kept += 1
     return text[:kept].rstrip() + "…"
 
 
 def wrap(text: str, font: Font, limit: float, lines: int) -> list[str]:
-    """Break ``text`` into at most ``lines`` lines of ``limit`` pixels; the last one is cut if the text needs more."""
+    """Break ``text`` into at most ``lines`` lines of ``limit`` pixels. The last line is cut if the text is longer."""
     done: list[str] = []
     words = text.split()
     while words and len(done) < lines - 1:
@@ -60,7 +60,7 @@ def wrap(text: str, font: Font, limit: float, lines: int) -> list[str]:
 
 
 def _clean_char(char: str) -> str:
-    if char.isprintable() or char in "\u200c\u200d":  # the joiners of emoji and of Indic and Arabic scripts
+    if char.isprintable() or char in "\u200c\u200d":  # the joiners of emoji, and of Indic and Arabic scripts
         return char
     return " " if char.isspace() else "\ufffd"
 
@@ -98,7 +98,7 @@ _PORT_PX = 16.0
 
 @dataclass(frozen=True, slots=True)
 class NodeText:
-    """The text of a node, cut to fit, and the size of its box in pixels."""
+    """The text of a node, cut to fit, and the size of the node's box in pixels."""
 
     name: str
     doc: list[str]
@@ -107,7 +107,7 @@ class NodeText:
 
 
 def fit_node(node: Node, ends: int) -> NodeText:
-    """Fit the text of ``node``. Its box has room for ``ends`` edges on one side."""
+    """Fit the text of ``node``. The box is wide enough for ``ends`` edges on one side."""
     if node.look in (Look.AND, Look.OR):
         return NodeText(node.text, [], max(44.0, ends * _PORT_PX + 8), 22.0)
     if node.look is Look.LABEL:
@@ -121,6 +121,6 @@ def fit_node(node: Node, ends: int) -> NodeText:
 
 
 def fit_label(label: str) -> tuple[str, float, float]:
-    """Cut a label to fit; return it with the width and height of its box in pixels."""
+    """Cut a label to fit. Return it with the width and height of its box in pixels."""
     text = shorten(clean_text(label) or '""', _LABEL_FONT, _MAX_LABEL_PX)
     return text, measure_width(text, _LABEL_FONT) + 12, 20.0

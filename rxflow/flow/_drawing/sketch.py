@@ -33,7 +33,7 @@ class Line(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A method, a join of several conditions, or a label that no single edge can carry."""
+    """A method, a join of several conditions, or a label that cannot be on a single edge."""
 
     look: Look
     text: str
@@ -60,7 +60,7 @@ class Sketch:
 
 
 def sketch_graph(graph: Graph) -> Sketch:
-    """Find the nodes and edges that show ``graph``."""
+    """Return the nodes and edges that show ``graph``."""
     return _Sketcher(graph).sketch
 
 
@@ -80,11 +80,11 @@ class _Sketcher:
         self._add_unheard_labels()
 
     def _lead_to(self, condition: Condition, target: int) -> None:
-        """Add edges into ``target`` for all that ``condition`` waits for."""
+        """Add edges into ``target`` for everything that ``condition`` waits for."""
         if isinstance(condition, Trigger):
             edges = list(self._find_edges(condition.name, target))
             if len(edges) > 1 and self.sketch.nodes[target].look is Look.AND:
-                # Edges that lead into the AND would look as if all of them were needed.
+                # Edges directly into the AND would look as if all of them were needed.
                 join = self._get_join(condition, Look.OR)
                 self.sketch.edges.append(Edge(join, target))
             else:
@@ -98,7 +98,7 @@ class _Sketcher:
             self.sketch.edges.append(Edge(join, target))
 
     def _get_join(self, condition: Condition, look: Look) -> int:
-        """Return the join node of ``condition``, which all targets of an equal condition share."""
+        """Return the join node of ``condition``. Equal conditions share a node."""
         if condition not in self._joins:
             tip = "all of these" if look is Look.AND else "one of these"
             join = self._joins[condition] = self._add_node(
@@ -109,7 +109,10 @@ class _Sketcher:
         return self._joins[condition]
 
     def _find_edges(self, trigger: str, target: int) -> Iterator[Edge]:
-        """Find the edges into ``target`` for a trigger's name: a method's end, routers' labels, or both."""
+        """Return the edges into ``target`` for a name.
+
+        They come from the method of that name, from routers that emit the label, or from both.
+        """
         self._heard.add(trigger)
         routers = [m for m in self._graph.methods.values() if m.is_router]
         emitters = [m for m in routers if trigger in (m.labels or ())]
@@ -126,7 +129,10 @@ class _Sketcher:
             yield Edge(self._get_unknown_label(trigger, open_ended), target, Line.LABEL)
 
     def _get_unknown_label(self, label: str, open_ended: Sequence[Method]) -> int:
-        """Return one node for a label that any of several routers may emit; edges from each to each would be many."""
+        """Return a node for a label that any of several routers may emit.
+
+        Edges from each router to each listener would be too many.
+        """
         if label in self._loose:
             return self._loose[label]
         tip = "one of the routers may emit this label" if open_ended else "no router emits this label"
@@ -178,7 +184,7 @@ def _describe_method(method: Method) -> Node:
 
 
 def _flatten(condition: AnyOf | AllOf) -> list[Condition]:
-    """List the items, each once. An OR inside an OR adds nothing, and neither does an AND inside an AND."""
+    """List the items, each once. A nested OR in an OR is flattened, and so is an AND in an AND."""
     items: list[Condition] = []
     for item in condition.items:
         while not isinstance(item, Trigger) and len(item.items) == 1:

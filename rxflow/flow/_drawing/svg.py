@@ -1,6 +1,6 @@
-"""A sketch as one HTML page with an SVG in it, which loads nothing and runs nothing.
+"""Draws a sketch as one HTML page with an SVG. The page loads nothing and runs no scripts.
 
-Names, docstrings and labels are data: every text passes ``_escape`` before it enters the page.
+Names, docstrings and labels are data: every text passes through ``_escape`` before it enters the page.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from rxflow.flow._drawing.coordinates import Box, Layout, Point, Route, Step, la
 from rxflow.flow._drawing.layering import Link
 from rxflow.flow._drawing.node_text import LINE_PX, NodeText, clean_text, fit_label, fit_node
 from rxflow.flow._drawing.sketch import Edge, Line, Look, Node, Sketch, sketch_graph
+from rxflow.flow._drawing.style import DRAWING_STYLE
 from rxflow.flow._graph import Graph
 
 _PAGE = Template("""\
@@ -34,17 +35,17 @@ $content
 </html>
 """)
 _MIN_SCALE = 0.7
-"""How far a narrow window shrinks a drawing. A drawing that is still too wide scrolls."""
+"""The smallest scale of a drawing in a narrow window. A drawing that is still too wide scrolls."""
 
 
 def draw_page(graph: Graph, title: str) -> str:
-    """Draw ``graph`` under the heading ``title``; return the text of an HTML file."""
+    """Draw ``graph`` under the heading ``title``. Return the text of an HTML file."""
     content = _draw_graph(graph) if graph.methods else f"<p>{_escape(graph.name)} has no methods to draw.</p>"
     return _PAGE.substitute(title=_escape(title), style=_STYLE, content=content)
 
 
 def draw_figure(graph: Graph) -> str:
-    """Draw ``graph`` as an SVG element without styles, for a page that has its own.
+    """Draw ``graph`` as an SVG element without styles, for a page that has ``DRAWING_STYLE``.
 
     Each method is a ``<g class="node …" data-method="its name">``.
     """
@@ -137,12 +138,15 @@ _POINT_PX = 14.0
 
 
 def _escape(text: str) -> str:
-    """Escape ``text`` for use in an element or in an attribute."""
+    """Escape ``text`` for use in an element or attribute."""
     return html.escape(clean_text(text))
 
 
 def _draw_node(node: Node, method: str, node_text: NodeText, box: Box) -> str:
-    """Draw a node: its shape, its text, and a tooltip with the whole text. ``method`` is empty for joins and labels."""
+    """Draw a node: its shape, its text, and a tooltip with the complete text.
+
+    ``method`` is empty for joins and labels.
+    """
     x, y = box.middle
     baseline = y + 4.5 - LINE_PX * len(node_text.doc) / 2
     lines = [_draw_text("name", node_text.name, x, baseline)]
@@ -154,7 +158,7 @@ def _draw_node(node: Node, method: str, node_text: NodeText, box: Box) -> str:
 
 
 def _draw_shape(look: Look, box: Box) -> str:
-    """Draw the outline of a node. Each kind has its own, so that no reader depends on colours."""
+    """Draw the outline of a node. Each kind has a shape of its own, so that readers need not see colours."""
     if look in (Look.ROUTER, Look.STARTING_ROUTER):
         point = min(_POINT_PX, box.width / 4)
         left, right, middle = box.x, box.x + box.width, box.y + box.height / 2
@@ -167,7 +171,7 @@ def _draw_shape(look: Look, box: Box) -> str:
 
 
 def _draw_edge(edge: Edge, route: Route) -> str:
-    """Draw an edge. Its arrowhead points down, since every edge enters its target from above."""
+    """Draw an edge. Its arrowhead points down, because every edge enters its target from above."""
     x, y = route.end
     # The tip of the arrowhead is thinner than the line, so the line ends 4 px before it.
     steps: list[Step] = [*route.steps[:-1], ((x, y - 4),)]
@@ -177,7 +181,7 @@ def _draw_edge(edge: Edge, route: Route) -> str:
 
 
 def _draw_label(edge: Edge, text: str, box: Box) -> str:
-    """Draw the label that an edge carries."""
+    """Draw the label of an edge."""
     x, y = box.middle
     shape = _draw_rectangle(box, box.height / 2)
     tip = _escape(edge.label or "")
@@ -205,48 +209,17 @@ def _format_number(number: float) -> str:
     return f"{number:.1f}".removesuffix(".0")
 
 
-_STYLE = """\
-:root {
-  --back: #fff; --text: #1a1d23; --soft: #515a68; --line: #5b6472; --label: #9a4a00;
-  --start: #e3f6e8; --start-line: #1f7a3d; --listen: #e8f0fe; --listen-line: #2f5fb3;
-  --route: #fff1dc; --route-line: #b25a00; --join: #414a59; --join-text: #fff;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --back: #14171c; --text: #e8ebf0; --soft: #a9b3c1; --line: #94a0b0; --label: #ffb968;
-    --start: #15331f; --start-line: #5cc97f; --listen: #182a47; --listen-line: #7aa7f2;
-    --route: #3a2812; --route-line: #f0a04b; --join: #c3ccd8; --join-text: #14171c;
-  }
-}
+_STYLE = (
+    DRAWING_STYLE
+    + """\
 body { margin: 0 auto; padding: 20px; background: var(--back); color: var(--text);
   font-family: system-ui, -apple-system, "Segoe UI", Roboto, Helvetica, Arial, sans-serif; }
 h1 { margin: 0 0 12px; font-size: 22px; text-align: center; overflow-wrap: anywhere; }
 p { text-align: center; color: var(--soft); }
 .drawing { overflow-x: auto; }
 .drawing svg { display: block; margin: 0 auto; height: auto; }
-text { text-anchor: middle; fill: var(--text); }
-.name { font: 600 13px ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
-.doc { font-size: 12px; fill: var(--soft); }
-.node rect, .node polygon { stroke-width: 1.6; stroke-linejoin: round; }
-.listener rect { fill: var(--listen); stroke: var(--listen-line); }
-.start rect, .start polygon { fill: var(--start); stroke: var(--start-line); }
-.router polygon { fill: var(--route); stroke: var(--route-line); }
-.router.start polygon { fill: var(--start); }
-.waiting rect { stroke-dasharray: 6 4; }
-.and rect { fill: var(--join); stroke: var(--join); }
-.or rect { fill: var(--back); stroke: var(--join); }
-.loose rect { fill: var(--back); stroke: var(--label); stroke-dasharray: 2 3; }
-.and .name, .or .name { font-size: 11px; }
-.and .name { fill: var(--join-text); }
-.loose .name, .carried .name { font: 600 12px system-ui, -apple-system, "Segoe UI", Roboto, Helvetica, Arial,
-  sans-serif; fill: var(--label); }
-.carried rect { fill: var(--back); }
-.way { fill: none; stroke: var(--line); stroke-width: 1.5; }
-.head { fill: var(--line); }
-.labelled .way, .maybe .way { stroke: var(--label); stroke-dasharray: 6 4; }
-.maybe .way { stroke-dasharray: 1.5 4; }
-.labelled .head, .maybe .head { fill: var(--label); }
 .legend { display: flex; flex-wrap: wrap; justify-content: center; gap: 6px 20px; margin: 16px 0 0; padding: 0;
   list-style: none; font-size: 13px; color: var(--soft); }
 .legend li { display: flex; align-items: center; gap: 6px; }
 """
+)

@@ -1,4 +1,4 @@
-"""One line that says what to do, for the errors that providers give."""
+"""One line of advice for the errors of providers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAMES = (
 
 
 def explain(error: BaseException, model: str) -> BaseException:
-    """Return ``error`` with a line that says what to do, if the user can do anything."""
+    """Add a line of advice to ``error``, if the user can do something about it. Return ``error``."""
     imported = begin_import()
     if imported.exception() is not None:
         return error
@@ -61,7 +61,7 @@ def advice_for(error: BaseException, litellm: Any, model: str) -> str | None:
 
 
 def add_advice(error: BaseException, advice: str) -> BaseException:
-    """Put the line into the error's own text, since most programs print just that."""
+    """Put the advice into the error's own message, because most programs print only that."""
     message = getattr(error, "message", None)
     if isinstance(message, str):
         if advice not in message:
@@ -74,13 +74,13 @@ def add_advice(error: BaseException, advice: str) -> BaseException:
 def _has_known_provider(litellm: Any, model: str) -> bool:
     try:
         litellm.get_llm_provider(model)
-    except Exception:  # noqa: BLE001 - litellm's way to say that it does not know the provider
+    except Exception:  # noqa: BLE001 - litellm raises this if it does not know the provider
         return False
     return True
 
 
 def _was_not_answered(causes: list[BaseException]) -> bool:
-    """Whether no server accepted the connection, or the one that did does not speak HTTP."""
+    """Return whether no server accepted the connection, or the server does not speak HTTP."""
     import aiohttp
     import httpx
     import openai
@@ -90,14 +90,14 @@ def _was_not_answered(causes: list[BaseException]) -> bool:
 
 
 def _address(causes: list[BaseException]) -> str:
-    """Scheme, host and port of the request, if they are known: the rest of a URL may hold secrets."""
+    """Return the scheme, host and port of the request if they are known. The rest of a URL may contain secrets."""
     import httpx
 
     for cause in causes:
         if isinstance(cause, httpx.RequestError):
             try:
                 url = cause.request.url
-            except RuntimeError:  # httpx's way to say that the error has no request
+            except RuntimeError:  # httpx raises this if the error has no request
                 continue
             return f" (the request went to {url.scheme}://{url.netloc.decode('ascii')})"
         if isinstance(cause, LostConnection):
@@ -106,9 +106,8 @@ def _address(causes: list[BaseException]) -> str:
 
 
 def _key_variables(litellm: Any, model: str) -> list[str]:
-    """The environment variables that hold the key, as far as LiteLLM knows."""
-    # With the variables set to a wrong key nothing is missing; a made-up environment is not an option, so ask by
-    # provider.
+    """Return the environment variables for the key, as far as LiteLLM knows them."""
+    # If a variable has a wrong key, LiteLLM reports no missing variable. Then the provider's name gives the variable.
     missing: list[str] = litellm.validate_environment(model).get("missing_keys") or []
     if missing:
         return missing

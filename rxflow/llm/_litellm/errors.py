@@ -1,6 +1,6 @@
-"""Chooses LiteLLM's error class for what went wrong: by status, code and type, never by the words of a message.
+"""Chooses LiteLLM's exception class for an error: by status, code and type, never by the text of a message.
 
-Programs catch ``litellm.RateLimitError`` and its like, also when the request was not sent by LiteLLM.
+Programs catch ``litellm.RateLimitError`` and similar classes, even if LiteLLM did not send the request.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _RETRYABLE_STATUSES = frozenset({408, 409, 425, 429})
 _CODES_THAT_STAY = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 
 _STATUS_OF_WORD = {
-    # OpenAI and those who speak like it
+    # OpenAI and compatible servers
     "invalid_api_key": 401,
     "insufficient_quota": 429,
     "rate_limit_exceeded": 429,
@@ -64,7 +64,7 @@ _STATUS_OF_WORD = {
 
 
 class RefusedRequest(Exception):
-    """The provider answered with an HTTP status that is not 2xx."""
+    """The provider answered with an HTTP status other than 2xx."""
 
     def __init__(self, status: int, body: object, headers: Mapping[str, str]) -> None:
         super().__init__(status, body)
@@ -78,7 +78,7 @@ class UnpreparedRequest(Exception):
 
 
 class LostConnection(Exception):
-    """A connection failed; the cause has the details. ``address`` is scheme, host and port of the server."""
+    """A connection failed. The cause has the details; ``address`` is the scheme, host and port of the server."""
 
     def __init__(self, address: str) -> None:
         super().__init__(f"the connection to {address} failed")
@@ -91,7 +91,7 @@ class MissingKey(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """What is known of an error before a class is chosen."""
+    """The facts about an error from which its class is chosen."""
 
     status: int | None
     message: str
@@ -100,7 +100,7 @@ class _Facts:
 
 
 def iterate_causes(error: BaseException) -> Iterator[BaseException]:
-    """``error`` and what led to it, each once."""
+    """Yield ``error`` and its causes, each once."""
     following: BaseException | None = error
     seen: set[int] = set()
     while following is not None and id(following) not in seen:
@@ -110,7 +110,7 @@ def iterate_causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def is_break(error: BaseException) -> bool:
-    """Whether the connection was lost or fell silent, so that the provider did not report an error."""
+    """Return whether the connection was lost or received no data, rather than the provider reporting an error."""
     import aiohttp
     import httpx
 
@@ -122,8 +122,8 @@ def is_break(error: BaseException) -> bool:
 def raise_as_litellm(
     litellm: Any, error: Exception, keys: Sequence[str], *, model: str, provider: str, has_begun: bool
 ) -> NoReturn:
-    """Raise the error of LiteLLM's for ``error``, in which the ``keys`` are masked."""
-    # Before the class is chosen, too: some errors show only the beginning of what they hold.
+    """Raise LiteLLM's error for ``error``, with the ``keys`` masked."""
+    # Also before choosing the class, because some errors only show the beginning of their text.
     redact_error(error, keys)
     mapped = as_litellm(litellm, error, model=model, provider=provider, has_begun=has_begun)
     redact_error(mapped, keys)
@@ -133,10 +133,10 @@ def raise_as_litellm(
 
 
 def as_litellm(litellm: Any, error: Exception, *, model: str, provider: str, has_begun: bool) -> Exception:
-    """Return the error to raise for ``error``: itself, if it has the right class of LiteLLM's already.
+    """Return the error to raise for ``error``. It is ``error`` itself if that already has the right class of LiteLLM.
 
     Args:
-        has_begun: the headers of an answer had come, so that a lost connection has cut an answer short.
+        has_begun: the headers of an answer had arrived, so a lost connection means that the answer is incomplete.
     """
     error = cast(Exception, getattr(error, "original_exception", None) or error)
     about = {"llm_provider": provider, "model": model}
@@ -164,7 +164,7 @@ def as_litellm(litellm: Any, error: Exception, *, model: str, provider: str, has
                 if found is not None:
                     return found
     if has_begun and isinstance(error, litellm.APIConnectionError):
-        # LiteLLM's name for everything unknown; in mid-stream that is an end without a finish reason.
+        # LiteLLM's class for everything unknown; in mid-stream, it means an end without a finish reason.
         return _cut_short(
             litellm, f"the stream ended before the answer was complete: {cast(Any, error).message}", about
         )
@@ -177,7 +177,7 @@ def as_litellm(litellm: Any, error: Exception, *, model: str, provider: str, has
 
 
 def _of_a_refusal(litellm: Any, error: Exception, about: dict[str, str]) -> Exception | None:
-    """The class for a refusal that LiteLLM has passed on as OpenAI's package raised it (of text completions)."""
+    """Return the error for a refusal that LiteLLM passes on unchanged from OpenAI's package (text completions)."""
     import openai
 
     if not isinstance(error, openai.APIStatusError):
@@ -193,19 +193,19 @@ def _cut_short(litellm: Any, message: str, about: dict[str, str]) -> Exception:
 
 
 def _of_another_library(litellm: Any, cause: BaseException, about: dict[str, str], has_begun: bool) -> Exception | None:
-    """The class for an error of an HTTP client or of OpenAI's package."""
+    """Return the error for an exception of an HTTP client or of OpenAI's package."""
     import aiohttp
     import httpx
     import openai
 
-    if type(cause) is openai.APIError:  # an error event that OpenAI's package has read
+    if type(cause) is openai.APIError:  # an error event that OpenAI's package has parsed
         return _of_facts(litellm, _facts_in(cause.body or cause.message, None), about)
     if isinstance(cause, httpx.TimeoutException | TimeoutError | openai.APITimeoutError):
         return cast(Exception, litellm.Timeout(message=str(cause) or "the time limit was reached", **about))
     if isinstance(cause, httpx.RequestError | aiohttp.ClientError | ConnectionError):
         if has_begun:
             return _cut_short(litellm, f"the connection broke before the answer was complete: {cause}", about)
-        # LiteLLM's class for a server that cannot be reached.
+        # LiteLLM's class for an unreachable server.
         return cast(Exception, litellm.InternalServerError(message=f"the connection failed: {cause}", **about))
     return None
 
@@ -215,7 +215,10 @@ def _is_litellms(litellm: Any, error: Exception) -> bool:
 
 
 def _correct(litellm: Any, error: Any, about: dict[str, str]) -> Exception:
-    """Correct the class. LiteLLM looks at the provider's words first, and often calls a wrong key a bad request."""
+    """Correct the class of an error.
+
+    LiteLLM checks the provider's text first, and often reports a wrong key as a bad request.
+    """
     status = _status_of_response(error)
     if status is None:
         status = error.status_code if isinstance(error, litellm.BadRequestError) else None
@@ -229,7 +232,7 @@ def _correct(litellm: Any, error: Any, about: dict[str, str]) -> Exception:
 
 
 def _status_of_response(error: BaseException) -> int | None:
-    """The HTTP status that the provider really sent; the responses in LiteLLM's own errors are made up."""
+    """Return the HTTP status that the provider sent. The responses in LiteLLM's own errors are made up."""
     import httpx
     import openai
 
@@ -275,7 +278,7 @@ def _of_facts(litellm: Any, facts: _Facts, about: dict[str, str]) -> Exception:
         found = kind(message=facts.message, response=response, **about)
     else:
         found = kind(message=facts.message, **about)
-        found.status_code = facts.status  # a Timeout is 408 otherwise
+        found.status_code = facts.status  # a Timeout would have 408 otherwise
     if facts.code:
         found.code = facts.code
     if facts.headers:
@@ -284,10 +287,10 @@ def _of_facts(litellm: Any, facts: _Facts, about: dict[str, str]) -> Exception:
 
 
 def _facts_in(body: object, status: int | None) -> _Facts:
-    """Status, code and message in the JSON of an error, in the shapes of all providers that were seen."""
+    """Return the status, code and message in the JSON of an error, in the formats of all known providers."""
     given: object = body
     if isinstance(body, list) and body:
-        given = cast(list[object], body)[0]  # Google sends a list of one
+        given = cast(list[object], body)[0]  # Google sends a list with one error
     if not isinstance(given, dict):
         return _Facts(status, str(given))
     said = cast(dict[str, Any], given)
@@ -314,9 +317,11 @@ def _read_status(value: object) -> int | None:
 
 
 def delay_before_retry(error: BaseException, attempt: int) -> float | None:
-    """Seconds to wait before attempt number ``attempt`` (from 1); None if the same request cannot succeed later.
+    """Return the seconds to wait before retry number ``attempt`` (from 1).
 
-    ``Retry-After`` is respected up to a minute. The delays double from half a second to 8 s, with some jitter.
+    None if the same request cannot succeed later.
+
+    ``Retry-After`` is respected up to a minute. Other delays double from half a second up to 8 s, with some jitter.
     LiteLLM's environment variables INITIAL_RETRY_DELAY, MAX_RETRY_DELAY and JITTER change that.
     """
     status = getattr(error, "status_code", None)
@@ -335,7 +340,7 @@ def delay_before_retry(error: BaseException, attempt: int) -> float | None:
 
 
 def _cannot_change(error: BaseException) -> bool:
-    """Whether the server does not speak the API, which does not change within seconds."""
+    """Return whether the server does not speak the API, which does not change within seconds."""
     import openai
 
     return isinstance(error, openai.APIResponseValidationError)
@@ -357,7 +362,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def make_picklable(litellm: Any) -> None:
-    """Let LiteLLM's errors pass through queues and process pools; pickle cannot call their constructors again."""
+    """Let LiteLLM's errors be pickled for queues and process pools. pickle cannot call their constructors again."""
     exported = cast(dict[str, object], vars(litellm.exceptions))
     for kind in exported.values():
         if isinstance(kind, type) and issubclass(kind, Exception) and kind.__module__ == litellm.exceptions.__name__:

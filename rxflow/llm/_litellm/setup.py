@@ -1,12 +1,12 @@
-"""What LiteLLM needs before it is used: a late import off every loop, settings, and a cache of HTTP clients.
+"""Prepares LiteLLM: a late import in a thread of its own, settings, and a cache of HTTP clients.
 
 The import takes seconds of CPU time and 190 MB, and its first call hundreds of milliseconds. So ``import rxflow`` never
-does it: the first ``LLM`` that needs LiteLLM begins it in a background thread, or the first error.
+imports it: the first ``LLM`` that needs LiteLLM, or the first error, starts the import in a background thread.
 
-LiteLLM looks for keys in the text of an error with patterns that take 4 s a megabyte, on whichever loop the call runs,
-and without letting go of Python's lock. So a gateway's page of a megabyte would stall every stream of the process. No
-other thread would help: the text has to be short when LiteLLM gets it. Its clients are httpx's, which have hooks for
-responses, and it keeps them in a cache that it lets programs replace.
+LiteLLM searches the text of an error for keys, with patterns that take 4 s per megabyte, on the call's event loop,
+without releasing the GIL. So a gateway's error page of a megabyte would stall every stream of the process. Another
+thread would not help: the text must be short before LiteLLM gets it. LiteLLM uses clients of httpx, which have hooks
+for responses, and keeps them in a cache that programs may replace.
 
 All this was measured with litellm 1.109.0 and 1.110.2.
 """
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     import httpx
 
 _SETTINGS = {
-    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it fetches a price list, and blocks 5 s on a silent network
-    "LITELLM_MODE": "PRODUCTION",  # else it reads a .env from the working directory
-    "AIOHTTP_CONNECTOR_LIMIT": "10000",  # else at most 500 streams
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # otherwise it fetches a price list, and blocks for 5 s on a silent network
+    "LITELLM_MODE": "PRODUCTION",  # otherwise it reads a .env file from the working directory
+    "AIOHTTP_CONNECTOR_LIMIT": "10000",  # otherwise at most 500 streams are possible
     "AIOHTTP_CONNECTOR_LIMIT_PER_HOST": "10000",
 }
 _WARNINGS = (
@@ -52,7 +52,7 @@ _starting = threading.Lock()
 
 
 def begin_import() -> Future[Any]:
-    """Start the import unless it has been started; the future gives the module."""
+    """Start the import if it was not started. The future resolves to the module."""
     global _imported
     with _starting:
         if _imported is None:
@@ -63,7 +63,7 @@ def begin_import() -> Future[Any]:
 
 
 def _wait_before_a_fork() -> None:
-    """Wait for the import. A child would have half a module, and wait for a thread that only its parent has."""
+    """Wait for the import. Otherwise a forked child would have half a module, and wait for a thread of its parent."""
     if _imported is not None and threading.current_thread().name != _THREAD:
         wait([_imported], _FORK_TIMEOUT_S)
 
@@ -73,10 +73,10 @@ if hasattr(os, "register_at_fork"):
 
 
 async def get_litellm() -> Any:
-    """The litellm module, ready for calls. ImportError if it cannot be imported."""
+    """Return the litellm module, ready for calls. Raises ImportError if it cannot be imported."""
     future = begin_import()
     if not future.done():
-        # Not by asyncio.wrap_future: a call that is cancelled meanwhile would cancel the import, and that for everyone.
+        # Not asyncio.wrap_future, because cancelling this call would then cancel the import for all others.
         loop = asyncio.get_running_loop()
         arrived = asyncio.Event()
         future.add_done_callback(lambda _: call_soon(loop, arrived.set))
@@ -85,10 +85,11 @@ async def get_litellm() -> Any:
 
 
 class _KeepFilters(MetaPathFinder):
-    """Sets the filters of LiteLLM's warnings again before each module that its import brings.
+    """Sets the filters for LiteLLM's warnings again before each module that its import loads.
 
-    LiteLLM sets them once. A program that leaves ``warnings.catch_warnings()`` meanwhile removes them, as pytest does
-    after each test and FastAPI for each route. It would see a hundred warnings, or have the import fail by one.
+    LiteLLM sets them once. If the program leaves ``warnings.catch_warnings()`` meanwhile, as pytest does after each
+    test and FastAPI for each route, they are removed. The program would then see a hundred warnings, or the import
+    would fail with one.
     """
 
     def find_spec(self, *_: object) -> None:
@@ -109,13 +110,13 @@ def _import(future: Future[Any]) -> None:
     try:
         litellm: Any = importlib.import_module("litellm")
         litellm.suppress_debug_info = True
-        # Else 100 equal chunks in a row are taken for a model that hangs.
+        # Otherwise 100 equal chunks in a row count as a model that hangs.
         litellm.REPEATED_STREAMING_CHUNK_LIMIT = 10**9
-        # Else a model with "llama-3" in its name has it download a tokenizer, on the loop that carries all streams.
+        # Otherwise a model with "llama-3" in its name triggers the download of a tokenizer, on the loop of all streams.
         litellm.disable_hf_tokenizer_download = True
         tend_clients(litellm)
         make_picklable(litellm)
-    except BaseException as error:  # noqa: BLE001 - whoever awaits the module gets it
+    except BaseException as error:  # noqa: BLE001 - raised where the module is awaited
         future.set_exception(error)
     else:
         future.set_result(litellm)
@@ -124,11 +125,11 @@ def _import(future: Future[Any]) -> None:
 
 
 def tend_clients(litellm: Any) -> None:
-    """Have LiteLLM's clients on the I/O loop read only the beginning of an error page, and live until they are closed.
+    """Let LiteLLM's clients on the I/O loop read only the beginning of an error page, and live until they are closed.
 
-    LiteLLM forgets a client after an hour, or when there are 200, and closes it 15 minutes later unless it has been
-    collected. The collector closes sockets without the loop's knowledge. The client, closing itself at that, would take
-    the next connection with the same number from the loop (as with text completions, see ``source.py``).
+    LiteLLM drops a client after an hour, or when there are 200, and closes it 15 minutes later unless it was
+    garbage-collected. The collector closes sockets without the loop's knowledge. A client that is then closed would
+    take the next connection with the same file descriptor from the loop (as with text completions, see ``source.py``).
     """
     known: Any = litellm.in_memory_llm_clients_cache
     kind: Any = known.__class__
@@ -142,12 +143,12 @@ def tend_clients(litellm: Any) -> None:
         return kind.set_cache(self, key, value, *args, **kwargs)
 
     cache: Any = type("ClientCache", (kind,), {"set_cache": set_cache})()
-    cache.__dict__.update(known.__dict__)  # the program may have clients in it already
+    cache.__dict__.update(known.__dict__)  # the program may already have clients in it
     litellm.in_memory_llm_clients_cache = cache
 
 
 class _OpenClients:
-    """Clients that are not closed. Now and then, those that have been closed meanwhile are dropped."""
+    """Clients that are not yet closed. From time to time, those that others have closed are dropped."""
 
     def __init__(self) -> None:
         self._clients: list[Any] = []
@@ -162,12 +163,12 @@ class _OpenClients:
 
 def _add_hook(handler: Any) -> None:
     hooks: dict[str, list[Any]] = {"response": [_cut_error]}
-    handler.event_hooks = hooks  # for the client that it makes if this one is closed
+    handler.event_hooks = hooks  # for the client that the handler creates if this one is closed
     handler.client.event_hooks = hooks
 
 
 async def _cut_error(response: httpx.Response) -> None:
-    """A hook of httpx, which is called before the body is read."""
+    """Truncate an error response. A hook of httpx, which is called before the body is read."""
     if not response.is_error:
         return
     import httpx
@@ -177,7 +178,7 @@ async def _cut_error(response: httpx.Response) -> None:
         response.headers.pop(name, None)
 
     class Beginning(httpx.AsyncByteStream):
-        """The beginning of a body, decoded here because a few bytes may hold megabytes."""
+        """The beginning of a body. It is decoded here, because a few bytes may expand to megabytes."""
 
         def __aiter__(self) -> AsyncIterator[bytes]:
             return _read_beginning(whole)
@@ -199,15 +200,15 @@ async def _read_beginning(response: httpx.Response) -> AsyncGenerator[bytes]:
 
 
 def forget_closed_clients(litellm: Any, error: BaseException) -> bool:
-    """Forget clients in LiteLLM's cache that others have closed. True if there were any: the call can be made again.
+    """Drop closed clients from LiteLLM's cache. Return True if there were any, so that the call can be made again.
 
-    A program that calls ``litellm.close_litellm_async_clients()``, as LiteLLM advises at the end of each
-    ``asyncio.run``, closes the clients of all loops, and LiteLLM goes on giving them out for an hour.
+    A program that calls ``litellm.close_litellm_async_clients()``, as LiteLLM recommends at the end of each
+    ``asyncio.run``, closes the clients of all loops, and LiteLLM continues to use them for an hour.
     """
     if not any(isinstance(cause, RuntimeError) for cause in iterate_causes(error)):
-        return False  # httpx and aiohttp raise this class for a closed client
+        return False  # the class of the error that httpx and aiohttp raise for a closed client
     cache = litellm.in_memory_llm_clients_cache
-    # A copy: other threads of the program may use litellm too.
+    # a copy, because other threads of the program may use litellm too
     closed = [key for key, client in list(cache.cache_dict.items()) if _is_closed(client)]
     for key in closed:
         cache.delete_cache(key)
@@ -215,7 +216,10 @@ def forget_closed_clients(litellm: Any, error: BaseException) -> bool:
 
 
 def _is_closed(client: Any) -> bool:
-    """Whether a client is closed. OpenAI's have a method for it, httpx's a property; LiteLLM's handlers hold one."""
+    """Return whether a client is closed.
+
+    OpenAI's clients have a method for it, httpx's a property; LiteLLM's handlers contain a client.
+    """
     for each in (client, getattr(client, "client", None)):
         is_closed: bool | Callable[[], bool] = getattr(each, "is_closed", False)
         if is_closed() if callable(is_closed) else is_closed:

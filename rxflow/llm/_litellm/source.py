@@ -1,4 +1,4 @@
-"""All providers that LiteLLM knows, as one source of deltas."""
+"""A source for all providers that LiteLLM knows."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ from rxflow.types import UsageMetrics
 if TYPE_CHECKING:
     import httpx
 
-_MAX_PREPARATIONS = 3  # of one request: without hints that are not taken, and without clients that are closed
-_USED_WITHOUT_ASKING = frozenset({"cache"})  # a single call to gemini/ registers it
+_MAX_PREPARATIONS = 3  # attempts to prepare a request: without unsupported hints, and without closed clients
+_USED_WITHOUT_ASKING = frozenset({"cache"})  # a single call to gemini/ registers a cache
 
-# Requests of these providers must not hold what their answers called so.
+# Requests to these providers must not contain the fields with which they return reasoning.
 _REFUSED_FIELDS = {"groq": ("reasoning",), "mistral": ("reasoning_content", "reasoning")}
 
 
@@ -70,7 +70,7 @@ class LiteLLMSource:
             call = _Call(litellm, request)
             try:
                 await self._read(call, _restore_names(deliver, call))
-            except Exception as error:  # noqa: BLE001 - raised in LiteLLM's class
+            except Exception as error:  # noqa: BLE001 - raised with LiteLLM's class
                 keys = known_keys(self._api_key, {"base_url": self._base_url}, request.parameters, _settings(litellm))
                 raise_as_litellm(
                     litellm, error, keys, model=request.model, provider=call.provider, has_begun=call.has_begun
@@ -84,17 +84,17 @@ class LiteLLMSource:
 
     @asynccontextmanager
     async def _own_client(self, call: _Call) -> AsyncGenerator[None]:
-        """For a text completion, a client that is closed after it.
+        """For a text completion, provide a client that is closed after the call.
 
-        LiteLLM would make a client for each, and close none. The collector would close its socket without the loop's
-        knowledge, and then the client would take the next connection with the same number from the loop: that call
-        would wait until its time-out (litellm 1.109.0 and 1.110.2).
+        LiteLLM would create a client for each call, and close none. The garbage collector would close its socket
+        without the loop's knowledge, and the client would then take the next connection with the same file descriptor
+        from the loop: the call on it would wait until its time-out (litellm 1.109.0 and 1.110.2).
         """
         key = self._text_key(call)
         if key is None:
             yield
             return
-        import httpx  # OpenAI's package would take a fork of it, whose errors are others
+        import httpx  # because OpenAI's package would use a fork of it, which has other error classes
 
         openai: Any = importlib.import_module("openai")
         http_client = httpx.AsyncClient(timeout=self._timeout(), follow_redirects=True)
@@ -105,7 +105,10 @@ class LiteLLMSource:
             yield
 
     def _text_key(self, call: _Call) -> str | None:
-        """The key for a client of our own. None if LiteLLM needs no client for this call, or is given another."""
+        """Return the API key for a client of rxflow.
+
+        None if LiteLLM needs no client for this call, or has another one.
+        """
         litellm = call.litellm
         if call.provider != "text-completion-openai" or litellm.aclient_session is not None:
             return None
@@ -135,12 +138,13 @@ class LiteLLMSource:
                     silence_s=self._read_timeout,
                     is_break=is_break,
                     content_type=response.headers.get("content-type", ""),
-                    # The wrapper puts the answer together at its end, at 50 µs a chunk.
+                    # The wrapper joins the whole answer at its end, which takes 50 µs a chunk.
                     last_byte_timeout_s=USAGE_TIMEOUT_S if is_tapped else LAST_BYTE_TIMEOUT_S,
                 )
             deliver([_ending_of(wire, wire.usage, call)])
         finally:
-            # Whoever reads owns the response: a cancellation may come between two chunks, when nobody awaits it.
+            # The reader owns the response: a cancellation may come between two chunks, when nothing awaits the
+            # response.
             response = response or find_response(stream)
             if response is not None:
                 await response.aclose()
@@ -152,8 +156,8 @@ class LiteLLMSource:
         deliver([_ending_of(reader.chat, reader.usage, call)])
 
     async def _open(self, call: _Call) -> Any:
-        """LiteLLM's stream, when the headers have come."""
-        # LiteLLM's limits are for each read, so a provider could send headers, or the text of an error, drop by drop.
+        """Return LiteLLM's stream after the headers have arrived."""
+        # LiteLLM's time limits apply to each read, so a provider could send headers or an error byte by byte.
         async with asyncio.timeout(self._connect_timeout + self._read_timeout + HEADER_GRACE_S):
             hints = _supported_hints(call)
             for attempt in range(_MAX_PREPARATIONS):
@@ -163,16 +167,20 @@ class LiteLLMSource:
                 except Exception as error:
                     is_last = attempt == _MAX_PREPARATIONS - 1
                     if not is_last and hints and isinstance(error, call.litellm.UnsupportedParamsError):
-                        hints = {}  # Bedrock takes tool_choice, but not "none"; nothing was sent
+                        # For example Bedrock, which does not accept tool_choice="none". Nothing was sent.
+                        hints = {}
                     elif is_last or not forget_closed_clients(call.litellm, error):
                         self._raise_unsent(call, error)
                         raise
         raise AssertionError  # unreachable: the last attempt returns or raises
 
     def _raise_unsent(self, call: _Call, error: Exception) -> None:
-        """If nothing was sent, raise what ``error`` really is: LiteLLM calls most of this the provider's failure."""
+        """If nothing was sent, raise an error that says so.
+
+        LiteLLM reports most such errors as failures of the provider.
+        """
         status = getattr(error, "status_code", None)
-        is_the_clients = isinstance(status, int) and 400 <= status < 500  # said precisely by LiteLLM itself
+        is_the_clients = isinstance(status, int) and 400 <= status < 500  # LiteLLM itself describes these precisely
         if is_the_clients or any(_is_of_the_network(cause) for cause in iterate_causes(error)):
             return
         missing = call.litellm.validate_environment(call.request.model).get("missing_keys")
@@ -195,11 +203,11 @@ class LiteLLMSource:
             "messages": [_drop_refused(message, call.provider) for message in request.messages],
             "stream": True,
             "stream_options": {"include_usage": True},
-            # Retries are ours, before the first chunk only; the SDK would make three of its own.
+            # rxflow retries by itself, before the first chunk only; the SDK would retry three times.
             "max_retries": 0,
             "num_retries": 0,
             "timeout": self._timeout(),
-            # Without it any call with tools failed in litellm 1.106.
+            # Without this, any call with tools failed in litellm 1.106.
             "_skip_mcp_handler": True,
         }
         optional = {
@@ -218,15 +226,15 @@ class LiteLLMSource:
         if litellm.api_key or litellm.openai_key:
             return None
         if self._base_url is not None:
-            return "none"  # servers of one's own ask for no key, but the SDK insists on one
+            return "none"  # local servers need no key, but the SDK requires one
         raise MissingKey("there is no API key for this model: OPENAI_API_KEY is not set")
 
     async def calls_functions(self, model: str) -> bool:
         litellm, model = await get_litellm(), _strip_bridge(model)
         try:
             litellm.get_model_info(model)
-        except Exception:  # noqa: BLE001 - litellm's way to say that it does not know the model
-            return True  # most servers of one's own do; LLM(…, function_calling=False) says otherwise
+        except Exception:  # noqa: BLE001 - litellm raises this if it does not know the model
+            return True  # most local servers support it; LLM(…, function_calling=False) turns it off
         return bool(litellm.supports_function_calling(model))
 
     def retry_delay(self, error: BaseException, attempt: int, of: int) -> float | None:
@@ -237,7 +245,7 @@ class LiteLLMSource:
 
 
 class _Call:
-    """What is known of one call while it goes on."""
+    """The data of one running call."""
 
     def __init__(self, litellm: Any, request: Request) -> None:
         self.litellm = litellm
@@ -247,7 +255,7 @@ class _Call:
         """An HTTP client for this call alone, in place of LiteLLM's."""
         try:
             self.provider = str(litellm.get_llm_provider(request.model)[1])
-        except Exception:  # noqa: BLE001 - the call itself will say what is wrong with the name
+        except Exception:  # noqa: BLE001 - the call itself will report what is wrong with the name
             self.provider = request.model.partition("/")[0]
 
 
@@ -257,9 +265,11 @@ def _ending_of(wire: Wire, usage: UsageMetrics | None, call: _Call) -> Ending:
 
 
 def _restore_names(deliver: Deliver, call: _Call) -> Deliver:
-    """``deliver``, with the tools' own names. LiteLLM sends Bedrock an "a" before those that begin with no letter.
+    """Wrap ``deliver`` to restore the names of tools.
 
-    It remembers 50 of them for ten minutes (litellm 1.110); the request knows them all.
+    For Bedrock, LiteLLM puts an "a" before names that do not begin with a letter.
+
+    LiteLLM remembers 50 such names for ten minutes (litellm 1.110), but the request knows them all.
     """
     names: list[str] = [tool["function"]["name"] for tool in call.request.tools]
     sent = {f"a{name}": name for name in names if not name[:1].isalpha()}
@@ -275,7 +285,7 @@ def _restore_names(deliver: Deliver, call: _Call) -> Deliver:
 
 
 def _strip_bridge(model: str) -> str:
-    """The model's name in LiteLLM's table: "responses/" names a way to ask it."""
+    """Return the model's name in LiteLLM's table, without the "responses/" that selects an API."""
     return model.replace("/responses/", "/", 1)
 
 
@@ -293,12 +303,12 @@ def _compute_cost(litellm: Any, model: str, usage: UsageMetrics) -> float | None
     )
     try:
         return float(sum(litellm.cost_per_token(model=_strip_bridge(model), usage_object=counted)))
-    except Exception:  # noqa: BLE001 - litellm's way to say that it knows no price
+    except Exception:  # noqa: BLE001 - litellm raises this if it does not know the price
         return None
 
 
 def uses_litellm(litellm: Any) -> bool:
-    """Whether the program has registered callbacks or a cache with LiteLLM, which must then see every call."""
+    """Return whether the program has registered callbacks or a cache with LiteLLM, which must then see every call."""
     lists = (
         "callbacks",
         "input_callback",
@@ -316,7 +326,7 @@ def uses_litellm(litellm: Any) -> bool:
 
 
 def _supported_hints(call: _Call) -> dict[str, Any]:
-    """The hints that the model takes; LiteLLM would refuse the others."""
+    """Return the hints that the model supports. LiteLLM would refuse the others."""
     hints = call.request.hints
     if not hints:
         return {}
@@ -338,16 +348,16 @@ def _is_of_the_network(error: BaseException) -> bool:
     import httpx
     import openai
 
-    # Errors of litellm's own inherit OpenAI's classes, with requests and responses that are made up.
+    # Errors of litellm inherit from OpenAI's classes, with made-up requests and responses.
     is_openais = isinstance(error, openai.APIError) and type(error).__module__.startswith("openai")
     return is_openais or isinstance(error, httpx.HTTPError | aiohttp.ClientError | OSError | TimeoutError)
 
 
 def _settings(litellm: Any) -> dict[str, Any]:
-    """What programs have set on LiteLLM's module: ``litellm.api_key``, a key for each provider, ``litellm.headers``."""
+    """Return what the program has set on the litellm module: ``api_key``, keys of providers, ``headers``."""
     found = cast(dict[str, Any], vars(litellm))
     return {
         name: value
         for name, value in found.items()
-        if name == "headers" or (isinstance(value, str) and name.islower())  # its constants are in capitals
+        if name == "headers" or (isinstance(value, str) and name.islower())  # constants of litellm are in capitals
     }

@@ -1,10 +1,11 @@
-"""What stands behind LiteLLM's streams: the HTTP response, which is ours to close, and the wire that it speaks.
+"""Finds the HTTP response behind LiteLLM's stream, which rxflow must close, and the wire of its bytes.
 
-LiteLLM prepares and sends a request, and gives a wrapper whose chunks cost 300–600 µs each. Closing the wrapper does
-not close the response on every wire. So the response is looked for behind the wrapper. If its wire is one that rxflow
-knows, its bytes are read directly. What is not known is read by the wrapper, to its natural end.
+LiteLLM prepares and sends a request, and returns a wrapper whose chunks cost 300–600 µs each. Closing the wrapper does
+not close the response on every wire. So rxflow searches for the response behind the wrapper. If rxflow knows its wire,
+it parses the bytes directly. Otherwise the wrapper parses them.
 
-This module holds all that rxflow knows of LiteLLM's insides. The tests of each wire fail when LiteLLM changes them.
+This module has all of rxflow's knowledge about LiteLLM's internals. The tests of each wire fail when LiteLLM changes
+them.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from rxflow.types import UsageMetrics
 
 logger = logging.getLogger("rxflow")
 
-_MAX_DEPTH = 8  # from a wrapper to its response, in litellm 1.109 and 1.110: at most 5
+_MAX_DEPTH = 8  # from a wrapper to its response; at most 5 in litellm 1.109 and 1.110
 
 _LITELLM = "litellm.llms."
 _WIRES: dict[str, Callable[[], Wire]] = {
@@ -48,24 +49,26 @@ _WIRES: dict[str, Callable[[], Wire]] = {
     "litellm.completion_extras.litellm_responses_transformation.transformation"
     ".OpenAiResponsesToChatCompletionStreamIterator": OpenAIResponsesWire,
 }
-"""Wires by the class of LiteLLM's reader, which depends on the format of the answer and not on the provider."""
+"""Wires, by the class of LiteLLM's parser, which depends on the format of the answer and not on the provider."""
 
 
 def find_response(stream: object) -> Any:
-    """The HTTP response that ``stream`` reads, None if there is none. It is an ``httpx.Response`` or looks like one.
+    """Return the HTTP response that ``stream`` reads; None if there is none.
 
-    Most readers of LiteLLM hold it in an async generator (``response.aiter_lines()``), whose frame names it.
+    It is an ``httpx.Response`` or looks like one.
+
+    Most parsers of LiteLLM have it in an async generator (``response.aiter_lines()``), whose frame refers to it.
     """
     return _search(stream, _is_response, set(), 0)
 
 
 def find_wrapper(stream: object) -> Any:
-    """The ``CustomStreamWrapper`` of ``stream``: itself, except for text completions, which hold one."""
+    """Return the ``CustomStreamWrapper`` of ``stream``: itself, except for text completions, which contain one."""
     return _search(stream, lambda value: type(value).__name__ == "CustomStreamWrapper", set(), 0)
 
 
 def wire_of(wrapper: Any, response: Any) -> Wire | None:
-    """The wire of the answer that ``wrapper`` reads from ``response``, None if rxflow does not know it."""
+    """Return the wire of the answer that ``wrapper`` reads from ``response``; None if rxflow does not know it."""
     reader = wrapper.completion_stream
     if _search(reader, _translates_back, set(), 0) is not None:
         return None
@@ -79,15 +82,18 @@ def wire_of(wrapper: Any, response: Any) -> Wire | None:
 
 
 def _translates_back(value: object) -> bool:
-    """Whether LiteLLM asked for JSON by a tool of its own, and turns that tool's call back into text."""
+    """Return whether LiteLLM asked for JSON through a tool of its own.
+
+    In that case, LiteLLM turns the call of that tool back into text.
+    """
     return bool(getattr(value, "json_mode", False))
 
 
 def _bedrock_wire(path: str) -> Wire | None:
-    """The wire by the operation, which is the end of the path, and by the model's name before it."""
+    """Return the wire for the operation (at the end of the path) and for the model's name before it."""
     from rxflow.llm._wires.bedrock import AwsEvents, BedrockConverseWire  # botocore takes 0.2 s to import
 
-    is_nova = path.endswith("/invoke-with-response-stream") and "nova" in path  # whose own API is Converse's
+    is_nova = path.endswith("/invoke-with-response-stream") and "nova" in path  # Nova's own API is that of Converse
     if path.endswith("/converse-stream") or is_nova:
         return BedrockConverseWire()
     if path.endswith("/invoke-with-response-stream") and "anthropic" in path:
@@ -117,14 +123,16 @@ def _search(value: object, is_wanted: Callable[[object], bool], seen: set[int], 
 
 
 async def tap(stream: Any, response: Any, wire: Wire) -> AsyncGenerator[bytes]:
-    """The response's network reads, while LiteLLM's wrapper reads it: its callbacks and its cache get the whole answer.
+    """Yield the response's network reads while LiteLLM's wrapper parses them too.
 
-    What the wrapper makes of the answer is not used. If it fails although ``wire`` does not, as at some of Gemini's
-    finish reasons, the rest is read without it. A wrapper that fails also closes the response; this is prevented, since
-    whoever reads the tap closes it.
+    So LiteLLM's callbacks and cache get the whole answer.
+
+    The wrapper's chunks are not used. If the wrapper fails although ``wire`` does not, as for some of Gemini's finish
+    reasons, the rest is read without it. A failing wrapper would also close the response; this is prevented, because
+    the reader of this generator closes it.
     """
     blocks: deque[bytes] = deque()
-    # Some of LiteLLM's readers hold a generator of aiter_bytes() already, which has not yet asked for aiter_raw().
+    # Some parsers of LiteLLM already have a generator of aiter_bytes(), which has not called aiter_raw() yet.
     name = "aiter_bytes" if response.headers.get("content-encoding") else "aiter_raw"
     reads: AsyncIterator[bytes] = getattr(response, name)()
     setattr(response, name, partial(_keep_reads, reads, blocks, wire))
@@ -136,7 +144,7 @@ async def tap(stream: Any, response: Any, wire: Wire) -> AsyncGenerator[bytes]:
     except Exception as error:
         while blocks:
             yield blocks.popleft()
-        async for block in reads:  # ends at once if the connection has broken
+        async for block in reads:  # ends at once if the connection is broken
             yield block
         if not wire.is_complete:
             raise
@@ -148,11 +156,14 @@ async def tap(stream: Any, response: Any, wire: Wire) -> AsyncGenerator[bytes]:
 
 
 async def _stay_open() -> None:
-    """What LiteLLM's wrapper calls in place of the response's own ``aclose``."""
+    """Replaces the response's ``aclose`` for LiteLLM's wrapper, and does nothing."""
 
 
 async def _keep_reads(reads: AsyncIterator[bytes], blocks: deque[bytes], wire: Wire, *_: Any) -> AsyncIterator[bytes]:
-    """Yield ``reads``, and put each into ``blocks`` too. If that is empty, ``wire`` has read all that came before."""
+    """Yield ``reads``, and append each to ``blocks``.
+
+    When ``blocks`` is empty, ``wire`` has parsed all earlier reads.
+    """
     waiting_bytes = 0
     probe: Wire | None = None
     async for block in reads:
@@ -161,9 +172,9 @@ async def _keep_reads(reads: AsyncIterator[bytes], blocks: deque[bytes], wire: W
         blocks.append(block)
         waiting_bytes += len(block)
         if waiting_bytes > MAX_EVENT_BYTES:
-            return  # LiteLLM would collect an event without end forever; our wire will refuse it
+            return  # LiteLLM would collect an endless event forever; rxflow's wire refuses it
         if waiting_bytes > MAX_ERROR_BYTES:
-            # In a large error LiteLLM would look for keys for seconds: it gets a short one in its place.
+            # LiteLLM would search a large error for keys for seconds, so it gets a short one instead.
             if probe is None:
                 probe, block_to_probe = copy.deepcopy(wire), b"".join(blocks)
             else:
@@ -178,25 +189,25 @@ def _holds_error(wire: Wire, block: bytes) -> bool:
         wire.feed(block, [])
     except ErrorEvent:
         return True
-    except ValueError:  # malformed, or too large: our wire will refuse it
+    except ValueError:  # malformed or too large; rxflow's wire refuses it
         return False
     return False
 
 
 class WrapperReader:
-    """Reads an answer whose wire rxflow does not know, by LiteLLM's own wrapper.
+    """Reads an answer on a wire that rxflow does not know, with LiteLLM's own wrapper.
 
-    LiteLLM estimates a usage that was not reported, and reports "stop" for a stream that was cut short. So its inner
-    stream is observed for what the provider has really said.
+    LiteLLM estimates a usage that was not reported, and reports "stop" for an incomplete stream. So its inner stream is
+    observed for what the provider really sent.
     """
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
-        self.chat = OpenAIChatWire(joins_halves=True)  # the wrapper's chunks have this shape
+        self.chat = OpenAIChatWire(joins_halves=True)  # the wrapper's chunks have this format
         self.usage: UsageMetrics | None = None
 
     async def read(self, deliver: Deliver, *, silence_s: float, is_break: Callable[[BaseException], bool]) -> None:
-        """Deliver all deltas. Raises like :func:`rxflow.llm._reading.read_answer`, and LiteLLM's errors."""
+        """Deliver all deltas. Raises the errors of :func:`rxflow.llm._reading.read_answer` and of LiteLLM."""
         wrapper: Any = None
         async with StallWatch(silence_s, lambda: self.chat.finish_reason, is_break) as watch:
             async for chunk in self._stream:
@@ -219,7 +230,7 @@ class WrapperReader:
 
 
 class _Observed:
-    """An inner stream of LiteLLM's, whose items are noted as they pass."""
+    """An inner stream of LiteLLM, which calls ``note`` with each item that passes."""
 
     def __init__(self, inner: Any, note: Callable[[object], None], watch: StallWatch) -> None:
         self._inner = inner

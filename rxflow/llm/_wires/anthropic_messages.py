@@ -1,7 +1,7 @@
-"""The wire of Anthropic's messages, as Anthropic, Bedrock, Vertex and servers that imitate them speak it.
+"""The wire of Anthropic's messages, as used by Anthropic, Bedrock, Vertex and compatible servers.
 
-An answer is a list of content blocks, one after the other: each starts, gets deltas and stops. Source of the format:
-https://docs.claude.com/en/docs/build-with-claude/streaming
+An answer is a list of content blocks, one after the other. Each block starts, gets deltas and stops. The format is
+described at https://docs.claude.com/en/docs/build-with-claude/streaming
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class _Block:
 
 
 class AnthropicMessagesWire(Wire):
-    """Reads the events of a message.
+    """Parses the events of a message.
 
-    ``message`` holds ``thinking_blocks``, signed and redacted ones in order, and
+    ``message`` has ``thinking_blocks``, signed and redacted ones in order, and
     ``provider_specific_fields["compaction_blocks"]``: the names under which litellm sends them back.
     """
 
@@ -75,8 +75,8 @@ class AnthropicMessagesWire(Wire):
                 self.finish_reason = _FINISH_REASONS.get(check(str, "stop_reason", reason), reason)
             self._read_usage(get_object(event, "usage"))
         elif kind == "message_stop":
-            for block in self._blocks.values():  # servers that imitate Anthropic's may not stop them
-                if block.pieces or block.content.get("input"):  # else its arguments have never come
+            for block in self._blocks.values():  # servers that imitate Anthropic's may not end them
+                if block.pieces or block.content.get("input"):  # otherwise its arguments have not arrived
                     self._stop(block, batch)
             self.replace_halves(batch)
             self.is_complete = self.is_done = True
@@ -98,11 +98,11 @@ class AnthropicMessagesWire(Wire):
             case "tool_use":
                 block.call_index = self._call_count
                 self._call_count += 1
-                call_id = check(str, "the id of a tool call", content["id"])
+                call_id = check(str, "the id of a tool call", content.get("id") or "") or None
                 name = check(str, "the name of a tool call", content["name"])
                 batch.append(ToolCallDelta(block.call_index, call_id, name))
             case _:
-                pass  # it is complete, or has something to show, when it stops
+                pass  # the block is complete, or is emitted at its end
 
     def _read_delta(self, block: _Block, delta: dict[str, Any], batch: list[Delta]) -> None:
         match delta["type"]:
@@ -135,7 +135,7 @@ class AnthropicMessagesWire(Wire):
             case "redacted_thinking":
                 self._keep_thinking(block.content)
             case "tool_use":
-                if not joined:  # the input of the start is {} as a placeholder, or all of it
+                if not joined:  # the input at the start is a placeholder {}, or the whole input
                     arguments = json.dumps(block.content.get("input") or {}, ensure_ascii=False)
                     batch.append(ToolCallDelta(block.call_index, arguments=arguments))
             case kind:
@@ -150,13 +150,19 @@ class AnthropicMessagesWire(Wire):
         self.message.setdefault("thinking_blocks", []).append(block)
 
     def _read_usage(self, reported: dict[str, Any]) -> None:
-        """Counts are cumulative: the later one counts, whichever of the two events has it."""
+        """Read the counts.
+
+        They are cumulative, so later ones replace earlier ones, whichever of the two events has them.
+        """
         self._reported.update((key, value) for key, value in reported.items() if value is not None)
         self.usage = read_usage(self._reported)
 
 
 def _parse_input(text: str) -> Any:
-    """The input of a server's tool; as it is if it is not JSON, since nothing here depends on it."""
+    """Return the input of a server tool as JSON.
+
+    If it is not JSON, return the text itself, because nothing depends on it here.
+    """
     try:
         return json.loads(text)
     except ValueError:
@@ -164,7 +170,7 @@ def _parse_input(text: str) -> Any:
 
 
 def read_usage(reported: dict[str, Any]) -> UsageMetrics | None:
-    """Anthropic's usage object. Its input tokens do not include those of caches. None if it has no counts."""
+    """Return Anthropic's usage; None if it has no counts. Its input tokens do not include those of caches."""
     inputs = count(reported, "input_tokens")
     cached, created = count(reported, "cache_read_input_tokens"), count(reported, "cache_creation_input_tokens")
     completion = count(reported, "output_tokens")

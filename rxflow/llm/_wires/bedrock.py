@@ -1,8 +1,8 @@
-"""The wires of Amazon Bedrock: AWS's binary event streams, and the events of Converse or of a model's own API in them.
+"""The wires of Amazon Bedrock: binary event streams of AWS, with the events of Converse or of a model's own API.
 
-``ConverseStream`` speaks :class:`BedrockConverseWire`. ``InvokeModelWithResponseStream`` speaks the model's own format:
-Claude's is ``AnthropicMessagesWire(AwsEvents())``, Nova's is Converse's. Source of the format:
-https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html
+``ConverseStream`` uses :class:`BedrockConverseWire`. ``InvokeModelWithResponseStream`` uses the model's own format:
+``AnthropicMessagesWire(AwsEvents())`` parses Claude's, and the wire of Converse parses Nova's. The format is described
+at https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ _FINISH_REASONS = {
 
 
 class AwsEvents:
-    """Cuts network reads of any size into events: ``{"contentBlockDelta": {…}}``, or those of the model's own API."""
+    """Splits network reads of any size into events: ``{"contentBlockDelta": {…}}``, or those of the model's own API."""
 
     def __init__(self) -> None:
         self._buffer: Any = aws.EventStreamBuffer()
         self._pending_bytes = 0
 
     def feed(self, block: bytes) -> Iterator[bytes]:
-        """The events that ``block`` completes.
+        """Yield the events that ``block`` completes.
 
         Raises:
-            ErrorEvent: AWS has sent an exception; ``code`` is its type, for example "throttlingException".
+            ErrorEvent: AWS sent an exception; ``code`` is its type, such as "throttlingException".
             MalformedEvent: the bytes are not an event stream.
         """
         self._buffer.add_data(block)
@@ -54,7 +54,10 @@ class AwsEvents:
             raise MalformedEvent(f"the stream is not an AWS event stream ({error})") from error
 
     def flush(self) -> Iterator[bytes]:
-        """Yield nothing: each event has its length. Raises :class:`MalformedEvent` if the body ends within one."""
+        """Return no events, because each event has its length.
+
+        Raises :class:`MalformedEvent` if the body ends within an event.
+        """
         if self._pending_bytes:
             raise MalformedEvent("the stream ends within an event")
         return iter(())
@@ -80,7 +83,7 @@ def _read_message(headers: dict[str, Any], payload: bytes) -> bytes:
 
 @dataclass(slots=True)
 class _Block:
-    """A content block that has begun."""
+    """A content block that has started."""
 
     call_index: int | None = None
     has_arguments: bool = False
@@ -91,7 +94,10 @@ class _Block:
 
 
 class BedrockConverseWire(Wire):
-    """Reads the events of Converse. ``message`` holds ``thinking_blocks``, the name under which litellm sends them."""
+    """Parses the events of Converse.
+
+    ``message`` has ``thinking_blocks``, the name under which litellm sends them back.
+    """
 
     def __init__(self) -> None:
         super().__init__(AwsEvents())
@@ -122,7 +128,7 @@ class BedrockConverseWire(Wire):
                 self.is_done = self.is_complete
 
     def _block(self, said: dict[str, Any]) -> _Block:
-        """The block that an event belongs to. Only those of tools have a start of their own."""
+        """Return the block that an event belongs to. Only blocks of tools have an event for their start."""
         index = check(int, "contentBlockIndex", said["contentBlockIndex"])
         block = self._blocks.get(index)
         if block is None:
@@ -176,7 +182,7 @@ class BedrockConverseWire(Wire):
 
 
 def read_usage(reported: object) -> UsageMetrics | None:
-    """Converse's usage object. Its input tokens do not include those of caches. None if it has no counts."""
+    """Return Converse's usage; None if it has no counts. Its input tokens do not include those of caches."""
     inputs, completion = count(reported, "inputTokens"), count(reported, "outputTokens")
     cached, created = count(reported, "cacheReadInputTokens"), count(reported, "cacheWriteInputTokens")
     prompt = None if inputs is None else inputs + (cached or 0) + (created or 0)

@@ -1,6 +1,6 @@
 """The wire of Cohere's chat API, version 2.
 
-Source of the format: https://docs.cohere.com/v2/docs/streaming
+The format is described at https://docs.cohere.com/v2/docs/streaming
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _FAILURES = ("ERROR", "TIMEOUT")
 
 
 class CohereWire(Wire):
-    """Reads the events of a message. ``message`` holds ``tool_plan``, what the model said before its tool calls."""
+    """Parses the events of a message. ``message`` has ``tool_plan``, the model's text before its tool calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class CohereWire(Wire):
     def _begin_call(self, index: Any, call: dict[str, Any], batch: list[Delta]) -> None:
         check(int, "the index of a tool call", index)
         name = check(str, "the name of a tool call", call["function"]["name"])
-        batch.append(ToolCallDelta(index, check(str, "the id of a tool call", call["id"]), name))
+        batch.append(ToolCallDelta(index, check(str, "the id of a tool call", call.get("id") or "") or None, name))
         self._calls_without_arguments.add(index)
         self._add_arguments(index, call["function"], batch)
 
@@ -92,7 +92,7 @@ class CohereWire(Wire):
 
 
 def read_usage(reported: object) -> UsageMetrics | None:
-    """Cohere's usage object: the tokens that it counted, not those that it bills."""
+    """Return Cohere's usage: the counted tokens, not the billed ones."""
     tokens = get_object(reported, "tokens")
     prompt, completion = count(tokens, "input_tokens"), count(tokens, "output_tokens")
     return add_up(prompt, completion, cached_prompt_tokens=count(reported, "cached_tokens"))

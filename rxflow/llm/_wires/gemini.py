@@ -1,7 +1,7 @@
-"""The wire of Gemini, as Google AI Studio and Vertex AI speak it with ``alt=sse``.
+"""The wire of Gemini, as used by Google AI Studio and Vertex AI with ``alt=sse``.
 
-Each event is a whole response with some more parts. The body ends without a mark of its own, so only a finish reason
-shows that an answer is complete. Source of the format: https://ai.google.dev/api/generate-content
+Each event is a complete response with further parts. The body has no mark for its end, so only a finish reason shows
+that an answer is complete. The format is described at https://ai.google.dev/api/generate-content
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _FINISH_REASONS = {"STOP": "stop", "MAX_TOKENS": "length"} | dict.fromkeys(
     ),
     "content_filter",
 )
-_UNSPECIFIED = "FINISH_REASON_UNSPECIFIED"  # what Google's encoders write for a field that is not set
+_UNSPECIFIED = "FINISH_REASON_UNSPECIFIED"  # Google's encoders write this for a field that is not set
 _METADATA = {
     "groundingMetadata": "citation",
     "citationMetadata": "citation",
@@ -42,7 +42,7 @@ _PATH_STEP = re.compile(r"""\.([^.\[\]]+)|\[(\d+)\]|\['([^']*)'\]|\["([^"]*)"\]"
 
 @dataclass(slots=True)
 class _PartialCall:
-    """A function call whose arguments come in pieces."""
+    """A function call whose arguments arrive in pieces."""
 
     index: int
     arguments: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -50,11 +50,11 @@ class _PartialCall:
 
 
 class GeminiWire(Wire):
-    """Reads the responses of a stream.
+    """Parses the responses of a stream.
 
-    What has to go back is kept under the names under which litellm sends it back: the thought signature of a call in
-    ``ToolCallDelta.extra["provider_specific_fields"]["thought_signature"]``; those of text in
-    ``message["provider_specific_fields"]["thought_signatures"]``, and server tools, signed too, in
+    Data that must go back to the provider is kept under the names under which litellm sends it back: the thought
+    signature of a call in ``ToolCallDelta.extra["provider_specific_fields"]["thought_signature"]``; those of text in
+    ``message["provider_specific_fields"]["thought_signatures"]``; and server tools, which are signed too, in
     ``message["provider_specific_fields"]["server_side_tool_invocations"]``.
     """
 
@@ -68,7 +68,7 @@ class GeminiWire(Wire):
     def read(self, event: dict[str, Any], batch: list[Delta]) -> None:
         for candidate in event.get("candidates") or ():
             if candidate.get("index"):
-                continue  # with several candidates, those beyond the first
+                continue  # candidates beyond the first
             for part in get_object(candidate, "content").get("parts") or ():
                 self._read_part(part, batch)
             for name in candidate:
@@ -82,7 +82,7 @@ class GeminiWire(Wire):
             self.is_complete = True
         if "usageMetadata" in event:
             self._reported.update(get_object(event, "usageMetadata"))
-        if self.is_complete:  # each report is of the counts until then, and the last one may come before the end
+        if self.is_complete:  # each report has the counts until then, and the last one may come before the end
             self.usage = read_usage(self._reported)
         if not self.response_id:
             self.response_id = str(event.get("responseId") or "")
@@ -95,7 +95,7 @@ class GeminiWire(Wire):
             text = self.join("reasoning" if is_thought else "content", check(str, "text", text))
             if text:
                 batch.append(ReasoningDelta(text) if is_thought else text)
-            if len(part) == 1:  # nearly always
+            if len(part) == 1:  # almost always
                 return
         signature = part.get("thoughtSignature")
         if "functionCall" in part:
@@ -113,7 +113,7 @@ class GeminiWire(Wire):
                 batch.append(PartDelta(kind, part))
 
     def _read_metadata(self, name: str, value: Any, batch: list[Delta]) -> None:
-        if value and value != self._metadata.get(name):  # some models repeat it with each event
+        if value and value != self._metadata.get(name):  # some models repeat the metadata in each event
             self._metadata[name] = value
             batch.append(PartDelta(_METADATA[name], {name: value}))
 
@@ -135,7 +135,10 @@ class GeminiWire(Wire):
                     kept["response_thought_signature"] = signature
 
     def _read_call(self, call: dict[str, Any], signature: str | None, batch: list[Delta]) -> None:
-        """A call comes whole, or its name first and then its arguments, which are passed on when they are complete."""
+        """Parse a call.
+
+        It comes whole, or its name first and then its arguments, which are emitted when they are complete.
+        """
         name = check(str, "the name of a function call", call.get("name") or "") or None
         call_id = check(str, "the id of a function call", call.get("id") or "") or None
         partial = self._partial_call
@@ -168,7 +171,7 @@ class GeminiWire(Wire):
 
 
 def _kind_of(part: Mapping[str, Any]) -> str | None:
-    """The kind of a part that is neither text nor a call; None if it holds a signature only."""
+    """Return the kind of a part that is neither text nor a call; None if it only has a signature."""
     for name in ("inlineData", "fileData"):
         if name in part:
             return str(part[name].get("mimeType")).partition("/")[0]
@@ -176,7 +179,7 @@ def _kind_of(part: Mapping[str, Any]) -> str | None:
 
 
 def _add_piece(call: _PartialCall, piece: Mapping[str, Any]) -> None:
-    """Add one value of the arguments, or the next piece of a string."""
+    """Add a value of the arguments, or the next piece of a string."""
     path: str = piece["jsonPath"]
     container, key = _find_slot(call.arguments, path)
     if "stringValue" in piece:
@@ -192,7 +195,10 @@ def _add_piece(call: _PartialCall, piece: Mapping[str, Any]) -> None:
 
 
 def _find_slot(arguments: dict[str, Any], path: str) -> tuple[Any, str | int]:
-    """The object or array that a path such as ``$.people[0].name`` leads to, and the key in it. Makes those missing."""
+    """Return the object or array for a path such as ``$.people[0].name``, and the key in it.
+
+    Missing containers are created.
+    """
     matches = list(_PATH_STEP.finditer(path, 1))
     if not path.startswith("$") or "".join(match[0] for match in matches) != path[1:] or not matches:
         raise TypeError(f"jsonPath is not a path to a value: {path!r}")
@@ -215,9 +221,9 @@ def _find_slot(arguments: dict[str, Any], path: str) -> tuple[Any, str | int]:
 
 
 def read_usage(reported: Mapping[str, Any]) -> UsageMetrics | None:
-    """Gemini's usage, in which a count that is left out is 0, as in all of Google's JSON; None if all are left out.
+    """Return Gemini's usage; None if all counts are missing. A single missing count is 0, as in all of Google's JSON.
 
-    What server tools added to the prompt is part of it here, and thoughts are part of the completion.
+    The prompt includes what server tools added to it, and the completion includes thoughts.
     """
     names = ("promptTokenCount", "toolUsePromptTokenCount", "candidatesTokenCount", "thoughtsTokenCount")
     counts = [count(reported, name) for name in names]

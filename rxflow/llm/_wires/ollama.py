@@ -1,6 +1,6 @@
-"""The wire of Ollama's own API, ``/api/chat`` and ``/api/generate``: one JSON object a line.
+"""The wire of Ollama's own API, ``/api/chat`` and ``/api/generate``: one JSON object per line.
 
-Source of the format: https://docs.ollama.com/api/chat
+The format is described at https://docs.ollama.com/api/chat
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from rxflow.llm._wires.sse import BYTE_ORDER_MARK, MAX_EVENT_BYTES, OversizedEve
 from rxflow.llm.source import Delta, PartDelta, ReasoningDelta, ToolCallDelta
 from rxflow.types import UsageMetrics
 
-_THINK, _THINK_END = "<think>", "</think>"  # tokens of their own, so no event has a part of one
+_THINK, _THINK_END = "<think>", "</think>"  # single tokens, so no event has only a part of one
 
 
 class JsonLines:
-    """Cuts network reads of any size into whole lines."""
+    """Splits network reads of any size into whole lines."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
         self._has_begun = False
 
     def feed(self, block: bytes) -> Iterator[bytes]:
-        """The lines that ``block`` completes, without empty ones. Raises :class:`OversizedEvent`."""
+        """Yield the lines that ``block`` completes, except empty ones. Raises :class:`OversizedEvent`."""
         first, *lines = block.split(b"\n")
         self._rest += first
         if lines and not self._has_begun:
@@ -38,12 +38,12 @@ class JsonLines:
             raise OversizedEvent(f"a line of the stream has more than {MAX_EVENT_BYTES:,} bytes")
 
     def flush(self) -> Iterator[bytes]:
-        """What stands at the end without its line feed."""
+        """Yield a last line without a line feed."""
         yield from self.feed(b"\n")
 
 
 class OllamaWire(Wire):
-    """Reads the lines of a chat or of a completion. ``message`` holds ``reasoning_content``."""
+    """Parses the lines of a chat or completion. ``message`` has ``reasoning_content``."""
 
     def __init__(self) -> None:
         super().__init__(JsonLines())
@@ -53,7 +53,8 @@ class OllamaWire(Wire):
         self._is_in_tags = False
 
     def read(self, event: dict[str, Any], batch: list[Delta]) -> None:
-        message: dict[str, Any] = event.get("message") or event  # a completion has its fields beside the others
+        # a completion has the fields of the message at the top level
+        message: dict[str, Any] = event.get("message") or event
         text = check(str, "content", message.get("content") or event.get("response") or "")
         if text:
             self._read_text(text, batch)
@@ -68,7 +69,10 @@ class OllamaWire(Wire):
             self._finish(event, batch)
 
     def _read_text(self, text: str, batch: list[Delta]) -> None:
-        """Read text. Servers that do not know a model's thinking send it as text between tags, at the beginning."""
+        """Read text.
+
+        Servers that do not know a model's reasoning format send reasoning as text between tags, at the beginning.
+        """
         if not self._has_begun:
             self._has_begun = not text.isspace()
             if text.lstrip().startswith(_THINK):
@@ -87,7 +91,7 @@ class OllamaWire(Wire):
             batch.append(ReasoningDelta(text))
 
     def _read_call(self, call: dict[str, Any], batch: list[Delta]) -> None:
-        """Each call comes whole; its arguments are an object."""
+        """Read a call. Each call comes whole, with an object as its arguments."""
         index = self._call_count
         self._call_count += 1
         function: dict[str, Any] = call["function"]
@@ -105,6 +109,6 @@ class OllamaWire(Wire):
 
 
 def read_usage(event: dict[str, Any]) -> UsageMetrics | None:
-    """The counts of the last line. None if there are none."""
+    """Return the counts of the last line; None if there are none."""
     prompt, completion = count(event, "prompt_eval_count"), count(event, "eval_count")
     return add_up(prompt, completion)

@@ -1,7 +1,8 @@
-"""The wire of OpenAI's chat completions, which most providers and servers speak.
+"""The wire of OpenAI's chat completions, which most providers and servers use.
 
-Each provider has its own additions: the place of the usage, the name of reasoning, whether content is a text or a
-list of parts. All that is known of them is here. Source of the format: https://platform.openai.com/docs/api-reference/chat
+Each provider has its own additions: the field of the usage, the name of reasoning, whether content is a text or a list
+of parts. All known additions are handled here. The format is described at
+https://platform.openai.com/docs/api-reference/chat
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from rxflow.types import UsageMetrics
 _STANDARD_CALL_FIELDS = frozenset({"index", "id", "type", "function"})
 _REASONING_FIELDS = ("reasoning_content", "reasoning")
 _PART_FIELDS = {"annotations": "citation", "images": "image", "audio": "audio", "executed_tools": "server_tool"}
-_SHARED_PART_FIELDS = {"citations": "citation", "search_results": "citation"}  # beside the choices, as Perplexity does
+# next to the choices, as in Perplexity's answers
+_SHARED_PART_FIELDS = {"citations": "citation", "search_results": "citation"}
 
 
 class OpenAIChatWire(Wire):
-    """Reads chat completion chunks."""
+    """Parses chat completion chunks."""
 
     def __init__(self, *, joins_halves: bool = False) -> None:
         super().__init__(joins_halves=joins_halves)
@@ -46,7 +48,7 @@ class OpenAIChatWire(Wire):
                 continue  # with n > 1, the answers beyond the first
             if choice.get("error"):
                 raise ErrorEvent(choice["error"])
-            if choice.get("usage"):  # Moonshot's place for it
+            if choice.get("usage"):  # Moonshot reports the usage here
                 self._note_usage(choice["usage"])
             delta = choice.get("delta") or choice.get("message")
             if delta:
@@ -79,7 +81,7 @@ class OpenAIChatWire(Wire):
                 content = self.join("content", content)
                 if content:
                     batch.append(content)
-                if len(delta) == 1:  # nearly always, and then there is nothing else to look for
+                if len(delta) == 1:  # almost always, and then there is nothing else to look for
                     return
         elif isinstance(content, list):
             self._read_parts(cast(list[Any], content), batch)
@@ -99,7 +101,7 @@ class OpenAIChatWire(Wire):
                 batch.append(PartDelta(kind, delta[field]))
 
     def _read_parts(self, parts: list[Any], batch: list[Delta]) -> None:
-        """Read content that is a list, as Mistral's reasoning models and some gateways send it."""
+        """Parse content that is a list, as Mistral's reasoning models and some gateways send it."""
         for part in parts:
             kind = part.get("type")
             if kind == "text":
@@ -116,7 +118,10 @@ class OpenAIChatWire(Wire):
             self._keep_part(part)
 
     def _keep_part(self, part: dict[str, Any]) -> None:
-        """Keep a part that has to go back. Successive pieces of one kind are joined, since parts go back whole."""
+        """Keep a part that must go back to the provider.
+
+        Successive pieces of one kind are joined, because parts go back whole.
+        """
         last = self._content_parts[-1] if self._content_parts else None
         if last is None or last["type"] != part["type"] or part["type"] not in ("text", "thinking"):
             self._content_parts.append(dict(part))
@@ -134,7 +139,7 @@ class OpenAIChatWire(Wire):
                 self._reasoning_field = field
                 self._add_reasoning(str(delta[field]), batch)
                 return
-        # OpenRouter sends the same text as ``reasoning``, too; other gateways do not.
+        # OpenRouter sends the same text also as ``reasoning``; other gateways do not.
         self._add_reasoning("".join(str(each.get("text") or each.get("summary") or "") for each in details), batch)
 
     def _add_reasoning(self, text: str, batch: list[Delta]) -> None:
@@ -162,7 +167,7 @@ class OpenAIChatWire(Wire):
             check(int, "the index of a tool call", index)
         arguments: Any = function.get("arguments") or ""
         if isinstance(arguments, dict):
-            arguments = json.dumps(arguments)  # some servers of one's own send the object itself
+            arguments = json.dumps(arguments)  # some local servers send an object instead of a string
         extra = {name: value for name, value in call.items() if name not in _STANDARD_CALL_FIELDS and value is not None}
         return ToolCallDelta(
             index,
@@ -200,7 +205,7 @@ def _join_texts(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def read_usage(reported: Any) -> UsageMetrics | None:
-    """OpenAI's usage object, with the additions of others. None if it does not report a number."""
+    """Return OpenAI's usage, with the additions of other providers; None if it has no numbers."""
     if not isinstance(reported, dict):
         return None
     usage = cast(Mapping[str, Any], reported)
@@ -211,7 +216,7 @@ def read_usage(reported: Any) -> UsageMetrics | None:
         prompt,
         completion,
         count(usage, "total_tokens"),
-        cached_prompt_tokens=count(usage, "prompt_cache_hit_tokens") if cached is None else cached,  # DeepSeek's
-        cache_creation_tokens=count(prompt_details, "cache_write_tokens"),  # OpenRouter's
+        cached_prompt_tokens=count(usage, "prompt_cache_hit_tokens") if cached is None else cached,  # from DeepSeek
+        cache_creation_tokens=count(prompt_details, "cache_write_tokens"),  # from OpenRouter
         reasoning_tokens=count(completion_details, "reasoning_tokens"),
     )

@@ -1,7 +1,7 @@
 """The wire of OpenAI's Responses API.
 
-An answer is a list of output items: each is added, gets deltas and is done. What a delta has not brought is taken from
-the item when it is done, since not every server sends deltas for everything. Source of the format:
+An answer is a list of output items. Each item is added, gets deltas and is done. Content without deltas is taken from
+the item when it is done, because not every server sends deltas for everything. The format is described at
 https://platform.openai.com/docs/api-reference/responses-streaming
 """
 
@@ -20,7 +20,7 @@ _REASONING_DELTAS = ("response.reasoning_summary_text.delta", "response.reasonin
 
 @dataclass(slots=True)
 class _Item:
-    """An output item, and what of it has been passed on."""
+    """An output item, and how much of it was emitted."""
 
     call_index: int | None = None
     has_deltas: bool = False
@@ -29,10 +29,11 @@ class _Item:
 
 
 class OpenAIResponsesWire(Wire):
-    """Reads the events of a response.
+    """Parses the events of a response.
 
-    ``message`` holds ``reasoning_items`` (``{"type": "reasoning", "id", "summary", "encrypted_content"}``) and
-    ``provider_specific_fields["phase"]``: the names under which litellm's bridge from chat sends them back.
+    ``message`` has ``reasoning_items`` (``{"type": "reasoning", "id", "summary", "encrypted_content"}``) and
+    ``provider_specific_fields["phase"]``: litellm sends the fields back under these names when it turns a chat request
+    into a request for responses.
     """
 
     def __init__(self) -> None:
@@ -74,7 +75,7 @@ class OpenAIResponsesWire(Wire):
             self._identify(event["response"])
 
     def _item(self, event: dict[str, Any]) -> _Item:
-        """Find an item by its position: some servers give it another id in each event. Others leave positions out."""
+        """Find an item by its position. Some servers give it another id in each event; others leave positions out."""
         key = event.get("output_index")
         if key is None:
             key = event.get("item_id") or get_object(event, "item").get("id")
@@ -143,7 +144,10 @@ class OpenAIResponsesWire(Wire):
             self.message["provider_specific_fields"] = {"phase": content["phase"]}
 
     def _keep_reasoning(self, content: dict[str, Any]) -> None:
-        """Keep a reasoning item that can go back: one that the server has not stored needs its encrypted content."""
+        """Keep a reasoning item that can go back to the server.
+
+        If the server has not stored it, it needs encrypted content.
+        """
         if self._is_stored or content.get("encrypted_content"):
             kept = {name: content[name] for name in ("type", "id", "encrypted_content") if content.get(name)}
             self.message.setdefault("reasoning_items", []).append({**kept, "summary": content.get("summary") or []})
@@ -169,13 +173,13 @@ class OpenAIResponsesWire(Wire):
 
 
 def _reasoning_text(content: dict[str, Any]) -> str:
-    """The summary of a reasoning item, or its text if the model shows that."""
+    """Return the summary of a reasoning item, or its text if the model shows the text."""
     parts = content.get("summary") or content.get("content") or ()
     return "".join(str(part.get("text") or "") for part in parts)
 
 
 def read_usage(reported: object) -> UsageMetrics | None:
-    """The usage object of a response. None if it does not report a number."""
+    """Return the usage of a response; None if it has no numbers."""
     prompt, completion = count(reported, "input_tokens"), count(reported, "output_tokens")
     return add_up(
         prompt,

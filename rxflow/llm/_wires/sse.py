@@ -1,7 +1,7 @@
-"""Server-sent events: from network reads to the JSON of each event, and what all wires that use them share.
+"""Server-sent events: from network reads to the JSON of each event; and the base class of all wires.
 
-The rules are those of the HTML standard, section 9.2.6, for the fields ``data`` and ``event``; llama.cpp's field
-``error`` is an error event. OpenAI's own decoder takes 3.4 µs an event, this one 0.5 µs.
+The rules for the fields ``data`` and ``event`` are those of the HTML standard, section 9.2.6. llama.cpp's field
+``error`` is an error event. OpenAI's own decoder takes 3.4 µs per event, this one 0.5 µs.
 """
 
 from __future__ import annotations
@@ -19,24 +19,25 @@ from rxflow.types import UsageMetrics
 
 T = TypeVar("T")
 
-_CR = 13  # a number: searching bytes for an int is six times as fast as for bytes, and each read is searched
+_CR = 13  # an int, because searching bytes for an int is six times as fast as for bytes, and each read is searched
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-MAX_EVENT_BYTES = 4 * 1024 * 1024  # a server that never ends a line must not fill the memory
+MAX_EVENT_BYTES = 4 * 1024 * 1024  # so that a server that never ends a line cannot fill the memory
 _MAX_QUOTED_CHARACTERS = 200
 REPLACEMENT = "\ufffd"
-_FIRST_HALVES = ("\ud800", "\udbff")  # of a character beyond the first 65,536, in UTF-16
-_MAX_TEMPLATES = 8  # to learn of one answer: events of some servers differ in more than their text
+# the first halves of surrogate pairs: characters beyond the first 65,536 in UTF-16
+_FIRST_HALVES = ("\ud800", "\udbff")
+_MAX_TEMPLATES = 8  # per answer; on some servers, events differ in more than their text
 
 
 class OversizedEvent(ValueError):
-    """An event is larger than any answer is."""
+    """An event is larger than any answer could be."""
 
 
 class MalformedEvent(ValueError):
-    """An event of the stream is not what this provider's API sends.
+    """An event of the stream does not have the format of the provider's API.
 
     The error keeps the whole event, and ``str()`` quotes its beginning. The whole is kept because keys are masked in it
-    later: a key that the quotation cuts in two could not be found.
+    later: a key that is cut off in the quotation could not be found.
     """
 
     def __init__(self, message: str, event: str = "") -> None:
@@ -48,7 +49,7 @@ class MalformedEvent(ValueError):
 
 
 class ErrorEvent(Exception):
-    """An error that the provider sent as an event; ``body`` is its JSON."""
+    """An error that the provider sent as an event. ``body`` is its JSON."""
 
     def __init__(self, body: object) -> None:
         super().__init__(body)
@@ -61,35 +62,36 @@ class ErrorEvent(Exception):
 
 
 class EventSplitter(Protocol):
-    """Cuts network reads of any size into the JSON of whole events."""
+    """Splits network reads of any size into the JSON of whole events."""
 
     def feed(self, block: bytes) -> Iterator[bytes | bytearray]:
-        """The events that ``block`` completes. Raises :class:`OversizedEvent`."""
+        """Yield the events that ``block`` completes. Raises :class:`OversizedEvent`."""
         ...
 
     def flush(self) -> Iterator[bytes | bytearray]:
-        """The event that the end of the body completes, if there is one."""
+        """Yield the event that the end of the body completes, if there is one."""
         ...
 
 
 class Wire(ABC):
-    """Reads one answer, in one provider's format, out of network reads.
+    """Parses one answer in one provider's format.
 
-    A subclass implements :meth:`read`, which gets each event as a JSON object. What the answer says beside its deltas
-    is kept here, for the :class:`~rxflow.llm.source.Ending` of the call.
+    A subclass implements :meth:`read`, which gets each event as a JSON object. The base class keeps the data of the
+    answer beside its deltas, for the :class:`~rxflow.llm.source.Ending` of the call.
 
     Args:
-        events: how the body is cut into events; None for server-sent events.
-        joins_halves: join the halves of characters from the start, and not only once an event has one.
+        events: splits the body into events; None: server-sent events.
+        joins_halves: join surrogate pairs from the start, instead of only after an event with a lone surrogate.
 
     Attributes:
-        finish_reason: in OpenAI's words; None until the provider says it, and if it never does.
-        is_complete: the provider has said that the answer is complete: what follows is at most the usage.
+        finish_reason: in OpenAI's words; None until the provider reports it, or if it never does.
+        is_complete: the provider has reported that the answer is complete. At most the usage follows.
         is_done: nothing follows.
-        is_empty: no event has come.
-        usage: what the provider reported, None until it does.
-        message: fields that have to go back with the assistant's message, see :class:`~rxflow.llm.source.Ending`.
-        response_id, response_model: the provider's names of this answer and of the model that gave it.
+        is_empty: no event has arrived.
+        usage: the usage that the provider reported; None before that.
+        message: fields that must go back to the provider with the assistant's message, see
+            :class:`~rxflow.llm.source.Ending`.
+        response_id, response_model: the provider's names for this answer and for the model that gave it.
     """
 
     def __init__(self, events: EventSplitter | None = None, *, joins_halves: bool = False) -> None:
@@ -107,27 +109,27 @@ class Wire(ABC):
         self._templates_left = _MAX_TEMPLATES
 
     def feed(self, block: bytes, batch: list[Delta]) -> None:
-        """Add the deltas that ``block`` completes to ``batch``, those before a malformed event too.
+        """Add the deltas that ``block`` completes to ``batch``, including those before a malformed event.
 
         Raises:
-            MalformedEvent, OversizedEvent, ErrorEvent: see there.
+            MalformedEvent, OversizedEvent, ErrorEvent: see these classes.
         """
         self._read_all(self._events.feed(block), batch)
 
     def flush(self, batch: list[Delta]) -> None:
-        """The body has ended: read a last event that has no blank line."""
+        """Read a last event without a blank line, because the body has ended."""
         self._read_all(self._events.flush(), batch)
 
     def end(self, usage: UsageMetrics, cost: float | None) -> Ending:
-        """The last delta of the answer."""
+        """Return the last delta of the answer."""
         return Ending(self.finish_reason, usage, cost, self.message, self.response_id, self.response_model)
 
     @abstractmethod
     def read(self, event: dict[str, Any], batch: list[Delta]) -> None:
-        """Add the deltas of one event to ``batch``. AttributeError and TypeError report an unknown shape."""
+        """Add the deltas of one event to ``batch``. Raises AttributeError or TypeError if the format is unknown."""
 
     def find_text(self, event: dict[str, Any]) -> str | None:
-        """Return the text of ``event`` if the same event with another text would mean only that text."""
+        """Return the text of ``event``, if another text in it would not change its meaning otherwise; else None."""
         return None
 
     def _read_all(self, events: Iterator[bytes | bytearray], batch: list[Delta]) -> None:
@@ -154,15 +156,15 @@ class Wire(ABC):
                 self._template = TextTemplate.learn(data, text, self.find_text)
 
     def _parse(self, data: bytes | bytearray) -> dict[str, Any] | None:
-        """One event as JSON; None for ``[DONE]``, which ends the stream."""
+        """Return an event as JSON; None for ``[DONE]``, which ends the stream."""
         try:
             event: dict[str, Any] = from_json(data)
         except ValueError as error:
-            if data.lstrip().startswith(b"[DONE]"):  # not JSON, so every other event is spared this look
+            if data.lstrip().startswith(b"[DONE]"):  # checked here, so that events with JSON need no check
                 return None
             if b"\\u" not in data:
                 raise _not_json(data, error) from error
-            # pydantic's parser refuses the halves of surrogate pairs, which are valid JSON.
+            # pydantic's parser refuses escaped lone surrogates, which are valid JSON.
             event = _parse_with_surrogates(data)
             self._joiner = self._joiner or SurrogateJoiner()
         if type(event) is not dict:
@@ -170,14 +172,14 @@ class Wire(ABC):
         return event
 
     def join(self, text_name: Hashable, text: str) -> str:
-        """``text`` as the next piece of the text called ``text_name``, without half a character at its end.
+        """Return ``text`` as the next piece of the text named ``text_name``, without a half character at its end.
 
         Names are "content", "reasoning", "refusal", and for the arguments of a tool call its index.
         """
         return text if self._joiner is None else self._joiner.join(text_name, text)
 
     def add_text(self, text: Any, batch: list[Delta]) -> None:
-        """Add the next piece of the answer's text. TypeError if it is not a string."""
+        """Add the next piece of the answer's text. Raises TypeError if it is not a string."""
         if type(text) is not str:
             raise TypeError(f"text is not a string: {text!r}")
         text = self.join("content", text)
@@ -189,16 +191,16 @@ class Wire(ABC):
         self.replace_halves(batch)
 
     def replace_halves(self, batch: list[Delta]) -> None:
-        """The texts have ended: show half a character that still waits as :data:`REPLACEMENT`."""
+        """Emit :data:`REPLACEMENT` for half characters that are still waiting, because the texts have ended."""
         if self._joiner is not None:
             batch.extend(map(_replace_half, self._joiner.take_unfinished()))
 
 
 class TextTemplate:
-    """An event of which everything but the text is known, so that events like it need no parsing.
+    """An event that is known except for its text, so that similar events need no parsing.
 
-    Most servers send thousands of events that differ in their text only. Comparing the bytes around it takes a fifth of
-    the time that parsing them takes.
+    Most servers send thousands of events that differ only in their text. Comparing the bytes around the text takes a
+    fifth of the time of parsing.
     """
 
     __slots__ = ("_prefix", "_suffix")
@@ -211,7 +213,7 @@ class TextTemplate:
     def learn(
         cls, data: bytes | bytearray, text: str, find_text: Callable[[dict[str, Any]], str | None]
     ) -> TextTemplate | None:
-        """The template of ``data``, whose text is ``text``. None if the place of the text in it is not certain."""
+        """Return a template from ``data``, whose text is ``text``; None if the position of the text is not certain."""
         prefix, found, suffix = bytes(data).partition(b'"%s"' % text.encode())
         if not found:
             return None
@@ -224,7 +226,7 @@ class TextTemplate:
         return template if is_text else None
 
     def match(self, data: bytes | bytearray) -> str | None:
-        """The text of ``data``; None if it has to be parsed: another event, an escape, an empty text."""
+        """Return the text of ``data``; None if it must be parsed: another event, an escape, or an empty text."""
         prefix, suffix = self._prefix, self._suffix
         if not (data.startswith(prefix) and data.endswith(suffix)):
             return None
@@ -239,7 +241,7 @@ class TextTemplate:
 
 
 def check(kind: type[T], what: str, value: object) -> T:
-    """``value``, which has to be a ``kind``. TypeError otherwise."""
+    """Return ``value`` if it is an instance of ``kind``; otherwise raise TypeError."""
     if not isinstance(value, kind):
         raise TypeError(f"{what} is not {_JSON_NAMES.get(kind, kind.__name__)}: {value!r}")
     return value
@@ -249,7 +251,7 @@ _JSON_NAMES: dict[type, str] = {str: "a string", int: "an integer", list: "a lis
 
 
 def get_object(holder: object, name: str) -> dict[str, Any]:
-    """The JSON object called ``name`` in ``holder``; an empty one if there is none."""
+    """Return the JSON object named ``name`` in ``holder``; an empty dict if there is none."""
     value: object = cast(dict[str, Any], holder).get(name) if isinstance(holder, dict) else None
     return cast(dict[str, Any], value) if isinstance(value, dict) else {}
 
@@ -263,7 +265,7 @@ def add_up(
     cache_creation_tokens: int | None = None,
     reasoning_tokens: int | None = None,
 ) -> UsageMetrics | None:
-    """Make a usage of what a provider counted: a total that it leaves out is the sum. None if it counted nothing."""
+    """Create a usage from a provider's counts; None if there are none. A missing total is computed as the sum."""
     if prompt is None and completion is None and total is None:
         return None
     if total is None and prompt is not None and completion is not None:
@@ -279,7 +281,10 @@ def add_up(
 
 
 def count(reported: object, name: str) -> int | None:
-    """A number of tokens; None if it is not reported. Nonsense counts as not reported: the answer matters more."""
+    """Return a number of tokens; None if it is not reported.
+
+    A wrong value counts as not reported: the answer matters more.
+    """
     value: object = cast(dict[str, Any], reported).get(name) if isinstance(reported, dict) else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -287,7 +292,7 @@ def count(reported: object, name: str) -> int | None:
 
 
 def _replace_half(text_name: Hashable) -> Delta:
-    """The delta with the replacement for half a character at the end of the text called ``text_name``."""
+    """Return the delta that replaces a half character at the end of the text named ``text_name``."""
     match text_name:
         case "content":
             return REPLACEMENT
@@ -315,7 +320,7 @@ def _quote(data: bytes | bytearray) -> str:
 
 
 class EventData:
-    """Cuts reads of any size into the data of whole events."""
+    """Splits reads of any size into the data of whole events."""
 
     __slots__ = ("_data", "_has_begun", "_is_after_cr", "_is_error", "_rest")
 
@@ -327,7 +332,7 @@ class EventData:
         self._is_after_cr = False
 
     def feed(self, block: bytes) -> Iterator[bytes | bytearray]:
-        """The data of the events that ``block`` completes. Raises :class:`OversizedEvent`."""
+        """Yield the data of the events that ``block`` completes. Raises :class:`OversizedEvent`."""
         if not self._has_begun:
             block = self._without_mark(block)
         lines = self._lines(block) if _CR in block or self._is_after_cr else block.split(b"\n")
@@ -361,16 +366,16 @@ class EventData:
             raise OversizedEvent(f"an event of the stream has more than {MAX_EVENT_BYTES:,} bytes")
 
     def _without_mark(self, block: bytes) -> bytes:
-        """``block`` without a byte order mark at the beginning of the stream."""
+        """Return ``block`` without a byte order mark at the beginning of the stream."""
         begun = bytes(self._rest) + block
         if len(begun) < len(BYTE_ORDER_MARK) and BYTE_ORDER_MARK.startswith(begun):
-            return block  # all of it is held, and looked at again
+            return block  # all of it is held, and checked again
         self._has_begun = True
         self._rest = b""
         return begun.removeprefix(BYTE_ORDER_MARK)
 
     def _lines(self, block: bytes) -> list[bytes]:
-        """The lines of ``block``, which end in CR, LF or both, and the last one without its end."""
+        """Return the lines of ``block``, which end in CR, LF or both, and then the incomplete last line."""
         if self._is_after_cr and block:
             block = block.removeprefix(b"\n")
             self._is_after_cr = False
@@ -383,19 +388,22 @@ class EventData:
         return lines
 
     def flush(self) -> Iterator[bytes | bytearray]:
-        """The last event, which may have no blank line."""
+        """Yield the last event, which may have no blank line."""
         yield from self.feed(b"\n\n")
 
 
 def _extend(held: bytes | bytearray, more: bytes) -> bytearray:
-    """``held + more`` without a copy of ``held`` each time: an event of megabytes comes in thousands of pieces."""
+    """Return ``held + more`` without copying ``held`` each time.
+
+    An event of megabytes arrives in thousands of pieces.
+    """
     extended = held if isinstance(held, bytearray) else bytearray(held)
     extended += more
     return extended
 
 
 def _error_body(data: bytes | bytearray) -> object:
-    """The body of an error event: the error inside its JSON, else the JSON, else its text."""
+    """Return the body of an error event: the error in its JSON, or the JSON itself, or its text."""
     try:
         said: object = from_json(data)
     except ValueError:
@@ -405,17 +413,19 @@ def _error_body(data: bytes | bytearray) -> object:
 
 
 class SurrogateJoiner:
-    """Joins the halves of characters, text by text. A half without the other becomes the replacement character.
+    """Joins the halves of characters (surrogates), text by text.
 
-    Servers that count in UTF-16, for example those in JavaScript and Java, may send the halves of an emoji in two
-    events. Neither half can be printed or sent on as JSON. So the first half waits for the second.
+    A half without the other becomes the replacement character.
+
+    Servers that count in UTF-16, such as those in JavaScript and Java, may send the halves of an emoji in two events.
+    Neither half can be printed or sent on as JSON. So the first half waits for the second.
     """
 
     def __init__(self) -> None:
         self._waiting: dict[Hashable, str] = {}
 
     def join(self, text_name: Hashable, text: str) -> str:
-        """``text`` as the next piece of the text called ``text_name``, without a first half at its end."""
+        """Return ``text`` as the next piece of the text named ``text_name``, without a first half at its end."""
         if text.isascii() and text_name not in self._waiting:
             return text
         text = self._waiting.pop(text_name, "") + text
@@ -425,6 +435,6 @@ class SurrogateJoiner:
         return encodable(text)
 
     def take_unfinished(self) -> list[Hashable]:
-        """The names of the texts that end in a first half; they are forgotten."""
+        """Return the names of the texts that end in a first half, and forget them."""
         waiting, self._waiting = self._waiting, {}
         return list(waiting)

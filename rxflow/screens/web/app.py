@@ -32,7 +32,7 @@ from rxflow._lazy import extra
 from rxflow._loops import Once
 from rxflow.adapters import sse
 from rxflow.flow import Flow
-from rxflow.flow._drawing import draw_figure
+from rxflow.flow._drawing import DRAWING_STYLE, draw_figure
 from rxflow.flow._graph import read_graph
 from rxflow.operators._core.run_log import LIVE
 from rxflow.runs import Run, Runs, StoreError
@@ -96,13 +96,11 @@ def create_app(
         flows: a flow class, or several by the names under which they are shown.
         runs: where the runs are kept; by default in memory.
         token: the secret that every request needs: as ``Authorization: Bearer …``, or once as ``/?token=…``, which sets
-            a
-            cookie. If None, everybody on this machine has access, and nobody else.
+            a cookie. If None, everybody on this machine has access, and nobody else.
         allowed_origins: pages of other origins that may use the API, such as ``"https://example.org"``.
         limits: the limits of the server.
         when_unread: by default a run continues when its readers leave, and can be stopped on the page. ``"cancel"``, or
-            a
-            time in seconds: it is stopped when it has had no reader for that long. See :meth:`Runs.start`.
+            a time in seconds: it is stopped when it has had no reader for that long. See :meth:`Runs.start`.
 
     Raises:
         TypeError: ``flows`` are not flow classes.
@@ -128,6 +126,7 @@ def create_app(
         Route("/api/runs/{run_id}/events", api.follow),
         Route("/api/runs/{run_id}/cancel", api.cancel, methods=["POST"]),
         Route("/api/runs/{run_id}/answers/{request_id}", api.answer, methods=["POST"]),
+        Route("/drawing.css", _send_drawing_style),
         Mount("/", StaticFiles(directory=PAGE, html=True)),
     ]
     guard = Middleware(Guard, token=token, allowed_origins=allowed_origins)
@@ -312,6 +311,10 @@ def _not_there(error: LookupError) -> HTTPException:
     return HTTPException(404, str(error.args[0] if error.args else error))
 
 
+async def _send_drawing_style(request: Request) -> Response:
+    return Response(DRAWING_STYLE, media_type="text/css")
+
+
 async def _in_thread(function: Callable[[], T]) -> T:
     """Call a function that may wait for the store's disk or network, without blocking other requests."""
     return await anyio.to_thread.run_sync(function)
@@ -319,8 +322,8 @@ async def _in_thread(function: Callable[[], T]) -> T:
 
 def _not_made(name: str, error: Exception) -> HTTPException:
     """Log that a flow's constructor has failed, and return the response for it: an error of the server."""
-    logger.error("the flow %r cannot be made", name, exc_info=error)
-    return HTTPException(500, f"the flow {name!r} cannot be made: {describe(error)}")
+    logger.error("the flow %r cannot be created", name, exc_info=error)
+    return HTTPException(500, f"the flow {name!r} cannot be created: {describe(error)}")
 
 
 def _inputs_of(name: str, flow: type[Flow[Any]]) -> Any:

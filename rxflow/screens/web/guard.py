@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final
-from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 
 from rxflow._lazy import extra
 
@@ -80,7 +80,9 @@ class Guard:
         if self._is_token(dict(given).get("token")) and scope["method"] == "GET":
             # Redirect to an address without the token, so that it is neither bookmarked nor kept in the history.
             rest = urlencode([(name, value) for name, value in given if name != "token"])
-            answer = RedirectResponse(scope["path"] + (f"?{rest}" if rest else ""), status_code=303)
+            # Relative: under which prefix a proxy shows this server is not always known here.
+            page = "./" + quote(scope["path"].rpartition("/")[2])
+            answer = RedirectResponse(page + (f"?{rest}" if rest else ""), status_code=303)
             secure = scope.get("scheme") == "https"
             answer.set_cookie(COOKIE, self._token, httponly=True, samesite="strict", secure=secure)
             return answer

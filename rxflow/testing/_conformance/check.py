@@ -1,4 +1,4 @@
-"""``check_operator`` and ``check_source``: conformance suites to run on operators and sources of one's own."""
+"""``check_operator`` and ``check_source``: conformance suites for your own operators and sources."""
 
 from __future__ import annotations
 
@@ -33,23 +33,27 @@ def check_operator(
     own_scheduler: bool = False,
     settling: float = 60.0,
 ) -> None:
-    """Try an operator by the rules of reactive streams; :class:`ConformanceError` for the first that it breaks. ::
+    """Check that an operator keeps the rules of reactive streams. ::
 
         def test_my_operator_conforms() -> None:
             check_operator(my_operator(3), items=["a", "b", "c", "d"])
 
-    Each rule is tried on a source that the suite plays, on a loop of its own in virtual time.
+    Each rule is checked with a source that the suite controls, on a separate loop in virtual time.
 
     Args:
-        operator: what ``pipe`` takes.
-        items: what its sources emit; else a few words.
-        key: what to compare of two items that must be equal; the items themselves by default.
-        whole: what to compare of all items together, such as ``"".join`` if they may be cut in other places.
-        recovers: it swallows or replaces errors of its source.
-        holds_back: an error overtakes what it still holds, as in ``reduce``, ``last`` and ``buffer``.
+        operator: an argument of ``pipe``.
+        items: the items that its sources emit; by default a few words.
+        key: returns the value by which two items are compared; by default the item itself.
+        whole: returns the value by which all items together are compared, such as ``"".join`` if texts may be split
+            differently.
+        recovers: the operator swallows or replaces errors of its source.
+        holds_back: an error overtakes items that the operator still holds, as in ``reduce``, ``last`` and ``buffer``.
         resubscribes: one subscription may subscribe the source more than once, as in ``retry`` and ``repeat``.
-        own_scheduler: it chooses the scheduler of its source, as ``subscribe_on`` does.
-        settling: seconds of virtual time in which its timers fire.
+        own_scheduler: the operator chooses the scheduler of its source, as ``subscribe_on`` does.
+        settling: seconds of virtual time in which the operator's timers fire.
+
+    Raises:
+        ConformanceError: the operator breaks a rule; only the first one is reported.
     """
     declared = Declared(
         items=TEXTS if items is None else items,
@@ -61,7 +65,7 @@ def check_operator(
         own_scheduler=own_scheduler,
     )
     if not declared.items:
-        raise ValueError("items is empty: an operator can only be checked with a source that emits")
+        raise ValueError("items is empty; an operator can only be checked with a source that emits items")
     subject = f"the operator {_name_of(operator)}"
     try_all(OPERATOR_RULES, lambda: OperatorCase(subject, operator, declared, settling=settling))
 
@@ -74,21 +78,24 @@ def check_source(
     settling: float = 60.0,
     real_time: bool = False,
 ) -> None:
-    """Try a source by the rules of reactive streams; :class:`ConformanceError` for the first that it breaks. ::
+    """Check that a source keeps the rules of reactive streams. ::
 
         def test_my_source_conforms() -> None:
             check_source(lambda: my_source("a", "b"))
 
-    Each rule is tried on Observables that ``factory`` makes, subscribing to each of them at most twice, on a loop of
-    its own, in virtual time.
+    Each rule is checked with Observables from ``factory``, on a separate loop in virtual time. Each Observable is
+    subscribed at most twice.
 
     Args:
-        factory: makes the source; what it needs is made anew with it.
-        key: what to compare of two items that must be equal; by default the items themselves, and of a StreamChunk
-            its content and type.
-        ends: whether it ends by itself; if not, the rules are tried on its beginning.
-        settling: seconds to wait for what it might still do after its end.
-        real_time: for sources that speak to something outside, over a socket for instance; give a short ``settling``.
+        factory: makes the source, and everything that the source needs.
+        key: returns the value by which two items are compared; by default the item itself, and for a StreamChunk its
+            content and type.
+        ends: whether the source ends by itself; if not, the rules are checked with its first items.
+        settling: seconds to wait for signals after the end.
+        real_time: for sources that communicate with the outside, for example over a socket; use a short ``settling``.
+
+    Raises:
+        ConformanceError: the source breaks a rule; only the first one is reported.
     """
     subject = f"the source {_name_of(factory)}"
     try_all(
@@ -106,7 +113,7 @@ def check_source(
 
 
 def _content(item: Any) -> object:
-    """Return what is compared of an item: not the labels of a chunk, which differ from run to run."""
+    """Return the value by which an item is compared: without the labels of a chunk, which differ between runs."""
     return (item.chunk_type, item.content) if isinstance(item, StreamChunk) else item
 
 
@@ -115,7 +122,7 @@ def _itself(item: Any) -> object:
 
 
 def _name_of(operator: Callable[..., object]) -> str:
-    """Return a name for messages. Most operators are inner functions, and RxPY's all have one name."""
+    """Return a name for messages. Most operators are inner functions, and all operators of RxPY have the same name."""
     name = getattr(operator, "__qualname__", None)
     if name is None:
         return repr(operator)

@@ -1,4 +1,4 @@
-"""What conformance rules are tried with: cases on an event loop of their own, witnesses, and sources on strings."""
+"""Tools for checking conformance rules: cases on separate event loops, witnesses, and controlled sources."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rxflow.testing.leaks import collecting
 
 
 class ConformanceError(AssertionError):
-    """An operator or a source breaks a rule: ``rule`` says which, ``seen`` what it did."""
+    """An operator or a source breaks a rule. ``rule`` is the rule's name, ``seen`` what was observed."""
 
     def __init__(self, subject: str, rule: str, seen: str) -> None:
         super().__init__(f"{subject} breaks the rule “{rule}”: {seen}")
@@ -31,7 +31,7 @@ class ConformanceError(AssertionError):
         self.seen = seen
 
 
-_LINGERING = 0.02  # seconds in which a signal from another thread would come into the first one
+_LINGERING = 0.02  # seconds in which another thread could send a signal during the first one
 
 
 def _nothing(*_: object) -> None:
@@ -39,10 +39,10 @@ def _nothing(*_: object) -> None:
 
 
 class Witness(ObserverBase[Any]):
-    """Notes every signal, and those that are wrong in themselves: after the end, or during another one.
+    """Records all signals, and those that are always wrong: after the end, or during another signal.
 
-    ``on_item`` sees each item, and may raise. If it ``lingers``, it stays in its first signal for a while, so that
-    another thread could come in between.
+    ``on_item`` gets each item, and may raise. A witness that ``lingers`` stays in its first signal for a while, so that
+    another thread could send a signal meanwhile.
     """
 
     def __init__(self, on_item: Callable[[Any], object] = _nothing, *, lingers: bool = False) -> None:
@@ -62,7 +62,7 @@ class Witness(ObserverBase[Any]):
 
     @property
     def terminals(self) -> int:
-        """How many terminals there were: one, if all is well."""
+        """The number of terminal signals: one, if the rules are kept."""
         return len(self.errors) + self.completions
 
     @property
@@ -72,7 +72,7 @@ class Witness(ObserverBase[Any]):
 
     @property
     def told(self) -> str:
-        """All signals in words, for messages."""
+        """All signals as text, for messages."""
         end = [f"error {error!r}" for error in self.errors] + ["completed"] * self.completions
         return f"{shortly(self.items)}, then {' and '.join(end) or 'no end'}"
 
@@ -92,7 +92,7 @@ class Witness(ObserverBase[Any]):
         self.on_end()
 
     def forgotten(self) -> weakref.ref[Self]:
-        """Forget its errors, whose tracebacks hold it, to see whether the stream still holds it."""
+        """Drop the tracebacks of its errors, which hold the witness, and return a weak reference to the witness."""
         for error in self.errors:
             each: BaseException | None = error
             while each is not None:
@@ -122,10 +122,10 @@ class Witness(ObserverBase[Any]):
 
 
 def watched(source: Observable[Any], witness: Witness, scheduler: SchedulerBase | None) -> DisposableBase:
-    """Subscribe without RxPY's safety net, which would hide signals after an end or a disposal.
+    """Subscribe without RxPY's protection, which would hide signals after an end or a disposal.
 
-    What the net does for a source is done here too: a terminal disposes the subscription, and if the subscribe
-    function raises, the stream has that error.
+    The rest of what that protection does for a source is done here: a terminal signal disposes the subscription, and if
+    the subscribe function raises, the stream gets the error.
     """
     subscription = SingleAssignmentDisposable()
     witness.on_end = subscription.dispose
@@ -138,18 +138,18 @@ def watched(source: Observable[Any], witness: Witness, scheduler: SchedulerBase 
 
 
 def shortly(items: list[Any]) -> str:
-    """Items for a message; of many, the beginning."""
+    """Return items as text for a message. Of many items, only the first twelve are shown."""
     return repr(items) if len(items) <= 12 else f"{items[:12]!r}… ({len(items)} items)"
 
 
 PATIENCE = 2.0  # real seconds after which an expected signal is missing
-_ENDING = 0.2  # real seconds in which threads have to end
+_ENDING = 0.2  # real seconds that threads have to end
 _LONG = 600.0  # virtual seconds after which an expected signal is missing
 QUICK = 1.0  # seconds of real time that a disposal may take, with room for a busy machine
 
 
 class Case:
-    """What is tried, and the loop on which that happens."""
+    """One check of a rule: the subject, and the loop on which the check runs."""
 
     def __init__(self, subject: str, *, settling: float, real_time: bool = False) -> None:
         self.subject = subject
@@ -160,24 +160,24 @@ class Case:
         self._threads = set(threading.enumerate())
 
     def broken(self, seen: str) -> ConformanceError:
-        """The error that reports the rule as broken."""
+        """Return the error that reports the rule as broken."""
         return ConformanceError(self.subject, self.rule, seen)
 
     def scheduler(self) -> SchedulerBase:
-        """A scheduler for the loop that runs."""
+        """Return a scheduler for the running loop."""
         return LoopScheduler(asyncio.get_running_loop())
 
     async def settle(self) -> None:
-        """Let the timers fire that are set."""
+        """Wait until the timers have fired."""
         await asyncio.sleep(self._settling)
 
     async def ended(self, witness: Witness) -> None:
-        """Wait until a witness has been told an end."""
+        """Wait until a witness has a terminal signal."""
         if not await self.told(witness, lambda: witness.terminals > 0):
             raise self.broken(f"no end came; it emitted {witness.told}")
 
     async def told(self, witness: Witness, enough: Callable[[], bool]) -> bool:
-        """Wait until a witness has been told enough; False if that does not come."""
+        """Wait until ``enough()``; return False if that does not happen."""
         told = asyncio.Event()
         loop = asyncio.get_running_loop()
 
@@ -193,7 +193,7 @@ class Case:
                 await told.wait()
         except TimeoutError:
             if not self._real_time and not self._threads.issuperset(threading.enumerate()):
-                await _in_real_time(told)  # of which virtual time knows nothing
+                await _in_real_time(told)  # virtual time does not know the other threads
         return enough()
 
     def dispose_elsewhere(self, subscription: DisposableBase) -> None:
@@ -203,7 +203,7 @@ class Case:
         def dispose() -> None:
             try:
                 subscription.dispose()
-            except BaseException as error:  # noqa: BLE001 - said below
+            except BaseException as error:  # noqa: BLE001 - reported below
                 errors.append(error)
 
         thread = threading.Thread(target=dispose, name="disposing", daemon=True)
@@ -222,16 +222,16 @@ class Case:
             raise self.broken(f"dispose() raised {error!r}") from error
 
     def require_silence(self, witness: Witness, told: int) -> None:
-        """Require that no signal followed the first ``told``. One more may have been on its way from another thread."""
+        """Require that no signal followed the first ``told``. One more may have been under way in another thread."""
         may_come = 0 if set(witness.threads) <= {threading.get_ident()} else 1
         late = witness.signals - told
         if late > may_come:
             raise self.broken(f"{late} signal(s) came after the disposal; it emitted {witness.told}")
 
     def require_forgotten(self, observer: weakref.ref[Any], when: str) -> None:
-        """Require that nothing holds the observer any more."""
+        """Require that nothing references the observer any more."""
         for thread in set(threading.enumerate()) - self._threads:
-            thread.join(_ENDING)  # its stack may be what holds on
+            thread.join(_ENDING)  # its stack may hold the reference
         if observer() is not None:
             gc.collect()
         if observer() is not None:
@@ -245,7 +245,7 @@ Attempt: TypeAlias = Callable[[C], Coroutine[Any, Any, None]]
 
 @dataclass(frozen=True, slots=True)
 class Rule(Generic[C]):
-    """One rule by its name, and how to try it. ``may_report``: the loop's exception handler may be called."""
+    """One rule: its name, and how to check it. ``may_report``: the loop's exception handler may be called."""
 
     name: str
     attempt: Attempt[C]
@@ -253,7 +253,7 @@ class Rule(Generic[C]):
 
 
 def rule(name: str, into: list[Rule[C]], *, may_report: bool = False) -> Callable[[Attempt[C]], Attempt[C]]:
-    """Enter a function into a list of rules."""
+    """Return a decorator that adds a function to a list of rules."""
 
     def enter(attempt: Attempt[C]) -> Attempt[C]:
         into.append(Rule(name, attempt, may_report))
@@ -263,9 +263,9 @@ def rule(name: str, into: list[Rule[C]], *, may_report: bool = False) -> Callabl
 
 
 def try_all(rules: Sequence[Rule[C]], make: Callable[[], C], *, real_time: bool = False) -> None:
-    """Try each rule on a case of its own. Raises ConformanceError for the first that is broken."""
+    """Check each rule with a separate case. Raises ConformanceError for the first broken rule."""
     if running_loop() is not None:
-        raise RuntimeError("a conformance suite brings its own event loop: call it from a test that is not async")
+        raise RuntimeError("a conformance suite uses its own event loop; call it from a test that is not async")
     for each in rules:
         case = make()
         case.rule = each.name
@@ -273,7 +273,7 @@ def try_all(rules: Sequence[Rule[C]], make: Callable[[], C], *, real_time: bool 
             runner.get_loop().set_exception_handler(partial(_report, case.reports))
             runner.run(each.attempt(case))
         if case.reports and not each.may_report:
-            raise case.broken(f"an error came up that nobody handles: {case.reports[0]}")
+            raise case.broken(f"nobody handled an error: {case.reports[0]}")
 
 
 @contextmanager
@@ -282,7 +282,7 @@ def _runner(*, real_time: bool) -> Generator[asyncio.Runner]:
         with asyncio.Runner() as runner:
             yield runner
     else:
-        # Patient, as threads of RxPY's schedulers may wake it. The clock is for what runs on a loop of its own.
+        # A patient loop, as threads of RxPY's schedulers may wake it. The clock is for code that runs on another loop.
         with VirtualClock(), asyncio.Runner(loop_factory=partial(VirtualLoop, is_patient=True)) as runner:
             yield runner
 
@@ -336,19 +336,19 @@ class Strand:
             observer.on_next(item)
 
     def complete(self) -> None:
-        """End."""
+        """Complete the subscription."""
         observer = self._end()
         if observer is not None:
             observer.on_completed()
 
     def fail(self, error: Exception) -> None:
-        """End with an error."""
+        """End the subscription with an error."""
         observer = self._end()
         if observer is not None:
             observer.on_error(error)
 
     def dispose(self) -> None:
-        """What the subscriber calls; a stubborn source goes on anyway."""
+        """Dispose the subscription; called by the subscriber. A stubborn source continues anyway."""
         self.is_disposed = True
         if not self._stubborn:
             self._observer = None
@@ -360,7 +360,7 @@ class Strand:
 
 
 class Puppet:
-    """A cold source: each subscription is a strand of its own, which ``on_subscribe`` may play at once."""
+    """A controlled cold source. Each subscription is a separate strand, which ``on_subscribe`` may play at once."""
 
     def __init__(self, on_subscribe: Callable[[Strand], object] = lambda _: None, *, stubborn: bool = False) -> None:
         self.strands: list[Strand] = []

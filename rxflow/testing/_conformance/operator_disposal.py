@@ -13,7 +13,7 @@ from rxflow.testing._conformance.operator_rules import Failure, OperatorCase, fa
 DISPOSAL: list[Rule[OperatorCase]] = []
 
 
-@rule("signals stop with the disposal, and a source that goes on all the same is put up with", DISPOSAL)
+@rule("signals stop with the disposal, even if the source continues", DISPOSAL)
 async def _stops(case: OperatorCase) -> None:
     puppet, witness = Puppet(stubborn=True), Witness()
     subscription = case.watch(case.piped(puppet), witness)
@@ -30,7 +30,7 @@ async def _stops(case: OperatorCase) -> None:
     case.require_silence(witness, told)
 
 
-@rule("nothing comes any more once the observer has disposed from inside a signal", DISPOSAL)
+@rule("no signal follows after the observer has disposed during a signal", DISPOSAL)
 async def _from_inside(case: OperatorCase) -> None:
     subscriptions: list[Any] = []
 
@@ -39,7 +39,7 @@ async def _from_inside(case: OperatorCase) -> None:
 
     puppet, witness = Puppet(), Witness(on_item)
     subscriptions.append(case.subscribe(case.piped(puppet), witness))
-    strand = await case.strand_if_any(puppet)  # unless it had an item of its own before
+    strand = await case.strand_if_any(puppet)  # unless the operator had emitted an item of its own before
     if strand is not None:
         strand.say(case.items)
         strand.complete()
@@ -96,7 +96,7 @@ async def _elsewhere(case: OperatorCase) -> None:
     case.dispose(subscription)
 
 
-@rule("the source is subscribed once, and let go at the end", DISPOSAL)
+@rule("the source is subscribed once, and disposed at the end", DISPOSAL)
 async def _once(case: OperatorCase) -> None:
     for end in (Strand.complete, failing):
         puppet, witness = Puppet(), Witness()
@@ -137,7 +137,7 @@ async def _forgets(case: OperatorCase) -> None:
 async def _use(
     case: OperatorCase, puppet: Puppet, piped: Any, end: Callable[[Puppet, Callable[[], None]], None]
 ) -> Any:
-    """Subscribe, emit and end, in a frame of its own that holds on to nothing."""
+    """Subscribe, emit and end in a separate frame, so that no local variable keeps a reference."""
     witness = Witness()
     subscription = case.subscribe(piped, witness)
     (await case.strand(puppet)).say(case.items[: case.half])
@@ -145,7 +145,7 @@ async def _use(
     return witness.forgotten()
 
 
-@rule("a source that never says anything can be let go", DISPOSAL)
+@rule("a source that never emits can be disposed", DISPOSAL)
 async def _never(case: OperatorCase) -> None:
     puppet, witness = Puppet(), Witness()
     subscription = case.watch(case.piped(puppet), witness)
@@ -158,7 +158,7 @@ async def _never(case: OperatorCase) -> None:
         raise case.broken(f"it emitted {witness.told}")
 
 
-@rule("an observer that raises is reported, and does not keep the source subscribed forever", DISPOSAL, may_report=True)
+@rule("an observer's error is reported, and the source does not stay subscribed forever", DISPOSAL, may_report=True)
 async def _raising(case: OperatorCase) -> None:
     error = Failure("the observer cannot take it")
 
@@ -167,22 +167,22 @@ async def _raising(case: OperatorCase) -> None:
 
     puppet, witness = Puppet(), Witness(on_item)
     subscription = case.subscribe(case.piped(puppet), witness)
-    strand = await case.strand_if_any(puppet)  # unless it had an item of its own before
+    strand = await case.strand_if_any(puppet)  # unless the operator had emitted an item of its own before
     is_heard_of = False
     try:
         if strand is not None:
             strand.say(case.items)
             strand.complete()
     except Failure:
-        is_heard_of = True  # the producer has it, and can end
+        is_heard_of = True  # the producer gets the error, and can end
     if not witness.items and not witness.terminals:
         await case.settle()
     if not witness.items:
-        return  # nothing to raise at
+        return  # the observer was never called
     is_heard_of = is_heard_of or bool(case.reports) or any(each is error for each in witness.errors)
     if not is_heard_of:
         raise case.broken(
-            f"on_next raised {error!r}; neither the source nor on_error nor the loop's exception handler heard of it"
+            f"on_next raised {error!r}; neither the source nor on_error nor the loop's exception handler got the error"
         )
     case.dispose(subscription)
     if any(not strand.is_over for strand in puppet.strands):

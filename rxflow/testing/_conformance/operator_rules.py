@@ -1,4 +1,4 @@
-"""The rules that operators have to keep: the grammar of signals, and what subscriptions share."""
+"""The rules for operators: the grammar of signals, and the independence of subscriptions."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ _STEPS = 10
 
 
 class Failure(Exception):
-    """What goes wrong in a trial, on purpose."""
+    """An intended failure in a check."""
 
 
 def failing(strand: Strand) -> None:
-    """End a strand with an error, in place of ``Strand.complete``."""
+    """End a strand with an error instead of with ``Strand.complete``."""
     strand.fail(Failure("the source fails"))
 
 
 class OperatorCase(Case):
-    """One operator, on sources that are puppets."""
+    """The check of a rule with one operator, whose sources are puppets."""
 
     def __init__(self, subject: str, operator: Operator, declared: Declared, *, settling: float) -> None:
         super().__init__(subject, settling=settling)
@@ -53,13 +53,13 @@ class OperatorCase(Case):
         self.half = len(self.items) // 2 or 1
 
     def piped(self, puppet: Puppet) -> Observable[Any]:
-        """The operator on a puppet."""
+        """Return the operator applied to a puppet."""
         return self.operator(puppet.observable)
 
     def watch(
         self, source: Observable[Any], witness: Witness, scheduler: SchedulerBase | None = None
     ) -> DisposableBase:
-        """Subscribe without RxPY's safety net."""
+        """Subscribe without RxPY's protection."""
         try:
             return watched(source, witness, scheduler or self.scheduler())
         except Exception as error:
@@ -73,14 +73,19 @@ class OperatorCase(Case):
             raise self.broken(f"subscribe raised {error!r}") from error
 
     async def strand(self, puppet: Puppet, number: int = 1) -> Strand:
-        """The operator's subscription ``number`` to its source. It makes one for each subscription to itself."""
+        """Return the operator's subscription ``number`` to its source; each subscription to the operator makes one."""
         strand = await self.strand_if_any(puppet, number)
         if strand is None:
-            raise self.broken(f"it has not subscribed its source{' anew' if number > 1 else ''}, so it cannot be tried")
+            raise self.broken(
+                f"it has not subscribed its source{' again' if number > 1 else ''}, so it cannot be checked"
+            )
         return strand
 
     async def strand_if_any(self, puppet: Puppet, number: int = 1) -> Strand | None:
-        """Await it if it comes at all. By way of a scheduler it can come some steps of the loop later."""
+        """Return that subscription; None if there is none.
+
+        With a scheduler, it may come some steps of the loop later.
+        """
         for _ in range(_STEPS):
             if len(puppet.strands) < number:
                 await asyncio.sleep(0)
@@ -94,7 +99,7 @@ class OperatorCase(Case):
         return puppet.strands[number - 1] if len(puppet.strands) >= number else None
 
     async def outcome(self, end: Callable[[Strand], object], items: Sequence[Any] | None = None) -> Witness:
-        """What comes out if a source emits ``items`` (all by default) after the subscription, and then ends."""
+        """Return the output if a source emits ``items`` (all by default) after the subscription, and then ends."""
         puppet, witness = Puppet(), Witness()
         self.watch(self.piped(puppet), witness)
         strand = await self.strand(puppet)
@@ -104,7 +109,7 @@ class OperatorCase(Case):
         return witness
 
     async def ended_as_declared(self, witness: Witness, puppet: Puppet, end: Callable[[Strand], object]) -> None:
-        """Wait for the end; sources that are subscribed again meanwhile are brought to theirs."""
+        """Wait for the end; meanwhile, complete the sources that were subscribed again."""
         while self.declared.resubscribes and not witness.terminals:
             await self.settle()
             waiting = [strand for strand in puppet.strands if not strand.is_over]
@@ -115,21 +120,21 @@ class OperatorCase(Case):
         await self.ended(witness)
 
     def same(self, one: Sequence[Any], other: Sequence[Any]) -> bool:
-        """Whether both are equal by ``key`` and ``whole``."""
+        """Return whether both are equal by ``key`` and ``whole``."""
         key, whole = self.declared.key, self.declared.whole
         return whole([key(item) for item in one]) == whole([key(item) for item in other])
 
 
 FIRST: list[Rule[OperatorCase]] = []
-"""The rules that are tried first: if one is broken, the results of the others would mislead."""
+"""The rules that are checked first: if one is broken, the results of the others would mislead."""
 
 GRAMMAR: list[Rule[OperatorCase]] = []
 
 MANY = 10_000
-_DEEPER = 100  # frames by which the last of many items may come deeper than the first
+_DEEPER = 100  # the last item may be so many stack frames deeper than the first
 
 
-@rule("nothing begins before it is subscribed", FIRST)
+@rule("nothing starts before the subscription", FIRST)
 async def _lazy(case: OperatorCase) -> None:
     puppet = Puppet()
     case.piped(puppet)
@@ -160,7 +165,7 @@ async def _serial(case: OperatorCase) -> None:
         raise case.broken(witness.overlaps[0])
 
 
-@rule("subscribe returns, and what fails in it comes as on_error", GRAMMAR)
+@rule("subscribe returns, and an error in it becomes on_error", GRAMMAR)
 async def _failing_subscribe(case: OperatorCase) -> None:
     error = Failure("the source cannot be subscribed")
 
@@ -171,10 +176,10 @@ async def _failing_subscribe(case: OperatorCase) -> None:
     case.subscribe(case.piped(Puppet(fail)), witness)
     await case.ended(witness)
     if witness.error is not error and not case.declared.recovers:
-        raise case.broken(f"the source raised {error!r} when it was subscribed, and it emitted {witness.told}")
+        raise case.broken(f"the source's subscribe raised {error!r}, and the operator emitted {witness.told}")
 
 
-@rule("an error of the source goes through, after what had arrived before it", GRAMMAR)
+@rule("an error of the source is passed on, after the items before it", GRAMMAR)
 async def _errors(case: OperatorCase) -> None:
     error = Failure("the source fails")
     for number in (0, case.half, len(case.items)):
@@ -184,7 +189,9 @@ async def _errors(case: OperatorCase) -> None:
         if case.declared.recovers:
             continue
         if completed.error is None and failed.error is not error and not _ended_before(case, completed, failed):
-            raise case.broken(f"the source emitted {items!r} and failed with {error!r}, and it emitted {failed.told}")
+            raise case.broken(
+                f"the source emitted {items!r} and failed with {error!r}; the operator emitted {failed.told}"
+            )
         expected = completed.items[: len(failed.items)] if case.declared.holds_back else completed.items
         if not case.same(failed.items, expected):
             raise case.broken(
@@ -195,7 +202,7 @@ async def _errors(case: OperatorCase) -> None:
 
 
 def _ended_before(case: OperatorCase, completed: Witness, failed: Witness) -> bool:
-    """Whether it ended before its source, as ``take`` does."""
+    """Return whether the operator ended before its source, as ``take`` does."""
     return failed.completions == 1 and case.same(failed.items, completed.items) and failed.signals == completed.signals
 
 
@@ -213,7 +220,7 @@ async def _synchronous(case: OperatorCase) -> None:
         raise case.broken(f"at once: {witness.told}; later: {later.told}")
 
 
-@rule(f"{MANY:,} items at once do not nest", GRAMMAR)
+@rule(f"{MANY:,} items at once cause no recursion", GRAMMAR)
 async def _many(case: OperatorCase) -> None:
     def play(strand: Strand) -> None:
         strand.say(itertools.islice(itertools.cycle(case.items), MANY))
@@ -229,7 +236,7 @@ async def _many(case: OperatorCase) -> None:
         raise case.broken(f"the first item came {depths[0]} calls deep, and a later one {max(depths)}")
 
 
-@rule("an empty source comes to an end", GRAMMAR)
+@rule("an empty source leads to an end", GRAMMAR)
 async def _empty(case: OperatorCase) -> None:
     witness = await case.outcome(Strand.complete, [])
     if witness.terminals != 1:
@@ -237,7 +244,7 @@ async def _empty(case: OperatorCase) -> None:
 
 
 def _first_only(play: Any) -> Any:
-    """Play on the first subscription; others just end."""
+    """Return a function that plays on the first subscription; others just end."""
     first = itertools.count()
 
     def on_subscribe(strand: Strand) -> None:
@@ -250,7 +257,7 @@ def _first_only(play: Any) -> Any:
 
 
 def _note_depth(depths: list[int]) -> None:
-    # Walking the stack costs microseconds: now and then is enough to see it grow.
+    # Walking the stack costs microseconds: an occasional look is enough to see it grow.
     if len(depths) % 1000 > 2:
         depths.append(depths[-1])
         return
@@ -328,7 +335,7 @@ async def _scheduler(case: OperatorCase) -> None:
 async def _side_by_side(
     case: OperatorCase, alone: Witness, puppets: Sequence[Puppet], streams: Sequence[Observable[Any]]
 ) -> None:
-    """Two subscriptions whose sources take turns; each must give what it gives alone."""
+    """Check two subscriptions whose sources take turns; each must emit what it emits alone."""
     strands, witnesses = list[Strand](), list[Witness]()
     for puppet, stream in zip(puppets, streams, strict=True):
         begun, witness = len(puppet.strands), Witness()

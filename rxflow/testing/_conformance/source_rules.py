@@ -1,4 +1,4 @@
-"""Rules about sources."""
+"""The rules for sources."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Factory = Callable[[], Observable[Any]]
 
 
 class SourceCase(Case):
-    """A source, made anew for each rule."""
+    """The check of a rule with a source that is made anew."""
 
     def __init__(
         self,
@@ -42,19 +42,19 @@ class SourceCase(Case):
             raise self.broken(f"subscribe raised {error!r}") from error
 
     def watch(self, source: Observable[Any], witness: Witness) -> DisposableBase:
-        """Subscribe without RxPY's safety net."""
+        """Subscribe without RxPY's protection."""
         try:
             return watched(source, witness, self.scheduler())
         except Exception as error:
             raise self.broken(f"subscribe raised {error!r}") from error
 
     async def told_something(self, witness: Witness) -> None:
-        """Wait for the first signal; a source without an end need not emit one."""
+        """Wait for the first signal; a source without an end does not need to emit one."""
         if not await self.told(witness, lambda: witness.signals > 0) and self.ends:
             raise self.broken("no signal came")
 
     async def told_enough(self, witness: Witness) -> None:
-        """Wait for the end, or for a while if there is none."""
+        """Wait for the end, or for some time if there is none."""
         if self.ends:
             await self.ended(witness)
         else:
@@ -62,7 +62,10 @@ class SourceCase(Case):
             await self.settle()
 
     def same(self, one: Sequence[Any], other: Sequence[Any]) -> bool:
-        """Whether both are equal by ``key``; for streams without an end, as far as both go."""
+        """Return whether both are equal by ``key``.
+
+        For streams without an end, the length of the shorter one is compared.
+        """
         if not self.ends:
             length = min(len(one), len(other))
             one, other = one[:length], other[:length]
@@ -139,11 +142,11 @@ async def _other_is_disposed(case: SourceCase) -> None:
     _require_same(case, whole, seen[1])
 
 
-@rule("disposed before its first item, it says nothing", SOURCE)
+@rule("disposed before its first item, it emits nothing", SOURCE)
 async def _before_the_first(case: SourceCase) -> None:
     witness = Witness()
     subscription = case.watch(case.factory(), witness)
-    told = witness.signals  # what came while it was subscribed
+    told = witness.signals  # the signals during the subscription
     case.dispose(subscription)
     case.dispose(subscription)
     await case.settle()
@@ -162,12 +165,12 @@ async def _stops(case: SourceCase) -> None:
     case.require_silence(witness, told)
 
 
-@rule("nothing comes any more once the observer has disposed from inside a signal", SOURCE)
+@rule("no signal follows after the observer has disposed during a signal", SOURCE)
 async def _from_inside(case: SourceCase) -> None:
     subscriptions: list[DisposableBase] = []
 
     def on_item(_: object) -> None:
-        if subscriptions:  # else it speaks while it is subscribed, and cannot be stopped yet
+        if subscriptions:  # otherwise the source emits during subscribe, and cannot be stopped yet
             case.dispose(subscriptions[0])
             disposed_at.append(witness.signals)
 
@@ -205,7 +208,7 @@ async def _after_the_end(case: SourceCase) -> None:
         raise case.broken(f"it emitted {witness.told}")
 
 
-@rule("nothing of it goes on once it has ended or was disposed", SOURCE)
+@rule("nothing of it continues after its end or disposal", SOURCE)
 async def _leaves_nothing(case: SourceCase) -> None:
     before = asyncio.all_tasks()
     for enough in _ways(case):
@@ -226,7 +229,7 @@ async def _forgets(case: SourceCase) -> None:
         del source
 
 
-@rule("an observer that raises is heard of", SOURCE, may_report=True)
+@rule("an observer's error is reported", SOURCE, may_report=True)
 async def _raising(case: SourceCase) -> None:
     error = Failure("the observer cannot take it")
 
@@ -237,25 +240,26 @@ async def _raising(case: SourceCase) -> None:
     try:
         subscription = case.factory().subscribe(witness, scheduler=case.scheduler())
     except Failure:
-        return  # it speaks while it is subscribed, and the subscriber has it
+        return  # the source emits during subscribe, and the subscriber gets the error
     await case.told_something(witness)
     await case.settle()
     if case.reports:
         case.dispose(subscription)
     else:
-        # asyncio reports the error of a task that nobody awaits when that is collected, unless it is cancelled before.
+        # asyncio reports the error of an unawaited task when the task is garbage-collected, unless it was cancelled
+        # before.
         error.__traceback__ = None
         del subscription
         gc.collect()
     is_heard_of = bool(case.reports) or any(each is error for each in witness.errors)
     if witness.items and not is_heard_of:
         raise case.broken(
-            f"on_next raised {error!r}; neither on_error nor the loop's exception handler nor subscribe heard of it"
+            f"on_next raised {error!r}; neither on_error nor the loop's exception handler nor subscribe got the error"
         )
 
 
 def _ways(case: SourceCase) -> list[Callable[[Witness], Awaitable[None]]]:
-    """The points at which a source is disposed."""
+    """Return the points at which a source is disposed."""
 
     async def not_at_all(witness: Witness) -> None:
         """Dispose at once."""
@@ -264,7 +268,7 @@ def _ways(case: SourceCase) -> list[Callable[[Witness], Awaitable[None]]]:
 
 
 async def _use(case: SourceCase, source: Observable[Any], enough: Callable[[Witness], Awaitable[None]]) -> Any:
-    """Subscribe and dispose, in a frame of its own that holds on to nothing."""
+    """Subscribe and dispose in a separate frame, so that no local variable keeps a reference."""
     witness = Witness()
     subscription = case.subscribe(source, witness)
     await enough(witness)
@@ -278,5 +282,5 @@ def _require_same(case: SourceCase, one: Witness, other: Witness) -> None:
 
 
 def _told(case: SourceCase, witness: Witness) -> str:
-    """The signals of a witness, cut to what is compared."""
+    """Return the signals of a witness as text, reduced to what is compared."""
     return f"{shortly([case.key(item) for item in witness.items])} and {witness.error!r}"

@@ -176,3 +176,10 @@ def test_blocks_that_are_not_stopped_end_with_the_message() -> None:
     got = answer(*thinking, *whole, end("tool_use"), STOP)
     assert [json.loads(arguments) for _, _, arguments in got.calls] == [{"place": "Lisbon"}]
     assert got.wire.message["thinking_blocks"] == [{"type": "thinking", "thinking": "Hm.", "signature": ""}]
+
+
+@pytest.mark.parametrize("without", [{}, {"id": None}])
+def test_a_call_may_have_no_id(without: dict[str, Any]) -> None:
+    start: dict[str, Any] = {"type": "tool_use", "name": "look", "input": {}, **without}
+    said = block(0, start, {"type": "input_json_delta", "partial_json": "{}"})
+    assert answer(*said, end("tool_use"), STOP).calls == [(None, "look", "{}")]

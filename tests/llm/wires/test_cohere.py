@@ -79,3 +79,9 @@ def test_finish_reasons_are_openais_words_where_there_is_one(reason: str, finish
 def test_an_answer_that_failed_is_an_error(reason: str) -> None:
     with pytest.raises(ErrorEvent, match="no GPU"):
         answer(text("Hi"), end(reason, error="no GPU"))
+
+
+def test_a_call_may_have_no_id() -> None:
+    begun, *rest = call(0, "look", "{}")
+    del begun["delta"]["message"]["tool_calls"]["id"]
+    assert answer(begun, *rest, end("TOOL_CALL")).calls == [(None, "look", "{}")]

@@ -86,6 +86,7 @@ class RunView {
     if (data.seq <= this.lastSeq) return;  // a reconnection may repeat what has been shown
     this.lastSeq = data.seq;
     this.lastAt = data.at;
+    if (data.replayed && /^(StreamChunk|LLM|Tool)/.test(kind)) return;  // as is_repeated in rxflow/types/events.py
     if (this.startedAt === null) {
       this.startedAt = data.at;
       this.showTime();
