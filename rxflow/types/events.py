@@ -453,9 +453,3 @@ Event: TypeAlias = (
     | StreamChunk
 )
 # fmt: on
-
-
-def is_repeated(event: Event) -> bool:
-    """Whether a resumed run repeats with ``event`` a chunk, a model call or a tool call that its log already has."""
-    kinds = StreamChunk | LLMStarted | LLMFinished | ToolStarted | ToolFinished | ToolFailed
-    return event.replayed and isinstance(event, kinds)
