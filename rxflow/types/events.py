@@ -431,25 +431,18 @@ class FlowPaused(Happened):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowResumed(Happened):
-    """A flow that was paused, failed or was interrupted continues.
-
-    ``after`` is the ``seq`` of its last event before that.
-    """
+    """A flow that was paused, failed or was interrupted continues. ``after`` is the ``seq`` of its last event."""
 
     after: int
 
 
 # fmt: off
 Event: TypeAlias = (
-    FlowStarted | FlowFinished | FlowFailed | FlowCancelled
-    | MethodStarted | MethodFinished | MethodFailed | MethodCancelled
-    | CrewStarted | CrewFinished | CrewFailed | CrewCancelled
-    | TaskStarted | TaskRejected | TaskFinished | TaskFailed | TaskCancelled
-    | AgentStarted | AgentFinished | AgentFailed | AgentCancelled
-    | ToolStarted | ToolFinished | ToolFailed | ToolCancelled
-    | LLMStarted | LLMRetrying | ReasoningChunk | ContentPart | LLMFinished | LLMFailed | LLMCancelled
-    | Retracted | Heartbeat | StateChanged | MessageAdded | ToolProgress | Custom
-    | InputRequested | InputReceived | FlowPaused | FlowResumed
-    | StreamChunk
+    FlowStarted | FlowFinished | FlowFailed | FlowCancelled | MethodStarted | MethodFinished | MethodFailed
+    | MethodCancelled | CrewStarted | CrewFinished | CrewFailed | CrewCancelled | TaskStarted | TaskRejected
+    | TaskFinished | TaskFailed | TaskCancelled | AgentStarted | AgentFinished | AgentFailed | AgentCancelled
+    | ToolStarted | ToolFinished | ToolFailed | ToolCancelled | LLMStarted | LLMRetrying | ReasoningChunk | ContentPart
+    | LLMFinished | LLMFailed | LLMCancelled | Retracted | Heartbeat | StateChanged | MessageAdded | ToolProgress
+    | Custom | InputRequested | InputReceived | FlowPaused | FlowResumed | StreamChunk
 )
 # fmt: on

@@ -21,7 +21,7 @@ from rxflow import LLM, Crew, Flow
 from rxflow import operators as ops
 from rxflow._streaming import launch
 from rxflow.flow import listen, start
-from rxflow.llm._request import Request
+from rxflow.llm.source import Request
 from rxflow.tools import BaseTool, tool
 from rxflow.types.events import Event, MethodFinished
 from rxflow.types.streaming import FlowStreamingOutput
