@@ -1,11 +1,10 @@
-"""All events of a run, as one typed union.
-
-A span begins with ``…Started`` and ends with ``…Finished``, ``…Failed`` or ``…Cancelled``. Chunks come in between.
-``match`` distinguishes them::
+"""All events of a run, as one typed union, which ``match`` distinguishes::
 
     match event:
         case StreamChunk(content=text): ...
         case MethodFinished(origin=origin, result=result): ...
+
+A span begins with ``…Started`` and ends with ``…Finished``, ``…Failed`` or ``…Cancelled``. Chunks come in between.
 """
 
 from __future__ import annotations
@@ -431,7 +430,10 @@ class FlowPaused(Happened):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowResumed(Happened):
-    """A flow that was paused, failed or was interrupted continues. ``after`` is the ``seq`` of its last event."""
+    """A flow that was paused, failed or was interrupted continues.
+
+    ``after`` is the ``seq`` of its last event before that.
+    """
 
     after: int
 
