@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Protocol, Self, TypeAlias, TypeVar, cast, overload
 from uuid import uuid4
 
 from pydantic import (
@@ -22,6 +22,8 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+P = TypeVar("P")
 
 Switch = Annotated[bool, BeforeValidator(lambda given: bool(given) if isinstance(given, int) else given)]
 """On or off. CrewAI's levels, such as ``verbose=2``, mean on."""
@@ -227,6 +229,34 @@ def _refuse_for_llm(where: str, given: Mapping[str, Any]) -> None:
     for name, (would, instead) in _REFUSED_BY_LLM.items():
         if given.get(name):
             raise ValueError(f"{where}({name}={given[name]!r}) is not supported. It would {would}; {instead}.")
+
+
+class HasParameters(Protocol):
+    """An LLM, as far as its parameters are concerned."""
+
+    parameters: dict[str, Any]
+
+
+class Parameter(Generic[P]):
+    """An attribute of an LLM that is kept in its ``parameters``. None means the provider's default."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, llm: None, owner: type) -> Parameter[P]: ...
+
+    @overload
+    def __get__(self, llm: HasParameters, owner: type) -> P | None: ...
+
+    def __get__(self, llm: HasParameters | None, owner: type) -> Parameter[P] | P | None:
+        return self if llm is None else llm.parameters.get(self._name)
+
+    def __set__(self, llm: HasParameters, value: P | None) -> None:
+        if value is None:
+            llm.parameters.pop(self._name, None)
+        else:
+            llm.parameters[self._name] = value
 
 
 class Configurable(BaseModel):

@@ -1,5 +1,6 @@
 """The command ``rxflow`` in the test's process: a process of its own takes a second to start."""
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -15,7 +16,8 @@ def run_here(folder: Path, *arguments: str, **environment: str) -> tuple[int, st
     """The exit code, standard output and standard error of ``rxflow arguments…``, typed in ``folder``."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.syspath_prepend(folder)
+        patch.setattr(sys, "path", [str(folder), *sys.path])
+        importlib.invalidate_caches()
         for name in OF_MODELS - environment.keys():
             patch.delenv(name, raising=False)
         modules = [path.stem for path in folder.glob("*.py")]  # those of another test's folder may have the same names

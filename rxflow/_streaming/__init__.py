@@ -18,7 +18,7 @@ from rxflow._streaming.bridge import (
 from rxflow._streaming.console import ConsoleProvider
 from rxflow._streaming.emitter import Emitter, ambient, current_emitter, emit, in_thread, report_progress
 from rxflow._streaming.frames import AsyncStreamSession, Framing, StreamSession
-from rxflow._streaming.journal import Done, Journal, NotResumable, Step, drop_retracted, retract_all
+from rxflow._streaming.journal import Done, Journal, NotResumable, Step, drop_retracted, is_repeated, retract_all
 from rxflow._streaming.kickoff import Last, await_blocking, run_async, run_blocking
 from rxflow._streaming.log import Log, LogReader
 from rxflow._streaming.loop_thread import LoopThread
@@ -102,6 +102,7 @@ __all__ = [
     "from_async",
     "from_coroutine",
     "in_thread",
+    "is_repeated",
     "log_events",
     "merge_patiently",
     "on_loop",

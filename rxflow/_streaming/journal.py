@@ -381,3 +381,9 @@ def _hash(value: Any) -> str:
 def _take(memory: dict[str, deque[T]], key: str) -> T | None:
     several = memory.get(key)
     return several.popleft() if several else None
+
+
+def is_repeated(event: Event) -> bool:
+    """Whether a resumed run repeats with ``event`` a chunk, a model call or a tool call that its log already has."""
+    kinds = StreamChunk | e.LLMStarted | e.LLMFinished | e.ToolStarted | e.ToolFinished | e.ToolFailed
+    return event.replayed and isinstance(event, kinds)

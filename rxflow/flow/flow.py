@@ -33,10 +33,10 @@ from rxflow._streaming import (
     Who,
     chunks,
     connect,
+    log_events,
     run_async,
     run_blocking,
 )
-from rxflow._streaming.verbose import log_events
 from rxflow.flow._decorators import and_, listen, or_, router, start
 from rxflow.flow._flow_run import Record, merge_along
 from rxflow.flow._graph import Graph, Method, read_graph

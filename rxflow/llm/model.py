@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel
@@ -15,6 +15,7 @@ from rxflow._json_text import read_json
 from rxflow._options import (
     IGNORED_BY_LLM,
     NATIVE_TO_CREWAI,
+    Parameter,
     Seconds,
     check_call_options,
     read_seconds,
@@ -53,29 +54,6 @@ from rxflow.types import Event, LLMFailed, LLMFinished, LLMRetrying, StreamChunk
 from rxflow.types.usage import estimate_usage
 
 M = TypeVar("M", bound=BaseModel)
-P = TypeVar("P")
-
-
-class _Parameter(Generic[P]):
-    """An attribute of an LLM that is kept in its ``parameters``. None means the provider's default."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    @overload
-    def __get__(self, llm: None, owner: type) -> _Parameter[P]: ...
-
-    @overload
-    def __get__(self, llm: LLM, owner: type) -> P | None: ...
-
-    def __get__(self, llm: LLM | None, owner: type) -> _Parameter[P] | P | None:
-        return self if llm is None else llm.parameters.get(self._name)
-
-    def __set__(self, llm: LLM, value: P | None) -> None:
-        if value is None:
-            llm.parameters.pop(self._name, None)
-        else:
-            llm.parameters[self._name] = value
 
 
 class LLM:
@@ -109,19 +87,19 @@ class LLM:
             the model's name. CrewAI's other options have no effect, but can be read back.
     """
 
-    temperature = _Parameter[float]()
-    top_p = _Parameter[float]()
-    max_tokens = _Parameter[int]()
-    max_completion_tokens = _Parameter[int]()
-    api_version = _Parameter[str]()
-    seed = _Parameter[int]()
-    reasoning_effort = _Parameter[str]()
-    presence_penalty = _Parameter[float]()
-    frequency_penalty = _Parameter[float]()
-    logit_bias = _Parameter[Mapping[Any, float]]()
-    logprobs = _Parameter[bool]()
-    top_logprobs = _Parameter[int]()
-    n = _Parameter[int]()
+    temperature = Parameter[float]()
+    top_p = Parameter[float]()
+    max_tokens = Parameter[int]()
+    max_completion_tokens = Parameter[int]()
+    api_version = Parameter[str]()
+    seed = Parameter[int]()
+    reasoning_effort = Parameter[str]()
+    presence_penalty = Parameter[float]()
+    frequency_penalty = Parameter[float]()
+    logit_bias = Parameter[Mapping[Any, float]]()
+    logprobs = Parameter[bool]()
+    top_logprobs = Parameter[int]()
+    n = Parameter[int]()
 
     def __init__(
         self,

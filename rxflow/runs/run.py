@@ -20,6 +20,7 @@ from rxflow._streaming import (
     chunks,
     drop_retracted,
     from_coroutine,
+    is_repeated,
     retract_all,
 )
 from rxflow.operators._core.run_log import (

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rxflow._showing import shorten, show_title
+from rxflow._streaming import is_repeated
 from rxflow.screens._lanes import Kind, Lane, Lanes, say_chunk
 from rxflow.screens._spans import Span, State
 from rxflow.screens._spending import Spending
@@ -56,7 +57,6 @@ from rxflow.types import (
     ToolStarted,
     UsageMetrics,
 )
-from rxflow.types.events import is_repeated
 
 MAX_LABEL_CHARS = 60
 

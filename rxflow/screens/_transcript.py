@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from textwrap import wrap
 
 from rxflow._showing import shorten, show_line, show_lines, show_title
+from rxflow._streaming import is_repeated
 from rxflow.screens._lanes import MAX_LANE_CHARS
 from rxflow.screens._run_tree import RunTree
 from rxflow.screens._wording import show_call, show_error, show_value
@@ -35,7 +36,6 @@ from rxflow.types import (
     ToolFinished,
     ToolStarted,
 )
-from rxflow.types.events import is_repeated
 
 MIN_TEXT_COLUMNS = 20
 

@@ -1,11 +1,10 @@
-"""All events of a run, as one typed union.
-
-A span begins with ``…Started`` and ends with ``…Finished``, ``…Failed`` or ``…Cancelled``. Chunks come in between.
-``match`` distinguishes them::
+"""All events of a run, as one typed union, which ``match`` distinguishes::
 
     match event:
         case StreamChunk(content=text): ...
         case MethodFinished(origin=origin, result=result): ...
+
+A span begins with ``…Started`` and ends with ``…Finished``, ``…Failed`` or ``…Cancelled``. Chunks come in between.
 """
 
 from __future__ import annotations
@@ -441,21 +440,11 @@ class FlowResumed(Happened):
 
 # fmt: off
 Event: TypeAlias = (
-    FlowStarted | FlowFinished | FlowFailed | FlowCancelled
-    | MethodStarted | MethodFinished | MethodFailed | MethodCancelled
-    | CrewStarted | CrewFinished | CrewFailed | CrewCancelled
-    | TaskStarted | TaskRejected | TaskFinished | TaskFailed | TaskCancelled
-    | AgentStarted | AgentFinished | AgentFailed | AgentCancelled
-    | ToolStarted | ToolFinished | ToolFailed | ToolCancelled
-    | LLMStarted | LLMRetrying | ReasoningChunk | ContentPart | LLMFinished | LLMFailed | LLMCancelled
-    | Retracted | Heartbeat | StateChanged | MessageAdded | ToolProgress | Custom
-    | InputRequested | InputReceived | FlowPaused | FlowResumed
-    | StreamChunk
+    FlowStarted | FlowFinished | FlowFailed | FlowCancelled | MethodStarted | MethodFinished | MethodFailed
+    | MethodCancelled | CrewStarted | CrewFinished | CrewFailed | CrewCancelled | TaskStarted | TaskRejected
+    | TaskFinished | TaskFailed | TaskCancelled | AgentStarted | AgentFinished | AgentFailed | AgentCancelled
+    | ToolStarted | ToolFinished | ToolFailed | ToolCancelled | LLMStarted | LLMRetrying | ReasoningChunk | ContentPart
+    | LLMFinished | LLMFailed | LLMCancelled | Retracted | Heartbeat | StateChanged | MessageAdded | ToolProgress
+    | Custom | InputRequested | InputReceived | FlowPaused | FlowResumed | StreamChunk
 )
 # fmt: on
-
-
-def is_repeated(event: Event) -> bool:
-    """Whether a resumed run repeats with ``event`` a chunk, a model call or a tool call that its log already has."""
-    kinds = StreamChunk | LLMStarted | LLMFinished | ToolStarted | ToolFinished | ToolFailed
-    return event.replayed and isinstance(event, kinds)

@@ -59,11 +59,11 @@ def running(
     folder: Path, request: pytest.FixtureRequest
 ) -> Iterator[dict[str, Future[subprocess.CompletedProcess[str]]]]:
     """All that the selected tests ask for, on all cores: half a second of imports each."""
-    asked: set[str] = {
-        item.callspec.params.get("printed") for item in request.session.items if hasattr(item, "callspec")
-    }
+    functions = (item for item in request.session.items if isinstance(item, pytest.Function))
+    asking = [function.name for function in functions if "printed" in function.fixturenames]
+    asked = [name for name in sorted(EXAMPLES) if any(test.endswith(f"[{name}]") for test in asking)]
     pool = ThreadPoolExecutor(os.cpu_count())
-    yield {name: pool.submit(start, name, cwd=folder) for name in sorted(EXAMPLES & asked)}
+    yield {name: pool.submit(start, name, cwd=folder) for name in asked}
     pool.shutdown(cancel_futures=True)
 
 

@@ -20,7 +20,6 @@ from tests.loopback.encode import DONE
 from tests.reliability.told import assert_well_told, hasty, told
 from tests.reliability.wire import HEAD, Deed, Step, Wire, script
 from tests.signals import outcome
-from tests.slow import all_but
 
 
 def said(text: str) -> bytes:
@@ -38,7 +37,8 @@ WHOLE = {
 }
 
 
-@pytest.mark.parametrize("whole", all_but({"as HTTP chunks"}, WHOLE))
+@pytest.mark.slow
+@pytest.mark.parametrize("whole", WHOLE.values(), ids=WHOLE)
 def test_a_reset_after_any_byte_keeps_what_had_arrived_and_takes_no_complete_answer_back(
     litellm: Any, way: Way, whole: bytes
 ) -> None:
