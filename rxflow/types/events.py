@@ -456,6 +456,6 @@ Event: TypeAlias = (
 
 
 def is_repeated(event: Event) -> bool:
-    """Whether a resumed run repeats with ``event`` a chunk, a model call or a tool call that its log already has."""
+    """Return whether ``event`` repeats a chunk, a model call or a tool call that the resumed run's log already has."""
     kinds = StreamChunk | LLMStarted | LLMFinished | ToolStarted | ToolFinished | ToolFailed
     return event.replayed and isinstance(event, kinds)
