@@ -395,7 +395,7 @@ def _suggest(name: str, own: Collection[str]) -> str:
 
 
 def to_seconds(name: str, given: Seconds) -> float:
-    """A time as a number of seconds. Raises TypeError if it is not a time."""
+    """Return a time as a number of seconds. Raises TypeError if ``given`` is not a time."""
     try:
         return given.total_seconds() if isinstance(given, timedelta) else float(given)
     except (TypeError, ValueError):
@@ -403,7 +403,7 @@ def to_seconds(name: str, given: Seconds) -> float:
 
 
 def read_seconds(name: str, given: Seconds) -> float:
-    """A time as a number of seconds. Raises TypeError if it is not a time, ValueError if it is not above 0."""
+    """Return a time as a number of seconds. Raises TypeError if it is not a time, ValueError if it is not above 0."""
     seconds = to_seconds(name, given)
     if not seconds > 0:
         raise ValueError(f"{name} must be a time above 0: {given!r}")

@@ -188,7 +188,7 @@ class _Leaf(_Driven[Event]):
         return super()._fail(raised)
 
     def dispose(self) -> None:
-        # First: once the emitter is closed, the coroutine may end, and would complete without having said its result.
+        # First, because the coroutine may end once the emitter is closed, and would then complete without its result.
         is_running = self._take_observer() is not None
         self._emitter.cancel()
         if is_running:

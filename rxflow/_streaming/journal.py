@@ -105,7 +105,7 @@ class Journal(Answerer):
 
     @property
     def flow_names(self) -> list[str]:
-        """The names of the flows that are a part of no other."""
+        """The names of the outermost flows."""
         return [event.origin.flow_name for step, event in self._flows.items() if len(step) == 1]
 
     def resume(self, scope: Scope) -> Scope:

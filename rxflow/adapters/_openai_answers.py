@@ -54,7 +54,7 @@ class _Run:
         self._parts = PartTracker()
 
     def find_failure(self, error: BaseException | None) -> str | None:
-        """What kept the run from completing, when it has ended."""
+        """The reason why the run did not complete, once it has ended."""
         if error is not None:
             return describe_error(error)
         return "the run was cancelled" if self.is_cancelled else None
@@ -82,7 +82,7 @@ class ChatAnswer:
     """A run as one chat completion: the texts of all calls in a row, separated by blank lines."""
 
     failure: str | None = None
-    """What kept the run from completing, once it has ended."""
+    """The reason why the run did not complete, once it has ended."""
 
     def __init__(self, asked: Asked) -> None:
         self._run = _Run()
@@ -161,7 +161,7 @@ class ResponseAnswer:
     """A run as one response: each text of a call is a message item, each reasoning a reasoning item."""
 
     failure: str | None = None
-    """What kept the run from completing, once it has ended."""
+    """The reason why the run did not complete, once it has ended."""
 
     def __init__(self, asked: Asked) -> None:
         self._run = _Run()

@@ -112,7 +112,7 @@ def watch(make: Callable[[], Watcher]) -> Callable[[Observable[T]], Observable[T
                     is_closed = True
                     try:
                         watcher.close(error, is_disposed=is_disposed)
-                    except Exception as failure:  # noqa: BLE001 - of users' exporters and handlers
+                    except Exception as failure:  # noqa: BLE001 - raised by users' exporters and handlers
                         report(failure)
 
             def on_next(event: Any) -> None:
@@ -181,7 +181,7 @@ class PartTracker:
         """Return the steps that ``event`` causes."""
         if isinstance(event, StreamChunk):
             if event.chunk_type is StreamChunkType.TEXT:
-                if event.replayed:  # the client has it
+                if event.replayed:  # the client already has this event
                     return []
                 return self._say("text", call_id_of(event), event)
             return self._call_tool(event)

@@ -101,14 +101,14 @@ class FlowRunnable(Runnable[dict[str, Any], Any]):
 
 
 def _text_of(event: Any) -> str:
-    """What a model says with ``event``. Raises RunPaused if the run waits for a person."""
+    """Return the text of ``event``. Raises RunPaused if the run waits for a person."""
     if isinstance(event, FlowPaused):
         raise RunPaused(event.pending)
     return event.content if isinstance(event, StreamChunk) and event.chunk_type is StreamChunkType.TEXT else ""
 
 
 def _result_of(events: list[Any]) -> Any:
-    """The result of a run. Raises RunPaused if it waits for a person."""
+    """Return the result of a run. Raises RunPaused if the run waits for a person."""
     end = events[-1]
     if isinstance(end, FlowPaused):
         raise RunPaused(end.pending)

@@ -118,7 +118,7 @@ class connect:  # noqa: N801 - used like a function
 
 
 def _find_reason(error: Exception) -> Exception:
-    """The error in groups of one error each."""
+    """Return the error inside nested groups that have one error each."""
     found: Any = error
     while len(getattr(found, "exceptions", ())) == 1:
         found = found.exceptions[0]

@@ -47,6 +47,6 @@ def _place(error: Exception, said: str) -> str:
         at = at.tb_next
     if not said or at is None or isinstance(error, SyntaxError):
         return ""
-    if Path(at.tb_frame.f_code.co_filename).parent == Path(__file__).parent:  # the call itself does not fit
+    if Path(at.tb_frame.f_code.co_filename).parent == Path(__file__).parent:  # the arguments do not fit the call itself
         return ""
     return f" ({Path(at.tb_frame.f_code.co_filename).name}, line {at.tb_lineno})"

@@ -168,7 +168,7 @@ async def _use(emitter: Emitter, call: ToolCall, tools: Mapping[str, BaseTool], 
         )
     emitter.on_next(started)
     try:
-        # One that is used up is refused below: nobody is to be asked for what cannot be done.
+        # A tool that is used up is refused below: nobody should be asked about a call that is impossible.
         approval = Approval(approved=True) if tool.is_used_up else await _approve(emitter, call, tool)
     except Unanswered:
         emitter.on_next(ToolCancelled(origin=emitter.origin, tool_id=call.id, tool_name=call.name, reason=WAITS))

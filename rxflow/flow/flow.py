@@ -383,7 +383,7 @@ class Flow(AsksPeople, Generic[S]):
             )
 
     def _describe_other(self, journal: Journal) -> str:
-        """What to say if the log is of another flow: to run this one in its place would do and pay all of it again."""
+        """Return the message for a log of another flow. Running this flow instead would repeat and pay everything."""
         own = self.name or type(self).__name__
         names = " and ".join(map(repr, journal.flow_names)) or "none"
         return (

@@ -83,7 +83,7 @@ class BaseLLM(ABC):
             elif isinstance(declared, ModelPrivateAttr):
                 setattr(self, name, declared.get_default())
         self.model = model
-        if temperature is not None or not hasattr(self, "temperature"):  # else the class's own default holds
+        if temperature is not None or not hasattr(self, "temperature"):  # otherwise the class's own default applies
             self.temperature = temperature
         self.stop = [stop] if isinstance(stop, str) else list(stop or ())
         self.parameters = parameters

@@ -66,7 +66,7 @@ MAX_CONNECTIONS = 16
 """The size of the pool. Commands wait for a free connection; redis-py's own pool raises at 100."""
 MAX_NOTES = 10_000
 MAX_SEQ = 1 << 62
-"""Redis takes no larger ids. What is beyond the last event is refused by its number anyway."""
+"""Redis accepts no larger ids. A number beyond the last event is refused anyway."""
 
 
 class RedisLog(Store):

@@ -150,7 +150,7 @@ class Run:
                 try:
                     waiting.result(timeout)
                 finally:
-                    waiting.cancel()  # after the timeout: else the store would keep it to the end of the run
+                    waiting.cancel()  # after the time-out, because the store would keep it until the end of the run
                 continue
             page = self._store.read(self.id, _tail_of(head), PAGE).result()
             if _is_of(page, head):
@@ -226,7 +226,7 @@ class Run:
         Args:
             answers: the answers to questions of :meth:`pending`, by ``request_id``.
             target: what to run; by default the object that was started here, or the one at the run's import path.
-                For a failed or cancelled run, only the object that :meth:`Runs.start` returned knows what it started.
+                For a failed or cancelled run, only the ``Run`` from :meth:`Runs.start` knows the started object.
             answer_within: as for :meth:`Runs.start`.
 
         Raises:

@@ -130,7 +130,7 @@ class RunTree:
         """Add one event. Return a message if the tree does not show what happened, such as why text was retracted."""
         at = (event.at if isinstance(event, StreamChunk | Happened) else 0.0) or time.time()  # type: ignore[redundant-expr] # pyright: ignore[reportUnnecessaryIsInstance]
         self._last_at, self._last_seen = at, time.monotonic()
-        if is_repeated(event):  # it stands there already, and is counted
+        if is_repeated(event):  # the tree already has the event, and counts it
             return ""
         if isinstance(event, StreamChunk):
             self.spending.add_output(event.span_id, event.content, at)

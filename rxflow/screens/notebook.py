@@ -77,7 +77,7 @@ def show(source: HasEvents | Observable[Event], inputs: Mapping[str, Any] | None
     place: Any = display(HTML(draw_run(tree)), display_id=True)  # type: ignore[no-untyped-call]
 
     def draw() -> None:
-        if place is not None:  # None outside a notebook, as in a script that was one
+        if place is not None:  # None outside a notebook, for example in a script made from one
             place.update(HTML(draw_run(tree)))  # type: ignore[no-untyped-call]
 
     drawn_at = time.monotonic()

@@ -80,7 +80,7 @@ class Guard:
         if self._is_token(dict(given).get("token")) and scope["method"] == "GET":
             # Redirect to an address without the token, so that it is neither bookmarked nor kept in the history.
             rest = urlencode([(name, value) for name, value in given if name != "token"])
-            # Relative: under which prefix a proxy shows this server is not always known here.
+            # A relative address, because the server may not know the prefix under which a proxy shows it.
             page = "./" + quote(scope["path"].rpartition("/")[2])
             answer = RedirectResponse(page + (f"?{rest}" if rest else ""), status_code=303)
             secure = scope.get("scheme") == "https"
