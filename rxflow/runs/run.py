@@ -48,7 +48,6 @@ from rxflow.types import (
     StreamChunk,
     TaskFinished,
 )
-from rxflow.types.events import is_repeated
 
 
 class Run:
