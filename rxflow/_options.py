@@ -232,7 +232,7 @@ def _refuse_for_llm(where: str, given: Mapping[str, Any]) -> None:
 
 
 class HasParameters(Protocol):
-    """An LLM, as far as its parameters are concerned."""
+    """The part of an LLM that the parameters need."""
 
     parameters: dict[str, Any]
 

@@ -384,6 +384,6 @@ def _take(memory: dict[str, deque[T]], key: str) -> T | None:
 
 
 def is_repeated(event: Event) -> bool:
-    """Whether a resumed run repeats with ``event`` a chunk, a model call or a tool call that its log already has."""
+    """Return whether ``event`` repeats a chunk, a model call or a tool call that the resumed run's log already has."""
     kinds = StreamChunk | e.LLMStarted | e.LLMFinished | e.ToolStarted | e.ToolFinished | e.ToolFailed
     return event.replayed and isinstance(event, kinds)
