@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 from rxflow._json_text import encodable
@@ -26,10 +26,12 @@ from rxflow._streaming import (
 from rxflow.operators._core.run_log import (
     LIVE,
     PAGE,
+    End,
     EventsDroppedError,
     Note,
     Page,
     RunCancelled,
+    RunExistsError,
     RunLost,
     Status,
     raise_end,
@@ -169,11 +171,18 @@ class Run:
     def cancel(self, reason: str = "") -> None:
         """Stop the run in whichever process it is, including its connections to providers.
 
-        A run that has ended stays as it is.
+        A paused run is cancelled too: nobody needs to answer its questions any more. A run that has ended stays as it
+        is.
 
         Raises:
             LookupError: the run was forgotten.
         """
+        if self.look_up().status == "paused":
+            with suppress(RunExistsError):  # it was resumed just now, and is told like any other run
+                writer, _ = self._store.claim(self.id, None, lambda note: None).result()
+                self._store.append(writer, [], End("cancelled", reason=encodable(reason))).result()
+                self._workers.paused.pop(self.id, None)
+                return
         self._store.note(self.id, Note("cancel", encodable(reason))).result()
 
     def pending(self) -> list[InputRequested]:

@@ -330,6 +330,19 @@ def test_a_cancelled_wait_ends_at_once_and_may_go_on(store: str | None) -> None:
         assert run.result(20) == "12"
 
 
+def test_a_paused_run_can_be_cancelled(store: str | None) -> None:
+    with Runs(store) as runs:
+        run, request = paused(runs)
+        run.cancel("nobody came")
+        assert runs[run.id].status == "cancelled"
+        with pytest.raises(RunCancelled, match="nobody came"):
+            run.result(20)
+        with pytest.raises(RuntimeError):
+            run.answer(request.request_id, "2")
+        run.resume({request.request_id: "2"})
+        assert run.result(20) == "12"
+
+
 def test_a_crew_alone_is_paused_and_goes_on(store: str | None) -> None:
     paid: list[float] = []
 
