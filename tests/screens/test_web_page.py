@@ -4,6 +4,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +16,7 @@ from rxflow.flow import start
 from rxflow.runs import Runs
 from rxflow.screens import web
 from rxflow.tools import tool
+from rxflow.types import RunPaused
 from tests.adapters.serving import serve
 from tests.gate import Gate
 from tests.loopback import Loopback, Reply
@@ -196,6 +198,21 @@ class TestPeople:
             expect_state(page, "completed")
             expect(page.locator("#result")).to_have_text("a plan for Ada")
             expect(page.locator(".question")).to_have_count(0)
+
+    def test_a_run_that_is_paused_can_be_stopped(self, browser: Browser) -> None:
+        with Runs() as runs, serve(web.create_app(Asking, runs=runs)) as url:
+            with ThreadPoolExecutor() as elsewhere:  # playwright keeps a loop in this thread, which stands still
+                run = elsewhere.submit(runs.start, Asking()).result()
+            with pytest.raises(RunPaused):
+                run.result(PATIENCE_MS / 1000)
+            page = browser.new_page()
+            page.goto(f"{url}/#{run.id}")
+            expect_state(page, "paused")
+            page.get_by_role("button", name="Stop").click()
+            expect_state(page, "cancelled")
+            expect(page.locator(".question")).to_have_count(0)
+            assert run.status == "cancelled"
+            page.close()
 
     @pytest.mark.parametrize(
         ("name", "reason", "told"), [("Approve", "", "12 euros paid"), ("Deny", "too dear", "too dear")]

@@ -305,7 +305,7 @@ class RunView {
   setState(state) {
     $("state").dataset.state = state;
     $("state").textContent = state;
-    $("stop").hidden = ENDS.has(state);
+    $("stop").hidden = ENDS.has(state) && state !== "paused";
   }
 
   closeAll(state) {
@@ -390,6 +390,7 @@ $("stop").addEventListener("click", async () => {
   $("stop").disabled = true;
   try {
     await ask(`runs/${encodeURIComponent(view.id)}/cancel`, { reason: "stopped in the browser" });
+    if (view.isOver) await view.end();  // it was paused: no event says that it is cancelled
   } finally {
     $("stop").disabled = false;
   }
