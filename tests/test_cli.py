@@ -94,7 +94,7 @@ def test_an_error_of_the_call_itself_names_no_place_in_the_command(folder: Path)
 
 def test_ctrl_c_while_the_command_is_still_being_loaded_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "typer.py").write_text("raise KeyboardInterrupt\n", encoding="utf-8")
-    code, out, errors = rxflow(tmp_path, "run", "trips:Trip")
+    code, out, errors = start(tmp_path, "run", "trips:Trip")
     assert (code, out, errors) == (130, "", "rxflow: interrupted; nothing was run\n")
 
 
