@@ -61,7 +61,7 @@ def test_it_keeps_its_pace() -> None:
 
 
 def test_a_negative_pace_is_refused_where_it_is_given() -> None:
-    with pytest.raises(ValueError, match=r"pace .* cannot be negative"):
+    with pytest.raises(ValueError, match=r"pace, .* cannot be negative"):
         LLM("rxflow/demo", pace=-1)
 
 
