@@ -1,12 +1,16 @@
 """Every example runs offline, as a user starts it, and prints what it promises."""
 
+import atexit
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -33,10 +37,19 @@ def example(name: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("printed", [pytest.param(name, marks=marks, id=name)], indirect=True)
 
 
+@cache
+def ray_folder() -> Path:
+    """A folder for Ray's files with a short path, because the paths of Unix sockets have at most 107 characters."""
+    folder = tempfile.mkdtemp(prefix="ray-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
 def start(
     name: str, *arguments: str, cwd: Path, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     inherited = {key: value for key, value in os.environ.items() if key not in MODEL_VARIABLES}
+    inherited["RAY_TMPDIR"] = str(ray_folder())  # Ray mentions another cluster of this machine, as a test may start one
     return subprocess.run(
         [sys.executable, "-W", "error", str(ROOT / "examples" / f"{name}.py"), "--pace", "0", *arguments],
         cwd=cwd,
