@@ -71,7 +71,7 @@ def test_what_cannot_change_is_not_tried_again(provider: Loopback, llm: LLM, fai
 
 
 def test_a_silent_provider_is_tried_again(provider: Loopback) -> None:
-    llm = LLM("openai/gpt-4o", base_url=provider.url, api_key="k", timeout=0.05)
+    llm = LLM("openai/gpt-4o", base_url=provider.url, api_key="k", timeout=0.3)
     provider.script(Reply(text="lost", stall_after=-1), Reply(text="Hello"))
     assert outcome(llm.events("Hi")).text == "Hello"
 

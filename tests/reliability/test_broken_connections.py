@@ -87,7 +87,7 @@ SILENCES = {
 def test_silence_anywhere_before_the_end_runs_into_the_time_limit(
     litellm: Any, way: Way, steps: tuple[bytes, ...], text: str
 ) -> None:
-    with Wire(script(*steps, Deed.STALL)) as wire, hasty(wire.url, way, timeout=0.1) as llm:
+    with Wire(script(*steps, Deed.STALL)) as wire, hasty(wire.url, way, timeout=0.5) as llm:
         seen = told(llm)
         assert seen.text == text
         assert type(seen.error) is litellm.Timeout
@@ -110,7 +110,7 @@ def test_an_answer_with_its_finish_reason_is_complete_whatever_becomes_of_the_co
     litellm: Any, way: Way, ending: tuple[bytes, ...], deed: Deed
 ) -> None:
     with Wire(script(HTTP_CHUNKS, *map(http_chunk, (said("a"), *ending)), deed)) as wire:
-        with hasty(wire.url, way, timeout=0.1) as llm:
+        with hasty(wire.url, way, timeout=0.5) as llm:
             seen = told(llm)
         assert (seen.text, seen.error) == ("a", None)
         assert seen.one(LLMFinished).finish_reason == "stop"
@@ -188,7 +188,7 @@ def test_a_body_that_breaks_the_rules_of_http_is_an_error_with_the_text_kept(
     litellm: Any, way: Way, first: bytes, then: bytes
 ) -> None:
     gate = Gate()
-    with Wire(script(first, gate, then, Deed.CLOSE)) as wire, hasty(wire.url, way, timeout=0.2) as llm:
+    with Wire(script(first, gate, then, Deed.CLOSE)) as wire, hasty(wire.url, way, timeout=1.0) as llm:
         seen = told(llm, partial(open_at_text, gate))
     assert seen.text == "a"
     # aiohttp 3.14 does not tell its reader of a broken chunk: that becomes a silence.
@@ -197,7 +197,7 @@ def test_a_body_that_breaks_the_rules_of_http_is_an_error_with_the_text_kept(
 
 def test_a_body_that_is_not_zipped_as_it_says_is_an_error(litellm: Any, way: Way) -> None:
     head = HEAD[:-2] + b"content-encoding: gzip\r\n\r\n"
-    with Wire(script(head, said("a"), Deed.CLOSE)) as wire, hasty(wire.url, way, timeout=0.2) as llm:
+    with Wire(script(head, said("a"), Deed.CLOSE)) as wire, hasty(wire.url, way, timeout=1.0) as llm:
         seen = told(llm)
     assert isinstance(seen.error, litellm.APIConnectionError | litellm.InternalServerError)
 
