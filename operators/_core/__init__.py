@@ -3,7 +3,7 @@
 The stores import :mod:`~rxflow.operators._core.run_log` and its related modules directly.
 """
 
-from rxflow.operators._core.calls import CallQueues, CallTracker, OpenCall, QuestionTracker, read_calls
+from rxflow.operators._core.calls import CallQueues, CallTracker, OpenCall, OpenSpans, QuestionTracker, read_calls
 from rxflow.operators._core.cassettes import (
     HEADER,
     AnyPath,
@@ -33,7 +33,6 @@ from rxflow.operators._core.items import (
     replace_text,
 )
 from rxflow.operators._core.lanes import AGENT, METHOD, TASK, Identified, Lane, divide_by, keep_only
-from rxflow.operators._core.open_spans import OpenSpans
 from rxflow.operators._core.recovery import Attempts, Join, create_join, report_error
 from rxflow.operators._core.text import (
     Characters,

@@ -1,4 +1,4 @@
-"""The open LLM calls of a stream: what ends a call, and the order of waiting items of several calls."""
+"""The open LLM calls and open spans of a stream: what ends them, and the order of waiting items of several calls."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from rxflow.operators._core.in_run import select
 from rxflow.operators._core.items import get_namespace, get_span_id, get_speaker, is_content
 from rxflow.types import (
     Cancelled,
+    Event,
     Failed,
     Finished,
+    FlowPaused,
     Happened,
     InputReceived,
     InputRequested,
@@ -27,6 +29,7 @@ from rxflow.types import (
     MethodFinished,
     ReasoningChunk,
     Retracted,
+    Started,
     StreamChunk,
 )
 
@@ -328,3 +331,28 @@ class CallQueues:
     def clear(self) -> None:
         """Drop all waiting items."""
         self._sections.clear()
+
+
+class OpenSpans:
+    """Tracks the open spans, for code that ends a stream before their ends have come.
+
+    A span is open from its ``…Started`` event to its end.
+    """
+
+    __slots__ = ("_open",)
+
+    def __init__(self) -> None:
+        self._open: dict[str, Started] = {}
+
+    def follow(self, item: object) -> None:
+        """Note the next item. Items that are not events are ignored."""
+        if isinstance(item, Started):
+            self._open[item.origin.span_id] = item
+        elif isinstance(item, Finished | Failed | Cancelled | FlowPaused):
+            self._open.pop(item.origin.span_id, None)
+
+    def close(self, describe: Callable[[Started], Event]) -> list[Event]:
+        """Return events that close all open spans, innermost first; ``describe`` creates them."""
+        closing = [describe(started) for started in reversed(self._open.values())]
+        self._open.clear()
+        return closing

@@ -15,7 +15,7 @@ from reactivex.abc import ObserverBase
 from rxflow._loops import Once, call_soon, running_loop
 from rxflow._streaming import DEFAULT_STOP_REASON
 from rxflow.operators._core.blocks import Backlog, Batch, renumber
-from rxflow.operators._core.open_spans import OpenSpans
+from rxflow.operators._core.calls import OpenSpans
 from rxflow.operators._core.run_log import (
     End,
     FallenBehindError,
