@@ -35,12 +35,65 @@ class Interruptible(Protocol):
         """Stop because of Ctrl-C. This is called in a thread of its own."""
 
 
-def find_wait_limit() -> float | None:
-    """Return the seconds that this thread may wait at a time; None if there is no limit.
+def create_wait() -> tuple[Callable[[], None], Callable[[float | None], bool]]:
+    """Return two functions: any thread calls the first, once, to end a wait; this thread calls the second to wait.
 
-    Only the main thread gets signals.
+    The second takes a limit in seconds, or None, and returns whether the wait was ended in time.
+
+    Only the main thread gets signals. It waits for a bare lock there: Ctrl-C in ``threading.Event.wait`` can leave the
+    event locked, and then ``set()`` would block the run's thread forever.
     """
-    return WAIT_LIMIT_S if threading.current_thread() is threading.main_thread() else None
+    if threading.current_thread() is not threading.main_thread():
+        event = threading.Event()
+        return event.set, event.wait
+    lock = threading.Lock()
+    lock.acquire()
+
+    def wait(limit_s: float | None) -> bool:
+        if limit_s is not None:
+            return lock.acquire(timeout=limit_s)
+        while not lock.acquire(timeout=WAIT_LIMIT_S):
+            pass
+        return True
+
+    return lock.release, wait
+
+
+class Flag:
+    """Something that has happened or not, and that threads wait for.
+
+    Unlike with ``threading.Event``, Ctrl-C can come at any point without blocking the other threads.
+    """
+
+    __slots__ = ("_waiting", "is_set")
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._waiting: list[Callable[[], None]] = []
+
+    def set(self) -> None:
+        """Set the flag, and wake the threads that wait for it."""
+        self.is_set = True
+        while self._waiting:
+            try:
+                wake = self._waiting.pop()
+            except IndexError:  # another thread was faster
+                return
+            wake()
+
+    def clear(self) -> None:
+        """Take the flag back."""
+        self.is_set = False
+
+    def wait(self, limit_s: float) -> bool:
+        """Wait until the flag is set; return False after ``limit_s`` seconds."""
+        if not self.is_set:
+            wake, wait = create_wait()
+            self._waiting.append(wake)
+            # set() does these two steps in the reverse order, so one of the two sees the other.
+            if not self.is_set:
+                wait(limit_s)
+        return self.is_set
 
 
 def watch(reading: Interruptible) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
@@ -13,7 +12,7 @@ import anyio
 
 from rxflow._hooks import Pause
 from rxflow._loops import Once, call_soon, running_loop
-from rxflow._streaming.interrupts import find_wait_limit
+from rxflow._streaming.interrupts import create_wait
 from rxflow.types.chunks import PackedChunks, pack_chunks
 
 _T = TypeVar("_T")
@@ -128,16 +127,14 @@ class Log(Generic[_T]):
         ``new_pause`` counts the wait, if the writer's loop counts waits.
         """
         while not self.has(position):
-            arrived = threading.Event()
+            wake, wait = create_wait()
             pause = new_pause()
-            self._waiting.append(_counted(arrived.set, pause))
+            self._waiting.append(_counted(wake, pause))
             if self.has(position):
                 return
             if pause is not None:
                 pause.begins()
-            limit_s = find_wait_limit()
-            while not arrived.wait(limit_s):
-                pass
+            wait(None)
 
     async def wait_async(self, position: int, new_pause: Callable[[], Pause | None] = lambda: None) -> None:
         """Wait until ``has(position)`` in async code, under asyncio or trio."""

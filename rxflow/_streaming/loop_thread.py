@@ -24,6 +24,7 @@ from reactivex.abc import DisposableBase, ObserverBase
 from rxflow import _hooks
 from rxflow._loops import call_soon
 from rxflow._streaming.border import Guard
+from rxflow._streaming.interrupts import Flag
 from rxflow._streaming.scope import Run, RunHandle, Scope, at_home
 from rxflow._streaming.subscriptions import connect
 
@@ -76,7 +77,7 @@ class LoopThread:
         self._is_kept = is_kept
         self._process = os.getpid()
         self._is_stopping = False
-        self._idle = threading.Event()
+        self._idle = Flag()
 
     @property
     def is_lost(self) -> bool:
@@ -88,6 +89,8 @@ class LoopThread:
         for stay in list(self.active):
             if stay.handle is not None and stay.handle.is_disposed:
                 stay.handle.join(CLOSE_WAIT_S)
+                if stay not in self._stays:  # Ctrl-C came while the run was being started
+                    self.active.discard(stay)
         return not self.active
 
     def wait_until_idle(self, timeout: float) -> bool:
@@ -279,7 +282,7 @@ class ThreadRun(RunHandle, Generic[T]):
         self._scope_of = scope_of
         self._part_of = part_of
         self._is_over: asyncio.Event | None = None
-        self._left = threading.Event()
+        self._left = Flag()
         loop = _hooks.loop_factory() if _hooks.loop_factory is not None else None
         # Before the loop runs, because its first step must already know of the reader.
         count = _hooks.thread_count(loop) if loop is not None and is_read else None
@@ -394,4 +397,5 @@ def stop_all() -> None:
         thread.stop()
     until = time.monotonic() + _EXIT_WAIT_S
     for thread in list(live):
-        thread.thread.join(max(0.0, until - time.monotonic()))
+        if thread.thread.ident is not None:  # otherwise Ctrl-C came before it was started
+            thread.thread.join(max(0.0, until - time.monotonic()))

@@ -105,6 +105,81 @@ def test_what_the_main_thread_reads_is_stopped(code: str) -> None:
     assert program.ended()[0] == 0
 
 
+STEPS = """
+import signal
+from itertools import count
+
+waiting = sys.modules["rxflow._streaming.interrupts"].__file__
+
+def interrupt_at(step, work):
+    # Ctrl-C comes at a step where Python looks for signals, and at the latest before the wait.
+    taken = count()
+    waits = False
+
+    def profile(frame, event, thing):
+        nonlocal waits
+        if event == "c_call" and thing.__name__ == "acquire" and frame.f_code.co_filename == waiting:
+            waits = True
+        if waits or (event in ("call", "c_return") and next(taken) == step):
+            sys.setprofile(None)
+            signal.raise_signal(signal.SIGINT)
+
+    sys.setprofile(profile)
+    try:
+        work()
+    except KeyboardInterrupt as error:
+        sys.last_value = error
+    finally:
+        sys.setprofile(None)
+    return not waits
+
+def interrupt_at_each_step(once):
+    steps = next(step for step in count() if not once(step))
+    say("enough" if steps > 30 else f"only {steps}")
+"""
+
+
+def test_ctrl_c_at_any_step_of_a_read_stops_the_run() -> None:
+    """``threading.Event.wait`` cannot promise that: interrupted as it takes its lock, it blocks the run's thread."""
+    program = Program(
+        WATCHED
+        + STEPS
+        + """
+def read_at(step):
+    reader = iter(Research().kickoff())
+    next(reader), next(reader)
+    stopped.clear()
+    goes_on = interrupt_at(step, lambda: next(reader))
+    if not stopped.wait(10):
+        say(f"step {step}: the run goes on")
+    return goes_on
+
+interrupt_at_each_step(read_at)
+"""
+    )
+    assert program.ended() == (0, "enough", "")
+
+
+def test_after_ctrl_c_at_any_step_of_a_start_the_next_run_works() -> None:
+    program = Program(
+        WATCHED
+        + STEPS
+        + """
+other = solo(Scripted("x y"))
+other.kickoff()
+
+def start_at(step):
+    goes_on = interrupt_at(step, crew.kickoff)
+    if other.kickoff().raw != "x y":
+        say(f"step {step}: the next run fails")
+    return goes_on
+
+interrupt_at_each_step(start_at)
+"""
+    )
+    assert program.ended() == (0, "enough", "")
+
+
 def test_all_loops_that_the_main_thread_is_in_are_stopped() -> None:
     program = Program(
         WATCHED
