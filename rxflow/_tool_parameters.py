@@ -26,8 +26,17 @@ class Parameters:
 
     @classmethod
     def of(cls, function: Callable[..., Any], tool: str) -> Self:
-        """Read the parameters from the signature. Raises TypeError for a positional-only parameter."""
+        """Read the parameters from the signature.
+
+        Raises:
+            TypeError: a parameter is positional-only, or ``function`` is a method without its object.
+        """
         parameters = inspect.signature(function).parameters.values()
+        if _is_unbound(function, list(parameters)):
+            raise TypeError(
+                f"the tool {tool!r} is a method, and models cannot give it a {next(iter(parameters)).name}; "
+                f"make the tool of a bound method: tool(thing.{getattr(function, '__name__', tool)})"
+            )
         for each in parameters:
             if each.kind is each.POSITIONAL_ONLY:
                 raise TypeError(
@@ -78,6 +87,13 @@ class Parameters:
         }
         others = model.model_extra or {}
         return arguments | {name: value for name, value in others.items() if self.takes_others or name in self.names}
+
+
+def _is_unbound(function: Callable[..., Any], parameters: list[inspect.Parameter]) -> bool:
+    """Return whether ``function`` is written in the body of a class, and takes the object as its first parameter."""
+    outer, _, _ = getattr(function, "__qualname__", "").rpartition(".")
+    in_class = bool(outer) and not outer.endswith("<locals>")
+    return in_class and inspect.isfunction(function) and bool(parameters) and parameters[0].name in ("self", "cls")
 
 
 def _default_of(parameter: inspect.Parameter) -> Any:

@@ -148,6 +148,22 @@ class TestSignatures:
         with pytest.raises(TypeError, match=r"'a' of the tool 'find' is positional-only, .*; remove the /"):
             tool(function_of("def find(a, /, b): 'Find.'"))
 
+    def test_a_method_is_a_tool_once_it_has_its_object(self) -> None:
+        class Shop:
+            prices = {"tea": 3}
+
+            def price(self, of: str) -> int:
+                """Find a price."""
+                return self.prices[of]
+
+        made = tool(Shop().price)
+        assert list(made.args_schema.model_fields) == ["of"]
+        assert made.run("tea") == 3
+        with pytest.raises(
+            TypeError, match=r"^the tool 'price' is a method, .* cannot give it a self; .*tool\(thing\.price\)"
+        ):
+            tool(Shop.price)
+
     def test_a_function_with_keyword_arguments_gets_all_that_is_given(self) -> None:
         made = tool(function_of("def find(a: int, *args, **others): 'Find.'; return a, args, others"))
         assert made.schema_for_model["function"]["parameters"]["additionalProperties"] is True

@@ -117,19 +117,11 @@ def _find_target(target: str) -> Any:
 
 
 def check_inputs(source: object, inputs: Mapping[str, Any]) -> None:
-    """Exit if the state lacks a field for an input: the flow would silently ignore the input."""
-    from pydantic import BaseModel
+    """Exit if the state of ``source`` lacks a field for an input."""
+    from rxflow.flow._state import require_known
 
-    state = getattr(source, "state", None)
-    if not isinstance(state, BaseModel) or type(state).model_config.get("extra") == "allow":
-        return
-    fields = type(state).model_fields
-    known = {*fields, *(each.alias for each in fields.values() if each.alias), "id", "crewai_trigger_payload"}
-    for name in inputs:
-        if name not in known:
-            close = get_close_matches(name, known, n=1)
-            shown = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(sorted(known - {'id'}))}"
-            refuse(f"the state {type(state).__name__} has no field {name!r}; {shown}")
+    with refused(ValueError):
+        require_known(getattr(source, "state", None), inputs)
 
 
 def _is_runnable(value: object, module: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from typing import Any, cast
 from uuid import uuid4
 
@@ -78,6 +79,22 @@ def merge_inputs(state: State, inputs: Mapping[str, Any]) -> State:
         return _validate(model, {**dict(state), **known})
     except ValidationError as error:
         raise ValueError(f"Invalid inputs for structured state: {error}") from error
+
+
+def require_known(state: object, inputs: Mapping[str, Any]) -> None:
+    """Raise ValueError if the model ``state`` has no field for one of ``inputs``, which a run would silently ignore.
+
+    Programs may pass more than a state has, and :func:`merge_inputs` allows it. For people who type it is a mistake.
+    """
+    if not isinstance(state, BaseModel) or type(state).model_config.get("extra") == "allow":
+        return
+    fields = type(state).model_fields
+    shown = {*fields, *(alias for field in fields.values() for alias in _iterate_aliases(field))} - {"id"}
+    for name in inputs:
+        if name not in shown and name not in ("id", "crewai_trigger_payload"):
+            close = get_close_matches(name, shown, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(sorted(shown))}"
+            raise ValueError(f"the state {type(state).__name__} has no field {name!r}; {hint}")
 
 
 def _iterate_aliases(field: FieldInfo) -> Iterator[str]:

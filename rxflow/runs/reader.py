@@ -34,13 +34,10 @@ class RunReader(PageReader):
         return await super().__anext__()
 
     def close(self) -> None:
-        (
-            """Stop reading. The iteration ends, and the run no longer counts this reader.
+        """Stop reading. The iteration ends, and the run no longer counts this reader.
 
         See ``when_unread`` of :meth:`Runs.start`.
         """
-            ""
-        )
         super().close()
         if self._timer is not None:
             self._timer.cancel()

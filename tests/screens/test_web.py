@@ -158,6 +158,7 @@ class TestBadRequests:
             (b"[" * 900, 400, "the body is not JSON"),
             (b'{"inputs": [1]}', 422, "inputs is not an object"),
             (b'{"inputs": {"count": "many"}}', 422, "count"),
+            (b'{"inputs": {"tpic": "tides"}}', 422, "the state Topic has no field 'tpic'; did you mean 'topic'?"),
             (b'{"flow": "nope"}', 404, "there is no flow 'nope'; the flows are ['trip']"),
             (b'{"inputs": {"topic": "' + b"x" * 2000 + b'"}}', 413, "the body is larger than 1000 bytes"),
         ],

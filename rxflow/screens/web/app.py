@@ -34,6 +34,7 @@ from rxflow.adapters import sse
 from rxflow.flow import Flow
 from rxflow.flow._drawing import DRAWING_STYLE, draw_figure
 from rxflow.flow._graph import read_graph
+from rxflow.flow._state import require_known
 from rxflow.operators._core.run_log import LIVE
 from rxflow.runs import Run, Runs, StoreError
 from rxflow.runs.options import WhenUnread, read_grace
@@ -176,7 +177,7 @@ class _Api:
                 raise HTTPException(429, f"{live} runs are live, which is the limit of this server; stop one, or wait")
             try:
                 target = _target_of(flow)
-                run = await _in_thread(lambda: self._begin(target, cast("dict[str, Any]", inputs)))
+                run = await _in_thread(lambda: self._begin(flow, target, cast("dict[str, Any]", inputs)))
             except (ValueError, TypeError) as error:
                 raise HTTPException(422, _explain(error)) from error
             except StoreError:
@@ -187,7 +188,8 @@ class _Api:
             self._started[run.id] = name
         return JSONResponse({"id": run.id}, status_code=201)
 
-    def _begin(self, target: Flow[Any] | str, inputs: Mapping[str, Any]) -> Run:
+    def _begin(self, flow: type[Flow[Any]], target: Flow[Any] | str, inputs: Mapping[str, Any]) -> Run:
+        require_known((target if isinstance(target, Flow) else flow()).state, inputs)
         return self._runs.start(target, inputs, when_unread=self._when_unread, answer_within=ANSWER_WITHIN_S)
 
     async def list_runs(self, request: Request) -> Response:
