@@ -14,6 +14,7 @@ from rxflow import LLM
 from rxflow.llm import _io as io_loop
 from rxflow.testing.leaks import GRACE, assert_nothing_is_left
 from tests.loopback import Loopback
+from tests.streaming import program
 
 # On a busy machine an example takes as long as it takes.
 settings.register_profile("rxflow", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -49,6 +50,13 @@ def litellm_is_imported_to_the_end() -> Iterator[None]:
     for thread in threading.enumerate():
         if thread.name == "rxflow import":
             thread.join()
+
+
+@pytest.fixture(autouse=True)
+def programs_are_ended() -> Iterator[None]:
+    yield
+    while program.going:
+        program.going.pop().kill()
 
 
 @pytest.fixture(scope="session")

@@ -150,13 +150,14 @@ class TestSignatures:
 
     def test_a_method_is_a_tool_once_it_has_its_object(self) -> None:
         class Shop:
-            prices = {"tea": 3}
+            def __init__(self, **prices: int) -> None:
+                self.prices = prices
 
             def price(self, of: str) -> int:
                 """Find a price."""
                 return self.prices[of]
 
-        made = tool(Shop().price)
+        made = tool(Shop(tea=3).price)
         assert list(made.args_schema.model_fields) == ["of"]
         assert made.run("tea") == 3
         with pytest.raises(

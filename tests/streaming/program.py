@@ -53,6 +53,7 @@ class Program:
             stderr=subprocess.PIPE,
             text=True,
         )
+        going.append(self)
 
     def heard(self) -> str:
         """The next line that it says."""
@@ -67,4 +68,14 @@ class Program:
             self.process.kill()
             out, errors = self.process.communicate()
             pytest.fail(f"the process hung; it said {out!r} and {errors!r}")
+        going.remove(self)
         return self.process.returncode, out.strip(), errors.strip()
+
+    def kill(self) -> None:
+        """End it, whatever it does."""
+        self.process.kill()
+        self.process.communicate()
+
+
+going: list[Program] = []
+"""Those that have not ended: what a failed test leaves must not be the failure of a later one."""
