@@ -1,6 +1,6 @@
-"""A task for one agent in one run, with its texts filled in; it shares nothing with other runs.
+"""An assignment: a task for one agent in one run, with its texts filled in. It shares nothing with other runs.
 
-Also the files that it writes.
+The module also contains the files that an assignment writes.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Persona:
             return text
         own = {"role": self.role, "goal": self.goal, "backstory": self.backstory}
         values = {f"{{{name}}}": value for name, value in own.items()} | {f"{{{{ .{slot} }}}}": text}
-        # In one pass, so that nothing is filled into texts that were filled in.
+        # In one pass, so that a placeholder inside a value is not filled in.
         return re.sub("|".join(map(re.escape, values)), lambda match: values[match.group()], template)
 
 
@@ -225,9 +225,9 @@ class OutputFile:
 
     @staticmethod
     def check_template(template: str) -> None:
-        """Raise ValueError if ``template`` does not name a file, or if only a shell would expand it.
+        """Raise ValueError if ``template`` does not name a file, or has a part that only a shell expands.
 
-        Without the shell, ``~`` would be a folder of that name.
+        Without a shell, ``~`` is a folder with the name ``~``.
         """
         if template and (template.endswith(("/", os.sep)) or not PurePath(template).name or "\0" in template):
             raise ValueError(f"output_file {template!r} does not name a file")
@@ -260,9 +260,9 @@ class OutputFile:
         return file
 
     def check(self) -> None:
-        """Raise ValueError if the path is a folder, or a link that leads out of ``folder``.
+        """Raise ValueError if the path is a folder, or if a link on the path leads out of ``folder``.
 
-        An input may have chosen it.
+        An input may have named that folder or link.
         """
         if self.path.is_dir():
             raise ValueError(f"{self.where}: {str(self.path)!r} is a folder")
@@ -332,7 +332,7 @@ class LogFile:
                 file.write(f"{now}: " + ", ".join(f'{key}="{value}"' for key, value in entry.items()) + "\n")
 
     def _read(self) -> list[Any]:
-        """Return the entries so far. (CrewAI overwrites a file that it cannot read.)"""
+        """Return the entries so far. Raises ValueError for other content, which CrewAI would overwrite."""
         text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
         try:
             entries: object = json.loads(text or "[]")

@@ -74,7 +74,8 @@ class Plan:
         """Raise errors that would otherwise stop the run halfway.
 
         Raises:
-            ValueError: a placeholder has no input; or two tools, or two coworkers, of one agent have the same name.
+            ValueError: a placeholder has no input, two tools of an agent have the same name, or two of its coworkers
+                have the same role.
         """
         for index in range(len(self.tasks)):
             by_function_name(self.assignment(index, inputs).offered_tools)
@@ -149,13 +150,15 @@ class CrewRun:
         self._tool_cache = ToolCache()
 
     def observe(self) -> Observable[Event]:
-        """Return the events of the run. The last one is :class:`CrewFinished`. ::
+        """Return the events of the run.
 
-        prepare   P|
-        task 1      -a-b-|
-        tasks 2,3         -c-d-c-|      (async_execution)
-        finish                   F|
-        result    P--a-b---c-d-c-F|
+        The last one is :class:`CrewFinished`, ``F``. ::
+
+            prepare   P|
+            task 1      -a-b-|
+            tasks 2,3         -c-d-c-|      (async_execution)
+            finish                   F|
+            result    P--a-b---c-d-c-F|
         """
         events = RunPart(self._subscribe)
         return log_events(events) if self._is_verbose else events
@@ -168,7 +171,7 @@ class CrewRun:
     def _steps(self) -> Iterator[Observable[Event]]:
         """Yield the Observables of the steps.
 
-        Each one is built when it is due, because a task gets the earlier answers.
+        Each Observable is built when its step is due, because a task gets the answers of earlier tasks.
         """
         yield from_coroutine(self.scope, self._prepare)
         for group in self._groups():
@@ -283,7 +286,7 @@ class _Running(Holder, ObserverBase[Event]):
         self._observer.on_error(error)  # type: ignore[arg-type]  # RxPY's type excludes BaseException
 
     def on_completed(self) -> None:
-        """Continue with the next step. A step ends in a later turn of the event loop, so this does not recurse."""
+        """Continue with the next step. A step ends in a later iteration of the event loop, so this does not recurse."""
         if self.is_disposed:
             return
         try:
@@ -323,9 +326,8 @@ def delegation_tools(
 ) -> list[BaseTool]:
     """Create two tools: one delegates work to a coworker, the other asks a coworker a question.
 
-    Coworkers are streamed too.
-
-    ``prepare`` adds to each assignment what the run shares.
+    The chunks of the coworkers are part of the stream. ``prepare`` adds to a coworker's assignment what the whole run
+    shares.
 
     Raises:
         ValueError: two coworkers have the same role.

@@ -16,7 +16,7 @@ from rxflow.types import TaskOutput
 class Rejected(Exception):
     """The answer was not accepted. The message is the reason, worded for the model.
 
-    ``outcome`` describes the result of the task if this was its last attempt.
+    If this was the last attempt, the error of the task says ``outcome``.
     """
 
     def __init__(self, reason: str, outcome: str = "failed its guardrail") -> None:
@@ -36,7 +36,7 @@ class Verdict(BaseModel):
 
 
 def _check_guardrail(guardrail: Callable[[TaskOutput], Any] | str) -> Callable[[TaskOutput], Any] | str:
-    """Raise ValueError if a function cannot be called with only the answer, or is annotated to return another type."""
+    """Raise ValueError if a function cannot take the answer alone, or if its return annotation is not a verdict."""
     if isinstance(guardrail, str):
         return guardrail
     name = name_of(guardrail)

@@ -1,4 +1,4 @@
-"""Carries out one assignment: the agent answers, and the answer is judged, and then rejected or accepted."""
+"""Carries out one assignment: the agent answers; its answer is judged, and then accepted or rejected."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def carry_out(scope: Scope, assignment: Assignment) -> Observable[Event]:
 
 
 class _TaskRun:
-    """The attempts at one answer. They are numbered, whatever the reason for a rejection."""
+    """Makes attempts until an answer is accepted. Numbers all of them, whatever the reason for a rejection."""
 
     def __init__(self, emitter: Emitter, assignment: Assignment, time_limit: _TimeLimit) -> None:
         self._emitter = emitter
@@ -137,7 +137,7 @@ class _TaskRun:
         async def work(agent: Emitter) -> None:
             agent.on_next(AgentStarted(origin=agent.origin))
             with announce_failure(agent, AgentFailed):
-                # inside the try, so that the time-out appears as the agent's failure
+                # inside announce_failure, so that the time-out appears as the agent's failure
                 async with self._time_limit.held():
                     text = await answer(agent, conversation)
             agent.on_next(AgentFinished(origin=agent.origin, result=text))
@@ -172,7 +172,7 @@ class _TaskRun:
 class _TimeLimit(Answerer):
     """The time limit of an agent for a task, including all attempts and their judging.
 
-    As an answerer it answers no question, but stops the time while a person is asked.
+    It is an answerer so that it learns of questions: it answers none, but stops the time while a person is asked.
     """
 
     def __init__(self, assignment: Assignment, loop: asyncio.AbstractEventLoop) -> None:
@@ -337,7 +337,7 @@ async def _log(emitter: Emitter, assignment: Assignment, status: Literal["starte
 
 
 def _file_text(output: TaskOutput) -> str:
-    """Return the answer in the form for a file."""
+    """Return the answer as it is written to the output file."""
     if output.pydantic is not None:
         return output.pydantic.model_dump_json(indent=2)
     return output.raw if output.json_dict is None else output.json

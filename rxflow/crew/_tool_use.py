@@ -72,7 +72,7 @@ class ToolCache:
 
 @dataclass(slots=True)
 class _Entry:
-    """A call. Its caller holds the lock, so that an equal call waits for the result."""
+    """The result of one call. Whoever makes the call holds the lock, so that an equal call waits for the result."""
 
     tool: BaseTool  # a reference that keeps the tool alive, because its id is part of the key
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -89,8 +89,8 @@ async def use_tools(
         answers: list[ToolAnswer] = []
 
         async def work(inner: Emitter) -> None:
-            # Events that the tool itself emits carry the id of the LLM call that asked for it; those of runs inside it
-            # do not.
+            # The tool's own events carry the id of the LLM call that asked for the tool. The events of runs inside the
+            # tool do not.
             inner.origin = replace(inner.origin, llm_call_id=turn.origin.llm_call_id)
             answers.append(await _use(inner, call, tools, cache))
 
@@ -112,7 +112,7 @@ def by_function_name(tools: Sequence[BaseTool]) -> dict[str, BaseTool]:
 
 
 def _read_object(arguments: str) -> dict[str, Any]:
-    """Return the model's arguments, in a form for events even if they are invalid."""
+    """Return the model's arguments as a dict for events, which also shows invalid arguments."""
     try:
         read: Any = from_json(arguments or "{}", allow_inf_nan=False)
     except ValueError:
@@ -173,7 +173,7 @@ async def _use(emitter: Emitter, call: ToolCall, tools: Mapping[str, BaseTool], 
     except Unanswered:
         emitter.on_next(ToolCancelled(origin=emitter.origin, tool_id=call.id, tool_name=call.name, reason=WAITS))
         raise
-    except Exception as error:  # not reported to the model, which could not help; the tool must not be called
+    except Exception as error:  # ends the run: without an approval, the tool must not be called
         fail(error, "")
         raise
     try:
@@ -250,7 +250,7 @@ async def _approve(emitter: Emitter, call: ToolCall, tool: BaseTool) -> Approval
 
 async def _run(emitter: Emitter, tool: BaseTool, arguments: dict[str, Any], entry: _Entry | None) -> Any:
     async with nullcontext() if entry is None else entry.lock:
-        # A tool that may not be called any more may not be answered from the cache either.
+        # The result of a tool that is used up must not come from the cache either.
         if entry is not None and entry.results and not tool.is_used_up:
             return entry.results[0]
         result = await read_out(await emitter.invoke(tool.claim(), **arguments))
@@ -270,7 +270,7 @@ class _Asked(BaseModel):
 
 
 class ImageTool(BaseTool):
-    """Shows the model an image. File paths are refused, because the model could read any file of this machine."""
+    """Shows the model an image. File paths are refused: with them, the model could read any file of this machine."""
 
     name: str = "add_image_to_content"
     description: str = "See an image, to describe it or to answer questions about it. It is shown in the next message."

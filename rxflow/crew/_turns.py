@@ -56,7 +56,12 @@ class Conversation:
 
 
 async def answer(emitter: Emitter, conversation: Conversation) -> str:
-    """Let the agent answer. All chunks, tools and calls appear in the stream."""
+    """Ask the model and use tools, turn after turn, until there is an answer. All events appear in the stream.
+
+    Raises:
+        RuntimeError: the model called a tool even in the last turn.
+        ValueError: the model returned neither text nor a tool call.
+    """
     assignment = conversation.assignment
     agent = assignment.persona.agent
     tools = by_function_name(assignment.offered_tools)

@@ -64,15 +64,16 @@ class Agent(Fillable):
         max_iter: the number of turns with the model for one answer. The last turn has no tools.
         max_execution_time: the seconds for one task, including all attempts and their judging; then TimeoutError is
             raised. The time stops while a person is asked, and starts again from zero after a person's review.
-        max_retry_limit: how often an LLM call is retried that failed before its first chunk; by default as the LLM
-            says.
-        max_rpm: LLM calls a minute, including those that judge its answers.
-        allow_delegation: may delegate work and questions to the other agents of its crew.
+        max_retry_limit: how often an LLM call that failed before its first chunk is retried; by default the
+            ``max_retries`` of the LLM.
+        max_rpm: how many LLM calls the agent may make in a minute, including the calls that judge its answers.
+        allow_delegation: the agent may delegate work and questions to the other agents of its crew.
         verbose: report its work on standard error: see :mod:`rxflow._streaming.verbose`.
         guardrail: see :data:`rxflow.crew._guardrails.Guardrail`. ``guardrail_max_retries`` limits the retries in
-            ``kickoff``.
+            ``kickoff``; for a task, the option of the task does.
         cache: within a run, the same call of the same tool is carried out once.
-        multimodal: may see images. Its model asks for an image by address, with the tool ``add_image_to_content``.
+        multimodal: the agent may see images. Its model asks for an image by address, with the tool
+            ``add_image_to_content``.
         step_callback: called after each turn with the model and after each tool, instead of the crew's.
         use_system_prompt: if False, the introduction is in the first message, for models without system messages.
         system_template, prompt_template: the texts around the introduction, ``{{ .System }}``, and around the prompt,
@@ -142,7 +143,7 @@ class Agent(Fillable):
 
     @property
     def retries(self) -> int | None:
-        """The number of retries of its LLM calls; None: as the LLM says."""
+        """The number of retries of its LLM calls; None means the ``max_retries`` of the LLM."""
         return self.max_retry_limit if "max_retry_limit" in self.model_fields_set else None
 
     @property
@@ -154,7 +155,7 @@ class Agent(Fillable):
     def observe(self, work: Task | Query, response_format: type[BaseModel] | None = None) -> EventStream[StreamChunk]:
         """Return a cold Observable of the chunks of this agent's work on a task or query.
 
-        Each subscription works again. ::
+        Each subscription does the work again. ::
 
             turn 1     -t-t-|          (calls a tool)
             turn 2           -he-llo|
@@ -259,10 +260,12 @@ def _fitting(model: Any) -> dict[str, Any]:
 
 
 def _with_usage(events: Observable[Event], scope: Scope, task_id: str, *, around: Scope) -> Observable[Event]:
-    """Pass events on, but turn the answer to the task into an :class:`AgentOutput` with the tokens of all calls. ::
+    """Pass events on, but turn the answer to the task into an :class:`AgentOutput` with the tokens of all calls.
 
-    events     S--a--b--L---F|
-    result     S--a--b--L---A|
+    The answer is in the TaskFinished ``F``, which becomes ``A``. ::
+
+        events     S--a--b--L---F|
+        result     S--a--b--L---A|
     """
 
     def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:

@@ -36,11 +36,11 @@ class Crew(Configurable):
         process: sequential, or hierarchical with ``manager_llm`` or ``manager_agent``.
         stream: ``kickoff`` returns a :class:`CrewStreamingOutput` instead of the result.
         verbose: report the work on standard error: see :mod:`rxflow._streaming.verbose`.
-        max_rpm: LLM calls a minute of all agents together, including those that judge answers.
+        max_rpm: how many LLM calls all agents together may make in a minute, including the calls that judge answers.
         step_callback: called after each turn with a model and after each tool.
         task_callback: called with the :class:`TaskOutput` of each task.
         before_kickoff_callbacks: ``fn(inputs) -> inputs``, called in order before placeholders are filled in.
-            ``inputs`` is a dict of this run only, empty if there are none, and may be changed.
+            ``inputs`` is a dict that belongs to this run: it is empty if there are none, and may be changed.
         after_kickoff_callbacks: ``fn(CrewOutput) -> CrewOutput``, called in order.
         cache: within a run, the same call of the same tool is carried out once, whichever agent makes it.
         output_log_file: a ``.txt`` or ``.json`` file to which each task adds entries at its start and at its end, with
@@ -213,16 +213,18 @@ class Crew(Configurable):
         return EventStream(lambda scope: CrewRun(plan, scope, given).observe())
 
     def observe(self, inputs: Inputs | None = None) -> EventStream[StreamChunk]:
-        """Return a cold Observable of the chunks of all tasks. ::
+        """Return a cold Observable of the chunks of all tasks.
 
-        task 1    -he-ll-o|
-        task 2             -wo-rld|
-        result    -he-ll-o--wo-rld|
+        Each subscription is a new run. ::
+
+            task 1    -he-ll-o|
+            task 2             -wo-rld|
+            result    -he-ll-o--wo-rld|
         """
         return self.events(inputs).select(chunks)
 
     def stream_chunks(self, inputs: Inputs | None = None) -> CrewStreamingOutput:
-        """Run the crew and return its chunks, whatever ``stream`` is. The first iteration starts the run.
+        """Run the crew and return its chunks, even if ``stream`` is False. The first iteration starts the run.
 
         Raises:
             ValueError: a placeholder has no input.
@@ -302,7 +304,7 @@ def _read_task(entry: Mapping[str, Any], agents: Sequence[Agent]) -> Task:
 
 
 def _checked(plan: Plan, inputs: object) -> Inputs | None:
-    """Return a copy of ``inputs``. They must be complete, unless callbacks may still add some."""
+    """Return a copy of ``inputs``. Raises ValueError if one is missing, unless callbacks may still add it."""
     if inputs is not None and not isinstance(inputs, Mapping):
         raise TypeError(f"inputs are a mapping of names to values, {{'topic': …}} for instance; got {inputs!r}")
     given = None if inputs is None else dict(cast(Inputs, inputs))

@@ -31,13 +31,13 @@ class Task(Fillable):
             inputs.
         name: the ``task_name`` of its chunks; by default the description.
         agent: the agent that carries it out.
-        context: the tasks whose answers are part of the prompt, which may be tasks of crews that have run; by default
-            all earlier tasks; None or []: none.
+        context: the tasks whose answers are part of the prompt. A task of another crew must have its answer already.
+            The default is all earlier tasks; with None or [], there are none.
         tools: the tools to use instead of the agent's; by default a list of the agent's tools.
-        async_execution: runs at the same time as adjacent tasks with this option.
+        async_execution: the task runs at the same time as adjacent tasks with this option.
         output_pydantic, output_json: a model that the answer must fit; at most one of the two.
         output_file: the path of a file for the answer. Placeholders are filled in, but no input may lead out of the
-            folder before the first placeholder, by ``..``, an absolute path or a symbolic link.
+            folder that is named before the first placeholder: by ``..``, an absolute path or a symbolic link.
         callback: called with the :class:`TaskOutput`.
         guardrail, guardrails: see :data:`rxflow.crew._guardrails.Guardrail`. ``guardrail_max_retries`` limits the
             retries.
@@ -45,8 +45,9 @@ class Task(Fillable):
         markdown: asks for an answer in Markdown.
         allow_crewai_trigger_context: add the input ``crewai_trigger_payload`` to the description; by default only in
             the first task of a sequential crew.
-        output: the answer of the last run that gave one. ``retry_count``: how often guardrails rejected answers in it.
-            ``start_time``, ``end_time``: when it started and answered, in UTC.
+        output: the answer of the last run that gave one. ``retry_count``: how often the last run tried again because a
+            guardrail or the output type rejected the answer. ``start_time``, ``end_time``: when the last run started,
+            and when it answered, in UTC.
         config: a mapping with any of these options, such as an entry of a YAML file. Keyword arguments take precedence.
 
     Raises:
@@ -128,9 +129,10 @@ class Task(Fillable):
     ) -> Assignment:
         """Return the assignment of this task for ``agent``, with ``inputs`` filled in.
 
-        Raises ValueError for a missing input.
+        ``shows_payload`` decides whether the trigger payload is shown, unless ``allow_crewai_trigger_context`` does.
 
-        ``shows_payload`` is whether the trigger payload is shown if the task itself does not say so.
+        Raises:
+            ValueError: a placeholder has no input.
         """
         here = f"task {index} ({self.name or self.description[:40]!r}):"
         several = self.guardrails

@@ -42,15 +42,15 @@ Conditional: TypeAlias = Condition | str | Callable[..., Any]
 
 
 def or_(*conditions: Conditional) -> AnyOf:
-    """Is met when the first of ``conditions`` is met. The others are not cancelled. ::
+    """Return a condition that is met when the first of ``conditions`` is met. The others are not cancelled. ::
 
         a         ----a-----------
         b         ---------b------
         or_(a, b) ----a-----------
 
-    After that, it is not met again until a router emits a label in it, or until a method that has completed runs again:
-    so once in each round of a cycle. A method and the routers that it triggers count as one, so ``or_(begin, "ok")`` is
-    met once if a router of ``begin`` returns "ok".
+    After that, it is met again only in two cases: a router emits a label that it names, or a new round of a cycle has
+    begun, because a method that had completed runs again. A method and the routers that it triggers count together, so
+    ``or_(begin, "ok")`` is met once if a router of ``begin`` returns "ok".
 
     Raises:
         ValueError: there is no condition, or one of them is invalid.
@@ -59,9 +59,9 @@ def or_(*conditions: Conditional) -> AnyOf:
 
 
 def and_(*conditions: Conditional) -> AllOf:
-    """Is met when all of ``conditions`` are met, with the result of the last one.
+    """Return a condition that is met when all of ``conditions`` are met. The last one provides the result.
 
-    It then waits for all of them again. ::
+    After that, it waits for all of them again. ::
 
         a          ----a------------
         b          ---------b-------
@@ -156,7 +156,7 @@ def start(condition: Conditional | None = None) -> Callable[[F], F]:
 def listen(condition: Conditional) -> Callable[[F], F]:
     """Mark a method that runs when ``condition`` is met.
 
-    If it has a parameter, it receives the result of the trigger.
+    If the method has a parameter, it receives the result of the trigger.
     """
     parsed = parse_condition(condition, "@listen")
     return lambda method: add_note(method, "listen", parsed)
@@ -181,7 +181,7 @@ def read_note(method: object) -> Note | None:
 
 
 def add_note(method: F, decorator: str, condition: Condition | None, **facts: Any) -> F:
-    """Add to the marks of ``method``. Raises ValueError if it already has a condition, or is a class."""
+    """Add to the marks of ``method``. Raises ValueError for a second condition, or if ``method`` is a class."""
     name = getattr(method, "__name__", repr(method))
     if isinstance(method, type):
         raise ValueError(f"@{decorator}(…) goes on a method of a Flow; got the class {name}")

@@ -1,14 +1,14 @@
 """One run of a flow: merges the methods along the graph.
 
-Methods are Observables. When one completes, the methods that wait for it are merged in. This is an operator of rxflow,
-because RxPY's ``expand`` subscribes once per item, while this one subscribes once per result, not for thousands of
-chunks.
+Methods are Observables. When one completes, the methods that wait for it are merged in. RxPY's ``expand`` would
+subscribe to another Observable for each item, that is for each of thousands of chunks. So rxflow has this merge of its
+own, which looks for more methods only when a method completes.
 
 A completed method and the routers that it triggers are a *wave*. The routers run first, one after the other, including
-those that wait for a label of the wave. Then the methods that wait for the completed method run, all at once, with
-everything that they trigger; then those that wait for the first label, and so on. So the methods that run in a wave,
-and how often they run, do not depend on their speed. Waves of two start methods, or of two listeners of one method, run
-side by side.
+those that wait for a router of the wave or for its label. Then the methods that wait for the completed method run, all
+at once, with everything that they trigger. When all of that is over, the methods that wait for the first router run,
+then those that wait for its label, and so on. So the methods that run in a wave, and how often they run, do not depend
+on their speed. Waves of two start methods, or of two listeners of one method, run side by side.
 """
 
 from __future__ import annotations
@@ -181,7 +181,10 @@ class _FlowRun(DisposableBase):
         triggers: tuple[str, ...] = (),
         causes: frozenset[str] = frozenset(),
     ) -> None:
-        """Merge in one call of ``method``, whose completion belongs to ``wave``."""
+        """Merge the events of one call of ``method`` into the run. The completion of the call is added to ``wave``.
+
+        ``causes`` are the routers of the wave that led to this call.
+        """
         if self.subscriptions.is_disposed:
             return
         self._calls[method.name] += 1
@@ -227,7 +230,7 @@ class _FlowRun(DisposableBase):
     def _repeat(
         self, scope: Scope, method: Method, wave: Wave, causes: frozenset[str], finished: MethodFinished
     ) -> None:
-        """Emit the events of a call that had finished before the run was resumed, and continue after it."""
+        """Emit the events of a call that had finished before the run was resumed, and continue as after any call."""
         origin = scope.within(method.name, flow_method=method.name).origin
         self._observer.on_next(MethodStarted(origin=origin, replayed=True))
         self._observer.on_next(replace(finished, origin=origin, replayed=True))
@@ -237,7 +240,10 @@ class _FlowRun(DisposableBase):
         self._complete(method, finished.result, wave, causes)
 
     def _read_payload(self, method: Method) -> dict[str, Any]:
-        """Return the trigger payload as a keyword argument, if ``method`` has a parameter for it and needs it."""
+        """Return the trigger payload as a keyword argument, if ``method`` has a parameter for it.
+
+        If the inputs have no payload, the default of the parameter applies.
+        """
         payload = self._inputs.get(TRIGGER_PAYLOAD)
         if method.payload is None or (payload is None and method.payload.default is not method.payload.empty):
             return {}
@@ -281,9 +287,9 @@ class _FlowRun(DisposableBase):
         return label
 
     def _run_routers(self, wave: Wave) -> None:
-        """Call the next router of the wave, whose completion calls this method again.
+        """Call the next router of the wave. When the router completes, this method is called again.
 
-        After the last router, call the listeners.
+        When no router is left, call the listeners.
         """
         while wave.for_routers and not wave.due_routers:
             occurrence = wave.for_routers.pop(0)
@@ -298,7 +304,11 @@ class _FlowRun(DisposableBase):
             self._run_listeners(wave)
 
     def _run_listeners(self, wave: Wave) -> None:
-        """Call the listeners that are due next. The last one to end calls this method again, from a wave of its own."""
+        """Call the listeners that are due next.
+
+        Each listener begins a wave of its own. When the last of these waves is over, ``wave`` continues with its next
+        occurrence.
+        """
         while not self.subscriptions.is_disposed:
             if wave.for_listeners:
                 occurrence = wave.for_listeners.pop(0)
@@ -307,7 +317,8 @@ class _FlowRun(DisposableBase):
                 due = self._due.find_listeners(wave, occurrence)
                 if due:
                     if len(due) == 1 and not wave.for_listeners and wave.parent is not None:
-                        # the wave has nothing left to do, and a long cycle must not keep a wave for each round
+                        # The wave has nothing left to do, so the listener's wave continues with the parent. Otherwise a
+                        # long cycle would keep a wave for each round.
                         wave = wave.parent
                     else:
                         wave.running = len(due)

@@ -163,7 +163,7 @@ def _read_method(owner: type, name: str, function: Callable[..., Any]) -> Method
 def _read_labels(function: Callable[..., Any]) -> tuple[str, ...] | None:
     """Return a router's labels from its return type, or else from its ``return`` statements.
 
-    The statements are used only if all of them return plain strings.
+    The statements are used only if all of them return literal strings or None.
     """
     try:
         declared = get_type_hints(function).get("return")
@@ -180,7 +180,7 @@ def _read_returned_labels(function: Callable[..., Any]) -> tuple[str, ...] | Non
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         return None  # the label is the text that the generator yields
     if getattr(getattr(function, "__code__", None), "co_filename", "") == "<string>":
-        return None  # for code from exec(), Python 3.13 would return the source of ``python -c``
+        return None  # code from exec(): in Python 3.13, inspect would return the source of ``python -c``
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError):  # no source: defined in a shell, or frozen

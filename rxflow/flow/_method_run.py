@@ -31,7 +31,7 @@ from rxflow.types import (
 )
 
 Complete = Callable[[Emitter, Method, Any], Awaitable[Any]]
-"""Called after a method has returned. Returns the result that others receive."""
+"""Called with what a method has returned. Returns the result that listeners and readers receive."""
 
 
 def run_method(
@@ -44,12 +44,13 @@ def run_method(
     triggered_by: tuple[str, ...] = (),
     complete: Complete | None = None,
 ) -> Observable[Event]:
-    """Return the events of one call. :class:`MethodFinished` with its result is the last event.
+    """Return the events of one call. The last one is :class:`MethodFinished`, with the result of the method.
 
-    An Observable that the method returns is merged in: its chunks and events are passed on, including the events behind
-    an ``observe()``, and ``str`` items become chunks of the method. The method's result is then the result of the crew
-    or flow in that stream; otherwise the last other item; otherwise the text. A generator of text is read in the same
-    way.
+    If the method returns an Observable, the Observable is merged in: its chunks and events are passed on, including the
+    events behind an ``observe()``, and ``str`` items become chunks of the method. The result of the method is then the
+    last of these that the Observable emits: the result of a crew or flow, the answer of a model outside of crews, or an
+    item that is neither text nor an event. If it emits none of them, as an ``observe()`` does, the result is the text.
+    A generator of text is read in the same way.
     """
 
     async def work(emitter: Emitter) -> None:
@@ -57,7 +58,8 @@ def run_method(
         journal = scope.run.journal
         reviewed = None if journal is None or method.feedback is None else journal.find_reviewed(scope.step)
         with announce_failure(emitter, MethodFailed):
-            # it had already returned this result, and must not run again because of the question
+            # Before the run was resumed, the method had returned this result. Only the question was still open, so the
+            # method must not run again.
             if reviewed is not None:
                 result = reviewed.arguments["output"]
             else:
@@ -111,7 +113,7 @@ async def _call(
 async def _read_generator(emitter: Emitter, merged: _Merged, generator: Generator[Any, Any, Any]) -> Any:
     """Stream a generator of text in one worker thread. The result is the generator's return value, or else the text.
 
-    A generator of other items is a value, and is returned unchanged. The first item decides.
+    The first item decides: if it is neither text nor a chunk, the generator is a value, and is returned.
     """
 
     def read() -> Any:
@@ -166,7 +168,7 @@ async def _put_back_async(item: Any, rest: AsyncGenerator[Any, Any]) -> AsyncGen
 
 
 class _Merged:
-    """Emits the items of a stream that a method returned or generates, and collects its result."""
+    """Emits the items of a stream that a method returned or generates, and collects the method's result."""
 
     def __init__(self, emitter: Emitter) -> None:
         self._emitter = emitter
@@ -183,7 +185,7 @@ class _Merged:
             self._behind = event = item.event
             self._emitter.on_next(self._forget_retracted(event) if isinstance(event, Retracted) else event)
         elif item is self._behind:
-            self._behind = _NOTHING  # the event was already emitted as an item of the selection
+            self._behind = _NOTHING  # this item is the event that was emitted just before it
         elif isinstance(item, str):
             self._text.append(item)
             self._emitter.text(item)
@@ -203,9 +205,10 @@ class _Merged:
             self._results = [item]
 
     def _forget_retracted(self, retracted: Retracted) -> Retracted:
-        """Drop text that is void. Return the event that says so.
+        """Drop the text that ``retracted`` makes void. Return the event to emit.
 
-        Strings, and chunks that got their labels here, are void under the labels of this method.
+        A retraction from outside this run names spans of its own run. But here, chunks from there have the labels of
+        this method, and so have strings. So the event to emit names the span of this method.
         """
         if retracted.origin.span_id.startswith(self._emitter.run.id):
             self._text = [text for text in self._text if isinstance(text, str) or not retracted.covers(text)]
@@ -215,9 +218,9 @@ class _Merged:
         return replace(retracted, origin=here, span_ids=(here.span_id,))
 
     def _label_chunk(self, chunk: StreamChunk) -> StreamChunk:
-        """Give a chunk from outside this run the method's labels and a number of this run.
+        """Give a chunk from outside this run the method's labels, and let this run number it.
 
-        Users may have created the chunk or kept it from another run.
+        The program may have created the chunk, or kept it from another run.
         """
         if chunk.span_id.startswith(self._emitter.run.id):
             return chunk

@@ -56,7 +56,7 @@ class AsksPeople:
         """Ask a person, and wait for the answer. Call it in a method that is not async, or in a tool of such a method.
 
         If the flow has a store, the state is saved first. :func:`rxflow.operators.answer_with` describes who answers.
-        If nobody answers, the run is paused, and nothing after this line is executed.
+        If nobody answers, the run is paused, and the code after this call is not executed.
 
         Args:
             message: the question.
@@ -67,7 +67,7 @@ class AsksPeople:
             The answer, or "" for an empty one; None after the time-out.
 
         Raises:
-            RuntimeError: it was called outside a run of a flow.
+            RuntimeError: no flow is running here.
         """
         return cast("str | None", run_blocking(self._ask(message, timeout, metadata), InputReceived).value)
 
@@ -127,7 +127,7 @@ class Feedback:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedbackContext:
-    """The argument of a provider in CrewAI's form: a result that waits for feedback."""
+    """Describes a result that waits for feedback. A provider in CrewAI's form receives it."""
 
     flow_id: str
     flow_class: str

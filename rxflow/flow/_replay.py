@@ -16,8 +16,8 @@ Repeat = Callable[[MethodFinished], None]
 class Replay:
     """Holds back calls of finished methods until it is their turn.
 
-    The order in which methods complete decides what follows: ``and_``, for example, passes on the result of the last
-    one. So they complete in the order of the log, whichever is called first.
+    The order in which methods complete decides what follows: ``and_``, for example, passes on the result of the method
+    that completes last. So the methods complete in the order of the log, whichever is called first.
     """
 
     def __init__(self, journal: Journal, graph: Graph, step: Step) -> None:
@@ -30,16 +30,16 @@ class Replay:
         self._missing = sorted(journal.begun_within(step) - graph.methods.keys())
 
     def takes(self, step: Step, repeat: Repeat) -> bool:
-        """Return whether this call had finished.
+        """Return whether this call had finished before the run was resumed.
 
-        If so, ``repeat`` will be called in its turn, with the event of its end.
+        If so, ``repeat`` will be called with the call's MethodFinished, when it is the call's turn.
         """
         if step in self._finished:
             self._called[step] = repeat
         return step in self._finished
 
     def run(self) -> None:
-        """Complete all finished methods; each may call further ones.
+        """Complete all finished methods. Each of them may lead to further calls.
 
         Raises:
             NotResumable: a finished method was removed from the graph, nothing calls it any more, or its result is

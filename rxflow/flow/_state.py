@@ -16,7 +16,7 @@ State = dict[str, Any] | BaseModel
 
 
 class FlowState(BaseModel):
-    """A base class for states that declares the ``id`` which every state has."""
+    """A base class for states. It declares the ``id`` that every state has."""
 
     id: str = Field(default_factory=lambda: str(uuid4()))
 
@@ -54,12 +54,14 @@ def _create_state(given: object, where: str) -> State:
 
 
 def merge_inputs(state: State, inputs: Mapping[str, Any]) -> State:
-    """Return ``state`` with ``inputs`` merged in. A model is validated as a whole, and ignores keys that it lacks.
+    """Return ``state`` with ``inputs`` merged in. A model is validated as a whole.
 
-    A model with ``extra="allow"`` keeps such keys too. With an id of None in ``inputs``, the state keeps its own id.
+    A model ignores inputs for which it has no field, unless it has ``extra="allow"``. If the id in ``inputs`` is None,
+    the state keeps its own id.
 
     Raises:
         ValueError: ``inputs`` do not fit the model.
+        TypeError: ``inputs`` is not a mapping.
     """
     if not isinstance(inputs, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"inputs must be a dict or another mapping of names to values; got {inputs!r}")
@@ -82,9 +84,10 @@ def merge_inputs(state: State, inputs: Mapping[str, Any]) -> State:
 
 
 def require_known(state: object, inputs: Mapping[str, Any]) -> None:
-    """Raise ValueError if the model ``state`` has no field for one of ``inputs``, which a run would silently ignore.
+    """Raise ValueError if the model ``state`` has no field for one of ``inputs``.
 
-    Programs may pass more than a state has, and :func:`merge_inputs` allows it. For people who type it is a mistake.
+    A run ignores such inputs, because programs may pass more than a state needs. In inputs that a person typed, they
+    are mistakes.
     """
     if not isinstance(state, BaseModel) or type(state).model_config.get("extra") == "allow":
         return
@@ -120,7 +123,7 @@ def replace_state(state: State, saved: Mapping[str, Any]) -> State:
 
 
 def show_state(state: State) -> dict[str, Any]:
-    """Return the whole state as JSON. Values that JSON cannot carry become their text."""
+    """Return the whole state as values that JSON can carry. Other values become their text."""
     try:
         return cast(dict[str, Any], to_jsonable_python(state, fallback=str))
     except ValueError:  # the state contains itself
@@ -134,7 +137,8 @@ def read_id(state: State) -> str:
 
 
 def _validate(model: type[BaseModel], values: Mapping[str, Any]) -> BaseModel:
-    # By name, for fields that have an alias; by alias, for nested models that are given as dicts.
+    # By name, because the keys are names of fields, even of fields with an alias. By alias, because nested models may
+    # be dicts with aliases.
     return model.model_validate(values, by_name=True, by_alias=True)
 
 
@@ -145,7 +149,7 @@ def _fill_id(state: State) -> State:
         return own
     try:
         return _validate(type(state), own)
-    except ValidationError:  # an id of another type, such as a number
+    except ValidationError:  # the id has another type, such as a number
         return state
 
 

@@ -24,8 +24,8 @@ class Occurrence:
 class Wave:
     """The occurrences of a wave that are not yet handled. ``parent`` continues when this wave is over.
 
-    The queues are lists, because they are short: every running flow holds two waves, and an empty deque takes 760
-    bytes. An empty set takes 216 bytes, and so does each new empty frozenset.
+    Every running flow holds at least two waves, so a wave must be small. The queues are short lists, because an empty
+    deque takes 760 bytes. The empty sets are one shared frozenset, because each new one takes 216 bytes.
     """
 
     __slots__ = ("called_routers", "due_routers", "fired_before", "for_listeners", "for_routers", "parent", "running")
@@ -36,7 +36,7 @@ class Wave:
         self.for_listeners: list[Occurrence] = []
         self.due_routers: list[tuple[Method, Occurrence, tuple[str, ...]]] = []
         self.called_routers = _NONE
-        self.fired_before = _NONE
+        self.fired_before = _NONE  # the or_ listeners that had run before the listeners of this wave
         self.running = 0  # the running listeners, each with everything that it triggers
 
     def add(self, occurrence: Occurrence) -> None:
@@ -51,7 +51,7 @@ class DueMethods:
     def __init__(self, graph: Graph) -> None:
         self._waiting = graph.group_by_trigger()
         self._completed: set[str] = set()
-        self._arrived: dict[str, set[str]] = {}
+        self._arrived: dict[str, set[str]] = {}  # by method: the triggers since its condition was last met
         self._fired: set[str] = set()  # the or_ listeners that have run, and may not run again yet
 
     def is_awaited(self, name: str) -> bool:
@@ -61,7 +61,7 @@ class DueMethods:
     def note_call(self, name: str) -> None:
         """Record the call of a method.
 
-        If it had completed, a new round of a cycle begins, in which all or_ listeners may run again.
+        If the method has completed before, a new round of a cycle begins, in which all or_ listeners may run again.
         """
         if name in self._completed:
             self._completed.remove(name)
@@ -78,8 +78,8 @@ class DueMethods:
     def find_routers(self, wave: Wave, occurrence: Occurrence) -> list[tuple[Method, tuple[str, ...]]]:
         """Return the routers that are due.
 
-        A router with ``or_`` runs once per wave. It runs again only if it led to ``occurrence`` itself, in a cycle of
-        routers.
+        A router with ``or_`` runs once per wave. It runs again only in a cycle of routers, that is if it is one of the
+        causes of ``occurrence``.
         """
         due: list[tuple[Method, tuple[str, ...]]] = []
         for router in self._waiting.get(occurrence.trigger, ()):
@@ -97,15 +97,15 @@ class DueMethods:
     def find_listeners(self, wave: Wave, occurrence: Occurrence) -> list[tuple[Method, tuple[str, ...]]]:
         """Return the listeners that are due.
 
-        A label lets the ``or_`` listeners that wait for it run again, if they last ran before this wave. Those that
-        have run since then already belong to this wave.
+        A label lets an ``or_`` listener that waits for it run again, if the listener last ran before the listeners of
+        this wave began. If it has run since then, it has already run for this wave.
         """
         due: list[tuple[Method, tuple[str, ...]]] = []
         for method in self._waiting.get(occurrence.trigger, ()):
             if _runs_first(method):
                 continue
             if occurrence.is_label and method.name in wave.fired_before:
-                wave.fired_before -= {method.name}  # once per wave, even if the condition has several of its labels
+                wave.fired_before -= {method.name}  # once per wave, even if the condition names several of its labels
                 self._fired.discard(method.name)
             triggers = () if method.name in self._fired else self._find_triggers(method, occurrence.trigger)
             if triggers:

@@ -57,14 +57,14 @@ logger = logging.getLogger("rxflow")
 class Flow(AsksPeople, Generic[S]):
     """Runs methods with ``@start``, ``@listen`` and ``@router`` along their graph.
 
-    The state of ``Flow[Model]`` is a pydantic model, that of plain ``Flow`` a dict. ``stream``, ``name``,
-    ``initial_state``, ``persistence``, ``max_method_calls`` and ``verbose`` are class attributes, instance attributes
-    or arguments of the constructor. ``persistence`` is a store that replaces those of ``@persist``. ``verbose=True``
-    logs progress to the ``rxflow`` logger, as a crew does.
+    The state of ``Flow[Model]`` is a pydantic model; the state of a plain ``Flow`` is a dict. ``stream``, ``name``,
+    ``initial_state``, ``persistence``, ``input_provider``, ``max_method_calls`` and ``verbose`` can be class
+    attributes, instance attributes or arguments of the constructor. ``persistence`` is a store that replaces the stores
+    of ``@persist``. ``verbose=True`` logs progress to the ``rxflow`` logger, as a crew does.
 
     Raises:
-        ValueError: the graph or the state cannot work. (If no router emits a label, but its listener can also run
-            without it, that is only a warning.)
+        ValueError: the graph cannot run, or the state cannot be created. (A label that no router emits causes only a
+            warning if its listener can also run without it.)
         TypeError: ``initial_state`` is neither a model, a dict nor an instance; or ``persistence`` is not a store.
     """
 
@@ -88,7 +88,7 @@ class Flow(AsksPeople, Generic[S]):
             raise ValueError(f"{cls.__name__}.{taken[0]} would hide Flow.{taken[0]}; give the method another name")
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        # Not in __init__, because a subclass may define its own and not call this one.
+        # Not in __init__, because a subclass may define its own __init__ without calling this one.
         self = super().__new__(cls)
         self._record = Record()
         self._running = Once()
@@ -151,7 +151,7 @@ class Flow(AsksPeople, Generic[S]):
 
     @property
     def usage_metrics(self) -> UsageMetrics:
-        """The tokens of all LLM calls in the last run so far."""
+        """The tokens of all LLM calls in the current run so far, or in the last run."""
         return self._record.ledger.total
 
     def kickoff(
@@ -162,12 +162,13 @@ class Flow(AsksPeople, Generic[S]):
         With ``stream``, return a :class:`FlowStreamingOutput` instead, which starts the run at its first iteration.
         This method also works inside a running event loop, as in a notebook.
 
-        With a store, ``inputs["id"]`` continues with the state saved under that id, and ``restore_from_state_id``
-        begins with a copy of the state saved under that id, under a new id.
+        If the flow has a store, ``inputs["id"]`` continues with the state that was saved under this id, and
+        ``restore_from_state_id`` begins with a copy of a saved state, which gets a new id.
 
         Raises:
             ValueError: ``inputs`` do not fit the state, the flow has no method to run, or there is no store to restore
                 from.
+            TypeError: ``inputs`` is not a mapping.
             RuntimeError: this instance is already running.
             PersistenceError: the store failed.
         """
@@ -189,7 +190,9 @@ class Flow(AsksPeople, Generic[S]):
         """Return a cold Observable of all events. Each subscription is a new run with its own state.
 
         Raises:
-            ValueError: ``inputs`` do not fit the state, or the flow has no method to run.
+            ValueError: ``inputs`` do not fit the state, the flow has no method to run, or there is no store to restore
+                from.
+            TypeError: ``inputs`` is not a mapping.
         """
         self._require_methods()
         self._require_store(restore_from_state_id)
@@ -199,18 +202,20 @@ class Flow(AsksPeople, Generic[S]):
     def observe(
         self, inputs: Inputs | None = None, *, restore_from_state_id: str | None = None
     ) -> EventStream[StreamChunk]:
-        """Return a cold Observable of the chunks of all methods, merged along the graph. ::
+        """Return a cold Observable of the chunks of all methods, merged along the graph.
 
-        research   -a-b-c|
-        write             -d-e|
-        result     -a-b-c--d-e|
+        Each subscription is a new run with its own state. ::
+
+            research   -a-b-c|
+            write             -d-e|
+            result     -a-b-c--d-e|
         """
         return self.events(inputs, restore_from_state_id=restore_from_state_id).select(chunks)
 
     def stream_chunks(
         self, inputs: Inputs | None = None, *, restore_from_state_id: str | None = None
     ) -> FlowStreamingOutput:
-        """Run this instance and return its chunks, whatever ``stream`` is. The first iteration starts the run.
+        """Run this instance and return its chunks, even if ``stream`` is False. The first iteration starts the run.
 
         Raises:
             ValueError: ``inputs`` do not fit the state.
@@ -276,7 +281,7 @@ class Flow(AsksPeople, Generic[S]):
 
     def _require_methods(self) -> None:
         """Raise ValueError if there is no method to run. Such a flow may exist, for example to hold a state."""
-        self._check_graph()  # a subclass may not call this class's __init__
+        self._check_graph()  # again, because a subclass need not call this class's __init__
         if not self._graph.methods:
             raise ValueError(
                 f"{type(self).__name__} has nothing to run: none of its methods is decorated with @start(), @listen(…) "
@@ -295,7 +300,7 @@ class Flow(AsksPeople, Generic[S]):
         return StateKeeper(type(self).__name__, self.persistence, getattr(self, RULE_ATTRIBUTE, None), rules)
 
     def _run(self, scope: Scope, inputs: Inputs, restore_from: str | None = None) -> Observable[Event]:
-        """Return a run on this instance."""
+        """Return the events of a run that uses the state of this instance."""
 
         def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
             if not self._running.take():
@@ -369,7 +374,7 @@ class Flow(AsksPeople, Generic[S]):
         return started is not None
 
     async def _restore(self, emitter: Emitter, keeper: StateKeeper, inputs: Inputs, restore_from: str | None) -> None:
-        """Replace the initial state by the saved one. The id is already set."""
+        """Replace the initial state by the saved one, but keep the id, which is already set."""
 
         def read(saved: Mapping[str, Any]) -> State:
             return replace_state(self._state, {**saved, "id": self.flow_id})
@@ -383,7 +388,7 @@ class Flow(AsksPeople, Generic[S]):
             )
 
     def _describe_other(self, journal: Journal) -> str:
-        """Return the message for a log of another flow. Running this flow instead would repeat and pay everything."""
+        """Return the message for a log of another flow: running this one would do, and pay for, everything again."""
         own = self.name or type(self).__name__
         names = " and ".join(map(repr, journal.flow_names)) or "none"
         return (
@@ -411,7 +416,7 @@ class Flow(AsksPeople, Generic[S]):
 
 
 def _find_state_type(cls: type) -> Any:
-    """Return the ``T`` of ``Flow[T]``; None for a plain Flow, or if a class has left it open."""
+    """Return the ``T`` of ``Flow[T]``; None for a plain Flow, or if ``cls`` leaves ``T`` open."""
     found = _find_state_argument(cls)
     if isinstance(found, TypeVar):
         return None
@@ -419,14 +424,14 @@ def _find_state_type(cls: type) -> Any:
 
 
 def _find_state_argument(cls: type) -> Any:
-    """Return the state's type in the bases of ``cls``: a type, one of its own type variables, or None."""
+    """Return the state's type that the bases of ``cls`` name: a type, a type variable of ``cls``, or None."""
     bases: tuple[Any, ...] = vars(cls).get("__orig_bases__", cls.__bases__)
     for base in bases:
         origin: Any = get_origin(base) or base
         if Flow not in origin.__mro__:
             continue
         argument = S if origin is Flow else _find_state_argument(origin)
-        if isinstance(argument, TypeVar):  # the class may also have other type variables
+        if isinstance(argument, TypeVar):  # the base may have several: find the argument for this one
             variables: tuple[Any, ...] = getattr(origin, "__parameters__", ())
             argument = dict(zip(variables, get_args(base), strict=False)).get(argument)
         if argument is not None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FlowPersistence", "PersistenceError", "SQLiteFlowPersistence", "persist"]
 
-__path__: list[str] = []  # allows the alias rxflow.flow.persistence.sqlite of this module, as in CrewAI
+__path__: list[str] = []  # so that rxflow.flow.persistence.sqlite can be an alias of this module, as in CrewAI
 
 logger = logging.getLogger("rxflow")
 
@@ -51,8 +51,8 @@ class PersistenceError(RuntimeError):
 class FlowPersistence(BaseModel, ABC):
     """Keeps the states of flows. Subclass it for a store of your own.
 
-    The methods are called in worker threads, one save of a flow after the other; they may be coroutine functions. An
-    error that they raise ends the run with a :class:`PersistenceError`.
+    The methods are called in worker threads; they may be coroutine functions. The saves of one run follow one another.
+    An error of a method ends the run with a :class:`PersistenceError`.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -158,7 +158,7 @@ def persist(persistence: FlowPersistence | None = None, verbose: bool = False) -
 
 
 def persist(persistence: Any = None, verbose: bool = False) -> Any:
-    """Save the flow's state: on a class, after each of its methods; on a method, after that method.
+    """Save the flow's state: after each method if the decorator is on a class, or else after the decorated method.
 
     Write ``@persist``, ``@persist()`` or ``@persist(MyStore())``. The default store is a
     :class:`SQLiteFlowPersistence`. ``Flow(persistence=…)`` replaces all stores. ``verbose`` logs each save.
@@ -190,18 +190,20 @@ RULE_ATTRIBUTE = "_save_rule"
 class StateKeeper:
     """Saves and restores the state of one flow's run.
 
-    Saves run one after the other, each with the state at that time. Otherwise an older state could be written last.
+    Saves run one after the other, and each copies the state when its turn comes. Otherwise an older state could be
+    written last.
     """
 
     def __init__(
         self, flow: str, own: FlowPersistence | None, rule: SaveRule | None, methods: Mapping[str, SaveRule | None]
     ) -> None:
-        """Keep the stores: ``own`` of the flow instance, ``rule`` of its class, ``methods`` of its methods."""
+        """Use the stores of the flow instance (``own``), of its class (``rule``) and of its ``methods``."""
         self._flow = flow
         self._own = own
         self._rules = {name: each or rule for name, each in methods.items() if each or rule}
         self._lock = asyncio.Lock()
         stores = [own] if own else [rule.store] if rule else [each.store for each in methods.values() if each]
+        # With several stores, none is used to restore: it would be unclear which one has the last state.
         is_one = bool(stores) and all(_is_same(stores[0], each) for each in stores)
         self.store: FlowPersistence | None = stores[0] if is_one else None
 
@@ -217,7 +219,7 @@ class StateKeeper:
             await self._save(emitter, self.store, "_ask_checkpoint", read_state, verbose=False)
 
     async def load(self, emitter: Emitter, flow_uuid: str, read: Callable[[Mapping[str, Any]], State]) -> State | None:
-        """Return the last saved state for ``flow_uuid``, as ``read`` reads it; None if nothing was saved."""
+        """Return the state that was saved last for ``flow_uuid``, converted by ``read``; None if nothing was saved."""
         if self.store is None:
             return None
         with _naming(f"{self._flow}: {_name(self.store)} cannot load the state of {flow_uuid!r}"):
@@ -245,7 +247,8 @@ class StateKeeper:
 def _copy(state: State) -> State:
     """Return a copy of the state that does not change while it is being saved.
 
-    A method in another thread may change the state itself.
+    A method in another thread may change the state at any time. If this disturbs the copying, the state is copied
+    again.
     """
     for _ in range(_MAX_COPIES):
         try:

@@ -40,7 +40,7 @@ def task(method: Callable[P, R]) -> Callable[P, R]:
 def crew(method: Callable[P, R]) -> Callable[P, R]:
     """Mark the method that creates the crew.
 
-    The crew's name is that of the class, unless it has one. The crew gets the kickoff hooks of the class.
+    A crew without a name gets the name of the class. The crew also gets the kickoff hooks of the class.
     """
 
     def complete(where: str, owner: object, made: object) -> None:
@@ -90,12 +90,12 @@ def after_kickoff(method: F) -> F:
 
 
 def output_pydantic(cls: C) -> C:
-    """Mark a model class that ``output_pydantic`` of a task's entry in YAML may name."""
+    """Mark a model class, so that a task's entry in YAML may name it as its ``output_pydantic``."""
     return _mark(cls, "output_pydantic")
 
 
 def output_json(cls: C) -> C:
-    """Mark a model class that ``output_json`` of a task's entry in YAML may name."""
+    """Mark a model class, so that a task's entry in YAML may name it as its ``output_json``."""
     return _mark(cls, "output_json")
 
 
@@ -128,6 +128,10 @@ def _made_once(
     role: str,
     complete: Callable[[str, object, object], object] = lambda where, owner, made: None,
 ) -> Callable[P, R]:
+    """Return a function that calls ``method`` once per object and arguments, and keeps what it creates.
+
+    ``complete`` checks what was created, and adds what is missing.
+    """
     name = getattr(method, "__name__", repr(method))
 
     @wraps(method)

@@ -19,7 +19,7 @@ Entry = dict[str, Any]
 
 
 def CrewBase(cls: type[C]) -> type[C]:  # noqa: N802 - the name in CrewAI
-    """Make a crew class of ``cls``.
+    """Turn ``cls`` into a crew class, whose agents and tasks are described in YAML files.
 
     ``self.agents_config`` and ``self.tasks_config`` have the entries of ``config/agents.yaml`` and
     ``config/tasks.yaml`` in the folder of the class's module. Class attributes of the same names may name other files.
@@ -96,7 +96,7 @@ def _agents_of(owner: object) -> list[Agent]:
 
 
 class _ConfigFile:
-    """A descriptor: for an object the entries of a file, for the class the file's path."""
+    """A descriptor that returns the entries of a file for an object, and the file's path for the class."""
 
     def __init__(
         self, name: str, folder: Path, path: str | Mapping[str, Any] | None, resolve: Callable[[_Names, Entry], Entry]
@@ -132,7 +132,7 @@ class _ConfigFile:
 
 
 def _read_yaml(file: Path) -> Any:
-    import yaml  # most programs have their agents in code
+    import yaml  # imported here, because most programs have their agents in code
 
     try:
         with file.open(encoding="utf-8") as text:
@@ -204,7 +204,7 @@ class _Names:
     def replace_model(self, entry: Entry, option: str) -> None:
         """Replace a name in ``option`` by the LLM that its method creates.
 
-        Other names are those of models, and stay.
+        A name without such a method is the name of a model, and stays.
         """
         value = entry.get(option)
         if isinstance(value, str) and value in marked(type(self._owner), "llm"):

@@ -116,7 +116,7 @@ def _turning_room(layers: Layers, end: int) -> float:
 def place_columns(layers: Layers, order: Sequence[Sequence[int]]) -> list[float]:
     """Return the x of each slot's middle.
 
-    Each sweep shortens the squared lengths of all ties, so the positions converge.
+    Each sweep reduces the sum of the squared lengths of all ties, so the positions converge.
     """
     xs = [0.0] * len(layers.slots)
     for rank in order:

@@ -19,7 +19,7 @@ class Link:
 
     @property
     def span(self) -> int:
-        """The least number of ranks between its ends. A label needs a rank of its own."""
+        """The least distance between the ranks of its ends. A label needs a rank of its own between them."""
         return 1 if self.label is None else 2
 
 
@@ -100,7 +100,8 @@ class Layers:
     """The slots of all ranks. The nodes come first, under their own indices. Ties connect slots of adjacent ranks.
 
     A link that leads back leaves its source downwards like any other link, turns up beside the source, and turns down
-    again above its target. So it passes the ranks of both. ``beside`` pairs its first and last slots with those nodes.
+    again above its target. So it also passes the ranks of these two nodes. ``beside`` pairs its first slot with the
+    source, and its last slot with the target.
     """
 
     slots: list[Slot]
@@ -212,7 +213,7 @@ def _sweep(
 
 
 def _count_disorder(layers: Layers, order: list[list[int]], below: dict[int, list[int]]) -> int:
-    """Count the crossing ties, plus the distances of back links from their nodes."""
+    """Return twice the number of crossings, plus the distances of back links from the nodes that they turn beside."""
     positions = {slot: index for rank in order for index, slot in enumerate(rank)}
     crossings = 0
     for rank in order:

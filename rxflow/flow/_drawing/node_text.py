@@ -22,12 +22,12 @@ _CAPITAL_LIKE = frozenset("#$+<=>?~^_")
 
 
 def clean_text(text: str) -> str:
-    """Put ``text`` on one line. Replace characters that a page cannot contain, or that reverse text."""
+    """Put ``text`` on one line. Replace characters that a page cannot contain, or that change the direction of text."""
     return "".join(_clean_char(char) for char in text)
 
 
 def measure_width(text: str, font: Font) -> float:
-    """Estimate the width of ``text`` in pixels. The viewer's font is unknown, so the estimate is rather too wide."""
+    """Estimate the width of ``text`` in pixels. The viewer's font is unknown, so the estimate is generous."""
     return sum(_measure_char(char, font.is_mono) for char in text) * font.size
 
 

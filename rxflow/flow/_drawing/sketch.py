@@ -129,9 +129,9 @@ class _Sketcher:
             yield Edge(self._get_unknown_label(trigger, open_ended), target, Line.LABEL)
 
     def _get_unknown_label(self, label: str, open_ended: Sequence[Method]) -> int:
-        """Return a node for a label that any of several routers may emit.
+        """Return the node of a label that no router declares. The ``open_ended`` routers may emit it.
 
-        Edges from each router to each listener would be too many.
+        Without this node, each of these routers would need an edge to each listener.
         """
         if label in self._loose:
             return self._loose[label]
