@@ -38,7 +38,7 @@ from rxflow.operators._tool_calls import tool_arguments, tool_call_deltas, tool_
 from rxflow.operators._usage import usage
 from rxflow.operators._words import words
 
-if __name__ != "rxflow.operators":  # an editable install puts this folder on the import path
+if __name__ != "rxflow.operators":  # an editable install lets `import operators` find this folder
     raise ModuleNotFoundError(f"No module named {__name__!r}; import rxflow.operators", name=__name__)
 
 __all__ = [

@@ -26,8 +26,8 @@ def accumulate() -> Callable[[Observable[T]], Observable[T]]:
     """Let each item carry the whole text of its call so far (like ``scan``), for displays that replace their content.
 
     Each call has a text of its own, and its reasoning has another one. Works on chunks and on strings; items without
-    text pass unchanged. The last character of a chunk is held until the next text, because an accent or the rest of an
-    emoji may follow, or until the call ends or the source fails. If a tool call interrupts the text, the text continues
+    text pass unchanged. The last character of a chunk is held until more text arrives, the call ends or the source
+    fails, because an accent or the rest of an emoji may follow. If a tool call interrupts the text, the text continues
     after it.
 
     Each item is a copy of the text so far. That costs almost nothing for an answer of 100,000 characters, but seconds

@@ -20,18 +20,18 @@ def answer_with(who: Who) -> Callable[[Observable[T]], Observable[T]]:
 
         flow.observe().pipe(ops.answer_with(lambda request: "yes"))
 
-    source                 S-a-?           (asks; without an answer it would be paused)
-    answers                    --y|        (subscribed by the question)
-    answer_with(answers)   S-a-?-Yb-F|     (? is InputRequested, Y is InputReceived)
+        source                 S-a-?           (asks; without an answer it would be paused)
+        answers                    --y|        (subscribed by the question)
+        answer_with(answers)   S-a-?-Yb-F|     (? is InputRequested, Y is InputReceived)
 
     Example::
 
         flow.observe().pipe(ops.answer_with(lambda request: input(request.message)))
 
-    If there are several, the one nearest to the run is asked first. If none of them answers, a program in a terminal
-    asks there; otherwise the run is paused when everything else is done. An answer that does not fit the question
-    raises a ValueError, which ends the run. An answer that comes after the time-out or after the end of the run is
-    ignored.
+    If a run has several ``answer_with``, the one nearest to the run is asked first. If none of them answers, a program
+    in a terminal asks there; any other program pauses the run when everything else is done. An answer that does not fit
+    the question raises a ValueError, which ends the run. An answer that comes after the time-out or after the end of
+    the run is ignored.
 
     Args:
         who: a function of the :class:`~rxflow.types.events.InputRequested`, sync (in a worker thread) or async, that

@@ -17,8 +17,8 @@ def by_task() -> Callable[[Observable[T]], Observable[Lane[T]]]:
 
     In a run, a lane begins when its task does, even if the task emits nothing, and completes when the task has ended,
     whether it succeeded or failed. A task that runs again gets another lane. In a stream of bare chunks, a lane begins
-    with its first chunk and completes with the stream. Tasks of one name that run at once share a lane. Items outside
-    of tasks are dropped. An error of the source ends all open lanes and the result. ::
+    with its first chunk and completes with the stream. Tasks with the same name that run at once share a lane. Items
+    outside of tasks are dropped. An error of the source ends all open lanes and the result. ::
 
         source        --a1--b1--a2--{a ends}--b2--|
         by_task()     --A---B---------------------|
@@ -45,8 +45,8 @@ def by_agent() -> Callable[[Observable[T]], Observable[Lane[T]]]:
 
     In a run, a lane begins when its agent begins a task, and completes when that task has ended with all its attempts,
     whether it succeeded or failed. The agent's next task gets another lane. In a stream of bare chunks, a lane begins
-    with its first chunk and completes with the stream. Agents of one role that work at once share a lane. Items without
-    an agent are dropped. An error of the source ends all open lanes and the result. ::
+    with its first chunk and completes with the stream. Agents with the same role that work at once share a lane. Items
+    without an agent are dropped. An error of the source ends all open lanes and the result. ::
 
         source         --a1--b1--a2--{a's task ends}--b2--|
         by_agent()     --A---B----------------------------|

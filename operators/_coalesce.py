@@ -24,10 +24,10 @@ def coalesce(
 
     Text is gathered until ``seconds`` (a number or a timedelta) have passed since the first piece, or until there are
     ``characters`` characters. Give one of the two, or both. The gathered text is one item, with the labels of the last
-    chunk. It is never split, so it may be longer than ``characters``. Tool calls and events keep their order: text
-    gathered before them is emitted first; the same is true of the end of the call, and of the end or error of the
-    source. The last character is held until the next text, because an accent or the rest of an emoji may follow. Works
-    on chunks and on strings. The texts of different calls are not joined. ::
+    chunk. It is never split, so it may be longer than ``characters``. A call keeps its order: its gathered text is
+    emitted before a tool call or an event of the call, before the call ends, and before the source completes or fails.
+    The last character is held until the next text, because an accent or the rest of an emoji may follow. Works on
+    chunks and on strings. The texts of different calls are not joined. ::
 
         source                      --a-b-c-d----e--|
         coalesce(characters=3)      --------abc-----(de)|

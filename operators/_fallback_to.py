@@ -36,17 +36,17 @@ def fallback_to(
     """Continue with ``other`` after an error (like ``catch``): another model, another crew, or an apology.
 
     All output so far is then void: a ``Retracted`` event says so before ``other`` begins, and the chunks of ``other``
-    have the next free ``attempt``. If there was no output yet, there is no such event. A later operator that selects
-    from the events again, such as ``text``, drops that event: put this operator after it. ::
+    have the next free ``attempt``. If there was no output yet, there is no such event. An operator that selects from
+    the events again, such as ``text``, would drop that event: put ``fallback_to`` after it. ::
 
         source                --a--b--#
         other                         --x--y--|
         fallback_to(other)    --a--b--R--x--y--|    (R: Retracted(attempts=(0,)); x and y have attempt 1)
 
-    ``other`` is subscribed on the run's loop, and belongs to the same method or task as the source. After a run, later
-    operators receive all events of ``other``, the source's selection applies to it, and strings become chunks. An error
-    of ``other`` is passed on, with a note that names the first error. A cancellation, KeyboardInterrupt and SystemExit
-    of the source are passed on at once.
+    ``other`` is subscribed on the run's loop, and belongs to the same method or task as the source. If the source is a
+    run, later operators receive all events of ``other``, the source's selection applies to it, and strings become
+    chunks. An error of ``other`` is passed on, with a note that names the first error. A cancellation,
+    KeyboardInterrupt and SystemExit of the source are passed on at once.
 
     Args:
         other: the stream, or a function of the error that returns one.

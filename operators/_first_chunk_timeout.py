@@ -38,7 +38,7 @@ def first_chunk_timeout(
 
     ``seconds`` is a number or a timedelta. A chunk ends the wait, and so does reasoning or an item that is not
     rxflow's. Events about the run, such as ``LLMStarted``, do not. While a person is asked, the time does not count. To
-    limit later pauses, use ``idle_timeout``. A source that completes without a chunk has not exceeded the limit. ::
+    limit later pauses, use ``idle_timeout``. A source that completes in time without a chunk is not an error. ::
 
         source                    S--------------a--b--|
         first_chunk_timeout(5)    S----#                   (units: s; the source is disposed at 5)
@@ -50,6 +50,7 @@ def first_chunk_timeout(
     Raises:
         FirstChunkTimeout: as the stream's error; it names the last item.
         RuntimeError: as the stream's error: no event loop runs here, and no scheduler was given.
+        TypeError: ``seconds`` is neither a number nor a timedelta.
         ValueError: ``seconds`` is not above 0.
     """
     limit = to_seconds(seconds, "first_chunk_timeout(seconds)")

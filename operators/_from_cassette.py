@@ -58,8 +58,8 @@ def from_cassette(
             observer.on_error(error)
             return Disposable()
         player = _Player(cassette, pace, observer, _find_any_clock(scheduler, subscribed))
-        # On the trampoline, so that subscribe() returns first: a timer thread is quick, and the subscriber may dispose
-        # soon.
+        # The trampoline runs this after subscribe() has returned. Otherwise a timer thread might emit items before the
+        # subscriber has the disposable.
         CurrentThreadScheduler.singleton().schedule(player.wait)
         return player.timer
 
@@ -67,7 +67,7 @@ def from_cassette(
 
 
 def _find_any_clock(given: SchedulerBase | None, subscribed: SchedulerBase | None) -> SchedulerBase:
-    """Return the scheduler to use: without an event loop, timer threads, because a source may emit in any thread."""
+    """Return the scheduler to use: without a loop, one with timer threads, because a source may emit in any thread."""
     try:
         return find_clock("from_cassette", given, subscribed, running_loop())
     except RuntimeError:

@@ -19,11 +19,11 @@ def heartbeat(interval: RelativeTime, *, scheduler: SchedulerBase | None = None)
     """Add a ``Heartbeat`` after each ``interval`` without an item (like ``merge`` with ``interval``, reset by items).
 
     ``interval`` is a number of seconds or a timedelta. Use it for connections that proxies close when they are silent,
-    and for users who should see that the work continues. The silence is that of the items at this point of the pipe:
-    after ``flow.observe()`` these are chunks, however many other events happen. ``origin`` is still that of the latest
-    event, so a heartbeat can show what the run is waiting for. ``silent_for`` is the time since the last item, or since
-    the subscription. A later operator that selects from the events again, such as ``text``, drops heartbeats: put this
-    operator after it. The end and errors are passed on. ::
+    and for users who should see that the work continues. Only the items at this point of the pipe end a silence: after
+    ``flow.observe()`` these are the chunks, and other events do not count. But ``origin`` is that of the latest event
+    of any kind, so a heartbeat can show what the run is waiting for. ``silent_for`` is the time since the last item, or
+    since the subscription. An operator that selects from the events again, such as ``text``, would drop heartbeats: put
+    ``heartbeat`` after it. The end and errors are passed on. ::
 
         source          --a---------------b--|
         heartbeat(5)    --a----H----H-----b--|   (units: s; silent for 5, then for 10)
@@ -37,6 +37,7 @@ def heartbeat(interval: RelativeTime, *, scheduler: SchedulerBase | None = None)
 
     Raises:
         RuntimeError: as the stream's error: no event loop runs here, and no scheduler was given.
+        TypeError: ``interval`` is neither a number nor a timedelta.
         ValueError: ``interval`` is not above 0.
     """
     seconds = to_seconds(interval, "heartbeat(interval)")

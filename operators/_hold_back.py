@@ -64,18 +64,18 @@ def hold_back(
     The guard releases the text, replaces it, or stops the stream.
 
     The guard is a function or a coroutine function of the text. It judges the whole text of a call, and separately its
-    reasoning; or, if ``until`` is given, each piece that ``until`` makes of them, such as ``ops.sentences()`` or
-    ``ops.lines()``. The texts of one call are judged one after the other, so their order stays. Everything after an
-    open verdict in the same call waits. Other calls continue, up to the next event that follows both (for instance the
-    end of a task). Tool calls are not judged, and wait only to keep the order; the text of a call before and after a
-    tool call is judged separately. Events that repeat the text, such as ``LLMFinished``, are not judged: show the
-    chunks, not those events.
+    reasoning; or, if ``until`` is given (such as ``ops.sentences()`` or ``ops.lines()``), each piece into which it
+    splits them. The texts of one call are judged one after the other, so their order stays: while a verdict is open,
+    everything that follows in the same call waits. Other calls continue until the next event outside of the calls, for
+    instance the end of a task, which waits for all items before it. Tool calls are not judged, and wait only to keep
+    the order; the text of a call before and after a tool call is judged separately. Events that repeat the text, such
+    as ``LLMFinished``, are not judged: show the chunks, not those events.
 
     The end of the stream waits for open verdicts. So does an error of the source: the text before it is judged first.
-    If the guard raises, or returns something else, the stream ends with that error. Stopping, failing and disposing
-    close the provider's connection and cancel open verdicts. Items that wait are kept in memory, however slow the guard
-    is, because a provider cannot be slowed down. A guard that is a plain function runs on the run's loop, so it must
-    not block. ::
+    If the guard raises, or returns something that is not a verdict, the stream ends with that error. Stopping, failing
+    and disposing close the provider's connection and cancel open verdicts. Items that wait are kept in memory, however
+    slow the guard is, because a provider cannot be slowed down. A guard that is a plain function runs on the run's
+    loop, so it must not block. ::
 
         source                               --a-b.--c-d.-------|
         hold_back(guard, until=sentences)    ---------[ab.]----([cd.])|

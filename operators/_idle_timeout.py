@@ -41,10 +41,10 @@ def idle_timeout(
     """Fail if a stream that has begun pauses for ``seconds`` (like ``timeout``), and close the provider's connection.
 
     ``seconds`` is a number or a timedelta. The clock starts with the first chunk (``first_chunk_timeout`` limits the
-    wait for that one), and each item restarts it: chunks, reasoning and, in a run, every event. In a run, time counts
-    only while a model is answering: tools, guardrails, methods and people may take as long as they need. A stream of
-    bare chunks does not show that, so there the time always counts. Concurrent calls share one clock: only a pause of
-    the whole stream is too long. ::
+    wait for it), and each item restarts it: chunks, reasoning and, in a run, every event. In a run, time counts only
+    while a model is answering: tools, guardrails, methods and people may take as long as they need. A stream of bare
+    chunks does not show who is working, so there the time always counts. Concurrent calls share one clock: only a pause
+    of the whole stream is too long. ::
 
         source             --a--b-----------c--|
         idle_timeout(5)    --a--b----#             (units: s; the source is disposed at 10)
@@ -56,6 +56,7 @@ def idle_timeout(
     Raises:
         IdleTimeout: as the stream's error; it names the last item.
         RuntimeError: as the stream's error: no event loop runs here, and no scheduler was given.
+        TypeError: ``seconds`` is neither a number nor a timedelta.
         ValueError: ``seconds`` is not above 0.
     """
     limit = to_seconds(seconds, "idle_timeout(seconds)")

@@ -42,7 +42,7 @@ class Rate:
 
 
 class Meter(Protocol):
-    """Knows the prices of calls."""
+    """Knows what calls cost, in the unit of the limit."""
 
     def get_rate(self, model: str | None) -> Rate:
         """Return the rate for the estimate of a call.
@@ -141,7 +141,7 @@ class _Account:
             self._answer.append(text)
 
     def _price(self, call: _MeteredCall) -> None:
-        """Price a call at its first text. Before that, litellm, which may know the price, may not be imported yet."""
+        """Price a call at its first text, not at its start: litellm, which has prices, may be imported in between."""
         rate = self._meter.get_rate(call.model)
         call.is_priced = True
         call.per_byte = rate.output / BYTES_PER_TOKEN
@@ -197,8 +197,9 @@ def limit_cost(
     ``by_task`` only shows a task: ending the lane does not stop the task.)
 
     The cost is estimated from the prompt and the output (text, reasoning, arguments of tool calls), with one token per
-    four bytes. When a call ends, the provider's report replaces the estimate: its tokens at the given prices, or else
-    its cost. The chunk that exceeds the limit is still emitted, because it is already paid for. ::
+    four bytes. When a call ends, the provider's report replaces the estimate: the reported tokens at the given prices,
+    or the reported cost if no prices were given. The chunk that exceeds the limit is still emitted, because it is
+    already paid for. ::
 
         source              --a--b--c--d--|
         limit_cost(0.02)    --a--b--c|        (each letter costs one cent; the source is disposed)
@@ -218,8 +219,9 @@ def limit_cost(
 
     Raises:
         CostLimitExceeded: as the stream's error, with ``on_limit="error"``.
-        ValueError: ``dollars`` is not above 0, a price is negative, or only one of them was given; and as the stream's
-            error: no price was given, and litellm does not know the model.
+        TypeError: ``dollars`` is not a number.
+        ValueError: ``dollars`` is not above 0, a price is negative, only one price was given, or ``on_limit`` is
+            another string; and as the stream's error: no price was given, and litellm does not know the model.
     """
     check_positive(dollars, "limit_cost(dollars)", "US dollars")
     check_choice(on_limit, "limit_cost(on_limit=…)", "complete", "error")
@@ -273,7 +275,7 @@ class _Dollars:
 
 
 def _look_up_rate(model: str) -> Rate:
-    """Return the rate of a model from litellm's list. litellm is not imported just for this."""
+    """Return the rate of a model from litellm's list, if something else has imported litellm."""
     litellm: Any = sys.modules.get("litellm")
     price_of: Callable[..., tuple[float, float]] | None = getattr(litellm, "cost_per_token", None)
     try:
@@ -320,6 +322,7 @@ def limit_tokens(
 
     Raises:
         TokenLimitExceeded: as the stream's error, with ``on_limit="error"``.
+        TypeError: ``tokens`` is not a number.
         ValueError: ``tokens`` is not above 0, or ``on_limit`` is another string.
     """
     check_positive(tokens, "limit_tokens(tokens)", "tokens")

@@ -28,10 +28,10 @@ def log_to(log: Log, run_id: str) -> Callable[[Observable[T]], Observable[T]]:
         log_to(log, "r")      --a--b----|
         the log               --a--b----|      including its end: completed, failed with its error, or cancelled
 
-    An event is passed on at once, so a subscriber may receive it before the log has it; the end waits until the log has
+    An event is passed on at once, so a subscriber may receive it before the log has it. The end waits until the log has
     it. Code that must act only on written events reads :func:`from_log` instead. Events are written in batches: the
-    first at once, then the events that arrived while the last batch was written. The log of a run contains all events,
-    even if only chunks are selected.
+    first batch at once, each later one with the events that arrived while the last one was written. The log of a run
+    contains all events, even if only chunks are selected.
 
     Args:
         log: the log: :class:`rxflow.runs.MemoryLog`, ``SQLiteLog``, ``RedisLog``, or one of your own.
@@ -58,7 +58,7 @@ def log_to(log: Log, run_id: str) -> Callable[[Observable[T]], Observable[T]]:
 
 
 class _Logged:
-    """One subscription. Its terminal is emitted on the loop of the source, or without a loop in the store's thread."""
+    """One subscription. Its terminal is emitted on the source's loop or, without a loop, in the store's thread."""
 
     def __init__(self, log: Log, run_id: str, observer: ObserverBase[Any]) -> None:
         self._observer = observer
@@ -133,5 +133,5 @@ class _Logged:
 
 
 def _close_span(border: Border, started: Started, reason: str) -> Event:
-    """The event that closes a span that is open when the log ends."""
+    """Return the event that closes a span which is still open when the log ends."""
     return border.stamp(border.describe_stopped(started, reason))

@@ -42,7 +42,7 @@ def overflow(
     *,
     scheduler: Scheduler | None = None,
 ) -> Callable[[Observable[T]], Observable[T]]:
-    """Emit items to a slow reader in its own time (like ``observe_on``). At most ``limit`` items wait.
+    """Emit items to a slow reader at its own pace (like ``observe_on``). At most ``limit`` items wait.
 
     The source continues meanwhile. When ``limit`` items are waiting, ``policy`` decides:
 
@@ -57,7 +57,7 @@ def overflow(
     order. An error follows all items before it. ::
 
         source                     --a-b-c-d-e----|        (all of one call)
-        reader, 4 frames an item     [a  ][b  ][cde]
+        reader, 4 columns an item    [a  ][b  ][cde]
         overflow(1)                --a---b---(cde)|
 
     Put it last, because operators after it work in the reader's thread. Each subscriber has a queue of its own.
@@ -188,7 +188,7 @@ class _Queue:
         if self._own_thread is not None:
             self._own_thread.dispose()
 
-    # Called in the reader's thread.
+    # What the reader does. All but _read_soon is called in its thread.
 
     def _read_soon(self, scheduler: SchedulerBase) -> None:
         try:
@@ -239,7 +239,7 @@ class _Queue:
             self._clear()
             return partial(end, observer)
 
-    # The policies, called with the lock held when too many items wait. They return True if the next item must wait too.
+    # The policies, called with the lock held when ``limit`` items wait. They return True if the new item must wait too.
 
     def _join(self, item: object) -> bool:
         voice = _voice_of(item)
@@ -347,7 +347,7 @@ class _ReaderThread(EventLoopScheduler):
         super().__init__(lambda target: threading.Thread(target=target, name="rxflow reader", daemon=True))
 
     def dispose(self) -> None:
-        """Schedule a no-op first: ``dispose()`` on the scheduler's own thread would leave it waiting forever."""
+        """End the thread. A no-op wakes it: otherwise it would wait forever after disposing the scheduler itself."""
         if self._thread is not None and not self._is_disposed:
             self.schedule(_do_nothing)
         super().dispose()

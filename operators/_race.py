@@ -35,18 +35,19 @@ def race(*others: Observable[U]) -> Adding[U]:
 
     The connections of the losers are closed before the winner's first chunk is emitted. A stream wins with the same
     items that would end the wait of ``first_chunk_timeout``: a chunk, reasoning, or an item that is not rxflow's.
-    Events of a run are held until one stream wins. A stream that ends or fails without such an item drops out. The last
-    remaining stream wins, however it ends; its error gets a note with the errors of the others. A cancellation,
-    KeyboardInterrupt and SystemExit end the race. ::
+    Events of a run are held until one stream wins, at most the latest 256 of each stream. A stream that ends or fails
+    without such an item drops out. The last remaining stream wins, however it ends; its error gets a note with the
+    errors of the others. A cancellation, KeyboardInterrupt and SystemExit end the race. ::
 
         source          -----a--b--|
         other           ---x----y--z--|
         race(other)     ---x----y--z--|
         source          ^--!
 
-    ``others`` are subscribed on the run's loop, and belong to the same method or task as the source. After a run, later
-    operators receive all events of the winner, the source's selection applies to it, and strings become chunks. They
-    also receive the events with which the others began and ended: ``…Cancelled`` has the cost of a stopped call.
+    ``others`` are subscribed on the run's loop, and belong to the same method or task as the source. If the source is a
+    run, later operators receive all events of the winner, the source's selection applies to it, and strings become
+    chunks. They also receive the events with which the losers began and ended: ``LLMCancelled`` has the cost of a
+    stopped call.
 
     Example::
 
@@ -106,7 +107,7 @@ class _Race:
         return CompositeDisposable(*(runner.subscription for runner in runners))
 
     def admit(self, item: object) -> object:
-        """Return the item with its sequence number. It had none during the race, because it might have been dropped."""
+        """Return the item with its ``seq``. During the race it had none, because it might have been dropped."""
         return item if self._border is None else self._border.admit(item)
 
     def declare_winner(self, runner: _Runner) -> None:

@@ -14,8 +14,9 @@ from rxflow.types import ReasoningChunk
 def reasoning() -> Callable[[Observable[Any]], Observable[ReasoningChunk]]:
     """Select the reasoning chunks (like ``filter``), from models that show their reasoning.
 
-    They are events. ``observe()`` does not select events, but this operator finds them if it follows ``observe()``
-    directly. A stream of bare chunks, such as an output, has none. ::
+    Reasoning chunks are events, not a part of the answer. ``observe()`` does not select them, but this operator finds
+    them behind ``observe()``, if no operator of RxPY is in between. A stream of bare chunks, such as an output, has
+    none. ::
 
         events          --{started}--hm--he--llo--|
         reasoning()     -------------hm-----------|

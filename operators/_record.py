@@ -30,14 +30,14 @@ def record(path: AnyPath, *, scheduler: SchedulerBase | None = None) -> Callable
                         {"at": 10, "kind": "completed"}
 
     The file is a cassette: lines of JSON, with times in seconds. The cassette of a run contains all its events, even if
-    only chunks are selected (``flow.observe()``). Each subscription replaces the file; of several at once, the last
+    only chunks are selected (``flow.observe()``). Each subscription replaces the file; if several run at once, the last
     one to begin keeps it. The file is closed at the end of the stream: completion, an error, or disposal. A program
     that dies loses at most the items since the last event, and never more than 64 KiB.
 
-    Values are written as :mod:`rxflow.types.codec` describes; objects that JSON cannot carry, as the name of their
-    class and their ``str``. A text that looks like an API key, or has a name like one, is written as ``***``, unless a
-    model writes it across several chunks. Messages, inputs and answers are in the file unchanged: protect it as you
-    protect them.
+    Values are written as :mod:`rxflow.types.codec` describes. Of an object that JSON cannot carry, the name of its
+    class and its ``str`` are written. A text that looks like an API key, or has a name like one, is written as ``***``,
+    unless a model writes it across several chunks. Messages, inputs and answers are in the file unchanged: protect it
+    as you protect them.
 
     Args:
         path: the file. Its folder must exist.

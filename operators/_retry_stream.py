@@ -39,8 +39,8 @@ def retry_stream(
     """Subscribe the source again after an error (like ``retry``), at most ``times`` times. A run starts again.
 
     All output so far is then void: a ``Retracted`` event says so at once, and the chunks of the next attempt have the
-    next free ``attempt``. If there was no output yet, there is no such event. A later operator that selects from the
-    events again, such as ``text``, drops that event: put this operator after it. ::
+    next free ``attempt``. If there was no output yet, there is no such event. An operator that selects from the events
+    again, such as ``text``, would drop that event: put ``retry_stream`` after it. ::
 
         source             --a--b--#
         again              --a--b--c|
@@ -67,6 +67,8 @@ def retry_stream(
         flow.observe().pipe(ops.retry_stream(3, retry_on=ConnectionError, delay=lambda n: min(2**n, 30)))
 
     Raises:
+        RuntimeError: as the stream's error: a ``delay`` is needed, but no event loop runs here, and no scheduler was
+            given.
         ValueError: ``times`` or ``delay`` is negative, or ``on_shown`` is another string.
         TypeError: ``retry_on`` is neither classes nor a function.
     """
@@ -127,7 +129,7 @@ class _Retrying:
         self._is_beginning = False
 
     def begin(self, *_: object) -> None:
-        """Subscribe to the source. If it fails during that, the next attempt begins afterwards, not inside the call."""
+        """Subscribe to the source. If it fails inside that call, the next attempt begins when the call has returned."""
         self._is_due = True
         if self._is_beginning:
             return

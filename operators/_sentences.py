@@ -23,8 +23,8 @@ _PERHAPS_PARAGRAPH = re.compile(r"\n[^\S\n]*(?:[-*+•]|#{1,6}|\d{1,3}[.)]?)?\Z"
 _BEFORE_WORD = re.compile(r"[\s\"'“‘«(\[{*_—–/]")  # noqa: RUF001 - quotes of several languages
 _HARD_SPACES = "\u00a0\u2007\u202f"
 
-# After an abbreviation of the first list, a full stop never ends a sentence; of the second, not before a number; of the
-# third, not before a small letter.
+# Abbreviations. A full stop after one of the first list never ends a sentence. After one of the second list, it does
+# not if a number follows; after one of the third list, not if a small letter follows.
 _NEVER = re.compile(
     r"mr|mrs|ms|dr|prof|st|mt|gen|col|sgt|capt|lt|rev|hon|e\.g|i\.e|cf|vs|viz|z\.b|d\.h|bzw", re.IGNORECASE
 )
@@ -45,9 +45,9 @@ def sentences() -> Callable[[Observable[T]], Observable[T]]:
     after the number of a list item. Such rules have limits: an unknown abbreviation ends a sentence, and "Take plan B.
     Then rest." counts as one sentence.
 
-    A sentence is emitted as soon as the text after it shows that it has ended; the last one of a call, when the call
-    ends or the source fails. Works on chunks and on strings; items without text pass unchanged. Sentences never mix the
-    texts of two calls. ::
+    A sentence is emitted as soon as the text after it shows that it has ended. The last sentence of a call is emitted
+    when the call ends or the source fails. Works on chunks and on strings; items without text pass unchanged. Sentences
+    never mix the texts of two calls. ::
 
         source         --Hi--. How-------are you?|
         sentences()    ------(Hi.)---------------( How are you?)|

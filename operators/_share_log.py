@@ -58,7 +58,8 @@ def share_log(
         scheduler: the clock for the seconds; by default the source's loop, or a timer thread if there is none.
 
     Raises:
-        ValueError: ``on_zero`` is something else.
+        TypeError: ``on_zero`` is neither a string nor a time.
+        ValueError: ``on_zero`` is another string, or negative.
 
     Example::
 
@@ -105,7 +106,7 @@ class _Shared:
         else:
             run.timer.disposable = Disposable()
 
-        # On the trampoline, so that subscribe() returns first: the observer may dispose soon.
+        # The trampoline runs this after subscribe() has returned, so that the observer can dispose at the first item.
         CurrentThreadScheduler.singleton().schedule(_to_action(reader.catch_up))
         return Disposable(reader.leave)
 

@@ -53,6 +53,7 @@ def smooth(
 
     Raises:
         RuntimeError: as the stream's error: no event loop runs here, and no scheduler was given.
+        TypeError: ``rate`` is not a number, or ``catch_up`` is neither a number nor a timedelta.
         ValueError: ``rate`` or ``catch_up`` is not above 0.
     """
     check_positive(rate, "smooth(rate)", "characters a second")
@@ -130,7 +131,7 @@ class _Pace:
         self._emit_due((self._scheduler.now - self._emitted_at).total_seconds())
 
     def _emit_due(self, seconds: float) -> None:
-        """Emit the text that is due after ``seconds``."""
+        """Emit the text that is due when ``seconds`` have passed since text was last emitted."""
         self._emitted_at = self._scheduler.now
         due = self._credit + self._pace * seconds
         characters = int(due + 1e-6)  # the tolerance is for clocks with a resolution of microseconds

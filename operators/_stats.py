@@ -52,9 +52,9 @@ class Stats:
 
 
 def stats(*, scheduler: SchedulerBase | None = None) -> Callable[[Observable[Any]], Observable[Stats]]:
-    """Measure a stream (like ``scan``). Emits the figures so far when a call or a task ends, and at the end. ::
+    """Measure a stream (like ``scan``). Emits the figures when a call finishes, a task ends, and at the end. ::
 
-        events     S--a--b--{call ends}--c--{call ends}--F|
+        events     S--a--b--{finished}---c--{finished}---F|
         stats()    ---------s---------------s------------(s|)
 
     The last figures are also emitted before an error. A stream of bare chunks has only the last figures: it does not

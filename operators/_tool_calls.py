@@ -25,9 +25,9 @@ def tool_calls(
     """Join the deltas of tool calls (like ``buffer``). Each call is emitted once, as soon as it is complete.
 
     A call is complete when its arguments are a JSON object and the model continues with something else, or when the LLM
-    call ends. Arguments are validated against ``tools``, and against pydantic ``models`` by the name of their tool;
-    those of other tools are only parsed as JSON. A call that cannot be used is emitted too, with its ``error``: the run
-    reports it to the model, which may try again. An LLM call that fails emits nothing more. ::
+    call ends. Arguments are validated against ``tools``, and against pydantic ``models`` by the name of their tool. The
+    arguments of other tools are only parsed as JSON. A call that cannot be used is emitted too, with its ``error``: the
+    run reports it to the model, which may try again. An LLM call that fails emits nothing more. ::
 
         source           --{a: "("}--{a: ")"}--{b: "("}--{b: ")"}--{LLM call finished}--|
         tool_calls()     ----------------------a-------------------b--------------------|
@@ -118,7 +118,7 @@ class _GrowingCall:
         return delta.index == self.index and (delta.tool_id or self._id) == self._id
 
     def is_whole(self) -> bool:
-        """Return whether the arguments are a JSON object. If not, more may follow, if a provider interleaves calls."""
+        """Return whether the arguments are a JSON object. If not, more may follow: some providers interleave calls."""
         written = "".join(self.pieces)
         if not written.rstrip().endswith("}"):
             return False
@@ -217,7 +217,7 @@ class _Arguments(Generic[V]):
         for growing in self._growing.values():
             try:
                 whole = self._read(growing.text.strip() or "{}")
-            except ValueError:  # the run reports it to the model, and tool_calls() emits it
+            except ValueError:  # the run reports the error to the model, and tool_calls() emits it
                 continue
             values += growing.if_new(whole)
         return values

@@ -19,8 +19,8 @@ def usage() -> Callable[[Observable[Any]], Observable[UsageMetrics]]:
         usage()    ---------30--------------42-----------|
 
     It needs the events of a run (``flow.observe()``, ``flow.events()``), because bare chunks have no usage. A call that
-    failed in mid-answer or was cancelled counts with an estimate. If no call ends with tokens, the result is empty.
-    Errors are passed on.
+    failed in mid-answer or was cancelled counts with an estimate. A finished call emits a value even if its provider
+    reports no tokens; they are None until some are known. Errors are passed on.
 
     Example::
 

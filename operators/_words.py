@@ -28,9 +28,9 @@ def words() -> Callable[[Observable[T]], Observable[T]]:
     """Split text between words (like ``buffer``). Each piece is one word with the white space before it.
 
     No text is lost. Punctuation stays with its word. In scripts without spaces (Chinese, Japanese, Thai …), the word
-    boundaries of Unicode are used, which for most of them are between all characters. The last word of a call is held
-    until the call ends or the source fails, because more letters may follow. Works on chunks and on strings; items
-    without text pass unchanged. Words never mix the texts of two calls. ::
+    boundaries of Unicode are used; in most of these scripts, they are between all characters. The last word of a call
+    is held until the call ends or the source fails, because more letters may follow. Works on chunks and on strings;
+    items without text pass unchanged. Words never mix the texts of two calls. ::
 
         source     --he--llo wo---------rld|
         words()    ------hello----------( world)|
@@ -84,9 +84,10 @@ def _compile_special() -> Any:
 
 @cache
 def _compile_start() -> Any:
-    """Compile a pattern for the start of a word: white space, or next to an unspaced letter.
+    """Compile a pattern for the start of a word.
 
-    An opening bracket joins the next word.
+    A word starts at white space, and at a word boundary next to a letter of a script without spaces. An opening bracket
+    belongs to the word after it.
     """
     return load_regex().compile(
         rf"""

@@ -1,6 +1,6 @@
-"""The building blocks of the operators, which import them from here. The modules of this package import each other.
+"""Building blocks of the operators, which import them from here. The modules in here import each other directly.
 
-The stores import :mod:`~rxflow.operators._core.run_log` and its related modules directly.
+So do the stores of runs: they import :mod:`~rxflow.operators._core.run_log` and the modules for logs beside it.
 """
 
 from rxflow.operators._core.calls import CallQueues, CallTracker, OpenCall, OpenSpans, QuestionTracker, read_calls

@@ -1,7 +1,7 @@
 """Events that wait for a log. Consecutive chunks of one origin are kept as columns: their texts and their times.
 
-A chunk that waits as an object takes 500 bytes, which have left the processor's cache when the store packs it. As a
-text and a time it takes a quarter of that, and nothing has to be packed.
+A chunk that waits as an object takes 500 bytes, which have left the processor's cache by the time the store packs them.
+As a text and a time, it takes a quarter of that, and the store does not have to pack it.
 """
 
 from __future__ import annotations
@@ -100,8 +100,11 @@ class Backlog:
         next: the number of the event that will be added next.
         taken: the number of the event that will be taken next.
         origin: the origin (see :func:`find_origin`) of chunks that may be added to the last block; None if none may.
-        add_text, add_time: add a chunk to the last block, in this order. The caller must then increment ``next``: a
-            method for it would take as long as all the rest.
+        add_text, add_time: add a chunk to the last block; to be called in this order.
+        add_alone: adds an event outside of blocks.
+
+    After each of these and after :meth:`add`, the caller must increment ``next``. A method for that would take as long
+    as all the rest.
     """
 
     __slots__ = ("_parts", "add_alone", "add_text", "add_time", "next", "origin", "taken")
@@ -167,6 +170,6 @@ def renumber(event: Event, seq: int) -> Event:
     """Return a copy of the event with another ``seq``."""
     if type(event) is StreamChunk:
         return event.with_seq(seq)
-    if isinstance(event, StreamChunk):  # a subclass of the program
+    if isinstance(event, StreamChunk):  # a subclass that the program has defined
         return event.model_copy(update={"seq": seq})
     return replace(event, seq=seq)

@@ -1,4 +1,4 @@
-"""The open LLM calls and open spans of a stream: what ends them, and the order of waiting items of several calls."""
+"""Tracks the open LLM calls and spans of a stream: what ends them, and the order in which waiting items may follow."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ C = TypeVar("C", bound=OpenCall)
 class CallTracker(Generic[C]):
     """The open calls of one subscription.
 
-    A call ends with its own ``Finished``, ``Failed`` or ``Cancelled`` event; with the method around it, which may have
-    cancelled the call; or when its output is retracted. If no event announced a call, the next call of the same speaker
-    ends it too.
+    A call ends with its own ``Finished``, ``Failed`` or ``Cancelled`` event; when the method around it ends, because
+    the method may have cancelled the call; or when its output is retracted. A call that no event announced also ends
+    when the same speaker begins the next call.
     """
 
     def __init__(self) -> None:
@@ -120,7 +120,7 @@ class CallTracker(Generic[C]):
 
 
 class QuestionTracker:
-    """The open questions to people of one subscription: while somebody is asked, a silence is not a stall."""
+    """The questions to people that are open in one subscription. While one is open, silence is not a stall."""
 
     def __init__(self) -> None:
         self._open: CallTracker[OpenCall] = CallTracker()
@@ -273,7 +273,7 @@ class _Reading:
 
 @dataclass(slots=True)
 class Section:
-    """A queue for each call that streams at the same time, and the events that follow when all queues are empty.
+    """Waiting items: a queue for each concurrent call, and the events that may be emitted when all queues are empty.
 
     ``sizes`` is for operators that count the waiting text in each queue.
     """
@@ -334,7 +334,7 @@ class CallQueues:
 
 
 class OpenSpans:
-    """Tracks the open spans, for code that ends a stream before their ends have come.
+    """Tracks the open spans, for code that ends a stream early and must then close the spans that are still open.
 
     A span is open from its ``…Started`` event to its end.
     """

@@ -37,7 +37,7 @@ class CassetteError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Cassette:
-    """A recorded stream: its items with their times in seconds, and its end. ``error`` is None if it completed."""
+    """A recorded stream: its items with their times in seconds, and its end. If it completed, ``error`` is None."""
 
     items: list[tuple[float, Any]]
     ended_at: float
@@ -126,7 +126,7 @@ def _dump(line: dict[str, Any]) -> bytes:
     return json.dumps(line, separators=(",", ":")).encode() + b"\n"
 
 
-# A second line of defence: rxflow itself writes no keys.
+# A second line of defence: rxflow itself puts no keys into events, but the texts and objects of users may contain some.
 
 _SECRET_SHAPES = [
     rb"sk-[\w-]{16,}",  # OpenAI, Anthropic, OpenRouter …
@@ -146,7 +146,7 @@ _NAMED_SECRET = re.compile(
 _MASK = b"***"
 
 _MIN_SECRET_CHARACTERS = 16
-"""The shortest text that may contain a key."""
+"""A chunk with a shorter text is not searched for keys."""
 
 
 def _mask_secrets(text: bytes) -> bytes:

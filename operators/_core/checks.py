@@ -62,7 +62,9 @@ def check_model(given: type[BaseModel], operator: str) -> None:
 
 
 def compile_error_filter(given: ErrorFilter, parameter: str) -> Callable[[BaseException], bool]:
-    """Return a function that tells whether an error is among ``given``. It rejects errors that are not an Exception.
+    """Return a function that reports whether ``given`` includes an error.
+
+    It never includes an error that is not an Exception, such as a cancellation.
 
     Raises:
         TypeError: ``given`` is neither exception classes nor a function.

@@ -13,7 +13,7 @@ from rxflow.operators._core.text import join_surrogates
 
 V = TypeVar("V")
 
-_FINENESS = 128  # a text is read again when it has grown by this fraction of its length
+_FINENESS = 128  # a text is read again when it has grown by 1/128 of its length
 
 
 def parse(text: str, *, partial: bool = False) -> Any:
@@ -109,8 +109,8 @@ def _so_far(text: str) -> Any:
     """Parse the beginning of an object or list. Raises ValueError if that is not possible."""
     data = parse(text, partial=True)
     if text[-1].isdigit() and isinstance(_edge_of(data), int | float):
-        # More digits may follow, and 1 is not a partial form of 12. With an incomplete exponent, the number is left
-        # out.
+        # More digits may follow, and 1 is not a part of the value 12. With an incomplete exponent at its end, the
+        # parser leaves the number out.
         data = parse(text + "e", partial=True)
     return data
 
@@ -131,7 +131,10 @@ def _edge_of(data: Any) -> Any:
 
 
 def _less_and_less(data: Any) -> Iterator[Any]:
-    """Yield ever shorter forms of ``data``: first the whole, then without its last parts, innermost parts first."""
+    """Yield ever shorter forms of ``data``: first the whole, then without its last parts, innermost parts first.
+
+    All of them are the same object, which is shortened in place.
+    """
     yield data
     for container in reversed(list(_containers(data))):
         if isinstance(container, dict):

@@ -1,7 +1,7 @@
-"""Connects an operator to its source: inside the run if the source is one, otherwise around any Observable.
+"""Connects an operator to its source: the operator becomes a part of a run, or is put around any other Observable.
 
-Inside the run, the operator works on the run's loop, and receives the events behind ``observe()``, so it knows what has
-ended.
+Inside a run, the operator works on the run's loop. It receives the events behind ``observe()``, so it knows when a call
+or a task has ended.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ U_co = TypeVar("U_co", covariant=True)
 class Adding(Protocol[U_co]):
     """The type of an operator that adds items of another type.
 
-    For pyright, ``Callable[[Observable[T]], Observable[T | U]]`` would be enough. From that, mypy infers Never if
-    another operator follows, but not for chunks if they have an overload of their own. With mypy, two such operators
-    need two pipes.
+    For pyright, ``Callable[[Observable[T]], Observable[T | U]]`` would be enough. If another operator follows, mypy
+    infers Never from that type; the overload for chunks avoids this for chunks. With mypy, each of two such operators
+    needs a ``pipe`` of its own.
     """
 
     @overload
@@ -41,9 +41,9 @@ Selection: TypeAlias = Callable[[Observable[Any]], Observable[T]]
 
 
 def through(operator: Callable[[Observable[Any]], Observable[Any]]) -> Callable[[Observable[T]], Observable[T]]:
-    """Create an operator that passes on items that it does not know.
+    """Create an operator that passes on the items that it does not handle.
 
-    It can work on a run's events, below any selection.
+    In a run, it therefore works on all events, before anything is selected from them.
     """
 
     def apply(source: Observable[T]) -> Observable[T]:
@@ -70,13 +70,16 @@ def select(selection: Selection[U]) -> Callable[[Observable[Any]], Observable[U]
 
 
 def also(kind: type[U]) -> Callable[[Observable[T]], Observable[T | U]]:
-    """Add the events of one ``kind``, which an operator emits, to an earlier selection."""
+    """Create an operator that shows the events of the class ``kind`` together with the selected items.
+
+    It follows an operator that adds such events to a run. The selection alone would drop them.
+    """
     widened: Callable[[Observable[T]], Observable[T | U]] = reselect(lambda shown: _widened(shown, kind))
     return lambda source: widened(source) if isinstance(source, EventStream) else source
 
 
 def only(wanted: Callable[[Any], bool]) -> Callable[[Observable[Any]], Observable[Any]]:
-    """Keep the items for which ``wanted`` returns True. It is a function of rxflow that does not raise. ::
+    """Create an operator that keeps the items for which ``wanted`` returns True. ``wanted`` must not raise. ::
 
     source    --a--b--c--|
     result    -----b-----|

@@ -33,16 +33,16 @@ def replace_text(item: Any, text: str) -> Any:
 
 
 def get_span_id(item: object) -> str:
-    """Return the id of an item's span. It differs for two LLM calls that stream at once."""
+    """Return the id of an item's span, which distinguishes concurrent LLM calls; an empty string if it has none."""
     if isinstance(item, StreamChunk):
         return item.span_id or item.llm_call_id
     return item.origin.span_id if isinstance(item, Happened) else ""
 
 
 def get_speaker(item: object) -> tuple[Hashable, ...] | None:
-    """Return the key of an agent's work on a task in a method, which streams one call at a time.
+    """Return the key of an agent's work on a task; None if the item belongs to no task.
 
-    None without such labels.
+    There, an agent streams one call at a time, so calls with the same key follow each other.
     """
     if isinstance(item, StreamChunk) and item.task_id:
         return item.task_id, item.agent_id, item.namespace
@@ -50,7 +50,7 @@ def get_speaker(item: object) -> tuple[Hashable, ...] | None:
 
 
 def is_content(item: object) -> bool:
-    """Return whether an item is output of a model, or not rxflow's: any item except an event about the run."""
+    """Return whether an item is output of a model, or is not rxflow's. All other items are events about the run."""
     return isinstance(item, ReasoningChunk) or not isinstance(item, Happened)
 
 

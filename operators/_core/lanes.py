@@ -114,7 +114,8 @@ def _create_reader(field: str) -> Callable[[object], str]:
 TASK = Label(
     what="task", name="task_name", id="task_id", begins=TaskStarted, ends=(TaskFinished, TaskFailed, TaskCancelled)
 )
-# An agent's label lasts as long as its task: each attempt is a span, so a rejected one would end the label.
+# An agent's label lasts as long as its task. The agent's own span is one attempt: if it were used, an attempt that is
+# rejected would end the label.
 AGENT = Label(
     what="agent", name="agent_role", id="agent_id", begins=TaskStarted, ends=(TaskFinished, TaskFailed, TaskCancelled)
 )
@@ -135,7 +136,10 @@ def keep_only(
 
 
 def divide(division: Selection[Lane[Any]]) -> Callable[[Observable[T]], Observable[Lane[T]]]:
-    """Create an operator that divides the selected items into lanes. ``division`` receives the events behind them."""
+    """Create an operator that divides the selected items into lanes.
+
+    ``division`` divides the events behind the items. The selection is then applied within each lane.
+    """
 
     def lane_by_lane(shown: Selection[T]) -> Selection[Lane[T]]:
         def within(lane: Lane[Any]) -> Lane[T]:
@@ -208,7 +212,7 @@ class _Lanes:
     def _note_event(self, key: str, items: _Items, item: object) -> None:
         """Handle an event that may begin or end a labelled span.
 
-        Two tasks with one name that run at once share a lane.
+        Tasks with the same name that run at once share a lane, which ends with the last of them.
         """
         if not isinstance(item, Happened):
             return
@@ -234,7 +238,7 @@ class _Lanes:
         self._end(_complete)
 
     def _end(self, tell: Callable[[ObserverBase[Any]], None]) -> None:
-        """End every lane, and then the observer of the lanes, even if one of them raises."""
+        """End every lane, and then the observer of the lanes, even if the reader of a lane raises."""
         if self._is_over:
             return
         self._is_over = True

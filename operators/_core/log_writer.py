@@ -27,14 +27,14 @@ from rxflow.operators._core.run_log import (
 from rxflow.types import Event, FlowPaused, Started, StreamChunk
 
 MAX_BEHIND = 50_000
-"""How many events wait in memory for a store that is slower than the run. With more, the run fails."""
+"""How many events may wait in memory for a store that is slower than the run. If more wait, the run fails."""
 MIN_BATCH = 256
-"""How many events are written without waiting for the next step of the event loop."""
+"""If this many events wait, they are written at once, and not in the next step of the event loop."""
 MAX_BATCH = 1024
 BURST = 64
-"""After a batch of this many events, the next one follows ``BURST_PAUSE_S`` later, with all events until then.
+"""After a batch of at least this many events, the next batch is written ``BURST_PAUSE_S`` later.
 
-At full speed, half of a log's cost is a cost per batch, however many events the batch has.
+At full speed, half of a log's cost is a fixed cost of each batch, however many events the batch has.
 """
 BURST_PAUSE_S = 0.01
 
@@ -42,12 +42,13 @@ BURST_PAUSE_S = 0.01
 class LogWriter(ObserverBase[Event]):
     """Writes the events of one run in order, in batches.
 
-    The first batch has the events of one step of the loop; each later one, those that arrived during the last write.
+    The first batch has the events of one step of the loop. Each later batch has the events that arrived while the batch
+    before it was written.
 
-    ``fail`` is called once, in any thread, if the run must stop: its log was refused, or has fallen behind. ``tap``
-    receives each event except chunks before it is written. ``close`` creates the event that closes a span, from a
-    reason. With ``close``, the spans that are open in the log are closed before its end, even if the run's loop is
-    busy.
+    ``fail`` is called, in any thread, if the run must stop because the store has refused its log, or because the log
+    has fallen behind. ``tap`` receives each event except chunks before it is written. ``close`` creates the event that
+    closes a span, from the start of the span and a reason. If ``close`` is given, the spans that are open in the log
+    are closed before its end, even if the run's loop is busy.
 
     There is no lock, although events come on the run's loop and replies in the store's thread. ``on_next`` appends, and
     then checks whether a write is in progress. A write records that it stops, and then checks for events. So one of
@@ -74,9 +75,9 @@ class LogWriter(ObserverBase[Event]):
         self.is_paused = False
         """Whether the last event says that the run waits for answers."""
         self._turn = Once()
-        self._due = Once()  # free while a write is due in the next step of the loop; the write has its turn already
+        self._due = Once()  # free while a write is scheduled on the loop; that write already has the turn
         self._due.take()
-        self._limit = first + 1  # the number of waiting events at which something must be done
+        self._limit = first + 1  # when ``_waiting.next`` reaches this number, something must be done
         self._loop: asyncio.AbstractEventLoop | None = None
         self._not_before = 0.0  # the loop's time before which the next batch must not begin
         self._is_over = False
@@ -105,7 +106,7 @@ class LogWriter(ObserverBase[Event]):
                 waiting.add(value)
             else:
                 waiting.add_alone(value if value.seq == waiting.next else renumber(value, waiting.next))
-            if not self._takes_blocks:  # another thread may have changed it meanwhile
+            if not self._takes_blocks:  # another thread may have reset it since the check
                 waiting.origin = None
         waiting.next += 1
         if waiting.next >= self._limit:
@@ -179,7 +180,7 @@ class LogWriter(ObserverBase[Event]):
         """Write soon, but not at once, because one read from the network brings many events."""
         if self._turn.take():
             loop = self._loop = running_loop()
-            if loop is None or self._end is not None:  # no further step of a loop will write
+            if loop is None or self._end is not None:  # there is no later step of a loop that would write
                 self._write()
             else:
                 self._due.give_back()
@@ -248,7 +249,7 @@ class LogWriter(ObserverBase[Event]):
         closing = self._open.close(lambda started: close(started, reason))
         if not closing:
             return batch
-        # Not through the waiting events, because the run's loop may be blocked while it adds one there.
+        # They are not added to the waiting events, because the run's loop may be blocked while it adds an event there.
         closing = [renumber(event, seq) for seq, event in enumerate(closing, self._waiting.taken)]
         self._waiting.taken += len(closing)
         return Batch([*parts, *closing], len(batch) + len(closing))
@@ -256,7 +257,7 @@ class LogWriter(ObserverBase[Event]):
     def _resume(self, end: End | None, reply: Future[None]) -> None:
         """Continue after a reply, in the store's thread.
 
-        The loop writes the new events, because they are still in its processor's cache.
+        The loop's thread writes the events that have arrived, because they are still in its processor's cache.
         """
         if not self._go_on(reply, end):
             return
@@ -268,7 +269,7 @@ class LogWriter(ObserverBase[Event]):
             self._write_now()
 
     def _go_on(self, reply: Future[None], end: End | None) -> bool:
-        """Return whether there is more to write. The turn of a run that has ended is never given back."""
+        """Handle a reply. Return whether more may be written; if not, the turn is never given back."""
         error = reply.exception()
         if error is None:
             self._written = self._waiting.taken

@@ -24,7 +24,7 @@ Join: TypeAlias = Callable[[Observable[Any], Border | None], Observable[Any]]
 class Attempts:
     """Numbers the items of successive attempts so that no two attempts share a number.
 
-    The chunks of the first attempt keep their numbers (from the retries of a guardrail). Each later attempt begins
+    The chunks of the first attempt keep their numbers, which a guardrail may have counted up. Each later attempt begins
     above the highest number so far. ``requests`` counts the requests to models; an LLM may send several in one call.
     """
 
@@ -78,7 +78,7 @@ class Attempts:
 
     def _number_event(self, event: Happened) -> Happened:
         if self._origin is None:
-            # A run begins with the start of its own span. Bare chunks do not name their common span.
+            # The first event of a run starts the span around all its output. Items of a bare stream name no such span.
             self._origin = event.origin if isinstance(event, Started) else NO_ORIGIN
         if isinstance(event, LLMStarted | LLMRetrying):
             self.requests += 1
@@ -101,7 +101,10 @@ class Attempts:
 
 
 def create_join(source: Observable[Any]) -> Join:
-    """Return the function that adapts another stream to ``source``. It changes nothing unless ``source`` is a run."""
+    """Return a function that adapts another stream, which continues or replaces ``source``.
+
+    If ``source`` is not a run, the function returns the other stream unchanged.
+    """
     return convert_to_events if isinstance(source, EventStream) else _leave_as_it_is
 
 
@@ -112,8 +115,9 @@ def _leave_as_it_is(other: Observable[Any], border: Border | None) -> Observable
 def convert_to_events(other: Observable[Any], border: Border | None) -> Observable[Any]:
     """Turn ``other`` into events: all events of a run, whatever was selected from them; strings become chunks.
 
-    Later operators then see when the calls of ``other`` end. Other items end the stream with a TypeError, because a
-    selection of chunks would drop them. Another run becomes a part of the run that ``border`` belongs to.
+    Later operators then see when the calls of ``other`` end. An item of another type ends the stream with a TypeError,
+    because a selection of chunks would drop it silently. If ``other`` is a run, it becomes a part of the run that
+    ``border`` belongs to.
     """
     events = other.reselect(lambda _: everything) if isinstance(other, EventStream) else other
     run = events if isinstance(events, EventStream) and events.is_run else None
@@ -152,7 +156,7 @@ def _convert_to_event(item: object) -> object:
 
 
 def report_error(error: BaseException, message: str) -> None:
-    """Report an error that no caller can catch, to the running loop's exception handler or else to the thread's."""
+    """Report an error that no caller can catch, to the loop's exception handler or, without a loop, to the thread's."""
     loop = running_loop()
     if loop is not None:
         loop.call_exception_handler({"message": message, "exception": error})

@@ -1,7 +1,7 @@
 """The log of a run, outside the run: the interface that stores implement, and its reader.
 
-A log has four methods: append a batch, read after n, wait for more, leave a note for the run. Each returns a
-``concurrent.futures.Future``, so it works in threads and on event loops, and continues if nobody awaits it.
+A log has four methods: append a batch, read the events after n, wait for more, leave a note for the run. Each returns a
+``concurrent.futures.Future``. So all of them work in threads and on event loops, and continue if nobody awaits them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rxflow.types import Event
 
 Status: TypeAlias = Literal["queued", "running", "paused", "completed", "failed", "cancelled", "lost"]
 LIVE: tuple[Status, ...] = ("queued", "running")
-"""The statuses of a run that has not ended and need not be resumed."""
+"""The statuses of a run from which more events come: it has not ended, and does not have to be resumed."""
 
 PAGE = 256
 """How many events a reader takes at a time."""
@@ -74,7 +74,7 @@ class EventTooLargeError(ValueError):
 
 
 class EventsDroppedError(LookupError):
-    """The requested events are no longer kept (``max_events``)."""
+    """The log no longer keeps the requested events, because of its ``max_events``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class Log(ABC):
 
     @abstractmethod
     def append(self, writer: Writer, events: Sequence[Event], end: End | None = None) -> Future[None]:
-        """Append events, whose ``seq`` continue the last one, and the run's end if there is one.
+        """Append events, whose numbers continue those in the log, and the run's end if it is given.
 
         The first append of an unknown run begins it. A batch that this writer has already appended is ignored. A writer
         appends its next batch after the reply to the last one.
@@ -155,7 +155,7 @@ class Log(ABC):
         """
 
     def takes_blocks(self, run_id: str) -> bool:
-        """Whether batches of this run may have chunks as columns (:class:`rxflow.operators._core.blocks.Batch`).
+        """Return whether batches of this run may have chunks as columns (:class:`rxflow.operators._core.blocks.Batch`).
 
         A store that keeps or encodes columns saves most of the time that writing takes. Other stores do not override
         this method, and get event objects.
@@ -188,12 +188,13 @@ class Log(ABC):
 class PageReader(AsyncIterator[Sequence[Event]]):
     """Iterates the events after ``after``: stored ones, then new ones, until the run has ended.
 
-    Each step returns all that are ready. Events wait in the log until a slow reader asks for them. :meth:`close` ends
-    the iteration.
+    Each step returns the events that are ready, at most ``PAGE``. Events wait in the log until a slow reader asks for
+    them. :meth:`close` ends the iteration.
 
     Raises:
         LookupError, ValueError: while iterating, as :meth:`Log.read`.
-        StoreError: the same; or the store has lost events that were already read, as after a failover.
+        StoreError: while iterating: the log cannot be read, or has lost events that were already read, as after a
+            failover.
         RunLost: after the stored events.
         RunCancelled: after the stored events.
         Exception: the run's own error.

@@ -1,4 +1,4 @@
-"""Text that is still arriving: shaped by voice, split between characters, and searched for certain matches.
+"""Text that is still arriving: shaped voice by voice, split between characters, searched for matches that are certain.
 
 A voice is the answer, or the reasoning, of one LLM call. Each has a shaper of its own, so that no word mixes two calls.
 """
@@ -25,7 +25,7 @@ T = TypeVar("T")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # Patterns that may match differently at the end of the text so far than after more text has arrived.
 _SEES_THE_END = re.compile(r"\\[bBZzmMXR]|\$|\(\?!")
-# Patterns for which that can happen repeatedly, so that one more character of context does not help.
+# Patterns whose matches each further character may change again, so that one more character of context does not help.
 _FORBIDS_THE_END = re.compile(r"\\B|\(\?!(?:\\[bBZz]|\$)")
 _FLAGS = ("IGNORECASE", "MULTILINE", "DOTALL", "VERBOSE", "ASCII")
 
@@ -75,9 +75,9 @@ class Voice(OpenCall):
 def shape_text(make: Callable[[], Shaper]) -> Callable[[Observable[T]], Observable[T]]:
     """Create an operator that sends the text of each voice through a shaper of its own. Other items keep their order.
 
-    A voice ends when :class:`~rxflow.operators._core.calls.CallTracker` ends its call, when another event of that call
-    follows, and when the stream ends. The rest of the voice is emitted just before whatever ended it. An exception of a
-    shaper ends the stream, and disposes the source. ::
+    A voice ends when :class:`~rxflow.operators._core.calls.CallTracker` ends its call, when an item without text
+    follows in that call, such as a tool call, and when the stream ends. The rest of the voice is emitted just before
+    whatever ended it. An exception of a shaper ends the stream, and disposes the source. ::
 
         source          --wo--rld-he--llo|        (two voices: "world", "hello")
         words           ------wor--------(hello)|
@@ -281,9 +281,9 @@ class PartialPattern:
     packages disagree about letters: a match must not be certain for one of them and unknown to the other.
 
     The twin is the pattern followed by something that never matches, so the twin never matches either. It reports the
-    first index at which the pattern needs more text than there is. (The twin is atomic: other ways to match do not
-    count.) All matches that begin before that index are certain. A pattern that looks at the end of the text needs one
-    character more, so the search is repeated without the last character.
+    first index at which the pattern needs more text than there is. (The twin is an atomic group, so that ``regex`` does
+    not look for other ways to match.) All matches that begin before that index are certain. A pattern that looks at the
+    end of the text needs one character more, so the search is repeated without the last character.
 
     Raises:
         TypeError: ``pattern`` is not a text pattern.

@@ -1,4 +1,4 @@
-"""Time for operators, by the event loop, so that timers fire in the thread in which the source emits."""
+"""Clocks and timers for operators. They use the event loop, so timers fire in the thread in which the source emits."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def find_clock(
 ) -> SchedulerBase:
     """Return the scheduler of one subscription: the operator's own, the subscriber's, or that of ``loop``.
 
-    ``loop`` is the one that was running at the subscription. The loop that runs when an item arrives may belong to the
-    source, and end with the source.
+    ``loop`` is the loop that was running at the subscription, not the loop that runs when an item arrives, which may
+    belong to the source and end with it.
 
     Raises:
-        RuntimeError: there is none of these.
+        RuntimeError: none of the three is given.
     """
     chosen = given or _use_loop_time(subscribed)
     if chosen is not None:
@@ -63,7 +63,7 @@ def _use_loop_time(subscribed: SchedulerBase | None) -> SchedulerBase | None:
 
 
 TimedSubscription: TypeAlias = Callable[[ObserverBase[Any], SchedulerBase, SchedulerBase | None], DisposableBase]
-"""Gets the observer, the clock, and the subscriber's scheduler, which is passed on to the source."""
+"""Subscribes an observer, with a clock. The last argument is the subscriber's scheduler, to be passed to the source."""
 
 
 def create_timed(operator: str, given: SchedulerBase | None, subscribe: TimedSubscription) -> Observable[Any]:
@@ -102,12 +102,12 @@ def start_stopwatch(given: SchedulerBase | None, subscribed: SchedulerBase | Non
 
 
 class SilenceWatch:
-    """Calls ``ring`` after ``seconds`` without an item, and again after each further such time.
+    """Calls ``ring`` after ``seconds`` without an item, and again after each further ``seconds`` of silence.
 
     At most one timer is pending, and an item only records the time: a timer that fires too early waits for the rest. ::
 
         items     a-b---------
-        timer     ---|--|--|--     limit 3: at the first bar it waits for the rest, at the others it rings
+        timer     ---|-|--|---     limit 3: at the first bar it waits for the rest, at the others it rings
     """
 
     def __init__(self, clock: SchedulerBase, seconds: float, ring: Callable[[float], None]) -> None:
