@@ -24,7 +24,7 @@ def refuse(message: str) -> NoReturn:
 
 @contextmanager
 def refused(kind: type[Exception] = Exception, said: str = "") -> Generator[None]:
-    """Report an error of the body in one line, and exit. The body reads arguments; the line begins with ``said``."""
+    """Exit with one line if the body, which reads arguments, raises ``kind``. The line begins with ``said``."""
     from pydantic import ValidationError
 
     try:
@@ -41,12 +41,13 @@ def refused(kind: type[Exception] = Exception, said: str = "") -> Generator[None
 
 
 def _place(error: Exception, said: str) -> str:
-    """Return the file and line where the user's own code raised ``error``; empty for other errors."""
+    """Return the file and line that raised ``error``, if it was the user's own code; otherwise an empty text."""
     at = error.__traceback__
     while at is not None and at.tb_next is not None:
         at = at.tb_next
     if not said or at is None or isinstance(error, SyntaxError):
         return ""
-    if Path(at.tb_frame.f_code.co_filename).parent == Path(__file__).parent:  # the arguments do not fit the call itself
+    # If this package raised the error, its call of the user's object failed: the arguments do not fit.
+    if Path(at.tb_frame.f_code.co_filename).parent == Path(__file__).parent:
         return ""
     return f" ({Path(at.tb_frame.f_code.co_filename).name}, line {at.tb_lineno})"

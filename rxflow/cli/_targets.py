@@ -37,7 +37,7 @@ def read_inputs(given: Iterable[str]) -> dict[str, Any]:
 
 
 def read_when_unread(given: str) -> WhenUnread:
-    """Return what the argument ``detach``, ``cancel`` or ``SECONDS`` names."""
+    """Read the argument of ``--when-unread``: ``detach``, ``cancel``, or a number of seconds."""
     from rxflow.runs.options import read_grace
 
     if given == "detach":
@@ -53,7 +53,7 @@ def read_when_unread(given: str) -> WhenUnread:
 
 
 def load_target(target: str) -> Any:
-    """Return the flow or crew that ``module:Name`` names. A class, or a function without parameters, is called."""
+    """Return the flow or crew that ``module:Name`` names. A class or a function is called without arguments."""
     found: Any = _find_target(target)
     if callable(found) and not hasattr(type(found), "events"):
         with refused(Exception, f"{target} cannot be created: "):

@@ -19,7 +19,7 @@ from rxflow.types._values import describe_error
 from rxflow.types.codec import encode
 
 BATCH_S = 0.001
-"""Events that follow a batch within this time are sent as the next batch.
+"""Events that come within this time after a batch are collected, and sent as the next batch.
 
 An event after a longer pause is sent at once.
 """
@@ -30,22 +30,22 @@ Message: TypeAlias = tuple[Literal["events", "asks", "forgets", "completed", "fa
 
 
 class RunActor:
-    """A worker. Ray runs it as an actor. All its methods are coroutines, so one process can carry out many runs."""
+    """A worker, which Ray runs as an actor. All its methods are coroutines, so one process can carry out many runs."""
 
     def __init__(self) -> None:
         self._open_runs: dict[str, Runs] = {}
         self._questions: dict[str, asyncio.Future[Reply]] = {}
 
     async def ping(self) -> dict[str, object]:
-        """Return the versions of the worker's rxflow, which also shows that the worker is alive."""
+        """Return the versions of the worker's rxflow. The reply also shows that the worker is alive."""
         return describe_rxflow()
 
     async def stream(
         self, target: str, code: Mapping[str, str], inputs: Mapping[str, Any] | None, origin: Origin
     ) -> AsyncGenerator[Message]:
-        """Carry out a run as a part of the run that ``origin`` labels, and yield its messages.
+        """Carry out a branch of the run that ``origin`` names. Yield the branch's events and questions, and its end.
 
-        Cancelling this stops the run.
+        Cancelling this coroutine stops the branch.
         """
         batches = Batches()
         answerer = RemoteAnswerer(self._questions, batches.ask, batches.forget)
@@ -76,7 +76,7 @@ class RunActor:
     async def carry_out(
         self, store: Mapping[str, Any], verb: str, run_id: str, code: Mapping[str, str], arguments: Mapping[str, Any]
     ) -> AsyncGenerator[Message]:
-        """Start, restart or resume a run of a store. Yield its writer, and return when the run ends.
+        """Start, restart or resume a run of a store. Yield its writer when it has begun, and return when it has ended.
 
         Cancelling this coroutine cancels the run.
         """
@@ -156,7 +156,7 @@ class Batches(ObserverBase[Event]):
         return questions
 
     async def take(self) -> bytes:
-        """Wait for the next batch, and return its events. Return none if only questions are waiting."""
+        """Wait for the next batch, and return its lines. They are empty if only questions are waiting."""
         if not (self._lines or self._questions or self._has_ended):
             await self._wait(None)
         rest_s = self._taken_at + BATCH_S - self._loop.time()
@@ -167,7 +167,7 @@ class Batches(ObserverBase[Event]):
         return b"".join(lines)
 
     async def _wait(self, seconds: float | None) -> None:
-        """Wait for an event or, with a time limit, for a full batch."""
+        """Wait for an event, a question or the end; with a time limit, for a full batch instead of an event."""
         self._waiting = self._loop.create_future()
         self._is_full_awaited = seconds is not None
         timer = self._loop.call_later(seconds, self._wake) if seconds is not None else None

@@ -22,7 +22,7 @@ def describe_rxflow() -> dict[str, object]:
 
 
 def describe_flow(target: str) -> dict[str, str]:
-    """Return digests of the modules of an import path: the module that it names, and the one that defines the flow.
+    """Return the digests of the module that an import path names, and of the module that defines the flow.
 
     A module that this process does not have is left out, because only workers need the code.
     """
@@ -35,7 +35,7 @@ def describe_flow(target: str) -> dict[str, str]:
 
 
 def check_flow(described: Mapping[str, str]) -> None:
-    """Raise CodeMismatchError if a module differs from the program's, which ``described`` has the digests of."""
+    """Raise CodeMismatchError if a module here has another digest than in the program, which sent ``described``."""
     for module, digest in described.items():
         if _digest_source(module) != digest:
             raise CodeMismatchError(

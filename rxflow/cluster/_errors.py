@@ -6,7 +6,7 @@ from rxflow.operators._core.run_log import RunLost
 
 
 class WorkerLost(RunLost):
-    """The worker of a remote branch has died or cannot be reached. The events that had arrived were emitted."""
+    """The worker of a remote branch has died or cannot be reached. The events that had arrived were emitted before."""
 
     def __init__(self, run_id: str, last: int, why: str) -> None:
         super().__init__(run_id, last)

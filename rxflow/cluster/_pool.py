@@ -1,4 +1,4 @@
-"""The workers of one program on a cluster: starts them when needed, assigns runs, and checks that they live."""
+"""The workers of one program on a cluster: starts them when needed, assigns runs, and checks that they are alive."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Settings:
 
 @dataclass(eq=False)
 class PoolWorker:
-    """One worker process. ``on_loss`` is called in the pool's thread when the worker is considered dead."""
+    """One worker process. The functions in ``on_loss`` are called in the pool's thread when it is considered dead."""
 
     actor: Any
     ready: asyncio.Task[None] | None = None
@@ -71,8 +71,8 @@ class WorkerPool:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._workers: list[PoolWorker] = []
-        self._turns: deque[asyncio.Future[None]] = deque()
-        self._most = settings.workers
+        self._turns: deque[asyncio.Future[None]] = deque()  # of the runs that wait for room
+        self._most = settings.workers  # None until the cluster was asked for its CPUs
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -132,7 +132,7 @@ class WorkerPool:
                 return worker
 
     def release(self, worker: PoolWorker) -> None:
-        """Record that a run of the worker has ended. Runs on the pool's loop."""
+        """Record that a run of the worker has ended, and let the next one try. Runs on the pool's loop."""
         worker.runs -= 1
         while self._turns:
             turn = self._turns.popleft()

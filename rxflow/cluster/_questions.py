@@ -23,7 +23,7 @@ class RemoteAnswerer(Answerer):
     Args:
         waiting: the open questions of the whole worker by ``request_id``; :meth:`RunActor.answer` resolves them.
         on_asked: called when a question needs an answer.
-        on_over: called when a question no longer needs one.
+        on_over: called when a question no longer needs an answer.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class QuestionRelay:
 
     def ask(self, request: InputRequested) -> None:
         """Find the answer, and send it to the worker."""
-        if request.request_id not in self._open:  # the event was not emitted, because the stream leaves it out
+        if request.request_id not in self._open:  # its event did not come, because the branch's stream leaves it out
             self.expect(request)
         self._tasks[request.request_id] = asyncio.create_task(self._answer(request))
 
@@ -90,7 +90,7 @@ class QuestionRelay:
             reply = "answer", to_json_value(await find_answer(self._answerers, request))
         except Unanswered as error:
             reply = "failed", describe_error(refuse_to_pause(error))
-        except Exception as error:  # noqa: BLE001 - users' code raised it; raised again at the question
+        except Exception as error:  # noqa: BLE001 - raised by users' code; raised again where the worker asked
             reply = "failed", describe_error(error)
         self._reply(request.request_id, reply)
 

@@ -43,8 +43,8 @@ class Ray:
         runs = Runs("redis://host:6379/0", on=Ray(num_cpus=1))
         branch = Ray(resources={"gpu": 1}).on(Trip)
 
-    A run gets an idle worker, or a new one until there are ``workers``. After that, runs share workers up to
-    ``runs_per_worker``, and further runs wait. The workers end with the program.
+    A run gets an idle worker, or a new one while there are fewer than ``workers``. After that, up to
+    ``runs_per_worker`` runs share a worker, and further runs wait. The workers end with the program.
 
     Args:
         address: the cluster's address, as for ``ray.init``; ignored if Ray is already connected.
@@ -179,7 +179,8 @@ class OnRay:
             WorkerLost: as the stream's error, after the events that had arrived: the worker has died or cannot be
                 reached.
             WorkerStartError, CodeMismatchError: as the stream's error: no worker could take the run.
-            NotResumable: raised in the flow on the worker: a question of the flow got no answer.
+            NotResumable: a question of the flow got no answer. Raised in the flow where it asked, or as the stream's
+                error.
             Exception: the run's own error.
         """
 
@@ -295,7 +296,7 @@ class _Call:
 
         self._stream = getattr(worker.actor, method).options(num_returns="streaming").remote(*arguments)
         if emitter is not None:
-            emitter.own(Disposable(self.cancel))  # called in the disposing thread, because this loop may be busy
+            emitter.own(Disposable(self.cancel))  # works in the disposing thread, because this loop may be busy
         worker.on_loss[self] = on_loss
         try:
             async for reference in self._stream:
@@ -346,7 +347,7 @@ class _RunsOnRay:
         self._calls: dict[_Call, Future[None]] = {}
 
     def begin(self, verb: str, run_id: str, **arguments: Any) -> Future[str]:
-        """Make a worker call a method of ``Runs`` or ``Run``.
+        """Make a worker start, restart or resume a run, with the arguments of that method.
 
         The future resolves to the run's id once the store has the run.
         """
@@ -382,10 +383,10 @@ class _RunsOnRay:
                 elif kind == "failed":
                     if writer is None:
                         raise restore_error(data)
-                    return  # the end could not be written; readers find that out from the store
+                    return  # the end could not be written, so readers find the run lost
                 elif writer is None:
                     raise WorkerLost(run_id, -1, data)
-                else:  # tells readers at once, instead of when the lease lapses
+                else:  # "lost": readers hear of it now, not only when the lease lapses
                     with suppress(NotTheWriterError):  # another worker has already taken the run over
                         await asyncio.wrap_future(self._store.append(writer, [], End("lost")))
 

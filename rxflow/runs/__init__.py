@@ -1,4 +1,4 @@
-"""Runs that outlive their readers. Their logs are kept outside the runs, for any number of readers in any process."""
+"""Runs that outlive their readers. A store keeps their logs, which any number of readers can read, in any process."""
 
 from typing import TYPE_CHECKING
 

@@ -12,7 +12,7 @@ from rxflow.types import Event
 from rxflow.types.chunks import PackedChunks, StreamChunk, find_one_origin, find_origin, pack_chunks
 
 MAX_UNREAD = 10_000
-"""The number of events that are kept as objects for a slow reader, because packed ones would have to be built again."""
+"""The greatest number of events that are kept as objects for a slow reader, which saves building them again."""
 MIN_PACKED = 64
 """The smallest number of events that are packed at once."""
 MAX_BLOCK = 256
@@ -65,7 +65,7 @@ class History:
         return self._read_to > NOBODY
 
     def drop_before(self, first: int) -> None:
-        """Keep the events from number ``first`` on. A block is dropped when its last event is."""
+        """Drop the events before number ``first``. A block that also has newer events is kept whole."""
         if first <= self.first:
             return
         self.first = first

@@ -37,7 +37,8 @@ class Lease:
 def has_lapsed(until: float, seconds: float) -> bool:
     """Return whether a lease of ``seconds`` that ends at ``until`` has lapsed.
 
-    A lease that ends later than a new one would was taken before the machine restarted, so it has lapsed too.
+    The clock begins anew when the machine restarts. So a lease that ends later than a new one would end is older than
+    the last restart, and has lapsed too.
     """
     now = time.monotonic()
     return not now < until <= now + seconds

@@ -41,7 +41,7 @@ class _Run:
     waiting: list[tuple[int, Future[None]]] = field(default_factory=list[tuple[int, Future[None]]])
 
     def take_ready(self) -> Sequence[Future[None]]:
-        """Remove and return the futures of readers that have new events to read."""
+        """Remove and return the futures of the readers that can go on: there are new events, or the run has ended."""
         if not self.waiting:
             return ()
         last = self.events.last if self.status in LIVE else sys.maxsize + 1
@@ -51,7 +51,7 @@ class _Run:
 
 
 class MemoryLog(Store):
-    """Keeps the event objects themselves, without encoding them. They are lost when the process ends.
+    """Keeps runs in memory, without encoding their values as JSON. They are lost when the process ends.
 
     Args:
         keep_s: seconds for which a run is kept after its end; None: until :meth:`forget` is called.

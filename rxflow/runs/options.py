@@ -28,7 +28,7 @@ class Carrier(Protocol):
     """Carries out the runs of one store in other processes."""
 
     def begin(self, verb: Literal["start", "restart", "resume"], run_id: str, **arguments: Any) -> Future[str]:
-        """Make a worker call a method of ``Runs`` or ``Run``.
+        """Make a worker process start, restart or resume a run, with the arguments of that method.
 
         The future resolves to the run's id once the store has the run.
         """
@@ -75,7 +75,7 @@ def find_runnable(path: str) -> Runnable:
     """Return the flow or crew at an import path. A class or a function there is called without arguments.
 
     Raises:
-        LookupError: there is nothing at the path.
+        LookupError: there is nothing at the path, or its module cannot be imported.
         TypeError: the object at the path is not a flow or a crew, or cannot be called without arguments.
     """
     module, _, names = path.partition(":")
@@ -103,7 +103,8 @@ def read_grace(when_unread: WhenUnread) -> float | None:
     """Return the seconds without a reader after which a run is cancelled; None: never.
 
     Raises:
-        ValueError: ``when_unread`` is neither "detach" nor "cancel" nor a time above 0.
+        ValueError: ``when_unread`` is another text than "detach" and "cancel", or a time that is not above 0.
+        TypeError: ``when_unread`` is neither a text nor a time.
     """
     if when_unread == "detach":
         return None

@@ -6,7 +6,7 @@ lines: their texts and times, and then the first chunk, whose ``seq`` the others
     {"block":[["Hel","lo"],[1764356862.1,1764356862.2]]}
     {"v":1,"kind":"StreamChunk","data":{"content":"Hel","task_name":"research",…,"seq":17,"at":1764356862.1}}
 
-One line per chunk would take 350 bytes a chunk instead of 30, and four times as long.
+With one line per chunk, a chunk would take 350 bytes instead of 30, and writing it would take four times as long.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def unpack(row: bytes, after: int) -> Sequence[Event]:
 
 
 def _find_blocks(parts: Sequence[Event | Block]) -> Iterator[Event | Block]:
-    """Yield the same events in order, with consecutive chunks joined to blocks that fit on a line."""
+    """Yield the same events in order, with consecutive chunks joined into blocks that fit on a line."""
     for _, alike in groupby(parts, _find_labels):
         first, *others = alike
         if isinstance(first, Block):
@@ -106,7 +106,7 @@ def _read_block(columns: bytes, first: StreamChunk, after: int) -> Sequence[Stre
 
 
 def _find_labels(part: Event | Block) -> tuple[Any, ...] | int:
-    """Return the labels that the chunks of a block must share; for anything else, a number that nothing else has."""
+    """Return the labels of a chunk, which all chunks of a block share; for anything else, a unique number."""
     try:
         return find_labels(part) if type(part) is StreamChunk else id(part)
     except KeyError:  # the chunk was created without validation
@@ -114,7 +114,7 @@ def _find_labels(part: Event | Block) -> tuple[Any, ...] | int:
 
 
 def _join(chunks: Sequence[StreamChunk]) -> Block | None:
-    """Join chunks with the same labels to a block. Return None if their ``seq`` are not consecutive."""
+    """Join chunks with the same labels into a block. Return None if their ``seq`` are not consecutive."""
     texts, times, numbers = zip(*[_columns_of(chunk.__dict__) for chunk in chunks], strict=True)
     first: int = numbers[0]
     follow = list(numbers) == list(range(first, first + len(numbers)))

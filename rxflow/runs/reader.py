@@ -1,4 +1,4 @@
-"""``RunReader``: a reader that announces itself to the run."""
+"""``RunReader``: a reader that announces itself, so that a run knows whether anybody reads it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class RunReader(PageReader):
     def close(self) -> None:
         """Stop reading. The iteration ends, and the run no longer counts this reader.
 
-        See ``when_unread`` of :meth:`Runs.start`.
+        A run may be cancelled when its last reader leaves; see ``when_unread`` of :meth:`Runs.start`.
         """
         super().close()
         if self._timer is not None:

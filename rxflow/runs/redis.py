@@ -1,7 +1,8 @@
 """Runs in Redis, for many machines. :mod:`rxflow.runs.redis_scripts` describes the keys and has the atomic operations.
 
-One thread of this process runs an event loop for the whole store. It has a few connections: one waits for notes, one
-receives the numbers of new events (:mod:`rxflow.runs.redis_wakes`), one renews leases, and a pool does the rest.
+One thread of this process runs an event loop for the whole store. The store has a few connections: one waits for
+notes, one receives the numbers of new events (:mod:`rxflow.runs.redis_wakes`), one renews leases, and a pool does the
+rest.
 """
 
 from __future__ import annotations
@@ -61,22 +62,22 @@ RETRY_S = 15.0
 """Seconds for which a command is retried when Redis cannot be reached."""
 COMMAND_TIMEOUT_S = 5.0
 NOTE_WAIT_MS = 2000
-"""How long a blocking read waits. It must be shorter than the socket's time-out, after which redis-py 8 raises."""
+"""How long one read of notes waits. It must be shorter than the socket's time-out, after which redis-py 8 raises."""
 MAX_CONNECTIONS = 16
-"""The size of the pool. Commands wait for a free connection; redis-py's own pool raises at 100."""
+"""The size of the pool. Commands wait for a free connection; redis-py's own pool raises at 100 connections."""
 MAX_NOTES = 10_000
 MAX_SEQ = 1 << 62
-"""Redis accepts no larger ids. A number beyond the last event is refused anyway."""
+"""A read begins after this event at the latest, because Redis refuses ids of more than 64 bits."""
 
 
 class RedisLog(Store):
     """Keeps runs in Redis 6.2 or later.
 
     Args:
-            url: an address that redis-py accepts, such as ``"redis://host:6379/0"``.
-            lease_s: seconds without a renewal after which a worker counts as dead.
-            keep_s: seconds for which a run is kept after its end; None: until :meth:`forget` is called.
-            max_events: how many of a run's newest events are kept; None: all.
+        url: an address that redis-py accepts, such as ``"redis://host:6379/0"``.
+        lease_s: seconds without a renewal after which a worker counts as dead.
+        keep_s: seconds for which a run is kept after its end; None: until :meth:`forget` is called.
+        max_events: how many of a run's newest events are kept; None: all.
 
     When the connection to Redis is lost, commands are retried for 15 s. Events wait in memory meanwhile.
 
@@ -210,7 +211,7 @@ class RedisLog(Store):
                 await self._redis.connection_pool.disconnect()
 
     async def _try(self, command: Callable[[], Awaitable[T]]) -> T:
-        """Run a command, and retry it while Redis cannot be reached."""
+        """Run a command, and retry it for ``RETRY_S`` while Redis cannot be reached. Raises StoreError if it fails."""
         deadline, delay = time.monotonic() + RETRY_S, 0.02
         while True:
             try:
@@ -368,7 +369,7 @@ class RedisLog(Store):
 
     async def _renew(self) -> None:
         """Renew the leases of this process's runs, and stop runs that another worker has taken over."""
-        # a connection of its own, so that renewals never wait for a free one
+        # not from the pool, so that a renewal never waits for a free connection
         own = cast(Any, aioredis.Redis).from_url(self._url, socket_timeout=COMMAND_TIMEOUT_S)
         try:
             while True:
@@ -386,7 +387,7 @@ class RedisLog(Store):
             await own.aclose()
 
     def _keep_doing(self, *works: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Start each of these tasks unless it is already running. They run until the log is closed."""
+        """Start each of these tasks unless it is already running. They run until the store is closed."""
         for work in works:
             if work.__name__ not in self._work:
                 self._work[work.__name__] = self._loop.create_task(work())

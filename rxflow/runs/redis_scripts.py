@@ -90,7 +90,7 @@ return 1
 
 
 def read_streams(replies: Any) -> Sequence[tuple[bytes, Any]]:
-    """Return the streams that XREAD returned, which is a dict in RESP3 and a list in RESP2."""
+    """Return the name and entries of each stream in a reply to XREAD: a dict in RESP3, a list in RESP2."""
     if isinstance(replies, dict):
         return [(name, entries[0]) for name, entries in cast("dict[bytes, Any]", replies).items()]
     return cast("Sequence[tuple[bytes, Any]]", replies or [])

@@ -18,7 +18,7 @@ with extra("redis"):
 
 
 class RedisWakes:
-    """Receives the messages of all channels on one connection, on the store's event loop."""
+    """Receives the messages of all channels on one connection, and wakes readers. Used on the store's event loop."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class RedisWakes:
         self._lease = lease
         self._look_up = look_up
         self._waiting: dict[str, list[tuple[int, Future[None]]]] = {}
-        # the last known event of each run whose channel is subscribed; infinity if the run has ended
+        # the number of the last known event of each run whose channel is subscribed; -1 if none is known yet
         self._seen: dict[str, float] = {}
         self._work: list[asyncio.Task[None]] = []
 
@@ -62,7 +62,7 @@ class RedisWakes:
         while True:
             try:
                 message = await self._pubsub.get_message(timeout=1)
-            except (errors.RedisError, OSError):  # redis-py subscribes again, but messages in between are lost
+            except (errors.RedisError, OSError):  # redis-py subscribes again, but meanwhile messages are lost
                 await asyncio.sleep(0.1)
                 await self._check(list(self._seen))
                 continue
@@ -102,8 +102,8 @@ class RedisWakes:
             self._note_last(run_id, head.last if head.status in LIVE else float("inf"))
 
     def _note_last(self, run_id: str, last: float) -> None:
-        if run_id in self._seen and last != float("inf"):  # a finished run may be started again
-            # A check may be older than a notification that arrived meanwhile.
+        if run_id in self._seen and last != float("inf"):  # an end is not kept, because the run may start again
+            # A message that arrived during a check may be newer than what the check found.
             self._seen[run_id] = max(last, self._seen[run_id])
         still: list[tuple[int, Future[None]]] = []
         for after, waiting in self._waiting.pop(run_id, []):

@@ -57,8 +57,7 @@ class Run:
 
     Attributes:
         id: its name in the store.
-        worker: what carries the run out, if this object started, restarted or resumed it in this process; otherwise
-            None.
+        worker: carries out the run, if this object started, restarted or resumed it in this process; otherwise None.
     """
 
     def __init__(self, workers: Workers, head: Head, worker: Worker | None = None) -> None:
@@ -70,7 +69,9 @@ class Run:
 
     @property
     def status(self) -> Status:
-        """ "queued", "running", "paused", "completed", "failed", "cancelled", or "lost" if its process has died.
+        """One of "queued", "running", "paused", "completed", "failed", "cancelled" and "lost".
+
+        A run is lost if its process has died, or cannot reach the store.
 
         Raises:
             LookupError: the run was forgotten.
@@ -92,8 +93,8 @@ class Run:
         of :meth:`Runs.start` says so.
 
         Raises:
-            LookupError: as the stream's error: the run was forgotten. EventsDroppedError: those events are no longer
-                kept.
+            LookupError: as the stream's error: the run was forgotten.
+            EventsDroppedError: as the stream's error: the events after ``after`` are no longer kept.
             ValueError: as the stream's error: ``after`` is beyond the last event.
             RunLost, RunCancelled: as the stream's error, after all events that were stored.
         """
@@ -139,6 +140,7 @@ class Run:
         A value that JSON cannot carry is returned as a stand-in, unless the run is in the memory of this process.
 
         Raises:
+            LookupError: the run was forgotten.
             TimeoutError: the run is still running.
             RunLost, RunCancelled: the run has no result.
             RunPaused: the run waits for answers.
@@ -151,7 +153,7 @@ class Run:
                 try:
                     waiting.result(timeout)
                 finally:
-                    waiting.cancel()  # after the time-out, because the store would keep it until the end of the run
+                    waiting.cancel()  # otherwise, after a time-out, the store would keep it until the run ends
                 continue
             page = self._store.read(self.id, _tail_of(head), PAGE).result()
             if _is_of(page, head):
@@ -178,7 +180,7 @@ class Run:
             LookupError: the run was forgotten.
         """
         if self.look_up().status == "paused":
-            with suppress(RunExistsError):  # it was resumed just now, and is told like any other run
+            with suppress(RunExistsError):  # it was resumed just now, so it gets a note like any live run
                 writer, _ = self._store.claim(self.id, None, lambda note: None).result()
                 self._store.append(writer, [], End("cancelled", reason=encodable(reason))).result()
                 self._workers.paused.pop(self.id, None)
@@ -196,12 +198,12 @@ class Run:
         return list(asked.values())
 
     def answer(self, request_id: str, value: Any) -> None:
-        """Answer a question of the run. A live run continues in its own process; a paused run is resumed in this one.
+        """Answer a question of the run. A live run continues where it is; a paused run is resumed, see :meth:`resume`.
 
         Raises:
             LookupError: no such question is waiting, or the run was forgotten.
-            ValueError: the answer does not fit the question; or the run is paused and cannot be resumed, see
-                :meth:`resume`.
+            ValueError: the answer does not fit the question; or the run is paused, and :meth:`resume` needs a
+                ``target``.
             RuntimeError: the run is neither live nor paused.
         """
         request = next((each for each in self.pending() if each.request_id == request_id), None)
@@ -225,8 +227,9 @@ class Run:
         *,
         answer_within: Seconds | None = None,
     ) -> None:
-        """Continue a run that is paused, failed, cancelled or lost, in this process and in the same log.
+        """Continue a run that is paused, failed, cancelled or lost. Its new events continue the same log.
 
+        The run is carried out in this process, or where ``on`` of :class:`Runs` says.
         Finished methods and tasks are neither repeated nor paid for again; see docs/people.md. Readers receive
         ``FlowResumed``, the questions that are still open, and then the new events. This method blocks while it reads
         the log: in async code, call it in a thread.
@@ -275,9 +278,10 @@ class Run:
         return find_runnable(what) if isinstance(what, str) else what
 
     def restart(self, target: Runnable | str | None = None) -> None:
-        """Run a lost, failed or cancelled run again from its start, in this process and in the same log.
+        """Run a lost, failed or cancelled run again from its start. Its new events continue the same log.
 
-        Readers receive a :class:`Retracted` for all earlier chunks, and then the new events.
+        The run is carried out in this process, or where ``on`` of :class:`Runs` says. Readers receive a
+        :class:`Retracted` for all earlier chunks, and then the new events.
 
         Args:
             target: what to run; by default the object at the import path with which the run was started.
@@ -321,7 +325,7 @@ class Run:
 
 
 def _reason_to_restart(head: Head, last: int) -> Exception:
-    """Return the error for the event that retracts a run's output, if the run itself has no error."""
+    """Return the error that the :class:`Retracted` of a restart carries, for a run that did not fail."""
     if head.status == "lost":
         return RunLost(head.run_id, last)
     if head.status == "cancelled":

@@ -44,11 +44,12 @@ class Runs:
         lease: how long a worker counts as alive without renewing its lease. After that, readers get :class:`RunLost`.
         on: where runs are carried out, such as ``rxflow.cluster.Ray()``; None: in this process.
 
-    Closing this object, or ending the program, cancels the runs that were started here.
+    ``keep``, ``max_events`` and ``lease`` have no effect on a :class:`Store`, which has settings of its own. Closing
+    this object, or ending the program, cancels the runs that were started here.
 
     Raises:
-            ValueError: ``store`` is none of these.
-            StoreError: the store cannot be opened, or has another version.
+        ValueError: ``store`` is none of these, or ``on`` cannot use it; or a number is not above 0.
+        StoreError: the store cannot be opened, or has another version.
     """
 
     def __init__(
@@ -80,9 +81,10 @@ class Runs:
         run_id: str | None = None,
         answer_within: Seconds | None = None,
     ) -> Run:
-        """Start a run in this process. It continues whether it is read or not.
+        """Start a run, in this process or where ``on`` says. It continues whether it is read or not.
 
-        If asyncio runs in this thread, the run uses that event loop; otherwise it gets a thread of its own.
+        In this process, the run uses the event loop of this thread if asyncio runs here. Otherwise the run gets a
+        thread of its own.
 
         Args:
             target: a flow, a crew, or an import path such as ``"trips:Trip"``. :meth:`Run.restart` needs an import
@@ -92,12 +94,13 @@ class Runs:
                 reader leaves; a time: it is cancelled when it has had no reader for that long.
             run_id: the name of the run; by default a new one.
             answer_within: how long a question waits for :meth:`Run.answer` before the run is paused. By default the run
-                is paused as soon as everything else is done.
+                is paused as soon as everything else in it is done.
 
         Raises:
             RunExistsError: a run with this id exists.
             LookupError: there is nothing at the import path.
-            ValueError: ``inputs`` do not fit the flow or crew.
+            TypeError: the object at the import path is not a flow or a crew.
+            ValueError: ``inputs`` do not fit the flow or crew; or ``when_unread`` or ``answer_within`` is wrong.
             StoreError: the store cannot be written.
         """
         if self.carrier is not None:
@@ -179,7 +182,7 @@ class Runs:
         answer_within: Seconds | None,
     ) -> tuple[Callable[[Any], Run], Any]:
         runnable = find_runnable(target) if isinstance(target, str) else target
-        source = runnable.events(inputs)  # raises wrong inputs here, in the caller
+        source = runnable.events(inputs)  # raises here, in the caller, if the inputs are wrong
         spec = RunSpec(
             target=target if isinstance(target, str) else "",
             kind="crew" if isinstance(runnable, Crew) else "flow",

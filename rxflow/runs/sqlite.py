@@ -47,7 +47,7 @@ class SQLiteLog(Store):
         lease_s: seconds without a renewal after which a worker counts as dead.
         keep_s: seconds for which a run is kept after its end; None: until :meth:`forget` is called.
         max_events: how many of a run's newest events are kept; None: all.
-        busy_s: how long to wait while another process has locked the file.
+        busy_s: seconds to wait while another process has locked the file.
 
     Raises:
         StoreError: the file cannot be read or written, is not a store of runs, or has another version.
@@ -69,7 +69,7 @@ class SQLiteLog(Store):
         self._claims: dict[str, tuple[Writer, OnNote]] = {}
         self._waiting: dict[str, list[tuple[int, Future[None]]]] = {}
         self._is_closed = False
-        self._has_notes = False  # this process has added notes that were not yet passed to their runs
+        self._has_notes = False  # whether this process has added notes that were not yet passed to their runs
         opened: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, args=(opened,), name="rxflow runs", daemon=True)
         self._thread.start()
@@ -80,7 +80,7 @@ class SQLiteLog(Store):
         return True
 
     def append(self, writer: Writer, events: Sequence[Event], end: End | None = None) -> Future[None]:
-        # Pack in the run's thread: it has just created the events, so this is faster than in the store's thread.
+        # Pack in the run's thread, which has just created the events: that is faster than in the store's thread.
         try:
             batch = Batch.of(writer, events)
         except TypeError as error:
@@ -242,7 +242,7 @@ class SQLiteLog(Store):
                 self._claims[run_id][1](note)
 
     def _wake_ready(self, run_id: str) -> None:
-        """Wake the readers whose events are in the file."""
+        """Wake the readers of a run for which the file has new events; all of them if the run is not live."""
         all_waiting = self._waiting.get(run_id)
         if not all_waiting:
             return

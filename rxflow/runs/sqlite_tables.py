@@ -133,8 +133,8 @@ class Tables:
         self.db = sqlite3.connect(self._path, timeout=self._busy_s, isolation_level=None)
         try:
             self.db.execute("PRAGMA synchronous = NORMAL")
-            # Before reading the ids: another process may create the tables between these queries, and sets the ids with
-            # them.
+            # First look for tables, then read the ids. In the other order, tables that another process creates between
+            # the two queries would seem to have no ids.
             is_empty = not self.db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
             application, version = (
                 self.db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
@@ -288,7 +288,7 @@ class Tables:
         return before != self._version
 
     def translate(self, error: sqlite3.Error) -> StoreError:
-        """Return the StoreError for ``error``, with the file's name and the reason in words."""
+        """Return the StoreError for an error of SQLite. Its message has the file's name and a reason in plain words."""
         what = _MEANINGS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "failed")
         return StoreError(f"the store {self._path} {what}: {error}")
 

@@ -25,7 +25,7 @@ class RunSpec:
     """A description of a run from which another process can start it again.
 
     Attributes:
-        target: the flow or crew as "module:Name"; empty if it has no import path.
+        target: the flow or crew as "module:Name"; empty if the run was started with an object.
         kind: "flow" or "crew".
         inputs: the inputs of the kickoff.
         when_unread: seconds without a reader after which the run is cancelled; None: never.
@@ -63,19 +63,22 @@ class Store(Log):
 
     @abstractmethod
     def claim(self, run_id: str, spec: RunSpec | None, on_note: OnNote) -> Future[tuple[Writer, Head]]:
-        """Begin a new run with ``spec``; without it, take over a run that is not running, as its next generation.
+        """Claim a run, so that only the returned writer may write it.
+
+        With ``spec``, this begins a new run. Without it, this takes over a run that is not running, and begins its next
+        generation.
 
         The store renews the lease of a claimed run until its end is appended or the store is closed. If another worker
-        takes the run over, ``on_note`` gets a "cancel" note.
+        takes the run over, or if the run is forgotten, ``on_note`` gets a "cancel" note.
 
         Raises:
-            RunExistsError: a run with this id exists; or, without ``spec``, it is running.
-            LookupError: without ``spec``: no run has this id.
+            RunExistsError: with ``spec``, a run with this id exists; without it, the run is running.
+            LookupError: without ``spec``, no run has this id.
         """
 
     @abstractmethod
     def release(self, writer: Writer) -> None:
-        """Stop renewing the lease, because the end of the run could not be appended."""
+        """Stop renewing the lease of a run whose end could not be appended, so that readers find the run lost."""
 
     @abstractmethod
     def look_up(self, run_id: str) -> Future[Head]:
@@ -122,9 +125,10 @@ def too_large(run_id: str, seq: int, size: int) -> str:
 
 
 def refuse(writer: Writer, generation: int | None) -> Exception:
-    """Return the error for a writer that was replaced.
+    """Return the error for a writer that may not write its run.
 
-    ``generation`` is the current one; None if the run was forgotten.
+    ``generation`` is the run's current one; None if the run was forgotten. If it equals the writer's, the two writers
+    began different runs with the same id.
     """
     if generation is not None and generation == writer.generation:
         return RunExistsError(run_exists(writer.run_id))

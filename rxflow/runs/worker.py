@@ -1,4 +1,4 @@
-"""Carries out runs in this process: writes their events to a store, and obeys the notes that are left there."""
+"""Carries out runs in this process: writes their events to a store, and obeys the notes that readers leave there."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Worker:
         self._writer: LogWriter | None = None
         self._border: Border | None = None
         self._claimed: Writer | None = None
-        self._early: list[Note] = []  # notes that come between the claim and the start
+        self._early: list[Note] = []  # notes that arrived between the claim and the start
         self.runnable: Runnable | None = None
 
     def begin(self, source: EventStream[Event], claimed: tuple[Writer, Head], *first: Event) -> Future[None]:
@@ -83,7 +83,7 @@ class Worker:
         elif note.kind == "answer":
             try:
                 self._inbox.answer(note.request_id, note.value)
-            # the sender has checked the answer; only a change since then leads here
+            # The sender has checked the answer. It fails here only if the question has been closed since then.
             except (LookupError, ValueError) as error:
                 logger.warning("run %s: an answer was not taken: %s", self.run_id, error)
         elif self._attendance is not None:
@@ -142,7 +142,8 @@ class Worker:
 
     def _expect_answer(self, event: Event) -> None:
         if isinstance(event, InputRequested):
-            self._inbox.expect(event)  # readers may answer at once; a resumed run emits its open questions again
+            # Before the log has the question, because a reader may answer at once. A resumed run asks it again.
+            self._inbox.expect(event)
 
     async def _flush(self, home: asyncio.AbstractEventLoop) -> None:
         """Wait until all events emitted so far are in the store.
@@ -153,12 +154,12 @@ class Worker:
         flush = partial(self._log.flush, written)
         if running_loop() is home:
             flush()
-        elif not call_soon(home, flush):  # queued after the events that parts on other loops have emitted
+        elif not call_soon(home, flush):  # runs after the events that this loop has already sent to `home`
             return
         await on_this_loop(written)
 
     def _close_span(self, started: Started, reason: str) -> Event:
-        """Return the event that closes a span that is open when the log ends."""
+        """Return the event that closes a span which is still open when the log ends."""
         border = cast(Border, self._border)  # the border that emits the run's events
         return border.stamp(border.describe_stopped(started, reason))
 
@@ -180,7 +181,7 @@ class Workers:
 
     Attributes:
         carrier: starts runs in other processes; None: runs are carried out here.
-            paused: the flows and crews of runs that are paused, by run id, for :meth:`Run.resume`.
+        paused: the flow or crew of each paused run, by run id, for :meth:`Run.resume`.
     """
 
     def __init__(self, store: Store, carrier: Carrier | None) -> None:
@@ -241,7 +242,7 @@ _IS_NOT_WRITTEN = "the store has not written the end of run %r for %g s; its rea
 
 
 class _RunInbox(Inbox):
-    """The answers that were left for a run. A question that gets none within ``answer_within_s`` pauses the run."""
+    """The answers that readers left for a run. A question without an answer for ``answer_within_s`` pauses the run."""
 
     def __init__(self, answer_within_s: float) -> None:
         super().__init__()
@@ -261,8 +262,9 @@ class _RunInbox(Inbox):
 class Attendance:
     """Counts the readers of a run, and calls ``on_absence`` when there has been none for ``grace_s`` seconds.
 
-    Each reader announces how long it counts as present, and renews that in time. The grace time starts with the run; if
-    ``grace_s`` is 0, ``on_absence`` is called when the last reader leaves.
+    Each reader announces for how long it counts as present, and announces itself again before that time is over. The
+    first grace time begins with the run. If ``grace_s`` is 0, there is no grace time: ``on_absence`` is called when the
+    last reader leaves, and a run that never had a reader continues.
     """
 
     def __init__(self, grace_s: float, on_absence: Callable[[], None]) -> None:
@@ -298,9 +300,9 @@ class Attendance:
                 self._timer.cancel()
 
     def _wait_until(self, due: float) -> None:
-        """Start a timer for ``due``, unless an earlier one is running: it waits again when it fires.
+        """Make sure that a timer fires at ``due`` or before.
 
-        A timer is a thread.
+        A timer that fires before is kept, and starts the next one when it fires. This saves timers, which are threads.
         """
         self._due = due
         if due < self._timer_due:
