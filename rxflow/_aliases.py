@@ -1,7 +1,8 @@
 """The import paths of CrewAI, for programs that move over by renaming the import.
 
-A table replaces many small modules. The names at a path of CrewAI lead to their modules in rxflow. Paths of what rxflow
-does not have raise an ImportError that says what to do instead. Type checkers and editors know only the real paths.
+One table replaces many small modules: for each path of CrewAI, it lists the names, and the modules of rxflow that
+define them. The path of something that rxflow does not have raises an ImportError, which says what to do instead. Type
+checkers and editors know only rxflow's real paths.
 """
 
 from __future__ import annotations
@@ -121,7 +122,10 @@ class _Finder:
 
 
 class _AliasModule(ModuleType):
-    """A module that can be called: importing ``rxflow.flow.human_feedback`` hides the function of the same name."""
+    """A module that can be called.
+
+    Importing the module ``rxflow.flow.human_feedback`` hides the function of the same name, so the module calls it.
+    """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return getattr(self, self.__name__.rpartition(".")[2])(*args, **kwargs)

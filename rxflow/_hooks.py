@@ -1,7 +1,9 @@
 """Hooks for tests: a function that is called for each run, one that makes its loop, and the count of a loop's threads.
 
-A loop on virtual time advances the time when nothing else can happen. So it must know which threads are working, and
-which of them wait for the loop. asyncio's own loops do not count threads; for them, a hook costs one look-up.
+A loop on virtual time advances the time when nothing else can happen. So it must know which threads work for it, and
+which of these wait for it. asyncio's own loops do not count threads; with them, a hook costs one look-up.
+
+This module must be quick to import, because pytest loads rxflow's plugin in every environment with rxflow.
 """
 
 from __future__ import annotations
@@ -18,10 +20,7 @@ loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
 """Makes the loops of runs that need a loop thread; None for asyncio's own. A virtual clock sets it."""
 
 on_start: Callable[[object], None] | None = None
-"""Called with the :class:`~rxflow._streaming.scope.RunHandle` of each run at its start. The leak check sets it.
-
-pytest loads the plugin in every environment with rxflow, so this module must be quick to import.
-"""
+"""Called with the :class:`~rxflow._streaming.scope.RunHandle` of each run at its start. The leak check sets it."""
 
 
 _T = TypeVar("_T")
@@ -30,7 +29,7 @@ _T = TypeVar("_T")
 class Pause(Protocol):
     """One wait of a worker for its loop.
 
-    The wait is counted on the loop's thread, so no virtual time passes between its end and the worker's waking.
+    Its end is noted before the worker is woken, so no virtual time passes until the worker continues.
     """
 
     def begins(self) -> None:

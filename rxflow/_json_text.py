@@ -17,8 +17,8 @@ _FENCE = re.compile(r"\A```\w*\s*\n(.*?)\n?\s*```\Z", re.DOTALL)
 # numbers are not converted: only the end of the JSON is needed, and int() refuses more than 4,300 digits
 _DECODER = json.JSONDecoder(parse_int=str)
 _LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
-# The rest of the text from the error on, if more text could complete the JSON: nothing, or the beginning of a string,
-# an escape or a number.
+# Matches the text from the error on, if more text could complete the JSON: the text ends there, or with the beginning
+# of a string, an escape or a number.
 _UNFINISHED = re.compile(r'\s*\Z|"(?:[^"\\]|\\.)*\\?\Z|(?<=\\)u[0-9a-fA-F]{0,4}\Z|\.\Z|[eE][+-]?\Z', re.DOTALL)
 
 
@@ -54,11 +54,11 @@ def find_json(text: str, start: int = 0) -> Iterator[JsonSpan]:
 def read_json(model: type[M], text: str) -> M:
     """Read the JSON in an answer as ``model``. If several values fit, the last one is the answer.
 
-    A value with none of the model's fields is used only if no other fits: any object fits a model whose fields all have
-    defaults.
+    A value with none of the model's fields is used only if no other value fits, because any object fits a model whose
+    fields all have defaults.
 
     Raises:
-        ValidationError: of pydantic, a ValueError: the text has no JSON that fits.
+        ValidationError: the text has no JSON that fits. This is pydantic's error, a ValueError.
     """
     candidates = [text[span.start : span.end] for span in find_json(text) if span.end is not None]
     if not candidates:

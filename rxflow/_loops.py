@@ -41,7 +41,7 @@ def context_for_another_thread() -> Context:
 
 
 def refusal_of(loop: asyncio.AbstractEventLoop) -> Exception | None:
-    """Return the error if ``loop`` cannot wait for real providers; otherwise None. A loop with virtual time cannot."""
+    """Return an error if ``loop`` cannot wait for real providers; otherwise None. With virtual time, it cannot."""
     refuse: Callable[[], Exception] | None = getattr(loop, "refuse_provider", None)
     return None if refuse is None else refuse()
 
@@ -68,9 +68,9 @@ async def off_the_loop(function: Callable[[], T]) -> T:
 
 
 async def on_this_loop(future: Future[T]) -> T:
-    """Await a future of any thread.
+    """Await a future that any thread may resolve.
 
-    If this thread resolves it, no wake-up is needed, unlike with ``asyncio.wrap_future``.
+    If this thread resolves the future, the loop needs no wake-up, unlike with ``asyncio.wrap_future``.
     """
     if future.done():
         return future.result()
@@ -97,9 +97,9 @@ async def on_this_loop(future: Future[T]) -> T:
 
 
 class LoopScheduler(AsyncIOScheduler):
-    """RxPY's scheduler for asyncio, with the loop's clock.
+    """RxPY's scheduler for asyncio, with the loop's clock instead of the wall clock.
 
-    The wall clock may jump, and a loop's time may be virtual.
+    The wall clock may jump, and it does not follow a loop with virtual time.
     """
 
     @property

@@ -32,7 +32,7 @@ Seconds: TypeAlias = float | timedelta
 """A time, in seconds or as a timedelta."""
 
 TRIGGER_PAYLOAD = "crewai_trigger_payload"
-"""The input that holds what has started a crew or a flow, such as a mail or a form.
+"""The name of the input that holds what has started a crew or a flow, such as a mail or a form.
 
 A start method that has a parameter of this name receives it, and the first task of a crew shows it to its model.
 """
@@ -181,7 +181,9 @@ ABSENT_METHODS: Mapping[str, Mapping[str, str]] = {
 
 
 def check_options(kind: str, given: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
-    """Return ``given`` without unsupported options that are off.
+    """Return the given options without the unsupported ones that are switched off.
+
+    ``own`` has the names of rxflow's own options.
 
     Raises:
         ValueError: an option would change the result, or is unknown.
@@ -232,7 +234,7 @@ def _refuse_for_llm(where: str, given: Mapping[str, Any]) -> None:
 
 
 class HasParameters(Protocol):
-    """The part of an LLM that the parameters need."""
+    """The part of an LLM that :class:`Parameter` needs."""
 
     parameters: dict[str, Any]
 
@@ -265,8 +267,8 @@ class Configurable(BaseModel):
     Keyword arguments take precedence over ``config``. None means the default, unless the default is None. Options
     without effect can be set and read.
 
-    Written as JSON, the model has only the values that JSON can carry: functions, classes and models of an LLM are left
-    out, with a UserWarning.
+    Written as JSON, the model has only the values that JSON can carry. Functions, classes and LLM objects are left out,
+    with a UserWarning.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
@@ -317,9 +319,9 @@ class Configurable(BaseModel):
 
     @field_serializer("*", mode="plain", when_used="json")
     def _write_as_json(self, value: Any, info: FieldSerializationInfo) -> Any:
-        """Leave out values that JSON cannot carry; from a list, only such items.
+        """Leave out a value that JSON cannot carry; from a list, leave out only such items.
 
-        A model without a name causes no warning.
+        The default of an option that was not given causes no warning.
         """
         kept: list[Any] = []
         for item in cast(list[Any], value) if isinstance(value, list) else [value]:

@@ -17,7 +17,7 @@ _VISIBLE: dict[int, str] = {
     **{code: chr(0x2400 + code) for code in range(0x20)},
     0x7F: "\u2421",
     **dict.fromkeys(range(0x80, 0xA0), "\ufffd"),
-    **dict.fromkeys(range(0xD800, 0xE000), "\ufffd"),  # a lone surrogate, which no encoding has
+    **dict.fromkeys(range(0xD800, 0xE000), "\ufffd"),  # a lone surrogate, which cannot be encoded
     **_HIDDEN,
 }
 _LINES = {**_VISIBLE, 0x09: "    ", 0x0A: "\n", 0x0B: "\n", 0x0C: "\n", 0x85: "\n", 0x2028: "\n", 0x2029: "\n"}

@@ -1,6 +1,6 @@
 """Converts what users pass as a tool.
 
-rxflow's tools stay as they are, and tools of other libraries are adapted without an import.
+rxflow's own tools are returned unchanged. Tools of other libraries are adapted without importing these libraries.
 """
 
 from __future__ import annotations
@@ -50,7 +50,10 @@ def _call_of(original: Any) -> Callable[..., Any] | None:
 
 
 def _invoking(original: Any) -> Callable[..., Any]:
-    """Call a LangChain tool: with the arguments in one dict, and with ``ainvoke`` if ``invoke`` is not implemented."""
+    """Return a function that calls a LangChain tool with its arguments in one dict.
+
+    The function uses ``ainvoke`` if ``invoke`` is not implemented.
+    """
 
     async def invoke(**arguments: Any) -> Any:
         try:
@@ -85,9 +88,9 @@ def _adapt(original: Any, call: Callable[..., Any]) -> BaseTool:
 
 
 def _model_of(name: str, schema: object) -> type[BaseModel]:
-    """Return the arguments as a pydantic model.
+    """Return a pydantic model of the arguments.
 
-    It is ``schema`` itself, or a model that shows a JSON schema and checks nothing.
+    It is ``schema`` itself, or a model that returns ``schema`` as its JSON Schema and checks nothing.
     """
     if isinstance(schema, type) and issubclass(schema, BaseModel):
         return schema

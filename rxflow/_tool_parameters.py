@@ -15,8 +15,8 @@ from pydantic.fields import FieldInfo
 class Parameters:
     """The parameters of a tool's function.
 
-    ``fields`` maps fields of the generated schema to parameters with other names: pydantic does not allow fields such
-    as ``_id`` or ``copy``.
+    ``fields`` maps a field of the generated schema to its parameter, if the two have different names: pydantic does not
+    allow fields such as ``_id`` or ``copy``.
     """
 
     names: tuple[str, ...]
@@ -77,8 +77,7 @@ class Parameters:
     def arguments_of(self, model: BaseModel) -> dict[str, Any]:
         """Return the arguments in ``model`` by the names of the parameters.
 
-        Nested models stay models. If an argument is missing, a default of the function is preferred to one of the
-        schema.
+        Nested models stay models. For a missing argument, the function's default is used; if it has none, the schema's.
         """
         arguments = {
             self.fields.get(field, field): getattr(model, field)
@@ -102,7 +101,7 @@ def _default_of(parameter: inspect.Parameter) -> Any:
 
 
 def _field_for(parameter: str, names: tuple[str, ...]) -> str:
-    """Return a field name for a parameter that pydantic allows."""
+    """Return a name that pydantic allows for the field of a parameter."""
     field = parameter
     if field.startswith("_") or hasattr(BaseModel, field):
         field = field.strip("_") + "_"

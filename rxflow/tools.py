@@ -57,14 +57,15 @@ class BaseTool(BaseModel, ABC):
         args_schema: a pydantic model of the arguments; by default created from the signature of ``_run``.
         result_schema: a pydantic model of the result, which the model reads as JSON; by default the return annotation
             of ``_run`` if it is a pydantic model.
-        result_as_answer: the result is the answer of the task, unchanged.
+        result_as_answer: whether the result is the answer of the task, unchanged.
         max_usage_count: how often the tool may be called. All calls of this object count, in every run and by hand,
             until :meth:`reset_usage_count`.
         cache_function: ``fn(arguments, result) -> bool``: whether an agent may reuse this result if it makes the same
             call again in the same run; by default it may.
-        needs_approval: a person is asked before an agent calls the tool, and may allow the call, refuse it with a
-            reason, or change its arguments. Or a function of the arguments, sync or async, that returns whether to ask.
-        is_idempotent: a second call does no harm, so a resumed run may repeat it.
+        needs_approval: whether a person is asked before an agent calls the tool. The person may allow the call, refuse
+            it with a reason, or change its arguments. It may also be a function of the arguments, sync or async, that
+            returns whether to ask.
+        is_idempotent: whether a second call does no harm, so that a resumed run may repeat it.
 
     Raises:
         ValueError: ``max_usage_count`` is not a positive integer.
@@ -158,7 +159,7 @@ class BaseTool(BaseModel, ABC):
         if running_loop() is not None:
             result.close()
             raise TypeError(f"the tool {self.name!r} is async: await tool.arun(…)")
-        from rxflow._streaming import await_blocking  # not loaded before: agents call most tools, and have imported it
+        from rxflow._streaming import await_blocking  # imported late: agents call most tools, and they have loaded it
 
         return await_blocking(result)
 
@@ -258,7 +259,7 @@ class FunctionTool(BaseTool):
 
         Raises:
             ValueError: there is no description.
-            TypeError: ``func`` is not a function (but a ``partial``, for instance), or models cannot call it; see
+            TypeError: ``func`` is not a function but, for example, a ``partial``; or models cannot call it, see
                 :class:`BaseTool`.
         """
         own_name = getattr(func, "__name__", None)
@@ -377,7 +378,7 @@ def tool(
 
     Raises:
         ValueError: the function has no docstring.
-        TypeError: it is not a function (but a ``partial``, for instance), or models cannot call it; see
+        TypeError: the object is not a function but, for example, a ``partial``; or models cannot call it, see
             :class:`BaseTool`.
     """
 
@@ -417,7 +418,8 @@ def function_name(name: str) -> str:
 def as_text(result: Any) -> str:
     """Return a tool's result as text for the model: text unchanged, the text of a crew's answer, structures as JSON.
 
-    What JSON cannot carry becomes text by ``str``: bytes that are not text, a list that contains itself.
+    What JSON cannot carry is converted with ``str``, for example bytes that are not text, or a list that contains
+    itself.
     """
     if isinstance(result, str):
         return result

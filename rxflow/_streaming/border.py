@@ -50,14 +50,14 @@ class Border:
         self.now = wall_clock(scope.run.loop)
         self.count = itertools.count(scope.run.first_seq if scope.is_outermost else 0)
         self.holds = 0
-        """How many races hold events. A race may drop events, so they get their numbers when it lets them go."""
+        """How many races hold events back. A race may drop an event, so the event is numbered after its release."""
         self._passages: dict[Passage, None] = {}
         self._own_origin: tuple[Origin, Origin] = (scope.origin, scope.origin)
 
     def stamp(self, item: T) -> T:
         """Return the next item of the run with its number. An item that has a number from another run is copied."""
         if isinstance(item, StreamChunk):
-            values: dict[str, Any] = item.__dict__  # pyright: ignore[reportAssignmentType] # it is one; vars() is a call
+            values: dict[str, Any] = item.__dict__  # pyright: ignore[reportAssignmentType] # a dict; vars() is slower
             if values["seq"] >= 0:
                 return cast(T, item.with_seq(next(self.count), self.now()))
             values["seq"] = next(self.count)
@@ -91,7 +91,10 @@ class Border:
         return item
 
     def guard(self, build: Callable[[Scope], Observable[Event]]) -> Observable[Event]:
-        """Return the events of ``build``, numbered, with all spans closed. It may be subscribed again after its end."""
+        """Return the events of ``build``, numbered, and with all spans closed at the end.
+
+        The result may be subscribed again after its end.
+        """
 
         def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
             passage = Passage(self, observer)
@@ -141,13 +144,16 @@ class Border:
         return cast(Event, kind(origin=started.origin, reason=reason))
 
     def forget(self, passage: Passage, *, has_open_spans: bool) -> None:
-        """Forget a passage that has ended or was disposed. If its operator ended early, spans may still be open."""
+        """Forget a passage that has ended or was disposed.
+
+        If an operator ended the stream early, spans may still be open. Then :meth:`close_spans` needs the passage.
+        """
         if not has_open_spans:
             self._passages.pop(passage, None)
         self.scope.run.watchers.pop(passage, None)
 
     def _adopt(self, origin: Origin) -> Origin:
-        """Return ``origin`` as a part of this run."""
+        """Return a copy of ``origin`` with the ids of this run. The last copy is kept, for the next event."""
         before, after = self._own_origin
         if origin is not before:
             own = self.scope.origin
@@ -178,7 +184,7 @@ class Passage(Holder, ObserverBase[Event]):
         self._observer = observer
         self._is_over = False
         self._open: dict[str, Started] = {}
-        self._children: dict[str, int] = {}  # by the surrounding span: how many are open
+        self._children: dict[str, int] = {}  # for each span: how many spans inside it are open
         self._cancelled: dict[str, None] = {}  # an empty set would take 150 bytes more in each waiting run
         self._stopped: dict[str, str] = {}  # spans and reasons, noted but not yet emitted
 
@@ -195,7 +201,7 @@ class Passage(Holder, ObserverBase[Event]):
             self._emit(value)
             return
         if self._is_over:
-            return  # the usage of a call is kept for the code that closes its span
+            return  # run.calls keeps the usage of an open call, for the code that closes its span
         if self._stopped:
             self.flush()
         span_id = value.origin.span_id
@@ -224,7 +230,7 @@ class Passage(Holder, ObserverBase[Event]):
         super().dispose()
 
     def note_stopped(self, span_id: str, reason: str) -> None:
-        """Note that a leaf was disposed while its span was open. From any thread."""
+        """Note that a leaf was disposed while its span was open. May be called from any thread."""
         if self._is_over or span_id not in self._open:
             return
         is_first = not self._stopped
@@ -345,9 +351,9 @@ def close_before_end(source: Observable[T], border: Border) -> Observable[T]:
 class Guard(ObserverBase[T], Generic[T]):
     """Protects a run from errors in users' observers and operators.
 
-    If one of them raises, its own run ends with that error. With RxPY alone the error would reach the producer: the run
-    would continue, and code that waits for its end would wait forever. ``on_ending`` is called just before the terminal
-    event, ``on_end`` after it.
+    If one of them raises, the run that it observes ends with that error. With RxPY alone, the error would reach the
+    producer: the run would continue, and code that waits for its end would wait forever. ``on_ending`` is called just
+    before the terminal event, ``on_end`` after it.
     """
 
     def __init__(
@@ -365,7 +371,7 @@ class Guard(ObserverBase[T], Generic[T]):
 
     @property
     def is_over(self) -> bool:
-        """Whether the observer received the terminal event, or was disposed."""
+        """Whether the observer received the terminal event, or the run was disposed."""
         return self._run.has_ended or self._run.is_disposed
 
     def on_next(self, value: T) -> None:

@@ -47,7 +47,7 @@ def from_async(work: Callable[[Callable[[T], None]], Awaitable[None]]) -> Observ
 def from_coroutine(scope: Scope, work: Callable[[Emitter], Awaitable[None]]) -> Observable[Event]:
     """Return an Observable for a leaf of a run. ``work(emitter)`` can also run other Observables as a part of the leaf.
 
-    Disposing stops these in the caller's thread, so a provider stops even if the loop is busy.
+    Disposing stops these Observables in the caller's thread, so a provider stops even if the loop is busy.
     """
 
     def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
@@ -84,7 +84,7 @@ def on_loop(source: Observable[T], loop: asyncio.AbstractEventLoop) -> Observabl
 
 
 class _Driven(DisposableBase, Generic[T]):
-    """A task whose end is the terminal signal of an observer."""
+    """A task that emits to an observer. The task's end is the observer's terminal signal."""
 
     __slots__ = ("_loop", "_observer", "task")
 
@@ -104,8 +104,8 @@ class _Driven(DisposableBase, Generic[T]):
             await main()
         except BaseException as error:
             if not self._fail(error):
-                # Disposed: the subscriber already has the end of its stream. asyncio handles a cancellation; the
-                # loop reports an error of some ``finally``, as for any task that nobody awaits.
+                # The stream was disposed, so its subscriber expects no signal. asyncio handles a cancellation. The loop
+                # reports an error that a ``finally`` has raised, as for any task that nobody awaits.
                 raise
         else:
             self._complete()
@@ -118,7 +118,7 @@ class _Driven(DisposableBase, Generic[T]):
     def _fail(self, error: BaseException) -> bool:
         """Emit the error; return False if the stream is over.
 
-        This is not done in the task's own frame, because the error keeps that frame alive.
+        This is a method of its own, because the error keeps the task's frame alive, which must not hold the observer.
         """
         observer = self._take_observer()
         if observer is None:
@@ -321,7 +321,7 @@ async def all_of(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 
 
 class _Stopped(Exception):
-    """Carries any error out of a task."""
+    """Carries any error out of a task. A SystemExit or KeyboardInterrupt that leaves a task would end the loop."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(error)

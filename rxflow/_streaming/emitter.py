@@ -70,9 +70,9 @@ class Emitter:
         self.observer.on_next(event)
 
     def mute(self) -> Emitter:
-        """Return an emitter for code whose chunks are not part of the stream. Its other events are.
+        """Return an emitter that drops chunks of text and reasoning, and emits all other events here.
 
-        Close the emitter after that code. It is cancelled together with this one.
+        Close the new emitter after the code that uses it. It is cancelled together with this one.
         """
         muted = Emitter(self.scope, _Muted(self))
         self.own(Cleanup(muted.cancel))
@@ -100,7 +100,7 @@ class Emitter:
             self._awaited.dispose()
 
     def over(self) -> BaseException:
-        """Return the error for code that waits for something of this leaf, after the leaf's end."""
+        """Return the error for code that still waits for work of this leaf after the leaf has ended."""
         if self.is_cancelled:
             return asyncio.CancelledError("the rxflow run that this code belongs to was cancelled")
         name = " / ".join(self.origin.namespace) or "an LLM call"
@@ -192,8 +192,8 @@ class Emitter:
             # and neither disposes the leaf.
             self.is_cancelled = True
             raise
-        # One sees only by the result that a lambda or a partial wraps a coroutine function. A generator is a value, but
-        # asyncio.iscoroutine of Python 3.11 takes it for a coroutine.
+        # Only the result shows whether a lambda or a partial wraps a coroutine function. A generator is an ordinary
+        # value, but asyncio.iscoroutine of Python 3.11 takes it for a coroutine.
         return await cast(Coroutine[Any, Any, Any], result) if isinstance(result, Coroutine) else result
 
 
@@ -259,12 +259,12 @@ class _Drained(_Nested[_T]):
         self._take(value)
 
     def dispose(self) -> None:
-        self._take = _ignore  # an error keeps the frame alive that holds this
+        self._take = _ignore  # an error may keep a frame alive that holds this object
         super().dispose()
 
 
 class _Forwarded(_Nested[Event]):
-    """A nested Observable whose events ``emitter`` emits, as long as it is open."""
+    """A nested Observable whose events ``emitter`` emits, as long as the emitter is open."""
 
     __slots__ = ("_emitter", "_tap")
 
@@ -276,11 +276,11 @@ class _Forwarded(_Nested[Event]):
     def on_next(self, value: Event) -> None:
         if type(value) is not StreamChunk and self._tap is not None and not isinstance(value, StreamChunk):
             self._tap(value)
-        self._emitter.observer.on_next(value)  # not with its own on_next, because a chunk passes several emitters
+        self._emitter.observer.on_next(value)  # not emitter.on_next: a chunk passes several emitters
 
 
 def _cancel(done: _Done) -> None:
-    """End the wait, from any thread. The waiting task may be another one than the leaf's, which is cancelled anyway."""
+    """End the wait, from any thread. Only the leaf's own task is cancelled anyway; another task may be waiting."""
     if isinstance(done, concurrent.futures.Future) or running_loop() is done.get_loop():
         done.cancel()
     elif not done.done():

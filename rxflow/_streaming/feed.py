@@ -1,4 +1,4 @@
-"""Fills a log while readers pull: from a subscription, or from a plain iterator, as programs' tests do."""
+"""Fills a log while readers pull: from a subscription, or from a plain iterator, which programs use in their tests."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
         self._look_for_its_loop(position)
         try:
             self._log.wait(position, self._pause)
-        except BaseException:  # raised into the wait, for example by a signal handler: no reader may come back
+        except BaseException:  # for example from a signal handler; no reader may come back
             self.close()
             raise
 

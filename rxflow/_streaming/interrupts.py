@@ -1,8 +1,8 @@
 """Ctrl-C stops the runs that the main thread reads in a loop or waits for.
 
-Python does not tell an iterator that an error has ended the ``for`` loop over it. Nor is it garbage-collected then:
-notebooks, debuggers and ``python -i`` keep the error, and with it the frame of the loop. So the run learns of the
-interruption from the signal itself: while the main thread reads, the handler of SIGINT is wrapped.
+Python does not tell an iterator that an error has ended the ``for`` loop over it. The iterator may not even be
+garbage-collected: notebooks, debuggers and ``python -i`` keep the error, and with it the frame of the loop. So the run
+learns of the interruption from the signal itself: while the main thread reads, the handler of SIGINT is wrapped.
 
 RxPY's ``run()`` waits too. Its operators may subscribe rxflow's runs in other threads, where no handler can be set.
 There, Ctrl-C ends the wait, but not the run.
@@ -23,8 +23,8 @@ from rxflow._loops import running_loop
 WAIT_LIMIT_S = 0.5
 """The longest uninterrupted wait of the main thread, in seconds.
 
-On Windows, Ctrl-C does not end the wait for a lock. Elsewhere it does not if the signal comes just before the wait,
-while Python hands its lock to another thread (observed once in six attempts at a question).
+On Windows, Ctrl-C does not end the wait for a lock. Elsewhere, it does not if the signal comes just before the wait,
+while Python hands its global lock to another thread (observed in one of six attempts).
 """
 
 
@@ -40,7 +40,7 @@ def create_wait() -> tuple[Callable[[], None], Callable[[float | None], bool]]:
 
     The second takes a limit in seconds, or None, and returns whether the wait was ended in time.
 
-    Only the main thread gets signals. It waits for a bare lock there: Ctrl-C in ``threading.Event.wait`` can leave the
+    Only the main thread gets signals, so it waits for a bare lock. Ctrl-C in ``threading.Event.wait`` can leave the
     event locked, and then ``set()`` would block the run's thread forever.
     """
     if threading.current_thread() is not threading.main_thread():
@@ -60,7 +60,7 @@ def create_wait() -> tuple[Callable[[], None], Callable[[float | None], bool]]:
 
 
 class Flag:
-    """Something that has happened or not, and that threads wait for.
+    """A flag that threads can wait for.
 
     Unlike with ``threading.Event``, Ctrl-C can come at any point without blocking the other threads.
     """
@@ -134,10 +134,10 @@ class _Handler:
 
 def _install() -> None:
     found = signal.getsignal(signal.SIGINT)
-    # Handlers of the system or of C cannot be called from here. asyncio's handler, where a loop runs, cancels the main
-    # task.
+    # Handlers of the system or of C cannot be called from here.
     if isinstance(found, _Handler) or not callable(found):
         return
+    # While a loop runs, asyncio has a handler of its own, which cancels the main task.
     if running_loop() is not None and found is not signal.default_int_handler:
         return
     with suppress(ValueError):  # a subinterpreter has a main thread, but no signals

@@ -74,7 +74,7 @@ class Journal(Answerer):
 
     Raises:
         LookupError: an answer is given to a question that is not open.
-        ValueError: ``past`` is empty.
+        ValueError: ``past`` has no events of a run.
     """
 
     def __init__(self, past: Iterable[Event], answers: Mapping[str, Any] | None = None) -> None:
@@ -196,12 +196,13 @@ class _Reader:
         self._memories = memories
         self._steps: dict[str, Step] = {"": ()}  # by span
         self._counts: Counter[Step] = Counter()
-        self._asking: dict[str, str] = {}  # by span: the hashes of model calls and tools that have not ended
+        self._asking: dict[str, str] = {}  # by span: the hashes of model calls that have not ended
         self._tools: dict[tuple[str, str], tuple[Step, str]] = {}
         self._questions: dict[str, tuple[Step, Asked]] = {}
         self._to_approve: dict[
             str, tuple[tuple[str, str], tuple[Step, str]]
         ] = {}  # by question: the tool that it asks about
+        # by span: its step, the attempts of its chunks, and whether the span is a model call
         self._shown: dict[str, tuple[Step, set[int], bool]] = {}
 
     def read(self, event: Event) -> None:

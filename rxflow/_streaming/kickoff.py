@@ -1,4 +1,4 @@
-"""Runs something to its end for the result alone, as ``kickoff()``, ``call()`` and their async twins do."""
+"""Runs something to its end for the result alone, as ``kickoff()``, ``call()`` and their async versions do."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ class RunFeed(SourceFeed[Item, Any], Generic[Item, E]):
     def pull(self, position: int) -> None:
         super().pull(position)
         if self._to_show and self._leaf is not None and running_loop() is self._leaf.run.loop:
-            self._show_waiting()  # this wait blocked the loop that would have shown them
+            self._show_waiting()  # the wait blocked the loop that would have shown these events
 
     def on_next(self, value: Event | Behind) -> None:
         if self._log.is_ended:

@@ -71,7 +71,7 @@ def start(
     else:
         parent = _find_parent()
         run = ThreadRun(build, observer, lambda run: Scope.of_new_run(run, context, parent), is_read=is_read)
-    if blocking and not is_read:  # Ctrl-C ends RxPY's wait, but not the run
+    if blocking and not is_read:  # otherwise Ctrl-C would end RxPY's wait, but not the run
         interrupts.watch(run)
     hold(run)
     run.begin()
@@ -79,7 +79,10 @@ def start(
 
 
 def _find_parent() -> str:
-    """Return the id of the run whose code starts a new run, which is not a part of it because the leaf has ended."""
+    """Return the id of the run whose code starts a new run; an empty text if there is none.
+
+    The new run is not a part of that run, because the leaf has ended.
+    """
     leaf = ambient.get()
     return "" if leaf is None else leaf.origin.run_id
 

@@ -44,7 +44,7 @@ CLOSE_WAIT_S = 0.05
 
 
 class Stay(DisposableBase):
-    """Keeps a loop thread alive for one run, until it is disposed."""
+    """Keeps a loop thread alive for one run, until this object is disposed."""
 
     def __init__(self, host: LoopThread, handle: RunHandle | None) -> None:
         self.handle = handle
@@ -168,7 +168,7 @@ class LoopThread:
     def call_soon(self, callback: Callable[[], object]) -> bool:
         """Call :func:`rxflow._loops.call_soon` with an empty context.
 
-        A timer would keep the caller's context alive.
+        Otherwise a timer that ``callback`` sets would keep the caller's context alive.
         """
         return self._loop is not None and call_soon(self._loop, callback, context=Context())
 

@@ -143,9 +143,8 @@ class EventStream(Observable[T], Generic[T]):
     def part_of(self, origin: Origin) -> EventStream[T]:
         """Return this run as a part of a run in another process.
 
-        It has the labels of ``origin``, and spans below that of ``origin``.
-
-        The run's id begins with the id of the other run, which recognizes its own spans by that.
+        It has the labels of ``origin``, and its spans are inside the span of ``origin``. Its id begins with the id of
+        the other run, but differs from it, so that the other run can distinguish these spans from its own.
         """
 
         def enter(scope: Scope) -> Scope:
@@ -218,7 +217,7 @@ class EventStream(Observable[T], Generic[T]):
     ) -> Build[T]:
         """Return the function that builds the run, for code that belongs to ``leaf``.
 
-        Every subscription uses it: it joins the events, the operators and the selection.
+        Every subscription uses that function, which joins the events, the operators and the selection.
         """
         origin = cast(Build[Event], self._origin)
         hears_users = is_users or bool(self._operators) or not self.shows_all
@@ -264,8 +263,8 @@ class EventStream(Observable[T], Generic[T]):
 class _Pipeline(Observable[T], Generic[T]):
     """The Observable that RxPY's operators make of a run. Only :meth:`run` differs: Ctrl-C stops the run.
 
-    RxPY's operators may subscribe runs in other threads, where no signal handler can be set, so this one disposes the
-    runs from the thread that waits. Its other methods, such as ``map``, use :meth:`pipe`.
+    RxPY's operators may subscribe runs in other threads, where no signal handler can be set. So the thread that waits
+    disposes the runs. The other methods, such as ``map``, use :meth:`pipe`.
     """
 
     def __init__(self, source: Observable[T]) -> None:
@@ -308,7 +307,7 @@ def _defer(build: Build[Event], scope: Scope) -> Observable[Event]:
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """An event behind a selection's items."""
+    """An event of a run, passed on next to the items of a selection."""
 
     event: Event
 

@@ -146,7 +146,7 @@ class Readable(Generic[Item, Result]):
 
 
 class _Reader(LogReader[Item]):
-    """A loop over an output. It keeps the output alive, because nothing else may hold it."""
+    """A loop over an output. It keeps the output alive, because the program itself may not hold it."""
 
     def __init__(self, output: object, log: Log[Item], feed: Feed) -> None:
         super().__init__(log)
@@ -175,7 +175,7 @@ class _Cursor(_Reader[Item], Iterator[Item]):
         return self
 
     def __next__(self) -> Item:
-        # Not by catching IndexError: an error of the run would then appear as raised while handling it.
+        # Not by catching IndexError: an error of the run would then appear as raised while handling the IndexError.
         while self._offset == len(self._block) and self.has_read_all():
             interrupts.watch(self)
             self._feed.pull(self.position)

@@ -136,7 +136,7 @@ async def ask(emitter: Emitter, question: Question[T], first: Sequence[Answerer]
         for answerer in answerers:
             answerer.forget(request)
     emitter.on_next(InputReceived(origin=emitter.origin, request_id=request.request_id, value=value))
-    await emitter.run.flush()  # nor must the answer, because a person is not asked twice
+    await emitter.run.flush()  # the answer must not be lost either: a person is not asked twice
     return value
 
 
@@ -226,9 +226,10 @@ class _Reading(Answerer):
 
 
 def provided_by(provider: Any, flow: object = None, context: object = None) -> Callable[[InputRequested], Any]:
-    """Return a function that asks a provider in CrewAI's form. Questions for which it has no method are left to others.
+    """Return a function that asks a provider in CrewAI's form.
 
-    None from ``request_input`` is an answer: there is no input.
+    Questions for which the provider has no method are left to others. None from ``request_input`` is an answer: there
+    is no input.
     """
 
     def answer(request: InputRequested) -> Any:
@@ -351,7 +352,8 @@ class _Open:
 
 def check_answer(request: InputRequested, value: object) -> None:
     """Raise ValueError if an answer does not fit the schema of its question."""
-    # Imported late: litellm installs it, and most programs answer with functions, whose answers are validated by type.
+    # Imported late, because most programs answer with functions, whose answers are validated by type. litellm installs
+    # jsonschema.
     jsonschema: Any = import_module("jsonschema")
     try:
         jsonschema.validate(to_jsonable_python(value, fallback=str), dict(request.response_schema))

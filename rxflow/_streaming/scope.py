@@ -71,7 +71,7 @@ class Run:
     """Waits until everything emitted so far is in the run's log, if it has one."""
 
     calls: dict[str, Callable[[str], LLMCancelled]] = field(default_factory=dict[str, "Callable[[str], LLMCancelled]"])
-    """For each LLM call without an end so far, by span: a function that makes the closing event for a reason."""
+    """By span, for each LLM call that has not ended: a function that returns its closing event for a given reason."""
 
     watchers: dict[StopWatcher, None] = field(default_factory=dict["StopWatcher", None])
     """The watchers that must be told when a leaf is stopped while the run lives."""
@@ -83,7 +83,7 @@ class Run:
     def note_stopped(self, span_id: str) -> None:
         """Tell the watchers that the leaf of this span was disposed, and why (see :func:`stopping`).
 
-        From any thread.
+        May be called from any thread.
         """
         reason = next((reason for reason, holds in reversed(_stop_reasons.get()) if holds()), DEFAULT_STOP_REASON)
         for watcher in tuple(self.watchers):
@@ -134,7 +134,7 @@ class UsageLedger:
         again.
         """
         self._entries.append(usage)
-        # otherwise the call never reached the provider
+        # a call that never reached the provider has no cost, not even an unknown one
         if cost is not None or usage.is_reported or usage.successful_requests:
             self._costs.append(cost)
         if self._around is not None and not is_shown:

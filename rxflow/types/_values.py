@@ -1,4 +1,6 @@
-"""Converts any value to JSON and back: tags for values that JSON lacks, named stand-ins for objects it cannot hold.
+"""Converts any value to JSON and back.
+
+A value of a type that JSON lacks gets a tag. An object that JSON cannot hold is replaced by a stand-in with its name.
 
 JSON's own values are not changed. Every other value is an object whose first key begins with ``$``::
 
@@ -33,7 +35,7 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr
 MAX_DEPTH = 200
 """More deeply nested values are written as text, because readers of JSON, such as Python's, have a limit."""
 MAX_INT_BITS = 10_000
-"""Python refuses to write longer numbers in decimal (sys.set_int_max_str_digits)."""
+"""Longer numbers are written in hexadecimal, because Python limits decimal ones (``sys.set_int_max_str_digits``)."""
 
 Json: TypeAlias = Any
 """What ``json.loads`` returns."""
@@ -72,7 +74,7 @@ class RecordedObject:
 
 
 class RecordedModel(BaseModel):
-    """A pydantic object or a dataclass whose class is not loaded here, with the same fields.
+    """Stands for a pydantic object or a dataclass whose class is not loaded here. It has the same fields.
 
     ``recorded_type`` is the name of its class, as "module:Class".
     """
@@ -327,7 +329,7 @@ _RESTORERS: dict[str, Callable[[dict[str, Json]], Any]] = {
     "$tuple": lambda values: tuple(from_json_value(values["$tuple"])),
     "$set": lambda values: set(from_json_value(values["$set"])),
     "$frozenset": lambda values: frozenset(from_json_value(values["$frozenset"])),
-    "$list": lambda values: from_json_value(values["$list"]),  # because a plain array stands for a tuple
+    "$list": lambda values: from_json_value(values["$list"]),  # in a tuple's field, a plain array is a tuple
     "$dict": lambda values: {from_json_value(key): from_json_value(each) for key, each in values["$dict"]},
     "$enum": _restore_enum,
     "$error": lambda values: restore_error({"type": values["$error"], **values}),

@@ -43,9 +43,10 @@ class StreamChunk(BaseModel):
         content: the new text; for a tool call, the new piece of its arguments.
         seq: counts all events of a run from 0, including the chunks.
         at: when the chunk arrived, in seconds since the epoch.
-        attempt: how many answers of the task were sent back before this one.
+        attempt: how many attempts were made before this one. A new attempt begins when an answer of the task was sent
+            back, and when an operator such as ``retry_stream`` starts a stream again.
         namespace: the names of the surrounding flows, methods, crews and tasks, outermost first.
-        span_id: the span in the run to which the chunk belongs; it distinguishes two runs of one crew.
+        span_id: the span to which the chunk belongs. Two runs of one crew have different spans.
         parent_span_id: the span around ``span_id``.
         replayed: whether a resumed run repeats a chunk that was shown before.
     """
@@ -117,9 +118,10 @@ class StreamChunk(BaseModel):
 class Origin:
     """Where a chunk or an event comes from. Fields that do not apply are empty.
 
-    ``namespace`` holds the names of the surrounding flows, methods and crews, outermost first. ``span_id`` is its span
-    (a flow, a method, a crew, a task, an agent's attempt, a tool call, an LLM call), ``parent_span_id`` the span around
-    that. ``run_id`` is the run; ``parent_run_id`` is the run whose code started this run.
+    ``namespace`` holds the names of the surrounding flows, methods, crews and tasks, outermost first. ``span_id`` is
+    the span to which the chunk or event belongs (a flow, a method, a crew, a task, an agent's attempt, a tool call, an
+    LLM call), and ``parent_span_id`` the span around that. ``run_id`` is the run; ``parent_run_id`` is the run whose
+    code started this run.
     """
 
     flow_name: str = ""
@@ -224,8 +226,8 @@ class CompletedToolCall(Happened):
 class PackedChunks:
     """A block of items whose chunks are stored as columns: one text, and each common label once.
 
-    A chunk takes some 30 bytes instead of 400, 8 more for each label that differs within the block, and no objects that
-    the garbage collector has to visit. Items that are not chunks are stored as they are.
+    A chunk takes some 30 bytes instead of 400, and 8 more for each label that differs within the block. It has no
+    objects that the garbage collector must visit. Items that are not chunks are stored as they are.
     """
 
     __slots__ = ("_ats", "_columns", "_contents", "_fields", "_lengths", "_others", "_seqs", "_template")
@@ -307,7 +309,7 @@ def pack_chunks(items: Sequence[object]) -> PackedChunks | None:
 
 
 def find_origin(item: object) -> _AllFields | None:
-    """Return the object that the text chunks of one origin share; None for any other item."""
+    """Return the object that a text chunk shares with all others of its origin; None for any other item."""
     fields = _find_fields(item)
     return None if fields is _ALL_FIELDS else fields
 
@@ -369,9 +371,9 @@ def join_text(items: Iterable[object]) -> str:
 
 
 def _find_fields(item: object) -> _AllFields | None:
-    """Return the object that one of rxflow's own chunks shares with the others of its origin.
+    """Return the field names of a chunk that rxflow made; None for any other item.
 
-    None for any other item.
+    The text chunks of one origin share one such object.
     """
     fields = item.__pydantic_fields_set__ if type(item) is StreamChunk else None
     return fields if type(fields) is _AllFields else None
@@ -400,7 +402,7 @@ class _AllFields(set[str]):
 
 
 class _Fields:
-    """Holds the values of a chunk, in the way Python holds those of any object."""
+    """A plain object, whose ``__dict__`` holds the values of a chunk."""
 
 
 def _setter(attribute: str) -> Callable[[StreamChunk, Any], None]:

@@ -254,7 +254,7 @@ _ERROR = _Field(describe_error, restore_error)
 
 def get_hints(kind: type[Any]) -> dict[str, Any]:
     """Return the declared types of the fields that are written."""
-    results = {"TaskOutput": TaskOutput, "CrewOutput": CrewOutput}  # that module imports them for type checkers only
+    results = {"TaskOutput": TaskOutput, "CrewOutput": CrewOutput}  # events.py imports them for type checkers only
     hints = get_type_hints(kind, localns=results if kind.__module__ == all_events.__name__ else None)
     names = list(kind.model_fields) if issubclass(kind, BaseModel) else [each.name for each in fields(kind)]
     return {name: hints[name] for name in names}

@@ -277,7 +277,7 @@ class LLMFinished(Finished):
         cost: in US dollars; None if the price or the tokens are unknown.
         message: the answer as the next request must contain it, including the fields in which a reasoning model expects
             its thoughts and signatures.
-        response_id, response_model: the provider's names.
+        response_id, response_model: the provider's names for the answer and the model.
     """
 
     text: str

@@ -30,7 +30,8 @@ class StreamFrame(BaseModel):
     """One event: ``type`` is its kind, ``data`` its fields as plain JSON.
 
     ``parent_id`` is the frame that opened the surrounding span, ``previous_id`` the frame before this one.
-    ``namespace`` holds the names of the surrounding flows, methods and crews, outermost first. ``seq`` counts from 0.
+    ``namespace`` holds the names of the surrounding flows, methods, crews and tasks, outermost first. ``seq`` counts
+    from 0.
     """
 
     id: str
@@ -87,7 +88,7 @@ def _in_words(value: Any) -> Any:
 
 
 def _rescue(value: Any) -> Any:
-    """Return a value that pydantic refuses, as JSON with all its text."""
+    """Return a value that pydantic refuses to write, as JSON that keeps its text."""
     try:
         return _through_json(json.loads(encodable(json.dumps(value, default=_in_parts, ensure_ascii=False))))
     except (ValueError, TypeError, RecursionError):  # it contains itself, or has names that are not text

@@ -1,6 +1,7 @@
-"""The types for programs that stream, in the module from which programs import them.
+"""The types for programs that stream.
 
-Chunks belong to a lower layer than streams, and outputs to a higher one; this module only collects the names.
+Programs import them from here. This module only collects the names: chunks and frames belong to a lower layer than
+streams and outputs.
 """
 
 from rxflow._streaming import (
