@@ -89,8 +89,6 @@ class LoopThread:
         for stay in list(self.active):
             if stay.handle is not None and stay.handle.is_disposed:
                 stay.handle.join(CLOSE_WAIT_S)
-                if stay not in self._stays:  # Ctrl-C came while the run was being started
-                    self.active.discard(stay)
         return not self.active
 
     def wait_until_idle(self, timeout: float) -> bool:
@@ -99,20 +97,28 @@ class LoopThread:
 
     def serve(self, run: ThreadRun[Any]) -> None:
         """Start ``run`` here. Called in the thread that made this thread."""
-        self.active.add(run.stay)
-        self._idle.clear()
-        self.thread.name = "rxflow run"
-        if self._loop is None:
-            self._first = run
-            live.add(self)
-            try:
-                self.thread.start()
-            except BaseException:  # RuntimeError: the system has no more threads
-                self._is_stopping = True
-                live.discard(self)
-                raise
-        elif not self.call_soon(partial(self._accept, run)):
-            run.guard.on_error(RuntimeError("this stream has stopped: its event loop was closed"))
+        try:
+            self.active.add(run.stay)
+            self._idle.clear()
+            self.thread.name = "rxflow run"
+            if self._loop is None:
+                self._start_with(run)
+            elif not self.call_soon(partial(self._accept, run)):
+                run.guard.on_error(RuntimeError("this stream has stopped: its event loop was closed"))
+        except BaseException:  # Ctrl-C, for example
+            self.active.discard(run.stay)
+            raise
+
+    def _start_with(self, run: ThreadRun[Any]) -> None:
+        self._first = run
+        live.add(self)
+        try:
+            self.thread.start()
+        except BaseException:  # RuntimeError: the system has no more threads
+            self._is_stopping = True
+            self._is_kept = False  # after Ctrl-C, the thread may have started nevertheless
+            live.discard(self)
+            raise
 
     def _run(self) -> None:
         try:
