@@ -56,7 +56,7 @@ Ask = Callable[[Request], Coroutine[Any, Any, Observable[Delta]]]
 def make_call(
     scope: Scope, request: Request, source: Source, ask: Ask, max_retries: int, server: Server
 ) -> Observable[Event]:
-    """Return the events of one call in ``scope``: :class:`LLMStarted`, chunks, and :class:`LLMFinished`.
+    """Return the events of one call in ``scope``: from :class:`LLMStarted` to :class:`LLMFinished` or an error.
 
     Args:
         ask: sends the request to ``source``, with its tools offered natively or in the prompt.
@@ -79,7 +79,7 @@ def make_call(
         try:
             await speak(emitter, answer)
         finally:
-            if span_id in calls:  # its end was not emitted: the call was cancelled, or an operator withholds the event
+            if span_id in calls:  # the call has no end yet: it was cancelled, or an operator withholds the event
                 calls[span_id] = answer.summarize()
 
     async def speak(emitter: Emitter, answer: _Answer) -> None:
@@ -145,7 +145,7 @@ _NO_ENDING = Ending()
 class _Answer:
     """Turns deltas into chunks, and collects them.
 
-    ``is_asked`` is True while the provider has the request.
+    ``is_asked`` is True while the provider works on the request, and may bill it.
     """
 
     def __init__(self, emitter: Emitter, request: Request) -> None:
@@ -198,7 +198,7 @@ class _Answer:
 
     @property
     def usage(self) -> UsageMetrics:
-        """The usage that the provider reported. Before that, an estimate, which at first covers only the prompt."""
+        """The usage that the provider reported. Until then, an estimate, which at first covers only the prompt."""
         if self._ending is not _NO_ENDING:
             return self._ending.usage
         if not self.is_asked:
@@ -229,9 +229,9 @@ class _Answer:
         return LLMCancelled(origin=self._emitter.origin, reason=reason, text=self.text, usage=usage, cost=cost)
 
     def summarize(self) -> Callable[[str], LLMCancelled]:
-        """Return :meth:`cancel` without references to the messages and deltas.
+        """Return a function like :meth:`cancel` that does not refer to the messages and deltas.
 
-        Those must not live as long as the run.
+        Otherwise they would stay in memory as long as the run.
         """
         ended = self.cancel("")
         return lambda reason: replace(ended, reason=reason)
@@ -260,7 +260,7 @@ class _Answer:
 def _build_message(text: str, calls: tuple[ToolCall, ...], assembler: ToolCallAssembler, ending: Ending) -> Message:
     """Build the message for the conversation.
 
-    It has what the provider needs back, in a form that strict providers accept.
+    The message contains what the provider needs back, in a form that strict providers accept.
     """
     message: Message = {"role": "assistant", "content": text or None if calls else text}
     if calls:

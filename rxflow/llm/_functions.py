@@ -50,14 +50,14 @@ def _no_schemas(tools: Sequence[Offered]) -> Iterator[object]:
 
 
 def refuse_async(functions: Functions) -> None:
-    """Raise TypeError for a coroutine function, which sync code cannot await, before the model is called."""
+    """Raise TypeError for a coroutine function, which sync code cannot await. Call this before calling the model."""
     for name, function in functions.items():
         if iscoroutinefunction(function):
             raise _needs_acall(name)
 
 
 def function_for(calls: Sequence[ToolCall], functions: Functions, *, is_async: bool) -> partial[Any] | None:
-    """Return the first call, ready to run. Return None if there is no call, or no function at all.
+    """Return the function of the first call, with its arguments. Return None if there are no calls or no functions.
 
     Raises:
         ValueError: the model called an unknown function, or with arguments that are missing or do not fit.
@@ -111,7 +111,7 @@ def _no_object(call: ToolCall) -> ValueError:
 
 
 def run_function(function: partial[Any], name: str) -> Any:
-    """Call the function in sync code. Raises TypeError if it is async after all, as behind a lambda."""
+    """Call the function in sync code. Raises TypeError if it returns a coroutine, as a lambda may do."""
     result = function()
     if iscoroutine(result):
         result.close()
@@ -120,7 +120,7 @@ def run_function(function: partial[Any], name: str) -> Any:
 
 
 async def arun_function(function: partial[Any]) -> Any:
-    """Await the function, or run it in a worker thread, which cancellation does not wait for."""
+    """Await an async function; run a sync one in a worker thread. A cancellation does not wait for that thread."""
     return await call_from_async(function, is_async=iscoroutinefunction(function.func))
 
 

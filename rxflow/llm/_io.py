@@ -66,9 +66,9 @@ class _IOLoop:
         self._thread.join(2.0)
 
     def detach(self) -> None:
-        """Called in a forked child, so that using inherited connections there does not affect the parent.
+        """Replace the inherited connections in a forked child, so that closing them there does not affect the parent.
 
-        LiteLLM closes all clients at exit. In the child, that would close the parent's connections, and remove them
+        LiteLLM closes all clients at exit. In the child, this would close the parent's connections, and remove them
         from the epoll that both processes share, so that the parent would wait forever.
         """
         selector = getattr(self.loop, "_selector", None)
@@ -109,7 +109,7 @@ def is_io_loop() -> bool:
 def get_resource(name: str, create: Callable[[], T]) -> T:
     """Return the result of ``create()``, which is called once per I/O loop.
 
-    When the loop stops, its coroutine ``close()`` runs.
+    When the loop stops, it awaits the ``close()`` of the result.
 
     Call this on the I/O loop. A forked child has a loop of its own, and so its own resources.
     """
@@ -120,7 +120,7 @@ def get_resource(name: str, create: Callable[[], T]) -> T:
 
 
 def stop() -> None:
-    """Stop the loop and join its thread, which could block the interpreter's shutdown.
+    """Stop the loop and join its thread, because a running thread could block the interpreter's shutdown.
 
     A later call starts a new loop.
     """
@@ -133,7 +133,8 @@ def stop() -> None:
 
 @atexit.register
 def _stop_at_exit() -> None:
-    # Stop the runs first, whatever the order of imports: they would report the end of this loop as an error.
+    # Stop the runs before this loop, because they would report its end as an error. Without this call, the order would
+    # depend on which module was imported first.
     loop_thread.stop_all()
     stop()
 
@@ -156,8 +157,8 @@ def from_io(read: Callable[[Deliver], Awaitable[None]]) -> Observable[Delta]:
 
     They are emitted on the subscriber's loop.
 
-    Disposing cancels the reading task, which closes the provider's connection. It works in any thread, and does not
-    wait. ::
+    Disposing cancels the reading task, and the task closes the provider's connection. ``dispose()`` can be called in
+    any thread, and does not wait. ::
 
         read      --[a,b]---------[c]--return
         result    ----ab-----------c---|
@@ -170,8 +171,8 @@ def from_io(read: Callable[[Deliver], Awaitable[None]]) -> Observable[Delta]:
         if refused is not None:
             observer.on_error(refused)
             return hop
-        # In a context without the run: timers of the HTTP client keep their context for minutes, and would keep the run
-        # alive.
+        # The task gets a context without the run. Timers of the HTTP client keep their context for minutes, and would
+        # keep the run alive.
         context = copy_context()
         context.run(ambient.set, None)
         hop.begin(read, _get().loop, context)
@@ -181,10 +182,11 @@ def from_io(read: Callable[[Deliver], Awaitable[None]]) -> Observable[Delta]:
 
 
 class _Hop(DisposableBase):
-    """A list and one pending wake-up: the reading task appends to the list, and the subscriber's loop empties it.
+    """Hands deltas over from the I/O loop to the subscriber's loop.
 
-    It is not a deque, because 1,000 waiting calls have 1,000 of these, and an empty deque takes 760 bytes. For the same
-    reason it does not use asyncio.run_coroutine_threadsafe, whose future takes another 1,200 bytes.
+    The reading task appends to a list and schedules one wake-up; the subscriber's loop empties the list. A deque would
+    take 760 bytes even when it is empty, and 1,000 waiting calls have 1,000 of these objects. For the same reason, this
+    class does not use asyncio.run_coroutine_threadsafe, whose future takes another 1,200 bytes.
     """
 
     __slots__ = ("_batches", "_io", "_is_disposed", "_is_waking", "_loop", "_observer", "_reading")
@@ -299,7 +301,8 @@ class UnawaitedCoroutines:
         _unawaited.set(self)
 
     def __exit__(self, *error: object) -> None:
-        # Set before the list is checked, while a thread does the reverse. So one of them sees the other.
+        # Set the flag, and then check the list. A thread first adds to the list, and then checks the flag. So at least
+        # one of the two sees the coroutine and closes it.
         self._is_over = True
         self._close()
 

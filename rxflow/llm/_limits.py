@@ -34,7 +34,7 @@ class RateLimits:
 
     Attributes:
         key: names the account: provider, server and a digest of the API key.
-        model: the model, whose requests and tokens are counted separately.
+        model: the model. Each model's requests and tokens are counted separately.
         max_rpm: requests per minute; None: no limit.
         max_tpm: tokens per minute, of prompts and answers; None: no limit.
         store: "memory://" for this process, or "redis://host:port/db" for all machines that use it.
@@ -58,7 +58,7 @@ class RateLimits:
             import limits  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
     async def acquire(self, run_id: str, tokens: int) -> None:
-        """Wait for a slot for a request of ``tokens``, on any loop. A cancelled wait takes no slot."""
+        """Wait for a slot for a request of ``tokens``. Can be called on any loop. A cancelled wait takes no slot."""
         future = submit(_enter(self, run_id, tokens))
         await asyncio.wrap_future(future)
 
@@ -93,6 +93,8 @@ async def _pause(limits: RateLimits, delay: float) -> None:
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
+    """A call that waits. It may begin when ``turn`` is done."""
+
     limits: RateLimits
     tokens: int
     turn: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -204,8 +206,8 @@ class _Store:
             if not await limiter.test(item, *name, cost=cost):
                 stats = await limiter.get_window_stats(item, *name)
                 return max(MIN_WAIT_S, min(float(stats.reset_time) - time.time(), limits.period))
-        # Another machine may be faster. What was already taken of the first limit is then lost, so slightly fewer
-        # requests are sent.
+        # After the test, another machine may be faster. What was already taken of the first limit is then lost, so
+        # slightly fewer requests are sent.
         taken = [await limiter.hit(item, *name, cost=cost) for limiter, item, cost in items]
         return 0.0 if all(taken) else MIN_WAIT_S
 

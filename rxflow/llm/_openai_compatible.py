@@ -36,7 +36,7 @@ from rxflow.llm._wires.openai_chat import OpenAIChatWire
 from rxflow.llm.source import Delta, Ending, Request
 
 if TYPE_CHECKING:
-    import aiohttp  # importing it takes 0.1 s and 10 MB, which the embedded model does not need
+    import aiohttp  # imported late: the import takes 0.1 s and 10 MB, and the embedded model does not need it
 
 _MAX_HEADER_BYTES = 1 << 16  # per line; aiohttp's default of 8 kB is less than some gateways send
 
@@ -70,6 +70,7 @@ class OpenAICompatibleSource:
         name: the model's name on the server.
         base_url: the server's address; by default the provider's environment variable, or its public address.
         api_key: by default the provider's environment variable.
+        read_timeout, connect_timeout: seconds without data, and seconds to open the connection.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class OpenAICompatibleSource:
                 await self._raise(error, request, has_begun=response is not None)
             finally:
                 if response is not None:
-                    # At the end of the body, the connection was already returned to the pool, and this does nothing.
+                    # If the whole body was read, the connection is already back in the pool, and this does nothing.
                     response.close()
 
         return from_io(read)
@@ -130,7 +131,8 @@ class OpenAICompatibleSource:
 
         url, json = self._url(), self._body(request, await self._supported_hints(request))
         headers = self._headers(request, url)
-        # The client's time limits apply to each read, so a server could send headers or an error byte by byte.
+        # The client's time limits apply to each read. A server that sends its headers or an error byte by byte would
+        # never exceed them.
         async with asyncio.timeout(self._connect_timeout + self._read_timeout + HEADER_GRACE_S):
             session = get_resource("aiohttp session", _create_session)
             limits = aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout, sock_read=self._read_timeout)
@@ -190,20 +192,20 @@ class OpenAICompatibleSource:
 
         headers = {"content-type": "application/json", "accept": "text/event-stream"}
         key = self.api_key
-        if key and URL(url).user is None:  # aiohttp sends a user in the URL as the authorization
+        if key and URL(url).user is None:  # aiohttp makes an authorization header from a user in the URL
             headers["authorization"] = f"Bearer {key}"
         given: Mapping[str, object] = request.parameters.get("extra_headers") or {}
         return headers | {name.lower(): str(value) for name, value in given.items()}
 
     @property
     def base_url(self) -> str | None:
-        """The address that was given, or that of the environment."""
+        """The address that was given, or the one in the environment."""
         variables = (os.environ.get(name) for name in self._server.url_variables)
         return self._base_url or next(filter(None, variables), None)
 
     @property
     def api_key(self) -> str | None:
-        """The key that was given, or that of the environment."""
+        """The key that was given, or the one in the environment."""
         return self._api_key or os.environ.get(self._server.key_variable)
 
     def find_url(self) -> str | None:
@@ -228,7 +230,8 @@ class OpenAICompatibleSource:
 
     async def calls_functions(self, model: str) -> bool:
         entry = await asyncio.get_running_loop().run_in_executor(None, prices.find_entry, model)
-        # Most local servers support function calls; LLM(…, function_calling=False) turns them off.
+        # A model without an entry is usually on a local server, and most of these support function calls.
+        # LLM(…, function_calling=False) turns them off.
         return entry is None or bool(entry.get("supports_function_calling"))
 
     def retry_delay(self, error: BaseException, attempt: int, of: int) -> float | None:
@@ -246,7 +249,8 @@ def _create_session() -> aiohttp.ClientSession:
         cookie_jar=aiohttp.DummyCookieJar(),
         max_line_size=_MAX_HEADER_BYTES,
         max_field_size=_MAX_HEADER_BYTES,
-        # With trust_env, aiohttp also reads ~/.netrc, whose password would replace the key.
+        # Only if there is a proxy: with trust_env, aiohttp also reads ~/.netrc, and a password there would replace the
+        # key.
         trust_env=bool(getproxies_environment()),
     )
 

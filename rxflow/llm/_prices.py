@@ -34,7 +34,7 @@ Entry: TypeAlias = Mapping[str, Any]
 def find_entry(model: str) -> Entry | None:
     """Return the entry of ``model``; None if the table has none. Blocks for some milliseconds the first time.
 
-    In the table, the names of OpenAI's models have no prefix; all other models have one.
+    In the table, the names of OpenAI's models have no prefix. Other models are found only under their full name.
     """
     registered: Any = getattr(sys.modules.get("litellm"), "model_cost", None)
     if isinstance(registered, dict):
@@ -60,7 +60,7 @@ def _parse_entries(table: bytes, model: str) -> Mapping[str, Entry]:
     if b'": {' not in table[:1000]:  # the table does not have the form in which LiteLLM writes it
         return cast(dict[str, Entry], from_json(table))
     names, found = _names_of(model), dict[str, Entry]()
-    end_of_key = to_json(names[-1])[1:] + b": {"  # both names end like this
+    end_of_key = to_json(names[-1])[1:] + b": {"  # the keys of both names end with this
     at = table.find(end_of_key)
     while at >= 0:
         begin = table.rindex(b'"', 0, at)

@@ -15,9 +15,10 @@ from rxflow.llm.demo import PROVIDER as DEMO_PROVIDER
 from rxflow.llm.demo import DemoSource
 from rxflow.llm.source import Delta, Request, Source, split_model
 
-# OpenAI offers these only through its Responses API, for which LiteLLM prepares the request.
+# Parts of the names of models that OpenAI offers only through its Responses API. LiteLLM prepares their requests.
 _RESPONSES_ONLY = ("responses/", "codex", "-pro", "deep-research", "computer-use", "daybreak")
 
+# Parameters of OpenAI's chat API. A call with any other parameter goes through LiteLLM.
 _CHAT_PARAMETERS = frozenset(
     {
         "audio",

@@ -1,7 +1,7 @@
 """Reads an answer from the network, and limits how long that may take.
 
-After a complete answer, only the usage report and the end of the body may follow. rxflow waits for them so that the
-connection can be reused. If the connection breaks or stops sending then, only they are lost.
+After a complete answer, only the usage report and the end of the body may follow. rxflow waits for these two so that
+the connection can be reused. If the connection breaks or falls silent meanwhile, the answer is still complete.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ async def read_answer(
     Args:
         silence_s: seconds without data after which TimeoutError is raised.
         is_break: returns whether an error of the HTTP client means that the connection broke.
-        content_type: the content type of the response. A body without events and with another type than a stream's is
-            refused.
+        content_type: the content type of the response. A body is refused if it has no events and this is not the type
+            of a stream.
         last_byte_timeout_s: how long the end of the body may take after the last event.
 
     Raises:
@@ -127,7 +127,7 @@ class StallWatch:
         self._last_data_at = self._loop.time()
 
     def limit(self, seconds: float) -> None:
-        """Limit the time for the rest of the answer, from now on. A shorter earlier limit stays."""
+        """Limit the time for the rest of the answer, from now on. A shorter limit that was set earlier stays."""
         if seconds < self._remaining_s:
             self._remaining_s = seconds
             self._timeout.reschedule(self._loop.time() + seconds)
@@ -137,7 +137,8 @@ class StallWatch:
         if due > self._loop.time():
             self._timer = self._loop.call_at(due, self._look)
         elif self._suspected_at != self._last_data_at:
-            # After a delay, the loop runs this timer before its readers get the data: check a second time.
+            # If the loop was blocked, it runs this timer before it reads the data that has arrived meanwhile. So check
+            # a second time.
             self._suspected_at = self._last_data_at
             self._timer = self._loop.call_later(_SECOND_LOOK_S, self._look)
         elif not self._timeout.expired():

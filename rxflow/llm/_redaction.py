@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any, cast
 from urllib.parse import quote, unquote
 
-# The last two are variables of litellm's providers.
+# The last two are parts of the names of variables of litellm's providers.
 _NAMES = re.compile(
     r"(?:key|token|secret|password|authorization|cookie|jwt|bearer_token_bedrock|gigachat_credentials)$", re.IGNORECASE
 )
@@ -28,11 +28,12 @@ _LONGEST = 4000  # characters of a message
 def known_keys(*given: object) -> list[str]:
     """Return the secrets in ``given`` and in the environment.
 
-    These are strings, values of mappings with the name of a secret, and passwords in URLs, whatever their names are.
+    Secrets are the strings in ``given``, values of mappings if their names are those of secrets, and passwords in URLs
+    under any name.
     """
     found = {key for each in (*given, os.environ) for key in _secrets_in(each)}
-    # As they are written in a URL, with all special characters quoted, or except those that a query allows. Variables
-    # may contain bytes that are not text.
+    # Add the keys as URLs contain them: with all special characters quoted, or with all except those that a query
+    # allows. ``errors`` is for variables that contain bytes that are not text.
     found |= {quote(key, safe=safe, errors="replace") for key in found for safe in ("", _SAFE_IN_A_QUERY)}
     # The longest first, because one may contain another.
     return sorted((key for key in found if len(key) >= _SHORTEST), key=len, reverse=True)
@@ -59,7 +60,7 @@ def _secrets_in(given: object, *, is_named: bool = True) -> Iterator[str]:
 def mask_secrets(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of ``given`` without secrets.
 
-    Values that have the name of a secret are removed, at any depth, and so are passwords in URLs.
+    Strings with the name of a secret are masked at any depth, and so are passwords in URLs.
     """
     return {
         name: _MASK if _NAMES.search(name) and isinstance(value, str) else _mask_inside(value)
@@ -88,7 +89,7 @@ def redact_error(error: BaseException, keys: Sequence[str]) -> None:
             better = _redact(value, keys)
             if better is not value:
                 setattr(each, name, better)
-        if isinstance(each, UnicodeDecodeError):  # the part with the problem is enough
+        if isinstance(each, UnicodeDecodeError):  # keep only the bytes that could not be decoded
             each.object = bytes(each.start) + each.object[each.start : each.end]
         for link in ("__cause__", "__context__", "original_exception"):
             cause: BaseException | None = getattr(each, link, None)
@@ -135,7 +136,7 @@ def _mask(text: str, keys: Sequence[str]) -> str:
 
 def _redact_http(value: Any, keys: Sequence[str]) -> Any:
     """Mask keys in the request of an HTTP error (in headers and URL) and in its response (which may repeat them)."""
-    import httpx  # comes with litellm, and is imported only then, so that `import rxflow` stays light
+    import httpx  # comes with litellm; imported here, so that `import rxflow` stays light
 
     if isinstance(value, httpx.Headers):
         return httpx.Headers(

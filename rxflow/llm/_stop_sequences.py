@@ -64,7 +64,7 @@ def cut_at_stop(deltas: Observable[Delta], request: Request) -> Observable[Delta
     """End an answer before the first stop sequence of ``request``, and close the connection. ::
 
         deltas    "Thought"--"\\nObs"--"ervation:"--" never"--E|
-        result    "Thought"-----------E|                          (stop=["\\nObservation:"])
+        result    "Thought"-----------E|             (E: Ending, stop=["\\nObservation:"])
 
     A model that supports the sequences ends there by itself, and reports its usage. The usage of an answer that is cut
     here is an estimate.

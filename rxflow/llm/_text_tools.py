@@ -1,6 +1,6 @@
-"""Tools for models without function calling: offered in the prompt, called in a fence that is removed from the answer.
+"""Tools for models without function calling.
 
-The prompt asks the model to write::
+The prompt describes the tools. To call one, the model writes a fence, which is removed from the answer::
 
     ```tool_call
     {"name": "search", "arguments": {"query": "rx"}}
@@ -28,8 +28,10 @@ _CLOSE = "\n```"  # on a line of its own; JSON escapes line breaks, so arguments
 def offering_in_text(source: Source, request: Request) -> Observable[Delta]:
     """Call ``source`` with the tools of ``request`` in the prompt. Calls in its answer become tool-call deltas. ::
 
-    source    "Let me look. "---"```tool_call⏎{…}"---"⏎```"---E|
-    result    "Let me look. "-------------------------T--------E|
+        source    "Let me look. "---"```tool_call⏎{…}"---"⏎```"---E|
+        result    "Let me look."-------------------------T--------E|
+
+    T is a :class:`ToolCallDelta`, E is the :class:`Ending`.
     """
     instructions = [_instructions(request)] if request.may_call_tools else []
     worded = replace(
@@ -102,7 +104,7 @@ class _FenceReader:
         self._held.append(kept)
 
     def flush(self) -> Iterator[Delta]:
-        """Handle the end of the text. A fence that was never closed is read as it is."""
+        """Handle the end of the text. A fence that was never closed counts as closed here."""
         held = self._released(self._end)
         if self._inside:
             yield from self._call(held.rstrip().rstrip("`"))
@@ -135,7 +137,7 @@ class _FenceReader:
 
 
 def _parse(body: str) -> tuple[str, str]:
-    """Return the name and arguments.
+    """Return the name and arguments of the call in a fence.
 
     A body that is not JSON is passed on as arguments, so that the model gets an error.
     """

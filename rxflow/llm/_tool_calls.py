@@ -43,9 +43,9 @@ class _OpenCall:
 class ToolCallAssembler:
     """Joins the deltas of an answer's tool calls.
 
-    Providers disagree on how a delta identifies its call. These are checked in order: its id, if that is known; its
-    index; and, for a delta with a name whose index has a complete call, that it begins another call. A delta without a
-    name and with an unknown index belongs to the call that has no arguments yet.
+    Providers disagree on how a delta identifies its call. A known id decides; otherwise the index does. A delta with a
+    name begins another call if the call at its index is complete, has another name, or has an id while the delta brings
+    a new one. A delta with neither name nor id, and with an unknown index, belongs to the last call without arguments.
 
     A call without an id gets one that is unique in every conversation. Some providers send ``{}`` before the real
     arguments; it is held back until the next delta, or the end, shows whether it is a placeholder.

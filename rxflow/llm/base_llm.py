@@ -46,11 +46,11 @@ _PROVIDERS = {  # LangChain's chat models, and litellm's names of their provider
 class BaseLLM(ABC):
     """A model of your own: derive a class, write :meth:`call`, and pass an object of it wherever an LLM is accepted.
 
-    ``call`` receives the messages, and the tools' schemas if it has a parameter ``tools``. A text that it returns is
-    one chunk. If ``call`` is a generator, each text that it yields is a chunk. An async generator named ``acall`` also
-    streams, and ``acall`` is used instead of ``call``. To call tools, return a list of tool calls in the shape of
-    OpenAI's chat API. ``supports_function_calling`` returns True if the model accepts tools; otherwise the tools are
-    described to it in text. ::
+    ``call`` receives the messages, and the tools' schemas if it has a parameter ``tools`` or ``**kwargs``. A text that
+    it returns is one chunk. If ``call`` is a generator, each text that it yields is a chunk. If the class has a method
+    ``acall``, rxflow uses it instead of ``call``; it may be an async generator. To call tools, return a list of tool
+    calls in the shape of OpenAI's chat API. If the model accepts tools, override ``supports_function_calling`` to
+    return True; otherwise the tools are described to the model in text. ::
 
         class Echo(BaseLLM):
             def call(self, messages, **_):
@@ -64,7 +64,8 @@ class BaseLLM(ABC):
     Args:
         model: its name, for events and logs.
         temperature, stop: values that ``call`` may read. rxflow also cuts the answer off at ``stop``.
-        parameters: other values, kept in ``parameters``. Those that the class annotates become attributes.
+        parameters: other values. Those whose names the class annotates become attributes; the rest is kept in
+            ``parameters``.
     """
 
     def __init__(
@@ -136,10 +137,10 @@ def _declared(cls: type) -> dict[str, Any]:
 
 
 def check_model(given: object) -> object:
-    """Return ``given`` as a model, if it is a model or a model's name.
+    """Return ``given`` as a model, if it is a model or a model's name. None stays None.
 
     Raises:
-        ValueError: it is something else; the message says what to write.
+        ValueError: ``given`` is something else. The message tells the user what to write.
     """
     kind = type(given).__name__
     if isinstance(given, str) and not given.strip():
@@ -183,7 +184,7 @@ class _CallSource:
     def stream(self, request: Request) -> Observable[Delta]:
         async def answer(emit: Callable[[Delta], None]) -> None:
             reply = _Reply(emit, self._name)
-            with _muted():  # other models that it asks must not add chunks to its answer
+            with _muted():  # if the method asks other models, their chunks must not become part of its answer
                 await reply.read(await self._ask(request))
             reply.end()
 
@@ -213,7 +214,7 @@ class _CallSource:
 
 @contextmanager
 def _muted() -> Generator[None, None, None]:
-    """In the body, code cannot add chunks to the stream of the surrounding run."""
+    """Prevent code in the ``with`` block from adding chunks to the stream of the surrounding run."""
     leaf = ambient.get()
     if leaf is None:
         yield
@@ -240,7 +241,7 @@ def _messages(request: Request) -> tuple[list[dict[str, Any]]]:
 
 
 def _keywords(method: Callable[..., Any], request: Request) -> dict[str, Any]:
-    """Return those parameters of CrewAI that ``method`` accepts."""
+    """Return the keyword arguments that CrewAI passes and ``method`` accepts. All but ``tools`` are None."""
     parameters = inspect.signature(method).parameters
     takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
     given: dict[str, Any] = dict.fromkeys(name for name in _OTHER_PARAMETERS if name in parameters)
@@ -280,7 +281,7 @@ class _Reply:
             async for part in parts:
                 self._add(self._delta_of(part))
         finally:
-            # run its ``finally`` now, not when the generator is garbage-collected
+            # run the ``finally`` of a generator now, not when it is garbage-collected
             if isinstance(parts, AsyncGenerator):
                 await cast(AsyncGenerator[Any, None], parts).aclose()
 
@@ -325,7 +326,7 @@ class _Reply:
 def _tool_call(index: int, call: Any, name: str) -> ToolCallDelta:
     """Return the delta for one call.
 
-    The call is a dictionary or an object as in OpenAI's API, or comes from another LLM's answer.
+    ``call`` is a dictionary or an object as in OpenAI's API, or a :class:`ToolCall` from another LLM's answer.
     """
     if isinstance(call, ToolCall):
         return ToolCallDelta(index, id=call.id, name=call.name, arguments=call.arguments)

@@ -56,7 +56,7 @@ def _has_tool_result(request: Request) -> bool:
 
 
 def _pieces(text: str) -> Iterator[Delta]:
-    """Yield word after word, with the white space."""
+    """Yield the words one by one, each with the white space before it."""
     yield from re.findall(r"\s*\S+|\s+$", text)
 
 
@@ -88,7 +88,7 @@ def _answer(request: Request) -> str:
 
 
 def _task(request: Request) -> str:
-    """Return the first paragraph of the prompt; the paragraphs after it say how to answer."""
+    """Return the first paragraph of the prompt. The paragraphs after it describe how to answer."""
     return request.last_user_text.strip().partition("\n\n")[0]
 
 

@@ -67,15 +67,16 @@ class LLM:
         stop: an answer ends before the first of these texts, even if the provider does not support the parameter.
         base_url: the address of your own OpenAI-compatible server. ``api_base`` is another name for it.
         api_key: by default the provider's environment variable.
-        timeout: seconds, or a timedelta, without data from the provider, also before the first byte. The whole call may
-            take longer.
-        connect_timeout: seconds, or a timedelta, to open the connection.
-        max_retries: new attempts after a failure before the first chunk. After a chunk, a call is not repeated.
+        timeout: how long the provider may send nothing, in seconds or as a timedelta; also before the first byte. By
+            default 600 s. The whole call may take longer.
+        connect_timeout: how long opening the connection may take, in seconds or as a timedelta.
+        max_retries: how often a call is repeated if it fails before its first chunk. After a chunk, it never is.
         function_calling: whether tools are offered natively. None asks litellm whether the model supports this; False
             describes the tools in text.
         max_rpm, max_tpm: requests and tokens per minute, for all LLMs with this model and key together. Runs take
             turns. After an answer with status 429, all LLMs with this key wait. Needs ``rxflow[limits]``.
-        limit_store: ``"redis://host:port/db"`` shares the limits with other machines. By default, this process alone.
+        limit_store: ``"redis://host:port/db"`` shares the limits with other machines. By default, each process counts
+            for itself.
         pace: for ``rxflow/demo``, seconds between two words.
         stream: accepted for compatibility; rxflow always streams.
         via: ``"litellm"`` sends all requests through LiteLLM. By default, LiteLLM sends only the requests that need it:
@@ -85,6 +86,10 @@ class LLM:
             ``presence_penalty``, ``frequency_penalty``, ``logit_bias``, ``logprobs``, ``top_logprobs``, ``n``,
             ``max_completion_tokens`` and ``api_version`` are also attributes. ``provider`` replaces a missing prefix of
             the model's name. CrewAI's other options have no effect, but can be read back.
+
+    Raises:
+        TypeError: an argument has the wrong type, or two arguments that mean the same differ.
+        ValueError: an argument has a value that is not allowed, such as an empty name or a negative ``max_retries``.
     """
 
     temperature = Parameter[float]()
@@ -185,10 +190,7 @@ class LLM:
 
     @property
     def base_url(self) -> str | None:
-        """The address that was given.
-
-        Otherwise, for OpenAI and compatible servers, the current one in the environment.
-        """
+        """The address that was given. Otherwise, for OpenAI and compatible servers, the address in the environment."""
         return self._base_url or getattr(self._source, "base_url", None)
 
     @property
@@ -206,7 +208,7 @@ class LLM:
 
     @property
     def provider(self) -> str:
-        """The provider in the model's name; "" if it has none."""
+        """The provider in the model's name; "" if the name has none."""
         return split_model(self.model)[0]
 
     @property
@@ -244,13 +246,13 @@ class LLM:
     def events(self, messages: str | Sequence[Message], tools: Sequence[Offered] | None = None) -> EventStream[Event]:
         """Return a cold Observable of all events.
 
-        These are chunks, reasoning, retries, and an end with usage, finish reason and cost.
+        These are the start, chunks, reasoning, retries, and the end of the call with usage, finish reason and cost.
         """
         request = self.request(messages, tools or ())
         return EventStream(lambda scope: self.ask(scope, request))
 
     def stream_events(self, messages: str | Sequence[Message], tools: Sequence[Offered] | None = None) -> StreamSession:
-        """Return the call as frames for a ``for`` loop. The first pull starts the call; ``result`` is the text."""
+        """Return the call as frames for a ``for`` loop, which starts it. Afterwards, ``result`` is the text."""
         return StreamSession(self.events(messages, tools), LLMFinished)
 
     def request(
@@ -261,7 +263,7 @@ class LLM:
         hints: Mapping[str, Any] | None = None,
         **parameters: Any,
     ) -> Request:
-        """Return the request for one call. ``hints`` are left out if the model does not accept them.
+        """Return the request for one call. ``hints`` are parameters that are left out if the model refuses them.
 
         Raises:
             ValueError: ``messages`` is empty.
@@ -298,7 +300,7 @@ class LLM:
 
     @property
     def _server(self) -> Server:
-        """The server's address if it is known: a server of your own, or one that is called directly."""
+        """The host and port of the server, if ``base_url`` was given or rxflow calls the server directly."""
         find: Callable[[], str | None] = getattr(self._source, "find_url", lambda: self.base_url)
         url = urlsplit(find() or "")
         try:
@@ -357,13 +359,14 @@ class LLM:
         """Return the whole answer: its text, or the object that ``response_model`` reads from the text.
 
         If the model calls one of ``tools`` or ``available_functions``, rxflow runs the function and returns its result.
-        If only schemas were given, or ``available_functions={}``, the list of requested :class:`ToolCall` objects is
-        returned. Inside a flow, the chunks are part of the flow's stream. CrewAI's ``from_task``, ``from_agent`` and
-        empty ``callbacks`` have no effect.
+        If the model makes several calls, only the first is run. If only schemas were given, or
+        ``available_functions={}``, the list of requested :class:`ToolCall` objects is returned. Inside a flow, the
+        chunks are part of the flow's stream. CrewAI's ``from_task``, ``from_agent`` and empty ``callbacks`` have no
+        effect.
 
         Raises:
             TypeError: a function is async, which sync code cannot await.
-            ValueError: the model called an unknown function, or its arguments do not fit.
+            ValueError: the model called an unknown function, or the arguments or the answer do not fit.
         """
         events = self._call_events(messages, tools, response_model, options)
         functions = runnable(tools, available_functions)

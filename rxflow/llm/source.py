@@ -83,7 +83,7 @@ class Request:
 
     @property
     def may_call_tools(self) -> bool:
-        """Whether tools are offered for use, and not only because earlier turns used them."""
+        """Whether the model may call tools. With ``tool_choice="none"``, they only explain earlier turns."""
         return bool(self.tools) and {**self.hints, **self.parameters}.get("tool_choice") != "none"
 
     @property
@@ -172,8 +172,8 @@ class Ending:
     """The last delta of a call that ended normally.
 
     Args:
-        finish_reason: one of OpenAI's words ("stop", "length", "tool_calls", "content_filter") if one of them fits;
-            None if the provider sent none.
+        finish_reason: one of OpenAI's words ("stop", "length", "tool_calls", "content_filter") if one of them fits,
+            otherwise the provider's own word; None if the provider sent none.
         usage: as the provider reported it.
         cost: in US dollars; None if it cannot be computed.
         message: fields that the assistant's message needs when it is sent back to the provider, besides its text and
@@ -189,7 +189,7 @@ class Ending:
 
 
 Delta: TypeAlias = str | ReasoningDelta | RefusalDelta | ToolCallDelta | PartDelta | Ending
-"""Answer text is a plain ``str``, because there are thousands of pieces."""
+"""What a source emits. Answer text is a plain ``str``, because an answer has thousands of pieces of text."""
 
 
 class Source(Protocol):
@@ -200,19 +200,19 @@ class Source(Protocol):
         ...
 
     async def calls_functions(self, model: str) -> bool:
-        """Return whether the model accepts tool schemas natively, as by default.
+        """Return whether the model accepts tool schemas natively. The default is True.
 
-        Otherwise tools are described in text.
+        If it does not, rxflow describes the tools to the model in text.
         """
         return True
 
     def retry_delay(self, error: BaseException, attempt: int, of: int) -> float | None:
-        """Return the seconds to wait before attempt ``attempt`` (from 1) of ``of``.
+        """Return the seconds to wait before retry number ``attempt`` (from 1) of ``of`` retries.
 
-        None if another attempt is useless.
+        Return None, as by default, if the call should not be retried.
         """
         return None
 
     def explain(self, error: BaseException, model: str) -> BaseException:
-        """Return the error to raise for ``error``: of the same class, with advice if there is any."""
+        """Return the error to raise for ``error``. It has the same class, and advice if there is any."""
         return error

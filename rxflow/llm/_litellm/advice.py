@@ -107,7 +107,7 @@ def _address(causes: list[BaseException]) -> str:
 
 def _key_variables(litellm: Any, model: str) -> list[str]:
     """Return the environment variables for the key, as far as LiteLLM knows them."""
-    # If a variable has a wrong key, LiteLLM reports no missing variable. Then the provider's name gives the variable.
+    # If the variable contains a wrong key, LiteLLM reports none as missing. Then its name is made from the provider's.
     missing: list[str] = litellm.validate_environment(model).get("missing_keys") or []
     if missing:
         return missing

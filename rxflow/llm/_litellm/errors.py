@@ -21,6 +21,7 @@ from rxflow.llm._wires.sse import ErrorEvent, MalformedEvent, OversizedEvent
 
 _MAX_RETRY_AFTER_S = 60.0
 _RETRYABLE_STATUSES = frozenset({408, 409, 425, 429})
+# Errors with these codes are not retried, although their status is retryable: waiting does not help.
 _CODES_THAT_STAY = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 
 _STATUS_OF_WORD = {
@@ -64,7 +65,7 @@ _STATUS_OF_WORD = {
 
 
 class RefusedRequest(Exception):
-    """The provider answered with an HTTP status other than 2xx."""
+    """The provider answered with an HTTP status other than 200."""
 
     def __init__(self, status: int, body: object, headers: Mapping[str, str]) -> None:
         super().__init__(status, body)
@@ -110,7 +111,7 @@ def iterate_causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def is_break(error: BaseException) -> bool:
-    """Return whether the connection was lost or received no data, rather than the provider reporting an error."""
+    """Return whether the connection was lost or received no data. An error that the provider reports is not one."""
     import aiohttp
     import httpx
 
@@ -123,7 +124,8 @@ def raise_as_litellm(
     litellm: Any, error: Exception, keys: Sequence[str], *, model: str, provider: str, has_begun: bool
 ) -> NoReturn:
     """Raise LiteLLM's error for ``error``, with the ``keys`` masked."""
-    # Also before choosing the class, because some errors only show the beginning of their text.
+    # Mask the keys already here: the new error may quote only the beginning of a text, and a key that is cut off in it
+    # could not be found.
     redact_error(error, keys)
     mapped = as_litellm(litellm, error, model=model, provider=provider, has_begun=has_begun)
     redact_error(mapped, keys)
@@ -215,7 +217,7 @@ def _is_litellms(litellm: Any, error: Exception) -> bool:
 
 
 def _correct(litellm: Any, error: Any, about: dict[str, str]) -> Exception:
-    """Correct the class of an error.
+    """Return an error with the class that fits its status; ``error`` itself if its class does.
 
     LiteLLM checks the provider's text first, and often reports a wrong key as a bad request.
     """
@@ -319,10 +321,11 @@ def _read_status(value: object) -> int | None:
 def delay_before_retry(error: BaseException, attempt: int) -> float | None:
     """Return the seconds to wait before retry number ``attempt`` (from 1).
 
-    None if the same request cannot succeed later.
+    Return None if the same request cannot succeed later.
 
-    ``Retry-After`` is respected up to a minute. Other delays double from half a second up to 8 s, with some jitter.
-    LiteLLM's environment variables INITIAL_RETRY_DELAY, MAX_RETRY_DELAY and JITTER change that.
+    A ``Retry-After`` of up to a minute is respected; a longer one is ignored. Other delays double from half a second up
+    to 8 s, with some jitter. LiteLLM's environment variables INITIAL_RETRY_DELAY, MAX_RETRY_DELAY and JITTER replace
+    these numbers.
     """
     status = getattr(error, "status_code", None)
     if not isinstance(status, int) or not (status in _RETRYABLE_STATUSES or status >= 500):
@@ -362,7 +365,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def make_picklable(litellm: Any) -> None:
-    """Let LiteLLM's errors be pickled for queues and process pools. pickle cannot call their constructors again."""
+    """Let LiteLLM's errors be pickled for queues and process pools. By itself, pickle cannot restore them."""
     exported = cast(dict[str, object], vars(litellm.exceptions))
     for kind in exported.values():
         if isinstance(kind, type) and issubclass(kind, Exception) and kind.__module__ == litellm.exceptions.__name__:

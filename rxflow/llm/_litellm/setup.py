@@ -5,8 +5,8 @@ imports it: the first ``LLM`` that needs LiteLLM, or the first error, starts the
 
 LiteLLM searches the text of an error for keys, with patterns that take 4 s per megabyte, on the call's event loop,
 without releasing the GIL. So a gateway's error page of a megabyte would stall every stream of the process. Another
-thread would not help: the text must be short before LiteLLM gets it. LiteLLM uses clients of httpx, which have hooks
-for responses, and keeps them in a cache that programs may replace.
+thread would not help: the text must be short before LiteLLM gets it. LiteLLM uses clients of httpx, and keeps them in a
+cache that programs may replace. So rxflow replaces the cache, and adds a hook for responses to each client.
 
 All this was measured with litellm 1.109.0 and 1.110.2.
 """
@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     import httpx
 
 _SETTINGS = {
-    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # otherwise it fetches a price list, and blocks for 5 s on a silent network
-    "LITELLM_MODE": "PRODUCTION",  # otherwise it reads a .env file from the working directory
+    # otherwise LiteLLM fetches a price list, and blocks for 5 s on a silent network
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LITELLM_MODE": "PRODUCTION",  # otherwise LiteLLM reads a .env file from the working directory
     "AIOHTTP_CONNECTOR_LIMIT": "10000",  # otherwise at most 500 streams are possible
     "AIOHTTP_CONNECTOR_LIMIT_PER_HOST": "10000",
 }
@@ -87,9 +88,9 @@ async def get_litellm() -> Any:
 class _KeepFilters(MetaPathFinder):
     """Sets the filters for LiteLLM's warnings again before each module that its import loads.
 
-    LiteLLM sets them once. If the program leaves ``warnings.catch_warnings()`` meanwhile, as pytest does after each
-    test and FastAPI for each route, they are removed. The program would then see a hundred warnings, or the import
-    would fail with one.
+    LiteLLM sets the filters once. If the program leaves ``warnings.catch_warnings()`` meanwhile, as pytest does after
+    each test and FastAPI for each route, the filters are removed. The program would then see a hundred warnings, or the
+    import would fail with one.
     """
 
     def find_spec(self, *_: object) -> None:
@@ -148,7 +149,7 @@ def tend_clients(litellm: Any) -> None:
 
 
 class _OpenClients:
-    """Clients that are not yet closed. From time to time, those that others have closed are dropped."""
+    """Keeps clients from being garbage-collected before they are closed. Closed ones are dropped from time to time."""
 
     def __init__(self) -> None:
         self._clients: list[Any] = []
@@ -206,7 +207,7 @@ def forget_closed_clients(litellm: Any, error: BaseException) -> bool:
     ``asyncio.run``, closes the clients of all loops, and LiteLLM continues to use them for an hour.
     """
     if not any(isinstance(cause, RuntimeError) for cause in iterate_causes(error)):
-        return False  # the class of the error that httpx and aiohttp raise for a closed client
+        return False  # httpx and aiohttp raise RuntimeError for a closed client
     cache = litellm.in_memory_llm_clients_cache
     # a copy, because other threads of the program may use litellm too
     closed = [key for key, client in list(cache.cache_dict.items()) if _is_closed(client)]

@@ -40,8 +40,8 @@ from rxflow.types import UsageMetrics
 if TYPE_CHECKING:
     import httpx
 
-_MAX_PREPARATIONS = 3  # attempts to prepare a request: without unsupported hints, and without closed clients
-_USED_WITHOUT_ASKING = frozenset({"cache"})  # a single call to gemini/ registers a cache
+_MAX_PREPARATIONS = 3  # the first attempt, one without unsupported hints, and one without closed clients
+_USED_WITHOUT_ASKING = frozenset({"cache"})  # LiteLLM registers this callback itself, at the first call to gemini/
 
 # Requests to these providers must not contain the fields with which they return reasoning.
 _REFUSED_FIELDS = {"groq": ("reasoning",), "mistral": ("reasoning_content", "reasoning")}
@@ -107,7 +107,7 @@ class LiteLLMSource:
     def _text_key(self, call: _Call) -> str | None:
         """Return the API key for a client of rxflow.
 
-        None if LiteLLM needs no client for this call, or has another one.
+        Return None if LiteLLM needs no client for this call, or already has one.
         """
         litellm = call.litellm
         if call.provider != "text-completion-openai" or litellm.aclient_session is not None:
@@ -122,7 +122,7 @@ class LiteLLMSource:
         try:
             if getattr(stream, "make_call", None) is not None and stream.completion_stream is None:
                 async with asyncio.timeout(self._connect_timeout + self._read_timeout + HEADER_GRACE_S):
-                    await stream.fetch_stream()  # Gemini's request is sent by the first read
+                    await stream.fetch_stream()  # LiteLLM sends Gemini's request only at the first read
             call.has_begun = hasattr(stream, "completion_stream")
             response = find_response(stream)
             wire = wire_of(stream, response) if response is not None and call.has_begun else None
@@ -138,13 +138,13 @@ class LiteLLMSource:
                     silence_s=self._read_timeout,
                     is_break=is_break,
                     content_type=response.headers.get("content-type", ""),
-                    # The wrapper joins the whole answer at its end, which takes 50 µs a chunk.
+                    # At its end, the wrapper joins all chunks of the answer, which takes 50 µs per chunk.
                     last_byte_timeout_s=USAGE_TIMEOUT_S if is_tapped else LAST_BYTE_TIMEOUT_S,
                 )
             deliver([_ending_of(wire, wire.usage, call)])
         finally:
-            # The reader owns the response: a cancellation may come between two chunks, when nothing awaits the
-            # response.
+            # Close the response here: a cancellation may come between two chunks, when nothing awaits the response and
+            # nothing else would close it.
             response = response or find_response(stream)
             if response is not None:
                 await response.aclose()
@@ -157,7 +157,8 @@ class LiteLLMSource:
 
     async def _open(self, call: _Call) -> Any:
         """Return LiteLLM's stream after the headers have arrived."""
-        # LiteLLM's time limits apply to each read, so a provider could send headers or an error byte by byte.
+        # LiteLLM's time limits apply to each read. A provider that sends its headers or an error byte by byte would
+        # never exceed them.
         async with asyncio.timeout(self._connect_timeout + self._read_timeout + HEADER_GRACE_S):
             hints = _supported_hints(call)
             for attempt in range(_MAX_PREPARATIONS):

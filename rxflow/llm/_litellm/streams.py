@@ -1,11 +1,10 @@
-"""Finds the HTTP response behind LiteLLM's stream, which rxflow must close, and the wire of its bytes.
+"""Finds the HTTP response behind LiteLLM's stream, so that rxflow can close it, and the wire of its bytes.
 
 LiteLLM prepares and sends a request, and returns a wrapper whose chunks cost 300–600 µs each. Closing the wrapper does
 not close the response on every wire. So rxflow searches for the response behind the wrapper. If rxflow knows its wire,
 it parses the bytes directly. Otherwise the wrapper parses them.
 
-This module has all of rxflow's knowledge about LiteLLM's internals. The tests of each wire fail when LiteLLM changes
-them.
+This module knows how LiteLLM's streams are built inside. The tests of each wire fail when LiteLLM changes that.
 """
 
 from __future__ import annotations
@@ -55,15 +54,15 @@ _WIRES: dict[str, Callable[[], Wire]] = {
 def find_response(stream: object) -> Any:
     """Return the HTTP response that ``stream`` reads; None if there is none.
 
-    It is an ``httpx.Response`` or looks like one.
+    The response is an ``httpx.Response`` or looks like one.
 
-    Most parsers of LiteLLM have it in an async generator (``response.aiter_lines()``), whose frame refers to it.
+    Most parsers of LiteLLM read an async generator (``response.aiter_lines()``), whose frame refers to the response.
     """
     return _search(stream, _is_response, set(), 0)
 
 
 def find_wrapper(stream: object) -> Any:
-    """Return the ``CustomStreamWrapper`` of ``stream``: itself, except for text completions, which contain one."""
+    """Return ``stream`` if it is a ``CustomStreamWrapper``; otherwise the one in it, as for text completions."""
     return _search(stream, lambda value: type(value).__name__ == "CustomStreamWrapper", set(), 0)
 
 
@@ -90,7 +89,7 @@ def _translates_back(value: object) -> bool:
 
 
 def _bedrock_wire(path: str) -> Wire | None:
-    """Return the wire for the operation (at the end of the path) and for the model's name before it."""
+    """Return the wire for the ``path`` of a request, which contains the model's name and ends in the operation."""
     from rxflow.llm._wires.bedrock import AwsEvents, BedrockConverseWire  # botocore takes 0.2 s to import
 
     is_nova = path.endswith("/invoke-with-response-stream") and "nova" in path  # Nova's own API is that of Converse
@@ -132,7 +131,8 @@ async def tap(stream: Any, response: Any, wire: Wire) -> AsyncGenerator[bytes]:
     the reader of this generator closes it.
     """
     blocks: deque[bytes] = deque()
-    # Some parsers of LiteLLM already have a generator of aiter_bytes(), which has not called aiter_raw() yet.
+    # Some parsers of LiteLLM already have a generator of aiter_bytes(), which has not called aiter_raw() yet. So
+    # aiter_raw() is replaced, unless the raw bytes are compressed.
     name = "aiter_bytes" if response.headers.get("content-encoding") else "aiter_raw"
     reads: AsyncIterator[bytes] = getattr(response, name)()
     setattr(response, name, partial(_keep_reads, reads, blocks, wire))
@@ -230,7 +230,7 @@ class WrapperReader:
 
 
 class _Observed:
-    """An inner stream of LiteLLM, which calls ``note`` with each item that passes."""
+    """Wraps an inner stream of LiteLLM, and calls ``note`` with each item that passes."""
 
     def __init__(self, inner: Any, note: Callable[[object], None], watch: StallWatch) -> None:
         self._inner = inner

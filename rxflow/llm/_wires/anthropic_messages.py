@@ -75,7 +75,7 @@ class AnthropicMessagesWire(Wire):
                 self.finish_reason = _FINISH_REASONS.get(check(str, "stop_reason", reason), reason)
             self._read_usage(get_object(event, "usage"))
         elif kind == "message_stop":
-            for block in self._blocks.values():  # servers that imitate Anthropic's may not end them
+            for block in self._blocks.values():  # servers that imitate Anthropic's may not stop their blocks
                 if block.pieces or block.content.get("input"):  # otherwise its arguments have not arrived
                     self._stop(block, batch)
             self.replace_halves(batch)
@@ -102,7 +102,7 @@ class AnthropicMessagesWire(Wire):
                 name = check(str, "the name of a tool call", content["name"])
                 batch.append(ToolCallDelta(block.call_index, call_id, name))
             case _:
-                pass  # the block is complete, or is emitted at its end
+                pass  # _stop() handles these blocks
 
     def _read_delta(self, block: _Block, delta: dict[str, Any], batch: list[Delta]) -> None:
         match delta["type"]:
@@ -152,7 +152,8 @@ class AnthropicMessagesWire(Wire):
     def _read_usage(self, reported: dict[str, Any]) -> None:
         """Read the counts.
 
-        They are cumulative, so later ones replace earlier ones, whichever of the two events has them.
+        They are cumulative, so later ones replace earlier ones. Each of message_start and message_delta may have any of
+        them.
         """
         self._reported.update((key, value) for key, value in reported.items() if value is not None)
         self.usage = read_usage(self._reported)
@@ -161,7 +162,7 @@ class AnthropicMessagesWire(Wire):
 def _parse_input(text: str) -> Any:
     """Return the input of a server tool as JSON.
 
-    If it is not JSON, return the text itself, because nothing depends on it here.
+    If it is not JSON, return the text itself, because rxflow only passes it on.
     """
     try:
         return json.loads(text)
@@ -170,7 +171,7 @@ def _parse_input(text: str) -> Any:
 
 
 def read_usage(reported: dict[str, Any]) -> UsageMetrics | None:
-    """Return Anthropic's usage; None if it has no counts. Its input tokens do not include those of caches."""
+    """Return Anthropic's usage; None if it has no counts. The tokens of caches are added to its input tokens."""
     inputs = count(reported, "input_tokens")
     cached, created = count(reported, "cache_read_input_tokens"), count(reported, "cache_creation_input_tokens")
     completion = count(reported, "output_tokens")

@@ -182,7 +182,7 @@ class BedrockConverseWire(Wire):
 
 
 def read_usage(reported: object) -> UsageMetrics | None:
-    """Return Converse's usage; None if it has no counts. Its input tokens do not include those of caches."""
+    """Return Converse's usage; None if it has no counts. The tokens of caches are added to its input tokens."""
     inputs, completion = count(reported, "inputTokens"), count(reported, "outputTokens")
     cached, created = count(reported, "cacheReadInputTokens"), count(reported, "cacheWriteInputTokens")
     prompt = None if inputs is None else inputs + (cached or 0) + (created or 0)

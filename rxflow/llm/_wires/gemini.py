@@ -68,7 +68,7 @@ class GeminiWire(Wire):
     def read(self, event: dict[str, Any], batch: list[Delta]) -> None:
         for candidate in event.get("candidates") or ():
             if candidate.get("index"):
-                continue  # candidates beyond the first
+                continue  # with candidateCount > 1, the answers beyond the first
             for part in get_object(candidate, "content").get("parts") or ():
                 self._read_part(part, batch)
             for name in candidate:
@@ -82,7 +82,7 @@ class GeminiWire(Wire):
             self.is_complete = True
         if "usageMetadata" in event:
             self._reported.update(get_object(event, "usageMetadata"))
-        if self.is_complete:  # each report has the counts until then, and the last one may come before the end
+        if self.is_complete:  # each report has the counts so far; the last one may come before the finish reason
             self.usage = read_usage(self._reported)
         if not self.response_id:
             self.response_id = str(event.get("responseId") or "")
@@ -137,7 +137,8 @@ class GeminiWire(Wire):
     def _read_call(self, call: dict[str, Any], signature: str | None, batch: list[Delta]) -> None:
         """Parse a call.
 
-        It comes whole, or its name first and then its arguments, which are emitted when they are complete.
+        It arrives whole, or first its name and then its arguments in pieces. Arguments are emitted when they are
+        complete.
         """
         name = check(str, "the name of a function call", call.get("name") or "") or None
         call_id = check(str, "the id of a function call", call.get("id") or "") or None

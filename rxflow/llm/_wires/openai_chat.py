@@ -64,7 +64,7 @@ class OpenAIChatWire(Wire):
                 batch.append(PartDelta(kind, event[field]))
 
     def _note_usage(self, reported: Any) -> None:
-        """The newest report counts. One without a number is none."""
+        """Keep the newest report that contains numbers."""
         self.usage = read_usage(reported) or self.usage
 
     def find_text(self, event: dict[str, Any]) -> str | None:
@@ -139,7 +139,7 @@ class OpenAIChatWire(Wire):
                 self._reasoning_field = field
                 self._add_reasoning(str(delta[field]), batch)
                 return
-        # OpenRouter sends the same text also as ``reasoning``; other gateways do not.
+        # OpenRouter repeats the text of the details as ``reasoning``, which is handled above; other gateways do not.
         self._add_reasoning("".join(str(each.get("text") or each.get("summary") or "") for each in details), batch)
 
     def _add_reasoning(self, text: str, batch: list[Delta]) -> None:

@@ -33,7 +33,7 @@ class OpenAIResponsesWire(Wire):
 
     ``message`` has ``reasoning_items`` (``{"type": "reasoning", "id", "summary", "encrypted_content"}``) and
     ``provider_specific_fields["phase"]``: litellm sends the fields back under these names when it turns a chat request
-    into a request for responses.
+    into a request to the Responses API.
     """
 
     def __init__(self) -> None:
@@ -146,7 +146,7 @@ class OpenAIResponsesWire(Wire):
     def _keep_reasoning(self, content: dict[str, Any]) -> None:
         """Keep a reasoning item that can go back to the server.
 
-        If the server has not stored it, it needs encrypted content.
+        A server that has not stored the item accepts it only with its encrypted content.
         """
         if self._is_stored or content.get("encrypted_content"):
             kept = {name: content[name] for name in ("type", "id", "encrypted_content") if content.get(name)}

@@ -1,7 +1,7 @@
 """Server-sent events: from network reads to the JSON of each event; and the base class of all wires.
 
-The rules for the fields ``data`` and ``event`` are those of the HTML standard, section 9.2.6. llama.cpp's field
-``error`` is an error event. OpenAI's own decoder takes 3.4 µs per event, this one 0.5 µs.
+The rules for the fields ``data`` and ``event`` are those of the HTML standard, section 9.2.6. A field ``error``, which
+llama.cpp sends, counts as an error event. OpenAI's own decoder takes 3.4 µs per event, this one 0.5 µs.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class OversizedEvent(ValueError):
 class MalformedEvent(ValueError):
     """An event of the stream does not have the format of the provider's API.
 
-    The error keeps the whole event, and ``str()`` quotes its beginning. The whole is kept because keys are masked in it
-    later: a key that is cut off in the quotation could not be found.
+    ``str()`` quotes only the beginning of the event. The error keeps the whole event, because keys are masked in it
+    later, and a key that was cut off could not be found.
     """
 
     def __init__(self, message: str, event: str = "") -> None:
@@ -76,8 +76,8 @@ class EventSplitter(Protocol):
 class Wire(ABC):
     """Parses one answer in one provider's format.
 
-    A subclass implements :meth:`read`, which gets each event as a JSON object. The base class keeps the data of the
-    answer beside its deltas, for the :class:`~rxflow.llm.source.Ending` of the call.
+    A subclass implements :meth:`read`, which gets each event as a JSON object. Data of the answer that are not deltas
+    are kept in the attributes, for the :class:`~rxflow.llm.source.Ending` of the call.
 
     Args:
         events: splits the body into events; None: server-sent events.
@@ -126,10 +126,16 @@ class Wire(ABC):
 
     @abstractmethod
     def read(self, event: dict[str, Any], batch: list[Delta]) -> None:
-        """Add the deltas of one event to ``batch``. Raises AttributeError or TypeError if the format is unknown."""
+        """Add the deltas of one event to ``batch``.
+
+        An AttributeError, TypeError or KeyError here means that the event has an unknown format.
+        """
 
     def find_text(self, event: dict[str, Any]) -> str | None:
-        """Return the text of ``event``, if another text in it would not change its meaning otherwise; else None."""
+        """Return the text of ``event`` if :meth:`read` would add only that text; otherwise None.
+
+        Events that differ from it only in their text are then not parsed, see :class:`TextTemplate`.
+        """
         return None
 
     def _read_all(self, events: Iterator[bytes | bytearray], batch: list[Delta]) -> None:
@@ -187,7 +193,7 @@ class Wire(ABC):
             batch.append(text)
 
     def close_texts(self, batch: list[Delta]) -> None:
-        """``[DONE]`` has come: show and keep what an event with a finish reason would have had shown and kept."""
+        """Emit and keep what is still pending. Also called at ``[DONE]``, because a finish reason may be missing."""
         self.replace_halves(batch)
 
     def replace_halves(self, batch: list[Delta]) -> None:
@@ -349,7 +355,7 @@ class EventData:
                     if data is not None:
                         if self._is_error:
                             raise ErrorEvent(_error_body(data))
-                        if data and not data.isspace():  # without data it only keeps the connection open
+                        if data and not data.isspace():  # an event without data only keeps the connection open
                             yield data
                         data = None
                     self._is_error = False
@@ -369,7 +375,7 @@ class EventData:
         """Return ``block`` without a byte order mark at the beginning of the stream."""
         begun = bytes(self._rest) + block
         if len(begun) < len(BYTE_ORDER_MARK) and BYTE_ORDER_MARK.startswith(begun):
-            return block  # all of it is held, and checked again
+            return block  # feed() holds it back, and the next call checks it again
         self._has_begun = True
         self._rest = b""
         return begun.removeprefix(BYTE_ORDER_MARK)
