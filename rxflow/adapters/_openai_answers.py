@@ -44,7 +44,7 @@ class Asked:
 
 
 class _Run:
-    """What both APIs need from a run: its usage, its result and the parts of its answers."""
+    """Collects what both APIs need from a run: its usage, its result and the parts of its answers."""
 
     def __init__(self) -> None:
         self.usage = UsageMetrics()
@@ -54,7 +54,7 @@ class _Run:
         self._parts = PartTracker()
 
     def find_failure(self, error: BaseException | None) -> str | None:
-        """The reason why the run did not complete, once it has ended."""
+        """Return the reason why an ended run did not complete; None if it completed."""
         if error is not None:
             return describe_error(error)
         return "the run was cancelled" if self.is_cancelled else None
@@ -82,7 +82,7 @@ class ChatAnswer:
     """A run as one chat completion: the texts of all calls in a row, separated by blank lines."""
 
     failure: str | None = None
-    """The reason why the run did not complete, once it has ended."""
+    """The reason why the run did not complete; None before its end, and if it completed."""
 
     def __init__(self, asked: Asked) -> None:
         self._run = _Run()
@@ -138,7 +138,7 @@ class ChatAnswer:
             self._ended.add(part)
 
     def _hand_on(self) -> Iterator[Json]:
-        """Send the texts that waited for the last speaker to end, up to the first part that is still streaming."""
+        """Send the texts that waited for the speaker to end. The first part that still streams is the next speaker."""
         self._speaker = None
         while self._waiting and self._speaker is None:
             part = next(iter(self._waiting))
@@ -158,10 +158,10 @@ class ChatAnswer:
 
 
 class ResponseAnswer:
-    """A run as one response: each text of a call is a message item, each reasoning a reasoning item."""
+    """A run as one response: each text of a call is a message item, and each reasoning text is a reasoning item."""
 
     failure: str | None = None
-    """The reason why the run did not complete, once it has ended."""
+    """The reason why the run did not complete; None before its end, and if it completed."""
 
     def __init__(self, asked: Asked) -> None:
         self._run = _Run()
@@ -169,7 +169,7 @@ class ResponseAnswer:
         self._head: Json = {"id": f"resp_{uuid4().hex}", "object": "response", "created_at": time.time()}
         self._sequence = 0
         self._has_begun = False
-        self._items: dict[Part | None, Json] = {}  # in order; None: the run's result
+        self._items: dict[Part | None, Json] = {}  # in order; the key None stands for the run's result
         self._texts: dict[Part | None, list[str]] = {}
         self._indices: dict[Part | None, int] = {}
         self._status = "in_progress"
@@ -230,7 +230,7 @@ class ResponseAnswer:
             case "end":
                 yield from self._end_item(step.part)
             case _:
-                # The client has seen the part, but the whole answer leaves it out.
+                # The client has already received the retracted part, but the whole answer leaves it out.
                 self._items.pop(step.part, None)
 
     def _begin_item(self, part: Part | None) -> Iterator[Json]:

@@ -51,7 +51,10 @@ class Watcher(Protocol):
         ...
 
     def close(self, error: BaseException | None, *, is_disposed: bool) -> None:
-        """Handle the end of the run, or that its reader has left. Called once."""
+        """Handle the end of the run. Called once.
+
+        ``error`` is the error that ended the run, or None. ``is_disposed`` means that the reader left before the end.
+        """
         ...
 
 
@@ -88,8 +91,8 @@ def translate(make: Callable[[], Translator[T]]) -> Callable[[Observable[Any]], 
 def watch(make: Callable[[], Watcher]) -> Callable[[Observable[T]], Observable[T]]:
     """Create an operator that shows events to a watcher and passes them on. Each subscription has a new watcher. ::
 
-    source    --a--b--c--|
-    watch     --a--b--c--|
+        source    --a--b--c--|
+        watch     --a--b--c--|
 
     A watcher that fails does not change the run: its first failure is logged.
     """
@@ -119,7 +122,7 @@ def watch(make: Callable[[], Watcher]) -> Callable[[Observable[T]], Observable[T
                 if isinstance(event, Happened | StreamChunk):
                     try:
                         watcher.read(event)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-                    except Exception as failure:  # noqa: BLE001 - the same
+                    except Exception as failure:  # noqa: BLE001 - raised by users' exporters and handlers
                         report(failure)
                 observer.on_next(event)
 
@@ -143,8 +146,8 @@ def watch(make: Callable[[], Watcher]) -> Callable[[Observable[T]], Observable[T
 class Part:
     """A stretch of one kind in a model's answer: text, reasoning, or one tool call.
 
-    ``id`` is unique in the run, while providers may repeat the ids of tool calls. ``said`` is the chunk that began the
-    part.
+    ``id`` is unique in the run; the ``tool_id`` is not, because providers may repeat it. ``said`` is the chunk that
+    began the part.
     """
 
     kind: Literal["text", "reasoning", "tool_call"]

@@ -65,6 +65,7 @@ def serve_agent(serves: Serves, *, name: str, url: str, description: str = "", v
 
     Args:
         serves: creates the run for a task.
+        name, description, version: what the card says about the agent.
         url: the address of the app, which the card contains.
     """
     card = AgentCard(
@@ -186,7 +187,7 @@ class _Run:
 
 
 def _say(updater: TaskUpdater, said: object) -> Message:
-    """Create a message of the agent from text, or from another value as text and as data."""
+    """Create a message of the agent: ``said`` as text; a JSON object also as data."""
     parts = [new_text_part(encodable(as_text(said)))]
     plain = to_plain_json(said)
     if isinstance(plain, dict):

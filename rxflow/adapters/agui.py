@@ -128,7 +128,7 @@ class _Run:
         self._agents: dict[str, None] = {}  # the open agents, in order of their starts
         self._steps: dict[str, tuple[str, str | None]] = {}  # by span: step name and sub-agent
         self._transcript = _Transcript()
-        self._models: dict[str, tuple[str, str]] = {}  # by open span of a call: provider and model
+        self._models: dict[str, tuple[str, str]] = {}  # by open span of an LLM call: provider and model
         self._usage: dict[tuple[str, str], UsageMetrics] = {}
 
     def read(self, event: Event) -> Iterator[ag.BaseEvent]:
@@ -324,7 +324,7 @@ class _Run:
             case "text", "end":
                 yield ag.TextMessageEndEvent(message_id=part.id, subagent_run_id=owner)
             case "reasoning", "begin":
-                # The text of the call has the id already.
+                # Without the suffix, it could be the id of the message that has the tool calls of the same LLM call.
                 yield ag.ReasoningStartEvent(message_id=f"{part.id}/reasoning", subagent_run_id=owner)
                 yield ag.ReasoningMessageStartEvent(message_id=f"{part.id}/reasoning", subagent_run_id=owner)
             case "reasoning", "say":

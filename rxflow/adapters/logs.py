@@ -84,7 +84,8 @@ def log(
         events    S--a--b--F|
         log()     S--a--b--F|      logged: S, F
 
-    Failures are logged as errors; retries, retractions and cancellations as warnings; everything else at ``level``.
+    Failures are logged as errors; retries, rejected answers, retractions and cancellations as warnings; everything else
+    at ``level``.
 
     Args:
         logger: the logger or its name.

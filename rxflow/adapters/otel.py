@@ -113,7 +113,7 @@ def trace(
         piped_in = otel_context.get_current()
 
         def make() -> _SpanTree:
-            # A run with a loop thread is subscribed in that thread, where no span is current.
+            # A run with a loop thread is subscribed in that thread. No span is current there, so the context is empty.
             around = otel_context.get_current() or piped_in
             return _SpanTree(tracer, metrics, around, capture_content=capture_content)
 
@@ -123,7 +123,7 @@ def trace(
 
 
 class _OpenSpan:
-    """A span that has started. ``labels`` are those of an LLM call's metrics; None for other spans."""
+    """A span that has started. ``labels`` are the labels for the metrics of an LLM call; None for other spans."""
 
     __slots__ = ("began_at", "has_spoken", "labels", "span")
 
@@ -402,8 +402,8 @@ def _type_of(error: BaseException) -> str:
 
 
 def _nanoseconds(at: float) -> int | None:
-    """Return the time in nanoseconds.
+    """Return the time in nanoseconds. Return None for 0, which means that the event has no time.
 
-    Return None for 0 (an event without a time): OpenTelemetry then takes the current time.
+    For None, OpenTelemetry takes the current time.
     """
     return int(at * 1e9) or None

@@ -67,7 +67,7 @@ def respond(
 ) -> Response:
     """Respond to ``request`` with the events of ``source`` as server-sent events.
 
-    When the client disconnects, the run is disposed. If the run has a log, only its reader leaves.
+    When the client disconnects, the run is disposed. A run with a log continues; only this reader leaves.
 
     A client that reconnects names the last event that it received. A function as ``source`` is called with the ``seq``
     of that event, and with -1 the first time. An Observable would start a new run on every connection, so a client that
@@ -98,6 +98,9 @@ def respond_with_lines(request: Request, source: Source, *, as_frames: bool = Fa
     """Respond with the events as lines of JSON. ``?after=17`` in the query continues after event 17.
 
     The lines have the form of :mod:`rxflow.types.codec`. The last line of a failed run is its ``FlowFailed``.
+
+    Raises:
+        HTTPException: 400 for an ``after`` that is not a seq; 404 if ``source`` raises a LookupError.
     """
     after = read_last_event_id(request)
     opened = _open(source, after, as_frames=as_frames)
@@ -106,7 +109,10 @@ def respond_with_lines(request: Request, source: Source, *, as_frames: bool = Fa
 
 
 def stream(items: Observable[Any], *, headers: Any = None) -> Response:
-    """Respond with the messages that ``items`` emits. It is disposed when the client disconnects or stops reading."""
+    """Respond with the messages that ``items`` emits.
+
+    ``items`` is disposed when the client disconnects or stops reading.
+    """
     return _Streaming(_ItemFeed(items), headers=headers)
 
 
@@ -146,7 +152,7 @@ _Encoder: TypeAlias = Callable[[Event], tuple[str, bytes]]
 class _Message(ServerSentEvent):
     """A message with one line of data.
 
-    ServerSentEvent.encode() would search all of it for line ends: four times the time.
+    ``ServerSentEvent.encode()`` would search the whole text for line ends, which takes four times as long.
     """
 
     def __init__(self, data: bytes, event: str, seq: int) -> None:
@@ -198,9 +204,9 @@ def _choose_encoder(as_frames: bool) -> _Encoder:
 
 
 def _open(source: Source, after: int, *, as_frames: bool) -> Observable[Any] | RunReader:
-    """Return the events after a position.
+    """Return the events after number ``after``.
 
-    Frames need all events, because later frames refer to spans that earlier ones open.
+    For frames, return all events, because later frames refer to spans that earlier frames open.
     """
     if isinstance(source, Observable):
         return cast("Observable[Any]", source)

@@ -281,7 +281,7 @@ class _Message:
 
 
 def _labels(part: Part) -> dict[str, Any]:
-    """Return the labels of a part as metadata: a client keeps parts without their ids."""
+    """Return the labels of a part as metadata. They include its id, because clients do not keep the ids of parts."""
     said = part.said if isinstance(part.said, StreamChunk) else part.said.origin
     return {"rxflow": {"id": part.id, "agent": said.agent_role, "task": said.task_name, "method": said.flow_method}}
 

@@ -80,9 +80,9 @@ class Drawing:
         return Group(*rows, self._draw_lanes(width, body_rows - len(rows)), *self._draw_figures(width))
 
     def draw_summary(self) -> RenderableType:
-        """Draw the whole tree, one line on how the run ended, and its result or error.
+        """Draw the whole tree, a line that says how the run ended, and the run's result or error.
 
-        For a stopped run, draw only the line.
+        For a stopped run, draw only that line.
         """
         if self._tree.state is State.STOPPED:
             return self._draw_outcome()
@@ -236,7 +236,7 @@ class Drawing:
 
 
 def _fold(rows: list[Row], limit: int) -> list[Row]:
-    """Reduce the rows to ``limit`` by hiding what is below ended spans, the deepest first."""
+    """Hide rows below ended spans, the deepest first, until ``limit`` rows are left or no more can be hidden."""
     ended = [row for row in rows if row.span.state.is_ended and len(row.guides)]
     hidden: set[int] = set()
     folded: dict[int, int] = {}
@@ -252,7 +252,7 @@ def _fold(rows: list[Row], limit: int) -> list[Row]:
 
 
 def _take_last(entries: Sequence[Entry], limit: int) -> list[tuple[Entry, str]]:
-    """Return the entries with the last ``limit`` characters, or a few more."""
+    """Return the last entries with their texts, cut at the beginning to ``limit`` characters together."""
     taken: list[tuple[Entry, str]] = []
     for entry in reversed(entries):
         taken.append((entry, entry.text[-limit:]))

@@ -20,7 +20,7 @@ from rxflow.types import (
 )
 
 MAX_LANE_CHARS = 20_000
-"""The number of characters that a lane keeps. A screen shows only the end of a text."""
+"""The number of characters of text that a lane keeps. A screen shows only the end of a text."""
 
 MAX_LANES = 200
 """The number of lanes that are kept. In a run with more speakers, the ones that spoke last are kept."""
@@ -40,7 +40,7 @@ class Kind(Enum):
 class Entry:
     """A passage of one kind from one call.
 
-    ``item`` is one of its chunks, by which a retraction finds the entry. ``is_void`` is set when the entry is
+    ``item`` is the first chunk of the passage; a retraction finds the entry by it. ``is_void`` is set when the entry is
     retracted.
     """
 

@@ -62,10 +62,10 @@ MAX_LABEL_CHARS = 60
 
 
 class RunTree:
-    """Builds the state of a screen from events. They may also be those of several runs, or bare chunks.
+    """Builds the state of a screen from the events of a run, of several runs, or from chunks alone.
 
     Args:
-        methods: the methods of the flow if they are known. Those that have not started yet are then shown too.
+        methods: the methods of the flow if they are known. The methods that have not started yet are then shown too.
     """
 
     def __init__(self, methods: Sequence[str] = ()) -> None:
@@ -88,7 +88,7 @@ class RunTree:
     def now(self) -> float:
         """The current time of the run; when all roots have ended, the time of the last end.
 
-        A recorded run has recorded times.
+        Times come from the events, so a recorded run has the times of its recording.
         """
         ended = (span.ended_at for span in self.roots)
         if self.roots and all(at is not None for at in (span.ended_at for span in self.roots)):
@@ -127,10 +127,10 @@ class RunTree:
         return ", ".join(parts)
 
     def add(self, event: Event) -> str:
-        """Add one event. Return a message if the tree does not show what happened, such as why text was retracted."""
+        """Add one event. Return a line of text for a retraction, a retry or a question; "" for other events."""
         at = (event.at if isinstance(event, StreamChunk | Happened) else 0.0) or time.time()  # type: ignore[redundant-expr] # pyright: ignore[reportUnnecessaryIsInstance]
         self._last_at, self._last_seen = at, time.monotonic()
-        if is_repeated(event):  # the tree already has the event, and counts it
+        if is_repeated(event):  # a resumed run repeats it, and the tree has already counted it
             return ""
         if isinstance(event, StreamChunk):
             self.spending.add_output(event.span_id, event.content, at)
@@ -172,7 +172,7 @@ class RunTree:
     def complete(self) -> None:
         """Record that the stream has completed.
 
-        Spans that are still open belong to a stream that was cut short, as by ``take``.
+        Spans that are still open become stopped: something cut the stream short, such as ``take``.
         """
         if self.state is State.PAUSED:
             return

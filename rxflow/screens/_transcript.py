@@ -41,7 +41,7 @@ MIN_TEXT_COLUMNS = 20
 
 
 class Transcript:
-    """Turns events into lines. Speakers that stream at the same time are printed in whole lines, each with the name."""
+    """Turns events into lines. When several speakers stream at once, each line has the text and name of one speaker."""
 
     def __init__(self, tree: RunTree, width: int) -> None:
         self._tree = tree

@@ -6,7 +6,8 @@
 
     result = notebook.show(flow, {"topic": "tides"})
 
-Plain HTML, which the notebook keeps: no extension and no script. Interrupting the cell stops the run.
+The output is plain HTML without scripts, so it needs no extension and the notebook keeps it. Interrupting the cell
+stops the run.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def show(source: HasEvents | Observable[Event], inputs: Mapping[str, Any] | None
     tree = RunTree(read_methods(source))
     events = read_events(source, inputs)
     if isinstance(events, EventStream):
-        # Without heartbeats, the last events before a pause would be drawn only after it.
+        # Without heartbeats, the last events before a pause would be drawn only after the pause.
         events = events.pipe(ops.heartbeat(2 * REFRESH_S))
     place: Any = display(HTML(draw_run(tree)), display_id=True)  # type: ignore[no-untyped-call]
 

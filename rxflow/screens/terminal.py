@@ -51,7 +51,7 @@ def show(source: HasEvents | Observable[Event], inputs: Mapping[str, Any] | None
     Args:
         source: a flow, a crew, or an Observable of events such as a pipeline or a cassette.
         inputs: the inputs of the flow or crew.
-        options: those of :class:`Dashboard`.
+        options: the options of :class:`Dashboard`.
 
     Raises:
         TypeError: ``source`` has no events; or it is an Observable, and there are inputs.
@@ -71,10 +71,11 @@ def draw(**options: Any) -> Callable[[Observable[T]], Observable[T]]:
         source    S--a--b--F|
         draw()    S--a--b--F|
 
-    A thread of its own draws, so a slow terminal does not delay the run.
+    In a terminal, a separate thread draws, so a slow terminal does not delay the run. Plain lines are printed in the
+    run's thread.
 
     Args:
-        options: those of :class:`Dashboard`.
+        options: the options of :class:`Dashboard`.
 
     Example::
 
@@ -159,8 +160,8 @@ class Dashboard:
     def make_room(self, events: Observable[T]) -> Observable[T]:
         """Return ``events`` unchanged, but remove the frame while a question is open, so that a person can type there.
 
-        The frame is removed on the run's loop before the question is printed. A caller of :meth:`add` may see the event
-        later.
+        The frame is removed on the run's loop, before the question is printed. :meth:`add` would be too late, because
+        its caller may get the event after that.
         """
         return through(rxops.do_action(self.note_question))(events)
 

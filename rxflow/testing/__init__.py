@@ -26,7 +26,7 @@ __all__ = [
     "turn",
 ]
 
-# Imported lazily: the pytest plugin is in this package, and is loaded by programs that need none of these.
+# Imported lazily: the pytest plugin is in this package, and pytest loads it even for tests that need none of these.
 if typing.TYPE_CHECKING:
     from rxflow.testing._cassettes import cassette
     from rxflow.testing._conformance import ConformanceError, check_operator, check_source

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from rxflow.operators._core import AnyPath, read_cassette
 from rxflow.types import StreamChunk, StreamChunkType
 
-_LONGEST = 20  # so many frames without a signal are drawn one by one
+_LONGEST = 20  # up to this many frames without a signal are drawn one by one
 
 
 class Tape(NamedTuple):
@@ -22,7 +22,7 @@ class Tape(NamedTuple):
     error: Exception | None
 
     def as_test(self, name: str = "the recorded run") -> str:
-        """Return the code of a first test, which plays the recording and expects it.
+        """Return the code of a first test, which plays the recording and expects the same back.
 
         In the code, text chunks are strings.
         """

@@ -13,9 +13,9 @@ from rxflow.testing._diagrams import Completed, Failed, Moment, Ms, Next, Signal
 from rxflow.testing._stacks import find_raising_line
 from rxflow.types import ReasoningChunk, StreamChunk
 
-_LONGEST = 20  # so many frames without a signal are drawn one by one
+_LONGEST = 20  # up to this many frames without a signal are drawn one by one
 _UNITS = (("h", 3_600_000), ("m", 60_000), ("s", 1000))
-_SHOWN = 100  # of a value
+_SHOWN = 100  # characters of a value that are shown
 _ON_BRACKETS = (
     "[…] = the time of the next mark; it is not to scale, because the marks before it are wider than the time between"
 )
@@ -39,7 +39,7 @@ class Drawing:
 def draw(timeline: Timeline, values: Mapping[str, Any] | None = None) -> str:
     """Draw a timeline that begins at 0 or later. Items get their names from ``values`` if they are in it.
 
-    If a time is closer to the previous one than that one's marks are wide, the second time is drawn in brackets:
+    If the marks at one time are wider than the gap to the next time, the next time is drawn in brackets:
     ``(ab)[1ms]c``.
     """
     return draw_together([timeline], values).rows[0]
@@ -102,7 +102,7 @@ class _Names:
                 self._errors.append(moment.signal)
             elif isinstance(moment.signal, Next) and not self._takes_its_own(moment.signal.value):
                 later.append(moment.signal.value)
-        # Only now, so that no invented name is the name of a later value.
+        # Names are invented only now, so that none of them is the name of a later value.
         taken = {name for name, _ in (*self._named, *self._used)}
         free = (name for name in chain(string.ascii_letters, map(chr, count(0x3B1))) if name not in taken)
         for value in later:

@@ -20,7 +20,7 @@ from rxflow.testing._diagrams import Completed, Failed, parse_script
 from rxflow.testing.leaks import collect
 from rxflow.types import UsageMetrics
 
-_PIECE = 8  # of arguments, in characters for each delta
+_PIECE = 8  # characters of a tool call's arguments in each delta
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ Value: TypeAlias = Said | BaseException | Sequence[Said | BaseException]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One answer with its own usage, cost or finish reason; made by :func:`turn`. None means the model's."""
+    """One answer with its own usage, cost or finish reason; made by :func:`turn`. None stands for the model's value."""
 
     answer: str | Value
     usage: UsageMetrics | None = None
@@ -81,7 +81,7 @@ def turn(
 
 
 class Speaker:
-    """Turns the content of one turn into deltas. ``native`` models call tools with deltas, others in a fenced text."""
+    """Turns one turn into deltas. A ``native`` model calls tools with deltas, others with fenced text."""
 
     def __init__(self, turn: int, *, native: bool) -> None:
         self.deltas = 0
@@ -208,8 +208,8 @@ class UnscriptedRequest(AssertionError):
 class Call:
     """One request and its outcome. Times are in seconds of the loop's clock; None for what has not happened.
 
-    ``ended_at`` is the end of the answer, with ``error`` if the script ended it with an error. ``cancelled_at`` is the
-    disposal before the end.
+    ``ended_at`` is the time at which the answer ended; ``error`` is set if the script ended it with an error.
+    ``cancelled_at`` is the time at which the call was disposed before its end.
     """
 
     request: Request
@@ -234,7 +234,8 @@ class ScriptedLLM(LLM):
     several things. In a list, strings are text; only a string outside a list is a script.
 
     With the pytest plugin, a test fails if turns are left over, or if the model was asked too often, even if code has
-    caught that error. A test that does so on purpose clears ``unscripted``. A model without turns must not be asked.
+    caught that error. A test that asks too often on purpose clears ``unscripted``. A model without turns must not be
+    asked.
 
     Args:
         turns: scripts, values, or :func:`turn` for a turn with its own usage.

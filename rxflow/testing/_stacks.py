@@ -65,7 +65,7 @@ def find_frames(task: asyncio.Task[Any]) -> Iterator[FrameType]:
         elif isinstance(at, asyncio.Future):
             return
         else:
-            # For example a step of an async generator, whose generator only the garbage collector knows.
+            # For example a step of an async generator: only the garbage collector knows which generator it belongs to.
             at = next(filter(_is_suspended, gc.get_referents(at)), None)
 
 

@@ -149,8 +149,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     """A loop whose time begins at ``start``, and passes when nothing else can happen.
 
     When nothing at all can happen, the loop raises :class:`Deadlock`. A loop that ``is_patient`` may be woken by other
-    threads, so it raises only if a thread reads its events. ``blocked`` is the loop of that thread. The loop also
-    raises Deadlock if a worker does not move for ``watchdog_s`` real seconds.
+    threads, so it raises only while a thread waits for the events of a run on this loop. ``blocked`` is the loop that
+    this thread blocks, if any. The loop also raises Deadlock if a worker does not move for ``watchdog_s`` real seconds.
     """
 
     def __init__(
@@ -205,7 +205,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     ) -> asyncio.Handle:
         """Schedule a callback.
 
-        If it belongs to a thread that runs a coroutine here, the thread's wait counts as one for this loop.
+        If ``asyncio.run_coroutine_threadsafe`` schedules it, a thread that waits for the result waits for this loop.
         """
         watch_callback(callback, self.thread_count.pause)
         return super().call_soon_threadsafe(callback, *args, context=context)
@@ -348,7 +348,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return future
 
     async def shutdown_default_executor(self, *timeout: Any) -> None:
-        """Shut down as asyncio does, which waits in a thread for the end of its threads."""
+        """Shut down as asyncio does: it waits for its threads in one more thread, which counts as at work."""
         if self._executing:
             await asyncio.wait(self._executing)
         ending = self.thread_count.work()
@@ -368,7 +368,7 @@ for _name in SOCKET_METHODS:
 
 
 class _Selector(selectors.DefaultSelector):
-    """Sleeps only while threads may act."""
+    """Sleeps in real time only while threads may act."""
 
     def __init__(self, loop: VirtualLoop) -> None:
         super().__init__()

@@ -66,7 +66,7 @@ class Workers:
         """Whether some worker is running, so that it will call the loop at some time."""
         if self.busy or any(pool.is_moving for pool in self._pools.values()):
             return True
-        # anyio has threads of its own, and does not report when they work.
+        # anyio has threads of its own, and does not report when they work, so its waiting tasks are counted.
         return (
             any(thread.name == _ANYIO_THREAD for thread in threading.enumerate())
             and sum(map(_waits_for_anyio, asyncio.all_tasks(self.loop))) > self.anyio_pauses + self.anyio_waits
@@ -78,21 +78,21 @@ class Workers:
         return bool(self._readers)
 
     def work(self, executor: Executor | None = None) -> _Worker:
-        """Do what the protocol says. Work for an ``executor`` may have to queue there."""
+        """Count a thread that is going to work for the loop. Work for an ``executor`` may have to queue there."""
         if executor is None:
             return _Worker(self)
         pool = self._pools.setdefault(executor, _Pool(getattr(executor, "_max_workers", None)))
         return _Worker(self, pool)
 
     def reader(self) -> _Worker:
-        """Do what the protocol says."""
+        """Count a reader outside the loop that is going to wait for a run's items."""
         reader = _Worker(self)
         self._readers.add(reader)
         reader.when_over = lambda: self._readers.discard(reader)
         return reader
 
     def pause(self) -> _Pause | None:
-        """Do what the protocol says."""
+        """Return a wait of the calling thread for the loop; None if the thread does not work for the loop."""
         if _here.worker is not None:
             return _here.worker.pause() if _here.worker.workers is self else None
         loop = _get_loop_of_anyio_worker()
@@ -268,7 +268,7 @@ class Wait:
         self._seconds = seconds
         self._timer: asyncio.TimerHandle | None = None
         self._guard = threading.Lock()
-        self._ended = threading.Lock()  # not a Condition, because conditions are what is replaced
+        self._ended = threading.Lock()  # not a Condition, because the clock replaces their waits
         self._ended.acquire()
         self._is_over = False
         self._is_cancelled = False
@@ -299,7 +299,7 @@ class Wait:
     def release(self) -> None:
         """End the wait successfully, from any thread."""
         if not self._end(is_released=True):
-            # the error of a lock that is not held; notify() then continues with the next waiter
+            # a lock that is not held raises the same; notify() then continues with the next waiter
             raise RuntimeError("this wait is over")
 
     def cancel(self) -> None:

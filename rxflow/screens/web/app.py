@@ -100,8 +100,9 @@ def create_app(
             a cookie. If None, everybody on this machine has access, and nobody else.
         allowed_origins: pages of other origins that may use the API, such as ``"https://example.org"``.
         limits: the limits of the server.
-        when_unread: by default a run continues when its readers leave, and can be stopped on the page. ``"cancel"``, or
-            a time in seconds: it is stopped when it has had no reader for that long. See :meth:`Runs.start`.
+        when_unread: by default a run continues when its readers leave, and can be stopped on the page. With
+            ``"cancel"``, it is stopped when its last reader leaves; with a time in seconds, when it has had no reader
+            for that long. See :meth:`Runs.start`.
 
     Raises:
         TypeError: ``flows`` are not flow classes.
@@ -212,7 +213,7 @@ class _Api:
         try:
             head = await _in_thread(run.look_up)
             end = await _in_thread(lambda: _describe_end(run, head))
-        except LookupError as error:  # it may be forgotten meanwhile
+        except LookupError as error:  # the run may be forgotten meanwhile
             raise _not_there(error) from error
         return JSONResponse({"id": run.id, "flow": self._name_of(head), "status": head.status} | end)
 
@@ -286,7 +287,7 @@ class _Api:
 
 
 class _Counted(Response):
-    """A response that counts as a reader until its client has left."""
+    """A response that counts as a reader until it ends or its client leaves."""
 
     def __init__(self, response: Response, api: _Api) -> None:
         self._response = response

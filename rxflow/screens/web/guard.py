@@ -108,7 +108,7 @@ def check_token(token: str | None) -> None:
 
 
 def _split(address: str) -> SplitResult:
-    """The parts of an address. One that cannot be read has none, and so is not this machine's."""
+    """Return the parts of an address. Those of an invalid address are empty, so it does not count as this machine."""
     try:
         return urlsplit(address)
     except ValueError:

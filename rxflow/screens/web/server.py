@@ -34,16 +34,18 @@ def serve(
     when_unread: WhenUnread = "detach",
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve ``flows`` until Ctrl-C, and then cancel the live runs. See :func:`create_app`.
+    """Serve ``flows`` until Ctrl-C. :func:`create_app` describes the arguments that are not listed here.
+
+    At the end, the live runs are cancelled, unless ``runs`` is given: then its owner closes it.
 
     Args:
         host: the address to listen on.
         port: the port; 0 chooses a free one.
         token: see :func:`create_app`. If other machines can reach the server and there is no token, one is generated.
-        when_unread: see :func:`create_app`.
         on_ready: called with the page's address, including the token, as soon as the server listens.
 
     Raises:
+        TypeError: ``flows`` are not flow classes.
         ValueError: the ``token`` is too short, or ``when_unread`` is not a time.
         OSError: the port is in use, or may not be used.
     """
@@ -52,7 +54,7 @@ def serve(
     app = create_app(
         flows, runs=runs, token=token, allowed_origins=allowed_origins, limits=limits, when_unread=when_unread
     )
-    # Bound here, because uvicorn would only log that a port is in use, and exit.
+    # The socket is bound here, because uvicorn would only log that a port is in use, and exit.
     listening = _listen(host, port)
     _limit_unread(listening, (limits or Limits()).unread_s)
     server = uvicorn.Server(

@@ -54,6 +54,8 @@ def check_operator(
 
     Raises:
         ConformanceError: the operator breaks a rule; only the first one is reported.
+        ValueError: ``items`` is empty.
+        RuntimeError: an event loop is running in this thread.
     """
     declared = Declared(
         items=TEXTS if items is None else items,
@@ -96,6 +98,7 @@ def check_source(
 
     Raises:
         ConformanceError: the source breaks a rule; only the first one is reported.
+        RuntimeError: an event loop is running in this thread.
     """
     subject = f"the source {_name_of(factory)}"
     try_all(

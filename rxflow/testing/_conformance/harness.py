@@ -39,7 +39,7 @@ def _nothing(*_: object) -> None:
 
 
 class Witness(ObserverBase[Any]):
-    """Records all signals, and those that are always wrong: after the end, or during another signal.
+    """Records all signals. Those that are always wrong, after the end or during another signal, are also listed apart.
 
     ``on_item`` gets each item, and may raise. A witness that ``lingers`` stays in its first signal for a while, so that
     another thread could send a signal meanwhile.
@@ -92,7 +92,7 @@ class Witness(ObserverBase[Any]):
         self.on_end()
 
     def forgotten(self) -> weakref.ref[Self]:
-        """Drop the tracebacks of its errors, which hold the witness, and return a weak reference to the witness."""
+        """Drop the tracebacks of the errors, because they hold the witness. Return a weak reference to the witness."""
         for error in self.errors:
             each: BaseException | None = error
             while each is not None:
@@ -124,8 +124,8 @@ class Witness(ObserverBase[Any]):
 def watched(source: Observable[Any], witness: Witness, scheduler: SchedulerBase | None) -> DisposableBase:
     """Subscribe without RxPY's protection, which would hide signals after an end or a disposal.
 
-    The rest of what that protection does for a source is done here: a terminal signal disposes the subscription, and if
-    the subscribe function raises, the stream gets the error.
+    This function does the rest of what that protection does for a source: a terminal signal disposes the subscription,
+    and if the subscribe function raises, the stream gets the error.
     """
     subscription = SingleAssignmentDisposable()
     witness.on_end = subscription.dispose
@@ -142,9 +142,9 @@ def shortly(items: list[Any]) -> str:
     return repr(items) if len(items) <= 12 else f"{items[:12]!r}… ({len(items)} items)"
 
 
-PATIENCE = 2.0  # real seconds after which an expected signal is missing
+PATIENCE = 2.0  # real seconds after which an expected signal counts as missing
 _ENDING = 0.2  # real seconds that threads have to end
-_LONG = 600.0  # virtual seconds after which an expected signal is missing
+_LONG = 600.0  # virtual seconds after which an expected signal counts as missing
 QUICK = 1.0  # seconds of real time that a disposal may take, with room for a busy machine
 
 
@@ -222,7 +222,10 @@ class Case:
             raise self.broken(f"dispose() raised {error!r}") from error
 
     def require_silence(self, witness: Witness, told: int) -> None:
-        """Require that no signal followed the first ``told``. One more may have been under way in another thread."""
+        """Require that no signal came after the disposal; ``told`` is the number of signals before it.
+
+        If the source uses another thread, one more may have been under way there.
+        """
         may_come = 0 if set(witness.threads) <= {threading.get_ident()} else 1
         late = witness.signals - told
         if late > may_come:
@@ -245,7 +248,7 @@ Attempt: TypeAlias = Callable[[C], Coroutine[Any, Any, None]]
 
 @dataclass(frozen=True, slots=True)
 class Rule(Generic[C]):
-    """One rule: its name, and how to check it. ``may_report``: the loop's exception handler may be called."""
+    """One rule: its name, and how to check it. With ``may_report``, the loop's exception handler may be called."""
 
     name: str
     attempt: Attempt[C]
@@ -282,7 +285,7 @@ def _runner(*, real_time: bool) -> Generator[asyncio.Runner]:
         with asyncio.Runner() as runner:
             yield runner
     else:
-        # A patient loop, as threads of RxPY's schedulers may wake it. The clock is for code that runs on another loop.
+        # The loop is patient, because threads of RxPY's schedulers may wake it. The clock is for code on other loops.
         with VirtualClock(), asyncio.Runner(loop_factory=partial(VirtualLoop, is_patient=True)) as runner:
             yield runner
 
@@ -324,7 +327,7 @@ class Strand:
 
     @property
     def is_over(self) -> bool:
-        """Whether it has ended or was disposed."""
+        """Whether the subscription has ended or was disposed."""
         return self.is_ended or self.is_disposed
 
     def say(self, items: Iterable[Any]) -> None:

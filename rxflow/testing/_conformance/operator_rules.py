@@ -38,7 +38,7 @@ class Failure(Exception):
 
 
 def failing(strand: Strand) -> None:
-    """End a strand with an error instead of with ``Strand.complete``."""
+    """End a strand with an error; rules use this in place of ``Strand.complete``."""
     strand.fail(Failure("the source fails"))
 
 
@@ -82,9 +82,9 @@ class OperatorCase(Case):
         return strand
 
     async def strand_if_any(self, puppet: Puppet, number: int = 1) -> Strand | None:
-        """Return that subscription; None if there is none.
+        """Return the operator's subscription ``number`` to its source; None if there is none.
 
-        With a scheduler, it may come some steps of the loop later.
+        An operator that uses a scheduler may subscribe some steps of the loop later, so this waits.
         """
         for _ in range(_STEPS):
             if len(puppet.strands) < number:
@@ -131,7 +131,7 @@ FIRST: list[Rule[OperatorCase]] = []
 GRAMMAR: list[Rule[OperatorCase]] = []
 
 MANY = 10_000
-_DEEPER = 100  # the last item may be so many stack frames deeper than the first
+_DEEPER = 100  # an item may be this many stack frames deeper than the first
 
 
 @rule("nothing starts before the subscription", FIRST)
@@ -257,7 +257,7 @@ def _first_only(play: Any) -> Any:
 
 
 def _note_depth(depths: list[int]) -> None:
-    # Walking the stack costs microseconds: an occasional look is enough to see it grow.
+    # Walking the stack costs microseconds, so only a few items do it; that is enough to see it grow.
     if len(depths) % 1000 > 2:
         depths.append(depths[-1])
         return

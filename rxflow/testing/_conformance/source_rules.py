@@ -17,7 +17,7 @@ Factory = Callable[[], Observable[Any]]
 
 
 class SourceCase(Case):
-    """The check of a rule with a source that is made anew."""
+    """The check of a rule with a source. Each use makes a new one with ``factory``."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class SourceCase(Case):
     def same(self, one: Sequence[Any], other: Sequence[Any]) -> bool:
         """Return whether both are equal by ``key``.
 
-        For streams without an end, the length of the shorter one is compared.
+        Of two streams without an end, only as many items are compared as the shorter one has.
         """
         if not self.ends:
             length = min(len(one), len(other))
@@ -246,8 +246,8 @@ async def _raising(case: SourceCase) -> None:
     if case.reports:
         case.dispose(subscription)
     else:
-        # asyncio reports the error of an unawaited task when the task is garbage-collected, unless it was cancelled
-        # before.
+        # asyncio reports the error of an unawaited task only when the task is garbage-collected, so nothing here may
+        # keep the task. A task that was cancelled before is not reported.
         error.__traceback__ = None
         del subscription
         gc.collect()
