@@ -12,10 +12,11 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import SingleAssignmentDisposable
 
+from rxflow._prices import estimate_cost
 from rxflow._streaming import stopping
 from rxflow.operators._core import CallTracker, OpenCall, check_choice, check_positive, get_span_id, get_text, through
 from rxflow.types import LLMFinished, LLMStarted, StreamChunk, StreamChunkType
-from rxflow.types.usage import BYTES_PER_TOKEN, count_bytes, count_message_bytes
+from rxflow.types.usage import BYTES_PER_TOKEN, UsageMetrics, count_bytes, count_message_bytes
 
 T = TypeVar("T")
 
@@ -141,7 +142,7 @@ class _Account:
             self._answer.append(text)
 
     def _price(self, call: _MeteredCall) -> None:
-        """Price a call at its first text, not at its start: litellm, which has prices, may be imported in between."""
+        """Price a call at its first text, not at its start: litellm may be imported in between, and register prices."""
         rate = self._meter.get_rate(call.model)
         call.is_priced = True
         call.per_byte = rate.output / BYTES_PER_TOKEN
@@ -176,7 +177,6 @@ def _is_answer(item: object) -> bool:
 
 
 _TOKENS_PER_PRICE = 1_000_000
-_DEMO_MODEL = "rxflow/demo"  # the embedded model costs nothing
 
 
 class CostLimitExceeded(LimitExceeded):
@@ -250,7 +250,7 @@ def _check_prices(input_price: float | None, output_price: float | None) -> Rate
 class _Dollars:
     def __init__(self, given: Rate | None) -> None:
         self._given = given
-        self._listed: dict[str, Rate] = {_DEMO_MODEL: Rate(0.0, 0.0)}
+        self._listed: dict[str, Rate] = {}
 
     def get_rate(self, model: str | None) -> Rate:
         if self._given is not None:
@@ -275,7 +275,12 @@ class _Dollars:
 
 
 def _look_up_rate(model: str) -> Rate:
-    """Return the rate of a model from litellm's list, if something else has imported litellm."""
+    """Return the rate of a model from litellm's list. The first call for a model blocks for milliseconds."""
+    prompt = estimate_cost(model, UsageMetrics(prompt_tokens=1, completion_tokens=0))
+    output = estimate_cost(model, UsageMetrics(prompt_tokens=0, completion_tokens=1))
+    if prompt is not None and output is not None:
+        return Rate(prompt, output)
+    # Some names, such as anthropic/…, are listed under another one, which litellm finds. It is imported if it asks them.
     litellm: Any = sys.modules.get("litellm")
     price_of: Callable[..., tuple[float, float]] | None = getattr(litellm, "cost_per_token", None)
     try:

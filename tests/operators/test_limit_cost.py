@@ -15,6 +15,7 @@ from rxflow.types.chunks import StreamChunk
 from rxflow.types.usage import UsageMetrics
 from tests.loopback import Loopback, Reply
 from tests.signals import Signals, outcome, signals_of
+from tests.streaming.program import Program
 from tests.team import a_crew, a_task, an_agent
 
 A_CENT = 10_000.0  # a token
@@ -96,6 +97,25 @@ class TestInARun:
         provider.script(Reply(text=["a" * 4000, "b"], hold_after=1))
         said = Signals().until_ended(llm.observe("Hello").pipe(ops.limit_cost(0.0001)))
         assert ([len(str(each)) for each in said.items], said.completions) == ([4000], 1)
+        provider.wait_until(lambda p: p.disconnects)
+
+    def test_a_model_that_is_asked_directly_has_its_price_without_litellms_import(self, provider: Loopback) -> None:
+        provider.script(Reply(text=["a" * 4000, "b" * 4000, "c" * 4000, "d"], hold_after=3))
+        program = Program(
+            """
+            from rxflow import operators as ops
+            from tests.signals import Signals
+
+            llm = LLM("openai/gpt-4o", base_url=sys.argv[1], api_key="k")
+            seen = Signals().until_ended(llm.observe("Hello").pipe(ops.limit_cost(0.015)))
+            say([str(item)[:1] for item in seen.items])
+            say(seen.ends)
+            say("litellm" in sys.modules)
+            """,
+            provider.url,
+        )
+        assert [program.heard() for _ in range(3)] == ["['a', 'b']", "['completed']", "False"]  # $0.01 a chunk
+        assert program.ended() == (0, "", "")
         provider.wait_until(lambda p: p.disconnects)
 
 
