@@ -16,7 +16,7 @@ from reactivex.disposable import CompositeDisposable, Disposable, SingleAssignme
 
 from rxflow._loops import call_soon, running_loop
 from rxflow._streaming import stopping
-from rxflow.operators._core import CallQueues, get_text, replace_text, shape_text, through
+from rxflow.operators._core import CallQueues, add_context, get_text, replace_text, shape_text, through
 
 T = TypeVar("T")
 
@@ -138,6 +138,7 @@ class _Verdicts:
         self._queues = CallQueues()
         self._open: dict[str, asyncio.Future[Verdict]] = {}
         self._end: Callable[[], None] | None = None
+        self._source_error: Exception | None = None
         self._is_over = False
         self._is_judging = False
 
@@ -151,6 +152,7 @@ class _Verdicts:
             self._observer.on_next(item)
 
     def on_error(self, error: Exception) -> None:
+        self._source_error = error
         self._end = partial(self._observer.on_error, error)
         self._judge()
 
@@ -254,4 +256,5 @@ class _Verdicts:
         with stopping(str(error)):
             self.source.dispose()
         self._queues.clear()
+        add_context(error, self._source_error)
         self._observer.on_error(error)

@@ -19,6 +19,7 @@ from rxflow.operators._core import (
     Adding,
     Attempts,
     ErrorFilter,
+    add_context,
     also,
     check_choice,
     compile_error_filter,
@@ -151,6 +152,7 @@ class _Retrying:
             delay = self._get_delay(error)
             scheduler = self._find_clock() if delay else None
         except Exception as raised:  # noqa: BLE001 - an error of users' functions is the stream's terminal
+            add_context(raised, error)
             self._observer.on_error(raised)
             return
         if delay is None:

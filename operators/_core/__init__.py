@@ -33,7 +33,7 @@ from rxflow.operators._core.items import (
     replace_text,
 )
 from rxflow.operators._core.lanes import AGENT, METHOD, TASK, Identified, Lane, divide_by, keep_only
-from rxflow.operators._core.recovery import Attempts, Join, create_join, report_error
+from rxflow.operators._core.recovery import Attempts, Join, add_context, create_join, report_error
 from rxflow.operators._core.text import (
     Characters,
     PartialPattern,
@@ -74,6 +74,7 @@ __all__ = [
     "TextPattern",
     "Voice",
     "Voices",
+    "add_context",
     "also",
     "check_choice",
     "check_model",

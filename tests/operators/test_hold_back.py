@@ -12,6 +12,7 @@ from rxflow import operators as ops
 from rxflow.testing import Marbles, ScriptedLLM
 from rxflow.testing._conformance import check_operator
 from rxflow.testing._scripted import thinking
+from rxflow.testing._virtual_clock import VirtualClock
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import LLMFinished, TaskFinished
 from tests.operators.cuts import made_of
@@ -109,6 +110,16 @@ class TestSlowVerdicts:
     def test_an_error_comes_after_what_was_said_before_it_is_judged(self, marbles: Marbles) -> None:
         source = marbles.cold("a-#", {"a": "one rude"})
         marbles.expect(source.pipe(ops.hold_back(Slow()))).to_be("----------(x#)", {"x": "(…)"})
+
+    def test_that_error_is_the_context_of_a_guards_that_comes_later(self, virtual_clock: VirtualClock) -> None:
+        gone = OSError("gone")
+
+        async def main() -> None:
+            await rx.concat(rx.of("bad"), rx.throw(gone)).pipe(ops.hold_back(Slow()))
+
+        with pytest.raises(ops.GuardStopped) as raised:
+            virtual_clock.run(main)
+        assert raised.value.__context__ is gone
 
     def test_one_can_stop_the_stream(self, marbles: Marbles) -> None:
         slow = Slow({"bad\n": 4, "late\n": 9})

@@ -100,6 +100,14 @@ class TestTheText:
         marbles.expect(redacted).to_be("---x(y|)", {"x": "*", "y": " "})
         marbles.expect(redacted, "-^").to_be("---x(y|)", {"x": "2", "y": " "})
 
+    def test_the_error_of_the_source_is_the_context_of_one_of_the_replacement(self) -> None:
+        def refuse(match: re.Match[str]) -> str:
+            raise ValueError(match[0])
+
+        gone = OSError("gone")
+        (error,) = signals_of(rx.concat(rx.of("12"), rx.throw(gone)).pipe(ops.redact(r"\d+", refuse))).errors
+        assert (type(error), error.__context__) == (ValueError, gone)
+
     def test_a_replacement_that_raises_ends_the_stream_and_the_source(self, marbles: Marbles) -> None:
         def refuse(match: re.Match[str]) -> str:
             raise ValueError(match[0])

@@ -59,6 +59,15 @@ def retrying_model(provider: Loopback) -> LLM:
     return LLM("openai/gpt-test", base_url=provider.url, api_key="key")
 
 
+def contexts_of(error: BaseException | None) -> list[BaseException]:
+    """The error, and what was handled when it was raised."""
+    chain: list[BaseException] = []
+    while error is not None:
+        chain.append(error)
+        error = error.__context__
+    return chain
+
+
 def is_broken(error: Exception) -> bool:
     return "broken" in str(error)
 
@@ -180,6 +189,32 @@ class TestOnAnyStream:
         for retrying in (ops.retry_stream(5, retry_on=confused), ops.retry_stream(5, delay=confused)):
             said = signals_of(rx.throw(BROKEN).pipe(retrying))
             assert [str(error) for error in said.errors] == ["confused"]
+
+    def test_the_first_error_is_the_context_of_one_that_prevents_the_retry(self) -> None:
+        def confused(_: object) -> Any:
+            try:
+                raise KeyError("a")
+            except KeyError as error:
+                raise RuntimeError("confused") from error
+
+        for retrying in (
+            ops.retry_stream(5, delay=1),  # there is no clock
+            ops.retry_stream(5, delay=lambda _: -1),
+            ops.retry_stream(5, delay=confused),
+            ops.retry_stream(5, retry_on=confused),
+        ):
+            (error,) = signals_of(rx.throw(BROKEN).pipe(retrying)).errors
+            assert error is not BROKEN
+            assert contexts_of(error)[-1] is BROKEN
+
+    def test_a_function_may_raise_the_first_error_itself(self) -> None:
+        broken = ConnectionError("broken off")
+
+        def refuse(error: Exception) -> bool:
+            raise error
+
+        assert signals_of(rx.throw(broken).pipe(ops.retry_stream(5, retry_on=refuse))).errors == [broken]
+        assert broken.__context__ is None
 
     def test_a_delay_that_is_none_ends_it_too(self) -> None:
         said = signals_of(rx.throw(BROKEN).pipe(ops.retry_stream(5, delay=lambda _: -1)))
