@@ -267,11 +267,13 @@ class _Dollars:
 
     def read_report(self, finished: LLMFinished, model: str | None) -> float | None:
         usage = finished.usage
-        prompt, output = usage.prompt_tokens or 0, usage.completion_tokens or 0
-        if (prompt or output) and (self._given is not None or finished.cost is None):
-            rate = self.get_rate(model)
-            return prompt * rate.prompt + output * rate.output
-        return finished.cost
+        prompt, output = usage.prompt_tokens or 0, usage.completion_tokens
+        if self._given is None and finished.cost is not None:
+            return finished.cost
+        if output is None or not (prompt or output):
+            return None
+        rate = self.get_rate(model)
+        return prompt * rate.prompt + output * rate.output
 
 
 def _look_up_rate(model: str) -> Rate:
@@ -346,4 +348,6 @@ class _Tokens:
 
     def read_report(self, finished: LLMFinished, model: str | None) -> float | None:
         usage = finished.usage
-        return usage.total_tokens or (usage.prompt_tokens or 0) + (usage.completion_tokens or 0) or None
+        if usage.total_tokens or usage.completion_tokens is None:
+            return usage.total_tokens or None
+        return (usage.prompt_tokens or 0) + usage.completion_tokens or None

@@ -66,6 +66,14 @@ class TestInARun:
         said = outcome(crew.events().pipe(ops.limit_cost(0.05, input_price=0, output_price=10_000)))
         assert said.text == "x" * 12 + "y" * 12
 
+    def test_a_report_without_the_output_leaves_the_estimate(self) -> None:
+        usage = UsageMetrics(prompt_tokens=1)
+        llm = ScriptedLLM(turn(["x" * 12], usage=usage), turn(["y" * 12, "z"], usage=usage))
+        agent = an_agent(llm)
+        crew = a_crew(a_task(agent), a_task(agent))
+        said = outcome(crew.events().pipe(ops.limit_cost(0.05, input_price=0, output_price=10_000)))
+        assert said.texts == ["x" * 12, "y" * 12]
+
     def test_a_reported_cost_takes_it_where_no_prices_were_given(self, monkeypatch: pytest.MonkeyPatch) -> None:
         listing(monkeypatch, prompt=0.0, output=0.01)
         llm = ScriptedLLM(turn(["x" * 12], cost=0.001), turn(["y" * 12], cost=0.9))
