@@ -143,6 +143,8 @@ class _Queue:
 
     def on_next(self, item: Any) -> None:
         with self._lock:
+            if self._end is not None:  # a source that emits while it is subscribed cannot be disposed before it returns
+                return
             if len(self._waiting) < self._limit or self._makes_room(item):
                 if self._observer is None:
                     return
@@ -168,7 +170,7 @@ class _Queue:
 
     def _finish(self, end: Callable[[ObserverBase[Any]], None]) -> None:
         with self._lock:
-            self._end = end
+            self._end = self._end or end
             is_due = self._schedule_once()
         if is_due:
             self._read_soon(self._scheduler)

@@ -278,6 +278,35 @@ class TestError:
         assert pickle.loads(pickle.dumps(error)).limit == 2
 
 
+class TestASourceThatEmitsWhileItIsSubscribed:
+    """It cannot be disposed before its ``subscribe`` returns."""
+
+    @pytest.mark.parametrize(("policy", "kind"), [("error", ops.SlowReaderError), ("wait", RuntimeError)])
+    def test_its_end_does_not_replace_the_error(self, policy: Policy, kind: type[Exception]) -> None:
+        scheduler, seen = TestScheduler(), Signals()
+        seen.subscribe_to(rx_range(50).pipe(ops.overflow(2, policy, scheduler=scheduler)))
+        scheduler.start()
+        assert (seen.items, [type(error) for error in seen.errors], seen.completions) == ([0, 1], [kind], 0)
+
+    @pytest.mark.parametrize("policy", ["error", "wait"])
+    def test_no_item_comes_after_one_that_was_dropped(self, policy: Policy) -> None:
+        scheduler, seen = TestScheduler(), Signals()
+        sources: list[Any] = []
+
+        def subscribe(observer: Any, _: Any = None) -> Any:
+            sources.append(observer)
+            for number in range(5):
+                observer.on_next(number)
+            scheduler.start()
+
+        def emit_more(_: object) -> None:
+            sources[0].on_next("late")
+
+        late = Observable(subscribe).pipe(ops.overflow(2, policy, scheduler=scheduler), rxops.do_action(emit_more))
+        seen.subscribe_to(late)
+        assert (seen.items, len(seen.errors)) == ([0, 1], 1)
+
+
 class TestWait:
     def test_the_emitting_thread_waits(self) -> None:
         held = Held(ops.overflow(2, "wait"))
