@@ -178,9 +178,11 @@ class _Verdicts:
         try:
             while self._queues and not self._is_over:
                 section = self._queues.first
-                for span_id, queue in list(section.queues.items()):
-                    if span_id not in self._open:
-                        self._judge_queue(span_id, queue)
+                ready = [span_id for span_id in section.queues if span_id not in self._open]
+                for span_id in ready:
+                    self._judge_queue(span_id, section.queues[span_id])
+                if ready:  # meanwhile, the observer may have added items of other calls
+                    continue
                 if section.queues:
                     break
                 for event in self._queues.end_section():

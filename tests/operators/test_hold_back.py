@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import reactivex as rx
+from reactivex import Subject
 from reactivex import operators as rxops
 
 from rxflow import operators as ops
@@ -213,6 +214,20 @@ def test_an_event_waits_for_all_that_came_before_it(marbles: Marbles) -> None:
     }
     source = marbles.cold("(afb)|", items)
     marbles.expect(source.pipe(ops.hold_back(slow, until=ops.lines()))).to_be("---(af)(b|)", items)
+
+
+def test_what_an_observer_adds_to_another_call_is_judged_at_once() -> None:
+    source: Subject[Any] = Subject()
+    seen: list[str] = []
+
+    def observe(chunk: StreamChunk) -> None:
+        seen.append(str(chunk))
+        if len(seen) < 4:
+            source.on_next(said(f"{len(seen)}\n", span_id=f"call {len(seen)}"))
+
+    source.pipe(ops.hold_back(release, until=ops.lines())).subscribe(observe)
+    source.on_next(said("0\n", span_id="call 0"))
+    assert seen == ["0\n", "1\n", "2\n", "3\n"]
 
 
 def test_each_subscription_has_verdicts_of_its_own(marbles: Marbles) -> None:
