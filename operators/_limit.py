@@ -14,7 +14,7 @@ from reactivex.disposable import SingleAssignmentDisposable
 
 from rxflow._prices import estimate_cost
 from rxflow._streaming import stopping
-from rxflow.operators._core import CallTracker, OpenCall, check_choice, check_positive, get_span_id, get_text, through
+from rxflow.operators._core import CallTracker, OpenCall, check_choice, check_not_negative, check_positive, get_span_id, get_text, through
 from rxflow.types import LLMFinished, LLMStarted, StreamChunk, StreamChunkType
 from rxflow.types.usage import BYTES_PER_TOKEN, UsageMetrics, count_bytes, count_message_bytes
 
@@ -219,9 +219,9 @@ def limit_cost(
 
     Raises:
         CostLimitExceeded: as the stream's error, with ``on_limit="error"``.
-        TypeError: ``dollars`` is not a number.
-        ValueError: ``dollars`` is not above 0, a price is negative, only one price was given, or ``on_limit`` is
-            another string; and as the stream's error: no price was given, and litellm does not know the model.
+        TypeError: ``dollars`` or a price is not a number.
+        ValueError: ``dollars`` is not above 0, a price is negative or infinite, only one price was given, or
+            ``on_limit`` is another string; and as the stream's error: no price was given, and litellm does not know the model.
     """
     check_positive(dollars, "limit_cost(dollars)", "US dollars")
     check_choice(on_limit, "limit_cost(on_limit=…)", "complete", "error")
@@ -242,8 +242,8 @@ def _check_prices(input_price: float | None, output_price: float | None) -> Rate
             "limit_cost takes input_price and output_price together (US dollars for a million tokens); "
             f"got {input_price!r} and {output_price!r}"
         )
-    if input_price < 0 or output_price < 0:
-        raise ValueError(f"limit_cost: a price cannot be negative; got {input_price!r} and {output_price!r}")
+    for name, price in ("input_price", input_price), ("output_price", output_price):
+        check_not_negative(price, f"limit_cost({name}=…)", "US dollars for a million tokens")
     return Rate(input_price / _TOKENS_PER_PRICE, output_price / _TOKENS_PER_PRICE)
 
 

@@ -16,7 +16,7 @@ from reactivex.scheduler import EventLoopScheduler, ImmediateScheduler, Trampoli
 from reactivex.scheduler.eventloop import AsyncIOScheduler, AsyncIOThreadSafeScheduler
 
 from rxflow._loops import running_loop
-from rxflow.operators._core import check_choice, get_span_id, get_speaker, get_text, replace_text, report_error
+from rxflow.operators._core import check_choice, check_count, get_span_id, get_speaker, get_text, replace_text, report_error
 from rxflow.types import StreamChunk
 
 T = TypeVar("T")
@@ -69,6 +69,7 @@ def overflow(
             subscriber's scheduler, else the event loop that runs at the subscription, else a thread of its own.
 
     Raises:
+        TypeError: ``limit`` is not an integer.
         ValueError: ``limit`` is less than 1, or ``policy`` is another string.
         SlowReaderError: as the stream's error, with the policy "error".
         RuntimeError: as the stream's error, with the policy "wait": the emitting thread would wait for itself, because
@@ -78,8 +79,7 @@ def overflow(
 
         flow.observe().pipe(ops.overflow(100, scheduler=EventLoopScheduler())).subscribe(send_over_slow_line)
     """
-    if limit < 1:
-        raise ValueError(f"overflow(limit) must be at least 1; got {limit!r}")
+    check_count(limit, "overflow(limit)", 1)
     check_choice(policy, "overflow(policy)", *get_args(Policy))
 
     def operator(source: Observable[T]) -> Observable[T]:

@@ -20,13 +20,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import isfinite
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
+from rxflow.operators._core.checks import AnyPath
 from rxflow.types import Happened, ReasoningChunk, StreamChunk
 from rxflow.types._values import describe_error, from_json_value, restore_error, to_json_value
 from rxflow.types.codec import VERSION, decode_entry, encode
-
-AnyPath: TypeAlias = str | os.PathLike[str]
 
 HEADER = b'{"cassette": "rxflow", "version": 1}\n'
 _END_KINDS = ("completed", "failed", "disposed")
@@ -85,8 +84,10 @@ def read_cassette(path: AnyPath) -> Cassette:
         entry = _parse_line(line, f"{position}{number}")
         try:
             at = float(entry["at"])
-            if not isfinite(at) or at < last:
-                raise ValueError(f"the time {at!r} comes after {last!r}")
+            if not isfinite(at):
+                raise ValueError(f"the time is not finite: {at!r}")
+            if at < last:
+                raise ValueError(f"times cannot go back: {at!r} follows {last!r}")
             last = at
             if entry["kind"] in _END_KINDS:
                 if number <= len(lines) - 1 or torn:

@@ -248,6 +248,12 @@ def test_the_guard_must_be_a_function() -> None:
         ops.hold_back(guard)
 
 
+def test_until_must_be_an_operator() -> None:
+    until: Any = "lines"
+    with pytest.raises(TypeError, match=r"hold_back\(until=…\) takes an operator, such as ops.lines\(\); got 'lines'"):
+        ops.hold_back(release, until=until)
+
+
 def test_it_keeps_the_rules() -> None:
     check_operator(ops.hold_back(release))
     check_operator(ops.hold_back(release, until=ops.words()))

@@ -1,5 +1,6 @@
 """``limit_cost``: the same in dollars."""
 
+import math
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -145,7 +146,18 @@ def listing(monkeypatch: pytest.MonkeyPatch, *, prompt: float, output: float) ->
         ({"dollars": 0}, ValueError, r"limit_cost\(dollars\) must be a number of US dollars above 0; got 0"),
         ({"on_limit": "cut"}, ValueError, r"limit_cost\(on_limit=…\) must be one of 'complete', 'error'; got 'cut'"),
         ({"input_price": 1}, ValueError, r"takes input_price and output_price together .* got 1 and None"),
-        ({"input_price": -1, "output_price": 1}, ValueError, "a price cannot be negative; got -1 and 1"),
+        (
+            {"input_price": -1, "output_price": 1},
+            ValueError,
+            r"limit_cost\(input_price=…\) must be a number of US dollars for a million tokens, at least 0; got -1",
+        ),
+        ({"input_price": math.nan, "output_price": 1}, ValueError, r"limit_cost\(input_price=…\) must be .*; got nan"),
+        ({"input_price": 1, "output_price": math.inf}, ValueError, r"limit_cost\(output_price=…\) must be .*; got inf"),
+        (
+            {"input_price": 1, "output_price": "1"},
+            TypeError,
+            r"limit_cost\(output_price=…\) is not a number of .*: '1'",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused(given: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -385,6 +385,12 @@ def test_at_least_one_item_may_wait(limit: int) -> None:
         ops.overflow(limit)
 
 
+@pytest.mark.parametrize("limit", ["3", 1.5, None, True])
+def test_the_limit_is_an_integer(limit: Any) -> None:
+    with pytest.raises(TypeError, match=rf"^overflow\(limit\) is not an integer: {limit!r}$"):
+        ops.overflow(limit)
+
+
 def test_the_policy_is_one_that_it_knows() -> None:
     with pytest.raises(ValueError, match=r"policy\) must be one of 'coalesce', 'wait', 'latest', 'error'; got 'drop'"):
         ops.overflow(1, "drop")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]

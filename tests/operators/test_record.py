@@ -274,9 +274,9 @@ class TestSecrets:
         self, path: Path, before: str, inside: tuple[str, str], after: str, nested: list[bool]
     ) -> None:
         password = f"{inside[0]}mine!{inside[1]}"
-        for given in {"password": password, "after": after}, {"after": after, "password": password}:
-            text = put_into_json(given, nested)
-            line, _ = recorded(path, FlowStarted(origin=Origin(), inputs={"a": f"{before}{text}{after}", "b": given}))
+        for named in {"password": password, "after": after}, {"after": after, "password": password}:
+            text = put_into_json(named, nested)
+            line, _ = recorded(path, FlowStarted(origin=Origin(), inputs={"a": f"{before}{text}{after}", "b": named}))
             assert "mine!" not in json.dumps(line)
             assert line["data"]["inputs"]["b"] == {"password": "***", "after": after}
 

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -218,7 +219,9 @@ class TestOnAnyStream:
 
     def test_a_delay_that_is_none_ends_it_too(self) -> None:
         said = signals_of(rx.throw(BROKEN).pipe(ops.retry_stream(5, delay=lambda _: -1)))
-        assert [str(error) for error in said.errors] == ["retry_stream(delay=…) cannot be negative: -1"]
+        assert [str(error) for error in said.errors] == [
+            "retry_stream(delay=…) must be a number of seconds (or a timedelta), at least 0; got -1"
+        ]
 
     def test_without_any_clock_a_wait_fails(self) -> None:
         said = signals_of(rx.throw(BROKEN).pipe(ops.retry_stream(5, delay=1)))
@@ -380,8 +383,15 @@ class TestInARun:
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ({"times": -1}, ValueError, r"retry_stream\(times\) cannot be negative: -1"),
-        ({"delay": -1}, ValueError, r"retry_stream\(delay=…\) cannot be negative: -1"),
+        ({"times": -1}, ValueError, r"retry_stream\(times\) must be at least 0; got -1"),
+        ({"times": 1.5}, TypeError, r"retry_stream\(times\) is not an integer: 1\.5"),
+        ({"times": "2"}, TypeError, r"retry_stream\(times\) is not an integer: '2'"),
+        ({"times": True}, TypeError, r"retry_stream\(times\) is not an integer: True"),
+        ({"delay": -1}, ValueError, r"retry_stream\(delay=…\) must be a number of seconds .*, at least 0; got -1"),
+        ({"delay": float("nan")}, ValueError, r"retry_stream\(delay=…\) must be a number .*; got nan"),
+        ({"delay": timedelta(-1)}, ValueError, r"retry_stream\(delay=…\) must be a number .*; got -86400.0"),
+        ({"delay": "2"}, TypeError, r"retry_stream\(delay=…\) is not a number of seconds \(or a timedelta\): '2'"),
+        ({"delay": None}, TypeError, r"retry_stream\(delay=…\) is not a number of seconds .*: None"),
         ({"on_shown": "keep"}, ValueError, r"retry_stream\(on_shown=…\) must be one of 'retract', 'error'; got 'keep'"),
         ({"retry_on": "all"}, TypeError, r"retry_stream\(retry_on=…\) takes exception classes, or a function"),
         ({"retry_on": KeyboardInterrupt}, TypeError, r"retry_stream\(retry_on=…\) takes exception classes"),
