@@ -90,7 +90,8 @@ def hold_back(
     Raises:
         GuardStopped: as the stream's error: a verdict was :class:`Stop`.
         RuntimeError: as the stream's error: the guard is a coroutine function, and no event loop runs here.
-        TypeError: ``guard`` or ``until`` cannot be called; as the stream's error: it returned something that is not a verdict.
+        TypeError: ``guard`` or ``until`` cannot be called; as the stream's error: the guard returned something that is
+            not a verdict.
     """
     if not callable(guard):
         raise TypeError(f"hold_back takes a function of the text; got {guard!r}")

@@ -14,7 +14,16 @@ from reactivex.disposable import SingleAssignmentDisposable
 
 from rxflow._prices import estimate_cost
 from rxflow._streaming import stopping
-from rxflow.operators._core import CallTracker, OpenCall, check_choice, check_not_negative, check_positive, get_span_id, get_text, through
+from rxflow.operators._core import (
+    CallTracker,
+    OpenCall,
+    check_choice,
+    check_not_negative,
+    check_positive,
+    get_span_id,
+    get_text,
+    through,
+)
 from rxflow.types import LLMFinished, LLMStarted, StreamChunk, StreamChunkType
 from rxflow.types.usage import BYTES_PER_TOKEN, UsageMetrics, count_bytes, count_message_bytes
 
@@ -142,7 +151,7 @@ class _Account:
             self._answer.append(text)
 
     def _price(self, call: _MeteredCall) -> None:
-        """Price a call at its first text, not at its start: litellm may be imported in between, and register prices."""
+        """Price a call at its first text, not at its start: litellm, which finds more prices, may come in between."""
         rate = self._meter.get_rate(call.model)
         call.is_priced = True
         call.per_byte = rate.output / BYTES_PER_TOKEN
@@ -221,7 +230,8 @@ def limit_cost(
         CostLimitExceeded: as the stream's error, with ``on_limit="error"``.
         TypeError: ``dollars`` or a price is not a number.
         ValueError: ``dollars`` is not above 0, a price is negative or infinite, only one price was given, or
-            ``on_limit`` is another string; and as the stream's error: no price was given, and litellm does not know the model.
+            ``on_limit`` is another string; and as the stream's error: no price was given, and litellm does not know the
+            model.
     """
     check_positive(dollars, "limit_cost(dollars)", "US dollars")
     check_choice(on_limit, "limit_cost(on_limit=…)", "complete", "error")
@@ -282,7 +292,8 @@ def _look_up_rate(model: str) -> Rate:
     output = estimate_cost(model, UsageMetrics(prompt_tokens=0, completion_tokens=1))
     if prompt is not None and output is not None:
         return Rate(prompt, output)
-    # Some names, such as anthropic/…, are listed under another one, which litellm finds. It is imported if it asks them.
+    # Some names, such as anthropic/…, are listed under another one, which litellm finds. It asks these models, so it is
+    # imported by now.
     litellm: Any = sys.modules.get("litellm")
     price_of: Callable[..., tuple[float, float]] | None = getattr(litellm, "cost_per_token", None)
     try:

@@ -16,7 +16,15 @@ from reactivex.scheduler import EventLoopScheduler, ImmediateScheduler, Trampoli
 from reactivex.scheduler.eventloop import AsyncIOScheduler, AsyncIOThreadSafeScheduler
 
 from rxflow._loops import running_loop
-from rxflow.operators._core import check_choice, check_count, get_span_id, get_speaker, get_text, replace_text, report_error
+from rxflow.operators._core import (
+    check_choice,
+    check_count,
+    get_span_id,
+    get_speaker,
+    get_text,
+    replace_text,
+    report_error,
+)
 from rxflow.types import StreamChunk
 
 T = TypeVar("T")

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reactivex import Observable, Subject
 from reactivex import operators as rxops
-from reactivex.abc import SchedulerBase
+from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
+from reactivex.disposable import Disposable
 from reactivex.scheduler import EventLoopScheduler, ImmediateScheduler, NewThreadScheduler, ThreadPoolScheduler
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 from reactivex.testing import TestScheduler
@@ -293,16 +294,18 @@ class TestASourceThatEmitsWhileItIsSubscribed:
         scheduler, seen = TestScheduler(), Signals()
         sources: list[Any] = []
 
-        def subscribe(observer: Any, _: Any = None) -> Any:
+        def subscribe(observer: ObserverBase[Any], _: SchedulerBase | None = None) -> DisposableBase:
             sources.append(observer)
             for number in range(5):
                 observer.on_next(number)
             scheduler.start()
+            return Disposable()
 
         def emit_more(_: object) -> None:
             sources[0].on_next("late")
 
-        late = Observable(subscribe).pipe(ops.overflow(2, policy, scheduler=scheduler), rxops.do_action(emit_more))
+        source: Observable[Any] = Observable(subscribe)
+        late = source.pipe(ops.overflow(2, policy, scheduler=scheduler), rxops.do_action(emit_more))
         seen.subscribe_to(late)
         assert (seen.items, len(seen.errors)) == ([0, 1], 1)
 

@@ -246,7 +246,7 @@ class TestSecrets:
 
     @pytest.mark.parametrize("label", ["task_name", "agent_role"])
     def test_so_is_a_key_in_the_labels_of_a_short_chunk(self, path: Path, label: str) -> None:
-        labels = {label: f"Ask with {SECRETS[0]}"}
+        labels: dict[str, Any] = {label: f"Ask with {SECRETS[0]}"}
         recorded(path, said("a", **labels), ReasoningChunk(origin=Origin(**labels), content="b"))
         assert path.read_text(encoding="utf-8").count("Ask with ***") == 2
 
