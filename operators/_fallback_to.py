@@ -16,6 +16,7 @@ from rxflow.operators._core import (
     Attempts,
     ErrorFilter,
     Join,
+    add_context,
     also,
     check_choice,
     compile_error_filter,
@@ -129,6 +130,7 @@ class _Fallback:
         try:
             stream = self._choose_stream(error)
         except Exception as raised:  # noqa: BLE001 - an error of users' functions is the stream's terminal
+            add_context(raised, error)
             self._observer.on_error(raised)
             return
         if stream is None:

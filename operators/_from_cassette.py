@@ -12,7 +12,7 @@ from reactivex.disposable import Disposable, SerialDisposable, SingleAssignmentD
 from reactivex.scheduler import CurrentThreadScheduler, TimeoutScheduler
 
 from rxflow._loops import running_loop
-from rxflow.operators._core import AnyPath, Cassette, CassetteError, find_clock, read_cassette
+from rxflow.operators._core import AnyPath, Cassette, CassetteError, check_path, find_clock, is_number, read_cassette
 from rxflow.types.codec import RecordedError
 
 __all__ = ["CassetteError", "RecordedError", "from_cassette"]
@@ -38,6 +38,7 @@ def from_cassette(
         scheduler: the clock; by default the subscriber's, else the running loop's, else a timer thread.
 
     Raises:
+        TypeError: ``path`` is not a path, or ``speed`` is not a number.
         ValueError: ``speed`` is not above 0.
         OSError: as the stream's error: the file cannot be read.
         CassetteError: as the stream's error: the file is broken or has an unknown version (before any item); or its
@@ -47,7 +48,10 @@ def from_cassette(
 
         ops.from_cassette("support.cassette", speed=4).pipe(ops.text()).subscribe(show)
     """
+    check_path(path, "from_cassette(path)")
     pace = inf if speed is None else speed
+    if not is_number(pace):
+        raise TypeError(f"from_cassette(speed) is not a number: {speed!r}")
     if not pace > 0:
         raise ValueError(f"from_cassette(speed) must be a number above 0, or None for all at once; got {speed!r}")
 

@@ -16,7 +16,7 @@ from reactivex.disposable import CompositeDisposable, Disposable, SingleAssignme
 
 from rxflow._loops import call_soon, running_loop
 from rxflow._streaming import stopping
-from rxflow.operators._core import CallQueues, get_text, replace_text, shape_text, through
+from rxflow.operators._core import CallQueues, add_context, get_text, replace_text, shape_text, through
 
 T = TypeVar("T")
 
@@ -90,10 +90,13 @@ def hold_back(
     Raises:
         GuardStopped: as the stream's error: a verdict was :class:`Stop`.
         RuntimeError: as the stream's error: the guard is a coroutine function, and no event loop runs here.
-        TypeError: ``guard`` cannot be called; as the stream's error: it returned something that is not a verdict.
+        TypeError: ``guard`` or ``until`` cannot be called; as the stream's error: the guard returned something that is
+            not a verdict.
     """
     if not callable(guard):
         raise TypeError(f"hold_back takes a function of the text; got {guard!r}")
+    if until is not None and not callable(until):
+        raise TypeError(f"hold_back(until=…) takes an operator, such as ops.lines(); got {until!r}")
 
     def judge(source: Observable[Any]) -> Observable[Any]:
         def subscribe(observer: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:
@@ -138,6 +141,7 @@ class _Verdicts:
         self._queues = CallQueues()
         self._open: dict[str, asyncio.Future[Verdict]] = {}
         self._end: Callable[[], None] | None = None
+        self._source_error: Exception | None = None
         self._is_over = False
         self._is_judging = False
 
@@ -151,6 +155,7 @@ class _Verdicts:
             self._observer.on_next(item)
 
     def on_error(self, error: Exception) -> None:
+        self._source_error = error
         self._end = partial(self._observer.on_error, error)
         self._judge()
 
@@ -176,9 +181,11 @@ class _Verdicts:
         try:
             while self._queues and not self._is_over:
                 section = self._queues.first
-                for span_id, queue in list(section.queues.items()):
-                    if span_id not in self._open:
-                        self._judge_queue(span_id, queue)
+                ready = [span_id for span_id in section.queues if span_id not in self._open]
+                for span_id in ready:
+                    self._judge_queue(span_id, section.queues[span_id])
+                if ready:  # meanwhile, the observer may have added items of other calls
+                    continue
                 if section.queues:
                     break
                 for event in self._queues.end_section():
@@ -254,4 +261,5 @@ class _Verdicts:
         with stopping(str(error)):
             self.source.dispose()
         self._queues.clear()
+        add_context(error, self._source_error)
         self._observer.on_error(error)

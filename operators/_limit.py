@@ -12,10 +12,20 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import SingleAssignmentDisposable
 
+from rxflow._prices import estimate_cost
 from rxflow._streaming import stopping
-from rxflow.operators._core import CallTracker, OpenCall, check_choice, check_positive, get_span_id, get_text, through
+from rxflow.operators._core import (
+    CallTracker,
+    OpenCall,
+    check_choice,
+    check_not_negative,
+    check_positive,
+    get_span_id,
+    get_text,
+    through,
+)
 from rxflow.types import LLMFinished, LLMStarted, StreamChunk, StreamChunkType
-from rxflow.types.usage import BYTES_PER_TOKEN, count_bytes, count_message_bytes
+from rxflow.types.usage import BYTES_PER_TOKEN, UsageMetrics, count_bytes, count_message_bytes
 
 T = TypeVar("T")
 
@@ -141,7 +151,7 @@ class _Account:
             self._answer.append(text)
 
     def _price(self, call: _MeteredCall) -> None:
-        """Price a call at its first text, not at its start: litellm, which has prices, may be imported in between."""
+        """Price a call at its first text, not at its start: litellm, which finds more prices, may come in between."""
         rate = self._meter.get_rate(call.model)
         call.is_priced = True
         call.per_byte = rate.output / BYTES_PER_TOKEN
@@ -176,7 +186,6 @@ def _is_answer(item: object) -> bool:
 
 
 _TOKENS_PER_PRICE = 1_000_000
-_DEMO_MODEL = "rxflow/demo"  # the embedded model costs nothing
 
 
 class CostLimitExceeded(LimitExceeded):
@@ -219,9 +228,10 @@ def limit_cost(
 
     Raises:
         CostLimitExceeded: as the stream's error, with ``on_limit="error"``.
-        TypeError: ``dollars`` is not a number.
-        ValueError: ``dollars`` is not above 0, a price is negative, only one price was given, or ``on_limit`` is
-            another string; and as the stream's error: no price was given, and litellm does not know the model.
+        TypeError: ``dollars`` or a price is not a number.
+        ValueError: ``dollars`` is not above 0, a price is negative or infinite, only one price was given, or
+            ``on_limit`` is another string; and as the stream's error: no price was given, and litellm does not know the
+            model.
     """
     check_positive(dollars, "limit_cost(dollars)", "US dollars")
     check_choice(on_limit, "limit_cost(on_limit=…)", "complete", "error")
@@ -242,15 +252,15 @@ def _check_prices(input_price: float | None, output_price: float | None) -> Rate
             "limit_cost takes input_price and output_price together (US dollars for a million tokens); "
             f"got {input_price!r} and {output_price!r}"
         )
-    if input_price < 0 or output_price < 0:
-        raise ValueError(f"limit_cost: a price cannot be negative; got {input_price!r} and {output_price!r}")
+    for name, price in ("input_price", input_price), ("output_price", output_price):
+        check_not_negative(price, f"limit_cost({name}=…)", "US dollars for a million tokens")
     return Rate(input_price / _TOKENS_PER_PRICE, output_price / _TOKENS_PER_PRICE)
 
 
 class _Dollars:
     def __init__(self, given: Rate | None) -> None:
         self._given = given
-        self._listed: dict[str, Rate] = {_DEMO_MODEL: Rate(0.0, 0.0)}
+        self._listed: dict[str, Rate] = {}
 
     def get_rate(self, model: str | None) -> Rate:
         if self._given is not None:
@@ -267,15 +277,23 @@ class _Dollars:
 
     def read_report(self, finished: LLMFinished, model: str | None) -> float | None:
         usage = finished.usage
-        prompt, output = usage.prompt_tokens or 0, usage.completion_tokens or 0
-        if (prompt or output) and (self._given is not None or finished.cost is None):
-            rate = self.get_rate(model)
-            return prompt * rate.prompt + output * rate.output
-        return finished.cost
+        prompt, output = usage.prompt_tokens or 0, usage.completion_tokens
+        if self._given is None and finished.cost is not None:
+            return finished.cost
+        if output is None or not (prompt or output):
+            return None
+        rate = self.get_rate(model)
+        return prompt * rate.prompt + output * rate.output
 
 
 def _look_up_rate(model: str) -> Rate:
-    """Return the rate of a model from litellm's list, if something else has imported litellm."""
+    """Return the rate of a model from litellm's list. The first call for a model blocks for milliseconds."""
+    prompt = estimate_cost(model, UsageMetrics(prompt_tokens=1, completion_tokens=0))
+    output = estimate_cost(model, UsageMetrics(prompt_tokens=0, completion_tokens=1))
+    if prompt is not None and output is not None:
+        return Rate(prompt, output)
+    # Some names, such as anthropic/…, are listed under another one, which litellm finds. It asks these models, so it is
+    # imported by now.
     litellm: Any = sys.modules.get("litellm")
     price_of: Callable[..., tuple[float, float]] | None = getattr(litellm, "cost_per_token", None)
     try:
@@ -341,4 +359,6 @@ class _Tokens:
 
     def read_report(self, finished: LLMFinished, model: str | None) -> float | None:
         usage = finished.usage
-        return usage.total_tokens or (usage.prompt_tokens or 0) + (usage.completion_tokens or 0) or None
+        if usage.total_tokens or usage.completion_tokens is None:
+            return usage.total_tokens or None
+        return (usage.prompt_tokens or 0) + usage.completion_tokens or None

@@ -13,7 +13,7 @@ from reactivex.disposable import Disposable, SingleAssignmentDisposable
 
 from rxflow._loops import call_soon, running_loop
 from rxflow._streaming import DEFAULT_STOP_REASON, Border, current_border
-from rxflow.operators._core import through
+from rxflow.operators._core import add_context, through
 from rxflow.operators._core.log_writer import LogWriter
 from rxflow.operators._core.run_log import End, Log, Writer
 from rxflow.types import Event, Happened, Started, StreamChunk
@@ -65,6 +65,7 @@ class _Logged:
         self._running = SingleAssignmentDisposable()
         self._loop = running_loop()
         self._is_disposed = False
+        self._source_error: Exception | None = None
         self._border = current_border()
         self._writer = LogWriter(
             log,
@@ -96,6 +97,7 @@ class _Logged:
             self._finish(error)
 
     def _finish(self, error: Exception | None) -> None:
+        self._source_error = error
         for event in self._close_spans(DEFAULT_STOP_REASON if error is None else str(error)):
             self._on_next(event)
         self._writer.end(End("completed") if error is None else End("failed", error))
@@ -124,6 +126,8 @@ class _Logged:
 
     def _stop(self, error: Exception | None) -> None:
         self._running.dispose()
+        if error is not None:
+            add_context(error, self._source_error)
         self._tell_end(error)
 
     def _dispose(self) -> None:

@@ -16,7 +16,15 @@ from reactivex.scheduler import EventLoopScheduler, ImmediateScheduler, Trampoli
 from reactivex.scheduler.eventloop import AsyncIOScheduler, AsyncIOThreadSafeScheduler
 
 from rxflow._loops import running_loop
-from rxflow.operators._core import check_choice, get_span_id, get_speaker, get_text, replace_text, report_error
+from rxflow.operators._core import (
+    check_choice,
+    check_count,
+    get_span_id,
+    get_speaker,
+    get_text,
+    replace_text,
+    report_error,
+)
 from rxflow.types import StreamChunk
 
 T = TypeVar("T")
@@ -69,6 +77,7 @@ def overflow(
             subscriber's scheduler, else the event loop that runs at the subscription, else a thread of its own.
 
     Raises:
+        TypeError: ``limit`` is not an integer.
         ValueError: ``limit`` is less than 1, or ``policy`` is another string.
         SlowReaderError: as the stream's error, with the policy "error".
         RuntimeError: as the stream's error, with the policy "wait": the emitting thread would wait for itself, because
@@ -78,8 +87,7 @@ def overflow(
 
         flow.observe().pipe(ops.overflow(100, scheduler=EventLoopScheduler())).subscribe(send_over_slow_line)
     """
-    if limit < 1:
-        raise ValueError(f"overflow(limit) must be at least 1; got {limit!r}")
+    check_count(limit, "overflow(limit)", 1)
     check_choice(policy, "overflow(policy)", *get_args(Policy))
 
     def operator(source: Observable[T]) -> Observable[T]:
@@ -143,6 +151,8 @@ class _Queue:
 
     def on_next(self, item: Any) -> None:
         with self._lock:
+            if self._end is not None:  # a source that emits while it is subscribed cannot be disposed before it returns
+                return
             if len(self._waiting) < self._limit or self._makes_room(item):
                 if self._observer is None:
                     return
@@ -168,7 +178,7 @@ class _Queue:
 
     def _finish(self, end: Callable[[ObserverBase[Any]], None]) -> None:
         with self._lock:
-            self._end = end
+            self._end = self._end or end
             is_due = self._schedule_once()
         if is_due:
             self._read_soon(self._scheduler)

@@ -12,7 +12,7 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import Disposable, SingleAssignmentDisposable
 
-from rxflow.operators._core import HEADER, AnyPath, encode_end, encode_item, start_stopwatch, through
+from rxflow.operators._core import HEADER, AnyPath, check_path, encode_end, encode_item, start_stopwatch, through
 from rxflow.types import StreamChunk
 
 T = TypeVar("T")
@@ -44,12 +44,15 @@ def record(path: AnyPath, *, scheduler: SchedulerBase | None = None) -> Callable
         scheduler: the clock; by default the subscriber's, else the running loop's, else the machine's.
 
     Raises:
+        TypeError: ``path`` is not a path.
         OSError: as the stream's error: the file cannot be written. Then the source is not subscribed, or is disposed.
 
     Example::
 
         flow.observe().pipe(ops.record("support.cassette")).subscribe(show)
     """
+
+    check_path(path, "record(path)")
 
     def operator(source: Observable[Any]) -> Observable[Any]:
         def subscribe(observer: ObserverBase[Any], subscribed: SchedulerBase | None = None) -> DisposableBase:

@@ -63,9 +63,12 @@ def redact(
         flow.observe().pipe(ops.redact(r"\b\d{3}-\d{2}-\d{4}\b"))
 
     Raises:
-        TypeError: ``pattern`` is not a text pattern.
+        TypeError: ``pattern`` is not a text pattern, or ``replacement`` is neither a string nor a function; as the
+            stream's error: the function returned something else than a string.
         ValueError: ``pattern`` is not a regular expression or matches the empty text; ``hold_back`` is not above 0.
     """
+    if not (isinstance(replacement, str) or callable(replacement)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"redact(replacement) takes a string, or a function of the match; got {replacement!r}")
     check_positive(hold_back, "redact(hold_back)", "characters")
     partial = PartialPattern(pattern, window=hold_back)
 
@@ -205,7 +208,7 @@ def _replace_matches(
     parts: list[str] = []
     match = pattern.search(text, start)
     while match is not None and match.start() < certain:
-        parts += text[start : match.start()], replacement if isinstance(replacement, str) else replacement(match)
+        parts += text[start : match.start()], _create_replacement(replacement, match)
         start = match.end()
         if start > certain:
             certain = pattern.find_uncertain(text, start)
@@ -214,6 +217,15 @@ def _replace_matches(
         parts.append(text[start:certain])
         start = certain
     return parts, start
+
+
+def _create_replacement(replacement: _Replacement, match: re.Match[str]) -> str:
+    if isinstance(replacement, str):
+        return replacement
+    text = replacement(match)
+    if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"redact: the function of the match must return a string; it returned {text!r}")
+    return text
 
 
 def _join(*pieces: str) -> Sequence[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from typing import Any, Literal, cast
 
@@ -19,11 +18,14 @@ from rxflow.operators._core import (
     Adding,
     Attempts,
     ErrorFilter,
+    add_context,
     also,
     check_choice,
+    check_count,
     compile_error_filter,
     find_clock,
     through,
+    to_seconds,
 )
 from rxflow.types import Retracted
 
@@ -69,11 +71,11 @@ def retry_stream(
     Raises:
         RuntimeError: as the stream's error: a ``delay`` is needed, but no event loop runs here, and no scheduler was
             given.
-        ValueError: ``times`` or ``delay`` is negative, or ``on_shown`` is another string.
-        TypeError: ``retry_on`` is neither classes nor a function.
+        ValueError: ``times`` or ``delay`` is negative, ``delay`` is infinite, or ``on_shown`` is another string.
+        TypeError: ``times`` is not an integer, ``delay`` is not a time, or ``retry_on`` is neither classes nor a
+            function.
     """
-    if times < 0:
-        raise ValueError(f"retry_stream(times) cannot be negative: {times!r}")
+    check_count(times, "retry_stream(times)", 0)
     if not callable(delay):
         _to_delay(delay)
     check_choice(on_shown, "retry_stream(on_shown=…)", "retract", "error")
@@ -151,6 +153,7 @@ class _Retrying:
             delay = self._get_delay(error)
             scheduler = self._find_clock() if delay else None
         except Exception as raised:  # noqa: BLE001 - an error of users' functions is the stream's terminal
+            add_context(raised, error)
             self._observer.on_error(raised)
             return
         if delay is None:
@@ -183,7 +186,4 @@ class _Retrying:
 
 
 def _to_delay(delay: RelativeTime) -> float:
-    seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
-    if seconds < 0:
-        raise ValueError(f"retry_stream(delay=…) cannot be negative: {delay!r}")
-    return seconds
+    return to_seconds(delay, "retry_stream(delay=…)", allow_zero=True)

@@ -17,7 +17,7 @@ from reactivex.typing import RelativeTime
 
 from rxflow._loops import call_soon, running_loop
 from rxflow._streaming import Log, LogReader
-from rxflow.operators._core import report_error
+from rxflow.operators._core import is_number, report_error
 
 T = TypeVar("T")
 
@@ -72,7 +72,9 @@ def share_log(
             raise ValueError(f'share_log(on_zero) must be "cancel", "detach" or a time in seconds; got {on_zero!r}')
         grace_s = 0.0 if on_zero == "cancel" else math.inf
     else:
-        grace_s = on_zero.total_seconds() if isinstance(on_zero, timedelta) else float(on_zero)
+        grace_s = on_zero.total_seconds() if isinstance(on_zero, timedelta) else on_zero
+        if not is_number(grace_s):
+            raise TypeError(f'share_log(on_zero) must be "cancel", "detach" or a time in seconds; got {on_zero!r}')
         if grace_s < 0 or math.isnan(grace_s):
             raise ValueError(f"share_log(on_zero) cannot be negative: {on_zero!r}")
 

@@ -23,7 +23,7 @@ from rxflow.types import (
     TaskFinished,
     TaskStarted,
 )
-from rxflow.types.usage import BYTES_PER_TOKEN, count_bytes
+from rxflow.types.usage import BYTES_PER_TOKEN, UsageMetrics, count_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class Stats:
     """Figures of a stream so far, or of one of its tasks. Times are in seconds.
 
     Attributes:
-        seconds: time since the subscription; for a task, from its start to its end.
+        seconds: time since the subscription; for a task, from its start to its end (its last one if it runs again).
         first_chunk: time until the first chunk; None if there is none yet.
         chunks: number of chunks, including those of tool calls.
         chunks_per_second: from the first chunk to the last, including pauses; 0 if both came at the same time.
@@ -81,10 +81,11 @@ def stats(*, scheduler: SchedulerBase | None = None) -> Callable[[Observable[Any
 class _Meter:
     """The counts of the whole stream, or of one task."""
 
-    __slots__ = ("begun", "chunks", "cost", "ended", "estimated", "first", "last", "reported")
+    __slots__ = ("begun", "chunks", "cost", "ended", "estimated", "first", "last", "open", "reported")
 
     def __init__(self, begun: float) -> None:
         self.begun = begun
+        self.open = 0  # tasks of one name may run at the same time
         self.ended: float | None = None
         self.first: float | None = None
         self.last = 0.0
@@ -104,7 +105,7 @@ class _Meter:
         first = self.first
         spread = 0.0 if first is None else self.last - first
         return Stats(
-            seconds=(now if self.ended is None else self.ended) - self.begun,
+            seconds=(now if self.ended is None or self.open else self.ended) - self.begun,
             first_chunk=None if first is None else first - self.begun,
             chunks=self.chunks,
             chunks_per_second=(self.chunks - 1) / spread if spread > 0 else 0.0,
@@ -165,10 +166,12 @@ class _Meters:
         for call in ended:
             self._end(call, event)
         if isinstance(event, TaskStarted):
-            self._get_meter(_get_task(event.origin), self._read())
+            self._get_meter(_get_task(event.origin), self._read()).open += 1
         elif isinstance(event, TaskFinished | TaskFailed | TaskCancelled):
             now = self._read()
-            self._get_meter(_get_task(event.origin), now).ended = now
+            meter = self._get_meter(_get_task(event.origin), now)
+            meter.open = max(0, meter.open - 1)
+            meter.ended = now
         if isinstance(event, LLMFinished | TaskFinished | TaskFailed | TaskCancelled):
             self._emit_stats()
 
@@ -193,13 +196,17 @@ class _Meters:
 
     def _end(self, call: _Call, event: Happened) -> None:
         self._calls.remove(call)
-        usage = event.usage if isinstance(event, LLMFinished) else None
+        usage = event.usage if isinstance(event, LLMFinished) else UsageMetrics()
+        # Some servers report 0 for everything, which says nothing.
+        output = usage.completion_tokens if usage.total_tokens or usage.completion_tokens else None
         cost = event.cost if isinstance(event, LLMFinished | LLMFailed | LLMCancelled) else None
         for meter in call.meters:
-            if usage is not None and usage.total_tokens:
-                meter.reported += usage.completion_tokens or 0
-            else:
+            if output is None:
                 meter.estimated += call.estimate
+            elif usage.is_estimated:
+                meter.estimated += output
+            else:
+                meter.reported += output
             if cost is not None:
                 meter.cost = (meter.cost or 0.0) + cost
 

@@ -175,13 +175,15 @@ def tool_arguments(
     chunk costs more than the 5 µs of other operators.
 
     Raises:
-        TypeError: ``model`` is not a pydantic model.
+        TypeError: ``model`` is not a pydantic model, or ``tool`` is not a string.
         ValueError: ``tool`` is empty.
 
     Example::
 
         crew.observe().pipe(ops.tool_arguments(Draft, tool="write_file")).subscribe(show_draft)
     """
+    if tool is not None and not isinstance(tool, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"tool_arguments(tool=…) is not the name of a tool: {tool!r}")
     if tool is not None and not tool:
         raise ValueError("tool_arguments(tool=…) is empty; leave it out to read the calls of all tools")
     called = None if tool is None else function_name(tool)

@@ -6,7 +6,6 @@ So do the stores of runs: they import :mod:`~rxflow.operators._core.run_log` and
 from rxflow.operators._core.calls import CallQueues, CallTracker, OpenCall, OpenSpans, QuestionTracker, read_calls
 from rxflow.operators._core.cassettes import (
     HEADER,
-    AnyPath,
     Cassette,
     CassetteError,
     encode_end,
@@ -14,11 +13,16 @@ from rxflow.operators._core.cassettes import (
     read_cassette,
 )
 from rxflow.operators._core.checks import (
+    AnyPath,
     ErrorFilter,
     check_choice,
+    check_count,
     check_model,
+    check_not_negative,
+    check_path,
     check_positive,
     compile_error_filter,
+    is_number,
     to_seconds,
 )
 from rxflow.operators._core.growing_json import GrowingJson, parse, read_object
@@ -33,7 +37,7 @@ from rxflow.operators._core.items import (
     replace_text,
 )
 from rxflow.operators._core.lanes import AGENT, METHOD, TASK, Identified, Lane, divide_by, keep_only
-from rxflow.operators._core.recovery import Attempts, Join, create_join, report_error
+from rxflow.operators._core.recovery import Attempts, Join, add_context, create_join, report_error
 from rxflow.operators._core.text import (
     Characters,
     PartialPattern,
@@ -74,9 +78,13 @@ __all__ = [
     "TextPattern",
     "Voice",
     "Voices",
+    "add_context",
     "also",
     "check_choice",
+    "check_count",
     "check_model",
+    "check_not_negative",
+    "check_path",
     "check_positive",
     "compile_error_filter",
     "compile_grapheme",
@@ -93,6 +101,7 @@ __all__ = [
     "get_speaker",
     "get_text",
     "is_content",
+    "is_number",
     "keep_only",
     "load_regex",
     "only",

@@ -17,15 +17,15 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from math import isfinite
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
+from rxflow.operators._core.checks import AnyPath
 from rxflow.types import Happened, ReasoningChunk, StreamChunk
 from rxflow.types._values import describe_error, from_json_value, restore_error, to_json_value
 from rxflow.types.codec import VERSION, decode_entry, encode
-
-AnyPath: TypeAlias = str | os.PathLike[str]
 
 HEADER = b'{"cassette": "rxflow", "version": 1}\n'
 _END_KINDS = ("completed", "failed", "disposed")
@@ -50,8 +50,11 @@ def encode_item(at: float, item: object) -> bytes:
         line = b'{"at":%a,' % round(at, 6) + encode(item)[1:]
     else:
         line = _dump({"at": round(at, 6), "kind": "str" if type(item) is str else "other", "data": to_json_value(item)})
-    is_too_short = isinstance(item, StreamChunk | ReasoningChunk) and len(item.content) < _MIN_SECRET_CHARACTERS
-    return line if is_too_short else _mask_secrets(line)  # masking takes longer than everything else
+    if isinstance(item, StreamChunk | ReasoningChunk) and len(item.content) < _MIN_SECRET_CHARACTERS:
+        labels = item if isinstance(item, StreamChunk) else item.origin
+        if not _contain_secrets(labels.task_name, labels.agent_role):
+            return line
+    return _mask_secrets(line)  # this takes longer than everything else
 
 
 def encode_end(at: float, kind: str, error: BaseException | None = None) -> bytes:
@@ -81,8 +84,10 @@ def read_cassette(path: AnyPath) -> Cassette:
         entry = _parse_line(line, f"{position}{number}")
         try:
             at = float(entry["at"])
-            if not isfinite(at) or at < last:
-                raise ValueError(f"the time {at!r} comes after {last!r}")
+            if not isfinite(at):
+                raise ValueError(f"the time is not finite: {at!r}")
+            if at < last:
+                raise ValueError(f"times cannot go back: {at!r} follows {last!r}")
             last = at
             if entry["kind"] in _END_KINDS:
                 if number <= len(lines) - 1 or torn:
@@ -137,16 +142,23 @@ _SECRET_SHAPES = [
     rb"A[KS]IA[A-Z0-9]{16}",
     rb"eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]+",  # signed tokens
 ]
-_SECRET = re.compile(rb"(?<!\w)(?:%s)" % b"|".join(_SECRET_SHAPES))
-_BEARER_TOKEN = re.compile(rb"(?i)(bearer )[\w.~+/=-]{8,}")
+# The first letter is looked at first, which takes half of the time. A key may follow an escape such as \n or \u00e9,
+# whose last character is not a part of a word.
+_SECRET = re.compile(
+    rb"(?=[sprghxAe])(?:(?<!\w)|(?<=\\[bfnrt])|(?<=\\u[0-9A-Fa-f]{4}))(?:%s)" % b"|".join(_SECRET_SHAPES)
+)
+_BEARER_TOKEN = re.compile(rb"(?i)(bearer )(?:[\w.~+/=-]|\\+/){8,}")
 _SECRET_NAMES = rb"[\w-]*api[_-]?key|[\w-]*authorization|[\w-]*password|[\w-]*secret|[\w-]*access[_-]?token"
+# Also in a JSON string that contains JSON, at any depth. There, the quotes of names and values follow 1, 3, 7 …
+# backslashes. A quote inside a value follows twice as many and one more, perhaps after escaped backslashes.
 _NAMED_SECRET = re.compile(
-    rb'(?i)(\\*"(?:%s)\\*" *: *\\*")[^"\\]+' % _SECRET_NAMES
-)  # also in a JSON string that contains JSON
+    rb'(?i)("(?:%s)(?P<depth>\\*)"\s*:\s*(?P=depth)")'
+    rb'(?:[^"\\]|\\++[^"]|(?:(?P=depth){2}\\\\)*+(?P=depth){2}\\")++' % _SECRET_NAMES
+)
 _MASK = b"***"
 
 _MIN_SECRET_CHARACTERS = 16
-"""A chunk with a shorter text is not searched for keys."""
+"""A chunk with a shorter text is not searched for keys, except in its labels."""
 
 
 def _mask_secrets(text: bytes) -> bytes:
@@ -154,3 +166,10 @@ def _mask_secrets(text: bytes) -> bytes:
     text = _SECRET.sub(_MASK, text)
     text = _BEARER_TOKEN.sub(rb"\g<1>" + _MASK, text)
     return _NAMED_SECRET.sub(rb"\g<1>" + _MASK, text)
+
+
+@lru_cache(maxsize=64)
+def _contain_secrets(*labels: str) -> bool:
+    """Return whether labels that are written by people contain keys. The chunks of a task have the same labels."""
+    text = _dump({"labels": labels})
+    return _mask_secrets(text) != text

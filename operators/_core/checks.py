@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from math import isfinite
-from typing import TypeAlias, cast
+from typing import TypeAlias, TypeGuard, cast
 
 from pydantic import BaseModel
 from reactivex.typing import RelativeTime
 
 ErrorFilter: TypeAlias = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
 """A choice of errors: a class, several classes, or a function."""
+
+
+AnyPath: TypeAlias = str | os.PathLike[str]
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Return whether ``value`` is a number. True and False are not."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def check_positive(value: float, parameter: str, unit: str) -> None:
@@ -21,22 +30,59 @@ def check_positive(value: float, parameter: str, unit: str) -> None:
         TypeError: ``value`` is not a number.
         ValueError: ``value`` is 0 or less, or infinite.
     """
-    given = cast(object, value)
-    if not isinstance(given, int | float) or isinstance(given, bool):
+    if not is_number(value):
         raise TypeError(f"{parameter} is not a number of {unit}: {value!r}")
-    if not isfinite(given) or given <= 0:
+    if not isfinite(value) or value <= 0:
         raise ValueError(f"{parameter} must be a number of {unit} above 0; got {value!r}")
 
 
-def to_seconds(value: RelativeTime, parameter: str) -> float:
-    """Return a duration above 0 in seconds.
+def check_not_negative(value: float, parameter: str, unit: str) -> None:
+    """Check that a number is 0 or above.
+
+    Raises:
+        TypeError: ``value`` is not a number.
+        ValueError: ``value`` is less than 0, or infinite.
+    """
+    if not is_number(value):
+        raise TypeError(f"{parameter} is not a number of {unit}: {value!r}")
+    if not isfinite(value) or value < 0:
+        raise ValueError(f"{parameter} must be a number of {unit}, at least 0; got {value!r}")
+
+
+def check_count(value: int, parameter: str, least: int) -> None:
+    """Check that an integer is ``least`` or above.
+
+    Raises:
+        TypeError: ``value`` is not an integer.
+        ValueError: ``value`` is less than ``least``.
+    """
+    given = cast(object, value)
+    if not isinstance(given, int) or isinstance(given, bool):
+        raise TypeError(f"{parameter} is not an integer: {value!r}")
+    if given < least:
+        raise ValueError(f"{parameter} must be at least {least}; got {value!r}")
+
+
+def check_path(value: AnyPath, parameter: str) -> None:
+    """Check that ``value`` is the path of a file.
+
+    Raises:
+        TypeError: ``value`` is neither a string nor a path.
+    """
+    if not isinstance(cast(object, value), str | os.PathLike):
+        raise TypeError(f"{parameter} is not a path: {value!r}")
+
+
+def to_seconds(value: RelativeTime, parameter: str, *, allow_zero: bool = False) -> float:
+    """Return a duration above 0, or at least 0, in seconds.
 
     Raises:
         TypeError: ``value`` is neither a number nor a timedelta.
-        ValueError: ``value`` is 0 or less, or infinite.
+        ValueError: ``value`` is too small, or infinite.
     """
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    check_positive(seconds, parameter, "seconds (or a timedelta)")
+    check = check_not_negative if allow_zero else check_positive
+    check(seconds, parameter, "seconds (or a timedelta)")
     return seconds
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar, cast
 
-from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
 from rxflow._json_text import find_json, has_fields
@@ -33,7 +32,7 @@ def read_object(text: str) -> dict[str, Any]:
 class GrowingJson(Generic[V]):
     """JSON that arrives in pieces, possibly with words around it, read as far as it has arrived.
 
-    ``read`` creates a value from JSON text, or raises ValidationError if the text is incomplete. Reading parses the
+    ``read`` creates a value from JSON text, or raises ValueError if the text does not fit yet. Reading parses the
     whole text so far, so a long text is not read at every piece: in total it costs as much as reading the final text
     about a hundred times. If a second object follows the first, the values are those of the second.
     """
@@ -89,7 +88,7 @@ class GrowingJson(Generic[V]):
                 break
             try:
                 value = self._read(written.decode())
-            except ValidationError:  # the last part may still be incomplete
+            except ValueError:  # the last part may still be incomplete
                 continue
             if self._last is not None and not has_fields(value):
                 break  # another object after the answer, such as one in a note

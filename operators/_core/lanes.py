@@ -60,13 +60,15 @@ class Identified(Protocol):
 class Label:
     """A label by which a stream is divided.
 
-    ``what`` is the noun for it in messages. ``name`` and ``id`` are its fields in chunks and origins. A labelled span
-    lasts from an event of the class ``begins`` to an event of one of the classes ``ends``.
+    ``what`` is the noun for it in messages. ``name`` and ``id`` are its fields in chunks and origins. ``field`` is one
+    that only objects of this kind have: tasks and agents both have an id. A labelled span lasts from an event of the
+    class ``begins`` to an event of one of the classes ``ends``.
     """
 
     what: str
     name: str
     id: str | None
+    field: str | None
     begins: type[Started]
     ends: tuple[type[Finished], type[Failed], type[Cancelled]]
 
@@ -87,7 +89,9 @@ class Label:
         if "" in names:
             raise ValueError(f"{operator}() got an empty name; no {self.what} has one")
         objects = [each for each in given if not isinstance(each, str)]
-        if not all(self.id and isinstance(getattr(each, "id", None), str) for each in objects):
+        if not all(
+            self.field and hasattr(each, self.field) and isinstance(getattr(each, "id", None), str) for each in objects
+        ):
             takes = (
                 f"names of {self.what}s" if self.id is None else f"names of {self.what}s, or {self.what}s themselves"
             )
@@ -112,17 +116,28 @@ def _create_reader(field: str) -> Callable[[object], str]:
 
 
 TASK = Label(
-    what="task", name="task_name", id="task_id", begins=TaskStarted, ends=(TaskFinished, TaskFailed, TaskCancelled)
+    what="task",
+    name="task_name",
+    id="task_id",
+    field="description",
+    begins=TaskStarted,
+    ends=(TaskFinished, TaskFailed, TaskCancelled),
 )
 # An agent's label lasts as long as its task. The agent's own span is one attempt: if it were used, an attempt that is
 # rejected would end the label.
 AGENT = Label(
-    what="agent", name="agent_role", id="agent_id", begins=TaskStarted, ends=(TaskFinished, TaskFailed, TaskCancelled)
+    what="agent",
+    name="agent_role",
+    id="agent_id",
+    field="role",
+    begins=TaskStarted,
+    ends=(TaskFinished, TaskFailed, TaskCancelled),
 )
 METHOD = Label(
     what="method",
     name="flow_method",
     id=None,
+    field=None,
     begins=MethodStarted,
     ends=(MethodFinished, MethodFailed, MethodCancelled),
 )

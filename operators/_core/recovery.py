@@ -155,6 +155,26 @@ def _convert_to_event(item: object) -> object:
     raise TypeError(f"a run can be joined by chunks, events and strings; map this item to one of them first: {item!r}")
 
 
+def add_context(error: BaseException, earlier: BaseException | None) -> None:
+    """Make ``earlier`` the context of ``error``, as if ``error`` had been raised while ``earlier`` was handled.
+
+    Python itself does so in an ``except`` block only. If one is in the context of the other already, nothing changes.
+    """
+    if earlier is None or any(each is error for each in _list_contexts(earlier)):
+        return
+    contexts = _list_contexts(error)
+    if all(each is not earlier for each in contexts):
+        contexts[-1].__context__ = earlier
+
+
+def _list_contexts(error: BaseException) -> list[BaseException]:
+    """Return the error, the one that was being handled when it was raised, and so on."""
+    chain = [error]
+    while (context := chain[-1].__context__) is not None and all(context is not each for each in chain):
+        chain.append(context)
+    return chain
+
+
 def report_error(error: BaseException, message: str) -> None:
     """Report an error that no caller can catch, to the loop's exception handler or, without a loop, to the thread's."""
     loop = running_loop()

@@ -18,6 +18,7 @@ from reactivex.disposable import SingleAssignmentDisposable
 from rxflow.operators._core.calls import CallTracker, OpenCall
 from rxflow.operators._core.in_run import through
 from rxflow.operators._core.items import get_span_id, get_text, replace_text
+from rxflow.operators._core.recovery import add_context
 from rxflow.types import Cancelled, Failed, Finished, LLMStarted, Retracted
 
 T = TypeVar("T")
@@ -105,6 +106,7 @@ class Voices:
         self._observer = observer
         self._emit = observer.on_next
         self._find = self.voices.get
+        self._source_error: Exception | None = None
 
     def subscribe_to(self, source: Observable[Any], scheduler: SchedulerBase | None) -> DisposableBase:
         """Shape the text of ``source``."""
@@ -135,6 +137,7 @@ class Voices:
             self._emit(item if piece == text else self.replace_text(item, piece))
 
     def on_error(self, error: Exception) -> None:
+        self._source_error = error
         if self._end(self.voices):
             self._observer.on_error(error)
 
@@ -173,6 +176,7 @@ class Voices:
         """End the stream with ``error``, and dispose the source."""
         self.subscription.dispose()
         self.voices.clear()
+        add_context(error, self._source_error)
         self._observer.on_error(error)
 
     def _begin(self, key: Hashable, item: object) -> Voice | None:

@@ -14,8 +14,8 @@ from pydantic_core import from_json
 from reactivex import Observable
 
 from rxflow._loops import Once
+from rxflow._prices import estimate_cost
 from rxflow._streaming import Cleanup, Emitter, Scope, from_coroutine
-from rxflow.llm._prices import estimate_cost
 from rxflow.llm._redaction import mask_secrets
 from rxflow.llm._tool_calls import ToolCallAssembler
 from rxflow.llm.source import (

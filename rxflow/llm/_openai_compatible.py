@@ -17,7 +17,7 @@ from urllib.request import getproxies_environment
 from pydantic_core import from_json, to_json
 from reactivex import Observable
 
-from rxflow.llm import _prices as prices
+from rxflow import _prices as prices
 from rxflow.llm._io import Deliver, from_io, get_resource
 from rxflow.llm._litellm.advice import explain
 from rxflow.llm._litellm.errors import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from math import ceil
 
-from rxflow.llm._prices import compute_cost, find_entry
+from rxflow._prices import compute_cost, find_entry
 from rxflow.types import LLMCancelled, LLMFailed, LLMFinished, LLMStarted
 from rxflow.types.usage import BYTES_PER_TOKEN, UsageMetrics, count_bytes, count_message_bytes
 

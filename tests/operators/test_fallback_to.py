@@ -113,6 +113,21 @@ class TestOnAnyStream:
         (error,) = signals_of(rx.throw(BROKEN).pipe(ops.fallback_to(nothing))).errors
         assert str(error) == "fallback_to: the function of the error must return an Observable; it returned 'nothing'"
 
+    def test_the_first_error_is_the_context_of_one_that_prevents_the_fallback(self) -> None:
+        def confused(_: object) -> Any:
+            raise RuntimeError("confused")
+
+        def nothing(_: object) -> Any:
+            return "nothing"
+
+        for falling_back in (
+            ops.fallback_to(confused),
+            ops.fallback_to(nothing),
+            ops.fallback_to(rx.of("x"), fallback_on=confused),
+        ):
+            (error,) = signals_of(rx.throw(BROKEN).pipe(falling_back)).errors
+            assert error.__context__ is BROKEN
+
     def test_each_subscription_begins_with_the_source(self) -> None:
         piped = rx.concat(rx.of("a"), rx.throw(BROKEN)).pipe(ops.fallback_to(rx.of("x")))
         for _ in range(2):

@@ -315,7 +315,15 @@ class TestBrokenFiles:
                 "line 2: CodecError: the data of 'MethodStarted' are not a JSON object: 5",
             ),
             (HEADER + '{"at": "x", "kind": "str", "data": "a"}\n', "line 2: ValueError: could not convert string"),
-            (HEADER + '{"at": -1, "kind": "str", "data": "a"}\n', "line 2: ValueError: the time -1.0 comes after 0.0"),
+            (
+                HEADER + '{"at": -1, "kind": "str", "data": "a"}\n',
+                "line 2: ValueError: times cannot go back: -1.0 follows 0.0",
+            ),
+            (
+                HEADER + '{"at": 2, "kind": "str", "data": "a"}\n{"at": 1, "kind": "completed"}\n',
+                "line 3: ValueError: times cannot go back: 1.0 follows 2.0",
+            ),
+            (HEADER + '{"at": NaN, "kind": "completed"}\n', "line 2: ValueError: the time is not finite: nan"),
             (
                 HEADER + '{"at": 0, "kind": "completed"}\n{"at": 0, "kind": "completed"}\n',
                 "line 2: ValueError: there are lines after the end, which is 'completed'",
@@ -337,6 +345,19 @@ def test_the_speed_is_above_zero(speed: float) -> None:
         ValueError, match=r"from_cassette\(speed\) must be a number above 0, or None for all at once; got"
     ):
         from_cassette("run.cassette", speed)
+
+
+@pytest.mark.parametrize("speed", ["2", True, [1]])
+def test_the_speed_is_a_number(speed: Any) -> None:
+    with pytest.raises(TypeError, match=r"^from_cassette\(speed\) is not a number: "):
+        from_cassette("run.cassette", speed)
+
+
+@pytest.mark.parametrize("path", [None, 5])
+def test_the_path_is_one(path: Any) -> None:
+    for operator, name in (from_cassette, "from_cassette"), (record, "record"):
+        with pytest.raises(TypeError, match=rf"^{name}\(path\) is not a path: {path}$"):
+            operator(path)
 
 
 def test_a_recording_takes_no_longer_to_read_than_to_wait_for(path: Path) -> None:

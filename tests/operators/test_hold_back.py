@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 import reactivex as rx
+from reactivex import Subject
 from reactivex import operators as rxops
 
 from rxflow import operators as ops
 from rxflow.testing import Marbles, ScriptedLLM
 from rxflow.testing._conformance import check_operator
 from rxflow.testing._scripted import thinking
+from rxflow.testing._virtual_clock import VirtualClock
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import LLMFinished, TaskFinished
 from tests.operators.cuts import made_of
@@ -110,6 +112,16 @@ class TestSlowVerdicts:
         source = marbles.cold("a-#", {"a": "one rude"})
         marbles.expect(source.pipe(ops.hold_back(Slow()))).to_be("----------(x#)", {"x": "(…)"})
 
+    def test_that_error_is_the_context_of_a_guards_that_comes_later(self, virtual_clock: VirtualClock) -> None:
+        gone = OSError("gone")
+
+        async def main() -> None:
+            await rx.concat(rx.of("bad"), rx.throw(gone)).pipe(ops.hold_back(Slow()))
+
+        with pytest.raises(ops.GuardStopped) as raised:
+            virtual_clock.run(main)
+        assert raised.value.__context__ is gone
+
     def test_one_can_stop_the_stream(self, marbles: Marbles) -> None:
         slow = Slow({"bad\n": 4, "late\n": 9})
         chunks = {"a": said("bad\n", span_id="a"), "b": said("late\n", span_id="b")}
@@ -204,6 +216,20 @@ def test_an_event_waits_for_all_that_came_before_it(marbles: Marbles) -> None:
     marbles.expect(source.pipe(ops.hold_back(slow, until=ops.lines()))).to_be("---(af)(b|)", items)
 
 
+def test_what_an_observer_adds_to_another_call_is_judged_at_once() -> None:
+    source: Subject[Any] = Subject()
+    seen: list[str] = []
+
+    def observe(chunk: StreamChunk) -> None:
+        seen.append(str(chunk))
+        if len(seen) < 4:
+            source.on_next(said(f"{len(seen)}\n", span_id=f"call {len(seen)}"))
+
+    source.pipe(ops.hold_back(release, until=ops.lines())).subscribe(observe)
+    source.on_next(said("0\n", span_id="call 0"))
+    assert seen == ["0\n", "1\n", "2\n", "3\n"]
+
+
 def test_each_subscription_has_verdicts_of_its_own(marbles: Marbles) -> None:
     judged = marbles.hot("a--b|", {"a": "one", "b": "two\n"}).pipe(ops.hold_back(strict, until=ops.lines()))
     marbles.expect(judged).to_be("---x|", {"x": "onetwo\n"})
@@ -220,6 +246,12 @@ def test_the_guard_must_be_a_function() -> None:
     guard: Any = "strict"
     with pytest.raises(TypeError, match=r"hold_back takes a function of the text; got 'strict'"):
         ops.hold_back(guard)
+
+
+def test_until_must_be_an_operator() -> None:
+    until: Any = "lines"
+    with pytest.raises(TypeError, match=r"hold_back\(until=…\) takes an operator, such as ops.lines\(\); got 'lines'"):
+        ops.hold_back(release, until=until)
 
 
 def test_it_keeps_the_rules() -> None:

@@ -1,5 +1,6 @@
 """``limit_cost``: the same in dollars."""
 
+import math
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from rxflow.types.chunks import StreamChunk
 from rxflow.types.usage import UsageMetrics
 from tests.loopback import Loopback, Reply
 from tests.signals import Signals, outcome, signals_of
+from tests.streaming.program import Program
 from tests.team import a_crew, a_task, an_agent
 
 A_CENT = 10_000.0  # a token
@@ -65,6 +67,14 @@ class TestInARun:
         said = outcome(crew.events().pipe(ops.limit_cost(0.05, input_price=0, output_price=10_000)))
         assert said.text == "x" * 12 + "y" * 12
 
+    def test_a_report_without_the_output_leaves_the_estimate(self) -> None:
+        usage = UsageMetrics(prompt_tokens=1)
+        llm = ScriptedLLM(turn(["x" * 12], usage=usage), turn(["y" * 12, "z"], usage=usage))
+        agent = an_agent(llm)
+        crew = a_crew(a_task(agent), a_task(agent))
+        said = outcome(crew.events().pipe(ops.limit_cost(0.05, input_price=0, output_price=10_000)))
+        assert said.texts == ["x" * 12, "y" * 12]
+
     def test_a_reported_cost_takes_it_where_no_prices_were_given(self, monkeypatch: pytest.MonkeyPatch) -> None:
         listing(monkeypatch, prompt=0.0, output=0.01)
         llm = ScriptedLLM(turn(["x" * 12], cost=0.001), turn(["y" * 12], cost=0.9))
@@ -98,6 +108,25 @@ class TestInARun:
         assert ([len(str(each)) for each in said.items], said.completions) == ([4000], 1)
         provider.wait_until(lambda p: p.disconnects)
 
+    def test_a_model_that_is_asked_directly_has_its_price_without_litellms_import(self, provider: Loopback) -> None:
+        provider.script(Reply(text=["a" * 4000, "b" * 4000, "c" * 4000, "d"], hold_after=3))
+        program = Program(
+            """
+            from rxflow import operators as ops
+            from tests.signals import Signals
+
+            llm = LLM("openai/gpt-4o", base_url=sys.argv[1], api_key="k")
+            seen = Signals().until_ended(llm.observe("Hello").pipe(ops.limit_cost(0.015)))
+            say([str(item)[:1] for item in seen.items])
+            say(seen.ends)
+            say("litellm" in sys.modules)
+            """,
+            provider.url,
+        )
+        assert [program.heard() for _ in range(3)] == ["['a', 'b']", "['completed']", "False"]  # $0.01 a chunk
+        assert program.ended() == (0, "", "")
+        provider.wait_until(lambda p: p.disconnects)
+
 
 def listing(monkeypatch: pytest.MonkeyPatch, *, prompt: float, output: float) -> list[str]:
     """A price list with these prices for every model; gives the names that were looked up."""
@@ -117,7 +146,18 @@ def listing(monkeypatch: pytest.MonkeyPatch, *, prompt: float, output: float) ->
         ({"dollars": 0}, ValueError, r"limit_cost\(dollars\) must be a number of US dollars above 0; got 0"),
         ({"on_limit": "cut"}, ValueError, r"limit_cost\(on_limit=…\) must be one of 'complete', 'error'; got 'cut'"),
         ({"input_price": 1}, ValueError, r"takes input_price and output_price together .* got 1 and None"),
-        ({"input_price": -1, "output_price": 1}, ValueError, "a price cannot be negative; got -1 and 1"),
+        (
+            {"input_price": -1, "output_price": 1},
+            ValueError,
+            r"limit_cost\(input_price=…\) must be a number of US dollars for a million tokens, at least 0; got -1",
+        ),
+        ({"input_price": math.nan, "output_price": 1}, ValueError, r"limit_cost\(input_price=…\) must be .*; got nan"),
+        ({"input_price": 1, "output_price": math.inf}, ValueError, r"limit_cost\(output_price=…\) must be .*; got inf"),
+        (
+            {"input_price": 1, "output_price": "1"},
+            TypeError,
+            r"limit_cost\(output_price=…\) is not a number of .*: '1'",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused(given: dict[str, Any], error: type[Exception], message: str) -> None:

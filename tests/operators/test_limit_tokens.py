@@ -105,6 +105,13 @@ class TestInARun:
         assert said.completions == 1
         assert len(said.of(TaskStarted)) == 1
 
+    def test_a_report_without_the_output_leaves_the_estimate(self) -> None:
+        usage = UsageMetrics(prompt_tokens=1)
+        llm = ScriptedLLM(turn(["x" * 12], usage=usage), turn(["y" * 12, "z"], usage=usage))
+        agent = an_agent(llm)
+        crew = a_crew(a_task(agent), a_task(agent))
+        assert outcome(crew.events().pipe(ops.limit_tokens(5))).texts == ["x" * 12, "y" * 12]
+
     def test_where_it_reports_nothing_the_estimate_stands(self) -> None:
         llm = ScriptedLLM(turn(["x" * 12], usage=UsageMetrics()), turn(["y" * 12], usage=UsageMetrics()))
         agent = an_agent(llm)

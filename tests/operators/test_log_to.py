@@ -243,6 +243,11 @@ class TestWhatCannotBeWritten:
         assert seen.ends == [repr(StoreError("the disk is full"))]
         assert not source.observers
 
+    def test_the_error_of_the_source_is_the_context_of_one_of_the_store(self) -> None:
+        gone = OSError("gone")
+        (error,) = signals_of(rx.throw(gone).pipe(ops.log_to(FullLog(), "r"))).errors
+        assert (type(error), error.__context__) == (StoreError, gone)
+
     def test_a_store_that_falls_behind_stops_the_run_and_loses_nothing(self) -> None:
         log, source = SlowLog(), Subject[Any]()
         seen = Signals()

@@ -49,6 +49,7 @@ def test_an_agent_whose_role_is_filled_in_can_be_given_itself() -> None:
         ((), ValueError, r"^only_agent\(\) needs at least one agent to keep$"),
         (("Writer", ""), ValueError, r"^only_agent\(\) got an empty name"),
         ((None,), TypeError, r"^only_agent\(\) takes names of agents, or agents themselves; got \[None\]$"),
+        ((a_task(an_agent(Scripted("a"))),), TypeError, r"^only_agent\(\) takes names of agents, .*; got \[Task\("),
     ],
 )
 def test_what_cannot_be_meant_is_refused(given: Any, error: type[Exception], message: str) -> None:

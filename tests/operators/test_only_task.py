@@ -81,6 +81,7 @@ def test_of_the_chunks_of_a_run_it_keeps_chunks_only() -> None:
         ((), ValueError, r"^only_task\(\) needs at least one task to keep$"),
         (("",), ValueError, r"^only_task\(\) got an empty name"),
         ((3,), TypeError, r"^only_task\(\) takes names of tasks, or tasks themselves; got \[3\]$"),
+        ((an_agent(Scripted("a")),), TypeError, r"^only_task\(\) takes names of tasks, .*; got \[Agent\("),
     ],
 )
 def test_what_cannot_be_meant_is_refused(given: Any, error: type[Exception], message: str) -> None:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reactivex import Observable, Subject
 from reactivex import operators as rxops
-from reactivex.abc import SchedulerBase
+from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
+from reactivex.disposable import Disposable
 from reactivex.scheduler import EventLoopScheduler, ImmediateScheduler, NewThreadScheduler, ThreadPoolScheduler
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 from reactivex.testing import TestScheduler
@@ -278,6 +279,37 @@ class TestError:
         assert pickle.loads(pickle.dumps(error)).limit == 2
 
 
+class TestASourceThatEmitsWhileItIsSubscribed:
+    """It cannot be disposed before its ``subscribe`` returns."""
+
+    @pytest.mark.parametrize(("policy", "kind"), [("error", ops.SlowReaderError), ("wait", RuntimeError)])
+    def test_its_end_does_not_replace_the_error(self, policy: Policy, kind: type[Exception]) -> None:
+        scheduler, seen = TestScheduler(), Signals()
+        seen.subscribe_to(rx_range(50).pipe(ops.overflow(2, policy, scheduler=scheduler)))
+        scheduler.start()
+        assert (seen.items, [type(error) for error in seen.errors], seen.completions) == ([0, 1], [kind], 0)
+
+    @pytest.mark.parametrize("policy", ["error", "wait"])
+    def test_no_item_comes_after_one_that_was_dropped(self, policy: Policy) -> None:
+        scheduler, seen = TestScheduler(), Signals()
+        sources: list[Any] = []
+
+        def subscribe(observer: ObserverBase[Any], _: SchedulerBase | None = None) -> DisposableBase:
+            sources.append(observer)
+            for number in range(5):
+                observer.on_next(number)
+            scheduler.start()
+            return Disposable()
+
+        def emit_more(_: object) -> None:
+            sources[0].on_next("late")
+
+        source: Observable[Any] = Observable(subscribe)
+        late = source.pipe(ops.overflow(2, policy, scheduler=scheduler), rxops.do_action(emit_more))
+        seen.subscribe_to(late)
+        assert (seen.items, len(seen.errors)) == ([0, 1], 1)
+
+
 class TestWait:
     def test_the_emitting_thread_waits(self) -> None:
         held = Held(ops.overflow(2, "wait"))
@@ -353,6 +385,12 @@ class TestWait:
 @pytest.mark.parametrize("limit", [0, -1])
 def test_at_least_one_item_may_wait(limit: int) -> None:
     with pytest.raises(ValueError, match=rf"overflow\(limit\) must be at least 1; got {limit}"):
+        ops.overflow(limit)
+
+
+@pytest.mark.parametrize("limit", ["3", 1.5, None, True])
+def test_the_limit_is_an_integer(limit: Any) -> None:
+    with pytest.raises(TypeError, match=rf"^overflow\(limit\) is not an integer: {limit!r}$"):
         ops.overflow(limit)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import reactivex as rx
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from reactivex import Subject
 from reactivex import operators as rxops
 from reactivex.testing import TestScheduler
@@ -33,7 +35,7 @@ def path(tmp_path: Path) -> Path:
 
 def lines(path: Path) -> list[dict[str, Any]]:
     """What stands behind the header."""
-    header, *rest = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    header, *rest = map(json.loads, path.read_bytes().splitlines())
     assert header == {"cassette": "rxflow", "version": 1}
     return rest
 
@@ -198,6 +200,18 @@ SECRETS = [
 ]
 
 
+def put_into_json(value: Any, nested: list[bool]) -> str:
+    """JSON with ``value``, in strings of JSON."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    for is_ascii in nested:
+        text = json.dumps({"text": text}, ensure_ascii=is_ascii)
+    return text
+
+
+def ends_in_a_word(text: str) -> bool:
+    return text[-1].isascii() and (text[-1].isalnum() or text[-1] == "_")
+
+
 class TestSecrets:
     @pytest.mark.parametrize("secret", SECRETS)
     def test_what_looks_like_a_key_is_masked(self, path: Path, secret: str) -> None:
@@ -229,6 +243,42 @@ class TestSecrets:
         line, _ = recorded(path, FlowStarted(origin=Origin(), inputs=given))
         assert "mine" not in json.dumps(line)
         assert "***" in json.dumps(line)
+
+    @pytest.mark.parametrize("label", ["task_name", "agent_role"])
+    def test_so_is_a_key_in_the_labels_of_a_short_chunk(self, path: Path, label: str) -> None:
+        labels: dict[str, Any] = {label: f"Ask with {SECRETS[0]}"}
+        recorded(path, said("a", **labels), ReasoningChunk(origin=Origin(**labels), content="b"))
+        assert path.read_text(encoding="utf-8").count("Ask with ***") == 2
+
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(
+        secret=st.sampled_from(SECRETS),
+        before=st.text(max_size=5).filter(lambda text: not text or not ends_in_a_word(text)),
+        after=st.text(max_size=5),
+        nested=st.lists(st.booleans(), max_size=3),
+    )
+    def test_what_looks_like_a_key_is_masked_whatever_is_around_it(
+        self, path: Path, secret: str, before: str, after: str, nested: list[bool]
+    ) -> None:
+        recorded(path, said(put_into_json(f"{before}{secret}{after}", nested) + " " * 16))
+        assert secret not in path.read_text(encoding="utf-8")
+
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(
+        before=st.text(max_size=5),
+        inside=st.tuples(st.text(max_size=5), st.text(max_size=5)),
+        after=st.text(max_size=5),
+        nested=st.lists(st.booleans(), max_size=3),
+    )
+    def test_so_is_what_is_named_like_one_whatever_is_in_it_and_around_it(
+        self, path: Path, before: str, inside: tuple[str, str], after: str, nested: list[bool]
+    ) -> None:
+        password = f"{inside[0]}mine!{inside[1]}"
+        for named in {"password": password, "after": after}, {"after": after, "password": password}:
+            text = put_into_json(named, nested)
+            line, _ = recorded(path, FlowStarted(origin=Origin(), inputs={"a": f"{before}{text}{after}", "b": named}))
+            assert "mine!" not in json.dumps(line)
+            assert line["data"]["inputs"]["b"] == {"password": "***", "after": after}
 
     @pytest.mark.parametrize("plain", ["task-1234567890abcdefgh", "prompt_tokens: 5", "the api_key is wrong"])
     def test_what_does_not_stays(self, path: Path, plain: str) -> None:

@@ -100,6 +100,22 @@ class TestTheText:
         marbles.expect(redacted).to_be("---x(y|)", {"x": "*", "y": " "})
         marbles.expect(redacted, "-^").to_be("---x(y|)", {"x": "2", "y": " "})
 
+    def test_the_error_of_the_source_is_the_context_of_one_of_the_replacement(self) -> None:
+        def refuse(match: re.Match[str]) -> str:
+            raise ValueError(match[0])
+
+        gone = OSError("gone")
+        (error,) = signals_of(rx.concat(rx.of("12"), rx.throw(gone)).pipe(ops.redact(r"\d+", refuse))).errors
+        assert (type(error), error.__context__) == (ValueError, gone)
+
+    def test_a_replacement_that_returns_no_string_ends_it_and_says_so(self) -> None:
+        def count(match: re.Match[str]) -> Any:
+            return len(match[0])
+
+        (error,) = signals_of(rx.of("12 ").pipe(ops.redact(r"\d+", count))).errors
+        assert isinstance(error, TypeError)
+        assert str(error) == "redact: the function of the match must return a string; it returned 2"
+
     def test_a_replacement_that_raises_ends_the_stream_and_the_source(self, marbles: Marbles) -> None:
         def refuse(match: re.Match[str]) -> str:
             raise ValueError(match[0])
@@ -207,6 +223,11 @@ class TestItems:
         ({"pattern": "("}, ValueError, r"'\(' is not a regular expression"),
         ({"pattern": r"\d*"}, ValueError, "matches the empty text"),
         ({"pattern": b"a"}, TypeError, "got b'a'"),
+        (
+            {"pattern": "a", "replacement": 5},
+            TypeError,
+            r"redact\(replacement\) takes a string, or a function of the match; got 5",
+        ),
         ({"pattern": re.compile(b"a")}, TypeError, "compiled from a string"),
         (
             {"pattern": "a", "hold_back": 0},

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -57,6 +58,15 @@ def shown(items: list[Any]) -> list[Any]:
 def retrying_model(provider: Loopback) -> LLM:
     """A model with its default ``max_retries``."""
     return LLM("openai/gpt-test", base_url=provider.url, api_key="key")
+
+
+def contexts_of(error: BaseException | None) -> list[BaseException]:
+    """The error, and what was handled when it was raised."""
+    chain: list[BaseException] = []
+    while error is not None:
+        chain.append(error)
+        error = error.__context__
+    return chain
 
 
 def is_broken(error: Exception) -> bool:
@@ -181,9 +191,37 @@ class TestOnAnyStream:
             said = signals_of(rx.throw(BROKEN).pipe(retrying))
             assert [str(error) for error in said.errors] == ["confused"]
 
+    def test_the_first_error_is_the_context_of_one_that_prevents_the_retry(self) -> None:
+        def confused(_: object) -> Any:
+            try:
+                raise KeyError("a")
+            except KeyError as error:
+                raise RuntimeError("confused") from error
+
+        for retrying in (
+            ops.retry_stream(5, delay=1),  # there is no clock
+            ops.retry_stream(5, delay=lambda _: -1),
+            ops.retry_stream(5, delay=confused),
+            ops.retry_stream(5, retry_on=confused),
+        ):
+            (error,) = signals_of(rx.throw(BROKEN).pipe(retrying)).errors
+            assert error is not BROKEN
+            assert contexts_of(error)[-1] is BROKEN
+
+    def test_a_function_may_raise_the_first_error_itself(self) -> None:
+        broken = ConnectionError("broken off")
+
+        def refuse(error: Exception) -> bool:
+            raise error
+
+        assert signals_of(rx.throw(broken).pipe(ops.retry_stream(5, retry_on=refuse))).errors == [broken]
+        assert broken.__context__ is None
+
     def test_a_delay_that_is_none_ends_it_too(self) -> None:
         said = signals_of(rx.throw(BROKEN).pipe(ops.retry_stream(5, delay=lambda _: -1)))
-        assert [str(error) for error in said.errors] == ["retry_stream(delay=…) cannot be negative: -1"]
+        assert [str(error) for error in said.errors] == [
+            "retry_stream(delay=…) must be a number of seconds (or a timedelta), at least 0; got -1"
+        ]
 
     def test_without_any_clock_a_wait_fails(self) -> None:
         said = signals_of(rx.throw(BROKEN).pipe(ops.retry_stream(5, delay=1)))
@@ -345,8 +383,15 @@ class TestInARun:
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ({"times": -1}, ValueError, r"retry_stream\(times\) cannot be negative: -1"),
-        ({"delay": -1}, ValueError, r"retry_stream\(delay=…\) cannot be negative: -1"),
+        ({"times": -1}, ValueError, r"retry_stream\(times\) must be at least 0; got -1"),
+        ({"times": 1.5}, TypeError, r"retry_stream\(times\) is not an integer: 1\.5"),
+        ({"times": "2"}, TypeError, r"retry_stream\(times\) is not an integer: '2'"),
+        ({"times": True}, TypeError, r"retry_stream\(times\) is not an integer: True"),
+        ({"delay": -1}, ValueError, r"retry_stream\(delay=…\) must be a number of seconds .*, at least 0; got -1"),
+        ({"delay": float("nan")}, ValueError, r"retry_stream\(delay=…\) must be a number .*; got nan"),
+        ({"delay": timedelta(-1)}, ValueError, r"retry_stream\(delay=…\) must be a number .*; got -86400.0"),
+        ({"delay": "2"}, TypeError, r"retry_stream\(delay=…\) is not a number of seconds \(or a timedelta\): '2'"),
+        ({"delay": None}, TypeError, r"retry_stream\(delay=…\) is not a number of seconds .*: None"),
         ({"on_shown": "keep"}, ValueError, r"retry_stream\(on_shown=…\) must be one of 'retract', 'error'; got 'keep'"),
         ({"retry_on": "all"}, TypeError, r"retry_stream\(retry_on=…\) takes exception classes, or a function"),
         ({"retry_on": KeyboardInterrupt}, TypeError, r"retry_stream\(retry_on=…\) takes exception classes"),

@@ -381,9 +381,17 @@ class TestRuns:
         assert not one.of(FlowFinished)
 
 
-@pytest.mark.parametrize("on_zero", ["stop", -1, float("nan")])
+@pytest.mark.parametrize("on_zero", [None, [1], True])
+def test_it_is_a_word_or_a_time(on_zero: Any) -> None:
+    with pytest.raises(
+        TypeError, match=r'^share_log\(on_zero\) must be "cancel", "detach" or a time .*; got .*(None|1|True)'
+    ):
+        ops.share_log(on_zero)
+
+
+@pytest.mark.parametrize("on_zero", ["stop", "5", -1, float("nan")])
 def test_what_happens_with_nobody_left_is_said_in_words_it_knows(on_zero: Any) -> None:
-    with pytest.raises(ValueError, match=r"on_zero\).*(stop|-1|nan)"):
+    with pytest.raises(ValueError, match=r"on_zero\).*(stop|5|-1|nan)"):
         ops.share_log(on_zero)
 
 

@@ -109,12 +109,37 @@ class TestWhat:
         assert (last.seconds, last.first_chunk, last.chunks) == (8, 1, 6)
         assert task.tasks == {}
 
+    def test_a_task_that_runs_again_is_measured_to_its_last_end(self) -> None:
+        assert [each.tasks["A"].seconds for each in all_of("SaFbbSaLaF")] == [2, 7, 9, 9]
+
+    def test_so_are_tasks_of_one_name_at_the_same_time(self) -> None:
+        assert [each.tasks["A"].seconds for each in all_of("SSaFbF")] == [3, 5, 5]
+
     def test_tokens_are_estimated_until_the_provider_reports(self) -> None:
         at_the_call, last = all_of("SaadrL")
         assert (at_the_call.tokens, at_the_call.is_estimated) == (20, False)
         assert last.tasks["A"].tokens == 20
         (last,) = all_of("Saadr")
         assert (last.tokens, last.is_estimated) == (6, True)  # 23 bytes
+
+    @pytest.mark.parametrize(
+        ("usage", "tokens", "is_estimated"),
+        [
+            (UsageMetrics(prompt_tokens=5, completion_tokens=77), 77, False),
+            (UsageMetrics(completion_tokens=77), 77, False),
+            (UsageMetrics(total_tokens=5, prompt_tokens=5, completion_tokens=0), 0, False),
+            (UsageMetrics(prompt_tokens=5), 4, True),
+            (UsageMetrics(total_tokens=82), 4, True),
+            (UsageMetrics(total_tokens=0, prompt_tokens=0, completion_tokens=0), 4, True),
+            (UsageMetrics(prompt_tokens=5, completion_tokens=77, is_estimated=True), 77, True),
+        ],
+    )
+    def test_those_of_the_output_are_reported_or_not(
+        self, usage: UsageMetrics, tokens: int, is_estimated: bool
+    ) -> None:
+        finished = LLMFinished(origin=CALL, text="", usage=usage)
+        (_, last) = signals_of(rx.of(VALUES["a"], VALUES["a"], finished).pipe(ops.stats())).items
+        assert (last.tokens, last.is_estimated) == (tokens, is_estimated)
 
     def test_so_they_stay_where_it_reports_none(self) -> None:
         assert [(each.tokens, each.is_estimated) for each in all_of("SaaU")] == [(4, True)] * 2

@@ -90,6 +90,18 @@ def test_those_that_do_not_fit_give_no_value_and_no_error() -> None:
         assert read(delta(broken), model=Draft) == read(delta(broken)) == []
 
 
+@pytest.mark.parametrize("model", [None, Draft])
+@pytest.mark.parametrize(
+    "text", ["[1, 2]", "[[1], 2]", '["a", {"b": 1}]', '{"title": "B"} [1, 2]', "12, 3", '"a", "b"']
+)
+def test_so_do_those_that_are_no_object_however_they_are_cut(model: Any, text: str) -> None:
+    for size in range(1, 6):
+        pieces = [delta(piece, index=1) for piece in cut(text, size)]
+        seen = signals_of(rx.of(*pieces, delta('{"title": "A"}', index=2)).pipe(ops.tool_arguments(model)))
+        assert seen.ends == ["completed"]
+        assert seen.items[-1] in ({"title": "A"}, Draft(title="A"))
+
+
 def test_no_arguments_at_all_are_the_models_defaults() -> None:
     assert read(delta(""), model=Draft) == [Draft()]
 
@@ -121,6 +133,7 @@ def test_in_a_run_it_reads_what_each_call_asks_for() -> None:
             r"^tool_arguments\(\) takes a pydantic model, which is a class; got <class 'dict'>$",
         ),
         ({"tool": ""}, ValueError, r"^tool_arguments\(tool=…\) is empty"),
+        ({"tool": 5}, TypeError, r"^tool_arguments\(tool=…\) is not the name of a tool: 5$"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(given: Any, error: type[Exception], message: str) -> None:

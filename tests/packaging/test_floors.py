@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 FLOORS = [
     {"_lazy", "_hooks", "_json_text", "_showing", "_loops", "_options"},
     {"types"},
-    {"_streaming", "tools", "_tool_adapter", "_tool_parameters"},
+    {"_streaming", "_prices", "tools", "_tool_adapter", "_tool_parameters"},
     {"operators"},
     {"llm"},
     {"crew"},

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rxflow.llm import _prices as prices
+from rxflow import _prices as prices
 
 TABLE: dict[str, Any] = {
     "gpt-4o": {"litellm_provider": "openai", "input_cost_per_token": 1.5, "nested": {"gpt-4o": "}"}},
