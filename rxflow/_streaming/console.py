@@ -12,7 +12,7 @@ from functools import partial
 from types import BuiltinFunctionType
 from typing import Any
 
-from rxflow._loops import call_soon
+from rxflow._loops import call_soon, fail_future
 from rxflow.types import InputRequested
 
 
@@ -162,7 +162,7 @@ class _Waiting:
         if self.line.done():
             return
         if error is not None:
-            self.line.set_exception(error)
+            fail_future(self.line, error, "input()")
         else:
             self.line.set_result(line)
 

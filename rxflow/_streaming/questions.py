@@ -24,7 +24,7 @@ from reactivex.abc import ObserverBase
 
 from rxflow._hooks import wall_clock
 from rxflow._json_text import list_problems
-from rxflow._loops import LoopScheduler, call_soon
+from rxflow._loops import LoopScheduler, call_soon, fail_future
 from rxflow._streaming.bridge import Unanswered, from_coroutine, on_loop
 from rxflow._streaming.console import ConsoleProvider, has_console
 from rxflow._streaming.emitter import Emitter, in_thread, is_async
@@ -255,7 +255,7 @@ async def _read(source: Observable[Any]) -> Any:
 
     def fail(error: BaseException) -> None:
         if not done.done():
-            done.set_exception(error)
+            fail_future(done, error, "an Observable of an answer")
 
     observer = Observer(settle, fail, lambda: settle(UNANSWERED))
     subscription = on_loop(source, loop).subscribe(observer, scheduler=LoopScheduler(loop))

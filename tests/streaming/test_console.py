@@ -193,6 +193,19 @@ def test_a_program_that_replaces_input_is_asked_through_it(monkeypatch: pytest.M
         Asks().kickoff()
 
 
+def test_an_input_that_runs_out_of_answers_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Asks(Flow):
+        @start()
+        def first(self) -> str | None:
+            return self.ask("Topic?")
+
+    answers = iter(())
+    monkeypatch.setattr("builtins.input", lambda prompt="": next(answers))
+    error = outcome(Asks().events()).error
+    assert isinstance(error, RuntimeError)
+    assert str(error) == "input() raised StopIteration"
+
+
 def test_a_quiet_console_shows_the_message_alone(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
