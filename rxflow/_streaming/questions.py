@@ -204,12 +204,12 @@ class _Calling(Answerer):
                 answer: Any = await self._function(request)
             else:
                 answer = await in_thread(lambda: self._function(request), name="answer")
+            if isinstance(answer, Observable):
+                return await _read(cast(Observable[Any], answer))
+            if isawaitable(answer):
+                answer = await answer
         except HumanFeedbackPending:
             raise Unanswered((request,)) from None
-        if isinstance(answer, Observable):
-            return await _read(cast(Observable[Any], answer))
-        if isawaitable(answer):
-            answer = await answer
         if isinstance(answer, InputResponse):
             return answer.text
         return UNANSWERED if answer is None else answer
@@ -236,12 +236,19 @@ def provided_by(provider: Any, flow: object = None, context: object = None) -> C
         if request.kind == "input" and hasattr(provider, "request_input"):
             metadata = {"metadata": dict(request.arguments)} if request.arguments else {}
             given = provider.request_input(request.message, flow, **metadata)
+            if isawaitable(given) and not isinstance(given, Observable):  # RxPY's Observable has an __await__
+                return _as_input(given)
             return InputResponse(given) if given is None else given
         if request.kind == "feedback" and hasattr(provider, "request_feedback"):
             return provider.request_feedback(request if context is None else context, flow)
         return None
 
     return answer
+
+
+async def _as_input(given: Awaitable[Any]) -> Any:
+    answer = await given
+    return InputResponse(answer) if answer is None else answer
 
 
 async def _read(source: Observable[Any]) -> Any:
