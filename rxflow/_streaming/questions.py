@@ -12,6 +12,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import import_module
 from inspect import isawaitable
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
@@ -26,7 +27,7 @@ from rxflow._hooks import wall_clock
 from rxflow._json_text import list_problems
 from rxflow._loops import LoopScheduler, call_soon, fail_future
 from rxflow._streaming.bridge import Unanswered, from_coroutine, on_loop
-from rxflow._streaming.console import ConsoleProvider, has_console
+from rxflow._streaming.console import ConsoleProvider, has_console, is_input_replaced
 from rxflow._streaming.emitter import Emitter, in_thread, is_async
 from rxflow._streaming.scope import UNANSWERED, Answerer, Scope
 from rxflow.types import Event, FlowPaused, HumanFeedbackPending, InputReceived, InputRequested, InputResponse, Origin
@@ -149,24 +150,45 @@ async def _answer_in_time(
     limit = asyncio.timeout(seconds)
     try:
         async with limit:
-            return question.validate(request, await find_answer(answerers, request))
+            return await find_answer(answerers, request, partial(question.validate, request))
     except TimeoutError:
         if not limit.expired():
             raise
     return None
 
 
-async def find_answer(answerers: Sequence[Answerer], request: InputRequested) -> Any:
-    """Return the first answer that an answerer has. Raises Unanswered if none has one."""
+async def find_answer(
+    answerers: Sequence[Answerer], request: InputRequested, check: Callable[[Any], Any] = lambda answer: answer
+) -> Any:
+    """Return what ``check`` makes of the first answer that an answerer has.
+
+    Raises:
+        ValueError: by ``check``: the answer does not fit. A person who typed it is asked again instead.
+        Unanswered: no answerer has an answer.
+    """
     for answerer in answerers:
-        answer = await answerer.find_answer(request)
+        answer = await _ask_one(answerer, request, check)
         if answer is not UNANSWERED:
             return answer
     if has_console():
-        answer = await ConsoleProvider().answer(request)
-        if answer is not None:
+        answer = await _ask_one(_AtConsole(ConsoleProvider().answer), request, check)
+        if answer is not UNANSWERED:
             return answer
     raise Unanswered((request,))
+
+
+async def _ask_one(answerer: Answerer, request: InputRequested, check: Callable[[Any], Any]) -> Any:
+    shown = request
+    while True:
+        answer = await answerer.find_answer(shown)
+        if answer is UNANSWERED:
+            return UNANSWERED
+        try:
+            return check(answer)
+        except ValueError as error:
+            if not isinstance(answerer, _AtConsole) or is_input_replaced():
+                raise  # a function would give the same answer forever
+            shown = replace(request, message=f"{error}\n{request.message}")
 
 
 def answerer_of(given: Who, flow: object = None) -> Answerer:
@@ -182,7 +204,7 @@ def answerer_of(given: Who, flow: object = None) -> Answerer:
     if isinstance(given, Observable):
         return _Reading(cast(Observable[Any], given))
     if isinstance(given, ConsoleProvider):
-        return _Calling(given.answer)
+        return _AtConsole(given.answer)
     if hasattr(given, "request_input") or hasattr(given, "request_feedback"):
         return _Calling(provided_by(given, flow))
     if callable(given):
@@ -213,6 +235,10 @@ class _Calling(Answerer):
         if isinstance(answer, InputResponse):
             return answer.text
         return UNANSWERED if answer is None else answer
+
+
+class _AtConsole(_Calling):
+    """Asks at the terminal, where people make typing mistakes."""
 
 
 class _Reading(Answerer):

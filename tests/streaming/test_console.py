@@ -14,15 +14,19 @@ import pytest
 
 from rxflow._streaming.console import ConsoleProvider, has_console, show_request
 from rxflow.flow import Flow, start
+from rxflow.tools import tool
 from rxflow.types.answers import RunPaused
 from rxflow.types.chunks import Origin
 from rxflow.types.events import InputRequested
+from tests.scripted import Scripted, calls
 from tests.signals import outcome
+from tests.team import solo
 
 PATIENCE = 20.0
 PROGRAM = """
 import asyncio
 from rxflow.flow import Flow, human_feedback, listen, start
+from rxflow.operators import ConsoleProvider
 from rxflow.testing import ScriptedLLM, tool_call
 from rxflow.tools import tool
 from tests.team import solo
@@ -155,6 +159,33 @@ def test_a_tool_shows_its_arguments() -> None:
         shown.until(">>> ")
         shown.type('{"amount": 3}\n')
         shown.until("got done")
+
+
+@pytest.mark.parametrize("run", ["", "flow.input_provider = ConsoleProvider(verbose=False)"])
+def test_an_answer_that_does_not_fit_is_asked_for_again_with_the_reason(run: str) -> None:
+    with terminal(f"flow = Pays(); {run}\nprint('got', flow.kickoff())") as shown:
+        shown.until("May Writer call pay?")
+        shown.type('{"amount": \n')
+        shown.until("does not fit: ")
+        shown.until("May Writer call pay? ")
+        shown.type('{"amount": "much"}\n')
+        shown.until("amount")
+        shown.until("May Writer call pay? ")
+        shown.type("y\n")
+        shown.until("got done")
+
+
+def test_a_replaced_input_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    @tool(needs_approval=True)
+    def pay(amount: float) -> str:
+        """Pay."""
+        return f"paid {amount:g}"
+
+    monkeypatch.setattr("builtins.input", lambda prompt="": '{"amount": ')
+    model = Scripted(calls(("pay", {"amount": 5})), "Done")
+    error = outcome(solo(model, agent={"tools": [pay]}).events()).error
+    assert isinstance(error, ValueError)
+    assert "the answer to 'May Writer call pay?' does not fit" in str(error)
 
 
 @pytest.mark.parametrize("run", ["Asks().kickoff()", "asyncio.run(Asks().kickoff_async())"])
