@@ -82,6 +82,20 @@ class Measured(Happened):
     by: tuple[str, ...] = ()
 
 
+built: list[int] = []
+
+
+class Program:
+    @dataclass(frozen=True, kw_only=True)
+    class ToolProgress(Happened):
+        """A program's own event with the name of one of rxflow's."""
+
+        percent: int
+
+        def __post_init__(self) -> None:
+            built.append(self.percent)
+
+
 class LoudChunk(StreamChunk):
     volume: int = 0
 
@@ -370,6 +384,12 @@ class TestOwnEvents:
         assert decode(encode(event)) == event
         assert type(decode(encode(event))) is type(event)
         SCHEMA.validate(json.loads(encode(event)))
+
+    def test_one_with_the_name_of_an_event_of_rxflow_is_not_constructed_again(self) -> None:
+        event: Any = Program.ToolProgress(origin=Origin(), percent=50)
+        built.clear()
+        assert decode(encode(event)) == event
+        assert built == []
 
     def test_where_its_class_is_not_loaded_it_has_a_stand_in(self) -> None:
         line = encode(cast("Any", Measured(origin=Origin(span_id="r/1"), seq=3, metres=2.0))).replace(
