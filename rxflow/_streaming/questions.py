@@ -385,8 +385,7 @@ class _Open:
 
 def check_answer(request: InputRequested, value: object) -> None:
     """Raise ValueError if an answer does not fit the schema of its question."""
-    # Imported late, because most programs answer with functions, whose answers are validated by type. litellm installs
-    # jsonschema.
+    # Imported late, because most programs answer with functions, whose answers are validated by type.
     jsonschema: Any = import_module("jsonschema")
     try:
         jsonschema.validate(to_jsonable_python(value, fallback=str), dict(request.response_schema))
