@@ -88,8 +88,8 @@ def translate(make: Callable[[], Translator[T]]) -> Callable[[Observable[Any]], 
 def watch(make: Callable[[], Watcher]) -> Callable[[Observable[T]], Observable[T]]:
     """Create an operator that shows events to a watcher and passes them on. Each subscription has a new watcher. ::
 
-    source    --a--b--c--|
-    watch     --a--b--c--|
+        source    --a--b--c--|
+        watch     --a--b--c--|
 
     A watcher that fails does not change the run: its first failure is logged.
     """

@@ -122,7 +122,10 @@ def test_what_is_imported_is_declared() -> None:
     with (ROOT / "pyproject.toml").open("rb") as file:
         project = tomllib.load(file)["project"]
     extras = project["optional-dependencies"]
-    needed = [*project["dependencies"], *(need for name in extras.keys() - {"test", "docs", "dev"} for need in extras[name])]
+    needed = [
+        *project["dependencies"],
+        *(need for name in extras.keys() - {"test", "docs", "dev"} for need in extras[name]),
+    ]
     declared = {name.lower() for need in needed for name in re.findall(r"^[\w-]+", need)}
     named = packages_distributions()
     undeclared = [

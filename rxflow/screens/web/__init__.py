@@ -1,7 +1,9 @@
-"""A web page and an HTTP API for flows: an ASGI application. Needs ``rxflow[web]``. ::
+"""A web page and an HTTP API for flows: an ASGI application.
 
-app = web.create_app(Trip)                        # mount it, or give it to any ASGI server
-web.serve(Trip, host="127.0.0.1", port=8000)      # or have it served here
+Needs ``rxflow[web]``. ::
+
+    app = web.create_app(Trip)                        # mount it, or give it to any ASGI server
+    web.serve(Trip, host="127.0.0.1", port=8000)      # or have it served here
 """
 
 from rxflow.screens.web.app import Limits, create_app
