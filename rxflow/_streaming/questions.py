@@ -150,7 +150,7 @@ async def _answer_in_time(
     limit = asyncio.timeout(seconds)
     try:
         async with limit:
-            return await find_answer(answerers, request, partial(question.validate, request))
+            return cast(T, await find_answer(answerers, request, partial(question.validate, request)))
     except TimeoutError:
         if not limit.expired():
             raise

@@ -55,7 +55,7 @@ _MAX_CHARACTERS = 200  # of a value in a line
 def log_events(events: Observable[Event]) -> Observable[Event]:
     """Pass the events on, and log a line for each beginning and end.
 
-    A line names the tool or the model, and at the end the tokens and seconds. ::
+    The lines name tools and models. Those for an end have the seconds and tokens. ::
 
         events    S--T-a--b--L--F|
         result    S--T-a--b--L--F|

@@ -19,7 +19,6 @@ from __future__ import annotations
 import builtins
 import json
 import math
-import os
 import sys
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping
@@ -27,7 +26,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from pathlib import PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
+from pathlib import Path, PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
 from typing import Any, TypeAlias, cast
 from uuid import UUID
 
@@ -256,7 +255,7 @@ def _key_to_json(key: Any, parents: tuple[int, ...]) -> Json:
     It is described if it would be restored without a hash: an object of a subclass of dict becomes a plain dict.
     """
     written = to_json_value(key, parents)
-    if type(key) not in _TEXT_FORMS and isinstance(written, dict | list):
+    if type(written) in (dict, list) and type(key) not in _TEXT_FORMS:
         try:
             hash(from_json_value(written))
         except Exception:  # noqa: BLE001 - also raised by a user's object
@@ -330,8 +329,8 @@ def _shorten(value: object) -> str:
 
 _MICROSECOND = timedelta(microseconds=1)
 # A path of another system cannot touch files here.
-_PosixPath: type[PurePosixPath] = PurePosixPath if os.name == "nt" else PosixPath
-_WindowsPath: type[PureWindowsPath] = WindowsPath if os.name == "nt" else PureWindowsPath
+_PosixPath: type[PurePosixPath] = PosixPath if isinstance(Path(), PosixPath) else PurePosixPath
+_WindowsPath: type[PureWindowsPath] = WindowsPath if isinstance(Path(), WindowsPath) else PureWindowsPath
 _TEXT_FORMS: dict[type[Any], tuple[str, Callable[[Any], Json], Callable[[Any], Any]]] = {
     datetime: ("$datetime", datetime.isoformat, datetime.fromisoformat),
     date: ("$date", date.isoformat, date.fromisoformat),
