@@ -59,6 +59,18 @@ def call_soon(
     return True
 
 
+def fail_future(future: asyncio.Future[Any] | Future[Any], error: BaseException, source: str) -> None:
+    """Fail ``future`` with an error of users' code. ``source`` names the code, in case the error must be replaced.
+
+    A StopIteration becomes a RuntimeError: asyncio's futures refuse it, and in a generator it would silently end that.
+    """
+    if isinstance(error, StopIteration):
+        raised = RuntimeError(f"{source} raised StopIteration")
+        raised.__cause__ = error
+        error = raised
+    future.set_exception(error)
+
+
 async def off_the_loop(function: Callable[[], T]) -> T:
     """Call a blocking function in a worker thread, under asyncio or trio. Cancellation does not wait for the function.
 

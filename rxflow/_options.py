@@ -155,6 +155,9 @@ NATIVE_TO_CREWAI = frozenset(
 )
 """The providers that CrewAI calls without LiteLLM; ``is_litellm`` depends on this."""
 
+_OWN_MODELS_ONLY = NATIVE_TO_CREWAI - {"hosted_vllm", "ollama", "ollama_chat", "openrouter"}
+"""Providers none of whose models has a name that begins with another provider's."""
+
 _REFUSED_BY_LLM = {
     "callbacks": ("call them for each request", "register them with litellm.callbacks, or subscribe to llm.events()"),
     "interceptor": ("change requests and responses", "give base_url=… of a proxy that does, or write a source"),
@@ -211,7 +214,16 @@ def split_llm_options(model: str, given: Mapping[str, Any]) -> tuple[str, dict[s
     provider, more = given.get("provider"), given.get("additional_params")
     taken = {*IGNORED_BY_LLM, *_REFUSED_BY_LLM, "provider", "additional_params"}
     parameters = {name: value for name, value in given.items() if name not in taken} | dict(more or {})
-    return (f"{provider}/{model}" if provider and "/" not in model else model), parameters
+    return (f"{provider}/{model}" if provider and not _names_provider(model, provider) else model), parameters
+
+
+def _names_provider(model: str, provider: str) -> bool:
+    """Return whether the name begins with a provider, so that the option ``provider`` adds nothing.
+
+    In ``meta-llama/llama-3`` of OpenRouter, or ``openai/gpt-oss-20b`` of Groq, the first part belongs to the name.
+    """
+    first, slash, _ = model.partition("/")
+    return bool(slash) and (first == provider or {first, provider} <= _OWN_MODELS_ONLY)
 
 
 def check_call_options(given: Mapping[str, Any]) -> None:

@@ -54,14 +54,36 @@ def _invoking(original: Any) -> Callable[..., Any]:
 
     The function uses ``ainvoke`` if ``invoke`` is not implemented.
     """
+    is_async_only = getattr(original, "coroutine", None) is not None and getattr(original, "func", None) is None
 
     async def invoke(**arguments: Any) -> Any:
+        if is_async_only:
+            return await original.ainvoke(arguments)
         try:
             return await in_thread(partial(original.invoke, arguments), name=f"tool {original.name}")
-        except NotImplementedError:
+        except NotImplementedError as error:
+            if not (_has_async_code(original) and _is_raised_by(original, error)):
+                raise  # a second call would do the tool's work twice
             return await original.ainvoke(arguments)
 
     return invoke
+
+
+def _has_async_code(original: Any) -> bool:
+    """Return whether the class has async code of its own. That of LangChain's classes calls the sync code."""
+    if not callable(getattr(original, "ainvoke", None)):
+        return False
+    ways = (getattr(original, name, None) for name in ("_arun", "ainvoke"))
+    return any(callable(way) and not str(getattr(way, "__module__", "")).startswith("langchain_core.") for way in ways)
+
+
+def _is_raised_by(original: Any, error: NotImplementedError) -> bool:
+    """Return whether ``invoke`` or ``_run`` itself raised the error, and not the code that they call."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    own = [getattr(getattr(original, name, None), "__code__", None) for name in ("invoke", "_run")]
+    return trace is not None and trace.tb_frame.f_code in own
 
 
 def _adapt(original: Any, call: Callable[..., Any]) -> BaseTool:

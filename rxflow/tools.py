@@ -153,15 +153,21 @@ class BaseTool(BaseModel, ABC):
             Exception: the tool's own error.
         """
         arguments = self._convert(args, kwargs)
+        is_in_loop = running_loop() is not None
+        if is_in_loop and _is_async(self._function):  # before the call counts as a use
+            raise self._refuse_to_block()
         result = self.claim(is_async=False)(**arguments)
         if not inspect.iscoroutine(result):
             return result
-        if running_loop() is not None:
+        if is_in_loop:  # only its call has shown that it returns a coroutine
             result.close()
-            raise TypeError(f"the tool {self.name!r} is async: await tool.arun(…)")
+            raise self._refuse_to_block()
         from rxflow._streaming import await_blocking  # imported late: agents call most tools, and they have loaded it
 
         return await_blocking(result)
+
+    def _refuse_to_block(self) -> TypeError:
+        return TypeError(f"the tool {self.name!r} is async: await tool.arun(…)")
 
     async def arun(self, *args: Any, **kwargs: Any) -> Any:
         """Call the tool in async code. A sync tool runs in a worker thread."""
@@ -306,9 +312,13 @@ def _as_arguments(given: Mapping[str, Any] | str) -> dict[str, Any]:
     return {**cast(Mapping[str, Any], arguments)}
 
 
+def _is_async(function: _Function) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+
+
 def _gathering(function: _Function) -> _Function:
     """Wrap ``function`` so that the items of a generator are returned as a list, and awaitables are awaited."""
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+    if _is_async(function):
 
         @wraps(function)
         async def gather(**arguments: Any) -> Any:

@@ -148,6 +148,36 @@ def test_what_fails_in_it_is_told_to_the_model() -> None:
     assert told(model) == "Error: search raised ConnectionError: no network"
 
 
+class LangChainTool(LangChainLike):
+    """Its methods call each other as those of LangChain's tools do."""
+
+    def __init__(self) -> None:
+        self.called = 0
+
+    def work(self) -> str:
+        self.called += 1
+        raise NotImplementedError("no such unit")
+
+    def _run(self, *args: Any, **kwargs: Any) -> str:
+        return self.work()
+
+    def invoke(self, given: dict[str, Any], config: Any = None) -> str:
+        return self._run(**given)
+
+
+class WithAinvoke(LangChainTool):
+    async def ainvoke(self, given: dict[str, Any], config: Any = None) -> str:
+        return self.invoke(given)
+
+
+@pytest.mark.parametrize("kind", [LangChainTool, WithAinvoke])
+def test_a_langchain_tool_whose_own_code_is_not_implemented_is_called_once(kind: type[LangChainTool]) -> None:
+    model, search = Scripted(calls(("search", {"query": "x"})), "Sorry."), kind()
+    solo(model, agent={"tools": [search]}).kickoff()
+    assert told(model) == "Error: search raised NotImplementedError: no such unit"
+    assert search.called == 1
+
+
 @pytest.mark.parametrize("flag", ["result_as_answer", "return_direct"])
 def test_its_result_may_be_the_answer(flag: str) -> None:
     original = CrewAILike()

@@ -366,12 +366,14 @@ class TestUsingOneByHand:
         with pytest.raises(RuntimeError, match="this code awaited something that was cancelled"):
             wait.run()
 
-    def test_run_of_an_async_tool_in_a_running_loop_says_what_to_do(self) -> None:
+    def test_run_of_an_async_tool_in_a_running_loop_says_what_to_do_and_is_not_a_use(self) -> None:
         async def main() -> None:
             with pytest.raises(TypeError, match=r"the tool 'triple' is async: await tool\.arun"):
                 triple.run(4)
 
+        triple.reset_usage_count()
         asyncio.run(main())
+        assert triple.current_usage_count == 0
 
     @pytest.mark.parametrize("use", [BaseTool.run, arun])
     def test_arguments_are_converted_and_others_dropped(self, use: Any) -> None:

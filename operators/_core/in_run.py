@@ -79,10 +79,12 @@ def also(kind: type[U]) -> Callable[[Observable[T]], Observable[T | U]]:
 
 
 def only(wanted: Callable[[Any], bool]) -> Callable[[Observable[Any]], Observable[Any]]:
-    """Create an operator that keeps the items for which ``wanted`` returns True. ``wanted`` must not raise. ::
+    """Create an operator that keeps the items for which ``wanted`` returns True.
 
-    source    --a--b--c--|
-    result    -----b-----|
+    ``wanted`` must not raise. ::
+
+        source    --a--b--c--|
+        result    -----b-----|
     """
 
     def filtered(source: Observable[Any]) -> Observable[Any]:

@@ -67,9 +67,11 @@ def get_namespace(item: object) -> tuple[str, ...]:
 
 
 def describe(item: object) -> str:
-    """Describe an item for a message: its kind and its innermost labels. ::
+    """Describe an item for a message.
 
-    LLMStarted of agent 'Writer', task 'Draft'
+    The text has the kind and the innermost labels. ::
+
+        LLMStarted of agent 'Writer', task 'Draft'
     """
     kind = type(item).__name__ if isinstance(item, Happened) else _short.repr(str(item))
     origin = get_origin(item)

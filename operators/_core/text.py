@@ -201,9 +201,11 @@ class Voices:
 
 
 def join_surrogates(text: str) -> tuple[str, str]:
-    """Join the surrogate pairs of ``text``. Return the text, and separately a half pair at its end. ::
+    """Join the surrogate pairs of ``text``.
 
-    "a\\ud83d" + "\\ude00b"    →    "a", "😀b"
+    Return the text, and separately a half pair at its end. ::
+
+        "a\\ud83d" + "\\ude00b"    →    "a", "😀b"
     """
     if _SURROGATE.search(text) is None:
         return text, ""

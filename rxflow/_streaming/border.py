@@ -323,11 +323,13 @@ def find_stamp() -> Callable[[T], T]:
 
 
 def close_before_end(source: Observable[T], border: Border) -> Observable[T]:
-    """Return ``source``, which may end before its run does. Spans that are open then are closed first. ::
+    """Return ``source``, which may end before its run does.
 
-    events    S--a--b--c--F|
-    source    S--a--b|             (take(3))
-    result    S--a--bX|            (X: Cancelled)
+    Spans that are open then are closed first. ::
+
+        events    S--a--b--c--F|
+        source    S--a--b|             (take(3))
+        result    S--a--bX|            (X: Cancelled)
     """
 
     def subscribe(observer: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:

@@ -262,11 +262,13 @@ class Unanswered(BaseException):
 
 
 def merge_patiently(sources: Sequence[Observable[T]]) -> Observable[T]:
-    """Merge sources. If nobody answers a question of one source, the others continue to their end. ::
+    """Merge sources.
 
-    source 1    -a-?            (? is Unanswered)
-    source 2    -b---c|
-    result      -ab--c?
+    If nobody answers a question of one source, the others continue to their end. ::
+
+        source 1    -a-?            (? is Unanswered)
+        source 2    -b---c|
+        result      -ab--c?
     """
     if len(sources) == 1:
         return sources[0]

@@ -12,7 +12,7 @@ from functools import partial
 from types import BuiltinFunctionType
 from typing import Any
 
-from rxflow._loops import call_soon
+from rxflow._loops import call_soon, fail_future
 from rxflow.types import InputRequested
 
 
@@ -25,9 +25,14 @@ def has_console() -> bool:
     # a program may import ipykernel without being a notebook
     if kernel is not None and kernel.IPKernelApp.initialized():
         return False
-    if not isinstance(builtins.input, BuiltinFunctionType):
+    if is_input_replaced():
         return True
     return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
+
+
+def is_input_replaced() -> bool:
+    """Return whether the program has replaced ``input()`` with a function of its own."""
+    return not isinstance(builtins.input, BuiltinFunctionType)
 
 
 class ConsoleProvider:
@@ -38,7 +43,8 @@ class ConsoleProvider:
         flow.observe().pipe(ops.answer_with(ConsoleProvider()))
 
     With ``verbose=False``, only the message is shown. Each line is an answer: Enter accepts a result for review; ``y``,
-    ``n and why`` or arguments as JSON say whether a tool may be called. At the end of the input there is no answer.
+    ``n and why`` or arguments as JSON say whether a tool may be called. If a line does not fit, the question is asked
+    again, with the reason. At the end of the input there is no answer.
     """
 
     def __init__(self, verbose: bool = True) -> None:
@@ -132,7 +138,7 @@ class _Console:
 
 def _read_line() -> str:
     """Return the next line of the input. Raises EOFError at its end."""
-    if not isinstance(builtins.input, BuiltinFunctionType) or not has_console():
+    if is_input_replaced() or not has_console():
         return input()
     # Not with input(): Python 3.13 does not exit while another thread is inside of it, for example after Ctrl-C.
     line = b""
@@ -162,7 +168,7 @@ class _Waiting:
         if self.line.done():
             return
         if error is not None:
-            self.line.set_exception(error)
+            fail_future(self.line, error, "input()")
         else:
             self.line.set_result(line)
 

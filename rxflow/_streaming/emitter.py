@@ -22,7 +22,7 @@ from reactivex import Observable, Observer
 from reactivex.abc import DisposableBase, ObserverBase
 
 from rxflow._hooks import thread_count
-from rxflow._loops import call_soon, context_for_another_thread, running_loop
+from rxflow._loops import call_soon, context_for_another_thread, fail_future, running_loop
 from rxflow._streaming.scope import Scope
 from rxflow._streaming.subscriptions import Cleanup, Holder, Owned, connect
 from rxflow.types import Custom, Event, ReasoningChunk, StreamChunk, ToolProgress
@@ -300,7 +300,7 @@ def _resolve(done: _Done, error: BaseException | None) -> None:
     if error is None:
         done.set_result(None)
     else:
-        done.set_exception(error)
+        fail_future(done, error, "a nested Observable")
 
 
 async def in_thread(function: Callable[[], _T], *, name: str) -> _T:
@@ -320,7 +320,7 @@ async def in_thread(function: Callable[[], _T], *, name: str) -> _T:
         if error is None and not done.done():
             done.set_result(cast(_T, result))
         elif error is not None and not done.done():
-            done.set_exception(error)
+            fail_future(done, error, name)
         elif error is not None:
             report_late(error)
 
@@ -332,11 +332,6 @@ async def in_thread(function: Callable[[], _T], *, name: str) -> _T:
     def work() -> None:
         try:
             result = context.run(call)
-        except StopIteration as error:
-            # A future refuses StopIteration; raised in a coroutine, it would silently end a generator.
-            wrapped = RuntimeError(f"{name} raised StopIteration")
-            wrapped.__cause__ = error
-            call_soon(loop, partial(settle, None, wrapped))
         except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
             if not call_soon(loop, partial(settle, None, error)):
                 report_late(error)

@@ -225,6 +225,8 @@ class _PlainFeed:
         self._log = log
         # The code that closes the iterator takes it from the list: pop() is atomic, so only one thread gets it.
         self._to_close = [iterator]
+        # A cancellation or an interrupt of a reader ends a generator. If nothing follows it, the items are incomplete.
+        self._is_cut = False
 
     def _take(self, method: str) -> Any:
         """Return the method that closes the iterator; None if it has none, or if this was called before."""
@@ -234,6 +236,7 @@ class _PlainFeed:
             return None
 
     def _add(self, chunk: StreamChunk) -> None:
+        self._is_cut = False  # the iterator has outlived it
         if not self._log.is_ended:  # closed while the iterator was working
             self._log.append(chunk)
 
@@ -253,9 +256,12 @@ class PlainFeed(_PlainFeed):
                 try:
                     chunk = next(self._iterator)
                 except StopIteration:
-                    self._log.end()
+                    self._log.end(cancelled=self._is_cut)
                 except Exception as error:  # noqa: BLE001 - raised in the reader, after the items that had arrived
                     self._log.end(error)
+                except BaseException:
+                    self._is_cut = True
+                    raise
                 else:
                     self._add(chunk)
         if self._log.is_cancelled:
@@ -297,9 +303,12 @@ class PlainAsyncFeed(_PlainFeed):
                 try:
                     chunk = await anext(self._iterator)
                 except StopAsyncIteration:
-                    self._log.end()
+                    self._log.end(cancelled=self._is_cut)
                 except Exception as error:  # noqa: BLE001 - raised in the reader, after the items that had arrived
                     self._log.end(error)
+                except BaseException:  # the reader was cancelled
+                    self._is_cut = True
+                    raise
                 else:
                     self._add(chunk)
         if self._log.is_cancelled:

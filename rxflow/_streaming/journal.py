@@ -19,6 +19,7 @@ from typing import Any, TypeAlias, TypeVar
 from rxflow._streaming.scope import UNANSWERED, Answerer, Scope
 from rxflow.types import Event, Origin, StreamChunk, UsageMetrics
 from rxflow.types import events as e
+from rxflow.types._values import to_json_value
 
 T = TypeVar("T")
 
@@ -362,21 +363,23 @@ def drop_retracted(past: Iterable[Event]) -> list[Event]:
 
 def hash_request(model: str, messages: Any) -> str:
     """Return the hash of a model call's input."""
-    return _hash([model, messages])
+    return _hash(model, messages)
 
 
 def hash_tool(name: str, arguments: Any) -> str:
     """Return the hash of a tool call's input."""
-    return _hash([name, arguments])
+    return _hash(name, arguments)
 
 
 def hash_question(request: e.InputRequested) -> str:
     """Return the hash of a question to a person."""
-    return _hash([request.kind, request.message, request.tool_id, request.arguments])
+    return _hash(request.kind, request.message, request.tool_id, request.arguments)
 
 
-def _hash(value: Any) -> str:
-    return sha256(json.dumps(value, sort_keys=True, default=str).encode("utf-8", "surrogatepass")).hexdigest()
+def _hash(*values: Any) -> str:
+    # In the form of the log, which is the same before and after: it sorts sets, and all its keys are texts.
+    written = [to_json_value(each) for each in values]
+    return sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()
 
 
 def _take(memory: dict[str, deque[T]], key: str) -> T | None:

@@ -318,10 +318,12 @@ def everything(events: Observable[T]) -> Observable[T]:
 
 
 def chunks(events: Observable[Event]) -> Observable[StreamChunk]:
-    """The StreamChunks among ``events``. ::
+    """The StreamChunks among ``events``.
 
-    events    S--a--b--R--c--F|
-    chunks    ---a--b-----c---|
+    The end of the run is the end of the chunks. ::
+
+        events    S--a--b--R--c--F|
+        chunks    ---a--b-----c---|
     """
 
     def subscribe(observer: ObserverBase[StreamChunk], scheduler: SchedulerBase | None = None) -> DisposableBase:
@@ -344,9 +346,9 @@ def past(
 
     ``route(emit, show)`` returns an event handler. ::
 
-    events          S--a--b--F|
-    shown           ---A--B---|
-    past it, S, F   S--A--B--F|
+        events          S--a--b--F|
+        shown           ---A--B---|
+        past it, S, F   S--A--B--F|
     """
 
     def selection(events: Observable[E]) -> Observable[Any]:

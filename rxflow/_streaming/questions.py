@@ -12,6 +12,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import import_module
 from inspect import isawaitable
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
@@ -24,9 +25,9 @@ from reactivex.abc import ObserverBase
 
 from rxflow._hooks import wall_clock
 from rxflow._json_text import list_problems
-from rxflow._loops import LoopScheduler, call_soon
+from rxflow._loops import LoopScheduler, call_soon, fail_future
 from rxflow._streaming.bridge import Unanswered, from_coroutine, on_loop
-from rxflow._streaming.console import ConsoleProvider, has_console
+from rxflow._streaming.console import ConsoleProvider, has_console, is_input_replaced
 from rxflow._streaming.emitter import Emitter, in_thread, is_async
 from rxflow._streaming.scope import UNANSWERED, Answerer, Scope
 from rxflow.types import Event, FlowPaused, HumanFeedbackPending, InputReceived, InputRequested, InputResponse, Origin
@@ -149,24 +150,45 @@ async def _answer_in_time(
     limit = asyncio.timeout(seconds)
     try:
         async with limit:
-            return question.validate(request, await find_answer(answerers, request))
+            return cast(T, await find_answer(answerers, request, partial(question.validate, request)))
     except TimeoutError:
         if not limit.expired():
             raise
     return None
 
 
-async def find_answer(answerers: Sequence[Answerer], request: InputRequested) -> Any:
-    """Return the first answer that an answerer has. Raises Unanswered if none has one."""
+async def find_answer(
+    answerers: Sequence[Answerer], request: InputRequested, check: Callable[[Any], Any] = lambda answer: answer
+) -> Any:
+    """Return what ``check`` makes of the first answer that an answerer has.
+
+    Raises:
+        ValueError: by ``check``: the answer does not fit. A person who typed it is asked again instead.
+        Unanswered: no answerer has an answer.
+    """
     for answerer in answerers:
-        answer = await answerer.find_answer(request)
+        answer = await _ask_one(answerer, request, check)
         if answer is not UNANSWERED:
             return answer
     if has_console():
-        answer = await ConsoleProvider().answer(request)
-        if answer is not None:
+        answer = await _ask_one(_AtConsole(ConsoleProvider().answer), request, check)
+        if answer is not UNANSWERED:
             return answer
     raise Unanswered((request,))
+
+
+async def _ask_one(answerer: Answerer, request: InputRequested, check: Callable[[Any], Any]) -> Any:
+    shown = request
+    while True:
+        answer = await answerer.find_answer(shown)
+        if answer is UNANSWERED:
+            return UNANSWERED
+        try:
+            return check(answer)
+        except ValueError as error:
+            if not isinstance(answerer, _AtConsole) or is_input_replaced():
+                raise  # a function would give the same answer forever
+            shown = replace(request, message=f"{error}\n{request.message}")
 
 
 def answerer_of(given: Who, flow: object = None) -> Answerer:
@@ -182,7 +204,7 @@ def answerer_of(given: Who, flow: object = None) -> Answerer:
     if isinstance(given, Observable):
         return _Reading(cast(Observable[Any], given))
     if isinstance(given, ConsoleProvider):
-        return _Calling(given.answer)
+        return _AtConsole(given.answer)
     if hasattr(given, "request_input") or hasattr(given, "request_feedback"):
         return _Calling(provided_by(given, flow))
     if callable(given):
@@ -204,15 +226,19 @@ class _Calling(Answerer):
                 answer: Any = await self._function(request)
             else:
                 answer = await in_thread(lambda: self._function(request), name="answer")
+            if isinstance(answer, Observable):
+                return await _read(cast(Observable[Any], answer))
+            if isawaitable(answer):
+                answer = await answer
         except HumanFeedbackPending:
             raise Unanswered((request,)) from None
-        if isinstance(answer, Observable):
-            return await _read(cast(Observable[Any], answer))
-        if isawaitable(answer):
-            answer = await answer
         if isinstance(answer, InputResponse):
             return answer.text
         return UNANSWERED if answer is None else answer
+
+
+class _AtConsole(_Calling):
+    """Asks at the terminal, where people make typing mistakes."""
 
 
 class _Reading(Answerer):
@@ -236,12 +262,19 @@ def provided_by(provider: Any, flow: object = None, context: object = None) -> C
         if request.kind == "input" and hasattr(provider, "request_input"):
             metadata = {"metadata": dict(request.arguments)} if request.arguments else {}
             given = provider.request_input(request.message, flow, **metadata)
+            if isawaitable(given) and not isinstance(given, Observable):  # RxPY's Observable has an __await__
+                return _as_input(given)
             return InputResponse(given) if given is None else given
         if request.kind == "feedback" and hasattr(provider, "request_feedback"):
             return provider.request_feedback(request if context is None else context, flow)
         return None
 
     return answer
+
+
+async def _as_input(given: Awaitable[Any]) -> Any:
+    answer = await given
+    return InputResponse(answer) if answer is None else answer
 
 
 async def _read(source: Observable[Any]) -> Any:
@@ -255,7 +288,7 @@ async def _read(source: Observable[Any]) -> Any:
 
     def fail(error: BaseException) -> None:
         if not done.done():
-            done.set_exception(error)
+            fail_future(done, error, "an Observable of an answer")
 
     observer = Observer(settle, fail, lambda: settle(UNANSWERED))
     subscription = on_loop(source, loop).subscribe(observer, scheduler=LoopScheduler(loop))
@@ -352,8 +385,7 @@ class _Open:
 
 def check_answer(request: InputRequested, value: object) -> None:
     """Raise ValueError if an answer does not fit the schema of its question."""
-    # Imported late, because most programs answer with functions, whose answers are validated by type. litellm installs
-    # jsonschema.
+    # Imported late, because most programs answer with functions, whose answers are validated by type.
     jsonschema: Any = import_module("jsonschema")
     try:
         jsonschema.validate(to_jsonable_python(value, fallback=str), dict(request.response_schema))

@@ -53,11 +53,13 @@ _MAX_CHARACTERS = 200  # of a value in a line
 
 
 def log_events(events: Observable[Event]) -> Observable[Event]:
-    """Pass the events on, and log a line for each beginning and end: tools, models, tokens, seconds. ::
+    """Pass the events on, and log a line for each beginning and end.
 
-    events    S--T-a--b--L--F|
-    result    S--T-a--b--L--F|
-    log       s  t       l  f
+    The lines name tools and models. Those for an end have the seconds and tokens. ::
+
+        events    S--T-a--b--L--F|
+        result    S--T-a--b--L--F|
+        log       s  t       l  f
     """
 
     def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:

@@ -26,7 +26,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from pathlib import PosixPath, WindowsPath
+from pathlib import Path, PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
 from typing import Any, TypeAlias, cast
 from uuid import UUID
 
@@ -87,6 +87,9 @@ class RecordedModel(BaseModel):
     def recorded_type(self) -> str:
         """The name of the class, as "module:Class"."""
         return self._type
+
+    def __hash__(self) -> int:  # an object that was in a set, or a dict's key, is restored there
+        return hash(self._type)
 
     def __repr_name__(self) -> str:
         return self._type.rpartition(":")[2] or "RecordedModel"
@@ -237,12 +240,27 @@ def _container_to_json(value: Any, parents: tuple[int, ...]) -> Json:
         entries = cast("dict[Any, Any]", value)
         if all(type(key) is str and not key.startswith("$") for key in entries):
             return _items_to_json(entries, parents)
-        return {"$dict": [[to_json_value(key, parents), to_json_value(each, parents)] for key, each in entries.items()]}
+        return {"$dict": [[_key_to_json(key, parents), to_json_value(each, parents)] for key, each in entries.items()]}
     tag = next(tag for base, tag in _SEQUENCES.items() if isinstance(value, base))
-    each_to_json = [to_json_value(each, parents) for each in cast("Iterable[Any]", value)]
     if "set" in tag:  # the order of a set differs between processes
-        each_to_json.sort(key=json.dumps)
+        keys = [_key_to_json(each, parents) for each in cast("Iterable[Any]", value)]
+        return {tag: sorted(keys, key=json.dumps)}
+    each_to_json = [to_json_value(each, parents) for each in cast("Iterable[Any]", value)]
     return {tag: each_to_json} if tag else each_to_json
+
+
+def _key_to_json(key: Any, parents: tuple[int, ...]) -> Json:
+    """Return a dict's key or a set's item as JSON.
+
+    It is described if it would be restored without a hash: an object of a subclass of dict becomes a plain dict.
+    """
+    written = to_json_value(key, parents)
+    if type(written) in (dict, list) and type(key) not in _TEXT_FORMS:
+        try:
+            hash(from_json_value(written))
+        except Exception:  # noqa: BLE001 - also raised by a user's object
+            return _describe_object(key)
+    return written
 
 
 def _items_to_json(values: Mapping[str, Any], parents: tuple[int, ...]) -> dict[str, Json]:
@@ -310,6 +328,9 @@ def _shorten(value: object) -> str:
 
 
 _MICROSECOND = timedelta(microseconds=1)
+# A path of another system cannot touch files here.
+_PosixPath: type[PurePosixPath] = PosixPath if isinstance(Path(), PosixPath) else PurePosixPath
+_WindowsPath: type[PureWindowsPath] = WindowsPath if isinstance(Path(), WindowsPath) else PureWindowsPath
 _TEXT_FORMS: dict[type[Any], tuple[str, Callable[[Any], Json], Callable[[Any], Any]]] = {
     datetime: ("$datetime", datetime.isoformat, datetime.fromisoformat),
     date: ("$date", date.isoformat, date.fromisoformat),
@@ -318,8 +339,8 @@ _TEXT_FORMS: dict[type[Any], tuple[str, Callable[[Any], Json], Callable[[Any], A
     UUID: ("$uuid", str, UUID),
     Decimal: ("$decimal", str, Decimal),
     bytes: ("$bytes", lambda value: b64encode(value).decode(), b64decode),
-    PosixPath: ("$path", str, PosixPath),
-    WindowsPath: ("$windows_path", str, WindowsPath),
+    _PosixPath: ("$path", str, _PosixPath),
+    _WindowsPath: ("$windows_path", str, _WindowsPath),
 }
 _SEQUENCES: dict[type[Any], str] = {list: "", tuple: "$tuple", set: "$set", frozenset: "$frozenset"}
 _RESTORERS: dict[str, Callable[[dict[str, Json]], Any]] = {

@@ -42,7 +42,7 @@ class Approval(BaseModel):
         if given.lstrip().startswith("{"):
             return {"approved": True, "arguments": from_json(given)}
         word, _, rest = given.strip().partition(" ")
-        word = word.rstrip(",:;.").casefold()
+        word = word.rstrip(",:;.!").casefold()
         if word in _YES and not rest:
             return {"approved": True}
         return {"approved": False, "reason": rest.strip() if word in _NO else given.strip()}

@@ -222,7 +222,7 @@ class _Shape:
                 if kind in OWN_TYPES or kind is StreamChunk
                 else kind.model_construct(None, **values)
             )
-        return kind(**values) if kind.__name__ in KINDS or kind in OWN_TYPES else fill_dataclass(kind, values)
+        return kind(**values) if KINDS.get(kind.__name__) is kind or kind in OWN_TYPES else fill_dataclass(kind, values)
 
     def _read_extra(self, name: str, value: Json) -> Any:
         if issubclass(self.kind, BaseModel) and self.kind.model_config.get("extra") == "allow":

@@ -13,6 +13,7 @@ from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable, RunnableGenerator, RunnableLambda
+from langchain_core.tools import BaseTool as LangChainTool
 from langchain_core.tools import tool as langchain_tool
 from pydantic import Field
 
@@ -87,6 +88,60 @@ def test_an_agent_uses_a_tool_of_langchain() -> None:
     with solo(model, agent={"tools": [deepen]}).events().pipe(ops.to_output()) as output:
         (finished,) = of_type(list(output), ToolFinished)
     assert finished.result == "8 metres"
+
+
+class Sounding(LangChainTool):
+    """A class of a user's own, with ``_run`` alone."""
+
+    name: str = "deepen"
+    description: str = "Say how deep it is."
+    called: list[int] = Field(default_factory=list[int])
+
+    def _run(self, metres: int) -> str:
+        self.called.append(metres)
+        raise NotImplementedError("no lead here")
+
+
+class AsyncSounding(Sounding):
+    """Works in async code only, as LangChain's documentation has it."""
+
+    def _run(self, metres: int) -> str:
+        raise NotImplementedError("deepen does not support sync")
+
+    async def _arun(self, metres: int) -> str:
+        self.called.append(metres)
+        return f"{metres * 2} metres"
+
+
+def told_about(deepen: LangChainTool) -> str:
+    """What the model is told when it calls the tool."""
+    model = Scripted(calls(("deepen", {"metres": 4})), "Deep.")
+    solo(model, agent={"tools": [deepen]}).kickoff()
+    return str(model.conversations[1][-1]["content"])
+
+
+def test_a_tool_of_langchain_that_raises_not_implemented_error_is_called_once() -> None:
+    called: list[int] = []
+
+    def deepen(metres: int) -> str:
+        """Say how deep it is."""
+        called.append(metres)
+        raise NotImplementedError("no lead here")
+
+    sounding = Sounding()
+    assert told_about(langchain_tool(deepen)) == "Error: deepen raised NotImplementedError: no lead here"
+    assert told_about(sounding) == "Error: deepen raised NotImplementedError: no lead here"
+    assert called == sounding.called == [4]
+
+
+def test_a_tool_of_langchain_that_is_only_async_is_awaited() -> None:
+    async def deepen(metres: int) -> str:
+        """Say how deep it is."""
+        return f"{metres * 2} metres"
+
+    sounding = AsyncSounding()
+    assert told_about(langchain_tool(deepen)) == told_about(sounding) == "8 metres"
+    assert sounding.called == [4]
 
 
 def test_a_model_of_langchain_is_an_agent_s_model() -> None:

@@ -50,7 +50,7 @@ def run(model: ScriptedLLM, tool: BaseTool, *answers: Answer) -> Any:
     return outcome(source)
 
 
-@pytest.mark.parametrize("answer", [True, "yes", "Y", "ok", {"approved": True}, Approval(approved=True)])
+@pytest.mark.parametrize("answer", [True, "yes", "Y", "ok", "Yes!", "OK!", {"approved": True}, Approval(approved=True)])
 def test_an_approved_tool_is_called(answer: Any) -> None:
     pay, paid = payment()
     seen = run(paying(5), pay, lambda _: answer)

@@ -1,10 +1,13 @@
 """The documentation site: built without the network, with a page for each public package."""
 
+import ast
 import importlib
 import posixpath
+import re
 import subprocess
 import sys
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -95,3 +98,25 @@ def test_docstrings_are_turned_into_markdown() -> None:
         "Runs `Flow.kickoff`.\n\n```text\n-a-|\n```\n\n"
         "**Example**\n\n```python\nrun()\n```\n\nRaises:\n    ValueError: no."
     )
+
+
+def docstrings() -> Iterator[tuple[str, str]]:
+    """All docstrings of rxflow, with their places."""
+    for folder in ("rxflow", "operators"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                    name = "" if isinstance(node, ast.Module) else node.name
+                    yield f"{path.relative_to(ROOT)} {name}", ast.get_docstring(node) or ""
+
+
+def test_every_literal_block_of_a_docstring_is_shown_as_code() -> None:
+    """A block is not, if only the summary stands before it: the indentation that all later lines share is removed."""
+    fenced = re.compile(r"```.*?```", re.DOTALL)
+    missed = [
+        f"{where}: {line}"
+        for where, docstring in docstrings()
+        for line in fenced.sub("", read_docstrings.to_markdown(docstring)).splitlines()
+        if line.endswith("::")
+    ]
+    assert missed == []

@@ -52,6 +52,13 @@ def test_a_provider_as_crewai_has_them_may_say_that_there_is_no_input() -> None:
             return None
 
     assert provided(Provider()).kickoff() is None
+
+    class Async:
+        async def request_input(self, message: str, flow: Flow[Any]) -> str | None:
+            await asyncio.sleep(0)
+            return None
+
+    assert provided(Async()).kickoff() is None
     assert provided(lambda _: InputResponse("text", {"by": "me"})).kickoff() == "text"
     assert provided(lambda _: InputResponse(None)).kickoff() is None
 

@@ -1,9 +1,11 @@
 """``@human_feedback``: what a person says of a method's result, and what follows from it."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+import reactivex
 
 from rxflow import operators as ops
 from rxflow.flow import Flow, HumanFeedbackResult, human_feedback, listen, router, start
@@ -178,15 +180,28 @@ def test_a_provider_of_its_own_goes_first_and_knows_the_flow() -> None:
     assert seen.one(FlowFinished).result == "published"
 
 
-def test_a_provider_that_answers_later_pauses_the_run() -> None:
-    class Later:
-        def request_feedback(self, context: Any, flow: Any) -> str:
-            raise HumanFeedbackPending(context=context, callback_info={"ticket": 1})
+class Later:
+    def request_feedback(self, context: Any, flow: Any) -> str:
+        raise HumanFeedbackPending(context=context, callback_info={"ticket": 1})
 
-    seen = outcome(choosing("none", provider=Later())().events().pipe(ops.answer_with(lambda _: "again")))
+
+class LaterAsync:
+    async def request_feedback(self, context: Any, flow: Any) -> str:
+        await asyncio.sleep(0)
+        raise HumanFeedbackPending(context=context, callback_info={"ticket": 1})
+
+
+class LaterObservable:
+    def request_feedback(self, context: Any, flow: Any) -> Any:
+        return reactivex.throw(HumanFeedbackPending(context=context))
+
+
+@pytest.mark.parametrize("provider", [Later, LaterAsync, LaterObservable])
+def test_a_provider_that_answers_later_pauses_the_run(provider: Callable[[], Any]) -> None:
+    seen = outcome(choosing("none", provider=provider())().events().pipe(ops.answer_with(lambda _: "again")))
     assert [each.message for each in seen.one(FlowPaused).pending] == ["Good?"]
     with pytest.raises(RunPaused):
-        choosing("none", provider=Later())().kickoff()
+        choosing("none", provider=provider())().kickoff()
 
 
 def test_async_flows_are_reviewed_too() -> None:

@@ -601,6 +601,18 @@ class TestObservable:
             list(streaming)
         assert streaming.get_full_text() == "a"
 
+    def test_that_fails_with_stop_iteration_fails_the_flow(self) -> None:
+        class Returning(Flow):
+            @start()
+            def begin(self) -> Any:
+                words = iter(["a"])
+                return reactivex.of(1, 2).pipe(ops.map(lambda _: next(words)))
+
+        seen = outcome(Returning().events())
+        assert isinstance(seen.error, RuntimeError)
+        assert str(seen.error) == "a nested Observable raised StopIteration"
+        assert isinstance(seen.error.__cause__, StopIteration)
+
     def test_that_is_empty_gives_no_text(self) -> None:
         class Returning(Flow):
             @start()

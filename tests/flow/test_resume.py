@@ -28,7 +28,7 @@ from rxflow.types.events import (
     ToolStarted,
 )
 from tests.flow.trip import World, text_of
-from tests.scripted import Scripted
+from tests.scripted import Scripted, calls
 from tests.signals import outcome
 from tests.team import solo
 
@@ -259,6 +259,45 @@ def test_feedback_is_asked_for_what_the_method_had_returned() -> None:
     seen = outcome(Reviewed().events().resumed(Journal(paused.events, {request.request_id: "yes"})))
     assert ran == ["draft"]
     assert seen.one(FlowFinished).result == "draft 1 is out"
+
+
+def test_a_tool_call_with_a_set_is_known_again() -> None:
+    filed: list[set[int]] = []
+
+    @tool
+    def file_under(numbers: set[int]) -> str:
+        """File the report."""
+        filed.append(numbers)
+        return "filed"
+
+    class Files(Flow):
+        @start()
+        def file_and_ask(self) -> str:
+            # the order of these numbers in a set depends on which comes first, and the log sorts them
+            model = Scripted(calls(("file_under", {"numbers": [8, 0]})), "Done")
+            solo(model, agent={"tools": [file_under]}).kickoff()
+            return f"heard {self.ask('Go on?')}"
+
+    paused = outcome(Files().events())
+    (request,) = paused.one(FlowPaused).pending
+    past = [decode(encode(event)) for event in paused.events]
+    seen = outcome(Files().events().resumed(Journal(past, {request.request_id: "yes"})))
+    assert seen.one(FlowFinished).result == "heard yes"
+    assert filed == [{0, 8}]
+
+
+def test_feedback_may_be_about_a_dict_whose_keys_cannot_be_sorted() -> None:
+    class Reviewed(Flow):
+        @start()
+        @human_feedback("Good?")
+        def draft(self) -> dict[int | str, str]:
+            return {1: "one", "b": "two"}
+
+    paused = outcome(Reviewed().events())
+    (request,) = paused.one(FlowPaused).pending
+    past = [decode(encode(event)) for event in paused.events]
+    seen = outcome(Reviewed().events().resumed(Journal(past, {request.request_id: "yes"})))
+    assert seen.one(FlowFinished).result.output == {1: "one", "b": "two"}
 
 
 class TestWhatCannotGoOn:

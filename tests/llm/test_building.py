@@ -129,7 +129,17 @@ class TestOptionsOfCrewAI:
 
     @pytest.mark.parametrize(
         ("model", "provider", "name"),
-        [("m", "anthropic", "anthropic/m"), ("openai/m", "anthropic", "openai/m"), ("m", None, "m")],
+        [
+            ("m", "anthropic", "anthropic/m"),
+            ("openai/m", "anthropic", "openai/m"),
+            ("m", None, "m"),
+            ("meta-llama/m", "openrouter", "openrouter/meta-llama/m"),
+            ("openai/m", "openrouter", "openrouter/openai/m"),
+            ("openai/m", "groq", "groq/openai/m"),
+            ("openai/m", "hosted_vllm", "hosted_vllm/openai/m"),
+            ("arn:aws:bedrock:us:1:inference-profile/m", "bedrock", "bedrock/arn:aws:bedrock:us:1:inference-profile/m"),
+            ("openrouter/openai/m", "openrouter", "openrouter/openai/m"),
+        ],
     )
     def test_a_provider_is_the_prefix_of_a_name_without_one(self, model: str, provider: str | None, name: str) -> None:
         llm = LLM(model, provider=provider)

@@ -203,6 +203,13 @@ class TestWhoAnswers:
 
         assert isinstance(outcome(Asking().events().pipe(ops.answer_with(answer))).error, KeyError)
 
+    def test_an_observable_that_fails_with_stop_iteration_fails_the_run(self) -> None:
+        answers = iter(())
+        source = rx.of(1).pipe(rxops.map(lambda _: next(answers)))
+        error = outcome(Asking().events().pipe(ops.answer_with(source))).error
+        assert isinstance(error, RuntimeError)
+        assert str(error) == "an Observable of an answer raised StopIteration"
+
 
 class TestInbox:
     def test_it_holds_a_question_until_it_is_answered(self) -> None:

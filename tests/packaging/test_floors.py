@@ -4,8 +4,12 @@ The imports are read from the source, those inside functions too: an import that
 """
 
 import ast
+import re
+import sys
+import tomllib
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +39,9 @@ BESIDE_FACES = {
 # The names that programs import from one place live on two floors: this module only gathers them.
 GATHERS = "rxflow.types.streaming"
 
+# pydantic and mcp pin these exactly; pytest loads the plugin, so it is there.
+COME_WITH_OTHERS = {"pydantic_core", "mcp_types", "pytest"}
+
 
 def source_files() -> dict[str, Path]:
     """The modules and packages by name; rxflow.operators lies in operators/."""
@@ -62,6 +69,19 @@ def imports_of(path: Path) -> Iterator[str]:
 
 FILES = source_files()
 IMPORTS = {name: sorted({each for each in imports_of(path) if each in FILES}) for name, path in FILES.items()}
+
+
+def packages_of(path: Path) -> Iterator[str]:
+    """The top-level packages that a file imports, by a statement or by ``import_module``."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (each.name.partition(".")[0] for each in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield (node.module or "").partition(".")[0]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            for each in node.args[:1]:
+                if isinstance(each, ast.Constant):
+                    yield str(each.value).partition(".")[0]
 
 
 def floor_of(module: str) -> int:
@@ -96,6 +116,27 @@ def test_the_reading_of_imports_sees_them() -> None:
     assert "rxflow.operators._core.calls" in IMPORTS["rxflow.operators._core.text"]
     assert "rxflow.types" in IMPORTS["rxflow.llm.model"]
     assert len(IMPORTS) > 100
+
+
+def test_what_is_imported_is_declared() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
+    extras = project["optional-dependencies"]
+    needed = [
+        *project["dependencies"],
+        *(need for name in extras.keys() - {"test", "docs", "dev"} for need in extras[name]),
+    ]
+    declared = {name.lower() for need in needed for name in re.findall(r"^[\w-]+", need)}
+    named = packages_distributions()
+    undeclared = [
+        f"{module} imports {package}"
+        for module, path in FILES.items()
+        if not module.startswith("rxflow.llm.")  # it sends requests with what litellm sends them with
+        for package in packages_of(path)
+        if package not in sys.stdlib_module_names | {"rxflow"} | COME_WITH_OTHERS
+        and declared.isdisjoint(each.lower().replace("_", "-") for each in named.get(package, [package]))
+    ]
+    assert undeclared == []
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:

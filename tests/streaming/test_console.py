@@ -14,15 +14,19 @@ import pytest
 
 from rxflow._streaming.console import ConsoleProvider, has_console, show_request
 from rxflow.flow import Flow, start
+from rxflow.tools import tool
 from rxflow.types.answers import RunPaused
 from rxflow.types.chunks import Origin
 from rxflow.types.events import InputRequested
+from tests.scripted import Scripted, calls
 from tests.signals import outcome
+from tests.team import solo
 
 PATIENCE = 20.0
 PROGRAM = """
 import asyncio
 from rxflow.flow import Flow, human_feedback, listen, start
+from rxflow.operators import ConsoleProvider
 from rxflow.testing import ScriptedLLM, tool_call
 from rxflow.tools import tool
 from tests.team import solo
@@ -157,6 +161,33 @@ def test_a_tool_shows_its_arguments() -> None:
         shown.until("got done")
 
 
+@pytest.mark.parametrize("run", ["", "flow.input_provider = ConsoleProvider(verbose=False)"])
+def test_an_answer_that_does_not_fit_is_asked_for_again_with_the_reason(run: str) -> None:
+    with terminal(f"flow = Pays(); {run}\nprint('got', flow.kickoff())") as shown:
+        shown.until("May Writer call pay?")
+        shown.type('{"amount": \n')
+        shown.until("does not fit: ")
+        shown.until("May Writer call pay? ")
+        shown.type('{"amount": "much"}\n')
+        shown.until("amount")
+        shown.until("May Writer call pay? ")
+        shown.type("y\n")
+        shown.until("got done")
+
+
+def test_a_replaced_input_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    @tool(needs_approval=True)
+    def pay(amount: float) -> str:
+        """Pay."""
+        return f"paid {amount:g}"
+
+    monkeypatch.setattr("builtins.input", lambda prompt="": '{"amount": ')
+    model = Scripted(calls(("pay", {"amount": 5})), "Done")
+    error = outcome(solo(model, agent={"tools": [pay]}).events()).error
+    assert isinstance(error, ValueError)
+    assert "the answer to 'May Writer call pay?' does not fit" in str(error)
+
+
 @pytest.mark.parametrize("run", ["Asks().kickoff()", "asyncio.run(Asks().kickoff_async())"])
 def test_ctrl_c_ends_the_wait_at_once(run: str) -> None:
     with terminal(f"{run}") as shown:
@@ -191,6 +222,19 @@ def test_a_program_that_replaces_input_is_asked_through_it(monkeypatch: pytest.M
     monkeypatch.undo()
     with pytest.raises(RunPaused):
         Asks().kickoff()
+
+
+def test_an_input_that_runs_out_of_answers_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Asks(Flow):
+        @start()
+        def first(self) -> str | None:
+            return self.ask("Topic?")
+
+    answers = iter(())
+    monkeypatch.setattr("builtins.input", lambda prompt="": next(answers))
+    error = outcome(Asks().events()).error
+    assert isinstance(error, RuntimeError)
+    assert str(error) == "input() raised StopIteration"
 
 
 def test_a_quiet_console_shows_the_message_alone(

@@ -678,6 +678,70 @@ class TestPlainIterators:
         assert asyncio.run(main()) == ["a"]
         assert output.is_cancelled
 
+    def test_a_generator_that_a_cancelled_reader_has_ended_is_not_complete(self) -> None:
+        async def main() -> None:
+            async def chunks() -> AsyncIterator[StreamChunk]:
+                yield self.chunk("a")
+                begun.set()
+                await asyncio.Event().wait()
+                yield self.chunk("b")
+
+            begun = asyncio.Event()
+            output = FlowStreamingOutput(async_iterator=chunks(), result="ab")
+            reading = asyncio.create_task(read(output))
+            await begun.wait()
+            reading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+            assert await read(output) == ["a"]
+            assert output.is_cancelled
+            with pytest.raises(RuntimeError, match="cancelled"):
+                _ = output.result
+
+        asyncio.run(main())
+
+    def test_a_generator_that_an_interrupt_has_ended_is_not_complete(self) -> None:
+        def chunks() -> Iterator[StreamChunk]:
+            yield self.chunk("a")
+            raise KeyboardInterrupt
+
+        output = FlowStreamingOutput(sync_iterator=chunks(), result="a")
+        with pytest.raises(KeyboardInterrupt):
+            list(output)
+        assert [chunk.content for chunk in output] == ["a"]
+        assert output.is_cancelled
+
+    def test_an_iterator_that_outlives_a_cancelled_reader_goes_on(self) -> None:
+        class Chunks:
+            def __init__(self) -> None:
+                self.asked = asyncio.Event()
+                self.waiting = asyncio.Queue[StreamChunk | None]()
+
+            def __aiter__(self) -> AsyncIterator[StreamChunk]:
+                return self
+
+            async def __anext__(self) -> StreamChunk:
+                self.asked.set()
+                chunk = await self.waiting.get()
+                if chunk is None:
+                    raise StopAsyncIteration
+                return chunk
+
+        async def main() -> None:
+            chunks = Chunks()
+            output = FlowStreamingOutput(async_iterator=chunks)
+            reading = asyncio.create_task(read(output))
+            await chunks.asked.wait()
+            reading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+            for each in (self.chunk("a"), None):
+                chunks.waiting.put_nowait(each)
+            assert await read(output) == ["a"]
+            assert not output.is_cancelled
+
+        asyncio.run(main())
+
     def test_reading_it_the_wrong_way_says_which_is_the_right_one(self) -> None:
         with pytest.raises(RuntimeError, match="`async for`"):
             list(FlowStreamingOutput(async_iterator=self.async_chunks("a")))

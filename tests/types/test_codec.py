@@ -1,6 +1,7 @@
 """Every event as a line of JSON, and back."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -8,7 +9,7 @@ from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from types import NoneType, UnionType
 from typing import Any, Union, cast, get_args, get_origin
 from uuid import UUID
@@ -49,6 +50,7 @@ from rxflow.types.codec import (
 )
 
 ROOT = Path(__file__).parents[2]
+FOREIGN_PATH = "$path" if os.name == "nt" else "$windows_path"
 SCHEMA: Any = jsonschema.Draft202012Validator(event_schema.build_schema())
 
 
@@ -78,6 +80,20 @@ class Measured(Happened):
 
     metres: float
     by: tuple[str, ...] = ()
+
+
+built: list[int] = []
+
+
+class Program:
+    @dataclass(frozen=True, kw_only=True)
+    class ToolProgress(Happened):
+        """A program's own event with the name of one of rxflow's."""
+
+        percent: int
+
+        def __post_init__(self) -> None:
+            built.append(self.percent)
 
 
 class LoudChunk(StreamChunk):
@@ -254,6 +270,49 @@ class TestValues:
         assert stand_in.recorded_type == f"{__name__}:{Report.__qualname__}"
         assert self.value_of(stand_in) == stand_in
 
+    @pytest.mark.parametrize("kind", ["set", "frozenset", "dict"])
+    def test_an_object_of_an_unknown_class_may_be_in_a_set_or_a_key(self, kind: str) -> None:
+        @dataclass(frozen=True)
+        class Spot:
+            name: str
+
+        class Report(BaseModel, frozen=True):
+            title: str
+
+        for one in (Spot("Rome"), Report(title="Tides")):
+            value: Any = {"set": {one}, "frozenset": frozenset({one}), "dict": {one: 1}}[kind]
+            decoded = self.value_of(value)
+            (stand_in,) = decoded
+            assert isinstance(stand_in, RecordedModel)
+            assert stand_in.recorded_type == f"{__name__}:{type(one).__qualname__}"
+            assert self.value_of(decoded) == decoded
+
+    @pytest.mark.parametrize(
+        ("tag", "text", "path"),
+        [
+            ("$path", "/tmp/a", PurePosixPath("/tmp/a")),
+            ("$windows_path", r"C:\Temp\a", PureWindowsPath(r"C:\Temp\a")),
+        ],
+    )
+    def test_a_path_of_another_system_is_a_pure_path(self, tag: str, text: str, path: PurePath) -> None:
+        line = encode(Custom(origin=Origin(), name="n", value={"here": 1}))
+        written = json.dumps({tag: text}).encode()
+        value = cast("Custom", decode(line.replace(b'{"here":1}', written))).value
+        assert value == path
+        assert type(value) is type(path if tag == FOREIGN_PATH else Path(path))
+        assert self.value_of(value) == value
+        assert type(self.value_of(value)) is type(value)
+
+    def test_a_key_that_would_have_no_hash_is_its_name_and_its_text(self) -> None:
+        class Frozen(dict[str, int]):
+            def __hash__(self) -> int:  # type: ignore[override]
+                return 1
+
+        stand_in = RecordedObject(f"{__name__}.{Frozen.__qualname__}", "{'a': 1}")
+        key = Frozen(a=1)
+        assert self.value_of({key}) == {stand_in}
+        assert self.value_of({(key,): 1}) == {RecordedObject("tuple", "({'a': 1},)"): 1}
+
     def test_no_validator_and_no_constructor_runs_again(self) -> None:
         assert self.value_of(Trip.model_construct(place="as it is")).place == "as it is"
 
@@ -325,6 +384,12 @@ class TestOwnEvents:
         assert decode(encode(event)) == event
         assert type(decode(encode(event))) is type(event)
         SCHEMA.validate(json.loads(encode(event)))
+
+    def test_one_with_the_name_of_an_event_of_rxflow_is_not_constructed_again(self) -> None:
+        event: Any = Program.ToolProgress(origin=Origin(), percent=50)
+        built.clear()
+        assert decode(encode(event)) == event
+        assert built == []
 
     def test_where_its_class_is_not_loaded_it_has_a_stand_in(self) -> None:
         line = encode(cast("Any", Measured(origin=Origin(span_id="r/1"), seq=3, metres=2.0))).replace(
