@@ -28,17 +28,12 @@ _CLOSE = "\n```"  # on a line of its own; JSON escapes line breaks, so arguments
 def offering_in_text(source: Source, request: Request) -> Observable[Delta]:
     """Call ``source`` with the tools of ``request`` in the prompt.
 
-<<<<<<< HEAD
+    Calls in its answer become tool-call deltas. ::
+
         source    "Let me look. "---"```tool_call⏎{…}"---"⏎```"---E|
         result    "Let me look."-------------------------T--------E|
 
     T is a :class:`ToolCallDelta`, E is the :class:`Ending`.
-=======
-    Calls in its answer become tool-call deltas. ::
-
-        source    "Let me look. "---"```tool_call⏎{…}"---"⏎```"---E|
-        result    "Let me look. "-------------------------T--------E|
->>>>>>> mend-streaming
     """
     instructions = [_instructions(request)] if request.may_call_tools else []
     worded = replace(
