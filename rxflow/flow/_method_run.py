@@ -55,8 +55,8 @@ def run_method(
 
     async def work(emitter: Emitter) -> None:
         emitter.on_next(MethodStarted(origin=emitter.origin, kind=_name_kind(method), triggered_by=triggered_by))
-        journal = scope.run.journal
-        reviewed = None if journal is None or method.feedback is None else journal.find_reviewed(scope.step)
+        journal = None if method.feedback is None else scope.run.journal
+        reviewed = None if journal is None else journal.find_reviewed(scope.step, emitter.origin.namespace)
         with announce_failure(emitter, MethodFailed):
             # Before the run was resumed, the method had returned this result. Only the question was still open, so the
             # method must not run again.
