@@ -1,6 +1,7 @@
 """Crews as a class, their agents and tasks in YAML: as published projects have them."""
 
 import asyncio
+import importlib
 import re
 import threading
 from collections.abc import Callable
@@ -457,6 +458,29 @@ class TestConfiguration:
         ) as raised:
             _ = lost.agents_config
         assert raised.value.filename == str(Path(__file__).parent / "config" / "lost.yaml")
+
+    def test_a_subclass_in_another_folder_has_the_files_of_its_base_unless_there_are_files_of_its_own(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        module = tmp_path / "elsewhere_of_editing.py"
+        module.write_text(
+            "from rxflow.project import CrewBase\n"
+            "from tests.project.test_crew_base import Editing\n"
+            "@CrewBase\nclass Elsewhere(Editing): ...\n"
+            "@CrewBase\nclass Further(Elsewhere): tasks_config = 'config/lost.yaml'\n",
+            encoding="utf-8",
+        )
+        monkeypatch.syspath_prepend(str(tmp_path))
+        found: Any = importlib.import_module(module.stem)
+        assert found.Elsewhere().crew().kickoff(inputs={"topic": "tea"}).raw == '{"faults": []} finished'
+        assert found.Elsewhere.agents_config == "config/agents.yaml"
+        with pytest.raises(FileNotFoundError) as raised:
+            _ = found.Further().tasks_config
+        assert raised.value.filename == str(tmp_path / "config" / "lost.yaml")
+        (tmp_path / "config").mkdir()
+        (tmp_path / "config" / "agents.yaml").write_text("critic: {role: Critic, goal: g, backstory: b}")
+        assert list(found.Elsewhere().agents_config) == ["critic"]
+        assert list(found.Elsewhere().tasks_config) == list(Editing().tasks_config)
 
     @pytest.mark.parametrize(
         ("text", "words"),
