@@ -153,8 +153,8 @@ async def _use(emitter: Emitter, call: ToolCall, tools: Mapping[str, BaseTool], 
         return refuse(missing, said, "arguments")
     try:
         arguments = tool.read_arguments(call.arguments)
-    except ValidationError as error:
-        problems = list_problems(error, "arguments")
+    except Exception as error:  # noqa: BLE001 - a user's validator may raise anything
+        problems = list_problems(error, "arguments") if isinstance(error, ValidationError) else describe(error)
         return refuse(error, f"Error: the arguments of {call.name} are not valid. {problems}", "arguments")
     started = ToolStarted(origin=emitter.origin, tool_id=call.id, tool_name=call.name, arguments=arguments)
     journal = emitter.run.journal
@@ -169,7 +169,7 @@ async def _use(emitter: Emitter, call: ToolCall, tools: Mapping[str, BaseTool], 
     emitter.on_next(started)
     try:
         # A tool that is used up is refused below: nobody should be asked about a call that is impossible.
-        approval = Approval(approved=True) if tool.is_used_up else await _approve(emitter, call, tool)
+        approval = Approval(approved=True) if tool.is_used_up else await _approve(emitter, call, tool, arguments)
     except Unanswered:
         emitter.on_next(ToolCancelled(origin=emitter.origin, tool_id=call.id, tool_name=call.name, reason=WAITS))
         raise
@@ -222,21 +222,31 @@ class Denied(Exception):
     """A person did not allow a tool call. The message is their reason."""
 
 
-async def _approve(emitter: Emitter, call: ToolCall, tool: BaseTool) -> Approval:
+async def _approve(emitter: Emitter, call: ToolCall, tool: BaseTool, arguments: Mapping[str, Any]) -> Approval:
     """Ask a person whether the tool may be called, if approval is needed."""
     needs = tool.needs_approval
     if callable(needs):
-        needs = await emitter.invoke(needs, **tool.read_arguments(call.arguments))
+        needs = await emitter.invoke(needs, **arguments)
     if not needs:
         return Approval(approved=True)
+    message = f"May {emitter.origin.agent_role or 'the agent'} call {call.name}?"
 
     def check(answer: Approval) -> None:
-        if answer.arguments is not None:
+        if answer.arguments is None:
+            return
+        try:
             tool.read_arguments(json.dumps(answer.arguments))
+        except ValidationError:
+            raise
+        except Exception as error:
+            raise ValueError(
+                f"the answer to {message!r} does not fit: the arguments of {call.name} are not valid: "
+                f"{describe(error)}"
+            ) from error
 
     question = Question(
         kind="approval",
-        message=f"May {emitter.origin.agent_role or 'the agent'} call {call.name}?",
+        message=message,
         answer=Approval,
         schema=Approval.schema_for(tool.args_schema.model_json_schema()),
         check=check,
