@@ -200,7 +200,8 @@ class StateKeeper:
         """Use the stores of the flow instance (``own``), of its class (``rule``) and of its ``methods``."""
         self._flow = flow
         self._own = own
-        self._rules = {name: each or rule for name, each in methods.items() if each or rule}
+        rules = {name: each or rule for name, each in methods.items()}
+        self._rules = {name: each for name, each in rules.items() if each is not None}
         self._lock = asyncio.Lock()
         stores = [own] if own else [each.store for each in self._rules.values()]
         self.has_stores = bool(stores)
