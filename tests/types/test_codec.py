@@ -326,6 +326,15 @@ class TestOwnEvents:
         assert type(decode(encode(event))) is type(event)
         SCHEMA.validate(json.loads(encode(event)))
 
+    @pytest.mark.parametrize("declared", ["OnlyForTheTypeChecker", "json.Missing", "not a type"])
+    def test_its_annotations_may_be_for_type_checkers_alone(self, declared: str) -> None:
+        class Own(Happened):
+            pass
+
+        Own.__annotations__["value"] = declared
+        event: Any = dataclass(frozen=True, kw_only=True)(Own)(origin=Origin(), value=(1, 2))
+        assert b'{"$tuple":[1,2]}' in encode(event)
+
     def test_where_its_class_is_not_loaded_it_has_a_stand_in(self) -> None:
         line = encode(cast("Any", Measured(origin=Origin(span_id="r/1"), seq=3, metres=2.0))).replace(
             f"{__name__}:".encode(), b"elsewhere:"
