@@ -260,8 +260,7 @@ async def _approve(emitter: Emitter, call: ToolCall, tool: BaseTool, arguments: 
             raise
         except Exception as error:
             raise ValueError(
-                f"the answer to {message!r} does not fit: the arguments of {call.name} are not valid: "
-                f"{describe(error)}"
+                f"the answer to {message!r} does not fit: the arguments of {call.name} are not valid: {describe(error)}"
             ) from error
 
     question = Question(

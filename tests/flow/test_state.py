@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PrivateAttr
 
 from rxflow.flow import Flow, listen, start
 
@@ -283,6 +283,69 @@ def test_objects_in_a_model_stay_what_they_are() -> None:
     flow = SourcedFlow()
     mine = flow.state.source = Source(name="mine")
     assert flow.kickoff({"topic": "rain"}) is mine
+
+
+class Drawn(BaseModel):
+    """A state with private attributes: one that the program sets, and one that the model derives from its fields."""
+
+    topic: str = "nothing"
+    _client: object = PrivateAttr(default=None)
+    _seen: list[str] = PrivateAttr(default_factory=list[str])
+    _lock: object = PrivateAttr(default_factory=object)
+    _title: str = PrivateAttr(default="")
+
+    def model_post_init(self, context: object, /) -> None:
+        self._title = self.topic.upper()
+
+
+class TestPrivateAttributes:
+    class Drawing(Flow[Drawn]):
+        @start()
+        def begin(self) -> tuple[object, list[str], str]:
+            return self.state._client, self.state._seen, self.state._title
+
+    def test_are_kept_when_inputs_are_given_unless_the_model_sets_them(self) -> None:
+        flow = self.Drawing()
+        flow.state._client = client = object()
+        flow.state._seen.append("rain")
+        seen, lock = flow.state._seen, flow.state._lock
+        assert flow.kickoff({"topic": "snow"}) == (client, ["rain"], "SNOW")
+        assert (flow.state._seen, flow.state._lock) == (seen, lock)
+        assert flow.state._seen is seen
+
+    @pytest.mark.parametrize("has_id", [False, True])
+    def test_of_a_given_state_are_kept_when_its_id_is_filled_in(self, has_id: bool) -> None:
+        class WithId(Drawn):
+            id: str | None = None
+
+        given = (WithId if has_id else Drawn)(topic="rain")
+        given._seen.append("rain")
+        flow = self.Drawing(initial_state=given)
+        assert flow.kickoff() == (None, ["rain"], "RAIN")
+        flow.state._seen.append("snow")
+        assert given._seen == ["rain"]
+
+    def test_that_cannot_be_compared_are_what_the_model_makes_them(self) -> None:
+        class Odd:
+            __hash__ = None  # type: ignore[assignment]
+
+            def __eq__(self, other: object) -> bool:
+                raise TypeError("cannot be compared")
+
+        class Oddly(BaseModel):
+            topic: str = ""
+            _odd: Odd = PrivateAttr(default_factory=Odd)
+            _kept: int = 0
+
+        class Flowing(Flow[Oddly]):
+            @start()
+            def begin(self) -> str:
+                return self.state.topic
+
+        flow = Flowing()
+        flow.state._kept = 3
+        assert flow.kickoff({"topic": "snow"}) == "snow"
+        assert flow.state._kept == 3
 
 
 class TestInitialState:
