@@ -122,7 +122,7 @@ class TestMakingOne:
     def test_a_return_annotation_that_cannot_be_read_does_no_harm(self, returns: str) -> None:
         members: dict[str, Any] = {}
         exec(f"import typing\ndef double(number: 'int') -> '{returns}':\n    'Double.'\n    return number * 2", members)
-        made = tool(members["double"])
+        made: Any = tool(members["double"])
         assert made.args_schema.model_json_schema()["properties"]["number"]["type"] == "integer"
         assert made.run(number="2") == 4
         assert made.result_schema is None

@@ -558,6 +558,10 @@ def iter_letters(word: str) -> Generator[str]:
     yield from word
 
 
+def say_gulls(output: object) -> tuple[bool, str]:
+    return True, "Gulls"
+
+
 class TestObservable:
     def test_that_a_method_returns_is_merged_in(self) -> None:
         class Returning(Flow):
@@ -717,7 +721,7 @@ class TestObservable:
 
     @pytest.mark.parametrize(
         ("guardrail", "answer"),
-        [("It is short", "Terns"), (lambda output: (True, "Gulls"), "Gulls"), (None, "Terns")],
+        [("It is short", "Terns"), (say_gulls, "Gulls"), (None, "Terns")],
     )
     def test_of_an_agents_events_gives_the_answer_that_was_accepted(self, guardrail: Any, answer: str) -> None:
         def an_answer() -> Any:

@@ -296,7 +296,8 @@ def test_a_reviewed_method_in_a_tool_is_not_run_again(in_crew: bool) -> None:
     @tool
     def write() -> str:
         """Write."""
-        return f"{Reviewed().kickoff().output}"
+        reviewed: Any = Reviewed().kickoff()
+        return f"{reviewed.output}"
 
     model = Scripted(calls(("write", {})), "Done")
     writer = an_agent(model, tools=[write])

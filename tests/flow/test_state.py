@@ -286,7 +286,7 @@ def test_objects_in_a_model_stay_what_they_are() -> None:
 
 
 class Drawn(BaseModel):
-    """A state with private attributes: one that the program sets, and one that the model derives from its fields."""
+    """A state with private attributes: three that the program sets, and one that is derived from a field."""
 
     topic: str = "nothing"
     _client: object = PrivateAttr(default=None)
@@ -297,21 +297,26 @@ class Drawn(BaseModel):
     def model_post_init(self, context: object, /) -> None:
         self._title = self.topic.upper()
 
+    def note(self, topic: str, client: object = None) -> object:
+        self._seen.append(topic)
+        self._client = client
+        return self._lock
+
+    def tell(self) -> tuple[object, list[str], object, str]:
+        return self._client, self._seen, self._lock, self._title
+
 
 class TestPrivateAttributes:
     class Drawing(Flow[Drawn]):
         @start()
-        def begin(self) -> tuple[object, list[str], str]:
-            return self.state._client, self.state._seen, self.state._title
+        def begin(self) -> Any:
+            return self.state.tell()
 
     def test_are_kept_when_inputs_are_given_unless_the_model_sets_them(self) -> None:
         flow = self.Drawing()
-        flow.state._client = client = object()
-        flow.state._seen.append("rain")
-        seen, lock = flow.state._seen, flow.state._lock
-        assert flow.kickoff({"topic": "snow"}) == (client, ["rain"], "SNOW")
-        assert (flow.state._seen, flow.state._lock) == (seen, lock)
-        assert flow.state._seen is seen
+        client = object()
+        lock = flow.state.note("rain", client)
+        assert flow.kickoff({"topic": "snow"}) == (client, ["rain"], lock, "SNOW")
 
     @pytest.mark.parametrize("has_id", [False, True])
     def test_of_a_given_state_are_kept_when_its_id_is_filled_in(self, has_id: bool) -> None:
@@ -319,11 +324,11 @@ class TestPrivateAttributes:
             id: str | None = None
 
         given = (WithId if has_id else Drawn)(topic="rain")
-        given._seen.append("rain")
+        given.note("rain")
         flow = self.Drawing(initial_state=given)
-        assert flow.kickoff() == (None, ["rain"], "RAIN")
-        flow.state._seen.append("snow")
-        assert given._seen == ["rain"]
+        _, seen, _, title = flow.state.tell()
+        assert (seen, title) == (["rain"], "RAIN")
+        assert seen is not given.tell()[1]
 
     def test_that_cannot_be_compared_are_what_the_model_makes_them(self) -> None:
         class Odd:
@@ -332,20 +337,18 @@ class TestPrivateAttributes:
             def __eq__(self, other: object) -> bool:
                 raise TypeError("cannot be compared")
 
-        class Oddly(BaseModel):
-            topic: str = ""
+        class Oddly(Drawn):
             _odd: Odd = PrivateAttr(default_factory=Odd)
-            _kept: int = 0
 
         class Flowing(Flow[Oddly]):
             @start()
-            def begin(self) -> str:
-                return self.state.topic
+            def begin(self) -> Any:
+                return self.state.tell()
 
         flow = Flowing()
-        flow.state._kept = 3
-        assert flow.kickoff({"topic": "snow"}) == "snow"
-        assert flow.state._kept == 3
+        flow.state.note("rain")
+        told: Any = flow.kickoff({"topic": "snow"})
+        assert told[1] == ["rain"]
 
 
 class TestInitialState:

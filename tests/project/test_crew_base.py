@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import re
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -470,7 +471,7 @@ class TestConfiguration:
             "@CrewBase\nclass Further(Elsewhere): tasks_config = 'config/lost.yaml'\n",
             encoding="utf-8",
         )
-        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
         found: Any = importlib.import_module(module.stem)
         assert found.Elsewhere().crew().kickoff(inputs={"topic": "tea"}).raw == '{"faults": []} finished'
         assert found.Elsewhere.agents_config == "config/agents.yaml"

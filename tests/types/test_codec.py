@@ -332,8 +332,8 @@ class TestOwnEvents:
             pass
 
         Own.__annotations__["value"] = declared
-        event: Any = dataclass(frozen=True, kw_only=True)(Own)(origin=Origin(), value=(1, 2))
-        assert b'{"$tuple":[1,2]}' in encode(event)
+        kind: Any = dataclass(frozen=True, kw_only=True)(Own)
+        assert b'{"$tuple":[1,2]}' in encode(kind(origin=Origin(), value=(1, 2)))
 
     def test_where_its_class_is_not_loaded_it_has_a_stand_in(self) -> None:
         line = encode(cast("Any", Measured(origin=Origin(span_id="r/1"), seq=3, metres=2.0))).replace(
