@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import wraps
 from typing import Annotated, Any, Self, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
@@ -54,7 +55,7 @@ class Parameters:
 
     def make_schema(self, function: Callable[..., Any], name: str) -> type[BaseModel]:
         """Create a pydantic model of the arguments, with this name."""
-        hints = get_type_hints(function, include_extras=True)
+        hints = _read_hints(function)
         signature = inspect.signature(function).parameters
         fields: dict[str, Any] = {}
         for each in self.names:
@@ -86,6 +87,17 @@ class Parameters:
         }
         others = model.model_extra or {}
         return arguments | {name: value for name, value in others.items() if self.takes_others or name in self.names}
+
+
+def _read_hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the types of the parameters. The return annotation may be a text that only type checkers can read."""
+
+    @wraps(function)
+    def without_return() -> None: ...
+
+    annotations: Mapping[str, Any] = getattr(function, "__annotations__", {})
+    without_return.__annotations__ = {name: each for name, each in annotations.items() if name != "return"}
+    return get_type_hints(without_return, include_extras=True)
 
 
 def _is_unbound(function: Callable[..., Any], parameters: list[inspect.Parameter]) -> bool:

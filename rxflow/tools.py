@@ -297,7 +297,7 @@ def _find_result_schema(function: _Function) -> type[BaseModel] | None:
     """
     try:
         returned: Any = get_type_hints(function).get("return")
-    except (NameError, TypeError):  # an annotation cannot be resolved, or there are none
+    except Exception:  # noqa: BLE001 - evaluating a text that only type checkers read may raise anything
         return None
     if not isinstance(returned, type) or not issubclass(returned, BaseModel):
         return None

@@ -118,6 +118,15 @@ class TestMakingOne:
         made = tool(echo)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
         assert made.schema_for_model["function"]["parameters"]["required"] == ["what"]
 
+    @pytest.mark.parametrize("returns", ["OnlyForTheTypeChecker", "typing.Missing", "not a type"])
+    def test_a_return_annotation_that_cannot_be_read_does_no_harm(self, returns: str) -> None:
+        members: dict[str, Any] = {}
+        exec(f"import typing\ndef double(number: 'int') -> '{returns}':\n    'Double.'\n    return number * 2", members)
+        made: Any = tool(members["double"])
+        assert made.args_schema.model_json_schema()["properties"]["number"]["type"] == "integer"
+        assert made.run(number="2") == 4
+        assert made.result_schema is None
+
     @pytest.mark.parametrize("limit", [0, -1])
     def test_a_limit_that_allows_no_use_is_refused(self, limit: int) -> None:
         with pytest.raises(ValueError, match="max_usage_count"):

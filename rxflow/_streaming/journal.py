@@ -173,11 +173,14 @@ class Journal(Answerer):
         """Return the answer to an open question with which the run was resumed; UNANSWERED if there is none."""
         return self._answers.pop(request.request_id, UNANSWERED)
 
-    def find_reviewed(self, step: Step) -> e.InputRequested | None:
-        """Return the question for feedback on a method's result. This question contains the result."""
+    def find_reviewed(self, step: Step, namespace: tuple[str, ...]) -> e.InputRequested | None:
+        """Return the question for feedback on the result of the method in ``namespace``. It contains the result.
+
+        The namespaces of tasks inside the method, which may also be reviewed, are longer.
+        """
         for several in self._memories[step].questions.values():
             for asked in several:
-                if asked.request.kind == "feedback" and not asked.request.origin.crew_name:
+                if asked.request.kind == "feedback" and asked.request.origin.namespace == namespace:
                     return asked.request
         return None
 

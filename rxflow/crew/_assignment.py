@@ -64,7 +64,7 @@ class Fillable(Configurable):
             ValueError: a placeholder has no input.
         """
         templates = {name: self._templates.get(name, getattr(self, name)) for name in self.texts}
-        filled = {name: fill(text, inputs or None, f"{self.kind} {name}:") for name, text in templates.items()}
+        filled = {name: fill(text, inputs or None, f"{self.kind} {name}") for name, text in templates.items()}
         self._templates = {**self._templates, **templates}
         for name, text in filled.items():
             setattr(self, name, text)
@@ -298,7 +298,7 @@ _writing = threading.Lock()  # tasks that run at the same time share a file
 class LogFile:
     """The log file of a crew's tasks.
 
-    Entries are lines of a ``.txt`` file, or objects of the list in a ``.json`` file.
+    Entries are lines of a ``.txt`` file, with values written as in JSON, or objects of the list in a ``.json`` file.
     """
 
     path: Path
@@ -329,7 +329,8 @@ class LogFile:
                 self.path.write_text(json.dumps(entries, indent=4) + "\n", encoding="utf-8")
                 return
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(f"{now}: " + ", ".join(f'{key}="{value}"' for key, value in entry.items()) + "\n")
+                shown = (f"{key}={json.dumps(value or '', ensure_ascii=False)}" for key, value in entry.items())
+                file.write(f"{now}: {', '.join(shown)}\n")
 
     def _read(self) -> list[Any]:
         """Return the entries so far. Raises ValueError for other content, which CrewAI would overwrite."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import types
+import typing
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -88,18 +89,18 @@ def _return_annotation(function: Any) -> Any:
         function = type(function).__call__
     try:
         return get_type_hints(function).get("return", Any)
-    except (NameError, TypeError):
+    except Exception:  # noqa: BLE001 - evaluating a text that only type checkers read may raise anything
         return Any
 
 
 def _may_be_verdict(annotation: Any) -> bool:
-    if annotation is Any or isinstance(annotation, TypeVar):
-        return True
     origin, args = get_origin(annotation), get_args(annotation)
+    if annotation is Any or annotation is typing.Tuple or isinstance(annotation, TypeVar):  # noqa: UP006
+        return True
     if origin in (Union, types.UnionType):
         return any(map(_may_be_verdict, args))
     if origin in (Awaitable, Coroutine):
-        return _may_be_verdict(args[-1])
+        return not args or _may_be_verdict(args[-1])
     if origin is tuple:
         return len(args) == 2 and (args[0] in (bool, Any) or get_origin(args[0]) is Literal)
     return isinstance(annotation, type) and (annotation is object or issubclass(annotation, tuple))

@@ -13,7 +13,7 @@ from typing import Any, cast
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import from_json
 
-from rxflow._json_text import describe, list_problems
+from rxflow._json_text import describe, in_words, list_problems
 from rxflow._streaming import (
     WAITS,
     Emitter,
@@ -29,6 +29,7 @@ from rxflow._streaming import (
 from rxflow.llm.source import Message
 from rxflow.tools import BaseTool, ToolUsageLimit, function_name
 from rxflow.types import Approval, LLMFinished, ToolCall, ToolCancelled, ToolFailed, ToolFinished, ToolStarted
+from rxflow.types._values import RecordedError
 
 logger = logging.getLogger("rxflow")
 
@@ -126,7 +127,7 @@ async def _use(emitter: Emitter, call: ToolCall, tools: Mapping[str, BaseTool], 
     def begin() -> None:
         emitter.on_next(ToolStarted(origin=emitter.origin, tool_id=call.id, tool_name=call.name, arguments=arguments))
 
-    def fail(error: BaseException, text: str, stage: str = "run") -> ToolAnswer:
+    def fail(error: BaseException, stage: str = "run", text: str = "") -> ToolAnswer:
         logger.warning("%s: the tool %r failed: %s", emitter.origin.agent_role, call.name, describe(error))
         failed = ToolFailed(
             origin=emitter.origin,
@@ -137,11 +138,11 @@ async def _use(emitter: Emitter, call: ToolCall, tools: Mapping[str, BaseTool], 
             arguments=arguments,
         )
         emitter.on_next(failed)
-        return ToolAnswer(call, text)
+        return ToolAnswer(call, text or _word_failure(call.name, error, stage))
 
     def refuse(error: BaseException, text: str, stage: str) -> ToolAnswer:
         begin()
-        return fail(error, text, stage)
+        return fail(error, stage, text)
 
     tool = tools.get(call.name)
     if tool is None:
@@ -153,8 +154,8 @@ async def _use(emitter: Emitter, call: ToolCall, tools: Mapping[str, BaseTool], 
         return refuse(missing, said, "arguments")
     try:
         arguments = tool.read_arguments(call.arguments)
-    except ValidationError as error:
-        problems = list_problems(error, "arguments")
+    except Exception as error:  # noqa: BLE001 - a user's validator may raise anything
+        problems = list_problems(error, "arguments") if isinstance(error, ValidationError) else describe(error)
         return refuse(error, f"Error: the arguments of {call.name} are not valid. {problems}", "arguments")
     started = ToolStarted(origin=emitter.origin, tool_id=call.id, tool_name=call.name, arguments=arguments)
     journal = emitter.run.journal
@@ -169,16 +170,16 @@ async def _use(emitter: Emitter, call: ToolCall, tools: Mapping[str, BaseTool], 
     emitter.on_next(started)
     try:
         # A tool that is used up is refused below: nobody should be asked about a call that is impossible.
-        approval = Approval(approved=True) if tool.is_used_up else await _approve(emitter, call, tool)
+        approval = Approval(approved=True) if tool.is_used_up else await _approve(emitter, call, tool, arguments)
     except Unanswered:
         emitter.on_next(ToolCancelled(origin=emitter.origin, tool_id=call.id, tool_name=call.name, reason=WAITS))
         raise
     except Exception as error:  # ends the run: without an approval, the tool must not be called
-        fail(error, "")
+        fail(error)
         raise
     try:
         if not approval.approved:
-            return fail(Denied(approval.reason), f"Error: a person refused {call.name}. {approval.reason}".rstrip())
+            return fail(Denied(approval.reason), "denied")
         entry = None if cache is None or approval.arguments is not None else cache.entry(tool, call.arguments)
         if approval.arguments is not None:
             arguments = tool.read_arguments(json.dumps(approval.arguments))
@@ -190,14 +191,14 @@ async def _use(emitter: Emitter, call: ToolCall, tools: Mapping[str, BaseTool], 
         emitter.on_next(ToolCancelled(origin=emitter.origin, tool_id=call.id, tool_name=call.name, reason=WAITS))
         raise
     except ToolUsageLimit as error:
-        return fail(error, f"Error: {error}. Answer without it.", "limit")
+        return fail(error, "limit")
     except asyncio.CancelledError as error:
         reported = replace_stray_cancellation(error)
         if emitter.is_closed or reported is error:
             raise
-        return fail(reported, f"Error: {call.name} raised {describe(reported)}")
+        return fail(reported)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - reported in the stream and to the model
-        return fail(error, f"Error: {call.name} raised {describe(error)}")
+        return fail(error)
     emitter.on_next(ToolFinished(origin=emitter.origin, tool_id=call.id, tool_name=call.name, result=result))
     return answer
 
@@ -214,29 +215,57 @@ def _repeat(
     emitter.on_next(replace(started, replayed=True))
     emitter.on_next(replace(end, origin=emitter.origin, replayed=True))
     if isinstance(end, ToolFailed):
-        return ToolAnswer(call, f"Error: {call.name} raised {describe(end.error)}")
+        return ToolAnswer(call, _word_failure(call.name, end.error, end.stage))
     return _answer_with(call, tool, end.result)
+
+
+def _word_failure(tool: str, error: BaseException, stage: str) -> str:
+    """Return what the model is told about a tool that was called, or might have been.
+
+    A resumed run must use the same words: it finds the model's next answer by its messages. Its error may come from a
+    log, which keeps the name and message of a class that is not loaded.
+    """
+    if isinstance(error, RecordedError):
+        kind, message = error.type.rpartition(".")[2], error.message
+    else:
+        kind, message = type(error).__name__, in_words(error)
+    match stage:
+        case "denied":
+            return f"Error: a person refused {tool}. {message}".rstrip()
+        case "limit":
+            return f"Error: {message}. Answer without it."
+        case _:
+            return f"Error: {tool} raised {kind}: {message}"
 
 
 class Denied(Exception):
     """A person did not allow a tool call. The message is their reason."""
 
 
-async def _approve(emitter: Emitter, call: ToolCall, tool: BaseTool) -> Approval:
+async def _approve(emitter: Emitter, call: ToolCall, tool: BaseTool, arguments: Mapping[str, Any]) -> Approval:
     """Ask a person whether the tool may be called, if approval is needed."""
     needs = tool.needs_approval
     if callable(needs):
-        needs = await emitter.invoke(needs, **tool.read_arguments(call.arguments))
+        needs = await emitter.invoke(needs, **arguments)
     if not needs:
         return Approval(approved=True)
+    message = f"May {emitter.origin.agent_role or 'the agent'} call {call.name}?"
 
     def check(answer: Approval) -> None:
-        if answer.arguments is not None:
+        if answer.arguments is None:
+            return
+        try:
             tool.read_arguments(json.dumps(answer.arguments))
+        except ValidationError:
+            raise
+        except Exception as error:
+            raise ValueError(
+                f"the answer to {message!r} does not fit: the arguments of {call.name} are not valid: {describe(error)}"
+            ) from error
 
     question = Question(
         kind="approval",
-        message=f"May {emitter.origin.agent_role or 'the agent'} call {call.name}?",
+        message=message,
         answer=Approval,
         schema=Approval.schema_for(tool.args_schema.model_json_schema()),
         check=check,

@@ -195,7 +195,8 @@ class Crew(Configurable):
 
     def fetch_inputs(self) -> set[str]:
         """Return the names of all placeholders in the texts of agents and tasks."""
-        texts = [text for agent in self.agents for text in (agent.role, agent.goal, agent.backstory)]
+        agents = [*self.agents, self.manager_agent, *(task.agent for task in self.tasks)]
+        texts = [text for agent in agents if agent is not None for text in (agent.role, agent.goal, agent.backstory)]
         texts += [
             text for task in self.tasks for text in (task.description, task.expected_output, task.output_file or "")
         ]

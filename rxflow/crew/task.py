@@ -177,7 +177,7 @@ class Task(Fillable):
     def interpolate_inputs(self, inputs: Mapping[str, Any]) -> None:
         """Fill in the placeholders of description, expected output and output file; see :class:`Fillable`."""
         template = self._templates.get("output_file", self.output_file)
-        file = None if template is None else OutputFile.of(template, inputs or None, "Task output_file:")
+        file = None if template is None else OutputFile.of(template, inputs or None, "Task output_file")
         super().interpolate_inputs(inputs)
         if template is not None and file is not None:
             self._templates = {**self._templates, "output_file": template}

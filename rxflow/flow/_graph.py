@@ -9,7 +9,8 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from rxflow._options import TRIGGER_PAYLOAD
 from rxflow.flow._decorators import Condition, is_met, iterate_names, read_note
@@ -167,13 +168,28 @@ def _read_labels(function: Callable[..., Any]) -> tuple[str, ...] | None:
     """
     try:
         declared = get_type_hints(function).get("return")
-    except (NameError, TypeError):  # names that only the type checker knows
+    except Exception:  # noqa: BLE001 - evaluating a text that only type checkers read may raise anything
         declared = None
+    labels = _read_declared_labels(declared)
+    return _read_returned_labels(function) if labels is None else labels
+
+
+def _read_declared_labels(declared: Any) -> tuple[str, ...] | None:
+    """Return the labels of a Literal, an Enum, or a union of these and None; None for another type."""
     if get_origin(declared) is Literal:
-        return tuple(str(label) for label in get_args(declared))
+        values: tuple[Any, ...] = get_args(declared)
+        return tuple(str(each.value) if isinstance(each, Enum) else str(each) for each in values if each is not None)
     if isinstance(declared, type) and issubclass(declared, Enum):
         return tuple(str(member.value) for member in declared)
-    return _read_returned_labels(function)
+    if get_origin(declared) not in (Union, UnionType):
+        return None
+    labels: dict[str, None] = {}
+    for each in get_args(declared):
+        several = () if each is NoneType else _read_declared_labels(each)
+        if several is None:
+            return None
+        labels |= dict.fromkeys(several)
+    return tuple(labels)
 
 
 def _read_returned_labels(function: Callable[..., Any]) -> tuple[str, ...] | None:

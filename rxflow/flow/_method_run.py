@@ -7,7 +7,7 @@ from contextlib import aclosing, closing
 from dataclasses import replace
 from enum import Enum
 from functools import partial
-from inspect import isasyncgenfunction
+from inspect import isasyncgenfunction, isgeneratorfunction
 from typing import Any, cast
 
 from reactivex import Observable
@@ -16,6 +16,7 @@ from rxflow._loops import call_soon
 from rxflow._streaming import Behind, Emitter, EventStream, Scope, announce_failure, from_coroutine, on_loop, read_out
 from rxflow.flow._graph import Method
 from rxflow.types import (
+    AgentOutput,
     CrewFinished,
     Event,
     FlowFinished,
@@ -28,6 +29,7 @@ from rxflow.types import (
     Retracted,
     StreamChunk,
     StreamChunkType,
+    TaskFinished,
 )
 
 Complete = Callable[[Emitter, Method, Any], Awaitable[Any]]
@@ -48,15 +50,15 @@ def run_method(
 
     If the method returns an Observable, the Observable is merged in: its chunks and events are passed on, including the
     events behind an ``observe()``, and ``str`` items become chunks of the method. The result of the method is then the
-    last of these that the Observable emits: the result of a crew or flow, the answer of a model outside of crews, or an
-    item that is neither text nor an event. If it emits none of them, as an ``observe()`` does, the result is the text.
-    A generator of text is read in the same way.
+    last of these that the Observable emits: the result of a crew or flow, the text of an agent's answer, the answer of
+    a model outside of crews, or an item that is neither text nor an event. If it emits none of them, as an
+    ``observe()`` does, the result is the text. A generator of text is read in the same way.
     """
 
     async def work(emitter: Emitter) -> None:
         emitter.on_next(MethodStarted(origin=emitter.origin, kind=_name_kind(method), triggered_by=triggered_by))
-        journal = scope.run.journal
-        reviewed = None if journal is None or method.feedback is None else journal.find_reviewed(scope.step)
+        journal = None if method.feedback is None else scope.run.journal
+        reviewed = None if journal is None else journal.find_reviewed(scope.step, emitter.origin.namespace)
         with announce_failure(emitter, MethodFailed):
             # Before the run was resumed, the method had returned this result. Only the question was still open, so the
             # method must not run again.
@@ -104,16 +106,20 @@ async def _call(
         await emitter.drain(on_loop(cast(Observable[Any], returned), emitter.run.loop), merged.on_next)
         return merged.result
     if isinstance(returned, Generator):
-        return await _read_generator(emitter, merged, cast(Generator[Any, Any, Any], returned))
+        generator = cast(Generator[Any, Any, Any], returned)
+        return await _read_generator(emitter, merged, generator, is_method=isgeneratorfunction(bound))
     if isinstance(returned, AsyncGenerator):
         return await _read_async_generator(merged, cast(AsyncGenerator[Any, Any], returned))
     return await read_out(returned)
 
 
-async def _read_generator(emitter: Emitter, merged: _Merged, generator: Generator[Any, Any, Any]) -> Any:
+async def _read_generator(
+    emitter: Emitter, merged: _Merged, generator: Generator[Any, Any, Any], *, is_method: bool
+) -> Any:
     """Stream a generator of text in one worker thread. The result is the generator's return value, or else the text.
 
-    The first item decides: if it is neither text nor a chunk, the generator is a value, and is returned.
+    The first item decides: if it is neither text nor a chunk, the generator is a value, and is returned. An empty
+    generator is text if it is the method itself, and a value if the method returned it.
     """
 
     def read() -> Any:
@@ -121,8 +127,8 @@ async def _read_generator(emitter: Emitter, merged: _Merged, generator: Generato
             item = next(generator)
             if not isinstance(item, str | StreamChunk):
                 return _put_back(item, generator)
-        except StopIteration:
-            return generator
+        except StopIteration as stop:
+            return stop.value if is_method else generator
         with closing(generator):
             while True:
                 emitter.require_open()
@@ -175,6 +181,7 @@ class _Merged:
         self._behind: object = _NOTHING
         self._text: list[str | StreamChunk] = []
         self._results: list[Any] = []
+        self._has_agent_answer = False
 
     @property
     def result(self) -> Any:
@@ -196,13 +203,21 @@ class _Merged:
         elif isinstance(item, Happened):
             if isinstance(item, CrewFinished | FlowFinished):
                 self._results = [item.result]
-            elif isinstance(item, LLMFinished) and not item.origin.crew_name:
+            elif isinstance(item, TaskFinished) and isinstance(item.result, AgentOutput):
+                # What the agent's guardrails have accepted, which need not be what its model said last.
+                self._results = [item.result.raw]
+                self._has_agent_answer = True
+            elif isinstance(item, LLMFinished) and not item.origin.crew_name and not self._is_of_answered_agent(item):
                 self._results = [item.text]
             elif isinstance(item, Retracted):
                 item = self._forget_retracted(item)
             self._emitter.on_next(cast(Event, item))
         else:
             self._results = [item]
+
+    def _is_of_answered_agent(self, call: LLMFinished) -> bool:
+        """Return whether an agent inside the method made this call, after an agent has given its answer."""
+        return self._has_agent_answer and call.origin.agent_id not in ("", self._emitter.origin.agent_id)
 
     def _forget_retracted(self, retracted: Retracted) -> Retracted:
         """Drop the text that ``retracted`` makes void. Return the event to emit.

@@ -159,18 +159,22 @@ def human_feedback(
     an object with ``request_feedback``.
 
     Raises:
-        ValueError: ``emit`` is given without ``llm``; ``default_outcome`` is not one of ``emit``; or ``learn`` is
-            given, which needs a memory.
+        ValueError: ``emit`` is given without ``llm``, or has no label or an empty one; ``default_outcome`` is not one
+            of ``emit``; ``metadata`` has the key "output"; or ``learn`` is given, which needs a memory.
     """
     if learn:
         raise ValueError("learn=True is not supported: rxflow has no memory; keep what people say in the flow's state")
     labels = None if emit is None else (emit,) if isinstance(emit, str) else tuple(emit)
+    if labels is not None and not (labels and all(labels)):
+        raise ValueError(f"emit must name at least one label, and no empty one; got {emit!r}")
     if labels is not None and not llm:
         raise ValueError("llm is required when emit is specified: it maps a person's text to a label")
     if default_outcome is not None and labels is None:
         raise ValueError("default_outcome requires emit to be specified")
     if default_outcome is not None and default_outcome not in (labels or ()):
         raise ValueError(f"default_outcome {default_outcome!r} must be one of the emit options: {list(labels or ())}")
+    if "output" in (metadata or {}):
+        raise ValueError("metadata cannot have the key 'output', under which the result is shown; give it another name")
     feedback = Feedback(
         message=message,
         emit=labels,

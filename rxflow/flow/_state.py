@@ -9,8 +9,10 @@ from typing import Any, cast
 from uuid import uuid4
 
 from pydantic import AliasChoices, BaseModel, Field, ValidationError, create_model
-from pydantic.fields import FieldInfo
+from pydantic.fields import FieldInfo, ModelPrivateAttr
 from pydantic_core import to_jsonable_python
+
+from rxflow._options import TRIGGER_PAYLOAD
 
 State = dict[str, Any] | BaseModel
 
@@ -42,7 +44,7 @@ def _create_state(given: object, where: str) -> State:
     if isinstance(given, BaseModel):
         # A copy, so that runs with the same initial instance do not share its lists.
         own = given.model_copy(deep=True)
-        return own if "id" in type(given).model_fields else _validate(_add_id(type(given)), dict(own))
+        return own if "id" in type(given).model_fields else _remake(own, dict(own), _add_id(type(given)))
     if isinstance(given, type) and issubclass(given, BaseModel):
         required = [name for name, field in given.model_fields.items() if field.is_required() and name != "id"]
         if required:
@@ -54,7 +56,7 @@ def _create_state(given: object, where: str) -> State:
 
 
 def merge_inputs(state: State, inputs: Mapping[str, Any]) -> State:
-    """Return ``state`` with ``inputs`` merged in. A model is validated as a whole.
+    """Return ``state`` with ``inputs`` merged in. A model is validated as a whole, and keeps its private attributes.
 
     A model ignores inputs for which it has no field, unless it has ``extra="allow"``. If the id in ``inputs`` is None,
     the state keeps its own id.
@@ -78,7 +80,7 @@ def merge_inputs(state: State, inputs: Mapping[str, Any]) -> State:
     known = {name: value for name, value in named.items() if keeps_all or name in model.model_fields}
     try:
         # Field by field instead of model_dump(), so that nested models and objects keep their types.
-        return _validate(model, {**dict(state), **known})
+        return _remake(state, {**dict(state), **known}, model)
     except ValidationError as error:
         raise ValueError(f"Invalid inputs for structured state: {error}") from error
 
@@ -94,7 +96,7 @@ def require_known(state: object, inputs: Mapping[str, Any]) -> None:
     fields = type(state).model_fields
     shown = {*fields, *(alias for field in fields.values() for alias in _iterate_aliases(field))} - {"id"}
     for name in inputs:
-        if name not in shown and name not in ("id", "crewai_trigger_payload"):
+        if name not in shown and name not in ("id", TRIGGER_PAYLOAD):
             close = get_close_matches(name, shown, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(sorted(shown))}"
             raise ValueError(f"the state {type(state).__name__} has no field {name!r}; {hint}")
@@ -117,7 +119,7 @@ def replace_state(state: State, saved: Mapping[str, Any]) -> State:
     if isinstance(state, dict):
         return dict(saved)
     try:
-        return _validate(type(state), saved)
+        return _remake(state, saved, type(state))
     except ValidationError as error:
         raise ValueError(f"the saved state does not fit {type(state).__name__}: {error}") from error
 
@@ -136,10 +138,34 @@ def read_id(state: State) -> str:
     return "" if found is None else str(found)
 
 
-def _validate(model: type[BaseModel], values: Mapping[str, Any]) -> BaseModel:
+def _remake(state: BaseModel, values: Mapping[str, Any], model: type[BaseModel]) -> BaseModel:
+    """Return a state with ``values``, and with the private attributes of ``state``.
+
+    Those that ``model`` has just set keep their new value: it may have derived them from its fields.
+    """
     # By name, because the keys are names of fields, even of fields with an alias. By alias, because nested models may
     # be dicts with aliases.
-    return model.model_validate(values, by_name=True, by_alias=True)
+    made = model.model_validate(values, by_name=True, by_alias=True)
+    for name, private in made.__private_attributes__.items():
+        if hasattr(state, name) and _is_untouched(made, name, private):
+            setattr(made, name, getattr(state, name))
+    return made
+
+
+def _is_untouched(made: BaseModel, name: str, private: ModelPrivateAttr) -> bool:
+    """Return whether a private attribute has its default, or no value at all."""
+    if not hasattr(made, name):
+        return True
+    value: Any = getattr(made, name)
+    factory: Any = private.default_factory
+    try:
+        # get_default() calls the factory in pydantic 2.12, and does not in 2.14.
+        default = private.default if factory is None else factory()
+        # By class for objects that equal only themselves, such as locks.
+        is_like = type(value) is type(default) and type(value).__eq__ is cast(Any, object).__eq__
+        return is_like or bool(value == default)
+    except Exception:  # noqa: BLE001 - of a user's object, or of a factory that takes the fields
+        return False
 
 
 def _fill_id(state: State) -> State:
@@ -148,7 +174,7 @@ def _fill_id(state: State) -> State:
     if isinstance(state, dict):
         return own
     try:
-        return _validate(type(state), own)
+        return _remake(state, own, type(state))
     except ValidationError:  # the id has another type, such as a number
         return state
 

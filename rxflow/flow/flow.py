@@ -312,7 +312,7 @@ class Flow(AsksPeople, Generic[S]):
                     self._state = merge_inputs(self._state, {"id": str(uuid4())})
                 self._state = merge_inputs(self._state, inputs)
                 has_source = restore_from is not None or inputs.get("id") is not None
-                is_restored = keeper.store is not None and has_source
+                is_restored = keeper.has_stores and has_source
                 journal, step = scope.run.journal, scope.step
                 if journal is not None:
                     step = journal.next_flow(scope.step, self.name or type(self).__name__)

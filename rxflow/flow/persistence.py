@@ -200,11 +200,13 @@ class StateKeeper:
         """Use the stores of the flow instance (``own``), of its class (``rule``) and of its ``methods``."""
         self._flow = flow
         self._own = own
-        self._rules = {name: each or rule for name, each in methods.items() if each or rule}
+        rules = {name: each or rule for name, each in methods.items()}
+        self._rules = {name: each for name, each in rules.items() if each is not None}
         self._lock = asyncio.Lock()
-        stores = [own] if own else [rule.store] if rule else [each.store for each in methods.values() if each]
+        stores = [own] if own else [each.store for each in self._rules.values()]
+        self.has_stores = bool(stores)
         # With several stores, none is used to restore: it would be unclear which one has the last state.
-        is_one = bool(stores) and all(_is_same(stores[0], each) for each in stores)
+        is_one = self.has_stores and all(_is_same(stores[0], each) for each in stores)
         self.store: FlowPersistence | None = stores[0] if is_one else None
 
     async def save(self, emitter: Emitter, method: str, read_state: Callable[[], State]) -> None:
@@ -219,8 +221,17 @@ class StateKeeper:
             await self._save(emitter, self.store, "_ask_checkpoint", read_state, verbose=False)
 
     async def load(self, emitter: Emitter, flow_uuid: str, read: Callable[[Mapping[str, Any]], State]) -> State | None:
-        """Return the state that was saved last for ``flow_uuid``, converted by ``read``; None if nothing was saved."""
+        """Return the state that was saved last for ``flow_uuid``, converted by ``read``; None if nothing was saved.
+
+        With several stores, log a warning and return None.
+        """
         if self.store is None:
+            logger.warning(
+                "%s: the state of %r is not restored: its decorators name several stores, and any of them may have the "
+                "last state; give the flow persistence=…",
+                self._flow,
+                flow_uuid,
+            )
             return None
         with _naming(f"{self._flow}: {_name(self.store)} cannot load the state of {flow_uuid!r}"):
             saved: object = await emitter.invoke(self.store.load_state, flow_uuid)
@@ -240,7 +251,7 @@ class StateKeeper:
                 if not flow_uuid:
                     raise ValueError("Flow state must have an 'id' field for persistence, and its id is empty")
                 if verbose:
-                    logger.info("Saving flow state to memory for ID: %s", flow_uuid)
+                    logger.info("Saving the state of %s to %s, with the ID %s", self._flow, _name(store), flow_uuid)
                 await emitter.invoke(store.save_state, flow_uuid=flow_uuid, method_name=method, state_data=state)
 
 

@@ -18,7 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _ROLE = "__rxflow_role__"
 _MADE = "_rxflow_made"
-_being_made: ContextVar[tuple[tuple[int, str], ...]] = ContextVar("rxflow_being_made", default=())
+_being_made: ContextVar[tuple[tuple[int, Callable[..., Any]], ...]] = ContextVar("rxflow_being_made", default=())
 
 
 def agent(method: Callable[P, R]) -> Callable[P, R]:
@@ -47,8 +47,10 @@ def crew(method: Callable[P, R]) -> Callable[P, R]:
         made = _require(Crew, where, owner, made)
         if "name" not in made.model_fields_set:
             made.name = type(owner).__name__
-        made.before_kickoff_callbacks += [getattr(owner, name) for name in marked(type(owner), "before_kickoff")]
-        made.after_kickoff_callbacks += [getattr(owner, name) for name in marked(type(owner), "after_kickoff")]
+        for role in ("before_kickoff", "after_kickoff"):
+            callbacks = getattr(made, f"{role}_callbacks")
+            hooks = [getattr(owner, name) for name in marked(type(owner), role)]
+            callbacks += [hook for hook in hooks if hook not in callbacks]  # super().crew() has already added them
 
     return _made_once(method, "crew", complete)
 
@@ -138,9 +140,10 @@ def _made_once(
     def make(*args: P.args, **kwargs: P.kwargs) -> R:
         owner, *others = args
         known: dict[Any, R] = vars(owner).setdefault(_MADE, {})
-        key = (name, *map(_key, others), *((each, _key(value)) for each, value in sorted(kwargs.items())))
+        # By the function, because an overriding method of the same name may call this one.
+        key = (make, tuple(map(_key, others)), tuple((each, _key(value)) for each, value in sorted(kwargs.items())))
         if key not in known:
-            with _Making(owner, name):
+            with _Making(owner, make):
                 made = _settle(method(*args, **kwargs))
             complete(f"{name}() under @{role}", owner, made)
             known[key] = cast(R, made)
@@ -150,12 +153,28 @@ def _made_once(
 
 
 def _key(argument: object) -> object:
-    """Return a hashable key for an argument; for an unhashable one, its identity."""
+    """Return a hashable key for an argument."""
     try:
         hash(argument)
     except TypeError:
-        return id(argument)
+        return _Identity(argument)
     return argument
+
+
+class _Identity:
+    """The key of an unhashable argument: the argument itself, and no equal one.
+
+    It keeps the argument alive, because Python gives the ``id`` of a freed object to a new one.
+    """
+
+    def __init__(self, argument: object) -> None:
+        self._argument = argument
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and self._argument is other._argument
+
+    def __hash__(self) -> int:
+        return id(self._argument)
 
 
 def _settle(made: Any) -> Any:
@@ -166,14 +185,14 @@ def _settle(made: Any) -> Any:
 class _Making:
     """Raises ValueError if a method needs its own result."""
 
-    def __init__(self, owner: object, name: str) -> None:
+    def __init__(self, owner: object, method: Callable[..., Any]) -> None:
         self._owner = owner
-        self._entry = (id(owner), name)
+        self._entry = (id(owner), method)
 
     def __enter__(self) -> None:
         under_way = _being_made.get()
         if self._entry in under_way:
-            names = [name for _, name in under_way[under_way.index(self._entry) :]]
+            names = [method.__name__ for _, method in under_way[under_way.index(self._entry) :]]
             raise ValueError(
                 f"{type(self._owner).__name__}: {' → '.join([*names, names[0]])} is a circle: context, agent or a tool "
                 "leads back to it"

@@ -23,7 +23,8 @@ def CrewBase(cls: type[C]) -> type[C]:  # noqa: N802 - the name in CrewAI
 
     ``self.agents_config`` and ``self.tasks_config`` have the entries of ``config/agents.yaml`` and
     ``config/tasks.yaml`` in the folder of the class's module. Class attributes of the same names may name other files.
-    A file is read at its first use. Entries refer by name to what the methods of the class create:
+    A subclass in another folder uses the files of its base, unless it names a file or has one in its own folder. A file
+    is read at its first use. Entries refer by name to what the methods of the class create:
 
     - ``agent`` and ``context`` to its agents and tasks;
     - ``llm``, ``tools`` and the callbacks to methods with ``@llm``, ``@tool`` and ``@callback``;
@@ -58,7 +59,10 @@ def CrewBase(cls: type[C]) -> type[C]:  # noqa: N802 - the name in CrewAI
         ("agents_config", "config/agents.yaml", _resolve_agent),
         ("tasks_config", "config/tasks.yaml", _resolve_task),
     ):
-        setattr(cls, name, _ConfigFile(name, folder, getattr(cls, name, default), resolve))
+        given = inspect.getattr_static(cls, name, default)
+        is_inherited = isinstance(given, _ConfigFile)
+        folders = (folder, *given.folders) if is_inherited else (folder,)
+        setattr(cls, name, _ConfigFile(name, folders, given.path if is_inherited else given, resolve))
     for name, collect in (("agents", _agents_of), ("tasks", _tasks_of)):
         if not hasattr(cls, name):
             collected = cached_property(collect)
@@ -99,36 +103,42 @@ class _ConfigFile:
     """A descriptor that returns the entries of a file for an object, and the file's path for the class."""
 
     def __init__(
-        self, name: str, folder: Path, path: str | Mapping[str, Any] | None, resolve: Callable[[_Names, Entry], Entry]
+        self,
+        name: str,
+        folders: tuple[Path, ...],
+        path: str | Mapping[str, Any] | None,
+        resolve: Callable[[_Names, Entry], Entry],
     ) -> None:
+        self.folders = folders
+        """The folder of the class, and after it those of the bases that the path is inherited from."""
+        self.path = path
         self._name = name
-        self._folder = folder
-        self._path = path
         self._resolve = resolve
 
     def __get__(self, owner: object, cls: type) -> Any:
         if owner is None:
-            return self._path
+            return self.path
         entries = self._entries_for(owner)
         vars(owner)[self._name] = entries
         return entries
 
     def _entries_for(self, owner: object) -> Entries:
         where = f"{type(owner).__name__}.{self._name}"
-        if not isinstance(self._path, str):
-            return Entries(self._path or {}, where, owner, self._resolve)
-        file = self._folder / self._path
+        if not isinstance(self.path, str):
+            return Entries(self.path or {}, where, owner, self._resolve)
+        files = [folder / self.path for folder in self.folders]
+        file = next((each for each in files if each.exists()), files[0])
         try:
             read = _read_yaml(file)
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 error.errno,
-                f"{where} is {self._path!r}, which is not in the folder of the class's module",
+                f"{where} is {self.path!r}, which is not in the folder of the class's module",
                 str(file),
             ) from None
         if not isinstance(read, Mapping):
             raise ValueError(f"{file} must have an entry for each agent or task, name: …; it has {read!r}")
-        return Entries(cast(Mapping[str, Any], read), self._path, owner, self._resolve)
+        return Entries(cast(Mapping[str, Any], read), self.path, owner, self._resolve)
 
 
 def _read_yaml(file: Path) -> Any:

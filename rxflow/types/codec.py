@@ -263,7 +263,7 @@ def get_hints(kind: type[Any]) -> dict[str, Any]:
 def _make_shape(kind: type[Any]) -> _Shape:
     try:
         hints = get_hints(kind)
-    except NameError:  # annotations of a user's class that only type checkers can read
+    except Exception:  # noqa: BLE001 - evaluating a text that only type checkers read may raise anything
         hints = dict.fromkeys([each.name for each in fields(kind)], Any) | get_hints(Happened)
     return _Shape(kind, {name: _field_of(hint) for name, hint in hints.items()})
 

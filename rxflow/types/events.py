@@ -204,8 +204,8 @@ class ToolFinished(Finished):
 class ToolFailed(Failed):
     """A tool call failed. The model receives the error, and the run continues.
 
-    ``stage`` says why: the "arguments" did not fit, the tool is "unknown", its "limit" was reached, or its "run"
-    raised.
+    ``stage`` says why: the "arguments" did not fit, the tool is "unknown", its "limit" was reached, a person "denied"
+    it, or its "run" raised.
     """
 
     tool_id: str

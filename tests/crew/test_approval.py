@@ -1,9 +1,11 @@
 """Tools that a person has to allow: approved, refused, changed; several at once, and in crews inside of tools."""
 
 from collections.abc import Callable
-from typing import Any
+from itertools import count
+from typing import Annotated, Any
 
 import pytest
+from pydantic import AfterValidator
 from reactivex import Observable
 
 from rxflow import operators as ops
@@ -132,6 +134,44 @@ def test_an_answer_that_does_not_fit_ends_the_run_and_calls_nothing(answer: Any)
     assert isinstance(seen.error, ValueError)
     assert "the answer to 'May Writer call pay?' does not fit" in str(seen.error)
     assert paid == []
+
+
+@pytest.mark.parametrize("answer", [{"amount": "much"}, {"amount": {1, 2}}])
+def test_an_answer_that_a_validator_breaks_on_ends_the_run_and_says_so(answer: Any) -> None:
+    paid: list[Any] = []
+
+    def double(amount: Any) -> Any:
+        return round(amount) * 2
+
+    @tool(needs_approval=True)
+    def pay(amount: Annotated[Any, AfterValidator(double)]) -> None:
+        """Pay an amount."""
+        paid.append(amount)
+
+    model = ScriptedLLM(tool_call("pay", {"amount": 5}))
+    seen = run(model, pay, lambda _: {"approved": True, "arguments": answer})
+    assert isinstance(seen.error, ValueError)
+    assert "the answer to 'May Writer call pay?' does not fit: the arguments of pay are not valid" in str(seen.error)
+    assert paid == []
+
+
+def test_who_decides_whether_to_ask_sees_what_the_tool_gets() -> None:
+    seen_by: list[float] = []
+
+    def is_seen(at: float) -> bool:
+        seen_by.append(at)
+        return False
+
+    numbers = count()
+
+    @tool(needs_approval=is_seen)
+    def note(at: Annotated[float, AfterValidator(lambda at: at + next(numbers))]) -> str:
+        """Note a time."""
+        seen_by.append(at)
+        return "noted"
+
+    run(ScriptedLLM(tool_call("note", {"at": 0.5}), "do-ne|"), note)
+    assert seen_by[0] == seen_by[1]
 
 
 def test_several_at_once_are_all_asked_and_all_that_wait_are_pending() -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rxflow import Crew, Process
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import CrewStarted
 from tests.scripted import Scripted
@@ -287,4 +288,9 @@ def test_a_crew_says_which_inputs_its_texts_ask_for() -> None:
         a_task(agent, "About {topic} and {topic}", output_file="notes/{name}.md"), a_task(agent, "Of {1} {x y}")
     )
     assert crew.fetch_inputs() == {"rank", "topic", "name"}
+    beside = Crew(agents=[], tasks=[a_task(an_agent(Scripted("Done"), "{rank} writer"), "About {topic}")])
+    assert beside.fetch_inputs() == {"rank", "topic"}
+    manager = an_agent(Scripted("Done"), "{mood} manager")
+    managed = Crew(agents=[agent], tasks=[a_task(None)], process=Process.hierarchical, manager_agent=manager)
+    assert managed.fetch_inputs() == {"rank", "mood"}
     assert a_crew(a_task(an_agent(Scripted("Done")))).fetch_inputs() == set()

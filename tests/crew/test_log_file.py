@@ -28,6 +28,17 @@ def test_a_text_has_a_line_for_each_start_and_each_answer(tmp_path: Path) -> Non
     assert re.fullmatch(f'{TIME}: {re.escape(about)}, status="completed", output="Terns é"', completed)
 
 
+def test_an_entry_is_one_line_whatever_the_answer_is(tmp_path: Path) -> None:
+    file = tmp_path / "crew.txt"
+    answer = 'Said "tern",\r\nthen\\n é\u2028'
+    solo(Scripted([answer]), crew={"output_log_file": str(file)}).kickoff()
+    with file.open(encoding="utf-8") as lines:
+        started, completed = lines
+    assert started.rstrip().endswith(': task_name="", task="Write", agent="Writer", status="started"')
+    assert json.loads(completed.partition("output=")[2]) == answer
+    assert "é" in completed
+
+
 def test_json_holds_a_list_that_later_runs_go_on_with(tmp_path: Path) -> None:
     file = tmp_path / "crew.json"
     for answer in ("One", "Two"):

@@ -5,10 +5,10 @@ import json
 import logging
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import pytest
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel
 
 from rxflow import LLM
 from rxflow.llm.source import Ending
@@ -151,6 +151,25 @@ def test_arguments_that_do_not_fit_are_told_to_the_model_and_to_the_stream(argum
     failed, started = seen.one(ToolFailed), seen.one(ToolStarted)
     assert (failed.tool_id, failed.stage, failed.origin) == ("call_0", "arguments", started.origin)
     assert failed.arguments == started.arguments
+    check_laws(seen.events)
+
+
+def test_a_validator_that_raises_another_error_is_told_to_the_model_too() -> None:
+    def shout(code: Any) -> Any:
+        return code.upper()
+
+    @tool
+    def find(code: Annotated[Any, AfterValidator(shout)]) -> str:
+        """Find."""
+        return f"found {code}"
+
+    model = Scripted(calls(("find", {"code": 5})), calls(("find", {"code": "a"})), "Done.")
+    seen = played(solo(model, agent={"tools": [find]}))
+    assert seen.error is None
+    said, then = told(model, 2)
+    assert said == "Error: the arguments of find are not valid. AttributeError: 'int' object has no attribute 'upper'"
+    assert then == "found A"
+    assert (seen.one(ToolFailed).stage, seen.one(ToolFailed).arguments) == ("arguments", {"code": 5})
     check_laws(seen.events)
 
 

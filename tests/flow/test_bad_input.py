@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from enum import Enum
-from typing import Any, Literal
+from typing import Any, Literal, Optional
 
 import pytest
 from pydantic import BaseModel
@@ -14,6 +14,11 @@ from tests.gate import PATIENCE_S
 from tests.scripted import Scripted
 from tests.signals import signals_of
 from tests.team import solo
+
+
+class Side(Enum):
+    LEFT = "left"
+    RIGHT = "right"
 
 
 class TestUnknownTriggers:
@@ -168,6 +173,38 @@ class TestUnknownTriggers:
         with pytest.raises(ValueError, match=r"end waits for 'middle'.*Known: end, left, right, which"):
             Routed()
 
+    @pytest.mark.parametrize(
+        "declared",
+        [
+            Literal["left", None],
+            Literal["left"] | None,
+            Optional[Literal["left"]],  # noqa: UP045 - as users write it
+            Literal["left"] | Literal["right"],
+            Literal["left"] | Side,
+            Literal[Side.LEFT],
+        ],
+    )
+    def test_a_label_that_a_union_does_not_have(self, declared: Any) -> None:
+        def which(self: Any) -> Any:
+            return self.state["side"]
+
+        which.__annotations__["return"] = declared
+
+        def flow(label: str) -> type[Flow[Any]]:
+            class Routed(Flow):
+                choose = router()(start()(which))
+
+                @listen(label)
+                def end(self, label: str) -> str:
+                    return f"in the {label}"
+
+            return Routed
+
+        assert flow("left")().kickoff({"side": "left"}) == "in the left"
+        for label in ("lefft", "None"):
+            with pytest.raises(ValueError, match=f"end waits for '{label}'"):
+                flow(label)()
+
     def test_a_label_that_the_enum_does_not_have(self) -> None:
         class Routed(Flow):
             @router()
@@ -207,9 +244,10 @@ class TestUnknownTriggers:
 
         assert Routed().kickoff({"side": "middle"}) == "in the middle"
 
-    def test_any_label_may_come_from_a_router_whose_source_nobody_has(self) -> None:
+    @pytest.mark.parametrize("returns", ["OnlyForTheTypeChecker", "typing.Missing", "int[str]", "not a type"])
+    def test_any_label_may_come_from_a_router_whose_source_nobody_has(self, returns: str) -> None:
         members: dict[str, Any] = {}
-        exec("def which(self) -> 'OnlyForTheTypeChecker': return 'middle'", members)
+        exec(f"import typing\ndef which(self) -> '{returns}': return 'middle'", members)
 
         class Routed(Flow):
             which = router()(start()(members["which"]))
@@ -219,11 +257,6 @@ class TestUnknownTriggers:
                 return f"in the {label}"
 
         assert Routed().kickoff() == "in the middle"
-
-
-class Side(Enum):
-    LEFT = "left"
-    RIGHT = "right"
 
 
 class TestFlowsThatCannotBegin:

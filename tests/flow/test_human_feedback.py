@@ -228,6 +228,11 @@ def test_what_does_not_fit_together_is_refused() -> None:
         human_feedback("Good?", default_outcome="yes")
     with pytest.raises(ValueError, match=r"default_outcome 'maybe' must be one of the emit options: \['yes', 'no'\]"):
         human_feedback("Good?", emit=["yes", "no"], default_outcome="maybe")
+    for empty in ([], "", ["yes", ""]):
+        with pytest.raises(ValueError, match="emit must name at least one label, and no empty one; got"):
+            human_feedback("Good?", emit=empty)
+    with pytest.raises(ValueError, match="metadata cannot have the key 'output', under which the result is shown"):
+        human_feedback("Good?", metadata={"output": "other"})
     with pytest.raises(ValueError, match="learn=True is not supported"):
         human_feedback("Good?", learn=True)
     with pytest.raises(ValueError, match="nothing would run it"):

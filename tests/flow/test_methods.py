@@ -17,7 +17,7 @@ from reactivex import operators as ops
 from reactivex.scheduler import NewThreadScheduler
 
 from rxflow.flow import Flow, listen, router, start
-from rxflow.operators import retry_stream, text
+from rxflow.operators import retry_stream, text, to_output
 from rxflow.testing import ScriptedLLM
 from rxflow.types.events import FlowFinished, LLMFailed, LLMFinished, MethodFinished, Retracted
 from rxflow.types.results import CrewOutput
@@ -27,7 +27,7 @@ from tests.gate import PATIENCE_S
 from tests.scripted import Scripted
 from tests.signals import outcome, signals_of
 from tests.spans import ranked
-from tests.team import crew_saying, solo
+from tests.team import an_agent, crew_saying, solo
 
 whose: ContextVar[str] = ContextVar("whose", default="nobody's")
 
@@ -480,6 +480,31 @@ class TestGenerator:
 
         assert Empty().kickoff() == []
 
+    def test_of_nothing_gives_what_the_method_returns(self) -> None:
+        def nothing() -> Any:
+            yield from ()
+
+        class Silent(Flow):
+            @router()
+            @start()
+            def which(self) -> Any:
+                yield from ()
+                return "left"
+
+            @listen("left")
+            def tell(self) -> Any:
+                yield from ()
+
+            @listen(tell)
+            def end(self, told: str) -> Any:
+                assert told == ""
+                return nothing()
+
+        flow = Silent()
+        left = flow.kickoff()
+        assert flow.method_outputs == ["left", "", left]
+        assert list(left) == []
+
     def test_of_text_may_come_from_a_function_beside_the_flow(self) -> None:
         class Wrapped(Flow):
             @start()
@@ -531,6 +556,10 @@ class TestGenerator:
 
 def iter_letters(word: str) -> Generator[str]:
     yield from word
+
+
+def say_gulls(output: object) -> tuple[bool, str]:
+    return True, "Gulls"
 
 
 class TestObservable:
@@ -701,6 +730,29 @@ class TestObservable:
         flow = Returning()
         assert told_by(flow) == [("hel", "begin"), ("lo", "begin")]
         assert flow.method_outputs == ["hello"]
+
+    @pytest.mark.parametrize(
+        ("guardrail", "answer"),
+        [("It is short", "Terns"), (say_gulls, "Gulls"), (None, "Terns")],
+    )
+    def test_of_an_agents_events_gives_the_answer_that_was_accepted(self, guardrail: Any, answer: str) -> None:
+        def an_answer() -> Any:
+            return an_agent(Scripted("Terns", '{"accepted": true}'), guardrail=guardrail).events("Name a bird")
+
+        class Returning(Flow):
+            @start()
+            def begin(self) -> Any:
+                return an_answer()
+
+        class Late(Flow):
+            @start()
+            def begin(self) -> Any:
+                seen = list(an_answer().pipe(to_output()))
+                judged = [each for each in seen if isinstance(each, LLMFinished)]
+                return reactivex.from_iterable([*seen, *judged])
+
+        assert Returning().kickoff() == answer
+        assert Late().kickoff() == answer
 
     def test_of_a_crew_that_a_callback_starts_streams_in_the_method(self) -> None:
         class Returning(Flow):

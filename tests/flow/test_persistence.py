@@ -239,6 +239,39 @@ def test_a_fork_of_a_state_that_is_not_there_begins_anew(
     assert "no saved state 'nobody'" in caplog.text
 
 
+def test_with_several_stores_none_is_restored_from_and_the_log_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    of_class, of_method = Memory(), Memory()
+
+    @persist(of_class)
+    class Both(CountingInDict):
+        @listen("first")
+        @persist(of_method)
+        def second(self) -> int:
+            self.state["count"] += 10
+            return int(self.state["count"])
+
+    assert [Both().kickoff({"id": "x"}) for _ in range(2)] == [11, 11]
+    assert caplog.text.count("Both: the state of 'x' is not restored: its decorators name several stores") == 2
+    with pytest.raises(ValueError, match="no store to restore from, or several"):
+        Both().kickoff(restore_from_state_id="x")
+    assert Both(persistence=of_method).kickoff({"id": "x"}) == 22
+
+
+def test_a_store_of_the_class_that_no_method_uses_does_not_count() -> None:
+    unused, used = Memory(), Memory()
+
+    @persist(unused)
+    class Both(Flow):
+        @persist(used)
+        @start()
+        def first(self) -> int:
+            self.state["count"] = self.state.get("count", 0) + 1
+            return int(self.state["count"])
+
+    assert [Both().kickoff({"id": "x"}) for _ in range(2)] == [1, 2]
+    assert unused.saved == []
+
+
 def test_a_fork_without_a_store_is_refused() -> None:
     with pytest.raises(ValueError, match="no store to restore from"):
         Counting().kickoff(restore_from_state_id="x")
@@ -399,7 +432,7 @@ def test_a_verbose_save_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 
     flow = Loud()
     flow.kickoff()
-    assert caplog.text.count(f"Saving flow state to memory for ID: {flow.flow_id}") == 2
+    assert caplog.text.count(f"Saving the state of Loud to Memory, with the ID {flow.flow_id}") == 2
 
 
 def test_subclasses_inherit_the_decorator() -> None:

@@ -30,7 +30,7 @@ from rxflow.types.events import (
 from tests.flow.trip import World, text_of
 from tests.scripted import Scripted, calls
 from tests.signals import outcome
-from tests.team import solo
+from tests.team import a_crew, a_task, an_agent, solo
 
 
 def states_of(events: Sequence[Event]) -> Sequence[Mapping[str, Any]]:
@@ -298,6 +298,55 @@ def test_feedback_may_be_about_a_dict_whose_keys_cannot_be_sorted() -> None:
     past = [decode(encode(event)) for event in paused.events]
     seen = outcome(Reviewed().events().resumed(Journal(past, {request.request_id: "yes"})))
     assert seen.one(FlowFinished).result.output == {1: "one", "b": "two"}
+
+
+def test_the_review_of_a_task_is_not_taken_for_that_of_its_method() -> None:
+    model = Scripted("Terns")
+
+    class Reviewed(Flow):
+        @start()
+        @human_feedback("Good?")
+        def draft(self) -> str:
+            return f"{a_task(an_agent(model), human_input=True).execute_sync().raw} are birds"
+
+    paused = outcome(Reviewed().events())
+    (of_task,) = paused.one(FlowPaused).pending
+    assert of_task.arguments == {"output": "Terns"}
+    again = outcome(Reviewed().events().resumed(Journal(paused.events, {of_task.request_id: ""})))
+    (of_method,) = again.one(FlowPaused).pending
+    assert of_method.arguments == {"output": "Terns are birds"}
+    past = [*paused.events, *again.events]
+    seen = outcome(Reviewed().events().resumed(Journal(past, {of_method.request_id: "yes"})))
+    assert seen.one(FlowFinished).result.output == "Terns are birds"
+    assert len(model.requests) == 1
+
+
+@pytest.mark.parametrize("in_crew", [False, True])
+def test_a_reviewed_method_in_a_tool_is_not_run_again(in_crew: bool) -> None:
+    ran: list[str] = []
+
+    class Reviewed(Flow):
+        @start()
+        @human_feedback("Good?")
+        def draft(self) -> str:
+            ran.append("draft")
+            return f"draft {len(ran)}"
+
+    @tool
+    def write() -> str:
+        """Write."""
+        reviewed: Any = Reviewed().kickoff()
+        return f"{reviewed.output}"
+
+    model = Scripted(calls(("write", {})), "Done")
+    writer = an_agent(model, tools=[write])
+    source: Any = a_crew(a_task(writer)) if in_crew else writer
+    given = () if in_crew else ("Write",)
+    paused = outcome(source.events(*given))
+    (request,) = paused.of(FlowPaused)[-1].pending
+    seen = outcome(source.events(*given).resumed(Journal(paused.events, {request.request_id: "yes"})))
+    assert ran == ["draft"]
+    assert seen.of(ToolFinished)[-1].result == "draft 1"
 
 
 class TestWhatCannotGoOn:

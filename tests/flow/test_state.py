@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PrivateAttr
 
 from rxflow.flow import Flow, listen, start
 
@@ -283,6 +283,72 @@ def test_objects_in_a_model_stay_what_they_are() -> None:
     flow = SourcedFlow()
     mine = flow.state.source = Source(name="mine")
     assert flow.kickoff({"topic": "rain"}) is mine
+
+
+class Drawn(BaseModel):
+    """A state with private attributes: three that the program sets, and one that is derived from a field."""
+
+    topic: str = "nothing"
+    _client: object = PrivateAttr(default=None)
+    _seen: list[str] = PrivateAttr(default_factory=list[str])
+    _lock: object = PrivateAttr(default_factory=object)
+    _title: str = PrivateAttr(default="")
+
+    def model_post_init(self, context: object, /) -> None:
+        self._title = self.topic.upper()
+
+    def note(self, topic: str, client: object = None) -> object:
+        self._seen.append(topic)
+        self._client = client
+        return self._lock
+
+    def tell(self) -> tuple[object, list[str], object, str]:
+        return self._client, self._seen, self._lock, self._title
+
+
+class TestPrivateAttributes:
+    class Drawing(Flow[Drawn]):
+        @start()
+        def begin(self) -> Any:
+            return self.state.tell()
+
+    def test_are_kept_when_inputs_are_given_unless_the_model_sets_them(self) -> None:
+        flow = self.Drawing()
+        client = object()
+        lock = flow.state.note("rain", client)
+        assert flow.kickoff({"topic": "snow"}) == (client, ["rain"], lock, "SNOW")
+
+    @pytest.mark.parametrize("has_id", [False, True])
+    def test_of_a_given_state_are_kept_when_its_id_is_filled_in(self, has_id: bool) -> None:
+        class WithId(Drawn):
+            id: str | None = None
+
+        given = (WithId if has_id else Drawn)(topic="rain")
+        given.note("rain")
+        flow = self.Drawing(initial_state=given)
+        _, seen, _, title = flow.state.tell()
+        assert (seen, title) == (["rain"], "RAIN")
+        assert seen is not given.tell()[1]
+
+    def test_that_cannot_be_compared_are_what_the_model_makes_them(self) -> None:
+        class Odd:
+            __hash__ = None  # type: ignore[assignment]
+
+            def __eq__(self, other: object) -> bool:
+                raise TypeError("cannot be compared")
+
+        class Oddly(Drawn):
+            _odd: Odd = PrivateAttr(default_factory=Odd)
+
+        class Flowing(Flow[Oddly]):
+            @start()
+            def begin(self) -> Any:
+                return self.state.tell()
+
+        flow = Flowing()
+        flow.state.note("rain")
+        told: Any = flow.kickoff({"topic": "snow"})
+        assert told[1] == ["rain"]
 
 
 class TestInitialState:

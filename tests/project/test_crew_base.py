@@ -1,7 +1,9 @@
 """Crews as a class, their agents and tasks in YAML: as published projects have them."""
 
 import asyncio
+import importlib
 import re
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -187,6 +189,29 @@ class TestWhatIsMade:
         tools: list[object] = []
         assert making.named("A", tools=tools) is making.named("A", tools=tools)
 
+    def test_arguments_that_are_gone_are_not_mistaken_for_new_ones(self) -> None:
+        @CrewBase
+        class Several:
+            @agent
+            def named(self, names: list[str]) -> Agent:
+                return an_agent(Scripted("Done"), " and ".join(names))
+
+        several = Several()
+        assert [several.named([f"n{number}"]).role for number in range(50)] == [f"n{number}" for number in range(50)]
+        mine = ["Ada"]
+        assert several.named(mine) is several.named(mine)
+
+    def test_an_argument_by_name_is_another_than_a_pair_by_position(self) -> None:
+        @CrewBase
+        class Several:
+            @agent
+            def named(self, name: object) -> Agent:
+                return an_agent(Scripted("Done"), str(name))
+
+        several = Several()
+        assert several.named(name="Ada").role == "Ada"
+        assert several.named(("name", "Ada")).role == "('name', 'Ada')"
+
     def test_tasks_are_named_after_their_methods_unless_they_have_a_name(self) -> None:
         assert [each.name for each in Editing().tasks] == ["write", "review", "faults"]
 
@@ -246,6 +271,37 @@ class TestWhatIsMade:
         assert shorter.write().agent is not None
         assert [each.role for each in shorter.agents] == ["Other", "Reviewer"]
         assert shorter.crew().name == "Shorter"
+
+    def test_an_overriding_method_may_begin_with_what_its_base_makes(self) -> None:
+        @CrewBase
+        class Stricter(Editing):
+            @agent
+            def writer(self) -> Agent:
+                return super().writer().model_copy(update={"role": "Strict writer"})
+
+            @task
+            def write(self) -> Task:
+                made = super().write()
+                made.expected_output = "Two texts"
+                return made
+
+            @before_kickoff
+            def prepare(self, inputs: dict[str, Any]) -> dict[str, Any]:
+                self.noted.append("prepared")
+                return super().prepare(inputs)
+
+            @crew
+            def crew(self) -> Crew:
+                made = super().crew()
+                made.verbose = False
+                return made
+
+        stricter = Stricter()
+        assert stricter.writer().role == "Strict writer"
+        assert stricter.writer() is stricter.writer()
+        assert stricter.write().expected_output == "Two texts"
+        assert stricter.crew().kickoff({"topic": "tea"}).raw == '{"faults": []} finished'
+        assert stricter.noted.count("prepared") == 1
 
     def test_an_async_method_makes_its_object_too(self) -> None:
         class Async:
@@ -403,6 +459,29 @@ class TestConfiguration:
         ) as raised:
             _ = lost.agents_config
         assert raised.value.filename == str(Path(__file__).parent / "config" / "lost.yaml")
+
+    def test_a_subclass_in_another_folder_has_the_files_of_its_base_unless_there_are_files_of_its_own(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        module = tmp_path / "elsewhere_of_editing.py"
+        module.write_text(
+            "from rxflow.project import CrewBase\n"
+            "from tests.project.test_crew_base import Editing\n"
+            "@CrewBase\nclass Elsewhere(Editing): ...\n"
+            "@CrewBase\nclass Further(Elsewhere): tasks_config = 'config/lost.yaml'\n",
+            encoding="utf-8",
+        )
+        monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+        found: Any = importlib.import_module(module.stem)
+        assert found.Elsewhere().crew().kickoff(inputs={"topic": "tea"}).raw == '{"faults": []} finished'
+        assert found.Elsewhere.agents_config == "config/agents.yaml"
+        with pytest.raises(FileNotFoundError) as raised:
+            _ = found.Further().tasks_config
+        assert raised.value.filename == str(tmp_path / "config" / "lost.yaml")
+        (tmp_path / "config").mkdir()
+        (tmp_path / "config" / "agents.yaml").write_text("critic: {role: Critic, goal: g, backstory: b}")
+        assert list(found.Elsewhere().agents_config) == ["critic"]
+        assert list(found.Elsewhere().tasks_config) == list(Editing().tasks_config)
 
     @pytest.mark.parametrize(
         ("text", "words"),

@@ -29,6 +29,7 @@ from rxflow.types.events import (
     LLMStarted,
     MethodFinished,
     Retracted,
+    ToolFailed,
     ToolFinished,
     ToolStarted,
 )
@@ -184,6 +185,58 @@ def test_a_reader_of_the_whole_log_sees_and_counts_each_word_once(store: str | N
         assert tree.spending.usage.successful_requests == 4
         assert tree.tools == 1
         assert lines.count("Writer -> look") == 1
+
+
+class OutOfPaper(Exception):
+    """An error of the program's own."""
+
+
+def test_a_model_is_not_asked_again_about_tools_that_had_failed(store: str | None) -> None:
+    @tool(needs_approval=True)
+    def pay(amount: float) -> str:
+        """Pay."""
+        return f"paid {amount}"
+
+    @tool(max_usage_count=1)
+    def once() -> str:
+        """Works once."""
+        return "worked"
+
+    @tool
+    def print_it() -> str:
+        """Print."""
+        raise OutOfPaper("tray 2")
+
+    once.run()
+    turn = calls(("pay", {"amount": 5}), ("once", {}), ("print_it", {}))
+    model = Scripted(turn, "Done")
+
+    class Works(Flow):
+        @start()
+        def work(self) -> str:
+            said = an_agent(model, tools=[pay, once, print_it]).kickoff("Work").raw
+            return f"{said}, {self.ask('Go on?')}"
+
+    with Runs(store) as runs:
+        run, approval = paused(runs, Works())
+        run.resume({approval.request_id: "no, too dear"})
+        with pytest.raises(RunPaused):
+            run.result(20)
+        (request,) = run.pending()
+        run.resume({request.request_id: "yes"})
+        assert run.result(20) == "Done, yes"
+        failed = [event for event in run.events().pipe(ops.to_output()) if isinstance(event, ToolFailed)]
+    assert [each["content"] for each in model.conversations[-1] if each["role"] == "tool"] == [
+        "Error: a person refused pay. too dear",
+        "Error: the tool 'once' has been used max_usage_count=1 times already. Answer without it.",
+        "Error: print_it raised OutOfPaper: tray 2",
+    ]
+    assert {(each.tool_name, each.stage) for each in failed} == {
+        ("pay", "denied"),
+        ("once", "limit"),
+        ("print_it", "run"),
+    }
+    assert len(model.requests) == 2
 
 
 def test_what_is_still_open_is_repeated_first(store: str | None) -> None:

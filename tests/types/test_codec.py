@@ -391,6 +391,15 @@ class TestOwnEvents:
         assert decode(encode(event)) == event
         assert built == []
 
+    @pytest.mark.parametrize("declared", ["OnlyForTheTypeChecker", "json.Missing", "not a type"])
+    def test_its_annotations_may_be_for_type_checkers_alone(self, declared: str) -> None:
+        class Own(Happened):
+            pass
+
+        Own.__annotations__["value"] = declared
+        kind: Any = dataclass(frozen=True, kw_only=True)(Own)
+        assert b'{"$tuple":[1,2]}' in encode(kind(origin=Origin(), value=(1, 2)))
+
     def test_where_its_class_is_not_loaded_it_has_a_stand_in(self) -> None:
         line = encode(cast("Any", Measured(origin=Origin(span_id="r/1"), seq=3, metres=2.0))).replace(
             f"{__name__}:".encode(), b"elsewhere:"
