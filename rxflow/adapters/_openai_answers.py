@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 from uuid import uuid4
 
-from rxflow._json_text import encodable
+from rxflow._json_text import describe, encodable
 from rxflow.adapters._translation import Part, PartTracker, Step
 from rxflow.tools import as_text
 from rxflow.types import (
@@ -276,7 +276,7 @@ class ResponseAnswer:
 
 
 def describe_error(error: BaseException) -> str:
-    return f"{type(error).__name__}: {encodable(str(error))}"
+    return encodable(describe(error))
 
 
 def _text_part(text: str) -> Json:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Protocol, TypeVar
 
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, Disposable
@@ -64,7 +65,8 @@ def translate(make: Callable[[], Translator[T]]) -> Callable[[Observable[Any]], 
         source       --a--b--#
         translate    --A--B--E|
 
-    The resulting stream never ends with an error: the translator makes an item of it.
+    The resulting stream does not end with the run's error: the translator makes an item of it. It ends with an error
+    only if the translator fails at the end of the run.
     """
 
     def selection(source: Observable[Any]) -> Observable[T]:
@@ -77,9 +79,16 @@ def translate(make: Callable[[], Translator[T]]) -> Callable[[Observable[Any]], 
                     emit(item)
 
             def end(error: BaseException | None) -> None:
-                for item in translator.finish(error):
+                items: list[T] = []
+                try:
+                    items.extend(translator.finish(error))
+                except Exception as failure:  # noqa: BLE001 - nobody above would end the stream, and its reader would wait
+                    finish = partial(observer.on_error, failure)
+                else:
+                    finish = observer.on_completed
+                for item in items:
                     emit(item)
-                observer.on_completed()
+                finish()
 
             return source.subscribe(on_next, end, lambda: end(None), scheduler=scheduler)
 
@@ -270,8 +279,3 @@ def read_json(text: str) -> Any:
         return from_json(text or "{}")
     except ValueError:
         return text
-
-
-def to_plain_json(value: object) -> Any:
-    """Convert ``value`` to plain JSON. Objects that JSON does not have become strings."""
-    return from_json(to_json(value, fallback=str, inf_nan_mode="null"))

@@ -14,9 +14,9 @@ from typing import Any, TypeAlias
 from reactivex import Observable
 
 from rxflow import operators as ops
-from rxflow._json_text import encodable
+from rxflow._json_text import describe, encodable, in_words, to_plain_json
 from rxflow._lazy import extra
-from rxflow.adapters._translation import PartTracker, Step, to_plain_json
+from rxflow.adapters._translation import PartTracker, Step
 from rxflow.tools import as_text
 from rxflow.types import (
     CrewFinished,
@@ -105,10 +105,11 @@ class FlowExecutor(AgentExecutor):
                             await event_queue.enqueue_event(update)
                         else:
                             await updater.update_status(TaskState.TASK_STATE_WORKING, update)
+            result = _say(updater, run.result)
         except Exception as error:  # noqa: BLE001 - reported to the client
             for update in run.finish():
                 await event_queue.enqueue_event(update)
-            await updater.failed(_say(updater, f"{type(error).__name__}: {error}"))
+            await updater.failed(_say(updater, describe(error)))
             return
         for update in run.finish():
             await event_queue.enqueue_event(update)
@@ -117,7 +118,7 @@ class FlowExecutor(AgentExecutor):
         elif run.is_cancelled:
             await updater.cancel()
         else:
-            await updater.complete(_say(updater, run.result))
+            await updater.complete(result)
 
     async def cancel(self, context: RequestContext, event_queue: EventQueue) -> None:
         await TaskUpdater(event_queue, context.task_id or "", context.context_id or "").cancel()
@@ -147,7 +148,7 @@ class _Run:
             case ToolProgress(message=message) if message:
                 yield _say(self._updater, message)
             case Retracted(error=error):
-                yield _say(self._updater, f"an answer was taken back: {error}")
+                yield _say(self._updater, f"an answer was taken back: {in_words(error)}")
             case FlowFinished() | CrewFinished() if not event.origin.parent_span_id:
                 self.result = event.result
             case FlowPaused(pending=pending):
@@ -180,7 +181,7 @@ class _Run:
         return TaskArtifactUpdateEvent(
             task_id=self._updater.task_id,
             context_id=self._updater.context_id,
-            artifact=Artifact(artifact_id=step.part.id, name=said.agent_role or said.flow_method, parts=parts),
+            artifact=Artifact(artifact_id=step.part.id, name=encodable(said.agent_role or said.flow_method), parts=parts),
             append=append,
             last_chunk=last_chunk,
         )

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
-from pydantic_core import to_json
 from reactivex import Observable
 
+from rxflow._json_text import write_json
 from rxflow._lazy import extra
 from rxflow._streaming import WAITS
 from rxflow.adapters._otel_names import DURATION_BOUNDARIES_S, NAMES, PROVIDERS, TOKEN_BOUNDARIES
@@ -393,7 +393,7 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _to_json(value: object) -> str:
-    return to_json(value, fallback=str).decode()
+    return write_json(value).decode()
 
 
 def _type_of(error: BaseException) -> str:

@@ -16,10 +16,11 @@ from typing import Any, Final, TypeAlias, cast
 
 import anyio
 import reactivex
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 from reactivex import Observable
 
 from rxflow import operators as ops
+from rxflow._json_text import write_json
 from rxflow._lazy import extra
 from rxflow.adapters._openai_answers import Asked, ChatAnswer, Json, ResponseAnswer
 from rxflow.adapters._translation import translate
@@ -81,7 +82,7 @@ def serve_models(models: Mapping[str, Model]) -> Starlette:
 def _stream(events: Observable[Any], make: Callable[[], ResponseAnswer | ChatAnswer]) -> Response:
     def encode(item: Json) -> bytes:
         name = f"event: {item['type']}\n" if "type" in item else ""
-        return name.encode() + b"data: " + to_json(item) + b"\n\n"
+        return name.encode() + b"data: " + write_json(item) + b"\n\n"
 
     items = events.pipe(translate(make)).map(encode)
     return stream(reactivex.concat(items, reactivex.just(DONE)))

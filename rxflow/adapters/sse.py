@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeAlias, cast
 from reactivex import Observable
 from reactivex.disposable import SerialDisposable
 
+from rxflow._json_text import describe
 from rxflow._lazy import extra
 from rxflow._streaming import Framing, on_loop
 from rxflow.adapters._translation import Translator, translate
@@ -173,7 +174,7 @@ class _Messages:
             yield _Message(data, name, event.seq)
 
     def finish(self, error: BaseException | None) -> Iterator[ServerSentEvent]:
-        said = None if error is None else f"{type(error).__name__}: {error}"
+        said = None if error is None else describe(error)
         yield ServerSentEvent(json.dumps({"error": said}), event=END, id=END)
 
 

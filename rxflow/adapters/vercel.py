@@ -15,10 +15,10 @@ from typing import Any, Final, TypeAlias, cast
 from uuid import uuid4
 
 import reactivex
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 from reactivex import Observable
 
-from rxflow._json_text import encodable
+from rxflow._json_text import describe, encodable, in_words, to_plain_json, write_json
 from rxflow._lazy import extra
 from rxflow._streaming import WAITS
 from rxflow.adapters._translation import (
@@ -27,7 +27,6 @@ from rxflow.adapters._translation import (
     Step,
     call_id_of,
     read_json,
-    to_plain_json,
     tool_part_id,
     translate,
 )
@@ -87,7 +86,7 @@ def respond(events: Observable[Any], *, message_id: str | None = None) -> Respon
     """Respond with a run as server-sent events. The run is disposed when the client disconnects."""
 
     def encode(chunk: UIChunk) -> bytes:
-        return b"data: " + to_json(chunk, fallback=str, inf_nan_mode="null") + b"\n\n"
+        return b"data: " + write_json(chunk) + b"\n\n"
 
     messages = events.pipe(to_ui_messages(message_id)).map(encode)
     return stream(reactivex.concat(messages, reactivex.just(DONE)), headers=HEADERS)
@@ -162,7 +161,7 @@ class _Message:
             reason = end.reason if isinstance(end, Cancelled) else str(error)
             yield {"type": "abort", "reason": reason} if reason else {"type": "abort"}
         elif error is not None:
-            yield {"type": "error", "errorText": f"{type(error).__name__}: {encodable(str(error))}"}
+            yield {"type": "error", "errorText": encodable(describe(error))}
         else:
             finish: UIChunk = {"type": "finish", "finishReason": self._finish_reason}
             if isinstance(end, FlowFinished):
@@ -246,7 +245,7 @@ class _Message:
                 yield {"type": f"data-{name}", "data": to_plain_json(value)}
             case Retracted(error=error):
                 taken_back, self._retracted = self._retracted, []
-                yield {"type": "data-retracted", "data": {"ids": taken_back, "reason": encodable(str(error))}}
+                yield {"type": "data-retracted", "data": {"ids": taken_back, "reason": encodable(in_words(error))}}
             case LLMFinished(finish_reason=reason):
                 self._working.discard(event.origin.span_id)
                 self._finish_reason = FINISH_REASONS.get(reason or "stop", "other")
@@ -272,7 +271,7 @@ class _Message:
         elif self._answers.get(request_id) is False:
             yield {"type": "tool-output-denied", "toolCallId": tool_call_id}
         else:
-            text = f"{type(event.error).__name__}: {encodable(str(event.error))}"
+            text = encodable(describe(event.error))
             if event.stage in ("arguments", "unknown"):
                 given = {"toolName": event.tool_name, "input": to_plain_json(event.arguments)}
                 yield {"type": "tool-input-error", "errorText": text} | given | call

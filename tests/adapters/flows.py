@@ -156,6 +156,32 @@ class Paying(Flow[dict[str, Any]]):
         return str(solo(model, agent={"tools": [pay]}).kickoff())
 
 
+HALF_A_PAIR = "calm \ud800"
+
+
+def contain_itself() -> list[Any]:
+    """A list that JSON cannot hold."""
+    endless: list[Any] = [1]
+    endless.append(endless)
+    return endless
+
+
+class Unencodable(Flow[dict[str, Any]]):
+    """A tool and the run give what JSON cannot hold. The inputs say what."""
+
+    @start()
+    async def report(self) -> Any:
+        given = {"bytes": b"\xff", "surrogate": HALF_A_PAIR, "cycle": contain_itself()}[self.state["what"]]
+
+        @tool
+        def fetch() -> Any:
+            """Fetch."""
+            return given
+
+        await solo(Scripted(calls(("fetch", {})), "done"), agent={"tools": [fetch]}).kickoff_async()
+        return given if self.state.get("is_plain") else {"found": given, HALF_A_PAIR: 1}
+
+
 ALL: tuple[type[Flow[Any]], ...] = (
     Plain,
     Parallel,
@@ -170,7 +196,7 @@ ALL: tuple[type[Flow[Any]], ...] = (
 )
 
 
-def events_of(flow: Flow[Any], *answers: Any) -> list[Event]:
+def events_of(flow: Flow[Any], *answers: Any, inputs: dict[str, Any] | None = None) -> list[Event]:
     """All events of a run, whatever ends it. Its questions get ``answers``; without any, nobody answers."""
     seen: list[Event] = []
     left = iter(answers)
@@ -180,7 +206,7 @@ def events_of(flow: Flow[Any], *answers: Any) -> list[Event]:
 
     async def run() -> None:
         ended = asyncio.Event()
-        events = flow.events().pipe(ops.answer_with(answer)) if answers else flow.events()
+        events = flow.events(inputs).pipe(ops.answer_with(answer)) if answers else flow.events(inputs)
         events.subscribe(seen.append, finally_(ended.set), ended.set)
         await ended.wait()
 

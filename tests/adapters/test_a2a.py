@@ -52,14 +52,14 @@ class Structured(Flow[dict[str, Any]]):
         return {"asked": self.state["asked"], "metres": 3}
 
 
-FLOWS: dict[str, type[Flow[Any]]] = {flow.__name__: flow for flow in (*flows.ALL, Waiting, Structured)}
+FLOWS: dict[str, type[Flow[Any]]] = {flow.__name__: flow for flow in (*flows.ALL, flows.Unencodable, Waiting, Structured)}
 
 
 def answer(asked: RequestContext) -> Any:
     name, _, rest = asked.get_user_input().partition(" ")
     if name not in FLOWS:
         raise ValueError(f"no such flow: {name!r}")
-    return FLOWS[name]().events({"asked": rest})
+    return FLOWS[name]().events({"asked": rest, "what": rest})
 
 
 class Late:
@@ -135,6 +135,12 @@ def test_what_was_taken_back_is_gone(url: str) -> None:
     _, task = asyncio.run(send(url, "Retracting"))
     said = ["".join(part.text for part in artifact.parts) for artifact in task.artifacts]
     assert said == ["", "right"]
+
+
+@pytest.mark.parametrize("what", ["bytes", "surrogate", "cycle"])
+def test_a_result_that_json_cannot_hold_completes_the_task(url: str, what: str) -> None:
+    _, task = asyncio.run(send(url, f"Unencodable {what}"))
+    assert task.status.state == TaskState.TASK_STATE_COMPLETED
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,16 @@ def test_an_approved_tool_call_has_a_result() -> None:
     assert events[-1]["outcome"] == {"type": "success"}
 
 
+@pytest.mark.parametrize("what", ["bytes", "surrogate", "cycle"])
+def test_a_result_that_json_cannot_hold_is_text(what: str) -> None:
+    seen: list[bytes] = []
+    events = reactivex.from_iterable(flows.events_of(flows.Unencodable(), inputs={"what": what}))
+    events.pipe(agui.to_agui()).map(lambda event: event.model_dump_json(by_alias=True).encode()).subscribe(seen.append)
+    *_, finished = map(json.loads, seen)
+    assert finished["outcome"] == {"type": "success"}
+    assert finished["result"]
+
+
 def test_what_a_run_cost_in_tokens() -> None:
     *_, finished = translate(flows.events_of(flows.Plain()))
     assert finished["usage"] == [{"model": "scripted", "inputTokens": 2, "outputTokens": 1, "totalTokens": 3}]

@@ -172,6 +172,29 @@ def chunks(events: list[Event]) -> list[dict[str, Any]]:
     return seen
 
 
+@pytest.mark.parametrize("what", ["bytes", "surrogate", "cycle"])
+def test_what_json_cannot_hold_is_sent_as_text(what: str) -> None:
+    async def chat(request: Request) -> Response:
+        return vercel.respond(flows.Unencodable().events({"what": what}))
+
+    with serve(Starlette(routes=[Route("/", chat)])) as url:
+        body = httpx.get(url).text
+    messages = [json.loads(line.removeprefix("data: ")) for line in body.splitlines() if line.startswith("data: {")]
+    assert messages[-1]["type"] == "finish"
+    (given,) = (each["output"] for each in messages if each["type"] == "tool-output-available")
+    assert given == {"bytes": "\ufffd", "surrogate": "calm \ufffd", "cycle": "[1, [...]]"}[what]
+
+
+def test_a_name_that_cannot_be_encoded_is_sent_with_a_replacement_character() -> None:
+    events = [*STARTED, Custom(origin=FLOW, name=flows.HALF_A_PAIR, value=1)]
+
+    async def chat(request: Request) -> Response:
+        return vercel.respond(reactivex.from_iterable(events))
+
+    with serve(Starlette(routes=[Route("/", chat)])) as url:
+        assert '"data-calm \ufffd"' in httpx.get(url).text
+
+
 def test_a_cancelled_run_is_aborted() -> None:
     assert chunks([*STARTED, FlowCancelled(origin=FLOW, reason="user left")])[-1] == {
         "type": "abort",
