@@ -191,10 +191,10 @@ class PartTracker:
 
     def read(self, event: Event) -> list[Step]:
         """Return the steps that ``event`` causes."""
+        if event.replayed:  # the client already has this event
+            return []
         if isinstance(event, StreamChunk):
             if event.chunk_type is StreamChunkType.TEXT:
-                if event.replayed:  # the client already has this event
-                    return []
                 return self._say("text", call_id_of(event), event)
             return self._call_tool(event)
         if isinstance(event, ReasoningChunk):

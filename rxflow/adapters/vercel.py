@@ -32,6 +32,7 @@ from rxflow.adapters._translation import (
 )
 from rxflow.adapters.sse import stream
 from rxflow.types import (
+    Approval,
     Cancelled,
     Custom,
     Event,
@@ -134,6 +135,7 @@ class _Message:
         self._ready: dict[str, str] = {}  # by tool call with complete arguments: the name of its tool
         self._approvals: dict[str, str] = {}  # by tool call: the id of the question that asks for its approval
         self._answers: dict[str, bool] = {}  # by id of a question
+        self._tool_calls: dict[str, str] = {}  # by open span of a tool: its tool call
         self._retracted: list[str] = []
         self._working: set[str] = set()  # open spans of calls and tools
         self._is_in_step = False
@@ -141,7 +143,7 @@ class _Message:
     def read(self, event: Event) -> Iterator[UIChunk]:
         if not self._has_begun:
             yield self._begin()
-        if isinstance(event, LLMStarted):
+        if isinstance(event, LLMStarted) and not event.replayed:
             yield from self._begin_step(event)
         for step in self._parts.read(event):
             yield from self._show(step)
@@ -213,24 +215,36 @@ class _Message:
         chunk = {"type": "tool-input-available", "toolCallId": tool_call_id, "toolName": name, "input": given}
         return chunk | {"dynamic": True} | ({"providerMetadata": labels} if labels else {})
 
+    def _request_approval(self, tool_call_id: str) -> UIChunk:
+        request_id = self._approvals[tool_call_id]
+        return {"type": "tool-approval-request", "approvalId": request_id, "toolCallId": tool_call_id}
+
     def _note(self, event: Any) -> Iterator[UIChunk]:
         match event:
             case ToolStarted(tool_id=tool_id, tool_name=name, arguments=arguments):
                 self._working.add(event.origin.span_id)
                 tool_call_id = tool_part_id(call_id_of(event), tool_id)
-                if tool_call_id not in self._ready:  # the model wrote the call in its text, so no part announced it
+                self._tool_calls[event.origin.span_id] = tool_call_id
+                # No part announced the call if the model wrote it in its text, or before the run was resumed.
+                if tool_call_id not in self._ready:
                     yield self._make_ready(tool_call_id, name, to_plain_json(arguments))
+                    if tool_call_id in self._approvals:
+                        yield self._request_approval(tool_call_id)
             case ToolFinished() | ToolFailed() | ToolCancelled():
                 self._working.discard(event.origin.span_id)
+                self._tool_calls.pop(event.origin.span_id, None)
                 yield from self._give_result(event)
             case InputRequested(kind="approval"):
                 tool_call_id = tool_part_id(call_id_of(event), event.tool_id)
                 self._approvals[tool_call_id] = event.request_id
-                if tool_call_id not in self._ready:
-                    yield self._make_ready(tool_call_id, event.message, to_plain_json(event.arguments))
-                yield {"type": "tool-approval-request", "approvalId": event.request_id, "toolCallId": tool_call_id}
+                if tool_call_id in self._ready:  # a resumed run asks first; its ToolStarted then has the tool's name
+                    yield self._request_approval(tool_call_id)
+            case InputReceived(request_id=request_id, value=Approval(approved=is_approved)):
+                # A run that is resumed with the answer does not ask again, so the question may be unknown here.
+                self._approvals[self._tool_calls.get(event.origin.span_id, "")] = request_id
+                self._answers[request_id] = is_approved
             case InputReceived(request_id=request_id) if request_id in self._approvals.values():
-                self._answers[request_id] = bool(getattr(event.value, "approved", event.value))
+                self._answers[request_id] = bool(event.value)
             case InputRequested():
                 asked = {"kind": event.kind, "message": event.message, "options": list(event.options)}
                 yield {"type": "data-input-request", "id": event.request_id, "data": asked | {"isAnswered": False}}

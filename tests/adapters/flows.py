@@ -7,6 +7,7 @@ from typing import Any
 from rxflow import Flow, TaskOutput
 from rxflow import operators as ops
 from rxflow.flow import listen, start
+from rxflow.runs import Runs
 from rxflow.tools import tool
 from rxflow.types.events import Event, InputRequested
 from tests.scripted import Scripted, calls, thinking
@@ -217,6 +218,23 @@ def events_of(flow: Flow[Any], *answers: Any, inputs: dict[str, Any] | None = No
 def finally_(then: Callable[[], None]) -> Callable[[Exception], None]:
     """What to subscribe as ``on_error``, where the error does not matter."""
     return lambda error: then()
+
+
+def pay_after_resuming(answer: Any) -> tuple[list[Event], list[Event]]:
+    """The events of a run like :class:`Paying` before and after it is resumed with an answer; None answers nothing."""
+    model = Scripted(calls(("pay", {"amount": 3})), "it is done")  # is not asked twice, so it must be one for both
+
+    class Pays(Flow[dict[str, Any]]):
+        @start()
+        def report(self) -> str:
+            return str(solo(model, agent={"tools": [pay]}).kickoff())
+
+    with Runs() as runs:
+        run = runs.start(Pays())
+        before = list(run.events().pipe(ops.to_output()))
+        last = run.look_up().last
+        run.resume({} if answer is None else {each.request_id: answer for each in run.pending()}, Pays())
+        return before, list(run.events(after=last).pipe(ops.to_output()))
 
 
 def of_type(events: Iterable[Event], *kinds: type) -> list[Any]:

@@ -61,8 +61,11 @@ def test_each_part_begins_once_speaks_in_between_and_ends_once(events: list[Even
         assert verbs[verbs.index("end") + 1 :] in ([], ["retract"])
 
 
-def test_text_that_a_resumed_run_repeats_is_not_said_again() -> None:
-    assert steps_of([Origin(span_id="c").chunk("Hello").model_copy(update={"replayed": True})]) == []
+def test_what_a_resumed_run_repeats_is_not_said_again() -> None:
+    call = Origin(span_id="c", llm_call_id="c")
+    chunks = [call.chunk("Hello"), call.tool_chunk(make_delta(0, "{}"))]
+    repeated = [chunk.model_copy(update={"replayed": True}) for chunk in chunks]
+    assert steps_of([ReasoningChunk(origin=call, content="Hm", replayed=True), *repeated]) == []
 
 
 class Breaking:

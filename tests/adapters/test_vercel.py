@@ -195,6 +195,34 @@ def test_a_name_that_cannot_be_encoded_is_sent_with_a_replacement_character() ->
         assert '"data-calm \ufffd"' in httpx.get(url).text
 
 
+def about_tools(seen: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    return [(each["type"], each["toolCallId"]) for each in seen if "toolCallId" in each and "delta" not in each["type"]]
+
+
+@pytest.mark.parametrize(("answer", "end"), [(True, "tool-output-available"), (False, "tool-output-denied")])
+def test_a_tool_call_that_waited_has_its_result_after_the_run_is_resumed(answer: bool, end: str) -> None:
+    before, after = flows.pay_after_resuming(answer)
+    first = about_tools(chunks(before))
+    (tool_call_id,) = {each for _, each in first}
+    assert about_tools(chunks([*before, *after])) == [*first, (end, tool_call_id)]
+    alone = chunks(after)
+    assert about_tools(alone) == [("tool-input-available", tool_call_id), (end, tool_call_id)]
+    assert [each["toolName"] for each in alone if "toolName" in each] == ["pay"]
+    assert [each for each in alone if each["type"].startswith("data-")] == []
+
+
+def test_a_question_that_is_still_open_after_the_run_is_resumed_names_the_tool() -> None:
+    before, after = flows.pay_after_resuming(None)
+    first = about_tools(chunks(before))
+    tool_call_id = first[0][1]
+    seen = chunks(after)
+    assert about_tools(seen) == [("tool-input-available", tool_call_id), ("tool-approval-request", tool_call_id)]
+    assert [(each["toolName"], each["input"]) for each in seen if "toolName" in each] == [("pay", {"amount": 3})]
+    requests = [each["approvalId"] for each in [*chunks(before), *seen] if each["type"] == "tool-approval-request"]
+    assert len(requests) == 2
+    assert len(set(requests)) == 1
+
+
 def test_a_cancelled_run_is_aborted() -> None:
     assert chunks([*STARTED, FlowCancelled(origin=FLOW, reason="user left")])[-1] == {
         "type": "abort",
