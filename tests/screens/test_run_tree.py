@@ -40,6 +40,7 @@ from rxflow.types.events import (
     ToolProgress,
     ToolStarted,
 )
+from rxflow.types.streaming import ToolCallChunk
 from rxflow.types.usage import UsageMetrics
 from tests.scripted import Scripted, calls
 from tests.team import a_crew, a_task, an_agent, solo
@@ -221,6 +222,13 @@ def test_a_flood_is_bounded() -> None:
         tree.add(chunk("x" * 1000))
     (lane,) = tree.lanes
     assert sum(entry.size for entry in lane.entries) <= MAX_LANE_CHARS
+    for number in range(200):
+        origin = at(f"tool{number}", "a", agent_role="Writer")
+        piece = ToolCallChunk(tool_id=f"{number}", tool_name="depth", arguments='{"place": "' + "x" * 500)
+        tree.add(call().tool_chunk(piece))
+        tree.add(ToolStarted(origin=origin, tool_id=f"{number}", tool_name="depth", arguments={"place": "x" * 500}))
+        tree.add(ToolFinished(origin=origin, tool_id=f"{number}", tool_name="depth", result="y" * 500))
+        assert lane.size == sum(len(entry.text) for entry in lane.entries) <= MAX_LANE_CHARS
     for number in range(2 * MAX_LANES):
         tree.add(StreamChunk(content="x", agent_role=f"agent {number}", task_id=f"{number}", span_id=f"s{number}"))
     assert len(tree.lanes) == MAX_LANES
