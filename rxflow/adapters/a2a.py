@@ -16,7 +16,9 @@ from reactivex import Observable
 from rxflow import operators as ops
 from rxflow._json_text import describe, encodable, in_words, to_plain_json
 from rxflow._lazy import extra
+from rxflow._streaming import everything
 from rxflow.adapters._translation import PartTracker, Step
+from rxflow.operators._core import select
 from rxflow.tools import as_text
 from rxflow.types import (
     CrewFinished,
@@ -98,14 +100,14 @@ class FlowExecutor(AgentExecutor):
         run = _Run(updater)
         try:
             # Cancelling the A2A task cancels this coroutine, and leaving the block disposes the run.
-            async with self._serves(context).pipe(ops.to_output()) as output:
+            async with self._serves(context).pipe(select(everything), ops.to_output()) as output:
                 async for event in output:
                     for update in run.read(event):
                         if isinstance(update, TaskArtifactUpdateEvent):
                             await event_queue.enqueue_event(update)
                         else:
                             await updater.update_status(TaskState.TASK_STATE_WORKING, update)
-            result = _say(updater, run.result)
+            result = None if run.result is None else _say(updater, run.result)
         except Exception as error:  # noqa: BLE001 - reported to the client
             for update in run.finish():
                 await event_queue.enqueue_event(update)
@@ -113,7 +115,7 @@ class FlowExecutor(AgentExecutor):
             return
         for update in run.finish():
             await event_queue.enqueue_event(update)
-        if run.question:
+        if run.question is not None:
             await updater.requires_input(_say(updater, run.question))
         elif run.is_cancelled:
             await updater.cancel()
@@ -132,7 +134,7 @@ class _Run:
         self._parts = PartTracker()
         self._begun: set[str] = set()
         self.result: Any = None
-        self.question = ""
+        self.question: str | None = None
         self.is_cancelled = False
 
     def read(self, event: Event) -> Iterator[TaskArtifactUpdateEvent | Message]:

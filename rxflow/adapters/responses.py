@@ -22,9 +22,11 @@ from reactivex import Observable
 from rxflow import operators as ops
 from rxflow._json_text import write_json
 from rxflow._lazy import extra
+from rxflow._streaming import everything
 from rxflow.adapters._openai_answers import Asked, ChatAnswer, Json, ResponseAnswer
 from rxflow.adapters._translation import translate
 from rxflow.adapters.sse import stream
+from rxflow.operators._core import select
 
 with extra("responses"):
     from starlette.applications import Starlette
@@ -99,7 +101,7 @@ async def _answer_at_once(request: Request, events: Observable[Any], answer: Res
 
 async def _collect(events: Observable[Any], answer: ResponseAnswer | ChatAnswer) -> Response:
     failure: Exception | None = None
-    async with events.pipe(ops.to_output()) as output:
+    async with events.pipe(select(everything), ops.to_output()) as output:
         try:
             async for event in output:
                 for _ in answer.read(event):

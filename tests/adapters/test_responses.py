@@ -94,6 +94,7 @@ MODELS: dict[str, responses.Model] = {flow.__name__: run(flow) for flow in (*flo
     "Plain": answer_plainly,
     "Refusing": refuse,
     "Limited": answer_in_part,
+    "Observed": lambda given: flows.Plain().observe(),
     "CutOff": cut_off(["too lo", Ending("length", USAGE)]),
     "Filtered": cut_off(["too ru", Ending("content_filter", USAGE)]),
     "CutOffOnce": cut_off(["too lo", Ending("length", USAGE)], "right"),
@@ -190,6 +191,12 @@ def test_a_chat_completion_does_not_send_waiting_text_that_was_taken_back(client
     )
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
     assert text == "low tide\n\nright"
+
+
+def test_a_run_of_which_only_the_chunks_were_asked_for_has_its_usage_and_its_end(client: openai.OpenAI) -> None:
+    answer = client.responses.create(model="Observed", input="x")
+    assert answer.usage is not None
+    assert (answer.output_text, answer.usage.output_tokens) == ("low tide at noon", 1)
 
 
 def test_a_run_in_which_no_model_speaks_answers_with_its_result(client: openai.OpenAI) -> None:
