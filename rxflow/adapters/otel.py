@@ -309,7 +309,7 @@ class _SpanTree:
             case LLMRetrying(error=error):
                 name, attributes = "retrying", {"error": _type_of(error)}
             case InputRequested(kind=kind):
-                name, attributes = "input_requested", {"method_kind": kind}
+                name, attributes = "input_requested", {"input_kind": kind}
             case FlowPaused():
                 name = "paused"
             case _:
