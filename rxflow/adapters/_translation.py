@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal, Protocol, TypeVar
 
 from pydantic_core import from_json
@@ -80,15 +79,17 @@ def translate(make: Callable[[], Translator[T]]) -> Callable[[Observable[Any]], 
 
             def end(error: BaseException | None) -> None:
                 items: list[T] = []
+                failure: Exception | None = None
                 try:
                     items.extend(translator.finish(error))
-                except Exception as failure:  # noqa: BLE001 - nobody above would end the stream, and its reader would wait
-                    finish = partial(observer.on_error, failure)
-                else:
-                    finish = observer.on_completed
+                except Exception as raised:  # noqa: BLE001 - nobody above would end the stream, and its reader would wait
+                    failure = raised
                 for item in items:
                     emit(item)
-                finish()
+                if failure is None:
+                    observer.on_completed()
+                else:
+                    observer.on_error(failure)
 
             return source.subscribe(on_next, end, lambda: end(None), scheduler=scheduler)
 

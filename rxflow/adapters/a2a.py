@@ -183,7 +183,9 @@ class _Run:
         return TaskArtifactUpdateEvent(
             task_id=self._updater.task_id,
             context_id=self._updater.context_id,
-            artifact=Artifact(artifact_id=step.part.id, name=encodable(said.agent_role or said.flow_method), parts=parts),
+            artifact=Artifact(
+                artifact_id=step.part.id, name=encodable(said.agent_role or said.flow_method), parts=parts
+            ),
             append=append,
             last_chunk=last_chunk,
         )

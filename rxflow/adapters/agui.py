@@ -264,7 +264,9 @@ class _Run:
             case AgentFinished() | AgentCancelled() if self._agents.pop(span, span) is None:
                 yield ag.SubagentFinishedEvent(subagent_run_id=span)
             case AgentFailed(error=error) if self._agents.pop(span, span) is None:
-                yield ag.SubagentErrorEvent(subagent_run_id=span, message=encodable(in_words(error)), code=type(error).__name__)
+                yield ag.SubagentErrorEvent(
+                    subagent_run_id=span, message=encodable(in_words(error)), code=type(error).__name__
+                )
             case ToolFinished(result=result) if tool_call_id is not None:
                 yield self._give_result(tool_call_id, as_text(result), owner)
             case ToolFailed(error=error) if tool_call_id is not None:

@@ -69,7 +69,9 @@ class Wordless(Flow[dict[str, Any]]):
         return str(self.ask(""))
 
 
-FLOWS: dict[str, type[Flow[Any]]] = {flow.__name__: flow for flow in (*flows.ALL, flows.Unencodable, Waiting, Structured, Silent, Wordless)}
+FLOWS: dict[str, type[Flow[Any]]] = {
+    flow.__name__: flow for flow in (*flows.ALL, flows.Unencodable, Waiting, Structured, Silent, Wordless)
+}
 
 
 def answer(asked: RequestContext) -> Any:

@@ -169,7 +169,14 @@ def test_a_client_that_sends_its_messages_is_not_sent_their_tool_calls_again() -
     (call,) = of_kind(translate(before), "TOOL_CALL_START")
     known = {"id": call["toolCallId"], "type": "function", "function": {"name": "pay", "arguments": "{}"}}
     message = {"id": "m", "role": "assistant", "toolCalls": [known]}
-    asked = {"threadId": "t", "runId": "r", "messages": [message], "state": {}, "tools": [], "context": []}
+    asked: dict[str, Any] = {
+        "threadId": "t",
+        "runId": "r",
+        "messages": [message],
+        "state": {},
+        "tools": [],
+        "context": [],
+    }
     seen: list[ag.BaseEvent] = []
     body = json.dumps(asked | {"forwardedProps": {}}).encode()
     reactivex.from_iterable(after).pipe(agui.to_agui(agui.read_input(body))).subscribe(seen.append)

@@ -82,6 +82,10 @@ def answer_in_part(given: responses.Asked) -> Any:
     return flows.Plain().events().pipe(ops.limit_tokens(1))
 
 
+def observe(given: responses.Asked) -> Any:
+    return flows.Plain().observe()
+
+
 def refuse(given: responses.Asked) -> Any:
     raise ValueError("topic: a name is missing")
 
@@ -94,7 +98,7 @@ MODELS: dict[str, responses.Model] = {flow.__name__: run(flow) for flow in (*flo
     "Plain": answer_plainly,
     "Refusing": refuse,
     "Limited": answer_in_part,
-    "Observed": lambda given: flows.Plain().observe(),
+    "Observed": observe,
     "CutOff": cut_off(["too lo", Ending("length", USAGE)]),
     "Filtered": cut_off(["too ru", Ending("content_filter", USAGE)]),
     "CutOffOnce": cut_off(["too lo", Ending("length", USAGE)], "right"),

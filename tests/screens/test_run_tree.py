@@ -19,8 +19,8 @@ from rxflow.screens._run_tree import RunTree
 from rxflow.screens._spans import State
 from rxflow.screens._transcript import Transcript
 from rxflow.screens._wording import fit_encoding, show_call, show_error, show_seconds
-from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.tools import tool
+from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import (
     AgentStarted,
     Custom,

@@ -8,7 +8,6 @@ import sys
 from typing import Any
 
 import pytest
-
 from rich.console import Console
 
 from rxflow import Flow
