@@ -1,14 +1,15 @@
-"""Text of models: finds the JSON in an answer, and replaces characters that cannot be encoded."""
+"""JSON and text: finds the JSON in an answer, writes any value as plain JSON, and replaces what cannot be encoded."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json, to_json, to_jsonable_python
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -133,3 +134,47 @@ def in_words(value: object, show: Callable[[object], str] = str) -> str:
 def describe(error: BaseException) -> str:
     """Describe an error in one line: its class and its message."""
     return f"{type(error).__name__}: {in_words(error)}"
+
+
+def to_plain_json(value: object, show: Callable[[Any], Any] = in_words) -> Any:
+    """Convert ``value`` to plain JSON. This never fails.
+
+    Objects that JSON does not have become what ``show`` returns. Bytes that are not UTF-8 and lone surrogates become
+    text with replacement characters. A value that contains itself becomes text as a whole.
+    """
+    try:
+        return through_json(value, show)
+    except Exception:  # noqa: BLE001 - pydantic's, or raised by a user's object
+        pass
+    try:
+        text = json.dumps(value, default=lambda each: _in_parts(each, show), ensure_ascii=False)
+        return through_json(json.loads(encodable(text)), show)
+    except Exception:  # noqa: BLE001 - it contains itself, or has names that are not text; or raised by a user's object
+        return encodable(in_words(value))
+
+
+def write_json(value: object) -> bytes:
+    """Write ``value`` as JSON, with what JSON does not have as in :func:`to_plain_json`. This never fails."""
+    try:
+        return to_json(value, fallback=in_words, inf_nan_mode="null")
+    except Exception:  # noqa: BLE001 - pydantic's, or raised by a user's object
+        return to_json(to_plain_json(value))
+
+
+def through_json(value: object, show: Callable[[Any], Any]) -> Any:
+    """Convert ``value`` to plain JSON.
+
+    Raises:
+        ValueError: ``value`` has what pydantic refuses to write: bytes that are not UTF-8, a lone surrogate, or itself.
+    """
+    return from_json(to_json(value, fallback=show, inf_nan_mode="null"))
+
+
+def _in_parts(value: Any, show: Callable[[Any], Any]) -> Any:
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if isinstance(value, BaseModel):
+        return dict(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {each.name: getattr(value, each.name) for each in fields(value)}
+    return to_jsonable_python(value, fallback=show)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, RootModel, ValidationError
 
 from rxflow import LLM
 from rxflow import operators as ops
-from rxflow._json_text import JsonSpan, find_json, read_json
+from rxflow._json_text import JsonSpan, find_json, read_json, to_plain_json, write_json
 from rxflow.crew._guardrails import GuardrailError
 from tests.scripted import Scripted
 from tests.signals import signals_of
@@ -35,6 +35,36 @@ class Notes(BaseModel):
 
     title: str = ""
     lines: list[str] = []
+
+
+class Unshowable:
+    def __str__(self) -> str:
+        raise OSError("no")
+
+
+def contain_itself() -> dict[str, Any]:
+    endless: dict[str, Any] = {}
+    endless["self"] = endless
+    return endless
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        ({"a": (1, {2})}, {"a": [1, [2]]}),
+        (float("inf"), None),
+        ({"a": b"\xff", "b": [1]}, {"a": "\ufffd", "b": [1]}),
+        ({"\ud800": ["calm \ud800"]}, {"\ufffd": ["calm \ufffd"]}),
+        (Code.model_construct(code="\ud800"), {"code": "\ufffd"}),
+        (contain_itself(), "{'self': {...}}"),
+        ({b"\xff": 1}, "{b'\\xff': 1}"),
+        (OSError("no"), "no"),
+        ([Unshowable()], ["<Unshowable that cannot be shown: its __str__ raised OSError>"]),
+    ],
+)
+def test_any_value_has_a_plain_form_and_can_be_written(value: Any, plain: Any) -> None:
+    assert to_plain_json(value) == plain
+    assert json.loads(write_json(value)) == plain
 
 
 ADA = '{"name": "Ada"}'

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 from uuid import uuid4
 
-from rxflow._json_text import encodable
+from rxflow._json_text import describe, encodable
 from rxflow.adapters._translation import Part, PartTracker, Step
 from rxflow.tools import as_text
 from rxflow.types import (
@@ -20,6 +20,8 @@ from rxflow.types import (
     LLMFailed,
     LLMFinished,
     MethodFinished,
+    Retracted,
+    StreamChunk,
     UsageMetrics,
 )
 
@@ -50,8 +52,12 @@ class _Run:
         self.usage = UsageMetrics()
         self.result: Any = None
         self.is_cancelled = False
-        self.finish_reason = "stop"
+        self._cut_off: list[tuple[StreamChunk, str]] = []  # of each answer that was cut off: its labels, and why
         self._parts = PartTracker()
+
+    @property
+    def finish_reason(self) -> str:
+        return self._cut_off[-1][1] if self._cut_off else "stop"
 
     def find_failure(self, error: BaseException | None) -> str | None:
         """Return the reason why an ended run did not complete; None if it completed."""
@@ -64,7 +70,9 @@ class _Run:
             case LLMFinished() | LLMFailed() | LLMCancelled():
                 self.usage += event.usage
                 if isinstance(event, LLMFinished) and event.finish_reason in ("length", "content_filter"):
-                    self.finish_reason = event.finish_reason
+                    self._cut_off.append((event.origin.chunk(""), event.finish_reason))
+            case Retracted():
+                self._cut_off = [each for each in self._cut_off if not event.covers(each[0])]
             case FlowFinished() | MethodFinished() | CrewFinished():
                 self.result = event.result
             case Cancelled(origin=origin) if not origin.parent_span_id:
@@ -92,17 +100,25 @@ class ChatAnswer:
         self._speaker: Part | None = None
         self._waiting: dict[Part, list[str]] = {}  # the texts of parts that stream while another part is sent
         self._ended: set[Part] = set()  # the waiting parts whose streams have ended
-        self._said: list[str] = []
+        self._texts: dict[Part | None, list[str]] = {}  # what was sent and not retracted; None: the run's result
+        self._has_begun = False
 
     @property
     def whole(self) -> Json:
-        message = {"role": "assistant", "content": "".join(self._said), "refusal": None}
+        text = "\n\n".join("".join(each) for each in self._texts.values())
+        message = {"role": "assistant", "content": text, "refusal": None}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": self._run.finish_reason}
         usage = _count_tokens(self._run.usage, "prompt", "completion")
         return self._head | {"object": "chat.completion", "choices": [choice], "usage": usage}
 
     def read(self, event: Event) -> Iterator[Json]:
-        for step in self._run.read(event):
+        steps = self._run.read(event)
+        # First, because the end of a retracted part lets others speak, which may be retracted too.
+        for step in steps:
+            if step.verb == "retract":
+                self._texts.pop(step.part, None)
+                self._waiting.pop(step.part, None)
+        for step in steps:
             yield from self._show(step)
 
     def finish(self, error: BaseException | None) -> Iterator[Json]:
@@ -112,8 +128,8 @@ class ChatAnswer:
         if self.failure is not None:
             yield {"error": {"message": self.failure, "type": "server_error", "param": None, "code": "server_error"}}
             return
-        if not self._said and self._run.result is not None:
-            yield self._say(as_text(self._run.result))
+        if not self._texts and self._run.result is not None:
+            yield self._say(None, as_text(self._run.result))
         yield self._chunk({}, self._run.finish_reason)
         if self._shows_usage:
             usage = _count_tokens(self._run.usage, "prompt", "completion")
@@ -125,11 +141,9 @@ class ChatAnswer:
             return
         if self._speaker is None and step.verb == "begin":
             self._speaker = part
-            if self._said:
-                yield self._say("\n\n")
         elif part is self._speaker:
             if step.verb == "say":
-                yield self._say(step.text)
+                yield self._say(part, step.text)
             else:
                 yield from self._hand_on()
         elif step.verb == "say":
@@ -142,15 +156,18 @@ class ChatAnswer:
         self._speaker = None
         while self._waiting and self._speaker is None:
             part = next(iter(self._waiting))
-            yield self._say("\n\n" + "".join(self._waiting.pop(part)))
+            yield self._say(part, "".join(self._waiting.pop(part)))
             if part not in self._ended:
                 self._speaker = part
 
-    def _say(self, text: str) -> Json:
+    def _say(self, part: Part | None, text: str) -> Json:
         text = encodable(text)
-        role = {} if self._said else {"role": "assistant"}
-        self._said.append(text)
-        return self._chunk(role | {"content": text}, None)
+        role, separator = ({}, "\n\n") if self._has_begun else ({"role": "assistant"}, "")
+        if part in self._texts:
+            separator = ""
+        self._has_begun = True
+        self._texts.setdefault(part, []).append(text)
+        return self._chunk(role | {"content": separator + text}, None)
 
     def _chunk(self, delta: Json, finish_reason: str | None) -> Json:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
@@ -178,11 +195,13 @@ class ResponseAnswer:
     @property
     def whole(self) -> Json:
         parameters = self._asked.parameters
+        why = "content_filter" if self._run.finish_reason == "content_filter" else "max_output_tokens"
+        has_ended = self._status != "in_progress"
         return self._head | {
             "model": self._asked.model,
             "status": self._status,
             "error": self._error,
-            "incomplete_details": {"reason": "max_output_tokens"} if self._status == "incomplete" else None,
+            "incomplete_details": {"reason": why} if self._status == "incomplete" else None,
             "instructions": parameters.get("instructions"),
             "metadata": parameters.get("metadata") or {},
             "output": list(self._items.values()),
@@ -191,7 +210,7 @@ class ResponseAnswer:
             "tool_choice": "none",
             "tools": [],
             "top_p": None,
-            "usage": _count_tokens(self._run.usage, "input", "output") if self._status == "completed" else None,
+            "usage": _count_tokens(self._run.usage, "input", "output") if has_ended else None,
         }
 
     def read(self, event: Event) -> Iterator[Json]:
@@ -276,7 +295,7 @@ class ResponseAnswer:
 
 
 def describe_error(error: BaseException) -> str:
-    return f"{type(error).__name__}: {encodable(str(error))}"
+    return encodable(describe(error))
 
 
 def _text_part(text: str) -> Json:

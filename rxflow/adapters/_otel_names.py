@@ -62,6 +62,7 @@ NAMES: Final[Mapping[str, str]] = {
     "retracted": "rxflow.retracted",
     "retrying": "rxflow.retrying",
     "input_requested": "rxflow.input_requested",
+    "input_kind": "rxflow.input.kind",
     "paused": "rxflow.paused",
 }
 """All attribute and metric names that the adapter writes."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, Disposable
@@ -64,7 +64,8 @@ def translate(make: Callable[[], Translator[T]]) -> Callable[[Observable[Any]], 
         source       --a--b--#
         translate    --A--B--E|
 
-    The resulting stream never ends with an error: the translator makes an item of it.
+    The resulting stream does not end with the run's error: the translator makes an item of it. It ends with an error
+    only if the translator fails at the end of the run.
     """
 
     def selection(source: Observable[Any]) -> Observable[T]:
@@ -77,9 +78,18 @@ def translate(make: Callable[[], Translator[T]]) -> Callable[[Observable[Any]], 
                     emit(item)
 
             def end(error: BaseException | None) -> None:
-                for item in translator.finish(error):
+                items: list[T] = []
+                failure: Exception | None = None
+                try:
+                    items.extend(translator.finish(error))
+                except Exception as raised:  # noqa: BLE001 - nobody above would end the stream, and its reader would wait
+                    failure = raised
+                for item in items:
                     emit(item)
-                observer.on_completed()
+                if failure is None:
+                    observer.on_completed()
+                else:
+                    observer.on_error(failure)
 
             return source.subscribe(on_next, end, lambda: end(None), scheduler=scheduler)
 
@@ -182,10 +192,10 @@ class PartTracker:
 
     def read(self, event: Event) -> list[Step]:
         """Return the steps that ``event`` causes."""
+        if event.replayed:  # the client already has this event
+            return []
         if isinstance(event, StreamChunk):
             if event.chunk_type is StreamChunkType.TEXT:
-                if event.replayed:  # the client already has this event
-                    return []
                 return self._say("text", call_id_of(event), event)
             return self._call_tool(event)
         if isinstance(event, ReasoningChunk):
@@ -270,8 +280,3 @@ def read_json(text: str) -> Any:
         return from_json(text or "{}")
     except ValueError:
         return text
-
-
-def to_plain_json(value: object) -> Any:
-    """Convert ``value`` to plain JSON. Objects that JSON does not have become strings."""
-    return from_json(to_json(value, fallback=str, inf_nan_mode="null"))

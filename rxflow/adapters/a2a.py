@@ -14,9 +14,11 @@ from typing import Any, TypeAlias
 from reactivex import Observable
 
 from rxflow import operators as ops
-from rxflow._json_text import encodable
+from rxflow._json_text import describe, encodable, in_words, to_plain_json
 from rxflow._lazy import extra
-from rxflow.adapters._translation import PartTracker, Step, to_plain_json
+from rxflow._streaming import everything
+from rxflow.adapters._translation import PartTracker, Step
+from rxflow.operators._core import select
 from rxflow.tools import as_text
 from rxflow.types import (
     CrewFinished,
@@ -98,26 +100,27 @@ class FlowExecutor(AgentExecutor):
         run = _Run(updater)
         try:
             # Cancelling the A2A task cancels this coroutine, and leaving the block disposes the run.
-            async with self._serves(context).pipe(ops.to_output()) as output:
+            async with self._serves(context).pipe(select(everything), ops.to_output()) as output:
                 async for event in output:
                     for update in run.read(event):
                         if isinstance(update, TaskArtifactUpdateEvent):
                             await event_queue.enqueue_event(update)
                         else:
                             await updater.update_status(TaskState.TASK_STATE_WORKING, update)
+            result = None if run.result is None else _say(updater, run.result)
         except Exception as error:  # noqa: BLE001 - reported to the client
             for update in run.finish():
                 await event_queue.enqueue_event(update)
-            await updater.failed(_say(updater, f"{type(error).__name__}: {error}"))
+            await updater.failed(_say(updater, describe(error)))
             return
         for update in run.finish():
             await event_queue.enqueue_event(update)
-        if run.question:
+        if run.question is not None:
             await updater.requires_input(_say(updater, run.question))
         elif run.is_cancelled:
             await updater.cancel()
         else:
-            await updater.complete(_say(updater, run.result))
+            await updater.complete(result)
 
     async def cancel(self, context: RequestContext, event_queue: EventQueue) -> None:
         await TaskUpdater(event_queue, context.task_id or "", context.context_id or "").cancel()
@@ -131,7 +134,7 @@ class _Run:
         self._parts = PartTracker()
         self._begun: set[str] = set()
         self.result: Any = None
-        self.question = ""
+        self.question: str | None = None
         self.is_cancelled = False
 
     def read(self, event: Event) -> Iterator[TaskArtifactUpdateEvent | Message]:
@@ -147,7 +150,7 @@ class _Run:
             case ToolProgress(message=message) if message:
                 yield _say(self._updater, message)
             case Retracted(error=error):
-                yield _say(self._updater, f"an answer was taken back: {error}")
+                yield _say(self._updater, f"an answer was taken back: {in_words(error)}")
             case FlowFinished() | CrewFinished() if not event.origin.parent_span_id:
                 self.result = event.result
             case FlowPaused(pending=pending):
@@ -180,7 +183,9 @@ class _Run:
         return TaskArtifactUpdateEvent(
             task_id=self._updater.task_id,
             context_id=self._updater.context_id,
-            artifact=Artifact(artifact_id=step.part.id, name=said.agent_role or said.flow_method, parts=parts),
+            artifact=Artifact(
+                artifact_id=step.part.id, name=encodable(said.agent_role or said.flow_method), parts=parts
+            ),
             append=append,
             last_chunk=last_chunk,
         )

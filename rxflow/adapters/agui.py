@@ -16,13 +16,12 @@ from typing import Any
 from uuid import uuid4
 
 from pydantic import ValidationError
-from pydantic_core import to_json
 from reactivex import Observable
 
-from rxflow._json_text import encodable
+from rxflow._json_text import describe, encodable, in_words, to_plain_json, write_json
 from rxflow._lazy import extra
 from rxflow._streaming import WAITS
-from rxflow.adapters._translation import PartTracker, Step, call_id_of, to_plain_json, tool_part_id, translate
+from rxflow.adapters._translation import PartTracker, Step, call_id_of, tool_part_id, translate
 from rxflow.adapters.sse import stream
 from rxflow.tools import as_text
 from rxflow.types import (
@@ -81,7 +80,10 @@ def respond(asked: ag.RunAgentInput, events: Observable[Any]) -> Response:
     encode = EventEncoder().encode
 
     def encoded(event: ag.BaseEvent) -> bytes:
-        return encode(event).encode()
+        try:
+            return encode(event).encode()
+        except ValueError:  # a name with half a surrogate pair
+            return b"data: " + write_json(event.model_dump(by_alias=True)) + b"\n\n"
 
     return stream(events.pipe(to_agui(asked)).map(encoded))
 
@@ -188,7 +190,7 @@ class _Run:
             outcome: Any = ag.RunFinishedCancelledOutcome()
         elif error is not None or isinstance(end, Failed):
             cause = error if error is not None else getattr(end, "error", None)
-            return ag.RunErrorEvent(message=encodable(str(cause)), code=type(cause).__name__, usage=usage or None)
+            return ag.RunErrorEvent(message=encodable(in_words(cause)), code=type(cause).__name__, usage=usage or None)
         elif isinstance(end, FlowPaused):
             outcome = ag.RunFinishedInterruptOutcome(interrupts=[self._interrupt(each) for each in end.pending])
         else:
@@ -243,7 +245,7 @@ class _Run:
                 self._tool_around[span] = tool_call_id
                 if tool_call_id not in self._tool_ids:  # the model wrote the call in its text, so no part announced it
                     yield self._announce(tool_call_id, name, None, around)
-                    text = to_json(arguments, fallback=str).decode()
+                    text = write_json(arguments).decode()
                     yield ag.ToolCallArgsEvent(tool_call_id=tool_call_id, delta=text, subagent_run_id=around)
                     self._transcript.say(tool_call_id, text)
                     yield ag.ToolCallEndEvent(tool_call_id=tool_call_id, subagent_run_id=around)
@@ -262,11 +264,13 @@ class _Run:
             case AgentFinished() | AgentCancelled() if self._agents.pop(span, span) is None:
                 yield ag.SubagentFinishedEvent(subagent_run_id=span)
             case AgentFailed(error=error) if self._agents.pop(span, span) is None:
-                yield ag.SubagentErrorEvent(subagent_run_id=span, message=str(error), code=type(error).__name__)
+                yield ag.SubagentErrorEvent(
+                    subagent_run_id=span, message=encodable(in_words(error)), code=type(error).__name__
+                )
             case ToolFinished(result=result) if tool_call_id is not None:
                 yield self._give_result(tool_call_id, as_text(result), owner)
             case ToolFailed(error=error) if tool_call_id is not None:
-                yield self._give_result(tool_call_id, f"{type(error).__name__}: {error}", owner)
+                yield self._give_result(tool_call_id, describe(error), owner)
             case ToolCancelled(reason=reason) if tool_call_id is not None and reason != WAITS:
                 yield self._give_result(tool_call_id, f"cancelled: {reason}" if reason else "cancelled", owner)
             case LLMFinished(usage=usage) | LLMFailed(usage=usage) | LLMCancelled(usage=usage) if usage.is_reported:
@@ -300,7 +304,7 @@ class _Run:
             case FlowPaused():
                 self._ending = event
             case Retracted(error=error):
-                value = {"reason": encodable(str(error)), "attempts": list(event.attempts)}
+                value = {"reason": encodable(in_words(error)), "attempts": list(event.attempts)}
                 yield ag.CustomEvent(name="rxflow.retracted", value=value, subagent_run_id=owner)
                 before = list(self._asked.messages) if self._asked else []
                 yield ag.MessagesSnapshotEvent(messages=[*before, *self._transcript.messages()])

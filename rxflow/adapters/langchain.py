@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, cast
 
-from pydantic_core import to_json
 from reactivex import Observable
 
 from rxflow import operators as ops
+from rxflow._json_text import write_json
 from rxflow._lazy import extra
 from rxflow.flow import Flow
 from rxflow.llm import LLM, Delta, Ending, ReasoningDelta, Request, ToolCallDelta, from_async
@@ -181,7 +181,7 @@ def _deltas_of(piece: object) -> Iterator[Delta]:
             index=call.get("index", index),
             id=call.get("id"),
             name=call.get("name"),
-            arguments=arguments if isinstance(arguments, str) else _to_json(arguments or {}),
+            arguments=arguments if isinstance(arguments, str) else write_json(arguments or {}).decode(),
         )
 
 
@@ -221,7 +221,3 @@ class _EndingReader:
             response_id=str(self._metadata.get("id") or ""),
             response_model=str(self._metadata.get("model_name") or ""),
         )
-
-
-def _to_json(arguments: Any) -> str:
-    return to_json(arguments, fallback=str).decode()

@@ -14,8 +14,9 @@ from typing import Any, Final, TypeVar
 
 from reactivex import Observable
 
+from rxflow._json_text import in_words, to_plain_json
 from rxflow._streaming import WAITS
-from rxflow.adapters._translation import to_plain_json, watch
+from rxflow.adapters._translation import watch
 from rxflow.tools import as_text
 from rxflow.types import (
     AgentFinished,
@@ -254,7 +255,7 @@ def _content_of(event: Any) -> dict[str, Any]:
         case LLMFinished(text=text):
             return {"text": text}
         case Failed() | Retracted() | LLMRetrying():
-            return {"error": str(event.error)}
+            return {"error": in_words(event.error)}
         case FlowFinished() | MethodFinished() | CrewFinished() | TaskFinished() | AgentFinished() | ToolFinished():
             return {"result": as_text(event.result)}
         case StateChanged(state=state):

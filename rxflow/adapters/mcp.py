@@ -26,9 +26,9 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr
 from reactivex import Observable
 
 from rxflow import operators as ops
+from rxflow._json_text import describe, encodable, to_plain_json
 from rxflow._lazy import extra
 from rxflow._streaming import current_emitter, report_progress
-from rxflow.adapters._translation import to_plain_json
 from rxflow.flow import Flow
 from rxflow.runs import Runs
 from rxflow.tools import BaseTool, as_text
@@ -269,7 +269,7 @@ def create_server(
             outcome = await _run_flow(events, context)
             return _report_pending(outcome.pending) if isinstance(outcome, FlowPaused) else outcome
         except Exception as error:  # noqa: BLE001 - reported to the client's model
-            return _report_error(f"{type(error).__name__}: {error}")
+            return _report_error(describe(error))
 
     server = Server(name, on_list_tools=list_tools, on_call_tool=call_tool)
     server.middleware.append(RequestStateBoundary(security or RequestStateSecurity.ephemeral(), default_audience=name))
@@ -298,7 +298,7 @@ async def _run_flow(
             note = None if isinstance(event, StreamChunk) else _describe(event)
             if note:
                 notes += 1
-                await context.session.report_progress(notes, None, note)
+                await context.session.report_progress(notes, None, encodable(note))
             if isinstance(event, FlowFinished | CrewFinished) and not event.origin.parent_span_id:
                 result = event.result
             elif isinstance(event, FlowPaused):
@@ -307,7 +307,7 @@ async def _run_flow(
         return paused
     plain = to_plain_json(result)
     return mcp_types.CallToolResult(
-        content=[mcp_types.TextContent(type="text", text=as_text(result))],
+        content=[mcp_types.TextContent(type="text", text=encodable(as_text(result)))],
         structured_content=plain if isinstance(plain, dict) else None,
     )
 
@@ -401,7 +401,8 @@ def _field_of(request: InputRequested) -> dict[str, Any]:
 
 
 def _question_of(request: InputRequested) -> str:
-    return f"{request.message}\n{as_text(dict(request.arguments))}" if request.arguments else request.message
+    arguments = f"\n{as_text(dict(request.arguments))}" if request.arguments else ""
+    return encodable(f"{request.message}{arguments}")
 
 
 def _describe(event: Event) -> str | None:
@@ -425,4 +426,4 @@ def _report_pending(pending: Sequence[InputRequested]) -> mcp_types.CallToolResu
 
 
 def _report_error(text: str) -> mcp_types.CallToolResult:
-    return mcp_types.CallToolResult(content=[mcp_types.TextContent(type="text", text=text)], is_error=True)
+    return mcp_types.CallToolResult(content=[mcp_types.TextContent(type="text", text=encodable(text))], is_error=True)

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
-from pydantic_core import to_json
 from reactivex import Observable
 
+from rxflow._json_text import write_json
 from rxflow._lazy import extra
 from rxflow._streaming import WAITS
 from rxflow.adapters._otel_names import DURATION_BOUNDARIES_S, NAMES, PROVIDERS, TOKEN_BOUNDARIES
@@ -309,7 +309,7 @@ class _SpanTree:
             case LLMRetrying(error=error):
                 name, attributes = "retrying", {"error": _type_of(error)}
             case InputRequested(kind=kind):
-                name, attributes = "input_requested", {"method_kind": kind}
+                name, attributes = "input_requested", {"input_kind": kind}
             case FlowPaused():
                 name = "paused"
             case _:
@@ -393,7 +393,7 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _to_json(value: object) -> str:
-    return to_json(value, fallback=str).decode()
+    return write_json(value).decode()
 
 
 def _type_of(error: BaseException) -> str:

@@ -16,14 +16,17 @@ from typing import Any, Final, TypeAlias, cast
 
 import anyio
 import reactivex
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 from reactivex import Observable
 
 from rxflow import operators as ops
+from rxflow._json_text import write_json
 from rxflow._lazy import extra
+from rxflow._streaming import everything
 from rxflow.adapters._openai_answers import Asked, ChatAnswer, Json, ResponseAnswer
 from rxflow.adapters._translation import translate
 from rxflow.adapters.sse import stream
+from rxflow.operators._core import select
 
 with extra("responses"):
     from starlette.applications import Starlette
@@ -81,7 +84,7 @@ def serve_models(models: Mapping[str, Model]) -> Starlette:
 def _stream(events: Observable[Any], make: Callable[[], ResponseAnswer | ChatAnswer]) -> Response:
     def encode(item: Json) -> bytes:
         name = f"event: {item['type']}\n" if "type" in item else ""
-        return name.encode() + b"data: " + to_json(item) + b"\n\n"
+        return name.encode() + b"data: " + write_json(item) + b"\n\n"
 
     items = events.pipe(translate(make)).map(encode)
     return stream(reactivex.concat(items, reactivex.just(DONE)))
@@ -98,7 +101,7 @@ async def _answer_at_once(request: Request, events: Observable[Any], answer: Res
 
 async def _collect(events: Observable[Any], answer: ResponseAnswer | ChatAnswer) -> Response:
     failure: Exception | None = None
-    async with events.pipe(ops.to_output()) as output:
+    async with events.pipe(select(everything), ops.to_output()) as output:
         try:
             async for event in output:
                 for _ in answer.read(event):

@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeAlias, cast
 from reactivex import Observable
 from reactivex.disposable import SerialDisposable
 
+from rxflow._json_text import describe
 from rxflow._lazy import extra
 from rxflow._streaming import Framing, on_loop
 from rxflow.adapters._translation import Translator, translate
@@ -87,9 +88,9 @@ def respond(
     if request.headers.get("last-event-id") == END:
         return Response(status_code=204)
     after = read_last_event_id(request)
-    if isinstance(source, Observable) and after >= 0:
+    opened = _open(source, after, as_frames=as_frames)
+    if opened is None:
         return Response(status_code=204)
-    opened = _open(cast(Source, source), after, as_frames=as_frames)
     feed = _make_feed(opened, lambda: _Messages(_choose_encoder(as_frames), after))
     return _Streaming(feed, ping=ping, send_timeout=send_timeout)
 
@@ -97,13 +98,16 @@ def respond(
 def respond_with_lines(request: Request, source: Source, *, as_frames: bool = False) -> Response:
     """Respond with the events as lines of JSON. ``?after=17`` in the query continues after event 17.
 
-    The lines have the form of :mod:`rxflow.types.codec`. The last line of a failed run is its ``FlowFailed``.
+    An Observable would start a new run, so a client that continues one gets status 204, as from :func:`respond`. The
+    lines have the form of :mod:`rxflow.types.codec`. The last line of a failed run is its ``FlowFailed``.
 
     Raises:
         HTTPException: 400 for an ``after`` that is not a seq; 404 if ``source`` raises a LookupError.
     """
     after = read_last_event_id(request)
     opened = _open(source, after, as_frames=as_frames)
+    if opened is None:
+        return Response(status_code=204)
     feed = _make_feed(opened, lambda: _Lines(_choose_encoder(as_frames), after))
     return _Streaming(feed, media_type="application/x-ndjson", ping=0)
 
@@ -173,7 +177,7 @@ class _Messages:
             yield _Message(data, name, event.seq)
 
     def finish(self, error: BaseException | None) -> Iterator[ServerSentEvent]:
-        said = None if error is None else f"{type(error).__name__}: {error}"
+        said = None if error is None else describe(error)
         yield ServerSentEvent(json.dumps({"error": said}), event=END, id=END)
 
 
@@ -203,13 +207,13 @@ def _choose_encoder(as_frames: bool) -> _Encoder:
     return encode_frame
 
 
-def _open(source: Source, after: int, *, as_frames: bool) -> Observable[Any] | RunReader:
-    """Return the events after number ``after``.
+def _open(source: Source, after: int, *, as_frames: bool) -> Observable[Any] | RunReader | None:
+    """Return the events after number ``after``; None if only a new run could begin, because ``source`` has no log.
 
     For frames, return all events, because later frames refer to spans that earlier frames open.
     """
     if isinstance(source, Observable):
-        return cast("Observable[Any]", source)
+        return cast("Observable[Any]", source) if after < 0 else None
     try:
         return source(-1 if as_frames else after)
     except LookupError as error:

@@ -15,10 +15,10 @@ from typing import Any, Final, TypeAlias, cast
 from uuid import uuid4
 
 import reactivex
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 from reactivex import Observable
 
-from rxflow._json_text import encodable
+from rxflow._json_text import describe, encodable, in_words, to_plain_json, write_json
 from rxflow._lazy import extra
 from rxflow._streaming import WAITS
 from rxflow.adapters._translation import (
@@ -27,12 +27,12 @@ from rxflow.adapters._translation import (
     Step,
     call_id_of,
     read_json,
-    to_plain_json,
     tool_part_id,
     translate,
 )
 from rxflow.adapters.sse import stream
 from rxflow.types import (
+    Approval,
     Cancelled,
     Custom,
     Event,
@@ -87,7 +87,7 @@ def respond(events: Observable[Any], *, message_id: str | None = None) -> Respon
     """Respond with a run as server-sent events. The run is disposed when the client disconnects."""
 
     def encode(chunk: UIChunk) -> bytes:
-        return b"data: " + to_json(chunk, fallback=str, inf_nan_mode="null") + b"\n\n"
+        return b"data: " + write_json(chunk) + b"\n\n"
 
     messages = events.pipe(to_ui_messages(message_id)).map(encode)
     return stream(reactivex.concat(messages, reactivex.just(DONE)), headers=HEADERS)
@@ -135,6 +135,7 @@ class _Message:
         self._ready: dict[str, str] = {}  # by tool call with complete arguments: the name of its tool
         self._approvals: dict[str, str] = {}  # by tool call: the id of the question that asks for its approval
         self._answers: dict[str, bool] = {}  # by id of a question
+        self._tool_calls: dict[str, str] = {}  # by open span of a tool: its tool call
         self._retracted: list[str] = []
         self._working: set[str] = set()  # open spans of calls and tools
         self._is_in_step = False
@@ -142,7 +143,7 @@ class _Message:
     def read(self, event: Event) -> Iterator[UIChunk]:
         if not self._has_begun:
             yield self._begin()
-        if isinstance(event, LLMStarted):
+        if isinstance(event, LLMStarted) and not event.replayed:
             yield from self._begin_step(event)
         for step in self._parts.read(event):
             yield from self._show(step)
@@ -162,7 +163,7 @@ class _Message:
             reason = end.reason if isinstance(end, Cancelled) else str(error)
             yield {"type": "abort", "reason": reason} if reason else {"type": "abort"}
         elif error is not None:
-            yield {"type": "error", "errorText": f"{type(error).__name__}: {encodable(str(error))}"}
+            yield {"type": "error", "errorText": encodable(describe(error))}
         else:
             finish: UIChunk = {"type": "finish", "finishReason": self._finish_reason}
             if isinstance(end, FlowFinished):
@@ -214,24 +215,36 @@ class _Message:
         chunk = {"type": "tool-input-available", "toolCallId": tool_call_id, "toolName": name, "input": given}
         return chunk | {"dynamic": True} | ({"providerMetadata": labels} if labels else {})
 
+    def _request_approval(self, tool_call_id: str) -> UIChunk:
+        request_id = self._approvals[tool_call_id]
+        return {"type": "tool-approval-request", "approvalId": request_id, "toolCallId": tool_call_id}
+
     def _note(self, event: Any) -> Iterator[UIChunk]:
         match event:
             case ToolStarted(tool_id=tool_id, tool_name=name, arguments=arguments):
                 self._working.add(event.origin.span_id)
                 tool_call_id = tool_part_id(call_id_of(event), tool_id)
-                if tool_call_id not in self._ready:  # the model wrote the call in its text, so no part announced it
+                self._tool_calls[event.origin.span_id] = tool_call_id
+                # No part announced the call if the model wrote it in its text, or before the run was resumed.
+                if tool_call_id not in self._ready:
                     yield self._make_ready(tool_call_id, name, to_plain_json(arguments))
+                    if tool_call_id in self._approvals:
+                        yield self._request_approval(tool_call_id)
             case ToolFinished() | ToolFailed() | ToolCancelled():
                 self._working.discard(event.origin.span_id)
+                self._tool_calls.pop(event.origin.span_id, None)
                 yield from self._give_result(event)
             case InputRequested(kind="approval"):
                 tool_call_id = tool_part_id(call_id_of(event), event.tool_id)
                 self._approvals[tool_call_id] = event.request_id
-                if tool_call_id not in self._ready:
-                    yield self._make_ready(tool_call_id, event.message, to_plain_json(event.arguments))
-                yield {"type": "tool-approval-request", "approvalId": event.request_id, "toolCallId": tool_call_id}
+                if tool_call_id in self._ready:  # a resumed run asks first; its ToolStarted then has the tool's name
+                    yield self._request_approval(tool_call_id)
+            case InputReceived(request_id=request_id, value=Approval(approved=is_approved)):
+                # A run that is resumed with the answer does not ask again, so the question may be unknown here.
+                self._approvals[self._tool_calls.get(event.origin.span_id, "")] = request_id
+                self._answers[request_id] = is_approved
             case InputReceived(request_id=request_id) if request_id in self._approvals.values():
-                self._answers[request_id] = bool(getattr(event.value, "approved", event.value))
+                self._answers[request_id] = bool(event.value)
             case InputRequested():
                 asked = {"kind": event.kind, "message": event.message, "options": list(event.options)}
                 yield {"type": "data-input-request", "id": event.request_id, "data": asked | {"isAnswered": False}}
@@ -246,7 +259,7 @@ class _Message:
                 yield {"type": f"data-{name}", "data": to_plain_json(value)}
             case Retracted(error=error):
                 taken_back, self._retracted = self._retracted, []
-                yield {"type": "data-retracted", "data": {"ids": taken_back, "reason": encodable(str(error))}}
+                yield {"type": "data-retracted", "data": {"ids": taken_back, "reason": encodable(in_words(error))}}
             case LLMFinished(finish_reason=reason):
                 self._working.discard(event.origin.span_id)
                 self._finish_reason = FINISH_REASONS.get(reason or "stop", "other")
@@ -272,7 +285,7 @@ class _Message:
         elif self._answers.get(request_id) is False:
             yield {"type": "tool-output-denied", "toolCallId": tool_call_id}
         else:
-            text = f"{type(event.error).__name__}: {encodable(str(event.error))}"
+            text = encodable(describe(event.error))
             if event.stage in ("arguments", "unknown"):
                 given = {"toolName": event.tool_name, "input": to_plain_json(event.arguments)}
                 yield {"type": "tool-input-error", "errorText": text} | given | call

@@ -127,8 +127,9 @@ def _announce(origin: Origin, request: Request, server: Server) -> LLMStarted:
 
 def _repeat(emitter: Emitter, started: LLMStarted, before: LLMFinished) -> None:
     """Emit the answer that the model gave before the run was resumed, in one piece. It is not paid for again."""
-    emitter.on_next(started)
-    origin = emitter.origin
+    # Clients and later retractions know the answer and its tool calls by the id of the call that was paid for.
+    origin = replace(emitter.origin, llm_call_id=before.origin.llm_call_id or emitter.origin.llm_call_id)
+    emitter.on_next(replace(started, origin=origin))
     chunks = [origin.chunk(before.text)] if before.text else []
     for index, call in enumerate(before.tool_calls):
         delta = ToolCallChunk(tool_id=call.id, tool_name=call.name, arguments=call.arguments, index=index)

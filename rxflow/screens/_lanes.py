@@ -83,23 +83,33 @@ class Lane:
         """Append to the last entry if ``text`` continues it; otherwise begin a new entry."""
         last = self.entries[-1] if self.entries else None
         if last is None or last.kind is not kind or not _belong_together(last.item, item):
-            last = Entry(kind, item)
-            self.entries.append(last)
-        last.add(text)
-        self.size += len(text)
-        if self.size > MAX_LANE_CHARS:
-            self._forget()
+            return self._append(Entry(kind, item), text)
+        self._write(last, text)
         return last
+
+    def spell_call(self, chunk: StreamChunk) -> None:
+        """Show a piece of a tool call, which the model is writing."""
+        call = chunk.tool_call
+        tool_id = (call.tool_id or "") if call is not None else ""
+        last = self.entries[-1] if self.entries else None
+        if last is None or last.kind is not Kind.CALL or last.tool_id != tool_id:
+            name = (call.tool_name or "") if call is not None else ""
+            self._append(Entry(Kind.CALL, chunk, tool_id), f"{name} {chunk.content}")
+        else:
+            self._write(last, chunk.content)
 
     def call_tool(self, event: ToolStarted) -> None:
         """Show a tool call with its arguments. It replaces the pieces of the call that the model has streamed."""
         spelled = (each for each in reversed(self.entries) if each.kind is Kind.CALL and each.tool_id == event.tool_id)
         entry = next(spelled, None)
+        shown = show_call(event.tool_name, event.arguments)
         if entry is None:
-            entry = Entry(Kind.CALL, None, event.tool_id)
-            self.entries.append(entry)
+            self._append(Entry(Kind.CALL), shown)
+            return
         entry.tool_id = ""  # cleared because a later call may have the same id
-        entry.replace(show_call(event.tool_name, event.arguments))
+        self.size -= entry.size
+        entry.replace("")
+        self._write(entry, shown)
 
     def end_tool(self, event: ToolFinished | ToolFailed | ToolCancelled) -> None:
         """Show what a tool returned, or why it ended without a result."""
@@ -108,7 +118,19 @@ class Lane:
             shown = show_value(event.result)
         elif isinstance(event, ToolFailed):
             kind, shown = Kind.FAILURE, show_error(event.error)
-        self.entries.append(Entry(kind, parts=[f"{shorten(event.tool_name)}: {shown}"]))
+        self._append(Entry(kind), f"{shorten(event.tool_name)}: {shown}")
+
+    def _append(self, entry: Entry, text: str) -> Entry:
+        self.entries.append(entry)
+        self._write(entry, text)
+        return entry
+
+    def _write(self, entry: Entry, text: str) -> None:
+        """Add ``text`` to an entry of the lane. If the lane then has too much text, the oldest is dropped."""
+        entry.add(text)
+        self.size += len(text)
+        if self.size > MAX_LANE_CHARS:
+            self._forget()
 
     def _forget(self) -> None:
         """Drop the oldest text until half of the limit is left."""
@@ -156,14 +178,7 @@ def say_chunk(lane: Lane, chunk: StreamChunk) -> None:
     if chunk.chunk_type is StreamChunkType.TEXT:
         lane.say(Kind.TEXT, chunk.content, chunk)
         return
-    call = chunk.tool_call
-    tool_id = (call.tool_id or "") if call is not None else ""
-    last = lane.entries[-1] if lane.entries else None
-    if last is None or last.kind is not Kind.CALL or last.tool_id != tool_id:
-        last = Entry(Kind.CALL, chunk, tool_id)
-        lane.entries.append(last)
-        last.add(f"{(call.tool_name or '') if call is not None else ''} ")
-    last.add(chunk.content)
+    lane.spell_call(chunk)
 
 
 def _belong_together(one: StreamChunk | ReasoningChunk | None, other: StreamChunk | ReasoningChunk | None) -> bool:

@@ -190,9 +190,7 @@ class RunTree:
         key = event.origin.span_id
         if isinstance(event, ToolStarted):
             self.tools += 1
-            parent = self._spans.get(key, parent)
-            key = _key_of_tool(event)
-            self._find_lane(event.origin.span_id, event.origin).call_tool(event)
+            self._find_lane(key, event.origin).call_tool(event)
         elif isinstance(event, LLMStarted):
             self.spending.begin(event)
         elif isinstance(event, AgentStarted) and parent is not None and not parent.agent:
@@ -231,8 +229,7 @@ class RunTree:
         span.children.clear()
 
     def _end(self, event: Finished | Failed | Cancelled, at: float) -> None:
-        is_tool = isinstance(event, ToolFinished | ToolFailed | ToolCancelled)
-        span = self._spans.get(_key_of_tool(event) if is_tool else event.origin.span_id)
+        span = self._spans.get(event.origin.span_id)
         if isinstance(event, ToolFinished | ToolFailed | ToolCancelled):
             self._find_lane(event.origin.span_id, event.origin).end_tool(event)
         if isinstance(event, LLMFinished | LLMFailed | LLMCancelled):
@@ -332,10 +329,6 @@ class RunTree:
             self._lane_of[span_id] = lane
         lane.is_open = True
         return lane
-
-
-def _key_of_tool(event: Any) -> str:
-    return f"{event.origin.span_id} {event.tool_id}"
 
 
 def _label(event: Started) -> str:

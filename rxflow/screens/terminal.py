@@ -92,13 +92,20 @@ def draw(**options: Any) -> Callable[[Observable[T]], Observable[T]]:
                 dashboard.note_question(item)
                 observer.on_next(item)
 
+            # Printing fails if the disk is full or the pipe is closed. The stream must still end.
             def on_error(error: Exception) -> None:
-                dashboard.close(error)
-                observer.on_error(error)
+                try:
+                    dashboard.close(error)
+                finally:
+                    observer.on_error(error)
 
             def on_completed() -> None:
-                dashboard.close()
-                observer.on_completed()
+                try:
+                    dashboard.close()
+                except Exception as failure:  # noqa: BLE001 - passed on, like an error of ``do``
+                    observer.on_error(failure)
+                else:
+                    observer.on_completed()
 
             running = source.subscribe(on_next, on_error, on_completed, scheduler=scheduler)
             return CompositeDisposable(running, Disposable(dashboard.stop))

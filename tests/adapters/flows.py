@@ -7,6 +7,7 @@ from typing import Any
 from rxflow import Flow, TaskOutput
 from rxflow import operators as ops
 from rxflow.flow import listen, start
+from rxflow.runs import Runs
 from rxflow.tools import tool
 from rxflow.types.events import Event, InputRequested
 from tests.scripted import Scripted, calls, thinking
@@ -156,6 +157,32 @@ class Paying(Flow[dict[str, Any]]):
         return str(solo(model, agent={"tools": [pay]}).kickoff())
 
 
+HALF_A_PAIR = "calm \ud800"
+
+
+def contain_itself() -> list[Any]:
+    """A list that JSON cannot hold."""
+    endless: list[Any] = [1]
+    endless.append(endless)
+    return endless
+
+
+class Unencodable(Flow[dict[str, Any]]):
+    """A tool and the run give what JSON cannot hold. The inputs say what."""
+
+    @start()
+    async def report(self) -> Any:
+        given = {"bytes": b"\xff", "surrogate": HALF_A_PAIR, "cycle": contain_itself()}[self.state["what"]]
+
+        @tool
+        def fetch() -> Any:
+            """Fetch."""
+            return given
+
+        await solo(Scripted(calls(("fetch", {})), "done"), agent={"tools": [fetch]}).kickoff_async()
+        return given if self.state.get("is_plain") else {"found": given, HALF_A_PAIR: 1}
+
+
 ALL: tuple[type[Flow[Any]], ...] = (
     Plain,
     Parallel,
@@ -170,7 +197,7 @@ ALL: tuple[type[Flow[Any]], ...] = (
 )
 
 
-def events_of(flow: Flow[Any], *answers: Any) -> list[Event]:
+def events_of(flow: Flow[Any], *answers: Any, inputs: dict[str, Any] | None = None) -> list[Event]:
     """All events of a run, whatever ends it. Its questions get ``answers``; without any, nobody answers."""
     seen: list[Event] = []
     left = iter(answers)
@@ -180,7 +207,7 @@ def events_of(flow: Flow[Any], *answers: Any) -> list[Event]:
 
     async def run() -> None:
         ended = asyncio.Event()
-        events = flow.events().pipe(ops.answer_with(answer)) if answers else flow.events()
+        events = flow.events(inputs).pipe(ops.answer_with(answer)) if answers else flow.events(inputs)
         events.subscribe(seen.append, finally_(ended.set), ended.set)
         await ended.wait()
 
@@ -191,6 +218,23 @@ def events_of(flow: Flow[Any], *answers: Any) -> list[Event]:
 def finally_(then: Callable[[], None]) -> Callable[[Exception], None]:
     """What to subscribe as ``on_error``, where the error does not matter."""
     return lambda error: then()
+
+
+def pay_after_resuming(answer: Any) -> tuple[list[Event], list[Event]]:
+    """The events of a run like :class:`Paying` before and after it is resumed with an answer; None answers nothing."""
+    model = Scripted(calls(("pay", {"amount": 3})), "it is done")  # is not asked twice, so it must be one for both
+
+    class Pays(Flow[dict[str, Any]]):
+        @start()
+        def report(self) -> str:
+            return str(solo(model, agent={"tools": [pay]}).kickoff())
+
+    with Runs() as runs:
+        run = runs.start(Pays())
+        before = list(run.events().pipe(ops.to_output()))
+        last = run.look_up().last
+        run.resume({} if answer is None else {each.request_id: answer for each in run.pending()}, Pays())
+        return before, list(run.events(after=last).pipe(ops.to_output()))
 
 
 def of_type(events: Iterable[Event], *kinds: type) -> list[Any]:

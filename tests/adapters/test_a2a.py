@@ -22,6 +22,7 @@ from a2a.types import (
 from starlette.types import Receive, Scope, Send
 
 from rxflow import Flow
+from rxflow import operators as ops
 from rxflow.adapters import a2a
 from rxflow.flow import start
 from tests.adapters import flows
@@ -52,14 +53,36 @@ class Structured(Flow[dict[str, Any]]):
         return {"asked": self.state["asked"], "metres": 3}
 
 
-FLOWS: dict[str, type[Flow[Any]]] = {flow.__name__: flow for flow in (*flows.ALL, Waiting, Structured)}
+class Silent(Flow[dict[str, Any]]):
+    """Gives nothing."""
+
+    @start()
+    def tell(self) -> None:
+        return None
+
+
+class Wordless(Flow[dict[str, Any]]):
+    """Asks without a word."""
+
+    @start()
+    def wonder(self) -> str:
+        return str(self.ask(""))
+
+
+FLOWS: dict[str, type[Flow[Any]]] = {
+    flow.__name__: flow for flow in (*flows.ALL, flows.Unencodable, Waiting, Structured, Silent, Wordless)
+}
 
 
 def answer(asked: RequestContext) -> Any:
     name, _, rest = asked.get_user_input().partition(" ")
+    if name == "observed":
+        return FLOWS[rest]().observe()
+    if name == "filtered":
+        return FLOWS[rest]().events().pipe(ops.only_agent("Writer"))
     if name not in FLOWS:
         raise ValueError(f"no such flow: {name!r}")
-    return FLOWS[name]().events({"asked": rest})
+    return FLOWS[name]().events({"asked": rest, "what": rest})
 
 
 class Late:
@@ -135,6 +158,30 @@ def test_what_was_taken_back_is_gone(url: str) -> None:
     _, task = asyncio.run(send(url, "Retracting"))
     said = ["".join(part.text for part in artifact.parts) for artifact in task.artifacts]
     assert said == ["", "right"]
+
+
+@pytest.mark.parametrize("what", ["bytes", "surrogate", "cycle"])
+def test_a_result_that_json_cannot_hold_completes_the_task(url: str, what: str) -> None:
+    _, task = asyncio.run(send(url, f"Unencodable {what}"))
+    assert task.status.state == TaskState.TASK_STATE_COMPLETED
+
+
+def test_a_run_of_which_only_the_chunks_were_asked_for_gives_its_result_too(url: str) -> None:
+    _, task = asyncio.run(send(url, "observed Plain"))
+    assert task.status.state == TaskState.TASK_STATE_COMPLETED
+    assert get_message_text(task.status.message) == "low tide at noon"
+
+
+def test_a_run_without_a_result_completes_without_a_message(url: str) -> None:
+    for text in ("Silent", "filtered Plain"):
+        _, task = asyncio.run(send(url, text))
+        assert task.status.state == TaskState.TASK_STATE_COMPLETED
+        assert not task.status.HasField("message")
+
+
+def test_a_question_without_words_requires_input_too(url: str) -> None:
+    _, task = asyncio.run(send(url, "Wordless"))
+    assert task.status.state == TaskState.TASK_STATE_INPUT_REQUIRED
 
 
 @pytest.mark.parametrize(

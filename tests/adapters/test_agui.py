@@ -144,6 +144,46 @@ def test_an_approved_tool_call_has_a_result() -> None:
     assert events[-1]["outcome"] == {"type": "success"}
 
 
+@pytest.mark.parametrize("what", ["bytes", "surrogate", "cycle"])
+def test_a_result_that_json_cannot_hold_is_text(what: str) -> None:
+    seen: list[bytes] = []
+    events = reactivex.from_iterable(flows.events_of(flows.Unencodable(), inputs={"what": what}))
+    events.pipe(agui.to_agui()).map(lambda event: event.model_dump_json(by_alias=True).encode()).subscribe(seen.append)
+    *_, finished = map(json.loads, seen)
+    assert finished["outcome"] == {"type": "success"}
+    assert finished["result"]
+
+
+def test_a_tool_call_that_waited_has_its_result_after_the_run_is_resumed() -> None:
+    before, after = flows.pay_after_resuming(True)
+    (call,) = of_kind(translate(before), "TOOL_CALL_START")
+    whole = translate([*before, *after])
+    assert [each["toolCallId"] for each in of_kind(whole, "TOOL_CALL_START")] == [call["toolCallId"]]
+    (result,) = of_kind(whole, "TOOL_CALL_RESULT")
+    assert (result["toolCallId"], result["content"]) == (call["toolCallId"], "paid 3")
+    assert of_kind(translate(after), "TOOL_CALL_RESULT") == [result], "also in a response of its own"
+
+
+def test_a_client_that_sends_its_messages_is_not_sent_their_tool_calls_again() -> None:
+    before, after = flows.pay_after_resuming(True)
+    (call,) = of_kind(translate(before), "TOOL_CALL_START")
+    known = {"id": call["toolCallId"], "type": "function", "function": {"name": "pay", "arguments": "{}"}}
+    message = {"id": "m", "role": "assistant", "toolCalls": [known]}
+    asked: dict[str, Any] = {
+        "threadId": "t",
+        "runId": "r",
+        "messages": [message],
+        "state": {},
+        "tools": [],
+        "context": [],
+    }
+    seen: list[ag.BaseEvent] = []
+    body = json.dumps(asked | {"forwardedProps": {}}).encode()
+    reactivex.from_iterable(after).pipe(agui.to_agui(agui.read_input(body))).subscribe(seen.append)
+    kinds = [str(event.type.value) for event in seen if "TOOL_CALL" in event.type.value]
+    assert kinds == ["TOOL_CALL_RESULT"]
+
+
 def test_what_a_run_cost_in_tokens() -> None:
     *_, finished = translate(flows.events_of(flows.Plain()))
     assert finished["usage"] == [{"model": "scripted", "inputTokens": 2, "outputTokens": 1, "totalTokens": 3}]

@@ -18,7 +18,7 @@ from rxflow.flow import and_, listen, start
 from rxflow.runs import Runs
 from rxflow.tools import BaseTool
 from rxflow.types.events import ToolFailed, ToolFinished, ToolProgress, ToolStarted
-from tests.adapters import mcp_servers
+from tests.adapters import flows, mcp_servers
 from tests.adapters.flows import of_type
 from tests.scripted import Scripted, calls
 from tests.team import solo
@@ -123,6 +123,19 @@ def test_mcp_s_client_runs_a_flow_as_a_tool() -> None:
     assert sorted(offered["Trip"].input_schema["properties"]) == ["days", "place"]
     assert called.structured_content == {"plan": "3 days in Lisbon", "how": "by sea"}
     assert notes == ["plan begins", "write begins", "Writer works on: Write"]
+
+
+@pytest.mark.parametrize("is_plain", [True, False])
+@pytest.mark.parametrize("what", ["bytes", "surrogate", "cycle"])
+def test_a_result_that_json_cannot_hold_is_text(what: str, is_plain: bool) -> None:
+    async def run() -> CallToolResult:
+        offered = mcp.FlowTool(flows.Unencodable, input_schema={"properties": {}})
+        async with Client(mcp.create_server("finds", offered)) as client:
+            return await client.call_tool("Unencodable", {"what": what, "is_plain": is_plain})
+
+    result = asyncio.run(run())
+    assert not result.is_error
+    text_of(result).encode()
 
 
 @pytest.mark.parametrize(

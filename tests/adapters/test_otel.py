@@ -182,6 +182,12 @@ def test_an_answer_that_was_sent_back_is_noted(recorder: Recorder) -> None:
     assert [event.name for span in recorder.spans for event in span.events].count("rxflow.retracted") == 1
 
 
+def test_a_question_is_an_event_with_its_kind(recorder: Recorder) -> None:
+    recorder.run(flows.Paying())
+    events = [event for span in recorder.spans for event in span.events if event.name == "rxflow.input_requested"]
+    assert [dict(event.attributes or {}) for event in events] == [{"rxflow.input.kind": "approval"}]
+
+
 def test_what_a_failing_sibling_cut_off_is_cancelled(recorder: Recorder) -> None:
     recorder.run(flows.SiblingFails())
     assert attributes(recorder.span("method broken"))["error.type"] == "LookupError"

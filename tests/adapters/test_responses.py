@@ -8,15 +8,18 @@ from typing import Any
 import httpx
 import openai
 import pytest
+import reactivex
 
-from rxflow import Flow
+from rxflow import Flow, TaskOutput
 from rxflow import operators as ops
 from rxflow.adapters import responses
 from rxflow.flow import start
+from rxflow.llm.source import Ending
+from rxflow.types import LLMFinished, Origin, Retracted
 from tests.adapters import flows
 from tests.adapters.serving import serve
 from tests.gate import PATIENCE_S, Gate
-from tests.scripted import Scripted
+from tests.scripted import USAGE, Scripted
 from tests.team import solo
 
 asked: list[responses.Asked] = []
@@ -36,6 +39,40 @@ class Waiting(Flow[dict[str, Any]]):
             is_stopped.set()
 
 
+def cut_off(*turns: Any) -> responses.Model:
+    """A model whose ``turns`` are the answers of one agent. The answer "right" passes."""
+
+    class Answers(Flow[dict[str, Any]]):
+        @start()
+        def report(self) -> str:
+            def judge(output: TaskOutput) -> tuple[bool, Any]:
+                return len(turns) == 1 or output.raw == "right", "not right"
+
+            return str(solo(Scripted(*turns), guardrail=judge).kickoff())
+
+    return lambda _: Answers().events()
+
+
+def retract_while_waiting(given: responses.Asked) -> Any:
+    """Two calls speak at once. The answer of the second is taken back before the first has ended."""
+    one, two, again = (
+        Origin(span_id=name, llm_call_id=name, namespace=("F", name), attempt=name == "again")
+        for name in ("one", "two", "again")
+    )
+    return reactivex.from_iterable(
+        [
+            one.chunk("low "),
+            two.chunk("wrong"),
+            LLMFinished(origin=two, text="wrong"),
+            Retracted(origin=Origin(namespace=("F", "two")), attempts=(0,), error=ValueError("no"), span_ids=("two",)),
+            again.chunk("right"),
+            LLMFinished(origin=again, text="right"),
+            one.chunk("tide"),
+            LLMFinished(origin=one, text="low tide"),
+        ]
+    )
+
+
 def answer_plainly(given: responses.Asked) -> Any:
     asked.append(given)
     return flows.Plain().events()
@@ -43,6 +80,10 @@ def answer_plainly(given: responses.Asked) -> Any:
 
 def answer_in_part(given: responses.Asked) -> Any:
     return flows.Plain().events().pipe(ops.limit_tokens(1))
+
+
+def observe(given: responses.Asked) -> Any:
+    return flows.Plain().observe()
 
 
 def refuse(given: responses.Asked) -> Any:
@@ -57,6 +98,11 @@ MODELS: dict[str, responses.Model] = {flow.__name__: run(flow) for flow in (*flo
     "Plain": answer_plainly,
     "Refusing": refuse,
     "Limited": answer_in_part,
+    "Observed": observe,
+    "CutOff": cut_off(["too lo", Ending("length", USAGE)]),
+    "Filtered": cut_off(["too ru", Ending("content_filter", USAGE)]),
+    "CutOffOnce": cut_off(["too lo", Ending("length", USAGE)], "right"),
+    "RetractedWhileWaiting": retract_while_waiting,
 }
 
 
@@ -115,6 +161,48 @@ def test_a_taken_back_message_is_no_part_of_the_answer(client: openai.OpenAI) ->
         assert stream.get_final_response().output_text == "right"
 
 
+@pytest.mark.parametrize(
+    ("model", "reason", "why"),
+    [("CutOff", "length", "max_output_tokens"), ("Filtered", "content_filter", "content_filter")],
+)
+def test_an_answer_that_was_cut_off_says_why_and_has_its_usage(
+    client: openai.OpenAI, model: str, reason: str, why: str
+) -> None:
+    answer = client.responses.create(model=model, input="x")
+    assert answer.incomplete_details is not None
+    assert (answer.status, answer.incomplete_details.reason) == ("incomplete", why)
+    assert answer.usage is not None
+    assert answer.usage.output_tokens == 1
+    said = client.chat.completions.create(model=model, messages=[{"role": "user", "content": "x"}])
+    assert said.choices[0].finish_reason == reason
+
+
+def test_a_call_that_was_cut_off_and_made_again_does_not_count(client: openai.OpenAI) -> None:
+    answer = client.responses.create(model="CutOffOnce", input="x")
+    assert (answer.status, answer.output_text) == ("completed", "right")
+    said = client.chat.completions.create(model="CutOffOnce", messages=[{"role": "user", "content": "x"}])
+    assert said.choices[0].finish_reason == "stop"
+
+
+def test_a_chat_completion_at_once_leaves_out_what_was_taken_back(client: openai.OpenAI) -> None:
+    said = client.chat.completions.create(model="Retracting", messages=[{"role": "user", "content": "x"}])
+    assert said.choices[0].message.content == "right"
+
+
+def test_a_chat_completion_does_not_send_waiting_text_that_was_taken_back(client: openai.OpenAI) -> None:
+    chunks = client.chat.completions.create(
+        model="RetractedWhileWaiting", messages=[{"role": "user", "content": "x"}], stream=True
+    )
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert text == "low tide\n\nright"
+
+
+def test_a_run_of_which_only_the_chunks_were_asked_for_has_its_usage_and_its_end(client: openai.OpenAI) -> None:
+    answer = client.responses.create(model="Observed", input="x")
+    assert answer.usage is not None
+    assert (answer.output_text, answer.usage.output_tokens) == ("low tide at noon", 1)
+
+
 def test_a_run_in_which_no_model_speaks_answers_with_its_result(client: openai.OpenAI) -> None:
     assert client.responses.create(model="Routed", input="x").output_text == "one two"
     said = client.chat.completions.create(model="Routed", messages=[{"role": "user", "content": "x"}])
@@ -169,7 +257,11 @@ def test_a_chat_completion_that_fails(client: openai.OpenAI) -> None:
 @pytest.mark.parametrize("model", [name for name in MODELS if name not in ("Waiting", "Refusing")])
 def test_every_run_is_one_that_the_client_can_read(client: openai.OpenAI, model: str) -> None:
     with client.responses.stream(model=model, input="x") as stream:
-        assert [event.type for event in stream][-1] in ("response.completed", "response.failed")
+        assert [event.type for event in stream][-1] in (
+            "response.completed",
+            "response.incomplete",
+            "response.failed",
+        )
 
 
 def test_a_client_that_leaves_disposes_the_run(client: openai.OpenAI) -> None:

@@ -206,6 +206,13 @@ def test_a_client_that_is_far_behind_a_run_of_its_own_is_cut_off(caplog: pytest.
 
 
 @pytest.mark.parametrize("respond", [sse.respond, sse.respond_with_lines])
+def test_a_client_that_comes_back_does_not_start_an_observable_again(respond: Callable[..., Response]) -> None:
+    with serve(app(lambda request: respond(request, reactivex.throw(AssertionError("it was started"))))) as url:
+        again = httpx.get(f"{url}/run?after=17")
+    assert (again.status_code, again.text) == (204, "")
+
+
+@pytest.mark.parametrize("respond", [sse.respond, sse.respond_with_lines])
 def test_a_client_that_leaves_disposes_the_run(respond: Callable[..., Response]) -> None:
     is_stopped = threading.Event()
 

@@ -1,12 +1,19 @@
 """The parts of answers: whatever happens in a run, each part begins once, speaks in between, and ends once."""
 
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rxflow.adapters._translation import Part, PartTracker, Step
+from rxflow import Flow
+from rxflow import operators as ops
+from rxflow.adapters._translation import Part, PartTracker, Step, translate
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import Event, LLMCancelled, LLMFailed, LLMFinished, ReasoningChunk, Retracted
 from rxflow.types.streaming import ToolCallChunk
+from tests.adapters import flows
 
 CALLS = [
     Origin(llm_call_id=name, span_id=f"span {name}", agent_role=role, namespace=("F", role))
@@ -54,8 +61,33 @@ def test_each_part_begins_once_speaks_in_between_and_ends_once(events: list[Even
         assert verbs[verbs.index("end") + 1 :] in ([], ["retract"])
 
 
-def test_text_that_a_resumed_run_repeats_is_not_said_again() -> None:
-    assert steps_of([Origin(span_id="c").chunk("Hello").model_copy(update={"replayed": True})]) == []
+def test_what_a_resumed_run_repeats_is_not_said_again() -> None:
+    call = Origin(span_id="c", llm_call_id="c")
+    chunks = [call.chunk("Hello"), call.tool_chunk(make_delta(0, "{}"))]
+    repeated = [chunk.model_copy(update={"replayed": True}) for chunk in chunks]
+    assert steps_of([ReasoningChunk(origin=call, content="Hm", replayed=True), *repeated]) == []
+
+
+class Breaking:
+    """A translator that fails at the end."""
+
+    def read(self, event: Event) -> Iterator[str]:
+        yield type(event).__name__
+
+    def finish(self, error: BaseException | None) -> Iterator[str]:
+        yield "the end"
+        raise LookupError("no word for it")
+
+
+@pytest.mark.parametrize("flow", [flows.Routed, flows.Failing])
+def test_a_translator_that_fails_at_the_end_ends_the_stream_with_its_error(flow: type[Flow[Any]]) -> None:
+    seen: list[str] = []
+    with (
+        flow().events().pipe(translate(Breaking), ops.to_output()) as output,
+        pytest.raises(LookupError, match="no word for it"),
+    ):
+        seen.extend(output)
+    assert seen[-1] == "the end"
 
 
 @given(EVENTS)

@@ -172,6 +172,57 @@ def chunks(events: list[Event]) -> list[dict[str, Any]]:
     return seen
 
 
+@pytest.mark.parametrize("what", ["bytes", "surrogate", "cycle"])
+def test_what_json_cannot_hold_is_sent_as_text(what: str) -> None:
+    async def chat(request: Request) -> Response:
+        return vercel.respond(flows.Unencodable().events({"what": what}))
+
+    with serve(Starlette(routes=[Route("/", chat)])) as url:
+        body = httpx.get(url).text
+    messages = [json.loads(line.removeprefix("data: ")) for line in body.splitlines() if line.startswith("data: {")]
+    assert messages[-1]["type"] == "finish"
+    (given,) = (each["output"] for each in messages if each["type"] == "tool-output-available")
+    assert given == {"bytes": "\ufffd", "surrogate": "calm \ufffd", "cycle": "[1, [...]]"}[what]
+
+
+def test_a_name_that_cannot_be_encoded_is_sent_with_a_replacement_character() -> None:
+    events = [*STARTED, Custom(origin=FLOW, name=flows.HALF_A_PAIR, value=1)]
+
+    async def chat(request: Request) -> Response:
+        return vercel.respond(reactivex.from_iterable(events))
+
+    with serve(Starlette(routes=[Route("/", chat)])) as url:
+        assert '"data-calm \ufffd"' in httpx.get(url).text
+
+
+def about_tools(seen: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    return [(each["type"], each["toolCallId"]) for each in seen if "toolCallId" in each and "delta" not in each["type"]]
+
+
+@pytest.mark.parametrize(("answer", "end"), [(True, "tool-output-available"), (False, "tool-output-denied")])
+def test_a_tool_call_that_waited_has_its_result_after_the_run_is_resumed(answer: bool, end: str) -> None:
+    before, after = flows.pay_after_resuming(answer)
+    first = about_tools(chunks(before))
+    (tool_call_id,) = {each for _, each in first}
+    assert about_tools(chunks([*before, *after])) == [*first, (end, tool_call_id)]
+    alone = chunks(after)
+    assert about_tools(alone) == [("tool-input-available", tool_call_id), (end, tool_call_id)]
+    assert [each["toolName"] for each in alone if "toolName" in each] == ["pay"]
+    assert [each for each in alone if each["type"].startswith("data-")] == []
+
+
+def test_a_question_that_is_still_open_after_the_run_is_resumed_names_the_tool() -> None:
+    before, after = flows.pay_after_resuming(None)
+    first = about_tools(chunks(before))
+    tool_call_id = first[0][1]
+    seen = chunks(after)
+    assert about_tools(seen) == [("tool-input-available", tool_call_id), ("tool-approval-request", tool_call_id)]
+    assert [(each["toolName"], each["input"]) for each in seen if "toolName" in each] == [("pay", {"amount": 3})]
+    requests = [each["approvalId"] for each in [*chunks(before), *seen] if each["type"] == "tool-approval-request"]
+    assert len(requests) == 2
+    assert len(set(requests)) == 1
+
+
 def test_a_cancelled_run_is_aborted() -> None:
     assert chunks([*STARTED, FlowCancelled(origin=FLOW, reason="user left")])[-1] == {
         "type": "abort",

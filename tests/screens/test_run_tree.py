@@ -9,18 +9,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from rxflow import Flow
+from rxflow import operators as ops
 from rxflow._showing import escape, shorten, show_line, show_lines
+from rxflow.flow import start
 from rxflow.screens._drawing import Drawing
 from rxflow.screens._lanes import MAX_LANE_CHARS, MAX_LANES, Kind
 from rxflow.screens._run_tree import RunTree
 from rxflow.screens._spans import State
 from rxflow.screens._transcript import Transcript
 from rxflow.screens._wording import fit_encoding, show_call, show_error, show_seconds
+from rxflow.tools import tool
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import (
     AgentStarted,
+    Custom,
     FlowFinished,
     FlowStarted,
+    InputReceived,
+    InputRequested,
     LLMFinished,
     LLMRetrying,
     LLMStarted,
@@ -33,7 +40,10 @@ from rxflow.types.events import (
     ToolProgress,
     ToolStarted,
 )
+from rxflow.types.streaming import ToolCallChunk
 from rxflow.types.usage import UsageMetrics
+from tests.scripted import Scripted, calls
+from tests.team import a_crew, a_task, an_agent, solo
 
 USAGE = UsageMetrics(prompt_tokens=10, completion_tokens=5, total_tokens=15, successful_requests=1)
 TEXTS = st.text(st.characters(), max_size=60)
@@ -129,8 +139,8 @@ def test_a_tool_call_shows_its_arguments_progress_and_result_even_if_ids_repeat(
         tree.add(ToolStarted(origin=origin, tool_id="call_0", tool_name="depth", arguments={"place": number}))
         tree.add(ToolProgress(origin=origin, progress=1, total=4, message="sounding"))
         tools = [span for span in tree.roots[0].walk() if span.kind == "tool"]
+        assert tools[number].note == "25% sounding"
         if number == 0:
-            assert tools[0].note in ("25% sounding", "")
             tree.add(ToolFinished(origin=origin, tool_id="call_0", tool_name="depth", result="11 m"))
         else:
             tree.add(ToolFailed(origin=origin, tool_id="call_0", tool_name="depth", error=OSError("no echo")))
@@ -141,6 +151,43 @@ def test_a_tool_call_shows_its_arguments_progress_and_result_even_if_ids_repeat(
     ]
     (lane,) = tree.lanes
     assert [entry.text for entry in lane.entries if entry.kind is Kind.CALL] == ["depth(place=0)", "depth(place=1)"]
+
+
+def test_what_runs_in_a_tool_is_below_it_and_its_failure_is_the_tool_s() -> None:
+    @tool
+    async def ask_harbour(question: str) -> str:
+        """Ask the harbour."""
+        helper = an_agent(Scripted(["the ", ConnectionError("line cut")]), role="Harbour")
+        return str(await a_crew(a_task(helper), name="harbour").kickoff_async())
+
+    class Trip(Flow[dict[str, Any]]):
+        @start()
+        def report(self) -> str:
+            model = Scripted(calls(("ask_harbour", {"question": "open?"})), "nobody knows")
+            return str(solo(model, agent={"tools": [ask_harbour]}).kickoff())
+
+    tree = RunTree()
+    for event in Trip().events().pipe(ops.to_output()):
+        tree.add(event)
+    tree.complete()
+    (root,) = tree.roots
+    (called,) = [span for span in root.walk() if span.kind == "tool"]
+    assert {span.kind for span in called.walk()} >= {"tool", "crew", "task", "agent", "llm"}
+    assert (called.state, root.state, tree.state) == (State.FAILED, State.DONE, State.DONE)
+    assert (tree.result, tree.error) == ("nobody knows", None)
+
+
+def test_what_a_tool_emits_and_asks_is_shown_at_the_tool() -> None:
+    tree = begun()
+    origin = at("tool", "a", agent_role="Writer")
+    tree.add(ToolStarted(origin=origin, tool_id="call_0", tool_name="depth", arguments={}))
+    (called,) = [span for span in tree.roots[0].walk() if span.kind == "tool"]
+    tree.add(Custom(origin=origin, name="sounding", value=11))
+    assert called.note == "sounding: 11"
+    tree.add(InputRequested(origin=origin, request_id="q", message="Go on?"))
+    assert (called.state, called.note) == (State.ASKING, "Go on?")
+    tree.add(InputReceived(origin=origin, request_id="q", value="yes"))
+    assert called.state is State.RUNNING
 
 
 def test_a_method_of_a_cycle_has_one_row_which_counts_its_rounds() -> None:
@@ -175,6 +222,13 @@ def test_a_flood_is_bounded() -> None:
         tree.add(chunk("x" * 1000))
     (lane,) = tree.lanes
     assert sum(entry.size for entry in lane.entries) <= MAX_LANE_CHARS
+    for number in range(200):
+        origin = at(f"tool{number}", "a", agent_role="Writer")
+        piece = ToolCallChunk(tool_id=f"{number}", tool_name="depth", arguments='{"place": "' + "x" * 500)
+        tree.add(call().tool_chunk(piece))
+        tree.add(ToolStarted(origin=origin, tool_id=f"{number}", tool_name="depth", arguments={"place": "x" * 500}))
+        tree.add(ToolFinished(origin=origin, tool_id=f"{number}", tool_name="depth", result="y" * 500))
+        assert lane.size == sum(len(entry.text) for entry in lane.entries) <= MAX_LANE_CHARS
     for number in range(2 * MAX_LANES):
         tree.add(StreamChunk(content="x", agent_role=f"agent {number}", task_id=f"{number}", span_id=f"s{number}"))
     assert len(tree.lanes) == MAX_LANES

@@ -1,5 +1,6 @@
 """``rxflow.screens.terminal`` in real terminals, in pipes, and where neither fits."""
 
+import io
 import re
 import signal
 import subprocess
@@ -7,9 +8,14 @@ import sys
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from rxflow import Flow
+from rxflow import operators as ops
 from rxflow.screens import terminal
+from tests.adapters import flows
 from tests.loopback import Loopback, Reply
+from tests.screens import voyages
 from tests.screens.pseudo_terminal import CTRL_C, ROOT, PseudoTerminal, inherited, run_piped
 
 pytestmark = pytest.mark.timeout(90)
@@ -218,6 +224,25 @@ def test_a_question_is_answered_where_the_frame_was() -> None:
         assert shown.finish() == 0
     assert shown.text.endswith("bound for Porto Santo")
     assert "✓ done after" in shown.text
+
+
+class FullDisk(io.StringIO):
+    """A file that takes the beginning, and not the end."""
+
+    def write(self, text: str) -> int:
+        if "after" in text or "no room" in self.getvalue():
+            super().write("no room")
+            raise OSError("No space left on device")
+        return super().write(text)
+
+
+@pytest.mark.parametrize(
+    ("flow", "error"), [(flows.Routed, "No space left on device"), (voyages.Failing, "the keel is gone")]
+)
+def test_a_run_ends_also_if_its_end_cannot_be_printed(flow: type[Flow[Any]], error: str) -> None:
+    drawing = terminal.draw(console=Console(file=FullDisk()), plain=True)
+    with flow().events().pipe(drawing, ops.to_output()) as output, pytest.raises(OSError, match=error):
+        list(output)
 
 
 @pytest.mark.parametrize("given", [42, "trips:Trip", None])

@@ -14,12 +14,12 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from rxflow import LLM
+from rxflow import LLM, Flow
 from rxflow.runs import Runs
 from rxflow.screens import web
 from tests.adapters.serving import serve
 from tests.loopback import Loopback, Reply
-from tests.screens.web_flows import Asking, Broken, Topic, Trip, speaking
+from tests.screens.web_flows import Asking, Broken, Misbuilt, Topic, Trip, speaking
 
 TOKEN = "a-token-of-sixteen-or-more"
 
@@ -219,11 +219,17 @@ def test_runs_that_are_started_at_once_count_each_other(provider: Loopback, llm:
             client.post(f"/api/runs/{run['id']}/cancel", json={})
 
 
-def test_a_flow_that_cannot_be_made_is_said_so_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
-    with serving({"broken": Broken}) as client:
+@pytest.mark.parametrize(
+    ("flow", "why"),
+    [(Broken, "ConnectionError: no database"), (Misbuilt, "ValueError: no key in the environment")],
+)
+def test_a_flow_that_cannot_be_made_is_said_so_in_one_line(
+    caplog: pytest.LogCaptureFixture, flow: type[Flow[Any]], why: str
+) -> None:
+    with serving({"broken": flow}) as client:
         for answer in (client.get("/api/flows"), client.post("/api/runs", json={})):
             assert answer.status_code == 500
-            assert answer.json() == {"error": "the flow 'broken' cannot be created: ConnectionError: no database"}
+            assert answer.json() == {"error": f"the flow 'broken' cannot be created: {why}"}
     assert [record.exc_info is not None for record in caplog.records if record.name == "rxflow"] == [True, True]
 
 

@@ -44,6 +44,13 @@ class Broken(Flow[dict[str, Any]]):
         raise ConnectionError("no database")
 
 
+class Misbuilt(Flow[dict[str, Any]]):
+    """A flow whose constructor fails with an error that inputs could cause too."""
+
+    def __init__(self) -> None:
+        raise ValueError("no key in the environment")
+
+
 FLOOD = 10_000
 
 

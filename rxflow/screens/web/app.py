@@ -177,8 +177,12 @@ class _Api:
             if live >= self._limits.runs:
                 raise HTTPException(429, f"{live} runs are live, which is the limit of this server; stop one, or wait")
             try:
-                target = _target_of(flow)
-                run = await _in_thread(lambda: self._begin(flow, target, cast("dict[str, Any]", inputs)))
+                made = await _in_thread(flow)
+            except Exception as error:
+                raise _not_made(name, error) from error
+            target = _name_target(flow) if _has_import_path(flow) else made
+            try:
+                run = await _in_thread(lambda: self._begin(target, made.state, cast("dict[str, Any]", inputs)))
             except (ValueError, TypeError) as error:
                 raise HTTPException(422, _explain(error)) from error
             except StoreError:
@@ -189,8 +193,8 @@ class _Api:
             self._started[run.id] = name
         return JSONResponse({"id": run.id}, status_code=201)
 
-    def _begin(self, flow: type[Flow[Any]], target: Flow[Any] | str, inputs: Mapping[str, Any]) -> Run:
-        require_known((target if isinstance(target, Flow) else flow()).state, inputs)
+    def _begin(self, target: Flow[Any] | str, state: object, inputs: Mapping[str, Any]) -> Run:
+        require_known(state, inputs)
         return self._runs.start(target, inputs, when_unread=self._when_unread, answer_within=ANSWER_WITHIN_S)
 
     async def list_runs(self, request: Request) -> Response:
@@ -352,13 +356,10 @@ def _name_target(flow: type[Flow[Any]]) -> str:
     return f"{flow.__module__}:{flow.__qualname__}"
 
 
-def _target_of(flow: type[Flow[Any]]) -> Flow[Any] | str:
-    """Return the import path of a flow, or a new flow if it has none.
-
-    With an import path, another process can restart the runs.
-    """
+def _has_import_path(flow: type[Flow[Any]]) -> bool:
+    """Return whether another process can import the flow, and so restart its runs."""
     found = getattr(sys.modules.get(flow.__module__), flow.__qualname__, None)
-    return _name_target(flow) if found is flow and flow.__module__ != "__main__" else flow()
+    return found is flow and flow.__module__ != "__main__"
 
 
 def _describe_end(run: Run, head: Head) -> dict[str, Any]:
