@@ -200,7 +200,7 @@ def test_a_client_that_is_far_behind_a_run_of_its_own_is_cut_off(caplog: pytest.
     said = reactivex.concat(reactivex.range(sse.MAX_BEHIND + 1), reactivex.never())
     messages = said.map(lambda number: b"data: %d\n\n" % number).finally_action(is_disposed.set)
     with serve(app(lambda request: sse.stream(messages))) as url:
-        assert httpx.get(f"{url}/run").text == ""
+        assert httpx.get(f"{url}/run", timeout=PATIENCE_S).text == ""
         assert is_disposed.is_set()
     assert caplog.messages == ["a client was disconnected: it is more than 100000 items behind the run"]
 
