@@ -13,8 +13,8 @@ from __future__ import annotations
 import signal
 import threading
 import weakref
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, Protocol
 
@@ -113,13 +113,37 @@ def unwatch(reading: Interruptible) -> None:
         _uninstall()
 
 
+@contextmanager
+def postpone() -> Generator[None]:
+    """Let Ctrl-C wait for the end of the body, which starts a thread.
+
+    Python's ``Thread.start()`` waits for the thread. If Ctrl-C comes there, it can raise "release unlocked lock" instead
+    of KeyboardInterrupt.
+    """
+    handler = signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
+    if not isinstance(handler, _Handler):
+        yield
+        return
+    handler.postponed = postponed = []
+    try:
+        yield
+    finally:
+        handler.postponed = None
+        for number, frame in postponed:
+            handler(number, frame)
+
+
 class _Handler:
     """Calls the wrapped handler, and stops the runs only if that handler raises, as Python's own does."""
 
     def __init__(self, wrapped: Callable[[int, FrameType | None], Any]) -> None:
         self.wrapped = wrapped
+        self.postponed: list[tuple[int, FrameType | None]] | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.postponed is not None:
+            self.postponed.append((number, frame))
+            return
         try:
             self.wrapped(number, frame)
         except BaseException:

@@ -24,7 +24,7 @@ from reactivex.abc import DisposableBase, ObserverBase
 from rxflow import _hooks
 from rxflow._loops import call_soon
 from rxflow._streaming.border import Guard
-from rxflow._streaming.interrupts import Flag
+from rxflow._streaming.interrupts import Flag, postpone
 from rxflow._streaming.scope import Run, RunHandle, Scope, at_home
 from rxflow._streaming.subscriptions import connect
 
@@ -102,7 +102,8 @@ class LoopThread:
             self._idle.clear()
             self.thread.name = "rxflow run"
             if self._loop is None:
-                self._start_with(run)
+                with postpone():
+                    self._start_with(run)
             elif not self.call_soon(partial(self._accept, run)):
                 run.guard.on_error(RuntimeError("this stream has stopped: its event loop was closed"))
         except BaseException:  # Ctrl-C, for example
@@ -116,7 +117,6 @@ class LoopThread:
             self.thread.start()
         except BaseException:  # RuntimeError: the system has no more threads
             self._is_stopping = True
-            self._is_kept = False  # after Ctrl-C, the thread may have started nevertheless
             live.discard(self)
             raise
 

@@ -160,21 +160,27 @@ interrupt_at_each_step(read_at)
     assert program.ended() == (0, "enough", "")
 
 
-def test_after_ctrl_c_at_any_step_of_a_start_the_next_run_works() -> None:
+@pytest.mark.parametrize("busy", [0, 4], ids=["in a thread that is there", "in a new thread"])
+def test_after_ctrl_c_at_any_step_of_a_start_the_next_run_works(busy: int) -> None:
     program = Program(
         WATCHED
         + STEPS
-        + """
+        + f"""
+outputs = [Research().kickoff() for _ in range({busy})]
+for output in outputs:
+    next(iter(output))
 other = solo(Scripted("x y"))
 other.kickoff()
 
 def start_at(step):
     goes_on = interrupt_at(step, crew.kickoff)
     if other.kickoff().raw != "x y":
-        say(f"step {step}: the next run fails")
+        say(f"step {{step}}: the next run fails")
     return goes_on
 
 interrupt_at_each_step(start_at)
+for output in outputs:
+    output.close()
 """
     )
     assert program.ended() == (0, "enough", "")
