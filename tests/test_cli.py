@@ -1,6 +1,8 @@
 """The command ``rxflow``, as a person types it: in terminals and pipes, with mistakes and interruptions."""
 
+import ast
 import json
+import keyword
 import os
 import re
 import signal
@@ -71,6 +73,26 @@ crew = crew_of(LLM("rxflow/demo"))
 number = 42
 """
 
+ALONE = """
+from rxflow import Flow
+from rxflow.flow import start
+
+class Only(Flow):
+    @start()
+    def go(self):
+        return "gone"
+"""
+
+CREWS = """
+from rxflow.project import CrewBase, crew
+
+@CrewBase
+class Team:
+    @crew
+    def crew(self):
+        raise RuntimeError("no tea")
+"""
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -78,6 +100,12 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "trips.py").write_text(TRIPS, encoding="utf-8")
     (tmp_path / "script.py").write_text("import sys\n\nsys.exit(3)\n", encoding="utf-8")
     (tmp_path / "broken.py").write_text("import trips\n\nx = 1 / 0\n", encoding="utf-8")
+    (tmp_path / "alone.py").write_text(ALONE, encoding="utf-8")
+    (tmp_path / "crews.py").write_text(CREWS, encoding="utf-8")
+    for name, code in (("divided", "x = 1 / 0"), ("lacking", "import tea"), ("leaving", "raise SystemExit(3)")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(code + "\n", encoding="utf-8")
+        (tmp_path / name / "flow.py").write_text("", encoding="utf-8")
     return tmp_path
 
 
@@ -199,6 +227,15 @@ def test_without_a_key_one_line_says_which_variable_it_wants(folder: Path) -> No
             "name one of trips:Asking, trips:Curious, trips:Failing, trips:Needy, trips:Plain, trips:Trip, ",
         ),
         (["run", "broken:Trip"], "importing broken failed: ZeroDivisionError: division by zero (broken.py, line 3)"),
+        (
+            ["run", "divided.flow:Trip"],
+            "importing divided.flow failed: ZeroDivisionError: division by zero (__init__.py",
+        ),
+        (["run", "lacking.flow:Trip"], "importing lacking.flow failed: ModuleNotFoundError: No module named 'tea' ("),
+        (["run", "leaving.flow:Trip"], "importing leaving.flow failed: it ends the program (SystemExit: 3); "),
+        (["run", "trips.flow:Trip"], "there is no module 'trips.flow', neither in {folder} nor installed"),
+        (["run", ".trips:Trip"], "'.trips' is a relative name; name the module from the current folder"),
+        (["run", "crews:Team"], "crews:Team cannot be created: RuntimeError: no tea (crews.py, line 8)"),
         (["run", "trips:Needy"], "trips:Needy cannot be created: TypeError: "),
         (["run", "script:Trip"], "importing script failed: it ends the program (SystemExit: 3); let it do so only if "),
         (["run", "trips:Trip", "-i", "tpic=a"], "the state State has no field 'tpic'; did you mean 'topic'?"),
@@ -213,6 +250,8 @@ def test_without_a_key_one_line_says_which_variable_it_wants(folder: Path) -> No
         (["plot", "trips:Trip", "-o", "no/such/folder/page"], "No such file or directory: "),
         (["new", "2trips"], "'2trips' cannot be the name of a project"),
         (["new", "."], "'' cannot be the name of a project"),
+        (["new", "none"], "'none' cannot be the name of a project: None, the class of its flow, has another meaning"),
+        (["new", "crew"], "'crew' cannot be the name of a project: Crew, the class of its flow, has another meaning"),
     ],
     ids=str,
 )
@@ -270,6 +309,20 @@ def test_a_new_project_runs_offline_and_its_tests_pass(folder: Path) -> None:
         "",
         "rxflow: 'sea-voyage' exists; choose another name, or remove it\n",
     )
+
+
+def test_a_new_project_never_has_a_name_that_its_module_uses_otherwise(folder: Path) -> None:
+    assert rxflow(folder, "new", "probe")[0] == 0
+    module = ast.parse((folder / "probe" / "flow.py").read_text(encoding="utf-8"))
+    used = {node.id for node in ast.walk(module) if isinstance(node, ast.Name)}
+    used |= {node.name for node in ast.walk(module) if isinstance(node, ast.alias | ast.ClassDef)} - {"Probe"}
+    for name in sorted(each for each in (*used, *keyword.kwlist) if each[0].isupper()):
+        typed = "-".join(re.findall("[A-Z][a-z]*", name)).lower()
+        code, _, errors = rxflow(folder, "new", typed)
+        said = (
+            f"rxflow: '{typed}' cannot be the name of a project: {name}, the class of its flow, has another meaning\n"
+        )
+        assert (code, errors) == (2, said)
 
 
 @pytest.mark.parametrize(
@@ -366,6 +419,11 @@ def test_a_run_in_a_store_is_listed_shown_and_followed_from_other_processes(fold
     assert rxflow(folder, "runs", "list", "--status", "gone", **store)[2].startswith(
         "rxflow: there is no status 'gone'"
     )
+
+
+def test_a_run_in_a_store_knows_its_flow_if_only_its_module_was_named(folder: Path) -> None:
+    assert rxflow(folder, "run", "alone", "--store", "sqlite:///runs.db", "--text")[0] == 0
+    assert rxflow(folder, "runs", "list")[1].endswith("  alone:Only\n")
 
 
 def test_a_run_is_cancelled_from_another_process_down_to_the_provider(folder: Path) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import webbrowser
+from keyword import iskeyword
 from pathlib import Path
 from typing import Annotated, Any
 
 from reactivex import Observable
 
 from rxflow import _lazy
-from rxflow.cli._new_project import FILES
+from rxflow.cli._new_project import FILES, TAKEN
 from rxflow.cli._refusals import refuse, refused
 from rxflow.cli._runs import runs_app
 from rxflow.cli._showing import AsJson, AsPlain, AsText, choose_style, ended_by_signals, show_run
@@ -66,7 +67,7 @@ def run(
     given = read_inputs(inputs or [])
     if model is not None:
         os.environ["MODEL"] = model
-    source = load_target(target)
+    path, source = load_target(target)
     check_inputs(source, given)
     from rxflow import operators as ops
     from rxflow.screens._sources import read_methods
@@ -77,7 +78,7 @@ def run(
             from rxflow.runs import Runs  # imported here, because most runs are not kept
 
             kept = Runs(store)
-            events: Observable[Any] = kept.start(target if ":" in target else source, given or None).events()
+            events: Observable[Any] = kept.start(path, given or None).events()
         else:
             events = source.events(given or None)
     if record is not None:
@@ -167,14 +168,14 @@ def plot(
     """Draw the graph of a flow into one HTML page that needs no network."""
     from rxflow.flow import Flow
 
-    flow = load_target(target)
+    path, flow = load_target(target)
     if not isinstance(flow, Flow):
-        refuse(f"{target} is a {type(flow).__name__}; only a flow has a graph to draw")
+        refuse(f"{path} is a {type(flow).__name__}; only a flow has a graph to draw")
     if mermaid:
         typer.echo(flow.to_mermaid())
         return
     with refused(OSError):
-        typer.echo(flow.plot(str(output or target.partition(":")[2] or target), show=show))
+        typer.echo(flow.plot(str(output or path.partition(":")[2]), show=show))
 
 
 @app.command()
@@ -184,6 +185,8 @@ def new(name: Annotated[str, typer.Argument(help="The folder to create; it must 
     words = "".join(part.capitalize() for part in folder.name.replace("-", "_").split("_"))
     if not words.isidentifier():
         refuse(f"{folder.name!r} cannot be the name of a project: use letters, digits, - and _, a letter first")
+    if words in TAKEN or iskeyword(words):
+        refuse(f"{folder.name!r} cannot be the name of a project: {words}, the class of its flow, has another meaning")
     try:
         folder.mkdir(parents=True)
     except FileExistsError:
