@@ -1,6 +1,7 @@
 """The command ``rxflow``, as a person types it: in terminals and pipes, with mistakes and interruptions."""
 
 import ast
+import fcntl
 import json
 import keyword
 import os
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from rxflow.runs import Runs
+from rxflow.runs.store import RunSpec
 from rxflow.types.codec import decode
 from rxflow.types.events import FlowFinished, FlowStarted
 from tests.command import run_here as rxflow
@@ -59,6 +62,12 @@ class Waiting(Flow):
         import threading
         print("waits", flush=True)
         threading.Event().wait()
+
+class Hung(Flow):
+    @start()
+    def hang_up(self):
+        import os, signal
+        os.kill(os.getpid(), signal.SIGHUP)
 
 class Curious(Flow):
     @start()
@@ -216,7 +225,7 @@ def test_without_a_key_one_line_says_which_variable_it_wants(folder: Path) -> No
         (["run", "trips:Tripp"], "trips has no 'Tripp'; did you mean 'Trip'?"),
         (
             ["run", "trips:xyz"],
-            "trips has no 'xyz'; it has Asking, Curious, Failing, Needy, Plain, Trip, Waiting, crew",
+            "trips has no 'xyz'; it has Asking, Curious, Failing, Hung, Needy, Plain, Trip, Waiting, crew",
         ),
         (["run", "trips:number"], "trips:number is a int, not a flow or a crew"),
         (["run", "trips:State"], "trips:State is a State, not a flow or a crew"),
@@ -224,7 +233,7 @@ def test_without_a_key_one_line_says_which_variable_it_wants(folder: Path) -> No
         (["run", "trips:"], "'trips:' is not MODULE:NAME, for example trips:Trip"),
         (
             ["run", "trips"],
-            "name one of trips:Asking, trips:Curious, trips:Failing, trips:Needy, trips:Plain, trips:Trip, ",
+            "name one of trips:Asking, trips:Curious, trips:Failing, trips:Hung, trips:Needy, trips:Plain, trips:Trip, ",
         ),
         (["run", "broken:Trip"], "importing broken failed: ZeroDivisionError: division by zero (broken.py, line 3)"),
         (
@@ -368,6 +377,15 @@ def test_a_signal_that_ends_it_puts_the_cursor_back(folder: Path, number: signal
     assert shown.raw.rindex(b"\x1b[?25h") > shown.raw.rindex(b"\x1b[?25l")
 
 
+def test_a_hangup_that_its_caller_ignores_does_not_end_it(folder: Path) -> None:
+    """As ``nohup rxflow run …`` does."""
+    code = "import os, signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); from rxflow.__main__ import main; main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "run", "trips:Hung", "--text"], cwd=folder, env=inherited(), stdout=subprocess.PIPE
+    ) as ignoring:
+        assert ignoring.wait(100) == 0
+
+
 @pytest.mark.parametrize(
     "style", ["--plain", pytest.param("--text", marks=pytest.mark.slow), pytest.param("--json", marks=pytest.mark.slow)]
 )
@@ -441,3 +459,28 @@ def test_a_run_is_cancelled_from_another_process_down_to_the_provider(folder: Pa
         provider.wait_until(lambda seen: seen.disconnects)
     assert "enough" in shown.text
     assert "cancelled" in rxflow(folder, "runs", "list", **store)[1]
+
+
+def test_a_paused_run_is_cancelled(folder: Path) -> None:
+    assert rxflow(folder, "run", "trips:Curious", "--plain", "--store", "sqlite:///runs.db")[0] == 3
+    run_id = rxflow(folder, "runs", "list")[1].split()[0]
+    assert rxflow(folder, "runs", "cancel", run_id) == (0, f"{run_id} was asked to stop\n", "")
+    assert rxflow(folder, "runs", "list", "--status", "cancelled")[1].startswith(run_id)
+
+
+def test_a_run_that_is_forgotten_while_the_runs_are_listed_ends_nothing(folder: Path) -> None:
+    """The pipe is full long before the last run, so the command waits for its reader there."""
+    with Runs(f"sqlite:///{folder}/runs.db") as runs:
+        for number in range(100):
+            runs.store.claim(f"{number:032}", RunSpec(target="trips:Trip"), lambda note: None).result()
+        ours, theirs = os.pipe()
+        fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 4096)
+        listing = subprocess.Popen(
+            [sys.executable, "-m", "rxflow", "runs", "list"], cwd=folder, env=inherited(), stdout=theirs
+        )
+        os.close(theirs)
+        with listing, open(ours, encoding="utf-8") as lines:
+            assert lines.readline().startswith("0" * 32)
+            runs.forget(f"{99:032}")
+            assert len(lines.readlines()) == 99
+        assert listing.returncode == 0

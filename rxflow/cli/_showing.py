@@ -128,13 +128,17 @@ class _TextWriter:
 
 @contextmanager
 def ended_by_signals() -> Generator[None]:
-    """Let SIGTERM and SIGHUP end the run like Ctrl-C, so that the screen is restored and connections are closed."""
+    """Let SIGTERM and SIGHUP end the run like Ctrl-C, so that the screen is restored and connections are closed.
+
+    A signal that the caller has chosen to ignore, as ``nohup`` does, stays ignored.
+    """
 
     def end(number: int, frame: object) -> NoReturn:
         raise SystemExit(128 + number)
 
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.signal(number, end) for number in numbers}
+    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, end) for number in heard}
     try:
         yield
     finally:

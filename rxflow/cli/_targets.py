@@ -110,10 +110,11 @@ def _find_target(target: str) -> tuple[str, Any]:
 def _import(name: str) -> ModuleType:
     """Import a module, searched in the current folder first. Exit if it does not exist or cannot be imported."""
     sys.path.insert(0, str(Path.cwd()))
+    module = None
     try:
         with refused(Exception, f"importing {name} failed: "):
             try:
-                return import_module(name)
+                module = import_module(name)
             except ModuleNotFoundError as error:
                 # Otherwise the module, or a package around it, is there and imports another one that is not.
                 if not f"{name}.".startswith(f"{error.name}."):
@@ -123,7 +124,9 @@ def _import(name: str) -> ModuleType:
             f"importing {name} failed: it ends the program (SystemExit: {error.code}); "
             'let it do so only if __name__ == "__main__"'
         )
-    refuse(f"there is no module {name!r}, neither in {Path.cwd()} nor installed")
+    if module is None:
+        refuse(f"there is no module {name!r}, neither in {Path.cwd()} nor installed")
+    return module
 
 
 def check_inputs(source: object, inputs: Mapping[str, Any]) -> None:
