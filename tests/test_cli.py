@@ -19,7 +19,7 @@ from rxflow.types.codec import decode
 from rxflow.types.events import FlowFinished, FlowStarted
 from tests.command import run_here as rxflow
 from tests.loopback import Loopback, Reply
-from tests.screens.pseudo_terminal import CTRL_C, PseudoTerminal, inherited, run_piped
+from tests.screens.pseudo_terminal import CTRL_C, CTRL_D, PseudoTerminal, inherited, run_piped
 
 pytestmark = pytest.mark.timeout(200)
 
@@ -70,6 +70,14 @@ class Hung(Flow):
         os.kill(os.getpid(), signal.SIGHUP)
 
 class Curious(Flow):
+    @start()
+    def choose(self):
+        return self.ask("Where to?")
+
+class Provided(Flow):
+    def __init__(self):
+        super().__init__(input_provider=lambda request: "Faro")
+
     @start()
     def choose(self):
         return self.ask("Where to?")
@@ -210,6 +218,65 @@ def test_a_run_that_asks_where_nobody_answers_is_paused_and_exits_with_3(folder:
     )
 
 
+@pytest.mark.parametrize("style", [[], pytest.param(["--plain"], marks=pytest.mark.slow)], ids=" ".join)
+@pytest.mark.parametrize("store", [[], ["--store", "sqlite:///runs.db"]], ids=["without a store", "with a store"])
+def test_in_a_terminal_the_person_there_is_asked(folder: Path, style: list[str], store: list[str]) -> None:
+    with PseudoTerminal("-m", "rxflow", "run", "trips:Curious", *style, *store, cwd=folder) as shown:
+        shown.wait_for("Where to?", ">>>")
+        shown.press(b"Porto\n")
+        assert shown.finish() == 0
+    assert "done after" in shown.text
+    if store:
+        (listed,) = rxflow(folder, "runs", "list", "--status", "completed")[1].splitlines()
+        run_id = listed.split()[0]
+        assert "asks" not in rxflow(folder, "runs", "show", run_id)[1]
+        assert (
+            json.loads(rxflow(folder, "runs", "follow", run_id, "--json")[1].splitlines()[-1])["data"]["result"]
+            == "Porto"
+        )
+
+
+def test_in_a_terminal_nobody_is_asked_what_the_flow_answers_itself(folder: Path) -> None:
+    arguments = ("-m", "rxflow", "run", "trips:Provided", "--plain", "--store", "sqlite:///runs.db")
+    with PseudoTerminal(*arguments, cwd=folder) as shown:
+        assert shown.finish() == 0
+    assert ">>>" not in shown.text
+
+
+@pytest.mark.parametrize("store", [[], ["--store", "sqlite:///runs.db"]], ids=["without a store", "with a store"])
+def test_a_person_who_does_not_answer_leaves_the_run_paused(folder: Path, store: list[str]) -> None:
+    arguments = ("-m", "rxflow", "run", "trips:Curious", "--plain", *store)
+    with PseudoTerminal(*arguments, columns=300, cwd=folder) as shown:
+        shown.wait_for("Where to?", ">>>")
+        shown.press(CTRL_D)
+        assert shown.finish() == 3
+    said = "the run is paused, because its question was not answered; run it again to answer"
+    if store:
+        run_id = rxflow(folder, "runs", "list", "--status", "paused")[1].split()[0]
+        said = answered_elsewhere(run_id)
+    assert shown.text.endswith(f"rxflow: {said}")
+
+
+def answered_elsewhere(run_id: str) -> str:
+    return (
+        f"run {run_id} is paused until its question is answered: rxflow runs show {run_id} shows it, "
+        "and the page of rxflow serve with the same --store takes the answer"
+    )
+
+
+def test_a_paused_run_in_a_store_says_how_it_is_answered(folder: Path) -> None:
+    code, _, errors = rxflow(folder, "run", "trips:Curious", "--text", "--store", "sqlite:///runs.db")
+    run_id = rxflow(folder, "runs", "list")[1].split()[0]
+    assert (code, errors) == (3, f"rxflow: {answered_elsewhere(run_id)}\n")
+    assert rxflow(folder, "runs", "follow", run_id, "--text")[2] == errors
+
+
+def test_a_recorded_run_that_was_paused_says_so(folder: Path) -> None:
+    rxflow(folder, "run", "trips:Curious", "--text", "--record", "a.cassette")
+    code, _, errors = rxflow(folder, "replay", "a.cassette", "--text")
+    assert (code, errors) == (3, "rxflow: the recorded run was paused, because its question was not answered\n")
+
+
 def test_without_a_key_one_line_says_which_variable_it_wants(folder: Path) -> None:
     code, out, errors = rxflow(folder, "run", "trips:Asking", "--text", "--model", "openai/gpt-4.1-mini")
     assert (code, out) == (1, "")
@@ -225,7 +292,7 @@ def test_without_a_key_one_line_says_which_variable_it_wants(folder: Path) -> No
         (["run", "trips:Tripp"], "trips has no 'Tripp'; did you mean 'Trip'?"),
         (
             ["run", "trips:xyz"],
-            "trips has no 'xyz'; it has Asking, Curious, Failing, Hung, Needy, Plain, Trip, Waiting, crew",
+            "trips has no 'xyz'; it has Asking, Curious, Failing, Hung, Needy, Plain, Provided, Trip, Waiting, crew",
         ),
         (["run", "trips:number"], "trips:number is a int, not a flow or a crew"),
         (["run", "trips:State"], "trips:State is a State, not a flow or a crew"),
@@ -233,7 +300,7 @@ def test_without_a_key_one_line_says_which_variable_it_wants(folder: Path) -> No
         (["run", "trips:"], "'trips:' is not MODULE:NAME, for example trips:Trip"),
         (
             ["run", "trips"],
-            "name one of trips:Asking, trips:Curious, trips:Failing, trips:Hung, trips:Needy, trips:Plain, trips:Trip, ",
+            "name one of trips:Asking, trips:Curious, trips:Failing, trips:Hung, trips:Needy, trips:Plain, ",
         ),
         (["run", "broken:Trip"], "importing broken failed: ZeroDivisionError: division by zero (broken.py, line 3)"),
         (
@@ -479,7 +546,7 @@ def test_a_run_that_is_forgotten_while_the_runs_are_listed_ends_nothing(folder: 
             [sys.executable, "-m", "rxflow", "runs", "list"], cwd=folder, env=inherited(), stdout=theirs
         )
         os.close(theirs)
-        with listing, open(ours, encoding="utf-8") as lines:
+        with listing, os.fdopen(ours, encoding="utf-8") as lines:
             assert lines.readline().startswith("0" * 32)
             runs.forget(f"{99:032}")
             assert len(lines.readlines()) == 99

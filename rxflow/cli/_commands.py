@@ -11,10 +11,11 @@ from typing import Annotated, Any
 from reactivex import Observable
 
 from rxflow import _lazy
+from rxflow._streaming import has_console
 from rxflow.cli._new_project import FILES, TAKEN
 from rxflow.cli._refusals import refuse, refused
 from rxflow.cli._runs import runs_app
-from rxflow.cli._showing import AsJson, AsPlain, AsText, choose_style, ended_by_signals, show_run
+from rxflow.cli._showing import AsJson, AsPlain, AsText, choose_style, ended_by_signals, say_paused, show_run
 from rxflow.cli._targets import check_inputs, load_flow_class, load_target, read_inputs, read_when_unread
 
 with _lazy.extra("cli"):
@@ -31,6 +32,9 @@ app = typer.Typer(
 
 
 app.add_typer(runs_app, name="runs")
+
+HANDOVER_S = 60.0
+"""Seconds in which a question must reach the screen from its store. After that, the run is paused unasked."""
 
 Target = Annotated[str, typer.Argument(metavar="MODULE:NAME", help="A flow or a crew, for example trips:Trip.")]
 
@@ -72,19 +76,28 @@ def run(
     from rxflow import operators as ops
     from rxflow.screens._sources import read_methods
 
-    kept = None
+    kept = on_question = None
+    is_in_terminal = has_console()
+    paused = "the run is paused, because nobody can answer its question; run it in a terminal"
+    if is_in_terminal:
+        paused = "the run is paused, because its question was not answered; run it again to answer"
     with refused():
         if store is not None:
             from rxflow.runs import Runs  # imported here, because most runs are not kept
 
             kept = Runs(store)
-            events: Observable[Any] = kept.start(path, given or None).events()
+            started = kept.start(path, given or None, answer_within=HANDOVER_S if is_in_terminal else None)
+            events: Observable[Any] = started.events()
+            paused = say_paused(started.id)
+            if is_in_terminal and started.worker is not None:
+                on_question = started.worker.decline
         else:
             events = source.events(given or None)
     if record is not None:
         events = events.pipe(ops.record(record))
     try:
-        show_run(events, style, methods=read_methods(source), traceback=traceback)
+        methods = read_methods(source)
+        show_run(events, style, paused=paused, methods=methods, traceback=traceback, on_question=on_question)
     finally:
         if kept is not None:
             kept.close()
@@ -155,7 +168,7 @@ def replay(
 
     with refused():
         events = ops.from_cassette(cassette, speed)
-    show_run(events, style)
+    show_run(events, style, paused="the recorded run was paused, because its question was not answered")
 
 
 @app.command()

@@ -13,7 +13,7 @@ from rxflow import _lazy
 from rxflow._json_text import in_words
 from rxflow._showing import shorten, show_line
 from rxflow.cli._refusals import INTERRUPTED, refuse, refused
-from rxflow.cli._showing import AsJson, AsPlain, AsText, choose_style, show_run
+from rxflow.cli._showing import AsJson, AsPlain, AsText, choose_style, say_paused, show_run
 from rxflow.screens._wording import show_error, show_seconds
 
 with _lazy.extra("cli"):
@@ -74,7 +74,7 @@ def follow(
     with _open_store(store) as runs:
         run = _find_run(runs, run_id)
         try:
-            show_run(run.events(after), style)
+            show_run(run.events(after), style, paused=say_paused(run.id))
         except typer.Exit as ended:
             if ended.exit_code == INTERRUPTED:
                 typer.echo(f"rxflow: the run continues; rxflow runs cancel {run.id} stops it", err=True)
