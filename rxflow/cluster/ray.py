@@ -264,13 +264,13 @@ class _Call:
         self._reserved: Future[PoolWorker] | None = None
         self._worker: PoolWorker | None = None
         self._stream: Any = None
-        self._is_cancelled = False
+        self._cancelled = threading.Event()
         self._is_over = False
         self._loss = ""
 
     async def __aenter__(self) -> _Call:
         self._reserved = reserved = self._pool.reserve()
-        if self._is_cancelled:
+        if self._cancelled.is_set():
             reserved.cancel()
         try:
             self._worker = await asyncio.wrap_future(reserved)
@@ -291,7 +291,7 @@ class _Call:
         worker = cast(PoolWorker, self._worker)
         loop, task = asyncio.get_running_loop(), cast("asyncio.Task[Any]", asyncio.current_task())
         is_lost = False
-        if self._is_cancelled:
+        if self._cancelled.is_set():
             raise asyncio.CancelledError
 
         def interrupt() -> None:
@@ -305,7 +305,7 @@ class _Call:
                 loop.call_soon_threadsafe(interrupt)
 
         self._stream = getattr(worker.actor, method).options(num_returns="streaming").remote(*arguments)
-        if self._is_cancelled:  # by another thread, which has not seen the stream yet
+        if self._cancelled.is_set():  # by another thread, which has not seen the stream yet
             self.cancel()
         if emitter is not None:
             emitter.own(Disposable(self.cancel))  # works in the disposing thread, because this loop may be busy
@@ -339,7 +339,7 @@ class _Call:
 
     def cancel(self) -> None:
         """Stop the run on the worker if it is still running, or stop waiting for a worker. Call it in any thread."""
-        self._is_cancelled = True
+        self._cancelled.set()
         if self._reserved is not None:
             self._reserved.cancel()
         if not self._is_over and self._stream is not None:
