@@ -1,6 +1,9 @@
 """The command ``rxflow``, as a person types it: in terminals and pipes, with mistakes and interruptions."""
 
+import ast
+import fcntl
 import json
+import keyword
 import os
 import re
 import signal
@@ -10,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from rxflow.runs import Runs
+from rxflow.runs.store import RunSpec
 from rxflow.types.codec import decode
 from rxflow.types.events import FlowFinished, FlowStarted
 from tests.command import run_here as rxflow
 from tests.loopback import Loopback, Reply
-from tests.screens.pseudo_terminal import CTRL_C, PseudoTerminal, inherited, run_piped
+from tests.screens.pseudo_terminal import CTRL_C, CTRL_D, PseudoTerminal, inherited, run_piped
 
 pytestmark = pytest.mark.timeout(200)
 
@@ -58,7 +63,21 @@ class Waiting(Flow):
         print("waits", flush=True)
         threading.Event().wait()
 
+class Hung(Flow):
+    @start()
+    def hang_up(self):
+        import os, signal
+        os.kill(os.getpid(), signal.SIGHUP)
+
 class Curious(Flow):
+    @start()
+    def choose(self):
+        return self.ask("Where to?")
+
+class Provided(Flow):
+    def __init__(self):
+        super().__init__(input_provider=lambda request: "Faro")
+
     @start()
     def choose(self):
         return self.ask("Where to?")
@@ -71,6 +90,26 @@ crew = crew_of(LLM("rxflow/demo"))
 number = 42
 """
 
+ALONE = """
+from rxflow import Flow
+from rxflow.flow import start
+
+class Only(Flow):
+    @start()
+    def go(self):
+        return "gone"
+"""
+
+CREWS = """
+from rxflow.project import CrewBase, crew
+
+@CrewBase
+class Team:
+    @crew
+    def crew(self):
+        raise RuntimeError("no tea")
+"""
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -78,6 +117,12 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "trips.py").write_text(TRIPS, encoding="utf-8")
     (tmp_path / "script.py").write_text("import sys\n\nsys.exit(3)\n", encoding="utf-8")
     (tmp_path / "broken.py").write_text("import trips\n\nx = 1 / 0\n", encoding="utf-8")
+    (tmp_path / "alone.py").write_text(ALONE, encoding="utf-8")
+    (tmp_path / "crews.py").write_text(CREWS, encoding="utf-8")
+    for name, code in (("divided", "x = 1 / 0"), ("lacking", "import tea"), ("leaving", "raise SystemExit(3)")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(code + "\n", encoding="utf-8")
+        (tmp_path / name / "flow.py").write_text("", encoding="utf-8")
     return tmp_path
 
 
@@ -173,6 +218,65 @@ def test_a_run_that_asks_where_nobody_answers_is_paused_and_exits_with_3(folder:
     )
 
 
+@pytest.mark.parametrize("style", [[], pytest.param(["--plain"], marks=pytest.mark.slow)], ids=" ".join)
+@pytest.mark.parametrize("store", [[], ["--store", "sqlite:///runs.db"]], ids=["without a store", "with a store"])
+def test_in_a_terminal_the_person_there_is_asked(folder: Path, style: list[str], store: list[str]) -> None:
+    with PseudoTerminal("-m", "rxflow", "run", "trips:Curious", *style, *store, cwd=folder) as shown:
+        shown.wait_for("Where to?", ">>>")
+        shown.press(b"Porto\n")
+        assert shown.finish() == 0
+    assert "done after" in shown.text
+    if store:
+        (listed,) = rxflow(folder, "runs", "list", "--status", "completed")[1].splitlines()
+        run_id = listed.split()[0]
+        assert "asks" not in rxflow(folder, "runs", "show", run_id)[1]
+        assert (
+            json.loads(rxflow(folder, "runs", "follow", run_id, "--json")[1].splitlines()[-1])["data"]["result"]
+            == "Porto"
+        )
+
+
+def test_in_a_terminal_nobody_is_asked_what_the_flow_answers_itself(folder: Path) -> None:
+    arguments = ("-m", "rxflow", "run", "trips:Provided", "--plain", "--store", "sqlite:///runs.db")
+    with PseudoTerminal(*arguments, cwd=folder) as shown:
+        assert shown.finish() == 0
+    assert ">>>" not in shown.text
+
+
+@pytest.mark.parametrize("store", [[], ["--store", "sqlite:///runs.db"]], ids=["without a store", "with a store"])
+def test_a_person_who_does_not_answer_leaves_the_run_paused(folder: Path, store: list[str]) -> None:
+    arguments = ("-m", "rxflow", "run", "trips:Curious", "--plain", *store)
+    with PseudoTerminal(*arguments, columns=300, cwd=folder) as shown:
+        shown.wait_for("Where to?", ">>>")
+        shown.press(CTRL_D)
+        assert shown.finish() == 3
+    said = "the run is paused, because its question was not answered; run it again to answer"
+    if store:
+        run_id = rxflow(folder, "runs", "list", "--status", "paused")[1].split()[0]
+        said = answered_elsewhere(run_id)
+    assert shown.text.endswith(f"rxflow: {said}")
+
+
+def answered_elsewhere(run_id: str) -> str:
+    return (
+        f"run {run_id} is paused until its question is answered: rxflow runs show {run_id} shows it, "
+        "and the page of rxflow serve with the same --store takes the answer"
+    )
+
+
+def test_a_paused_run_in_a_store_says_how_it_is_answered(folder: Path) -> None:
+    code, _, errors = rxflow(folder, "run", "trips:Curious", "--text", "--store", "sqlite:///runs.db")
+    run_id = rxflow(folder, "runs", "list")[1].split()[0]
+    assert (code, errors) == (3, f"rxflow: {answered_elsewhere(run_id)}\n")
+    assert rxflow(folder, "runs", "follow", run_id, "--text")[2] == errors
+
+
+def test_a_recorded_run_that_was_paused_says_so(folder: Path) -> None:
+    rxflow(folder, "run", "trips:Curious", "--text", "--record", "a.cassette")
+    code, _, errors = rxflow(folder, "replay", "a.cassette", "--text")
+    assert (code, errors) == (3, "rxflow: the recorded run was paused, because its question was not answered\n")
+
+
 def test_without_a_key_one_line_says_which_variable_it_wants(folder: Path) -> None:
     code, out, errors = rxflow(folder, "run", "trips:Asking", "--text", "--model", "openai/gpt-4.1-mini")
     assert (code, out) == (1, "")
@@ -188,7 +292,7 @@ def test_without_a_key_one_line_says_which_variable_it_wants(folder: Path) -> No
         (["run", "trips:Tripp"], "trips has no 'Tripp'; did you mean 'Trip'?"),
         (
             ["run", "trips:xyz"],
-            "trips has no 'xyz'; it has Asking, Curious, Failing, Needy, Plain, Trip, Waiting, crew",
+            "trips has no 'xyz'; it has Asking, Curious, Failing, Hung, Needy, Plain, Provided, Trip, Waiting, crew",
         ),
         (["run", "trips:number"], "trips:number is a int, not a flow or a crew"),
         (["run", "trips:State"], "trips:State is a State, not a flow or a crew"),
@@ -196,9 +300,18 @@ def test_without_a_key_one_line_says_which_variable_it_wants(folder: Path) -> No
         (["run", "trips:"], "'trips:' is not MODULE:NAME, for example trips:Trip"),
         (
             ["run", "trips"],
-            "name one of trips:Asking, trips:Curious, trips:Failing, trips:Needy, trips:Plain, trips:Trip, ",
+            "name one of trips:Asking, trips:Curious, trips:Failing, trips:Hung, trips:Needy, trips:Plain, ",
         ),
         (["run", "broken:Trip"], "importing broken failed: ZeroDivisionError: division by zero (broken.py, line 3)"),
+        (
+            ["run", "divided.flow:Trip"],
+            "importing divided.flow failed: ZeroDivisionError: division by zero (__init__.py",
+        ),
+        (["run", "lacking.flow:Trip"], "importing lacking.flow failed: ModuleNotFoundError: No module named 'tea' ("),
+        (["run", "leaving.flow:Trip"], "importing leaving.flow failed: it ends the program (SystemExit: 3); "),
+        (["run", "trips.flow:Trip"], "there is no module 'trips.flow', neither in {folder} nor installed"),
+        (["run", ".trips:Trip"], "'.trips' is a relative name; name the module from the current folder"),
+        (["run", "crews:Team"], "crews:Team cannot be created: RuntimeError: no tea (crews.py, line 8)"),
         (["run", "trips:Needy"], "trips:Needy cannot be created: TypeError: "),
         (["run", "script:Trip"], "importing script failed: it ends the program (SystemExit: 3); let it do so only if "),
         (["run", "trips:Trip", "-i", "tpic=a"], "the state State has no field 'tpic'; did you mean 'topic'?"),
@@ -213,6 +326,8 @@ def test_without_a_key_one_line_says_which_variable_it_wants(folder: Path) -> No
         (["plot", "trips:Trip", "-o", "no/such/folder/page"], "No such file or directory: "),
         (["new", "2trips"], "'2trips' cannot be the name of a project"),
         (["new", "."], "'' cannot be the name of a project"),
+        (["new", "none"], "'none' cannot be the name of a project: None, the class of its flow, has another meaning"),
+        (["new", "crew"], "'crew' cannot be the name of a project: Crew, the class of its flow, has another meaning"),
     ],
     ids=str,
 )
@@ -272,6 +387,20 @@ def test_a_new_project_runs_offline_and_its_tests_pass(folder: Path) -> None:
     )
 
 
+def test_a_new_project_never_has_a_name_that_its_module_uses_otherwise(folder: Path) -> None:
+    assert rxflow(folder, "new", "probe")[0] == 0
+    module = ast.parse((folder / "probe" / "flow.py").read_text(encoding="utf-8"))
+    used = {node.id for node in ast.walk(module) if isinstance(node, ast.Name)}
+    used |= {node.name for node in ast.walk(module) if isinstance(node, ast.alias | ast.ClassDef)} - {"Probe"}
+    for name in sorted(each for each in (*used, *keyword.kwlist) if each[0].isupper()):
+        typed = "-".join(re.findall("[A-Z][a-z]*", name)).lower()
+        code, _, errors = rxflow(folder, "new", typed)
+        said = (
+            f"rxflow: '{typed}' cannot be the name of a project: {name}, the class of its flow, has another meaning\n"
+        )
+        assert (code, errors) == (2, said)
+
+
 @pytest.mark.parametrize(
     "style",
     [
@@ -313,6 +442,15 @@ def test_a_signal_that_ends_it_puts_the_cursor_back(folder: Path, number: signal
         shown.process.send_signal(number)
         assert shown.finish() == 128 + number
     assert shown.raw.rindex(b"\x1b[?25h") > shown.raw.rindex(b"\x1b[?25l")
+
+
+def test_a_hangup_that_its_caller_ignores_does_not_end_it(folder: Path) -> None:
+    """As ``nohup rxflow run …`` does."""
+    code = "import os, signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); from rxflow.__main__ import main; main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "run", "trips:Hung", "--text"], cwd=folder, env=inherited(), stdout=subprocess.PIPE
+    ) as ignoring:
+        assert ignoring.wait(100) == 0
 
 
 @pytest.mark.parametrize(
@@ -368,6 +506,11 @@ def test_a_run_in_a_store_is_listed_shown_and_followed_from_other_processes(fold
     )
 
 
+def test_a_run_in_a_store_knows_its_flow_if_only_its_module_was_named(folder: Path) -> None:
+    assert rxflow(folder, "run", "alone", "--store", "sqlite:///runs.db", "--text")[0] == 0
+    assert rxflow(folder, "runs", "list")[1].endswith("  alone:Only\n")
+
+
 def test_a_run_is_cancelled_from_another_process_down_to_the_provider(folder: Path) -> None:
     store = {"RXFLOW_STORE": "sqlite:///runs.db"}
     with Loopback() as provider:
@@ -383,3 +526,28 @@ def test_a_run_is_cancelled_from_another_process_down_to_the_provider(folder: Pa
         provider.wait_until(lambda seen: seen.disconnects)
     assert "enough" in shown.text
     assert "cancelled" in rxflow(folder, "runs", "list", **store)[1]
+
+
+def test_a_paused_run_is_cancelled(folder: Path) -> None:
+    assert rxflow(folder, "run", "trips:Curious", "--plain", "--store", "sqlite:///runs.db")[0] == 3
+    run_id = rxflow(folder, "runs", "list")[1].split()[0]
+    assert rxflow(folder, "runs", "cancel", run_id) == (0, f"{run_id} was asked to stop\n", "")
+    assert rxflow(folder, "runs", "list", "--status", "cancelled")[1].startswith(run_id)
+
+
+def test_a_run_that_is_forgotten_while_the_runs_are_listed_ends_nothing(folder: Path) -> None:
+    """The pipe is full long before the last run, so the command waits for its reader there."""
+    with Runs(f"sqlite:///{folder}/runs.db") as runs:
+        for number in range(100):
+            runs.store.claim(f"{number:032}", RunSpec(target="trips:Trip"), lambda note: None).result()
+        ours, theirs = os.pipe()
+        fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 4096)
+        listing = subprocess.Popen(
+            [sys.executable, "-m", "rxflow", "runs", "list"], cwd=folder, env=inherited(), stdout=theirs
+        )
+        os.close(theirs)
+        with listing, os.fdopen(ours, encoding="utf-8") as lines:
+            assert lines.readline().startswith("0" * 32)
+            runs.forget(f"{99:032}")
+            assert len(lines.readlines()) == 99
+        assert listing.returncode == 0

@@ -15,7 +15,7 @@ from rxflow._streaming.bridge import (
     on_loop,
     replace_stray_cancellation,
 )
-from rxflow._streaming.console import ConsoleProvider
+from rxflow._streaming.console import ConsoleProvider, has_console
 from rxflow._streaming.emitter import Emitter, ambient, current_emitter, emit, in_thread, report_progress
 from rxflow._streaming.frames import AsyncStreamSession, Framing, StreamSession
 from rxflow._streaming.journal import Done, Journal, NotResumable, Step, drop_retracted, is_repeated, retract_all
@@ -101,6 +101,7 @@ __all__ = [
     "find_stamp",
     "from_async",
     "from_coroutine",
+    "has_console",
     "in_thread",
     "is_repeated",
     "log_events",

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import webbrowser
+from keyword import iskeyword
 from pathlib import Path
 from typing import Annotated, Any
 
 from reactivex import Observable
 
 from rxflow import _lazy
-from rxflow.cli._new_project import FILES
+from rxflow._streaming import has_console
+from rxflow.cli._new_project import FILES, TAKEN
 from rxflow.cli._refusals import refuse, refused
 from rxflow.cli._runs import runs_app
-from rxflow.cli._showing import AsJson, AsPlain, AsText, choose_style, ended_by_signals, show_run
+from rxflow.cli._showing import AsJson, AsPlain, AsText, choose_style, ended_by_signals, say_paused, show_run
 from rxflow.cli._targets import check_inputs, load_flow_class, load_target, read_inputs, read_when_unread
 
 with _lazy.extra("cli"):
@@ -30,6 +32,9 @@ app = typer.Typer(
 
 
 app.add_typer(runs_app, name="runs")
+
+HANDOVER_S = 60.0
+"""Seconds in which a question must reach the screen from its store. After that, the run is paused unasked."""
 
 Target = Annotated[str, typer.Argument(metavar="MODULE:NAME", help="A flow or a crew, for example trips:Trip.")]
 
@@ -66,24 +71,33 @@ def run(
     given = read_inputs(inputs or [])
     if model is not None:
         os.environ["MODEL"] = model
-    source = load_target(target)
+    path, source = load_target(target)
     check_inputs(source, given)
     from rxflow import operators as ops
     from rxflow.screens._sources import read_methods
 
-    kept = None
+    kept = on_question = None
+    is_in_terminal = has_console()
+    paused = "the run is paused, because nobody can answer its question; run it in a terminal"
+    if is_in_terminal:
+        paused = "the run is paused, because its question was not answered; run it again to answer"
     with refused():
         if store is not None:
             from rxflow.runs import Runs  # imported here, because most runs are not kept
 
             kept = Runs(store)
-            events: Observable[Any] = kept.start(target if ":" in target else source, given or None).events()
+            started = kept.start(path, given or None, answer_within=HANDOVER_S if is_in_terminal else None)
+            events: Observable[Any] = started.events()
+            paused = say_paused(started.id)
+            if is_in_terminal and started.worker is not None:
+                on_question = started.worker.decline
         else:
             events = source.events(given or None)
     if record is not None:
         events = events.pipe(ops.record(record))
     try:
-        show_run(events, style, methods=read_methods(source), traceback=traceback)
+        methods = read_methods(source)
+        show_run(events, style, paused=paused, methods=methods, traceback=traceback, on_question=on_question)
     finally:
         if kept is not None:
             kept.close()
@@ -154,7 +168,7 @@ def replay(
 
     with refused():
         events = ops.from_cassette(cassette, speed)
-    show_run(events, style)
+    show_run(events, style, paused="the recorded run was paused, because its question was not answered")
 
 
 @app.command()
@@ -167,14 +181,14 @@ def plot(
     """Draw the graph of a flow into one HTML page that needs no network."""
     from rxflow.flow import Flow
 
-    flow = load_target(target)
+    path, flow = load_target(target)
     if not isinstance(flow, Flow):
-        refuse(f"{target} is a {type(flow).__name__}; only a flow has a graph to draw")
+        refuse(f"{path} is a {type(flow).__name__}; only a flow has a graph to draw")
     if mermaid:
         typer.echo(flow.to_mermaid())
         return
     with refused(OSError):
-        typer.echo(flow.plot(str(output or target.partition(":")[2] or target), show=show))
+        typer.echo(flow.plot(str(output or path.partition(":")[2]), show=show))
 
 
 @app.command()
@@ -184,6 +198,8 @@ def new(name: Annotated[str, typer.Argument(help="The folder to create; it must 
     words = "".join(part.capitalize() for part in folder.name.replace("-", "_").split("_"))
     if not words.isidentifier():
         refuse(f"{folder.name!r} cannot be the name of a project: use letters, digits, - and _, a letter first")
+    if words in TAKEN or iskeyword(words):
+        refuse(f"{folder.name!r} cannot be the name of a project: {words}, the class of its flow, has another meaning")
     try:
         folder.mkdir(parents=True)
     except FileExistsError:

@@ -71,3 +71,6 @@ Name a real model at the top of `flow.py`.
 """
 
 FILES: Mapping[str, str] = {"flow.py": _FLOW, "test_flow.py": _TEST, "README.md": _README}
+
+TAKEN = frozenset({"Agent", "BaseModel", "Crew", "Flow", "LLM", "MODEL", "State", "Task"})
+"""Names that the flow cannot have, because its module uses them for something else."""

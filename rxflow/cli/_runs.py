@@ -13,7 +13,7 @@ from rxflow import _lazy
 from rxflow._json_text import in_words
 from rxflow._showing import shorten, show_line
 from rxflow.cli._refusals import INTERRUPTED, refuse, refused
-from rxflow.cli._showing import AsJson, AsPlain, AsText, choose_style, show_run
+from rxflow.cli._showing import AsJson, AsPlain, AsText, choose_style, say_paused, show_run
 from rxflow.screens._wording import show_error, show_seconds
 
 with _lazy.extra("cli"):
@@ -45,9 +45,8 @@ def list_runs(
     if status is not None and wanted is None:
         refuse(f"there is no status {status!r}; choose one of {', '.join(known)}")
     with _open_store(store) as runs:
-        for run in runs.list(status=wanted):
-            head = run.look_up()
-            typer.echo(f"{run.id}  {head.status:<9}  {_when(head.begun_at)}  {shorten(head.spec.target) or '-'}")
+        for head in runs.store.list(wanted).result():
+            typer.echo(f"{head.run_id}  {head.status:<9}  {_when(head.begun_at)}  {shorten(head.spec.target) or '-'}")
 
 
 @runs_app.command()
@@ -75,7 +74,7 @@ def follow(
     with _open_store(store) as runs:
         run = _find_run(runs, run_id)
         try:
-            show_run(run.events(after), style)
+            show_run(run.events(after), style, paused=say_paused(run.id))
         except typer.Exit as ended:
             if ended.exit_code == INTERRUPTED:
                 typer.echo(f"rxflow: the run continues; rxflow runs cancel {run.id} stops it", err=True)
@@ -88,13 +87,13 @@ def cancel(
     store: StoreName = DEFAULT_STORE,
     reason: Annotated[str, typer.Option(help="The reason for its readers.")] = "cancelled from the command line",
 ) -> None:
-    """Stop a run in whichever process it is, including its connections to providers."""
+    """Stop a run in whichever process it is, including its connections to providers, or end a paused run."""
     from rxflow.operators._core.run_log import LIVE
 
     with _open_store(store) as runs:
         run = _find_run(runs, run_id)
         before = run.status
-        if before not in LIVE:
+        if before not in (*LIVE, "paused"):
             refuse(f"run {run.id} is already {before}")
         run.cancel(reason)
         typer.echo(f"{run.id} was asked to stop")

@@ -20,7 +20,7 @@ from rxflow.cli._refusals import FAILED, INTERRUPTED, PAUSED, refuse
 from rxflow.screens._run_tree import RunTree
 from rxflow.screens._spans import State
 from rxflow.screens._wording import show_error
-from rxflow.types import CrewFinished, FlowFinished, StreamChunk, StreamChunkType
+from rxflow.types import CrewFinished, FlowFinished, InputRequested, StreamChunk, StreamChunkType
 
 with _lazy.extra("cli"):
     import typer
@@ -49,8 +49,25 @@ def choose_style(*, as_json: bool, as_text: bool, as_plain: bool) -> Style:
     return chosen[0] if chosen else Style.DASHBOARD
 
 
-def show_run(events: Observable[Any], style: Style, *, methods: tuple[str, ...] = (), traceback: bool = False) -> None:
-    """Run ``events`` to the end and show them; raise ``typer.Exit`` if the run did not complete."""
+def show_run(
+    events: Observable[Any],
+    style: Style,
+    *,
+    paused: str,
+    methods: tuple[str, ...] = (),
+    traceback: bool = False,
+    on_question: Callable[[str], object] | None = None,
+) -> None:
+    """Run ``events`` to the end and show them; raise ``typer.Exit`` if the run did not complete.
+
+    Args:
+        events: those of the run.
+        style: how they are shown.
+        paused: the line to print if the run is paused.
+        methods: the flow's methods, to show those that have not started yet.
+        traceback: raise the run's error instead of printing it.
+        on_question: called with the id of each question, when the screen has room for the answer.
+    """
     tree = RunTree(methods)
     is_drawn = style in (Style.DASHBOARD, Style.PLAIN)
     try:
@@ -61,6 +78,8 @@ def show_run(events: Observable[Any], style: Style, *, methods: tuple[str, ...] 
         ):
             for event in output:
                 add(event)
+                if on_question is not None and isinstance(event, InputRequested):
+                    on_question(event.request_id)
     except KeyboardInterrupt:
         if not is_drawn:
             tree.stop()
@@ -75,8 +94,16 @@ def show_run(events: Observable[Any], style: Style, *, methods: tuple[str, ...] 
             typer.echo(f"rxflow: {show_error(error)}", err=True)
         raise typer.Exit(FAILED) from None
     if tree.state is State.PAUSED:
-        typer.echo("rxflow: the run is paused, because nobody can answer its question; run it in a terminal", err=True)
+        typer.echo(f"rxflow: {paused}", err=True)
         raise typer.Exit(PAUSED)
+
+
+def say_paused(run_id: str) -> str:
+    """Return the line about a paused run of a store."""
+    return (
+        f"run {run_id} is paused until its question is answered: rxflow runs show {run_id} shows it, "
+        "and the page of rxflow serve with the same --store takes the answer"
+    )
 
 
 @contextmanager
@@ -128,13 +155,17 @@ class _TextWriter:
 
 @contextmanager
 def ended_by_signals() -> Generator[None]:
-    """Let SIGTERM and SIGHUP end the run like Ctrl-C, so that the screen is restored and connections are closed."""
+    """Let SIGTERM and SIGHUP end the run like Ctrl-C, so that the screen is restored and connections are closed.
+
+    A signal that the caller has chosen to ignore, as ``nohup`` does, stays ignored.
+    """
 
     def end(number: int, frame: object) -> NoReturn:
         raise SystemExit(128 + number)
 
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.signal(number, end) for number in numbers}
+    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, end) for number in heard}
     try:
         yield
     finally:

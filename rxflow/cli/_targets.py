@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 from rxflow.cli._refusals import refuse, refused
@@ -52,56 +52,47 @@ def read_when_unread(given: str) -> WhenUnread:
     return seconds
 
 
-def load_target(target: str) -> Any:
-    """Return the flow or crew that ``module:Name`` names. A class or a function is called without arguments."""
-    found: Any = _find_target(target)
+def load_target(target: str) -> tuple[str, Any]:
+    """Return the flow or crew that ``target`` names, and its full name ``module:Name``.
+
+    The name may be left out if the module has only one. A class or a function is called without arguments.
+    """
+    path, found = _find_target(target)
     if callable(found) and not hasattr(type(found), "events"):
-        with refused(Exception, f"{target} cannot be created: "):
+        with refused(Exception, f"{path} cannot be created: "):
             found = found()
-        crew: Any = getattr(found, "crew", None)
-        if crew is not None and not hasattr(found, "events"):
-            found = crew()  # a @CrewBase class
+            crew: Any = getattr(found, "crew", None)
+            if crew is not None and not hasattr(found, "events"):
+                found = crew()  # a @CrewBase class
     if not callable(getattr(found, "events", None)):
-        refuse(f"{target} is a {type(found).__name__}, not a flow or a crew")
-    return found
+        refuse(f"{path} is a {type(found).__name__}, not a flow or a crew")
+    return path, found
 
 
 def load_flow_class(target: str) -> type[Flow[Any]]:
     """Return the flow class that ``module:Name`` names, for callers that need a new flow for each run."""
     from rxflow.flow import Flow
 
-    found: Any = _find_target(target)
+    path, found = _find_target(target)
     if not (isinstance(found, type) and issubclass(found, Flow)):
         kind = "class" if isinstance(found, type) else type(found).__name__
-        refuse(f"{target} is a {kind}; each run needs a flow of its own, so name a flow class")
-    with refused(Exception, f"{target} cannot be created: "):
+        refuse(f"{path} is a {kind}; each run needs a flow of its own, so name a flow class")
+    with refused(Exception, f"{path} cannot be created: "):
         found()
     return cast("type[Flow[Any]]", found)
 
 
-def _find_target(target: str) -> Any:
-    """Return the object that ``module:Name`` names, without calling it."""
+def _find_target(target: str) -> tuple[str, Any]:
+    """Return the full name ``module:Name`` of the object that ``target`` names, and the object, without calling it."""
     module_name, colon, name = target.partition(":")
     if not module_name or (colon and not name):
         refuse(f"{target!r} is not MODULE:NAME, for example trips:Trip")
     if module_name.endswith(".py") or "/" in module_name:
         meant = module_name.removesuffix(".py").replace("/", ".").strip(".")
         refuse(f"{module_name!r} is a file; name the module, {meant}:{name or 'Name'}")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        is_there = find_spec(module_name) is not None
-    except (ModuleNotFoundError, ValueError):
-        is_there = False
-    if not is_there:
-        refuse(f"there is no module {module_name!r}, neither in {Path.cwd()} nor installed")
-    try:
-        with refused(Exception, f"importing {module_name} failed: "):
-            module = import_module(module_name)
-    except SystemExit as error:
-        refuse(
-            f"importing {module_name} failed: it ends the program (SystemExit: {error.code}); "
-            'let it do so only if __name__ == "__main__"'
-        )
+    if module_name.startswith("."):
+        refuse(f"{module_name!r} is a relative name; name the module from the current folder, as in trips:Trip")
+    module = _import(module_name)
     runnable = sorted(key for key, value in vars(module).items() if _is_runnable(value, module_name))
     if not colon:
         if len(runnable) != 1:
@@ -113,7 +104,29 @@ def _find_target(target: str) -> Any:
         close = get_close_matches(name, [*runnable, *vars(module)], n=1)
         known = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(runnable) or 'no flow and no crew'}"
         refuse(f"{module_name} has no {name!r}; {known}")
-    return found
+    return f"{module_name}:{name}", found
+
+
+def _import(name: str) -> ModuleType:
+    """Import a module, searched in the current folder first. Exit if it does not exist or cannot be imported."""
+    sys.path.insert(0, str(Path.cwd()))
+    module = None
+    try:
+        with refused(Exception, f"importing {name} failed: "):
+            try:
+                module = import_module(name)
+            except ModuleNotFoundError as error:
+                # Otherwise the module, or a package around it, is there and imports another one that is not.
+                if not f"{name}.".startswith(f"{error.name}."):
+                    raise
+    except SystemExit as error:
+        refuse(
+            f"importing {name} failed: it ends the program (SystemExit: {error.code}); "
+            'let it do so only if __name__ == "__main__"'
+        )
+    if module is None:
+        refuse(f"there is no module {name!r}, neither in {Path.cwd()} nor installed")
+    return module
 
 
 def check_inputs(source: object, inputs: Mapping[str, Any]) -> None:

@@ -9,9 +9,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from rxflow._lazy import extra
@@ -30,6 +31,8 @@ T = TypeVar("T")
 _connecting = threading.Lock()  # Ray connects a process to one cluster, and a second ray.init() raises
 
 CONNECT_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 5.0
+_IS_CLOSED = "the workers of this Ray object were closed; create another one"
 HEALTH = "health"
 """Ray runs each concurrency group in its own thread, so a worker answers pings even if a flow blocks its event loop."""
 
@@ -72,10 +75,12 @@ class WorkerPool:
         self._settings = settings
         self._workers: list[PoolWorker] = []
         self._turns: deque[asyncio.Future[None]] = deque()  # of the runs that wait for room
+        self._acquiring: set[asyncio.Task[PoolWorker]] = set()
         self._most = settings.workers  # None until the cluster was asked for its CPUs
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._is_closed = False
 
     def connect(self) -> None:
         """Connect this program to the cluster if it is not connected.
@@ -93,13 +98,57 @@ class WorkerPool:
                 signal.signal(signal.SIGTERM, before)
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        """Run a coroutine on the pool's loop."""
+        """Run a coroutine on the pool's loop. Raises WorkerStartError if the pool is closed."""
         with self._lock:
-            if self._loop is None:
-                self._loop = loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=_run, args=(loop,), name="rxflow cluster", daemon=True)
-                self._thread.start()
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+            if self._is_closed:
+                work.close()
+            # Under the lock, so that close() finds everything that was sent to the loop before.
+            return asyncio.run_coroutine_threadsafe(work, self._open_loop())
+
+    def reserve(self) -> Future[PoolWorker]:
+        """Call :meth:`acquire` from any thread. Raises WorkerStartError if the pool is closed.
+
+        If the future is cancelled before it has its result, the room is left to other runs. Otherwise the caller gives
+        the worker back.
+        """
+        reserved: Future[PoolWorker] = Future()
+        with self._lock:
+            loop = self._open_loop()
+            loop.call_soon_threadsafe(self._begin_acquiring, reserved, loop)
+        return reserved
+
+    def _open_loop(self) -> asyncio.AbstractEventLoop:
+        if self._is_closed:
+            raise WorkerStartError(_IS_CLOSED)
+        if self._loop is None:
+            self._loop = loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=_run, args=(loop,), name="rxflow cluster", daemon=True)
+            self._thread.start()
+        return self._loop
+
+    def _begin_acquiring(self, reserved: Future[PoolWorker], loop: asyncio.AbstractEventLoop) -> None:
+        acquiring = loop.create_task(self.acquire())
+        self._acquiring.add(acquiring)
+
+        def stop(done: Future[PoolWorker]) -> None:
+            if done.cancelled():
+                with suppress(RuntimeError):  # the loop is closed
+                    loop.call_soon_threadsafe(acquiring.cancel)
+
+        acquiring.add_done_callback(partial(self._hand_over, reserved))
+        reserved.add_done_callback(stop)
+
+    def _hand_over(self, reserved: Future[PoolWorker], acquired: asyncio.Task[PoolWorker]) -> None:
+        self._acquiring.discard(acquired)
+        error = WorkerStartError(_IS_CLOSED) if acquired.cancelled() else acquired.exception()
+        try:
+            if error is not None:
+                reserved.set_exception(error)
+            else:
+                reserved.set_result(acquired.result())
+        except InvalidStateError:  # it was cancelled meanwhile, so nobody else gives the worker back
+            if error is None:
+                self.release(acquired.result())
 
     async def acquire(self) -> PoolWorker:
         """Return a worker with room for a run. Runs on the pool's loop.
@@ -114,7 +163,12 @@ class WorkerPool:
             if worker is None:
                 turn = asyncio.get_running_loop().create_future()
                 self._turns.append(turn)
-                await turn
+                try:
+                    await turn
+                except asyncio.CancelledError:
+                    if not turn.cancelled():  # its turn came in the same step
+                        self._call_next()
+                    raise
                 continue
             worker.runs += 1
             try:
@@ -134,6 +188,9 @@ class WorkerPool:
     def release(self, worker: PoolWorker) -> None:
         """Record that a run of the worker has ended, and let the next one try. Runs on the pool's loop."""
         worker.runs -= 1
+        self._call_next()
+
+    def _call_next(self) -> None:
         while self._turns:
             turn = self._turns.popleft()
             if not turn.done():
@@ -153,8 +210,9 @@ class WorkerPool:
                 self._loop.call_soon_threadsafe(give_back)
 
     def close(self) -> None:
-        """Stop the workers and their runs."""
+        """Stop the workers and their runs. Runs that wait for a worker, and later ones, get WorkerStartError."""
         with self._lock:
+            self._is_closed = True
             loop, self._loop = self._loop, None
             thread, self._thread = self._thread, None
         if loop is None or thread is None:
@@ -164,12 +222,16 @@ class WorkerPool:
         thread.join()
 
     async def _shut(self) -> None:
-        tasks = [each for worker in self._workers for each in (worker.ready, worker.watch) if each is not None]
+        tasks: list[asyncio.Task[Any]] = [*self._acquiring]
+        tasks += [each for worker in self._workers for each in (worker.ready, worker.watch) if each is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for worker in list(self._workers):
             self._lose(worker, "its program has closed the cluster's workers")
+        following = asyncio.all_tasks() - {asyncio.current_task()}
+        if following:  # they record that their runs are lost
+            await asyncio.wait(following, timeout=CLOSE_TIMEOUT_S)
 
     async def _connect(self) -> None:
         if not ray.is_initialized():

@@ -7,7 +7,7 @@ import atexit
 import sys
 import threading
 from collections.abc import AsyncGenerator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import aclosing, closing, suppress
 from importlib import import_module
 from typing import Any, cast
@@ -21,7 +21,7 @@ from rxflow.cluster._code import describe_flow
 from rxflow.cluster._errors import WorkerLost
 from rxflow.cluster._pool import PoolWorker, Settings, WorkerPool, describe_loss, stop
 from rxflow.cluster._questions import QuestionRelay, Reply, refuse_to_pause
-from rxflow.operators._core.run_log import End, NotTheWriterError, Writer
+from rxflow.operators._core.run_log import End, NotTheWriterError, RunCancelled, Writer
 from rxflow.runs.options import Carrier
 from rxflow.runs.store import Store
 from rxflow.types import Event, InputRequested, StreamChunk
@@ -35,6 +35,7 @@ with extra("ray"):
 RUNS_PER_WORKER = 64
 START_WITHIN_S = 60.0
 LEASE_S = 15.0
+CLOSE_TIMEOUT_S = 10.0
 
 
 class Ray:
@@ -102,7 +103,7 @@ class Ray:
             ConnectionError: the cluster cannot be reached.
         """
         name = options["store"]
-        if not (isinstance(name, str) and name.startswith(("redis://", "rediss://", "unix://"))):
+        if not (isinstance(name, str) and name.startswith(("redis://", "rediss://"))):
             raise ValueError(
                 f'a cluster needs a store that all its machines can reach, such as "redis://host:6379/0"; got {name!r}'
             )
@@ -110,7 +111,10 @@ class Ray:
         return _RunsOnRay(self._pool, store, dict(options))
 
     def close(self) -> None:
-        """Stop the workers and their runs. A second call does nothing."""
+        """Stop the workers and their runs. A second call does nothing.
+
+        Runs that wait for a worker fail with :class:`WorkerStartError`, and so do runs that are started later.
+        """
         atexit.unregister(self.close)
         self._pool.close()
 
@@ -257,17 +261,21 @@ class _Call:
 
     def __init__(self, pool: WorkerPool) -> None:
         self._pool = pool
+        self._reserved: Future[PoolWorker] | None = None
         self._worker: PoolWorker | None = None
         self._stream: Any = None
+        self._cancelled = threading.Event()
         self._is_over = False
         self._loss = ""
 
     async def __aenter__(self) -> _Call:
-        acquiring = self._pool.submit(self._pool.acquire())
+        self._reserved = reserved = self._pool.reserve()
+        if self._cancelled.is_set():
+            reserved.cancel()
         try:
-            self._worker = await asyncio.wrap_future(acquiring)
+            self._worker = await asyncio.wrap_future(reserved)
         except asyncio.CancelledError:
-            acquiring.add_done_callback(self._return_late)
+            reserved.add_done_callback(self._return_late)
             raise
         return self
 
@@ -283,6 +291,8 @@ class _Call:
         worker = cast(PoolWorker, self._worker)
         loop, task = asyncio.get_running_loop(), cast("asyncio.Task[Any]", asyncio.current_task())
         is_lost = False
+        if self._cancelled.is_set():
+            raise asyncio.CancelledError
 
         def interrupt() -> None:
             nonlocal is_lost
@@ -295,6 +305,8 @@ class _Call:
                 loop.call_soon_threadsafe(interrupt)
 
         self._stream = getattr(worker.actor, method).options(num_returns="streaming").remote(*arguments)
+        if self._cancelled.is_set():  # by another thread, which has not seen the stream yet
+            self.cancel()
         if emitter is not None:
             emitter.own(Disposable(self.cancel))  # works in the disposing thread, because this loop may be busy
         worker.on_loss[self] = on_loss
@@ -326,15 +338,18 @@ class _Call:
         cast(PoolWorker, self._worker).actor.answer.remote(request_id, reply)
 
     def cancel(self) -> None:
-        """Stop the run on the worker, if it is still running. May be called in any thread."""
+        """Stop the run on the worker if it is still running, or stop waiting for a worker. Call it in any thread."""
+        self._cancelled.set()
+        if self._reserved is not None:
+            self._reserved.cancel()
         if not self._is_over and self._stream is not None:
             self._is_over = True
             with suppress(ray_errors.RayError):
                 stop(self._stream)
 
-    def _return_late(self, acquiring: Future[PoolWorker]) -> None:
-        if not acquiring.cancelled() and acquiring.exception() is None:
-            self._pool.give_back(acquiring.result())
+    def _return_late(self, reserved: Future[PoolWorker]) -> None:
+        if not reserved.cancelled() and reserved.exception() is None:
+            self._pool.give_back(reserved.result())
 
 
 class _RunsOnRay:
@@ -357,17 +372,15 @@ class _RunsOnRay:
         call = _Call(self._pool)
         self._calls[call] = over = self._pool.submit(self._carry_out(call, verb, run_id, arguments, begun))
         over.add_done_callback(lambda done: self._calls.pop(call, None))
-        over.add_done_callback(lambda done: _fail(begun, done))
+        over.add_done_callback(lambda done: _fail(begun, done, run_id))
         return begun
 
     def close(self) -> None:
         """Cancel the runs that were begun here, and wait until they have ended."""
-        calls = list(self._calls.items())
-        for call, _ in calls:
+        calls = dict(self._calls)
+        for call in calls:
             call.cancel()
-        for _, over in calls:
-            with suppress(Exception, asyncio.CancelledError):
-                over.result(10)
+        wait(calls.values(), CLOSE_TIMEOUT_S)
 
     async def _carry_out(
         self, call: _Call, verb: str, run_id: str, arguments: Mapping[str, Any], begun: Future[str]
@@ -391,7 +404,10 @@ class _RunsOnRay:
                         await asyncio.wrap_future(self._store.append(writer, [], End("lost")))
 
 
-def _fail(begun: Future[str], done: Future[None]) -> None:
+def _fail(begun: Future[str], done: Future[None], run_id: str) -> None:
     if not begun.done():
-        error = asyncio.CancelledError() if done.cancelled() else done.exception()
+        error = RunCancelled(run_id, _NOT_BEGUN) if done.cancelled() else done.exception()
         begun.set_exception(error or RuntimeError("the run ended before it had begun"))
+
+
+_NOT_BEGUN = "the Runs object that started it was closed before the run had begun"

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import Any, cast
@@ -88,6 +89,14 @@ class Worker:
                 logger.warning("run %s: an answer was not taken: %s", self.run_id, error)
         elif self._attendance is not None:
             self._attendance.note(note.request_id, float(note.value))
+
+    def decline(self, request_id: str) -> None:
+        """Leave a question to the terminal of this process; without one, or without an answer there, the run is paused.
+
+        Answers that readers leave for the question are no longer taken. A question that is not open stays as it is.
+        """
+        with suppress(LookupError):
+            self._inbox.decline(request_id)
 
     def cancel(self, reason: str) -> None:
         """Stop the run, including its connections to providers.

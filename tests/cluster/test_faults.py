@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -19,7 +20,7 @@ from reactivex import operators as rxops
 
 import rxflow
 from rxflow.operators._core.run_log import EventTooLargeError
-from rxflow.runs import RunLost, Runs, StoreError
+from rxflow.runs import RunCancelled, RunLost, Runs, StoreError
 from tests.cluster.conftest import await_free
 from tests.cluster.proxy import Proxy
 from tests.cluster.watching import HERE, STANDING, Watched, stand
@@ -30,8 +31,30 @@ from tests.signals import signals_of
 
 if TYPE_CHECKING:
     from rxflow.cluster import Ray
+    from rxflow.cluster._pool import WorkerPool
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def pool(nodes: Any) -> Iterator[WorkerPool]:
+    """One worker at most, which carries out one run at a time."""
+    from rxflow.cluster._pool import Settings, WorkerPool
+
+    pool = WorkerPool(
+        Settings(
+            address=None,
+            num_cpus=1,
+            resources={},
+            workers=1,
+            runs_per_worker=1,
+            start_within_s=20,
+            lease_s=15,
+            runtime_env={},
+        )
+    )
+    yield pool
+    pool.close()
 
 
 def ask_redis(server: RedisServer, *words: str) -> str:
@@ -166,6 +189,77 @@ class TestWorkers:
                 runs.start(target, run_id=f"trip {where}")
             with pytest.raises(LookupError):
                 runs[f"trip {where}"]
+
+
+class TestRoomForOne:
+    """One worker with room for one run: who waits for it, and who has left."""
+
+    def test_a_branch_that_is_disposed_when_its_turn_comes_passes_the_turn_on(self, pool: WorkerPool) -> None:
+        async def wait_in_line() -> None:
+            worker = await pool.acquire()
+            first, second = (asyncio.ensure_future(pool.acquire()) for _ in range(2))
+            await asyncio.sleep(0)  # both wait now
+            pool.release(worker)
+            first.cancel()
+            assert await second is worker
+
+        pool.submit(wait_in_line()).result(30)
+
+    def test_a_branch_that_is_disposed_at_any_step_of_its_start_leaves_the_room(self, pool: WorkerPool) -> None:
+        from rxflow.cluster import OnRay
+
+        async def start_and_stop() -> None:
+            pool.release(await pool.acquire())  # its worker is there
+            for steps in range(30):
+                running = OnRay(STANDING, pool).events().subscribe()
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                running.dispose()
+                pool.release(await pool.acquire())
+
+        pool.submit(start_and_stop()).result(30)
+
+    def test_closing_the_workers_fails_a_branch_that_waits(self, nodes: Any) -> None:
+        from rxflow.cluster import Ray, WorkerStartError
+
+        with Ray(workers=1, runs_per_worker=1) as cluster:
+            stand(cluster)
+            waiting, late = Watched(), Watched()
+            waiting.subscribe_to(cluster.on(STANDING).observe())
+            cluster.close()
+            late.subscribe_to(cluster.on(STANDING).observe())
+            for each in (waiting, late):
+                each.ended.wait(10)
+                (error,) = each.errors
+                assert isinstance(error, WorkerStartError)
+                assert str(error) == "the workers of this Ray object were closed; create another one"
+
+    def test_closing_the_workers_fails_a_branch_whose_worker_starts(self, nodes: Any) -> None:
+        from rxflow.cluster import Ray, WorkerStartError
+
+        with Ray(resources={"gold": 1}) as cluster:
+            waiting = Watched()
+            waiting.subscribe_to(cluster.on(STANDING).observe())
+            cluster.close()
+            waiting.ended.wait(10)
+            assert isinstance(waiting.errors[0], WorkerStartError)
+
+    def test_closing_runs_cancels_one_that_waits(self, nodes: Any, redis: RedisServer) -> None:
+        from rxflow.cluster import Ray
+
+        with Ray(workers=1, runs_per_worker=1) as cluster, Runs(redis.url) as elsewhere:
+            runs = Runs(redis.url, on=cluster)
+            runs.start(STANDING, run_id="has the room")
+            assert runs.carrier is not None
+            waiting = [runs.carrier.begin("start", f"waits {number}", target=STANDING) for number in range(3)]
+            began = time.monotonic()
+            runs.close()
+            assert time.monotonic() - began < 8  # it waits 10 s for a run that does not end
+            for each in waiting:
+                with pytest.raises(RunCancelled, match="closed before the run had begun"):
+                    each.result(0)
+            assert [str(chunk) for chunk in signals_of(cluster.on(f"{HERE}:Twice").observe()).items]  # the room is free
+            assert {run.id for run in elsewhere.list() if run.id.startswith("waits")} == set()
 
 
 class TestNodes:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from reactivex import operators as rxops
 
-from rxflow.runs import RunCancelled, RunExistsError, Runs
+from rxflow.runs import MemoryLog, RunCancelled, RunExistsError, Runs
 from rxflow.types.answers import RunPaused
 from rxflow.types.codec import RecordedObject
 from tests.loopback.reply import Reply
@@ -95,9 +95,14 @@ def test_mistakes_are_raised_where_the_run_is_started(cluster: Ray, redis: Redis
         assert run.result(20) == "threefour"
 
 
-def test_a_store_that_other_machines_cannot_open_is_refused(cluster: Ray) -> None:
-    with pytest.raises(ValueError, match=r"^a cluster needs a store that all its machines can reach, .*; got None$"):
-        Runs(on=cluster)
+@pytest.mark.parametrize("store", [None, "unix:///run/redis.sock"])
+def test_a_store_that_other_machines_cannot_open_is_refused(store: str | None) -> None:
+    pytest.importorskip("ray", reason="needs the extra: pip install 'rxflow[ray]'")
+    from rxflow.cluster import Ray
+
+    said = f"^a cluster needs a store that all its machines can reach, .*; got {store!r}$"
+    with pytest.raises(ValueError, match=said):
+        Ray().open(MemoryLog(), {"store": store})
 
 
 def test_200_runs_at_once_complete_on_two_workers(cluster: Ray, redis: RedisServer) -> None:

@@ -16,6 +16,7 @@ import pyte
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 100.0
 CTRL_C = b"\x03"
+CTRL_D = b"\x04"
 
 
 class PseudoTerminal:
