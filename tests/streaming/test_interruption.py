@@ -106,8 +106,10 @@ def test_what_the_main_thread_reads_is_stopped(code: str) -> None:
 
 
 STEPS = """
-import signal
+import gc, signal
 from itertools import count
+
+gc.disable()  # Python swallows a KeyboardInterrupt that comes in a callback of its collector
 
 waiting = sys.modules["rxflow._streaming.interrupts"].__file__
 
