@@ -117,8 +117,8 @@ def unwatch(reading: Interruptible) -> None:
 def postpone() -> Generator[None]:
     """Let Ctrl-C wait for the end of the body, which starts a thread.
 
-    Python's ``Thread.start()`` waits for the thread. If Ctrl-C comes there, it can raise "release unlocked lock" instead
-    of KeyboardInterrupt.
+    Python's ``Thread.start()`` waits for the thread. If Ctrl-C comes there, it can raise "release unlocked lock"
+    instead of KeyboardInterrupt.
     """
     handler = signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
     if not isinstance(handler, _Handler):
