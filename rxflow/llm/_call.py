@@ -121,7 +121,8 @@ def _announce(origin: Origin, request: Request, server: Server) -> LLMStarted:
         server_address=address,
         server_port=port,
         parameters=mask_secrets({**request.hints, **request.parameters}),
-        tools=request.tools,
+        # A provider's own tool may contain the key of another server, as OpenAI's tool "mcp" does.
+        tools=tuple(tool if "function" in tool else mask_secrets(tool) for tool in request.tools),
     )
 
 

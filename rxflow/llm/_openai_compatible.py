@@ -223,7 +223,7 @@ class OpenAICompatibleSource:
 
     async def _raise(self, error: Exception, request: Request, *, has_begun: bool) -> None:
         """Raise ``error`` with LiteLLM's class. The first error imports LiteLLM, in another thread."""
-        keys = known_keys(self.api_key, {"base_url": self._base_url}, request.parameters)
+        keys = known_keys(self.api_key, {"base_url": self._base_url}, request.parameters, *request.tools)
         raise_as_litellm(
             await get_litellm(), error, keys, model=request.model, provider=self._provider, has_begun=has_begun
         )

@@ -71,7 +71,8 @@ class LiteLLMSource:
             try:
                 await self._read(call, _restore_names(deliver, call))
             except Exception as error:  # noqa: BLE001 - raised with LiteLLM's class
-                keys = known_keys(self._api_key, {"base_url": self._base_url}, request.parameters, _settings(litellm))
+                given = {"base_url": self._base_url}, request.parameters, *request.tools, _settings(litellm)
+                keys = known_keys(self._api_key, *given)
                 raise_as_litellm(
                     litellm, error, keys, model=request.model, provider=call.provider, has_begun=call.has_begun
                 )
