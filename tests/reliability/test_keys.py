@@ -286,10 +286,10 @@ def test_a_schema_may_describe_a_field_with_the_name_of_a_secret() -> None:
     class Account(BaseModel):
         password: str
 
-    format = response_format_for(Account)
-    llm = LLM("scripted", source=Scripted("{}"), response_format=format)
+    wanted = response_format_for(Account)
+    llm = LLM("scripted", source=Scripted("{}"), response_format=wanted)
 
-    assert outcome(llm.events("Hi")).one(LLMStarted).parameters["response_format"] == format
+    assert outcome(llm.events("Hi")).one(LLMStarted).parameters["response_format"] == wanted
 
 
 def test_the_path_of_a_file_with_credentials_is_no_secret() -> None:
