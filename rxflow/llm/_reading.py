@@ -1,7 +1,7 @@
 """Reads an answer from the network, and limits how long that may take.
 
-After a complete answer, usually only the usage report and the end of the body follow. rxflow waits for these two so that
-the connection can be reused. If the connection breaks or falls silent meanwhile, the answer is still complete.
+After a complete answer, usually only the usage report and the end of the body follow. rxflow waits for these two so
+that the connection can be reused. If the connection breaks or falls silent meanwhile, the answer is still complete.
 """
 
 from __future__ import annotations
