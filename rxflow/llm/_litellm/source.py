@@ -273,7 +273,7 @@ def _restore_names(deliver: Deliver, call: _Call) -> Deliver:
 
     LiteLLM remembers 50 such names for ten minutes (litellm 1.110), but the request knows them all.
     """
-    names: list[str] = [tool["function"]["name"] for tool in call.request.tools]
+    names: list[str] = [function["name"] for function in call.request.functions]
     sent = {f"a{name}": name for name in names if not name[:1].isalpha()}
     if not (sent and call.provider.startswith("bedrock")):
         return deliver
