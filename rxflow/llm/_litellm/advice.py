@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rxflow.llm._litellm.errors import LostConnection, UnpreparedRequest, iterate_causes
-from rxflow.llm._litellm.setup import begin_import
+from rxflow.llm._litellm.setup import find_imported
 from rxflow.llm._wires.sse import OversizedEvent
 
 NAMES = (
@@ -16,10 +16,9 @@ NAMES = (
 
 def explain(error: BaseException, model: str) -> BaseException:
     """Add a line of advice to ``error``, if the user can do something about it. Return ``error``."""
-    imported = begin_import()
-    if imported.exception() is not None:
-        return error
-    advice = advice_for(error, imported.result(), model)
+    # The errors of a provider come with the import. To wait for it here would block the run's loop for seconds.
+    litellm = find_imported()
+    advice = None if litellm is None else advice_for(error, litellm, model)
     return error if advice is None else add_advice(error, advice)
 
 
