@@ -215,7 +215,7 @@ class OpenAICompatibleSource:
     def _url(self) -> str:
         url = self.find_url()
         if url == self._server.url and self._server.needs_key and not self.api_key:
-            raise MissingKey(f"there is no API key for this model: {self._server.key_variable} is not set")
+            raise MissingKey(self._server.key_variable)
         if url is None:
             names = " or ".join(self._server.url_variables)
             raise UnpreparedRequest(f"{self._provider}/ has no address of its own; pass base_url=…, or set {names}")

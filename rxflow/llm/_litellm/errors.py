@@ -87,7 +87,12 @@ class LostConnection(Exception):
 
 
 class MissingKey(Exception):
-    """An API key is missing, so nothing was sent."""
+    """An API key is missing, so nothing was sent. ``variables`` are the environment variables that would have it."""
+
+    def __init__(self, *variables: str) -> None:
+        are = "is" if len(variables) == 1 else "are"
+        super().__init__(f"there is no API key for this model: {' and '.join(variables)} {are} not set")
+        self.variables = variables
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from reactivex import Observable
 
 from rxflow.llm._io import Deliver, UnawaitedCoroutines, from_io
-from rxflow.llm._litellm.advice import explain
+from rxflow.llm._litellm.advice import explain, find_missing_variables, lacks_credentials
 from rxflow.llm._litellm.errors import (
     MissingKey,
     UnpreparedRequest,
@@ -99,9 +99,7 @@ class LiteLLMSource:
 
         openai: Any = importlib.import_module("openai")
         http_client = httpx.AsyncClient(timeout=self._timeout(), follow_redirects=True)
-        urls = (self._base_url, call.litellm.api_base, *map(os.environ.get, ("OPENAI_BASE_URL", "OPENAI_API_BASE")))
-        base_url = next(filter(None, urls), None)
-        options = {"api_key": key, "base_url": base_url, "http_client": http_client, "max_retries": 0}
+        options = {"api_key": key, "base_url": self._openai_url(call), "http_client": http_client, "max_retries": 0}
         async with openai.AsyncOpenAI(**options) as call.client:
             yield
 
@@ -115,7 +113,7 @@ class LiteLLMSource:
             return None
         if not call.request.parameters.keys().isdisjoint(("client", "api_base")):
             return None
-        return self._api_key or litellm.api_key or litellm.openai_key or os.environ.get("OPENAI_API_KEY")
+        return self._openai_key(call)
 
     async def _read_answer(self, call: _Call, deliver: Deliver) -> None:
         stream = await self._open(call)
@@ -181,13 +179,17 @@ class LiteLLMSource:
 
         LiteLLM reports most such errors as failures of the provider.
         """
+        missing = find_missing_variables(call.litellm, call.request.model, error)
+        has_key = self._api_key is not None or _has_key(call.request.parameters) or _has_key(_settings(call.litellm))
+        missing = [name for name in missing if not (self._base_url if name.endswith("_API_BASE") else has_key)]
+        if missing and lacks_credentials(error):
+            raise MissingKey(*missing) from error
         status = getattr(error, "status_code", None)
         is_the_clients = isinstance(status, int) and 400 <= status < 500  # LiteLLM itself describes these precisely
         if is_the_clients or any(_is_of_the_network(cause) for cause in iterate_causes(error)):
             return
-        missing = call.litellm.validate_environment(call.request.model).get("missing_keys")
-        if missing and self._api_key is None:
-            raise MissingKey(f"there is no API key for this model: {' or '.join(missing)} is not set") from error
+        if missing:
+            raise MissingKey(*missing) from error
         raise UnpreparedRequest(str(error)) from error
 
     def _timeout(self) -> httpx.Timeout:
@@ -197,9 +199,7 @@ class LiteLLMSource:
 
     def _arguments(self, call: _Call, hints: Mapping[str, Any]) -> dict[str, Any]:
         request = call.request
-        api_key = self._api_key
-        if api_key is None and call.provider == "openai":
-            api_key = self._openai_key(call)
+        api_key = self._openai_key(call) if call.provider == "openai" else self._api_key
         arguments: dict[str, Any] = {
             "model": request.model,
             "messages": [_drop_refused(message, call.provider) for message in request.messages],
@@ -221,15 +221,19 @@ class LiteLLMSource:
         given = {name: value for name, value in optional.items() if value is not None}
         return arguments | given | dict(hints) | dict(request.parameters)
 
-    def _openai_key(self, call: _Call) -> str | None:
+    def _openai_key(self, call: _Call) -> str:
         litellm = call.litellm
-        if not litellm.validate_environment(call.request.model).get("missing_keys"):
-            return None
-        if litellm.api_key or litellm.openai_key:
-            return None
-        if self._base_url is not None:
+        key = self._api_key or litellm.api_key or litellm.openai_key or os.environ.get("OPENAI_API_KEY")
+        if key:
+            return str(key)
+        if self._openai_url(call) is not None:
             return "none"  # local servers need no key, but the SDK requires one
-        raise MissingKey("there is no API key for this model: OPENAI_API_KEY is not set")
+        raise MissingKey("OPENAI_API_KEY")
+
+    def _openai_url(self, call: _Call) -> str | None:
+        """Return the server's address that was given or that is set; None for OpenAI's own."""
+        urls = (self._base_url, call.litellm.api_base, *map(os.environ.get, ("OPENAI_BASE_URL", "OPENAI_API_BASE")))
+        return next(filter(None, urls), None)
 
     async def calls_functions(self, model: str) -> bool:
         litellm, model = await get_litellm(), _strip_bridge(model)
@@ -338,6 +342,11 @@ def _supported_hints(call: _Call) -> dict[str, Any]:
     if "response_format" in taken and not litellm.supports_response_schema(model):
         del taken["response_format"]
     return taken
+
+
+def _has_key(parameters: Mapping[str, Any]) -> bool:
+    """Return whether there is a key among the parameters: ``aws_secret_access_key``, ``azure_ad_token`` …"""
+    return any(name.endswith(("_key", "_token", "_token_provider", "_credentials")) for name in parameters)
 
 
 def _drop_refused(message: Mapping[str, Any], provider: str) -> dict[str, Any]:
