@@ -213,7 +213,7 @@ class _Answer:
             return
         usage, cost = self.usage, self._ending.cost
         if self._ending is _NO_ENDING and usage.is_reported:
-            cost = estimate_cost(self._request.model, usage)
+            cost = estimate_cost(self._request.model, usage, self._request.parameters.get("service_tier"))
         self._bill = usage, cost
         self._emitter.scope.ledger.note(usage, cost)
 

@@ -141,7 +141,7 @@ def _rate(entry: Entry, name: str, prompt: int, service_tier: str | None) -> flo
     return None
 
 
-def estimate_cost(model: str, usage: UsageMetrics) -> float | None:
+def estimate_cost(model: str, usage: UsageMetrics, service_tier: str | None = None) -> float | None:
     """Return the cost of an estimated ``usage`` of ``model``. The first call for a model blocks for milliseconds."""
     provider, _, _ = model.partition("/")
-    return 0.0 if provider == FREE_PROVIDER else compute_cost(find_entry(model), usage)
+    return 0.0 if provider == FREE_PROVIDER else compute_cost(find_entry(model), usage, service_tier)

@@ -241,6 +241,16 @@ class TestCost:
         assert answer is not None
         assert 0 < prompt < answer
 
+    def test_a_service_tier_has_a_price_of_its_own(self, way: Way, provider: Loopback) -> None:
+        costs: list[float] = []
+        for tier in ("default", "flex"):
+            provider.script(Reply(text="Hi", usage=(1_000_000, 1_000_000)))
+            with way.model(provider.url, "openai/o3", service_tier=tier) as llm:
+                cost = outcome(llm.events("Hi")).one(LLMFinished).cost
+            assert cost is not None
+            costs.append(cost)
+        assert costs[1] == pytest.approx(costs[0] / 2)
+
     def test_an_unknown_model_has_none(self, way: Way, provider: Loopback) -> None:
         with way.model(provider.url, "openai/my-own-model") as mine:
             assert outcome(mine.events("Hi")).one(LLMFinished).cost is None

@@ -29,7 +29,7 @@ _VARIABLES = {
     "text-completion-openai": ("OPENAI_API_KEY",),
     "vertex_ai": ("GOOGLE_APPLICATION_CREDENTIALS",),
 }
-"""The variables that a call needs, if LiteLLM's own list is wrong, or if their names are not made from the provider's."""
+"""The variables that a call needs, if LiteLLM's own list is wrong or their names are not made from the provider's."""
 
 _OPTIONS = {
     "AWS_ACCESS_KEY_ID": "aws_access_key_id",

@@ -267,7 +267,7 @@ class _Call:
 
 def _ending_of(wire: Wire, usage: UsageMetrics | None, call: _Call) -> Ending:
     reported = count_request(usage)
-    return wire.end(reported, _compute_cost(call.litellm, call.request.model, reported))
+    return wire.end(reported, _compute_cost(call, reported))
 
 
 def _restore_names(deliver: Deliver, call: _Call) -> Deliver:
@@ -295,10 +295,10 @@ def _strip_bridge(model: str) -> str:
     return model.replace("/responses/", "/", 1)
 
 
-def _compute_cost(litellm: Any, model: str, usage: UsageMetrics) -> float | None:
+def _compute_cost(call: _Call, usage: UsageMetrics) -> float | None:
     if usage.prompt_tokens is None or usage.completion_tokens is None:
         return None
-    counted = litellm.Usage(
+    counted = call.litellm.Usage(
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
         total_tokens=usage.prompt_tokens + usage.completion_tokens,
@@ -308,7 +308,8 @@ def _compute_cost(litellm: Any, model: str, usage: UsageMetrics) -> float | None
         reasoning_tokens=usage.reasoning_tokens,
     )
     try:
-        return float(sum(litellm.cost_per_token(model=_strip_bridge(model), usage_object=counted)))
+        model, tier = _strip_bridge(call.request.model), call.request.parameters.get("service_tier")
+        return float(sum(call.litellm.cost_per_token(model=model, usage_object=counted, service_tier=tier)))
     except Exception:  # noqa: BLE001 - litellm raises this if it does not know the price
         return None
 
