@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from functools import cached_property
@@ -103,6 +104,14 @@ def source_for(
     if via == "litellm" or not _is_direct(provider, name, parameters):
         return LiteLLMSource(**settings)
     return _DirectSource(provider, name, settings)
+
+
+def find_account(provider: str, base_url: str | None, api_key: str | None) -> tuple[str | None, str | None]:
+    """Return the server and the API key of a provider: those that were given, or those in the environment."""
+    if provider in SERVERS:
+        server = OpenAICompatibleSource(provider, "", base_url=base_url, api_key=api_key)
+        return server.find_url(), server.api_key
+    return base_url, api_key or os.environ.get(f"{provider.upper()}_API_KEY")
 
 
 def _is_direct(provider: str, name: str, parameters: Mapping[str, Any]) -> bool:
