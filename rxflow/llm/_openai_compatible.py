@@ -26,6 +26,7 @@ from rxflow.llm._litellm.errors import (
     RefusedRequest,
     UnpreparedRequest,
     delay_before_retry,
+    find_url,
     is_break,
     raise_as_litellm,
 )
@@ -213,7 +214,8 @@ class OpenAICompatibleSource:
         return self.base_url or self._server.url
 
     def _url(self) -> str:
-        url = self.find_url()
+        variables = {name: os.environ.get(name) for name in self._server.url_variables}
+        url = find_url({"base_url": self._base_url, **variables}) or self._server.url
         if url == self._server.url and self._server.needs_key and not self.api_key:
             raise MissingKey(self._server.key_variable)
         if url is None:

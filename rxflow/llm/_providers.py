@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from reactivex import Observable
 
+from rxflow._options import check_url
 from rxflow.llm._litellm.source import LiteLLMSource, uses_litellm
 from rxflow.llm._openai_compatible import SERVERS, OpenAICompatibleSource
 from rxflow.llm.demo import PROVIDER as DEMO_PROVIDER
@@ -87,11 +88,13 @@ def source_for(
     """Return the source for ``model``.
 
     Raises:
-        ValueError: ``via`` or the embedded model's name is unknown.
+        ValueError: ``via`` or the embedded model's name is unknown, or ``base_url`` is not a URL.
         TypeError: the embedded model does not have one of the ``parameters``.
     """
     if via not in (None, "litellm"):
         raise ValueError(f'via is "litellm" or None: {via!r}')
+    if base_url:
+        check_url("base_url", base_url)
     provider, name = split_model(model)
     if provider == DEMO_PROVIDER:
         return _demo_source(model, name, pace, parameters)

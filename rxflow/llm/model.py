@@ -305,8 +305,8 @@ class LLM:
     def _server(self) -> Server:
         """The host and port of the server, if ``base_url`` was given or rxflow calls the server directly."""
         find: Callable[[], str | None] = getattr(self._source, "find_url", lambda: self.base_url)
-        url = urlsplit(find() or "")
         try:
+            url = urlsplit(find() or "")
             return url.hostname or "", url.port
         except ValueError:  # not a URL; the call itself will report that
             return "", None

@@ -18,6 +18,7 @@ from rxflow.llm._litellm.errors import (
     MissingKey,
     UnpreparedRequest,
     delay_before_retry,
+    find_url,
     is_break,
     iterate_causes,
     raise_as_litellm,
@@ -179,6 +180,8 @@ class LiteLLMSource:
 
         LiteLLM reports most such errors as failures of the provider.
         """
+        if isinstance(error, MissingKey | UnpreparedRequest):
+            return
         missing = find_missing_variables(call.litellm, call.request.model, error)
         has_key = self._api_key is not None or _has_key(call.request.parameters) or _has_key(_settings(call.litellm))
         missing = [name for name in missing if not (self._base_url if name.endswith("_API_BASE") else has_key)]
@@ -199,7 +202,10 @@ class LiteLLMSource:
 
     def _arguments(self, call: _Call, hints: Mapping[str, Any]) -> dict[str, Any]:
         request = call.request
-        api_key = self._openai_key(call) if call.provider == "openai" else self._api_key
+        api_key = self._api_key
+        if call.provider == "openai":
+            self._openai_url(call)  # to check it; LiteLLM finds it by itself
+            api_key = self._openai_key(call)
         arguments: dict[str, Any] = {
             "model": request.model,
             "messages": [_drop_refused(message, call.provider) for message in request.messages],
@@ -232,8 +238,9 @@ class LiteLLMSource:
 
     def _openai_url(self, call: _Call) -> str | None:
         """Return the server's address that was given or that is set; None for OpenAI's own."""
-        urls = (self._base_url, call.litellm.api_base, *map(os.environ.get, ("OPENAI_BASE_URL", "OPENAI_API_BASE")))
-        return next(filter(None, urls), None)
+        urls = {"base_url": self._base_url, "litellm.api_base": call.litellm.api_base}
+        urls |= {name: os.environ.get(name) for name in ("OPENAI_BASE_URL", "OPENAI_API_BASE")}
+        return find_url(urls)
 
     async def calls_functions(self, model: str) -> bool:
         litellm, model = await get_litellm(), _strip_bridge(model)
