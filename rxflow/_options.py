@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import re
 import reprlib
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Protocol, Self, TypeAlias, TypeVar, cast, overload
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from pydantic import (
@@ -422,3 +424,16 @@ def read_seconds(name: str, given: Seconds) -> float:
     if not seconds > 0:
         raise ValueError(f"{name} must be a time above 0: {given!r}")
     return seconds
+
+
+def check_url(name: str, url: str) -> str:
+    """Return ``url``. Raises ValueError if it is not the address of an HTTP server. ``name`` says where it is from."""
+    try:
+        parts = urlsplit(url)
+        is_right = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # the port is not a number, or a bracket is missing
+        is_right = False
+    if not is_right:
+        shown = re.sub(r"[^/\s]*@", "***@", url)  # without a password
+        raise ValueError(f"{name} must begin with http:// or https:// and name a host; got {shown!r}")
+    return url

@@ -22,6 +22,8 @@ from rxflow.types import UsageMetrics
 
 _TABLE = "model_prices_and_context_window_backup.json"
 _MAX_ENTRY_BYTES = 64 * 1024
+# Parts of a model's name that choose an API, in LiteLLM's names.
+_ROUTES = re.compile(r"(?:responses|converse|invoke)/")
 _ABOVE = re.compile(r"_above_(\d+)k_tokens$")
 
 FREE_PROVIDER = "rxflow"
@@ -34,7 +36,7 @@ Entry: TypeAlias = Mapping[str, Any]
 def find_entry(model: str) -> Entry | None:
     """Return the entry of ``model``; None if the table has none. Blocks for some milliseconds the first time.
 
-    In the table, the names of OpenAI's models have no prefix. Other models are found only under their full name.
+    In the table, the names of many models have no provider. Such an entry counts if it is of the same provider.
     """
     registered: Any = getattr(sys.modules.get("litellm"), "model_cost", None)
     if isinstance(registered, dict):
@@ -60,7 +62,7 @@ def _parse_entries(table: bytes, model: str) -> Mapping[str, Entry]:
     if b'": {' not in table[:1000]:  # the table does not have the form in which LiteLLM writes it
         return cast(dict[str, Entry], from_json(table))
     names, found = _names_of(model), dict[str, Entry]()
-    end_of_key = to_json(names[-1])[1:] + b": {"  # the keys of both names end with this
+    end_of_key = to_json(names[-1])[1:] + b": {"  # the keys of all names end with this
     at = table.find(end_of_key)
     while at >= 0:
         begin = table.rindex(b'"', 0, at)
@@ -75,16 +77,33 @@ def _parse_entries(table: bytes, model: str) -> Mapping[str, Entry]:
 _decoder = json.JSONDecoder()
 
 
-def _names_of(model: str) -> tuple[str, str]:
-    return model, model.removeprefix("openai/")
+def _names_of(model: str) -> tuple[str, ...]:
+    """Return the names under which the table may have ``model``. All end with the last one."""
+    provider, separator, name = model.partition("/")
+    if not separator:
+        return (model,)
+    route = _ROUTES.match(name)
+    name = name[route.end() :] if route else name
+    return model, f"{provider}/{name}", name
 
 
 def _pick(table: Mapping[str, Entry], model: str) -> Entry | None:
-    for name in _names_of(model):
-        entry = table.get(name)
-        if entry is not None and ("/" in model or entry.get("litellm_provider") == "openai"):
-            return entry
-    return None
+    *full_names, short_name = _names_of(model)
+    for name in full_names:
+        if name in table:
+            return table[name]
+    entry = table.get(short_name)
+    return entry if entry is not None and _fits(entry, model) else None
+
+
+def _fits(entry: Entry, model: str) -> bool:
+    """Return whether ``entry``, whose name has no provider, is that of ``model``.
+
+    The table divides some providers: "bedrock_converse", "cohere_chat", "vertex_ai-language-models".
+    """
+    provider, separator, _ = model.partition("/")
+    # Under openai/, programs also ask gateways for the models of others.
+    return not separator or provider == "openai" or str(entry.get("litellm_provider")).startswith(provider)
 
 
 def compute_cost(entry: Entry | None, usage: UsageMetrics, service_tier: str | None = None) -> float | None:
@@ -122,7 +141,7 @@ def _rate(entry: Entry, name: str, prompt: int, service_tier: str | None) -> flo
     return None
 
 
-def estimate_cost(model: str, usage: UsageMetrics) -> float | None:
+def estimate_cost(model: str, usage: UsageMetrics, service_tier: str | None = None) -> float | None:
     """Return the cost of an estimated ``usage`` of ``model``. The first call for a model blocks for milliseconds."""
     provider, _, _ = model.partition("/")
-    return 0.0 if provider == FREE_PROVIDER else compute_cost(find_entry(model), usage)
+    return 0.0 if provider == FREE_PROVIDER else compute_cost(find_entry(model), usage, service_tier)

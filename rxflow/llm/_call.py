@@ -121,7 +121,8 @@ def _announce(origin: Origin, request: Request, server: Server) -> LLMStarted:
         server_address=address,
         server_port=port,
         parameters=mask_secrets({**request.hints, **request.parameters}),
-        tools=request.tools,
+        # A provider's own tool may contain the key of another server, as OpenAI's tool "mcp" does.
+        tools=tuple(tool if "function" in tool else mask_secrets(tool) for tool in request.tools),
     )
 
 
@@ -213,7 +214,7 @@ class _Answer:
             return
         usage, cost = self.usage, self._ending.cost
         if self._ending is _NO_ENDING and usage.is_reported:
-            cost = estimate_cost(self._request.model, usage)
+            cost = estimate_cost(self._request.model, usage, self._request.parameters.get("service_tier"))
         self._bill = usage, cost
         self._emitter.scope.ledger.note(usage, cost)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from inspect import iscoroutine, iscoroutinefunction, signature
+from inspect import Signature, iscoroutine, iscoroutinefunction, signature
 from typing import Any, TypeAlias, cast
 
 from pydantic import ValidationError
@@ -86,24 +86,38 @@ def _arguments(call: ToolCall, function: Callable[..., Any] | BaseTool) -> dict[
             return function.read_arguments(text)
         read: Any = from_json(text)
     except ValidationError as error:
-        raise ValueError(
-            f"the model called {call.name!r} with arguments that do not fit: {call.arguments!r}"
-        ) from error
+        raise _no_fit(call) from error
     except ValueError as error:
         raise _no_object(call) from error
     if not isinstance(read, dict):
         raise _no_object(call)
-    return cast(dict[str, Any], read)
+    arguments = cast(dict[str, Any], read)
+    expected = _signature_of(function)
+    if expected is not None:
+        try:
+            expected.bind(**arguments)
+        except TypeError as error:
+            raise _no_fit(call) from error
+    return arguments
 
 
 def _takes_arguments(function: Callable[..., Any] | BaseTool) -> bool:
     if isinstance(function, BaseTool):
         return function.takes_arguments
-    try:
-        parameters = signature(function).parameters.values()
-    except ValueError:  # some builtins have no signature
-        return False
+    expected = _signature_of(function)
+    parameters = () if expected is None else expected.parameters.values()
     return any(each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD) for each in parameters)
+
+
+def _signature_of(function: Callable[..., Any]) -> Signature | None:
+    try:
+        return signature(function)
+    except ValueError:  # some builtins have no signature
+        return None
+
+
+def _no_fit(call: ToolCall) -> ValueError:
+    return ValueError(f"the model called {call.name!r} with arguments that do not fit: {call.arguments!r}")
 
 
 def _no_object(call: ToolCall) -> ValueError:

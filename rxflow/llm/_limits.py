@@ -58,7 +58,10 @@ class RateLimits:
             import limits  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
     async def acquire(self, run_id: str, tokens: int) -> None:
-        """Wait for a slot for a request of ``tokens``. Can be called on any loop. A cancelled wait takes no slot."""
+        """Wait for a slot for a request of ``tokens``. Can be called on any loop.
+
+        A cancelled wait takes no slot. If the store has just counted it, the next request of that size gets it.
+        """
         future = submit(_enter(self, run_id, tokens))
         await asyncio.wrap_future(future)
 
@@ -76,7 +79,7 @@ class RateLimits:
 def name_key(provider: str, base_url: str | None, api_key: str | None) -> str:
     """Return a name for the account. The API key itself is neither kept nor sent to the store."""
     digest = hashlib.sha256((api_key or "").encode()).hexdigest()[:16]
-    return f"{provider}|{base_url or ''}|{digest}"
+    return f"{provider}|{(base_url or '').rstrip('/')}|{digest}"
 
 
 async def _enter(limits: RateLimits, run_id: str, tokens: int) -> None:
@@ -125,11 +128,21 @@ class _Queues:
             await store.close()
 
 
+@dataclass(slots=True)
+class _Slot:
+    """A slot that was taken for a call that was cancelled meanwhile. Another call may use it while it counts."""
+
+    limits: RateLimits
+    tokens: int
+    until: float
+
+
 class _Queue:
     """The calls that wait for one model with one key. The runs take turns."""
 
     def __init__(self, store: _Store) -> None:
         self._store = store
+        self._free: list[_Slot] = []
         self._waiting: dict[str, deque[_Waiter]] = {}  # by run id; the run whose turn is next comes first
         self._worker: asyncio.Task[None] | None = None
 
@@ -171,8 +184,13 @@ class _Queue:
 
     async def _let_in(self, waiter: _Waiter) -> None:
         while not waiter.turn.done():
+            if self._take_free(waiter):
+                break
             delay = await self._store.take(waiter.limits, waiter.tokens)
             if delay <= 0:
+                if waiter.turn.done():
+                    until = asyncio.get_running_loop().time() + waiter.limits.period
+                    self._free.append(_Slot(waiter.limits, waiter.tokens, until))
                 break
             await asyncio.wait([waiter.turn], timeout=delay)  # ends early if the call is cancelled
         if not waiter.turn.done():
@@ -180,6 +198,16 @@ class _Queue:
         run_id, waiters = next(iter(self._waiting.items()))
         self._waiting[run_id] = self._waiting.pop(run_id)  # moves the run to the end
         waiters.popleft()
+
+    def _take_free(self, waiter: _Waiter) -> bool:
+        """Return whether there was a free slot that is large enough, and take it."""
+        now = asyncio.get_running_loop().time()
+        self._free = [slot for slot in self._free if slot.until > now]
+        for slot in self._free:
+            if slot.limits == waiter.limits and slot.tokens >= waiter.tokens:
+                self._free.remove(slot)
+                return True
+        return False
 
 
 class _Store:

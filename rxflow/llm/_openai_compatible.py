@@ -26,6 +26,7 @@ from rxflow.llm._litellm.errors import (
     RefusedRequest,
     UnpreparedRequest,
     delay_before_retry,
+    find_url,
     is_break,
     raise_as_litellm,
 )
@@ -213,9 +214,10 @@ class OpenAICompatibleSource:
         return self.base_url or self._server.url
 
     def _url(self) -> str:
-        url = self.find_url()
+        variables = {name: os.environ.get(name) for name in self._server.url_variables}
+        url = find_url({"base_url": self._base_url, **variables}) or self._server.url
         if url == self._server.url and self._server.needs_key and not self.api_key:
-            raise MissingKey(f"there is no API key for this model: {self._server.key_variable} is not set")
+            raise MissingKey(self._server.key_variable)
         if url is None:
             names = " or ".join(self._server.url_variables)
             raise UnpreparedRequest(f"{self._provider}/ has no address of its own; pass base_url=…, or set {names}")
@@ -223,7 +225,7 @@ class OpenAICompatibleSource:
 
     async def _raise(self, error: Exception, request: Request, *, has_begun: bool) -> None:
         """Raise ``error`` with LiteLLM's class. The first error imports LiteLLM, in another thread."""
-        keys = known_keys(self.api_key, {"base_url": self._base_url}, request.parameters)
+        keys = known_keys(self.api_key, {"base_url": self._base_url}, request.parameters, *request.tools)
         raise_as_litellm(
             await get_litellm(), error, keys, model=request.model, provider=self._provider, has_begun=has_begun
         )

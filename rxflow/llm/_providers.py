@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from functools import cached_property
@@ -9,6 +10,7 @@ from typing import Any, Literal
 
 from reactivex import Observable
 
+from rxflow._options import check_url
 from rxflow.llm._litellm.source import LiteLLMSource, uses_litellm
 from rxflow.llm._openai_compatible import SERVERS, OpenAICompatibleSource
 from rxflow.llm.demo import PROVIDER as DEMO_PROVIDER
@@ -86,11 +88,13 @@ def source_for(
     """Return the source for ``model``.
 
     Raises:
-        ValueError: ``via`` or the embedded model's name is unknown.
+        ValueError: ``via`` or the embedded model's name is unknown, or ``base_url`` is not a URL.
         TypeError: the embedded model does not have one of the ``parameters``.
     """
     if via not in (None, "litellm"):
         raise ValueError(f'via is "litellm" or None: {via!r}')
+    if base_url:
+        check_url("base_url", base_url)
     provider, name = split_model(model)
     if provider == DEMO_PROVIDER:
         return _demo_source(model, name, pace, parameters)
@@ -103,6 +107,14 @@ def source_for(
     if via == "litellm" or not _is_direct(provider, name, parameters):
         return LiteLLMSource(**settings)
     return _DirectSource(provider, name, settings)
+
+
+def find_account(provider: str, base_url: str | None, api_key: str | None) -> tuple[str | None, str | None]:
+    """Return the server and the API key of a provider: those that were given, or those in the environment."""
+    if provider in SERVERS:
+        server = OpenAICompatibleSource(provider, "", base_url=base_url, api_key=api_key)
+        return server.find_url(), server.api_key
+    return base_url, api_key or os.environ.get(f"{provider.upper()}_API_KEY")
 
 
 def _is_direct(provider: str, name: str, parameters: Mapping[str, Any]) -> bool:

@@ -1,7 +1,7 @@
 """Reads an answer from the network, and limits how long that may take.
 
-After a complete answer, only the usage report and the end of the body may follow. rxflow waits for these two so that
-the connection can be reused. If the connection breaks or falls silent meanwhile, the answer is still complete.
+After a complete answer, usually only the usage report and the end of the body follow. rxflow waits for these two so
+that the connection can be reused. If the connection breaks or falls silent meanwhile, the answer is still complete.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ async def read_answer(
     async with StallWatch(silence_s, lambda: wire.is_complete, is_break) as watch:
         async for block in blocks:
             watch.note_data()
-            if not wire.is_done:
-                _feed(wire.feed, block, deliver)
-            if wire.is_complete:
+            if not wire.is_done and _feed(wire.feed, block, deliver):
+                watch.lift_limit()  # some servers send a finish reason before the end of the answer
+            if wire.is_complete and not wire.may_go_on:
                 watch.limit(last_byte_timeout_s if wire.is_done or wire.usage else USAGE_TIMEOUT_S)
             # A source that is always ready would block the loop, and with it every disposal.
             await asyncio.sleep(0)
@@ -90,14 +90,18 @@ def refuse_other_types(content_type: str) -> None:
 _STREAM_TYPES = ("text/event-stream", "application/x-ndjson", "application/vnd.amazon.eventstream")
 
 
-def _feed(feed: Callable[[bytes, list[Delta]], None], block: bytes, deliver: Deliver) -> None:
-    """Deliver the deltas that ``block`` completes, even if a later event in it is malformed."""
+def _feed(feed: Callable[[bytes, list[Delta]], None], block: bytes, deliver: Deliver) -> bool:
+    """Deliver the deltas that ``block`` completes, even if a later event in it is malformed.
+
+    Return whether there were any.
+    """
     batch: list[Delta] = []
     try:
         feed(block, batch)
     finally:
         if batch:
             deliver(batch)
+    return bool(batch)
 
 
 class StallWatch:
@@ -131,6 +135,12 @@ class StallWatch:
         if seconds < self._remaining_s:
             self._remaining_s = seconds
             self._timeout.reschedule(self._loop.time() + seconds)
+
+    def lift_limit(self) -> None:
+        """Remove the limit, because the answer goes on."""
+        if self._remaining_s < float("inf"):
+            self._remaining_s = float("inf")
+            self._timeout.reschedule(None)
 
     def _look(self) -> None:
         due = self._last_data_at + self._silence_s

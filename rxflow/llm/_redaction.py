@@ -14,10 +14,13 @@ from contextlib import suppress
 from typing import Any, cast
 from urllib.parse import quote, unquote
 
-# The last two are parts of the names of variables of litellm's providers.
+from pydantic_core import from_json
+
+# The last one is the end of the name of a variable of litellm.
 _NAMES = re.compile(
-    r"(?:key|token|secret|password|authorization|cookie|jwt|bearer_token_bedrock|gigachat_credentials)$", re.IGNORECASE
+    r"(?:keys?|token|secrets?|passwords?|credentials|authorization|cookie|jwt|bearer_token_bedrock)$", re.IGNORECASE
 )
+_SCHEMA_FIELDS = ("properties", "$defs", "definitions")  # of a JSON schema: they contain names and their schemas
 _USER_IN_A_URL = re.compile(r"://([^/?#\s]+)@")
 _SAFE_IN_A_QUERY = "/?:@!$'()*,;"
 _SHORTEST = 8  # characters: a shorter secret protects nothing, and may be a word of the message
@@ -35,6 +38,8 @@ def known_keys(*given: object) -> list[str]:
     # Add the keys as URLs contain them: with all special characters quoted, or with all except those that a query
     # allows. ``errors`` is for variables that contain bytes that are not text.
     found |= {quote(key, safe=safe, errors="replace") for key in found for safe in ("", _SAFE_IN_A_QUERY)}
+    # Add the keys as JSON and repr() show them: a private key has line breaks.
+    found |= {repr(key)[1:-1] for key in found}
     # The longest first, because one may contain another.
     return sorted((key for key in found if len(key) >= _SHORTEST), key=len, reverse=True)
 
@@ -42,14 +47,19 @@ def known_keys(*given: object) -> list[str]:
 def _secrets_in(given: object, *, is_named: bool = True) -> Iterator[str]:
     if isinstance(given, Mapping):
         for name, value in cast(Mapping[object, object], given).items():
-            yield from _secrets_in(value, is_named=bool(_NAMES.search(str(name))))
+            yield from _secrets_in(value, is_named=_is_secret(name, value))
     elif isinstance(given, list | tuple):
         for value in cast(Sequence[object], given):
             yield from _secrets_in(value, is_named=is_named)
+    elif isinstance(given, bytes):
+        yield from _secrets_in(given.decode(errors="replace"), is_named=is_named)
     elif isinstance(given, str):
         if is_named:
             yield given
             yield given.rpartition(" ")[2]  # the key in "Bearer sk-…"
+            if given.lstrip().startswith("{"):  # the content of a file with credentials
+                with suppress(ValueError):
+                    yield from _secrets_in(from_json(given), is_named=False)
         for user in _USER_IN_A_URL.findall(given):
             name, _, password = user.partition(":")
             yield password or name
@@ -57,22 +67,34 @@ def _secrets_in(given: object, *, is_named: bool = True) -> Iterator[str]:
             yield b64encode(unquote(user).encode(errors="replace")).decode()  # as HTTP sends it, "Basic …"
 
 
+def _is_secret(name: object, value: object) -> bool:
+    """Return whether ``value`` is secret because of its ``name``.
+
+    The path of a file with credentials is not secret, and a user needs it to understand an error.
+    """
+    if value is None or isinstance(value, bool) or (isinstance(value, str) and value.endswith(".json")):
+        return False
+    return bool(_NAMES.search(str(name)))
+
+
 def mask_secrets(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of ``given`` without secrets.
 
-    Strings with the name of a secret are masked at any depth, and so are passwords in URLs.
+    Values with the name of a secret are masked at any depth, and so are passwords in URLs.
     """
-    return {
-        name: _MASK if _NAMES.search(name) and isinstance(value, str) else _mask_inside(value)
-        for name, value in given.items()
-    }
+    return {name: _MASK if _is_secret(name, value) else _mask_inside(name, value) for name, value in given.items()}
 
 
-def _mask_inside(value: Any) -> Any:
+def _mask_inside(holder: str, value: Any) -> Any:
+    """Return ``value``, whose name is ``holder``, without secrets."""
     if isinstance(value, Mapping):
-        return mask_secrets({str(name): each for name, each in cast(Mapping[Any, Any], value).items()})
+        inside = {str(name): each for name, each in cast(Mapping[Any, Any], value).items()}
+        if holder in _SCHEMA_FIELDS:  # a field may have the name of a secret, and its schema is not secret
+            schemas = {name: _mask_inside("", each) for name, each in inside.items() if isinstance(each, Mapping)}
+            return mask_secrets({**inside, **dict.fromkeys(schemas)}) | schemas
+        return mask_secrets(inside)
     if isinstance(value, list | tuple):
-        return [_mask_inside(each) for each in cast(Sequence[Any], value)]
+        return [_mask_inside("", each) for each in cast(Sequence[Any], value)]
     return _USER_IN_A_URL.sub(f"://{_MASK}@", value) if isinstance(value, str) else value
 
 

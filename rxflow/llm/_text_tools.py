@@ -35,11 +35,11 @@ def offering_in_text(source: Source, request: Request) -> Observable[Delta]:
 
     T is a :class:`ToolCallDelta`, E is the :class:`Ending`.
     """
-    instructions = [_instructions(request)] if request.may_call_tools else []
+    instructions = [_instructions(request)] if request.may_call_tools and request.functions else []
     worded = replace(
         request,
         messages=[*instructions, *map(_in_words, request.messages)],
-        tools=(),
+        tools=[tool for tool in request.tools if "function" not in tool],  # the provider's own
         parameters=_without_tool_choice(request.parameters),
         hints=_without_tool_choice(request.hints),
     )
@@ -151,7 +151,7 @@ def _parse(body: str) -> tuple[str, str]:
 
 
 def _instructions(request: Request) -> Message:
-    tools = "\n".join(json.dumps(tool["function"]) for tool in request.tools)
+    tools = "\n".join(map(json.dumps, request.functions))
     return {
         "role": "system",
         "content": (

@@ -34,7 +34,7 @@ class DemoSource(Source):
         async def answer(emit: Callable[[Delta], None]) -> None:
             asked = sum(_count_words(str(message.get("content") or "")) for message in request.messages)
             said = 0
-            calling = request.may_call_tools and not _has_tool_result(request)
+            calling = request.may_call_tools and bool(request.functions) and not _has_tool_result(request)
             for delta in _tool_call(request) if calling else _pieces(_answer(request)):
                 emit(delta)
                 said += 1
@@ -61,8 +61,8 @@ def _pieces(text: str) -> Iterator[Delta]:
 
 
 def _tool_call(request: Request) -> Iterator[Delta]:
-    """Yield a call of the first tool. Its arguments are made from its schema and the prompt."""
-    function = request.tools[0]["function"]
+    """Yield a call of the first function. Its arguments are made from its schema and the prompt."""
+    function = request.functions[0]
     arguments = json.dumps(_example(function.get("parameters") or {}, _topic(request)))
     yield ToolCallDelta(0, id="call_demo_1", name=function["name"])
     for start in range(0, len(arguments), 8):

@@ -46,7 +46,7 @@ from rxflow.llm._functions import (
 )
 from rxflow.llm._limits import IN_PROCESS, RateLimits, name_key
 from rxflow.llm._litellm.source import LiteLLMSource
-from rxflow.llm._providers import source_for
+from rxflow.llm._providers import find_account, source_for
 from rxflow.llm._stop_sequences import cut_at_stop, read_stop
 from rxflow.llm._text_tools import offering_in_text
 from rxflow.llm.source import Delta, Message, Request, Source, normalize_messages, response_format_for, split_model
@@ -154,8 +154,11 @@ class LLM:
         self._function_calling = function_calling
         self._limits: RateLimits | None = None
         if max_rpm is not None or max_tpm is not None:
-            key = name_key(split_model(model)[0], self._base_url, api_key)
-            self._limits = RateLimits(key=key, model=model, max_rpm=max_rpm, max_tpm=max_tpm, store=limit_store)
+            provider, name = split_model(model)
+            key = name_key(provider, *find_account(provider, self._base_url, api_key))
+            self._limits = RateLimits(
+                key=key, model=f"{provider}/{name}", max_rpm=max_rpm, max_tpm=max_tpm, store=limit_store
+            )
         self._response_model = response_format if isinstance(response_format, type) else None
         given: dict[str, Any] = {
             "temperature": temperature,
@@ -302,15 +305,15 @@ class LLM:
     def _server(self) -> Server:
         """The host and port of the server, if ``base_url`` was given or rxflow calls the server directly."""
         find: Callable[[], str | None] = getattr(self._source, "find_url", lambda: self.base_url)
-        url = urlsplit(find() or "")
         try:
+            url = urlsplit(find() or "")
             return url.hostname or "", url.port
         except ValueError:  # not a URL; the call itself will report that
             return "", None
 
     def _note(self, limits: RateLimits, request: Request, event: Event) -> None:
         """Report to the shared limits what a call used, or that the provider refused it."""
-        if isinstance(event, LLMFinished):
+        if isinstance(event, LLMFinished) and not event.replayed:
             limits.settle(_estimate_tokens(request), event.usage)
         elif isinstance(event, LLMRetrying) and getattr(event.error, "status_code", None) == 429:
             limits.back_off(event.delay)

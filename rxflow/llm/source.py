@@ -82,6 +82,11 @@ class Request:
     hints: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
+    def functions(self) -> list[dict[str, Any]]:
+        """The schemas of the functions among the tools. Other tools are the provider's own, such as a web search."""
+        return [tool["function"] for tool in self.tools if "function" in tool]
+
+    @property
     def may_call_tools(self) -> bool:
         """Whether the model may call tools. With ``tool_choice="none"``, they only explain earlier turns."""
         return bool(self.tools) and {**self.hints, **self.parameters}.get("tool_choice") != "none"

@@ -1,5 +1,6 @@
 """Rate limits that machines share through Redis: two processes stand for two machines."""
 
+import asyncio
 import subprocess
 import sys
 import textwrap
@@ -8,9 +9,12 @@ from pathlib import Path
 import pytest
 
 from rxflow import LLM
+from rxflow.llm._limits import RateLimits
 from tests.loopback.server import Loopback
 from tests.runs.redis_server import RedisServer
 from tests.signals import Signals
+
+pytest.importorskip("limits", reason="needs the extra: pip install 'rxflow[limits]'")
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = textwrap.dedent("""
@@ -29,7 +33,6 @@ def ask_elsewhere(provider: Loopback, store: str, calls: int) -> None:
 
 
 def test_what_one_process_asks_another_one_cannot_ask_any_more(redis: RedisServer) -> None:
-    pytest.importorskip("limits", reason="needs the extra: pip install 'rxflow[limits]'")
     with Loopback() as provider:
         ask_elsewhere(provider, redis.url, 2)
         llm = LLM("openai/gpt-4o", base_url=provider.url, api_key="both", max_rpm=3, limit_store=redis.url)
@@ -40,3 +43,24 @@ def test_what_one_process_asks_another_one_cannot_ask_any_more(redis: RedisServe
         keys = [request.headers["authorization"].removeprefix("Bearer ") for request in provider.requests]
         assert keys == ["both", "both", "both", "free"]
         fourth.dispose()
+
+
+def test_a_wait_that_is_stopped_while_redis_counts_leaves_its_slot_to_the_next(redis: RedisServer) -> None:
+    limits = RateLimits(key="stopped", model="m", max_rpm=1, store=redis.url)
+
+    def cli(*words: str) -> str:
+        command = ["redis-cli", "-p", str(redis.port), *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    async def main() -> None:
+        cli("config", "resetstat")
+        cli("client", "pause", "60000", "write")  # counting waits, and reading does not
+        stopped = asyncio.create_task(limits.acquire("a", 0))
+        while "cmdstat_get:" not in await asyncio.to_thread(cli, "info", "commandstats"):
+            pass
+        stopped.cancel()
+        await asyncio.gather(stopped, return_exceptions=True)
+        cli("client", "unpause")
+        await limits.acquire("b", 0)
+
+    asyncio.run(asyncio.wait_for(main(), 20))

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from rxflow import LLM
+from rxflow.types import LLMRetrying
 from tests.loopback import Loopback
 from tests.scripted import Scripted
+from tests.signals import outcome
 
 
 @pytest.mark.parametrize("name", ["base_url", "api_base"])
@@ -24,6 +26,37 @@ def test_a_server_of_ones_own_has_two_names_and_needs_no_key(
 def test_two_addresses_of_one_server_are_refused() -> None:
     with pytest.raises(TypeError, match="base_url and api_base are two names of one parameter; got 'a' and 'b'"):
         LLM("rxflow/demo", base_url="a", api_base="b")
+
+
+@pytest.mark.parametrize("model", ["openai/m", "anthropic/m", "rxflow/demo"])
+@pytest.mark.parametrize(
+    ("wrong", "shown"),
+    [
+        ("127.0.0.1:8000/v1", "127.0.0.1:8000/v1"),
+        ("localhost:8000", "localhost:8000"),
+        ("http://[::1/v1", "http://[::1/v1"),
+        ("http://host:port/v1", "http://host:port/v1"),
+        ("http:///v1", "http:///v1"),
+        ("me:secret@host/v1", "***@host/v1"),
+    ],
+)
+def test_an_address_that_is_no_url_is_refused_where_it_is_given(model: str, wrong: str, shown: str) -> None:
+    with pytest.raises(
+        ValueError, match=f"base_url must begin with http:// or https:// .*; got {re.escape(repr(shown))}"
+    ):
+        LLM(model, base_url=wrong)
+
+
+@pytest.mark.parametrize("via", [None, "litellm"])
+def test_an_address_in_the_environment_that_is_no_url_is_named_by_its_variable(
+    provider: Loopback, monkeypatch: pytest.MonkeyPatch, via: Any
+) -> None:
+    for wrong in ("127.0.0.1:8000/v1", "http://[::1/v1"):
+        monkeypatch.setenv("OPENAI_BASE_URL", wrong)
+        seen = outcome(LLM("openai/m", api_key="k", via=via).events("Hi"))
+        assert type(seen.error).__name__ == "BadRequestError"
+        assert f"OPENAI_BASE_URL must begin with http:// or https:// and name a host; got {wrong!r}" in str(seen.error)
+        assert not seen.of(LLMRetrying)
 
 
 @pytest.mark.parametrize("name", ["timeout", "connect_timeout"])

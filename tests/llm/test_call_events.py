@@ -149,6 +149,17 @@ def test_of_a_call_that_was_refused_nothing_is_known_and_nothing_is_zero(provide
     assert call.cost is None
 
 
+def test_the_cost_of_a_stopped_call_is_that_of_its_service_tier(provider: Loopback) -> None:
+    def cost(tier: str) -> float:
+        provider.script(Reply(text=["one ", "two "], hold_after=2))
+        llm = LLM("openai/o3", base_url=provider.url, api_key="k", service_tier=tier)
+        stopped = run(lambda: llm.events("Hi").pipe(rxops.take(2))).one(LLMCancelled)
+        assert stopped.cost is not None
+        return stopped.cost
+
+    assert cost("flex") == pytest.approx(cost("default") / 2)
+
+
 def test_a_model_without_a_price_has_tokens_and_no_cost(provider: Loopback) -> None:
     provider.script(Reply(text=["one ", "two "], hold_after=2))
     llm = LLM("openai/our-own", base_url=provider.url, api_key="k")

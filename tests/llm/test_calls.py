@@ -1,6 +1,7 @@
 """``LLM.call`` and ``acall`` give the whole answer; ``observe`` and ``events`` give it as it comes."""
 
 import asyncio
+import importlib
 import json
 import threading
 from typing import Any
@@ -199,6 +200,19 @@ class TestParameters:
     def test_a_server_of_ones_own_needs_no_key(self, provider: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("OPENAI_API_KEY", raising=False)
         assert LLM("openai/my-own", base_url=provider.url).call("Hi") == "Answer to: Hi"
+
+    @pytest.mark.parametrize("named", ["OPENAI_BASE_URL", "OPENAI_API_BASE", "litellm.api_base"])
+    @pytest.mark.parametrize("model", ["openai/my-own", "text-completion-openai/my-own"])
+    def test_a_server_that_the_environment_names_needs_no_key(
+        self, provider: Loopback, monkeypatch: pytest.MonkeyPatch, model: str, named: str
+    ) -> None:
+        for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_API_BASE"):
+            monkeypatch.delenv(name, raising=False)
+        if named == "litellm.api_base":
+            monkeypatch.setattr(importlib.import_module("litellm"), "api_base", provider.url)
+        else:
+            monkeypatch.setenv(named, provider.url)
+        assert LLM(model, via="litellm").call("Hi") == "Answer to: Hi"
 
     def test_the_key_in_the_environment_is_used(self, provider: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OPENAI_API_KEY", "from the environment")

@@ -84,6 +84,14 @@ def test_it_calls_an_offered_tool_once_and_reports_what_it_said() -> None:
     assert json.loads("".join(each.content for each in deltas)) == {"what": asked[0][0], "at_most": asked[0][1]}
 
 
+def test_it_does_not_call_a_providers_own_tool() -> None:
+    own: dict[str, Any] = {"type": "web_search"}
+    look = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+    (call,) = DEMO.call("Hi", [own, look])
+    assert call.name == "look"
+    assert DEMO.call("Hi", [own]) == DEMO.call("Hi")
+
+
 class Kind(Enum):
     SEA = "sea"
     LAND = "land"

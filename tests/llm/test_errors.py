@@ -1,8 +1,11 @@
 """Providers fail in many ways: the error is litellm's, with a line of advice, and the text that had come is kept."""
 
 import importlib
+import os
+import re
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +16,13 @@ from rxflow.types.events import LLMFailed, LLMRetrying
 from tests.llm.ways import WAYS
 from tests.llm.wire import delta, event
 from tests.loopback import Loopback, Reply
+from tests.reliability.wire import Deed, Wire, script
 from tests.signals import outcome
 
 KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "GEMINI_API_KEY", "GOOGLE_API_KEY")
+
+BEDROCK = "bedrock/converse/us.anthropic.claude-sonnet-4-5-20250929-v1:0"
+OR_AWS = "or pass LLM(…, aws_access_key_id=…, aws_secret_access_key=…)"
 
 
 @pytest.fixture(params=WAYS.values(), ids=list(WAYS))
@@ -223,6 +230,96 @@ def test_a_missing_key_is_named_by_its_variable(no_keys: None, litellm: Any, mod
     assert type(seen.error) is litellm.AuthenticationError
     assert variable in str(seen.error).partition("\n→ ")[2]
     assert not seen.of(LLMRetrying)
+
+
+@pytest.fixture
+def no_cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine without keys of clouds, which reads no metadata of the machine that it runs on."""
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "AZURE_", "CLOUDSDK_", "GOOGLE_", "VERTEX")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+
+
+MISSING = {
+    "text-completion-openai/gpt-3.5-turbo-instruct": "set OPENAI_API_KEY to a valid key, or pass LLM(…, api_key=…)",
+    "gemini/gemini-2.5-flash": "set GEMINI_API_KEY or GOOGLE_API_KEY to a valid key, or pass LLM(…, api_key=…)",
+    "azure/gpt-4o": "set AZURE_API_BASE and AZURE_API_KEY, or pass LLM(…, base_url=…, api_key=…)",
+    BEDROCK: f"set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, {OR_AWS}",
+    "sagemaker/any": f"set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, {OR_AWS}",
+    "vertex_ai/gemini-2.5-flash": "set GOOGLE_APPLICATION_CREDENTIALS, or pass LLM(…, vertex_credentials=…)",
+}
+
+
+@pytest.mark.parametrize(("model", "advice"), MISSING.items())
+def test_all_that_is_missing_is_named(no_keys: None, no_cloud: None, litellm: Any, model: str, advice: str) -> None:
+    options = {} if model.startswith("azure") else {"aws_region_name": "us-east-1"}
+    seen = outcome(LLM(model, **options).events("Hi"))
+    assert type(seen.error) is litellm.AuthenticationError
+    assert str(seen.error).partition("\n→ ")[2] == advice
+    assert not seen.of(LLMRetrying)
+
+
+def test_what_is_set_or_given_is_not_named_as_missing(
+    no_cloud: None, litellm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AZURE_API_KEY", "k")
+    without_base = outcome(LLM("azure/gpt-4o").events("Hi")).error
+    assert str(without_base).endswith("\n→ set AZURE_API_BASE, or pass LLM(…, base_url=…)")
+    monkeypatch.delenv("AZURE_API_KEY")
+    without_key = outcome(LLM("azure/gpt-4o", base_url=closed_port()).events("Hi")).error
+    assert str(without_key).endswith("\n→ set AZURE_API_KEY to a valid key, or pass LLM(…, api_key=…)")
+
+
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        (BEDROCK, {"aws_access_key_id": "x", "aws_secret_access_key": "y", "aws_region_name": "us-east-1"}),
+        ("ollama_chat/llama3", {}),
+    ],
+    ids=["bedrock", "ollama"],
+)
+def test_a_request_that_cannot_be_prepared_is_not_blamed_on_a_key(
+    no_cloud: None, litellm: Any, model: str, options: dict[str, str]
+) -> None:
+    image = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:nonsense"}}]}
+    tool = {"type": "function", "function": {"name": "look", "parameters": {"type": object}}}
+    error = outcome(LLM(model, **options).events([image], [tool])).error
+    assert type(error) is litellm.BadRequestError
+    assert "check the messages, tools and parameters" in str(error)
+
+
+REFUSED = {
+    "cohere_chat/command-a-03-2025": "set COHERE_API_KEY to a valid key, or pass LLM(…, api_key=…)",
+    "text-completion-openai/gpt-3.5-turbo-instruct": "set OPENAI_API_KEY to a valid key, or pass LLM(…, api_key=…)",
+    "ollama_chat/llama3": "set OLLAMA_API_KEY to a valid key, or pass LLM(…, api_key=…)",
+    "azure/gpt-4o": "set AZURE_API_KEY to a valid key, or pass LLM(…, api_key=…)",
+    BEDROCK: f"set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, {OR_AWS}",
+}
+
+
+@pytest.mark.parametrize("is_set", [True, False])
+@pytest.mark.parametrize(("model", "advice"), REFUSED.items())
+def test_a_refused_key_is_named_by_a_variable_that_exists(
+    litellm: Any,
+    no_keys: None,
+    no_cloud: None,
+    monkeypatch: pytest.MonkeyPatch,
+    model: str,
+    advice: str,
+    is_set: bool,
+) -> None:
+    head = b"HTTP/1.1 401 No\r\ncontent-type: application/json\r\ncontent-length: 2\r\nconnection: close\r\n\r\n"
+    aws = {"aws_access_key_id": "x", "aws_secret_access_key": "y", "aws_region_name": "us-east-1"}
+    options: dict[str, Any] = aws if model == BEDROCK else {"api_version": "2024-06-01"}
+    if is_set:
+        for name in re.findall("[A-Z]+_[A-Z_]+", advice):
+            monkeypatch.setenv(name, "wrong")
+    with Wire(script(head + b"{}", Deed.CLOSE)) as wire:
+        error = outcome(LLM(model, base_url=wire.url, api_key="k", max_retries=0, **options).events("Hi")).error
+    assert str(error).partition("\n→ ")[2] == advice
 
 
 @pytest.mark.parametrize("model", ["nonsense", "nonsense/foo"])

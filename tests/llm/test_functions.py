@@ -134,6 +134,20 @@ class TestArguments:
             ask(Scripted(calls(("add", {"a": "x"}))).llm, "Hi", [adding()])
 
     @BOTH
+    @pytest.mark.parametrize("arguments", [{"a": 1}, {"a": 1, "b": 2, "c": 3}, {}])
+    def test_arguments_that_do_not_fit_a_function_name_it(
+        self, ask: Callable[..., Any], arguments: dict[str, int]
+    ) -> None:
+        with pytest.raises(ValueError, match="the model called 'add' with arguments that do not fit: ") as caught:
+            ask(Scripted(calls(("add", arguments))).llm, "Hi", [ADD], {"add": times})
+        assert isinstance(caught.value.__cause__, TypeError)
+
+    @BOTH
+    def test_an_error_of_the_function_itself_stays_as_it_is(self, ask: Callable[..., Any]) -> None:
+        with pytest.raises(TypeError, match="unsupported operand"):
+            ask(Scripted(calls(("add", {"a": None, "b": None}))).llm, "Hi", [ADD], {"add": times})
+
+    @BOTH
     @pytest.mark.parametrize("text", ["", "  "])
     def test_those_that_did_not_arrive_do_not_become_defaults(self, ask: Callable[..., Any], text: str) -> None:
         def look(city: str = "?") -> str:

@@ -50,6 +50,25 @@ def test_a_call_that_is_cancelled_meanwhile_leaves_it_to_the_others(provider: Lo
     assert len(provider.requests) == 2
 
 
+UNREACHABLE = """
+import sys
+from rxflow import LLM
+
+llm = LLM("openai/gpt-4o", base_url=sys.argv[1], api_key="k", max_rpm=1, limit_store="redis://127.0.0.1:1/0")
+try:
+    llm.call("Hello")
+except Exception as error:
+    print(type(error).__name__, "litellm" in sys.modules)
+"""
+
+
+def test_an_error_that_is_not_of_a_provider_does_not_wait_for_it(provider: Loopback) -> None:
+    """The import would hold up the loop of the run for seconds."""
+    command = [sys.executable, "-c", UNREACHABLE, provider.url]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=100)
+    assert (done.stdout, done.stderr) == ("ConnectionError False\n", "")
+
+
 WARNED = """
 import importlib.abc, sys, threading, warnings
 from rxflow import LLM

@@ -2,16 +2,22 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from reactivex.abc import DisposableBase
 
-from rxflow import LLM
+from rxflow import LLM, Flow
+from rxflow._streaming.journal import Journal
+from rxflow.flow import start
 from rxflow.llm._limits import RateLimits
-from rxflow.types.events import LLMRetrying
+from rxflow.llm.source import Ending
+from rxflow.types import UsageMetrics
+from rxflow.types.events import FlowFinished, FlowPaused, LLMRetrying
 from tests.gate import Gate
 from tests.loopback import Loopback, Reply
-from tests.signals import Signals
+from tests.scripted import Scripted
+from tests.signals import Signals, outcome
 
 
 def limited(provider: Loopback, key: str, *, max_rpm: int | None = None, max_tpm: int | None = None) -> LLM:
@@ -47,6 +53,38 @@ class TestRequests:
         assert limited(provider, "another", max_rpm=1).call("Hi") is not None
         ask_without_limits(provider)
         assert keys_of(provider) == ["shared", "another", "free"]
+        waiting.dispose()
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            {"model": "gpt-4o"},
+            {"model": "openai/gpt-4o", "api_key": "same"},
+            {"model": "openai/gpt-4o", "base_url": None},
+            {"model": "openai/gpt-4o", "via": "litellm"},
+        ],
+        ids=str,
+    )
+    def test_models_share_it_however_their_key_and_server_are_given(
+        self, provider: Loopback, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]
+    ) -> None:
+        monkeypatch.setenv("OPENAI_API_KEY", "same")
+        monkeypatch.setenv("OPENAI_BASE_URL", provider.url)
+        first = LLM("openai/gpt-4o", base_url=provider.url, max_rpm=1)
+        assert first.call("Hi") is not None
+        waiting = ask(LLM(**{"base_url": provider.url, "max_rpm": 1} | given))
+        assert limited(provider, "other", max_rpm=1).call("Hi") is not None
+        ask_without_limits(provider)
+        assert keys_of(provider) == ["same", "other", "free"]
+        waiting.dispose()
+
+    def test_models_of_other_providers_share_it_too(self, provider: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("GROQ_API_KEY", "same")
+        assert LLM("groq/llama-3", base_url=provider.url, max_rpm=1).call("Hi") is not None
+        waiting = ask(LLM("groq/llama-3", base_url=f"{provider.url}/", api_key="same", max_rpm=1))
+        assert limited(provider, "other", max_rpm=1).call("Hi") is not None
+        ask_without_limits(provider)
+        assert keys_of(provider) == ["same", "other", "free"]
         waiting.dispose()
 
     def test_a_wait_that_is_stopped_takes_nothing(self, provider: Loopback) -> None:
@@ -95,6 +133,24 @@ class TestTokens:
         ask_without_limits(provider)
         assert keys_of(provider) == ["tokens", "free"]
         second.dispose()
+
+    def test_an_answer_that_a_resumed_run_repeats_does_not_count_again(self) -> None:
+        source = Scripted(["Hello", Ending("stop", UsageMetrics(total_tokens=60))])
+        llm = LLM("scripted", source=source, api_key="repeated", max_tpm=100)
+
+        class Asking(Flow):
+            @start()
+            def ask_somebody(self) -> str:
+                return f"{llm.call('Hi')} {self.ask('Who?')} {llm.call('Hi')}"
+
+        paused = outcome(Asking().events())
+        (request,) = paused.one(FlowPaused).pending
+        seen = Signals()
+        resumed = Asking().events().resumed(Journal(paused.events, {request.request_id: "Ada"}))
+        with seen.subscribe_to(resumed):
+            seen.ended.wait(10)  # the next minute would have tokens again
+        assert isinstance(seen.items[-1], FlowFinished)
+        assert seen.items[-1].result == "Hello Ada Hello"
 
     def test_a_request_larger_than_a_minute_is_asked_nevertheless(self, provider: Loopback) -> None:
         assert limited(provider, "large", max_tpm=1).call("a prompt of more than one token") is not None

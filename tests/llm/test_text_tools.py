@@ -129,6 +129,17 @@ def test_the_tools_are_described_to_the_model_in_words() -> None:
     assert "Searches the web." in str(request.messages[0]["content"])
 
 
+def test_a_providers_own_tool_is_sent_as_it_is_and_not_described_in_words() -> None:
+    source = Scripted("Hello", native=False)
+    assert outcome(source.llm.events("Hi", [{"type": "web_search"}, SEARCH])).error is None
+    assert outcome(source.llm.events("Hi", [{"type": "web_search"}])).error is None
+    with_search, without = source.requests
+    assert [list(request.tools) for request in source.requests] == [[{"type": "web_search"}]] * 2
+    assert "Searches the web." in str(with_search.messages[0]["content"])
+    assert "web_search" not in str(with_search.messages)
+    assert [message["role"] for message in without.messages] == ["user"]
+
+
 def test_a_model_without_function_calling_uses_a_tool_and_answers() -> None:
     asked: list[str] = []
 

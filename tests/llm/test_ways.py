@@ -42,6 +42,12 @@ ANSWERS = [
     pytest.param(Reply(text="Yes.", usage=(123, 45)), id="usage"),
 ]
 
+OWN_TOOLS: list[dict[str, Any]] = [
+    {"type": "web_search"},
+    {"type": "web_search_20250305", "name": "web_search", "max_uses": 5},
+    {"googleSearch": {}},
+]
+
 
 def each_way(provider: Loopback, *replies: Reply) -> list[Outcome]:
     """The same call, each way."""
@@ -101,6 +107,14 @@ def test_a_call_to_gemini_does_not_send_all_later_ones_through_the_wrapper(provi
         llm.call("Hi")
     direct, with_its_own, with_a_programs = (request.headers["user-agent"] for request in provider.requests)
     assert direct == with_its_own != with_a_programs
+
+
+@pytest.mark.parametrize("tool", OWN_TOOLS, ids=repr)
+def test_a_providers_own_tool_is_sent_as_it_is(provider: Loopback, tool: dict[str, Any]) -> None:
+    for way in WAYS.values():
+        with way.model(provider.url) as llm:
+            assert outcome(llm.events("Hi", [tool, SEARCH])).error is None, way
+    assert [request.tools for request in provider.requests] == [[tool, SEARCH]] * len(WAYS)
 
 
 class TestWhatAnAnswerSays:
@@ -226,6 +240,16 @@ class TestCost:
         assert prompt is not None
         assert answer is not None
         assert 0 < prompt < answer
+
+    def test_a_service_tier_has_a_price_of_its_own(self, way: Way, provider: Loopback) -> None:
+        costs: list[float] = []
+        for tier in ("default", "flex"):
+            provider.script(Reply(text="Hi", usage=(1_000_000, 1_000_000)))
+            with way.model(provider.url, "openai/o3", service_tier=tier) as llm:
+                cost = outcome(llm.events("Hi")).one(LLMFinished).cost
+            assert cost is not None
+            costs.append(cost)
+        assert costs[1] == pytest.approx(costs[0] / 2)
 
     def test_an_unknown_model_has_none(self, way: Way, provider: Loopback) -> None:
         with way.model(provider.url, "openai/my-own-model") as mine:

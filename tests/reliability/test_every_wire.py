@@ -9,9 +9,11 @@ from typing import Any, cast
 import pytest
 from reactivex import operators as ops
 
+from rxflow import LLM
 from rxflow.types import LLMFinished, ToolCall
 from rxflow.types.streaming import CrewStreamingOutput
-from tests.llm.ways import SEARCH
+from tests.llm.ways import BEHIND_LITELLM, BY_WRAPPER, SEARCH, Way
+from tests.llm.wire import delta, event
 from tests.loopback import Loopback, Reply
 from tests.loopback import ToolCall as Called
 from tests.loopback.dialects import DIALECTS, Dialect
@@ -94,6 +96,28 @@ def test_an_answer_that_is_cut_short_is_refused(provider: Loopback, dialect: Dia
     assert seen.of(LLMFinished) == []
     assert "".join(f"w{at} " for at in range(20)).startswith(seen.text)
     assert isinstance(seen.error, importlib.import_module("litellm").APIConnectionError), seen.error
+
+
+@pytest.mark.parametrize("way", [BEHIND_LITELLM, BY_WRAPPER], ids=lambda way: way.name)
+def test_gemini_with_a_finish_reason_in_each_event_is_read_to_its_end(provider: Loopback, way: Way) -> None:
+    gemini = next(dialect for dialect in DIALECTS if dialect.name == "gemini")
+    parts: list[Any] = [
+        {"executableCode": {"language": "PYTHON", "code": "1"}},
+        {"codeExecutionResult": {"outcome": "OUTCOME_OK", "output": "1"}},
+        {"text": "It is "},
+        {"text": "1."},
+    ]
+    usage = {"promptTokenCount": 1, "candidatesTokenCount": 2, "totalTokenCount": 3}
+    said = [{"candidates": [{"content": {"parts": [part]}, "finishReason": "STOP"}]} for part in parts]
+    provider.script(Reply(raw=[event(each | {"usageMetadata": usage}) for each in said], pace=0.4))
+    with way.around():
+        answer = outcome(gemini.make_llm(provider.url).events("Hi")).one(LLMFinished)
+    assert (answer.text, answer.finish_reason, answer.usage.total_tokens) == ("It is 1.", "stop", 3)
+
+
+def test_text_after_a_finish_reason_lengthens_the_wait_for_the_end(provider: Loopback, llm: LLM) -> None:
+    provider.script(Reply(raw=[delta("stop", content=text) for text in ("a", "b", "c")], pace=1.2))
+    assert outcome(llm.events("Hi")).one(LLMFinished).text == "abc"
 
 
 class Burst:

@@ -11,16 +11,19 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+from pydantic import BaseModel
 
 from rxflow import LLM
 from rxflow import operators as ops
 from rxflow._streaming.frames import StreamSession
 from rxflow.llm._redaction import known_keys, redact_error
-from rxflow.types.events import LLMFailed, LLMRetrying
+from rxflow.llm.source import response_format_for
+from rxflow.types.events import LLMFailed, LLMRetrying, LLMStarted
 from tests.llm.ways import BY_WRAPPER, Way
 from tests.llm.wire import delta, event
 from tests.loopback import Loopback, Reply
 from tests.reliability.wire import Deed, Script, Wire, script
+from tests.scripted import Scripted
 from tests.signals import outcome, signals_of
 from tests.team import solo
 
@@ -255,6 +258,42 @@ def test_secrets_in_lists_and_passwords_in_urls_are_known() -> None:
         {"fallbacks": [{"model": "openai/gpt-4o", "api_key": KEY}]}, {"proxy": "http://me:opaque-one@host"}
     )
     assert {KEY, "opaque-one"} <= set(keys)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"vertex_credentials": json.dumps({"private_key": KEY})},
+        {"vertex_credentials": {"private_key": KEY}},
+        {"extra_body": {"api_key": ["short", KEY]}},
+        {"api_keys": (KEY,)},
+        {"extra_headers": {"Authorization": f"Bearer {KEY}".encode()}},
+        {"tools": [{"type": "mcp", "authorization": KEY, "headers": {"x-api-key": KEY}}]},
+    ],
+    ids=lambda given: next(iter(given)),
+)
+def test_a_secret_of_any_type_is_known_and_is_not_in_the_start_of_a_call(given: dict[str, Any]) -> None:
+    tools = given.pop("tools", None)
+    source = Scripted("Hello")
+
+    started = outcome(LLM("scripted", source=source, **given).events("Hi", tools)).one(LLMStarted)
+
+    assert KEY in known_keys(given, *source.requests[0].tools)
+    assert_no_piece_of(KEY, repr((started.parameters, started.tools)))
+
+
+def test_a_schema_may_describe_a_field_with_the_name_of_a_secret() -> None:
+    class Account(BaseModel):
+        password: str
+
+    wanted = response_format_for(Account)
+    llm = LLM("scripted", source=Scripted("{}"), response_format=wanted)
+
+    assert outcome(llm.events("Hi")).one(LLMStarted).parameters["response_format"] == wanted
+
+
+def test_the_path_of_a_file_with_credentials_is_no_secret() -> None:
+    assert known_keys({"vertex_credentials": "/no/such/account.json"}) == known_keys()
 
 
 def assert_no_piece_of(key: str, text: str, where: str = "") -> None:

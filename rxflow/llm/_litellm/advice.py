@@ -2,11 +2,45 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from typing import Any
 
-from rxflow.llm._litellm.errors import LostConnection, UnpreparedRequest, iterate_causes
-from rxflow.llm._litellm.setup import begin_import
+from rxflow.llm._litellm.errors import LostConnection, MissingKey, UnpreparedRequest, iterate_causes
+from rxflow.llm._litellm.setup import find_imported
 from rxflow.llm._wires.sse import OversizedEvent
+from rxflow.llm.source import split_model
+
+_AWS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+_AZURE = ("AZURE_API_BASE", "AZURE_API_KEY")
+_VARIABLES = {
+    "anthropic_text": ("ANTHROPIC_API_KEY",),
+    "azure": _AZURE,
+    "azure_text": _AZURE,
+    "bedrock": _AWS,
+    "cohere_chat": ("COHERE_API_KEY",),
+    "datarobot": ("DATAROBOT_API_TOKEN",),
+    "gemini": ("GEMINI_API_KEY or GOOGLE_API_KEY",),
+    "gigachat": ("GIGACHAT_CREDENTIALS",),
+    "perplexity": ("PERPLEXITYAI_API_KEY or PERPLEXITY_API_KEY",),
+    "sagemaker": _AWS,
+    "snowflake": ("SNOWFLAKE_JWT",),
+    "text-completion-codestral": ("CODESTRAL_API_KEY",),
+    "text-completion-openai": ("OPENAI_API_KEY",),
+    "vertex_ai": ("GOOGLE_APPLICATION_CREDENTIALS",),
+}
+"""The variables that a call needs, if LiteLLM's own list is wrong or their names are not made from the provider's."""
+
+_OPTIONS = {
+    "AWS_ACCESS_KEY_ID": "aws_access_key_id",
+    "AWS_SECRET_ACCESS_KEY": "aws_secret_access_key",
+    "AZURE_API_BASE": "base_url",
+    "GOOGLE_APPLICATION_CREDENTIALS": "vertex_credentials",
+}
+"""Options of ``LLM`` that replace a variable; for all others, it is ``api_key``."""
+
+_CLOUDS = ("bedrock", "sagemaker", "vertex_ai")  # beginnings of providers' names
+_NO_CREDENTIALS = ("DefaultCredentialsError", "NoCredentialsError")  # of google-auth and botocore
 
 NAMES = (
     'models are written "provider/model", for example "openai/gpt-4.1-mini", "anthropic/claude-sonnet-4-5" or '
@@ -16,10 +50,9 @@ NAMES = (
 
 def explain(error: BaseException, model: str) -> BaseException:
     """Add a line of advice to ``error``, if the user can do something about it. Return ``error``."""
-    imported = begin_import()
-    if imported.exception() is not None:
-        return error
-    advice = advice_for(error, imported.result(), model)
+    # The errors of a provider come with the import. To wait for it here would block the run's loop for seconds.
+    litellm = find_imported()
+    advice = None if litellm is None else advice_for(error, litellm, model)
     return error if advice is None else add_advice(error, advice)
 
 
@@ -30,8 +63,7 @@ def advice_for(error: BaseException, litellm: Any, model: str) -> str | None:
         case _ if any(isinstance(cause, OversizedEvent) for cause in causes):
             return "ask for less in one answer; if it was not an answer, check base_url"
         case (401, _) | (_, "AuthenticationError"):
-            variables = " or ".join(_key_variables(litellm, model)) or "the provider's API key"
-            return f"set {variables} to a valid key, or pass LLM(…, api_key=…)"
+            return _advise_on_key(litellm, model, causes)
         case _ if not _has_known_provider(litellm, model):
             return NAMES
         case _ if any(isinstance(cause, UnpreparedRequest) for cause in causes):
@@ -105,11 +137,52 @@ def _address(causes: list[BaseException]) -> str:
     return ""
 
 
+def find_missing_variables(litellm: Any, model: str, error: BaseException) -> list[str]:
+    """Return the environment variables that a call of ``model`` needs and that are not set.
+
+    Clouds have other sources of credentials, too, so for them only the ``error`` shows whether any are missing.
+    """
+    provider = _provider_of(litellm, model)
+    if provider.startswith(_CLOUDS) and not lacks_credentials(error):
+        return []
+    needed = _needed_variables(litellm, provider, model)
+    return [names for names in needed if not any(map(os.environ.get, names.split(" or ")))]
+
+
+def lacks_credentials(error: BaseException) -> bool:
+    """Return whether a cloud's library found no credentials."""
+    return any(type(cause).__name__ in _NO_CREDENTIALS for cause in iterate_causes(error))
+
+
+def _advise_on_key(litellm: Any, model: str, causes: list[BaseException]) -> str:
+    """Return the advice for a missing key, which names all that is missing, or for a key that was refused."""
+    missing = next((cause.variables for cause in causes if isinstance(cause, MissingKey)), None)
+    names = missing or _key_variables(litellm, model)
+    options = list(dict.fromkeys(_OPTIONS.get(name, "api_key") for name in names)) or ["api_key"]
+    value = " to a valid key" if options == ["api_key"] else ""
+    variables = " and ".join(names) or "the provider's API key"
+    return f"set {variables}{value}, or pass LLM(…, {', '.join(f'{option}=…' for option in options)})"
+
+
 def _key_variables(litellm: Any, model: str) -> list[str]:
-    """Return the environment variables for the key, as far as LiteLLM knows them."""
+    """Return the environment variables for the key."""
+    provider = _provider_of(litellm, model)
+    keys = [name for name in _needed_variables(litellm, provider, model) if not name.endswith("_API_BASE")]
     # If the variable contains a wrong key, LiteLLM reports none as missing. Then its name is made from the provider's.
+    return keys or ([f"{provider.removesuffix('_chat').upper()}_API_KEY"] if provider else [])
+
+
+def _needed_variables(litellm: Any, provider: str, model: str) -> Sequence[str]:
+    for prefix, variables in _VARIABLES.items():
+        if provider == prefix or (prefix in _CLOUDS and provider.startswith(prefix)):
+            return variables
+    # LiteLLM's list has addresses and regions, too, most of which have a default.
     missing: list[str] = litellm.validate_environment(model).get("missing_keys") or []
-    if missing:
-        return missing
-    provider = litellm.get_llm_provider(model)[1]
-    return [f"{provider.upper()}_API_KEY"]
+    return [name for name in missing if name.endswith(("_KEY", "_TOKEN"))]
+
+
+def _provider_of(litellm: Any, model: str) -> str:
+    try:
+        return str(litellm.get_llm_provider(model)[1])
+    except Exception:  # noqa: BLE001 - litellm raises this if it does not know the provider
+        return split_model(model)[0]

@@ -15,6 +15,7 @@ from os import environ
 from time import time
 from typing import Any, NoReturn, cast
 
+from rxflow._options import check_url
 from rxflow.llm._reading import IncompleteAnswer
 from rxflow.llm._redaction import redact_error
 from rxflow.llm._wires.sse import ErrorEvent, MalformedEvent, OversizedEvent
@@ -87,7 +88,26 @@ class LostConnection(Exception):
 
 
 class MissingKey(Exception):
-    """An API key is missing, so nothing was sent."""
+    """An API key is missing, so nothing was sent. ``variables`` are the environment variables that would have it."""
+
+    def __init__(self, *variables: str) -> None:
+        are = "is" if len(variables) == 1 else "are"
+        super().__init__(f"there is no API key for this model: {' and '.join(variables)} {are} not set")
+        self.variables = variables
+
+
+def find_url(given: Mapping[str, str | None]) -> str | None:
+    """Return the first address in ``given``, by the names of where they are from.
+
+    Raises :class:`UnpreparedRequest` if it is not a URL.
+    """
+    for name, url in given.items():
+        if url:
+            try:
+                return check_url(name, url)
+            except ValueError as error:
+                raise UnpreparedRequest(str(error)) from error
+    return None
 
 
 @dataclass(frozen=True, slots=True)

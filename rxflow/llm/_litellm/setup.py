@@ -63,6 +63,13 @@ def begin_import() -> Future[Any]:
         return _imported
 
 
+def find_imported() -> Any:
+    """Return the litellm module; None if its import has not finished, or has failed."""
+    if _imported is None or not _imported.done() or _imported.exception() is not None:
+        return None
+    return _imported.result()
+
+
 def _wait_before_a_fork() -> None:
     """Wait for the import. Otherwise a forked child would have half a module, and wait for a thread of its parent."""
     if _imported is not None and threading.current_thread().name != _THREAD:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, cast
 from reactivex import Observable
 
 from rxflow.llm._io import Deliver, UnawaitedCoroutines, from_io
-from rxflow.llm._litellm.advice import explain
+from rxflow.llm._litellm.advice import explain, find_missing_variables, lacks_credentials
 from rxflow.llm._litellm.errors import (
     MissingKey,
     UnpreparedRequest,
     delay_before_retry,
+    find_url,
     is_break,
     iterate_causes,
     raise_as_litellm,
@@ -71,7 +72,8 @@ class LiteLLMSource:
             try:
                 await self._read(call, _restore_names(deliver, call))
             except Exception as error:  # noqa: BLE001 - raised with LiteLLM's class
-                keys = known_keys(self._api_key, {"base_url": self._base_url}, request.parameters, _settings(litellm))
+                given = {"base_url": self._base_url}, request.parameters, *request.tools, _settings(litellm)
+                keys = known_keys(self._api_key, *given)
                 raise_as_litellm(
                     litellm, error, keys, model=request.model, provider=call.provider, has_begun=call.has_begun
                 )
@@ -98,9 +100,7 @@ class LiteLLMSource:
 
         openai: Any = importlib.import_module("openai")
         http_client = httpx.AsyncClient(timeout=self._timeout(), follow_redirects=True)
-        urls = (self._base_url, call.litellm.api_base, *map(os.environ.get, ("OPENAI_BASE_URL", "OPENAI_API_BASE")))
-        base_url = next(filter(None, urls), None)
-        options = {"api_key": key, "base_url": base_url, "http_client": http_client, "max_retries": 0}
+        options = {"api_key": key, "base_url": self._openai_url(call), "http_client": http_client, "max_retries": 0}
         async with openai.AsyncOpenAI(**options) as call.client:
             yield
 
@@ -114,7 +114,7 @@ class LiteLLMSource:
             return None
         if not call.request.parameters.keys().isdisjoint(("client", "api_base")):
             return None
-        return self._api_key or litellm.api_key or litellm.openai_key or os.environ.get("OPENAI_API_KEY")
+        return self._openai_key(call)
 
     async def _read_answer(self, call: _Call, deliver: Deliver) -> None:
         stream = await self._open(call)
@@ -180,13 +180,19 @@ class LiteLLMSource:
 
         LiteLLM reports most such errors as failures of the provider.
         """
+        if isinstance(error, MissingKey | UnpreparedRequest):
+            return
+        missing = find_missing_variables(call.litellm, call.request.model, error)
+        has_key = self._api_key is not None or _has_key(call.request.parameters) or _has_key(_settings(call.litellm))
+        missing = [name for name in missing if not (self._base_url if name.endswith("_API_BASE") else has_key)]
+        if missing and lacks_credentials(error):
+            raise MissingKey(*missing) from error
         status = getattr(error, "status_code", None)
         is_the_clients = isinstance(status, int) and 400 <= status < 500  # LiteLLM itself describes these precisely
         if is_the_clients or any(_is_of_the_network(cause) for cause in iterate_causes(error)):
             return
-        missing = call.litellm.validate_environment(call.request.model).get("missing_keys")
-        if missing and self._api_key is None:
-            raise MissingKey(f"there is no API key for this model: {' or '.join(missing)} is not set") from error
+        if missing:
+            raise MissingKey(*missing) from error
         raise UnpreparedRequest(str(error)) from error
 
     def _timeout(self) -> httpx.Timeout:
@@ -197,7 +203,8 @@ class LiteLLMSource:
     def _arguments(self, call: _Call, hints: Mapping[str, Any]) -> dict[str, Any]:
         request = call.request
         api_key = self._api_key
-        if api_key is None and call.provider == "openai":
+        if call.provider == "openai":
+            self._openai_url(call)  # to check it; LiteLLM finds it by itself
             api_key = self._openai_key(call)
         arguments: dict[str, Any] = {
             "model": request.model,
@@ -220,15 +227,20 @@ class LiteLLMSource:
         given = {name: value for name, value in optional.items() if value is not None}
         return arguments | given | dict(hints) | dict(request.parameters)
 
-    def _openai_key(self, call: _Call) -> str | None:
+    def _openai_key(self, call: _Call) -> str:
         litellm = call.litellm
-        if not litellm.validate_environment(call.request.model).get("missing_keys"):
-            return None
-        if litellm.api_key or litellm.openai_key:
-            return None
-        if self._base_url is not None:
+        key = self._api_key or litellm.api_key or litellm.openai_key or os.environ.get("OPENAI_API_KEY")
+        if key:
+            return str(key)
+        if self._openai_url(call) is not None:
             return "none"  # local servers need no key, but the SDK requires one
-        raise MissingKey("there is no API key for this model: OPENAI_API_KEY is not set")
+        raise MissingKey("OPENAI_API_KEY")
+
+    def _openai_url(self, call: _Call) -> str | None:
+        """Return the server's address that was given or that is set; None for OpenAI's own."""
+        urls = {"base_url": self._base_url, "litellm.api_base": call.litellm.api_base}
+        urls |= {name: os.environ.get(name) for name in ("OPENAI_BASE_URL", "OPENAI_API_BASE")}
+        return find_url(urls)
 
     async def calls_functions(self, model: str) -> bool:
         litellm, model = await get_litellm(), _strip_bridge(model)
@@ -262,7 +274,7 @@ class _Call:
 
 def _ending_of(wire: Wire, usage: UsageMetrics | None, call: _Call) -> Ending:
     reported = count_request(usage)
-    return wire.end(reported, _compute_cost(call.litellm, call.request.model, reported))
+    return wire.end(reported, _compute_cost(call, reported))
 
 
 def _restore_names(deliver: Deliver, call: _Call) -> Deliver:
@@ -272,7 +284,7 @@ def _restore_names(deliver: Deliver, call: _Call) -> Deliver:
 
     LiteLLM remembers 50 such names for ten minutes (litellm 1.110), but the request knows them all.
     """
-    names: list[str] = [tool["function"]["name"] for tool in call.request.tools]
+    names: list[str] = [function["name"] for function in call.request.functions]
     sent = {f"a{name}": name for name in names if not name[:1].isalpha()}
     if not (sent and call.provider.startswith("bedrock")):
         return deliver
@@ -290,10 +302,10 @@ def _strip_bridge(model: str) -> str:
     return model.replace("/responses/", "/", 1)
 
 
-def _compute_cost(litellm: Any, model: str, usage: UsageMetrics) -> float | None:
+def _compute_cost(call: _Call, usage: UsageMetrics) -> float | None:
     if usage.prompt_tokens is None or usage.completion_tokens is None:
         return None
-    counted = litellm.Usage(
+    counted = call.litellm.Usage(
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
         total_tokens=usage.prompt_tokens + usage.completion_tokens,
@@ -303,7 +315,8 @@ def _compute_cost(litellm: Any, model: str, usage: UsageMetrics) -> float | None
         reasoning_tokens=usage.reasoning_tokens,
     )
     try:
-        return float(sum(litellm.cost_per_token(model=_strip_bridge(model), usage_object=counted)))
+        model, tier = _strip_bridge(call.request.model), call.request.parameters.get("service_tier")
+        return float(sum(call.litellm.cost_per_token(model=model, usage_object=counted, service_tier=tier)))
     except Exception:  # noqa: BLE001 - litellm raises this if it does not know the price
         return None
 
@@ -337,6 +350,11 @@ def _supported_hints(call: _Call) -> dict[str, Any]:
     if "response_format" in taken and not litellm.supports_response_schema(model):
         del taken["response_format"]
     return taken
+
+
+def _has_key(parameters: Mapping[str, Any]) -> bool:
+    """Return whether there is a key among the parameters: ``aws_secret_access_key``, ``azure_ad_token`` …"""
+    return any(name.endswith(("_key", "_token", "_token_provider", "_credentials")) for name in parameters)
 
 
 def _drop_refused(message: Mapping[str, Any], provider: str) -> dict[str, Any]:

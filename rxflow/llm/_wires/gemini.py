@@ -1,7 +1,8 @@
 """The wire of Gemini, as used by Google AI Studio and Vertex AI with ``alt=sse``.
 
 Each event is a complete response with further parts. The body has no mark for its end, so only a finish reason shows
-that an answer is complete. The format is described at https://ai.google.dev/api/generate-content
+that an answer is complete. Some models send one in each event, and with the work of a built-in tool, after which the
+answer goes on. The format is described at https://ai.google.dev/api/generate-content
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ class GeminiWire(Wire):
     ``message["provider_specific_fields"]["server_side_tool_invocations"]``.
     """
 
+    may_go_on = True
+
     def __init__(self) -> None:
         super().__init__()
         self._call_count = 0
@@ -69,8 +72,11 @@ class GeminiWire(Wire):
         for candidate in event.get("candidates") or ():
             if candidate.get("index"):
                 continue  # with candidateCount > 1, the answers beyond the first
+            known = len(batch)
             for part in get_object(candidate, "content").get("parts") or ():
                 self._read_part(part, batch)
+            if len(batch) > known:
+                self.is_complete = False  # until the next finish reason
             for name in candidate:
                 if name in _METADATA:
                     self._read_metadata(name, candidate[name], batch)

@@ -85,7 +85,8 @@ class Wire(ABC):
 
     Attributes:
         finish_reason: in OpenAI's words; None until the provider reports it, or if it never does.
-        is_complete: the provider has reported that the answer is complete. At most the usage follows.
+        is_complete: the provider has reported that the answer is complete. Usually, at most the usage follows.
+        may_go_on: more of the answer may follow after a pause of any length, although it is complete.
         is_done: nothing follows.
         is_empty: no event has arrived.
         usage: the usage that the provider reported; None before that.
@@ -93,6 +94,8 @@ class Wire(ABC):
             :class:`~rxflow.llm.source.Ending`.
         response_id, response_model: the provider's names for this answer and for the model that gave it.
     """
+
+    may_go_on = False
 
     def __init__(self, events: EventSplitter | None = None, *, joins_halves: bool = False) -> None:
         self.finish_reason: str | None = None

@@ -42,6 +42,13 @@ def test_without_a_finish_reason_the_answer_is_not_complete() -> None:
     assert not answer(response({"text": "Hel"}, finish="FINISH_REASON_UNSPECIFIED")).wire.is_complete
 
 
+def test_an_answer_that_goes_on_after_a_finish_reason_is_not_complete() -> None:
+    code = response({"executableCode": {"language": "PYTHON", "code": "1"}}, finish="STOP")
+    assert not answer(code, response({"text": "It is "})).wire.is_complete
+    assert answer(code, response({"text": "It is "}), response({"text": "1"}, finish="STOP")).wire.is_complete
+    assert answer(code, response({"text": ""}), {"usageMetadata": {"promptTokenCount": 1}}).wire.is_complete
+
+
 def test_calls_come_whole_and_their_ids_may_be_missing() -> None:
     got = answer(
         response(
