@@ -15,7 +15,17 @@ from reactivex import operators as rxops
 from rxflow import Flow
 from rxflow import operators as ops
 from rxflow.flow import start
-from rxflow.runs import EventsDroppedError, MemoryLog, Run, RunCancelled, RunExistsError, Runs, Writer
+from rxflow.runs import (
+    EventsDroppedError,
+    MemoryLog,
+    Page,
+    Run,
+    RunCancelled,
+    RunExistsError,
+    Runs,
+    StoreError,
+    Writer,
+)
 from rxflow.runs.store import Head
 from rxflow.testing import ScriptedLLM
 from rxflow.types.chunks import Origin, StreamChunk
@@ -46,6 +56,19 @@ def texts_of(run: Run, after: int = -1) -> list[str]:
 def wait_for_chunk(run: Run) -> None:
     """Until the run has said something."""
     run.observe().pipe(rxops.first()).run()
+
+
+def note_claims(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> list[Future[Any]]:
+    """The replies of the store, as they are asked for."""
+    claims: list[Future[Any]] = []
+    claim = runs.store.claim
+
+    def note(*given: Any) -> Future[Any]:
+        claims.append(claim(*given))
+        return claims[-1]
+
+    monkeypatch.setattr(runs.store, "claim", note)
+    return claims
 
 
 async def read_all(run: Run, after: int = -1) -> list[Event]:
@@ -100,6 +123,25 @@ class TestReading:
     def test_operators_of_ours_work_on_it(self, runs: Runs) -> None:
         run = runs.start(Twice())
         assert signals_of(run.events().pipe(ops.only_method("write"), ops.text(), rxops.map(str))).items[-1] == "four"
+
+    def test_a_start_that_is_cancelled_leaves_a_cancelled_run(
+        self, runs: Runs, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Not one that waits for a worker forever."""
+        claims = note_claims(runs, monkeypatch)
+
+        async def give_up(run_id: str) -> None:
+            starting = asyncio.create_task(runs.start_async(Twice(), run_id=run_id))
+            await asyncio.sleep(0)  # it has asked the store for the run
+            starting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await starting
+
+        for number in range(5):
+            asyncio.run(give_up(f"r{number}"))
+            claims[number].result(20)
+            with pytest.raises(RunCancelled, match=r"was cancelled: its start was cancelled$"):
+                runs[f"r{number}"].result(20)
 
     def test_one_that_is_started_in_a_method_is_not_a_part_of_that(self, runs: Runs) -> None:
         class Outer(Flow):
@@ -443,6 +485,31 @@ class TestRestart:
         wait_for_chunk(run)
         with pytest.raises(RunExistsError, match=r"is running; cancel it before it begins again$"):
             run.restart(Twice())
+
+    def test_one_whose_log_cannot_be_read_has_failed_and_can_begin_again(self) -> None:
+        class Unreadable(MemoryLog):
+            is_down = False
+
+            def read(self, run_id: str, after: int, limit: int) -> Future[Page]:
+                return fail(StoreError("down")) if self.is_down else super().read(run_id, after, limit)
+
+        log = Unreadable()
+        with Runs(log) as runs:
+            run = runs.start(Broken())
+            signals_of(run.events())
+            log.is_down = True
+            with pytest.raises(StoreError, match=r"^down$"):
+                run.restart(Twice())
+            assert (run.status, str(run.look_up().error)) == ("failed", "down")
+            log.is_down = False
+            run.restart(Twice())
+            assert run.result(20) == "threefour"
+
+
+def fail(error: Exception) -> Future[Any]:
+    failed: Future[Any] = Future()
+    failed.set_exception(error)
+    return failed
 
 
 class TestQuestions:
