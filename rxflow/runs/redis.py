@@ -41,6 +41,7 @@ from rxflow.runs.store import (
     RunSpec,
     Store,
     is_running,
+    may_hear,
     refuse,
     run_exists,
     too_large,
@@ -324,7 +325,6 @@ class RedisLog(Store):
         return [head for head in heads if status in (None, head.status)]
 
     async def _forget(self, run_id: str) -> None:
-        await self._look_up(run_id)
         await self._note(run_id, Note("cancel", "the run was forgotten"))
 
         async def delete() -> None:
@@ -337,10 +337,12 @@ class RedisLog(Store):
         await self._try(delete)
 
     async def _note(self, run_id: str, note: Note) -> None:
-        if not await self._try(lambda: self._redis.exists(f"rxflow:run:{run_id}")):
-            raise no_such_run(run_id)
+        head = await self._look_up(run_id)
+        if not may_hear(head.status):
+            return
         value = json.dumps(to_json_value(note.value))
         fields = {"run_id": run_id, "kind": note.kind, "request_id": note.request_id, "value": value}
+        fields["generation"] = str(head.generation)
         await self._try(lambda: self._redis.xadd("rxflow:notes", fields, maxlen=MAX_NOTES, approximate=True))
 
     async def _hear_notes(self) -> None:
@@ -363,7 +365,8 @@ class RedisLog(Store):
 
     def _hand_on(self, fields: Mapping[str, str]) -> None:
         claim = self._claims.get(fields["run_id"])
-        if claim is not None:
+        # A note may be read late, when the next generation of the run has begun.
+        if claim is not None and int(fields.get("generation", claim[0].generation)) == claim[0].generation:
             value = from_json_value(json.loads(fields["value"]))
             claim[1](Note(cast(Any, fields["kind"]), value, fields["request_id"]))
 

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 from reactivex import operators as rxops
 
-from rxflow.operators._core.run_log import End, Writer
+from rxflow.operators._core.run_log import End, Note, Status, Writer
 from rxflow.runs import EventTooLargeError, NotTheWriterError, RunExistsError, RunLost, Runs, SQLiteLog, StoreError
 from rxflow.runs.sqlite_tables import APPLICATION_ID
 from rxflow.runs.store import MAX_EVENT_BYTES, RunSpec
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import Custom
+from tests.gate import Gate
 from tests.runs.conftest import ROOT
 from tests.runs.flows import Count, Endless, Twice
 from tests.runs.redis_server import RedisServer
@@ -91,6 +92,34 @@ class TestPort:
         runs.store.append(Writer("r"), chunks(0, 10)).result()
         page = runs.store.read("r", 3, 4).result()
         assert ([event.seq for event in page.events], page.last) == ([4, 5, 6, 7], 9)
+
+    @pytest.mark.parametrize("end", ["failed", "lost"])
+    def test_a_note_for_a_generation_that_is_over_does_not_reach_the_next_one(self, store: str, end: Status) -> None:
+        notes: list[object] = []
+        has_heard, may_go_on = Gate(), Gate()
+
+        def hear(note: Note) -> None:
+            notes.append(note.value)
+            if note.value == "in time":
+                has_heard.open()
+
+        def hold_up(_: Note) -> None:
+            """Hold up the store's thread, so that the notes that follow come late, and not all at once."""
+            may_go_on.wait()
+
+        with Runs(store) as here, Runs(store) as elsewhere:
+            (writer, _) = here.store.claim("r", RunSpec(), notes.append).result()
+            here.store.append(writer, [], End(end)).result()
+            here.store.claim("busy", RunSpec(), hold_up).result()
+            for noted in [elsewhere.store.note("busy", Note("reader", 1, "someone")) for _ in range(1000)]:
+                noted.result()
+            elsewhere["r"].cancel("too late")
+            claim = here.store.claim("r", None, hear)
+            may_go_on.open()
+            claim.result()
+            elsewhere["r"].cancel("in time")
+            has_heard.wait()
+            assert notes == ["in time"]
 
     def test_a_reader_that_never_reads_holds_up_nobody(self, runs: Runs) -> None:
         """Nothing is kept for it but its place in the log."""
