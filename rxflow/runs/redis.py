@@ -77,7 +77,8 @@ class RedisLog(Store):
     Args:
         url: an address that redis-py accepts, such as ``"redis://host:6379/0"``.
         lease_s: seconds without a renewal after which a worker counts as dead.
-        keep_s: seconds for which a run is kept after its end; None: until :meth:`forget` is called.
+        keep_s: seconds for which a run is kept after it has ended or was lost; None: until :meth:`forget` is called. A
+            paused run has not ended.
         max_events: how many of a run's newest events are kept; None: all.
 
     When the connection to Redis is lost, commands are retried for 15 s. Events wait in memory meanwhile.
@@ -277,6 +278,7 @@ class RedisLog(Store):
             round(self._lease.seconds * 1000),
             time.time(),
             write_spec(spec) if spec is not None else "",
+            self._keep_ms,
         ]
         reply = await self._try(lambda: self._claim_script(args=arguments))
         if reply[0] == b"exists":
@@ -381,7 +383,8 @@ class RedisLog(Store):
                 with suppress(errors.RedisError, OSError):  # the next renewal may succeed; otherwise the lease lapses
                     async with own.pipeline(transaction=False) as pipe:
                         for run_id, (writer, _) in claims:
-                            pipe.eval(RENEW, 0, run_id, writer.id, round(self._lease.seconds * 1000))
+                            lease_ms = round(self._lease.seconds * 1000)
+                            pipe.eval(RENEW, 0, run_id, writer.id, lease_ms, self._keep_ms)
                         renewed: Sequence[Any] = await pipe.execute() if claims else []
                     for (run_id, (_, on_note)), is_mine in zip(claims, renewed, strict=True):
                         if not is_mine and self._claims.pop(run_id, None) is not None:

@@ -39,7 +39,8 @@ class Runs:
     Args:
         store: ``"sqlite:///runs.db"`` (a relative path; four slashes for an absolute one), ``"redis://host:6379/0"``, a
             :class:`Store`, or None for the memory of this process.
-        keep: how long a run is kept after its end; None: until :meth:`forget` is called.
+        keep: how long a run is kept after it has ended or was lost; None: until :meth:`forget` is called. A paused run
+            is kept until then, or until it is resumed or cancelled and has ended.
         max_events: how many of a run's newest events are kept; None: all.
         lease: how long a worker counts as alive without renewing its lease. After that, readers get :class:`RunLost`.
         on: where runs are carried out, such as ``rxflow.cluster.Ray()``; None: in this process.

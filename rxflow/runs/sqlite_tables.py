@@ -250,11 +250,14 @@ class Tables:
         return [head for head in map(_read_head, rows) if status in (None, head.status)]
 
     def forget_old(self) -> None:
-        """Delete the runs whose ``keep_s`` has passed."""
+        """Delete the runs that ended or were lost ``keep_s`` ago. A paused run has not ended."""
         if self._keep_s is not None:
             oldest = time.time() - self._keep_s
-            rows = self.db.execute("SELECT run_id FROM runs WHERE ended_at < ?", (oldest,)).fetchall()
-            self.delete(run_id for (run_id,) in rows)
+            ended = "SELECT run_id FROM runs WHERE ended_at < ? AND status != 'paused'"
+            leased = "SELECT run_id, lease_until, lease_s FROM runs WHERE ended_at IS NULL AND lease_until IS NOT NULL"
+            old: list[str] = [run_id for (run_id,) in self.db.execute(ended, (oldest,))]
+            old += [run_id for run_id, *lease in self.db.execute(leased) if has_lapsed(*lease, ago=self._keep_s)]
+            self.delete(old)
 
     def delete(self, run_ids: Iterable[str]) -> None:
         """Delete runs with their events and notes."""

@@ -23,11 +23,13 @@ from rxflow.runs import (
     RunCancelled,
     RunExistsError,
     Runs,
+    RunSpec,
     StoreError,
     Writer,
 )
 from rxflow.runs.store import Head
 from rxflow.testing import ScriptedLLM
+from rxflow.types.answers import RunPaused
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import (
     Event,
@@ -41,7 +43,7 @@ from rxflow.types.events import (
 )
 from tests.gate import PATIENCE_S
 from tests.runs.conftest import address_of
-from tests.runs.flows import Broken, Count, Endless, Twice
+from tests.runs.flows import Broken, Count, Endless, Patient, Twice
 from tests.signals import signals_of
 from tests.spans import check_laws
 from tests.team import solo
@@ -407,6 +409,34 @@ class TestRetention:
             assert [each.id for each in runs.list()] == [another.id]
             with pytest.raises(LookupError):
                 runs["old"]
+
+    @pytest.mark.parametrize("kind", ["memory", "sqlite", "redis"])
+    def test_a_paused_run_is_kept_as_long_as_it_waits(
+        self, kind: str, request: pytest.FixtureRequest, tmp_path: Any
+    ) -> None:
+        with Runs(address_of(kind, request, tmp_path), keep=0.001) as runs:
+            run = runs.start(Patient(), {"seconds": 600})
+            with pytest.raises(RunPaused):
+                run.result(20)
+            threading.Event().wait(0.01)
+            runs.store.claim("another", RunSpec(), lambda note: None).result()
+            assert (run.status, len(run.pending())) == ("paused", 1)
+
+    @pytest.mark.parametrize("kind", ["sqlite", "redis"])
+    def test_a_lost_run_is_forgotten_some_time_after_its_lease(
+        self, kind: str, request: pytest.FixtureRequest, tmp_path: Any
+    ) -> None:
+        with Runs(address_of(kind, request, tmp_path), keep=0.001, lease=0.2) as runs:
+            (writer, _) = runs.store.claim("old", RunSpec(), lambda note: None).result()
+            runs.store.append(writer, [StreamChunk(content="so", seq=0)]).result()
+            runs.store.release(writer)  # as if its process had died
+            runs.store.wait("old", 0).result(20)
+            threading.Event().wait(0.01)
+            runs.store.claim("another", RunSpec(), lambda note: None).result()
+            assert [run.id for run in runs.list()] == ["another"]
+            (writer, _) = runs.store.claim("old", RunSpec(), lambda note: None).result()
+            runs.store.append(writer, [StreamChunk(content="new", seq=0)]).result()
+            assert [str(event) for event in runs.store.read("old", -1, 10).result().events] == ["new"]
 
     @pytest.mark.parametrize("bad", [{"keep": 0}, {"max_events": 0}, {"lease": -1}])
     def test_limits_are_above_0(self, bad: Any) -> None:
