@@ -103,7 +103,7 @@ class RedisLog(Store):
         self._claims: dict[str, tuple[Writer, OnNote]] = {}
         self._last_note: str | None = None  # None before the first claim
         self._work: dict[str, asyncio.Task[None]] = {}
-        self._appending: set[asyncio.Task[Any]] = set()
+        self._begun: set[asyncio.Task[Any]] = set()
         self._is_closed = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="rxflow runs", daemon=True)
@@ -166,7 +166,7 @@ class RedisLog(Store):
             refused: Future[T] = Future()
             refused.set_exception(StoreError(f"the store {self._name} is closed, or was opened by another process"))
             return refused
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+        return asyncio.run_coroutine_threadsafe(self._do(work), self._loop)
 
     @property
     def _name(self) -> str:
@@ -200,9 +200,17 @@ class RedisLog(Store):
         if found != VERSION:
             raise StoreError(f"the store {self._name} is of version {found}; this rxflow has version {VERSION}")
 
+    async def _do(self, work: Coroutine[Any, Any, T]) -> T:
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._begun.add(task)
+        try:
+            return await work
+        finally:
+            self._begun.discard(task)
+
     async def _shut(self) -> None:
-        if self._appending:  # finish the appends that have begun
-            await asyncio.wait(self._appending)
+        if self._begun:  # finish the operations that have begun
+            await asyncio.wait(self._begun)
         for task in self._work.values():
             task.cancel()
         await asyncio.gather(*self._work.values(), return_exceptions=True)
@@ -220,7 +228,8 @@ class RedisLog(Store):
                 return await command()
             except (errors.ConnectionError, errors.TimeoutError, errors.BusyLoadingError, OSError) as error:
                 if time.monotonic() > deadline or self._is_closed:
-                    problem = f"could not be reached for {RETRY_S:g} s"
+                    closed = "was closed before Redis could be reached"
+                    problem = closed if self._is_closed else f"could not be reached for {RETRY_S:g} s"
                     raise StoreError(f"the store {self._name} {problem}: {error}") from error
             except errors.RedisError as error:
                 raise StoreError(f"the store {self._name} refused a command: {error}") from error
@@ -228,10 +237,6 @@ class RedisLog(Store):
             delay = min(2 * delay, 0.5)
 
     async def _append(self, writer: Writer, events: Sequence[Event], end: End | None) -> None:
-        task = asyncio.current_task()
-        if task is not None:
-            self._appending.add(task)
-            task.add_done_callback(self._appending.discard)
         lines: list[bytes] = []
         failure: EventTooLargeError | None = None
         for event in events:

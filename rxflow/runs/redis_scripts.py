@@ -70,8 +70,12 @@ return {'ok'}
 CLAIM = """
 local run, log, lease = 'rxflow:run:' .. ARGV[1], 'rxflow:log:' .. ARGV[1], 'rxflow:lease:' .. ARGV[1]
 local writer, lease_ms, now, spec, keep_ms = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-local head = redis.call('HMGET', run, 'status', 'generation')
+local head = redis.call('HMGET', run, 'status', 'generation', 'writer')
 local generation = 1
+if head[3] == writer then  -- the reply to the same claim was lost
+  redis.call('SET', lease, writer, 'PX', lease_ms)
+  return {'ok', head[2]}
+end
 if spec ~= '' then
   if head[1] then return {'exists'} end
   redis.call('HSET', run, 'spec', spec, 'first', 0, 'last', -1, 'begun_at', now)
