@@ -178,7 +178,7 @@ class Log(ABC):
 
     @abstractmethod
     def note(self, run_id: str, note: Note) -> Future[None]:
-        """Leave a note for the run, in whichever process it is.
+        """Leave a note for the run, in whichever process it is. A run that has ended, or begins again, does not get it.
 
         Raises:
             LookupError: the run is unknown, or was forgotten.

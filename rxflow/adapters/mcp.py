@@ -11,6 +11,7 @@ Needs ``rxflow[mcp]``.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, suppress
 from contextvars import copy_context
@@ -264,6 +265,8 @@ def create_server(
         try:
             flow = flows[call.name].flow()
             if is_version_at_least(context.protocol_version, "2026-07-28"):
+                if runs is None:
+                    await anyio.to_thread.run_sync(_forget_abandoned, kept)
                 return await _run_between_calls(kept, flow, call, context)
             events = flow.events(call.arguments or {}).pipe(ops.answer_with(partial(_elicit, context)))
             outcome = await _run_flow(events, context)
@@ -343,6 +346,16 @@ async def _run_between_calls(
         if not is_waiting:
             with anyio.CancelScope(shield=True):
                 await in_thread(runs.forget, run.id)
+
+
+def _forget_abandoned(runs: Runs) -> None:
+    """Forget the runs whose client has not called again in time, because ``keep`` does not delete paused runs."""
+    oldest = time.time() - _KEEP.total_seconds()
+    for run in runs.list(status="paused"):
+        with suppress(LookupError):  # another call has just forgotten it
+            ended_at = run.look_up().ended_at
+            if ended_at is not None and ended_at < oldest:
+                runs.forget(run.id)
 
 
 def _read_replies(pending: Sequence[InputRequested], replies: mcp_types.InputResponses) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from typing import Any, Literal, TypeAlias, cast
 
 from reactivex.abc import ObserverBase
@@ -11,7 +13,7 @@ from reactivex.abc import ObserverBase
 from rxflow._streaming import Unanswered
 from rxflow.cluster._code import check_flow, describe_rxflow
 from rxflow.cluster._questions import RemoteAnswerer, Reply
-from rxflow.runs import Runs
+from rxflow.runs import Run, Runs
 from rxflow.runs.options import find_runnable
 from rxflow.runs.worker import Worker
 from rxflow.types import Event, InputRequested, Origin
@@ -87,7 +89,7 @@ class RunActor:
                 run = await runs.start_async(run_id=run_id, **arguments)
             else:
                 run = await asyncio.to_thread(runs.__getitem__, run_id)
-                await asyncio.to_thread(getattr(run, verb), **arguments)
+                await _begin_in_thread(run, partial(getattr(run, verb), **arguments))
         except Exception as error:  # noqa: BLE001 - raised where the run is started
             yield "failed", describe_error(error)
             return
@@ -97,14 +99,33 @@ class RunActor:
             await asyncio.shield(asyncio.wrap_future(worker.done))
         finally:
             if not worker.done.done():
-                worker.cancel("the program that started it ended, or closed the Runs object that started it")
-                await asyncio.shield(asyncio.wrap_future(worker.done))
+                await _stop(worker)
 
     def _open(self, store: Mapping[str, Any]) -> Runs:
         key = repr(store)
         if key not in self._open_runs:
             self._open_runs[key] = Runs(**store)
         return self._open_runs[key]
+
+
+async def _begin_in_thread(run: Run, begin: Callable[[], None]) -> None:
+    """Call a method of ``run`` that blocks until the run has begun. A run that begins after a cancellation is stopped.
+
+    A thread cannot be interrupted, so the cancellation waits for it.
+    """
+    beginning = asyncio.ensure_future(asyncio.to_thread(begin))
+    try:
+        await asyncio.shield(beginning)
+    except asyncio.CancelledError:
+        with suppress(Exception):  # the run was not begun, or its end could not be written
+            await beginning
+            await _stop(cast(Worker, run.worker))
+        raise
+
+
+async def _stop(worker: Worker) -> None:
+    worker.cancel("the program that started it ended, or closed the Runs object that started it")
+    await asyncio.shield(asyncio.wrap_future(worker.done))
 
 
 class Batches(ObserverBase[Event]):

@@ -34,11 +34,11 @@ class Lease:
         return time.monotonic() + self.seconds
 
 
-def has_lapsed(until: float, seconds: float) -> bool:
-    """Return whether a lease of ``seconds`` that ends at ``until`` has lapsed.
+def has_lapsed(until: float, seconds: float, ago: float = 0) -> bool:
+    """Return whether a lease of ``seconds`` that ends at ``until`` lapsed at least ``ago`` seconds ago.
 
     The clock begins anew when the machine restarts. So a lease that ends later than a new one would end is older than
     the last restart, and has lapsed too.
     """
     now = time.monotonic()
-    return not now < until <= now + seconds
+    return until <= now - ago or (until > now + seconds and now >= ago)

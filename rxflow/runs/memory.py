@@ -54,7 +54,8 @@ class MemoryLog(Store):
     """Keeps runs in memory, without encoding their values as JSON. They are lost when the process ends.
 
     Args:
-        keep_s: seconds for which a run is kept after its end; None: until :meth:`forget` is called.
+        keep_s: seconds for which a run is kept after its end; None: until :meth:`forget` is called. A paused run has not
+            ended.
         max_events: how many of a run's newest events are kept; None: all.
     """
 
@@ -183,9 +184,9 @@ class MemoryLog(Store):
     def _forget_old(self) -> None:
         if self._keep_s is not None:
             oldest = time.time() - self._keep_s
-            gone = [name for name, run in self._runs.items() if run.ended_at is not None and run.ended_at < oldest]
-            for name in gone:
-                del self._runs[name]
+            for name, run in list(self._runs.items()):
+                if run.ended_at is not None and run.ended_at < oldest and run.status != "paused":
+                    del self._runs[name]
 
     def _head_of(self, run_id: str, run: _Run) -> Head:
         end = run.end or End(run.status)

@@ -41,6 +41,7 @@ from rxflow.runs.store import (
     RunSpec,
     Store,
     is_running,
+    may_hear,
     refuse,
     run_exists,
     too_large,
@@ -76,7 +77,8 @@ class RedisLog(Store):
     Args:
         url: an address that redis-py accepts, such as ``"redis://host:6379/0"``.
         lease_s: seconds without a renewal after which a worker counts as dead.
-        keep_s: seconds for which a run is kept after its end; None: until :meth:`forget` is called.
+        keep_s: seconds for which a run is kept after it has ended or was lost; None: until :meth:`forget` is called. A
+            paused run has not ended.
         max_events: how many of a run's newest events are kept; None: all.
 
     When the connection to Redis is lost, commands are retried for 15 s. Events wait in memory meanwhile.
@@ -101,7 +103,7 @@ class RedisLog(Store):
         self._claims: dict[str, tuple[Writer, OnNote]] = {}
         self._last_note: str | None = None  # None before the first claim
         self._work: dict[str, asyncio.Task[None]] = {}
-        self._appending: set[asyncio.Task[Any]] = set()
+        self._begun: set[asyncio.Task[Any]] = set()
         self._is_closed = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="rxflow runs", daemon=True)
@@ -164,7 +166,7 @@ class RedisLog(Store):
             refused: Future[T] = Future()
             refused.set_exception(StoreError(f"the store {self._name} is closed, or was opened by another process"))
             return refused
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+        return asyncio.run_coroutine_threadsafe(self._do(work), self._loop)
 
     @property
     def _name(self) -> str:
@@ -198,9 +200,17 @@ class RedisLog(Store):
         if found != VERSION:
             raise StoreError(f"the store {self._name} is of version {found}; this rxflow has version {VERSION}")
 
+    async def _do(self, work: Coroutine[Any, Any, T]) -> T:
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._begun.add(task)
+        try:
+            return await work
+        finally:
+            self._begun.discard(task)
+
     async def _shut(self) -> None:
-        if self._appending:  # finish the appends that have begun
-            await asyncio.wait(self._appending)
+        if self._begun:  # finish the operations that have begun
+            await asyncio.wait(self._begun)
         for task in self._work.values():
             task.cancel()
         await asyncio.gather(*self._work.values(), return_exceptions=True)
@@ -218,7 +228,8 @@ class RedisLog(Store):
                 return await command()
             except (errors.ConnectionError, errors.TimeoutError, errors.BusyLoadingError, OSError) as error:
                 if time.monotonic() > deadline or self._is_closed:
-                    problem = f"could not be reached for {RETRY_S:g} s"
+                    closed = "was closed before Redis could be reached"
+                    problem = closed if self._is_closed else f"could not be reached for {RETRY_S:g} s"
                     raise StoreError(f"the store {self._name} {problem}: {error}") from error
             except errors.RedisError as error:
                 raise StoreError(f"the store {self._name} refused a command: {error}") from error
@@ -226,10 +237,6 @@ class RedisLog(Store):
             delay = min(2 * delay, 0.5)
 
     async def _append(self, writer: Writer, events: Sequence[Event], end: End | None) -> None:
-        task = asyncio.current_task()
-        if task is not None:
-            self._appending.add(task)
-            task.add_done_callback(self._appending.discard)
         lines: list[bytes] = []
         failure: EventTooLargeError | None = None
         for event in events:
@@ -276,6 +283,7 @@ class RedisLog(Store):
             round(self._lease.seconds * 1000),
             time.time(),
             write_spec(spec) if spec is not None else "",
+            self._keep_ms,
         ]
         reply = await self._try(lambda: self._claim_script(args=arguments))
         if reply[0] == b"exists":
@@ -324,7 +332,6 @@ class RedisLog(Store):
         return [head for head in heads if status in (None, head.status)]
 
     async def _forget(self, run_id: str) -> None:
-        await self._look_up(run_id)
         await self._note(run_id, Note("cancel", "the run was forgotten"))
 
         async def delete() -> None:
@@ -337,10 +344,12 @@ class RedisLog(Store):
         await self._try(delete)
 
     async def _note(self, run_id: str, note: Note) -> None:
-        if not await self._try(lambda: self._redis.exists(f"rxflow:run:{run_id}")):
-            raise no_such_run(run_id)
+        head = await self._look_up(run_id)
+        if not may_hear(head.status):
+            return
         value = json.dumps(to_json_value(note.value))
         fields = {"run_id": run_id, "kind": note.kind, "request_id": note.request_id, "value": value}
+        fields["generation"] = str(head.generation)
         await self._try(lambda: self._redis.xadd("rxflow:notes", fields, maxlen=MAX_NOTES, approximate=True))
 
     async def _hear_notes(self) -> None:
@@ -363,7 +372,8 @@ class RedisLog(Store):
 
     def _hand_on(self, fields: Mapping[str, str]) -> None:
         claim = self._claims.get(fields["run_id"])
-        if claim is not None:
+        # A note may be read late, when the next generation of the run has begun.
+        if claim is not None and int(fields.get("generation", claim[0].generation)) == claim[0].generation:
             value = from_json_value(json.loads(fields["value"]))
             claim[1](Note(cast(Any, fields["kind"]), value, fields["request_id"]))
 
@@ -378,7 +388,8 @@ class RedisLog(Store):
                 with suppress(errors.RedisError, OSError):  # the next renewal may succeed; otherwise the lease lapses
                     async with own.pipeline(transaction=False) as pipe:
                         for run_id, (writer, _) in claims:
-                            pipe.eval(RENEW, 0, run_id, writer.id, round(self._lease.seconds * 1000))
+                            lease_ms = round(self._lease.seconds * 1000)
+                            pipe.eval(RENEW, 0, run_id, writer.id, lease_ms, self._keep_ms)
                         renewed: Sequence[Any] = await pipe.execute() if claims else []
                     for (run_id, (_, on_note)), is_mine in zip(claims, renewed, strict=True):
                         if not is_mine and self._claims.pop(run_id, None) is not None:

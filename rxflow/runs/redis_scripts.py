@@ -2,7 +2,8 @@
 
 A run ``r`` has three keys: the hash ``rxflow:run:r`` (its status and other fields), the stream ``rxflow:log:r`` (event
 n has the entry id ``n+1-0``) and ``rxflow:lease:r``. Redis deletes the lease when the worker does not renew it, so
-clocks of different machines are never compared. ``rxflow:notes`` is the stream of notes for runs, and ``rxflow:runs``
+clocks of different machines are never compared. With ``keep``, the other two keys of a live run expire as well, that
+long after its lease, so that lost runs are deleted too. ``rxflow:notes`` is the stream of notes for runs, and ``rxflow:runs``
 is a sorted set of the run ids.
 """
 
@@ -43,11 +44,18 @@ for i = 13, #ARGV do
     last = seq
   end
 end
+if head[3] == '-1' and #ARGV >= 13 then
+  local rest_ms = redis.call('PTTL', run)
+  if rest_ms > 0 then redis.call('PEXPIRE', log, rest_ms) end
+end
 redis.call('HSET', run, 'last', last, 'status', status)
 if status ~= 'running' then
   redis.call('HSET', run, 'ended_at', now, 'error', error, 'reason', reason)
   redis.call('DEL', lease)
-  if keep_ms ~= '' then
+  if status == 'paused' then
+    redis.call('PERSIST', run)
+    redis.call('PERSIST', log)
+  elseif keep_ms ~= '' then
     redis.call('PEXPIRE', run, keep_ms)
     redis.call('PEXPIRE', log, keep_ms)
   end
@@ -61,9 +69,13 @@ return {'ok'}
 """
 CLAIM = """
 local run, log, lease = 'rxflow:run:' .. ARGV[1], 'rxflow:log:' .. ARGV[1], 'rxflow:lease:' .. ARGV[1]
-local writer, lease_ms, now, spec = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local head = redis.call('HMGET', run, 'status', 'generation')
+local writer, lease_ms, now, spec, keep_ms = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local head = redis.call('HMGET', run, 'status', 'generation', 'writer')
 local generation = 1
+if head[3] == writer then  -- the reply to the same claim was lost
+  redis.call('SET', lease, writer, 'PX', lease_ms)
+  return {'ok', head[2]}
+end
 if spec ~= '' then
   if head[1] then return {'exists'} end
   redis.call('HSET', run, 'spec', spec, 'first', 0, 'last', -1, 'begun_at', now)
@@ -73,18 +85,26 @@ else
   local is_live = head[1] == 'running' or head[1] == 'queued'
   if is_live and (head[2] == '0' or redis.call('EXISTS', lease) == 1) then return {'running'} end
   generation = tonumber(head[2]) + 1
-  redis.call('PERSIST', run)
-  redis.call('PERSIST', log)
   redis.call('HDEL', run, 'ended_at', 'error')
 end
 redis.call('HSET', run, 'writer', writer, 'generation', generation, 'status', 'queued', 'reason', '')
 redis.call('SET', lease, writer, 'PX', lease_ms)
+for _, key in ipairs({run, log}) do
+  if keep_ms ~= '' then redis.call('PEXPIRE', key, lease_ms + keep_ms) else redis.call('PERSIST', key) end
+end
 return {'ok', generation}
 """
 RENEW = """
-local mine = redis.call('HMGET', 'rxflow:run:' .. ARGV[1], 'writer', 'status')
-if mine[1] ~= ARGV[2] then return 0 end
-redis.call('SET', 'rxflow:lease:' .. ARGV[1], ARGV[2], 'PX', ARGV[3])
+local run, log, lease = 'rxflow:run:' .. ARGV[1], 'rxflow:log:' .. ARGV[1], 'rxflow:lease:' .. ARGV[1]
+local writer, lease_ms, keep_ms = ARGV[2], ARGV[3], ARGV[4]
+local mine = redis.call('HMGET', run, 'writer', 'status')
+if mine[1] ~= writer then return 0 end
+if mine[2] ~= 'running' and mine[2] ~= 'queued' then return 1 end
+redis.call('SET', lease, writer, 'PX', lease_ms)
+if keep_ms ~= '' then
+  redis.call('PEXPIRE', run, lease_ms + keep_ms)
+  redis.call('PEXPIRE', log, lease_ms + keep_ms)
+end
 return 1
 """
 

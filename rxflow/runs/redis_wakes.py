@@ -44,9 +44,16 @@ class RedisWakes:
         self._waiting.setdefault(run_id, []).append((after, waiting))
         if run_id not in self._seen:
             self._seen[run_id] = -1
-            await self._retry(lambda: self._pubsub.subscribe(f"rxflow:wake:{run_id}"))
-            if not self._work:
-                self._work = [asyncio.create_task(self._hear()), asyncio.create_task(self._look_for_the_dead())]
+            if not self._work:  # first, because it also wakes those who wait meanwhile if the subscription fails
+                self._work.append(asyncio.create_task(self._look_for_the_dead()))
+            try:
+                await self._retry(lambda: self._pubsub.subscribe(f"rxflow:wake:{run_id}"))
+            except BaseException:  # the next reader subscribes again; the caller wakes this one
+                self._seen.pop(run_id, None)
+                self._waiting[run_id] = [each for each in self._waiting.get(run_id, []) if each[1] is not waiting]
+                raise
+            if len(self._work) == 1:  # it needs a connection
+                self._work.append(asyncio.create_task(self._hear()))
 
     async def close(self) -> None:
         """Unsubscribe from everything. Futures that still wait are cancelled."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
-from typing import Any
+from typing import Any, cast
 
 from rxflow._json_text import encodable
 from rxflow._options import Seconds
@@ -38,12 +38,16 @@ from rxflow.operators._core.run_log import (
 )
 from rxflow.runs.options import Runnable, find_runnable
 from rxflow.runs.reader import RunReader
-from rxflow.runs.store import Head
-from rxflow.runs.worker import Worker, Workers
+from rxflow.runs.store import Head, OnNote
+from rxflow.runs.worker import Claim, Worker, Workers
 from rxflow.types import (
+    Cancelled,
     CrewFinished,
     Event,
+    Failed,
+    Finished,
     FlowFinished,
+    FlowPaused,
     InputReceived,
     InputRequested,
     RunPaused,
@@ -179,10 +183,15 @@ class Run:
         Raises:
             LookupError: the run was forgotten.
         """
-        if self.look_up().status == "paused":
+        head = self.look_up()
+        if head.status == "paused":
             with suppress(RunExistsError):  # it was resumed just now, so it gets a note like any live run
-                writer, _ = self._store.claim(self.id, None, lambda note: None).result()
-                self._store.append(writer, [], End("cancelled", reason=encodable(reason))).result()
+                claimed = self._claim(lambda note: None)
+                end = End("cancelled", reason=encodable(reason))
+                if claimed[1].generation > head.generation + 1:  # it was resumed just now, and has ended again
+                    found = self._find_end(claimed, head.last)
+                    end = end if found is None or found.status == "paused" else found
+                self._workers.end(claimed, end).result()
                 self._workers.paused.pop(self.id, None)
                 return
         self._store.note(self.id, Note("cancel", encodable(reason))).result()
@@ -254,19 +263,60 @@ class Run:
             ).result()
             return
         head = self.look_up()
+        has_completed = f"run {self.id!r} has completed: there is nothing to resume"
         if head.status == "completed":
-            raise RuntimeError(f"run {self.id!r} has completed: there is nothing to resume")
+            raise RuntimeError(has_completed)
         if head.first > 0:
             raise EventsDroppedError(f"run {self.id!r} cannot be resumed: its first events were dropped (max_events)")
         runnable = self._find_target(head, target, None if self.worker is None else self.worker.runnable)
-        journal = Journal(self._read_all(), answers)
-        for request in journal.pending:
-            if answers and request.request_id in answers:
-                check_answer(request, answers[request.request_id])
-        source = runnable.events(head.spec.inputs).resumed(journal)
-        self.worker = worker = self._workers.create(self.id, answer_within)
-        claimed = self._store.claim(self.id, None, worker.on_note).result()
+
+        def continue_after(past: Sequence[Event]) -> EventStream[Event]:
+            journal = Journal(past, answers)
+            for request in journal.pending:
+                if answers and request.request_id in answers:
+                    check_answer(request, answers[request.request_id])
+            return runnable.events(head.spec.inputs).resumed(journal)
+
+        past = self._read_all()
+        source = continue_after(past)
+        worker = self._workers.create(self.id, answer_within)
+        claimed = self._claim(worker.on_note)
+        last = past[-1].seq
+        if claimed[1].last > last:  # the run went on after its log was read: it had seemed lost, or was resumed
+            end = self._find_end(claimed, last)
+            if end is not None and end.status == "completed":
+                self._workers.end(claimed, end).result()
+                raise RuntimeError(has_completed)
+            try:
+                source = continue_after(self._read_all())
+            except BaseException as error:
+                if end is None:
+                    self._workers.fail(claimed, error)
+                else:  # its answers are to questions that others have answered
+                    self._workers.end(claimed, end)
+                raise
+        self.worker = worker
         self._workers.begin(worker, runnable, source, claimed)
+
+    def _claim(self, on_note: OnNote) -> Claim:
+        return self._workers.await_claim(self._store.claim(self.id, None, on_note))
+
+    def _find_end(self, claimed: Claim, after: int) -> End | None:
+        """Return the end that the events after ``after`` show, because a claimed run has lost its stored end.
+
+        Return None if they show none. If the log cannot be read, the claimed run fails.
+        """
+        try:
+            events = self._read_all(after)
+        except BaseException as error:
+            self._workers.fail(claimed, error)
+            raise
+        for event in reversed(events):
+            if isinstance(event, FlowPaused):
+                return End("paused")
+            if isinstance(event, Finished | Failed | Cancelled) and not event.origin.parent_span_id:
+                return _end_of(event)
+        return None
 
     def _find_target(self, head: Head, target: Runnable | str | None, otherwise: Runnable | None = None) -> Runnable:
         what = target or self._workers.paused.get(self.id) or head.spec.target or otherwise
@@ -297,18 +347,24 @@ class Run:
         head = self.look_up()
         runnable = self._find_target(head, target)
         source = runnable.events(head.spec.inputs)
-        self.worker = worker = self._workers.create(self.id)
-        claimed = self._store.claim(self.id, None, worker.on_note).result()
-        retracted = retract_all(self._read_all(), head.error or _reason_to_restart(head, claimed[1].last))
+        worker = self._workers.create(self.id)
+        claimed = self._claim(worker.on_note)
+        try:
+            retracted = retract_all(self._read_all(), head.error or _reason_to_restart(head, claimed[1].last))
+        except BaseException as error:
+            self._workers.fail(claimed, error)
+            raise
+        self.worker = worker
         self._workers.begin(worker, runnable, source, claimed, retracted)
 
     def __repr__(self) -> str:
         return f"<Run {self.id}>"
 
-    def _read_all(self) -> list[Event]:
+    def _read_all(self, after: int = -1) -> list[Event]:
+        """Return the events after ``after`` that are kept."""
         head = self.look_up()
         events: list[Event] = []
-        after = head.first - 1
+        after = max(after, head.first - 1)
         while after < head.last:
             events += self._store.read(self.id, after, PAGE).result().events
             after = events[-1].seq
@@ -331,6 +387,12 @@ def _reason_to_restart(head: Head, last: int) -> Exception:
     if head.status == "cancelled":
         return RunCancelled(head.run_id, head.reason)
     return RuntimeError(f"run {head.run_id!r} was {head.status}, and starts from the beginning")
+
+
+def _end_of(event: Finished | Failed | Cancelled) -> End:
+    if isinstance(event, Failed):
+        return End("failed", cast(Exception, event.error))
+    return End("cancelled", reason=event.reason) if isinstance(event, Cancelled) else End("completed")
 
 
 def _tail_of(head: Head) -> int:

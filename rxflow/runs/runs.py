@@ -39,7 +39,8 @@ class Runs:
     Args:
         store: ``"sqlite:///runs.db"`` (a relative path; four slashes for an absolute one), ``"redis://host:6379/0"``, a
             :class:`Store`, or None for the memory of this process.
-        keep: how long a run is kept after its end; None: until :meth:`forget` is called.
+        keep: how long a run is kept after it has ended or was lost; None: until :meth:`forget` is called. A paused run
+            is kept until then, or until it is resumed or cancelled and has ended.
         max_events: how many of a run's newest events are kept; None: all.
         lease: how long a worker counts as alive without renewing its lease. After that, readers get :class:`RunLost`.
         on: where runs are carried out, such as ``rxflow.cluster.Ray()``; None: in this process.
@@ -106,7 +107,7 @@ class Runs:
         if self.carrier is not None:
             return self[self._send(run_id, target, inputs, when_unread, answer_within).result()]
         begin, claim = self._prepare(target, inputs, when_unread, run_id, answer_within)
-        return begin(claim.result())
+        return begin(self._workers.await_claim(claim))
 
     async def start_async(
         self,
@@ -117,12 +118,15 @@ class Runs:
         run_id: str | None = None,
         answer_within: Seconds | None = None,
     ) -> Run:
-        """Do the same as :meth:`start`, without blocking the event loop while the store works."""
+        """Do the same as :meth:`start`, without blocking the event loop while the store works.
+
+        If it is cancelled before the run has begun, the run is cancelled.
+        """
         if self.carrier is not None:
             sent = self._send(run_id, target, inputs, when_unread, answer_within)
             return Run(self._workers, await asyncio.wrap_future(self.store.look_up(await asyncio.wrap_future(sent))))
         begin, claim = self._prepare(target, inputs, when_unread, run_id, answer_within)
-        return begin(await asyncio.wrap_future(claim))
+        return begin(await self._workers.await_claim_async(claim))
 
     def __getitem__(self, run_id: str) -> Run:
         """Return the run with this id, whichever process started it.

@@ -37,6 +37,7 @@ from rxflow.runs.store import (
     Head,
     RunSpec,
     is_running,
+    may_hear,
     read_error,
     read_spec,
     refuse,
@@ -214,6 +215,7 @@ class Tables:
         values = (writer.id, writer.generation, self._lease.until(), self._lease.seconds, run_id)
         again = "writer = ?, generation = ?, lease_until = ?, lease_s = ?, status = 'queued', ended_at = NULL"
         self.db.execute(f"UPDATE runs SET {again}, error = NULL, reason = '' WHERE run_id = ?", values)
+        self.db.execute("DELETE FROM notes WHERE run_id = ?", (run_id,))  # they were for the generation before
         return writer
 
     def read(self, run_id: str, after: int, limit: int) -> Page:
@@ -248,11 +250,14 @@ class Tables:
         return [head for head in map(_read_head, rows) if status in (None, head.status)]
 
     def forget_old(self) -> None:
-        """Delete the runs whose ``keep_s`` has passed."""
+        """Delete the runs that ended or were lost ``keep_s`` ago. A paused run has not ended."""
         if self._keep_s is not None:
             oldest = time.time() - self._keep_s
-            rows = self.db.execute("SELECT run_id FROM runs WHERE ended_at < ?", (oldest,)).fetchall()
-            self.delete(run_id for (run_id,) in rows)
+            ended = "SELECT run_id FROM runs WHERE ended_at < ? AND status != 'paused'"
+            leased = "SELECT run_id, lease_until, lease_s FROM runs WHERE ended_at IS NULL AND lease_until IS NOT NULL"
+            old: list[str] = [run_id for (run_id,) in self.db.execute(ended, (oldest,))]
+            old += [run_id for run_id, *lease in self.db.execute(leased) if has_lapsed(*lease, ago=self._keep_s)]
+            self.delete(old)
 
     def delete(self, run_ids: Iterable[str]) -> None:
         """Delete runs with their events and notes."""
@@ -266,8 +271,9 @@ class Tables:
         return bool(self.db.execute(renewal, (self._lease.until(), writer.run_id, writer.id)).rowcount)
 
     def add_note(self, run_id: str, note: Note) -> None:
-        """Add a note for a run. Raises LookupError if the run is unknown."""
-        self.find(run_id)
+        """Add a note for a run, unless the run has ended. Raises LookupError if the run is unknown."""
+        if not may_hear(self.find(run_id).status):
+            return
         values = (run_id, note.kind, note.request_id, json.dumps(to_json_value(note.value)))
         self.db.execute("INSERT INTO notes (run_id, kind, request_id, value) VALUES (?, ?, ?, ?)", values)
 

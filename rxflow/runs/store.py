@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
-from rxflow.operators._core.run_log import Log, Note, NotTheWriterError, RunExistsError, Status, Writer
+from rxflow.operators._core.run_log import LIVE, Log, Note, NotTheWriterError, RunExistsError, Status, Writer
 from rxflow.types._values import describe_error, from_json_value, restore_error, to_json_value
 
 T = TypeVar("T")
@@ -117,6 +117,11 @@ def wake(waiting: Future[None]) -> None:
     """Resolve a future that may have been cancelled."""
     if waiting.set_running_or_notify_cancel():
         waiting.set_result(None)
+
+
+def may_hear(status: Status) -> bool:
+    """Return whether a note may reach the worker of a run. The worker of a lost run may come back."""
+    return status in LIVE or status == "lost"
 
 
 def too_large(run_id: str, seq: int, size: int) -> str:

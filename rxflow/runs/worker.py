@@ -12,7 +12,7 @@ from concurrent.futures import Future, wait
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from reactivex.disposable import SingleAssignmentDisposable
 
@@ -26,6 +26,9 @@ from rxflow.runs.store import Head, Store
 from rxflow.types import Event, InputRequested, Started
 
 logger = logging.getLogger("rxflow")
+
+Claim: TypeAlias = tuple[Writer, Head]
+"""What a store returns to the worker that has claimed a run."""
 
 LOOPS_WAIT_S = 1.0
 """Seconds in which stopped runs must end on their own event loops. After that, they are ended from outside."""
@@ -51,7 +54,7 @@ class Worker:
         self._early: list[Note] = []  # notes that arrived between the claim and the start
         self.runnable: Runnable | None = None
 
-    def begin(self, source: EventStream[Event], claimed: tuple[Writer, Head], *first: Event) -> Future[None]:
+    def begin(self, source: EventStream[Event], claimed: Claim, *first: Event) -> Future[None]:
         """Start the run, and write ``first`` ahead of its events.
 
         The future resolves when the run's end is in the store.
@@ -209,7 +212,7 @@ class Workers:
         worker: Worker,
         runnable: Runnable,
         source: EventStream[Event],
-        claimed: tuple[Writer, Head],
+        claimed: Claim,
         *first: Event,
     ) -> None:
         """Start a claimed run, and write ``first`` ahead of its events."""
@@ -223,6 +226,47 @@ class Workers:
         self.paused.pop(worker.run_id, None)
         self._running[worker.run_id] = worker
         worker.begin(source, claimed, *first).add_done_callback(end)
+
+    def await_claim(self, claim: Future[Claim]) -> Claim:
+        """Wait for the store's reply to a claim. If the wait is interrupted, the claimed run is cancelled."""
+        try:
+            return claim.result()
+        except BaseException:
+            self._give_up(claim)
+            raise
+
+    async def await_claim_async(self, claim: Future[Claim]) -> Claim:
+        """Do the same as :meth:`await_claim`, without blocking the event loop."""
+        try:
+            # Cancelling the claim itself could leave a run in the store that nobody begins.
+            return await asyncio.shield(asyncio.wrap_future(claim))
+        except BaseException:
+            self._give_up(claim)
+            raise
+
+    def _give_up(self, claim: Future[Claim]) -> None:
+        def end(claim: Future[Claim]) -> None:
+            if not claim.cancelled() and claim.exception() is None:
+                self.end(claim.result(), End("cancelled", reason=_NOT_BEGUN))
+
+        claim.add_done_callback(end)
+
+    def end(self, claimed: Claim, end: End) -> Future[None]:
+        """End a claimed run that nobody begins. If the end cannot be written, readers find the run lost."""
+        writer, _ = claimed
+
+        def let_go(done: Future[None]) -> None:
+            if done.cancelled() or done.exception() is not None:
+                self.store.release(writer)
+
+        ended = self.store.append(writer, [], end)
+        ended.add_done_callback(let_go)
+        return ended
+
+    def fail(self, claimed: Claim, error: BaseException) -> None:
+        """End a claimed run that could not be begun because of ``error``."""
+        is_error = isinstance(error, Exception)  # otherwise the program was interrupted
+        self.end(claimed, End("failed", error) if is_error else End("cancelled", reason=_NOT_BEGUN))
 
     def cancel(self, reason: str) -> None:
         """Stop all runs, and wait until their ends are in the store.
@@ -243,6 +287,7 @@ class Workers:
                 logger.warning(_IS_NOT_WRITTEN, worker.run_id, STORE_WAIT_S)
 
 
+_NOT_BEGUN = "its start was cancelled"
 _IS_BLOCKED = (
     "run %r was ended without its event loop, which has not run for %g s: code in an async method or tool waits "
     "without await (asyncio's debug mode names it)"

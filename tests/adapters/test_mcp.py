@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +250,17 @@ class TestBetweenCalls:
         assert first.input_requests is not None
         assert result.is_error
         assert text_of(result).startswith("LookupError: ")
+
+    def test_a_run_that_no_client_comes_back_to_is_forgotten(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def run() -> CallToolResult:
+            async with Client(mcp.create_server("trips", mcp.FlowTool(Shared)), elicitation_callback=refuse) as client:
+                first = await client.session.call_tool("Shared", {}, allow_input_required=True)
+                assert isinstance(first, InputRequiredResult)
+                await client.session.call_tool("Shared", {}, allow_input_required=True)
+                return await client.call_tool("Shared", {}, request_state=first.request_state)
+
+        monkeypatch.setattr(mcp, "_KEEP", timedelta(microseconds=1))
+        assert text_of(asyncio.run(run())).startswith("LookupError: ")
 
     def test_which_run_is_answered_cannot_be_made_up(self) -> None:
         async def run(runs: Runs) -> str:

@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING
 import pytest
 from reactivex import operators as rxops
 
+from rxflow import Flow
+from rxflow.flow import start
 from rxflow.runs import MemoryLog, RunCancelled, RunExistsError, Runs
 from rxflow.types.answers import RunPaused
 from rxflow.types.codec import RecordedObject
+from tests.gate import Gate
 from tests.loopback.reply import Reply
 from tests.loopback.server import Loopback
+from tests.runs import flows
 from tests.runs.redis_server import RedisServer
 from tests.signals import signals_of
 
@@ -83,6 +87,45 @@ def test_closing_cancels_what_was_started_here(cluster: Ray, redis: RedisServer)
             RunCancelled, match="the program that started it ended, or closed the Runs object that started it"
         ):
             elsewhere[run.id].result(20)
+
+
+def test_a_worker_that_is_told_to_stop_while_it_begins_a_run_cancels_that_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A worker's code without Ray: it restarts a run in a thread, which nobody can interrupt."""
+    import asyncio
+
+    from rxflow.cluster._actor import RunActor
+
+    is_beginning, may_begin, may_end = Gate(), Gate(), Gate()
+
+    class Waiting(Flow):
+        @start()
+        async def wait(self) -> None:
+            await may_end.passed()
+
+    def begin_late() -> Flow:
+        is_beginning.open()
+        may_begin.wait()
+        return Waiting()
+
+    async def stop_while_it_begins() -> None:
+        messages = RunActor().carry_out({"store": store}, "restart", "r", {}, {"target": f"{HERE}:Late"})
+        begun = asyncio.ensure_future(anext(messages))
+        await is_beginning.passed()
+        begun.cancel()
+        may_begin.open()
+        with pytest.raises(asyncio.CancelledError):
+            await begun
+
+    monkeypatch.setattr(flows, "Late", begin_late, raising=False)
+    store = MemoryLog()
+    with Runs(store) as runs:
+        run = runs.start(flows.Broken(), run_id="r")
+        signals_of(run.events())
+        asyncio.run(stop_while_it_begins())
+        with pytest.raises(RunCancelled, match="the program that started it ended, or closed the Runs object"):
+            run.result(20)
 
 
 def test_mistakes_are_raised_where_the_run_is_started(cluster: Ray, redis: RedisServer) -> None:

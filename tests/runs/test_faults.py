@@ -7,16 +7,20 @@ import sys
 import textwrap
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
 from reactivex import operators as rxops
+from redis.commands.core import AsyncScript
 
-from rxflow.operators._core.run_log import End, Writer
+from rxflow.operators._core.run_log import End, Note, Status, Writer
 from rxflow.runs import EventTooLargeError, NotTheWriterError, RunExistsError, RunLost, Runs, SQLiteLog, StoreError
 from rxflow.runs.sqlite_tables import APPLICATION_ID
 from rxflow.runs.store import MAX_EVENT_BYTES, RunSpec
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import Custom
+from tests.gate import Gate
 from tests.runs.conftest import ROOT
 from tests.runs.flows import Count, Endless, Twice
 from tests.runs.redis_server import RedisServer
@@ -91,6 +95,34 @@ class TestPort:
         runs.store.append(Writer("r"), chunks(0, 10)).result()
         page = runs.store.read("r", 3, 4).result()
         assert ([event.seq for event in page.events], page.last) == ([4, 5, 6, 7], 9)
+
+    @pytest.mark.parametrize("end", ["failed", "lost"])
+    def test_a_note_for_a_generation_that_is_over_does_not_reach_the_next_one(self, store: str, end: Status) -> None:
+        notes: list[object] = []
+        has_heard, may_go_on = Gate(), Gate()
+
+        def hear(note: Note) -> None:
+            notes.append(note.value)
+            if note.value == "in time":
+                has_heard.open()
+
+        def hold_up(_: Note) -> None:
+            """Hold up the store's thread, so that the notes that follow come late, and not all at once."""
+            may_go_on.wait()
+
+        with Runs(store) as here, Runs(store) as elsewhere:
+            (writer, _) = here.store.claim("r", RunSpec(), notes.append).result()
+            here.store.append(writer, [], End(end)).result()
+            here.store.claim("busy", RunSpec(), hold_up).result()
+            for noted in [elsewhere.store.note("busy", Note("reader", 1, "someone")) for _ in range(1000)]:
+                noted.result()
+            elsewhere["r"].cancel("too late")
+            claim = here.store.claim("r", None, hear)
+            may_go_on.open()
+            claim.result()
+            elsewhere["r"].cancel("in time")
+            has_heard.wait()
+            assert notes == ["in time"]
 
     def test_a_reader_that_never_reads_holds_up_nobody(self, runs: Runs) -> None:
         """Nothing is kept for it but its place in the log."""
@@ -241,6 +273,68 @@ class TestRedis:
                         server.start()
             assert texts == [f"n{number}" for number in range(300)]
             assert [str(chunk) for chunk in signals_of(run.observe()).items] == texts
+
+    def test_a_claim_whose_reply_is_lost_does_not_refuse_itself(
+        self, shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        call = AsyncScript.__call__
+        runs_of_the_script = []
+
+        async def lose_first_reply(script: AsyncScript, *given: Any, **named: Any) -> Any:
+            reply = await call(script, *given, **named)
+            runs_of_the_script.append(script)
+            if len(runs_of_the_script) == 1:
+                raise redis.exceptions.TimeoutError("the reply is lost")
+            return reply
+
+        with Runs(shared_redis.url) as runs:
+            run = runs.start(Twice())
+            run.result(20)
+            monkeypatch.setattr(AsyncScript, "__call__", lose_first_reply)
+            (writer, head) = runs.store.claim("lost reply", RunSpec(), lambda note: None).result()
+            assert (writer.generation, head.status, len(runs_of_the_script)) == (1, "queued", 2)
+            runs_of_the_script.clear()
+            (writer, head) = runs.store.claim(run.id, None, lambda note: None).result()
+            assert (writer.generation, head.status, len(runs_of_the_script)) == (2, "queued", 2)
+            with pytest.raises(RunExistsError):
+                runs.store.claim(run.id, None, lambda note: None).result()
+
+    def test_readers_that_come_after_a_failed_one_are_woken(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("rxflow.runs.redis.RETRY_S", 0.1)
+        with RedisServer(tmp_path) as server, Runs(server.url) as runs:
+            writer = Writer("r")
+            runs.store.append(writer, chunks(0, 1)).result()
+            server.stop()
+            with pytest.raises(StoreError):  # the connections are given up
+                runs.store.look_up("r").result()
+            waiting = [runs.store.wait("r", 0) for _ in range(2)]
+            waiting[0].result(20)  # it may read now, and gets the error
+            server.start()
+            waiting.append(runs.store.wait("r", 0))
+            runs.store.append(writer, chunks(1, 1)).result()
+            for each in waiting:
+                each.result(20)
+
+    def test_closing_the_store_finishes_what_has_begun(self, shared_redis: RedisServer) -> None:
+        runs = Runs(shared_redis.url)
+        (_, head) = runs.store.claim("held up", RunSpec(), lambda note: None).result()
+        command = ["redis-cli", "-p", str(shared_redis.port), "client", "pause", "500", "all"]
+        subprocess.run(command, check=True, capture_output=True)
+        asked = runs.store.look_up("held up"), runs.store.claim("new", RunSpec(), lambda note: None)
+        runs.close()
+        assert asked[0].result(20).begun_at == head.begun_at
+        assert asked[1].result(20)[1].status == "queued"
+
+    def test_a_command_that_fails_while_the_store_is_closed_says_so(self, tmp_path: Path) -> None:
+        with RedisServer(tmp_path) as server:
+            runs = Runs(server.url)
+            server.stop()
+            asked = runs.store.look_up("r")
+            runs.close()
+            with pytest.raises(StoreError, match=r"was closed before Redis could be reached: "):
+                asked.result(20)
 
     def test_a_replica_that_lacks_the_last_events_ends_the_run(self, tmp_path: Path) -> None:
         with RedisServer(tmp_path) as server, Runs(server.url) as runs:

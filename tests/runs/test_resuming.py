@@ -4,16 +4,29 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
+from reactivex import operators as rxops
 
 from rxflow import operators as ops
 from rxflow.flow import Flow, listen, start
 from rxflow.llm.source import Delta, Ending, ToolCallDelta
-from rxflow.runs import NotResumable, Run, RunCancelled, Runs
+from rxflow.runs import (
+    End,
+    Head,
+    MemoryLog,
+    NotResumable,
+    Run,
+    RunCancelled,
+    Runs,
+    RunSpec,
+    StoreError,
+    Writer,
+)
 from rxflow.screens._run_tree import RunTree
 from rxflow.screens._transcript import Transcript
 from rxflow.tools import tool
@@ -28,12 +41,14 @@ from rxflow.types.events import (
     LLMFinished,
     LLMStarted,
     MethodFinished,
+    MethodStarted,
     Retracted,
     ToolFailed,
     ToolFinished,
     ToolStarted,
 )
 from tests.flow.test_resume import UNDISTURBED, WHOLE
+from tests.gate import Gate
 from tests.scripted import Scripted, calls
 from tests.team import an_agent, solo
 
@@ -294,6 +309,146 @@ def test_a_run_that_has_completed_cannot_go_on(store: str | None) -> None:
         run.result(20)
         with pytest.raises(RuntimeError, match="has completed: there is nothing to resume"):
             run.resume()
+
+
+class Late(MemoryLog):
+    """Something happens just before a run is taken over."""
+
+    def __init__(self, happen: Callable[[], object]) -> None:
+        super().__init__()
+        self._happen = happen
+
+    def claim(self, run_id: str, spec: RunSpec | None, on_note: Any) -> Future[tuple[Writer, Head]]:
+        if spec is None:
+            happen, self._happen = self._happen, lambda: None
+            happen()
+        return super().claim(run_id, spec, on_note)
+
+
+def test_a_run_that_completes_just_before_it_is_resumed_is_not_repeated() -> None:
+    gate = Gate()
+
+    class Slow(Flow):
+        @start()
+        async def wait(self) -> str:
+            ran.append("wait")
+            await gate.passed()
+            return "done"
+
+    def complete() -> None:
+        gate.open()
+        log.wait("r", sys.maxsize).result(20)
+
+    ran.clear()
+    log = Late(complete)
+    with Runs(log) as runs:
+        run = runs.start(Slow(), run_id="r")
+        run.events().pipe(rxops.first(lambda event: isinstance(event, MethodStarted))).run()
+        with pytest.raises(RuntimeError, match=r"^run 'r' has completed: there is nothing to resume$"):
+            runs["r"].resume(target=Slow())
+        assert (run.status, run.result(20)) == ("completed", "done")
+    assert ran == ["wait"]
+
+
+def test_a_run_that_fails_just_before_it_is_resumed_goes_on_behind_what_it_did_last() -> None:
+    gate = Gate()
+
+    class Fails(Flow):
+        @start()
+        async def wait(self) -> str:
+            ran.append("wait")
+            await gate.passed()
+            return "done"
+
+        @listen(wait)
+        def end(self, text: str) -> str:
+            ran.append("end")
+            if ran.count("end") == 1:
+                raise ConnectionError("down")
+            return text
+
+    def fail() -> None:
+        gate.open()
+        log.wait("r", sys.maxsize).result(20)
+
+    ran.clear()
+    log = Late(fail)
+    with Runs(log) as runs:
+        run = runs.start(Fails(), run_id="r")
+        run.events().pipe(rxops.first(lambda event: isinstance(event, MethodStarted))).run()
+        runs["r"].resume(target=Fails())
+        assert run.result(20) == "done"
+    assert ran == ["wait", "end", "end"]
+
+
+def test_a_run_whose_question_others_answered_just_before_stays_paused_at_the_next_one() -> None:
+    class Twice(Flow):
+        @start()
+        def ask_a_person(self) -> str:
+            return f"{self.ask('Go on?')}{self.ask('How far?')}"
+
+    def answer() -> None:
+        runs["r"].answer(request.request_id, "1")
+        log.wait("r", sys.maxsize).result(20)
+
+    log = Late(answer)
+    with Runs(log) as runs:
+        run, request = paused(runs, Twice(), run_id="r")
+        with pytest.raises(LookupError, match=rf"no question '{request.request_id}' waits"):
+            run.resume({request.request_id: "2"})
+        assert run.status == "paused"
+        (request,) = run.pending()
+        run.answer(request.request_id, "3")
+        assert run.result(20) == "13"
+
+
+@pytest.mark.parametrize("answer", ["2", "fail"])
+def test_a_paused_run_that_ends_just_before_it_is_cancelled_keeps_its_end(answer: str) -> None:
+    class Fails(Flow):
+        @start()
+        def ask_a_person(self) -> str:
+            heard = str(self.ask("Go on?"))
+            if heard == "fail":
+                raise ConnectionError("down")
+            return heard
+
+    def end() -> None:
+        runs["r"].answer(request.request_id, answer)
+        log.wait("r", sys.maxsize).result(20)
+
+    log = Late(end)
+    with Runs(log) as runs:
+        run, request = paused(runs, Fails(), run_id="r")
+        run.cancel("nobody came")
+        if answer == "fail":
+            with pytest.raises(ConnectionError, match=r"^down$"):
+                run.result(20)
+        else:
+            assert (run.status, run.result(20)) == ("completed", "2")
+
+
+def test_a_paused_run_whose_cancellation_cannot_be_written_is_let_go() -> None:
+    """Its lease is not renewed any more, so that it can be resumed."""
+
+    class Full(MemoryLog):
+        released: list[Writer] = []
+
+        def append(self, writer: Writer, events: Sequence[Event], end: End | None = None) -> Future[None]:
+            if end is None or end.status != "cancelled":
+                return super().append(writer, events, end)
+            refused: Future[None] = Future()
+            refused.set_exception(StoreError("full"))
+            return refused
+
+        def release(self, writer: Writer) -> None:
+            self.released.append(writer)
+
+    log = Full()
+    with Runs(log) as runs:
+        run, _ = paused(runs)
+        with pytest.raises(StoreError, match=r"^full$"):
+            run.cancel()
+        assert [(writer.run_id, writer.generation) for writer in log.released] == [(run.id, 2)]
 
 
 def test_a_run_that_failed_goes_on_behind_what_had_finished(store: str | None) -> None:

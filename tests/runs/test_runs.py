@@ -15,9 +15,21 @@ from reactivex import operators as rxops
 from rxflow import Flow
 from rxflow import operators as ops
 from rxflow.flow import start
-from rxflow.runs import EventsDroppedError, MemoryLog, Run, RunCancelled, RunExistsError, Runs, Writer
+from rxflow.runs import (
+    EventsDroppedError,
+    MemoryLog,
+    Page,
+    Run,
+    RunCancelled,
+    RunExistsError,
+    Runs,
+    RunSpec,
+    StoreError,
+    Writer,
+)
 from rxflow.runs.store import Head
 from rxflow.testing import ScriptedLLM
+from rxflow.types.answers import RunPaused
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import (
     Event,
@@ -31,7 +43,7 @@ from rxflow.types.events import (
 )
 from tests.gate import PATIENCE_S
 from tests.runs.conftest import address_of
-from tests.runs.flows import Broken, Count, Endless, Twice
+from tests.runs.flows import Broken, Count, Endless, Patient, Twice
 from tests.signals import signals_of
 from tests.spans import check_laws
 from tests.team import solo
@@ -46,6 +58,19 @@ def texts_of(run: Run, after: int = -1) -> list[str]:
 def wait_for_chunk(run: Run) -> None:
     """Until the run has said something."""
     run.observe().pipe(rxops.first()).run()
+
+
+def note_claims(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> list[Future[Any]]:
+    """The replies of the store, as they are asked for."""
+    claims: list[Future[Any]] = []
+    claim = runs.store.claim
+
+    def note(*given: Any) -> Future[Any]:
+        claims.append(claim(*given))
+        return claims[-1]
+
+    monkeypatch.setattr(runs.store, "claim", note)
+    return claims
 
 
 async def read_all(run: Run, after: int = -1) -> list[Event]:
@@ -100,6 +125,25 @@ class TestReading:
     def test_operators_of_ours_work_on_it(self, runs: Runs) -> None:
         run = runs.start(Twice())
         assert signals_of(run.events().pipe(ops.only_method("write"), ops.text(), rxops.map(str))).items[-1] == "four"
+
+    def test_a_start_that_is_cancelled_leaves_a_cancelled_run(
+        self, runs: Runs, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Not one that waits for a worker forever."""
+        claims = note_claims(runs, monkeypatch)
+
+        async def give_up(run_id: str) -> None:
+            starting = asyncio.create_task(runs.start_async(Twice(), run_id=run_id))
+            await asyncio.sleep(0)  # it has asked the store for the run
+            starting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await starting
+
+        for number in range(5):
+            asyncio.run(give_up(f"r{number}"))
+            claims[number].result(20)
+            with pytest.raises(RunCancelled, match=r"was cancelled: its start was cancelled$"):
+                runs[f"r{number}"].result(20)
 
     def test_one_that_is_started_in_a_method_is_not_a_part_of_that(self, runs: Runs) -> None:
         class Outer(Flow):
@@ -366,6 +410,34 @@ class TestRetention:
             with pytest.raises(LookupError):
                 runs["old"]
 
+    @pytest.mark.parametrize("kind", ["memory", "sqlite", "redis"])
+    def test_a_paused_run_is_kept_as_long_as_it_waits(
+        self, kind: str, request: pytest.FixtureRequest, tmp_path: Any
+    ) -> None:
+        with Runs(address_of(kind, request, tmp_path), keep=0.001) as runs:
+            run = runs.start(Patient(), {"seconds": 600})
+            with pytest.raises(RunPaused):
+                run.result(20)
+            threading.Event().wait(0.01)
+            runs.store.claim("another", RunSpec(), lambda note: None).result()
+            assert (run.status, len(run.pending())) == ("paused", 1)
+
+    @pytest.mark.parametrize("kind", ["sqlite", "redis"])
+    def test_a_lost_run_is_forgotten_some_time_after_its_lease(
+        self, kind: str, request: pytest.FixtureRequest, tmp_path: Any
+    ) -> None:
+        with Runs(address_of(kind, request, tmp_path), keep=0.001, lease=0.2) as runs:
+            (writer, _) = runs.store.claim("old", RunSpec(), lambda note: None).result()
+            runs.store.append(writer, [StreamChunk(content="so", seq=0)]).result()
+            runs.store.release(writer)  # as if its process had died
+            runs.store.wait("old", 0).result(20)
+            threading.Event().wait(0.01)
+            runs.store.claim("another", RunSpec(), lambda note: None).result()
+            assert [run.id for run in runs.list()] == ["another"]
+            (writer, _) = runs.store.claim("old", RunSpec(), lambda note: None).result()
+            runs.store.append(writer, [StreamChunk(content="new", seq=0)]).result()
+            assert [str(event) for event in runs.store.read("old", -1, 10).result().events] == ["new"]
+
     @pytest.mark.parametrize("bad", [{"keep": 0}, {"max_events": 0}, {"lease": -1}])
     def test_limits_are_above_0(self, bad: Any) -> None:
         with pytest.raises(ValueError, match=f"^{next(iter(bad))} must be"):
@@ -443,6 +515,31 @@ class TestRestart:
         wait_for_chunk(run)
         with pytest.raises(RunExistsError, match=r"is running; cancel it before it begins again$"):
             run.restart(Twice())
+
+    def test_one_whose_log_cannot_be_read_has_failed_and_can_begin_again(self) -> None:
+        class Unreadable(MemoryLog):
+            is_down = False
+
+            def read(self, run_id: str, after: int, limit: int) -> Future[Page]:
+                return fail(StoreError("down")) if self.is_down else super().read(run_id, after, limit)
+
+        log = Unreadable()
+        with Runs(log) as runs:
+            run = runs.start(Broken())
+            signals_of(run.events())
+            log.is_down = True
+            with pytest.raises(StoreError, match=r"^down$"):
+                run.restart(Twice())
+            assert (run.status, str(run.look_up().error)) == ("failed", "down")
+            log.is_down = False
+            run.restart(Twice())
+            assert run.result(20) == "threefour"
+
+
+def fail(error: Exception) -> Future[Any]:
+    failed: Future[Any] = Future()
+    failed.set_exception(error)
+    return failed
 
 
 class TestQuestions:
