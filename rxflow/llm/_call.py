@@ -243,6 +243,7 @@ class _Answer:
         for chunk in self._calls.finish():
             self._emitter.on_next(self._emitter.origin.tool_chunk(chunk))
         self.note_usage()
+        usage, cost = self._bill
         ending, calls = self._ending, self._calls.calls
         return LLMFinished(
             origin=self._emitter.origin,
@@ -251,8 +252,8 @@ class _Answer:
             reasoning="".join(self._reasoning),
             refusal="".join(self._refusal),
             finish_reason=ending.finish_reason,
-            usage=ending.usage,
-            cost=ending.cost,
+            usage=usage,
+            cost=cost,
             message=_build_message(self.text, calls, self._calls, ending),
             response_id=ending.response_id,
             response_model=ending.response_model,

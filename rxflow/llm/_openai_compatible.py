@@ -32,7 +32,7 @@ from rxflow.llm._litellm.errors import (
 )
 from rxflow.llm._litellm.setup import get_litellm
 from rxflow.llm._reading import HEADER_GRACE_S, MAX_ERROR_BYTES, READ_TIMEOUT_S, count_request, read_answer
-from rxflow.llm._redaction import known_keys
+from rxflow.llm._redaction import known_keys, redact_error
 from rxflow.llm._wires.openai_chat import OpenAIChatWire
 from rxflow.llm.source import Delta, Ending, Request
 
@@ -226,6 +226,7 @@ class OpenAICompatibleSource:
     async def _raise(self, error: Exception, request: Request, *, has_begun: bool) -> None:
         """Raise ``error`` with LiteLLM's class. The first error imports LiteLLM, in another thread."""
         keys = known_keys(self.api_key, {"base_url": self._base_url}, request.parameters, *request.tools)
+        redact_error(error, keys)  # here already: if the import fails, its error shows this one as its context
         raise_as_litellm(
             await get_litellm(), error, keys, model=request.model, provider=self._provider, has_begun=has_begun
         )

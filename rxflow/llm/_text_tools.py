@@ -56,7 +56,15 @@ def offering_in_text(source: Source, request: Request) -> Observable[Delta]:
             else:
                 observer.on_next(delta)
 
-        return source.stream(worded).subscribe(on_next, observer.on_error, observer.on_completed, scheduler=scheduler)
+        def on_error(error: Exception) -> None:
+            _emit(observer.on_next, reader.flush_text())
+            observer.on_error(error)
+
+        def on_completed() -> None:
+            _emit(observer.on_next, reader.flush())  # a source need not emit an Ending
+            observer.on_completed()
+
+        return source.stream(worded).subscribe(on_next, on_error, on_completed, scheduler=scheduler)
 
     return Observable(subscribe)
 
@@ -107,10 +115,17 @@ class _FenceReader:
 
     def flush(self) -> Iterator[Delta]:
         """Handle the end of the text. A fence that was never closed counts as closed here."""
-        held = self._released(self._end)
         if self._inside:
-            yield from self._call(held.rstrip().rstrip("`"))
+            body = self._released(self._end)
+            self._inside, self._end = False, ""
+            yield from self._call(body.rstrip().rstrip("`"))
         else:
+            yield from self.flush_text()
+
+    def flush_text(self) -> Iterator[Delta]:
+        """Handle an error. What is in a fence is not text, and no call either, because it is incomplete."""
+        if not self._inside:
+            held, self._end = self._released(self._end), ""
             yield from self._text(held)
 
     @property

@@ -13,6 +13,7 @@ from reactivex import operators as rxops
 from rxflow import LLM, Flow
 from rxflow import operators as ops
 from rxflow.flow import start
+from rxflow.llm.source import Delta, Request, Source
 from rxflow.testing import VirtualClock
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import FlowFinished, LLMCancelled, LLMFailed, LLMFinished, LLMStarted
@@ -147,6 +148,22 @@ def test_of_a_call_that_was_refused_nothing_is_known_and_nothing_is_zero(provide
     assert call.usage == UsageMetrics()
     assert call.usage.total_tokens is None
     assert call.cost is None
+
+
+def test_a_source_without_an_ending_has_the_usage_that_its_run_counts() -> None:
+    class Short(Source):
+        def stream(self, request: Request) -> rx.Observable[Delta]:
+            return rx.of("one ", "two ")
+
+    llm = LLM("openai/gpt-4o", source=Short())
+
+    seen = run(lambda: llm.events("Hi"))
+
+    call, flow = seen.one(LLMFinished), seen.one(FlowFinished)
+    assert call.usage.is_estimated
+    assert call.usage.completion_tokens
+    assert call.cost
+    assert (flow.usage, flow.cost) == (call.usage, call.cost)
 
 
 def test_the_cost_of_a_stopped_call_is_that_of_its_service_tier(provider: Loopback) -> None:

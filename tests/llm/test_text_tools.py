@@ -7,13 +7,14 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+import reactivex as rx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rxflow import LLM
-from rxflow.llm.source import ReasoningDelta
+from rxflow.llm.source import Delta, ReasoningDelta, Request, Source
 from rxflow.tools import tool
-from rxflow.types import LLMFinished, ReasoningChunk, ToolCall
+from rxflow.types import LLMFailed, LLMFinished, ReasoningChunk, StreamChunk, ToolCall
 from tests.loopback import Loopback, Reply
 from tests.scripted import Scripted
 from tests.signals import Outcome, outcome
@@ -113,6 +114,32 @@ def test_what_is_held_back_takes_time_in_proportion_to_its_size(first: str, agai
     said(first)  # what is done once is not to be counted
     few, many = (min(seconds(pieces) for _ in range(3)) for pieces in (5_000, 40_000))
     assert many / few < 24  # 8 in proportion; 64, were each piece joined to all before it
+
+
+@pytest.mark.parametrize("text", ["Let me look. ", "a ``", "a\n```tool_"])
+def test_text_that_was_held_back_is_in_what_a_failed_answer_said(text: str) -> None:
+    seen = outcome(Scripted([text, OSError("gone")], native=False).llm.events("Hi", [SEARCH]))
+    assert seen.one(LLMFailed).text == seen.text == text
+
+
+def test_a_call_that_an_error_cuts_off_is_none() -> None:
+    begun = '```tool_call\n{"name": "search"'
+    seen = outcome(Scripted(["a ", begun, OSError("gone")], native=False).llm.events("Hi", [SEARCH]))
+    assert seen.one(LLMFailed).text == "a"
+    assert [chunk for chunk in seen.of(StreamChunk) if chunk.tool_call is not None] == []
+
+
+def test_text_that_was_held_back_comes_without_an_ending_too() -> None:
+    class Short(Source):
+        def stream(self, request: Request) -> rx.Observable[Delta]:
+            return rx.of("a ", '```tool_call\n{"name": "search", "arguments": {}}')
+
+        async def calls_functions(self, model: str) -> bool:
+            return False
+
+    finished = outcome(LLM("short", source=Short()).events("Hi", [SEARCH])).one(LLMFinished)
+    assert finished.text == "a"
+    assert [call.name for call in finished.tool_calls] == ["search"]
 
 
 def test_reasoning_is_passed_on() -> None:

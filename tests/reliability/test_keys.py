@@ -3,6 +3,8 @@
 import importlib
 import json
 import logging
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -171,6 +173,28 @@ def test_an_echoed_key_is_masked_wherever_the_error_shows(
     assert "which failed after" in shown["log"]
     for where, text in shown.items():
         assert_no_piece_of(KEY, text, where)
+
+
+WITHOUT_LITELLM = """
+import sys
+sys.modules["litellm"] = None
+from rxflow import LLM
+try:
+    LLM("openai/gpt-4o", base_url=sys.argv[1], api_key=sys.argv[2], max_retries=0).call("Hi")
+except ImportError as error:
+    while error is not None:
+        print(repr(error))
+        error = error.__cause__ or error.__context__
+"""
+
+
+def test_a_key_is_masked_in_what_led_to_a_failed_import_of_litellm(provider: Loopback) -> None:
+    provider.script(ECHOES["401"])
+    command = [sys.executable, "-c", WITHOUT_LITELLM, provider.url, KEY]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100).stdout
+    assert "ModuleNotFoundError" in shown
+    assert "***" in shown
+    assert_no_piece_of(KEY, shown)
 
 
 OWN_KEYS = {
