@@ -255,7 +255,7 @@ MISSING = {
 
 @pytest.mark.parametrize(("model", "advice"), MISSING.items())
 def test_all_that_is_missing_is_named(no_keys: None, no_cloud: None, litellm: Any, model: str, advice: str) -> None:
-    options = {} if model.startswith("azure") else {"aws_region_name": "us-east-1"}
+    options: dict[str, Any] = {} if model.startswith("azure") else {"aws_region_name": "us-east-1"}
     seen = outcome(LLM(model, **options).events("Hi"))
     assert type(seen.error) is litellm.AuthenticationError
     assert str(seen.error).partition("\n→ ")[2] == advice
@@ -282,7 +282,7 @@ def test_what_is_set_or_given_is_not_named_as_missing(
     ids=["bedrock", "ollama"],
 )
 def test_a_request_that_cannot_be_prepared_is_not_blamed_on_a_key(
-    no_cloud: None, litellm: Any, model: str, options: dict[str, str]
+    no_cloud: None, litellm: Any, model: str, options: dict[str, Any]
 ) -> None:
     image = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:nonsense"}}]}
     tool = {"type": "function", "function": {"name": "look", "parameters": {"type": object}}}

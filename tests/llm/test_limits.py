@@ -72,7 +72,8 @@ class TestRequests:
         monkeypatch.setenv("OPENAI_BASE_URL", provider.url)
         first = LLM("openai/gpt-4o", base_url=provider.url, max_rpm=1)
         assert first.call("Hi") is not None
-        waiting = ask(LLM(**{"base_url": provider.url, "max_rpm": 1} | given))
+        options: dict[str, Any] = {"base_url": provider.url, "max_rpm": 1} | given
+        waiting = ask(LLM(**options))
         assert limited(provider, "other", max_rpm=1).call("Hi") is not None
         ask_without_limits(provider)
         assert keys_of(provider) == ["same", "other", "free"]
