@@ -124,7 +124,8 @@ def postpone() -> Generator[None]:
     if not isinstance(handler, _Handler):
         yield
         return
-    handler.postponed = postponed = []
+    postponed: list[tuple[int, FrameType | None]] = []
+    handler.postponed = postponed
     try:
         yield
     finally:

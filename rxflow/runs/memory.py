@@ -54,8 +54,8 @@ class MemoryLog(Store):
     """Keeps runs in memory, without encoding their values as JSON. They are lost when the process ends.
 
     Args:
-        keep_s: seconds for which a run is kept after its end; None: until :meth:`forget` is called. A paused run has not
-            ended.
+        keep_s: seconds for which a run is kept after its end; None: until :meth:`forget` is called. A paused run has
+            not ended.
         max_events: how many of a run's newest events are kept; None: all.
     """
 

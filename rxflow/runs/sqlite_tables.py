@@ -256,7 +256,9 @@ class Tables:
             ended = "SELECT run_id FROM runs WHERE ended_at < ? AND status != 'paused'"
             leased = "SELECT run_id, lease_until, lease_s FROM runs WHERE ended_at IS NULL AND lease_until IS NOT NULL"
             old: list[str] = [run_id for (run_id,) in self.db.execute(ended, (oldest,))]
-            old += [run_id for run_id, *lease in self.db.execute(leased) if has_lapsed(*lease, ago=self._keep_s)]
+            for run_id, until, seconds in self.db.execute(leased):
+                if has_lapsed(until, seconds, ago=self._keep_s):
+                    old.append(run_id)
             self.delete(old)
 
     def delete(self, run_ids: Iterable[str]) -> None:

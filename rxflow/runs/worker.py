@@ -265,8 +265,10 @@ class Workers:
 
     def fail(self, claimed: Claim, error: BaseException) -> None:
         """End a claimed run that could not be begun because of ``error``."""
-        is_error = isinstance(error, Exception)  # otherwise the program was interrupted
-        self.end(claimed, End("failed", error) if is_error else End("cancelled", reason=_NOT_BEGUN))
+        if isinstance(error, Exception):
+            self.end(claimed, End("failed", error))
+        else:  # the program was interrupted
+            self.end(claimed, End("cancelled", reason=_NOT_BEGUN))
 
     def cancel(self, reason: str) -> None:
         """Stop all runs, and wait until their ends are in the store.

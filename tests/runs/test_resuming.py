@@ -431,7 +431,9 @@ def test_a_paused_run_whose_cancellation_cannot_be_written_is_let_go() -> None:
     """Its lease is not renewed any more, so that it can be resumed."""
 
     class Full(MemoryLog):
-        released: list[Writer] = []
+        def __init__(self) -> None:
+            super().__init__()
+            self.released: list[Writer] = []
 
         def append(self, writer: Writer, events: Sequence[Event], end: End | None = None) -> Future[None]:
             if end is None or end.status != "cancelled":
