@@ -278,13 +278,13 @@ class TestRedis:
         self, shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         call = AsyncScript.__call__
-        runs_of_the_script = []
+        runs_of_the_script: list[AsyncScript] = []
 
         async def lose_first_reply(script: AsyncScript, *given: Any, **named: Any) -> Any:
             reply = await call(script, *given, **named)
             runs_of_the_script.append(script)
             if len(runs_of_the_script) == 1:
-                raise redis.exceptions.TimeoutError("the reply is lost")
+                raise redis.TimeoutError("the reply is lost")
             return reply
 
         with Runs(shared_redis.url) as runs:
