@@ -211,7 +211,10 @@ class Run:
         return list(asked.values())
 
     def answer(self, request_id: str, value: Any) -> None:
-        """Answer a question of the run. A live run continues where it is; a paused run is resumed, see :meth:`resume`.
+        """Answer a question of the run.
+
+        A live run continues where it is. A paused run is resumed, see :meth:`resume`; its next questions wait for as
+        long as ``answer_within`` of its start said.
 
         Raises:
             LookupError: no such question is waiting, or the run was forgotten.
@@ -225,12 +228,12 @@ class Run:
                 f"no question {request_id!r} is waiting in run {self.id!r}: it was already answered, or never asked"
             )
         check_answer(request, value)
-        status = self.status
-        if status == "paused":
-            self.resume({request_id: value})
+        head = self.look_up()
+        if head.status == "paused":
+            self.resume({request_id: value}, answer_within=head.spec.answer_within)
             return
-        if status not in LIVE:
-            raise RuntimeError(f"run {self.id!r} is {status}: it cannot take an answer; continue it with resume()")
+        if head.status not in LIVE:
+            raise RuntimeError(f"run {self.id!r} is {head.status}: it cannot take an answer; continue it with resume()")
         self._store.note(self.id, Note("answer", value, request_id)).result()
 
     def resume(
@@ -351,7 +354,7 @@ class Run:
         head = self.look_up()
         runnable = self._find_target(head, target)
         source = runnable.events(head.spec.inputs)
-        worker = self._workers.create(self.id)
+        worker = self._workers.create(self.id, head.spec.answer_within)
         claimed = self._claim(worker.on_note)
         try:
             retracted = retract_all(self._read_all(), head.error or _reason_to_restart(head, claimed[1].last))

@@ -194,6 +194,7 @@ class Runs:
             kind="crew" if isinstance(runnable, Crew) else "flow",
             inputs=inputs,
             when_unread=read_grace(when_unread),
+            answer_within=None if answer_within is None else read_seconds("answer_within", answer_within),
         )
         worker = self._workers.create(uuid4().hex if run_id is None else run_id, answer_within)
 

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 from concurrent.futures import CancelledError
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +238,16 @@ class TestSQLite:
             runs.start(Twice(), run_id="r").result(20)
         with Runs(f"sqlite:///{tmp_path}/runs.db") as runs:
             assert runs["r"].result(20) == "threefour"
+
+    def test_a_run_that_an_older_rxflow_stored_is_read(self, tmp_path: Path) -> None:
+        """Its spec does not say how long questions wait for an answer."""
+        with Runs(f"sqlite:///{tmp_path}/runs.db") as runs:
+            runs.start(Twice(), run_id="r", answer_within=60).result(20)
+        with closing(sqlite3.connect(tmp_path / "runs.db")) as db, db:
+            db.execute("UPDATE runs SET spec = json_remove(spec, '$.answer_within')")
+        with Runs(f"sqlite:///{tmp_path}/runs.db") as runs:
+            assert runs["r"].result(20) == "threefour"
+            assert runs["r"].look_up().spec.answer_within is None
 
     def test_many_threads_open_a_new_file_at_once(self, tmp_path: Path) -> None:
         logs: list[SQLiteLog] = []
