@@ -356,7 +356,7 @@ class RedisLog(Store):
         """Pass new notes to the runs of this process."""
         waiting = cast(Any, aioredis.Redis).from_url(self._url, socket_timeout=NOTE_WAIT_MS / 1000 + COMMAND_TIMEOUT_S)
         try:
-            while True:
+            while not self._is_closed:  # redis-py may swallow the cancellation
                 streams = {"rxflow:notes": self._last_note}
                 try:
                     replies = await waiting.xread(streams, count=1000, block=NOTE_WAIT_MS)
@@ -382,7 +382,7 @@ class RedisLog(Store):
         # not from the pool, so that a renewal never waits for a free connection
         own = cast(Any, aioredis.Redis).from_url(self._url, socket_timeout=COMMAND_TIMEOUT_S)
         try:
-            while True:
+            while not self._is_closed:
                 await asyncio.sleep(self._lease.renewal_s)
                 claims = list(self._claims.items())
                 with suppress(errors.RedisError, OSError):  # the next renewal may succeed; otherwise the lease lapses

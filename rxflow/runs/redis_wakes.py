@@ -35,6 +35,7 @@ class RedisWakes:
         # the number of the last known event of each run whose channel is subscribed; -1 if none is known yet
         self._seen: dict[str, float] = {}
         self._work: list[asyncio.Task[None]] = []
+        self._is_closed = False
 
     async def wait(self, run_id: str, after: int, waiting: Future[None]) -> None:
         """Resolve ``waiting`` when the run has an event above ``after``, or has ended, or is lost."""
@@ -57,6 +58,7 @@ class RedisWakes:
 
     async def close(self) -> None:
         """Unsubscribe from everything. Futures that still wait are cancelled."""
+        self._is_closed = True
         for task in self._work:
             task.cancel()
         await asyncio.gather(*self._work, return_exceptions=True)
@@ -66,7 +68,7 @@ class RedisWakes:
 
     async def _hear(self) -> None:
         """Receive messages, and wake the readers that wait for them."""
-        while True:
+        while not self._is_closed:  # redis-py 8.1 swallows a cancellation if something arrives at that moment
             try:
                 message = await self._pubsub.get_message(timeout=1)
             except (errors.RedisError, OSError):  # redis-py subscribes again, but meanwhile messages are lost
@@ -84,7 +86,7 @@ class RedisWakes:
     async def _look_for_the_dead(self) -> None:
         """Wake the readers of runs whose lease has lapsed. Unsubscribe from channels without readers."""
         were_idle: set[str] = set()
-        while True:
+        while not self._is_closed:
             await asyncio.sleep(min(1.0, self._lease.seconds / 5))
             are_idle = {run_id for run_id in self._seen if not self._waiting.get(run_id)}
             # two checks in a row, because a reader may be between two reads

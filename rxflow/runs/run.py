@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError
 from contextlib import closing, suppress
 from typing import Any, cast
 
 from rxflow._json_text import encodable
+from rxflow._loops import on_this_loop
 from rxflow._options import Seconds
 from rxflow._streaming import (
     CrewStreamingOutput,
@@ -148,6 +149,7 @@ class Run:
             TimeoutError: the run is still running.
             RunLost, RunCancelled: the run has no result.
             RunPaused: the run waits for answers.
+            StoreError: the store cannot be read, or was closed.
             Exception: the run's own error.
         """
         while True:
@@ -155,7 +157,8 @@ class Run:
             if head.status in LIVE:
                 waiting = self._store.wait(self.id, sys.maxsize)
                 try:
-                    waiting.result(timeout)
+                    with suppress(CancelledError):  # by the store, which was closed: the next look-up says so
+                        waiting.result(timeout)
                 finally:
                     waiting.cancel()  # otherwise, after a time-out, the store would keep it until the run ends
                 continue
@@ -166,11 +169,12 @@ class Run:
     async def result_async(self) -> Any:
         """:meth:`result` for async code."""
         while True:
-            head = await asyncio.wrap_future(self._store.look_up(self.id))
+            head = await on_this_loop(self._store.look_up(self.id))
             if head.status in LIVE:
-                await asyncio.wrap_future(self._store.wait(self.id, sys.maxsize))
+                with suppress(CancelledError):  # that of futures, as in result(); a task's own is of another class
+                    await on_this_loop(self._store.wait(self.id, sys.maxsize))
                 continue
-            page = await asyncio.wrap_future(self._store.read(self.id, _tail_of(head), PAGE))
+            page = await on_this_loop(self._store.read(self.id, _tail_of(head), PAGE))
             if _is_of(page, head):
                 return self._read_result(page)
 
@@ -207,7 +211,10 @@ class Run:
         return list(asked.values())
 
     def answer(self, request_id: str, value: Any) -> None:
-        """Answer a question of the run. A live run continues where it is; a paused run is resumed, see :meth:`resume`.
+        """Answer a question of the run.
+
+        A live run continues where it is. A paused run is resumed, see :meth:`resume`; its next questions wait for as
+        long as ``answer_within`` of its start said.
 
         Raises:
             LookupError: no such question is waiting, or the run was forgotten.
@@ -221,12 +228,12 @@ class Run:
                 f"no question {request_id!r} is waiting in run {self.id!r}: it was already answered, or never asked"
             )
         check_answer(request, value)
-        status = self.status
-        if status == "paused":
-            self.resume({request_id: value})
+        head = self.look_up()
+        if head.status == "paused":
+            self.resume({request_id: value}, answer_within=head.spec.answer_within)
             return
-        if status not in LIVE:
-            raise RuntimeError(f"run {self.id!r} is {status}: it cannot take an answer; continue it with resume()")
+        if head.status not in LIVE:
+            raise RuntimeError(f"run {self.id!r} is {head.status}: it cannot take an answer; continue it with resume()")
         self._store.note(self.id, Note("answer", value, request_id)).result()
 
     def resume(
@@ -347,7 +354,7 @@ class Run:
         head = self.look_up()
         runnable = self._find_target(head, target)
         source = runnable.events(head.spec.inputs)
-        worker = self._workers.create(self.id)
+        worker = self._workers.create(self.id, head.spec.answer_within)
         claimed = self._claim(worker.on_note)
         try:
             retracted = retract_all(self._read_all(), head.error or _reason_to_restart(head, claimed[1].last))

@@ -42,14 +42,16 @@ class Runs:
         keep: how long a run is kept after it has ended or was lost; None: until :meth:`forget` is called. A paused run
             is kept until then, or until it is resumed or cancelled and has ended.
         max_events: how many of a run's newest events are kept; None: all.
-        lease: how long a worker counts as alive without renewing its lease. After that, readers get :class:`RunLost`.
+        lease: how long a worker counts as alive without renewing its lease; None: 5 s. After that, readers get
+            :class:`RunLost`.
         on: where runs are carried out, such as ``rxflow.cluster.Ray()``; None: in this process.
 
-    ``keep``, ``max_events`` and ``lease`` have no effect on a :class:`Store`, which has settings of its own. Closing
-    this object, or ending the program, cancels the runs that were started here.
+    ``keep``, ``max_events`` and ``lease`` are for a store that is opened here: a :class:`Store` has settings of its own.
+    Closing this object, or ending the program, cancels the runs that were started here.
 
     Raises:
-        ValueError: ``store`` is none of these, or ``on`` cannot use it; or a number is not above 0.
+        ValueError: ``store`` is none of these, or ``on`` cannot use it; a number is not above 0; or ``keep``,
+            ``max_events`` or ``lease`` is given with a :class:`Store`.
         StoreError: the store cannot be opened, or has another version.
     """
 
@@ -59,17 +61,17 @@ class Runs:
         *,
         keep: Seconds | None = None,
         max_events: int | None = None,
-        lease: Seconds = LEASE_S,
+        lease: Seconds | None = None,
         on: Cluster | None = None,
     ) -> None:
-        if max_events is not None and max_events < 1:
-            raise ValueError(f"max_events must be at least 1: {max_events!r}")
-        keep_s = None if keep is None else read_seconds("keep", keep)
-        self.store = (
-            store if isinstance(store, Store) else open_store(store, keep_s, max_events, read_seconds("lease", lease))
-        )
-        options = {"store": store, "keep": keep, "max_events": max_events, "lease": lease}
-        self.carrier = None if on is None else on.open(self.store, options)
+        limits = {"keep": keep, "max_events": max_events, "lease": lease}
+        self.store = _use_store(store, limits) if isinstance(store, Store) else _open_store(store, **limits)
+        try:
+            self.carrier = None if on is None else on.open(self.store, {"store": store, **limits})
+        except BaseException:
+            if self.store is not store:
+                self.store.close()
+            raise
         self._workers = Workers(self.store, self.carrier)
         atexit.register(self.close)
 
@@ -192,6 +194,7 @@ class Runs:
             kind="crew" if isinstance(runnable, Crew) else "flow",
             inputs=inputs,
             when_unread=read_grace(when_unread),
+            answer_within=None if answer_within is None else read_seconds("answer_within", answer_within),
         )
         worker = self._workers.create(uuid4().hex if run_id is None else run_id, answer_within)
 
@@ -200,3 +203,20 @@ class Runs:
             return Run(self._workers, claimed[1], worker)
 
         return begin, self.store.claim(worker.run_id, spec, worker.on_note)
+
+
+def _use_store(store: Store, limits: Mapping[str, object]) -> Store:
+    for name, value in limits.items():
+        if value is not None:
+            raise ValueError(
+                f"{name} cannot be set for a {type(store).__name__} that is open already: give it to the store "
+                f"when you create it, not to Runs; got {name}={value!r}"
+            )
+    return store
+
+
+def _open_store(store: str | None, keep: Seconds | None, max_events: int | None, lease: Seconds | None) -> Store:
+    if max_events is not None and max_events < 1:
+        raise ValueError(f"max_events must be at least 1: {max_events!r}")
+    keep_s = None if keep is None else read_seconds("keep", keep)
+    return open_store(store, keep_s, max_events, LEASE_S if lease is None else read_seconds("lease", lease))

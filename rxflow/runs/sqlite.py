@@ -64,12 +64,14 @@ class SQLiteLog(Store):
         busy_s: float = 5.0,
     ) -> None:
         self._path = Path(path).absolute()
+        self._pid = os.getpid()
         self._lease = Lease(lease_s)
         self._tables = Tables(self._path, self._lease, keep_s, max_events, busy_s)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._claims: dict[str, tuple[Writer, OnNote]] = {}
         self._waiting: dict[str, list[tuple[int, Future[None]]]] = {}
         self._is_closed = False
+        self._has_stopped = False
         self._has_notes = False  # whether this process has added notes that were not yet passed to their runs
         opened: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, args=(opened,), name="rxflow runs", daemon=True)
@@ -162,6 +164,16 @@ class SQLiteLog(Store):
             opened.set_exception(error)
             return
         opened.set_result(None)
+        try:
+            self._work()
+        finally:
+            self._tables.db.close()
+            for waiting in [each for all_waiting in self._waiting.values() for _, each in all_waiting]:
+                waiting.cancel()
+            self._has_stopped = True
+            self._refuse_all()
+
+    def _work(self) -> None:
         next_renewal, next_check, is_open = 0.0, 0.0, True
         while is_open:
             jobs = self._take_jobs()
@@ -177,9 +189,6 @@ class SQLiteLog(Store):
                     next_check = now + LAPSE_CHECK_S
                     for run_id in list(self._waiting):
                         self._wake_ready(run_id)
-        self._tables.db.close()
-        for waiting in [each for all_waiting in self._waiting.values() for _, each in all_waiting]:
-            waiting.cancel()
 
     def _take_jobs(self) -> Sequence[_Job | None]:
         is_looking = bool(self._waiting or self._claims)
@@ -264,12 +273,25 @@ class SQLiteLog(Store):
         return self._submit(_Job(function, Future(), run_id))
 
     def _submit(self, job: _Job) -> Future[Any]:
-        if self._is_closed:
-            job.future.set_exception(StoreError(f"the store {self._path} is closed"))
-        elif not self._thread.is_alive():  # a forked process does not have the threads of its parent
-            job.future.set_exception(
-                StoreError(f"the store {self._path} was opened by process {os.getppid()}: open it anew")
-            )
-        else:
-            self._jobs.put(job)
+        if self._is_closed or self._has_stopped or os.getpid() != self._pid:
+            self._refuse(job)
+            return job.future
+        self._jobs.put(job)
+        if self._has_stopped:  # since the check above, so nobody may have seen the job
+            self._refuse_all()
         return job.future
+
+    def _refuse_all(self) -> None:
+        with suppress(queue.Empty):
+            while True:
+                job = self._jobs.get_nowait()
+                if job is not None:
+                    self._refuse(job)
+
+    def _refuse(self, job: _Job) -> None:
+        if os.getpid() != self._pid:  # a forked process does not have the threads of its parent
+            why = f"was opened by process {self._pid}: open it anew"
+        else:
+            why = "is closed" if self._is_closed else "has stopped: its thread has died; open it anew"
+        if job.future.set_running_or_notify_cancel():
+            job.future.set_exception(StoreError(f"the store {self._path} {why}"))

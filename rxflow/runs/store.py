@@ -29,12 +29,14 @@ class RunSpec:
         kind: "flow" or "crew".
         inputs: the inputs of the kickoff.
         when_unread: seconds without a reader after which the run is cancelled; None: never.
+        answer_within: seconds for which a question waits for an answer; None: it does not wait.
     """
 
     target: str = ""
     kind: str = "flow"
     inputs: Mapping[str, Any] | None = field(default_factory=dict[str, Any])
     when_unread: float | None = None
+    answer_within: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,11 +159,11 @@ def is_running(run_id: str) -> str:
 def write_spec(spec: RunSpec) -> str:
     """Return the spec as JSON."""
     values = {"target": spec.target, "kind": spec.kind, "when_unread": spec.when_unread}
-    return json.dumps({**values, "inputs": to_json_value(spec.inputs)})
+    return json.dumps({**values, "answer_within": spec.answer_within, "inputs": to_json_value(spec.inputs)})
 
 
 def read_spec(text: str | bytes) -> RunSpec:
-    """Read what :func:`write_spec` wrote."""
+    """Read what :func:`write_spec` wrote. Older stores lack ``answer_within``."""
     values = json.loads(text)
     return RunSpec(**{**values, "inputs": from_json_value(values["inputs"])})
 

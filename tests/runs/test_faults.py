@@ -1,17 +1,21 @@
 """Stores that cannot be opened, read or written: a clear error, and nothing lost."""
 
+import asyncio
 import os
 import sqlite3
 import subprocess
 import sys
 import textwrap
 import threading
+from concurrent.futures import CancelledError
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 from reactivex import operators as rxops
+from redis.asyncio.client import PubSub
 from redis.commands.core import AsyncScript
 
 from rxflow.operators._core.run_log import End, Note, Status, Writer
@@ -215,11 +219,35 @@ class TestSQLite:
         with pytest.raises(StoreError, match=r"runs.db is closed$"):
             runs.list()
 
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+    def test_a_store_whose_thread_has_died_does_not_blame_another_process(self, tmp_path: Path) -> None:
+        def die(_: Note) -> None:
+            raise RuntimeError("a fault of the listener")
+
+        with Runs(f"sqlite:///{tmp_path}/runs.db") as runs:
+            runs.store.claim("r", RunSpec(), die).result()
+            waiting = runs.store.wait("r", -1)
+            runs.store.note("r", Note("cancel", "")).result()
+            with pytest.raises(CancelledError):
+                waiting.result(20)
+            with pytest.raises(StoreError, match=r"runs.db has stopped: its thread has died; open it anew$"):
+                runs.list()
+
     def test_runs_are_there_when_it_is_opened_again(self, tmp_path: Path) -> None:
         with Runs(f"sqlite:///{tmp_path}/runs.db") as runs:
             runs.start(Twice(), run_id="r").result(20)
         with Runs(f"sqlite:///{tmp_path}/runs.db") as runs:
             assert runs["r"].result(20) == "threefour"
+
+    def test_a_run_that_an_older_rxflow_stored_is_read(self, tmp_path: Path) -> None:
+        """Its spec does not say how long questions wait for an answer."""
+        with Runs(f"sqlite:///{tmp_path}/runs.db") as runs:
+            runs.start(Twice(), run_id="r", answer_within=60).result(20)
+        with closing(sqlite3.connect(tmp_path / "runs.db")) as db, db:
+            db.execute("UPDATE runs SET spec = json_remove(spec, '$.answer_within')")
+        with Runs(f"sqlite:///{tmp_path}/runs.db") as runs:
+            assert runs["r"].result(20) == "threefour"
+            assert runs["r"].look_up().spec.answer_within is None
 
     def test_many_threads_open_a_new_file_at_once(self, tmp_path: Path) -> None:
         logs: list[SQLiteLog] = []
@@ -326,6 +354,29 @@ class TestRedis:
         runs.close()
         assert asked[0].result(20).begun_at == head.begun_at
         assert asked[1].result(20)[1].status == "queued"
+
+    def test_closing_the_store_ends_though_redis_py_swallows_a_cancellation(
+        self, shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As it does when a message arrives at that moment."""
+        get_message = PubSub.get_message
+
+        async def swallow(pubsub: PubSub, *given: Any, **named: Any) -> Any:
+            try:
+                return await get_message(pubsub, *given, **named)
+            except asyncio.CancelledError:
+                return None
+
+        monkeypatch.setattr(PubSub, "get_message", swallow)
+        runs = Runs(shared_redis.url)
+        (writer, _) = runs.store.claim("heard", RunSpec(), lambda note: None).result()
+        waiting = runs.store.wait("heard", -1)
+        runs.store.append(writer, chunks(0, 1)).result()
+        waiting.result(20)
+        closing = threading.Thread(target=runs.close, daemon=True)
+        closing.start()
+        closing.join(20)
+        assert not closing.is_alive()
 
     def test_a_command_that_fails_while_the_store_is_closed_says_so(self, tmp_path: Path) -> None:
         with RedisServer(tmp_path) as server:

@@ -149,14 +149,19 @@ def test_a_fork_is_told_to_open_the_store_anew(tmp_path: Path) -> None:
         import os, sys
         from rxflow.runs import Runs
         runs = Runs(sys.argv[1])
+        print(os.getpid(), flush=True)
         if os.fork() == 0:
-            try:
-                runs.list()
-            except Exception as error:
-                print(type(error).__name__, error, flush=True)
+            if os.fork() == 0:
+                try:
+                    runs.list()
+                except Exception as error:
+                    print(type(error).__name__, error, flush=True)
+                os._exit(0)
+            os.wait()
             os._exit(0)
         os.wait()
     """)
     command = [sys.executable, "-W", "ignore", "-c", program, f"sqlite:///{tmp_path}/runs.db"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
-    assert printed.startswith(f"StoreError the store {tmp_path}/runs.db was opened by process ")
+    opener, error = printed.splitlines()
+    assert error == f"StoreError the store {tmp_path}/runs.db was opened by process {opener}: open it anew"

@@ -285,6 +285,27 @@ def test_a_question_that_nobody_answers_in_time_pauses_the_run(store: str | None
         assert run.result(20) == "12"
 
 
+@pytest.mark.parametrize("way", ["answer", "restart"])
+def test_a_run_that_goes_on_waits_for_answers_as_long_as_its_start_said(store: str | None, way: str) -> None:
+    class Twice(Flow):
+        @start()
+        def ask_a_person(self) -> str:
+            return f"{self.ask('Go on?')}{self.ask('How far?')}"
+
+    with Runs(store) as runs:
+        run, request = paused(runs, Twice(), answer_within=1)
+        last = run.look_up().last
+        if way == "answer":
+            run.answer(request.request_id, "2")
+        else:
+            run.restart(Twice())
+        for event in run.events(after=last).pipe(ops.to_output()):
+            if isinstance(event, InputRequested) and not event.replayed:
+                run.answer(event.request_id, "2")
+        assert run.result(20) == "22"
+        assert len([event for event in run.events().pipe(ops.to_output()) if isinstance(event, FlowPaused)]) == 1
+
+
 def test_an_answer_that_does_not_fit_is_refused_and_the_question_stays(store: str | None) -> None:
     with Runs(store) as runs:
         run, request = paused(runs)

@@ -3,10 +3,12 @@
 import asyncio
 import re
 import threading
-from concurrent.futures import Future
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,9 +26,12 @@ from rxflow.runs import (
     RunExistsError,
     Runs,
     RunSpec,
+    SQLiteLog,
+    Store,
     StoreError,
     Writer,
 )
+from rxflow.runs.options import Carrier
 from rxflow.runs.store import Head
 from rxflow.testing import ScriptedLLM
 from rxflow.types.answers import RunPaused
@@ -41,7 +46,7 @@ from rxflow.types.events import (
     MethodCancelled,
     Retracted,
 )
-from tests.gate import PATIENCE_S
+from tests.gate import PATIENCE_S, Gate
 from tests.runs.conftest import address_of
 from tests.runs.flows import Broken, Count, Endless, Patient, Twice
 from tests.signals import signals_of
@@ -228,6 +233,43 @@ class TestEnds:
         with Runs(Lapsing()) as runs:
             assert asyncio.run(runs.start(Twice()).result_async()) == "threefour"
 
+    def test_a_result_that_is_waited_for_when_the_store_is_closed_is_an_error_of_the_store(
+        self, store: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Not a cancellation, which would look like the reader's own."""
+
+        def open_elsewhere() -> tuple[Runs, Gate]:
+            elsewhere, is_waiting = Runs(store), Gate()
+            wait = elsewhere.store.wait
+
+            def note(run_id: str, after: int) -> Future[None]:
+                waiting = wait(run_id, after)
+                elsewhere.store.look_up(run_id).result()  # the store has begun to wait
+                is_waiting.open()
+                return waiting
+
+            monkeypatch.setattr(elsewhere.store, "wait", note)
+            return elsewhere, is_waiting
+
+        async def close_while_a_task_waits() -> None:
+            elsewhere, is_waiting = open_elsewhere()
+            waiting = asyncio.create_task(elsewhere["r"].result_async())
+            await is_waiting.passed()
+            await asyncio.to_thread(elsewhere.close)
+            with pytest.raises(StoreError, match="is closed"):
+                await waiting
+
+        with Runs(store) as here:
+            wait_for_chunk(here.start(Endless(), run_id="r"))
+            elsewhere, is_waiting = open_elsewhere()
+            with ThreadPoolExecutor() as threads:
+                waiting = threads.submit(elsewhere["r"].result)
+                is_waiting.wait()
+                elsewhere.close()
+                with pytest.raises(StoreError, match="is closed"):
+                    waiting.result(20)
+            asyncio.run(close_while_a_task_waits())
+
     def test_result_waits_no_longer_than_it_is_told(self, runs: Runs) -> None:
         run = runs.start(Endless())
         with pytest.raises(TimeoutError):
@@ -373,6 +415,23 @@ class TestNames:
             Runs(name)
 
 
+class TestWhere:
+    def test_a_store_that_the_cluster_refuses_is_closed_if_it_was_opened_for_it(self, tmp_path: Path) -> None:
+        class Distant:
+            """Other machines, which cannot reach any store."""
+
+            def open(self, store: Store, options: Mapping[str, Any]) -> Carrier:
+                raise ValueError("out of reach")
+
+        with pytest.raises(ValueError, match=r"^out of reach$"):
+            Runs(f"sqlite:///{tmp_path}/runs.db", on=Distant())
+        assert [thread for thread in threading.enumerate() if thread.name == "rxflow runs"] == []
+        with closing(SQLiteLog(tmp_path / "runs.db")) as log:
+            with pytest.raises(ValueError, match=r"^out of reach$"):
+                Runs(log, on=Distant())
+            assert log.list().result() == []
+
+
 class TestBeyond:
     def test_after_the_end_is_an_error_that_names_it(self, runs: Runs) -> None:
         run = runs.start(Twice())
@@ -437,6 +496,12 @@ class TestRetention:
             (writer, _) = runs.store.claim("old", RunSpec(), lambda note: None).result()
             runs.store.append(writer, [StreamChunk(content="new", seq=0)]).result()
             assert [str(event) for event in runs.store.read("old", -1, 10).result().events] == ["new"]
+
+    @pytest.mark.parametrize("given", [{"keep": 60}, {"max_events": 3}, {"lease": 5}, {"lease": -1}])
+    def test_limits_of_a_store_that_is_open_are_its_own(self, given: Any) -> None:
+        (name,) = given
+        with pytest.raises(ValueError, match=rf"^{name} cannot be set for a MemoryLog .*: give it to the store"):
+            Runs(MemoryLog(), **given)
 
     @pytest.mark.parametrize("bad", [{"keep": 0}, {"max_events": 0}, {"lease": -1}])
     def test_limits_are_above_0(self, bad: Any) -> None:
