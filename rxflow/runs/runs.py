@@ -46,7 +46,7 @@ class Runs:
             :class:`RunLost`.
         on: where runs are carried out, such as ``rxflow.cluster.Ray()``; None: in this process.
 
-    ``keep``, ``max_events`` and ``lease`` are for a store that is opened here: a :class:`Store` has settings of its own.
+    ``keep``, ``max_events`` and ``lease`` are for a store that is opened here; a :class:`Store` has its own settings.
     Closing this object, or ending the program, cancels the runs that were started here.
 
     Raises:
@@ -64,7 +64,7 @@ class Runs:
         lease: Seconds | None = None,
         on: Cluster | None = None,
     ) -> None:
-        limits = {"keep": keep, "max_events": max_events, "lease": lease}
+        limits: dict[str, Any] = {"keep": keep, "max_events": max_events, "lease": lease}
         self.store = _use_store(store, limits) if isinstance(store, Store) else _open_store(store, **limits)
         try:
             self.carrier = None if on is None else on.open(self.store, {"store": store, **limits})

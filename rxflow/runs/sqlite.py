@@ -273,11 +273,11 @@ class SQLiteLog(Store):
         return self._submit(_Job(function, Future(), run_id))
 
     def _submit(self, job: _Job) -> Future[Any]:
-        if self._is_closed or self._has_stopped or os.getpid() != self._pid:
+        if self._is_closed or os.getpid() != self._pid:
             self._refuse(job)
             return job.future
         self._jobs.put(job)
-        if self._has_stopped:  # since the check above, so nobody may have seen the job
+        if self._has_stopped:  # read after the job was put, so that the thread or this call refuses it
             self._refuse_all()
         return job.future
 
