@@ -359,7 +359,7 @@ class TestRedis:
         self, shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """As it does when a message arrives at that moment."""
-        get_message = PubSub.get_message
+        get_message: Any = PubSub.get_message
 
         async def swallow(pubsub: PubSub, *given: Any, **named: Any) -> Any:
             try:
