@@ -3,6 +3,7 @@
 import importlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -21,9 +22,12 @@ settings.register_profile("rxflow", deadline=None, suppress_health_check=[Health
 settings.register_profile("quick", settings.get_profile("rxflow"), max_examples=25)
 settings.load_profile("rxflow")
 
-# A shell starts what runs in its background with SIGINT ignored, and programs of tests would inherit that.
+# A shell starts what runs in its background with SIGINT ignored, and nohup with SIGHUP: programs of tests would inherit
+# that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Read when litellm is imported: the wait before a call is tried again.
 os.environ.update(INITIAL_RETRY_DELAY="0.001", JITTER="0.001")
