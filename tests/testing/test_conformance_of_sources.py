@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import reactivex as rx
 from reactivex import Observable
-from reactivex import operators as ops
 from reactivex.scheduler import NewThreadScheduler
 
 from rxflow import Crew
@@ -61,7 +60,8 @@ OF_RXPY: dict[str, Factory] = {
     "throw": lambda: rx.throw(ValueError("no")),
     "timer": lambda: rx.timer(0.5),
     "merge": lambda: rx.merge(rx.timer(0.5), rx.timer(0.7)),
-    "in a thread": lambda: rx.of(1, 2, 3).pipe(ops.subscribe_on(NewThreadScheduler())),
+    # not subscribe_on(): a disposal does not stop it while the source emits during its subscription
+    "in a thread": lambda: rx.from_iterable([1, 2, 3], scheduler=NewThreadScheduler()),
 }
 
 
