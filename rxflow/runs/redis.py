@@ -103,7 +103,7 @@ class RedisLog(Store):
         self._claims: dict[str, tuple[Writer, OnNote]] = {}
         self._last_note: str | None = None  # None before the first claim
         self._work: dict[str, asyncio.Task[None]] = {}
-        self._begun: set[asyncio.Task[Any]] = set()
+        self._begun: set[Future[Any]] = set()
         self._is_closed = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="rxflow runs", daemon=True)
@@ -166,7 +166,10 @@ class RedisLog(Store):
             refused: Future[T] = Future()
             refused.set_exception(StoreError(f"the store {self._name} is closed, or was opened by another process"))
             return refused
-        return asyncio.run_coroutine_threadsafe(self._do(work), self._loop)
+        begun = asyncio.run_coroutine_threadsafe(work, self._loop)
+        self._begun.add(begun)
+        begun.add_done_callback(self._begun.discard)
+        return begun
 
     @property
     def _name(self) -> str:
@@ -200,17 +203,9 @@ class RedisLog(Store):
         if found != VERSION:
             raise StoreError(f"the store {self._name} is of version {found}; this rxflow has version {VERSION}")
 
-    async def _do(self, work: Coroutine[Any, Any, T]) -> T:
-        task = cast("asyncio.Task[Any]", asyncio.current_task())
-        self._begun.add(task)
-        try:
-            return await work
-        finally:
-            self._begun.discard(task)
-
     async def _shut(self) -> None:
-        if self._begun:  # finish the operations that have begun
-            await asyncio.wait(self._begun)
+        # finish the operations that have begun
+        await asyncio.gather(*map(asyncio.wrap_future, tuple(self._begun)), return_exceptions=True)
         for task in self._work.values():
             task.cancel()
         await asyncio.gather(*self._work.values(), return_exceptions=True)
