@@ -59,6 +59,16 @@ def create_wait() -> tuple[Callable[[], None], Callable[[float | None], bool]]:
     return lock.release, wait
 
 
+def wake_all(waiting: list[Callable[[], None]]) -> None:
+    """Take each function out of ``waiting``, and call it. Threads may do this at the same time."""
+    while waiting:
+        try:
+            wake = waiting.pop()
+        except IndexError:  # another thread was faster
+            return
+        wake()
+
+
 class Flag:
     """A flag that threads can wait for.
 
@@ -74,12 +84,7 @@ class Flag:
     def set(self) -> None:
         """Set the flag, and wake the threads that wait for it."""
         self.is_set = True
-        while self._waiting:
-            try:
-                wake = self._waiting.pop()
-            except IndexError:  # another thread was faster
-                return
-            wake()
+        wake_all(self._waiting)
 
     def clear(self) -> None:
         """Take the flag back."""

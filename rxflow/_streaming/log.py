@@ -12,7 +12,7 @@ import anyio
 
 from rxflow._hooks import Pause
 from rxflow._loops import Once, call_soon, running_loop
-from rxflow._streaming.interrupts import create_wait
+from rxflow._streaming.interrupts import create_wait, wake_all
 from rxflow.types.chunks import PackedChunks, pack_chunks
 
 _T = TypeVar("_T")
@@ -111,12 +111,7 @@ class Log(Generic[_T]):
 
     def wake(self) -> None:
         """Wake every waiting reader. May be called from any thread."""
-        while self._waiting:
-            try:
-                waker = self._waiting.pop()
-            except IndexError:  # another thread was faster
-                return
-            waker()
+        wake_all(self._waiting)
 
     def has(self, position: int) -> bool:
         """Return whether there is an item at ``position``, or the log has ended."""
