@@ -180,7 +180,7 @@ class LogWriter(ObserverBase[Event]):
         """Write soon, but not at once, because one read from the network brings many events."""
         if self._turn.take():
             loop = self._loop = running_loop()
-            if loop is None or self._end is not None:  # there is no later step of a loop that would write
+            if loop is None or self._end is not None:  # no later step of a loop will write these events
                 self._write()
             else:
                 self._due.give_back()

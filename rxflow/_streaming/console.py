@@ -44,7 +44,7 @@ class ConsoleProvider:
 
     With ``verbose=False``, only the message is shown. Each line is an answer: Enter accepts a result for review; ``y``,
     ``n and why`` or arguments as JSON say whether a tool may be called. If a line does not fit, the question is asked
-    again, with the reason. At the end of the input there is no answer.
+    again, with the reason. When the input has ended, the question gets no answer.
     """
 
     def __init__(self, verbose: bool = True) -> None:
