@@ -18,7 +18,6 @@ from rxflow.operators._core import (
     CallTracker,
     OpenCall,
     check_choice,
-    check_not_negative,
     check_positive,
     get_span_id,
     get_text,
@@ -253,7 +252,7 @@ def _check_prices(input_price: float | None, output_price: float | None) -> Rate
             f"got {input_price!r} and {output_price!r}"
         )
     for name, price in ("input_price", input_price), ("output_price", output_price):
-        check_not_negative(price, f"limit_cost({name}=…)", "US dollars for a million tokens")
+        check_positive(price, f"limit_cost({name}=…)", "US dollars for a million tokens", allow_zero=True)
     return Rate(input_price / _TOKENS_PER_PRICE, output_price / _TOKENS_PER_PRICE)
 
 

@@ -23,30 +23,18 @@ def is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def check_positive(value: float, parameter: str, unit: str) -> None:
-    """Check that a number is above 0.
+def check_positive(value: float, parameter: str, unit: str, *, allow_zero: bool = False) -> None:
+    """Check that a number is above 0, or 0 with ``allow_zero``.
 
     Raises:
         TypeError: ``value`` is not a number.
-        ValueError: ``value`` is 0 or less, or infinite.
+        ValueError: ``value`` is too small, or not finite.
     """
     if not is_number(value):
         raise TypeError(f"{parameter} is not a number of {unit}: {value!r}")
-    if not isfinite(value) or value <= 0:
-        raise ValueError(f"{parameter} must be a number of {unit} above 0; got {value!r}")
-
-
-def check_not_negative(value: float, parameter: str, unit: str) -> None:
-    """Check that a number is 0 or above.
-
-    Raises:
-        TypeError: ``value`` is not a number.
-        ValueError: ``value`` is less than 0, or infinite.
-    """
-    if not is_number(value):
-        raise TypeError(f"{parameter} is not a number of {unit}: {value!r}")
-    if not isfinite(value) or value < 0:
-        raise ValueError(f"{parameter} must be a number of {unit}, at least 0; got {value!r}")
+    if not isfinite(value) or value < 0 or (value == 0 and not allow_zero):
+        least = ", at least 0" if allow_zero else " above 0"
+        raise ValueError(f"{parameter} must be a number of {unit}{least}; got {value!r}")
 
 
 def check_count(value: int, parameter: str, least: int) -> None:
@@ -81,8 +69,7 @@ def to_seconds(value: RelativeTime, parameter: str, *, allow_zero: bool = False)
         ValueError: ``value`` is too small, or infinite.
     """
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    check = check_not_negative if allow_zero else check_positive
-    check(seconds, parameter, "seconds (or a timedelta)")
+    check_positive(seconds, parameter, "seconds (or a timedelta)", allow_zero=allow_zero)
     return seconds
 
 
