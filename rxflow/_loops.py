@@ -1,4 +1,4 @@
-"""Access to event loops from any thread: callbacks, contexts, time, and blocking calls."""
+"""Access to event loops from any thread: callbacks, wake-ups, contexts, time, and blocking calls."""
 
 from __future__ import annotations
 
@@ -57,6 +57,16 @@ def call_soon(
             raise
         return False
     return True
+
+
+def wake_all(waiting: list[Callable[[], None]]) -> None:
+    """Take each function out of ``waiting``, and call it. Threads may do this at the same time."""
+    while waiting:
+        try:
+            wake = waiting.pop()
+        except IndexError:  # another thread was faster
+            return
+        wake()
 
 
 def fail_future(future: asyncio.Future[Any] | Future[Any], error: BaseException, source: str) -> None:

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, Protocol
 
-from rxflow._loops import running_loop
+from rxflow._loops import running_loop, wake_all
 
 WAIT_LIMIT_S = 0.5
 """The longest uninterrupted wait of the main thread, in seconds.
@@ -57,16 +57,6 @@ def create_wait() -> tuple[Callable[[], None], Callable[[float | None], bool]]:
         return True
 
     return lock.release, wait
-
-
-def wake_all(waiting: list[Callable[[], None]]) -> None:
-    """Take each function out of ``waiting``, and call it. Threads may do this at the same time."""
-    while waiting:
-        try:
-            wake = waiting.pop()
-        except IndexError:  # another thread was faster
-            return
-        wake()
 
 
 class Flag:

@@ -11,8 +11,8 @@ from typing import Any, Generic, TypeVar
 import anyio
 
 from rxflow._hooks import Pause
-from rxflow._loops import Once, call_soon, running_loop
-from rxflow._streaming.interrupts import create_wait, wake_all
+from rxflow._loops import Once, call_soon, running_loop, wake_all
+from rxflow._streaming.interrupts import create_wait
 from rxflow.types.chunks import PackedChunks, pack_chunks
 
 _T = TypeVar("_T")
