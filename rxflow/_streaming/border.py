@@ -172,7 +172,9 @@ class Passage(Holder, ObserverBase[Event]):
         "_border",
         "_cancelled",
         "_children",
+        "_count",
         "_is_over",
+        "_now",
         "_observer",
         "_open",
         "_stopped",
@@ -181,6 +183,8 @@ class Passage(Holder, ObserverBase[Event]):
     def __init__(self, border: Border, observer: ObserverBase[Event]) -> None:
         super().__init__()
         self._border = border
+        self._count = border.count  # for each chunk one look-up less
+        self._now = border.now
         self._observer = observer
         self._is_over = False
         self._open: dict[str, Started] = {}
@@ -191,10 +195,9 @@ class Passage(Holder, ObserverBase[Event]):
     def on_next(self, value: Event) -> None:
         if type(value) is StreamChunk:  # by far the most frequent item
             values: dict[str, Any] = value.__dict__  # pyright: ignore[reportAssignmentType] # as above
-            border = self._border
-            if values["seq"] < 0 and not border.holds:
-                values["seq"] = next(border.count)
-                values["at"] = border.now()
+            if values["seq"] < 0 and not self._border.holds:
+                values["seq"] = next(self._count)
+                values["at"] = self._now()
                 self._observer.on_next(value)
                 return
         if isinstance(value, StreamChunk):

@@ -65,6 +65,8 @@ class Run:
     tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
     leftovers: Owned = field(default_factory=Owned)
     """Calls that some code still awaits although their leaf has ended. Disposing the run stops them."""
+    connections: Owned = field(default_factory=Owned)
+    """Where the run reads from providers now. If nobody reads the run, they are closed before the rest is stopped."""
     journal: Journal | None = None
     """What the run did before, if it was resumed."""
     flush: Callable[[], Awaitable[None]] = _flush_nothing

@@ -9,6 +9,7 @@ this. Users' subscriptions still use RxPY's ``subscribe``.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Generic, TypeAlias, TypeVar
 
 from reactivex import Observable
@@ -89,11 +90,13 @@ class Owned(DisposableBase):
 
     def remove(self, item: DisposableBase) -> None:
         """Dispose ``item`` now, and forget it."""
-        try:
-            self._items.remove(item)
-        except ValueError:
-            pass  # disposed with the others
+        self.forget(item)
         item.dispose()
+
+    def forget(self, item: DisposableBase) -> None:
+        """Do not dispose ``item`` with the others, because it is over."""
+        with suppress(ValueError):  # it was disposed with the others
+            self._items.remove(item)
 
     def dispose(self) -> None:
         self.is_disposed = True

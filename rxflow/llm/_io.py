@@ -26,7 +26,7 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
 from rxflow._loops import call_soon, refusal_of, running_loop
-from rxflow._streaming import RunPart, ambient, loop_thread
+from rxflow._streaming import Owned, RunPart, ambient, loop_thread
 from rxflow.llm.source import Delta
 
 P = ParamSpec("P")
@@ -167,7 +167,8 @@ def from_io(read: Callable[[Deliver], Awaitable[None]]) -> Observable[Delta]:
     def subscribe(observer: ObserverBase[Delta], scheduler: SchedulerBase | None = None) -> DisposableBase:
         loop = asyncio.get_running_loop()
         refused = refusal_of(loop)
-        hop = _Hop(loop, observer)
+        leaf = ambient.get()
+        hop = _Hop(loop, observer, None if leaf is None else leaf.run.connections)
         if refused is not None:
             observer.on_error(refused)
             return hop
@@ -189,9 +190,11 @@ class _Hop(DisposableBase):
     class does not use asyncio.run_coroutine_threadsafe, whose future takes another 1,200 bytes.
     """
 
-    __slots__ = ("_batches", "_io", "_is_disposed", "_is_waking", "_loop", "_observer", "_reading")
+    __slots__ = ("_batches", "_connections", "_io", "_is_disposed", "_is_waking", "_loop", "_observer", "_reading")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, observer: ObserverBase[Delta]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, observer: ObserverBase[Delta], connections: Owned | None
+    ) -> None:
         self._loop = loop
         self._observer: ObserverBase[Delta] | None = observer
         self._batches: list[Sequence[Delta]] = []
@@ -199,6 +202,7 @@ class _Hop(DisposableBase):
         self._is_disposed = False
         self._io: asyncio.AbstractEventLoop | None = None
         self._reading: asyncio.Task[None] | None = None
+        self._connections = connections
 
     def begin(
         self, read: Callable[[Deliver], Awaitable[None]], io: asyncio.AbstractEventLoop, context: Context
@@ -211,6 +215,8 @@ class _Hop(DisposableBase):
                 self._reading = io.create_task(self._read(read), context=context)
 
         io.call_soon_threadsafe(start, context=context)
+        if self._connections is not None:
+            self._connections.add(self)
 
     async def _read(self, read: Callable[[Deliver], Awaitable[None]]) -> None:
         try:
@@ -235,10 +241,17 @@ class _Hop(DisposableBase):
         call_soon(self._loop, partial(self._end, error))
 
     def dispose(self) -> None:
+        if self._is_disposed:
+            return
         self._is_disposed = True
         self._observer = None
+        self._leave()
         if self._io is not None:
             call_soon(self._io, self._stop, context=Context())
+
+    def _leave(self) -> None:
+        if self._connections is not None:
+            self._connections.forget(self)
 
     def _stop(self) -> None:
         """Cancel the reading task. Called on the I/O loop."""
@@ -275,6 +288,7 @@ class _Hop(DisposableBase):
             return
         observer, self._observer = self._observer, None
         self._io = None  # nothing is left to cancel there
+        self._leave()
         if observer is None:
             return
         if error is None:

@@ -32,6 +32,8 @@ Claim: TypeAlias = tuple[Writer, Head]
 
 LOOPS_WAIT_S = 1.0
 """Seconds in which stopped runs must end on their own event loops. After that, they are ended from outside."""
+UNREAD_END_S = 0.2
+"""Seconds between the end of a run's connections to providers and the end of the run, if nobody reads it."""
 STORE_WAIT_S = 5.0
 """Seconds in which the store must write the ends of the runs."""
 
@@ -69,7 +71,8 @@ class Worker:
             log.on_next(event)
         grace_s = head.spec.when_unread
         if grace_s is not None:
-            self._attendance = Attendance(grace_s, lambda: self.cancel(f"nobody has read it for {grace_s:g} s"))
+            reason = f"nobody has read it for {grace_s:g} s" if grace_s else "its last reader has left"
+            self._attendance = Attendance(grace_s, partial(self._cancel_unread, reason))
         context = copy_context()
         context.run(ambient.set, None)  # a run that a method starts is not part of that method's run
         context.run(self._subscribe, source.answered_by(self._inbox).logged_by(self._flush))
@@ -118,6 +121,19 @@ class Worker:
         """
         self._running.dispose()
         self._log.end(End("cancelled", reason=reason))
+
+    def _cancel_unread(self, reason: str) -> None:
+        """Close the run's connections to providers now, and stop the rest of the run a little later.
+
+        Nobody waits for the run's end. If many readers leave at once, the connections of all runs are closed first.
+        """
+        if self._border is None:
+            self.cancel(reason)
+            return
+        run = self._border.scope.run
+        run.connections.dispose()
+        if not call_soon(run.loop, partial(run.loop.call_later, UNREAD_END_S, self.end_cancelled, reason)):
+            self.end_cancelled(reason)
 
     @property
     def is_ending(self) -> bool:

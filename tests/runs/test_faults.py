@@ -273,7 +273,7 @@ class TestRedis:
                 Runs(server.url)
 
     def test_one_that_is_full_stops_the_run_and_its_readers_are_told(self, tmp_path: Path) -> None:
-        with RedisServer(tmp_path) as server, Runs(server.url, lease=0.5) as runs:
+        with RedisServer(tmp_path) as server, Runs(server.url, lease=3) as runs:
             run = runs.start(Count(), {"count": 3000, "gap_ms": 2})
             run.observe().pipe(rxops.element_at(20)).run()
             command = ["redis-cli", "-p", str(server.port), "config", "set", "maxmemory", "1"]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from reactivex import operators as rxops
 
-from rxflow import Flow
+from rxflow import LLM, Flow
 from rxflow import operators as ops
 from rxflow.flow import start
 from rxflow.runs import (
@@ -47,6 +47,7 @@ from rxflow.types.events import (
     Retracted,
 )
 from tests.gate import PATIENCE_S, Gate
+from tests.loopback import Loopback, Reply
 from tests.runs.conftest import address_of
 from tests.runs.flows import Broken, Count, Endless, Patient, Twice
 from tests.signals import signals_of
@@ -304,7 +305,7 @@ class TestReadingAtOnesOwnPace:
 
         run = runs.start(Endless(), when_unread="cancel")
         asyncio.run(read_first(run))
-        with pytest.raises(RunCancelled, match=r"nobody has read it for 0 s$"):
+        with pytest.raises(RunCancelled, match=r"its last reader has left$"):
             run.result(20)
 
     def test_closing_the_reader_ends_a_loop_that_waits(self, runs: Runs) -> None:
@@ -323,7 +324,7 @@ class TestWhenUnread:
     def test_cancel_ends_it_when_the_last_reader_leaves(self, runs: Runs) -> None:
         run = runs.start(Endless(), when_unread="cancel")
         wait_for_chunk(run)
-        with pytest.raises(RunCancelled, match=r"nobody has read it for 0 s$"):
+        with pytest.raises(RunCancelled, match=r"its last reader has left$"):
             run.result(20)
 
     def test_not_while_another_one_reads(self, runs: Runs) -> None:
@@ -334,6 +335,35 @@ class TestWhenUnread:
         wait_for_chunk(run)
         assert len([*iterator]) == 9
         assert run.result(20).endswith("n9")
+
+    def test_the_provider_is_left_although_the_runs_loop_is_blocked(
+        self, provider: Loopback, llm: LLM, runs: Runs
+    ) -> None:
+        provider.script(Reply(text="one two three", hold_after=1))
+        chunk, go, is_blocked, release = (threading.Event() for _ in range(4))
+
+        class Busy(Flow):
+            @start()
+            async def speak(self) -> Any:
+                return await llm.acall("Hello")
+
+            @start()
+            async def block(self) -> None:
+                await asyncio.to_thread(go.wait, PATIENCE_S)
+                is_blocked.set()
+                release.wait(PATIENCE_S)
+
+        run = runs.start(Busy(), when_unread="cancel")
+        reading = run.observe().subscribe(lambda _: chunk.set())
+        assert chunk.wait(PATIENCE_S)
+        go.set()
+        assert is_blocked.wait(PATIENCE_S)
+        reading.dispose()
+        provider.wait_until(lambda state: state.disconnects)
+        assert run.status == "running"
+        release.set()
+        with pytest.raises(RunCancelled, match=r"its last reader has left$"):
+            run.result(20)
 
     def test_a_time_runs_from_the_start(self, runs: Runs) -> None:
         run = runs.start(Endless(), when_unread=timedelta(seconds=0.1))

@@ -79,8 +79,22 @@ def read_when_there_is_room(client: httpx.Client, path: str) -> str:
     return answer.text
 
 
-def count_sockets(process: int) -> int:
-    return sum(str(each.readlink()).startswith("socket:") for each in Path(f"/proc/{process}/fd").iterdir())
+def inode_of_peer(connection: socket.socket) -> str:
+    """The inode of the other end of a connection to this machine."""
+    ports = [connection.getpeername()[1], connection.getsockname()[1]]
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, *_, inode = line.split()[:10]
+        if [int(each.partition(":")[2], 16) for each in (local, remote)] == ports:
+            return inode
+    raise LookupError(ports)
+
+
+def holds_socket(process: int, inode: str) -> bool:
+    for each in Path(f"/proc/{process}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            if str(each.readlink()) == f"socket:[{inode}]":
+                return True
+    return False
 
 
 def read_until(connection: socket.socket, said: bytes) -> bytes:
@@ -150,10 +164,11 @@ def test_and_the_server_keeps_no_socket_for_it() -> None:
         assert server.stdout is not None
         client = stack.enter_context(httpx.Client(base_url=server.stdout.readline().strip(), timeout=100))
         run_id = start(client)
-        sockets = count_sockets(server.pid)
-        with connect_deaf(client, run_id):
+        with connect_deaf(client, run_id) as deaf:
+            inode = inode_of_peer(deaf)
+            assert holds_socket(server.pid, inode)
             read_when_there_is_room(client, f"/api/runs/{run_id}/events")
-            while count_sockets(server.pid) > sockets:
+            while holds_socket(server.pid, inode):
                 client.get("/api/runs")
 
 

@@ -118,7 +118,7 @@ def test_a_run_is_cancelled_when_its_reader_leaves_if_so_chosen(folder: Path, pr
         run_id = start(client)
         with client.stream("GET", f"/api/runs/{run_id}/events") as reader:
             assert "event: StreamChunk" in reader.iter_lines()
-        assert wait_for_end(client, run_id) == ("cancelled", "nobody has read it for 0 s")
+        assert wait_for_end(client, run_id) == ("cancelled", "its last reader has left")
         provider.wait_until(lambda state: state.disconnects)
 
 
