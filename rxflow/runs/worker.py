@@ -132,7 +132,7 @@ class Worker:
             return
         run = self._border.scope.run
         run.connections.dispose()
-        if not call_soon(run.loop, partial(run.loop.call_later, UNREAD_END_S, self.end_cancelled, reason)):
+        if not call_soon(run.loop, lambda: run.loop.call_later(UNREAD_END_S, self.end_cancelled, reason)):
             self.end_cancelled(reason)
 
     @property
