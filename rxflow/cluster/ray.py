@@ -7,7 +7,7 @@ import atexit
 import sys
 import threading
 from collections.abc import AsyncGenerator, Mapping
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, InvalidStateError, wait
 from contextlib import aclosing, closing, suppress
 from importlib import import_module
 from typing import Any, cast
@@ -95,18 +95,15 @@ class Ray:
         """Return the flow or crew with its runs on these workers. Raises ValueError if it has no import path."""
         return OnRay(name_target(target), self._pool)
 
-    def open(self, store: Store, options: Mapping[str, Any]) -> Carrier:
-        """Connect to the cluster, for ``Runs(…, on=Ray())``.
-
-        Raises:
-            ValueError: other machines cannot open the store.
-            ConnectionError: the cluster cannot be reached.
-        """
-        name = options["store"]
+    def check_store(self, name: object) -> None:
+        """Raise ValueError if other machines cannot open the store of this name."""
         if not (isinstance(name, str) and name.startswith(("redis://", "rediss://"))):
             raise ValueError(
                 f'a cluster needs a store that all its machines can reach, such as "redis://host:6379/0"; got {name!r}'
             )
+
+    def open(self, store: Store, options: Mapping[str, Any]) -> Carrier:
+        """Connect to the cluster, for ``Runs(…, on=Ray())``. Raises ConnectionError if it cannot be reached."""
         self._pool.connect()
         return _RunsOnRay(self._pool, store, dict(options))
 
@@ -364,7 +361,7 @@ class _RunsOnRay:
     def begin(self, verb: str, run_id: str, **arguments: Any) -> Future[str]:
         """Make a worker start, restart or resume a run, with the arguments of that method.
 
-        The future resolves to the run's id once the store has the run.
+        The future resolves to the run's id once the store has the run. Cancelling it cancels the run.
         """
         if arguments.get("target") is not None:
             arguments["target"] = name_target(arguments["target"])
@@ -373,6 +370,7 @@ class _RunsOnRay:
         self._calls[call] = over = self._pool.submit(self._carry_out(call, verb, run_id, arguments, begun))
         over.add_done_callback(lambda done: self._calls.pop(call, None))
         over.add_done_callback(lambda done: _fail(begun, done, run_id))
+        begun.add_done_callback(lambda begun: call.cancel() if begun.cancelled() else None)
         return begun
 
     def close(self) -> None:
@@ -392,7 +390,8 @@ class _RunsOnRay:
             async for kind, data in messages:
                 if kind == "begun":
                     writer = data
-                    begun.set_result(run_id)
+                    with suppress(InvalidStateError):  # its start was cancelled, and so was the call
+                        begun.set_result(run_id)
                 elif kind == "failed":
                     if writer is None:
                         raise restore_error(data)
@@ -405,8 +404,8 @@ class _RunsOnRay:
 
 
 def _fail(begun: Future[str], done: Future[None], run_id: str) -> None:
-    if not begun.done():
-        error = RunCancelled(run_id, _NOT_BEGUN) if done.cancelled() else done.exception()
+    error = RunCancelled(run_id, _NOT_BEGUN) if done.cancelled() else done.exception()
+    with suppress(InvalidStateError):  # it had begun, or its start was cancelled
         begun.set_exception(error or RuntimeError("the run ended before it had begun"))
 
 

@@ -42,12 +42,12 @@ class Carrier(Protocol):
 class Cluster(Protocol):
     """The processes that carry out runs, such as ``rxflow.cluster.Ray``."""
 
-    def open(self, store: Store, options: Mapping[str, Any]) -> Carrier:
-        """Create the carrier of a store's runs. Workers open the store with ``Runs(**options)``.
+    def check_store(self, name: object) -> None:
+        """Raise ValueError if other machines cannot open the store of this name."""
+        ...
 
-        Raises:
-            ValueError: other machines cannot open this store.
-        """
+    def open(self, store: Store, options: Mapping[str, Any]) -> Carrier:
+        """Create the carrier of a store's runs. Workers open the store with ``Runs(**options)``."""
         ...
 
 

@@ -65,6 +65,8 @@ class Runs:
         on: Cluster | None = None,
     ) -> None:
         limits: dict[str, Any] = {"keep": keep, "max_events": max_events, "lease": lease}
+        if on is not None:
+            on.check_store(store)  # before a file is created for it
         self.store = _use_store(store, limits) if isinstance(store, Store) else _open_store(store, **limits)
         try:
             self.carrier = None if on is None else on.open(self.store, {"store": store, **limits})

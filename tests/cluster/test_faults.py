@@ -261,6 +261,23 @@ class TestRoomForOne:
             assert [str(chunk) for chunk in signals_of(cluster.on(f"{HERE}:Twice").observe()).items]  # the room is free
             assert {run.id for run in elsewhere.list() if run.id.startswith("waits")} == set()
 
+    def test_a_start_that_is_cancelled_leaves_its_turn_to_others(self, nodes: Any, redis: RedisServer) -> None:
+        from rxflow.cluster import Ray
+
+        async def start_and_cancel(runs: Runs) -> None:
+            starting = asyncio.create_task(runs.start_async(STANDING, run_id="unwanted"))
+            await asyncio.sleep(0)
+            starting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await starting
+
+        with Ray(workers=1, runs_per_worker=1) as cluster, Runs(redis.url, on=cluster) as runs:
+            first = runs.start(STANDING)
+            asyncio.run(start_and_cancel(runs))
+            first.cancel("it has the only room")
+            assert runs.start(f"{HERE}:Twice").result(30)
+            assert [run.id for run in runs.list() if run.id == "unwanted"] == []
+
 
 class TestNodes:
     def test_one_that_is_killed_loses_its_runs_only(self, nodes: Any, redis: RedisServer) -> None:

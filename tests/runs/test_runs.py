@@ -446,19 +446,35 @@ class TestNames:
 
 
 class TestWhere:
-    def test_a_store_that_the_cluster_refuses_is_closed_if_it_was_opened_for_it(self, tmp_path: Path) -> None:
+    def test_no_file_is_created_for_a_store_that_the_cluster_refuses(self, tmp_path: Path) -> None:
         class Distant:
             """Other machines, which cannot reach any store."""
 
-            def open(self, store: Store, options: Mapping[str, Any]) -> Carrier:
+            def check_store(self, name: object) -> None:
                 raise ValueError("out of reach")
+
+            def open(self, store: Store, options: Mapping[str, Any]) -> Carrier:
+                raise AssertionError("the store was refused")
 
         with pytest.raises(ValueError, match=r"^out of reach$"):
             Runs(f"sqlite:///{tmp_path}/runs.db", on=Distant())
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_store_is_closed_if_it_was_opened_for_a_cluster_that_is_not_there(self, tmp_path: Path) -> None:
+        class Absent:
+            """No machines."""
+
+            def check_store(self, name: object) -> None: ...
+
+            def open(self, store: Store, options: Mapping[str, Any]) -> Carrier:
+                raise ConnectionError("nobody answers")
+
+        with pytest.raises(ConnectionError, match=r"^nobody answers$"):
+            Runs(f"sqlite:///{tmp_path}/runs.db", on=Absent())
         assert [thread for thread in threading.enumerate() if thread.name == "rxflow runs"] == []
         with closing(SQLiteLog(tmp_path / "runs.db")) as log:
-            with pytest.raises(ValueError, match=r"^out of reach$"):
-                Runs(log, on=Distant())
+            with pytest.raises(ConnectionError, match=r"^nobody answers$"):
+                Runs(log, on=Absent())
             assert log.list().result() == []
 
 
