@@ -168,17 +168,7 @@ class Passage(Holder, ObserverBase[Event]):
     It emits on the run's loop; code that stops a leaf may notify it from any thread.
     """
 
-    __slots__ = (
-        "_border",
-        "_cancelled",
-        "_children",
-        "_count",
-        "_is_over",
-        "_now",
-        "_observer",
-        "_open",
-        "_stopped",
-    )
+    __slots__ = ("_border", "_cancelled", "_children", "_count", "_is_over", "_now", "_observer", "_open", "_stopped")
 
     def __init__(self, border: Border, observer: ObserverBase[Event]) -> None:
         super().__init__()

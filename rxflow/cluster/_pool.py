@@ -274,7 +274,7 @@ class WorkerPool:
             f"{name}={value:g}" for name, value in {"num_cpus": given.num_cpus, **given.resources}.items()
         )
         try:
-            code = await asyncio.wait_for(_ping(worker), given.start_within_s)
+            code = await _ping(worker, given.start_within_s)
         except TimeoutError:
             has = {name: value for name, value in _list_resources().items() if not name.startswith("node:")}
             message = f"no worker with {needs} started within {given.start_within_s:g} s; the cluster has {has}"
@@ -296,7 +296,7 @@ class WorkerPool:
         while True:
             began = time.monotonic()
             try:
-                await asyncio.wait_for(_ping(worker), lease_s)
+                await _ping(worker, lease_s)
             except TimeoutError:
                 self._lose(worker, f"it has not answered for {lease_s:g} s")
                 return
@@ -332,8 +332,10 @@ def _list_resources() -> Mapping[str, float]:
     return cast("Mapping[str, float]", ray.cluster_resources())
 
 
-async def _ping(worker: PoolWorker) -> Any:
-    return await asyncio.wrap_future(worker.actor.ping.options(concurrency_group=HEALTH).remote().future())
+async def _ping(worker: PoolWorker, within_s: float) -> Any:
+    # Not wait_for: in Python 3.11 it ignores a cancellation that comes together with the reply.
+    async with asyncio.timeout(within_s):
+        return await asyncio.wrap_future(worker.actor.ping.options(concurrency_group=HEALTH).remote().future())
 
 
 def describe_loss(error: BaseException) -> str:

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -39,9 +40,15 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def pool(nodes: Any) -> Iterator[WorkerPool]:
     """One worker at most, which carries out one run at a time."""
+    pool = create_pool()
+    yield pool
+    pool.close()
+
+
+def create_pool() -> WorkerPool:
     from rxflow.cluster._pool import Settings, WorkerPool
 
-    pool = WorkerPool(
+    return WorkerPool(
         Settings(
             address=None,
             num_cpus=1,
@@ -53,8 +60,6 @@ def pool(nodes: Any) -> Iterator[WorkerPool]:
             runtime_env={},
         )
     )
-    yield pool
-    pool.close()
 
 
 def ask_redis(server: RedisServer, *words: str) -> str:
@@ -277,6 +282,49 @@ class TestRoomForOne:
             first.cancel("it has the only room")
             assert runs.start(f"{HERE}:Twice").result(30)
             assert [run.id for run in runs.list() if run.id == "unwanted"] == []
+
+
+class PromptActor:
+    """A worker that answers a ping when :attr:`reply` is set."""
+
+    def __init__(self) -> None:
+        self.reply: Future[None] = Future()
+
+    @property
+    def ping(self) -> PromptActor:
+        return self
+
+    def options(self, **_: object) -> PromptActor:
+        return self
+
+    def remote(self) -> PromptActor:
+        return self
+
+    def future(self) -> Future[None]:
+        return self.reply
+
+
+@pytest.mark.parametrize("steps", range(6))
+def test_a_watch_that_is_cancelled_while_a_reply_arrives_ends(steps: int) -> None:
+    """Otherwise closing the workers would wait for it forever."""
+    pytest.importorskip("ray", reason="needs the extra: pip install 'rxflow[ray]'")
+    from rxflow.cluster._pool import PoolWorker
+
+    async def pass_steps(count: int) -> None:
+        for _ in range(count):
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        actor = PromptActor()
+        watch = asyncio.create_task(create_pool()._watch(PoolWorker(actor)))  # pyright: ignore[reportPrivateUsage]
+        await pass_steps(2)
+        actor.reply.set_result(None)
+        await pass_steps(steps)
+        watch.cancel()
+        await pass_steps(10)
+        assert watch.cancelled()
+
+    asyncio.run(main())
 
 
 class TestNodes:
