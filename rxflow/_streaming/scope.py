@@ -1,4 +1,4 @@
-"""What work belongs to: its run, the handle that stops it, the labels of its events, and its context."""
+"""The scope of work: its run, the handle that stops it, the labels of its events, and its context."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ class Run:
     leftovers: Owned = field(default_factory=Owned)
     """Calls that some code still awaits although their leaf has ended. Disposing the run stops them."""
     connections: Owned = field(default_factory=Owned)
-    """Where the run reads from providers now. If nobody reads the run, they are closed before the rest is stopped."""
+    """The open reads from providers. If nobody reads the run, they are closed before the rest of it is stopped."""
     journal: Journal | None = None
-    """What the run did before, if it was resumed."""
+    """The record of the run before it was resumed; None if it was not resumed."""
     flush: Callable[[], Awaitable[None]] = _flush_nothing
     """Waits until everything emitted so far is in the run's log, if it has one."""
 
@@ -158,8 +158,8 @@ class UsageLedger:
 class Scope:
     """The run and the labels that code belongs to.
 
-    The scope is passed as an argument, because Rx subscribes a successor while its predecessor completes, when a
-    context variable would still hold the predecessor's scope.
+    The scope is passed as an argument, because Rx subscribes a successor while its predecessor completes. A context
+    variable would still hold the predecessor's scope then.
     """
 
     run: Run
