@@ -64,7 +64,7 @@ def redact(
 
     Raises:
         TypeError: ``pattern`` is not a text pattern, or ``replacement`` is neither a string nor a function; as the
-            stream's error: the function returned something else than a string.
+            stream's error: the function returned something other than a string.
         ValueError: ``pattern`` is not a regular expression or matches the empty text; ``hold_back`` is not above 0.
     """
     if not (isinstance(replacement, str) or callable(replacement)):  # pyright: ignore[reportUnnecessaryIsInstance]

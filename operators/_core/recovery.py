@@ -1,4 +1,4 @@
-"""What follows an error: another attempt, another stream in the run, or a report if no caller can catch the error."""
+"""Reactions to an error: another attempt, another stream in the run, or a report if no caller can catch the error."""
 
 from __future__ import annotations
 

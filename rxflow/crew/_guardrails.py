@@ -37,7 +37,7 @@ class Verdict(BaseModel):
 
 
 def _check_guardrail(guardrail: Callable[[TaskOutput], Any] | str) -> Callable[[TaskOutput], Any] | str:
-    """Raise ValueError if a function cannot be called with only the answer, or its return annotation is not a verdict."""
+    """Raise ValueError if a function cannot be called with one argument, or its return annotation is not a verdict."""
     if isinstance(guardrail, str):
         return guardrail
     name = name_of(guardrail)

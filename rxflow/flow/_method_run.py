@@ -49,7 +49,7 @@ def run_method(
     """Return the events of one call. The last one is :class:`MethodFinished`, with the result of the method.
 
     If the method returns an Observable, the Observable is merged in: its chunks and events are passed on, including the
-    events behind an ``observe()``, and ``str`` items become chunks of the method. Each of the following is a result: the
+    events behind an ``observe()``, and ``str`` items become chunks of the method. The following count as results: the
     result of a crew or flow, the text of an agent's answer, the answer of a model outside of crews, and an item that is
     neither text nor an event. The last one is the result of the method. If the Observable emits none of them, as an
     ``observe()`` does, the result is the text. A generator of text is read in the same way.

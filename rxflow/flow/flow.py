@@ -388,7 +388,7 @@ class Flow(AsksPeople, Generic[S]):
             )
 
     def _describe_other(self, journal: Journal) -> str:
-        """Return the error message for a log of another flow. This flow would repeat everything, and pay for it again."""
+        """Return the error message for a log of another flow. This flow would do, and pay for, everything again."""
         own = self.name or type(self).__name__
         names = " and ".join(map(repr, journal.flow_names)) or "none"
         return (

@@ -1,4 +1,4 @@
-"""What :class:`Runs` needs from a store beyond a :class:`Log`: claiming, finding, listing and forgetting runs."""
+"""The interface of a store: a :class:`Log` that can also claim, find, list and forget runs, for :class:`Runs`."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Store(Log):
 
     @abstractmethod
     def list(self, status: Status | None = None) -> Future[Sequence[Head]]:
-        """Return the heads of the runs, oldest first; with ``status``, only those that have it."""
+        """Return the heads of the runs, oldest first; with ``status``, only those of runs that have this status."""
 
     @abstractmethod
     def forget(self, run_id: str) -> Future[None]:

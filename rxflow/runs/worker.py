@@ -170,7 +170,7 @@ class Worker:
 
     def _expect_answer(self, event: Event) -> None:
         if isinstance(event, InputRequested):
-            # Before the log has the question, because a reader may answer at once. A resumed run asks it again.
+            # Before the log has the question, because a reader may answer at once.
             self._inbox.expect(event)
 
     async def _flush(self, home: asyncio.AbstractEventLoop) -> None:

@@ -411,10 +411,11 @@ _CALLBACK = "run_coroutine_threadsafe.<locals>.callback"
 
 
 def watch_callback(callback: Callable[..., object], new_pause: Callable[[], Pause | None]) -> None:
-    """Count the waits for the future of ``asyncio.run_coroutine_threadsafe``, if ``callback`` is one of its callbacks.
+    """Count waits for the future of ``asyncio.run_coroutine_threadsafe``, if that function has scheduled ``callback``.
 
-    anyio's ``from_thread.run`` uses the same function. Such a wait is a wait for the loop. It has to be counted when it
-    begins: the thread may wait for the future at any time, or never, and works until then.
+    A thread that waits for this future waits for the loop. The wait is counted from its own beginning and not from this
+    call, because the thread works until it waits, and may never wait. anyio's ``from_thread.run`` uses the same
+    function.
     """
     if isinstance(callback, FunctionType) and callback.__qualname__ == _CALLBACK and callback.__closure__ is not None:
         held: dict[str, Any] = dict(zip(callback.__code__.co_freevars, callback.__closure__, strict=True))

@@ -252,7 +252,8 @@ def _container_to_json(value: Any, parents: tuple[int, ...]) -> Json:
 def _key_to_json(key: Any, parents: tuple[int, ...]) -> Json:
     """Return a dict's key or a set's item as JSON.
 
-    It is described if it would be restored without a hash: an object of a subclass of dict becomes a plain dict.
+    It is written as a description if the restored value would have no hash, as with an object of a subclass of dict,
+    which becomes a plain dict.
     """
     written = to_json_value(key, parents)
     if type(written) in (dict, list) and type(key) not in _TEXT_FORMS:
