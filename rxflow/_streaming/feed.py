@@ -33,7 +33,7 @@ class Feed(Protocol):
 
     @property
     def result(self) -> Any:
-        """What the run returned, once the log has ended."""
+        """The result of the run, once the log has ended."""
 
     @property
     def is_running(self) -> bool:

@@ -1,4 +1,4 @@
-"""What a run did before it stopped: methods, model calls, tools, questions and state. A resumed run uses this record.
+"""The record of a run before it stopped: methods, model calls, tools, questions and state. A resumed run uses it.
 
 The journal is read from the events of all the run's generations since the run last started from the beginning. A *step*
 is one call of a method: the path of flows and methods that leads to the call, each with its number. Within a step that
@@ -56,7 +56,7 @@ class Asked:
 
 @dataclass(slots=True)
 class _Memory:
-    """What happened in one step. The keys are hashes of the inputs."""
+    """The record of one step. The keys are hashes of the inputs."""
 
     calls: dict[str, deque[e.LLMFinished]] = field(default_factory=lambda: defaultdict(deque))
     tools: dict[str, deque[ToolUse]] = field(default_factory=lambda: defaultdict(deque))

@@ -343,7 +343,7 @@ class ThreadRun(RunHandle, Generic[T]):
         self._end()
 
     def interrupt(self) -> None:
-        """Stop this run and those that its callbacks started: the thread that waits for them was interrupted."""
+        """Stop this run and the runs that its callbacks started: the thread that waits for them was interrupted."""
         self.dispose()  # it may not have started
         self._host.dispose_runs()
 

@@ -377,7 +377,7 @@ def _with_events(shown: Selection[T]) -> Selection[T | Behind]:
 
 
 class SourceFeed(SubscribedFeed[Item, T, Observable[T]], Generic[Item, T]):
-    """Subscribes an Observable: a run on the loop that it chooses, or any other Observable in the reader's thread."""
+    """Subscribes an Observable: a run on the loop that the run chooses, any other Observable in the reader's thread."""
 
     def __init__(self, log: Log[Item], source: Observable[T]) -> None:
         super().__init__(log, source)

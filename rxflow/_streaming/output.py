@@ -41,7 +41,7 @@ class Readable(Generic[Item, Result]):
 
     @property
     def result(self) -> Result:
-        """What the run returned.
+        """The result of the run.
 
         Raises:
             RunPaused: the run waits for answers; ``pending`` lists the questions.

@@ -219,7 +219,7 @@ class Scope:
         return replace(self, ledger=UsageLedger(around=self.ledger))
 
     def note_shown(self, event: LLMFinished | LLMFailed | LLMCancelled) -> None:
-        """Note a call that an event shows. Calls of this run have noted themselves; those of a recording have not."""
+        """Note a call that an event shows. Calls of this run have noted themselves; calls of a recording have not."""
         if not event.origin.span_id.startswith(f"{self.run.id}/"):
             self.ledger.note(event.usage, event.cost, is_shown=True)
 

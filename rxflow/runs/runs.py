@@ -188,7 +188,7 @@ class Runs:
         answer_within: Seconds | None,
     ) -> tuple[Callable[[Any], Run], Any]:
         runnable = find_runnable(target) if isinstance(target, str) else target
-        source = runnable.events(inputs)  # raises here, in the caller, if the inputs are wrong
+        source = runnable.events(inputs)  # reports wrong inputs to the caller
         spec = RunSpec(
             target=target if isinstance(target, str) else "",
             kind="crew" if isinstance(runnable, Crew) else "flow",

@@ -28,7 +28,7 @@ from rxflow.types import Event, InputRequested, Started
 logger = logging.getLogger("rxflow")
 
 Claim: TypeAlias = tuple[Writer, Head]
-"""What a store returns to the worker that has claimed a run."""
+"""The reply of a store to the worker that has claimed a run."""
 
 LOOPS_WAIT_S = 1.0
 """Seconds in which stopped runs must end on their own event loops. After that, they are ended from outside."""

@@ -33,7 +33,7 @@ _ANYIO_WAIT = "run_sync_in_worker_thread"  # the function in which a task waits 
 
 class _Here(threading.local):
     worker: _Worker | None = None
-    """The work that this thread does."""
+    """The work of this thread."""
     uses_real_waits = False
 
 

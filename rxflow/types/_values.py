@@ -38,7 +38,7 @@ MAX_INT_BITS = 10_000
 """Longer numbers are written in hexadecimal, because Python limits decimal ones (``sys.set_int_max_str_digits``)."""
 
 Json: TypeAlias = Any
-"""What ``json.loads`` returns."""
+"""A value that ``json.loads`` returns."""
 
 
 class RecordedError(Exception):
