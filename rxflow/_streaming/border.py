@@ -329,11 +329,13 @@ def find_stamp() -> Callable[[T], T]:
 
 
 def close_before_end(source: Observable[T], border: Border) -> Observable[T]:
-    """Wrap ``source``, which may end before its run does, so that its open spans are closed before it ends. ::
+    """Wrap ``source``, which may end before its run does.
 
-    events    S--a--b--c--F|
-    source    S--a--b|             (take(3))
-    result    S--a--bX|            (X: Cancelled)
+    Its open spans are closed before it ends. ::
+
+        events    S--a--b--c--F|
+        source    S--a--b|             (take(3))
+        result    S--a--bX|            (X: Cancelled)
     """
 
     def subscribe(observer: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:
