@@ -78,10 +78,7 @@ class Border:
         return event
 
     def admit(self, item: T) -> T:
-        """Return the next item from a source of the run, with a number unless the run has an undecided race.
-
-        Items that a race drops must leave no gap in the numbers, so the number is set later.
-        """
+        """Return the next item from a source of the run. It gets no number while a race of the run is undecided."""
         if not self.holds:
             return self.stamp(item)
         if isinstance(item, StreamChunk):
@@ -147,10 +144,7 @@ class Border:
         return cast(Event, kind(origin=started.origin, reason=reason))
 
     def forget(self, passage: Passage, *, has_open_spans: bool) -> None:
-        """Forget a passage that has ended or was disposed.
-
-        A passage with open spans is kept for :meth:`close_spans`: an operator may have ended the stream early.
-        """
+        """Forget a passage that is over. If it has open spans, keep it for :meth:`close_spans`."""
         if not has_open_spans:
             self._passages.pop(passage, None)
         self.scope.run.watchers.pop(passage, None)

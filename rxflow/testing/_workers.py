@@ -413,9 +413,8 @@ _CALLBACK = "run_coroutine_threadsafe.<locals>.callback"
 def watch_callback(callback: Callable[..., object], new_pause: Callable[[], Pause | None]) -> None:
     """Count waits for the future of ``asyncio.run_coroutine_threadsafe``, if that function has scheduled ``callback``.
 
-    A thread that waits for this future waits for the loop. The wait is counted from its own beginning and not from this
-    call, because the thread works until it waits, and may never wait. anyio's ``from_thread.run`` uses the same
-    function.
+    A thread that waits for this future waits for the loop, as in anyio's ``from_thread.run``. The wait is counted when
+    it begins, and not in this call, because the thread works until then, and may never wait.
     """
     if isinstance(callback, FunctionType) and callback.__qualname__ == _CALLBACK and callback.__closure__ is not None:
         held: dict[str, Any] = dict(zip(callback.__code__.co_freevars, callback.__closure__, strict=True))

@@ -325,9 +325,8 @@ class Retracted(Happened):
     and ``fallback_to``.
 
     Withdraw the chunks of ``origin`` whose ``attempt`` is one of ``attempts``; :meth:`covers` finds them. ``error``
-    ended these attempts. ``span_ids`` are the spans of the chunks, because another run of the same crew may emit chunks
-    at the same time; empty if the chunks do not name their spans. ``llm_call_ids`` are the calls that emitted the
-    chunks. ::
+    ended these attempts. ``span_ids`` are the chunks' spans, because another run of the same crew may emit chunks at
+    the same time; empty if the chunks do not name their spans. ``llm_call_ids`` are the calls that emitted them. ::
 
         shown = [chunk for chunk in shown if not retracted.covers(chunk)]
     """
