@@ -130,7 +130,7 @@ def _edge_of(data: Any) -> Any:
 
 
 def _less_and_less(data: Any) -> Iterator[Any]:
-    """Yield ever shorter forms of ``data``: first the whole, then without its last parts, innermost parts first.
+    """Yield ever shorter forms of ``data``: first the whole; then its last parts are left out, the innermost first.
 
     All of them are the same object, which is shortened in place.
     """

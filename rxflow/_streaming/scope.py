@@ -105,7 +105,7 @@ _stop_reasons: ContextVar[tuple[tuple[str, Callable[[], bool]], ...]] = ContextV
 
 @contextmanager
 def stopping(reason: str, holds: Callable[[], bool] = lambda: True) -> Generator[None]:
-    """Everything that the body disposes is stopped for ``reason``, if ``holds()`` is True at that moment."""
+    """Give ``reason`` as the cause of each stop in the ``with`` block for which ``holds()`` is True at that moment."""
     token = _stop_reasons.set((*_stop_reasons.get(), (reason, holds)))
     try:
         yield

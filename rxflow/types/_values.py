@@ -88,7 +88,7 @@ class RecordedModel(BaseModel):
         """The name of the class, as "module:Class"."""
         return self._type
 
-    def __hash__(self) -> int:  # an object that was in a set, or a dict's key, is restored there
+    def __hash__(self) -> int:  # needed to restore an object in a set or as a dict's key
         return hash(self._type)
 
     def __repr_name__(self) -> str:
