@@ -35,9 +35,9 @@ def answer_with(who: Who) -> Callable[[Observable[T]], Observable[T]]:
 
     Args:
         who: a function of the :class:`~rxflow.types.events.InputRequested`, sync (in a worker thread) or async, that
-            returns the answer, an Observable of it, or None to leave the question to the next one; an Observable, whose
-            first item after the question is the answer; an :class:`Inbox`, which holds questions for other threads; or
-            a provider in CrewAI's form, with ``request_input`` or ``request_feedback``.
+            returns the answer, an Observable of it, or None to leave the question to the next ``answer_with``; an
+            Observable, whose first item after the question is the answer; an :class:`Inbox`, which holds questions for
+            other threads; or a provider in CrewAI's form, with ``request_input`` or ``request_feedback``.
 
     Raises:
         TypeError: ``who`` is none of these; or the source is not a run: put operators of RxPY after this one.

@@ -37,8 +37,9 @@ def fallback_to(
     """Continue with ``other`` after an error (like ``catch``): another model, another crew, or an apology.
 
     All output so far is then void: a ``Retracted`` event says so before ``other`` begins, and the chunks of ``other``
-    have the next free ``attempt``. If there was no output yet, there is no such event. An operator that selects from
-    the events again, such as ``text``, would drop that event: put ``fallback_to`` after it. ::
+    have a higher ``attempt`` than all chunks before. If there was no output yet, no ``Retracted`` is emitted. An
+    operator that selects from the events again, such as ``text``, would drop the ``Retracted``: put ``fallback_to``
+    after such an operator. ::
 
         source                --a--b--#
         other                         --x--y--|

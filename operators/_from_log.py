@@ -15,8 +15,8 @@ def from_log(log: Log, run_id: str, after: int = -1) -> EventStream[Event]:
         from_log(log, "r", after=1)             c--d|
 
     Each subscription reads the stored events after event ``after``, and then new ones, in any process. Disposing it
-    does not stop the run. ``ops.text()`` and others work on it as on the run itself. A chunk's ``seq`` is that of its
-    event, so ``after=chunk.seq`` continues after a chunk: nothing is lost, and nothing comes twice.
+    does not stop the run. ``ops.text()`` and others work on it as on the run itself. A chunk is an event, so
+    ``after=chunk.seq`` continues after a chunk: nothing is lost, and nothing comes twice.
 
     Args:
         log: the log that :func:`log_to` writes.

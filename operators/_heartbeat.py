@@ -20,10 +20,10 @@ def heartbeat(interval: RelativeTime, *, scheduler: SchedulerBase | None = None)
 
     ``interval`` is a number of seconds or a timedelta. Use it for connections that proxies close when they are silent,
     and for users who should see that the work continues. Only the items at this point of the pipe end a silence: after
-    ``flow.observe()`` these are the chunks, and other events do not count. But ``origin`` is that of the latest event
-    of any kind, so a heartbeat can show what the run is waiting for. ``silent_for`` is the time since the last item, or
-    since the subscription. An operator that selects from the events again, such as ``text``, would drop heartbeats: put
-    ``heartbeat`` after it. The end and errors are passed on. ::
+    ``flow.observe()`` these are the chunks, and other events do not count. A heartbeat has the ``origin`` of the latest
+    event of any kind, so it can show what the run is waiting for. Its ``silent_for`` is the time since the last item,
+    or since the subscription. An operator that selects from the events again, such as ``text``, would drop heartbeats:
+    put ``heartbeat`` after such an operator. The end and errors are passed on. ::
 
         source          --a---------------b--|
         heartbeat(5)    --a----H----H-----b--|   (units: s; silent for 5, then for 10)

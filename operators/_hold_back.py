@@ -66,10 +66,10 @@ def hold_back(
     The guard is a function or a coroutine function of the text. It judges the whole text of a call, and separately its
     reasoning; or, if ``until`` is given (such as ``ops.sentences()`` or ``ops.lines()``), each piece into which it
     splits them. The texts of one call are judged one after the other, so their order stays: while a verdict is open,
-    everything that follows in the same call waits. Other calls continue until the next event outside of the calls, for
-    instance the end of a task, which waits for all items before it. Tool calls are not judged, and wait only to keep
-    the order; the text of a call before and after a tool call is judged separately. Events that repeat the text, such
-    as ``LLMFinished``, are not judged: show the chunks, not those events.
+    everything that follows in the same call waits. Other calls continue until the next event outside of the calls, such
+    as the end of a task: that event waits for all items before it. Tool calls are not judged, and wait only to keep the
+    order; the text of a call before and after a tool call is judged separately. Events that repeat the text, such as
+    ``LLMFinished``, are not judged: show the chunks, not those events.
 
     The end of the stream waits for open verdicts. So does an error of the source: the text before it is judged first.
     If the guard raises, or returns something that is not a verdict, the stream ends with that error. Stopping, failing

@@ -150,7 +150,7 @@ class _Account:
             self._answer.append(text)
 
     def _price(self, call: _MeteredCall) -> None:
-        """Price a call at its first text, not at its start: litellm, which finds more prices, may come in between."""
+        """Price a call at its first text, not at its start: if litellm is imported meanwhile, it finds more prices."""
         rate = self._meter.get_rate(call.model)
         call.is_priced = True
         call.per_byte = rate.output / BYTES_PER_TOKEN
@@ -291,8 +291,8 @@ def _look_up_rate(model: str) -> Rate:
     output = estimate_cost(model, UsageMetrics(prompt_tokens=0, completion_tokens=1))
     if prompt is not None and output is not None:
         return Rate(prompt, output)
-    # Some names, such as anthropic/…, are listed under another one, which litellm finds. It asks these models, so it is
-    # imported by now.
+    # Some models, such as anthropic/…, are listed under another name, which litellm finds. Calls to these models use
+    # litellm, so it is already imported.
     litellm: Any = sys.modules.get("litellm")
     price_of: Callable[..., tuple[float, float]] | None = getattr(litellm, "cost_per_token", None)
     try:

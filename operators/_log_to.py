@@ -28,10 +28,10 @@ def log_to(log: Log, run_id: str) -> Callable[[Observable[T]], Observable[T]]:
         log_to(log, "r")      --a--b----|
         the log               --a--b----|      including its end: completed, failed with its error, or cancelled
 
-    An event is passed on at once, so a subscriber may receive it before the log has it. The end waits until the log has
-    it. Code that must act only on written events reads :func:`from_log` instead. Events are written in batches: the
-    first batch at once, each later one with the events that arrived while the last one was written. The log of a run
-    contains all events, even if only chunks are selected.
+    An event is passed on at once, so a subscriber may receive it before the log has it. The end of the stream is passed
+    on only when the log has it. Code that must act only on written events reads :func:`from_log` instead. Events are
+    written in batches: the first batch at once, each later one with the events that arrived while the last one was
+    written. The log of a run contains all events, even if only chunks are selected.
 
     Args:
         log: the log: :class:`rxflow.runs.MemoryLog`, ``SQLiteLog``, ``RedisLog``, or one of your own.

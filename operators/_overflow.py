@@ -198,7 +198,7 @@ class _Queue:
         if self._own_thread is not None:
             self._own_thread.dispose()
 
-    # What the reader does. All but _read_soon is called in its thread.
+    # The reader's methods. All of them except _read_soon are called in the reader's thread.
 
     def _read_soon(self, scheduler: SchedulerBase) -> None:
         try:
@@ -357,7 +357,7 @@ class _ReaderThread(EventLoopScheduler):
         super().__init__(lambda target: threading.Thread(target=target, name="rxflow reader", daemon=True))
 
     def dispose(self) -> None:
-        """End the thread. A no-op wakes it: otherwise it would wait forever after disposing the scheduler itself."""
+        """End the thread. A no-op is scheduled first: a thread that disposes its own scheduler would wait forever."""
         if self._thread is not None and not self._is_disposed:
             self.schedule(_do_nothing)
         super().dispose()

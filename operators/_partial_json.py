@@ -22,7 +22,7 @@ def partial_json(model: type[M]) -> Callable[[Observable[Any]], Observable[M]]:
     differs from the one before; the last one is the whole answer. A value is emitted as soon as all fields without a
     default have begun. So if fields have defaults (``title: str = ""``), lists and texts appear from their beginning.
     A text is shown while it is being written. A number, and anything that does not fit yet, is left out until it is
-    complete. If an answer has several objects, the values of each are emitted in turn, and the last value is that of
+    complete. If an answer has several objects, the values of each are emitted in turn, and the last value comes from
     the last object that fits.
 
     Each LLM call is an answer of its own, unless it calls tools. If an answer does not fit the model, the stream ends

@@ -111,7 +111,7 @@ class _Race:
         return item if self._border is None else self._border.admit(item)
 
     def declare_winner(self, runner: _Runner) -> None:
-        """Emit what was held, and dispose the other sources."""
+        """Emit the held items, and dispose the other sources."""
         self.winner = runner
         self._let_go()
         runners, self._runners = self._runners, []

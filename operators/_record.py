@@ -34,8 +34,8 @@ def record(path: AnyPath, *, scheduler: SchedulerBase | None = None) -> Callable
     one to begin keeps it. The file is closed at the end of the stream: completion, an error, or disposal. A program
     that dies loses at most the items since the last event, and never more than 64 KiB.
 
-    Values are written as :mod:`rxflow.types.codec` describes. Of an object that JSON cannot carry, the name of its
-    class and its ``str`` are written. A text that looks like an API key, or has a name like one, is written as ``***``,
+    Values are written as :mod:`rxflow.types.codec` describes. An object that JSON cannot carry is written as the name
+    of its class and its ``str``. A text that looks like an API key, or has a name like one, is written as ``***``,
     unless a model writes it across several chunks. Messages, inputs and answers are in the file unchanged: protect it
     as you protect them.
 

@@ -37,10 +37,10 @@ def redact(
 ) -> Callable[[Observable[T]], Observable[T]]:
     r"""Replace all matches of ``pattern`` (like ``map`` with ``re.sub``), even across chunk boundaries.
 
-    The result is that of ``sub`` on the whole text, with the ``regex`` package, which accepts the patterns of ``re``
-    and supports more of Unicode. Text is held back only while it may still become a match. The last character is held
-    too, because an accent or the rest of an emoji may follow. ``replacement`` is inserted literally, or is a function
-    of the match. Empty matches are ignored.
+    The result is the same as with ``sub`` on the whole text. The ``regex`` package is used, which accepts the patterns
+    of ``re`` and supports more of Unicode. Text is held back only while it may still become a match. The last character
+    is held too, because an accent or the rest of an emoji may follow. ``replacement`` is inserted literally, or is a
+    function of the match. Empty matches are ignored.
 
     Answers, reasoning and the arguments of tool calls are redacted, each call separately; so are their copies in
     ``LLMFinished`` and ``LLMFailed``. Only the items of the stream change: tools get their arguments, and tasks their
@@ -64,7 +64,7 @@ def redact(
 
     Raises:
         TypeError: ``pattern`` is not a text pattern, or ``replacement`` is neither a string nor a function; as the
-            stream's error: the function returned something else than a string.
+            stream's error: the function returned something other than a string.
         ValueError: ``pattern`` is not a regular expression or matches the empty text; ``hold_back`` is not above 0.
     """
     if not (isinstance(replacement, str) or callable(replacement)):  # pyright: ignore[reportUnnecessaryIsInstance]

@@ -40,9 +40,10 @@ def retry_stream(
 ) -> Adding[Retracted]:
     """Subscribe the source again after an error (like ``retry``), at most ``times`` times. A run starts again.
 
-    All output so far is then void: a ``Retracted`` event says so at once, and the chunks of the next attempt have the
-    next free ``attempt``. If there was no output yet, there is no such event. An operator that selects from the events
-    again, such as ``text``, would drop that event: put ``retry_stream`` after it. ::
+    All output so far is then void: a ``Retracted`` event says so at once, and the chunks that follow have a higher
+    ``attempt`` than all chunks before. If there was no output yet, no ``Retracted`` is emitted. An operator that
+    selects from the events again, such as ``text``, would drop the ``Retracted``: put ``retry_stream`` after such an
+    operator. ::
 
         source             --a--b--#
         again              --a--b--c|
@@ -59,8 +60,8 @@ def retry_stream(
     Args:
         times: the number of attempts after the first.
         retry_on: the errors to retry: classes, or a function of the error.
-        delay: the time before an attempt, in seconds or as a timedelta; or a function that returns it for the number of
-            the retry (from 1).
+        delay: the time before an attempt, in seconds or as a timedelta; or a function that receives the number of the
+            retry (from 1) and returns the time.
         on_shown: ``"error"`` passes the error on if there was output before it.
         scheduler: the clock for ``delay``; by default the run's loop.
 

@@ -20,7 +20,7 @@ def usage() -> Callable[[Observable[Any]], Observable[UsageMetrics]]:
 
     It needs the events of a run (``flow.observe()``, ``flow.events()``), because bare chunks have no usage. A call that
     failed in mid-answer or was cancelled counts with an estimate. A finished call emits a value even if its provider
-    reports no tokens; they are None until some are known. Errors are passed on.
+    reports no tokens; a number of tokens is None until one is known. Errors are passed on.
 
     Example::
 

@@ -18,8 +18,8 @@ _FENCE = re.compile(r"\A```\w*\s*\n(.*?)\n?\s*```\Z", re.DOTALL)
 # numbers are not converted: only the end of the JSON is needed, and int() refuses more than 4,300 digits
 _DECODER = json.JSONDecoder(parse_int=str)
 _LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
-# Matches the text from the error on, if more text could complete the JSON: the text ends there, or with the beginning
-# of a string, an escape or a number.
+# Matches the text after an error if more text could complete the JSON: the rest is empty, or is the beginning of a
+# string, an escape or a number.
 _UNFINISHED = re.compile(r'\s*\Z|"(?:[^"\\]|\\.)*\\?\Z|(?<=\\)u[0-9a-fA-F]{0,4}\Z|\.\Z|[eE][+-]?\Z', re.DOTALL)
 
 
@@ -154,7 +154,7 @@ def to_plain_json(value: object, show: Callable[[Any], Any] = in_words) -> Any:
 
 
 def write_json(value: object) -> bytes:
-    """Write ``value`` as JSON, with what JSON does not have as in :func:`to_plain_json`. This never fails."""
+    """Write ``value`` as JSON, converted like in :func:`to_plain_json`. This never fails."""
     try:
         return to_json(value, fallback=in_words, inf_nan_mode="null")
     except Exception:  # noqa: BLE001 - pydantic's, or raised by a user's object
@@ -165,7 +165,8 @@ def through_json(value: object, show: Callable[[Any], Any]) -> Any:
     """Convert ``value`` to plain JSON.
 
     Raises:
-        ValueError: ``value`` has what pydantic refuses to write: bytes that are not UTF-8, a lone surrogate, or itself.
+        ValueError: pydantic refuses to write ``value``, because it contains bytes that are not UTF-8, a lone surrogate,
+            or itself.
     """
     return from_json(to_json(value, fallback=show, inf_nan_mode="null"))
 

@@ -72,7 +72,7 @@ def wake_all(waiting: list[Callable[[], None]]) -> None:
 def fail_future(future: asyncio.Future[Any] | Future[Any], error: BaseException, source: str) -> None:
     """Fail ``future`` with an error of users' code. ``source`` names the code, in case the error must be replaced.
 
-    A StopIteration becomes a RuntimeError: asyncio's futures refuse it, and in a generator it would silently end that.
+    A StopIteration becomes a RuntimeError: asyncio's futures refuse it, and it would silently end a generator.
     """
     if isinstance(error, StopIteration):
         raised = RuntimeError(f"{source} raised StopIteration")

@@ -34,7 +34,7 @@ Seconds: TypeAlias = float | timedelta
 """A time, in seconds or as a timedelta."""
 
 TRIGGER_PAYLOAD = "crewai_trigger_payload"
-"""The name of the input that holds what has started a crew or a flow, such as a mail or a form.
+"""The name of the input that holds the trigger of a crew or a flow, such as a mail or a form.
 
 A start method that has a parameter of this name receives it, and the first task of a crew shows it to its model.
 """
@@ -158,7 +158,7 @@ NATIVE_TO_CREWAI = frozenset(
 """The providers that CrewAI calls without LiteLLM; ``is_litellm`` depends on this."""
 
 _OWN_MODELS_ONLY = NATIVE_TO_CREWAI - {"hosted_vllm", "ollama", "ollama_chat", "openrouter"}
-"""Providers none of whose models has a name that begins with another provider's."""
+"""Providers that have no model whose name begins with the name of another provider."""
 
 _REFUSED_BY_LLM = {
     "callbacks": ("call them for each request", "register them with litellm.callbacks, or subscribe to llm.events()"),

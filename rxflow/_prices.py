@@ -36,7 +36,7 @@ Entry: TypeAlias = Mapping[str, Any]
 def find_entry(model: str) -> Entry | None:
     """Return the entry of ``model``; None if the table has none. Blocks for some milliseconds the first time.
 
-    In the table, the names of many models have no provider. Such an entry counts if it is of the same provider.
+    In the table, the names of many models have no provider. Such an entry is used if its provider is the same.
     """
     registered: Any = getattr(sys.modules.get("litellm"), "model_cost", None)
     if isinstance(registered, dict):
@@ -78,7 +78,7 @@ _decoder = json.JSONDecoder()
 
 
 def _names_of(model: str) -> tuple[str, ...]:
-    """Return the names under which the table may have ``model``. All end with the last one."""
+    """Return the names under which the table may have ``model``. All of them end with the last name."""
     provider, separator, name = model.partition("/")
     if not separator:
         return (model,)
@@ -97,12 +97,12 @@ def _pick(table: Mapping[str, Entry], model: str) -> Entry | None:
 
 
 def _fits(entry: Entry, model: str) -> bool:
-    """Return whether ``entry``, whose name has no provider, is that of ``model``.
+    """Return whether ``entry``, whose name has no provider, is the entry of ``model``.
 
     The table divides some providers: "bedrock_converse", "cohere_chat", "vertex_ai-language-models".
     """
     provider, separator, _ = model.partition("/")
-    # Under openai/, programs also ask gateways for the models of others.
+    # With the prefix openai/, programs also request models of other providers from gateways.
     return not separator or provider == "openai" or str(entry.get("litellm_provider")).startswith(provider)
 
 

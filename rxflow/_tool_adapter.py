@@ -70,7 +70,7 @@ def _invoking(original: Any) -> Callable[..., Any]:
 
 
 def _has_async_code(original: Any) -> bool:
-    """Return whether the class has async code of its own. That of LangChain's classes calls the sync code."""
+    """Return whether the class has async code of its own. Async code inherited from LangChain calls the sync code."""
     if not callable(getattr(original, "ainvoke", None)):
         return False
     ways = (getattr(original, name, None) for name in ("_arun", "ainvoke"))

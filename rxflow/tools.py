@@ -348,7 +348,7 @@ async def _finish(result: Any) -> Any:
 
 
 async def call_from_async(call: Callable[[], Any], *, is_async: bool) -> Any:
-    """Await ``call``, or run it in a worker thread, which cancellation does not wait for."""
+    """Await ``call``, or run it in a worker thread. Cancellation does not wait for the thread."""
     if is_async:
         return await call()
     result = await off_the_loop(call)
@@ -428,8 +428,8 @@ def function_name(name: str) -> str:
 def as_text(result: Any) -> str:
     """Return a tool's result as text for the model: text unchanged, the text of a crew's answer, structures as JSON.
 
-    What JSON cannot carry is converted with ``str``, for example bytes that are not text, or a list that contains
-    itself.
+    A value that JSON cannot carry, such as bytes that are not text or a list that contains itself, is converted with
+    ``str``.
     """
     if isinstance(result, str):
         return result

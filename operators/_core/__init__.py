@@ -1,6 +1,6 @@
-"""Building blocks of the operators, which import them from here. The modules in here import each other directly.
+"""Building blocks of the operators, which import them from this package. The modules in it import each other directly.
 
-So do the stores of runs: they import :mod:`~rxflow.operators._core.run_log` and the modules for logs beside it.
+The stores of runs also import modules directly: :mod:`~rxflow.operators._core.run_log` and the other modules for logs.
 """
 
 from rxflow.operators._core.calls import CallQueues, CallTracker, OpenCall, OpenSpans, QuestionTracker, read_calls

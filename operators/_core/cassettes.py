@@ -142,15 +142,15 @@ _SECRET_SHAPES = [
     rb"A[KS]IA[A-Z0-9]{16}",
     rb"eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]+",  # signed tokens
 ]
-# The first letter is looked at first, which takes half of the time. A key may follow an escape such as \n or \u00e9,
-# whose last character is not a part of a word.
+# Checking the first letter first halves the time. A key may follow an escape such as \n or \u00e9, although the last
+# character of the escape looks like a part of a word.
 _SECRET = re.compile(
     rb"(?=[sprghxAe])(?:(?<!\w)|(?<=\\[bfnrt])|(?<=\\u[0-9A-Fa-f]{4}))(?:%s)" % b"|".join(_SECRET_SHAPES)
 )
 _BEARER_TOKEN = re.compile(rb"(?i)(bearer )(?:[\w.~+/=-]|\\+/){8,}")
 _SECRET_NAMES = rb"[\w-]*api[_-]?key|[\w-]*authorization|[\w-]*password|[\w-]*secret|[\w-]*access[_-]?token"
 # Also in a JSON string that contains JSON, at any depth. There, the quotes of names and values follow 1, 3, 7 …
-# backslashes. A quote inside a value follows twice as many and one more, perhaps after escaped backslashes.
+# backslashes. A quote inside a value follows twice as many backslashes plus one, perhaps after escaped backslashes.
 _NAMED_SECRET = re.compile(
     rb'(?i)("(?:%s)(?P<depth>\\*)"\s*:\s*(?P=depth)")'
     rb'(?:[^"\\]|\\++[^"]|(?:(?P=depth){2}\\\\)*+(?P=depth){2}\\")++' % _SECRET_NAMES

@@ -34,7 +34,7 @@ class GrowingJson(Generic[V]):
 
     ``read`` creates a value from JSON text, or raises ValueError if the text does not fit yet. Reading parses the
     whole text so far, so a long text is not read at every piece: in total it costs as much as reading the final text
-    about a hundred times. If a second object follows the first, the values are those of the second.
+    about a hundred times. If a second object follows the first, the values come from the second.
     """
 
     def __init__(self, read: Callable[[str], V]) -> None:
@@ -130,7 +130,7 @@ def _edge_of(data: Any) -> Any:
 
 
 def _less_and_less(data: Any) -> Iterator[Any]:
-    """Yield ever shorter forms of ``data``: first the whole, then without its last parts, innermost parts first.
+    """Yield ever shorter forms of ``data``: first the whole; then its last parts are left out, the innermost first.
 
     All of them are the same object, which is shortened in place.
     """

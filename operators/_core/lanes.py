@@ -60,9 +60,9 @@ class Identified(Protocol):
 class Label:
     """A label by which a stream is divided.
 
-    ``what`` is the noun for it in messages. ``name`` and ``id`` are its fields in chunks and origins. ``field`` is one
-    that only objects of this kind have: tasks and agents both have an id. A labelled span lasts from an event of the
-    class ``begins`` to an event of one of the classes ``ends``.
+    ``what`` is the noun for it in messages. ``name`` and ``id`` are its fields in chunks and origins. ``field`` is an
+    attribute that only objects of this kind have, because an id does not distinguish tasks from agents. A labelled span
+    lasts from an event of the class ``begins`` to an event of one of the classes ``ends``.
     """
 
     what: str

@@ -214,7 +214,7 @@ class LogWriter(ObserverBase[Event]):
             if len(batch) >= BURST and self._loop is not None:
                 self._not_before = self._loop.time() + BURST_PAUSE_S
             if not batch and end is None:
-                self._limit = self._waiting.taken + 1  # set before the turn is free, because the adding thread reads it
+                self._limit = self._waiting.taken + 1  # before the turn is free: the adding thread reads it
                 self._turn.give_back()
                 if not (self._waiting or self._end) or not self._turn.take():
                     return

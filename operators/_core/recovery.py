@@ -1,4 +1,4 @@
-"""What follows an error: another attempt, another stream in the run, or a report if no caller can catch the error."""
+"""Reactions to an error: another attempt, another stream in the run, or a report if no caller can catch the error."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def add_context(error: BaseException, earlier: BaseException | None) -> None:
 
 
 def _list_contexts(error: BaseException) -> list[BaseException]:
-    """Return the error, the one that was being handled when it was raised, and so on."""
+    """Return the error, then the error that was being handled when it was raised, and so on."""
     chain = [error]
     while (context := chain[-1].__context__) is not None and all(context is not each for each in chain):
         chain.append(context)

@@ -26,7 +26,7 @@ T = TypeVar("T")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # Patterns that may match differently at the end of the text so far than after more text has arrived.
 _SEES_THE_END = re.compile(r"\\[bBZzmMXR]|\$|\(\?!")
-# Patterns whose matches each further character may change again, so that one more character of context does not help.
+# Patterns whose matches may change with every further character, so that one more character of context does not help.
 _FORBIDS_THE_END = re.compile(r"\\B|\(\?!(?:\\[bBZz]|\$)")
 _FLAGS = ("IGNORECASE", "MULTILINE", "DOTALL", "VERBOSE", "ASCII")
 
@@ -45,7 +45,7 @@ class Shaper(Protocol):
         ...
 
     def flush(self) -> Sequence[str]:
-        """Return the rest at the end of the voice."""
+        """Return the text that is still held, because the voice has ended."""
         ...
 
 
@@ -66,7 +66,7 @@ class Voice(OpenCall):
         return self.shaper.feed(text)
 
     def flush(self) -> Sequence[str]:
-        """Return the rest."""
+        """Return the text that is still held, because the voice has ended."""
         if not self._half:
             return self.shaper.flush()
         half, self._half = self._half, ""

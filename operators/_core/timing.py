@@ -36,7 +36,7 @@ def find_clock(
     subscribed: SchedulerBase | None,
     loop: asyncio.AbstractEventLoop | None,
 ) -> SchedulerBase:
-    """Return the scheduler of one subscription: the operator's own, the subscriber's, or that of ``loop``.
+    """Return the scheduler of one subscription: the operator's own, the subscriber's, or a scheduler for ``loop``.
 
     ``loop`` is the loop that was running at the subscription, not the loop that runs when an item arrives, which may
     belong to the source and end with it.
@@ -83,7 +83,7 @@ def create_timed(operator: str, given: SchedulerBase | None, subscribe: TimedSub
 def start_stopwatch(given: SchedulerBase | None, subscribed: SchedulerBase | None) -> Callable[[], float]:
     """Return a function that reads the seconds since this call.
 
-    The clock is that of the scheduler if there is one, else that of the running loop, else the machine's.
+    The clock belongs to the scheduler if there is one, else to the running loop, else to the machine.
 
     It sets no timer, so it needs no loop.
     """

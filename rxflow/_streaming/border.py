@@ -78,7 +78,7 @@ class Border:
         return event
 
     def admit(self, item: T) -> T:
-        """Return the next item from a source of the run. It is numbered, unless a race still holds it back."""
+        """Return the next item from a source of the run. It gets no number while a race of the run is undecided."""
         if not self.holds:
             return self.stamp(item)
         if isinstance(item, StreamChunk):
@@ -106,7 +106,7 @@ class Border:
         return RunPart(subscribe)
 
     def enter(self, source: Observable[T]) -> Observable[T]:
-        """Return ``source``, whose operators find this border when they are subscribed."""
+        """Wrap ``source``, so that its operators find this border when they are subscribed."""
 
         def subscribe(observer: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:
             with self.entered():
@@ -116,7 +116,7 @@ class Border:
 
     @contextmanager
     def entered(self) -> Generator[None]:
-        """Operators that are subscribed in the body find this border."""
+        """Let operators that are subscribed in the ``with`` block find this border."""
         token = _current.set(self)
         try:
             yield
@@ -144,10 +144,7 @@ class Border:
         return cast(Event, kind(origin=started.origin, reason=reason))
 
     def forget(self, passage: Passage, *, has_open_spans: bool) -> None:
-        """Forget a passage that has ended or was disposed.
-
-        If an operator ended the stream early, spans may still be open. Then :meth:`close_spans` needs the passage.
-        """
+        """Forget a passage that is over. If it has open spans, keep it for :meth:`close_spans`."""
         if not has_open_spans:
             self._passages.pop(passage, None)
         self.scope.run.watchers.pop(passage, None)
@@ -173,7 +170,7 @@ class Passage(Holder, ObserverBase[Event]):
     def __init__(self, border: Border, observer: ObserverBase[Event]) -> None:
         super().__init__()
         self._border = border
-        self._count = border.count  # for each chunk one look-up less
+        self._count = border.count  # saves one look-up per chunk
         self._now = border.now
         self._observer = observer
         self._is_over = False
@@ -244,7 +241,7 @@ class Passage(Holder, ObserverBase[Event]):
 
     def close_spans(self, reason: str) -> list[Event]:
         """Return the events that close the open spans; the caller emits them."""
-        # An event without a number was dropped by a race.
+        # A span whose first event has no number was never shown, because a race dropped the event.
         shown = [span_id for span_id, started in self._open.items() if started.seq >= 0]
         closing = [self._border.stamp(self._close(span_id, reason)) for span_id in reversed(shown)]
         self._open.clear()
@@ -252,7 +249,7 @@ class Passage(Holder, ObserverBase[Event]):
         return closing
 
     def _end(self) -> ObserverBase[Event]:
-        """Close what is open, and return the observer for the terminal event."""
+        """Close the open spans, and return the observer for the terminal event."""
         if self._is_over:
             return _NOBODY
         if self._stopped:
@@ -316,9 +313,9 @@ def find_stamp() -> Callable[[T], T]:
 
 
 def close_before_end(source: Observable[T], border: Border) -> Observable[T]:
-    """Return ``source``, which may end before its run does.
+    """Wrap ``source``, which may end before its run does.
 
-    Spans that are open then are closed first. ::
+    Its open spans are closed before it ends. ::
 
         events    S--a--b--c--F|
         source    S--a--b|             (take(3))

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 def from_async(work: Callable[[Callable[[T], None]], Awaitable[None]]) -> Observable[T]:
-    """Return an Observable of what the coroutine ``work(emit)`` emits. It completes when the coroutine returns.
+    """Return an Observable of the items that the coroutine ``work(emit)`` emits. It completes when that returns.
 
     Subscribing starts a task on the running loop and returns at once. Disposing cancels the task, from any thread,
     without blocking. ::
@@ -198,8 +198,8 @@ class _Leaf(_Driven[Event]):
 def replace_stray_cancellation(error: BaseException) -> BaseException:
     """Return ``error``, or a RuntimeError in place of a CancelledError if nobody has cancelled this task.
 
-    In the latter case, the task awaited something that other code has cancelled. Such a CancelledError would silently
-    end every task that it reaches, also the reader's.
+    If the task itself was not cancelled, it awaited something that other code has cancelled. Such a CancelledError
+    would silently end every task that it reaches, including the reader's.
     """
     if not isinstance(error, asyncio.CancelledError):
         return error
@@ -257,7 +257,7 @@ class Unanswered(BaseException):
 
     @classmethod
     def join(cls, errors: Iterable[Unanswered]) -> Unanswered:
-        """Join several exceptions into one with the questions of all."""
+        """Join several exceptions into one that has all their questions."""
         return cls(tuple(request for error in errors for request in error.pending))
 
 

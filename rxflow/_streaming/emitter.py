@@ -220,10 +220,10 @@ class _Muted(ObserverBase[Event]):
             self._emitter.on_next(value)
 
     def on_error(self, error: Exception) -> None:
-        """Ignore the error: it is raised where the code waits."""
+        """Ignore the error: the nested Observable also raises it in the code that waits for it."""
 
     def on_completed(self) -> None:
-        """Ignore the end: the code continues."""
+        """Ignore the end: more Observables may emit here."""
 
 
 class _Nested(Holder, ObserverBase[_T]):
@@ -280,7 +280,7 @@ class _Forwarded(_Nested[Event]):
 
 
 def _cancel(done: _Done) -> None:
-    """End the wait, from any thread. Only the leaf's own task is cancelled anyway; another task may be waiting."""
+    """End the wait, from any thread. Disposing the leaf cancels only the leaf's task; another task may be waiting."""
     if isinstance(done, concurrent.futures.Future) or running_loop() is done.get_loop():
         done.cancel()
     elif not done.done():

@@ -33,7 +33,7 @@ class Feed(Protocol):
 
     @property
     def result(self) -> Any:
-        """What the run returned, once the log has ended."""
+        """The result of the run, once the log has ended."""
 
     @property
     def is_running(self) -> bool:
@@ -96,7 +96,7 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
         self._look_for_its_loop(position)
         try:
             self._log.wait(position, self._pause)
-        except BaseException:  # for example from a signal handler; no reader may come back
+        except BaseException:  # raised by a signal handler, for example; perhaps no reader comes back
             self.close()
             raise
 
@@ -225,7 +225,8 @@ class _PlainFeed:
         self._log = log
         # The code that closes the iterator takes it from the list: pop() is atomic, so only one thread gets it.
         self._to_close = [iterator]
-        # A cancellation or an interrupt of a reader ends a generator. If nothing follows it, the items are incomplete.
+        # Whether a reader was cancelled or interrupted inside the iterator. That ends a generator, so if no item
+        # follows, the items are incomplete.
         self._is_cut = False
 
     def _take(self, method: str) -> Any:
@@ -236,7 +237,7 @@ class _PlainFeed:
             return None
 
     def _add(self, chunk: StreamChunk) -> None:
-        self._is_cut = False  # the iterator has outlived it
+        self._is_cut = False  # the iterator has continued after the interrupt
         if not self._log.is_ended:  # closed while the iterator was working
             self._log.append(chunk)
 

@@ -77,7 +77,7 @@ class Flag:
         wake_all(self._waiting)
 
     def clear(self) -> None:
-        """Take the flag back."""
+        """Clear the flag."""
         self.is_set = False
 
     def wait(self, limit_s: float) -> bool:
@@ -110,7 +110,7 @@ def unwatch(reading: Interruptible) -> None:
 
 @contextmanager
 def postpone() -> Generator[None]:
-    """Let Ctrl-C wait for the end of the body, which starts a thread.
+    """Postpone Ctrl-C until the end of the ``with`` block, which starts a thread.
 
     Python's ``Thread.start()`` waits for the thread. If Ctrl-C comes there, it can raise "release unlocked lock"
     instead of KeyboardInterrupt.

@@ -1,9 +1,8 @@
-"""What a run did before it stopped: methods, model calls, tools, questions and state. A resumed run uses this record.
+"""The record of a run before it stopped: methods, model calls, tools, questions and state. A resumed run uses it.
 
-The journal is read from the run's events: those of all its generations since the run last started from the beginning. A
-*step* is one call of a method: the path of flows and methods that leads to the call, each with its number. Within a
-step that had not finished, model calls, tools and questions are found by a hash of their input, in their original
-order.
+The journal is read from the events of all the run's generations since the run last started from the beginning. A *step*
+is one call of a method: the path of flows and methods that leads to the call, each with its number. Within a step that
+had not finished, model calls, tools and questions are found by a hash of their input, in their original order.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ class Asked:
 
 @dataclass(slots=True)
 class _Memory:
-    """What happened in one step. The keys are hashes of the inputs."""
+    """The record of one step. The keys are hashes of the inputs."""
 
     calls: dict[str, deque[e.LLMFinished]] = field(default_factory=lambda: defaultdict(deque))
     tools: dict[str, deque[ToolUse]] = field(default_factory=lambda: defaultdict(deque))
@@ -132,7 +131,7 @@ class Journal(Answerer):
         return (*around, f"{name}#{self._counts[key] - 1}")
 
     def find_start(self, flow: Step) -> e.FlowStarted | None:
-        """Return the event with which the flow began before, if it did."""
+        """Return the event with which the flow began in the recorded run; None if it did not begin there."""
         return self._flows.get(flow)
 
     def done_within(self, flow: Step) -> list[Done]:
@@ -380,7 +379,8 @@ def hash_question(request: e.InputRequested) -> str:
 
 
 def _hash(*values: Any) -> str:
-    # In the form of the log, which is the same before and after: it sorts sets, and all its keys are texts.
+    # Hash the JSON of the log, because it is the same in the recorded and in the resumed run: sets are sorted, and all
+    # keys are texts.
     written = [to_json_value(each) for each in values]
     return sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()
 

@@ -154,7 +154,7 @@ def for_code_of(leaf: Emitter | None, events: Observable[Event], scope: Scope) -
     """Return the events of a run, for users' code that belongs to ``leaf``."""
 
     def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
-        # A lane of the run may be read after the subscriber of the lanes has left: keep the loop for it.
+        # A lane of the run may be read after the subscriber of the lanes has left: keep the loop for that lane.
         host = hosts.get(scope.run.loop)
         if host is None:
             return events.subscribe(_OfLeaf(observer, leaf, lambda: None), scheduler=scheduler)

@@ -343,7 +343,7 @@ class ThreadRun(RunHandle, Generic[T]):
         self._end()
 
     def interrupt(self) -> None:
-        """Stop this run and those that its callbacks started: the thread that waits for them was interrupted."""
+        """Stop this run and the runs that its callbacks started: the thread that waits for them was interrupted."""
         self.dispose()  # it may not have started
         self._host.dispose_runs()
 
@@ -396,7 +396,7 @@ _EXIT_WAIT_S = 3.0
 
 @atexit.register
 def stop_all() -> None:
-    """End all loop threads: one that still runs while the interpreter shuts down can hang it."""
+    """End all loop threads. A loop thread that still runs while the interpreter shuts down can hang the interpreter."""
     for handle in list(at_home):
         handle.dispose()  # their loops do not run any more, but asyncio would report tasks that are left on a loop
     for thread in list(live):

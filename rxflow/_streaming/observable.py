@@ -158,7 +158,7 @@ class EventStream(Observable[T], Generic[T]):
         return self.reselect(_with_events)
 
     def within(self, leaf: Emitter) -> Observable[T]:
-        """Return the run as a part of the leaf that ``leaf`` emits for, with the context of the calling code."""
+        """Return the run as a part of the leaf whose emitter is ``leaf``, with the context of the calling code."""
         return self.as_part()._build_for(leaf, is_users=False)(replace(leaf.scope, context=copy_context()))
 
     def as_part(self) -> EventStream[T]:
@@ -274,7 +274,7 @@ class _Pipeline(Observable[T], Generic[T]):
     if not TYPE_CHECKING:
 
         def subscribe(self, *args: Any, **kwargs: Any) -> DisposableBase:
-            # without a layer between, which would cost time for each item
+            # directly, because another layer would cost time for each item
             return self._source.subscribe(*args, **kwargs)
 
         def pipe(self, *operators: Callable[[Any], Any]) -> Any:
@@ -377,7 +377,7 @@ def _with_events(shown: Selection[T]) -> Selection[T | Behind]:
 
 
 class SourceFeed(SubscribedFeed[Item, T, Observable[T]], Generic[Item, T]):
-    """Subscribes an Observable: a run on the loop that it chooses, or any other Observable in the reader's thread."""
+    """Subscribes an Observable: a run on the loop that the run chooses, any other Observable in the reader's thread."""
 
     def __init__(self, log: Log[Item], source: Observable[T]) -> None:
         super().__init__(log, source)

@@ -28,9 +28,9 @@ class Readable(Generic[Item, Result]):
     """Holds the log of a run and the feed that fills it. The first pull starts the run.
 
     Every iteration, sync or async, gets the whole stream from its first item, live. So a second or a late reader loses
-    nothing. Leaving a loop with ``break`` cancels nothing; ``close()``, ``aclose()``, the end of a ``with`` or ``async
-    with``, and dropping the object do. An iteration raises the run's error after all items that had arrived;
-    :attr:`result` raises it again.
+    nothing. Leaving a loop with ``break`` does not cancel the run. ``close()``, ``aclose()``, the end of a ``with`` or
+    ``async with``, and dropping the object cancel it. An iteration raises the run's error after all items that had
+    arrived; :attr:`result` raises it again.
     """
 
     _items_are: ClassVar[str] = "items"
@@ -41,7 +41,7 @@ class Readable(Generic[Item, Result]):
 
     @property
     def result(self) -> Result:
-        """What the run returned.
+        """The result of the run.
 
         Raises:
             RunPaused: the run waits for answers; ``pending`` lists the questions.

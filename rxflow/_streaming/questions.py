@@ -96,7 +96,7 @@ class Question(Generic[T]):
         )
 
     def validate(self, request: InputRequested, answer: object) -> T:
-        """Return the answer in its type. Raises ValueError, with the reason, if the answer does not fit."""
+        """Return the answer, converted to its type. Raises ValueError, with the reason, if the answer does not fit."""
         try:
             value = TypeAdapter(self.answer).validate_python(answer)
             self.check(value)
@@ -160,10 +160,10 @@ async def _answer_in_time(
 async def find_answer(
     answerers: Sequence[Answerer], request: InputRequested, check: Callable[[Any], Any] = lambda answer: answer
 ) -> Any:
-    """Return what ``check`` makes of the first answer that an answerer has.
+    """Return the first answer that an answerer has, as ``check`` returns it.
 
     Raises:
-        ValueError: by ``check``: the answer does not fit. A person who typed it is asked again instead.
+        ValueError: raised by ``check``: the answer does not fit. A person who typed it is asked again instead.
         Unanswered: no answerer has an answer.
     """
     for answerer in answerers:
@@ -332,7 +332,7 @@ class Inbox(Answerer):
         self._settle(request_id, value)
 
     def decline(self, request_id: str) -> None:
-        """Leave a question to others.
+        """Leave a question to the other answerers.
 
         If there are none, the run is paused. Raises LookupError as :meth:`answer` does.
         """

@@ -1,4 +1,4 @@
-"""What work belongs to: its run, the handle that stops it, the labels of its events, and its context."""
+"""The scope of work: its run, the handle that stops it, the labels of its events, and its context."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ class Run:
     leftovers: Owned = field(default_factory=Owned)
     """Calls that some code still awaits although their leaf has ended. Disposing the run stops them."""
     connections: Owned = field(default_factory=Owned)
-    """Where the run reads from providers now. If nobody reads the run, they are closed before the rest is stopped."""
+    """The open reads from providers. If nobody reads the run, they are closed before the rest of it is stopped."""
     journal: Journal | None = None
-    """What the run did before, if it was resumed."""
+    """The record of the run before it was resumed; None if it was not resumed."""
     flush: Callable[[], Awaitable[None]] = _flush_nothing
     """Waits until everything emitted so far is in the run's log, if it has one."""
 
@@ -105,7 +105,7 @@ _stop_reasons: ContextVar[tuple[tuple[str, Callable[[], bool]], ...]] = ContextV
 
 @contextmanager
 def stopping(reason: str, holds: Callable[[], bool] = lambda: True) -> Generator[None]:
-    """Everything that the body disposes is stopped for ``reason``, if ``holds()`` is True at that moment."""
+    """Give ``reason`` as the cause of each stop in the ``with`` block for which ``holds()`` is True at that moment."""
     token = _stop_reasons.set((*_stop_reasons.get(), (reason, holds)))
     try:
         yield
@@ -158,8 +158,8 @@ class UsageLedger:
 class Scope:
     """The run and the labels that code belongs to.
 
-    The scope is passed as an argument, because Rx subscribes a successor while its predecessor completes, when a
-    context variable would still hold the predecessor's scope.
+    The scope is passed as an argument, because Rx subscribes a successor while its predecessor completes. A context
+    variable would still hold the predecessor's scope then.
     """
 
     run: Run
@@ -219,7 +219,7 @@ class Scope:
         return replace(self, ledger=UsageLedger(around=self.ledger))
 
     def note_shown(self, event: LLMFinished | LLMFailed | LLMCancelled) -> None:
-        """Note a call that an event shows. Calls of this run have noted themselves; those of a recording have not."""
+        """Note a call that an event shows. Calls of this run have noted themselves; calls of a recording have not."""
         if not event.origin.span_id.startswith(f"{self.run.id}/"):
             self.ledger.note(event.usage, event.cost, is_shown=True)
 

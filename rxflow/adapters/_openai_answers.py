@@ -52,7 +52,7 @@ class _Run:
         self.usage = UsageMetrics()
         self.result: Any = None
         self.is_cancelled = False
-        self._cut_off: list[tuple[StreamChunk, str]] = []  # of each answer that was cut off: its labels, and why
+        self._cut_off: list[tuple[StreamChunk, str]] = []  # per cut-off answer: labels, finish reason
         self._parts = PartTracker()
 
     @property
@@ -113,7 +113,7 @@ class ChatAnswer:
 
     def read(self, event: Event) -> Iterator[Json]:
         steps = self._run.read(event)
-        # First, because the end of a retracted part lets others speak, which may be retracted too.
+        # Drop all retracted parts first. When one ends, other waiting parts are sent, and these may be retracted too.
         for step in steps:
             if step.verb == "retract":
                 self._texts.pop(step.part, None)

@@ -1,4 +1,4 @@
-"""What the adapters share: operators that read the events of a run, and the parts of models' answers."""
+"""Shared by the adapters: operators that read the events of a run, and the parts of models' answers."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def translate(make: Callable[[], Translator[T]]) -> Callable[[Observable[Any]], 
                 failure: Exception | None = None
                 try:
                     items.extend(translator.finish(error))
-                except Exception as raised:  # noqa: BLE001 - nobody above would end the stream, and its reader would wait
+                except Exception as raised:  # noqa: BLE001 - otherwise the stream would never end
                     failure = raised
                 for item in items:
                     emit(item)

@@ -328,7 +328,7 @@ class _Run:
             case "text", "end":
                 yield ag.TextMessageEndEvent(message_id=part.id, subagent_run_id=owner)
             case "reasoning", "begin":
-                # Without the suffix, it could be the id of the message that has the tool calls of the same LLM call.
+                # Without the suffix, the id could equal that of the message with the tool calls of the same LLM call.
                 yield ag.ReasoningStartEvent(message_id=f"{part.id}/reasoning", subagent_run_id=owner)
                 yield ag.ReasoningMessageStartEvent(message_id=f"{part.id}/reasoning", subagent_run_id=owner)
             case "reasoning", "say":

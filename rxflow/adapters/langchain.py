@@ -121,7 +121,7 @@ def to_llm(runnable: Runnable[Any, Any], *, model: str = "langchain", **paramete
     The runnable takes messages, and returns text or messages.
 
     Text, reasoning, tool calls and usage stream as with any other LLM. If the runnable has ``bind_tools``, tools are
-    offered natively, otherwise in the prompt. ``parameters`` are those of :class:`LLM`.
+    offered natively, otherwise in the prompt. ``parameters`` are the parameters of :class:`LLM`.
     """
     return LLM(model, source=_RunnableSource(runnable), **parameters)
 

@@ -6,7 +6,7 @@
     client.responses.create(model="trip", input="tides")
 
 The answer consists of the texts of the run's LLM calls. Operators select among them
-(``.pipe(ops.only_agent("Writer"))``). If there are none, the answer is the run's result. Needs ``rxflow[responses]``.
+(``.pipe(ops.only_agent("Writer"))``). If there is no text, the answer is the run's result. Needs ``rxflow[responses]``.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ class _Message:
         self._inputs: dict[str, list[str]] = {}  # by tool call: its arguments so far, until they are complete
         self._ready: dict[str, str] = {}  # by tool call with complete arguments: the name of its tool
         self._approvals: dict[str, str] = {}  # by tool call: the id of the question that asks for its approval
-        self._answers: dict[str, bool] = {}  # by id of a question
+        self._answers: dict[str, bool] = {}  # by id of a question: whether the call is approved
         self._tool_calls: dict[str, str] = {}  # by open span of a tool: its tool call
         self._retracted: list[str] = []
         self._working: set[str] = set()  # open spans of calls and tools
@@ -237,7 +237,7 @@ class _Message:
             case InputRequested(kind="approval"):
                 tool_call_id = tool_part_id(call_id_of(event), event.tool_id)
                 self._approvals[tool_call_id] = event.request_id
-                if tool_call_id in self._ready:  # a resumed run asks first; its ToolStarted then has the tool's name
+                if tool_call_id in self._ready:  # in a resumed run, the question may come before its ToolStarted
                     yield self._request_approval(tool_call_id)
             case InputReceived(request_id=request_id, value=Approval(approved=is_approved)):
                 # A run that is resumed with the answer does not ask again, so the question may be unknown here.

@@ -47,7 +47,7 @@ def _place(error: Exception, said: str) -> str:
         at = at.tb_next
     if not said or at is None or isinstance(error, SyntaxError):
         return ""
-    # If this package raised the error, its call of the user's object failed: the arguments do not fit.
+    # If this package raised the error, it called the user's object with arguments that do not fit.
     if Path(at.tb_frame.f_code.co_filename).parent == Path(__file__).parent:
         return ""
     return f" ({Path(at.tb_frame.f_code.co_filename).name}, line {at.tb_lineno})"

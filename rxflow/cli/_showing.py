@@ -61,7 +61,7 @@ def show_run(
     """Run ``events`` to the end and show them; raise ``typer.Exit`` if the run did not complete.
 
     Args:
-        events: those of the run.
+        events: the events of the run.
         style: how they are shown.
         paused: the line to print if the run is paused.
         methods: the flow's methods, to show those that have not started yet.
@@ -86,7 +86,7 @@ def show_run(
             typer.echo(tree.describe_outcome(), err=True)
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
-        raise  # typer ends quietly: the program at the other end of the pipe has stopped reading
+        raise  # the program at the other end of the pipe has stopped reading; typer then exits quietly
     except Exception as error:
         if traceback:
             raise

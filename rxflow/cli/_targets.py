@@ -116,7 +116,7 @@ def _import(name: str) -> ModuleType:
             try:
                 module = import_module(name)
             except ModuleNotFoundError as error:
-                # Otherwise the module, or a package around it, is there and imports another one that is not.
+                # Raise if the module, or a package around it, exists and imports another module that is missing.
                 if not f"{name}.".startswith(f"{error.name}."):
                     raise
     except SystemExit as error:

@@ -1,4 +1,4 @@
-"""What can go wrong between a program and its workers on a cluster."""
+"""The errors that occur between a program and its workers on a cluster."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Settings:
 
 @dataclass(eq=False)
 class PoolWorker:
-    """One worker process. The functions in ``on_loss`` are called in the pool's thread when it is considered dead."""
+    """One worker process. When it is considered dead, the functions in ``on_loss`` are called in the pool's thread."""
 
     actor: Any
     ready: asyncio.Task[None] | None = None

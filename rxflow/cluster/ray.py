@@ -359,9 +359,10 @@ class _RunsOnRay:
         self._calls: dict[_Call, Future[None]] = {}
 
     def begin(self, verb: str, run_id: str, **arguments: Any) -> Future[str]:
-        """Make a worker start, restart or resume a run, with the arguments of that method.
+        """Make a worker start, restart or resume a run.
 
-        The future resolves to the run's id once the store has the run. Cancelling it cancels the run.
+        ``verb`` is the name of a method of ``Runs`` or ``Run``, and ``arguments`` are for that method. The future
+        resolves to the run's id once the store has the run. Cancelling it cancels the run.
         """
         if arguments.get("target") is not None:
             arguments["target"] = name_target(arguments["target"])
@@ -398,7 +399,7 @@ class _RunsOnRay:
                     return  # the end could not be written, so readers find the run lost
                 elif writer is None:
                     raise WorkerLost(run_id, -1, data)
-                else:  # "lost": readers hear of it now, not only when the lease lapses
+                else:  # "lost": readers learn of it now, not only when the lease lapses
                     with suppress(NotTheWriterError):  # another worker has already taken the run over
                         await asyncio.wrap_future(self._store.append(writer, [], End("lost")))
 

@@ -182,7 +182,7 @@ class Assignment:
 
 
 def _with_text(messages: list[Message], parts: list[str]) -> list[Message]:
-    """Append ``parts`` to the last message; or add a message after it, if it is not a user's text."""
+    """Append ``parts`` to the last message if that is a user's text; otherwise add a new message with them."""
     *earlier, last = messages
     if last.get("role") == "user" and isinstance(last.get("content"), str):
         return [*earlier, {**last, "content": "\n\n".join([last["content"], *parts])}]

@@ -326,8 +326,8 @@ def delegation_tools(
 ) -> list[BaseTool]:
     """Create two tools: one delegates work to a coworker, the other asks a coworker a question.
 
-    The chunks of the coworkers are part of the stream. ``prepare`` adds to a coworker's assignment what the whole run
-    shares.
+    The chunks of the coworkers are part of the stream. ``prepare`` completes a coworker's assignment with the objects
+    that all assignments of the run share.
 
     Raises:
         ValueError: two coworkers have the same role.

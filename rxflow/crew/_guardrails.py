@@ -17,7 +17,7 @@ from rxflow.types import TaskOutput
 class Rejected(Exception):
     """The answer was not accepted. The message is the reason, worded for the model.
 
-    If this was the last attempt, the error of the task says ``outcome``.
+    If this was the last attempt, the task's error message contains ``outcome``.
     """
 
     def __init__(self, reason: str, outcome: str = "failed its guardrail") -> None:
@@ -37,7 +37,7 @@ class Verdict(BaseModel):
 
 
 def _check_guardrail(guardrail: Callable[[TaskOutput], Any] | str) -> Callable[[TaskOutput], Any] | str:
-    """Raise ValueError if a function cannot take the answer alone, or if its return annotation is not a verdict."""
+    """Raise ValueError if a function cannot be called with one argument, or its return annotation is not a verdict."""
     if isinstance(guardrail, str):
         return guardrail
     name = name_of(guardrail)

@@ -36,7 +36,7 @@ class RateLimit:
 def limit_of(max_rpm: int | None, known: RateLimit | None) -> RateLimit | None:
     """Return the limit for ``max_rpm``.
 
-    If the number has not changed, this is ``known``, which remembers the calls so far.
+    If the number has not changed, the result is ``known``, because it remembers the calls so far.
     """
     if max_rpm is None:
         return None

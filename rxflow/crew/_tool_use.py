@@ -169,7 +169,7 @@ async def _use(emitter: Emitter, call: ToolCall, tools: Mapping[str, BaseTool], 
         )
     emitter.on_next(started)
     try:
-        # A tool that is used up is refused below: nobody should be asked about a call that is impossible.
+        # Without a question to a person if the tool has reached its usage limit: it is refused below anyway.
         approval = Approval(approved=True) if tool.is_used_up else await _approve(emitter, call, tool, arguments)
     except Unanswered:
         emitter.on_next(ToolCancelled(origin=emitter.origin, tool_id=call.id, tool_name=call.name, reason=WAITS))
@@ -220,10 +220,10 @@ def _repeat(
 
 
 def _word_failure(tool: str, error: BaseException, stage: str) -> str:
-    """Return what the model is told about a tool that was called, or might have been.
+    """Return the text that tells the model that a tool call failed, or that the tool may not be called.
 
-    A resumed run must use the same words: it finds the model's next answer by its messages. Its error may come from a
-    log, which keeps the name and message of a class that is not loaded.
+    A resumed run must use the same words, because it finds the model's next answer by the messages before it. There,
+    the error comes from a log: if its class is not loaded, it is a RecordedError with the class's name and the message.
     """
     if isinstance(error, RecordedError):
         kind, message = error.type.rpartition(".")[2], error.message
@@ -279,7 +279,7 @@ async def _approve(emitter: Emitter, call: ToolCall, tool: BaseTool, arguments: 
 
 async def _run(emitter: Emitter, tool: BaseTool, arguments: dict[str, Any], entry: _Entry | None) -> Any:
     async with nullcontext() if entry is None else entry.lock:
-        # The result of a tool that is used up must not come from the cache either.
+        # A tool that has reached its usage limit must not give a result from the cache either.
         if entry is not None and entry.results and not tool.is_used_up:
             return entry.results[0]
         result = await read_out(await emitter.invoke(tool.claim(), **arguments))

@@ -42,7 +42,7 @@ class Conversation:
         self._count_shown = len(self.messages)
 
     def answer_with(self, emitter: Emitter, message: Message) -> None:
-        """Store the answer. It becomes one of the messages if it is rejected."""
+        """Store the answer. It is added to the messages only if it is rejected."""
         self.last = message
         emitter.on_next(MessageAdded(origin=emitter.origin, message=message))
 

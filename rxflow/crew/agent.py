@@ -70,7 +70,7 @@ class Agent(Fillable):
         allow_delegation: the agent may delegate work and questions to the other agents of its crew.
         verbose: report its work on standard error: see :mod:`rxflow._streaming.verbose`.
         guardrail: see :data:`rxflow.crew._guardrails.Guardrail`. ``guardrail_max_retries`` limits the retries in
-            ``kickoff``; for a task, the option of the task does.
+            ``kickoff``. For a task, the task's own option applies.
         cache: within a run, the same call of the same tool is carried out once.
         multimodal: the agent may see images. Its model asks for an image by address, with the tool
             ``add_image_to_content``.

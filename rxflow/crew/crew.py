@@ -124,7 +124,7 @@ class Crew(Configurable):
         for index, task in enumerate(self.tasks):
             for wanted in task.context or ():
                 at = position.get(wanted.id)
-                if at is None:  # a task of another crew, which has its answer when this crew runs
+                if at is None:  # a task of another crew: it must have its answer when this crew runs
                     continue
                 if at >= index:
                     raise ValueError(

@@ -45,7 +45,7 @@ class Task(Fillable):
         markdown: asks for an answer in Markdown.
         allow_crewai_trigger_context: add the input ``crewai_trigger_payload`` to the description; by default only in
             the first task of a sequential crew.
-        output: the answer of the last run that gave one. ``retry_count``: how often the last run tried again because a
+        output: the answer of the last run that answered. ``retry_count``: how often the last run tried again because a
             guardrail or the output type rejected the answer. ``start_time``, ``end_time``: when the last run started,
             and when it answered, in UTC.
         config: a mapping with any of these options, such as an entry of a YAML file. Keyword arguments take precedence.

@@ -165,10 +165,10 @@ def listen(condition: Conditional) -> Callable[[F], F]:
 def router(condition: Conditional | None = None, *, emit: Sequence[str] | None = None) -> Callable[[F], F]:
     """Mark a method that returns a label. The methods that listen for the label run next.
 
-    None is not a label. The label of an Enum is its value, that of other objects their ``str()``. A label that nothing
-    waits for causes a warning. Without a condition, this turns a ``@start`` or ``@listen`` method into a router.
-    ``emit`` lists the labels, for drawings and to find misspelt listeners; a ``Literal`` or Enum as return type has the
-    same effect.
+    None is not a label. The label of an Enum is its value; the label of any other object is its ``str()``. A label that
+    no method waits for causes a warning. Without a condition, this turns a ``@start`` or ``@listen`` method into a
+    router. ``emit`` lists the labels, for drawings and to find misspelt listeners; a ``Literal`` or Enum as return type
+    has the same effect.
     """
     parsed = None if condition is None else parse_condition(condition, "@router")
     labels = (emit,) if isinstance(emit, str) else None if emit is None else tuple(emit)

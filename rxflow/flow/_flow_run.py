@@ -1,14 +1,14 @@
 """One run of a flow: merges the methods along the graph.
 
 Methods are Observables. When one completes, the methods that wait for it are merged in. RxPY's ``expand`` would
-subscribe to another Observable for each item, that is for each of thousands of chunks. So rxflow has this merge of its
-own, which looks for more methods only when a method completes.
+subscribe to another Observable for each item, that is for each of thousands of chunks. So rxflow has its own merge,
+which looks for more methods only when a method completes.
 
 A completed method and the routers that it triggers are a *wave*. The routers run first, one after the other, including
-those that wait for a router of the wave or for its label. Then the methods that wait for the completed method run, all
-at once, with everything that they trigger. When all of that is over, the methods that wait for the first router run,
-then those that wait for its label, and so on. So the methods that run in a wave, and how often they run, do not depend
-on their speed. Waves of two start methods, or of two listeners of one method, run side by side.
+routers that wait for a router of the wave or for its label. Then the methods that wait for the completed method run,
+all at once, with everything that they trigger. When all of that is over, the methods that wait for the first router
+run, then the methods that wait for its label, and so on. So the methods that run in a wave, and how often they run, do
+not depend on their speed. Waves of two start methods, or of two listeners of one method, run side by side.
 """
 
 from __future__ import annotations

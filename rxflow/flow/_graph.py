@@ -59,7 +59,7 @@ class Graph:
         return [m for m in starts if m.condition is None] or starts
 
     def group_by_trigger(self) -> Mapping[str, Sequence[Method]]:
-        """Return for each method name and label the methods whose condition contains the name.
+        """Map each method name and label to the methods whose condition contains it.
 
         Without this index, the time of a run would grow with the square of the number of methods.
         """

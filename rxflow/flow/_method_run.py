@@ -49,9 +49,9 @@ def run_method(
     """Return the events of one call. The last one is :class:`MethodFinished`, with the result of the method.
 
     If the method returns an Observable, the Observable is merged in: its chunks and events are passed on, including the
-    events behind an ``observe()``, and ``str`` items become chunks of the method. The result of the method is then the
-    last of these that the Observable emits: the result of a crew or flow, the text of an agent's answer, the answer of
-    a model outside of crews, or an item that is neither text nor an event. If it emits none of them, as an
+    events behind an ``observe()``, and ``str`` items become chunks of the method. The following count as results: the
+    result of a crew or flow, the text of an agent's answer, the answer of a model outside of crews, and an item that is
+    neither text nor an event. The last one is the result of the method. If the Observable emits none of them, as an
     ``observe()`` does, the result is the text. A generator of text is read in the same way.
     """
 
@@ -192,7 +192,7 @@ class _Merged:
             self._behind = event = item.event
             self._emitter.on_next(self._forget_retracted(event) if isinstance(event, Retracted) else event)
         elif item is self._behind:
-            self._behind = _NOTHING  # this item is the event that was emitted just before it
+            self._behind = _NOTHING  # the same event has just been emitted as a Behind
         elif isinstance(item, str):
             self._text.append(item)
             self._emitter.text(item)
@@ -204,7 +204,7 @@ class _Merged:
             if isinstance(item, CrewFinished | FlowFinished):
                 self._results = [item.result]
             elif isinstance(item, TaskFinished) and isinstance(item.result, AgentOutput):
-                # What the agent's guardrails have accepted, which need not be what its model said last.
+                # The answer that the agent's guardrails accepted; it may differ from the model's last text.
                 self._results = [item.result.raw]
                 self._has_agent_answer = True
             elif isinstance(item, LLMFinished) and not item.origin.crew_name and not self._is_of_answered_agent(item):
@@ -222,8 +222,8 @@ class _Merged:
     def _forget_retracted(self, retracted: Retracted) -> Retracted:
         """Drop the text that ``retracted`` makes void. Return the event to emit.
 
-        A retraction from outside this run names spans of its own run. But here, chunks from there have the labels of
-        this method, and so have strings. So the event to emit names the span of this method.
+        A retraction from another run names spans of that run. The chunks and strings from that run were emitted here
+        with the labels of this method, so the event to emit names the span of this method.
         """
         if retracted.origin.span_id.startswith(self._emitter.run.id):
             self._text = [text for text in self._text if isinstance(text, str) or not retracted.covers(text)]

@@ -151,8 +151,8 @@ def human_feedback(
     """Ask a person for feedback on the method's result, before other methods receive it.
 
     The method's result is then a :class:`HumanFeedbackResult`. With ``emit``, the method is a router: the person's text
-    is mapped to one of these labels, whose listeners get the HumanFeedbackResult, and the flow's result is still what
-    the method returned.
+    is mapped to one of these labels, and the listeners of that label get the HumanFeedbackResult. The flow's result is
+    still the value that the method returned.
 
     A text that is a label selects that label; for other texts, ``llm`` is asked. An empty text selects
     ``default_outcome``, or else the first label. ``provider`` is asked before all others: a function, an Observable, or

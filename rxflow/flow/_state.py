@@ -141,7 +141,7 @@ def read_id(state: State) -> str:
 def _remake(state: BaseModel, values: Mapping[str, Any], model: type[BaseModel]) -> BaseModel:
     """Return a state with ``values``, and with the private attributes of ``state``.
 
-    Those that ``model`` has just set keep their new value: it may have derived them from its fields.
+    Private attributes that ``model`` sets during validation keep the new value, because it may depend on the fields.
     """
     # By name, because the keys are names of fields, even of fields with an alias. By alias, because nested models may
     # be dicts with aliases.
@@ -161,7 +161,7 @@ def _is_untouched(made: BaseModel, name: str, private: ModelPrivateAttr) -> bool
     try:
         # get_default() calls the factory in pydantic 2.12, and does not in 2.14.
         default = private.default if factory is None else factory()
-        # By class for objects that equal only themselves, such as locks.
+        # Objects that equal only themselves, such as locks, are compared by class.
         is_like = type(value) is type(default) and type(value).__eq__ is cast(Any, object).__eq__
         return is_like or bool(value == default)
     except Exception:  # noqa: BLE001 - of a user's object, or of a factory that takes the fields

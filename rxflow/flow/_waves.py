@@ -1,4 +1,4 @@
-"""What has happened in a run of a flow, and which methods are due; see :mod:`rxflow.flow._flow_run`."""
+"""The completed methods and labels of a flow's run, and the methods that are due; see :mod:`rxflow.flow._flow_run`."""
 
 from __future__ import annotations
 

@@ -271,7 +271,7 @@ class Flow(AsksPeople, Generic[S]):
             raise self._describe_busy()
         self._require_methods()
         self._require_store(restore_from_state_id)
-        merge_inputs(self._state, inputs or {})  # raises wrong inputs here, in the caller, before anything runs
+        merge_inputs(self._state, inputs or {})  # reports wrong inputs to the caller, before anything runs
         return EventStream(lambda scope: self._run(scope, inputs or {}, restore_from_state_id))
 
     def _check_graph(self) -> None:
@@ -388,7 +388,7 @@ class Flow(AsksPeople, Generic[S]):
             )
 
     def _describe_other(self, journal: Journal) -> str:
-        """Return the message for a log of another flow: running this one would do, and pay for, everything again."""
+        """Return the error message for a log of another flow. This flow would do, and pay for, everything again."""
         own = self.name or type(self).__name__
         names = " and ".join(map(repr, journal.flow_names)) or "none"
         return (
@@ -431,7 +431,7 @@ def _find_state_argument(cls: type) -> Any:
         if Flow not in origin.__mro__:
             continue
         argument = S if origin is Flow else _find_state_argument(origin)
-        if isinstance(argument, TypeVar):  # the base may have several: find the argument for this one
+        if isinstance(argument, TypeVar):  # ``base`` may have several type variables: find its argument for this one
             variables: tuple[Any, ...] = getattr(origin, "__parameters__", ())
             argument = dict(zip(variables, get_args(base), strict=False)).get(argument)
         if argument is not None:

@@ -274,7 +274,7 @@ class _Hop(DisposableBase):
                         return
                     emit(delta)
                 emitted += len(batch)
-        except Exception as error:  # noqa: BLE001 - the error is the stream's terminal, which the loop would only log
+        except Exception as error:  # noqa: BLE001 - the error ends the stream; the loop would only log it
             self.dispose()
             observer.on_error(error)
             return

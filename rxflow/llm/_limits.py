@@ -234,8 +234,8 @@ class _Store:
             if not await limiter.test(item, *name, cost=cost):
                 stats = await limiter.get_window_stats(item, *name)
                 return max(MIN_WAIT_S, min(float(stats.reset_time) - time.time(), limits.period))
-        # After the test, another machine may be faster. What was already taken of the first limit is then lost, so
-        # slightly fewer requests are sent.
+        # After the test, another machine may take the last slot first. A slot that was already taken in the first limit
+        # is then lost, so slightly fewer requests are sent.
         taken = [await limiter.hit(item, *name, cost=cost) for limiter, item, cost in items]
         return 0.0 if all(taken) else MIN_WAIT_S
 

@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote
 
 from pydantic_core import from_json
 
-# The last one is the end of the name of a variable of litellm.
+# The last alternative is for a variable of litellm: AWS_BEARER_TOKEN_BEDROCK.
 _NAMES = re.compile(
     r"(?:keys?|token|secrets?|passwords?|credentials|authorization|cookie|jwt|bearer_token_bedrock)$", re.IGNORECASE
 )

@@ -123,7 +123,7 @@ class _FenceReader:
             yield from self.flush_text()
 
     def flush_text(self) -> Iterator[Delta]:
-        """Handle an error. What is in a fence is not text, and no call either, because it is incomplete."""
+        """Handle an error. The content of an open fence is neither text nor a call, because it is incomplete."""
         if not self._inside:
             held, self._end = self._released(self._end), ""
             yield from self._text(held)

@@ -82,7 +82,7 @@ class ToolCallAssembler:
 
     @property
     def extras(self) -> Mapping[str, Mapping[str, Any]]:
-        """The extra fields that must go back to the provider with each call, by its id."""
+        """The extra fields that must go back to the provider with each call, by the call's id."""
         return {call.id: call.extra for call in self._calls if call.extra}
 
     def _find(self, delta: ToolCallDelta) -> _OpenCall:

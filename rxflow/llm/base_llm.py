@@ -251,7 +251,7 @@ def _keywords(method: Callable[..., Any], request: Request) -> dict[str, Any]:
 
 
 class _Reply:
-    """Turns what a user's method returns into deltas."""
+    """Turns the return value of a user's method into deltas."""
 
     def __init__(self, emit: Callable[[Delta], None], name: str) -> None:
         self._emit = emit

@@ -70,7 +70,7 @@ class LLM:
         timeout: how long the provider may send nothing, in seconds or as a timedelta; also before the first byte. By
             default 600 s. The whole call may take longer.
         connect_timeout: how long opening the connection may take, in seconds or as a timedelta.
-        max_retries: how often a call is repeated if it fails before its first chunk. After a chunk, it never is.
+        max_retries: how often a call is repeated if it fails before its first chunk. Later failures are not retried.
         function_calling: whether tools are offered natively. None asks litellm whether the model supports this; False
             describes the tools in text.
         max_rpm, max_tpm: requests and tokens per minute, for all LLMs with this model and key together. Runs take

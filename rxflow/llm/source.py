@@ -194,7 +194,7 @@ class Ending:
 
 
 Delta: TypeAlias = str | ReasoningDelta | RefusalDelta | ToolCallDelta | PartDelta | Ending
-"""What a source emits. Answer text is a plain ``str``, because an answer has thousands of pieces of text."""
+"""An item that a source emits. Answer text is a plain ``str``, because an answer has thousands of pieces of text."""
 
 
 class Source(Protocol):

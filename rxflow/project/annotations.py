@@ -140,7 +140,7 @@ def _made_once(
     def make(*args: P.args, **kwargs: P.kwargs) -> R:
         owner, *others = args
         known: dict[Any, R] = vars(owner).setdefault(_MADE, {})
-        # By the function, because an overriding method of the same name may call this one.
+        # The key contains the function, because an overriding method of the same name may call this one.
         key = (make, tuple(map(_key, others)), tuple((each, _key(value)) for each, value in sorted(kwargs.items())))
         if key not in known:
             with _Making(owner, make):
@@ -162,9 +162,9 @@ def _key(argument: object) -> object:
 
 
 class _Identity:
-    """The key of an unhashable argument: the argument itself, and no equal one.
+    """The key of an unhashable argument. Only the same object has an equal key; an equal object does not.
 
-    It keeps the argument alive, because Python gives the ``id`` of a freed object to a new one.
+    The key keeps the argument alive, because Python gives the ``id`` of a freed object to a new one.
     """
 
     def __init__(self, argument: object) -> None:

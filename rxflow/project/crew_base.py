@@ -93,7 +93,7 @@ def _tasks_of(owner: object) -> list[Task]:
 
 
 def _agents_of(owner: object) -> list[Agent]:
-    """Return the agents: first those of the tasks, in the tasks' order."""
+    """Return the agents: first the agents of the tasks, in the tasks' order."""
     agents = [task.agent for task in _tasks_of(owner) if task.agent is not None]
     agents += [getattr(owner, name)() for name in marked(type(owner), "agent")]
     return [*{id(agent): agent for agent in agents}.values()]

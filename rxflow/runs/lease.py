@@ -37,8 +37,8 @@ class Lease:
 def has_lapsed(until: float, seconds: float, ago: float = 0) -> bool:
     """Return whether a lease of ``seconds`` that ends at ``until`` lapsed at least ``ago`` seconds ago.
 
-    The clock begins anew when the machine restarts. So a lease that ends later than a new one would end is older than
-    the last restart, and has lapsed too.
+    The clock begins anew when the machine restarts. So if a lease ends later than one that is renewed now, it was
+    renewed before the last restart, and has lapsed too.
     """
     now = time.monotonic()
     return until <= now - ago or (until > now + seconds and now >= ago)

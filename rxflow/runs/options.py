@@ -28,9 +28,10 @@ class Carrier(Protocol):
     """Carries out the runs of one store in other processes."""
 
     def begin(self, verb: Literal["start", "restart", "resume"], run_id: str, **arguments: Any) -> Future[str]:
-        """Make a worker process start, restart or resume a run, with the arguments of that method.
+        """Make a worker process start, restart or resume a run.
 
-        The future resolves to the run's id once the store has the run.
+        ``verb`` is the name of a method of ``Runs`` or ``Run``, and ``arguments`` are for that method. The future
+        resolves to the run's id once the store has the run.
         """
         ...
 
@@ -103,7 +104,7 @@ def read_grace(when_unread: WhenUnread) -> float | None:
     """Return the seconds without a reader after which a run is cancelled; None: never.
 
     Raises:
-        ValueError: ``when_unread`` is another text than "detach" and "cancel", or a time that is not above 0.
+        ValueError: ``when_unread`` is a text other than "detach" and "cancel", or a time that is not above 0.
         TypeError: ``when_unread`` is neither a text nor a time.
     """
     if when_unread == "detach":

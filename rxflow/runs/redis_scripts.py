@@ -2,8 +2,8 @@
 
 A run ``r`` has three keys: the hash ``rxflow:run:r`` (its status and other fields), the stream ``rxflow:log:r`` (event
 n has the entry id ``n+1-0``) and ``rxflow:lease:r``. Redis deletes the lease when the worker does not renew it, so
-clocks of different machines are never compared. With ``keep``, the other two keys of a live run expire as well, that
-long after its lease, so that lost runs are deleted too. ``rxflow:notes`` is the stream of notes for runs, and
+clocks of different machines are never compared. With ``keep``, the other two keys of a live run expire that many
+seconds after its lease, so that lost runs are deleted too. ``rxflow:notes`` is the stream of notes for runs, and
 ``rxflow:runs`` is a sorted set of the run ids.
 """
 

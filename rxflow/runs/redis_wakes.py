@@ -45,7 +45,8 @@ class RedisWakes:
         self._waiting.setdefault(run_id, []).append((after, waiting))
         if run_id not in self._seen:
             self._seen[run_id] = -1
-            if not self._work:  # first, because it also wakes those who wait meanwhile if the subscription fails
+            if not self._work:
+                # Before subscribing: if that fails, this task still wakes the readers that have come meanwhile.
                 self._work.append(asyncio.create_task(self._look_for_the_dead()))
             try:
                 await self._retry(lambda: self._pubsub.subscribe(f"rxflow:wake:{run_id}"))

@@ -157,10 +157,10 @@ class Run:
             if head.status in LIVE:
                 waiting = self._store.wait(self.id, sys.maxsize)
                 try:
-                    with suppress(CancelledError):  # by the store, which was closed: the next look-up says so
+                    with suppress(CancelledError):  # the store was closed, which the next look-up reports
                         waiting.result(timeout)
                 finally:
-                    waiting.cancel()  # otherwise, after a time-out, the store would keep it until the run ends
+                    waiting.cancel()  # otherwise, after a time-out, the store would keep the future until the run ends
                 continue
             page = self._store.read(self.id, _tail_of(head), PAGE).result()
             if _is_of(page, head):
@@ -171,7 +171,7 @@ class Run:
         while True:
             head = await on_this_loop(self._store.look_up(self.id))
             if head.status in LIVE:
-                with suppress(CancelledError):  # that of futures, as in result(); a task's own is of another class
+                with suppress(CancelledError):  # as in result(); a cancelled task raises asyncio's error
                     await on_this_loop(self._store.wait(self.id, sys.maxsize))
                 continue
             page = await on_this_loop(self._store.read(self.id, _tail_of(head), PAGE))
@@ -213,8 +213,8 @@ class Run:
     def answer(self, request_id: str, value: Any) -> None:
         """Answer a question of the run.
 
-        A live run continues where it is. A paused run is resumed, see :meth:`resume`; its next questions wait for as
-        long as ``answer_within`` of its start said.
+        A live run continues where it is. A paused run is resumed, see :meth:`resume`; the ``answer_within`` of its
+        start also applies to its next questions.
 
         Raises:
             LookupError: no such question is waiting, or the run was forgotten.
@@ -299,7 +299,7 @@ class Run:
             except BaseException as error:
                 if end is None:
                     self._workers.fail(claimed, error)
-                else:  # its answers are to questions that others have answered
+                else:  # the given answers belong to questions that others have answered
                     self._workers.end(claimed, end)
                 raise
         self.worker = worker
@@ -309,9 +309,10 @@ class Run:
         return self._workers.await_claim(self._store.claim(self.id, None, on_note))
 
     def _find_end(self, claimed: Claim, after: int) -> End | None:
-        """Return the end that the events after ``after`` show, because a claimed run has lost its stored end.
+        """Return how the run ended according to its events after ``after``; None if they have no end.
 
-        Return None if they show none. If the log cannot be read, the claimed run fails.
+        Claiming a run deletes its stored end, so only the events show it. If the log cannot be read, the claimed run
+        fails.
         """
         try:
             events = self._read_all(after)

@@ -40,7 +40,7 @@ class Runs:
         store: ``"sqlite:///runs.db"`` (a relative path; four slashes for an absolute one), ``"redis://host:6379/0"``, a
             :class:`Store`, or None for the memory of this process.
         keep: how long a run is kept after it has ended or was lost; None: until :meth:`forget` is called. A paused run
-            is kept until then, or until it is resumed or cancelled and has ended.
+            has not ended.
         max_events: how many of a run's newest events are kept; None: all.
         lease: how long a worker counts as alive without renewing its lease; None: 5 s. After that, readers get
             :class:`RunLost`.
@@ -141,7 +141,7 @@ class Runs:
         return Run(self._workers, self.store.look_up(run_id).result())
 
     def list(self, *, status: Status | None = None) -> list[Run]:
-        """Return the runs, oldest first; with ``status``, only those that have it."""
+        """Return the runs, oldest first; with ``status``, only the runs that have this status."""
         return [Run(self._workers, head) for head in self.store.list(status).result()]
 
     def forget(self, run_id: str) -> None:
@@ -190,7 +190,7 @@ class Runs:
         answer_within: Seconds | None,
     ) -> tuple[Callable[[Any], Run], Any]:
         runnable = find_runnable(target) if isinstance(target, str) else target
-        source = runnable.events(inputs)  # raises here, in the caller, if the inputs are wrong
+        source = runnable.events(inputs)  # reports wrong inputs to the caller
         spec = RunSpec(
             target=target if isinstance(target, str) else "",
             kind="crew" if isinstance(runnable, Crew) else "flow",

@@ -252,7 +252,7 @@ class SQLiteLog(Store):
                 self._claims[run_id][1](note)
 
     def _wake_ready(self, run_id: str) -> None:
-        """Wake the readers of a run for which the file has new events; all of them if the run is not live."""
+        """Wake each reader of a run whose next event is in the file; if the run is not live, wake all its readers."""
         all_waiting = self._waiting.get(run_id)
         if not all_waiting:
             return
@@ -277,7 +277,7 @@ class SQLiteLog(Store):
             self._refuse(job)
             return job.future
         self._jobs.put(job)
-        if self._has_stopped:  # read after the job was put, so that the thread or this call refuses it
+        if self._has_stopped:  # checked after queueing the job, so that either the thread or this call refuses it
             self._refuse_all()
         return job.future
 

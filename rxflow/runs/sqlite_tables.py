@@ -215,7 +215,7 @@ class Tables:
         values = (writer.id, writer.generation, self._lease.until(), self._lease.seconds, run_id)
         again = "writer = ?, generation = ?, lease_until = ?, lease_s = ?, status = 'queued', ended_at = NULL"
         self.db.execute(f"UPDATE runs SET {again}, error = NULL, reason = '' WHERE run_id = ?", values)
-        self.db.execute("DELETE FROM notes WHERE run_id = ?", (run_id,))  # they were for the generation before
+        self.db.execute("DELETE FROM notes WHERE run_id = ?", (run_id,))  # the notes were for the earlier generation
         return writer
 
     def read(self, run_id: str, after: int, limit: int) -> Page:

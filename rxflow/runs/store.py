@@ -1,4 +1,4 @@
-"""What :class:`Runs` needs from a store beyond a :class:`Log`: claiming, finding, listing and forgetting runs."""
+"""The interface of a store: a :class:`Log` that can also claim, find, list and forget runs, for :class:`Runs`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class RunSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """What the store knows about a run, without its events.
+    """The data of a run in the store, without its events.
 
     Attributes:
         first, last: the ``seq`` of the first and last stored event; ``last`` is -1 if there is none.
@@ -88,7 +88,7 @@ class Store(Log):
 
     @abstractmethod
     def list(self, status: Status | None = None) -> Future[Sequence[Head]]:
-        """Return the heads of the runs, oldest first; with ``status``, only those that have it."""
+        """Return the heads of the runs, oldest first; with ``status``, only the heads of runs that have this status."""
 
     @abstractmethod
     def forget(self, run_id: str) -> Future[None]:

@@ -28,7 +28,7 @@ from rxflow.types import Event, InputRequested, Started
 logger = logging.getLogger("rxflow")
 
 Claim: TypeAlias = tuple[Writer, Head]
-"""What a store returns to the worker that has claimed a run."""
+"""The reply of a store to the worker that has claimed a run."""
 
 LOOPS_WAIT_S = 1.0
 """Seconds in which stopped runs must end on their own event loops. After that, they are ended from outside."""
@@ -170,7 +170,7 @@ class Worker:
 
     def _expect_answer(self, event: Event) -> None:
         if isinstance(event, InputRequested):
-            # Before the log has the question, because a reader may answer at once. A resumed run asks it again.
+            # Before the log has the question, because a reader may answer at once.
             self._inbox.expect(event)
 
     async def _flush(self, home: asyncio.AbstractEventLoop) -> None:

@@ -155,7 +155,7 @@ class Drawing:
         return grid
 
     def _choose(self, lanes: list[Lane], limit: int) -> list[Lane]:
-        """Choose the lanes to draw: open ones first, then those already drawn, then those that changed last."""
+        """Choose the lanes to draw: open lanes first, then lanes that are drawn already, then the latest to change."""
         chosen = sorted(lanes, key=lambda lane: (lane.is_open, lane in self._shown_lanes, lane.spoke_at), reverse=True)[
             : max(1, limit)
         ]

@@ -1,4 +1,4 @@
-"""What a run has cost so far: reported by the providers for ended calls, and estimated for open ones."""
+"""The cost of a run so far: reported by the providers for ended calls, and estimated for open ones."""
 
 from __future__ import annotations
 

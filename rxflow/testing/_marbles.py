@@ -135,7 +135,7 @@ def now_of(loop: asyncio.AbstractEventLoop) -> int | float:
 
 
 def _play(timeline: Timeline, loop: VirtualLoop, zero: float, say: Callable[[Signal], None]) -> DisposableBase:
-    # All timers at once, as in RxJS, so that of two simultaneous signals the one of the earlier source comes first.
+    # All timers at once, as in RxJS: of two simultaneous signals, the signal of the earlier source then comes first.
     timers = [
         loop.call_at(zero + moment.time / 1000, say, moment.signal)
         for moment in timeline

@@ -149,7 +149,7 @@ def line_of(
     usage: UsageMetrics | None,
     cost: float | None,
 ) -> Line:
-    """Read one turn. The model's values are used where the turn has none.
+    """Read one turn. If the turn has no usage or cost of its own, the model's values are used.
 
     Raises:
         ValueError: a script cannot be read.

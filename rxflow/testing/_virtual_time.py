@@ -28,7 +28,7 @@ _CONFIRMATION_S = 0.005
 _RECHECK_S = 0.05
 WATCHDOG_S = 10.0
 
-__tracebackhide__ = True  # pytest shows who waits, not how that was found
+__tracebackhide__ = True  # pytest shows the code that waits, and not this module
 
 
 class Instant(float):
@@ -63,7 +63,7 @@ class Instant(float):
 
 
 class Due(float):
-    """The time at which a timer is due. Of two at the same time, the one that was set first is smaller.
+    """The time at which a timer is due. If two timers are due at the same time, the one that was set first is smaller.
 
     asyncio keeps its timers on a heap, which does not preserve the order of equal ones.
     """
@@ -335,7 +335,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             executor = self._threads
         worker = self.thread_count.work(executor)
         call: Callable[[], _T] = partial(func, *args)
-        if isinstance(executor, ThreadPoolExecutor):  # another executor may run it in another process
+        if isinstance(executor, ThreadPoolExecutor):  # other executors may use another process
             call = partial(worker.run, call)
         try:
             future = super().run_in_executor(executor, call)

@@ -33,7 +33,7 @@ _ANYIO_WAIT = "run_sync_in_worker_thread"  # the function in which a task waits 
 
 class _Here(threading.local):
     worker: _Worker | None = None
-    """The work that this thread does."""
+    """The work of this thread."""
     uses_real_waits = False
 
 
@@ -411,10 +411,10 @@ _CALLBACK = "run_coroutine_threadsafe.<locals>.callback"
 
 
 def watch_callback(callback: Callable[..., object], new_pause: Callable[[], Pause | None]) -> None:
-    """Count the waits for the future of ``asyncio.run_coroutine_threadsafe``, if ``callback`` is one of its callbacks.
+    """Count waits for the future of ``asyncio.run_coroutine_threadsafe``, if that function has scheduled ``callback``.
 
-    anyio's ``from_thread.run`` uses the same function. Such a wait is a wait for the loop. It has to be counted when it
-    begins: the thread may wait for the future at any time, or never, and works until then.
+    A thread that waits for this future waits for the loop, as in anyio's ``from_thread.run``. The wait is counted when
+    it begins, and not in this call, because the thread works until then, and may never wait.
     """
     if isinstance(callback, FunctionType) and callback.__qualname__ == _CALLBACK and callback.__closure__ is not None:
         held: dict[str, Any] = dict(zip(callback.__code__.co_freevars, callback.__closure__, strict=True))

@@ -1,4 +1,4 @@
-"""What a test must not leave behind: runs, threads and tasks, unused turns of scripts, open probes.
+"""Checks that a test leaves nothing behind: runs, threads and tasks, unused turns of scripts, open probes.
 
 The pytest plugin collects these during a test, and checks them after the test. Outside of a test nothing is checked.
 """

@@ -53,7 +53,7 @@ def rxflow_leak_check(request: pytest.FixtureRequest) -> Generator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Fail a test that has not used what it set up, unless it failed anyway."""
+    """Fail a test if it left checks unmet, such as unused turns of a script. A test that has failed is not checked."""
     item.stash[_has_failed] = True
     result = yield
     item.stash[_has_failed] = False

@@ -38,7 +38,7 @@ MAX_INT_BITS = 10_000
 """Longer numbers are written in hexadecimal, because Python limits decimal ones (``sys.set_int_max_str_digits``)."""
 
 Json: TypeAlias = Any
-"""What ``json.loads`` returns."""
+"""A value that ``json.loads`` returns."""
 
 
 class RecordedError(Exception):
@@ -88,7 +88,7 @@ class RecordedModel(BaseModel):
         """The name of the class, as "module:Class"."""
         return self._type
 
-    def __hash__(self) -> int:  # an object that was in a set, or a dict's key, is restored there
+    def __hash__(self) -> int:  # needed to restore an object in a set or as a dict's key
         return hash(self._type)
 
     def __repr_name__(self) -> str:
@@ -252,7 +252,8 @@ def _container_to_json(value: Any, parents: tuple[int, ...]) -> Json:
 def _key_to_json(key: Any, parents: tuple[int, ...]) -> Json:
     """Return a dict's key or a set's item as JSON.
 
-    It is described if it would be restored without a hash: an object of a subclass of dict becomes a plain dict.
+    It is written as a description if the restored value would have no hash, as with an object of a subclass of dict,
+    which becomes a plain dict.
     """
     written = to_json_value(key, parents)
     if type(written) in (dict, list) and type(key) not in _TEXT_FORMS:

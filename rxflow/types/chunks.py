@@ -90,7 +90,7 @@ class StreamChunk(BaseModel):
             super().__delattr__(name)
 
     def _leave_origin(self) -> None:
-        # From now on, its labels may differ from those of its origin.
+        # From now on, the labels of the chunk may differ from the labels of its origin.
         _set_fields_set(self, set(self.__pydantic_fields_set__))
 
     def with_content(self, content: str) -> StreamChunk:

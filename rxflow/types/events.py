@@ -324,9 +324,9 @@ class Retracted(Happened):
     This event is emitted after a guardrail, the output type or a person sent an answer back, and by ``retry_stream``
     and ``fallback_to``.
 
-    Withdraw the chunks of ``origin`` whose ``attempt`` is one of ``attempts``, as :meth:`covers` says. ``error`` is
-    what ended them. ``span_ids`` are their spans, because another run of the same crew may emit chunks at the same
-    time; empty if the chunks do not name their spans. ``llm_call_ids`` are the calls that emitted them. ::
+    Withdraw the chunks of ``origin`` whose ``attempt`` is one of ``attempts``; :meth:`covers` finds them. ``error``
+    ended these attempts. ``span_ids`` are the chunks' spans, because another run of the same crew may emit chunks at
+    the same time; empty if the chunks do not name their spans. ``llm_call_ids`` are the calls that emitted them. ::
 
         shown = [chunk for chunk in shown if not retracted.covers(chunk)]
     """
@@ -432,7 +432,7 @@ class FlowPaused(Happened):
 class FlowResumed(Happened):
     """A flow that was paused, failed or was interrupted continues.
 
-    ``after`` is the ``seq`` of its last event before that.
+    ``after`` is the ``seq`` of the flow's last event before it stopped.
     """
 
     after: int

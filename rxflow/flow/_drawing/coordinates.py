@@ -139,7 +139,7 @@ def place_columns(layers: Layers, order: Sequence[Sequence[int]]) -> list[float]
 
 
 def _collect_pulls(layers: Layers, order: Sequence[Sequence[int]]) -> list[list[tuple[int, float, float]]]:
-    """List for each slot the slots that it should be near.
+    """Return, for each slot, the slots that it should be near.
 
     Each entry has the slot's index, the weight of the pull, and the wanted offset.
     """

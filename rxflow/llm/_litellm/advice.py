@@ -37,7 +37,7 @@ _OPTIONS = {
     "AZURE_API_BASE": "base_url",
     "GOOGLE_APPLICATION_CREDENTIALS": "vertex_credentials",
 }
-"""Options of ``LLM`` that replace a variable; for all others, it is ``api_key``."""
+"""Options of ``LLM`` that replace a variable. ``api_key`` replaces all other variables."""
 
 _CLOUDS = ("bedrock", "sagemaker", "vertex_ai")  # beginnings of providers' names
 _NO_CREDENTIALS = ("DefaultCredentialsError", "NoCredentialsError")  # of google-auth and botocore
@@ -50,7 +50,8 @@ NAMES = (
 
 def explain(error: BaseException, model: str) -> BaseException:
     """Add a line of advice to ``error``, if the user can do something about it. Return ``error``."""
-    # The errors of a provider come with the import. To wait for it here would block the run's loop for seconds.
+    # An error of a provider exists only if LiteLLM is imported. Do not wait for the import here: that would block the
+    # run's loop for seconds.
     litellm = find_imported()
     advice = None if litellm is None else advice_for(error, litellm, model)
     return error if advice is None else add_advice(error, advice)
@@ -155,7 +156,7 @@ def lacks_credentials(error: BaseException) -> bool:
 
 
 def _advise_on_key(litellm: Any, model: str, causes: list[BaseException]) -> str:
-    """Return the advice for a missing key, which names all that is missing, or for a key that was refused."""
+    """Return the advice for missing keys, which names all of them, or for a key that was refused."""
     missing = next((cause.variables for cause in causes if isinstance(cause, MissingKey)), None)
     names = missing or _key_variables(litellm, model)
     options = list(dict.fromkeys(_OPTIONS.get(name, "api_key") for name in names)) or ["api_key"]
@@ -168,7 +169,8 @@ def _key_variables(litellm: Any, model: str) -> list[str]:
     """Return the environment variables for the key."""
     provider = _provider_of(litellm, model)
     keys = [name for name in _needed_variables(litellm, provider, model) if not name.endswith("_API_BASE")]
-    # If the variable contains a wrong key, LiteLLM reports none as missing. Then its name is made from the provider's.
+    # If the variable is set to a wrong key, LiteLLM reports no variable as missing. The variable's name is then made
+    # from the provider's name.
     return keys or ([f"{provider.removesuffix('_chat').upper()}_API_KEY"] if provider else [])
 
 

@@ -97,9 +97,9 @@ class MissingKey(Exception):
 
 
 def find_url(given: Mapping[str, str | None]) -> str | None:
-    """Return the first address in ``given``, by the names of where they are from.
+    """Return the first address in ``given``, which maps the name of each setting to its address; None if all are empty.
 
-    Raises :class:`UnpreparedRequest` if it is not a URL.
+    Raises :class:`UnpreparedRequest` if the address is not a URL.
     """
     for name, url in given.items():
         if url:
@@ -186,7 +186,8 @@ def as_litellm(litellm: Any, error: Exception, *, model: str, provider: str, has
                 if found is not None:
                     return found
     if has_begun and isinstance(error, litellm.APIConnectionError):
-        # LiteLLM's class for everything unknown; in mid-stream, it means an end without a finish reason.
+        # LiteLLM uses this class for all unknown errors. In mid-stream, it means that the stream ended without a finish
+        # reason.
         return _cut_short(
             litellm, f"the stream ended before the answer was complete: {cast(Any, error).message}", about
         )
@@ -363,7 +364,7 @@ def delay_before_retry(error: BaseException, attempt: int) -> float | None:
 
 
 def _cannot_change(error: BaseException) -> bool:
-    """Return whether the server does not speak the API, which does not change within seconds."""
+    """Return whether the server does not speak the API, so that a retry is useless."""
     import openai
 
     return isinstance(error, openai.APIResponseValidationError)

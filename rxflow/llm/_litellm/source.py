@@ -188,7 +188,7 @@ class LiteLLMSource:
         if missing and lacks_credentials(error):
             raise MissingKey(*missing) from error
         status = getattr(error, "status_code", None)
-        is_the_clients = isinstance(status, int) and 400 <= status < 500  # LiteLLM itself describes these precisely
+        is_the_clients = isinstance(status, int) and 400 <= status < 500  # LiteLLM describes these errors precisely
         if is_the_clients or any(_is_of_the_network(cause) for cause in iterate_causes(error)):
             return
         if missing:
@@ -204,7 +204,7 @@ class LiteLLMSource:
         request = call.request
         api_key = self._api_key
         if call.provider == "openai":
-            self._openai_url(call)  # to check it; LiteLLM finds it by itself
+            self._openai_url(call)  # only checks the address; LiteLLM finds it by itself
             api_key = self._openai_key(call)
         arguments: dict[str, Any] = {
             "model": request.model,

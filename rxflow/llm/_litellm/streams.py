@@ -92,7 +92,7 @@ def _bedrock_wire(path: str) -> Wire | None:
     """Return the wire for the ``path`` of a request, which contains the model's name and ends in the operation."""
     from rxflow.llm._wires.bedrock import AwsEvents, BedrockConverseWire  # botocore takes 0.2 s to import
 
-    is_nova = path.endswith("/invoke-with-response-stream") and "nova" in path  # Nova's own API is that of Converse
+    is_nova = path.endswith("/invoke-with-response-stream") and "nova" in path  # Nova's own API is in Converse's format
     if path.endswith("/converse-stream") or is_nova:
         return BedrockConverseWire()
     if path.endswith("/invoke-with-response-stream") and "anthropic" in path:

@@ -31,7 +31,7 @@ _FINISH_REASONS = {
 
 
 class AwsEvents:
-    """Splits network reads of any size into events: ``{"contentBlockDelta": {…}}``, or those of the model's own API."""
+    """Splits network reads of any size into events: ``{"contentBlockDelta": {…}}``, or those of a model's own API."""
 
     def __init__(self) -> None:
         self._buffer: Any = aws.EventStreamBuffer()

@@ -1,8 +1,8 @@
 """The wire of Gemini, as used by Google AI Studio and Vertex AI with ``alt=sse``.
 
 Each event is a complete response with further parts. The body has no mark for its end, so only a finish reason shows
-that an answer is complete. Some models send one in each event, and with the work of a built-in tool, after which the
-answer goes on. The format is described at https://ai.google.dev/api/generate-content
+that an answer is complete. Some models send a finish reason in each event. Others send one with the work of a built-in
+tool, and then continue the answer. The format is described at https://ai.google.dev/api/generate-content
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class GeminiWire(Wire):
     """Parses the responses of a stream.
 
     Data that must go back to the provider is kept under the names under which litellm sends it back: the thought
-    signature of a call in ``ToolCallDelta.extra["provider_specific_fields"]["thought_signature"]``; those of text in
-    ``message["provider_specific_fields"]["thought_signatures"]``; and server tools, which are signed too, in
+    signature of a call in ``ToolCallDelta.extra["provider_specific_fields"]["thought_signature"]``; the signatures of
+    text in ``message["provider_specific_fields"]["thought_signatures"]``; and server tools, which are signed too, in
     ``message["provider_specific_fields"]["server_side_tool_invocations"]``.
     """
 

@@ -86,7 +86,7 @@ class Wire(ABC):
     Attributes:
         finish_reason: in OpenAI's words; None until the provider reports it, or if it never does.
         is_complete: the provider has reported that the answer is complete. Usually, at most the usage follows.
-        may_go_on: more of the answer may follow after a pause of any length, although it is complete.
+        may_go_on: although the answer is complete, more of it may follow, after a pause of any length.
         is_done: nothing follows.
         is_empty: no event has arrived.
         usage: the usage that the provider reported; None before that.
@@ -196,7 +196,7 @@ class Wire(ABC):
             batch.append(text)
 
     def close_texts(self, batch: list[Delta]) -> None:
-        """Emit and keep what is still pending. Also called at ``[DONE]``, because a finish reason may be missing."""
+        """End the texts: emit what is still pending. Also called at ``[DONE]``, in case no finish reason was sent."""
         self.replace_halves(batch)
 
     def replace_halves(self, batch: list[Delta]) -> None:
@@ -378,7 +378,7 @@ class EventData:
         """Return ``block`` without a byte order mark at the beginning of the stream."""
         begun = bytes(self._rest) + block
         if len(begun) < len(BYTE_ORDER_MARK) and BYTE_ORDER_MARK.startswith(begun):
-            return block  # feed() holds it back, and the next call checks it again
+            return block  # may be the beginning of a mark: feed() keeps it, and the next call checks again
         self._has_begun = True
         self._rest = b""
         return begun.removeprefix(BYTE_ORDER_MARK)

@@ -148,7 +148,7 @@ class _Api:
     def __init__(
         self, flows: Mapping[str, type[Flow[Any]]], runs: Runs, limits: Limits, when_unread: WhenUnread
     ) -> None:
-        read_grace(when_unread)  # raises a wrong value here, in the caller
+        read_grace(when_unread)  # reports a wrong value to the caller
         self._flows = flows
         self._runs = runs
         self._limits = limits

@@ -39,7 +39,7 @@ def _nothing(*_: object) -> None:
 
 
 class Witness(ObserverBase[Any]):
-    """Records all signals. Those that are always wrong, after the end or during another signal, are also listed apart.
+    """Records all signals. Signals that are always wrong (after the end, or during another one) are listed separately.
 
     ``on_item`` gets each item, and may raise. A witness that ``lingers`` stays in its first signal for a while, so that
     another thread could send a signal meanwhile.
@@ -224,7 +224,7 @@ class Case:
     def require_silence(self, witness: Witness, told: int) -> None:
         """Require that no signal came after the disposal; ``told`` is the number of signals before it.
 
-        If the source uses another thread, one more may have been under way there.
+        If the source uses another thread, that thread may have been sending one more signal.
         """
         may_come = 0 if set(witness.threads) <= {threading.get_ident()} else 1
         late = witness.signals - told

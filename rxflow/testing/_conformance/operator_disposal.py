@@ -39,7 +39,7 @@ async def _from_inside(case: OperatorCase) -> None:
 
     puppet, witness = Puppet(), Witness(on_item)
     subscriptions.append(case.subscribe(case.piped(puppet), witness))
-    strand = await case.strand_if_any(puppet)  # None if the operator began with an item of its own, and was disposed
+    strand = await case.strand_if_any(puppet)  # None if the operator's own first item led to the disposal
     if strand is not None:
         strand.say(case.items)
         strand.complete()
@@ -167,7 +167,7 @@ async def _raising(case: OperatorCase) -> None:
 
     puppet, witness = Puppet(), Witness(on_item)
     subscription = case.subscribe(case.piped(puppet), witness)
-    strand = await case.strand_if_any(puppet)  # None if the operator began with an item of its own, which raised
+    strand = await case.strand_if_any(puppet)  # None if the operator's own first item raised
     is_heard_of = False
     try:
         if strand is not None:

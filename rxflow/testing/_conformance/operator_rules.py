@@ -19,7 +19,7 @@ Operator = Callable[[Observable[Any]], Observable[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declared:
-    """What an operator does by design, so that no rule reports it."""
+    """Properties that an operator has by design, so that no rule reports them."""
 
     items: Sequence[Any]
     key: Callable[[Any], object]

@@ -64,7 +64,7 @@ class SourceCase(Case):
     def same(self, one: Sequence[Any], other: Sequence[Any]) -> bool:
         """Return whether both are equal by ``key``.
 
-        Of two streams without an end, only as many items are compared as the shorter one has.
+        Streams without an end are compared up to the length of the shorter one.
         """
         if not self.ends:
             length = min(len(one), len(other))
