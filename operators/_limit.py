@@ -150,7 +150,7 @@ class _Account:
             self._answer.append(text)
 
     def _price(self, call: _MeteredCall) -> None:
-        """Price a call at its first text, not at its start: if litellm is imported meanwhile, it finds more prices."""
+        """Price a call at its first text. More prices are known then if the call has imported litellm meanwhile."""
         rate = self._meter.get_rate(call.model)
         call.is_priced = True
         call.per_byte = rate.output / BYTES_PER_TOKEN

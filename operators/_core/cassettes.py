@@ -149,8 +149,9 @@ _SECRET = re.compile(
 )
 _BEARER_TOKEN = re.compile(rb"(?i)(bearer )(?:[\w.~+/=-]|\\+/){8,}")
 _SECRET_NAMES = rb"[\w-]*api[_-]?key|[\w-]*authorization|[\w-]*password|[\w-]*secret|[\w-]*access[_-]?token"
-# Also in a JSON string that contains JSON, at any depth. There, the quotes of names and values follow 1, 3, 7 …
-# backslashes. A quote inside a value follows twice as many backslashes plus one, perhaps after escaped backslashes.
+# Also matches in a JSON string that contains JSON, at any depth. At depths 1, 2, 3 …, 1, 3, 7 … backslashes precede
+# the quotes around names and values. With n of them, 2n + 1 precede a quote inside a value, perhaps after escaped
+# backslashes.
 _NAMED_SECRET = re.compile(
     rb'(?i)("(?:%s)(?P<depth>\\*)"\s*:\s*(?P=depth)")'
     rb'(?:[^"\\]|\\++[^"]|(?:(?P=depth){2}\\\\)*+(?P=depth){2}\\")++' % _SECRET_NAMES
@@ -170,6 +171,6 @@ def _mask_secrets(text: bytes) -> bytes:
 
 @lru_cache(maxsize=64)
 def _contain_secrets(*labels: str) -> bool:
-    """Return whether labels that are written by people contain keys. The chunks of a task have the same labels."""
+    """Return whether labels that people write contain keys. Cached, because all chunks of a task have the same."""
     text = _dump({"labels": labels})
     return _mask_secrets(text) != text

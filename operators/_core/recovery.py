@@ -24,8 +24,9 @@ Join: TypeAlias = Callable[[Observable[Any], Border | None], Observable[Any]]
 class Attempts:
     """Numbers the items of successive attempts so that no two attempts share a number.
 
-    The chunks of the first attempt keep their numbers, which a guardrail may have counted up. Each later attempt begins
-    above the highest number so far. ``requests`` counts the requests to models; an LLM may send several in one call.
+    The chunks of the first attempt keep their numbers. (They may have several, because a rejected answer also begins a
+    new number.) Each later attempt begins above the highest number so far. ``requests`` counts the requests to models;
+    an LLM may send several in one call.
     """
 
     def __init__(self) -> None:
@@ -33,7 +34,7 @@ class Attempts:
         self._base = 0
         self._highest = -1
         self._origin: Origin | None = None
-        self._span_ids: dict[str, None] = {}  # in order: the spans of this attempt that had output
+        self._span_ids: dict[str, None] = {}  # the spans of this attempt that had output, in order
         self._call_ids: dict[str, None] = {}
         self._renumbered: tuple[Origin, Origin] = (NO_ORIGIN, NO_ORIGIN)
 

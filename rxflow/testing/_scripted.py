@@ -81,7 +81,7 @@ def turn(
 
 
 class Speaker:
-    """Turns one turn into deltas. A ``native`` model calls tools with deltas, others with fenced text."""
+    """Converts one turn into deltas. A ``native`` model calls tools with deltas, others with fenced text."""
 
     def __init__(self, turn: int, *, native: bool) -> None:
         self.deltas = 0

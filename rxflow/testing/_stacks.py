@@ -80,7 +80,7 @@ def _is_suspended(thing: object) -> bool:
 
 
 def _is_rxflows_wait(task: asyncio.Task[Any]) -> bool:
-    """Return whether a task only waits for the end of a run, so that it does not show why the run has not ended."""
+    """Return whether a task only waits for a run to end. Such a task does not show what keeps the run going."""
     code: CodeType | None = getattr(task.get_coro(), "cr_code", None)
     return code is not None and code.co_filename == loop_thread.__file__
 

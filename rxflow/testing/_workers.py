@@ -299,7 +299,7 @@ class Wait:
     def release(self) -> None:
         """End the wait successfully, from any thread."""
         if not self._end(is_released=True):
-            # a lock that is not held raises the same; notify() then continues with the next waiter
+            # as releasing a lock that is not held does: notify() catches this, and wakes the next waiter
             raise RuntimeError("this wait is over")
 
     def cancel(self) -> None:
@@ -349,7 +349,7 @@ def release_at_end(thread: threading.Thread, wait_for_end: Callable[[], object],
     def work() -> None:
         wait_for_end()
         _joins.pop(threading.get_ident(), None)
-        with suppress(RuntimeError):  # the time was up before
+        with suppress(RuntimeError):  # the wait has timed out already
             wait.release()
 
     helper = threading.Thread(target=work, name="rxflow join", daemon=True)
