@@ -142,8 +142,8 @@ _SECRET_SHAPES = [
     rb"A[KS]IA[A-Z0-9]{16}",
     rb"eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]+",  # signed tokens
 ]
-# Checking the first letter first halves the time. A key may follow an escape such as \n or \u00e9, although the last
-# character of the escape looks like a part of a word.
+# The check of the first letter halves the time. A key begins at the start of a word, or directly after an escape such as
+# \n or \u00e9, which ends in a letter or digit.
 _SECRET = re.compile(
     rb"(?=[sprghxAe])(?:(?<!\w)|(?<=\\[bfnrt])|(?<=\\u[0-9A-Fa-f]{4}))(?:%s)" % b"|".join(_SECRET_SHAPES)
 )

@@ -137,7 +137,7 @@ class Emitter:
     async def _wait_for(self, source: Observable[_T], work: _Nested[_T], done: asyncio.Future[None]) -> None:
         self._awaited.add(work)
         work.hold(connect(source, work))
-        del source  # an error keeps this frame alive, which must not keep the observer alive
+        del source  # an error keeps local variables alive, and must not keep the observer alive
         try:
             await done
         finally:
@@ -259,7 +259,7 @@ class _Drained(_Nested[_T]):
         self._take(value)
 
     def dispose(self) -> None:
-        self._take = _ignore  # an error may keep a frame alive that holds this object
+        self._take = _ignore  # an error's traceback may keep this object alive
         super().dispose()
 
 

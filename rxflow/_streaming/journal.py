@@ -354,7 +354,7 @@ def retract_all(past: Iterable[Event], error: Exception) -> e.Retracted:
 
 
 def drop_retracted(past: Iterable[Event]) -> list[Event]:
-    """Return the events since the run last started from the beginning; it retracted the earlier ones then."""
+    """Return the events since the run last started from the beginning. That start retracted all earlier events."""
     current: list[Event] = []
     for event in past:
         if isinstance(event, e.Retracted) and event.origin == Origin():

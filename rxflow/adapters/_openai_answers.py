@@ -152,7 +152,7 @@ class ChatAnswer:
             self._ended.add(part)
 
     def _hand_on(self) -> Iterator[Json]:
-        """Send the texts that waited for the speaker to end. The first part that still streams is the next speaker."""
+        """Send the waiting texts, because the speaker has ended. The first part that still streams speaks next."""
         self._speaker = None
         while self._waiting and self._speaker is None:
             part = next(iter(self._waiting))

@@ -333,7 +333,7 @@ class LogFile:
                 file.write(f"{now}: {', '.join(shown)}\n")
 
     def _read(self) -> list[Any]:
-        """Return the entries so far. Raises ValueError for other content, which CrewAI would overwrite."""
+        """Return the entries so far. Raises ValueError if the file has other content. (CrewAI would overwrite it.)"""
         text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
         try:
             entries: object = json.loads(text or "[]")

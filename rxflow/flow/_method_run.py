@@ -119,7 +119,7 @@ async def _read_generator(
     """Stream a generator of text in one worker thread. The result is the generator's return value, or else the text.
 
     The first item decides: if it is neither text nor a chunk, the generator is a value, and is returned. An empty
-    generator is text if it is the method itself, and a value if the method returned it.
+    generator is text if the method itself is the generator, and a value if the method returned it.
     """
 
     def read() -> Any:

@@ -47,8 +47,8 @@ async def read_answer(
     Args:
         silence_s: seconds without data after which TimeoutError is raised.
         is_break: returns whether an error of the HTTP client means that the connection broke.
-        content_type: the content type of the response. A body is refused if it has no events and this is not the type
-            of a stream.
+        content_type: the content type of the response. A body without events is refused if its type is not that of a
+            stream.
         last_byte_timeout_s: how long the end of the body may take after the last event.
 
     Raises:
@@ -127,7 +127,7 @@ class StallWatch:
         self._suspected_at: float | None = None
 
     def note_data(self) -> None:
-        """Record that data has arrived. This does not move timers, because it happens thousands of times."""
+        """Record that data has arrived. The timer stays as it is, because this is called thousands of times."""
         self._last_data_at = self._loop.time()
 
     def limit(self, seconds: float) -> None:

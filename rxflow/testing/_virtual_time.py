@@ -205,7 +205,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     ) -> asyncio.Handle:
         """Schedule a callback.
 
-        If ``asyncio.run_coroutine_threadsafe`` schedules it, a thread that waits for the result waits for this loop.
+        If ``asyncio.run_coroutine_threadsafe`` schedules it, a thread that waits for the result counts as waiting for this loop.
         """
         watch_callback(callback, self.thread_count.pause)
         return super().call_soon_threadsafe(callback, *args, context=context)

@@ -236,7 +236,7 @@ class _Pause:
         self._has_ended = False
 
     def begins(self) -> None:
-        """Begin on the loop's thread, so that callbacks which the loop got earlier come first."""
+        """Begin the wait on the loop's thread, after the callbacks that the loop got earlier."""
         if running_loop() is self._workers.loop:
             self._begin()
         else:

@@ -351,7 +351,7 @@ _RESTORERS: dict[str, Callable[[dict[str, Json]], Any]] = {
     "$tuple": lambda values: tuple(from_json_value(values["$tuple"])),
     "$set": lambda values: set(from_json_value(values["$set"])),
     "$frozenset": lambda values: frozenset(from_json_value(values["$frozenset"])),
-    "$list": lambda values: from_json_value(values["$list"]),  # in a tuple's field, a plain array is a tuple
+    "$list": lambda values: from_json_value(values["$list"]),  # a list in a field declared as a tuple
     "$dict": lambda values: {from_json_value(key): from_json_value(each) for key, each in values["$dict"]},
     "$enum": _restore_enum,
     "$error": lambda values: restore_error({"type": values["$error"], **values}),

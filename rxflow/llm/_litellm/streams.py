@@ -1,4 +1,4 @@
-"""Finds the HTTP response behind LiteLLM's stream, so that rxflow can close it, and the wire of its bytes.
+"""Finds the HTTP response behind LiteLLM's stream, so that rxflow can close it. Also finds the wire of its bytes.
 
 LiteLLM prepares and sends a request, and returns a wrapper whose chunks cost 300–600 µs each. Closing the wrapper does
 not close the response on every wire. So rxflow searches for the response behind the wrapper. If rxflow knows its wire,
