@@ -91,7 +91,7 @@ class GrowingJson(Generic[V]):
             except ValueError:  # the last part may still be incomplete
                 continue
             if self._last is not None and not has_fields(value):
-                break  # another object after the answer, such as one in a note
+                break  # the text has another object after the answer, for example in a remark
             self._accepted = written
             return self.if_new(value)
         return ()

@@ -106,7 +106,7 @@ class LogWriter(ObserverBase[Event]):
                 waiting.add(value)
             else:
                 waiting.add_alone(value if value.seq == waiting.next else renumber(value, waiting.next))
-            if not self._takes_blocks:  # another thread may have reset it since the check
+            if not self._takes_blocks:  # another thread may have changed this since the check
                 waiting.origin = None
         waiting.next += 1
         if waiting.next >= self._limit:

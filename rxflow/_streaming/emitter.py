@@ -188,8 +188,8 @@ class Emitter:
         try:
             result = await in_thread(call, name=getattr(function, "__name__", "call"))
         except asyncio.CancelledError:
-            # Nobody waits for the thread any more, but it continues. A time limit and the loop's end also lead here,
-            # and neither disposes the leaf.
+            # Nobody waits for the thread any more, but it continues. Set the flag here, because a time limit or the end
+            # of the loop also cancels the wait, and neither disposes the leaf.
             self.is_cancelled = True
             raise
         # Only the result shows whether a lambda or a partial wraps a coroutine function. A generator is an ordinary

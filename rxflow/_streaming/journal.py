@@ -197,7 +197,7 @@ class _Reader:
         self.states: dict[Step, Mapping[str, Any]] = {}
         self.usage: dict[Step, list[tuple[UsageMetrics, float | None]]] = defaultdict(list)
         self._memories = memories
-        self._steps: dict[str, Step] = {"": ()}  # by span
+        self._steps: dict[str, Step] = {"": ()}  # the step of each span
         self._counts: Counter[Step] = Counter()
         self._asking: dict[str, str] = {}  # by span: the hashes of model calls that have not ended
         self._tools: dict[tuple[str, str], tuple[Step, str]] = {}

@@ -29,7 +29,7 @@ def create_state(given: object, where: str) -> State:
     A missing id is filled in.
 
     Raises:
-        TypeError: ``given`` is something else.
+        TypeError: ``given`` is none of these.
         ValueError: a field of the model has no default.
     """
     state = _create_state(given, where)

@@ -83,7 +83,7 @@ def make_call(
                 calls[span_id] = answer.summarize()
 
     async def speak(emitter: Emitter, answer: _Answer) -> None:
-        emitter.own(Cleanup(answer.note_usage))  # for a cancelled call, which cannot emit any more
+        emitter.own(Cleanup(answer.note_usage))  # notes the usage if the call is cancelled, and cannot emit
         attempt = 0
         while True:
             try:

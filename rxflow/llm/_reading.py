@@ -19,10 +19,10 @@ from rxflow.llm.source import Delta
 from rxflow.types import UsageMetrics
 
 READ_TIMEOUT_S = 600.0
-HEADER_GRACE_S = 5.0  # beyond the limits for connecting and for a silence, because headers may arrive byte by byte
+HEADER_GRACE_S = 5.0  # added to the limits for connecting and for silence: headers may arrive byte by byte
 USAGE_TIMEOUT_S = 2.0  # from the finish reason to the usage report
 LAST_BYTE_TIMEOUT_S = 0.2  # from the last event to the end of the body
-MAX_ERROR_BYTES = 1 << 14  # of a body that replaces an answer; the error shows 4,000 characters
+MAX_ERROR_BYTES = 1 << 14  # read from a body that replaces an answer; the error shows 4,000 characters
 _SECOND_LOOK_S = 0.25
 
 logger = logging.getLogger("rxflow")

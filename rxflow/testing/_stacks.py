@@ -17,7 +17,7 @@ from typing import Any
 import rxflow
 from rxflow._streaming import loop_thread
 
-_FRAME_ATTRIBUTES = ("cr_frame", "gi_frame", "ag_frame")  # of coroutines, generators and async generators
+_FRAME_ATTRIBUTES = ("cr_frame", "gi_frame", "ag_frame")  # one each for coroutines, generators and async generators
 _AWAITED_ATTRIBUTES = ("cr_await", "gi_yieldfrom", "ag_await")
 _MAX_TASKS = 20  # tasks that are described
 _LIBRARIES = tuple(

@@ -205,7 +205,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     ) -> asyncio.Handle:
         """Schedule a callback.
 
-        If ``asyncio.run_coroutine_threadsafe`` schedules it, a thread that waits for the result counts as waiting for this loop.
+        If ``asyncio.run_coroutine_threadsafe`` schedules it, a thread that waits for the result counts as waiting for
+        this loop.
         """
         watch_callback(callback, self.thread_count.pause)
         return super().call_soon_threadsafe(callback, *args, context=context)
@@ -281,7 +282,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return None
 
     def note_silence(self, seconds: float) -> None:
-        """Note that nothing has happened for so many more real seconds. Raises Deadlock if a worker is stuck."""
+        """Note that nothing has happened for another ``seconds`` of real time. Raises Deadlock if a worker is stuck."""
         self._silent_s += seconds
         if not self.thread_count.at_work or self._can_be_woken:
             return

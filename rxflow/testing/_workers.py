@@ -299,7 +299,7 @@ class Wait:
     def release(self) -> None:
         """End the wait successfully, from any thread."""
         if not self._end(is_released=True):
-            # as releasing a lock that is not held does: notify() catches this, and wakes the next waiter
+            # like releasing a lock that is not held: notify() catches the error, and wakes the next waiter
             raise RuntimeError("this wait is over")
 
     def cancel(self) -> None:
@@ -411,10 +411,10 @@ _CALLBACK = "run_coroutine_threadsafe.<locals>.callback"
 
 
 def watch_callback(callback: Callable[..., object], new_pause: Callable[[], Pause | None]) -> None:
-    """Count waits for the future of ``asyncio.run_coroutine_threadsafe``, if that function has scheduled ``callback``.
+    """If ``asyncio.run_coroutine_threadsafe`` has scheduled ``callback``, count waits for the future that it returns.
 
-    A thread that waits for this future waits for the loop, as in anyio's ``from_thread.run``. The wait is counted when
-    it begins, and not in this call, because the thread works until then, and may never wait.
+    A thread that waits for this future waits for the loop, as in anyio's ``from_thread.run``. A wait is counted when it
+    begins, not in this call: until then the thread works, and it may never wait.
     """
     if isinstance(callback, FunctionType) and callback.__qualname__ == _CALLBACK and callback.__closure__ is not None:
         held: dict[str, Any] = dict(zip(callback.__code__.co_freevars, callback.__closure__, strict=True))
@@ -440,7 +440,7 @@ class _CountedFuture(concurrent.futures.Future[Any]):
         if pause is None:
             yield
             return
-        self.add_done_callback(lambda _: pause.ends())  # on the loop's thread, before the loop continues
+        self.add_done_callback(lambda _: pause.ends())  # called on the loop's thread, before the loop continues
         pause.begins()
         _here.uses_real_waits = True  # because this wait is counted here
         try:

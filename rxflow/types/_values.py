@@ -252,8 +252,8 @@ def _container_to_json(value: Any, parents: tuple[int, ...]) -> Json:
 def _key_to_json(key: Any, parents: tuple[int, ...]) -> Json:
     """Return a dict's key or a set's item as JSON.
 
-    It is written as a description if the restored value would have no hash, as with an object of a subclass of dict,
-    which becomes a plain dict.
+    If the restored value would have no hash, the key is written as a description. An example is an object of a subclass
+    of dict, which would become a plain dict.
     """
     written = to_json_value(key, parents)
     if type(written) in (dict, list) and type(key) not in _TEXT_FORMS:
@@ -300,7 +300,7 @@ def _restore_model(values: dict[str, Json]) -> Any:
     restored = {key: from_json_value(each) for key, each in values.items() if key != tag}
     kind = find_class(name)
     if kind is not None and tag == "$model" and issubclass(kind, BaseModel):
-        # without validators, which would apply their changes a second time
+        # No validator runs, because its changes are already in the values.
         return kind.model_construct(None, **restored)
     if kind is not None and tag == "$dataclass" and is_dataclass(kind):
         try:

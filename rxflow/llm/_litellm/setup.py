@@ -171,7 +171,7 @@ class _OpenClients:
 
 def _add_hook(handler: Any) -> None:
     hooks: dict[str, list[Any]] = {"response": [_cut_error]}
-    handler.event_hooks = hooks  # for the client that the handler creates if this one is closed
+    handler.event_hooks = hooks  # the handler gives them to a new client if this one is closed
     handler.client.event_hooks = hooks
 
 

@@ -96,7 +96,7 @@ class LiteLLMSource:
         if key is None:
             yield
             return
-        import httpx  # because OpenAI's package would use a fork of it, which has other error classes
+        import httpx  # OpenAI's package would use a fork of it with other error classes
 
         openai: Any = importlib.import_module("openai")
         http_client = httpx.AsyncClient(timeout=self._timeout(), follow_redirects=True)

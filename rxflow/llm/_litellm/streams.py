@@ -32,7 +32,7 @@ from rxflow.types import UsageMetrics
 
 logger = logging.getLogger("rxflow")
 
-_MAX_DEPTH = 8  # from a wrapper to its response; at most 5 in litellm 1.109 and 1.110
+_MAX_DEPTH = 8  # steps from a wrapper to its response; at most 5 in litellm 1.109 and 1.110
 
 _LITELLM = "litellm.llms."
 _WIRES: dict[str, Callable[[], Wire]] = {

@@ -234,7 +234,7 @@ class Case:
     def require_forgotten(self, observer: weakref.ref[Any], when: str) -> None:
         """Require that nothing references the observer any more."""
         for thread in set(threading.enumerate()) - self._threads:
-            thread.join(_ENDING)  # its stack may hold the reference
+            thread.join(_ENDING)  # the stack of the thread may hold the reference
         if observer() is not None:
             gc.collect()
         if observer() is not None:
