@@ -249,7 +249,7 @@ class LogWriter(ObserverBase[Event]):
         closing = self._open.close(lambda started: close(started, reason))
         if not closing:
             return batch
-        # They are not added to the waiting events, because the run's loop may be blocked while it adds an event there.
+        # Not added to ``_waiting``, because the run's loop may be blocked in the middle of adding an event there.
         closing = [renumber(event, seq) for seq, event in enumerate(closing, self._waiting.taken)]
         self._waiting.taken += len(closing)
         return Batch([*parts, *closing], len(batch) + len(closing))

@@ -129,8 +129,8 @@ def convert_to_events(other: Observable[Any], border: Border | None) -> Observab
         running = SingleAssignmentDisposable()
 
         def on_next(item: object) -> None:
-            # An exception of a later operator must not reach the border of the other run. That run would take it for an
-            # error of a user's observer and end, and this run would wait for it.
+            # An exception of a later operator must not reach the border of the other run. The other run would take it
+            # for an error of a user's observer and end, and this run would wait forever.
             try:
                 observer.on_next(admit(_convert_to_event(item)))
             except Exception as error:  # noqa: BLE001 - the error is the stream's terminal

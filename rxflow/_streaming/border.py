@@ -343,7 +343,7 @@ def close_before_end(source: Observable[T], border: Border) -> Observable[T]:
 class Guard(ObserverBase[T], Generic[T]):
     """Protects a run from errors in users' observers and operators.
 
-    If one of them raises, the run that it observes ends with that error. With RxPY alone, the error would reach the
+    If an observer or operator raises, the run ends with that error. With RxPY alone, the error would reach the
     producer: the run would continue, and code that waits for its end would wait forever. ``on_ending`` is called just
     before the terminal event, ``on_end`` after it.
     """

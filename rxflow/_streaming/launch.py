@@ -137,7 +137,7 @@ def _start_within(
 def _end_with_its_leaf(handle: RunHandle, guard: Guard[Any], leaf: Emitter) -> None:
     """Stop a run whose leaf is over.
 
-    If the run was still open, its observer gets an error, because code may wait for it.
+    If the run was still open, its observer gets an error, because code may wait for the run.
     """
     is_open = not (handle.is_disposed or handle.has_ended)
     handle.dispose()

@@ -154,7 +154,7 @@ class EventStream(Observable[T], Generic[T]):
         return self._like(self._selection, enter=enter)
 
     def with_events(self) -> EventStream[T | Behind]:
-        """Return this stream with the events behind its items, for a stream that becomes a part of another run."""
+        """Return this stream with its events next to its items, for a stream that becomes a part of another run."""
         return self.reselect(_with_events)
 
     def within(self, leaf: Emitter) -> Observable[T]:

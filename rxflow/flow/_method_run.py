@@ -216,7 +216,7 @@ class _Merged:
             self._results = [item]
 
     def _is_of_answered_agent(self, call: LLMFinished) -> bool:
-        """Return whether an agent inside the method made this call, after an agent has given its answer."""
+        """Return whether an agent inside the method makes this call although an agent has already answered."""
         return self._has_agent_answer and call.origin.agent_id not in ("", self._emitter.origin.agent_id)
 
     def _forget_retracted(self, retracted: Retracted) -> Retracted:

@@ -196,7 +196,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Set a timer. Timers of the same time fire in the order in which they were set."""
         due = Instant.at(when)
         if due <= self._now < when:
-            # ``when`` has a rounding error; time() must not return less than it, because its timer fires now.
+            # ``when`` has a rounding error. time() must not return less than ``when``, because the timer fires now.
             self._now = Instant(when)
         return super().call_at(Due(due, next(self._numbers)), callback, *args, context=context)
 

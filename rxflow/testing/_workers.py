@@ -66,7 +66,7 @@ class Workers:
         """Whether some worker is running, so that it will call the loop at some time."""
         if self.busy or any(pool.is_moving for pool in self._pools.values()):
             return True
-        # anyio has threads of its own, and does not report when they work, so its waiting tasks are counted.
+        # anyio has threads of its own, and does not report when they work. So the tasks that wait for them count.
         return (
             any(thread.name == _ANYIO_THREAD for thread in threading.enumerate())
             and sum(map(_waits_for_anyio, asyncio.all_tasks(self.loop))) > self.anyio_pauses + self.anyio_waits
