@@ -24,9 +24,9 @@ U_co = TypeVar("U_co", covariant=True)
 class Adding(Protocol[U_co]):
     """The type of an operator that adds items of another type.
 
-    For pyright, ``Callable[[Observable[T]], Observable[T | U]]`` would be enough. If another operator follows, mypy
-    infers Never from that type; the overload for chunks avoids this for chunks. With mypy, each of two such operators
-    needs a ``pipe`` of its own.
+    For pyright, ``Callable[[Observable[T]], Observable[T | U]]`` would be enough. But mypy infers Never from that type
+    if another operator follows, so there is an overload for chunks. Two such operators still need two calls of ``pipe``
+    with mypy.
     """
 
     @overload

@@ -249,7 +249,7 @@ class OutputFile:
                 raise ValueError(f"{where}: the input {name!r} would lead out of its folder: {value!r}")
         if filled.startswith(("~", "$")):
             cls.check_template(filled)
-        # Values that are harmless alone may be harmful together, such as two dots, or an empty first folder.
+        # Harmless values may be harmful together: two values of one dot each, or an empty value before a slash.
         if (PurePath(filled).is_absolute() and not PurePath(template).is_absolute()) or _climbs(filled) > _climbs(
             template
         ):

@@ -200,7 +200,7 @@ class _Answer:
 
     @property
     def usage(self) -> UsageMetrics:
-        """The usage that the provider reported. Until then, an estimate, which at first covers only the prompt."""
+        """The usage that the provider reported; until then an estimate, which at first is only that of the prompt."""
         if self._ending is not _NO_ENDING:
             return self._ending.usage
         if not self.is_asked:

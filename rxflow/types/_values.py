@@ -180,7 +180,7 @@ def name_class(kind: type[Any]) -> str:
 def find_class(name: str) -> type[Any] | None:
     """Find a class by its name, "module:Class", in a loaded module.
 
-    Nothing is imported, because reading must not do so.
+    No module is imported, because reading must not execute code.
     """
     module, _, path = name.partition(":")
     found: Any = sys.modules.get(module)
@@ -222,7 +222,7 @@ def _nested_to_json(value: Any, parents: tuple[int, ...]) -> Json:
     if isinstance(value, BaseModel):
         values = {name: getattr(value, name) for name in type(value).model_fields} | (value.model_extra or {})
         return {"$model": name_class(type(value)), **_items_to_json(values, parents)}
-    if is_dataclass(value):  # also True for a dataclass itself, which is written as an object
+    if is_dataclass(value):  # also True if the value is a class, which is written as an object
         values = {each.name: getattr(value, each.name) for each in fields(value)}
         return {"$dataclass": name_class(type(value)), **_items_to_json(values, parents)}
     if isinstance(value, dict | list | tuple | set | frozenset):
