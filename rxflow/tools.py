@@ -159,7 +159,7 @@ class BaseTool(BaseModel, ABC):
         result = self.claim(is_async=False)(**arguments)
         if not inspect.iscoroutine(result):
             return result
-        if is_in_loop:  # only its call has shown that it returns a coroutine
+        if is_in_loop:  # only the call has shown that the function returns a coroutine
             result.close()
             raise self._refuse_to_block()
         from rxflow._streaming import await_blocking  # late, because most tools are called by agents, which import it

@@ -373,8 +373,8 @@ def emit(value: Any, *, name: str = "custom") -> None:
 def report_progress(progress: float, total: float | None = None, message: str = "") -> None:
     """Report the progress of a tool or a method as a :class:`~rxflow.types.ToolProgress` event.
 
-    ``progress`` is the part of ``total`` that is done, in any unit. None means that the total is unknown. Otherwise
-    this works like :func:`emit`.
+    ``progress`` is the part of ``total`` that is done, in any unit. ``total`` is None if it is unknown. Apart from the
+    event, this works like :func:`emit`.
     """
     _report("report_progress", ToolProgress, progress=progress, total=total, message=message)
 

@@ -175,7 +175,7 @@ class Journal(Answerer):
     def find_reviewed(self, step: Step, namespace: tuple[str, ...]) -> e.InputRequested | None:
         """Return the question for feedback on the result of the method in ``namespace``. It contains the result.
 
-        The namespaces of tasks inside the method, which may also be reviewed, are longer.
+        Tasks inside the method may be reviewed too, but their namespaces are longer.
         """
         for several in self._memories[step].questions.values():
             for asked in several:

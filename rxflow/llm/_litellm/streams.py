@@ -131,7 +131,7 @@ async def tap(stream: Any, response: Any, wire: Wire) -> AsyncGenerator[bytes]:
     the reader of this generator closes it.
     """
     blocks: deque[bytes] = deque()
-    # Some parsers of LiteLLM already have a generator of aiter_bytes(), which has not called aiter_raw() yet. So
+    # Some parsers of LiteLLM have already called aiter_bytes(), whose generator calls aiter_raw() at the first read. So
     # aiter_raw() is replaced, unless the raw bytes are compressed.
     name = "aiter_bytes" if response.headers.get("content-encoding") else "aiter_raw"
     reads: AsyncIterator[bytes] = getattr(response, name)()
