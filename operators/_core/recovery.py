@@ -24,9 +24,9 @@ Join: TypeAlias = Callable[[Observable[Any], Border | None], Observable[Any]]
 class Attempts:
     """Numbers the items of successive attempts so that no two attempts share a number.
 
-    The chunks of the first attempt keep their numbers. (They may have several, because a rejected answer also begins a
-    new number.) Each later attempt begins above the highest number so far. ``requests`` counts the requests to models;
-    an LLM may send several in one call.
+    The chunks of the first attempt keep their numbers, which may go above 0, because a task counts its own attempts.
+    Each later attempt begins above the highest number so far. ``requests`` counts the requests to models; an LLM may
+    send several in one call.
     """
 
     def __init__(self) -> None:

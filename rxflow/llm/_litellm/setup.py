@@ -136,8 +136,8 @@ def tend_clients(litellm: Any) -> None:
     """Let LiteLLM's clients on the I/O loop read only the beginning of an error page, and live until they are closed.
 
     LiteLLM drops a client after an hour, or when there are 200, and closes it 15 minutes later unless it was
-    garbage-collected. The collector closes sockets without the loop's knowledge. When such a client is closed later,
-    the loop loses the newer connection that has got the same file descriptor (as in ``source.py``).
+    garbage-collected. The collector closes sockets without the loop's knowledge. If such a client is closed later, the
+    loop loses a newer connection with the same file descriptor (see ``source.py``).
     """
     known: Any = litellm.in_memory_llm_clients_cache
     kind: Any = known.__class__
