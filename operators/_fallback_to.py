@@ -63,8 +63,8 @@ def fallback_to(
         )
 
     Raises:
-        TypeError: ``other`` or ``fallback_on`` is something else.
-        ValueError: ``on_shown`` is another string.
+        TypeError: ``other`` or ``fallback_on`` has another type.
+        ValueError: ``on_shown`` is unknown.
     """
     if not (callable(other) or isinstance(other, Observable)):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"fallback_to takes an Observable, or a function of the error that returns one; got {other!r}")

@@ -28,9 +28,9 @@ def from_cassette(
         from_cassette(path, 2)    -a-b--|          (times are halved)
 
     The items are restored: chunks, events with their fields, strings. Values that JSON cannot carry are restored as
-    stand-ins (:mod:`rxflow.types.codec`): errors of other libraries as :class:`RecordedError`, pydantic objects whose
-    class is not loaded as objects with the same fields, other objects as the name of their class and their text. A
-    recorded run emits all its events; ``ops.text()`` and others select from them.
+    stand-ins (:mod:`rxflow.types.codec`). An error of another library becomes a :class:`RecordedError`. If the class of
+    a pydantic object is not loaded, an object with the same fields replaces it. Of other objects, the stand-in has the
+    name of the class and the text. A recorded run emits all its events; ``ops.text()`` and others select from them.
 
     Args:
         path: the file.
@@ -71,7 +71,7 @@ def from_cassette(
 
 
 def _find_any_clock(given: SchedulerBase | None, subscribed: SchedulerBase | None) -> SchedulerBase:
-    """Return the scheduler to use: without a loop, one with timer threads, because a source may emit in any thread."""
+    """Return the scheduler to use. If there is no loop, timer threads do: a source may emit in any thread."""
     try:
         return find_clock("from_cassette", given, subscribed, running_loop())
     except RuntimeError:

@@ -18,8 +18,8 @@ from rxflow.types import Heartbeat
 def heartbeat(interval: RelativeTime, *, scheduler: SchedulerBase | None = None) -> Adding[Heartbeat]:
     """Add a ``Heartbeat`` after each ``interval`` without an item (like ``merge`` with ``interval``, reset by items).
 
-    ``interval`` is a number of seconds or a timedelta. Use it for connections that proxies close when they are silent,
-    and for users who should see that the work continues. Only the items at this point of the pipe end a silence: after
+    ``interval`` is a number of seconds or a timedelta. Use it to keep connections open that proxies close when they are
+    silent, and to show users that the work continues. Only the items at this point of the pipe end a silence: after
     ``flow.observe()`` these are the chunks, and other events do not count. A heartbeat has the ``origin`` of the latest
     event of any kind, so it can show what the run is waiting for. Its ``silent_for`` is the time since the last item,
     or since the subscription. An operator that selects from the events again, such as ``text``, would drop heartbeats:

@@ -123,7 +123,7 @@ class _Watch:
             self.silence.pause()
 
     def _is_anybody_to_speak(self) -> bool:
-        """Return whether an item is due now. While a question is open, only a model that was called owes one."""
+        """Return whether an item is due now. While a question is open, only calls with an LLMStarted event count."""
         if self._questions:
             return any(isinstance(call.item, LLMStarted) for call in self._calls)
         return bool(self._calls)

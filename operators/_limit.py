@@ -150,7 +150,7 @@ class _Account:
             self._answer.append(text)
 
     def _price(self, call: _MeteredCall) -> None:
-        """Price a call at its first text, not at its start: if litellm is imported meanwhile, it finds more prices."""
+        """Price a call at its first text. More prices are known then if the call has imported litellm meanwhile."""
         rate = self._meter.get_rate(call.model)
         call.is_priced = True
         call.per_byte = rate.output / BYTES_PER_TOKEN
@@ -229,7 +229,7 @@ def limit_cost(
         CostLimitExceeded: as the stream's error, with ``on_limit="error"``.
         TypeError: ``dollars`` or a price is not a number.
         ValueError: ``dollars`` is not above 0, a price is negative or infinite, only one price was given, or
-            ``on_limit`` is another string; and as the stream's error: no price was given, and litellm does not know the
+            ``on_limit`` is unknown; and as the stream's error: no price was given, and litellm does not know the
             model.
     """
     check_positive(dollars, "limit_cost(dollars)", "US dollars")
@@ -340,7 +340,7 @@ def limit_tokens(
     Raises:
         TokenLimitExceeded: as the stream's error, with ``on_limit="error"``.
         TypeError: ``tokens`` is not a number.
-        ValueError: ``tokens`` is not above 0, or ``on_limit`` is another string.
+        ValueError: ``tokens`` is not above 0, or ``on_limit`` is unknown.
     """
     check_positive(tokens, "limit_tokens(tokens)", "tokens")
     check_choice(on_limit, "limit_tokens(on_limit=…)", "complete", "error")

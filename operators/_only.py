@@ -26,7 +26,7 @@ def only_task(*tasks: str | Identified) -> Callable[[Observable[T]], Observable[
 
     Raises:
         ValueError: no task is given, or an empty name.
-        TypeError: something else is given.
+        TypeError: an argument is neither a name nor a ``Task``.
 
     Example::
 
@@ -48,7 +48,7 @@ def only_agent(*agents: str | Identified) -> Callable[[Observable[T]], Observabl
 
     Raises:
         ValueError: no agent is given, or an empty role.
-        TypeError: something else is given.
+        TypeError: an argument is neither a role nor an ``Agent``.
 
     Example::
 
@@ -69,7 +69,7 @@ def only_method(*methods: str) -> Callable[[Observable[T]], Observable[T]]:
 
     Raises:
         ValueError: no method is given, or an empty name.
-        TypeError: something else is given.
+        TypeError: an argument is not a name.
 
     Example::
 

@@ -78,7 +78,7 @@ def overflow(
 
     Raises:
         TypeError: ``limit`` is not an integer.
-        ValueError: ``limit`` is less than 1, or ``policy`` is another string.
+        ValueError: ``limit`` is less than 1, or ``policy`` is unknown.
         SlowReaderError: as the stream's error, with the policy "error".
         RuntimeError: as the stream's error, with the policy "wait": the emitting thread would wait for itself, because
             the reader gets its items in that thread.

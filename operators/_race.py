@@ -120,7 +120,7 @@ class _Race:
         for _, each, item in held:
             if each is runner:
                 self._observer.on_next(self.admit(item))
-            else:  # a copy, so that the border does not know the span as open and does not close it later
+            else:  # a copy, because the border would count the original's span as open, and close it again
                 self._observer.on_next(self.admit(copy(item)))
                 spans.follow(item)
         with stopping(_LOST):  # the border of the surrounding run closes their spans with this reason

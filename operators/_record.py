@@ -36,8 +36,8 @@ def record(path: AnyPath, *, scheduler: SchedulerBase | None = None) -> Callable
 
     Values are written as :mod:`rxflow.types.codec` describes. An object that JSON cannot carry is written as the name
     of its class and its ``str``. A text that looks like an API key, or has a name like one, is written as ``***``,
-    unless a model writes it across several chunks. Messages, inputs and answers are in the file unchanged: protect it
-    as you protect them.
+    unless a model writes it across several chunks. Messages, inputs and answers are in the file unchanged: protect the
+    file as you protect these.
 
     Args:
         path: the file. Its folder must exist.

@@ -72,7 +72,7 @@ def retry_stream(
     Raises:
         RuntimeError: as the stream's error: a ``delay`` is needed, but no event loop runs here, and no scheduler was
             given.
-        ValueError: ``times`` or ``delay`` is negative, ``delay`` is infinite, or ``on_shown`` is another string.
+        ValueError: ``times`` or ``delay`` is negative, ``delay`` is infinite, or ``on_shown`` is unknown.
         TypeError: ``times`` is not an integer, ``delay`` is not a time, or ``retry_on`` is neither classes nor a
             function.
     """
@@ -132,7 +132,7 @@ class _Retrying:
         self._is_beginning = False
 
     def begin(self, *_: object) -> None:
-        """Subscribe to the source. If it fails inside that call, the next attempt begins when the call has returned."""
+        """Subscribe to the source. If the source fails while subscribing, the next attempt begins after that."""
         self._is_due = True
         if self._is_beginning:
             return

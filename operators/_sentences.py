@@ -23,8 +23,8 @@ _PERHAPS_PARAGRAPH = re.compile(r"\n[^\S\n]*(?:[-*+•]|#{1,6}|\d{1,3}[.)]?)?\Z"
 _BEFORE_WORD = re.compile(r"[\s\"'“‘«(\[{*_—–/]")  # noqa: RUF001 - quotes of several languages
 _HARD_SPACES = "\u00a0\u2007\u202f"
 
-# Abbreviations. A full stop after one of the first list never ends a sentence. After one of the second list, it does
-# not if a number follows; after one of the third list, not if a small letter follows.
+# Abbreviations. A full stop never ends a sentence after one of the first list. After the second list, it ends none if a
+# number follows; after the third list, it ends none if a small letter follows.
 _NEVER = re.compile(
     r"mr|mrs|ms|dr|prof|st|mt|gen|col|sgt|capt|lt|rev|hon|e\.g|i\.e|cf|vs|viz|z\.b|d\.h|bzw", re.IGNORECASE
 )

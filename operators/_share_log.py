@@ -59,7 +59,7 @@ def share_log(
 
     Raises:
         TypeError: ``on_zero`` is neither a string nor a time.
-        ValueError: ``on_zero`` is another string, or negative.
+        ValueError: ``on_zero`` is an unknown string, or negative.
 
     Example::
 

@@ -31,7 +31,7 @@ class Stats:
     """Figures of a stream so far, or of one of its tasks. Times are in seconds.
 
     Attributes:
-        seconds: time since the subscription; for a task, from its start to its end (its last one if it runs again).
+        seconds: time since the subscription; for a task, from its start to its end (to its last end if it runs again).
         first_chunk: time until the first chunk; None if there is none yet.
         chunks: number of chunks, including those of tool calls.
         chunks_per_second: from the first chunk to the last, including pauses; 0 if both came at the same time.

@@ -165,7 +165,7 @@ def tool_arguments(
     The values are instances of ``model``, a pydantic model, or dicts. With ``tool``, only calls of the tool with that
     name are read. Values are created as in ``partial_json``: each is valid, and differs from the one before; the last
     one of a call has its whole arguments. The values of different calls are not marked: for concurrent calls of several
-    agents, use ``by_task`` before. Arguments that do not fit are not an error, because the run reports them to the
+    agents, put ``by_task`` before it. Arguments that do not fit are not an error, because the run reports them to the
     model: they yield no more values, and ``tool_calls`` shows what is wrong with them. ::
 
         source              --{write: {"text": "he}--{write: llo"}}--|

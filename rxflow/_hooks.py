@@ -1,4 +1,4 @@
-"""Hooks for tests: a function that is called for each run, one that makes its loop, and the count of a loop's threads.
+"""Hooks for tests: they watch each run, create its loop, and count the threads that work for a loop.
 
 A loop on virtual time advances the time when nothing else can happen. So it must know which threads work for it, and
 which of these wait for it. asyncio's own loops do not count threads; with them, a hook costs one look-up.

@@ -333,7 +333,7 @@ class Configurable(BaseModel):
 
     @field_serializer("*", mode="plain", when_used="json")
     def _write_as_json(self, value: Any, info: FieldSerializationInfo) -> Any:
-        """Leave out a value that JSON cannot carry; from a list, leave out only such items.
+        """Leave out a value that JSON cannot carry. From a list, leave out only the items that JSON cannot carry.
 
         The default of an option that was not given causes no warning.
         """

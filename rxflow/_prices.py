@@ -99,7 +99,7 @@ def _pick(table: Mapping[str, Entry], model: str) -> Entry | None:
 def _fits(entry: Entry, model: str) -> bool:
     """Return whether ``entry``, whose name has no provider, is the entry of ``model``.
 
-    The table divides some providers: "bedrock_converse", "cohere_chat", "vertex_ai-language-models".
+    The table has several names for some providers: "bedrock_converse", "cohere_chat", "vertex_ai-language-models".
     """
     provider, separator, _ = model.partition("/")
     # With the prefix openai/, programs also request models of other providers from gateways.

@@ -159,10 +159,10 @@ class BaseTool(BaseModel, ABC):
         result = self.claim(is_async=False)(**arguments)
         if not inspect.iscoroutine(result):
             return result
-        if is_in_loop:  # only its call has shown that it returns a coroutine
+        if is_in_loop:  # only the call has shown that the function returns a coroutine
             result.close()
             raise self._refuse_to_block()
-        from rxflow._streaming import await_blocking  # imported late: agents call most tools, and they have loaded it
+        from rxflow._streaming import await_blocking  # late, because most tools are called by agents, which import it
 
         return await_blocking(result)
 
@@ -203,7 +203,7 @@ class BaseTool(BaseModel, ABC):
             return str(raw_result)
 
     def to_structured_tool(self) -> Self:
-        """Return the tool itself. CrewAI has a second kind of tool for agents."""
+        """Return the tool itself: rxflow has one kind of tool. CrewAI has a second kind, for agents."""
         return self
 
     def read_arguments(self, text: str) -> dict[str, Any]:
@@ -436,6 +436,6 @@ def as_text(result: Any) -> str:
     if isinstance(result, CrewOutput | TaskOutput):
         return result.raw
     if isinstance(result, BaseModel | dict | list | tuple):
-        with suppress(PydanticSerializationError):  # the tool has not failed, and must not be called again for that
+        with suppress(PydanticSerializationError):  # if the result is not JSON, the tool has still succeeded
             return to_json(cast(Any, result), fallback=str).decode()
     return str(cast(object, result))

@@ -1,6 +1,7 @@
-"""Building blocks of the operators, which import them from this package. The modules in it import each other directly.
+"""Building blocks of the operators.
 
-The stores of runs also import modules directly: :mod:`~rxflow.operators._core.run_log` and the other modules for logs.
+Operators import them from this package. The modules of the package import each other directly, and the stores of runs
+import the modules for logs, such as :mod:`~rxflow.operators._core.run_log`, directly too.
 """
 
 from rxflow.operators._core.calls import CallQueues, CallTracker, OpenCall, OpenSpans, QuestionTracker, read_calls

@@ -1,4 +1,4 @@
-"""Tracks the open LLM calls and spans of a stream: what ends them, and the order in which waiting items may follow."""
+"""Tracks the open LLM calls and spans of a stream: what ends them, and when waiting items may be emitted."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class QuestionTracker:
 
 
 def is_retracted(item: object, retracted: Retracted) -> bool:
-    """Return whether ``item`` is retracted. Items that are not rxflow's have no attempt, so they count as retracted."""
+    """Return whether ``item`` is retracted. Items of other types name no attempt, so all of them are."""
     return not isinstance(item, StreamChunk | ReasoningChunk) or retracted.covers(item)
 
 
@@ -154,7 +154,7 @@ class Reader(Protocol[U_co]):
         ...
 
     def finish(self) -> Sequence[U_co]:
-        """Return the last values of a call that finished. Raises ValidationError if its answer does not fit."""
+        """Return the last values of a finished call. Raises ValidationError if its answer does not fit the model."""
         ...
 
 

@@ -142,15 +142,15 @@ _SECRET_SHAPES = [
     rb"A[KS]IA[A-Z0-9]{16}",
     rb"eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]+",  # signed tokens
 ]
-# Checking the first letter first halves the time. A key may follow an escape such as \n or \u00e9, although the last
-# character of the escape looks like a part of a word.
+# The check of the first letter halves the time. A key begins at the start of a word, or directly after an escape such
+# as \n or \u00e9, which ends in a letter or digit.
 _SECRET = re.compile(
     rb"(?=[sprghxAe])(?:(?<!\w)|(?<=\\[bfnrt])|(?<=\\u[0-9A-Fa-f]{4}))(?:%s)" % b"|".join(_SECRET_SHAPES)
 )
 _BEARER_TOKEN = re.compile(rb"(?i)(bearer )(?:[\w.~+/=-]|\\+/){8,}")
 _SECRET_NAMES = rb"[\w-]*api[_-]?key|[\w-]*authorization|[\w-]*password|[\w-]*secret|[\w-]*access[_-]?token"
-# Also in a JSON string that contains JSON, at any depth. There, the quotes of names and values follow 1, 3, 7 …
-# backslashes. A quote inside a value follows twice as many backslashes plus one, perhaps after escaped backslashes.
+# Also matches in JSON inside a JSON string, at any depth. At depth d, each quote around a name or a value has
+# n = 2**d - 1 backslashes in front. A quote inside a value has 2n + 1. Escaped backslashes may precede these.
 _NAMED_SECRET = re.compile(
     rb'(?i)("(?:%s)(?P<depth>\\*)"\s*:\s*(?P=depth)")'
     rb'(?:[^"\\]|\\++[^"]|(?:(?P=depth){2}\\\\)*+(?P=depth){2}\\")++' % _SECRET_NAMES
@@ -170,6 +170,6 @@ def _mask_secrets(text: bytes) -> bytes:
 
 @lru_cache(maxsize=64)
 def _contain_secrets(*labels: str) -> bool:
-    """Return whether labels that are written by people contain keys. The chunks of a task have the same labels."""
+    """Return whether labels that people write contain keys. Cached: all chunks of a task have the same labels."""
     text = _dump({"labels": labels})
     return _mask_secrets(text) != text

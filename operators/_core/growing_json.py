@@ -91,7 +91,7 @@ class GrowingJson(Generic[V]):
             except ValueError:  # the last part may still be incomplete
                 continue
             if self._last is not None and not has_fields(value):
-                break  # another object after the answer, such as one in a note
+                break  # the text has another object after the answer, for example in a remark
             self._accepted = written
             return self.if_new(value)
         return ()
@@ -108,8 +108,8 @@ def _so_far(text: str) -> Any:
     """Parse the beginning of an object or list. Raises ValueError if that is not possible."""
     data = parse(text, partial=True)
     if text[-1].isdigit() and isinstance(_edge_of(data), int | float):
-        # More digits may follow, and 1 is not a part of the value 12. With an incomplete exponent at its end, the
-        # parser leaves the number out.
+        # More digits may follow, and the 1 of an unfinished 12 is a wrong value. With an incomplete exponent at its
+        # end, the parser leaves the number out.
         data = parse(text + "e", partial=True)
     return data
 

@@ -1,4 +1,4 @@
-"""Connects an operator to its source: the operator becomes a part of a run, or is put around any other Observable.
+"""Connects an operator to its source: the operator becomes a part of a run, or wraps any other Observable.
 
 Inside a run, the operator works on the run's loop. It receives the events behind ``observe()``, so it knows when a call
 or a task has ended.
@@ -24,9 +24,9 @@ U_co = TypeVar("U_co", covariant=True)
 class Adding(Protocol[U_co]):
     """The type of an operator that adds items of another type.
 
-    For pyright, ``Callable[[Observable[T]], Observable[T | U]]`` would be enough. If another operator follows, mypy
-    infers Never from that type; the overload for chunks avoids this for chunks. With mypy, each of two such operators
-    needs a ``pipe`` of its own.
+    For pyright, ``Callable[[Observable[T]], Observable[T | U]]`` would be enough. But mypy infers Never from that type
+    if another operator follows, so there is an overload for chunks. Two such operators still need two calls of ``pipe``
+    with mypy.
     """
 
     @overload
@@ -72,7 +72,7 @@ def select(selection: Selection[U]) -> Callable[[Observable[Any]], Observable[U]
 def also(kind: type[U]) -> Callable[[Observable[T]], Observable[T | U]]:
     """Create an operator that shows the events of the class ``kind`` together with the selected items.
 
-    It follows an operator that adds such events to a run. The selection alone would drop them.
+    Put it after an operator that adds such events to a run. Without it, the selection would drop the added events.
     """
     widened: Callable[[Observable[T]], Observable[T | U]] = reselect(lambda shown: _widened(shown, kind))
     return lambda source: widened(source) if isinstance(source, EventStream) else source

@@ -42,7 +42,7 @@ def get_span_id(item: object) -> str:
 def get_speaker(item: object) -> tuple[Hashable, ...] | None:
     """Return the key of an agent's work on a task; None if the item belongs to no task.
 
-    There, an agent streams one call at a time, so calls with the same key follow each other.
+    An agent that works on a task streams one call at a time, so calls with the same key follow each other.
     """
     if isinstance(item, StreamChunk) and item.task_id:
         return item.task_id, item.agent_id, item.namespace

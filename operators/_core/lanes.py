@@ -81,7 +81,7 @@ class Label:
 
         Raises:
             ValueError: ``given`` is empty, or contains an empty name.
-            TypeError: ``given`` contains something else.
+            TypeError: ``given`` contains neither names nor such objects.
         """
         if not given:
             raise ValueError(f"{operator}() needs at least one {self.what} to keep")

@@ -69,13 +69,13 @@ class LogWriter(ObserverBase[Event]):
         self._fail = fail
         self._tap = tap
         self._close = close
-        self._open = OpenSpans()  # in the batches that were taken for writing
+        self._open = OpenSpans()  # the open spans in the batches that were taken for writing
         self._waiting = Backlog(first)
         self._takes_blocks = log.takes_blocks(writer.run_id)
         self.is_paused = False
         """Whether the last event says that the run waits for answers."""
         self._turn = Once()
-        self._due = Once()  # free while a write is scheduled on the loop; that write already has the turn
+        self._due = Once()  # free while a write is scheduled; ``_turn`` is already taken for that write
         self._due.take()
         self._limit = first + 1  # when ``_waiting.next`` reaches this number, something must be done
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -106,7 +106,7 @@ class LogWriter(ObserverBase[Event]):
                 waiting.add(value)
             else:
                 waiting.add_alone(value if value.seq == waiting.next else renumber(value, waiting.next))
-            if not self._takes_blocks:  # another thread may have reset it since the check
+            if not self._takes_blocks:  # another thread may have changed this since the check
                 waiting.origin = None
         waiting.next += 1
         if waiting.next >= self._limit:
@@ -214,7 +214,7 @@ class LogWriter(ObserverBase[Event]):
             if len(batch) >= BURST and self._loop is not None:
                 self._not_before = self._loop.time() + BURST_PAUSE_S
             if not batch and end is None:
-                self._limit = self._waiting.taken + 1  # before the turn is free: the adding thread reads it
+                self._limit = self._waiting.taken + 1  # first, because the adding thread reads it
                 self._turn.give_back()
                 if not (self._waiting or self._end) or not self._turn.take():
                     return
@@ -249,7 +249,7 @@ class LogWriter(ObserverBase[Event]):
         closing = self._open.close(lambda started: close(started, reason))
         if not closing:
             return batch
-        # They are not added to the waiting events, because the run's loop may be blocked while it adds an event there.
+        # Not added to ``_waiting``, because the run's loop may be blocked in the middle of adding an event there.
         closing = [renumber(event, seq) for seq, event in enumerate(closing, self._waiting.taken)]
         self._waiting.taken += len(closing)
         return Batch([*parts, *closing], len(batch) + len(closing))
@@ -257,7 +257,7 @@ class LogWriter(ObserverBase[Event]):
     def _resume(self, end: End | None, reply: Future[None]) -> None:
         """Continue after a reply, in the store's thread.
 
-        The loop's thread writes the events that have arrived, because they are still in its processor's cache.
+        If events have arrived, the loop's thread writes them, because they are still in its processor's cache.
         """
         if not self._go_on(reply, end):
             return
@@ -269,7 +269,7 @@ class LogWriter(ObserverBase[Event]):
             self._write_now()
 
     def _go_on(self, reply: Future[None], end: End | None) -> bool:
-        """Handle a reply. Return whether more may be written; if not, the turn is never given back."""
+        """Handle a reply. Return whether more may be written; if not, ``_turn`` stays taken."""
         error = reply.exception()
         if error is None:
             self._written = self._waiting.taken

@@ -24,8 +24,9 @@ Join: TypeAlias = Callable[[Observable[Any], Border | None], Observable[Any]]
 class Attempts:
     """Numbers the items of successive attempts so that no two attempts share a number.
 
-    The chunks of the first attempt keep their numbers, which a guardrail may have counted up. Each later attempt begins
-    above the highest number so far. ``requests`` counts the requests to models; an LLM may send several in one call.
+    The chunks of the first attempt keep their numbers, which may go above 0, because a task counts its own attempts.
+    Each later attempt begins above the highest number so far. ``requests`` counts the requests to models; an LLM may
+    send several in one call.
     """
 
     def __init__(self) -> None:
@@ -33,7 +34,7 @@ class Attempts:
         self._base = 0
         self._highest = -1
         self._origin: Origin | None = None
-        self._span_ids: dict[str, None] = {}  # in order: the spans of this attempt that had output
+        self._span_ids: dict[str, None] = {}  # the spans of this attempt that had output, in order
         self._call_ids: dict[str, None] = {}
         self._renumbered: tuple[Origin, Origin] = (NO_ORIGIN, NO_ORIGIN)
 
@@ -128,8 +129,8 @@ def convert_to_events(other: Observable[Any], border: Border | None) -> Observab
         running = SingleAssignmentDisposable()
 
         def on_next(item: object) -> None:
-            # An exception of a later operator must not reach the border of the other run. That run would take it for an
-            # error of a user's observer and end, and this run would wait for it.
+            # An exception of a later operator must not reach the border of the other run. The other run would take it
+            # for an error of a user's observer and end, and this run would wait forever.
             try:
                 observer.on_next(admit(_convert_to_event(item)))
             except Exception as error:  # noqa: BLE001 - the error is the stream's terminal

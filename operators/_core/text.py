@@ -50,7 +50,7 @@ class Shaper(Protocol):
 
 
 class Voice(OpenCall):
-    """One voice and its shaper. ``item`` is the last item with text."""
+    """The answer or the reasoning of one call, and its shaper. ``item`` is its last item with text."""
 
     __slots__ = ("_half", "shaper")
 
@@ -94,7 +94,7 @@ def shape_text(make: Callable[[], Shaper]) -> Callable[[Observable[T]], Observab
 
 
 class Voices:
-    """The voices of one subscription.
+    """The voices of one subscription: the answers and the reasoning of its calls.
 
     Operators that read other text, or end their voices later, override single methods.
     """
@@ -168,7 +168,7 @@ class Voices:
         return self.voices.find_superseded(voice)
 
     def emit_pieces(self, voice: Voice, pieces: Sequence[str]) -> None:
-        """Emit pieces of a voice, with the labels of its last item."""
+        """Emit pieces of one answer or reasoning, with the labels of its last item."""
         for piece in pieces:
             self._emit(self.replace_text(voice.item, piece))
 

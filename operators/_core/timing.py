@@ -38,8 +38,8 @@ def find_clock(
 ) -> SchedulerBase:
     """Return the scheduler of one subscription: the operator's own, the subscriber's, or a scheduler for ``loop``.
 
-    ``loop`` is the loop that was running at the subscription, not the loop that runs when an item arrives, which may
-    belong to the source and end with it.
+    ``loop`` is the loop that was running at the subscription. The loop that runs when an item arrives may belong to the
+    source, and end with it.
 
     Raises:
         RuntimeError: none of the three is given.

@@ -150,7 +150,7 @@ class Border:
         self.scope.run.watchers.pop(passage, None)
 
     def _adopt(self, origin: Origin) -> Origin:
-        """Return a copy of ``origin`` with the ids of this run. The last copy is kept, for the next event."""
+        """Return a copy of ``origin`` with the ids of this run. The last copy is kept for the next event."""
         before, after = self._own_origin
         if origin is not before:
             own = self.scope.origin
@@ -216,7 +216,7 @@ class Passage(Holder, ObserverBase[Event]):
         super().dispose()
 
     def dispose(self) -> None:
-        self._retire()  # first, because events of spans that stop now must not be emitted
+        self._retire()  # first: disposing stops spans, whose events must not be emitted
         super().dispose()
 
     def note_stopped(self, span_id: str, reason: str) -> None:
@@ -270,7 +270,7 @@ class Passage(Holder, ObserverBase[Event]):
 
     def _cancel_inside(self, span_id: str, reason: str, noted: Mapping[str, str] = MappingProxyType({})) -> None:
         inside = {span_id}
-        for each, started in self._open.items():  # a child was opened after its parent
+        for each, started in self._open.items():  # parents come before their children
             if started.origin.parent_span_id in inside:
                 inside.add(each)
         inside.discard(span_id)
@@ -343,7 +343,7 @@ def close_before_end(source: Observable[T], border: Border) -> Observable[T]:
 class Guard(ObserverBase[T], Generic[T]):
     """Protects a run from errors in users' observers and operators.
 
-    If one of them raises, the run that it observes ends with that error. With RxPY alone, the error would reach the
+    If an observer or operator raises, the run ends with that error. With RxPY alone, the error would reach the
     producer: the run would continue, and code that waits for its end would wait forever. ``on_ending`` is called just
     before the terminal event, ``on_end`` after it.
     """

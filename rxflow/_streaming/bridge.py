@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 def from_async(work: Callable[[Callable[[T], None]], Awaitable[None]]) -> Observable[T]:
-    """Return an Observable of the items that the coroutine ``work(emit)`` emits. It completes when that returns.
+    """Return an Observable of the items that the coroutine ``work(emit)`` emits. It completes when ``work`` returns.
 
     Subscribing starts a task on the running loop and returns at once. Disposing cancels the task, from any thread,
     without blocking. ::
@@ -118,7 +118,7 @@ class _Driven(DisposableBase, Generic[T]):
     def _fail(self, error: BaseException) -> bool:
         """Emit the error; return False if the stream is over.
 
-        This is a method of its own, because the error keeps the task's frame alive, which must not hold the observer.
+        This is a method of its own, because the error keeps the task's stack alive, which must not hold the observer.
         """
         observer = self._take_observer()
         if observer is None:
@@ -188,7 +188,7 @@ class _Leaf(_Driven[Event]):
         return super()._fail(raised)
 
     def dispose(self) -> None:
-        # First, because the coroutine may end once the emitter is closed, and would then complete without its result.
+        # First: when the emitter is closed, the coroutine may end, and the stream would complete without a result.
         is_running = self._take_observer() is not None
         self._emitter.cancel()
         if is_running:

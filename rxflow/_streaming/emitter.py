@@ -137,7 +137,7 @@ class Emitter:
     async def _wait_for(self, source: Observable[_T], work: _Nested[_T], done: asyncio.Future[None]) -> None:
         self._awaited.add(work)
         work.hold(connect(source, work))
-        del source  # an error keeps this frame alive, which must not keep the observer alive
+        del source  # an error keeps local variables alive, and must not keep the observer alive
         try:
             await done
         finally:
@@ -188,8 +188,8 @@ class Emitter:
         try:
             result = await in_thread(call, name=getattr(function, "__name__", "call"))
         except asyncio.CancelledError:
-            # Nobody waits for the thread any more, but it continues. A time limit and the loop's end also lead here,
-            # and neither disposes the leaf.
+            # Nobody waits for the thread any more, but it continues. Set the flag here, because a time limit or the end
+            # of the loop also cancels the wait, and neither disposes the leaf.
             self.is_cancelled = True
             raise
         # Only the result shows whether a lambda or a partial wraps a coroutine function. A generator is an ordinary
@@ -259,7 +259,7 @@ class _Drained(_Nested[_T]):
         self._take(value)
 
     def dispose(self) -> None:
-        self._take = _ignore  # an error may keep a frame alive that holds this object
+        self._take = _ignore  # an error's traceback may keep this object alive
         super().dispose()
 
 
@@ -373,8 +373,8 @@ def emit(value: Any, *, name: str = "custom") -> None:
 def report_progress(progress: float, total: float | None = None, message: str = "") -> None:
     """Report the progress of a tool or a method as a :class:`~rxflow.types.ToolProgress` event.
 
-    ``progress`` is the part of ``total`` that is done, in any unit. None means that the total is unknown. Otherwise
-    this works like :func:`emit`.
+    ``progress`` is the part of ``total`` that is done, in any unit. ``total`` is None if it is unknown. Apart from the
+    event, this works like :func:`emit`.
     """
     _report("report_progress", ToolProgress, progress=progress, total=total, message=message)
 

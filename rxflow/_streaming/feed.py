@@ -59,7 +59,7 @@ class Feed(Protocol):
 
 
 class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
-    """Subscribes its source at the first pull, as part of the leaf that pulls. Closing disposes the subscription."""
+    """Subscribes its source at the first pull. If a leaf pulls, the run is a part of it. Closing disposes the run."""
 
     def __init__(self, log: Log[Item], source: Source) -> None:
         self._log = log
@@ -118,7 +118,7 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
         await self._log.wait_async(position, self._pause)
 
     def _look_for_its_loop(self, position: int) -> None:
-        """End the log if its run's loop is gone, because nothing will be written any more."""
+        """If the loop of the run is gone, end the log, because no more items will come."""
         if self._handle is not None and not self._log.has(position):
             reason = self._handle.why_it_stands_still()
             if reason is not None:
@@ -133,7 +133,7 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
         leaf = current_emitter()
         if not self._start_token.take():
             return
-        # the source holds the flow, which must not live as long as its chunks
+        # forget the source, so that readers of old chunks do not keep the flow alive
         source, self._source = self._source, None
         if source is None:
             return

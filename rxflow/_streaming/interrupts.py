@@ -102,7 +102,7 @@ def watch(reading: Interruptible) -> None:
 
 
 def unwatch(reading: Interruptible) -> None:
-    """Stop watching ``reading``. After the last one, the program has its own handler back."""
+    """Stop watching ``reading``. When nothing is watched any more, the program's own handler is restored."""
     _watched.discard(reading)
     if not _watched and threading.current_thread() is threading.main_thread():
         _uninstall()

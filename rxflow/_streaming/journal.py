@@ -175,7 +175,7 @@ class Journal(Answerer):
     def find_reviewed(self, step: Step, namespace: tuple[str, ...]) -> e.InputRequested | None:
         """Return the question for feedback on the result of the method in ``namespace``. It contains the result.
 
-        The namespaces of tasks inside the method, which may also be reviewed, are longer.
+        Tasks inside the method may be reviewed too, but their namespaces are longer.
         """
         for several in self._memories[step].questions.values():
             for asked in several:
@@ -197,7 +197,7 @@ class _Reader:
         self.states: dict[Step, Mapping[str, Any]] = {}
         self.usage: dict[Step, list[tuple[UsageMetrics, float | None]]] = defaultdict(list)
         self._memories = memories
-        self._steps: dict[str, Step] = {"": ()}  # by span
+        self._steps: dict[str, Step] = {"": ()}  # the step of each span
         self._counts: Counter[Step] = Counter()
         self._asking: dict[str, str] = {}  # by span: the hashes of model calls that have not ended
         self._tools: dict[tuple[str, str], tuple[Step, str]] = {}
@@ -354,7 +354,7 @@ def retract_all(past: Iterable[Event], error: Exception) -> e.Retracted:
 
 
 def drop_retracted(past: Iterable[Event]) -> list[Event]:
-    """Return the events since the run last started from the beginning; it retracted the earlier ones then."""
+    """Return the events since the run last started from the beginning. That start retracted all earlier events."""
     current: list[Event] = []
     for event in past:
         if isinstance(event, e.Retracted) and event.origin == Origin():

@@ -1,9 +1,9 @@
 """Starts a run, and chooses the loop on which it lives.
 
 If asyncio runs in the subscriber's thread, the run lives on that loop, so that users' coroutines find their own loop,
-pools and sessions. Without such a loop (a plain ``for``, a plain ``subscribe``, trio), and if the caller is going to
-block, the run lives on a loop thread. Inside another run it becomes a part of that run, with its loop, labels and count
-of events.
+pools and sessions. If there is no such loop (a plain ``for``, a plain ``subscribe``, trio), or if the caller is going
+to block, the run lives on a loop thread. Inside another run it becomes a part of that run, with its loop, labels and
+count of events.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def _start_within(
 def _end_with_its_leaf(handle: RunHandle, guard: Guard[Any], leaf: Emitter) -> None:
     """Stop a run whose leaf is over.
 
-    If the run was still open, its observer gets an error, because code may wait for it.
+    If the run was still open, its observer gets an error, because code may wait for the run.
     """
     is_open = not (handle.is_disposed or handle.has_ended)
     handle.dispose()

@@ -93,7 +93,7 @@ class Log(Generic[_T]):
         self.is_cancelled = cancelled
         self.is_ended = True
         self.wake()
-        # Only the writer completes a log. If it fails or is closed, the writer may be appending in another thread.
+        # Only if the log completes. If it fails or is closed, the writer may be appending in another thread.
         if error is None and not cancelled:
             for number in range(max(0, len(self.blocks) - KEPT_BLOCKS - 1), len(self.blocks)):
                 self._pack(number)

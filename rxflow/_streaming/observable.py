@@ -154,7 +154,7 @@ class EventStream(Observable[T], Generic[T]):
         return self._like(self._selection, enter=enter)
 
     def with_events(self) -> EventStream[T | Behind]:
-        """Return this stream with the events behind its items, for a stream that becomes a part of another run."""
+        """Return this stream with its events next to its items, for a stream that becomes a part of another run."""
         return self.reselect(_with_events)
 
     def within(self, leaf: Emitter) -> Observable[T]:
@@ -342,9 +342,10 @@ def past(
     shown: Callable[[Observable[E]], Observable[T]],
     route: Callable[[Callable[[Any], None], Callable[[E], None]], Callable[[E], None]],
 ) -> Callable[[Observable[E]], Observable[Any]]:
-    """Return a selection that also shows other items, next to ``shown``.
+    """Return a selection that shows other items next to those of ``shown``.
 
-    ``route(emit, show)`` returns an event handler. ::
+    ``route(emit, show)`` returns a handler of events. It calls ``emit`` with other items, and ``show`` with the events
+    for ``shown``. ::
 
         events          S--a--b--F|
         shown           ---A--B---|

@@ -187,7 +187,7 @@ async def _ask_one(answerer: Answerer, request: InputRequested, check: Callable[
             return check(answer)
         except ValueError as error:
             if not isinstance(answerer, _AtConsole) or is_input_replaced():
-                raise  # a function would give the same answer forever
+                raise  # only a person is asked again: a function would give the same answer
             shown = replace(request, message=f"{error}\n{request.message}")
 
 

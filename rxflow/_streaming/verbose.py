@@ -49,7 +49,7 @@ from rxflow.types import (
 
 logger = logging.getLogger("rxflow")
 
-_MAX_CHARACTERS = 200  # of a value in a line
+_MAX_CHARACTERS = 200  # the longest text of a value in a line
 
 
 def log_events(events: Observable[Event]) -> Observable[Event]:

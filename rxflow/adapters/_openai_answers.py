@@ -98,7 +98,7 @@ class ChatAnswer:
         options: Any = asked.parameters.get("stream_options") or {}
         self._shows_usage = bool(options.get("include_usage"))
         self._speaker: Part | None = None
-        self._waiting: dict[Part, list[str]] = {}  # the texts of parts that stream while another part is sent
+        self._waiting: dict[Part, list[str]] = {}  # by part: its text, while another part is sent
         self._ended: set[Part] = set()  # the waiting parts whose streams have ended
         self._texts: dict[Part | None, list[str]] = {}  # what was sent and not retracted; None: the run's result
         self._has_begun = False
@@ -152,7 +152,7 @@ class ChatAnswer:
             self._ended.add(part)
 
     def _hand_on(self) -> Iterator[Json]:
-        """Send the texts that waited for the speaker to end. The first part that still streams is the next speaker."""
+        """Send the waiting texts, because the speaker has ended. The first part that still streams speaks next."""
         self._speaker = None
         while self._waiting and self._speaker is None:
             part = next(iter(self._waiting))

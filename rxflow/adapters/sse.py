@@ -232,7 +232,7 @@ class _Feed(Protocol):
     def read(self) -> AsyncIterator[bytes]: ...
 
     def close(self) -> None:
-        """Tell the run that the client has left. ``read()`` then waits, until its response is ended."""
+        """Tell the run that the client has left. ``read()`` then waits until the server ends the response."""
         ...
 
 

@@ -78,7 +78,7 @@ class RunActor:
     async def carry_out(
         self, store: Mapping[str, Any], verb: str, run_id: str, code: Mapping[str, str], arguments: Mapping[str, Any]
     ) -> AsyncGenerator[Message]:
-        """Start, restart or resume a run of a store. Yield its writer when it has begun, and return when it has ended.
+        """Start, restart or resume a run of a store. Yield the run's writer when the run begins, and return at its end.
 
         Cancelling this coroutine cancels the run.
         """

@@ -74,7 +74,7 @@ class WorkerPool:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._workers: list[PoolWorker] = []
-        self._turns: deque[asyncio.Future[None]] = deque()  # of the runs that wait for room
+        self._turns: deque[asyncio.Future[None]] = deque()  # one for each run that waits for room
         self._acquiring: set[asyncio.Task[PoolWorker]] = set()
         self._most = settings.workers  # None until the cluster was asked for its CPUs
         self._lock = threading.Lock()

@@ -302,7 +302,7 @@ class _Call:
                 loop.call_soon_threadsafe(interrupt)
 
         self._stream = getattr(worker.actor, method).options(num_returns="streaming").remote(*arguments)
-        if self._cancelled.is_set():  # by another thread, which has not seen the stream yet
+        if self._cancelled.is_set():  # another thread has cancelled before it could see the stream
             self.cancel()
         if emitter is not None:
             emitter.own(Disposable(self.cancel))  # works in the disposing thread, because this loop may be busy

@@ -249,7 +249,7 @@ class OutputFile:
                 raise ValueError(f"{where}: the input {name!r} would lead out of its folder: {value!r}")
         if filled.startswith(("~", "$")):
             cls.check_template(filled)
-        # Values that are harmless alone may be harmful together, such as two dots, or an empty first folder.
+        # Harmless values may be harmful together: two values of one dot each, or an empty value before a slash.
         if (PurePath(filled).is_absolute() and not PurePath(template).is_absolute()) or _climbs(filled) > _climbs(
             template
         ):
@@ -333,7 +333,7 @@ class LogFile:
                 file.write(f"{now}: {', '.join(shown)}\n")
 
     def _read(self) -> list[Any]:
-        """Return the entries so far. Raises ValueError for other content, which CrewAI would overwrite."""
+        """Return the entries so far. Raises ValueError if the file has other content. (CrewAI would overwrite it.)"""
         text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
         try:
             entries: object = json.loads(text or "[]")

@@ -54,7 +54,7 @@ async def wait_for_all(*limits: RateLimit) -> None:
 
 def _seconds_until_taken(limits: tuple[RateLimit, ...]) -> float:
     with _lock:
-        now = asyncio.get_running_loop().time()  # by the loop's time, which the sleep also uses, even if it is virtual
+        now = asyncio.get_running_loop().time()  # may be virtual; the sleep uses the same time
         delay = max((limit.seconds_until_free(now) for limit in limits), default=0.0)
         if delay <= 0:
             for limit in limits:

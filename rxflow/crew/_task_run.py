@@ -190,7 +190,7 @@ class _TimeLimit(Answerer):
         return self._seconds is not None
 
     def begin(self) -> None:
-        """Start the time."""
+        """Start to measure the time."""
         if self._seconds is not None:
             self._left = self._seconds
             self._go_on()
@@ -202,7 +202,7 @@ class _TimeLimit(Answerer):
         self._on_loop(lambda: self._go_on(request))
 
     def _on_loop(self, do: Callable[[], None]) -> None:
-        if running_loop() is self._loop:  # otherwise a crew in a tool asks, on a loop of its own
+        if running_loop() is self._loop:  # otherwise the question is from a crew in a tool, with its own loop
             do()
         else:
             call_soon(self._loop, do)

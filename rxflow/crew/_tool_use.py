@@ -169,7 +169,7 @@ async def _use(emitter: Emitter, call: ToolCall, tools: Mapping[str, BaseTool], 
         )
     emitter.on_next(started)
     try:
-        # Without a question to a person if the tool has reached its usage limit: it is refused below anyway.
+        # If the tool has reached its usage limit, no person is asked, because the call is refused below anyway.
         approval = Approval(approved=True) if tool.is_used_up else await _approve(emitter, call, tool, arguments)
     except Unanswered:
         emitter.on_next(ToolCancelled(origin=emitter.origin, tool_id=call.id, tool_name=call.name, reason=WAITS))
@@ -222,8 +222,9 @@ def _repeat(
 def _word_failure(tool: str, error: BaseException, stage: str) -> str:
     """Return the text that tells the model that a tool call failed, or that the tool may not be called.
 
-    A resumed run must use the same words, because it finds the model's next answer by the messages before it. There,
-    the error comes from a log: if its class is not loaded, it is a RecordedError with the class's name and the message.
+    A resumed run must use the same words, because it finds the model's next answer by the messages before it. In a
+    resumed run, the error comes from a log: if its class is not loaded, it is a RecordedError with the class's name and
+    the message.
     """
     if isinstance(error, RecordedError):
         kind, message = error.type.rpartition(".")[2], error.message

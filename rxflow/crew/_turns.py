@@ -101,7 +101,7 @@ async def _ask(
     assignment = conversation.assignment
     agent = assignment.persona.agent
     llm = agent.model
-    # A conversation with tool calls needs their schemas until its end, because some providers refuse it otherwise.
+    # Schemas are sent in every turn, because some providers refuse a conversation with tool calls without them.
     hints: dict[str, Any] = {} if may_call or not schemas else {"tool_choice": "none"}
     model = assignment.output_model
     if model is not None and has_object_root(model) and (not schemas or not may_call):

@@ -115,7 +115,7 @@ def is_met(condition: Condition, happened: Set[str]) -> bool:
 def is_choice(condition: Condition | None) -> bool:
     """Return whether this is an ``or_`` of several conditions.
 
-    With one condition, ``or_`` and ``and_`` are that condition.
+    An ``or_`` or ``and_`` of one condition is the same as that condition.
     """
     if isinstance(condition, AnyOf | AllOf) and len(condition.items) == 1:
         return is_choice(condition.items[0])

@@ -317,8 +317,8 @@ class _FlowRun(DisposableBase):
                 due = self._due.find_listeners(wave, occurrence)
                 if due:
                     if len(due) == 1 and not wave.for_listeners and wave.parent is not None:
-                        # The wave has nothing left to do, so the listener's wave continues with the parent. Otherwise a
-                        # long cycle would keep a wave for each round.
+                        # This wave has nothing else left to do, so the parent of the new wave is this wave's parent.
+                        # Otherwise a long cycle would keep a wave in memory for each round.
                         wave = wave.parent
                     else:
                         wave.running = len(due)

@@ -119,7 +119,7 @@ async def _read_generator(
     """Stream a generator of text in one worker thread. The result is the generator's return value, or else the text.
 
     The first item decides: if it is neither text nor a chunk, the generator is a value, and is returned. An empty
-    generator is text if it is the method itself, and a value if the method returned it.
+    generator is text if the method itself is the generator, and a value if the method returned it.
     """
 
     def read() -> Any:
@@ -216,7 +216,7 @@ class _Merged:
             self._results = [item]
 
     def _is_of_answered_agent(self, call: LLMFinished) -> bool:
-        """Return whether an agent inside the method made this call, after an agent has given its answer."""
+        """Return whether an agent inside the method makes this call although an agent has already answered."""
         return self._has_agent_answer and call.origin.agent_id not in ("", self._emitter.origin.agent_id)
 
     def _forget_retracted(self, retracted: Retracted) -> Retracted:

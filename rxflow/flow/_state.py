@@ -29,7 +29,7 @@ def create_state(given: object, where: str) -> State:
     A missing id is filled in.
 
     Raises:
-        TypeError: ``given`` is something else.
+        TypeError: ``given`` is none of these.
         ValueError: a field of the model has no default.
     """
     state = _create_state(given, where)
@@ -143,8 +143,8 @@ def _remake(state: BaseModel, values: Mapping[str, Any], model: type[BaseModel])
 
     Private attributes that ``model`` sets during validation keep the new value, because it may depend on the fields.
     """
-    # By name, because the keys are names of fields, even of fields with an alias. By alias, because nested models may
-    # be dicts with aliases.
+    # By name, because the keys are the names of the fields, even if a field has an alias. Also by alias, because nested
+    # models may be dicts with aliases.
     made = model.model_validate(values, by_name=True, by_alias=True)
     for name, private in made.__private_attributes__.items():
         if hasattr(state, name) and _is_untouched(made, name, private):
@@ -164,7 +164,7 @@ def _is_untouched(made: BaseModel, name: str, private: ModelPrivateAttr) -> bool
         # Objects that equal only themselves, such as locks, are compared by class.
         is_like = type(value) is type(default) and type(value).__eq__ is cast(Any, object).__eq__
         return is_like or bool(value == default)
-    except Exception:  # noqa: BLE001 - of a user's object, or of a factory that takes the fields
+    except Exception:  # noqa: BLE001 - raised by a user's __eq__, or by a factory that needs arguments
         return False
 
 

@@ -97,8 +97,8 @@ class DueMethods:
     def find_listeners(self, wave: Wave, occurrence: Occurrence) -> list[tuple[Method, tuple[str, ...]]]:
         """Return the listeners that are due.
 
-        A label lets an ``or_`` listener that waits for it run again, if the listener last ran before the listeners of
-        this wave began. If it has run since then, it has already run for this wave.
+        An ``or_`` listener that has run may run again for a label. The exception: if it has run since the listeners of
+        this wave began, it has already run for this wave.
         """
         due: list[tuple[Method, tuple[str, ...]]] = []
         for method in self._waiting.get(occurrence.trigger, ()):

@@ -424,7 +424,7 @@ def _find_state_type(cls: type) -> Any:
 
 
 def _find_state_argument(cls: type) -> Any:
-    """Return the state's type that the bases of ``cls`` name: a type, a type variable of ``cls``, or None."""
+    """Return the type of the state from the bases of ``cls``: a type, a type variable of ``cls``, or None."""
     bases: tuple[Any, ...] = vars(cls).get("__orig_bases__", cls.__bases__)
     for base in bases:
         origin: Any = get_origin(base) or base

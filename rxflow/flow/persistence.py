@@ -132,7 +132,7 @@ class SQLiteFlowPersistence(FlowPersistence):
         # Not in WAL mode: switching to it fails at once if there are other connections, instead of waiting for them.
         connection = sqlite3.connect(self.db_path, timeout=BUSY_TIMEOUT_S, isolation_level="IMMEDIATE")
         with closing(connection) as database, database:
-            # The table has CrewAI's form, so that a program that moves over keeps its file.
+            # The table has CrewAI's form, so that a program that used CrewAI before keeps its file.
             database.execute(
                 "CREATE TABLE IF NOT EXISTS flow_states (id INTEGER PRIMARY KEY AUTOINCREMENT, flow_uuid TEXT NOT NULL,"
                 " method_name TEXT NOT NULL, timestamp DATETIME NOT NULL, state_json TEXT NOT NULL)"

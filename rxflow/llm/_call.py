@@ -83,7 +83,7 @@ def make_call(
                 calls[span_id] = answer.summarize()
 
     async def speak(emitter: Emitter, answer: _Answer) -> None:
-        emitter.own(Cleanup(answer.note_usage))  # for a cancelled call, which cannot emit any more
+        emitter.own(Cleanup(answer.note_usage))  # notes the usage if the call is cancelled, and cannot emit
         attempt = 0
         while True:
             try:
@@ -200,7 +200,7 @@ class _Answer:
 
     @property
     def usage(self) -> UsageMetrics:
-        """The usage that the provider reported. Until then, an estimate, which at first covers only the prompt."""
+        """The usage that the provider reported; until then an estimate, which at first is only that of the prompt."""
         if self._ending is not _NO_ENDING:
             return self._ending.usage
         if not self.is_asked:

@@ -283,7 +283,7 @@ class _Hop(DisposableBase):
             self._loop.call_soon(self._drain)
 
     def _end(self, error: BaseException | None) -> None:
-        if self._batches and self._observer is not None:  # another step will empty them first
+        if self._batches and self._observer is not None:  # first, another step emits these batches
             self._loop.call_soon(self._end, error)
             return
         observer, self._observer = self._observer, None

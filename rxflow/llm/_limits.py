@@ -60,7 +60,7 @@ class RateLimits:
     async def acquire(self, run_id: str, tokens: int) -> None:
         """Wait for a slot for a request of ``tokens``. Can be called on any loop.
 
-        A cancelled wait takes no slot. If the store has just counted it, the next request of that size gets it.
+        A cancelled wait takes no slot. If its slot was already counted, the next request of that size gets the slot.
         """
         future = submit(_enter(self, run_id, tokens))
         await asyncio.wrap_future(future)
@@ -234,8 +234,8 @@ class _Store:
             if not await limiter.test(item, *name, cost=cost):
                 stats = await limiter.get_window_stats(item, *name)
                 return max(MIN_WAIT_S, min(float(stats.reset_time) - time.time(), limits.period))
-        # After the test, another machine may take the last slot first. A slot that was already taken in the first limit
-        # is then lost, so slightly fewer requests are sent.
+        # Another machine may take the last slot between the test and this line. If that happens in the second limit,
+        # the slot taken in the first limit is lost, so slightly fewer requests are sent.
         taken = [await limiter.hit(item, *name, cost=cost) for limiter, item, cost in items]
         return 0.0 if all(taken) else MIN_WAIT_S
 

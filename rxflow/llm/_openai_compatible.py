@@ -226,7 +226,7 @@ class OpenAICompatibleSource:
     async def _raise(self, error: Exception, request: Request, *, has_begun: bool) -> None:
         """Raise ``error`` with LiteLLM's class. The first error imports LiteLLM, in another thread."""
         keys = known_keys(self.api_key, {"base_url": self._base_url}, request.parameters, *request.tools)
-        redact_error(error, keys)  # before the import: if it fails, its error shows this one as its context
+        redact_error(error, keys)  # before the import, because an ImportError would show ``error`` as its context
         raise_as_litellm(
             await get_litellm(), error, keys, model=request.model, provider=self._provider, has_begun=has_begun
         )

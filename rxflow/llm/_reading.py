@@ -19,10 +19,10 @@ from rxflow.llm.source import Delta
 from rxflow.types import UsageMetrics
 
 READ_TIMEOUT_S = 600.0
-HEADER_GRACE_S = 5.0  # beyond the limits for connecting and for a silence, because headers may arrive byte by byte
+HEADER_GRACE_S = 5.0  # added to the limits for connecting and for silence: headers may arrive byte by byte
 USAGE_TIMEOUT_S = 2.0  # from the finish reason to the usage report
 LAST_BYTE_TIMEOUT_S = 0.2  # from the last event to the end of the body
-MAX_ERROR_BYTES = 1 << 14  # of a body that replaces an answer; the error shows 4,000 characters
+MAX_ERROR_BYTES = 1 << 14  # read from a body that replaces an answer; the error shows 4,000 characters
 _SECOND_LOOK_S = 0.25
 
 logger = logging.getLogger("rxflow")
@@ -47,8 +47,8 @@ async def read_answer(
     Args:
         silence_s: seconds without data after which TimeoutError is raised.
         is_break: returns whether an error of the HTTP client means that the connection broke.
-        content_type: the content type of the response. A body is refused if it has no events and this is not the type
-            of a stream.
+        content_type: the content type of the response. A body without events is refused if its type is not that of a
+            stream.
         last_byte_timeout_s: how long the end of the body may take after the last event.
 
     Raises:
@@ -127,7 +127,7 @@ class StallWatch:
         self._suspected_at: float | None = None
 
     def note_data(self) -> None:
-        """Record that data has arrived. This does not move timers, because it happens thousands of times."""
+        """Record that data has arrived. The timer stays as it is, because this is called thousands of times."""
         self._last_data_at = self._loop.time()
 
     def limit(self, seconds: float) -> None:

@@ -20,10 +20,10 @@ from pydantic_core import from_json
 _NAMES = re.compile(
     r"(?:keys?|token|secrets?|passwords?|credentials|authorization|cookie|jwt|bearer_token_bedrock)$", re.IGNORECASE
 )
-_SCHEMA_FIELDS = ("properties", "$defs", "definitions")  # of a JSON schema: they contain names and their schemas
+_SCHEMA_FIELDS = ("properties", "$defs", "definitions")  # fields of a JSON schema that map names to schemas
 _USER_IN_A_URL = re.compile(r"://([^/?#\s]+)@")
 _SAFE_IN_A_QUERY = "/?:@!$'()*,;"
-_SHORTEST = 8  # characters: a shorter secret protects nothing, and may be a word of the message
+_SHORTEST = 8  # characters of a secret; a shorter one protects nothing, and may be a word of the message
 _MASK = "***"
 _LONGEST = 4000  # characters of a message
 

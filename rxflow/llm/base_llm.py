@@ -140,7 +140,7 @@ def check_model(given: object) -> object:
     """Return ``given`` as a model, if it is a model or a model's name. None stays None.
 
     Raises:
-        ValueError: ``given`` is something else. The message tells the user what to write.
+        ValueError: ``given`` is neither. The message tells the user what to write.
     """
     kind = type(given).__name__
     if isinstance(given, str) and not given.strip():

@@ -28,7 +28,7 @@ _SHAPE = "{'role': …, 'content': …}"
 def normalize_messages(messages: str | Sequence[Message]) -> list[Message]:
     """Return messages in the form that providers accept. A string becomes a user's message.
 
-    Texts from tools, inputs and other models may contain characters that cannot be encoded. This replaces them.
+    Texts from tools, inputs and other models may contain characters that cannot be encoded. They are replaced.
 
     Raises:
         TypeError: ``messages`` is neither a string nor a list of messages.

@@ -48,7 +48,7 @@ class Cluster(Protocol):
         ...
 
     def open(self, store: Store, options: Mapping[str, Any]) -> Carrier:
-        """Create the carrier of a store's runs. Workers open the store with ``Runs(**options)``."""
+        """Create the :class:`Carrier` of a store's runs. Workers open the store with ``Runs(**options)``."""
         ...
 
 

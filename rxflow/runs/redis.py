@@ -173,7 +173,7 @@ class RedisLog(Store):
 
     @property
     def _name(self) -> str:
-        return self._url.rpartition("@")[2]  # without the user and the password
+        return self._url.rpartition("@")[2]  # the address without the user and the password
 
     # Everything below runs in the store's thread.
 
@@ -374,7 +374,7 @@ class RedisLog(Store):
 
     async def _renew(self) -> None:
         """Renew the leases of this process's runs, and stop runs that another worker has taken over."""
-        # not from the pool, so that a renewal never waits for a free connection
+        # Renewals have a connection of their own, so that none of them waits for a free one in the pool.
         own = cast(Any, aioredis.Redis).from_url(self._url, socket_timeout=COMMAND_TIMEOUT_S)
         try:
             while not self._is_closed:

@@ -46,7 +46,7 @@ class RedisWakes:
         if run_id not in self._seen:
             self._seen[run_id] = -1
             if not self._work:
-                # Before subscribing: if that fails, this task still wakes the readers that have come meanwhile.
+                # Before subscribing, so that readers that come meanwhile are woken even if subscribing fails.
                 self._work.append(asyncio.create_task(self._look_for_the_dead()))
             try:
                 await self._retry(lambda: self._pubsub.subscribe(f"rxflow:wake:{run_id}"))
@@ -54,7 +54,7 @@ class RedisWakes:
                 self._seen.pop(run_id, None)
                 self._waiting[run_id] = [each for each in self._waiting.get(run_id, []) if each[1] is not waiting]
                 raise
-            if len(self._work) == 1:  # it needs a connection
+            if len(self._work) == 1:  # started after subscribing, which opens the connection that it reads
                 self._work.append(asyncio.create_task(self._hear()))
 
     async def close(self) -> None:

@@ -311,8 +311,8 @@ class Run:
     def _find_end(self, claimed: Claim, after: int) -> End | None:
         """Return how the run ended according to its events after ``after``; None if they have no end.
 
-        Claiming a run deletes its stored end, so only the events show it. If the log cannot be read, the claimed run
-        fails.
+        Claiming a run deletes its stored end, so only the events show how it ended. If the log cannot be read, the
+        claimed run fails.
         """
         try:
             events = self._read_all(after)

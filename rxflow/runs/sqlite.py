@@ -202,7 +202,7 @@ class SQLiteLog(Store):
         return jobs
 
     def _do(self, jobs: Sequence[_Job]) -> None:
-        """Do the jobs in one transaction, and resolve their futures when it is on disk."""
+        """Do the jobs in one transaction, and resolve their futures when the transaction is on disk."""
         jobs = [job for job in jobs if job.future.set_running_or_notify_cancel()]
         if not jobs:
             return

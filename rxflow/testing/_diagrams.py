@@ -180,8 +180,8 @@ def parse_subscription(diagram: str) -> Span:
 class _Token:
     kind: _Kind
     text: str
-    column: int  # from 1
-    width: Decimal  # the milliseconds that it takes
+    column: int  # counted from 1
+    width: Decimal  # in milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +247,7 @@ def _placed(diagram: str, tokens: Iterator[_Token]) -> list[_Placed]:
     marks: list[_Placed] = []
     now = Decimal(0)
     group: _Token | None = None
-    size = 0  # of the marks in the group
+    size = 0  # the number of marks in the group
     width = Decimal(0)
     ended: str | None = None
     for token in tokens:

@@ -150,7 +150,7 @@ def _play(timeline: Timeline, loop: VirtualLoop, zero: float, say: Callable[[Sig
 
 
 class Recording:
-    """Subscribes for a span of virtual time, and records each signal with its time."""
+    """Subscribes for a period of virtual time, and records each signal with its time."""
 
     def __init__(self, source: ObservableBase[Any], span: Span) -> None:
         self._source = source
@@ -171,7 +171,7 @@ class Recording:
         return self._span.end is not None or self.timeline.has_terminal
 
     def begin(self, loop: VirtualLoop) -> None:
-        """Subscribe at the start of the span, and dispose at its end."""
+        """Set timers that subscribe at the start of the period, and dispose at its end."""
         if self._span.end is not None:
             # Set first, so that an item at exactly this time comes too late, as in RxJS.
             loop.call_at(self._span.end / 1000, self._subscription.dispose)

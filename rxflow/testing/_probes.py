@@ -66,7 +66,7 @@ class Probe:
         return self.subscribed - self.cancelled - self.completed - self.failed
 
     def assert_subscribed(self, times: int | None = None) -> None:
-        """Assert that the probe was subscribed; with ``times``, exactly so many times."""
+        """Assert that the probe was subscribed: at least once, or exactly ``times`` times."""
         self._assert_count("subscribed", self.subscribed, times)
 
     def assert_not_subscribed(self) -> None:
@@ -74,7 +74,7 @@ class Probe:
         self._assert_count("subscribed", self.subscribed, 0)
 
     def assert_cancelled(self, times: int | None = None) -> None:
-        """Assert that a subscription was disposed before its end; with ``times``, exactly so many times."""
+        """Assert that at least one subscription, or exactly ``times``, were disposed before their end."""
         self._assert_count("cancelled", self.cancelled, times)
 
     def assert_not_cancelled(self) -> None:
@@ -82,11 +82,11 @@ class Probe:
         self._assert_count("cancelled", self.cancelled, 0)
 
     def assert_completed(self, times: int | None = None) -> None:
-        """Assert that a subscription completed; with ``times``, exactly so many times."""
+        """Assert that at least one subscription, or exactly ``times``, completed."""
         self._assert_count("completed", self.completed, times)
 
     def assert_failed(self, times: int | None = None) -> None:
-        """Assert that a subscription failed; with ``times``, exactly so many times."""
+        """Assert that at least one subscription, or exactly ``times``, failed."""
         self._assert_count("failed", self.failed, times)
 
     def assert_not_leaked(self) -> None:

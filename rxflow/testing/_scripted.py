@@ -81,7 +81,7 @@ def turn(
 
 
 class Speaker:
-    """Turns one turn into deltas. A ``native`` model calls tools with deltas, others with fenced text."""
+    """Converts one turn into deltas. A ``native`` model calls tools with deltas, others with fenced text."""
 
     def __init__(self, turn: int, *, native: bool) -> None:
         self.deltas = 0
@@ -347,7 +347,7 @@ class _Played(Source):
                     await _play(line, call.subscribed_at, speaker, emit)
                     emit(_ending(line, speaker, request))
                 except asyncio.CancelledError:
-                    _cancelled(call, loop)  # for example by the end of the loop
+                    _cancelled(call, loop)  # for example when the loop ends
                     raise
                 except BaseException as error:
                     call.error = error

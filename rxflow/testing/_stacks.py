@@ -17,7 +17,7 @@ from typing import Any
 import rxflow
 from rxflow._streaming import loop_thread
 
-_FRAME_ATTRIBUTES = ("cr_frame", "gi_frame", "ag_frame")  # of coroutines, generators and async generators
+_FRAME_ATTRIBUTES = ("cr_frame", "gi_frame", "ag_frame")  # one each for coroutines, generators and async generators
 _AWAITED_ATTRIBUTES = ("cr_await", "gi_yieldfrom", "ag_await")
 _MAX_TASKS = 20  # tasks that are described
 _LIBRARIES = tuple(
@@ -80,7 +80,7 @@ def _is_suspended(thing: object) -> bool:
 
 
 def _is_rxflows_wait(task: asyncio.Task[Any]) -> bool:
-    """Return whether a task only waits for the end of a run, so that it does not show why the run has not ended."""
+    """Return whether a task only waits for a run to end. Such a task does not show what keeps the run going."""
     code: CodeType | None = getattr(task.get_coro(), "cr_code", None)
     return code is not None and code.co_filename == loop_thread.__file__
 

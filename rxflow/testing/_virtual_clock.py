@@ -35,8 +35,8 @@ class VirtualClock:
     :class:`Deadlock`. In other threads, these waits take real time. The clock's time continues from run to run.
 
     Args:
-        watchdog_s: if a worker thread does not move for so many real seconds, Deadlock is raised too: the thread waits
-            for something that the clock cannot see, such as a ``threading.Lock`` or a socket.
+        watchdog_s: real seconds after which Deadlock is also raised if a worker thread has not moved: it waits for
+            something that the clock cannot see, such as a ``threading.Lock`` or a socket.
     """
 
     def __init__(self, *, watchdog_s: float = WATCHDOG_S) -> None:

@@ -196,7 +196,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Set a timer. Timers of the same time fire in the order in which they were set."""
         due = Instant.at(when)
         if due <= self._now < when:
-            # ``when`` has a rounding error; time() must not return less than it, because its timer fires now.
+            # ``when`` has a rounding error. time() must not return less than ``when``, because the timer fires now.
             self._now = Instant(when)
         return super().call_at(Due(due, next(self._numbers)), callback, *args, context=context)
 
@@ -205,7 +205,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     ) -> asyncio.Handle:
         """Schedule a callback.
 
-        If ``asyncio.run_coroutine_threadsafe`` schedules it, a thread that waits for the result waits for this loop.
+        If ``asyncio.run_coroutine_threadsafe`` schedules it, a thread that waits for the result counts as waiting for
+        this loop.
         """
         watch_callback(callback, self.thread_count.pause)
         return super().call_soon_threadsafe(callback, *args, context=context)
@@ -281,7 +282,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return None
 
     def note_silence(self, seconds: float) -> None:
-        """Note that nothing has happened for so many more real seconds. Raises Deadlock if a worker is stuck."""
+        """Note that nothing has happened for another ``seconds`` of real time. Raises Deadlock if a worker is stuck."""
         self._silent_s += seconds
         if not self.thread_count.at_work or self._can_be_woken:
             return

@@ -66,7 +66,7 @@ class Workers:
         """Whether some worker is running, so that it will call the loop at some time."""
         if self.busy or any(pool.is_moving for pool in self._pools.values()):
             return True
-        # anyio has threads of its own, and does not report when they work, so its waiting tasks are counted.
+        # anyio has threads of its own, and does not report when they work. So the tasks that wait for them count.
         return (
             any(thread.name == _ANYIO_THREAD for thread in threading.enumerate())
             and sum(map(_waits_for_anyio, asyncio.all_tasks(self.loop))) > self.anyio_pauses + self.anyio_waits
@@ -236,7 +236,7 @@ class _Pause:
         self._has_ended = False
 
     def begins(self) -> None:
-        """Begin on the loop's thread, so that callbacks which the loop got earlier come first."""
+        """Begin the wait on the loop's thread, after the callbacks that the loop got earlier."""
         if running_loop() is self._workers.loop:
             self._begin()
         else:
@@ -299,7 +299,7 @@ class Wait:
     def release(self) -> None:
         """End the wait successfully, from any thread."""
         if not self._end(is_released=True):
-            # a lock that is not held raises the same; notify() then continues with the next waiter
+            # like releasing a lock that is not held: notify() catches the error, and wakes the next waiter
             raise RuntimeError("this wait is over")
 
     def cancel(self) -> None:
@@ -349,7 +349,7 @@ def release_at_end(thread: threading.Thread, wait_for_end: Callable[[], object],
     def work() -> None:
         wait_for_end()
         _joins.pop(threading.get_ident(), None)
-        with suppress(RuntimeError):  # the time was up before
+        with suppress(RuntimeError):  # the wait has timed out already
             wait.release()
 
     helper = threading.Thread(target=work, name="rxflow join", daemon=True)
@@ -411,10 +411,10 @@ _CALLBACK = "run_coroutine_threadsafe.<locals>.callback"
 
 
 def watch_callback(callback: Callable[..., object], new_pause: Callable[[], Pause | None]) -> None:
-    """Count waits for the future of ``asyncio.run_coroutine_threadsafe``, if that function has scheduled ``callback``.
+    """If ``asyncio.run_coroutine_threadsafe`` has scheduled ``callback``, count waits for the future that it returns.
 
-    A thread that waits for this future waits for the loop, as in anyio's ``from_thread.run``. The wait is counted when
-    it begins, and not in this call, because the thread works until then, and may never wait.
+    A thread that waits for this future waits for the loop, as in anyio's ``from_thread.run``. A wait is counted when it
+    begins, not in this call: until then the thread works, and it may never wait.
     """
     if isinstance(callback, FunctionType) and callback.__qualname__ == _CALLBACK and callback.__closure__ is not None:
         held: dict[str, Any] = dict(zip(callback.__code__.co_freevars, callback.__closure__, strict=True))
@@ -440,7 +440,7 @@ class _CountedFuture(concurrent.futures.Future[Any]):
         if pause is None:
             yield
             return
-        self.add_done_callback(lambda _: pause.ends())  # on the loop's thread, before the loop continues
+        self.add_done_callback(lambda _: pause.ends())  # called on the loop's thread, before the loop continues
         pause.begins()
         _here.uses_real_waits = True  # because this wait is counted here
         try:

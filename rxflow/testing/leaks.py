@@ -196,7 +196,7 @@ def _threads_of_runs() -> list[threading.Thread]:
 def _is_idle(thread: threading.Thread) -> bool:
     """Return whether the thread is a loop's thread that waits for the next run."""
     loop_thread = _loop_thread_of(thread)
-    # A thread that is not kept keeps the name of its run, and ends.
+    # A thread that ends after its run has no idle name: it still has the name of the run.
     return loop_thread is not None and loop_thread.wait_until_idle(0) and thread.name == _hooks.IDLE_NAME
 
 

@@ -180,7 +180,7 @@ def name_class(kind: type[Any]) -> str:
 def find_class(name: str) -> type[Any] | None:
     """Find a class by its name, "module:Class", in a loaded module.
 
-    Nothing is imported, because reading must not do so.
+    No module is imported, because reading must not execute code.
     """
     module, _, path = name.partition(":")
     found: Any = sys.modules.get(module)
@@ -222,7 +222,7 @@ def _nested_to_json(value: Any, parents: tuple[int, ...]) -> Json:
     if isinstance(value, BaseModel):
         values = {name: getattr(value, name) for name in type(value).model_fields} | (value.model_extra or {})
         return {"$model": name_class(type(value)), **_items_to_json(values, parents)}
-    if is_dataclass(value):  # also True for a dataclass itself, which is written as an object
+    if is_dataclass(value):  # also True if the value is a class, which is written as an object
         values = {each.name: getattr(value, each.name) for each in fields(value)}
         return {"$dataclass": name_class(type(value)), **_items_to_json(values, parents)}
     if isinstance(value, dict | list | tuple | set | frozenset):
@@ -252,8 +252,8 @@ def _container_to_json(value: Any, parents: tuple[int, ...]) -> Json:
 def _key_to_json(key: Any, parents: tuple[int, ...]) -> Json:
     """Return a dict's key or a set's item as JSON.
 
-    It is written as a description if the restored value would have no hash, as with an object of a subclass of dict,
-    which becomes a plain dict.
+    If the restored value would have no hash, the key is written as a description. An example is an object of a subclass
+    of dict, which would become a plain dict.
     """
     written = to_json_value(key, parents)
     if type(written) in (dict, list) and type(key) not in _TEXT_FORMS:
@@ -300,7 +300,7 @@ def _restore_model(values: dict[str, Json]) -> Any:
     restored = {key: from_json_value(each) for key, each in values.items() if key != tag}
     kind = find_class(name)
     if kind is not None and tag == "$model" and issubclass(kind, BaseModel):
-        # without validators, which would apply their changes a second time
+        # No validator runs, because its changes are already in the values.
         return kind.model_construct(None, **restored)
     if kind is not None and tag == "$dataclass" and is_dataclass(kind):
         try:
@@ -351,7 +351,7 @@ _RESTORERS: dict[str, Callable[[dict[str, Json]], Any]] = {
     "$tuple": lambda values: tuple(from_json_value(values["$tuple"])),
     "$set": lambda values: set(from_json_value(values["$set"])),
     "$frozenset": lambda values: frozenset(from_json_value(values["$frozenset"])),
-    "$list": lambda values: from_json_value(values["$list"]),  # in a tuple's field, a plain array is a tuple
+    "$list": lambda values: from_json_value(values["$list"]),  # a list in a field declared as a tuple
     "$dict": lambda values: {from_json_value(key): from_json_value(each) for key, each in values["$dict"]},
     "$enum": _restore_enum,
     "$error": lambda values: restore_error({"type": values["$error"], **values}),

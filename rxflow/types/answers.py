@@ -19,13 +19,13 @@ _NO = frozenset(["n", "no", "deny", "denied", "reject", "rejected", "false"])
 class Approval(BaseModel):
     """The answer to "may this tool be called?".
 
-    Also accepted are True and False, a text such as "yes", "no" or "no, too expensive" (a text that does not approve is
-    the reason for the refusal), and a JSON object of arguments, as text.
+    Also accepted are True and False, a JSON object of arguments as text, which approves the call, and any other text.
+    The text "yes" approves. A text such as "no" or "no, too expensive" refuses, and is the reason.
 
     Attributes:
         approved: whether the tool is called.
         reason: the text that the model gets if the tool is not called.
-        arguments: replace the model's arguments; None keeps them.
+        arguments: the arguments to use instead of the model's; None keeps the model's.
     """
 
     approved: bool

@@ -68,7 +68,7 @@ class CodecError(ValueError):
 class RecordedEvent(Happened):
     """An event whose class is not loaded here.
 
-    ``kind`` is the class's name, "module:Class"; ``data`` holds other fields.
+    ``kind`` is the class's name, "module:Class"; ``data`` has the fields that only this class has.
     """
 
     kind: str
@@ -94,7 +94,7 @@ def decode(line: bytes | str) -> Event:
     """Decode a line that :func:`encode` wrote.
 
     Raises:
-        CodecError: the line is not JSON, has another version, an unknown kind, or other fields.
+        CodecError: the line is not JSON, or its version, its kind or a field is unknown.
     """
     text = line.encode("utf-8", "surrogatepass") if isinstance(line, str) else line
     if text.startswith(_CHUNK_HEAD) and text.endswith(b"}\n"):
@@ -147,7 +147,7 @@ def decode_data(kind: Json, data: Json) -> Event:
     """Return the event for ``kind`` and ``data``.
 
     Raises:
-        CodecError: the kind is unknown, or has other fields.
+        CodecError: the kind is unknown, or the data do not fit it.
     """
     known = KINDS.get(str(kind))
     if known is None and ":" not in str(kind):

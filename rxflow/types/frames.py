@@ -58,7 +58,7 @@ class StreamFrame(BaseModel):
             if isinstance(data, StreamChunk):
                 return from_json(data.model_dump_json())  # needs a third less time than to_json() with a fallback
             return through_json(cast(object, data), _in_words)
-        except ValueError:  # for example because of half a surrogate pair
+        except ValueError:  # the data contain, for example, half a surrogate pair
             values = data.model_dump() if isinstance(data, StreamChunk) else cast(dict[str, Any], data)
             return {encodable(str(name)): to_plain_json(value, _in_words) for name, value in values.items()}
 

@@ -116,7 +116,7 @@ class TaskOutput(_Result):
         return _json_text(self, self.output_format)
 
     def _repr_html_(self) -> str:
-        from rxflow._showing import draw_card, draw_text, show_title  # for notebooks only
+        from rxflow._showing import draw_card, draw_text, show_title  # imported only in notebooks
 
         return draw_card(self.agent or "Answer", show_title(self.name or self.description), draw_text(self.raw))
 
@@ -155,7 +155,7 @@ class CrewOutput(_Result):
         return _json_text(self, self.tasks_output[-1].output_format if self.tasks_output else OutputFormat.RAW)
 
     def _repr_html_(self) -> str:
-        from rxflow._showing import draw_card, draw_table, draw_text, show_title  # for notebooks only
+        from rxflow._showing import draw_card, draw_table, draw_text, show_title  # imported only in notebooks
 
         rows = [(each.agent, show_title(each.name or each.description), each.raw) for each in self.tasks_output]
         tokens = self.token_usage.total_tokens

@@ -136,8 +136,8 @@ def tend_clients(litellm: Any) -> None:
     """Let LiteLLM's clients on the I/O loop read only the beginning of an error page, and live until they are closed.
 
     LiteLLM drops a client after an hour, or when there are 200, and closes it 15 minutes later unless it was
-    garbage-collected. The collector closes sockets without the loop's knowledge. A client that is then closed would
-    take the next connection with the same file descriptor from the loop (as with text completions, see ``source.py``).
+    garbage-collected. The collector closes sockets without the loop's knowledge. If such a client is closed later, the
+    loop loses a newer connection with the same file descriptor (see ``source.py``).
     """
     known: Any = litellm.in_memory_llm_clients_cache
     kind: Any = known.__class__
@@ -171,7 +171,7 @@ class _OpenClients:
 
 def _add_hook(handler: Any) -> None:
     hooks: dict[str, list[Any]] = {"response": [_cut_error]}
-    handler.event_hooks = hooks  # for the client that the handler creates if this one is closed
+    handler.event_hooks = hooks  # the handler gives them to a new client if this one is closed
     handler.client.event_hooks = hooks
 
 

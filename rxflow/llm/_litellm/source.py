@@ -89,14 +89,14 @@ class LiteLLMSource:
         """For a text completion, provide a client that is closed after the call.
 
         LiteLLM would create a client for each call, and close none. The garbage collector would close its socket
-        without the loop's knowledge, and the client would then take the next connection with the same file descriptor
-        from the loop: the call on it would wait until its time-out (litellm 1.109.0 and 1.110.2).
+        without the loop's knowledge. The loop would then lose the next connection that gets the same file descriptor,
+        and the call on it would wait until its time-out (litellm 1.109.0 and 1.110.2).
         """
         key = self._text_key(call)
         if key is None:
             yield
             return
-        import httpx  # because OpenAI's package would use a fork of it, which has other error classes
+        import httpx  # OpenAI's package would use a fork of it with other error classes
 
         openai: Any = importlib.import_module("openai")
         http_client = httpx.AsyncClient(timeout=self._timeout(), follow_redirects=True)
@@ -237,7 +237,7 @@ class LiteLLMSource:
         raise MissingKey("OPENAI_API_KEY")
 
     def _openai_url(self, call: _Call) -> str | None:
-        """Return the server's address that was given or that is set; None for OpenAI's own."""
+        """Return the server's address, from the arguments, litellm or the environment; None for OpenAI's own."""
         urls = {"base_url": self._base_url, "litellm.api_base": call.litellm.api_base}
         urls |= {name: os.environ.get(name) for name in ("OPENAI_BASE_URL", "OPENAI_API_BASE")}
         return find_url(urls)

@@ -1,4 +1,4 @@
-"""Finds the HTTP response behind LiteLLM's stream, so that rxflow can close it, and the wire of its bytes.
+"""Finds the HTTP response behind LiteLLM's stream, so that rxflow can close it. Also finds the wire of its bytes.
 
 LiteLLM prepares and sends a request, and returns a wrapper whose chunks cost 300–600 µs each. Closing the wrapper does
 not close the response on every wire. So rxflow searches for the response behind the wrapper. If rxflow knows its wire,
@@ -32,7 +32,7 @@ from rxflow.types import UsageMetrics
 
 logger = logging.getLogger("rxflow")
 
-_MAX_DEPTH = 8  # from a wrapper to its response; at most 5 in litellm 1.109 and 1.110
+_MAX_DEPTH = 8  # steps from a wrapper to its response; at most 5 in litellm 1.109 and 1.110
 
 _LITELLM = "litellm.llms."
 _WIRES: dict[str, Callable[[], Wire]] = {
@@ -131,7 +131,7 @@ async def tap(stream: Any, response: Any, wire: Wire) -> AsyncGenerator[bytes]:
     the reader of this generator closes it.
     """
     blocks: deque[bytes] = deque()
-    # Some parsers of LiteLLM already have a generator of aiter_bytes(), which has not called aiter_raw() yet. So
+    # Some parsers of LiteLLM have already called aiter_bytes(), whose generator calls aiter_raw() at the first read. So
     # aiter_raw() is replaced, unless the raw bytes are compressed.
     name = "aiter_bytes" if response.headers.get("content-encoding") else "aiter_raw"
     reads: AsyncIterator[bytes] = getattr(response, name)()

@@ -40,8 +40,8 @@ class _Block:
 class AnthropicMessagesWire(Wire):
     """Parses the events of a message.
 
-    ``message`` has ``thinking_blocks``, signed and redacted ones in order, and
-    ``provider_specific_fields["compaction_blocks"]``: the names under which litellm sends them back.
+    ``message`` has two fields, under the names with which litellm sends them back: ``thinking_blocks``, the signed and
+    the redacted ones in order, and ``provider_specific_fields["compaction_blocks"]``.
     """
 
     def __init__(self, events: EventSplitter | None = None) -> None:

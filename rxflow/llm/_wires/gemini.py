@@ -76,7 +76,7 @@ class GeminiWire(Wire):
             for part in get_object(candidate, "content").get("parts") or ():
                 self._read_part(part, batch)
             if len(batch) > known:
-                self.is_complete = False  # until the next finish reason
+                self.is_complete = False  # the answer goes on until the next finish reason
             for name in candidate:
                 if name in _METADATA:
                     self._read_metadata(name, candidate[name], batch)

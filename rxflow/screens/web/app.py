@@ -172,7 +172,7 @@ class _Api:
         inputs: Any = body.get("inputs") or {}
         if not isinstance(inputs, dict):
             raise HTTPException(422, f"inputs is not an object: {inputs!r}")
-        async with self._starting:  # one start at a time, so that each one counts those before it
+        async with self._starting:  # one start at a time, so that each start counts the earlier ones
             live = await _in_thread(lambda: sum(len(self._runs.list(status=status)) for status in LIVE))
             if live >= self._limits.runs:
                 raise HTTPException(429, f"{live} runs are live, which is the limit of this server; stop one, or wait")

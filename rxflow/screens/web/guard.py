@@ -108,7 +108,7 @@ def check_token(token: str | None) -> None:
 
 
 def _split(address: str) -> SplitResult:
-    """Return the parts of an address. Those of an invalid address are empty, so it does not count as this machine."""
+    """Return the parts of an address. An invalid address has empty parts, so it does not count as this machine."""
     try:
         return urlsplit(address)
     except ValueError:

@@ -31,7 +31,7 @@ class ConformanceError(AssertionError):
         self.seen = seen
 
 
-_LINGERING = 0.02  # seconds in which another thread could send a signal during the first one
+_LINGERING = 0.02  # seconds that the first signal lasts, so that another thread could send one meanwhile
 
 
 def _nothing(*_: object) -> None:
@@ -224,7 +224,7 @@ class Case:
     def require_silence(self, witness: Witness, told: int) -> None:
         """Require that no signal came after the disposal; ``told`` is the number of signals before it.
 
-        If the source uses another thread, that thread may have been sending one more signal.
+        If the source uses another thread, one more signal is allowed: the thread may have been sending it already.
         """
         may_come = 0 if set(witness.threads) <= {threading.get_ident()} else 1
         late = witness.signals - told
@@ -234,7 +234,7 @@ class Case:
     def require_forgotten(self, observer: weakref.ref[Any], when: str) -> None:
         """Require that nothing references the observer any more."""
         for thread in set(threading.enumerate()) - self._threads:
-            thread.join(_ENDING)  # its stack may hold the reference
+            thread.join(_ENDING)  # the stack of the thread may hold the reference
         if observer() is not None:
             gc.collect()
         if observer() is not None:

@@ -146,7 +146,7 @@ async def _other_is_disposed(case: SourceCase) -> None:
 async def _before_the_first(case: SourceCase) -> None:
     witness = Witness()
     subscription = case.watch(case.factory(), witness)
-    told = witness.signals  # the signals during the subscription
+    told = witness.signals  # the number of signals that came while subscribing
     case.dispose(subscription)
     case.dispose(subscription)
     await case.settle()
