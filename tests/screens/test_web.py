@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import re
 import socket
 from collections.abc import Generator, Iterator
@@ -13,10 +14,13 @@ from urllib.parse import urljoin
 import httpx
 import pytest
 from fastapi import FastAPI
+from pydantic import BaseModel
 
 from rxflow import LLM, Flow
+from rxflow.flow import start as mark_start
 from rxflow.runs import Runs
 from rxflow.screens import web
+from tests.adapters.flows import HALF_A_PAIR, Unencodable
 from tests.adapters.serving import serve
 from tests.loopback import Loopback, Reply
 from tests.screens.web_flows import Asking, Broken, Misbuilt, Topic, Trip, speaking
@@ -134,6 +138,41 @@ class TestRuns:
             assert (about["status"], about["error"]) == ("cancelled", "enough")
             assert "InputReceived" not in names
             assert client.post(path, json={"value": "Ada"}).status_code == 409
+
+    @pytest.mark.parametrize("what", ["bytes", "surrogate", "cycle"])
+    def test_a_result_that_json_cannot_hold_is_shown_as_text(self, what: str) -> None:
+        with serving(Unencodable) as client:
+            about = wait_for(client, start(client, what=what, is_plain=True))
+        assert about["status"] == "completed"
+        assert {"bytes": "\ufffd", "surrogate": "calm \ufffd", "cycle": "[1, [...]]"}[what] in about["result"]
+
+    def test_an_error_and_a_question_with_half_a_character_are_shown(self) -> None:
+        class Failing(Flow[dict[str, Any]]):
+            @mark_start()
+            def report(self) -> str:
+                raise OSError(str(self.ask(HALF_A_PAIR)) + HALF_A_PAIR)
+
+        with serving(Failing) as client:
+            run_id = start(client)
+            for name, data in follow(client, run_id):
+                if name == "InputRequested":
+                    (pending,) = client.get(f"/api/runs/{run_id}").json()["pending"]
+                    assert pending["message"] == "calm \ufffd"
+                    client.post(f"/api/runs/{run_id}/answers/{data['data']['request_id']}", json={"value": "a"})
+            assert "acalm \ufffd" in client.get(f"/api/runs/{run_id}").json()["error"]
+
+    def test_a_default_that_is_infinite_can_be_sent_back(self) -> None:
+        class Bounded(BaseModel):
+            budget: float = math.inf
+
+        class Spending(Flow[Bounded]):
+            @mark_start()
+            def report(self) -> float:
+                return self.state.budget
+
+        with serving(Spending) as client:
+            inputs = client.get("/api/flows").json()["flows"]["Spending"]["inputs"]
+            assert wait_for(client, start(client, **inputs))["status"] == "completed"
 
     def test_it_can_be_mounted(self) -> None:
         app = FastAPI()
