@@ -309,8 +309,9 @@ async def _run_flow(
     if paused is not None:
         return paused
     plain = to_plain_json(result)
+    said = [] if result is None else [mcp_types.TextContent(type="text", text=encodable(as_text(result)))]
     return mcp_types.CallToolResult(
-        content=[mcp_types.TextContent(type="text", text=encodable(as_text(result)))],
+        content=said,
         structured_content=plain if isinstance(plain, dict) else None,
     )
 

@@ -139,6 +139,20 @@ def test_a_result_that_json_cannot_hold_is_text(what: str, is_plain: bool) -> No
     text_of(result).encode()
 
 
+def test_a_flow_without_a_result_returns_nothing() -> None:
+    class Silent(Flow[dict[str, Any]]):
+        @start()
+        def tell(self) -> None:
+            return None
+
+    async def run() -> CallToolResult:
+        async with Client(mcp.create_server("tells", mcp.FlowTool(Silent))) as client:
+            return await client.call_tool("Silent", {})
+
+    result = asyncio.run(run())
+    assert (result.content, result.is_error) == ([], False)
+
+
 @pytest.mark.parametrize(
     ("tool", "arguments", "said"),
     [
