@@ -270,7 +270,7 @@ class _Message:
                     self._working.discard(event.origin.span_id)
             case _:
                 pass
-        if not event.origin.parent_span_id and not isinstance(event, FlowPaused):
+        if not event.origin.parent_span_id:
             self._ending = event
 
     def _give_result(self, event: ToolFinished | ToolFailed | ToolCancelled) -> Iterator[UIChunk]:

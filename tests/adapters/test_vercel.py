@@ -230,6 +230,10 @@ def test_a_cancelled_run_is_aborted() -> None:
     }
 
 
+def test_a_crew_that_waits_for_a_person_is_not_aborted() -> None:
+    assert chunks(flows.events_of(flows.paying_crew()))[-1] == chunks(flows.events_of(flows.Paying()))[-1]
+
+
 def test_parts_that_were_taken_back_are_named() -> None:
     seen = chunks(flows.events_of(flows.Retracting()))
     first, _ = (each for each in seen if each["type"] == "text-start")
