@@ -2,6 +2,7 @@
 
 import io
 import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -42,6 +43,7 @@ from rxflow.types.events import (
 )
 from rxflow.types.streaming import ToolCallChunk
 from rxflow.types.usage import UsageMetrics
+from tests.adapters import flows
 from tests.scripted import Scripted, calls
 from tests.team import a_crew, a_task, an_agent, solo
 
@@ -206,6 +208,44 @@ def test_a_retry_of_a_call_is_said_at_its_agent() -> None:
     said = tree.add(LLMRetrying(origin=call(), error=ConnectionError("overloaded"), delay=1.0))
     assert said == "retries in 1.0 s: ConnectionError: overloaded"
     assert "retries in 1.0 s" in {span.span_id: span.note for span in tree.roots[0].walk()}["a"]
+
+
+def shown(events: Iterable[Any]) -> RunTree:
+    """The tree of a run that completes."""
+    tree = RunTree()
+    for event in events:
+        tree.add(event)
+    tree.complete()
+    return tree
+
+
+def test_a_run_that_succeeds_in_another_attempt_is_done() -> None:
+    tries: list[int] = []
+
+    class Flaky(Flow[dict[str, Any]]):
+        @start()
+        def report(self) -> str:
+            tries.append(1)
+            if len(tries) == 1:
+                raise OSError("no wind")
+            return "calm"
+
+    tree = shown(Flaky().events().pipe(ops.retry_stream(2), ops.to_output()))
+    assert [root.state for root in tree.roots] == [State.FAILED, State.DONE]
+    assert (tree.state, tree.error, tree.result) == (State.DONE, None, "calm")
+
+
+def test_a_run_that_an_operator_ends_early_is_stopped() -> None:
+    tree = shown(flows.Plain().events().pipe(ops.limit_tokens(1), ops.to_output()))
+    assert tree.state is State.STOPPED
+    assert tree.describe_outcome().startswith("stopped after ")
+
+
+def test_a_run_that_was_paused_and_resumed_is_shown_as_that() -> None:
+    before, after = flows.pay_after_resuming(True)
+    tree = shown([*before, *after])
+    assert [root.state for root in tree.roots] == [State.PAUSED, State.DONE]
+    assert (tree.state, tree.tools) == (State.DONE, 1)
 
 
 def test_bare_chunks_have_lanes_too() -> None:
