@@ -134,16 +134,12 @@ class RunTree:
             return ""
         if isinstance(event, StreamChunk):
             self.spending.add_output(event.span_id, event.content, at)
-            lane = self._find_lane(event.span_id, event)
-            lane.spoke_at = at
-            say_chunk(lane, event)
+            say_chunk(self._find_lane(event.span_id, event), event)
             return ""
         match event:
             case ReasoningChunk(content=content, origin=origin):
                 self.spending.add_output(origin.span_id, content, at)
-                lane = self._find_lane(origin.span_id, origin)
-                lane.spoke_at = at
-                lane.say(Kind.THOUGHT, content, event)
+                self._find_lane(origin.span_id, origin).say(Kind.THOUGHT, content, event)
             case Started():
                 self._begin(event, at)
             case Finished() | Failed() | Cancelled():
@@ -328,7 +324,7 @@ class RunTree:
 
     def _find_lane(self, span_id: str, labels: StreamChunk | Origin) -> Lane:
         lane = self._lane_of.get(span_id)
-        if lane is None:
+        if lane is None or lane.is_dropped:
             span = self._spans.get(span_id) or self._spans.get(labels.parent_span_id)
             while span is not None and span.kind in ("llm", "agent", "tool"):
                 span = span.parent
@@ -338,6 +334,7 @@ class RunTree:
             lane = self.lanes.open((around, speaker), speaker, topic)
             self._lane_of[span_id] = lane
         lane.is_open = True
+        lane.spoke_at = self._last_at
         return lane
 
 

@@ -274,6 +274,23 @@ def test_a_flood_is_bounded() -> None:
     assert len(tree.lanes) == MAX_LANES
 
 
+def test_a_speaker_whose_lane_made_room_for_others_is_shown_when_it_speaks_again() -> None:
+    tree = RunTree()
+    for number in [*range(MAX_LANES + 1), 0]:
+        tree.add(StreamChunk(content="x", agent_role=f"agent {number}", task_id=f"{number}", span_id=f"s{number}"))
+    assert "agent 0" in [lane.speaker for lane in tree.lanes]
+
+
+def test_a_speaker_that_only_calls_a_tool_does_not_make_room_for_the_next_one() -> None:
+    tree = RunTree()
+    for number in range(MAX_LANES - 1):
+        tree.add(StreamChunk(content="x", agent_role="A", task_id=f"{number}", span_id=f"s{number}", at=100.0))
+    for number in range(2):
+        origin = at(f"tool{number}", agent_role=f"caller {number}")
+        tree.add(ToolStarted(origin=origin, tool_id="x", tool_name="depth", arguments={}, at=101.0))
+    assert [lane.speaker for lane in tree.lanes][-2:] == ["caller 0", "caller 1"]
+
+
 @given(TEXTS, st.sampled_from([20, 60, 200]), st.sampled_from(["utf-8", "ascii", "latin-1"]))
 def test_any_text_is_drawn_without_control_characters(text: str, width: int, encoding: str) -> None:
     tree = begun()
