@@ -31,7 +31,15 @@ with extra("langchain"):
 
 __all__ = ["FlowRunnable", "to_langchain_tool", "to_llm", "to_runnable"]
 
-FINISH_REASONS = {"end_turn": "stop", "max_tokens": "length", "tool_use": "tool_calls"}
+FINISH_REASONS = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "tool_use": "tool_calls",
+    "safety": "content_filter",
+}
+REASON_FIELDS = ("finish_reason", "stop_reason", "stopReason", "done_reason")
+"""The names for the finish reason that the packages of OpenAI and Google, Anthropic, Bedrock and Ollama give it."""
 
 
 def to_langchain_tool(tool: BaseTool) -> StructuredTool:
@@ -213,10 +221,11 @@ class _EndingReader:
 
     @property
     def ending(self) -> Ending:
-        reason = self._metadata.get("finish_reason") or self._metadata.get("stop_reason")
-        default = "tool_calls" if self._calls_tools else "stop"
+        given = next((self._metadata[name] for name in REASON_FIELDS if self._metadata.get(name)), "stop")
+        reason = str(given).lower()  # Google writes STOP and MAX_TOKENS
+        reason = FINISH_REASONS.get(reason, reason)
         return Ending(
-            FINISH_REASONS.get(str(reason), str(reason)) if reason else default,
+            "tool_calls" if reason == "stop" and self._calls_tools else reason,
             self._usage,
             response_id=str(self._metadata.get("id") or ""),
             response_model=str(self._metadata.get("model_name") or ""),
