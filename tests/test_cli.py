@@ -170,6 +170,24 @@ def test_text_is_what_the_models_write_and_nothing_else(folder: Path) -> None:
     assert out.count("\n") == 1
 
 
+def test_a_character_that_the_output_cannot_hold_ends_nothing(folder: Path) -> None:
+    latin = {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
+    done = run_piped(
+        *("-m", "rxflow", "run", "trips:Trip", "--text", "-i", "topic=Évora 日本", "--store", "sqlite:///runs.db"),
+        cwd=folder,
+        environment=latin,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode("latin-1").startswith("My notes on ?Évora ???.")
+    with Runs(f"sqlite:///{folder / 'runs.db'}") as runs:
+        (run,) = runs.list()
+    shown = run_piped(
+        "-m", "rxflow", "runs", "show", run.id, "--store", "sqlite:///runs.db", cwd=folder, environment=latin
+    )
+    assert shown.returncode == 0
+    assert "Évora ??" in shown.stdout.decode("latin-1")
+
+
 def test_json_is_every_event_in_a_line_that_the_codec_reads(folder: Path) -> None:
     code, out, errors = rxflow(folder, "run", "trips:Trip", "--json", "-i", "topic=tides", "-i", "days:=3")
     assert (code, errors) == (0, "")
