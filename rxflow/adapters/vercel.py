@@ -1,4 +1,4 @@
-"""Vercel's AI SDK: a run as the UI message stream that ``useChat`` reads (versions 5 to 7). ::
+"""Vercel's AI SDK: a run as the UI message stream that ``useChat`` reads (versions 6 and 7; 5 without approvals). ::
 
     async def chat(request: Request) -> Response:
         return vercel.respond(Trip().events({"topic": vercel.last_user_text(await request.body())}))
