@@ -7,6 +7,7 @@ import re
 import socket
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -14,7 +15,7 @@ from urllib.parse import urljoin
 import httpx
 import pytest
 from fastapi import FastAPI
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr, computed_field
 
 from rxflow import LLM, Flow
 from rxflow.flow import start as mark_start
@@ -173,6 +174,27 @@ class TestRuns:
         with serving(Spending) as client:
             inputs = client.get("/api/flows").json()["flows"]["Spending"]["inputs"]
             assert wait_for(client, start(client, **inputs))["status"] == "completed"
+
+    def test_a_default_that_json_changes_is_not_sent_back(self) -> None:
+        class Settings(BaseModel):
+            topic: str = "tides"
+            day: date = date(2026, 7, 1)
+            key: SecretStr = SecretStr("sk-1")
+            client: Any = int
+
+            @computed_field
+            def title(self) -> str:
+                return self.topic.title()
+
+        class Using(Flow[Settings]):
+            @mark_start()
+            def report(self) -> str:
+                return f"{self.state.day:%d.%m.} {self.state.key.get_secret_value()} {self.state.client('7')}"
+
+        with serving(Using) as client:
+            inputs = client.get("/api/flows").json()["flows"]["Using"]["inputs"]
+            assert inputs == {"topic": "tides", "day": "2026-07-01"}
+            assert wait_for(client, start(client, **inputs))["result"] == "01.07. sk-1 7"
 
     def test_it_can_be_mounted(self) -> None:
         app = FastAPI()

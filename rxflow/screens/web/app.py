@@ -334,15 +334,26 @@ def _not_made(name: str, error: Exception) -> HTTPException:
 
 
 def _inputs_of(name: str, flow: type[Flow[Any]]) -> Any:
-    """Return the inputs of a flow: the fields of its state with their defaults."""
+    """Return the inputs of a flow: the fields of its state with their defaults.
+
+    The page sends them back, so a default that JSON changes is left out, for example an object or a secret.
+    """
     try:
         state = flow().state
     except Exception as error:
         raise _not_made(name, error) from error
-    values = state.model_dump(mode="json") if isinstance(state, BaseModel) else dict(state)
-    values.pop("id", None)
-    # The page sends them back, and a field with a number accepts "Infinity", but not null.
-    return from_json(to_json(values, fallback=in_words, inf_nan_mode="strings"))
+    is_model = isinstance(state, BaseModel)
+    fields = {each: getattr(state, each) for each in type(state).model_fields} if is_model else dict(state)
+    fields.pop("id", None)
+    inputs: dict[str, Any] = {}
+    for field, value in fields.items():
+        with suppress(Exception):  # raised by pydantic, or by users' serializers and comparisons
+            given = state.model_dump(mode="json", include={field}, warnings=False)[field] if is_model else value
+            # A field with a number accepts "Infinity", but not null.
+            sent = from_json(to_json(given, inf_nan_mode="strings"))
+            if (getattr(type(state).model_validate({field: sent}), field) if is_model else sent) == value:
+                inputs[field] = sent
+    return inputs
 
 
 def _answer(run: Run, request_id: str, value: Any) -> None:
