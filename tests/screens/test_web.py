@@ -376,6 +376,11 @@ class TestGuard:
             assert "default-src 'none'" in policy
             assert "unsafe" not in policy
 
+    @pytest.mark.parametrize("token", ["a-token-of-twenty-\u00e9", "a-token-of-sixteen-or-more\n"])
+    def test_a_token_that_no_header_carries_is_refused(self, token: str) -> None:
+        with pytest.raises(ValueError, match="the token has characters that a header cannot carry"):
+            web.create_app(Trip, token=token)
+
     def test_a_short_token_is_refused(self) -> None:
         with pytest.raises(ValueError, match="the token has 5 characters"):
             web.create_app(Trip, token="short")
