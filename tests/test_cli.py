@@ -342,6 +342,8 @@ def test_without_a_key_one_line_says_which_variable_it_wants(folder: Path) -> No
         (["replay", "trips.py", "--speed", "0"], "from_cassette(speed) must be a number above 0"),
         (["plot", "trips:crew"], "trips:crew is a Crew; only a flow has a graph to draw"),
         (["plot", "trips:Trip", "-o", "no/such/folder/page"], "No such file or directory: "),
+        (["plot", "trips:Trip", "-o", "."], "'.' is a folder; name the file to write"),
+        (["plot", "trips:Trip", "-o", ".."], "'..' is a folder; name the file to write"),
         (["new", "2trips"], "'2trips' cannot be the name of a project"),
         (["new", "."], "'' cannot be the name of a project"),
         (["new", "none"], "'none' cannot be the name of a project: None, the class of its flow, has another meaning"),

@@ -192,6 +192,8 @@ def plot(
     if mermaid:
         typer.echo(flow.to_mermaid())
         return
+    if output is not None and output.name in ("", ".."):
+        refuse(f"{str(output)!r} is a folder; name the file to write")
     with refused(OSError):
         typer.echo(flow.plot(str(output or path.partition(":")[2]), show=show))
 
