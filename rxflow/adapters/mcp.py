@@ -227,6 +227,8 @@ def _schema_of_state(flow: Flow[Any]) -> dict[str, Any]:
         return {}
     schema = type(state).model_json_schema()
     schema["properties"] = {name: each for name, each in schema.get("properties", {}).items() if name != "id"}
+    # The flow fills in an id without a default; the other fields of a state have one.
+    schema.pop("required", None)
     return schema
 
 
@@ -309,7 +311,7 @@ async def _run_flow(
     if paused is not None:
         return paused
     plain = to_plain_json(result)
-    said = [] if result is None else [mcp_types.TextContent(type="text", text=encodable(as_text(result)))]
+    said: list[Any] = [] if result is None else [mcp_types.TextContent(type="text", text=encodable(as_text(result)))]
     return mcp_types.CallToolResult(
         content=said,
         structured_content=plain if isinstance(plain, dict) else None,

@@ -11,6 +11,7 @@ import pytest
 from mcp import Client, StdioServerParameters
 from mcp.shared.exceptions import MCPError
 from mcp.types import CallToolResult, ElicitRequestFormParams, ElicitResult, InputRequiredResult, TextContent
+from pydantic import BaseModel
 
 from rxflow import Flow
 from rxflow import operators as ops
@@ -124,6 +125,21 @@ def test_mcp_s_client_runs_a_flow_as_a_tool() -> None:
     assert sorted(offered["Trip"].input_schema["properties"]) == ["days", "place"]
     assert called.structured_content == {"plan": "3 days in Lisbon", "how": "by sea"}
     assert notes == ["plan begins", "write begins", "Writer works on: Write"]
+
+
+def test_the_id_of_a_state_is_not_asked_for() -> None:
+    class Numbered(BaseModel):
+        id: str
+        topic: str = "tides"
+
+    class Writes(Flow[Numbered]):
+        @start()
+        def write(self) -> str:
+            return self.state.topic
+
+    schema = mcp.FlowTool(Writes).as_offered().input_schema
+    assert list(schema["properties"]) == ["topic"]
+    assert "id" not in schema.get("required", [])
 
 
 @pytest.mark.parametrize("is_plain", [True, False])

@@ -230,7 +230,7 @@ def test_a_run_that_succeeds_in_another_attempt_is_done() -> None:
                 raise OSError("no wind")
             return "calm"
 
-    tree = shown(Flaky().events().pipe(ops.retry_stream(2), ops.to_output()))
+    tree = shown(Flaky().events().pipe(ops.retry_stream(2)).pipe(ops.to_output()))
     assert [root.state for root in tree.roots] == [State.FAILED, State.DONE]
     assert (tree.state, tree.error, tree.result) == (State.DONE, None, "calm")
 
