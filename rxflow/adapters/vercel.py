@@ -101,7 +101,7 @@ def last_user_text(body: bytes) -> str:
     """
     for message in reversed(_read_messages(body)):
         if message.get("role") == "user":
-            return "".join(str(part.get("text", "")) for part in _parts_of(message) if part.get("type") == "text")
+            return "".join(str(part.get("text") or "") for part in _parts_of(message) if part.get("type") == "text")
     return ""
 
 

@@ -248,6 +248,11 @@ def test_answers_of_people_are_read_from_the_request() -> None:
     assert vercel.last_user_text(json.dumps(body).encode()) == ""
 
 
+def test_a_text_that_is_null_is_no_text() -> None:
+    body = {"messages": [{"role": "user", "parts": [{"type": "text", "text": None}]}]}
+    assert vercel.last_user_text(json.dumps(body).encode()) == ""
+
+
 @pytest.mark.parametrize("body", ["{", "[]", '{"messages": 3}'])
 def test_a_request_that_does_not_fit_is_refused_in_one_line(body: str) -> None:
     async def chat(request: Request) -> Response:
