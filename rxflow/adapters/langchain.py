@@ -21,7 +21,7 @@ from rxflow._lazy import extra
 from rxflow.flow import Flow
 from rxflow.llm import LLM, Delta, Ending, ReasoningDelta, Request, ToolCallDelta, from_async
 from rxflow.tools import BaseTool
-from rxflow.types import FlowPaused, StreamChunk, StreamChunkType, UsageMetrics
+from rxflow.types import FlowCancelled, FlowPaused, StreamChunk, StreamChunkType, UsageMetrics
 from rxflow.types.answers import RunPaused
 
 with extra("langchain"):
@@ -63,8 +63,8 @@ class FlowRunnable(Runnable[dict[str, Any], Any]):
     """A flow as a LangChain runnable.
 
     ``invoke`` and ``ainvoke`` return the flow's result. ``stream`` and ``astream`` yield its text as it arrives;
-    closing them disposes the run. All raise RunPaused if the run waits for a person. Callbacks in the config are called
-    at the start of the run, for its text, and at its end.
+    closing them disposes the run. All raise RunPaused if the run waits for a person, and RuntimeError if it was
+    cancelled. Callbacks in the config are called at the start of the run, for its text, and at its end.
     """
 
     def __init__(self, make_flow: Callable[[], Flow[Any]]) -> None:
@@ -109,18 +109,23 @@ class FlowRunnable(Runnable[dict[str, Any], Any]):
 
 
 def _text_of(event: Any) -> str:
-    """Return the text of ``event``. Raises RunPaused if the run waits for a person."""
-    if isinstance(event, FlowPaused):
-        raise RunPaused(event.pending)
+    """Return the text of ``event``. Raises what :func:`_require_end` raises."""
+    _require_end(event)
     return event.content if isinstance(event, StreamChunk) and event.chunk_type is StreamChunkType.TEXT else ""
 
 
 def _result_of(events: list[Any]) -> Any:
-    """Return the result of a run. Raises RunPaused if the run waits for a person."""
-    end = events[-1]
-    if isinstance(end, FlowPaused):
-        raise RunPaused(end.pending)
-    return end.result
+    """Return the result of a run. Raises what :func:`_require_end` raises."""
+    _require_end(events[-1])
+    return events[-1].result
+
+
+def _require_end(event: Any) -> None:
+    """Raise RunPaused if ``event`` is the pause of the run, and RuntimeError if it is its cancellation."""
+    if isinstance(event, FlowPaused):
+        raise RunPaused(event.pending)
+    if isinstance(event, FlowCancelled) and not event.origin.parent_span_id:
+        raise RuntimeError(f"the run was cancelled: {event.reason}")
 
 
 def to_llm(runnable: Runnable[Any, Any], *, model: str = "langchain", **parameters: Any) -> LLM:

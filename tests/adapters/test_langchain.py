@@ -297,3 +297,18 @@ def test_a_run_that_waits_for_a_person_is_paused() -> None:
         with pytest.raises(RunPaused, match=r"Who comes along\?") as raised:
             run()
         assert [request.message for request in raised.value.pending] == ["Who comes along?"]
+
+
+class Limited(flows.Plain):
+    """A flow that an operator ends early."""
+
+    def events(self, inputs: Any = None) -> Any:
+        return super().events(inputs).pipe(ops.limit_tokens(1))
+
+
+def test_a_run_that_is_cut_short_is_an_error() -> None:
+    runnable = langchain.to_runnable(Limited)
+    with pytest.raises(RuntimeError, match="the run was cancelled: "):
+        runnable.invoke({})
+    with pytest.raises(RuntimeError, match="the run was cancelled: "):
+        list(runnable.stream({}))
