@@ -379,21 +379,26 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
     elif isinstance(content, str) and content:
         parts.append({"type": "text", "content": content})
     else:
-        parts.extend(
-            {"type": "text", "content": part["text"]} if "text" in part else part
-            for part in cast("list[dict[str, Any]]", content or [])
-        )
+        parts.extend(map(_part, cast("list[Any]", content or [])))
     for call in message.get("tool_calls") or ():
-        function = call["function"]
+        called = call.get("function") or call.get("custom") or {}  # a custom tool of OpenAI takes text as its input
+        arguments = called.get("arguments", called.get("input"))
         parts.append(
             {
                 "type": "tool_call",
-                "id": call["id"],
-                "name": function["name"],
-                "arguments": read_json(function["arguments"]),
+                "id": call.get("id"),
+                "name": called.get("name"),
+                "arguments": read_json(arguments) if isinstance(arguments, str) else arguments,
             }
         )
     return {"role": role, "parts": parts}
+
+
+def _part(part: Any) -> Any:
+    """Convert a part of an OpenAI message to the form of the conventions."""
+    if isinstance(part, str):
+        return {"type": "text", "content": part}
+    return {"type": "text", "content": part["text"]} if "text" in part else part
 
 
 def _to_json(value: object) -> str:

@@ -165,6 +165,22 @@ def test_content_if_asked(recorder: Recorder) -> None:
     assert said["finish_reason"] == "stop"
 
 
+@pytest.mark.parametrize(
+    ("message", "part"),
+    [
+        ({"role": "user", "content": ["some text"]}, {"type": "text", "content": "some text"}),
+        (
+            {"role": "assistant", "tool_calls": [{"id": "c", "type": "custom", "custom": {"name": "f", "input": "x"}}]},
+            {"type": "tool_call", "id": "c", "name": "f", "arguments": "x"},
+        ),
+    ],
+)
+def test_a_message_of_a_rare_form_is_recorded_too(recorder: Recorder, message: Any, part: Any) -> None:
+    list(Scripted("low").llm.events([message]).pipe(recorder.operator(capture_content=True), ops.to_output()))
+    (recorded,) = json.loads(attributes(recorder.span("chat scripted"))["gen_ai.input.messages"])
+    assert recorded["parts"] == [part]
+
+
 def test_a_run_that_fails_says_so_in_each_span_that_failed(recorder: Recorder) -> None:
     recorder.run(flows.Failing())
     assert {span.name for span in recorder.spans if span.status.status_code is StatusCode.ERROR} == {
