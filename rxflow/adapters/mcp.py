@@ -82,10 +82,14 @@ class connect:  # noqa: N801 - used like a function
         self._server = server
         self._only = only
         self._open = ExitStack()
+        self._portal: BlockingPortal | None = None
+        self._has_left = False  # the caller was cancelled while it waited for the connection
 
     def __enter__(self) -> list[BaseTool]:
         with ExitStack() as stack:
-            portal = stack.enter_context(start_blocking_portal())
+            self._portal = portal = stack.enter_context(start_blocking_portal())
+            if self._has_left:
+                return []
             connection = portal.wrap_async_context_manager(Client(self._server))
             try:
                 client = connection.__enter__()
@@ -109,7 +113,16 @@ class connect:  # noqa: N801 - used like a function
         self._open.__exit__(kind, error, traceback)
 
     async def __aenter__(self) -> list[BaseTool]:
-        return await anyio.to_thread.run_sync(self.__enter__)
+        self._portal, self._has_left = None, False
+        try:
+            return await anyio.to_thread.run_sync(self.__enter__)
+        except BaseException:
+            # If asyncio has cancelled the caller, the thread still connects, perhaps to a server that never answers.
+            self._has_left = True
+            if self._portal is not None:
+                with suppress(RuntimeError):  # it has stopped
+                    self._portal.start_task_soon(self._portal.stop, True)
+            raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -2,6 +2,8 @@
 
 import asyncio
 import sys
+import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -81,6 +83,41 @@ def test_a_server_that_cannot_be_reached_says_why() -> None:
     ends = StdioServerParameters(command=sys.executable, args=["-c", "raise SystemExit(3)"])
     with pytest.raises(MCPError, match="Connection closed"), mcp.connect(ends):
         pass
+
+
+@pytest.mark.timeout(60)
+def test_a_connection_that_is_cancelled_while_it_is_made_leaves_nothing() -> None:
+    never_answers = StdioServerParameters(command=sys.executable, args=["-c", "import time; time.sleep(1000)"])
+
+    def count_portals() -> int:
+        return sum("portal" in each.name for each in threading.enumerate())
+
+    def wait_for_portals(number: int) -> None:
+        while count_portals() != number:
+            time.sleep(0.01)
+
+    async def run() -> None:
+        before = count_portals()
+        connecting = asyncio.ensure_future(mcp.connect(never_answers).__aenter__())
+        await asyncio.to_thread(wait_for_portals, before + 1)
+        connecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await connecting
+        await asyncio.to_thread(wait_for_portals, before)
+
+    asyncio.run(run())
+
+
+def test_a_connection_that_failed_can_be_made_again() -> None:
+    async def run() -> list[str]:
+        connection = mcp.connect(mcp_servers.tools, only=("divide",))
+        for _ in range(2):
+            with pytest.raises(LookupError, match="no tool divide"):
+                await connection.__aenter__()
+        async with mcp.connect(mcp_servers.tools, only=("add",)) as tools:
+            return [tool.name for tool in tools]
+
+    assert asyncio.run(run()) == ["add"]
 
 
 def test_a_tool_that_the_server_does_not_have() -> None:
