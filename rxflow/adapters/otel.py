@@ -380,8 +380,9 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
         parts.append({"type": "text", "content": content})
     else:
         parts.extend(map(_part, cast("list[Any]", content or [])))
-    for call in message.get("tool_calls") or ():
-        called = call.get("function") or call.get("custom") or {}  # a custom tool of OpenAI takes text as its input
+    for call in cast("list[dict[str, Any]]", message.get("tool_calls") or []):
+        called: dict[str, Any] = call.get("function") or call.get("custom") or {}
+        # A custom tool of OpenAI takes any text as its input.
         arguments = called.get("arguments", called.get("input"))
         parts.append(
             {

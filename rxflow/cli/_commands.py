@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import webbrowser
-from io import TextIOWrapper
 from keyword import iskeyword
 from pathlib import Path
 from typing import Annotated, Any
@@ -46,9 +45,10 @@ def describe(
     version: Annotated[bool, typer.Option("--version", help="Print the version of rxflow.")] = False,
 ) -> None:
     """Run flows and crews, and watch them while they run."""
-    if isinstance(sys.stdout, TextIOWrapper):
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
         # A run must not fail because a model writes a character that the terminal or the file cannot hold.
-        sys.stdout.reconfigure(errors="replace")
+        reconfigure(errors="replace")
     if version:
         from rxflow import __version__
 

@@ -302,8 +302,8 @@ def test_a_run_that_waits_for_a_person_is_paused() -> None:
 class Limited(flows.Plain):
     """A flow that an operator ends early."""
 
-    def events(self, inputs: Any = None) -> Any:
-        return super().events(inputs).pipe(ops.limit_tokens(1))
+    def events(self, *given: Any, **options: Any) -> Any:
+        return super().events(*given, **options).pipe(ops.limit_tokens(1))
 
 
 def test_a_run_that_is_cut_short_is_an_error() -> None:

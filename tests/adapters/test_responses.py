@@ -86,6 +86,10 @@ def observe(given: responses.Asked) -> Any:
     return flows.Plain().observe()
 
 
+def pay_by_crew(given: responses.Asked) -> Any:
+    return flows.paying_crew().events()
+
+
 def refuse(given: responses.Asked) -> Any:
     raise ValueError("topic: a name is missing")
 
@@ -99,7 +103,7 @@ MODELS: dict[str, responses.Model] = {flow.__name__: run(flow) for flow in (*flo
     "Refusing": refuse,
     "Limited": answer_in_part,
     "Observed": observe,
-    "PayingCrew": lambda _: flows.paying_crew().events(),
+    "PayingCrew": pay_by_crew,
     "CutOff": cut_off(["too lo", Ending("length", USAGE)]),
     "Filtered": cut_off(["too ru", Ending("content_filter", USAGE)]),
     "CutOffOnce": cut_off(["too lo", Ending("length", USAGE)], "right"),

@@ -340,16 +340,15 @@ class Breaking(Flow[dict[str, Any]]):
         raise Wordless
 
 
+BEGINNINGS: dict[str, Callable[[Runs], rx.Observable[Any]]] = {
+    "an operator": lambda runs: Breaking().events().pipe(ops.words()),
+    "a log": lambda runs: Breaking().events().pipe(ops.log_to(MemoryLog(), "run")),
+    "a store": lambda runs: runs.start(Breaking()).events(),
+}
+
+
 @pytest.mark.timeout(30)
-@pytest.mark.parametrize(
-    "begin",
-    [
-        lambda runs: Breaking().events().pipe(ops.words()),
-        lambda runs: Breaking().events().pipe(ops.log_to(MemoryLog(), "run")),
-        lambda runs: runs.start(Breaking()).events(),
-    ],
-    ids=["an operator", "a log", "a store"],
-)
-def test_an_error_whose_text_cannot_be_had_ends_the_run(begin: Callable[[Runs], Any]) -> None:
+@pytest.mark.parametrize("reader", BEGINNINGS)
+def test_an_error_whose_text_cannot_be_had_ends_the_run(reader: str) -> None:
     with Runs() as runs, pytest.raises(Wordless):
-        list(begin(runs).pipe(ops.to_output()))
+        list(BEGINNINGS[reader](runs).pipe(ops.to_output()))
