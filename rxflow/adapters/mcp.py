@@ -11,6 +11,7 @@ Needs ``rxflow[mcp]``.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, suppress
@@ -29,6 +30,7 @@ from reactivex import Observable
 from rxflow import operators as ops
 from rxflow._json_text import describe, encodable, to_plain_json
 from rxflow._lazy import extra
+from rxflow._loops import Once
 from rxflow._streaming import current_emitter, report_progress
 from rxflow.flow import Flow
 from rxflow.runs import Runs
@@ -82,14 +84,14 @@ class connect:  # noqa: N801 - used like a function
         self._server = server
         self._only = only
         self._open = ExitStack()
-        self._portal: BlockingPortal | None = None
-        self._has_left = False  # the caller was cancelled while it waited for the connection
 
     def __enter__(self) -> list[BaseTool]:
+        return self._connect(Once())
+
+    def _connect(self, keep: Once) -> list[BaseTool]:
+        """Connect. The connection is closed at once if ``keep`` was taken, because the caller no longer waits."""
         with ExitStack() as stack:
-            self._portal = portal = stack.enter_context(start_blocking_portal())
-            if self._has_left:
-                return []
+            portal = stack.enter_context(start_blocking_portal())
             connection = portal.wrap_async_context_manager(Client(self._server))
             try:
                 client = connection.__enter__()
@@ -104,7 +106,8 @@ class connect:  # noqa: N801 - used like a function
                     f"the server has no tool {', '.join(missing)}; it has {[each.name for each in offered]}"
                 )
             tools = [_make_tool(each, client, portal) for each in wanted]
-            self._open = stack.pop_all()
+            if keep.take():
+                self._open = stack.pop_all()
         return tools
 
     def __exit__(
@@ -113,15 +116,13 @@ class connect:  # noqa: N801 - used like a function
         self._open.__exit__(kind, error, traceback)
 
     async def __aenter__(self) -> list[BaseTool]:
-        self._portal, self._has_left = None, False
+        keep = Once()
         try:
-            return await anyio.to_thread.run_sync(self.__enter__)
-        except BaseException:
-            # If asyncio has cancelled the caller, the thread still connects, perhaps to a server that never answers.
-            self._has_left = True
-            if self._portal is not None:
-                with suppress(RuntimeError):  # it has stopped
-                    self._portal.start_task_soon(self._portal.stop, True)
+            return await anyio.to_thread.run_sync(self._connect, keep)
+        except asyncio.CancelledError:
+            # asyncio interrupts the wait, but not the thread that connects. If it has connected, nobody else closes it.
+            if not keep.take():
+                threading.Thread(target=self._open.close, name="rxflow mcp close").start()
             raise
 
     async def __aexit__(

@@ -87,7 +87,8 @@ def test_a_server_that_cannot_be_reached_says_why() -> None:
 
 @pytest.mark.timeout(60)
 def test_a_connection_that_is_cancelled_while_it_is_made_leaves_nothing() -> None:
-    never_answers = StdioServerParameters(command=sys.executable, args=["-c", "import time; time.sleep(1000)"])
+    program = "import time; time.sleep(1)\nfrom tests.adapters import mcp_servers\nmcp_servers.tools.run('stdio')"
+    slow = StdioServerParameters(command=sys.executable, args=["-c", program], cwd=ROOT)
 
     def count_portals() -> int:
         return sum("portal" in each.name for each in threading.enumerate())
@@ -98,7 +99,8 @@ def test_a_connection_that_is_cancelled_while_it_is_made_leaves_nothing() -> Non
 
     async def run() -> None:
         before = count_portals()
-        connecting = asyncio.ensure_future(mcp.connect(never_answers).__aenter__())
+        connection = mcp.connect(slow)  # kept here, as a traceback keeps it
+        connecting = asyncio.ensure_future(connection.__aenter__())
         await asyncio.to_thread(wait_for_portals, before + 1)
         connecting.cancel()
         with pytest.raises(asyncio.CancelledError):
