@@ -11,6 +11,7 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import Disposable, SingleAssignmentDisposable
 
+from rxflow._json_text import in_words
 from rxflow._loops import call_soon, running_loop
 from rxflow._streaming import DEFAULT_STOP_REASON, Border, current_border
 from rxflow.operators._core import add_context, through
@@ -98,7 +99,7 @@ class _Logged:
 
     def _finish(self, error: Exception | None) -> None:
         self._source_error = error
-        for event in self._close_spans(DEFAULT_STOP_REASON if error is None else str(error)):
+        for event in self._close_spans(DEFAULT_STOP_REASON if error is None else in_words(error)):
             self._on_next(event)
         self._writer.end(End("completed") if error is None else End("failed", error))
         self._writer.done.add_done_callback(

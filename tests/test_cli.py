@@ -170,6 +170,24 @@ def test_text_is_what_the_models_write_and_nothing_else(folder: Path) -> None:
     assert out.count("\n") == 1
 
 
+def test_a_character_that_the_output_cannot_hold_ends_nothing(folder: Path) -> None:
+    latin = {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
+    done = run_piped(
+        *("-m", "rxflow", "run", "trips:Trip", "--text", "-i", "topic=Évora 日本", "--store", "sqlite:///runs.db"),
+        cwd=folder,
+        environment=latin,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode("latin-1").startswith("My notes on ?Évora ???.")
+    with Runs(f"sqlite:///{folder / 'runs.db'}") as runs:
+        (run,) = runs.list()
+    shown = run_piped(
+        "-m", "rxflow", "runs", "show", run.id, "--store", "sqlite:///runs.db", cwd=folder, environment=latin
+    )
+    assert shown.returncode == 0
+    assert "Évora ??" in shown.stdout.decode("latin-1")
+
+
 def test_json_is_every_event_in_a_line_that_the_codec_reads(folder: Path) -> None:
     code, out, errors = rxflow(folder, "run", "trips:Trip", "--json", "-i", "topic=tides", "-i", "days:=3")
     assert (code, errors) == (0, "")
@@ -324,6 +342,8 @@ def test_without_a_key_one_line_says_which_variable_it_wants(folder: Path) -> No
         (["replay", "trips.py", "--speed", "0"], "from_cassette(speed) must be a number above 0"),
         (["plot", "trips:crew"], "trips:crew is a Crew; only a flow has a graph to draw"),
         (["plot", "trips:Trip", "-o", "no/such/folder/page"], "No such file or directory: "),
+        (["plot", "trips:Trip", "-o", "."], "'.' is a folder; name the file to write"),
+        (["plot", "trips:Trip", "-o", ".."], "'..' is a folder; name the file to write"),
         (["new", "2trips"], "'2trips' cannot be the name of a project"),
         (["new", "."], "'' cannot be the name of a project"),
         (["new", "none"], "'none' cannot be the name of a project: None, the class of its flow, has another meaning"),

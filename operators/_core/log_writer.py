@@ -12,6 +12,7 @@ from functools import partial
 
 from reactivex.abc import ObserverBase
 
+from rxflow._json_text import in_words
 from rxflow._loops import Once, call_soon, running_loop
 from rxflow._streaming import DEFAULT_STOP_REASON
 from rxflow.operators._core.blocks import Backlog, Batch, renumber
@@ -245,7 +246,7 @@ class LogWriter(ObserverBase[Event]):
                 self._open.follow(part)
         if end is None:
             return batch
-        reason = end.reason or str(end.error or "") or DEFAULT_STOP_REASON
+        reason = end.reason or in_words(end.error or "") or DEFAULT_STOP_REASON
         closing = self._open.close(lambda started: close(started, reason))
         if not closing:
             return batch

@@ -20,6 +20,7 @@ from reactivex import Observable, Observer
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
 from rxflow._hooks import wall_clock
+from rxflow._json_text import in_words
 from rxflow._loops import call_soon, running_loop
 from rxflow._streaming.scope import DEFAULT_STOP_REASON, RunHandle, Scope
 from rxflow._streaming.subscriptions import Holder, RunPart, connect
@@ -328,7 +329,7 @@ def close_before_end(source: Observable[T], border: Border) -> Observable[T]:
                 observer.on_next(cast(T, event))
 
         def on_error(error: Exception) -> None:
-            close(str(error) or type(error).__name__)
+            close(in_words(error) or type(error).__name__)
             observer.on_error(error)
 
         def on_completed() -> None:

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from uuid import uuid4
 
 from rxflow._json_text import describe, encodable
+from rxflow._streaming import WAITS
 from rxflow.adapters._translation import Part, PartTracker, Step
 from rxflow.tools import as_text
 from rxflow.types import (
@@ -75,8 +76,8 @@ class _Run:
                 self._cut_off = [each for each in self._cut_off if not event.covers(each[0])]
             case FlowFinished() | MethodFinished() | CrewFinished():
                 self.result = event.result
-            case Cancelled(origin=origin) if not origin.parent_span_id:
-                self.is_cancelled = True
+            case Cancelled(origin=origin, reason=reason) if not origin.parent_span_id:
+                self.is_cancelled = reason != WAITS  # a crew that waits for a person is paused
             case _:
                 pass
         # Tool calls are left out: rxflow runs the tools, and a client that saw the calls would run them again.

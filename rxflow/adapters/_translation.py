@@ -64,8 +64,9 @@ def translate(make: Callable[[], Translator[T]]) -> Callable[[Observable[Any]], 
         source       --a--b--#
         translate    --A--B--E|
 
-    The resulting stream does not end with the run's error: the translator makes an item of it. It ends with an error
-    only if the translator fails at the end of the run.
+    The resulting stream does not end with the run's error: the translator makes an item of it. It does the same if it
+    fails to translate an event, and the run is disposed. The stream ends with an error only if the translator fails at
+    the end of the run.
     """
 
     def selection(source: Observable[Any]) -> Observable[T]:
@@ -74,7 +75,12 @@ def translate(make: Callable[[], Translator[T]]) -> Callable[[Observable[Any]], 
             emit = observer.on_next
 
             def on_next(event: Event) -> None:
-                for item in translator.read(event):
+                try:
+                    items = list(translator.read(event))
+                except Exception as failure:  # noqa: BLE001 - the run would be told, and fail again with its next event
+                    end(failure)
+                    return
+                for item in items:
                     emit(item)
 
             def end(error: BaseException | None) -> None:

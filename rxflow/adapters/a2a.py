@@ -21,9 +21,9 @@ from rxflow.adapters._translation import PartTracker, Step
 from rxflow.operators._core import select
 from rxflow.tools import as_text
 from rxflow.types import (
+    Cancelled,
     CrewFinished,
     Event,
-    FlowCancelled,
     FlowFinished,
     FlowPaused,
     MethodStarted,
@@ -155,7 +155,7 @@ class _Run:
                 self.result = event.result
             case FlowPaused(pending=pending):
                 self.question = "\n".join(each.message for each in pending)
-            case FlowCancelled(origin=origin) if not origin.parent_span_id:
+            case Cancelled(origin=origin) if not origin.parent_span_id:
                 self.is_cancelled = True
             case _:
                 pass

@@ -21,7 +21,7 @@ from rxflow._lazy import extra
 from rxflow.flow import Flow
 from rxflow.llm import LLM, Delta, Ending, ReasoningDelta, Request, ToolCallDelta, from_async
 from rxflow.tools import BaseTool
-from rxflow.types import FlowPaused, StreamChunk, StreamChunkType, UsageMetrics
+from rxflow.types import FlowCancelled, FlowPaused, StreamChunk, StreamChunkType, UsageMetrics
 from rxflow.types.answers import RunPaused
 
 with extra("langchain"):
@@ -31,7 +31,15 @@ with extra("langchain"):
 
 __all__ = ["FlowRunnable", "to_langchain_tool", "to_llm", "to_runnable"]
 
-FINISH_REASONS = {"end_turn": "stop", "max_tokens": "length", "tool_use": "tool_calls"}
+FINISH_REASONS = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "tool_use": "tool_calls",
+    "safety": "content_filter",
+}
+REASON_FIELDS = ("finish_reason", "stop_reason", "stopReason", "done_reason")
+"""The names for the finish reason that the packages of OpenAI and Google, Anthropic, Bedrock and Ollama give it."""
 
 
 def to_langchain_tool(tool: BaseTool) -> StructuredTool:
@@ -55,8 +63,8 @@ class FlowRunnable(Runnable[dict[str, Any], Any]):
     """A flow as a LangChain runnable.
 
     ``invoke`` and ``ainvoke`` return the flow's result. ``stream`` and ``astream`` yield its text as it arrives;
-    closing them disposes the run. All raise RunPaused if the run waits for a person. Callbacks in the config are called
-    at the start of the run, for its text, and at its end.
+    closing them disposes the run. All raise RunPaused if the run waits for a person, and RuntimeError if it was
+    cancelled. Callbacks in the config are called at the start of the run, for its text, and at its end.
     """
 
     def __init__(self, make_flow: Callable[[], Flow[Any]]) -> None:
@@ -101,18 +109,23 @@ class FlowRunnable(Runnable[dict[str, Any], Any]):
 
 
 def _text_of(event: Any) -> str:
-    """Return the text of ``event``. Raises RunPaused if the run waits for a person."""
-    if isinstance(event, FlowPaused):
-        raise RunPaused(event.pending)
+    """Return the text of ``event``. Raises what :func:`_require_end` raises."""
+    _require_end(event)
     return event.content if isinstance(event, StreamChunk) and event.chunk_type is StreamChunkType.TEXT else ""
 
 
 def _result_of(events: list[Any]) -> Any:
-    """Return the result of a run. Raises RunPaused if the run waits for a person."""
-    end = events[-1]
-    if isinstance(end, FlowPaused):
-        raise RunPaused(end.pending)
-    return end.result
+    """Return the result of a run. Raises what :func:`_require_end` raises."""
+    _require_end(events[-1])
+    return events[-1].result
+
+
+def _require_end(event: Any) -> None:
+    """Raise RunPaused if ``event`` is the pause of the run, and RuntimeError if it is its cancellation."""
+    if isinstance(event, FlowPaused):
+        raise RunPaused(event.pending)
+    if isinstance(event, FlowCancelled) and not event.origin.parent_span_id:
+        raise RuntimeError(f"the run was cancelled: {event.reason}")
 
 
 def to_llm(runnable: Runnable[Any, Any], *, model: str = "langchain", **parameters: Any) -> LLM:
@@ -213,10 +226,11 @@ class _EndingReader:
 
     @property
     def ending(self) -> Ending:
-        reason = self._metadata.get("finish_reason") or self._metadata.get("stop_reason")
-        default = "tool_calls" if self._calls_tools else "stop"
+        given = next((self._metadata[name] for name in REASON_FIELDS if self._metadata.get(name)), "stop")
+        reason = str(given).lower()  # Google writes STOP and MAX_TOKENS
+        reason = FINISH_REASONS.get(reason, reason)
         return Ending(
-            FINISH_REASONS.get(str(reason), str(reason)) if reason else default,
+            "tool_calls" if reason == "stop" and self._calls_tools else reason,
             self._usage,
             response_id=str(self._metadata.get("id") or ""),
             response_model=str(self._metadata.get("model_name") or ""),

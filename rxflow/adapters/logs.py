@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 from reactivex import Observable
 
 from rxflow._json_text import in_words, to_plain_json
+from rxflow._showing import show_line
 from rxflow._streaming import WAITS
 from rxflow.adapters._translation import watch
 from rxflow.tools import as_text
@@ -231,7 +232,8 @@ def _phrase(event: Happened, fields: dict[str, Any]) -> str:
     verb = next((verb for verb in ("Started", "Finished", "Failed", "Cancelled") if kind.endswith(verb)), "")
     what = kind.removesuffix(verb)
     names = {"Flow": "flow", "Method": "method", "Crew": "crew", "Agent": "agent", "Tool": "tool", "LLM": "model"}
-    words = [what, str(fields.get(names.get(what, ""), "")), verb.lower()]
+    # The name of a tool is the model's word; a line break in it would look like another record.
+    words = [what, show_line(str(fields.get(names.get(what, ""), ""))), verb.lower()]
     if "error_type" in fields:
         words.append(f"with {fields['error_type']}")
     if "duration_s" in fields:

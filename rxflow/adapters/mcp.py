@@ -11,6 +11,7 @@ Needs ``rxflow[mcp]``.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, suppress
@@ -29,6 +30,7 @@ from reactivex import Observable
 from rxflow import operators as ops
 from rxflow._json_text import describe, encodable, to_plain_json
 from rxflow._lazy import extra
+from rxflow._loops import Once
 from rxflow._streaming import current_emitter, report_progress
 from rxflow.flow import Flow
 from rxflow.runs import Runs
@@ -84,6 +86,10 @@ class connect:  # noqa: N801 - used like a function
         self._open = ExitStack()
 
     def __enter__(self) -> list[BaseTool]:
+        return self._connect(Once())
+
+    def _connect(self, keep: Once) -> list[BaseTool]:
+        """Connect. The connection is closed at once if ``keep`` was taken, because the caller no longer waits."""
         with ExitStack() as stack:
             portal = stack.enter_context(start_blocking_portal())
             connection = portal.wrap_async_context_manager(Client(self._server))
@@ -100,7 +106,8 @@ class connect:  # noqa: N801 - used like a function
                     f"the server has no tool {', '.join(missing)}; it has {[each.name for each in offered]}"
                 )
             tools = [_make_tool(each, client, portal) for each in wanted]
-            self._open = stack.pop_all()
+            if keep.take():
+                self._open = stack.pop_all()
         return tools
 
     def __exit__(
@@ -109,7 +116,14 @@ class connect:  # noqa: N801 - used like a function
         self._open.__exit__(kind, error, traceback)
 
     async def __aenter__(self) -> list[BaseTool]:
-        return await anyio.to_thread.run_sync(self.__enter__)
+        keep = Once()
+        try:
+            return await anyio.to_thread.run_sync(self._connect, keep)
+        except asyncio.CancelledError:
+            # asyncio interrupts the wait, but not the thread that connects. If it has connected, nobody else closes it.
+            if not keep.take():
+                threading.Thread(target=self._open.close, name="rxflow mcp close").start()
+            raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -227,6 +241,8 @@ def _schema_of_state(flow: Flow[Any]) -> dict[str, Any]:
         return {}
     schema = type(state).model_json_schema()
     schema["properties"] = {name: each for name, each in schema.get("properties", {}).items() if name != "id"}
+    # The flow fills in an id without a default; the other fields of a state have one.
+    schema.pop("required", None)
     return schema
 
 
@@ -309,8 +325,9 @@ async def _run_flow(
     if paused is not None:
         return paused
     plain = to_plain_json(result)
+    said: list[Any] = [] if result is None else [mcp_types.TextContent(type="text", text=encodable(as_text(result)))]
     return mcp_types.CallToolResult(
-        content=[mcp_types.TextContent(type="text", text=encodable(as_text(result)))],
+        content=said,
         structured_content=plain if isinstance(plain, dict) else None,
     )
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 
 from reactivex import Observable
 
-from rxflow._json_text import write_json
+from rxflow._json_text import encodable, in_words, write_json
 from rxflow._lazy import extra
 from rxflow._streaming import WAITS
 from rxflow.adapters._otel_names import DURATION_BOUNDARIES_S, NAMES, PROVIDERS, TOKEN_BOUNDARIES
@@ -178,7 +178,7 @@ class _SpanTree:
             attributes[NAMES["attempt"]] = origin.attempt
         parent = self._open.get(origin.parent_span_id)
         context = self._around if parent is None else set_span_in_context(parent.span, self._around)
-        span = self._tracer.start_span(name, context, kind, attributes, start_time=_nanoseconds(event.at))
+        span = self._tracer.start_span(encodable(name), context, kind, attributes, start_time=_nanoseconds(event.at))
         labels = _call_labels(event) if isinstance(event, LLMStarted) else None
         self._open[origin.span_id] = _OpenSpan(span, event.at, labels)
 
@@ -243,7 +243,7 @@ class _SpanTree:
             self._set_error(each.span, event.error)
         elif isinstance(event, Cancelled):
             if event.reason:
-                each.span.set_attribute(NAMES["cancel_reason"], event.reason)
+                each.span.set_attribute(NAMES["cancel_reason"], encodable(event.reason))
             if event.reason != WAITS:  # waiting for a person is not an error
                 each.span.set_attribute(NAMES["error"], CANCELLED)
                 each.span.set_status(Status(StatusCode.ERROR, CANCELLED))
@@ -251,11 +251,11 @@ class _SpanTree:
             case LLMFinished() | LLMFailed() | LLMCancelled():
                 self._end_call(each, event)
             case ToolFinished(result=result) if self._capture_content:
-                each.span.set_attribute(NAMES["tool_result"], as_text(result))
+                each.span.set_attribute(NAMES["tool_result"], encodable(as_text(result)))
             case ToolFailed(stage=stage):
                 each.span.set_attribute(NAMES["tool_stage"], stage)
             case MethodFinished(label=str(label)):
-                each.span.set_attribute(NAMES["method_label"], label)
+                each.span.set_attribute(NAMES["method_label"], encodable(label))
             case FlowFinished(cost=float(cost)):
                 each.span.set_attribute(NAMES["cost"], cost)
             case _:
@@ -321,7 +321,7 @@ class _SpanTree:
 
     def _set_error(self, span: Span, error: BaseException) -> None:
         span.set_attribute(NAMES["error"], _type_of(error))
-        span.set_status(Status(StatusCode.ERROR, str(error) if self._capture_content else None))
+        span.set_status(Status(StatusCode.ERROR, encodable(in_words(error)) if self._capture_content else None))
 
 
 class _Metrics:
@@ -362,8 +362,12 @@ def _call_labels(event: LLMStarted) -> dict[str, Any]:
 
 
 def _named(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``values`` under the conventions' names, without empty ones."""
-    return {NAMES[key]: value for key, value in values.items() if value not in ("", None)}
+    """Return ``values`` under the conventions' names, without empty ones.
+
+    An exporter would refuse all of its spans because of one text that cannot be encoded.
+    """
+    named = {NAMES[key]: value for key, value in values.items() if value not in ("", None)}
+    return {key: encodable(value) if isinstance(value, str) else value for key, value in named.items()}
 
 
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:
@@ -375,21 +379,27 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
     elif isinstance(content, str) and content:
         parts.append({"type": "text", "content": content})
     else:
-        parts.extend(
-            {"type": "text", "content": part["text"]} if "text" in part else part
-            for part in cast("list[dict[str, Any]]", content or [])
-        )
-    for call in message.get("tool_calls") or ():
-        function = call["function"]
+        parts.extend(map(_part, cast("list[Any]", content or [])))
+    for call in cast("list[dict[str, Any]]", message.get("tool_calls") or []):
+        called: dict[str, Any] = call.get("function") or call.get("custom") or {}
+        # A custom tool of OpenAI takes any text as its input.
+        arguments = called.get("arguments", called.get("input"))
         parts.append(
             {
                 "type": "tool_call",
-                "id": call["id"],
-                "name": function["name"],
-                "arguments": read_json(function["arguments"]),
+                "id": call.get("id"),
+                "name": called.get("name"),
+                "arguments": read_json(arguments) if isinstance(arguments, str) else arguments,
             }
         )
     return {"role": role, "parts": parts}
+
+
+def _part(part: Any) -> Any:
+    """Convert a part of an OpenAI message to the form of the conventions."""
+    if isinstance(part, str):
+        return {"type": "text", "content": part}
+    return {"type": "text", "content": part["text"]} if "text" in part else part
 
 
 def _to_json(value: object) -> str:

@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeAlias, cast
 from reactivex import Observable
 from reactivex.disposable import SerialDisposable
 
-from rxflow._json_text import describe
+from rxflow._json_text import describe, write_json
 from rxflow._lazy import extra
 from rxflow._streaming import Framing, on_loop
 from rxflow.adapters._translation import Translator, translate
@@ -202,7 +202,7 @@ def _choose_encoder(as_frames: bool) -> _Encoder:
 
     def encode_frame(event: Event) -> tuple[str, bytes]:
         frame = framing.frame(event)
-        return frame.type, frame.model_dump_json().encode()
+        return frame.type, write_json(frame)
 
     return encode_frame
 

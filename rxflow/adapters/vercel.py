@@ -1,4 +1,4 @@
-"""Vercel's AI SDK: a run as the UI message stream that ``useChat`` reads (versions 5 to 7). ::
+"""Vercel's AI SDK: a run as the UI message stream that ``useChat`` reads (versions 6 and 7; 5 without approvals). ::
 
     async def chat(request: Request) -> Response:
         return vercel.respond(Trip().events({"topic": vercel.last_user_text(await request.body())}))
@@ -101,7 +101,7 @@ def last_user_text(body: bytes) -> str:
     """
     for message in reversed(_read_messages(body)):
         if message.get("role") == "user":
-            return "".join(str(part.get("text", "")) for part in _parts_of(message) if part.get("type") == "text")
+            return "".join(str(part.get("text") or "") for part in _parts_of(message) if part.get("type") == "text")
     return ""
 
 
@@ -270,7 +270,7 @@ class _Message:
                     self._working.discard(event.origin.span_id)
             case _:
                 pass
-        if not event.origin.parent_span_id and not isinstance(event, FlowPaused):
+        if not event.origin.parent_span_id:
             self._ending = event
 
     def _give_result(self, event: ToolFinished | ToolFailed | ToolCancelled) -> Iterator[UIChunk]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import webbrowser
 from keyword import iskeyword
 from pathlib import Path
@@ -44,6 +45,10 @@ def describe(
     version: Annotated[bool, typer.Option("--version", help="Print the version of rxflow.")] = False,
 ) -> None:
     """Run flows and crews, and watch them while they run."""
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        # A run must not fail because a model writes a character that the terminal or the file cannot hold.
+        reconfigure(errors="replace")
     if version:
         from rxflow import __version__
 
@@ -187,6 +192,8 @@ def plot(
     if mermaid:
         typer.echo(flow.to_mermaid())
         return
+    if output is not None and output.name in ("", ".."):
+        refuse(f"{str(output)!r} is a folder; name the file to write")
     with refused(OSError):
         typer.echo(flow.plot(str(output or path.partition(":")[2]), show=show))
 

@@ -80,15 +80,10 @@ class Drawing:
         return Group(*rows, self._draw_lanes(width, body_rows - len(rows)), *self._draw_figures(width))
 
     def draw_summary(self) -> RenderableType:
-        """Draw the whole tree, a line that says how the run ended, and the run's result or error.
-
-        For a stopped run, draw only that line.
-        """
-        if self._tree.state is State.STOPPED:
-            return self._draw_outcome()
+        """Draw the whole tree, a line that says how the run ended, and the run's result or error."""
         tree, width = self._tree, min(self._console.width, MAX_SUMMARY_COLUMNS)
         parts: list[RenderableType] = [*self._draw_tree(width, MAX_SUMMARY_ROWS, folds=False), Text()]
-        parts.append(self._draw_outcome())
+        parts.append(self.draw_outcome())
         if tree.error is not None:
             parts.append(self._write(show_error(tree.error), "red"))
         elif tree.state is State.DONE and tree.result is not None:
@@ -218,7 +213,8 @@ class Drawing:
         full, empty = ("#", "-") if self._is_ascii else ("━", "─")
         return Text.assemble((full * filled, "green"), (empty * (room - filled), "dim"), (said, ""), no_wrap=True)
 
-    def _draw_outcome(self) -> Text:
+    def draw_outcome(self) -> Text:
+        """Draw a line that says how the run ended."""
         tree = self._tree
         mark, style = self._mark(tree.state)
         return Text.assemble((f"{mark} ", style), (self._fit(tree.describe_outcome()), "bold"))

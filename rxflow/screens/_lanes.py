@@ -70,13 +70,17 @@ class Entry:
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """One speaker: an agent that works on a task, or a model that a method calls."""
+    """One speaker: an agent that works on a task, or a model that a method calls.
+
+    ``is_dropped`` is set when the lane makes room for another one.
+    """
 
     speaker: str
     topic: str
     entries: list[Entry] = field(default_factory=list[Entry])
     spoke_at: float = 0.0
     is_open: bool = True
+    is_dropped: bool = False
     size: int = 0
 
     def say(self, kind: Kind, text: str, item: StreamChunk | ReasoningChunk | None = None) -> Entry:
@@ -158,7 +162,8 @@ class Lanes:
         lane = self._lanes.get(key)
         if lane is None:
             if len(self._lanes) >= MAX_LANES:
-                del self._lanes[min(self._lanes, key=lambda each: self._lanes[each].spoke_at)]
+                oldest = min(self._lanes, key=lambda each: self._lanes[each].spoke_at)
+                self._lanes.pop(oldest).is_dropped = True
             lane = self._lanes[key] = Lane(show_line(speaker), shorten(topic))
         return lane
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rxflow._showing import shorten, show_title
-from rxflow._streaming import is_repeated
+from rxflow._streaming import WAITS, is_repeated
 from rxflow.screens._lanes import Kind, Lane, Lanes, say_chunk
 from rxflow.screens._spans import Span, State
 from rxflow.screens._spending import Spending
@@ -134,16 +134,12 @@ class RunTree:
             return ""
         if isinstance(event, StreamChunk):
             self.spending.add_output(event.span_id, event.content, at)
-            lane = self._find_lane(event.span_id, event)
-            lane.spoke_at = at
-            say_chunk(lane, event)
+            say_chunk(self._find_lane(event.span_id, event), event)
             return ""
         match event:
             case ReasoningChunk(content=content, origin=origin):
                 self.spending.add_output(origin.span_id, content, at)
-                lane = self._find_lane(origin.span_id, origin)
-                lane.spoke_at = at
-                lane.say(Kind.THOUGHT, content, event)
+                self._find_lane(origin.span_id, origin).say(Kind.THOUGHT, content, event)
             case Started():
                 self._begin(event, at)
             case Finished() | Failed() | Cancelled():
@@ -154,19 +150,17 @@ class RunTree:
 
     def stop(self, reason: str = "") -> None:
         """Record that the run was stopped from outside, so that no more events follow."""
-        for root in self.roots:
-            if not root.state.is_ended:
-                root.note = root.note or reason
-                self._close(root, State.STOPPED, self.now)
+        for root in self._open_roots():
+            root.note = root.note or reason
+            self._close(root, State.STOPPED, self.now)
         self.state = State.STOPPED
 
     def fail(self, error: BaseException) -> None:
         """Record that the stream has ended with ``error``."""
         self.error = error
-        for root in self.roots:
-            if not root.state.is_ended:
-                root.note = show_error(error)
-                self._close(root, State.FAILED, self.now)
+        for root in self._open_roots():
+            root.note = show_error(error)
+            self._close(root, State.FAILED, self.now)
         self.state = State.FAILED
 
     def complete(self) -> None:
@@ -176,13 +170,21 @@ class RunTree:
         """
         if self.state is State.PAUSED:
             return
-        for root in self.roots:
-            if not root.state.is_ended:
-                self._close(root, State.STOPPED, self.now)
+        for root in self._open_roots():
+            self._close(root, State.STOPPED, self.now)
         for span in self._waiting.values():
             if span.state is State.WAITING:
                 span.note = "not reached"
-        self.state = State.FAILED if self.error is not None else State.DONE
+        if self.error is not None:
+            self.state = State.FAILED
+        elif self.roots and all(root.state is State.STOPPED for root in self.roots):
+            self.state = State.STOPPED
+        else:
+            self.state = State.DONE
+
+    def _open_roots(self) -> list[Span]:
+        """Return the roots that have not ended. One that has paused stays so: its run goes on with another root."""
+        return [root for root in self.roots if not root.state.is_ended and root.state is not State.PAUSED]
 
     def _begin(self, event: Started, at: float) -> None:
         kind = type(event).__name__.removesuffix("Started").lower()
@@ -232,6 +234,8 @@ class RunTree:
         span = self._spans.get(event.origin.span_id)
         if isinstance(event, ToolFinished | ToolFailed | ToolCancelled):
             self._find_lane(event.origin.span_id, event.origin).end_tool(event)
+            if isinstance(event, ToolCancelled) and event.reason == WAITS:
+                self.tools -= 1  # it begins again when the run is resumed
         if isinstance(event, LLMFinished | LLMFailed | LLMCancelled):
             self._count(span, self.spending.end(event))
         if span is None:
@@ -250,6 +254,8 @@ class RunTree:
             self._end_root(event)
 
     def _end_root(self, event: Finished | Failed | Cancelled) -> None:
+        if isinstance(event, Finished):
+            self.error = None  # that of an earlier attempt, which was retried
         if isinstance(event, Failed):
             self.error = event.error
         elif isinstance(event, FlowFinished | CrewFinished | TaskFinished):
@@ -318,7 +324,7 @@ class RunTree:
 
     def _find_lane(self, span_id: str, labels: StreamChunk | Origin) -> Lane:
         lane = self._lane_of.get(span_id)
-        if lane is None:
+        if lane is None or lane.is_dropped:
             span = self._spans.get(span_id) or self._spans.get(labels.parent_span_id)
             while span is not None and span.kind in ("llm", "agent", "tool"):
                 span = span.parent
@@ -328,6 +334,7 @@ class RunTree:
             lane = self.lanes.open((around, speaker), speaker, topic)
             self._lane_of[span_id] = lane
         lane.is_open = True
+        lane.spoke_at = self._last_at
         return lane
 
 

@@ -30,7 +30,7 @@ from rxflow.screens._wording import fit_encoding
 from rxflow.types import Event, InputReceived, InputRequested
 
 with _lazy.extra("terminal"):
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.live import Live
 
     from rxflow.screens._drawing import Drawing
@@ -190,7 +190,7 @@ class Dashboard:
         if not self._is_closed:
             with self._lock:
                 self._tree.stop()
-            self._end()
+            self._end(self._drawing.draw_outcome)
 
     def close(self, error: BaseException | None = None) -> None:
         """Show that the run has completed, or has failed with ``error``."""
@@ -200,7 +200,7 @@ class Dashboard:
                     self._tree.complete()
                 else:
                     self._tree.fail(error)
-            self._end()
+            self._end(self._drawing.draw_summary)
 
     def __enter__(self) -> Self:
         if self._transcript is None:
@@ -225,12 +225,12 @@ class Dashboard:
         with self._lock:
             return self._drawing.draw_frame()
 
-    def _end(self) -> None:
+    def _end(self, draw_end: Callable[[], RenderableType]) -> None:
         self._is_closed = True
         if self._live is not None:
             self._live.stop()
             if self._summary:
-                self._console.print(self._drawing.draw_summary())
+                self._console.print(draw_end())
         elif self._transcript is not None:
             for line in self._transcript.finish():
                 self._print(line)

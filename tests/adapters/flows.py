@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from rxflow import Flow, TaskOutput
+from rxflow import Crew, Flow, TaskOutput
 from rxflow import operators as ops
 from rxflow.flow import listen, start
 from rxflow.runs import Runs
@@ -157,6 +157,11 @@ class Paying(Flow[dict[str, Any]]):
         return str(solo(model, agent={"tools": [pay]}).kickoff())
 
 
+def paying_crew() -> Crew:
+    """A crew whose tool needs the approval of a person."""
+    return solo(Scripted(calls(("pay", {"amount": 3})), "it is done"), agent={"tools": [pay]})
+
+
 HALF_A_PAIR = "calm \ud800"
 
 
@@ -197,7 +202,7 @@ ALL: tuple[type[Flow[Any]], ...] = (
 )
 
 
-def events_of(flow: Flow[Any], *answers: Any, inputs: dict[str, Any] | None = None) -> list[Event]:
+def events_of(flow: Flow[Any] | Crew, *answers: Any, inputs: dict[str, Any] | None = None) -> list[Event]:
     """All events of a run, whatever ends it. Its questions get ``answers``; without any, nobody answers."""
     seen: list[Event] = []
     left = iter(answers)

@@ -80,6 +80,9 @@ def answer(asked: RequestContext) -> Any:
         return FLOWS[rest]().observe()
     if name == "filtered":
         return FLOWS[rest]().events().pipe(ops.only_agent("Writer"))
+    if name == "limited":
+        source: Any = FLOWS["Plain"]() if rest == "flow" else solo(Scripted("low tide at noon"))
+        return source.events().pipe(ops.limit_tokens(1))
     if name not in FLOWS:
         raise ValueError(f"no such flow: {name!r}")
     return FLOWS[name]().events({"asked": rest, "what": rest})
@@ -177,6 +180,12 @@ def test_a_run_without_a_result_completes_without_a_message(url: str) -> None:
         _, task = asyncio.run(send(url, text))
         assert task.status.state == TaskState.TASK_STATE_COMPLETED
         assert not task.status.HasField("message")
+
+
+@pytest.mark.parametrize("source", ["flow", "crew"])
+def test_a_run_that_is_cut_short_is_a_cancelled_task(url: str, source: str) -> None:
+    _, task = asyncio.run(send(url, f"limited {source}"))
+    assert task.status.state == TaskState.TASK_STATE_CANCELED
 
 
 def test_a_question_without_words_requires_input_too(url: str) -> None:

@@ -158,6 +158,29 @@ def test_a_model_of_langchain_is_an_agent_s_model() -> None:
     assert model.tools[0]["function"]["name"] == "deepen"
 
 
+@pytest.mark.parametrize(
+    ("metadata", "reason"),
+    [
+        ({"finish_reason": "STOP"}, "stop"),
+        ({"finish_reason": "MAX_TOKENS"}, "length"),
+        ({"finish_reason": "SAFETY"}, "content_filter"),
+        ({"stop_reason": "stop_sequence"}, "stop"),
+        ({"stopReason": "max_tokens"}, "length"),
+        ({"done_reason": "length"}, "length"),
+        ({}, "stop"),
+    ],
+)
+def test_why_an_answer_ended_is_said_in_openai_s_words(metadata: dict[str, str], reason: str) -> None:
+    async def answer(asked: AsyncIterator[Any]) -> AsyncIterator[AIMessageChunk]:
+        async for _ in asked:
+            yield AIMessageChunk(content="low tide")
+            yield AIMessageChunk(content="", response_metadata=metadata)
+
+    llm = langchain.to_llm(RunnableGenerator(answer))
+    (finished,) = of_type(llm.events("Is it low tide?").pipe(ops.to_output()), LLMFinished)
+    assert finished.finish_reason == reason
+
+
 def test_a_chain_is_a_model_that_streams() -> None:
     async def shout(asked: AsyncIterator[Any]) -> AsyncIterator[str]:
         async for messages in asked:
@@ -274,3 +297,18 @@ def test_a_run_that_waits_for_a_person_is_paused() -> None:
         with pytest.raises(RunPaused, match=r"Who comes along\?") as raised:
             run()
         assert [request.message for request in raised.value.pending] == ["Who comes along?"]
+
+
+class Limited(flows.Plain):
+    """A flow that an operator ends early."""
+
+    def events(self, *given: Any, **options: Any) -> Any:
+        return super().events(*given, **options).pipe(ops.limit_tokens(1))
+
+
+def test_a_run_that_is_cut_short_is_an_error() -> None:
+    runnable = langchain.to_runnable(Limited)
+    with pytest.raises(RuntimeError, match="the run was cancelled: "):
+        runnable.invoke({})
+    with pytest.raises(RuntimeError, match="the run was cancelled: "):
+        list(runnable.stream({}))

@@ -17,7 +17,7 @@ from rxflow.adapters import logs
 from rxflow.flow import start
 from tests.adapters import flows
 from tests.gate import Gate
-from tests.scripted import Scripted
+from tests.scripted import Scripted, calls
 from tests.team import solo
 
 Written = Callable[[], list[dict[str, Any]]]
@@ -103,6 +103,20 @@ def test_content_if_asked(written: Written) -> None:
     *_, said = (line["text"] for line in lines if line["event"] == "LLMFinished")
     assert looked == {"where": "north"}
     assert said == "all calm"
+
+
+def test_a_name_that_a_model_has_made_up_is_one_line_of_the_log(written: Written) -> None:
+    name = "look\nERROR:root:hacked\x1b[2J"
+
+    class Inventing(Flow[dict[str, Any]]):
+        @start()
+        def report(self) -> str:
+            return str(solo(Scripted(calls((name, {})), "calm"), agent={"tools": [flows.look]}).kickoff())
+
+    run(Inventing())
+    (failed,) = (line for line in written() if line["event"] == "ToolFailed")
+    assert failed["tool"] == name
+    assert failed["message"].isprintable()
 
 
 def test_chunks_pass_and_operators_go_on(written: Written) -> None:

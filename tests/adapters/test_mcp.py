@@ -2,6 +2,8 @@
 
 import asyncio
 import sys
+import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 from mcp import Client, StdioServerParameters
 from mcp.shared.exceptions import MCPError
 from mcp.types import CallToolResult, ElicitRequestFormParams, ElicitResult, InputRequiredResult, TextContent
+from pydantic import BaseModel
 
 from rxflow import Flow
 from rxflow import operators as ops
@@ -82,6 +85,43 @@ def test_a_server_that_cannot_be_reached_says_why() -> None:
         pass
 
 
+@pytest.mark.timeout(60)
+def test_a_connection_that_is_cancelled_while_it_is_made_leaves_nothing() -> None:
+    program = "import time; time.sleep(1)\nfrom tests.adapters import mcp_servers\nmcp_servers.tools.run('stdio')"
+    slow = StdioServerParameters(command=sys.executable, args=["-c", program], cwd=ROOT)
+
+    def count_portals() -> int:
+        return sum("portal" in each.name for each in threading.enumerate())
+
+    def wait_for_portals(number: int) -> None:
+        while count_portals() != number:
+            time.sleep(0.01)
+
+    async def run() -> None:
+        before = count_portals()
+        connection = mcp.connect(slow)  # kept here, as a traceback keeps it
+        connecting = asyncio.ensure_future(connection.__aenter__())
+        await asyncio.to_thread(wait_for_portals, before + 1)
+        connecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await connecting
+        await asyncio.to_thread(wait_for_portals, before)
+
+    asyncio.run(run())
+
+
+def test_a_connection_that_failed_can_be_made_again() -> None:
+    async def run() -> list[str]:
+        connection = mcp.connect(mcp_servers.tools, only=("divide",))
+        for _ in range(2):
+            with pytest.raises(LookupError, match="no tool divide"):
+                await connection.__aenter__()
+        async with mcp.connect(mcp_servers.tools, only=("add",)) as tools:
+            return [tool.name for tool in tools]
+
+    assert asyncio.run(run()) == ["add"]
+
+
 def test_a_tool_that_the_server_does_not_have() -> None:
     with pytest.raises(LookupError, match="no tool divide; it has"), mcp.connect(mcp_servers.tools, only=("divide",)):
         pass
@@ -126,6 +166,21 @@ def test_mcp_s_client_runs_a_flow_as_a_tool() -> None:
     assert notes == ["plan begins", "write begins", "Writer works on: Write"]
 
 
+def test_the_id_of_a_state_is_not_asked_for() -> None:
+    class Numbered(BaseModel):
+        id: str
+        topic: str = "tides"
+
+    class Writes(Flow[Numbered]):
+        @start()
+        def write(self) -> str:
+            return self.state.topic
+
+    schema = mcp.FlowTool(Writes).as_offered().input_schema
+    assert list(schema["properties"]) == ["topic"]
+    assert "id" not in schema.get("required", [])
+
+
 @pytest.mark.parametrize("is_plain", [True, False])
 @pytest.mark.parametrize("what", ["bytes", "surrogate", "cycle"])
 def test_a_result_that_json_cannot_hold_is_text(what: str, is_plain: bool) -> None:
@@ -137,6 +192,20 @@ def test_a_result_that_json_cannot_hold_is_text(what: str, is_plain: bool) -> No
     result = asyncio.run(run())
     assert not result.is_error
     text_of(result).encode()
+
+
+def test_a_flow_without_a_result_returns_nothing() -> None:
+    class Silent(Flow[dict[str, Any]]):
+        @start()
+        def tell(self) -> None:
+            return None
+
+    async def run() -> CallToolResult:
+        async with Client(mcp.create_server("tells", mcp.FlowTool(Silent))) as client:
+            return await client.call_tool("Silent", {})
+
+    result = asyncio.run(run())
+    assert (result.content, result.is_error) == ([], False)
 
 
 @pytest.mark.parametrize(

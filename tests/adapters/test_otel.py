@@ -18,9 +18,10 @@ from rxflow import Flow, StreamChunk
 from rxflow import operators as ops
 from rxflow.adapters import otel
 from rxflow.flow import start
+from rxflow.tools import tool
 from tests.adapters import flows
 from tests.gate import Gate
-from tests.scripted import Scripted
+from tests.scripted import Scripted, calls
 from tests.team import solo
 
 
@@ -164,6 +165,22 @@ def test_content_if_asked(recorder: Recorder) -> None:
     assert said["finish_reason"] == "stop"
 
 
+@pytest.mark.parametrize(
+    ("message", "part"),
+    [
+        ({"role": "user", "content": ["some text"]}, {"type": "text", "content": "some text"}),
+        (
+            {"role": "assistant", "tool_calls": [{"id": "c", "type": "custom", "custom": {"name": "f", "input": "x"}}]},
+            {"type": "tool_call", "id": "c", "name": "f", "arguments": "x"},
+        ),
+    ],
+)
+def test_a_message_of_a_rare_form_is_recorded_too(recorder: Recorder, message: Any, part: Any) -> None:
+    list(Scripted("low").llm.events([message]).pipe(recorder.operator(capture_content=True), ops.to_output()))
+    (recorded,) = json.loads(attributes(recorder.span("chat scripted"))["gen_ai.input.messages"])
+    assert recorded["parts"] == [part]
+
+
 def test_a_run_that_fails_says_so_in_each_span_that_failed(recorder: Recorder) -> None:
     recorder.run(flows.Failing())
     assert {span.name for span in recorder.spans if span.status.status_code is StatusCode.ERROR} == {
@@ -260,6 +277,47 @@ def test_metrics_of_calls(recorder: Recorder) -> None:
 
 def test_a_call_says_how_long_its_first_chunk_took(recorder: Recorder) -> None:
     assert attributes(recorder.run(flows.Plain()).span("chat scripted"))["gen_ai.response.time_to_first_chunk"] >= 0
+
+
+class Wordless(Exception):
+    """An error whose text cannot be had."""
+
+    def __str__(self) -> str:
+        raise OSError("no words")
+
+
+class Unwritable(Flow[dict[str, Any]]):
+    """Its agent, its tool and its error have texts that cannot be encoded."""
+
+    @start()
+    def report(self) -> str:
+        @tool
+        def fetch() -> str:
+            """Fetch."""
+            return flows.HALF_A_PAIR
+
+        agent: dict[str, Any] = {"tools": [fetch], "role": flows.HALF_A_PAIR}
+        solo(Scripted(calls(("fetch", {})), "done"), agent=agent).kickoff()
+        raise OSError(flows.HALF_A_PAIR)
+
+
+def test_every_text_can_be_sent_by_an_exporter(recorder: Recorder) -> None:
+    recorder.run(Unwritable(), capture_content=True)
+    assert len(recorder.spans) == 8
+    for span in recorder.spans:
+        texts = [value for value in attributes(span).values() if isinstance(value, str)]
+        for text in (span.name, span.status.description or "", *texts):
+            text.encode()
+
+
+def test_a_span_whose_error_has_no_text_ends_too(recorder: Recorder) -> None:
+    class Breaks(Flow[dict[str, Any]]):
+        @start()
+        def report(self) -> str:
+            raise Wordless
+
+    recorder.run(Breaks(), capture_content=True)
+    assert [span.name for span in recorder.spans] == ["method report", "invoke_workflow Breaks"]
 
 
 class Failing(SpanProcessor):

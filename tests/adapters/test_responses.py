@@ -86,6 +86,10 @@ def observe(given: responses.Asked) -> Any:
     return flows.Plain().observe()
 
 
+def pay_by_crew(given: responses.Asked) -> Any:
+    return flows.paying_crew().events()
+
+
 def refuse(given: responses.Asked) -> Any:
     raise ValueError("topic: a name is missing")
 
@@ -99,6 +103,7 @@ MODELS: dict[str, responses.Model] = {flow.__name__: run(flow) for flow in (*flo
     "Refusing": refuse,
     "Limited": answer_in_part,
     "Observed": observe,
+    "PayingCrew": pay_by_crew,
     "CutOff": cut_off(["too lo", Ending("length", USAGE)]),
     "Filtered": cut_off(["too ru", Ending("content_filter", USAGE)]),
     "CutOffOnce": cut_off(["too lo", Ending("length", USAGE)], "right"),
@@ -295,6 +300,13 @@ def test_a_run_that_is_cut_short_is_no_answer(client: openai.OpenAI) -> None:
         client.responses.create(model="Limited", input="hi")
     with pytest.raises(openai.APIError, match="the run was cancelled"):
         list(client.chat.completions.create(model="Limited", messages=[{"role": "user", "content": "hi"}], stream=True))
+
+
+@pytest.mark.parametrize("model", ["Paying", "PayingCrew"])
+def test_a_run_that_waits_for_a_person_ends_with_the_answer_so_far(client: openai.OpenAI, model: str) -> None:
+    assert client.responses.create(model=model, input="hi").status == "completed"
+    said = client.chat.completions.create(model=model, messages=[{"role": "user", "content": "hi"}])
+    assert said.choices[0].finish_reason == "stop"
 
 
 @pytest.mark.parametrize("content", [None, [{"type": "text", "text": None}]])

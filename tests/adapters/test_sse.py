@@ -82,6 +82,19 @@ def test_frames_instead_of_events() -> None:
     assert "".join(said) == "low tide at noon"
 
 
+@pytest.mark.timeout(30)
+def test_a_frame_with_half_a_character_in_a_name_is_sent_with_a_replacement() -> None:
+    class Named(Flow[dict[str, Any]]):
+        @start()
+        def report(self) -> str:
+            return str(solo(Scripted("low tide"), description="On {topic}").kickoff({"topic": flows.HALF_A_PAIR}))
+
+    with serve(app(lambda request: sse.respond(request, Named().events(), as_frames=True))) as url:
+        *frames, end = messages(httpx.get(f"{url}/run").text)
+    assert json.loads(end["data"]) == {"error": None}
+    assert "On calm \ufffd" in next(each["data"] for each in frames if each["event"] == "task_started")
+
+
 def test_lines_of_json() -> None:
     with serve(app(lambda request: sse.respond_with_lines(request, flows.Failing().events()))) as url:
         response = httpx.get(f"{url}/run")

@@ -11,7 +11,7 @@ from rxflow import Flow
 from rxflow import operators as ops
 from rxflow.adapters._translation import Part, PartTracker, Step, translate
 from rxflow.types.chunks import Origin, StreamChunk
-from rxflow.types.events import Event, LLMCancelled, LLMFailed, LLMFinished, ReasoningChunk, Retracted
+from rxflow.types.events import CrewStarted, Event, LLMCancelled, LLMFailed, LLMFinished, ReasoningChunk, Retracted
 from rxflow.types.streaming import ToolCallChunk
 from tests.adapters import flows
 
@@ -88,6 +88,24 @@ def test_a_translator_that_fails_at_the_end_ends_the_stream_with_its_error(flow:
     ):
         seen.extend(output)
     assert seen[-1] == "the end"
+
+
+class Stumbling:
+    """A translator that cannot translate a crew's start."""
+
+    def read(self, event: Event) -> Iterator[str]:
+        if isinstance(event, CrewStarted):
+            raise LookupError("no word for it")
+        yield type(event).__name__
+
+    def finish(self, error: BaseException | None) -> Iterator[str]:
+        yield str(error)
+
+
+@pytest.mark.timeout(30)
+def test_a_translator_that_cannot_translate_an_event_ends_the_stream_with_its_error() -> None:
+    seen = list(flows.Plain().events().pipe(translate(Stumbling), ops.to_output()))
+    assert seen == ["FlowStarted", "MethodStarted", "no word for it"]
 
 
 @given(EVENTS)

@@ -230,6 +230,10 @@ def test_a_cancelled_run_is_aborted() -> None:
     }
 
 
+def test_a_crew_that_waits_for_a_person_is_not_aborted() -> None:
+    assert chunks(flows.events_of(flows.paying_crew()))[-1] == chunks(flows.events_of(flows.Paying()))[-1]
+
+
 def test_parts_that_were_taken_back_are_named() -> None:
     seen = chunks(flows.events_of(flows.Retracting()))
     first, _ = (each for each in seen if each["type"] == "text-start")
@@ -241,6 +245,11 @@ def test_answers_of_people_are_read_from_the_request() -> None:
     part = {"type": "dynamic-tool", "state": "approval-responded", "approval": {"id": "q1", "approved": False}}
     body = {"messages": [{"role": "assistant", "parts": [part]}, {"role": "user", "parts": [{"type": "text"}]}]}
     assert vercel.read_approvals(json.dumps(body).encode()) == {"q1": False}
+    assert vercel.last_user_text(json.dumps(body).encode()) == ""
+
+
+def test_a_text_that_is_null_is_no_text() -> None:
+    body = {"messages": [{"role": "user", "parts": [{"type": "text", "text": None}]}]}
     assert vercel.last_user_text(json.dumps(body).encode()) == ""
 
 

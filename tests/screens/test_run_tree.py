@@ -2,6 +2,7 @@
 
 import io
 import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -42,6 +43,7 @@ from rxflow.types.events import (
 )
 from rxflow.types.streaming import ToolCallChunk
 from rxflow.types.usage import UsageMetrics
+from tests.adapters import flows
 from tests.scripted import Scripted, calls
 from tests.team import a_crew, a_task, an_agent, solo
 
@@ -208,6 +210,44 @@ def test_a_retry_of_a_call_is_said_at_its_agent() -> None:
     assert "retries in 1.0 s" in {span.span_id: span.note for span in tree.roots[0].walk()}["a"]
 
 
+def shown(events: Iterable[Any]) -> RunTree:
+    """The tree of a run that completes."""
+    tree = RunTree()
+    for event in events:
+        tree.add(event)
+    tree.complete()
+    return tree
+
+
+def test_a_run_that_succeeds_in_another_attempt_is_done() -> None:
+    tries: list[int] = []
+
+    class Flaky(Flow[dict[str, Any]]):
+        @start()
+        def report(self) -> str:
+            tries.append(1)
+            if len(tries) == 1:
+                raise OSError("no wind")
+            return "calm"
+
+    tree = shown(Flaky().events().pipe(ops.retry_stream(2)).pipe(ops.to_output()))
+    assert [root.state for root in tree.roots] == [State.FAILED, State.DONE]
+    assert (tree.state, tree.error, tree.result) == (State.DONE, None, "calm")
+
+
+def test_a_run_that_an_operator_ends_early_is_stopped() -> None:
+    tree = shown(flows.Plain().events().pipe(ops.limit_tokens(1), ops.to_output()))
+    assert tree.state is State.STOPPED
+    assert tree.describe_outcome().startswith("stopped after ")
+
+
+def test_a_run_that_was_paused_and_resumed_is_shown_as_that() -> None:
+    before, after = flows.pay_after_resuming(True)
+    tree = shown([*before, *after])
+    assert [root.state for root in tree.roots] == [State.PAUSED, State.DONE]
+    assert (tree.state, tree.tools) == (State.DONE, 1)
+
+
 def test_bare_chunks_have_lanes_too() -> None:
     tree = RunTree()
     for role in ("Cook", "Poet", "Cook"):
@@ -232,6 +272,23 @@ def test_a_flood_is_bounded() -> None:
     for number in range(2 * MAX_LANES):
         tree.add(StreamChunk(content="x", agent_role=f"agent {number}", task_id=f"{number}", span_id=f"s{number}"))
     assert len(tree.lanes) == MAX_LANES
+
+
+def test_a_speaker_whose_lane_made_room_for_others_is_shown_when_it_speaks_again() -> None:
+    tree = RunTree()
+    for number in [*range(MAX_LANES + 1), 0]:
+        tree.add(StreamChunk(content="x", agent_role=f"agent {number}", task_id=f"{number}", span_id=f"s{number}"))
+    assert "agent 0" in [lane.speaker for lane in tree.lanes]
+
+
+def test_a_speaker_that_only_calls_a_tool_does_not_make_room_for_the_next_one() -> None:
+    tree = RunTree()
+    for number in range(MAX_LANES - 1):
+        tree.add(StreamChunk(content="x", agent_role="A", task_id=f"{number}", span_id=f"s{number}", at=100.0))
+    for number in range(2):
+        origin = at(f"tool{number}", agent_role=f"caller {number}")
+        tree.add(ToolStarted(origin=origin, tool_id="x", tool_name="depth", arguments={}, at=101.0))
+    assert [lane.speaker for lane in tree.lanes][-2:] == ["caller 0", "caller 1"]
 
 
 @given(TEXTS, st.sampled_from([20, 60, 200]), st.sampled_from(["utf-8", "ascii", "latin-1"]))

@@ -2,10 +2,12 @@
 
 import contextlib
 import json
+import math
 import re
 import socket
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -13,10 +15,13 @@ from urllib.parse import urljoin
 import httpx
 import pytest
 from fastapi import FastAPI
+from pydantic import BaseModel, SecretStr, computed_field
 
 from rxflow import LLM, Flow
+from rxflow.flow import start as mark_start
 from rxflow.runs import Runs
 from rxflow.screens import web
+from tests.adapters.flows import HALF_A_PAIR, Unencodable
 from tests.adapters.serving import serve
 from tests.loopback import Loopback, Reply
 from tests.screens.web_flows import Asking, Broken, Misbuilt, Topic, Trip, speaking
@@ -134,6 +139,62 @@ class TestRuns:
             assert (about["status"], about["error"]) == ("cancelled", "enough")
             assert "InputReceived" not in names
             assert client.post(path, json={"value": "Ada"}).status_code == 409
+
+    @pytest.mark.parametrize("what", ["bytes", "surrogate", "cycle"])
+    def test_a_result_that_json_cannot_hold_is_shown_as_text(self, what: str) -> None:
+        with serving(Unencodable) as client:
+            about = wait_for(client, start(client, what=what, is_plain=True))
+        assert about["status"] == "completed"
+        assert {"bytes": "\ufffd", "surrogate": "calm \ufffd", "cycle": "[1, [...]]"}[what] in about["result"]
+
+    def test_an_error_and_a_question_with_half_a_character_are_shown(self) -> None:
+        class Failing(Flow[dict[str, Any]]):
+            @mark_start()
+            def report(self) -> str:
+                raise OSError(str(self.ask(HALF_A_PAIR)) + HALF_A_PAIR)
+
+        with serving(Failing) as client:
+            run_id = start(client)
+            for name, data in follow(client, run_id):
+                if name == "InputRequested":
+                    (pending,) = client.get(f"/api/runs/{run_id}").json()["pending"]
+                    assert pending["message"] == "calm \ufffd"
+                    client.post(f"/api/runs/{run_id}/answers/{data['data']['request_id']}", json={"value": "a"})
+            assert "acalm \ufffd" in client.get(f"/api/runs/{run_id}").json()["error"]
+
+    def test_a_default_that_is_infinite_can_be_sent_back(self) -> None:
+        class Bounded(BaseModel):
+            budget: float = math.inf
+
+        class Spending(Flow[Bounded]):
+            @mark_start()
+            def report(self) -> float:
+                return self.state.budget
+
+        with serving(Spending) as client:
+            inputs = client.get("/api/flows").json()["flows"]["Spending"]["inputs"]
+            assert wait_for(client, start(client, **inputs))["status"] == "completed"
+
+    def test_a_default_that_json_changes_is_not_sent_back(self) -> None:
+        class Settings(BaseModel):
+            topic: str = "tides"
+            day: date = date(2026, 7, 1)
+            key: SecretStr = SecretStr("sk-1")
+            client: Any = int
+
+            @computed_field
+            def title(self) -> str:
+                return self.topic.title()
+
+        class Using(Flow[Settings]):
+            @mark_start()
+            def report(self) -> str:
+                return f"{self.state.day:%d.%m.} {self.state.key.get_secret_value()} {self.state.client('7')}"
+
+        with serving(Using) as client:
+            inputs = client.get("/api/flows").json()["flows"]["Using"]["inputs"]
+            assert inputs == {"topic": "tides", "day": "2026-07-01"}
+            assert wait_for(client, start(client, **inputs))["result"] == "01.07. sk-1 7"
 
     def test_it_can_be_mounted(self) -> None:
         app = FastAPI()
@@ -314,6 +375,11 @@ class TestGuard:
             policy = client.get("/").headers["content-security-policy"]
             assert "default-src 'none'" in policy
             assert "unsafe" not in policy
+
+    @pytest.mark.parametrize("token", ["a-token-of-twenty-\u00e9", "a-token-of-sixteen-or-more\n"])
+    def test_a_token_that_no_header_carries_is_refused(self, token: str) -> None:
+        with pytest.raises(ValueError, match="the token has characters that a header cannot carry"):
+            web.create_app(Trip, token=token)
 
     def test_a_short_token_is_refused(self) -> None:
         with pytest.raises(ValueError, match="the token has 5 characters"):

@@ -5,7 +5,7 @@ import shutil
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -21,7 +21,7 @@ from tests.adapters.serving import serve
 from tests.gate import Gate
 from tests.loopback import Loopback, Reply
 from tests.screens.voyages import Voyage, depth
-from tests.screens.web_flows import Asking, Trip, speaking
+from tests.screens.web_flows import Asking, AskingTwo, Trip, speaking
 from tests.scripted import Scripted, calls
 from tests.team import solo
 
@@ -214,6 +214,25 @@ class TestPeople:
             assert run.status == "cancelled"
             page.close()
 
+    def test_a_question_that_a_resumed_run_asks_again_stands_there_once(self, browser: Browser) -> None:
+        with Runs() as runs, serve(web.create_app(AskingTwo, runs=runs)) as url:
+            with ThreadPoolExecutor() as elsewhere:
+                run = elsewhere.submit(runs.start, AskingTwo()).result()
+            with pytest.raises(RunPaused):
+                run.result(PATIENCE_MS / 1000)
+            page = browser.new_page()
+            page.goto(f"{url}/#{run.id}")
+            expect_state(page, "paused")
+            for text in ("Where?", "Who?"):
+                box = page.locator(".question").filter(has_text=text)
+                expect(box).to_have_count(1)
+                box.get_by_label("Your answer").fill(text.replace("?", "!"))
+                box.get_by_role("button", name="Answer").click()
+                expect(box).to_have_count(0)
+            expect_state(page, "completed")
+            expect(page.locator("#result")).to_have_text("Where! Who!")
+            page.close()
+
     @pytest.mark.parametrize(
         ("name", "reason", "told"), [("Approve", "", "12 euros paid"), ("Deny", "too dear", "too dear")]
     )
@@ -226,6 +245,20 @@ class TestPeople:
             page.get_by_role("button", name=name).click()
             expect_state(page, "completed")
             assert told in str(model.requests[-1].messages)
+
+
+def test_a_call_that_cost_nothing_leaves_the_cost_known(browser: Browser) -> None:
+    class Twice(Flow[dict[str, Any]]):
+        @start()
+        def report(self) -> str:
+            with suppress(ConnectionError):
+                solo(Scripted(ConnectionError("refused"))).kickoff()
+            return str(solo(Scripted("calm")).kickoff())
+
+    with opened(browser, Twice) as page:
+        begin(page)
+        expect_state(page, "completed")
+        expect(page.locator("#cost")).to_have_text("$0.5000")
 
 
 class TestText:

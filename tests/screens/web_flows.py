@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from rxflow import LLM, Flow, emit
-from rxflow.flow import listen, start
+from rxflow.flow import and_, listen, start
 from tests.team import solo
 
 
@@ -35,6 +35,22 @@ class Asking(Flow[dict[str, Any]]):
     def book(self, plan: str) -> str:
         name = self.ask("In whose <i>name</i>?")
         return f"{plan} for {name}"
+
+
+class AskingTwo(Flow[dict[str, Any]]):
+    """A flow that asks two people at once."""
+
+    @start()
+    async def where(self) -> str | None:
+        return await self.ask_async("Where?")
+
+    @start()
+    async def who(self) -> str | None:
+        return await self.ask_async("Who?")
+
+    @listen(and_(where, who))
+    def tell(self) -> str:
+        return " ".join(map(str, self.method_outputs))
 
 
 class Broken(Flow[dict[str, Any]]):

@@ -15,6 +15,7 @@ from rxflow import LLM, Agent, Crew, Flow, Task, tool
 from rxflow import operators as ops
 from rxflow.flow import listen, router, start
 from rxflow.operators import Release, Stop
+from rxflow.runs import MemoryLog, Runs
 from rxflow.testing import ScriptedLLM, VirtualClock, tool_call
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import (
@@ -322,3 +323,32 @@ def test_a_question_says_how_it_may_be_answered_and_until_when() -> None:
     assert (received.request_id, received.value) == (asked.request_id, None)
     assert received.at == pytest.approx(asked.at + 60)
     assert not asked.replayed
+
+
+class Wordless(Exception):
+    """An error whose text cannot be had."""
+
+    def __str__(self) -> str:
+        raise OSError("no words")
+
+
+class Breaking(Flow[dict[str, Any]]):
+    """Fails with an error without a text."""
+
+    @start()
+    def report(self) -> str:
+        raise Wordless
+
+
+BEGINNINGS: dict[str, Callable[[Runs], rx.Observable[Any]]] = {
+    "an operator": lambda runs: Breaking().events().pipe(ops.words()),
+    "a log": lambda runs: Breaking().events().pipe(ops.log_to(MemoryLog(), "run")),
+    "a store": lambda runs: runs.start(Breaking()).events(),
+}
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("reader", BEGINNINGS)
+def test_an_error_whose_text_cannot_be_had_ends_the_run(reader: str) -> None:
+    with Runs() as runs, pytest.raises(Wordless):
+        list(BEGINNINGS[reader](runs).pipe(ops.to_output()))

@@ -25,9 +25,9 @@ from typing import Any, Final, TypeAlias, TypeVar, cast, get_args
 
 import anyio
 from pydantic import BaseModel, ValidationError
-from pydantic_core import to_jsonable_python
+from pydantic_core import from_json, to_json
 
-from rxflow._json_text import describe, in_words, list_problems
+from rxflow._json_text import describe, in_words, list_problems, to_plain_json, write_json
 from rxflow._lazy import extra
 from rxflow._loops import Once
 from rxflow.adapters import sse
@@ -47,7 +47,7 @@ with extra("web"):
     from starlette.exceptions import HTTPException
     from starlette.middleware import Middleware
     from starlette.requests import Request
-    from starlette.responses import JSONResponse, Response
+    from starlette.responses import Response
     from starlette.routing import Mount, Route
     from starlette.staticfiles import StaticFiles
 
@@ -159,11 +159,11 @@ class _Api:
 
     async def list_flows(self, request: Request) -> Response:
         flows = {name: {"inputs": _inputs_of(name, flow)} for name, flow in self._flows.items()}
-        return JSONResponse({"flows": flows, "kinds": KINDS})
+        return _send_json({"flows": flows, "kinds": KINDS})
 
     async def show_flow(self, request: Request) -> Response:
         graph = read_graph(self._flow(request.path_params["name"]))
-        return JSONResponse({"methods": list(graph.methods), "svg": draw_figure(graph)})
+        return _send_json({"methods": list(graph.methods), "svg": draw_figure(graph)})
 
     async def start(self, request: Request) -> Response:
         body = await self._read_body(request)
@@ -191,7 +191,7 @@ class _Api:
                 raise _not_made(name, error) from error
         if not isinstance(target, str):
             self._started[run.id] = name
-        return JSONResponse({"id": run.id}, status_code=201)
+        return _send_json({"id": run.id}, 201)
 
     def _begin(self, target: Flow[Any] | str, state: object, inputs: Mapping[str, Any]) -> Run:
         require_known(state, inputs)
@@ -203,7 +203,7 @@ class _Api:
         for forgotten in known.difference(head.run_id for head in heads):
             del self._started[forgotten]
         shown = [{"id": head.run_id, "flow": self._name_of(head), "status": head.status} for head in reversed(heads)]
-        return JSONResponse({"runs": shown})
+        return _send_json({"runs": shown})
 
     def _look_up_all(self) -> list[Head]:
         heads: list[Head] = []
@@ -219,7 +219,7 @@ class _Api:
             end = await _in_thread(lambda: _describe_end(run, head))
         except LookupError as error:  # the run may be forgotten meanwhile
             raise _not_there(error) from error
-        return JSONResponse({"id": run.id, "flow": self._name_of(head), "status": head.status} | end)
+        return _send_json({"id": run.id, "flow": self._name_of(head), "status": head.status} | end)
 
     async def follow(self, request: Request) -> Response:
         run = await self._run(request)
@@ -234,7 +234,7 @@ class _Api:
             await _in_thread(partial(run.cancel, str(body.get("reason") or "stopped by a client")))
         except LookupError as error:
             raise _not_there(error) from error
-        return JSONResponse({})
+        return _send_json({})
 
     async def answer(self, request: Request) -> Response:
         run, body = await self._run(request), await self._read_body(request)
@@ -248,7 +248,7 @@ class _Api:
             raise HTTPException(422, _explain(error)) from error
         except RuntimeError as error:
             raise HTTPException(409, str(error)) from error
-        return JSONResponse({})
+        return _send_json({})
 
     def _flow(self, name: Any) -> type[Flow[Any]]:
         flow = self._flows.get(name) if isinstance(name, str) else None
@@ -334,14 +334,26 @@ def _not_made(name: str, error: Exception) -> HTTPException:
 
 
 def _inputs_of(name: str, flow: type[Flow[Any]]) -> Any:
-    """Return the inputs of a flow: the fields of its state with their defaults."""
+    """Return the inputs of a flow: the fields of its state with their defaults.
+
+    The page sends them back, so a default that JSON changes is left out, for example an object or a secret.
+    """
     try:
         state = flow().state
     except Exception as error:
         raise _not_made(name, error) from error
-    values = state.model_dump(mode="json") if isinstance(state, BaseModel) else dict(state)
-    values.pop("id", None)
-    return to_jsonable_python(values, fallback=in_words)
+    is_model = isinstance(state, BaseModel)
+    fields = {each: getattr(state, each) for each in type(state).model_fields} if is_model else dict(state)
+    fields.pop("id", None)
+    inputs: dict[str, Any] = {}
+    for field, value in fields.items():
+        with suppress(Exception):  # raised by pydantic, or by users' serializers and comparisons
+            given = state.model_dump(mode="json", include={field}, warnings=False)[field] if is_model else value
+            # A field with a number accepts "Infinity", but not null.
+            sent = from_json(to_json(given, inf_nan_mode="strings"))
+            if (getattr(type(state).model_validate({field: sent}), field) if is_model else sent) == value:
+                inputs[field] = sent
+    return inputs
 
 
 def _answer(run: Run, request_id: str, value: Any) -> None:
@@ -365,10 +377,10 @@ def _has_import_path(flow: type[Flow[Any]]) -> bool:
 def _describe_end(run: Run, head: Head) -> dict[str, Any]:
     """Return how a run ended, or which questions it waits for."""
     if head.status in LIVE or head.status == "paused":
-        return {"pending": [to_jsonable_python(each, fallback=in_words) for each in run.pending()]}
+        return {"pending": [to_plain_json(each) for each in run.pending()]}
     if head.status != "completed":
         return {"error": in_words(head.error) if head.error is not None else head.reason}
-    return {"result": to_jsonable_python(_show(run.result()), fallback=in_words, inf_nan_mode="null")}
+    return {"result": to_plain_json(_show(run.result()))}
 
 
 def _show(result: Any) -> Any:
@@ -381,10 +393,15 @@ def _explain(error: Exception) -> str:
     return list_problems(cause, "the state") if isinstance(cause, ValidationError) else str(error)
 
 
+def _send_json(content: Any, status_code: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Respond with JSON. Starlette's JSONResponse would fail on infinity and on half a surrogate pair."""
+    return Response(write_json(content), status_code, headers, media_type="application/json")
+
+
 async def _refuse(request: Request, error: Exception) -> Response:
     refused = cast(HTTPException, error)
-    return JSONResponse({"error": refused.detail}, status_code=refused.status_code, headers=refused.headers)
+    return _send_json({"error": refused.detail}, refused.status_code, refused.headers)
 
 
 async def _refuse_without_store(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error)}, status_code=503)
+    return _send_json({"error": str(error)}, 503)

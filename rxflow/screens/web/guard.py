@@ -99,11 +99,15 @@ class Guard:
 
 
 def check_token(token: str | None) -> None:
-    """Raise ValueError if the token is short enough to be guessed."""
+    """Raise ValueError if the token is short enough to be guessed, or if headers and cookies cannot carry it."""
     if token is not None and len(token) < MIN_TOKEN_CHARACTERS:
         raise ValueError(
             f"the token has {len(token)} characters; it needs at least {MIN_TOKEN_CHARACTERS}, "
             "as secrets.token_urlsafe() gives"
+        )
+    if token is not None and not (token.isascii() and token.isprintable()):
+        raise ValueError(
+            "the token has characters that a header cannot carry; use letters, digits and punctuation of ASCII"
         )
 
 

@@ -247,6 +247,7 @@ class RunView {
     const box = make("section", { class: "question", "aria-label": "Question" }, make("p", {}, event.message));
     if (Object.keys(event.arguments ?? {}).length) box.append(make("pre", {}, show(event.arguments)));
     box.append(answers, note);
+    this.questions.get(event.request_id)?.remove();  // a resumed run asks again what is still open
     this.questions.set(event.request_id, box);
     $("questions").append(box);
   }
@@ -263,8 +264,9 @@ class RunView {
     this.usage.calls += 1;
     this.usage.total += usage.total_tokens ?? 0;
     this.usage.isEstimated ||= Boolean(usage.is_estimated);
-    if (event.cost == null) this.usage.isKnown = false;
-    else this.usage.cost += event.cost;
+    const isReported = [usage.total_tokens, usage.prompt_tokens, usage.completion_tokens].some((each) => each != null);
+    if (event.cost != null) this.usage.cost += event.cost;
+    else if (isReported) this.usage.isKnown = false;  // a call that failed before its answer is not billed
     const about = this.usage.isEstimated ? "≈ " : "";
     $("tokens").textContent = about + this.usage.total.toLocaleString();
     $("cost").textContent = this.usage.isKnown ? `${about}$${this.usage.cost.toFixed(4)}` : "not known";
