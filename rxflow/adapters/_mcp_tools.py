@@ -1,0 +1,170 @@
+"""The tools of an MCP server, for agents. :mod:`rxflow.adapters.mcp` has the names for programs."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from contextvars import copy_context
+from functools import partial
+from types import TracebackType
+from typing import Any, cast
+
+import anyio.to_thread
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from pydantic import BaseModel, ConfigDict, PrivateAttr
+
+from rxflow._json_text import to_plain_json
+from rxflow._lazy import extra
+from rxflow._loops import Once
+from rxflow._streaming import current_emitter, report_progress
+from rxflow.tools import BaseTool, as_text
+
+with extra("mcp"):
+    from mcp import Client
+    from mcp import types as mcp_types
+
+
+class ServerError(RuntimeError):
+    """A server's tool reported an error. The message is the text that it returned."""
+
+
+class connect:  # noqa: N801 - used like a function
+    """Connect to a server, for ``with`` and ``async with``. The block gets a list of the server's tools for agents.
+
+    The connection lives in a thread of its own, so the tools work in every run, sync or async. Cancelling a run cancels
+    its calls at the server. Leaving the block closes the connection, and ends the server's process if the block started
+    it.
+
+    Args:
+        server: a URL, ``StdioServerParameters`` for a command to start, or a server object of the ``mcp`` package.
+        only: the names of the tools to use; by default all of them.
+
+    Raises:
+        LookupError: on entering, if the server lacks a tool of ``only``. Errors of ``mcp`` are raised unchanged.
+    """
+
+    def __init__(self, server: Any, *, only: tuple[str, ...] | None = None) -> None:
+        self._server = server
+        self._only = only
+        self._open = ExitStack()
+
+    def __enter__(self) -> list[BaseTool]:
+        return self._connect(Once())
+
+    def _connect(self, keep: Once) -> list[BaseTool]:
+        """Connect. The connection is closed at once if ``keep`` was taken, because the caller no longer waits."""
+        with ExitStack() as stack:
+            portal = stack.enter_context(start_blocking_portal())
+            connection = portal.wrap_async_context_manager(Client(self._server))
+            try:
+                client = connection.__enter__()
+            except ExceptionGroup as group:  # raised by mcp's task groups; its text does not give the reason
+                raise _find_reason(group) from group
+            # Don't pass the block's errors to the connection: its task groups would wrap them in exception groups.
+            stack.callback(connection.__exit__, None, None, None)
+            offered = portal.call(_list_tools, client)
+            wanted = [each for each in offered if self._only is None or each.name in self._only]
+            if missing := sorted(set(self._only or ()) - {each.name for each in wanted}):
+                raise LookupError(
+                    f"the server has no tool {', '.join(missing)}; it has {[each.name for each in offered]}"
+                )
+            tools = [_make_tool(each, client, portal) for each in wanted]
+            if keep.take():
+                self._open = stack.pop_all()
+        return tools
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._open.__exit__(kind, error, traceback)
+
+    async def __aenter__(self) -> list[BaseTool]:
+        keep = Once()
+        try:
+            return await anyio.to_thread.run_sync(self._connect, keep)
+        except asyncio.CancelledError:
+            # asyncio interrupts the wait, but not the thread that connects. If it has connected, nobody else closes it.
+            if not keep.take():
+                threading.Thread(target=self._open.close, name="rxflow mcp close").start()
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(self.__exit__, kind, error, traceback)
+
+
+def _find_reason(error: Exception) -> Exception:
+    """Return the error inside nested groups that have one error each."""
+    found: Any = error
+    while len(getattr(found, "exceptions", ())) == 1:
+        found = found.exceptions[0]
+    return cast(Exception, found)
+
+
+async def _list_tools(client: Client) -> list[mcp_types.Tool]:
+    page = await client.list_tools()
+    tools = list(page.tools)
+    while page.next_cursor:
+        page = await client.list_tools(cursor=page.next_cursor)
+        tools.extend(page.tools)
+    return tools
+
+
+class _ServerTool(BaseTool):
+    """A tool of a server."""
+
+    _client: Client = PrivateAttr()
+    _portal: BlockingPortal = PrivateAttr()
+
+    def _run(self, **arguments: Any) -> Any:
+        return _read_result(self._portal.call(self._call(arguments)))
+
+    async def _arun(self, **arguments: Any) -> Any:
+        # Cancelling the future cancels the call in the portal's thread, and the client then informs the server.
+        called = self._portal.start_task_soon(self._call(arguments))
+        return _read_result(await asyncio.wrap_future(called))
+
+    def _call(self, arguments: dict[str, Any]) -> Callable[[], Any]:
+        context = copy_context()
+
+        async def note(progress: float, total: float | None, message: str | None) -> None:
+            # _report() raises this when the run is over; it must not cancel the call
+            with suppress(asyncio.CancelledError):
+                context.run(_report, progress, total, message or "")
+
+        return partial(self._client.call_tool, self.name, to_plain_json(arguments), progress_callback=note)
+
+
+def _report(progress: float, total: float | None, message: str) -> None:
+    """Report progress to the run whose agent called the tool. A tool that is called by hand belongs to no run."""
+    if current_emitter() is not None:
+        report_progress(progress, total, message)
+
+
+def _make_tool(offered: mcp_types.Tool, client: Client, portal: BlockingPortal) -> BaseTool:
+    class Arguments(BaseModel):
+        """Accepts any arguments: the server checks them, and its error reaches the model."""
+
+        model_config = ConfigDict(extra="allow")
+
+        @classmethod
+        def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
+            return dict(offered.input_schema)
+
+    tool = _ServerTool(name=offered.name, description=offered.description or offered.name, args_schema=Arguments)
+    tool._client, tool._portal = client, portal  # pyright: ignore[reportPrivateUsage]
+    return tool
+
+
+def _read_result(result: mcp_types.CallToolResult) -> str:
+    """Return the text for the model. Raises ServerError if the tool reported an error."""
+    said = [each.text if isinstance(each, mcp_types.TextContent) else f"[{each.type}]" for each in result.content]
+    if not said and result.structured_content is not None:
+        said = [as_text(result.structured_content)]
+    if result.is_error:
+        raise ServerError("\n".join(said) or "the tool failed")
+    return "\n".join(said)
