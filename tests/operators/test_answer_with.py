@@ -230,6 +230,23 @@ class TestInbox:
         with pytest.raises(LookupError, match="no question"):
             inbox.answer(seen.one(InputRequested).request_id, "again")
 
+    def test_what_is_answered_is_no_longer_pending_although_the_run_does_not_know_yet(self) -> None:
+        inbox = ops.Inbox()
+
+        async def main() -> None:
+            output = Asking().events().pipe(ops.answer_with(inbox), ops.to_output())
+            async for event in output:
+                if isinstance(event, InputRequested):
+                    await asyncio.sleep(0)
+                    inbox.answer(event.request_id, "yes")
+                    assert inbox.pending == ()
+                    with pytest.raises(LookupError, match="no question"):
+                        inbox.answer(event.request_id, "no")
+            assert isinstance(event, FlowFinished)
+            assert event.result == "yes"
+
+        asyncio.run(main())
+
     def test_a_declined_question_pauses_the_run(self) -> None:
         inbox = ops.Inbox()
 

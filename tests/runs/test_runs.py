@@ -40,6 +40,7 @@ from rxflow.types.events import (
     Event,
     FlowCancelled,
     FlowFinished,
+    FlowStarted,
     InputReceived,
     InputRequested,
     LLMCancelled,
@@ -157,11 +158,14 @@ class TestReading:
             async def begin(self) -> str:
                 return (await runs.start_async(Count(), {"count": 3, "gap_ms": 20})).id
 
-        async def main() -> Any:
+        async def main() -> Run:
             run_id: Any = await Outer().kickoff_async()
-            return await runs[run_id].result_async()
+            run = runs[run_id]
+            assert await run.result_async() == "n0n1n2"
+            return run
 
-        assert asyncio.run(main()) == "n0n1n2"
+        (begun,) = [event for event in signals_of(asyncio.run(main()).events()).items if isinstance(event, FlowStarted)]
+        assert (begun.origin.flow_name, begun.origin.parent_run_id) == ("Count", "")
 
 
 class TestEnds:
