@@ -277,7 +277,8 @@ class DeafClient(Client):
             await asyncio.Event().wait()
 
 
-def test_a_run_hears_of_a_client_that_is_cut_off() -> None:
+def test_a_run_hears_of_a_client_that_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rxflow.runs.reader.READER_S", 3600)  # for one that does not say that it has left
     happened: list[str] = []
 
     async def main(runs: Runs) -> None:

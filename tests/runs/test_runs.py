@@ -281,6 +281,12 @@ class TestEnds:
             run.result(0.05)
 
 
+@pytest.fixture
+def lasting_readers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that does not say that it has left counts for an hour: only leaving can end a run."""
+    monkeypatch.setattr("rxflow.runs.reader.READER_S", 3600)
+
+
 class TestReadingAtOnesOwnPace:
     def test_there_are_all_events_and_then_the_end(self, runs: Runs) -> None:
         run = runs.start(Twice())
@@ -299,6 +305,7 @@ class TestReadingAtOnesOwnPace:
         with pytest.raises(ValueError, match=r"after=999 is beyond the end"):
             asyncio.run(read_all(run, after=999))
 
+    @pytest.mark.usefixtures("lasting_readers")
     def test_closing_the_reader_leaves_the_run(self, runs: Runs) -> None:
         async def read_first(run: Run) -> None:
             with closing(run.read()) as reader:
@@ -325,6 +332,7 @@ class TestReadingAtOnesOwnPace:
 
 
 class TestWhenUnread:
+    @pytest.mark.usefixtures("lasting_readers")
     def test_cancel_ends_it_when_the_last_reader_leaves(self, runs: Runs) -> None:
         run = runs.start(Endless(), when_unread="cancel")
         wait_for_chunk(run)
@@ -340,6 +348,7 @@ class TestWhenUnread:
         assert len([*iterator]) == 9
         assert run.result(20).endswith("n9")
 
+    @pytest.mark.usefixtures("lasting_readers")
     def test_the_provider_is_left_although_the_runs_loop_is_blocked(
         self, provider: Loopback, llm: LLM, runs: Runs
     ) -> None:
