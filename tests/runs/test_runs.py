@@ -20,10 +20,12 @@ from rxflow.flow import start
 from rxflow.runs import (
     EventsDroppedError,
     MemoryLog,
+    Note,
     Page,
     Run,
     RunCancelled,
     RunExistsError,
+    RunReader,
     Runs,
     RunSpec,
     SQLiteLog,
@@ -329,6 +331,47 @@ class TestReadingAtOnesOwnPace:
         run = runs.start(Endless())
         asyncio.run(asyncio.wait_for(read(), PATIENCE_S))
         assert run.status == "running"
+
+    def test_one_that_is_closed_before_the_store_has_told_it_of_the_run_does_not_count(self) -> None:
+        class Slow(MemoryLog):
+            """Answers what it is asked of a run when the test says so."""
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.notes: list[Note] = []
+                self.held: list[Future[Head]] = []
+                self.is_slow = False
+
+            def look_up(self, run_id: str) -> Future[Head]:
+                if not self.is_slow:
+                    return super().look_up(run_id)
+                self.held.append(Future())
+                return self.held[-1]
+
+            def note(self, run_id: str, note: Note) -> Future[None]:
+                self.notes.append(note)
+                return super().note(run_id, note)
+
+        async def read(run: Run) -> None:
+            head = run.look_up()
+            log.is_slow = True
+            reader = run.read()
+            reading = asyncio.create_task(count_pages(reader))
+            await asyncio.sleep(0)
+            (held,) = log.held
+            reader.close()
+            held.set_result(head)
+            assert await reading == 0
+
+        async def count_pages(reader: RunReader) -> int:
+            return len([page async for page in reader])
+
+        log = Slow()
+        with Runs(log) as runs:
+            run = runs.start(Endless(), when_unread=3600)
+            asyncio.run(asyncio.wait_for(read(run), PATIENCE_S))
+            log.is_slow = False
+        assert log.notes == []
 
 
 class TestWhenUnread:
