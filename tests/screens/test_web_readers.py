@@ -219,6 +219,7 @@ def test_a_reader_that_vanishes_makes_room_for_another(
     provider: Loopback, llm: LLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sse, "TAKE_DOWN_S", 3600)  # long before its response is ended
+    monkeypatch.setitem(sse.respond.__kwdefaults__, "ping", 3600)  # a ping to nobody would end it
     provider.script(Reply(text="one two", hold_after=1))
     with serving(speaking(llm), limits=web.Limits(readers=1)) as client:
         run_id = start(client)
@@ -226,6 +227,8 @@ def test_a_reader_that_vanishes_makes_room_for_another(
         read_until(reader, b"StreamChunk")
         assert client.get(f"/api/runs/{run_id}/events").status_code == 429
         reader.close()
+        # Before the run goes on: its end would end the response too.
+        poll(lambda: status_for_another(client, run_id), lambda status: status == 200, "there is no room")
         provider.release()
         assert "event: FlowFinished" in read_when_there_is_room(client, f"/api/runs/{run_id}/events")
 
