@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Generator
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -219,7 +220,7 @@ def test_a_reader_that_vanishes_makes_room_for_another(
     provider: Loopback, llm: LLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sse, "TAKE_DOWN_S", 3600)  # long before its response is ended
-    monkeypatch.setitem(sse.respond.__kwdefaults__, "ping", 3600)  # a ping to nobody would end it
+    monkeypatch.setattr(sse, "respond", partial(sse.respond, ping=3600))  # a ping to nobody would end it
     provider.script(Reply(text="one two", hold_after=1))
     with serving(speaking(llm), limits=web.Limits(readers=1)) as client:
         run_id = start(client)
