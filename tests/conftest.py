@@ -13,7 +13,9 @@ from hypothesis import HealthCheck, settings
 
 from rxflow import LLM
 from rxflow.llm import _io as io_loop
-from rxflow.testing.leaks import GRACE, assert_nothing_is_left
+from rxflow.testing import leaks
+from rxflow.testing.leaks import assert_nothing_is_left
+from tests.gate import PATIENCE_S
 from tests.loopback import Loopback
 from tests.streaming import program
 
@@ -28,6 +30,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+# What ends later than it should on a busy machine ends nevertheless.
+leaks.GRACE = 20.0
 
 # Read when litellm is imported: the wait before a call is tried again.
 os.environ.update(INITIAL_RETRY_DELAY="0.001", JITTER="0.001")
@@ -71,7 +76,7 @@ def litellm_is_warm() -> Iterator[None]:
             LLM("openai/gpt-4o", base_url=provider.url, api_key="k", via=via).call("Hello")
     yield
     # Each provider of each test has been a host of its own, to which litellm keeps a client.
-    io_loop.submit(closing_clients()).result(2 * GRACE)
+    io_loop.submit(closing_clients()).result(PATIENCE_S)
 
 
 async def closing_clients() -> None:

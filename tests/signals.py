@@ -42,8 +42,8 @@ class Signals:
         self.subscribe_to(source)
         try:
             self.ended.wait(within)
-        except TimeoutError:
-            raise AssertionError(f"no terminal within {within} s; so far: {self.items}") from None
+        except AssertionError as error:
+            raise AssertionError(f"no terminal within {within} s; so far: {self.items}") from error
         return self
 
     @property

@@ -118,7 +118,7 @@ async def send(url: str, text: str) -> tuple[list[StreamResponse], Task]:
 
 
 def test_the_card_names_the_agent(url: str) -> None:
-    card = httpx.get(f"{url}/.well-known/agent-card.json").json()
+    card = httpx.get(f"{url}/.well-known/agent-card.json", timeout=PATIENCE_S).json()
     assert (card["name"], card["description"]) == ("Flows", "Runs flows")
     assert card["supportedInterfaces"][0]["url"] == url
     assert card["capabilities"]["streaming"] is True

@@ -29,6 +29,7 @@ from rxflow.types.events import (
 from tests.adapters import flows
 from tests.adapters.node_clients import run_node
 from tests.adapters.serving import serve
+from tests.gate import PATIENCE_S
 
 FLOW = Origin(flow_name="Trip", flow_id="f", namespace=("Trip",), span_id="1")
 METHOD = Origin(
@@ -225,7 +226,7 @@ def test_the_client_hears_of_an_error() -> None:
 @pytest.mark.parametrize("body", ["{", '{"threadId": 1}'])
 def test_a_request_that_does_not_fit_is_refused_in_one_line(body: str) -> None:
     with serve(app(flows.Plain)) as url:
-        response = httpx.post(url, content=body)
+        response = httpx.post(url, content=body, timeout=PATIENCE_S)
     assert response.status_code == 422
     assert response.text.startswith("not an AG-UI RunAgentInput: ")
     assert "\n" not in response.text

@@ -283,7 +283,7 @@ def test_a_client_that_leaves_before_a_whole_answer_disposes_the_run(url: str) -
     is_started.clear()
 
     async def leave() -> None:
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
             asking = asyncio.create_task(client.post(f"{url}/v1/responses", json={"model": "Waiting", "input": "x"}))
             assert await asyncio.to_thread(is_started.wait, 10)
             asking.cancel()
@@ -313,7 +313,9 @@ def test_a_run_that_waits_for_a_person_ends_with_the_answer_so_far(client: opena
 def test_content_that_is_null_is_no_text(url: str, content: Any) -> None:
     asked.clear()
     httpx.post(
-        f"{url}/v1/chat/completions", json={"model": "Plain", "messages": [{"role": "user", "content": content}]}
+        f"{url}/v1/chat/completions",
+        json={"model": "Plain", "messages": [{"role": "user", "content": content}]},
+        timeout=PATIENCE_S,
     )
     assert [each.text for each in asked] == [""]
 
@@ -337,6 +339,6 @@ def test_the_models_are_listed(client: openai.OpenAI) -> None:
     ],
 )
 def test_a_bad_request_is_refused_in_one_line(url: str, status: int, body: Any, message: str) -> None:
-    response = httpx.post(f"{url}/v1/responses", json=body)
+    response = httpx.post(f"{url}/v1/responses", json=body, timeout=PATIENCE_S)
     assert response.status_code == status
     assert response.json()["error"]["message"].startswith(message)

@@ -21,7 +21,7 @@ from starlette.types import Message
 from rxflow import Flow, StreamChunk
 from rxflow.adapters import sse
 from rxflow.flow import start
-from rxflow.runs import MemoryLog, Note, Run, Runs
+from rxflow.runs import MemoryLog, Note, Run, RunCancelled, Runs
 from rxflow.types.codec import decode
 from rxflow.types.events import Event, FlowFailed, FlowFinished, FlowStarted
 from tests.adapters import flows
@@ -56,7 +56,7 @@ def messages(text: str) -> Iterator[dict[str, str]]:
 
 def test_each_event_is_a_message_that_can_be_decoded() -> None:
     with serve(app(lambda request: sse.respond(request, flows.Plain().events()))) as url:
-        response = httpx.get(f"{url}/run")
+        response = httpx.get(f"{url}/run", timeout=PATIENCE_S)
     assert response.headers["content-type"].startswith("text/event-stream")
     *events, end = messages(response.text)
     decoded = [decode(each["data"]) for each in events]
@@ -69,13 +69,13 @@ def test_each_event_is_a_message_that_can_be_decoded() -> None:
 
 def test_the_last_message_says_what_ended_the_run() -> None:
     with serve(app(lambda request: sse.respond(request, flows.Failing().events()))) as url:
-        *_, end = messages(httpx.get(f"{url}/run").text)
+        *_, end = messages(httpx.get(f"{url}/run", timeout=PATIENCE_S).text)
     assert json.loads(end["data"]) == {"error": "ConnectionError: line cut"}
 
 
 def test_frames_instead_of_events() -> None:
     with serve(app(lambda request: sse.respond(request, flows.Plain().events(), as_frames=True))) as url:
-        *frames, _ = messages(httpx.get(f"{url}/run").text)
+        *frames, _ = messages(httpx.get(f"{url}/run", timeout=PATIENCE_S).text)
     assert frames[0]["event"] == "flow_started"
     assert frames[-1]["event"] == "flow_finished"
     said = [json.loads(each["data"])["data"]["content"] for each in frames if each["event"] == "llm_stream_chunk"]
@@ -97,7 +97,7 @@ def test_a_frame_with_half_a_character_in_a_name_is_sent_with_a_replacement() ->
 
 def test_lines_of_json() -> None:
     with serve(app(lambda request: sse.respond_with_lines(request, flows.Failing().events()))) as url:
-        response = httpx.get(f"{url}/run")
+        response = httpx.get(f"{url}/run", timeout=PATIENCE_S)
     assert response.headers["content-type"] == "application/x-ndjson"
     events = [decode(line) for line in response.content.splitlines(keepends=True)]
     assert isinstance(events[-1], FlowFailed)
@@ -150,7 +150,7 @@ def test_a_run_in_a_log_goes_on_without_its_client_which_comes_back() -> None:
 
         with serve(app(follow)) as url:
             address = f"{url}/run?run={run_id}"
-            with httpx.stream("GET", address) as response:
+            with httpx.stream("GET", address, timeout=PATIENCE_S) as response:
                 seen = 0
                 for line in response.iter_lines():
                     seen = int(line.removeprefix("id: ")) if line.startswith("id: ") else seen
@@ -158,20 +158,20 @@ def test_a_run_in_a_log_goes_on_without_its_client_which_comes_back() -> None:
                         break
             assert runs[run_id].status == "running"
             goes_on.set()
-            *rest, end = messages(httpx.get(address, headers={"last-event-id": str(seen)}).text)
+            *rest, end = messages(httpx.get(address, headers={"last-event-id": str(seen)}, timeout=PATIENCE_S).text)
             assert end["id"] == "end"
             assert [int(each["id"]) for each in rest] == list(range(seen + 1, seen + 1 + len(rest)))
             text = "".join(str(decode(each["data"])) for each in rest if each["event"] == "StreamChunk")
             assert text == "at noon"
 
-            assert httpx.get(address, headers={"last-event-id": "99999"}).text.count("beyond") == 1
-            assert httpx.get(f"{url}/run?run=nobody").status_code == 404
+            assert httpx.get(address, headers={"last-event-id": "99999"}, timeout=PATIENCE_S).text.count("beyond") == 1
+            assert httpx.get(f"{url}/run?run=nobody", timeout=PATIENCE_S).status_code == 404
 
 
 def test_frames_of_a_client_that_resumes_know_what_encloses_them() -> None:
     source = recorded(flows.Plain)
     with serve(app(lambda request: sse.respond(request, source, as_frames=True))) as url:
-        (chunk, *_) = messages(httpx.get(f"{url}/run", headers={"last-event-id": "5"}).text)
+        (chunk, *_) = messages(httpx.get(f"{url}/run", headers={"last-event-id": "5"}, timeout=PATIENCE_S).text)
     assert json.loads(chunk["data"])["parent_id"]
 
 
@@ -186,14 +186,14 @@ def test_a_client_that_comes_back_does_not_start_a_run_again(header: str) -> Non
         return sse.respond(request, Observable(subscribe))  # type: ignore[arg-type]
 
     with serve(app(answer)) as url:
-        assert httpx.get(f"{url}/run", headers={"last-event-id": header}).status_code == 204
+        assert httpx.get(f"{url}/run", headers={"last-event-id": header}, timeout=PATIENCE_S).status_code == 204
     assert started == []
 
 
 def test_a_position_that_is_not_one_is_refused_in_one_line() -> None:
     source = recorded(flows.Plain)
     with serve(app(lambda request: sse.respond(request, source))) as url:
-        response = httpx.get(f"{url}/run", headers={"last-event-id": "../../etc"})
+        response = httpx.get(f"{url}/run", headers={"last-event-id": "../../etc"}, timeout=PATIENCE_S)
     assert response.status_code == 400
     assert response.text == "Last-Event-ID is not the seq of an event: '../../etc'"
 
@@ -203,7 +203,7 @@ def test_an_unknown_run_is_not_found() -> None:
         raise LookupError("unknown run: 'x'")
 
     with serve(app(lambda request: sse.respond(request, find))) as url:
-        response = httpx.get(f"{url}/run")
+        response = httpx.get(f"{url}/run", timeout=PATIENCE_S)
     assert (response.status_code, response.text) == (404, "unknown run: 'x'")
 
 
@@ -221,7 +221,7 @@ def test_a_client_that_is_far_behind_a_run_of_its_own_is_cut_off(caplog: pytest.
 @pytest.mark.parametrize("respond", [sse.respond, sse.respond_with_lines])
 def test_a_client_that_comes_back_does_not_start_an_observable_again(respond: Callable[..., Response]) -> None:
     with serve(app(lambda request: respond(request, reactivex.throw(AssertionError("it was started"))))) as url:
-        again = httpx.get(f"{url}/run?after=17")
+        again = httpx.get(f"{url}/run?after=17", timeout=PATIENCE_S)
     assert (again.status_code, again.text) == (204, "")
 
 
@@ -238,7 +238,7 @@ def test_a_client_that_leaves_disposes_the_run(respond: Callable[..., Response])
                 is_stopped.set()
 
     with serve(app(lambda request: respond(request, Waiting().events()))) as url:
-        with httpx.stream("GET", f"{url}/run") as response:
+        with httpx.stream("GET", f"{url}/run", timeout=PATIENCE_S) as response:
             lines = response.iter_lines()
             heard = next(line for line in lines if "first " in line)
             assert not is_stopped.is_set(), [heard, *lines]
@@ -276,6 +276,33 @@ class Client:
     async def _send(self, message: Message) -> None:
         if message.get("body"):
             self.has_begun.set()
+
+
+class DeafClient(Client):
+    """One that takes nothing of the body, and stays."""
+
+    async def follow(self, run: Run) -> None:
+        scope: dict[str, Any] = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
+        await sse.respond(Request(scope), run.read, send_timeout=0.01)(scope, self._receive, self._send)
+
+    async def _send(self, message: Message) -> None:
+        if message.get("body"):
+            await asyncio.Event().wait()
+
+
+def test_a_run_hears_of_a_client_that_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rxflow.runs.reader.READER_S", 3600)  # for one that does not say that it has left
+    happened: list[str] = []
+
+    async def main(runs: Runs) -> None:
+        run = await runs.start_async(Endless(), when_unread="cancel")
+        await DeafClient().follow(run)
+        with pytest.raises(RunCancelled, match="its last reader has left"):
+            await run.result_async()
+
+    with Runs(ToldLog(happened)) as runs:
+        asyncio.run(asyncio.wait_for(main(runs), PATIENCE_S))
+    assert happened == ["told"]
 
 
 def test_runs_hear_of_all_clients_that_leave_before_a_response_is_ended() -> None:

@@ -31,6 +31,7 @@ from rxflow.types.streaming import ToolCallChunk
 from tests.adapters import flows
 from tests.adapters.node_clients import run_node
 from tests.adapters.serving import serve
+from tests.gate import PATIENCE_S
 
 VERSIONS = [pytest.param("ai6", marks=pytest.mark.slow), "ai"]
 FLOW = Origin(flow_name="Trip", flow_id="f", namespace=("Trip",), span_id="1")
@@ -178,7 +179,7 @@ def test_what_json_cannot_hold_is_sent_as_text(what: str) -> None:
         return vercel.respond(flows.Unencodable().events({"what": what}))
 
     with serve(Starlette(routes=[Route("/", chat)])) as url:
-        body = httpx.get(url).text
+        body = httpx.get(url, timeout=PATIENCE_S).text
     messages = [json.loads(line.removeprefix("data: ")) for line in body.splitlines() if line.startswith("data: {")]
     assert messages[-1]["type"] == "finish"
     (given,) = (each["output"] for each in messages if each["type"] == "tool-output-available")
@@ -192,7 +193,7 @@ def test_a_name_that_cannot_be_encoded_is_sent_with_a_replacement_character() ->
         return vercel.respond(reactivex.from_iterable(events))
 
     with serve(Starlette(routes=[Route("/", chat)])) as url:
-        assert '"data-calm \ufffd"' in httpx.get(url).text
+        assert '"data-calm \ufffd"' in httpx.get(url, timeout=PATIENCE_S).text
 
 
 def about_tools(seen: list[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -259,6 +260,6 @@ def test_a_request_that_does_not_fit_is_refused_in_one_line(body: str) -> None:
         return Response(vercel.last_user_text(await request.body()))
 
     with serve(Starlette(routes=[Route("/", chat, methods=["POST"])])) as url:
-        response = httpx.post(url, content=body)
+        response = httpx.post(url, content=body, timeout=PATIENCE_S)
     assert response.status_code == 422
     assert "\n" not in response.text

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.gate import PATIENCE_S
 from tests.runs.redis_server import RedisServer
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def await_free() -> None:
     import ray as untyped
 
     ray: Any = untyped
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while ray.available_resources().get("CPU") != ray.cluster_resources().get("CPU"):
         assert time.monotonic() < deadline, ray.available_resources()
         time.sleep(0.05)  # Ray reports it by itself, a second or so later
@@ -60,7 +61,7 @@ def cluster(nodes: Any) -> Iterator[Ray]:
     """One worker on each node."""
     from rxflow.cluster import Ray
 
-    with Ray(workers=2, lease=3) as cluster:
+    with Ray(workers=2) as cluster:
         yield cluster
 
 

@@ -25,6 +25,7 @@ from rxflow.runs import RunCancelled, RunLost, Runs, StoreError
 from tests.cluster.conftest import await_free
 from tests.cluster.proxy import Proxy
 from tests.cluster.watching import HERE, STANDING, Watched, stand
+from tests.gate import PATIENCE_S, poll
 from tests.loopback.reply import Reply
 from tests.loopback.server import Loopback
 from tests.runs.redis_server import RedisServer
@@ -74,8 +75,11 @@ def two_redis(folder: Path) -> Generator[tuple[RedisServer, RedisServer]]:
         (folder / name).mkdir()
     with RedisServer(folder / "1") as first, RedisServer(folder / "2") as second:
         ask_redis(second, "replicaof", "127.0.0.1", str(first.port))
-        while "master_link_status:up" not in ask_redis(second, "info", "replication"):
-            time.sleep(0.02)  # Redis says it to who asks only
+        poll(
+            lambda: ask_redis(second, "info", "replication"),
+            lambda said: "master_link_status:up" in said,
+            "the replica is not linked",
+        )
         yield first, second
 
 
@@ -87,13 +91,13 @@ class TestWorkers:
             (first, first_pid), (second, second_pid) = stand(cluster), stand(cluster)
             assert first_pid != second_pid
             os.kill(first_pid, signal.SIGKILL)
-            first.ended.wait(5)
+            first.ended.wait()
             (error,) = first.errors
             assert isinstance(error, WorkerLost)
             assert "was lost after" in str(error)
             assert second.ends == []
             os.kill(second_pid, signal.SIGKILL)
-            second.ended.wait(5)
+            second.ended.wait()
             assert [
                 str(chunk) for chunk in signals_of(cluster.on(f"{HERE}:Twice").observe()).items
             ]  # a new one is started
@@ -116,19 +120,19 @@ class TestWorkers:
         """As a network that stands still looks to its program: the process is there, and nothing comes."""
         from rxflow.cluster import Ray, WorkerLost
 
-        with Ray(workers=1, lease=1) as cluster:
+        with Ray(workers=1, lease=3) as cluster:
             seen, pid = stand(cluster)
             os.kill(pid, signal.SIGSTOP)
-            seen.ended.wait(20)
+            seen.ended.wait()
             os.kill(pid, signal.SIGCONT)
             (error,) = seen.errors
             assert isinstance(error, WorkerLost)
-            assert "it has not answered for 1 s" in str(error)
+            assert "it has not answered for 3 s" in str(error)
 
     def test_a_flow_that_blocks_its_loop_is_not_taken_for_dead(self, nodes: Any) -> None:
         from rxflow.cluster import Ray
 
-        with Ray(workers=1, lease=1) as cluster:
+        with Ray(workers=1, lease=3) as cluster:
             assert signals_of(cluster.on("tests.cluster.flows:Silent").events()).ends == ["completed"]
 
     def test_one_that_cannot_be_placed_is_an_error_after_a_time(self, nodes: Any, redis: RedisServer) -> None:
@@ -149,7 +153,7 @@ class TestWorkers:
             for each in seen:
                 each.subscribe_to(cluster.on(f"{HERE}:Twice").observe())
             for each in seen:
-                each.ended.wait(30)
+                each.ended.wait()
                 assert each.ends == ["completed"]
 
     def test_one_with_another_version_of_rxflow_is_refused(self, nodes: Any, tmp_path: Path) -> None:
@@ -234,7 +238,7 @@ class TestRoomForOne:
             cluster.close()
             late.subscribe_to(cluster.on(STANDING).observe())
             for each in (waiting, late):
-                each.ended.wait(10)
+                each.ended.wait()
                 (error,) = each.errors
                 assert isinstance(error, WorkerStartError)
                 assert str(error) == "the workers of this Ray object were closed; create another one"
@@ -246,12 +250,15 @@ class TestRoomForOne:
             waiting = Watched()
             waiting.subscribe_to(cluster.on(STANDING).observe())
             cluster.close()
-            waiting.ended.wait(10)
+            waiting.ended.wait()
             assert isinstance(waiting.errors[0], WorkerStartError)
 
-    def test_closing_runs_cancels_one_that_waits(self, nodes: Any, redis: RedisServer) -> None:
+    def test_closing_runs_cancels_one_that_waits(
+        self, nodes: Any, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         from rxflow.cluster import Ray
 
+        monkeypatch.setattr("rxflow.cluster.ray.CLOSE_TIMEOUT_S", PATIENCE_S)  # for a run that does not end
         with Ray(workers=1, runs_per_worker=1) as cluster, Runs(redis.url) as elsewhere:
             runs = Runs(redis.url, on=cluster)
             runs.start(STANDING, run_id="has the room")
@@ -259,7 +266,7 @@ class TestRoomForOne:
             waiting = [runs.carrier.begin("start", f"waits {number}", target=STANDING) for number in range(3)]
             began = time.monotonic()
             runs.close()
-            assert time.monotonic() - began < 8  # it waits 10 s for a run that does not end
+            assert time.monotonic() - began < PATIENCE_S
             for each in waiting:
                 with pytest.raises(RunCancelled, match="closed before the run had begun"):
                     each.result(0)
@@ -345,7 +352,7 @@ class TestNodes:
             seen = signals_of(run.events())
             assert isinstance(seen.errors[0], RunLost)
             assert str(chunk) in map(str, seen.items)
-            branch.ended.wait(20)
+            branch.ended.wait()
             assert isinstance(branch.errors[0], WorkerLost)
             assert other.result(30)[:4] == "n0n1"
 
@@ -406,8 +413,11 @@ class TestStores:
 
             def fail_over() -> None:
                 ask_redis(first, "client", "pause", "10000", "write")  # as a failover that is planned does
-                while ask_redis(first, "wait", "1", "1000").strip() != "1":
-                    pass
+                poll(
+                    lambda: ask_redis(first, "wait", "1", "1000").strip(),
+                    lambda replicas: replicas == "1",
+                    "the replica has not all",
+                )
                 first.stop()
                 ask_redis(second, "replicaof", "no", "one")
                 proxy.move(second.port)
@@ -425,7 +435,7 @@ class TestNetwork:
 
             def stall() -> None:
                 proxy.stall()
-                proxy.holds.wait(20)
+                proxy.holds.wait()
                 proxy.resume()
 
             check_outage(runs, stall)
@@ -468,11 +478,11 @@ class TestNetwork:
             run = runs.start(f"{HERE}:Count", {"count": 100, "gap_ms": 5})
             seen = Watched()
             seen.subscribe_to(readers[run.id].observe())
-            seen.began.wait(20)
+            seen.began.wait()
             proxy.stall()
             assert run.result(20)[:4] == "n0n1"  # nobody waits for it
             proxy.resume()
-            seen.ended.wait(20)
+            seen.ended.wait()
             assert seen.ends == ["completed"]
             assert [str(chunk) for chunk in seen.items] == [f"n{number}" for number in range(100)]
 
@@ -509,20 +519,19 @@ def test_what_a_failover_that_was_not_planned_has_lost_ends_the_run(cluster: Ray
         run = runs.start(f"{HERE}:Count", {"count": 300, "gap_ms": 10})
         seen, late = Watched(), Watched()
         seen.subscribe_to(run.observe())
-        seen.began.wait(20)
+        seen.began.wait()
         ask_redis(second, "replicaof", "no", "one")
         late.subscribe_to(run.observe(after=run.look_up().last))
-        late.began.wait(20)  # this is not on the replica
+        late.began.wait()  # this is not on the replica
         first.stop()
         proxy.move(second.port)
         for each in (seen, late):
-            each.ended.wait(30)
+            each.ended.wait()
             (error,) = each.errors
             assert isinstance(error, StoreError)
             assert "the store has lost events" in str(error)
-        while run.status == "running":  # the readers may know before the worker
-            runs.store.wait(run.id, run.look_up().last).result(20)
-        assert run.status == "failed"
+        # The readers may know before the worker.
+        assert poll(lambda: run.status, lambda status: status != "running", "the run goes on") == "failed"
         numbers = [int(str(chunk).removeprefix("n")) for chunk in seen.items]
         assert numbers == list(range(len(numbers)))
 
@@ -532,9 +541,9 @@ def check_outage(runs: Runs, outage: Callable[[], None]) -> None:
     run = runs.start(f"{HERE}:Count", {"count": 100, "gap_ms": 20})
     seen = Watched()
     seen.subscribe_to(run.observe())
-    seen.began.wait(20)
+    seen.began.wait()
     outage()
-    seen.ended.wait(30)
+    seen.ended.wait()
     assert seen.ends == ["completed"]
     assert [str(chunk) for chunk in seen.items] == [f"n{number}" for number in range(100)]
 

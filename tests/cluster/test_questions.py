@@ -82,7 +82,7 @@ def test_disposing_takes_the_question_back(cluster: Ray) -> None:
     inbox = Watched()
     asked = cluster.on(ASKING).events().pipe(ops.answer_with(inbox), rxops.filter(is_question), rxops.take(1))
     assert len(signals_of(asked).items) == 1
-    inbox.is_taken_back.wait(20)
+    inbox.is_taken_back.wait()
     assert inbox.pending == ()
 
 

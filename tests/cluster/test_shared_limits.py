@@ -10,6 +10,7 @@ import pytest
 
 from rxflow import LLM
 from rxflow.llm._limits import RateLimits
+from tests.gate import PATIENCE_S, poll
 from tests.loopback.server import Loopback
 from tests.runs.redis_server import RedisServer
 from tests.signals import Signals
@@ -56,11 +57,11 @@ def test_a_wait_that_is_stopped_while_redis_counts_leaves_its_slot_to_the_next(r
         cli("config", "resetstat")
         cli("client", "pause", "60000", "write")  # counting waits, and reading does not
         stopped = asyncio.create_task(limits.acquire("a", 0))
-        while "cmdstat_get:" not in await asyncio.to_thread(cli, "info", "commandstats"):
-            pass
+        counted = ("info", "commandstats")
+        await asyncio.to_thread(poll, lambda: cli(*counted), lambda said: "cmdstat_get:" in said, "nothing was read")
         stopped.cancel()
         await asyncio.gather(stopped, return_exceptions=True)
         cli("client", "unpause")
         await limits.acquire("b", 0)
 
-    asyncio.run(asyncio.wait_for(main(), 20))
+    asyncio.run(asyncio.wait_for(main(), PATIENCE_S))

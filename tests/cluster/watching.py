@@ -30,5 +30,5 @@ def stand(cluster: Ray) -> tuple[Watched, int]:
     """A branch that stands still, and the process of its worker."""
     seen = Watched()
     seen.subscribe_to(cluster.on(STANDING).observe())
-    seen.began.wait(30)
+    seen.began.wait()
     return seen, int(str(seen.items[0]))

@@ -106,6 +106,19 @@ def test_a_person_may_change_the_arguments(answer: Any) -> None:
     assert seen.one(ToolFinished).result == "paid 3"
 
 
+@pytest.mark.parametrize(
+    ("answers", "amounts"), [(['{"amount": 3}', "yes"], [3, 5]), (["yes", '{"amount": 3}'], [5, 3])], ids=str
+)
+def test_a_changed_call_is_not_taken_for_the_same_as_the_models(answers: list[str], amounts: list[float]) -> None:
+    """Neither gets the result of the other from the cache."""
+    pay, paid = payment()
+    model = ScriptedLLM(tool_call("pay", {"amount": 5}), tool_call("pay", {"amount": 5}), "so-be-it|")
+    left = iter(answers)
+    seen = run(model, pay, lambda _: next(left))
+    assert paid == amounts
+    assert [each.result for each in seen.of(ToolFinished)] == [f"paid {amount}" for amount in amounts]
+
+
 def test_the_request_shows_the_call_and_the_schema_of_an_answer() -> None:
     pay, _ = payment()
     request = run(paying(5), pay, lambda _: "yes").one(InputRequested)

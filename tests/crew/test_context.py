@@ -7,6 +7,7 @@ import pytest
 
 from rxflow.llm.source import Request
 from rxflow.types.events import TaskFinished, TaskStarted
+from tests.gate import PATIENCE_S
 from tests.scripted import Scripted
 from tests.signals import outcome
 from tests.team import a_crew, a_task, an_agent, played, prompt, solo
@@ -83,7 +84,7 @@ def test_a_context_from_a_task_that_never_ran_is_refused_before_any_task() -> No
 
 
 def test_neighbours_with_async_execution_run_at_once_and_what_follows_waits_for_both() -> None:
-    meeting = threading.Barrier(2, timeout=5.0)
+    meeting = threading.Barrier(2, timeout=PATIENCE_S)
 
     async def meet(_: Request) -> None:
         await asyncio.to_thread(meeting.wait)
@@ -143,7 +144,7 @@ def test_a_crew_can_run_again_and_each_run_begins_anew() -> None:
 
 
 def test_two_runs_of_one_crew_at_once_do_not_mix() -> None:
-    meeting = threading.Barrier(2, timeout=5.0)
+    meeting = threading.Barrier(2, timeout=PATIENCE_S)
 
     async def meet(_: Request) -> None:
         await asyncio.to_thread(meeting.wait)

@@ -61,7 +61,7 @@ class TestKickoff:
         assert descriptions(about().kickoff_for_each(TOPICS)) == ["About terns", "About gulls", "About owls"]
 
     def test_for_each_async_runs_them_at_once(self) -> None:
-        meeting = threading.Barrier(3, timeout=5.0)
+        meeting = threading.Barrier(3, timeout=PATIENCE_S)
 
         async def meet(_: Request) -> None:
             await asyncio.to_thread(meeting.wait)

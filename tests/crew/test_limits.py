@@ -20,6 +20,7 @@ from tests.signals import outcome
 from tests.team import a_crew, a_task, an_agent, solo
 
 
+@pytest.mark.usefixtures("virtual_clock")
 def test_an_agent_that_takes_too_long_is_stopped_with_a_time_out_that_says_who_and_what() -> None:
     stopped: list[bool] = []
 
@@ -36,6 +37,7 @@ def test_an_agent_that_takes_too_long_is_stopped_with_a_time_out_that_says_who_a
     assert stopped == [True]
 
 
+@pytest.mark.usefixtures("virtual_clock")
 def test_the_time_of_an_agent_is_that_of_all_attempts() -> None:
     rejected = 0
 
@@ -58,6 +60,7 @@ def test_the_time_of_an_agent_is_that_of_all_attempts() -> None:
     assert rejected > 0
 
 
+@pytest.mark.usefixtures("virtual_clock")
 def test_the_time_of_an_agent_is_that_of_the_judging_too() -> None:
     async def never(output: TaskOutput) -> tuple[bool, Any]:
         await asyncio.Event().wait()
@@ -115,8 +118,9 @@ def test_a_time_out_within_the_work_is_not_taken_for_that_of_the_agent() -> None
     assert str(seen.error) == "the tool's own"
 
 
+@pytest.mark.usefixtures("virtual_clock")
 class TestMaxRpm:
-    """The wait is up to a minute, which no test waits: where it begins, a much shorter limit ends it."""
+    """The wait is up to a minute, of virtual time: a shorter limit ends it where it begins, and only then."""
 
     def test_calls_below_the_limit_do_not_wait_and_the_next_one_does(self) -> None:
         async def main() -> None:

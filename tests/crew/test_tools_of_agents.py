@@ -16,6 +16,7 @@ from rxflow.tools import BaseTool, tool
 from rxflow.types.chunks import StreamChunk, StreamChunkType
 from rxflow.types.events import LLMFinished, ToolFailed, ToolFinished, ToolStarted
 from rxflow.types.results import TaskOutput
+from tests.gate import PATIENCE_S
 from tests.loopback import Loopback, Reply
 from tests.loopback import ToolCall as Call
 from tests.scripted import Scripted, calls
@@ -96,7 +97,7 @@ def test_the_stream_sees_each_tool_begin_and_end() -> None:
 
 
 def test_the_tools_of_one_turn_run_at_once() -> None:
-    here, there = threading.Barrier(3, timeout=5.0), asyncio.Event()
+    here, there = threading.Barrier(3, timeout=PATIENCE_S), asyncio.Event()
 
     @tool
     def wait_one() -> str:
@@ -113,7 +114,7 @@ def test_the_tools_of_one_turn_run_at_once() -> None:
     @tool
     async def wait_three() -> str:
         """Wait for the others."""
-        await asyncio.wait_for(there.wait(), 5.0)
+        await asyncio.wait_for(there.wait(), PATIENCE_S)
         return "three"
 
     @tool

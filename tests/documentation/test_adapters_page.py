@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from tests.adapters.serving import serve
+from tests.gate import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "adapters.md").read_text(encoding="utf-8")
@@ -52,7 +53,7 @@ def test_logs(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_server_sent_events() -> None:
     with serve(names_after("Server-sent events and JSON lines")["app"]) as url:
-        *events, end = messages(httpx.get(f"{url}/run?topic=tides"))
+        *events, end = messages(httpx.get(f"{url}/run?topic=tides", timeout=PATIENCE_S))
     assert ABOUT in "".join(event["data"]["content"] for event in events if event["kind"] == "StreamChunk")
     assert end == {"error": None}
 
@@ -60,7 +61,7 @@ def test_server_sent_events() -> None:
 def test_ag_ui() -> None:
     asked = {"threadId": "t", "runId": "r", "messages": [{"id": "1", "role": "user", "content": "tides"}]}
     with serve(names_after("AG-UI")["app"]) as url:
-        events = list(messages(httpx.post(url, json=asked)))
+        events = list(messages(httpx.post(url, json=asked, timeout=PATIENCE_S)))
     assert ABOUT in "".join(event["delta"] for event in events if event["type"] == "TEXT_MESSAGE_CONTENT")
     assert events[-1]["type"] == "RUN_FINISHED"
 
@@ -68,7 +69,7 @@ def test_ag_ui() -> None:
 def test_vercel() -> None:
     asked = {"messages": [{"role": "user", "parts": [{"type": "text", "text": "tides"}]}]}
     with serve(names_after("Vercel's AI SDK")["app"]) as url:
-        chunks = list(messages(httpx.post(f"{url}/api/chat", json=asked)))
+        chunks = list(messages(httpx.post(f"{url}/api/chat", json=asked, timeout=PATIENCE_S)))
     assert ABOUT in "".join(chunk["delta"] for chunk in chunks if chunk["type"] == "text-delta")
     assert chunks[-1]["type"] == "finish"
 
@@ -101,7 +102,7 @@ def test_langchain(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_agent2agent() -> None:
     with serve(names_after("Agent2Agent")["app"]) as url:
-        assert httpx.get(f"{url}/.well-known/agent-card.json").json()["name"] == "Trips"
+        assert httpx.get(f"{url}/.well-known/agent-card.json", timeout=PATIENCE_S).json()["name"] == "Trips"
 
 
 def test_each_adapter_has_a_section_with_what_is_lost() -> None:

@@ -17,6 +17,7 @@ from rxflow.testing import VirtualClock
 from rxflow.tools import tool
 from rxflow.types.answers import InputResponse
 from rxflow.types.events import FlowFinished, InputReceived, InputRequested, MethodFinished
+from tests.gate import PATIENCE_S, poll
 from tests.scripted import Scripted
 from tests.signals import outcome
 from tests.team import solo
@@ -77,7 +78,7 @@ def test_questions_of_one_method_come_one_after_the_other() -> None:
 
 
 def test_methods_that_run_at_once_ask_at_once() -> None:
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=PATIENCE_S)
 
     class AtOnce(Flow):
         @start()
@@ -202,7 +203,7 @@ def test_the_state_is_saved_before_the_wait(tmp_path: Path) -> None:
 
 
 def test_closing_ends_a_wait_at_once() -> None:
-    reached, may_end = threading.Event(), threading.Event()
+    may_end = threading.Event()
     ended: list[BaseException] = []
 
     class Waits(Flow):
@@ -224,10 +225,9 @@ def test_closing_ends_a_wait_at_once() -> None:
 
     reader = threading.Thread(target=read)
     reader.start()
-    while not inbox.pending:
-        reached.wait(0.001)
+    poll(lambda: inbox.pending, bool, "nothing was asked")
     output.close()
-    assert may_end.wait(5)
+    assert may_end.wait(PATIENCE_S)
     reader.join()
     assert isinstance(ended[0], asyncio.CancelledError)
     assert inbox.pending == ()

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 from rxflow.flow import Flow, listen, router, start
 from rxflow.flow.persistence import FlowPersistence, PersistenceError, SQLiteFlowPersistence, persist
 from rxflow.types.events import FlowFailed, MethodFailed, MethodFinished
+from tests.gate import PATIENCE_S
 from tests.signals import outcome
 
 
@@ -370,7 +371,7 @@ def test_the_newest_state_is_written_last_although_an_older_save_is_slow() -> No
     class Slow(Memory):
         def save_state(self, flow_uuid: str, method_name: str, state_data: dict[str, Any] | BaseModel) -> None:
             if method_name == "quick":
-                assert may_go_on.wait(10)
+                assert may_go_on.wait(PATIENCE_S)
             super().save_state(flow_uuid, method_name, state_data)
 
     store = Slow()

@@ -92,7 +92,7 @@ STOPS: dict[str, Callable[[], Any]] = {
     "limit_tokens": lambda: ops.limit_tokens(2),
     "stop_at": lambda: ops.stop_at("two"),
     "take": lambda: rxops.take(4),
-    "idle_timeout": lambda: rx.compose(ops.idle_timeout(0.5), ops.fallback_to(rx.just("so"))),
+    "idle_timeout": lambda: rx.compose(ops.idle_timeout(2.0), ops.fallback_to(rx.just("so"))),
 }
 
 
@@ -113,9 +113,11 @@ def test_a_call_that_was_stopped_has_an_estimated_usage_and_its_cost(stop: str, 
 
 
 def test_a_call_that_waited_for_its_first_chunk_has_cost_its_prompt(provider: Loopback, llm: LLM) -> None:
-    provider.script(Reply(text="late", hold_after=0), Reply(text="in time"))
+    replies = {"Are you late?": Reply(text="late", hold_after=0), "Hi": Reply(text="in time")}
+    provider.answer(lambda request: replies[request.last_user])
 
-    seen = run(lambda: llm.observe("Hi").pipe(ops.first_chunk_timeout(0.2), ops.fallback_to(llm.observe("Hi"))))
+    late = llm.observe("Are you late?")
+    seen = run(lambda: late.pipe(ops.first_chunk_timeout(1.0), ops.fallback_to(llm.observe("Hi"))))
 
     stopped, finished, flow = seen.one(LLMCancelled), seen.one(LLMFinished), seen.one(FlowFinished)
     assert (stopped.text, stopped.usage.completion_tokens, stopped.usage.is_estimated) == ("", 0, True)

@@ -55,7 +55,7 @@ class TestATextCompletion:
     def test_closes_its_client_after_a_time_out(self, provider: Loopback, litellm: Any) -> None:
         provider.script(Reply(text=["one", "two"], stall_after=1))
         with pytest.raises(litellm.Timeout):
-            make_llm(provider, timeout=0.5).call("Hello")
+            make_llm(provider, timeout=2.0).call("Hello")
         wait_for_no_connection(provider)
 
     def test_closes_its_client_when_it_is_closed_itself(self, provider: Loopback) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import httpx
 
+from tests.gate import PATIENCE_S
+
 ROOT = Path(__file__).parents[2]
 BODY = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "Hello"}]}
 
@@ -25,12 +27,12 @@ def test_none_gets_a_chunk_before_all_are_there_and_all_are_counted() -> None:
 
 
 async def three_clients(url: str) -> None:
-    async with httpx.AsyncClient(base_url=f"{url}/together/3/v1", trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=f"{url}/together/3/v1", trust_env=False, timeout=PATIENCE_S) as client:
         asked = [client.stream("POST", "/chat/completions", json=BODY) for _ in range(3)]
         first, second = await asked[0].__aenter__(), await asked[1].__aenter__()
         lines = first.aiter_lines()
         early = asyncio.ensure_future(anext(lines))
-        async with httpx.AsyncClient(base_url=url, trust_env=False) as other:
+        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=PATIENCE_S) as other:
             lost = other.stream("POST", "/together/2/v1/chat/completions", json=BODY)
             await lost.__aenter__()
             assert not early.done()

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.gate import PATIENCE_S
 from tests.loopback import Loopback, Reply, Request, ToolCall
 
 HELLO: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hello big world"}]}
@@ -24,6 +25,8 @@ USAGE = STREAM | {"stream_options": {"include_usage": True}}
 # An empty context, because loading certificates takes longer than any test here.
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 THREE = ["a", "b", "c"]
+AT_ONCE_S = 30.0
+"""Much less than the replies below would take otherwise, and room for a busy machine."""
 
 
 @pytest.fixture
@@ -34,7 +37,7 @@ def provider() -> Iterator[Loopback]:
 
 @pytest.fixture
 def client(provider: Loopback) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=provider.url, timeout=5.0, verify=NO_TLS, trust_env=False) as client:
+    with httpx.Client(base_url=provider.url, timeout=PATIENCE_S, verify=NO_TLS, trust_env=False) as client:
         yield client
 
 
@@ -64,7 +67,7 @@ def texts(chunks: list[dict[str, Any]]) -> list[str]:
 def raw_request(provider: Loopback, body: dict[str, Any] = STREAM) -> socket.socket:
     """A bare connection on which the request was sent."""
     data = json.dumps(body).encode()
-    sock = socket.create_connection(("127.0.0.1", httpx.URL(provider.url).port or 0), timeout=5.0)
+    sock = socket.create_connection(("127.0.0.1", httpx.URL(provider.url).port or 0), timeout=PATIENCE_S)
     sock.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
     return sock
 
@@ -202,7 +205,7 @@ class TestAnswers:
 
 class TestConnections:
     def test_are_kept_alive_and_closed_by_the_client(self, provider: Loopback) -> None:
-        with httpx.Client(base_url=provider.url, verify=NO_TLS, trust_env=False) as client:
+        with httpx.Client(base_url=provider.url, verify=NO_TLS, trust_env=False, timeout=PATIENCE_S) as client:
             for _ in range(3):
                 stream(client)
             assert provider.connections == 1
@@ -232,7 +235,7 @@ class TestConnections:
             provider.answer(lambda request: Reply(text=THREE, stall_after=1))
             socks = [raw_request(provider) for _ in range(5)]
             provider.wait_until(lambda p: p.chunks_sent == 10)
-        assert set(threading.enumerate()) == threads
+        assert set(threading.enumerate()) <= threads
         assert provider.open_connections == 0
         assert provider.disconnects == []
         for sock in socks:
@@ -272,7 +275,7 @@ class TestHolding:
             sock.setblocking(False)
             with pytest.raises(BlockingIOError):
                 sock.recv(1)
-            sock.settimeout(5.0)
+            sock.settimeout(PATIENCE_S)
             provider.release()
             assert sock.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
 
@@ -348,14 +351,14 @@ class TestDisconnects:
     @pytest.mark.parametrize(
         ("reply", "phase", "sent"),
         [
-            (Reply(delay=60), "headers", 0),
+            (Reply(delay=10 * AT_ONCE_S), "headers", 0),
             (Reply(hold_after=-1), "headers", 0),
             (Reply(stall_after=-1), "headers", 0),
-            (Reply(first_byte_delay=60), "first_byte", 0),
+            (Reply(first_byte_delay=10 * AT_ONCE_S), "first_byte", 0),
             (Reply(text=THREE, hold_after=0), "first_byte", 0),
             (Reply(text=THREE, stall_after=2), "mid_stream", 3),
             (Reply(text=THREE, hold_after=2), "mid_stream", 3),
-            (Reply(text=THREE, pace=60), "mid_stream", 2),
+            (Reply(text=THREE, pace=10 * AT_ONCE_S), "mid_stream", 2),
         ],
     )
     def test_are_seen_at_once(self, provider: Loopback, reply: Reply, phase: str, sent: int) -> None:
@@ -367,10 +370,10 @@ class TestDisconnects:
         provider.wait_until(lambda p: p.chunks_sent == sent)
         closed = time.monotonic()
         sock.close()
-        [gone] = provider.wait_until(lambda p: p.disconnects)
+        [gone] = provider.wait_until(lambda p: p.disconnects, AT_ONCE_S)
         assert (gone.phase, gone.chunks_sent) == (phase, sent)
         assert gone.request is provider.requests[0]
-        assert closed <= gone.at < closed + 0.5
+        assert closed <= gone.at <= time.monotonic()
         provider.wait_until(lambda p: p.open_connections == 0 and p.holding == 0)
         assert provider.completed == 0
 
@@ -407,7 +410,9 @@ class TestWaiting:
     def test_in_asyncio(self, provider: Loopback) -> None:
         async def scenario() -> None:
             provider.script(Reply(text=THREE, hold_after=1))
-            async with httpx.AsyncClient(base_url=provider.url, verify=NO_TLS, trust_env=False) as client:
+            async with httpx.AsyncClient(
+                base_url=provider.url, verify=NO_TLS, trust_env=False, timeout=PATIENCE_S
+            ) as client:
                 call = asyncio.create_task(client.post("/chat/completions", json=STREAM))
                 assert await provider.until(lambda p: p.holding) == 1
                 provider.release()
@@ -420,8 +425,10 @@ class TestWaiting:
 
     def test_sees_a_cancelled_task(self, provider: Loopback) -> None:
         async def scenario() -> None:
-            provider.answer(lambda request: Reply(delay=60))
-            async with httpx.AsyncClient(base_url=provider.url, verify=NO_TLS, trust_env=False) as client:
+            provider.answer(lambda request: Reply(delay=10 * AT_ONCE_S))
+            async with httpx.AsyncClient(
+                base_url=provider.url, verify=NO_TLS, trust_env=False, timeout=PATIENCE_S
+            ) as client:
                 stalled = asyncio.create_task(client.post("/chat/completions", json=STREAM))
                 await provider.until(lambda p: p.requests)
                 stalled.cancel()
@@ -466,10 +473,12 @@ def test_as_a_process_of_its_own() -> None:
     ) as process:
         assert process.stdout is not None
         assert process.stdin is not None
-        with httpx.Client(base_url=process.stdout.readline().strip(), verify=NO_TLS, trust_env=False) as client:
+        with httpx.Client(
+            base_url=process.stdout.readline().strip(), verify=NO_TLS, trust_env=False, timeout=PATIENCE_S
+        ) as client:
             chunks = stream(client, USAGE)
             assert texts(chunks) == ["tik "] * 2000
             assert chunks[-1]["usage"]["completion_tokens"] == 2000
             assert client.post("/chat/completions", json=HELLO).json()["usage"]["completion_tokens"] == 2000
         process.stdin.close()
-        assert process.wait(timeout=5.0) == 0
+        assert process.wait(timeout=PATIENCE_S) == 0

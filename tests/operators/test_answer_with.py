@@ -15,6 +15,7 @@ from rxflow.flow import Flow, listen, start
 from rxflow.testing import Marbles, ScriptedLLM
 from rxflow.types.answers import RunPaused
 from rxflow.types.events import FlowFinished, FlowPaused, InputReceived, InputRequested
+from tests.gate import poll
 from tests.signals import outcome
 from tests.team import solo
 
@@ -215,9 +216,13 @@ class TestInbox:
     def test_it_holds_a_question_until_it_is_answered(self) -> None:
         inbox = ops.Inbox()
 
+        def answer_first() -> None:
+            (request,) = poll(lambda: inbox.pending, bool, "nothing is asked")
+            inbox.answer(request.request_id, "yes")
+
         def answer(event: object) -> None:
             if isinstance(event, InputRequested):
-                threading.Timer(0.01, lambda: inbox.answer(inbox.pending[0].request_id, "yes")).start()
+                threading.Thread(target=answer_first).start()
 
         seen = outcome(Asking().events().pipe(ops.answer_with(inbox)), answer)
         assert seen.one(FlowFinished).result == "yes"
@@ -225,12 +230,35 @@ class TestInbox:
         with pytest.raises(LookupError, match="no question"):
             inbox.answer(seen.one(InputRequested).request_id, "again")
 
+    def test_what_is_answered_is_no_longer_pending_although_the_run_does_not_know_yet(self) -> None:
+        inbox = ops.Inbox()
+
+        async def main() -> None:
+            output = Asking().events().pipe(ops.answer_with(inbox), ops.to_output())
+            results: list[Any] = []
+            async for event in output:
+                if isinstance(event, FlowFinished):
+                    results.append(event.result)
+                if isinstance(event, InputRequested):
+                    await asyncio.sleep(0)
+                    inbox.answer(event.request_id, "yes")
+                    assert inbox.pending == ()
+                    with pytest.raises(LookupError, match="no question"):
+                        inbox.answer(event.request_id, "no")
+            assert results == ["yes"]
+
+        asyncio.run(main())
+
     def test_a_declined_question_pauses_the_run(self) -> None:
         inbox = ops.Inbox()
 
+        def decline_first() -> None:
+            (request,) = poll(lambda: inbox.pending, bool, "nothing is asked")
+            inbox.decline(request.request_id)
+
         def decline(event: object) -> None:
             if isinstance(event, InputRequested):
-                threading.Timer(0.01, lambda: inbox.decline(event.request_id)).start()
+                threading.Thread(target=decline_first).start()
 
         seen = outcome(Asking().events().pipe(ops.answer_with(inbox)), decline)
         assert [each.message for each in seen.one(FlowPaused).pending] == ["Go on?"]

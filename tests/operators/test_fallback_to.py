@@ -185,9 +185,10 @@ class TestInARun:
         assert slow.calls[0].cancelled_at == 0.005
 
     def test_the_connection_of_the_one_that_was_too_slow_closes(self, provider: Loopback, llm: LLM) -> None:
-        provider.script(Reply(hold_after=0), Reply(text=["here"]))
-        piped = llm.observe("Hello").pipe(
-            ops.first_chunk_timeout(0.2), ops.fallback_to(llm.observe("Hello"), fallback_on=TimeoutError)
+        replies = {"slow": Reply(hold_after=0), "Hello": Reply(text=["here"])}
+        provider.answer(lambda request: replies[request.last_user])
+        piped = llm.observe("slow").pipe(
+            ops.first_chunk_timeout(1.0), ops.fallback_to(llm.observe("Hello"), fallback_on=TimeoutError)
         )
         assert [str(each) for each in signals_of(piped).items] == ["here"]
         provider.wait_until(lambda p: len(p.disconnects) == 1)

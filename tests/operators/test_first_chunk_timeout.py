@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import reactivex as rx
 from reactivex import Subject
+from reactivex import operators as rxops
 from reactivex.testing import TestScheduler
 
 from rxflow import LLM, Flow
@@ -16,8 +17,9 @@ from rxflow.flow import start
 from rxflow.testing import Marbles, ScriptedLLM
 from rxflow.testing._scripted import thinking
 from rxflow.types.chunks import StreamChunk
+from tests.gate import Gate
 from tests.loopback import Loopback, Reply
-from tests.signals import signals_of
+from tests.signals import Signals
 
 
 class Asking(Flow):
@@ -92,14 +94,25 @@ class TestInARun:
 
     def test_the_providers_connection_closes(self, provider: Loopback, llm: LLM) -> None:
         provider.script(Reply(hold_after=0))
-        shown = signals_of(llm.observe("Hello").pipe(ops.first_chunk_timeout(0.2)))
+        clock, shown = TestScheduler(), Signals()
+        shown.subscribe_to(llm.observe("Hello").pipe(ops.first_chunk_timeout(5, scheduler=clock)))
+        provider.wait_until(lambda p: p.holding)
+        clock.advance_to(6)
+        shown.ended.wait()
         assert [type(error) for error in shown.errors] == [ops.FirstChunkTimeout]
         provider.wait_until(lambda p: p.disconnects)
 
     def test_one_that_speaks_goes_on_after_the_limit(self, provider: Loopback, llm: LLM) -> None:
-        provider.script(Reply(text=["a", "b", "c"], pace=0.15))
-        shown = signals_of(llm.observe("Hello").pipe(ops.first_chunk_timeout(0.3)))
+        provider.script(Reply(text=["a", "b", "c"], hold_after=1))
+        clock, shown, speaks = TestScheduler(), Signals(), Gate()
+        limited = llm.observe("Hello").pipe(ops.first_chunk_timeout(5, scheduler=clock))
+        shown.subscribe_to(limited.pipe(rxops.do_action(lambda _: speaks.open())))
+        speaks.wait()
+        clock.advance_to(6)
+        provider.release()
+        shown.ended.wait()
         assert [str(chunk) for chunk in shown.items] == ["a", "b", "c"]
+        assert shown.ends == ["completed"]
 
 
 def test_the_error_can_be_caught_as_a_timeout_and_pickled() -> None:

@@ -8,6 +8,7 @@ import pytest
 import reactivex as rx
 from reactivex import Observable
 from reactivex import operators as rxops
+from reactivex.testing import TestScheduler
 
 from rxflow import LLM, Flow
 from rxflow import operators as ops
@@ -15,6 +16,7 @@ from rxflow.flow import listen, start
 from rxflow.testing import Marbles, ScriptedLLM
 from rxflow.testing._scripted import thinking, tool_call
 from rxflow.tools import tool
+from tests.gate import Gate
 from tests.loopback import Loopback, Reply
 from tests.signals import Signals
 from tests.team import solo
@@ -177,7 +179,12 @@ class TestInARun:
 
     def test_the_providers_connection_closes(self, provider: Loopback, llm: LLM) -> None:
         provider.script(Reply(text=["a", "b"], hold_after=1))
-        shown = Signals().until_ended(llm.observe("Hello").pipe(ops.idle_timeout(0.2)))
+        clock, shown, speaks = TestScheduler(), Signals(), Gate()
+        limited = llm.observe("Hello").pipe(ops.idle_timeout(5, scheduler=clock))
+        shown.subscribe_to(limited.pipe(rxops.do_action(lambda _: speaks.open())))
+        speaks.wait()
+        clock.advance_to(6)
+        shown.ended.wait()
         assert [str(chunk) for chunk in shown.items] == ["a"]
         assert [type(error) for error in shown.errors] == [ops.IdleTimeout]
         provider.wait_until(lambda p: p.disconnects)

@@ -20,6 +20,7 @@ from rxflow.testing import Marbles, ScriptedLLM
 from rxflow.testing._conformance import check_operator
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import Custom, Event, LLMCancelled, LLMFinished, LLMStarted
+from tests.gate import poll
 from tests.operators.pieces import said
 from tests.signals import Signals, signals_of
 from tests.spans import check_laws
@@ -258,8 +259,12 @@ class TestWhatCannotBeWritten:
         assert isinstance(error, FallenBehindError)
         assert str(error).startswith("the log of run 'r' is 50000 events behind the run, which was stopped: its store")
         assert not source.observers
-        while log.look_up("r").result().status == "running":
+
+        def reply() -> str:
             log.replies[-1].set_result(None)
+            return log.look_up("r").result().status
+
+        poll(reply, lambda status: status != "running", "the run goes on")
         assert len(events_in(log)) == MAX_BEHIND + 2
         assert isinstance(log.read("r", -1, 1).result().error, FallenBehindError)
 

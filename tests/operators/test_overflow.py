@@ -2,6 +2,7 @@
 
 import asyncio
 import pickle
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any, Literal
@@ -22,7 +23,7 @@ from rxflow.testing import Marbles, ScriptedLLM
 from rxflow.testing._conformance import check_operator
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import LLMFinished, ReasoningChunk
-from tests.gate import PATIENCE_S, Gate
+from tests.gate import PATIENCE_S, Gate, poll
 from tests.operators.pieces import delta, said
 from tests.signals import Signals, signals_of
 
@@ -39,6 +40,18 @@ def a(text: str) -> StreamChunk:
 def b(text: str) -> StreamChunk:
     """Of another one."""
     return said(text, span_id="b")
+
+
+class CountingScheduler(NewThreadScheduler):
+    """Counts what it is asked to carry out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scheduled = 0
+
+    def schedule(self, action: Any, state: Any = None) -> DisposableBase:
+        self.scheduled += 1
+        return super().schedule(action, state)
 
 
 class Held:
@@ -129,6 +142,17 @@ class TestHandingOver:
         source = rx_range(1000)
         assert signals_of(source.pipe(ops.overflow(1000, "error", scheduler=scheduler))).items == list(range(1000))
 
+    def test_a_reader_that_is_at_work_is_not_given_another_thread(self) -> None:
+        """Which would emit beside it."""
+        scheduler = CountingScheduler()
+        held = Held(ops.overflow(10, scheduler=scheduler))
+        held.begin()
+        for item in "abc":
+            held.source.on_next(a(item))
+        assert scheduler.scheduled == 1
+        held.source.on_completed()
+        assert held.let_go() == [a("a"), a("b"), a("c")]
+
     def test_a_loop_can_be_given_to_read_from_another_thread(self) -> None:
         async def main() -> None:
             loop = asyncio.get_running_loop()
@@ -202,6 +226,11 @@ class TestCoalesce:
     def test_those_of_different_calls_are_kept_apart(self) -> None:
         items = [a("1"), b("2"), a("3"), b("4")]
         assert read_after(items, 2, "coalesce")[0] == [a("13"), b("24")]
+
+    def test_so_are_those_of_different_agents_where_no_call_is_named(self) -> None:
+        one, two = ({"task_id": "task", "agent_id": agent} for agent in ("one", "two"))
+        items = [said("1", **one), said("2", **two), said("3", **one), said("4", **two)]
+        assert read_after(items, 2, "coalesce")[0] == [said("13", **one), said("24", **two)]
 
     def test_so_are_answers_and_reasoning(self) -> None:
         thought = ReasoningChunk(origin=Origin(span_id="a"), content="hm")
@@ -328,6 +357,7 @@ class TestWait:
         thread = threading.Thread(target=emit)
         thread.start()
         full.wait()
+        until_blocked(thread)
         assert emitted == [0, 1]
         assert held.let_go() == list(range(5))
         thread.join()
@@ -338,6 +368,7 @@ class TestWait:
         held.source.on_next(1)
         thread = threading.Thread(target=held.source.on_next, args=(2,))
         thread.start()
+        until_blocked(thread)
         held.subscription.dispose()
         thread.join(PATIENCE_S)
         assert not thread.is_alive()
@@ -367,7 +398,8 @@ class TestWait:
         assert [type(error) for error in seen.errors] == [RuntimeError]
         scheduler.dispose()
 
-    def test_a_reader_that_feeds_its_own_source_is_refused(self) -> None:
+    @pytest.mark.parametrize("scheduler", [None, NewThreadScheduler(), ThreadPoolScheduler(1)])
+    def test_a_reader_that_feeds_its_own_source_is_refused(self, scheduler: Any) -> None:
         source: Subject[int] = Subject()
         seen = Signals()
 
@@ -376,7 +408,7 @@ class TestWait:
                 source.on_next(1)
                 source.on_next(2)
 
-        seen.subscribe_to(source.pipe(ops.overflow(1, "wait"), rxops.do_action(feed)))
+        seen.subscribe_to(source.pipe(ops.overflow(1, "wait", scheduler=scheduler), rxops.do_action(feed)))
         source.on_next(0)
         seen.ended.wait()
         assert (seen.items, [type(error) for error in seen.errors]) == ([0, 1], [RuntimeError])
@@ -397,6 +429,17 @@ def test_the_limit_is_an_integer(limit: Any) -> None:
 def test_the_policy_is_one_that_it_knows() -> None:
     with pytest.raises(ValueError, match=r"policy\) must be one of 'coalesce', 'wait', 'latest', 'error'; got 'drop'"):
         ops.overflow(1, "drop")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+
+def until_blocked(thread: threading.Thread) -> None:
+    """Until it waits for another thread, as a wait that begins only now would not have to be ended."""
+    waits = threading.Condition.wait.__code__
+    stands = poll(
+        lambda: sys._current_frames().get(thread.ident or 0),  # pyright: ignore[reportPrivateUsage]
+        lambda frame: frame is None or frame.f_code is waits,
+        "the thread does not wait",
+    )
+    assert stands is not None, "the thread has ended"
 
 
 def emit(source: Subject[int], count: int) -> None:

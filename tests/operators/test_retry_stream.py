@@ -369,6 +369,13 @@ class TestInARun:
         assert len(provider.requests) == 9
         assert "retry_stream: attempt 3 of 3 failed after 9 requests to models" in error.__notes__
 
+    def test_it_says_no_more_where_each_attempt_was_one_request(self, provider: Loopback) -> None:
+        provider.script(*[Reply(status=500) for _ in range(3)])
+        llm = LLM("openai/gpt-test", base_url=provider.url, api_key="key", max_retries=0)
+        (error,) = signals_of(llm.observe("Hello").pipe(ops.retry_stream(2))).errors
+        assert len(provider.requests) == 3
+        assert "retry_stream: attempt 3 of 3 failed" in error.__notes__
+
     def test_disposing_closes_the_connection_of_the_new_attempt(self, provider: Loopback, llm: LLM) -> None:
         provider.script(Reply(text=["a", "b"], end_after=1), Reply(text=["c", "d"], hold_after=1))
         told = Signals()

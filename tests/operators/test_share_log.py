@@ -248,12 +248,18 @@ class TestWhenNobodyIsLeft:
 
     def test_the_last_may_leave_in_another_thread_than_the_sources(self) -> None:
         async def main() -> None:
-            gone = asyncio.Event()
-            source = rx.never().pipe(rxops.finally_action(gone.set))
+            gone = Gate()
+            threads: list[threading.Thread] = []
+
+            def note() -> None:
+                threads.append(threading.current_thread())
+                gone.open()
+
+            source = rx.never().pipe(rxops.finally_action(note))
             subscription = source.pipe(ops.share_log(0.01)).subscribe()
             await asyncio.to_thread(subscription.dispose)
-            assert not gone.is_set()
-            await asyncio.wait_for(gone.wait(), PATIENCE_S)
+            await asyncio.wait_for(gone.passed(), PATIENCE_S)
+            assert threads == [threading.current_thread()]  # it was waited for on the loop of the source
 
         asyncio.run(main())
 

@@ -31,6 +31,7 @@ from rxflow.project import (
 )
 from rxflow.tools import BaseTool
 from rxflow.types.results import CrewOutput
+from tests.gate import PATIENCE_S
 from tests.scripted import Scripted
 from tests.team import an_agent
 
@@ -372,7 +373,7 @@ class TestWhatIsMade:
 
     def test_threads_may_ask_one_object_at_once(self) -> None:
         editing = Editing()
-        meeting = threading.Barrier(2, timeout=5.0)
+        meeting = threading.Barrier(2, timeout=PATIENCE_S)
         crews: list[Crew] = []
 
         def ask() -> None:

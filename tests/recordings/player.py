@@ -20,7 +20,7 @@ from rxflow.types.chunks import StreamChunk, StreamChunkType
 from rxflow.types.events import Event, LLMFailed, LLMFinished, LLMRetrying, ReasoningChunk
 from tests.recordings.archive import Address, Expected, Recording, Server, Usage
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 MAX_WRITES = 2_000
 """Of one answer: each write costs the server and its client a turn."""
 DIRECT = ("openai/", "hosted_vllm/", "lm_studio/", "llamafile/")

@@ -16,13 +16,11 @@ from rxflow.flow import listen, start
 from rxflow.tools import BaseTool, tool
 from rxflow.types.events import Event, LLMStarted, MethodFinished
 from rxflow.types.streaming import FlowStreamingOutput, StreamChunk
-from tests.gate import Gate
+from tests.gate import PATIENCE_S, Gate
 from tests.loopback.dialects import Dialect
 from tests.reliability.cases import Case
 from tests.streaming.silent import SilentServer
 from tests.team import solo
-
-PATIENCE = 20.0  # seconds: a storm is a crowd
 
 
 class Stormy(Flow):
@@ -73,7 +71,7 @@ def tools_of(case: Case, llm: LLM) -> list[BaseTool]:
     def sync_dig() -> str:
         """Dig deep."""
         case.reached.open()
-        case.free.wait(PATIENCE)
+        case.free.wait(PATIENCE_S)
         try:
             return str(llm.call(f"case {case.number}"))
         except BaseException as error:
@@ -120,7 +118,7 @@ class Storm:
         while not cases.empty():
             case = cases.get_nowait()
             try:
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(PATIENCE_S):
                     await run(case)
             except Exception as error:
                 error.add_note(str(case))
@@ -161,7 +159,7 @@ class Storm:
         return SyncStormy(case, llm) if case.kind == "sync" else AsyncStormy(case, llm)
 
     def _left(self, case: Case, server: SilentServer) -> None:
-        server.gone.wait(PATIENCE)
+        server.gone.wait(PATIENCE_S)
         case.gone_at = server.gone_at
 
     async def _watched_on_loop(self, case: Case, flow: Stormy) -> None:
@@ -186,13 +184,13 @@ class Storm:
     def _watched(self, case: Case, flow: Stormy) -> None:
         watching = Watching(case, flow)
         if case.ends_itself:
-            watching.over.wait(PATIENCE)
+            watching.over.wait(PATIENCE_S)
             return
         if case.point == "preparing":
-            watching.called.wait(PATIENCE)
+            watching.called.wait(PATIENCE_S)
             time.sleep(case.delay)
         elif case.point != "at once":
-            case.reached.wait(PATIENCE)
+            case.reached.wait(PATIENCE_S)
         at_once(*[watching.stop] * (2 if case.way == "twice" else 1))
 
     async def _iterated_on_loop(self, case: Case, flow: Stormy) -> None:
@@ -241,7 +239,7 @@ class Storm:
         ended: list[BaseException] = []
         reading = threading.Thread(target=read_here, args=(case, output, ended), name="storm reader", daemon=True)
         reading.start()
-        case.reached.wait(PATIENCE)
+        case.reached.wait(PATIENCE_S)
         match case.way:
             case "with":
                 with output:
@@ -252,7 +250,7 @@ class Storm:
                 at_once(partial(close, case, output))
             case _:
                 close(case, output)
-        reading.join(PATIENCE)
+        reading.join(PATIENCE_S)
         assert not reading.is_alive()
         assert ended == []
         assert output.is_cancelled
@@ -286,7 +284,7 @@ class Watching:
         elif isinstance(event, LLMStarted):
             self.called.open()
         elif self._case.ends_itself and self._is_the_end(event):
-            self._held.wait(PATIENCE)  # on a thread of its own the run can be faster than who subscribes
+            self._held.wait(PATIENCE_S)  # on a thread of its own the run can be faster than who subscribes
             self.stop()
             self.may_hear_more = False
             self.over.open()
@@ -353,12 +351,12 @@ def at_once(*works: Callable[[], object]) -> None:
     ready = threading.Barrier(len(works))
 
     def work(each: Callable[[], object]) -> None:
-        ready.wait(PATIENCE)
+        ready.wait(PATIENCE_S)
         each()
 
     threads = [threading.Thread(target=work, args=(each,), name="storm closer", daemon=True) for each in works]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(PATIENCE)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive()

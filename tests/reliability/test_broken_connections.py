@@ -19,7 +19,7 @@ from tests.loopback import Loopback, Reply
 from tests.loopback.encode import DONE
 from tests.reliability.told import assert_well_told, hasty, told
 from tests.reliability.wire import HEAD, Deed, Step, Wire, script
-from tests.signals import outcome
+from tests.signals import Outcome, outcome
 
 
 def said(text: str) -> bytes:
@@ -87,12 +87,16 @@ SILENCES = {
 def test_silence_anywhere_before_the_end_runs_into_the_time_limit(
     litellm: Any, way: Way, steps: tuple[bytes, ...], text: str
 ) -> None:
-    with Wire(script(*steps, Deed.STALL)) as wire, hasty(wire.url, way, timeout=0.5) as llm:
-        seen = told(llm)
-        assert seen.text == text
-        assert type(seen.error) is litellm.Timeout
-        assert "LLM(…, timeout=…, connect_timeout=…)" in str(seen.error)
-        wire.wait_until_gone()
+    def ask(timeout: float) -> str:
+        with Wire(script(*steps, Deed.STALL)) as wire, hasty(wire.url, way, timeout=timeout) as llm:
+            seen = told(llm)
+            assert type(seen.error) is litellm.Timeout
+            assert "LLM(…, timeout=…, connect_timeout=…)" in str(seen.error)
+            wire.wait_until_gone()
+            return seen.text
+
+    # A busy machine may be silent for longer than the first limit before it has shown the text.
+    assert any(ask(timeout) == text for timeout in (0.5, 5.0, 20.0))
 
 
 ENDINGS = {
@@ -109,12 +113,18 @@ DEEDS = {"a reset": Deed.RESET, "the end": Deed.CLOSE, "half a close": Deed.HALF
 def test_an_answer_with_its_finish_reason_is_complete_whatever_becomes_of_the_connection(
     litellm: Any, way: Way, ending: tuple[bytes, ...], deed: Deed
 ) -> None:
-    with Wire(script(HTTP_CHUNKS, *map(http_chunk, (said("a"), *ending)), deed)) as wire:
-        with hasty(wire.url, way, timeout=0.5) as llm:
-            seen = told(llm)
-        assert (seen.text, seen.error) == ("a", None)
-        assert seen.one(LLMFinished).finish_reason == "stop"
-        wire.wait_until_gone()
+    def ask(timeout: float) -> Outcome:
+        with Wire(script(HTTP_CHUNKS, *map(http_chunk, (said("a"), *ending)), deed)) as wire:
+            with hasty(wire.url, way, timeout=timeout) as llm:
+                seen = told(llm)
+            wire.wait_until_gone()
+            return seen
+
+    seen = ask(0.5)
+    if isinstance(seen.error, litellm.Timeout):  # a busy machine may take longer to the finish reason
+        seen = ask(20.0)
+    assert (seen.text, seen.error) == ("a", None)
+    assert seen.one(LLMFinished).finish_reason == "stop"
 
 
 def test_the_usage_report_is_waited_for_and_silence_in_its_place_is_not(provider: Loopback, way: Way) -> None:
@@ -148,9 +158,13 @@ def test_a_byte_at_a_time_gives_the_same(provider: Loopback, way: Way) -> None:
 
 
 def test_the_time_limit_is_for_a_silence_and_not_for_the_whole(provider: Loopback, way: Way) -> None:
-    provider.script(Reply(raw=[*[said("a")] * 8, STOP + DONE], pace=0.1))
-    with hasty(provider.url, way, timeout=0.6) as llm:
-        assert told(llm).text == "a" * 8
+    def ask(pace: float) -> str:
+        provider.script(Reply(raw=[*[said("a")] * 8, STOP + DONE], pace=pace))
+        with hasty(provider.url, way, timeout=6 * pace) as llm:
+            return told(llm).text
+
+    # A busy machine may be silent for longer than the first limit.
+    assert any(ask(pace) == "a" * 8 for pace in (0.1, 1.0, 4.0))
 
 
 def http_chunk(data: bytes) -> bytes:
@@ -188,7 +202,7 @@ def test_a_body_that_breaks_the_rules_of_http_is_an_error_with_the_text_kept(
     litellm: Any, way: Way, first: bytes, then: bytes
 ) -> None:
     gate = Gate()
-    with Wire(script(first, gate, then, Deed.CLOSE)) as wire, hasty(wire.url, way, timeout=1.0) as llm:
+    with Wire(script(first, gate, then, Deed.CLOSE)) as wire, hasty(wire.url, way, timeout=3.0) as llm:
         seen = told(llm, partial(open_at_text, gate))
     assert seen.text == "a"
     # aiohttp 3.14 does not tell its reader of a broken chunk: that becomes a silence.
@@ -197,7 +211,7 @@ def test_a_body_that_breaks_the_rules_of_http_is_an_error_with_the_text_kept(
 
 def test_a_body_that_is_not_zipped_as_it_says_is_an_error(litellm: Any, way: Way) -> None:
     head = HEAD[:-2] + b"content-encoding: gzip\r\n\r\n"
-    with Wire(script(head, said("a"), Deed.CLOSE)) as wire, hasty(wire.url, way, timeout=1.0) as llm:
+    with Wire(script(head, said("a"), Deed.CLOSE)) as wire, hasty(wire.url, way) as llm:
         seen = told(llm)
     assert isinstance(seen.error, litellm.APIConnectionError | litellm.InternalServerError)
 

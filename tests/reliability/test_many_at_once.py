@@ -14,7 +14,7 @@ import trio
 from rxflow import LLM, Flow
 from rxflow.flow import listen, start
 from rxflow.tools import BaseTool, tool
-from tests.gate import Gate
+from tests.gate import PATIENCE_S, Gate
 from tests.loopback import Loopback, Reply, Request, ToolCall
 from tests.streaming.speaking import Speaking
 from tests.team import solo
@@ -22,7 +22,6 @@ from tests.team import solo
 pytestmark = pytest.mark.slow
 
 FLOWS = 200
-PATIENCE = 40.0
 
 
 class Blocking(Flow):
@@ -34,7 +33,7 @@ class Blocking(Flow):
         @tool
         def meet() -> str:
             """Wait until the tools of all flows are at work."""
-            met.wait(PATIENCE)
+            met.wait(PATIENCE_S)
             return "met"
 
         self.crew = solo(llm, agent={"tools": [meet]})
@@ -88,7 +87,7 @@ def test_tools_of_a_bare_call_that_wait_for_others_of_their_kind_do_not_starve_t
     @tool
     def outer() -> str:
         """Have it found, once all are here."""
-        met.wait(PATIENCE)
+        met.wait(PATIENCE_S)
         return "".join(chunk.content for chunk in Asking(llm, "inner", [inner]).kickoff())
 
     async def read(flow: Asking) -> None:
@@ -115,7 +114,7 @@ def test_aclose_does_not_wait_for_a_thread_of_anyios() -> None:
             at_work.append(None)
             if len(at_work) == 40:
                 anyio.from_thread.run_sync(all_at_work.set)
-            busy.wait(PATIENCE)
+            busy.wait(PATIENCE_S)
 
         async with anyio.create_task_group() as group:
             for _ in range(40):
@@ -128,7 +127,6 @@ def test_aclose_does_not_wait_for_a_thread_of_anyios() -> None:
     trio.run(main)
 
 
-@pytest.mark.timeout(90)
 def test_none_waits_for_a_thread_for_ever(provider: Loopback, llm: LLM) -> None:
     met = threading.Barrier(FLOWS)  # were there any bound on threads below 400, nobody would pass it
     provider.answer(answer)

@@ -176,7 +176,7 @@ def test_threads_stream_side_by_side(provider: Loopback) -> None:
             print(set(pool.map(read, range(24))))
         left = [thread for thread in threading.enumerate() if thread.name == "rxflow run"]
         for thread in left:
-            thread.join(5)  # it may be just ending
+            thread.join(60)  # it may be just ending
         print([thread.is_alive() for thread in left if thread.is_alive()])
         """,
         provider.url,

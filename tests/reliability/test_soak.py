@@ -107,7 +107,7 @@ async def one_round(provider: Loopback, cases: list[Case], members: list[Member]
         return Reply(text=[tag] * SAID) if tag else case_of(request, cases).answer(request)
 
     provider.answer(answer)
-    async with asyncio.timeout(25), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
         group.create_task(Storm(CHAT, provider.url).pass_over(cases))
         for member in members:
             work = asyncio.to_thread(read, member) if member.is_threaded else read_async(member)

@@ -14,6 +14,9 @@ from tests.runs.redis_server import RedisServer
 
 ROOT = Path(__file__).parents[2]
 
+LEASE_S = 60.0
+"""Of workers that live: on a busy machine none of them is taken for dead."""
+
 StartWorker = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -34,7 +37,8 @@ def address_of(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str
 @pytest.fixture(params=["memory", "sqlite", "redis"])
 def runs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Runs]:
     """In each store."""
-    with Runs(address_of(request.param, request, tmp_path)) as runs:
+    limits: dict[str, Any] = {} if request.param == "memory" else {"lease": LEASE_S}
+    with Runs(address_of(request.param, request, tmp_path), **limits) as runs:
         yield runs
 
 
@@ -50,7 +54,12 @@ def start_worker() -> Iterator[StartWorker]:
     started: list[subprocess.Popen[str]] = []
 
     def begin(
-        store: str, run_id: str, target: str, inputs: dict[str, Any] | None = None, *options: str, lease_s: float = 5
+        store: str,
+        run_id: str,
+        target: str,
+        inputs: dict[str, Any] | None = None,
+        *options: str,
+        lease_s: float = LEASE_S,
     ) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "tests.runs.worker", store, run_id, target, str(lease_s)]
         command += [json.dumps(inputs or {}), *options]

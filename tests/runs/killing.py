@@ -23,8 +23,8 @@ from rxflow.runs import Run, RunLost, Runs, SQLiteLog
 from rxflow.types.events import Event
 from tests.flow.trip import World, text_of
 
-LEASE_S = 0.3
-PATIENCE_S = 20
+LEASE_S = 0.3  # of a worker that dies; one that goes on must not be taken for dead
+PATIENCE_S = 100
 
 
 class Deadly:
@@ -120,12 +120,12 @@ def live_and_die(folder: Path, survives: int) -> None:
 
 
 def go_on(folder: Path, survives: int) -> None:
-    with Runs(f"sqlite:///{folder / 'runs.db'}", lease=LEASE_S) as runs:
+    with Runs(f"sqlite:///{folder / 'runs.db'}", lease=PATIENCE_S) as runs:
         run = runs[name_of(survives)]
         until_lost(run)
         world = Noted(folder / "notes")
         run.resume(target=flow_of(world))
-        result = run.result(20)
+        result = run.result(PATIENCE_S)
         events: list[Event] = list(run.events().pipe(ops.to_output()))
         notes = (folder / "notes").read_text(encoding="utf-8").splitlines()
         (folder / "notes").unlink()

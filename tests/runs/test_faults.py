@@ -186,7 +186,7 @@ class TestSQLite:
             import resource, sys
             from rxflow.runs import Runs, StoreError
             from tests.runs.flows import Count
-            with Runs(sys.argv[1], lease=0.3) as runs:
+            with Runs(sys.argv[1], lease=3) as runs:
                 runs.start(Count(), {"count": 1}).result()
                 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
                 run = runs.start(Count(), {"count": 2000})

@@ -17,7 +17,7 @@ from rxflow.types.codec import encode
 from rxflow.types.events import Retracted
 from tests.loopback.reply import Reply
 from tests.loopback.server import Loopback
-from tests.runs.conftest import ROOT, StartWorker
+from tests.runs.conftest import LEASE_S, ROOT, StartWorker
 from tests.runs.flows import Twice
 from tests.signals import signals_of
 
@@ -57,24 +57,25 @@ def test_cancel_in_another_process_closes_the_providers_socket(store: str, start
         worker = start_worker(store, "r", f"{HERE}:Calls", {"url": provider.url})
         runs["r"].observe().pipe(rxops.first()).run()
         runs["r"].cancel("enough")
-        provider.wait_until(lambda state: state.disconnects, 10)
+        provider.wait_until(lambda state: state.disconnects)
         assert worker.stdout is not None
         assert worker.stdout.readline() == "ended RunCancelled: run 'r' was cancelled: enough\n"
         with pytest.raises(RunCancelled, match="enough"):
             runs["r"].result(20)
 
 
-@pytest.mark.parametrize(("seconds", "heard"), [(0.2, "heard None"), (600, "heard yes")])
+@pytest.mark.parametrize(("later_s", "heard"), [(601, "heard None"), (0, "heard yes")])
 def test_a_question_expires_in_whichever_process_goes_on(
-    store: str, start_worker: StartWorker, seconds: float, heard: str
+    store: str, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch, later_s: float, heard: str
 ) -> None:
-    worker = start_worker(store, "r", f"{HERE}:Patient", {"seconds": seconds})
+    worker = start_worker(store, "r", f"{HERE}:Patient", {"seconds": 600})
     assert worker.stdout is not None
     assert worker.stdout.readline().startswith("ended RunPaused")
     with Runs(store) as runs:
         (request,) = runs["r"].pending()
         assert request.expires_at is not None
-        time.sleep(max(0.0, request.expires_at - time.time()) if seconds < 1 else 0)
+        now = time.time
+        monkeypatch.setattr(time, "time", lambda: now() + later_s)
         runs["r"].resume({request.request_id: "yes"})
         assert runs["r"].result(20) == heard
 
@@ -83,11 +84,10 @@ class TestKilledWorkers:
     @pytest.mark.timeout(60 + 15 * KILLS)
     def test_readers_get_what_had_arrived_and_then_that_it_is_lost(self, store: str, start_worker: StartWorker) -> None:
         lease_s = 1.0
-        with Runs(store, lease=lease_s) as runs:
+        with Runs(store, lease=LEASE_S) as runs:
             for number in range(KILLS):
                 name = f"r{number}"
                 worker = start_worker(store, name, f"{HERE}:Count", {"count": 5000, "gap_ms": 1}, lease_s=lease_s)
-                killed_at = 0.0
                 texts: list[str] = []
                 after_chunks = random.randrange(1, 60)
                 with pytest.raises(RunLost, match=rf"^run '{name}' is lost after event \d+: its process has"):  # noqa: PT012
@@ -95,9 +95,6 @@ class TestKilledWorkers:
                         texts.append(str(chunk))
                         if len(texts) == after_chunks:
                             worker.kill()
-                            killed_at = time.monotonic()
-                if len(texts) >= after_chunks:
-                    assert time.monotonic() - killed_at < 2 * lease_s + 1
                 worker.kill()  # a machine that is too busy may take a worker for dead that lives
                 worker.wait()
                 seen = signals_of(runs[name].observe())
@@ -106,8 +103,8 @@ class TestKilledWorkers:
                 assert runs[name].status == "lost"
 
     def test_restart_begins_a_new_generation_with_a_retraction(self, store: str, start_worker: StartWorker) -> None:
-        worker = start_worker(store, "r", f"{HERE}:Count", {"count": 40, "gap_ms": 10}, lease_s=1.5)
-        with Runs(store, lease=1.5) as runs:
+        worker = start_worker(store, "r", f"{HERE}:Count", {"count": 40, "gap_ms": 10}, lease_s=3)
+        with Runs(store, lease=LEASE_S) as runs:
             run = runs["r"]
             run.observe().pipe(rxops.first()).run()
             worker.kill()
@@ -123,8 +120,8 @@ class TestKilledWorkers:
         self, store: str, start_worker: StartWorker
     ) -> None:
         """It stands still past its lease, another one takes over, and then it goes on."""
-        worker = start_worker(store, "r", f"{HERE}:Count", {"count": 3000, "gap_ms": 2}, lease_s=1.5)
-        with Runs(store, lease=1.5) as runs:
+        worker = start_worker(store, "r", f"{HERE}:Count", {"count": 3000, "gap_ms": 2}, lease_s=3)
+        with Runs(store, lease=LEASE_S) as runs:
             run = runs["r"]
             run.observe().pipe(rxops.first()).run()
             os.kill(worker.pid, signal.SIGSTOP)
@@ -139,8 +136,8 @@ class TestKilledWorkers:
 
 
 def test_a_worker_whose_clock_is_behind_is_not_taken_for_dead(store: str, start_worker: StartWorker) -> None:
-    start_worker(store, "r", f"{HERE}:Count", {"count": 40, "gap_ms": 60}, "--clock-behind", lease_s=1.5)
-    with Runs(store, lease=1.5) as runs:
+    start_worker(store, "r", f"{HERE}:Count", {"count": 40, "gap_ms": 60}, "--clock-behind", lease_s=4)
+    with Runs(store, lease=LEASE_S) as runs:
         assert runs["r"].result(20) == "".join(f"n{number}" for number in range(40))
 
 

@@ -20,10 +20,12 @@ from rxflow.flow import start
 from rxflow.runs import (
     EventsDroppedError,
     MemoryLog,
+    Note,
     Page,
     Run,
     RunCancelled,
     RunExistsError,
+    RunReader,
     Runs,
     RunSpec,
     SQLiteLog,
@@ -40,6 +42,7 @@ from rxflow.types.events import (
     Event,
     FlowCancelled,
     FlowFinished,
+    FlowStarted,
     InputReceived,
     InputRequested,
     LLMCancelled,
@@ -157,11 +160,14 @@ class TestReading:
             async def begin(self) -> str:
                 return (await runs.start_async(Count(), {"count": 3, "gap_ms": 20})).id
 
-        async def main() -> Any:
+        async def main() -> Run:
             run_id: Any = await Outer().kickoff_async()
-            return await runs[run_id].result_async()
+            run = runs[run_id]
+            assert await run.result_async() == "n0n1n2"
+            return run
 
-        assert asyncio.run(main()) == "n0n1n2"
+        (begun,) = [event for event in signals_of(asyncio.run(main()).events()).items if isinstance(event, FlowStarted)]
+        assert (begun.origin.flow_name, begun.origin.parent_run_id) == ("Count", "")
 
 
 class TestEnds:
@@ -277,6 +283,12 @@ class TestEnds:
             run.result(0.05)
 
 
+@pytest.fixture
+def lasting_readers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that does not say that it has left counts for an hour: only leaving can end a run."""
+    monkeypatch.setattr("rxflow.runs.reader.READER_S", 3600)
+
+
 class TestReadingAtOnesOwnPace:
     def test_there_are_all_events_and_then_the_end(self, runs: Runs) -> None:
         run = runs.start(Twice())
@@ -295,6 +307,7 @@ class TestReadingAtOnesOwnPace:
         with pytest.raises(ValueError, match=r"after=999 is beyond the end"):
             asyncio.run(read_all(run, after=999))
 
+    @pytest.mark.usefixtures("lasting_readers")
     def test_closing_the_reader_leaves_the_run(self, runs: Runs) -> None:
         async def read_first(run: Run) -> None:
             with closing(run.read()) as reader:
@@ -319,8 +332,50 @@ class TestReadingAtOnesOwnPace:
         asyncio.run(asyncio.wait_for(read(), PATIENCE_S))
         assert run.status == "running"
 
+    def test_one_that_is_closed_before_the_store_has_told_it_of_the_run_does_not_count(self) -> None:
+        class Slow(MemoryLog):
+            """Answers what it is asked of a run when the test says so."""
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.notes: list[Note] = []
+                self.held: list[Future[Head]] = []
+                self.is_slow = False
+
+            def look_up(self, run_id: str) -> Future[Head]:
+                if not self.is_slow:
+                    return super().look_up(run_id)
+                self.held.append(Future())
+                return self.held[-1]
+
+            def note(self, run_id: str, note: Note) -> Future[None]:
+                self.notes.append(note)
+                return super().note(run_id, note)
+
+        async def read(run: Run) -> None:
+            head = run.look_up()
+            log.is_slow = True
+            reader = run.read()
+            reading = asyncio.create_task(count_pages(reader))
+            await asyncio.sleep(0)
+            (held,) = log.held
+            reader.close()
+            held.set_result(head)
+            assert await reading == 0
+
+        async def count_pages(reader: RunReader) -> int:
+            return len([page async for page in reader])
+
+        log = Slow()
+        with Runs(log) as runs:
+            run = runs.start(Endless(), when_unread=3600)
+            asyncio.run(asyncio.wait_for(read(run), PATIENCE_S))
+            log.is_slow = False
+        assert log.notes == []
+
 
 class TestWhenUnread:
+    @pytest.mark.usefixtures("lasting_readers")
     def test_cancel_ends_it_when_the_last_reader_leaves(self, runs: Runs) -> None:
         run = runs.start(Endless(), when_unread="cancel")
         wait_for_chunk(run)
@@ -336,6 +391,7 @@ class TestWhenUnread:
         assert len([*iterator]) == 9
         assert run.result(20).endswith("n9")
 
+    @pytest.mark.usefixtures("lasting_readers")
     def test_the_provider_is_left_although_the_runs_loop_is_blocked(
         self, provider: Loopback, llm: LLM, runs: Runs
     ) -> None:

@@ -1,5 +1,6 @@
 """The web application as programs use it: over real sockets."""
 
+import asyncio
 import contextlib
 import json
 import math
@@ -23,6 +24,7 @@ from rxflow.runs import Runs
 from rxflow.screens import web
 from tests.adapters.flows import HALF_A_PAIR, Unencodable
 from tests.adapters.serving import serve
+from tests.gate import PATIENCE_S
 from tests.loopback import Loopback, Reply
 from tests.screens.web_flows import Asking, Broken, Misbuilt, Topic, Trip, speaking
 
@@ -34,7 +36,7 @@ def serving(flows: Any, **options: Any) -> Generator[httpx.Client]:
     with (
         Runs() as runs,
         serve(web.create_app(flows, runs=runs, **options)) as url,
-        httpx.Client(base_url=url) as client,
+        httpx.Client(base_url=url, timeout=PATIENCE_S) as client,
     ):
         yield client
 
@@ -200,7 +202,7 @@ class TestRuns:
         app = FastAPI()
         with Runs() as runs:
             app.mount("/flows", web.create_app(Trip, runs=runs))
-            with serve(app) as url, httpx.Client(base_url=f"{url}/flows") as client:
+            with serve(app) as url, httpx.Client(base_url=f"{url}/flows", timeout=PATIENCE_S) as client:
                 assert "<title>rxflow</title>" in client.get("/").text
                 assert wait_for(client, start(client))["result"] == "1 report on tides"
 
@@ -297,7 +299,10 @@ def test_a_flow_that_cannot_be_made_is_said_so_in_one_line(
 def test_a_store_that_cannot_be_reached_is_said_so_in_one_line(tmp_path: Path) -> None:
     with Runs(f"sqlite:///{tmp_path / 'runs.db'}") as runs, serve(web.create_app(Trip, runs=runs)) as url:
         runs.close()
-        for answer in (httpx.get(f"{url}/api/runs"), httpx.post(f"{url}/api/runs", json={})):
+        for answer in (
+            httpx.get(f"{url}/api/runs", timeout=PATIENCE_S),
+            httpx.post(f"{url}/api/runs", json={}, timeout=PATIENCE_S),
+        ):
             assert answer.status_code == 503
             assert answer.json() == {"error": f"the store {tmp_path / 'runs.db'} is closed"}
 
@@ -324,8 +329,10 @@ def test_more_readers_than_the_limit_are_refused(provider: Loopback, llm: LLM) -
 class TestGuard:
     def test_without_a_token_only_this_machine_is_a_host(self) -> None:
         with serving(Trip) as client:
-            assert client.get("/api/runs", headers={"host": "evil.example"}).status_code == 403
-            assert client.get("/api/runs", headers={"host": "localhost:1"}).status_code == 200
+            for host in ("evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", "evil-localhost", ""):
+                assert client.get("/api/runs", headers={"host": host}).status_code == 403, host
+            for host in ("localhost:1", "127.0.0.1", "[::1]:80"):
+                assert client.get("/api/runs", headers={"host": host}).status_code == 200, host
 
     @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1"])
     def test_pages_of_other_origins_may_not_ask(self, origin: str) -> None:
@@ -340,6 +347,8 @@ class TestGuard:
             assert asked.status_code == 204
             answer = client.post("/api/runs", json={}, headers={"origin": origin})
             assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (201, origin)
+            assert answer.headers["vary"] == "origin"  # what a cache keeps is for this origin
+            assert "access-control-allow-origin" not in client.get("/api/runs").headers
 
     def test_the_page_can_start_runs_itself(self) -> None:
         with serving(Trip) as client:
@@ -350,7 +359,11 @@ class TestGuard:
         with serving(Trip, token=TOKEN) as client:
             for path in ("/", "/api/runs", "/page.js", "/api/flows"):
                 assert client.get(path).status_code == 401
-            assert client.get("/?token=wrong").status_code == 401
+            for wrong in ("wrong", TOKEN[:-1], f"{TOKEN}x", TOKEN.upper()):
+                assert client.get("/", params={"token": wrong}).status_code == 401, wrong
+                for header in ({"authorization": f"Bearer {wrong}"}, {"cookie": f"rxflow_token={wrong}"}):
+                    assert client.get("/api/runs", headers=header).status_code == 401, header
+            assert client.post(f"/api/runs?token={TOKEN}", json={}).status_code == 401  # an address is no place for it
             bearer = {"authorization": f"Bearer {TOKEN}"}
             assert client.post("/api/runs", json={}, headers=bearer).status_code == 201
 
@@ -358,15 +371,27 @@ class TestGuard:
         with serving(Trip, token=TOKEN) as client:
             first = client.get(f"/?token={TOKEN}&lang=en")
             assert (first.status_code, first.headers["location"]) == (303, "./?lang=en")
-            assert "HttpOnly" in first.headers["set-cookie"]
+            cookie = first.headers["set-cookie"].lower()
+            assert "httponly" in cookie
+            assert "samesite=strict" in cookie
+            assert "secure" not in cookie  # a browser would not send it back over plain HTTP
             assert client.get("/api/runs").status_code == 200  # httpx keeps the cookie
+
+    def test_behind_https_the_cookie_is_sent_over_https_only(self) -> None:
+        async def ask(app: Any) -> str:
+            transport = httpx.ASGITransport(app=app)
+            async with httpx.AsyncClient(transport=transport, base_url="https://trips.example") as client:
+                return (await client.get("/", params={"token": TOKEN})).headers["set-cookie"]
+
+        with Runs() as runs:
+            assert "Secure" in asyncio.run(ask(web.create_app(Trip, runs=runs, token=TOKEN)))
 
     def test_a_token_in_the_address_leads_back_to_the_page_behind_any_prefix(self) -> None:
         app = FastAPI()  # behind a proxy that takes its own prefix away
         with Runs() as runs:
             app.mount("/flows", web.create_app(Trip, runs=runs, token=TOKEN))
             with serve(app) as url:
-                first = httpx.get(f"{url}/flows/?token={TOKEN}")
+                first = httpx.get(f"{url}/flows/?token={TOKEN}", timeout=PATIENCE_S)
         seen_by_the_browser = urljoin("https://example.org/behind/a/proxy/flows/", first.headers["location"])
         assert seen_by_the_browser == "https://example.org/behind/a/proxy/flows/"
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Generator
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ from rxflow.operators._core.run_log import PAGE
 from rxflow.runs import MemoryLog, Page, Runs
 from rxflow.screens import web
 from tests.adapters.serving import serve
+from tests.gate import poll
 from tests.loopback import Loopback, Reply
 from tests.screens.web_flows import FLOOD, Flooding, Trip, speaking
 
@@ -73,10 +75,22 @@ def connect_deaf(client: httpx.Client, run_id: str) -> socket.socket:
 
 
 def read_when_there_is_room(client: httpx.Client, path: str) -> str:
-    """Wait until another reader was cut off."""
-    while (answer := client.get(path)).status_code == 429:
-        pass
+    """Wait until another reader was cut off. On a busy machine this one may be cut off too, and comes again."""
+
+    def read() -> httpx.Response | None:
+        with contextlib.suppress(httpx.RemoteProtocolError):
+            return client.get(path)
+        return None
+
+    answer = poll(read, lambda answer: answer and answer.status_code != 429, "there is no room")
+    assert answer is not None
     return answer.text
+
+
+def status_for_another(client: httpx.Client, run_id: str) -> int:
+    """What another reader is told, which leaves at once."""
+    with client.stream("GET", f"/api/runs/{run_id}/events") as answer:
+        return answer.status_code
 
 
 def inode_of_peer(connection: socket.socket) -> str:
@@ -112,14 +126,18 @@ def test_many_readers_of_many_runs_lose_nothing() -> None:
     assert lost.value == 0
 
 
-def test_a_run_that_is_not_to_be_kept_stops_when_its_last_reader_leaves(provider: Loopback, llm: LLM) -> None:
+def test_a_run_that_is_not_to_be_kept_stops_when_its_last_reader_leaves(
+    provider: Loopback, llm: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rxflow.runs.reader.READER_S", 3600)  # for one that does not say that it has left
     provider.script(Reply(text="one two three", hold_after=1))
-    with serving(speaking(llm), when_unread="cancel") as client:
+    with serving(speaking(llm), when_unread="cancel", limits=web.Limits(readers=2)) as client:
         run_id = start(client)
         first, last = (connect(client, ask_for_events(run_id)) for _ in range(2))
         for reader in (first, last):
             read_until(reader, b"StreamChunk")
         first.close()
+        poll(lambda: status_for_another(client, run_id), lambda status: status == 200, "the first one has not left")
         assert client.get(f"/api/runs/{run_id}").json()["status"] == "running"
         last.close()
         provider.wait_until(lambda state: state.disconnects)
@@ -168,8 +186,7 @@ def test_and_the_server_keeps_no_socket_for_it() -> None:
             inode = inode_of_peer(deaf)
             assert holds_socket(server.pid, inode)
             read_when_there_is_room(client, f"/api/runs/{run_id}/events")
-            while holds_socket(server.pid, inode):
-                client.get("/api/runs")
+            poll(lambda: holds_socket(server.pid, inode), lambda held: not held, "the server keeps the socket")
 
 
 class CountingLog(MemoryLog):
@@ -189,8 +206,9 @@ def test_what_a_slow_client_has_not_taken_stays_in_the_log() -> None:
     with serving(Flooding, log) as client:
         run_id = start(client)
         with connect_deaf(client, run_id) as slow:
-            while client.get(f"/api/runs/{run_id}").json()["status"] == "running":
-                pass  # so that all pages are full
+            status = f"/api/runs/{run_id}"
+            poll(lambda: client.get(status).json()["status"], lambda said: said != "running", "it goes on")
+            # So all pages are full.
             before = log.pages
             assert client.get(f"/api/runs/{run_id}/events").text.count("event: Custom") == FLOOD
             assert log.pages - before < 1.5 * FLOOD / PAGE  # the other one has had all
@@ -202,6 +220,7 @@ def test_a_reader_that_vanishes_makes_room_for_another(
     provider: Loopback, llm: LLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sse, "TAKE_DOWN_S", 3600)  # long before its response is ended
+    monkeypatch.setattr(sse, "respond", partial(sse.respond, ping=3600))  # a ping to nobody would end it
     provider.script(Reply(text="one two", hold_after=1))
     with serving(speaking(llm), limits=web.Limits(readers=1)) as client:
         run_id = start(client)
@@ -209,10 +228,10 @@ def test_a_reader_that_vanishes_makes_room_for_another(
         read_until(reader, b"StreamChunk")
         assert client.get(f"/api/runs/{run_id}/events").status_code == 429
         reader.close()
+        # Before the run goes on: its end would end the response too.
+        poll(lambda: status_for_another(client, run_id), lambda status: status == 200, "there is no room")
         provider.release()
-        while (answer := client.get(f"/api/runs/{run_id}/events")).status_code == 429:
-            pass  # the server has not heard of it yet
-        assert "event: FlowFinished" in answer.text
+        assert "event: FlowFinished" in read_when_there_is_room(client, f"/api/runs/{run_id}/events")
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,11 @@ import httpx
 import pytest
 
 from tests.command import run_here
+from tests.gate import PATIENCE_S, poll
 from tests.loopback import Loopback, Reply
 from tests.screens.pseudo_terminal import inherited, run_piped
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(120)
 
 TRIPS = """
 import os
@@ -91,7 +92,7 @@ def test_a_signal_stops_the_server_and_its_runs(folder: Path, provider: Loopback
     provider.script(Reply(text="one two three", hold_after=1))
     with (
         served("trips:Speaking", cwd=folder, PROVIDER=provider.url) as server,
-        httpx.Client(base_url=server.url) as client,
+        httpx.Client(base_url=server.url, timeout=100) as client,
     ):
         run_id = start(client)
         with client.stream("GET", f"/api/runs/{run_id}/events", timeout=100) as reader:
@@ -104,8 +105,11 @@ def test_a_signal_stops_the_server_and_its_runs(folder: Path, provider: Loopback
 
 def wait_for_end(client: httpx.Client, run_id: str) -> tuple[str, str | None]:
     """The status of a run that has ended, and why."""
-    while (about := client.get(f"/api/runs/{run_id}").json())["status"] in ("queued", "running"):
-        pass
+    about = poll(
+        lambda: client.get(f"/api/runs/{run_id}").json(),
+        lambda about: about["status"] not in ("queued", "running"),
+        "the run goes on",
+    )
     return about["status"], about.get("error")
 
 
@@ -113,7 +117,7 @@ def test_a_run_is_cancelled_when_its_reader_leaves_if_so_chosen(folder: Path, pr
     provider.script(Reply(text="one two three", hold_after=1))
     with (
         served("trips:Speaking", "--when-unread", "cancel", cwd=folder, PROVIDER=provider.url) as server,
-        httpx.Client(base_url=server.url, timeout=30) as client,
+        httpx.Client(base_url=server.url, timeout=100) as client,
     ):
         run_id = start(client)
         with client.stream("GET", f"/api/runs/{run_id}/events") as reader:
@@ -126,26 +130,28 @@ def test_a_run_that_nobody_reads_is_cancelled_after_so_many_seconds(folder: Path
     provider.script(Reply(text="one two three", hold_after=1))
     with (
         served("trips:Speaking", "--when-unread", "0.1", cwd=folder, PROVIDER=provider.url) as server,
-        httpx.Client(base_url=server.url, timeout=30) as client,
+        httpx.Client(base_url=server.url, timeout=100) as client,
     ):
         assert wait_for_end(client, start(client)) == ("cancelled", "nobody has read it for 0.1 s")
 
 
 def test_runs_in_a_store_are_there_after_the_server(folder: Path) -> None:
     store = ("--store", "sqlite:///runs.db")
-    with served("trips:Trip", *store, cwd=folder) as server, httpx.Client(base_url=server.url) as client:
+    with served("trips:Trip", *store, cwd=folder) as server, httpx.Client(base_url=server.url, timeout=100) as client:
         run_id = start(client)
         assert "FlowFinished" in client.get(f"/api/runs/{run_id}/events").text
         assert server.end(signal.SIGINT) == (0, "", "")
     with served("trips:Trip", "--runs", "sqlite:///runs.db", cwd=folder) as server:
-        about = httpx.get(f"{server.url}/api/runs/{run_id}").json()
+        about = httpx.get(f"{server.url}/api/runs/{run_id}", timeout=100).json()
         assert (about["status"], about["result"]) == ("completed", "a plan")
 
 
 def test_a_server_for_other_machines_makes_a_token(folder: Path) -> None:
     with served("trips:Trip", "--host", "0.0.0.0", cwd=folder) as server:
         assert len(server.token) > 30
-        with httpx.Client(base_url=server.url.replace("0.0.0.0", "127.0.0.1"), follow_redirects=True) as client:
+        with httpx.Client(
+            base_url=server.url.replace("0.0.0.0", "127.0.0.1"), follow_redirects=True, timeout=PATIENCE_S
+        ) as client:
             assert client.get("/api/runs").status_code == 401
             assert client.get("/", params={"token": server.token}).status_code == 200
             assert start(client)
@@ -154,9 +160,9 @@ def test_a_server_for_other_machines_makes_a_token(folder: Path) -> None:
 def test_a_token_comes_from_the_environment(folder: Path) -> None:
     with served("trips:Trip", cwd=folder, RXFLOW_TOKEN="a token, & 16 or more") as server:
         bearer = {"authorization": "Bearer a token, & 16 or more"}
-        assert httpx.get(f"{server.url}/api/runs", headers=bearer).status_code == 200
-        assert httpx.get(f"{server.url}/?token={server.token}").status_code == 303
-        assert httpx.get(f"{server.url}/api/runs").status_code == 401
+        assert httpx.get(f"{server.url}/api/runs", headers=bearer, timeout=PATIENCE_S).status_code == 200
+        assert httpx.get(f"{server.url}/?token={server.token}", timeout=PATIENCE_S).status_code == 303
+        assert httpx.get(f"{server.url}/api/runs", timeout=PATIENCE_S).status_code == 401
 
 
 @pytest.mark.parametrize(

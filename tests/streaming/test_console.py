@@ -22,7 +22,7 @@ from tests.scripted import Scripted, calls
 from tests.signals import outcome
 from tests.team import solo
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 PROGRAM = """
 import asyncio
 from rxflow.flow import Flow, human_feedback, listen, start
@@ -55,7 +55,7 @@ class Twice(Flow):
 class Limited(Flow):
     @start()
     async def first(self):
-        return await self.ask_async("Quick?", timeout=0.2)
+        return await self.ask_async("Quick?", timeout=2)
     @listen(first)
     async def second(self, before):
         return f"{before} {await self.ask_async('Slow?')}"

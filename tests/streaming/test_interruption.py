@@ -57,7 +57,7 @@ def interrupt(work):
         work()
     except BaseException as error:
         sys.last_value = error  # as python -i and notebooks do
-        say(f"{type(error).__name__}, stopped: {stopped.wait(10)}")
+        say(f"{type(error).__name__}, stopped: {stopped.wait(60)}")
     else:
         say("ended")
 """
@@ -152,7 +152,7 @@ def read_at(step):
     next(reader), next(reader)
     stopped.clear()
     goes_on = interrupt_at(step, lambda: next(reader))
-    if not stopped.wait(10):
+    if not stopped.wait(60):
         say(f"step {step}: the run goes on")
     return goes_on
 
@@ -266,11 +266,11 @@ def test_python_in_interactive_mode_stops_the_run_and_goes_on() -> None:
     process.stdin.flush()
     assert process.stdout.readline().strip() == "here"
     process.send_signal(signal.SIGINT)
-    process.stdin.write("say(f'{sys.last_value!r}, stopped: {stopped.wait(10)}')\n")
+    process.stdin.write("say(f'{sys.last_value!r}, stopped: {stopped.wait(60)}')\n")
     process.stdin.close()
     assert process.stdout.readline().strip() == "KeyboardInterrupt(), stopped: True"
     process.stdout.close()
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
 
 
 def test_a_handler_of_the_program_that_does_not_raise_decides_that_the_loop_goes_on() -> None:

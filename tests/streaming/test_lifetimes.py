@@ -121,7 +121,7 @@ class TestLoopsOfBlockingRuns:
 
     def test_a_client_that_was_made_once_works_in_each_run(self, provider: Loopback) -> None:
         provider.answer(lambda request: Reply(text="fine"))
-        client = httpx.AsyncClient()
+        client = httpx.AsyncClient(timeout=PATIENCE_S)
 
         class Fetching(Flow):
             @start()
@@ -289,7 +289,7 @@ class TestLoopsOfBlockingRuns:
             for output in outputs:
                 output.close()
             for each in mine:
-                assert each.wait_until_idle(5)
+                assert each.wait_until_idle(PATIENCE_S)
             for each in mine:
                 if each.thread.name != IDLE_NAME:
                     each.thread.join(PATIENCE_S)

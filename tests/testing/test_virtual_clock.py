@@ -21,7 +21,7 @@ from rxflow.testing._scripted import ScriptedLLM
 from rxflow.testing._virtual_clock import VirtualClock
 from rxflow.testing._virtual_time import Deadlock, ProviderInVirtualTime
 from rxflow.tools import BaseTool, tool
-from tests.gate import Gate
+from tests.gate import PATIENCE_S, Gate
 from tests.scripted import Scripted, calls
 from tests.signals import Signals
 from tests.team import crew_saying, solo
@@ -148,7 +148,7 @@ def test_another_thread_can_read_on() -> None:
         read: list[tuple[float, str]] = []
         reader = threading.Thread(target=lambda: read.extend((clock.now, chunk.content) for chunk in output))
         reader.start()
-        reader.join(5)
+        reader.join(PATIENCE_S)
     assert read == [(1.0, "0"), (2.0, "1"), (3.0, "2")]
 
 
@@ -258,7 +258,7 @@ def test_a_thread_of_the_users_own_that_outlives_its_method_sleeps_as_others_do(
     with VirtualClock():
         Leaving().kickoff()
         over.open()
-        threads[0].join(5)
+        threads[0].join(PATIENCE_S)
     assert slept == [6]
 
 

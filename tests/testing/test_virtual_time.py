@@ -27,6 +27,7 @@ from rxflow.testing._virtual_time import (
     RealSocketInVirtualTime,
     VirtualLoop,
 )
+from tests.gate import PATIENCE_S
 
 T = TypeVar("T")
 
@@ -295,7 +296,7 @@ def test_a_thread_that_nobody_waits_for_any_more_is_woken_from_its_sleep() -> No
     async def main() -> float:
         with anyio.move_on_after(10):
             await in_thread(work, name="work")
-        assert gone.wait(5)
+        assert gone.wait(PATIENCE_S)
         return now()
 
     assert VirtualClock().run(main) == 10.0
