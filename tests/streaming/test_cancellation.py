@@ -25,7 +25,7 @@ from rxflow.llm.source import Request
 from rxflow.tools import BaseTool, tool
 from rxflow.types.events import Event, MethodFinished
 from rxflow.types.streaming import FlowStreamingOutput
-from tests.gate import PATIENCE_S, Gate
+from tests.gate import PATIENCE_S, Gate, poll
 from tests.loopback import Loopback, Reply, ToolCall
 from tests.scripted import Scripted
 from tests.streaming.silent import SilentServer
@@ -53,6 +53,13 @@ class Research(Flow):
         super().__init__()
 
 
+def wait_for_idle_threads() -> None:
+    """Until no thread of a run is at work. Such a thread has another name while it waits for the next run."""
+    poll(
+        lambda: [each.name for each in threading.enumerate()], lambda names: "rxflow run" not in names, "a run goes on"
+    )
+
+
 @contextmanager
 def outrun(starter: Callable[..., Any]) -> Generator[None]:
     """Hold this thread as it returns from ``starter``, until the run that this has started is over."""
@@ -62,9 +69,7 @@ def outrun(starter: Callable[..., Any]) -> Generator[None]:
 
     def on_return(frame: FrameType, event: str, argument: object) -> Any:
         if event == "return":
-            for thread in threading.enumerate():
-                if thread.name == "rxflow run":
-                    thread.join(PATIENCE_S)
+            wait_for_idle_threads()
         return on_return
 
     before = sys.gettrace()
@@ -713,9 +718,7 @@ class TestNothingIsLeft:
         inside.wait()
         subscription.dispose()
         del watching, subscription
-        for thread in threading.enumerate():
-            if thread.name == "rxflow run":
-                thread.join(PATIENCE_S)
+        wait_for_idle_threads()
         gc.collect()
         assert kept() is None
         free.open()
@@ -726,9 +729,7 @@ class TestNothingIsLeft:
         assert drained(output) == ["a"]
         kept = weakref.ref(flow)
         del flow
-        for thread in threading.enumerate():
-            if thread.name == "rxflow run":
-                thread.join(PATIENCE_S)
+        wait_for_idle_threads()
         gc.collect()
         assert kept() is None
         assert output.result == "a"
