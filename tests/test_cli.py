@@ -390,6 +390,7 @@ def test_plot_writes_a_page_and_says_where(folder: Path) -> None:
     assert rxflow(folder, "plot", "trips:Trip", "--mermaid")[1].startswith("flowchart")
 
 
+@pytest.mark.slow
 def test_a_new_project_runs_offline_and_its_tests_pass(folder: Path) -> None:
     code, out, _ = rxflow(folder, "new", "sea-voyage")
     assert code == 0

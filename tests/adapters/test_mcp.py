@@ -85,6 +85,7 @@ def test_a_server_that_cannot_be_reached_says_why() -> None:
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_a_connection_that_is_cancelled_while_it_is_made_leaves_nothing() -> None:
     program = "import time; time.sleep(1)\nfrom tests.adapters import mcp_servers\nmcp_servers.tools.run('stdio')"

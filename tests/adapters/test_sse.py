@@ -103,6 +103,7 @@ def test_lines_of_json() -> None:
     assert isinstance(events[-1], FlowFailed)
 
 
+@pytest.mark.slow
 def test_a_client_that_drops_resumes_behind_what_it_saw() -> None:
     source = recorded(flows.Plain)
     asked_for: list[str | None] = []

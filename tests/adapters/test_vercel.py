@@ -60,6 +60,7 @@ def parts(seen: Any, *kinds: str) -> list[Any]:
     return [part for part in seen["message"]["parts"] if part["type"] in kinds]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_message_has_the_text_of_the_run(version: str) -> None:
     seen = read(version, flows.events_of(flows.Plain()))

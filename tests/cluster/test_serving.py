@@ -109,6 +109,7 @@ def test_its_questions_are_answered_at_another(nodes: Any, redis: RedisServer) -
         assert second.get(run).json()["result"] == "Ada, 2"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "said"),
     [

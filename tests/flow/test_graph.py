@@ -912,6 +912,7 @@ def test_every_run_has_exactly_one_terminal_even_of_a_tangle_of_routers(
     assert starts == ends if signals.completions else starts >= ends
 
 
+@pytest.mark.slow
 def test_a_long_cycle_keeps_nothing_of_its_rounds() -> None:
     objects: dict[int, int] = {}
 

@@ -96,6 +96,7 @@ STOPS: dict[str, Callable[[], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", STOPS)
 def test_a_call_that_was_stopped_has_an_estimated_usage_and_its_cost(stop: str, provider: Loopback, llm: LLM) -> None:
     provider.script(Reply(text=["one ", "two ", "three ", "four "], hold_after=4))

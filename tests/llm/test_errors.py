@@ -127,6 +127,7 @@ def test_a_connection_that_breaks_is_an_error_with_the_text_kept(
     assert seen.one(LLMFailed).text == seen.text == "a" * after
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [-1, 0, 1])
 def test_a_provider_that_falls_silent_runs_into_the_time_limit(
     provider: Loopback, llm: LLM, litellm: Any, after: int

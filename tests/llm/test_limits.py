@@ -103,6 +103,7 @@ class TestRequests:
         asyncio.run(asyncio.wait_for(main(), 20))
 
 
+@pytest.mark.slow
 def test_a_short_pause_does_not_end_a_longer_one() -> None:
     limits = RateLimits(key="paused", model="m", max_rpm=100)
 

@@ -52,6 +52,7 @@ class TestATextCompletion:
             make_llm(provider).call("Hello")
         wait_for_no_connection(provider)
 
+    @pytest.mark.slow
     def test_closes_its_client_after_a_time_out(self, provider: Loopback, litellm: Any) -> None:
         provider.script(Reply(text=["one", "two"], stall_after=1))
         with pytest.raises(litellm.Timeout):
@@ -74,6 +75,7 @@ def small_cache(litellm: Any) -> Generator[None]:
     cache.max_size_in_memory, litellm.disable_aiohttp_transport = before
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_cache")
 def test_a_client_that_litellm_forgets_is_not_collected(provider: Loopback) -> None:
     provider.answer(lambda request: Reply(text="fine"))

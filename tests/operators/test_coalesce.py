@@ -62,6 +62,7 @@ class TestByTime:
             "------x---------------y---(z|)", {"x": "onetw", "y": "othre", "z": "efour"}
         )
 
+    @pytest.mark.slow
     def test_it_keeps_the_rules(self) -> None:
         check_operator(ops.coalesce(seconds=0.5))
         check_operator(ops.coalesce(seconds=0.5, characters=5))

@@ -127,6 +127,7 @@ FAILURES = [
 ]
 
 
+@pytest.mark.slow
 def test_it_keeps_the_rules(path: Path) -> None:
     recorded(path, ["a", "b", "c"])
     check_source(lambda: from_cassette(path))

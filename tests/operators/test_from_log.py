@@ -25,6 +25,7 @@ def filled(items: Sequence[Any], log: MemoryLog | None = None) -> MemoryLog:
     return log
 
 
+@pytest.mark.slow
 def test_it_keeps_the_rules() -> None:
     log = filled(list(CHUNKS.values()))
     check_source(lambda: ops.from_log(log, "r"))

@@ -88,6 +88,7 @@ def events_in(log: Log, run_id: str = "r") -> list[Any]:
     return list(log.read(run_id, -1, 100_000).result().events)
 
 
+@pytest.mark.slow
 def test_it_keeps_the_rules() -> None:
     chunks = [said(text, seq=number) for number, text in enumerate("abcd")]
     check_operator(lambda source: rx.defer(lambda _: source.pipe(ops.log_to(MemoryLog(), "r"))), items=chunks)

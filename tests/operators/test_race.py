@@ -99,6 +99,7 @@ class TestOnAnyStream:
         marbles.expect(piped).to_be("--a-----b|")
         marbles.expect(piped, "---^").to_be("----x---y|")
 
+    @pytest.mark.slow
     def test_it_keeps_the_rules(self) -> None:
         check_operator(ops.race(rx.empty()), recovers=True)
 

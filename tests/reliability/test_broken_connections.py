@@ -83,6 +83,7 @@ SILENCES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("steps", "text"), SILENCES.values(), ids=SILENCES)
 def test_silence_anywhere_before_the_end_runs_into_the_time_limit(
     litellm: Any, way: Way, steps: tuple[bytes, ...], text: str
@@ -108,6 +109,7 @@ ENDINGS = {
 DEEDS = {"a reset": Deed.RESET, "the end": Deed.CLOSE, "half a close": Deed.HALF_CLOSE, "silence": Deed.STALL}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deed", DEEDS.values(), ids=DEEDS)
 @pytest.mark.parametrize("ending", ENDINGS.values(), ids=ENDINGS)
 def test_an_answer_with_its_finish_reason_is_complete_whatever_becomes_of_the_connection(
@@ -127,6 +129,7 @@ def test_an_answer_with_its_finish_reason_is_complete_whatever_becomes_of_the_co
     assert seen.one(LLMFinished).finish_reason == "stop"
 
 
+@pytest.mark.slow
 def test_the_usage_report_is_waited_for_and_silence_in_its_place_is_not(provider: Loopback, way: Way) -> None:
     provider.script(Reply(raw=[said("a"), STOP, USAGE, DONE], pace=0.1))
     with hasty(provider.url, way) as llm:
@@ -157,6 +160,7 @@ def test_a_byte_at_a_time_gives_the_same(provider: Loopback, way: Way) -> None:
     assert seen.one(LLMFinished).usage.total_tokens == 5
 
 
+@pytest.mark.slow
 def test_the_time_limit_is_for_a_silence_and_not_for_the_whole(provider: Loopback, way: Way) -> None:
     def ask(pace: float) -> str:
         provider.script(Reply(raw=[*[said("a")] * 8, STOP + DONE], pace=pace))
@@ -197,6 +201,7 @@ BROKEN_BODIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "then"), BROKEN_BODIES.values(), ids=BROKEN_BODIES)
 def test_a_body_that_breaks_the_rules_of_http_is_an_error_with_the_text_kept(
     litellm: Any, way: Way, first: bytes, then: bytes

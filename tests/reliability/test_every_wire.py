@@ -98,6 +98,7 @@ def test_an_answer_that_is_cut_short_is_refused(provider: Loopback, dialect: Dia
     assert isinstance(seen.error, importlib.import_module("litellm").APIConnectionError), seen.error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", [BEHIND_LITELLM, BY_WRAPPER], ids=lambda way: way.name)
 def test_gemini_with_a_finish_reason_in_each_event_is_read_to_its_end(provider: Loopback, way: Way) -> None:
     gemini = next(dialect for dialect in DIALECTS if dialect.name == "gemini")
@@ -115,6 +116,7 @@ def test_gemini_with_a_finish_reason_in_each_event_is_read_to_its_end(provider: 
     assert (answer.text, answer.finish_reason, answer.usage.total_tokens) == ("It is 1.", "stop", 3)
 
 
+@pytest.mark.slow
 def test_text_after_a_finish_reason_lengthens_the_wait_for_the_end(provider: Loopback, llm: LLM) -> None:
     provider.script(Reply(raw=[delta("stop", content=text) for text in ("a", "b", "c")], pace=1.2))
     assert outcome(llm.events("Hi")).one(LLMFinished).text == "abc"

@@ -272,6 +272,7 @@ class TestRedis:
             with pytest.raises(StoreError, match=r"is of version 7; this rxflow has version 1$"):
                 Runs(server.url)
 
+    @pytest.mark.slow
     def test_one_that_is_full_stops_the_run_and_its_readers_are_told(self, tmp_path: Path) -> None:
         with RedisServer(tmp_path) as server, Runs(server.url, lease=3) as runs:
             run = runs.start(Count(), {"count": 3000, "gap_ms": 2})
@@ -288,6 +289,7 @@ class TestRedis:
             assert texts == [f"n{number}" for number in range(len(texts))]
             assert isinstance(seen.errors[0], RunLost)
 
+    @pytest.mark.slow
     def test_while_it_is_gone_nothing_is_lost(self, tmp_path: Path) -> None:
         with RedisServer(tmp_path) as server, Runs(server.url, lease=10) as runs:
             run = runs.start(Count(), {"count": 300, "gap_ms": 5})

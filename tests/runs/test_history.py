@@ -7,6 +7,7 @@ import tracemalloc
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,6 +81,7 @@ def test_a_reader_that_keeps_up_gets_the_events_themselves_and_a_late_one_equal_
     assert log.read("r", -1, 1).result().events == say(1)
 
 
+@pytest.mark.slow
 def test_a_reader_that_stopped_reading_does_not_keep_events_as_they_are() -> None:
     log, writer = MemoryLog(), Writer("r")
     log.append(writer, say(1)).result()
@@ -93,6 +95,7 @@ def test_a_reader_that_stopped_reading_does_not_keep_events_as_they_are() -> Non
     assert len(gc.get_objects()) - before < MAX_UNREAD / 10
 
 
+@pytest.mark.slow
 def test_a_kept_chunk_is_small_and_no_work_for_the_garbage_collector() -> None:
     log, writer, count = MemoryLog(), Writer("r"), 200 * MIN_PACKED
     log.append(writer, say(1)).result()

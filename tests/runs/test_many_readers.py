@@ -29,6 +29,7 @@ async def read(run: Run, random_: random.Random) -> list[str]:
     return texts
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120 + READERS // 2)
 def test_nothing_is_lost_and_nothing_comes_twice(runs: Runs) -> None:
     seed = random.randrange(1 << 32)

@@ -102,6 +102,7 @@ class TestKilledWorkers:
                 assert [str(chunk) for chunk in seen.items][: len(texts)] == texts
                 assert runs[name].status == "lost"
 
+    @pytest.mark.slow
     def test_restart_begins_a_new_generation_with_a_retraction(self, store: str, start_worker: StartWorker) -> None:
         worker = start_worker(store, "r", f"{HERE}:Count", {"count": 40, "gap_ms": 10}, lease_s=3)
         with Runs(store, lease=LEASE_S) as runs:
@@ -116,6 +117,7 @@ class TestKilledWorkers:
             assert [event.seq for event in seen] == list(range(len(lost), len(lost) + len(seen)))
             assert run.result(20) == "".join(f"n{number}" for number in range(40))
 
+    @pytest.mark.slow
     def test_a_worker_that_was_taken_for_dead_cannot_write_any_more(
         self, store: str, start_worker: StartWorker
     ) -> None:
@@ -135,6 +137,7 @@ class TestKilledWorkers:
             assert [encode(event) for event in signals_of(run.events()).items] == before
 
 
+@pytest.mark.slow
 def test_a_worker_whose_clock_is_behind_is_not_taken_for_dead(store: str, start_worker: StartWorker) -> None:
     start_worker(store, "r", f"{HERE}:Count", {"count": 40, "gap_ms": 60}, "--clock-behind", lease_s=4)
     with Runs(store, lease=LEASE_S) as runs:

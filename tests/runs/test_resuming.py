@@ -285,6 +285,7 @@ def test_a_question_that_nobody_answers_in_time_pauses_the_run(store: str | None
         assert run.result(20) == "12"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["answer", "restart"])
 def test_a_run_that_goes_on_waits_for_answers_as_long_as_its_start_said(store: str | None, way: str) -> None:
     class Twice(Flow):

@@ -56,6 +56,7 @@ def kernel(tmp_path: Path) -> Iterator[tuple[KernelManager, BlockingKernelClient
     manager.shutdown_kernel(now=True)
 
 
+@pytest.mark.slow
 def test_the_notebook_of_the_examples_runs(tmp_path: Path) -> None:
     notebook: Any = cast(Any, nbformat).read(ROOT / "examples" / "flow_in_a_notebook.ipynb", as_version=4)
     client = NotebookClient(notebook, timeout=PATIENCE_S, resources={"metadata": {"path": str(tmp_path)}})

@@ -138,6 +138,7 @@ def test_several_questions_are_shown_one_after_the_other() -> None:
         shown.until("got ['a', 'b']")
 
 
+@pytest.mark.slow
 def test_a_line_that_comes_too_late_answers_the_question_that_is_on_the_screen() -> None:
     with terminal("print('got', Limited().kickoff())") as shown:
         shown.until("Quick?\r\n>>> ")

@@ -207,6 +207,7 @@ class TestOnALoopOfItsOwn:
         all_ended()
         assert taken == ["a"]
 
+    @pytest.mark.slow
     def test_no_reference_to_the_observer_is_kept_after_a_disposal(self, make: Make) -> None:
         source = make("a", Gate())
         seen = Observed()
@@ -219,6 +220,7 @@ class TestOnALoopOfItsOwn:
         gc.collect()
         assert kept() is None
 
+    @pytest.mark.slow
     def test_no_reference_to_the_observer_is_kept_after_the_end(self, make: Make) -> None:
         source = make("a")
         seen = Observed()
@@ -318,6 +320,7 @@ class TestOnTheLoopOfTheSubscriber:
         seen = asyncio.run(main())
         assert (seen.chunks, seen.ends) == (["a"], [])
 
+    @pytest.mark.slow
     def test_disposing_leaves_no_task_and_no_observer(self, make: Make) -> None:
         async def main() -> None:
             source = make("a", Gate())

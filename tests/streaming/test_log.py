@@ -341,6 +341,7 @@ MAX_BYTES_PER_CHUNK = 80
 
 
 class TestMemory:
+    @pytest.mark.slow
     @pytest.mark.parametrize("chunks", [of_one_call, of_ten_calls_at_once])
     def test_a_kept_chunk_is_small_and_no_work_for_the_garbage_collector(
         self, chunks: Callable[[], Iterator[StreamChunk]]

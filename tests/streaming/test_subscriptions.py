@@ -104,6 +104,7 @@ def test_a_source_that_cannot_begin_is_a_stream_that_fails(source: Observable[in
     assert [type(error) for error in seen.errors] == [LookupError]
 
 
+@pytest.mark.slow
 def test_a_waiting_flow_has_few_locks(provider: Loopback) -> None:
     count = 20
     provider.answer(lambda request: Reply(text=["Hi", " there"], hold_after=1))

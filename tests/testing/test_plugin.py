@@ -172,6 +172,7 @@ def test_a_run_that_a_test_leaves_does_not_go_on_in_the_next(pytester: pytest.Py
     result.stdout.fnmatch_lines(["*the test left behind:"])
 
 
+@pytest.mark.slow
 def test_runs_are_seen_also_where_the_test_is_the_first_to_import_them(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
