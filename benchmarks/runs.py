@@ -26,6 +26,7 @@ from typing import Any, TypeAlias
 
 from benchmarks.provider import provider
 from benchmarks.targets import Target, at_least, at_most, verdict
+from benchmarks.throughput import async_for_loop
 from rxflow import LLM, Flow
 from rxflow._streaming import border
 from rxflow.flow import start
@@ -67,9 +68,8 @@ class Calls(Flow):
 def measure(events: int, burst: int, stops: int, chunks: int, turns: int) -> list[Figure]:
     """All figures; those of Redis where redis-server is installed."""
     figures = [
-        _rate_overhead(
-            "chunks with numbers and times, beside none", _read_unstamped, _read_plain, chunks, turns, limit=5
-        ),
+        _rate_overhead("a crew's numbers and times, beside none", _unstamped(_read_crew), _read_crew, chunks, turns, 5),
+        _rate_overhead("the same, without a crew", _unstamped(_read_plain), _read_plain, chunks, turns, 5),
         _rate_overhead("a run in the memory store, beside none", _run_plain, _run_stored, chunks, turns),
         _rate_overhead("the same, and it is read", _read_plain, _read_stored, chunks, turns),
     ]
@@ -225,13 +225,20 @@ class _Unstamped(border.Passage):
             super().on_next(value)
 
 
-async def _read_unstamped(url: str) -> None:
-    stamped = border.Passage
-    border.Passage = _Unstamped  # type: ignore[misc]
-    try:
-        await _read_plain(url)
-    finally:
-        border.Passage = stamped  # type: ignore[misc]
+async def _read_crew(url: str) -> None:
+    await async_for_loop()(url)
+
+
+def _unstamped(way: Way) -> Way:
+    async def run(url: str) -> None:
+        stamped = border.Passage
+        border.Passage = _Unstamped  # type: ignore[misc]
+        try:
+            await way(url)
+        finally:
+            border.Passage = stamped  # type: ignore[misc]
+
+    return run
 
 
 @contextlib.contextmanager
