@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from copy import copy
 from dataclasses import replace
@@ -52,7 +52,7 @@ class Border:
         self.count = itertools.count(scope.run.first_seq if scope.is_outermost else 0)
         self.holds = 0
         """How many races hold events back. A race may drop an event, so the event is numbered after its release."""
-        self._passages: dict[Passage, None] = {}
+        self._passages: list[Passage] = []
         self._own_origin: tuple[Origin, Origin] = (scope.origin, scope.origin)
 
     def stamp(self, item: T) -> T:
@@ -99,8 +99,8 @@ class Border:
 
         def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
             passage = Passage(self, observer)
-            self._passages[passage] = None
-            self.scope.run.watchers[passage] = None
+            self._passages.append(passage)
+            self.scope.run.watchers.append(passage)
             passage.hold(connect(build(self.scope), passage, scheduler))
             return passage
 
@@ -129,7 +129,7 @@ class Border:
 
         This is for code that ends a stream before the run ends.
         """
-        passages, self._passages = self._passages, {}
+        passages, self._passages = self._passages, []
         return [event for passage in passages for event in passage.close_spans(reason)]
 
     def describe_stopped(self, started: Started, reason: str) -> Event:
@@ -147,8 +147,8 @@ class Border:
     def forget(self, passage: Passage, *, has_open_spans: bool) -> None:
         """Forget a passage that is over. If it has open spans, keep it for :meth:`close_spans`."""
         if not has_open_spans:
-            self._passages.pop(passage, None)
-        self.scope.run.watchers.pop(passage, None)
+            _remove(self._passages, passage)
+        _remove(self.scope.run.watchers, passage)
 
     def _adopt(self, origin: Origin) -> Origin:
         """Return a copy of ``origin`` with the ids of this run. The last copy is kept for the next event."""
@@ -297,6 +297,11 @@ class Passage(Holder, ObserverBase[Event]):
         self._children[around] -= 1
         if not self._children[around]:
             del self._children[around]
+
+
+def _remove(kept: list[Any], passage: Passage) -> None:
+    with suppress(ValueError):  # it was forgotten before
+        kept.remove(passage)
 
 
 def current_border() -> Border | None:

@@ -75,7 +75,7 @@ class Run:
     calls: dict[str, Callable[[str], LLMCancelled]] = field(default_factory=dict[str, "Callable[[str], LLMCancelled]"])
     """By span, for each LLM call that has not ended: a function that returns its closing event for a given reason."""
 
-    watchers: dict[StopWatcher, None] = field(default_factory=dict["StopWatcher", None])
+    watchers: list[StopWatcher] = field(default_factory=list["StopWatcher"])
     """The watchers that must be told when a leaf is stopped while the run lives."""
 
     def elsewhere(self, loop: asyncio.AbstractEventLoop) -> Run:
