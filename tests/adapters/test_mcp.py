@@ -44,6 +44,7 @@ def text_of(result: CallToolResult) -> str:
     return content.text
 
 
+@pytest.mark.slow
 def test_an_agent_uses_the_tools_of_a_server() -> None:
     model = Scripted(calls(("add", {"a": 2, "b": 3}), ("fail", {"why": "no wind"}), ("count", {})), "five")
     with mcp.connect(server("tools")) as tools:

@@ -187,6 +187,7 @@ except httpx.ConnectError as error:
 """
 
 
+@pytest.mark.slow
 def test_the_source_of_its_page_streams_and_explains_its_errors(tmp_path: Path) -> None:
     (page,) = programs("docs/writing-a-source.md")
     done = run("-W", "error", "-c", OLLAMA + page.replace("0.5 * attempt", "0.0") + ASKING, cwd=tmp_path)

@@ -123,6 +123,7 @@ def test_a_failure_in_mid_stream_is_never_tried_again(provider: Loopback, llm: L
     assert len(provider.requests) == 1
 
 
+@pytest.mark.slow
 def test_the_wait_that_the_provider_asks_for_is_kept(provider: Loopback, llm: LLM) -> None:
     provider.script(Reply(status=429, headers={"retry-after": "1"}), Reply(text="Hello"))
     seen = outcome(llm.events("Hi"))

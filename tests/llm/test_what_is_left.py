@@ -2,6 +2,8 @@
 
 import gc
 
+import pytest
+
 from rxflow import LLM
 from rxflow._streaming.emitter import Emitter
 from rxflow.testing.leaks import assert_nothing_is_left
@@ -14,6 +16,7 @@ def places() -> int:
     return sum(isinstance(each, Emitter) for each in gc.get_objects())
 
 
+@pytest.mark.slow
 def test_no_place_of_a_run_that_was_closed_is_kept_by_timers_of_the_http_client(provider: Loopback, llm: LLM) -> None:
     provider.answer(lambda request: Reply(text=["one", "two"], hold_after=1))
 

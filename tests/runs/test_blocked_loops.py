@@ -120,6 +120,7 @@ def test_it_ends_whole(store: str, stage: Stage, caplog: pytest.LogCaptureFixtur
     assert check_end(store, run_id) == events
 
 
+@pytest.mark.slow
 def test_what_it_emits_meanwhile_is_in_the_log_or_not_but_never_half(store: str, stage: Stage) -> None:
     runs = Runs(store)
     run_id = begin(runs, Busy, stage)
@@ -130,6 +131,7 @@ def test_what_it_emits_meanwhile_is_in_the_log_or_not_but_never_half(store: str,
     assert values == list(range(len(values)))
 
 
+@pytest.mark.slow
 def test_its_end_is_written_though_the_store_still_writes_what_came_before(
     tmp_path: Path, stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -81,6 +81,7 @@ def test_a_question_expires_in_whichever_process_goes_on(
 
 
 class TestKilledWorkers:
+    @pytest.mark.slow
     @pytest.mark.timeout(60 + 15 * KILLS)
     def test_readers_get_what_had_arrived_and_then_that_it_is_lost(self, store: str, start_worker: StartWorker) -> None:
         lease_s = 1.0

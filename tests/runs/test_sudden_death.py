@@ -30,6 +30,7 @@ def resumed(runs: Runs, notes: Path) -> Run:
     return run
 
 
+@pytest.mark.slow
 def test_a_tool_that_was_being_called_is_not_called_again(store: str, tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     die(store, notes, "paid")
@@ -40,6 +41,7 @@ def test_a_tool_that_was_being_called_is_not_called_again(store: str, tmp_path: 
     assert notes.read_text().split() == ["paid"]
 
 
+@pytest.mark.slow
 def test_what_a_person_was_being_shown_is_not_made_again(store: str, tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     die(store, notes, "reviewed")
@@ -48,6 +50,7 @@ def test_what_a_person_was_being_shown_is_not_made_again(store: str, tmp_path: P
     assert notes.read_text().split() == ["paid", "booked", "reviewed", "reviewed", "ended"]
 
 
+@pytest.mark.slow
 def test_a_person_who_has_answered_is_not_asked_again(store: str, tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     die(store, notes, "ended")

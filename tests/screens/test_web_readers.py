@@ -201,6 +201,7 @@ class CountingLog(MemoryLog):
         return super().read(run_id, after, limit)
 
 
+@pytest.mark.slow
 def test_what_a_slow_client_has_not_taken_stays_in_the_log() -> None:
     log = CountingLog()
     with serving(Flooding, log) as client:

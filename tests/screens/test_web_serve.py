@@ -87,6 +87,7 @@ def start(client: httpx.Client) -> str:
     return str(client.post("/api/runs", json={}).raise_for_status().json()["id"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 128 + signal.SIGTERM)])
 def test_a_signal_stops_the_server_and_its_runs(folder: Path, provider: Loopback, number: int, code: int) -> None:
     provider.script(Reply(text="one two three", hold_after=1))

@@ -178,6 +178,7 @@ class TestFromAsync:
 
         assert asyncio.run(main()).ends == ["CancelledError()"]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("how", ["disposed", "ended"])
     def test_no_reference_to_the_observer_is_kept(self, how: str) -> None:
         async def main() -> None:
@@ -210,6 +211,7 @@ class TestFromAsync:
 
         asyncio.run(main())
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("way", ["by itself", "in a leaf of a run"])
     def test_an_error_that_is_kept_keeps_no_observer(self, way: str) -> None:
         async def work(emit: Emit) -> None:
