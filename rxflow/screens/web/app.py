@@ -342,18 +342,32 @@ def _inputs_of(name: str, flow: type[Flow[Any]]) -> Any:
         state = flow().state
     except Exception as error:
         raise _not_made(name, error) from error
-    is_model = isinstance(state, BaseModel)
-    fields = {each: getattr(state, each) for each in type(state).model_fields} if is_model else dict(state)
-    fields.pop("id", None)
+    fields = (
+        {each: getattr(state, each) for each in type(state).model_fields} if isinstance(state, BaseModel) else state
+    )
     inputs: dict[str, Any] = {}
     for field, value in fields.items():
+        if field == "id":
+            continue
         with suppress(Exception):  # raised by pydantic, or by users' serializers and comparisons
-            given = state.model_dump(mode="json", include={field}, warnings=False)[field] if is_model else value
-            # A field with a number accepts "Infinity", but not null.
-            sent = from_json(to_json(given, inf_nan_mode="strings"))
-            if (getattr(type(state).model_validate({field: sent}), field) if is_model else sent) == value:
+            sent, taken = _send_back(state, field, value)
+            if taken == value:
                 inputs[field] = sent
     return inputs
+
+
+def _send_back(state: Any, field: str, value: Any) -> tuple[Any, Any]:
+    """Return a field's value as the page gets it, and as a new state takes it from the page."""
+
+    def through(given: Any) -> Any:
+        # A field with a number accepts "Infinity", but not null.
+        return from_json(to_json(given, inf_nan_mode="strings"))
+
+    if not isinstance(state, BaseModel):
+        sent = through(value)
+        return sent, sent
+    sent = through(state.model_dump(mode="json", include={field}, warnings=False)[field])
+    return sent, getattr(type(state).model_validate({field: sent}), field)
 
 
 def _answer(run: Run, request_id: str, value: Any) -> None:
