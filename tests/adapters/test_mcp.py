@@ -18,12 +18,13 @@ from pydantic import BaseModel
 from rxflow import Flow
 from rxflow import operators as ops
 from rxflow.adapters import mcp
-from rxflow.flow import and_, listen, start
+from rxflow.flow import start
 from rxflow.runs import Runs
 from rxflow.tools import BaseTool
 from rxflow.types.events import ToolFailed, ToolFinished, ToolProgress, ToolStarted
 from tests.adapters import flows, mcp_servers
 from tests.adapters.flows import of_type
+from tests.screens.web_flows import AskingTwo
 from tests.scripted import Scripted, calls
 from tests.team import solo
 
@@ -308,13 +309,13 @@ class TestBetweenCalls:
 
     def test_an_answer_to_a_run_that_was_forgotten_says_so(self) -> None:
         async def run(runs: Runs) -> tuple[InputRequiredResult, CallToolResult]:
-            trips = mcp.create_server("trips", mcp.FlowTool(Shared), runs=runs)
+            trips = mcp.create_server("trips", mcp.FlowTool(AskingTwo), runs=runs)
             async with Client(trips, elicitation_callback=refuse) as client:
-                first = await client.session.call_tool("Shared", {}, allow_input_required=True)
+                first = await client.session.call_tool("AskingTwo", {}, allow_input_required=True)
                 assert isinstance(first, InputRequiredResult)
                 for each in runs.list():
                     runs.forget(each.id)
-                return first, await client.call_tool("Shared", {}, request_state=first.request_state)
+                return first, await client.call_tool("AskingTwo", {}, request_state=first.request_state)
 
         with Runs() as runs:
             first, result = asyncio.run(run(runs))
@@ -324,44 +325,30 @@ class TestBetweenCalls:
 
     def test_a_run_that_no_client_comes_back_to_is_forgotten(self, monkeypatch: pytest.MonkeyPatch) -> None:
         async def run() -> CallToolResult:
-            async with Client(mcp.create_server("trips", mcp.FlowTool(Shared)), elicitation_callback=refuse) as client:
-                first = await client.session.call_tool("Shared", {}, allow_input_required=True)
+            async with Client(
+                mcp.create_server("trips", mcp.FlowTool(AskingTwo)), elicitation_callback=refuse
+            ) as client:
+                first = await client.session.call_tool("AskingTwo", {}, allow_input_required=True)
                 assert isinstance(first, InputRequiredResult)
-                await client.session.call_tool("Shared", {}, allow_input_required=True)
-                return await client.call_tool("Shared", {}, request_state=first.request_state)
+                await client.session.call_tool("AskingTwo", {}, allow_input_required=True)
+                return await client.call_tool("AskingTwo", {}, request_state=first.request_state)
 
         monkeypatch.setattr(mcp, "_KEEP", timedelta(microseconds=1))
         assert text_of(asyncio.run(run())).startswith("LookupError: ")
 
     def test_which_run_is_answered_cannot_be_made_up(self) -> None:
         async def run(runs: Runs) -> str:
-            trips = mcp.create_server("trips", mcp.FlowTool(Shared), runs=runs)
+            trips = mcp.create_server("trips", mcp.FlowTool(AskingTwo), runs=runs)
             async with Client(trips, elicitation_callback=refuse) as client:
-                await client.session.call_tool("Shared", {}, allow_input_required=True)
+                await client.session.call_tool("AskingTwo", {}, allow_input_required=True)
                 (kept,) = runs.list()
                 with pytest.raises(MCPError) as error:
-                    await client.call_tool("Shared", {}, request_state=kept.id)
+                    await client.call_tool("AskingTwo", {}, request_state=kept.id)
                 assert kept.status == "paused"
                 return str(error.value)
 
         with Runs() as runs:
             assert "request" in asyncio.run(run(runs)).lower()
-
-
-class Shared(Flow[dict[str, Any]]):
-    """Ask two people at once."""
-
-    @start()
-    async def where(self) -> str | None:
-        return await self.ask_async("Where?")
-
-    @start()
-    async def who(self) -> str | None:
-        return await self.ask_async("Who?")
-
-    @listen(and_(where, who))
-    def tell(self) -> str:
-        return " ".join(map(str, self.method_outputs))
 
 
 async def refuse(context: Any, params: Any) -> ElicitResult:
@@ -378,9 +365,9 @@ def take_trip(runs: Runs, reply: Callable[[str], Any]) -> tuple[list[str], CallT
         return ElicitResult(action="accept" if content else "decline", content=content)
 
     async def run() -> CallToolResult:
-        trips = mcp.create_server("trips", mcp.FlowTool(Shared), runs=runs)
+        trips = mcp.create_server("trips", mcp.FlowTool(AskingTwo), runs=runs)
         async with Client(trips, elicitation_callback=answer) as client:
-            return await client.call_tool("Shared", {})
+            return await client.call_tool("AskingTwo", {})
 
     return asked, asyncio.run(run())
 
