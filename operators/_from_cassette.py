@@ -71,7 +71,7 @@ def from_cassette(
 
 
 def _find_any_clock(given: SchedulerBase | None, subscribed: SchedulerBase | None) -> SchedulerBase:
-    """Return the scheduler to use. If there is no loop, timer threads do: a source may emit in any thread."""
+    """Return the scheduler to use. Without a loop, it uses timer threads, because a source may emit in any thread."""
     try:
         return find_clock("from_cassette", given, subscribed, running_loop())
     except RuntimeError:

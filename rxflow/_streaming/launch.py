@@ -1,7 +1,7 @@
 """Starts a run, and chooses the loop on which it lives.
 
 If asyncio runs in the subscriber's thread, the run lives on that loop, so that users' coroutines find their own loop,
-pools and sessions. If there is no such loop (a plain ``for``, a plain ``subscribe``, trio), or if the caller is going
+pools and sessions. Without such a loop (a plain ``for``, a plain ``subscribe``, trio), or if the caller is going
 to block, the run lives on a loop thread. Inside another run it becomes a part of that run, with its loop, labels and
 count of events.
 """
