@@ -23,8 +23,7 @@ from pydantic_core import to_json
 from reactivex import Observable
 
 from benchmarks.targets import at_most, verdict
-from rxflow import Flow
-from rxflow import operators as ops
+from rxflow import Flow, operators as ops
 from rxflow.adapters import agui, logs, otel, sse, vercel
 from rxflow.adapters._openai_answers import Asked, ChatAnswer, ResponseAnswer
 from rxflow.adapters._translation import translate

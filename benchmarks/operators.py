@@ -19,8 +19,7 @@ from typing import Any, TypeAlias
 
 import reactivex as rx
 from pydantic import BaseModel
-from reactivex import Observable, Subject
-from reactivex import operators as rxops
+from reactivex import Observable, Subject, operators as rxops
 
 from rxflow import operators as ops
 from rxflow._streaming.observable import everything

@@ -30,8 +30,9 @@ from benchmarks.throughput import async_for_loop
 from rxflow import LLM, Flow
 from rxflow._streaming import border
 from rxflow.flow import start
+from rxflow.operators._core.log_reader import read_log
 from rxflow.operators._core.log_writer import MAX_BATCH
-from rxflow.operators._core.run_log import End, Writer, read_log
+from rxflow.operators._core.run_log import End, Writer
 from rxflow.runs import Runs
 from rxflow.types import Event
 from rxflow.types.chunks import Origin, StreamChunk

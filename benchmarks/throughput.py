@@ -20,8 +20,7 @@ import httpx
 from benchmarks.provider import provider
 from benchmarks.targets import Target, at_least, verdict
 from benchmarks.wires import WIRES, Wire
-from rxflow import LLM, Agent, Crew, Flow, Task
-from rxflow import operators as ops
+from rxflow import LLM, Agent, Crew, Flow, Task, operators as ops
 from rxflow.flow import start
 from rxflow.tools import tool
 

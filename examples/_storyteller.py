@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from reactivex import Observable
 
 from rxflow.llm import Delta, Ending, Request, Source, ToolCallDelta, from_async
-from rxflow.types.usage import UsageMetrics
+from rxflow.types.results import UsageMetrics
 
 NAVIGATOR, COOK, POET, CAPTAIN = "Navigator", "Cook", "Poet", "Captain"
 TURNS: Mapping[str, Sequence[str]] = {

@@ -11,8 +11,7 @@ from typing import Any
 from _model import chosen_model
 from reactivex import Observable
 
-from rxflow import Agent, Crew, Flow, Task
-from rxflow import operators as ops
+from rxflow import Agent, Crew, Flow, Task, operators as ops
 from rxflow.flow import HumanFeedbackResult, human_feedback, listen, start
 from rxflow.tools import tool
 from rxflow.types.events import Event, FlowFinished, InputReceived, InputRequested, ToolFinished

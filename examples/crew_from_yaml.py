@@ -7,8 +7,7 @@ from typing import Any
 
 from _model import chosen_model
 
-from rxflow import LLM, Agent, Crew, Flow, Process, Task
-from rxflow import tool as a_tool
+from rxflow import LLM, Agent, Crew, Flow, Process, Task, tool as a_tool
 from rxflow.flow import start
 from rxflow.project import CrewBase, agent, crew, llm, task, tool
 from rxflow.tools import BaseTool

@@ -9,12 +9,10 @@ import asyncio
 
 import reactivex as rx
 from _model import chosen_model
-from reactivex import Observable
-from reactivex import operators as rxops
+from reactivex import Observable, operators as rxops
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
-from rxflow import Flow
-from rxflow import operators as ops
+from rxflow import Flow, operators as ops
 from rxflow.flow import start
 
 MODEL = chosen_model()

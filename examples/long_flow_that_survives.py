@@ -13,8 +13,7 @@ from pathlib import Path
 
 from _model import chosen_model
 
-from rxflow import Agent, Crew, Flow, Task
-from rxflow import operators as ops
+from rxflow import Agent, Crew, Flow, Task, operators as ops
 from rxflow.flow import listen, start
 from rxflow.runs import RunLost, Runs
 from rxflow.types import LLMStarted, MethodFinished, RunPaused

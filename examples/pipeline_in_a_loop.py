@@ -6,8 +6,7 @@ python examples/pipeline_in_a_loop.py
 from _model import chosen_model
 from reactivex import operators as rxops
 
-from rxflow import Flow
-from rxflow import operators as ops
+from rxflow import Flow, operators as ops
 from rxflow.flow import start
 
 MODEL = chosen_model()

@@ -12,8 +12,7 @@ from _model import EMBEDDED, chosen_model, chosen_pace
 from _storyteller import CAPTAIN, COOK, NAVIGATOR, POET, Storyteller
 from reactivex import Observable
 
-from rxflow import LLM, Agent, Crew, Flow, Task, TaskOutput
-from rxflow import operators as ops
+from rxflow import LLM, Agent, Crew, Flow, Task, TaskOutput, operators as ops
 from rxflow.flow import and_, listen, start
 from rxflow.screens import terminal
 from rxflow.tools import BaseTool, tool

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from rxflow._streaming import Emitter, EventStream, from_coroutine
-from rxflow.operators._core.run_log import Log, read_log
+from rxflow.operators._core.log_reader import read_log
+from rxflow.operators._core.run_log import Log
 from rxflow.types import Event
 
 

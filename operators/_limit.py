@@ -24,7 +24,7 @@ from rxflow.operators._core import (
     through,
 )
 from rxflow.types import LLMFinished, LLMStarted, StreamChunk, StreamChunkType
-from rxflow.types.usage import BYTES_PER_TOKEN, UsageMetrics, count_bytes, count_message_bytes
+from rxflow.types.results import BYTES_PER_TOKEN, UsageMetrics, count_bytes, count_message_bytes
 
 T = TypeVar("T")
 

@@ -11,9 +11,9 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import Disposable, SingleAssignmentDisposable
 
-from rxflow._json_text import in_words
 from rxflow._loops import call_soon, running_loop
 from rxflow._streaming import DEFAULT_STOP_REASON, Border, current_border
+from rxflow._text import in_words
 from rxflow.operators._core import add_context, through
 from rxflow.operators._core.log_writer import LogWriter
 from rxflow.operators._core.run_log import End, Log, Writer

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel
 from reactivex import Observable
 
-from rxflow._json_text import read_json
+from rxflow._text import read_json
 from rxflow.operators._core import GrowingJson, check_model, read_calls
 from rxflow.types import StreamChunk, StreamChunkType
 

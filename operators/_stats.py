@@ -23,7 +23,7 @@ from rxflow.types import (
     TaskFinished,
     TaskStarted,
 )
-from rxflow.types.usage import BYTES_PER_TOKEN, UsageMetrics, count_bytes
+from rxflow.types.results import BYTES_PER_TOKEN, UsageMetrics, count_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,7 +56,7 @@ ALIASES: Mapping[str, Mapping[str, _lazy.Home]] = {
     "rxflow.tasks.task_output": _TASK_OUTPUT,
     "rxflow.tools.base_tool": {"BaseTool": "rxflow.tools", "Tool": "rxflow.tools:FunctionTool", "tool": "rxflow.tools"},
     "rxflow.tools.structured_tool": {"CrewStructuredTool": "rxflow.tools:FunctionTool"},
-    "rxflow.types.usage_metrics": {"UsageMetrics": "rxflow.types.usage"},
+    "rxflow.types.usage_metrics": {"UsageMetrics": "rxflow.types.results"},
     "rxflow.utilities": {},
     "rxflow.utilities.types": {"LLMMessage": "rxflow.llm.source:Message"},
 }

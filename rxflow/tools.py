@@ -22,8 +22,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from rxflow._json_text import list_problems
 from rxflow._loops import off_the_loop, running_loop
+from rxflow._text import list_problems
 from rxflow._tool_parameters import Parameters
 from rxflow.types import CrewOutput, TaskOutput
 

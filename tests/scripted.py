@@ -11,7 +11,7 @@ from reactivex import Observable
 from rxflow import LLM
 from rxflow._streaming.bridge import from_async
 from rxflow.llm.source import Delta, Ending, ReasoningDelta, Request, Source, ToolCallDelta
-from rxflow.types.usage import UsageMetrics
+from rxflow.types.results import UsageMetrics
 from tests.gate import Gate
 
 Piece: TypeAlias = Delta | Gate | BaseException

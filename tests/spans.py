@@ -9,7 +9,7 @@ from rxflow.types import events as e
 from rxflow.types.chunks import Happened, StreamChunk
 from rxflow.types.codec import decode, encode
 from rxflow.types.frames import StreamFrame
-from rxflow.types.usage import UsageMetrics
+from rxflow.types.results import UsageMetrics
 
 LLM_ENDS = e.LLMFinished | e.LLMFailed | e.LLMCancelled
 

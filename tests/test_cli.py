@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from rxflow.operators._core.run_log import RunSpec
 from rxflow.runs import Runs
-from rxflow.runs.store import RunSpec
 from rxflow.types.codec import decode
 from rxflow.types.events import FlowFinished, FlowStarted
 from tests.command import run_here as rxflow

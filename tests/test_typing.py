@@ -4,8 +4,7 @@ import asyncio
 from typing import Any, assert_type
 
 from pydantic import BaseModel
-from reactivex import Observable
-from reactivex import operators as ops
+from reactivex import Observable, operators as ops
 
 from rxflow import LLM, Crew, Flow
 from rxflow.flow import start

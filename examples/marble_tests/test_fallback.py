@@ -2,8 +2,7 @@
 
 from reactivex import Observable
 
-from rxflow import LLM
-from rxflow import operators as ops
+from rxflow import LLM, operators as ops
 from rxflow.testing import Marbles, ScriptedLLM
 from rxflow.types.events import Retracted
 from rxflow.types.streaming import StreamChunk

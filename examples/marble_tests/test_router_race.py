@@ -2,8 +2,7 @@
 
 from reactivex import Observable
 
-from rxflow import LLM, Flow
-from rxflow import operators as ops
+from rxflow import LLM, Flow, operators as ops
 from rxflow.flow import listen, router, start
 from rxflow.testing import Marbles, ScriptedLLM
 from rxflow.types.streaming import StreamChunk

@@ -26,18 +26,27 @@ from rxflow.operators._core.checks import (
     to_seconds,
 )
 from rxflow.operators._core.growing_json import GrowingJson, parse, read_object
-from rxflow.operators._core.in_run import Adding, also, only, reselect, select, through
-from rxflow.operators._core.items import (
+from rxflow.operators._core.in_run import (
+    Adding,
+    Attempts,
+    Join,
+    add_context,
+    also,
+    create_join,
     describe,
     get_origin,
     get_span_id,
     get_speaker,
     get_text,
     is_content,
+    only,
     replace_text,
+    report_error,
+    reselect,
+    select,
+    through,
 )
 from rxflow.operators._core.lanes import AGENT, METHOD, TASK, Identified, Lane, divide_by, keep_only
-from rxflow.operators._core.recovery import Attempts, Join, add_context, create_join, report_error
 from rxflow.operators._core.text import (
     Characters,
     PartialPattern,

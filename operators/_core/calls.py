@@ -12,8 +12,7 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import SingleAssignmentDisposable
 
-from rxflow.operators._core.in_run import select
-from rxflow.operators._core.items import get_namespace, get_span_id, get_speaker, is_content
+from rxflow.operators._core.in_run import get_namespace, get_span_id, get_speaker, is_content, select
 from rxflow.types import (
     Cancelled,
     Event,

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from pydantic_core import from_json, to_json
 
-from rxflow._json_text import find_json, has_fields
+from rxflow._text import find_json, has_fields
 from rxflow.operators._core.text import join_surrogates
 
 V = TypeVar("V")

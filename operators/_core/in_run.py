@@ -1,19 +1,107 @@
-"""Connects an operator to its source: the operator becomes a part of a run, or wraps any other Observable.
-
-Inside a run, the operator works on the run's loop. It receives the events behind ``observe()``, so it knows when a call
-or a task has ended.
-"""
+"""Connects an operator to its source, within a run or around any other Observable, and to others after an error."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Hashable
+from dataclasses import fields, replace
+from reprlib import Repr
 from typing import Any, Protocol, TypeAlias, TypeVar, overload
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
+from reactivex.disposable import SingleAssignmentDisposable
 
-from rxflow._streaming import EventStream, everything, past
-from rxflow.types import StreamChunk
+from rxflow._loops import running_loop
+from rxflow._streaming import Border, EventStream, everything, past
+from rxflow.types import (
+    Happened,
+    LLMRetrying,
+    LLMStarted,
+    Origin,
+    ReasoningChunk,
+    Retracted,
+    Started,
+    StreamChunk,
+    StreamChunkType,
+)
+
+NO_ORIGIN = Origin()
+_TEXT = StreamChunkType.TEXT
+_LABELS = [field.name for field in fields(Origin) if field.name in StreamChunk.model_fields]
+_short = Repr()
+_short.maxstring = _short.maxother = 60
+
+
+def get_text(item: object) -> str | None:
+    """Return the text of an item; None if it has none, such as a tool call."""
+    if isinstance(item, StreamChunk):
+        return item.content if item.chunk_type is _TEXT else None
+    if isinstance(item, str):
+        return item
+    return item.content if isinstance(item, ReasoningChunk) else None
+
+
+def replace_text(item: Any, text: str) -> Any:
+    """Return a copy of the item with another text."""
+    if isinstance(item, StreamChunk):
+        return item.with_content(text)
+    return text if isinstance(item, str) else replace(item, content=text)
+
+
+def get_span_id(item: object) -> str:
+    """Return the id of an item's span, which distinguishes concurrent LLM calls; an empty string if it has none."""
+    if isinstance(item, StreamChunk):
+        return item.span_id or item.llm_call_id
+    return item.origin.span_id if isinstance(item, Happened) else ""
+
+
+def get_speaker(item: object) -> tuple[Hashable, ...] | None:
+    """Return the key of an agent's work on a task; None if the item belongs to no task.
+
+    An agent that works on a task streams one call at a time, so calls with the same key follow each other.
+    """
+    if isinstance(item, StreamChunk) and item.task_id:
+        return item.task_id, item.agent_id, item.namespace
+    return None
+
+
+def is_content(item: object) -> bool:
+    """Return whether an item is output of a model, or is not rxflow's. All other items are events about the run."""
+    return isinstance(item, ReasoningChunk) or not isinstance(item, Happened)
+
+
+def get_origin(item: object) -> Origin:
+    """Return the origin of an event or chunk; an empty origin for other items."""
+    if isinstance(item, StreamChunk):
+        return Origin(**{name: getattr(item, name) for name in _LABELS})
+    return item.origin if isinstance(item, Happened) else NO_ORIGIN
+
+
+def get_namespace(item: object) -> tuple[str, ...]:
+    """Return the flows, methods, crews and tasks around an item, outermost first."""
+    return item.namespace if isinstance(item, StreamChunk) else get_origin(item).namespace
+
+
+def describe(item: object) -> str:
+    """Describe an item for a message.
+
+    The text has the kind and the innermost labels. ::
+
+        LLMStarted of agent 'Writer', task 'Draft'
+    """
+    kind = type(item).__name__ if isinstance(item, Happened) else _short.repr(str(item))
+    origin = get_origin(item)
+    labels = {
+        "agent": origin.agent_role,
+        "task": origin.task_name,
+        "crew": origin.crew_name,
+        "method": origin.flow_method,
+        "flow": origin.flow_name,
+    }
+    named = [f"{level} {name!r}" for level, name in labels.items() if name][:2]
+    return f"{kind} of {', '.join(named)}" if named else kind
+
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -107,3 +195,171 @@ def _widened(shown: Selection[T], kind: type[U]) -> Selection[T | U]:
         return lambda event: emit(event) if isinstance(event, kind) else show(event)
 
     return past(shown, route)
+
+
+Join: TypeAlias = Callable[[Observable[Any], Border | None], Observable[Any]]
+
+
+class Attempts:
+    """Numbers the items of successive attempts so that no two attempts share a number.
+
+    The chunks of the first attempt keep their numbers, which may go above 0, because a task counts its own attempts.
+    Each later attempt begins above the highest number so far. ``requests`` counts the requests to models; an LLM may
+    send several in one call.
+    """
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self._base = 0
+        self._highest = -1
+        self._origin: Origin | None = None
+        self._span_ids: dict[str, None] = {}  # the spans of this attempt that had output, in order
+        self._call_ids: dict[str, None] = {}
+        self._renumbered: tuple[Origin, Origin] = (NO_ORIGIN, NO_ORIGIN)
+
+    @property
+    def has_output(self) -> bool:
+        """Whether this attempt has emitted output of a model."""
+        return self._highest >= self._base
+
+    def number(self, item: Any) -> Any:
+        """Return the next item with the number of its attempt."""
+        if isinstance(item, StreamChunk):
+            attempt = self._base + item.attempt
+            if attempt > self._highest:
+                self._highest = attempt
+            self._span_ids[item.span_id] = None
+            self._call_ids[item.llm_call_id] = None
+            return item.with_attempt(attempt) if self._base else item
+        if isinstance(item, Happened):
+            return self._number_event(item)
+        if self._highest < self._base:
+            self._highest = self._base
+        self._span_ids[""] = None
+        self._call_ids[""] = None
+        return item
+
+    def retract(self, error: BaseException) -> Retracted:
+        """Create the event that retracts the output of this attempt."""
+        return Retracted(
+            origin=self._origin or NO_ORIGIN,
+            attempts=tuple(range(self._base, self._highest + 1)),
+            error=error,
+            span_ids=() if "" in self._span_ids else tuple(self._span_ids),
+            llm_call_ids=() if "" in self._call_ids else tuple(self._call_ids),
+        )
+
+    def begin_next(self) -> None:
+        """Begin another attempt."""
+        self._base = self._highest + 1
+        self._origin = None
+        self._span_ids = {}
+        self._call_ids = {}
+
+    def _number_event(self, event: Happened) -> Happened:
+        if self._origin is None:
+            # The first event of a run starts the span around all its output. Items of a bare stream name no such span.
+            self._origin = event.origin if isinstance(event, Started) else NO_ORIGIN
+        if isinstance(event, LLMStarted | LLMRetrying):
+            self.requests += 1
+        elif isinstance(event, ReasoningChunk):
+            self._highest = max(self._highest, self._base + event.origin.attempt)
+            self._span_ids[event.origin.span_id] = None
+            self._call_ids[event.origin.llm_call_id] = None
+        if not self._base:
+            return event
+        if isinstance(event, Retracted):  # retracts a part of this attempt
+            event = replace(event, attempts=tuple(self._base + number for number in event.attempts))
+        return replace(event, origin=self._number_origin(event.origin))
+
+    def _number_origin(self, origin: Origin) -> Origin:
+        before, after = self._renumbered
+        if origin is not before:
+            after = replace(origin, attempt=self._base + origin.attempt)
+            self._renumbered = (origin, after)
+        return after
+
+
+def create_join(source: Observable[Any]) -> Join:
+    """Return a function that adapts another stream, which continues or replaces ``source``.
+
+    If ``source`` is not a run, the function returns the other stream unchanged.
+    """
+    return convert_to_events if isinstance(source, EventStream) else _leave_as_it_is
+
+
+def _leave_as_it_is(other: Observable[Any], border: Border | None) -> Observable[Any]:
+    return other
+
+
+def convert_to_events(other: Observable[Any], border: Border | None) -> Observable[Any]:
+    """Turn ``other`` into events: all events of a run, whatever was selected from them; strings become chunks.
+
+    Later operators then see when the calls of ``other`` end. An item of another type ends the stream with a TypeError,
+    because a selection of chunks would drop it silently. If ``other`` is a run, it becomes a part of the run that
+    ``border`` belongs to.
+    """
+    events = other.reselect(lambda _: everything) if isinstance(other, EventStream) else other
+    run = events if isinstance(events, EventStream) and events.is_run else None
+    is_joined = border is not None and run is not None
+    admit = _leave_item if border is None or is_joined else border.admit
+
+    def subscribe(observer: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:
+        running = SingleAssignmentDisposable()
+
+        def on_next(item: object) -> None:
+            # An exception of a later operator must not reach the border of the other run. The other run would take it
+            # for an error of a user's observer and end, and this run would wait forever.
+            try:
+                observer.on_next(admit(_convert_to_event(item)))
+            except Exception as error:  # noqa: BLE001 - the error is the stream's terminal
+                running.dispose()
+                observer.on_error(error)
+
+        joined = events if border is None or run is None else run.build_at(border)
+        running.disposable = joined.subscribe(on_next, observer.on_error, observer.on_completed, scheduler=scheduler)
+        return running
+
+    return Observable(subscribe)
+
+
+def _leave_item(item: T) -> T:
+    return item
+
+
+def _convert_to_event(item: object) -> object:
+    if isinstance(item, StreamChunk | Happened):
+        return item
+    if isinstance(item, str):
+        return Origin().chunk(item)
+    raise TypeError(f"a run can be joined by chunks, events and strings; map this item to one of them first: {item!r}")
+
+
+def add_context(error: BaseException, earlier: BaseException | None) -> None:
+    """Make ``earlier`` the context of ``error``, as if ``error`` had been raised while ``earlier`` was handled.
+
+    Python itself does so in an ``except`` block only. If one is in the context of the other already, nothing changes.
+    """
+    if earlier is None or any(each is error for each in _list_contexts(earlier)):
+        return
+    contexts = _list_contexts(error)
+    if all(each is not earlier for each in contexts):
+        contexts[-1].__context__ = earlier
+
+
+def _list_contexts(error: BaseException) -> list[BaseException]:
+    """Return the error, then the error that was being handled when it was raised, and so on."""
+    chain = [error]
+    while (context := chain[-1].__context__) is not None and all(context is not each for each in chain):
+        chain.append(context)
+    return chain
+
+
+def report_error(error: BaseException, message: str) -> None:
+    """Report an error that no caller can catch, to the loop's exception handler or, without a loop, to the thread's."""
+    loop = running_loop()
+    if loop is not None:
+        loop.call_exception_handler({"message": message, "exception": error})
+    else:
+        hook = threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread()))
+        threading.excepthook(hook)

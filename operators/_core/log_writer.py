@@ -12,19 +12,12 @@ from functools import partial
 
 from reactivex.abc import ObserverBase
 
-from rxflow._json_text import in_words
 from rxflow._loops import Once, call_soon, running_loop
 from rxflow._streaming import DEFAULT_STOP_REASON
+from rxflow._text import in_words
 from rxflow.operators._core.blocks import Backlog, Batch, renumber
 from rxflow.operators._core.calls import OpenSpans
-from rxflow.operators._core.run_log import (
-    End,
-    FallenBehindError,
-    Log,
-    NotTheWriterError,
-    RunExistsError,
-    Writer,
-)
+from rxflow.operators._core.run_log import End, FallenBehindError, Log, NotTheWriterError, RunExistsError, Writer
 from rxflow.types import Event, FlowPaused, Started, StreamChunk
 
 MAX_BEHIND = 50_000

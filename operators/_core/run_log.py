@@ -1,22 +1,19 @@
-"""The log of a run, outside the run: the interface that stores implement, and its reader.
-
-A log has four methods: append a batch, read the events after n, wait for more, leave a note for the run. Each returns a
-``concurrent.futures.Future``. So all of them work in threads and on event loops, and continue if nobody awaits them.
-"""
+"""The logs of runs: the interfaces that logs and stores implement, their errors, and the lease of a worker."""
 
 from __future__ import annotations
 
-import asyncio
+import json
+import math
+import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import CancelledError, Future
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 from uuid import uuid4
 
-from rxflow._loops import on_this_loop
 from rxflow.types import Event
+from rxflow.types._values import describe_error, from_json_value, restore_error, to_json_value
 
 Status: TypeAlias = Literal["queued", "running", "paused", "completed", "failed", "cancelled", "lost"]
 LIVE: tuple[Status, ...] = ("queued", "running")
@@ -185,83 +182,6 @@ class Log(ABC):
         """
 
 
-class PageReader(AsyncIterator[Sequence[Event]]):
-    """Iterates the events after ``after``: stored ones, then new ones, until the run has ended.
-
-    Each step returns the events that are ready, at most ``PAGE``. Events wait in the log until a slow reader asks for
-    them. :meth:`close` ends the iteration.
-
-    Raises:
-        LookupError, ValueError: while iterating, as :meth:`Log.read`.
-        StoreError: while iterating: the log cannot be read, or has lost events that were already read, as after a
-            failover.
-        RunLost: after the stored events.
-        RunCancelled: after the stored events.
-        Exception: the run's own error.
-    """
-
-    def __init__(self, log: Log, run_id: str, after: int) -> None:
-        self._log = log
-        self._run_id = run_id
-        self._begun = self._after = max(after, -1)
-        self._is_closed = False
-        self._waiting: Future[None] | None = None
-
-    async def __anext__(self) -> Sequence[Event]:
-        while not self._is_closed:
-            page = await self._read()
-            if page.events:
-                self._after = page.events[-1].seq
-                await asyncio.sleep(0)  # so that a long log does not block the loop
-                return page.events
-            if page.status not in LIVE:
-                raise_end(self._run_id, page)
-                raise StopAsyncIteration
-            await self._wait()
-        raise StopAsyncIteration
-
-    def close(self) -> None:
-        """Stop reading. The iteration ends, even if it is waiting for the next event."""
-        self._is_closed = True
-        if self._waiting is not None:
-            self._waiting.cancel()
-
-    async def _wait(self) -> None:
-        if self._is_closed:
-            return
-        self._waiting = self._log.wait(self._run_id, self._after)
-        with suppress(
-            CancelledError
-        ):  # raised by the future after close(); asyncio's own CancelledError is another class
-            await on_this_loop(self._waiting)
-
-    async def _read(self) -> Page:
-        try:
-            return await on_this_loop(self._log.read(self._run_id, self._after, PAGE))
-        except ValueError as error:
-            if self._after == self._begun:
-                raise
-            lost = f"the store has lost events of run {self._run_id!r} that were read already, as after a failover"
-            raise StoreError(lost) from error
-
-
-async def read_log(log: Log, run_id: str, after: int, emit: Callable[[Event], None]) -> None:
-    """Emit the events of a :class:`PageReader`. Raises the same errors."""
-    async for events in PageReader(log, run_id, after):
-        for event in events:
-            emit(event)
-
-
-def raise_end(run_id: str, page: Page) -> None:
-    """Raise the error that ended a run; return if the run completed or is paused."""
-    if page.status == "failed":
-        raise page.error or StoreError(f"run {run_id!r} failed, and its log does not say why")
-    if page.status == "cancelled":
-        raise RunCancelled(run_id, page.reason)
-    if page.status == "lost":
-        raise RunLost(run_id, page.last)
-
-
 def no_such_run(run_id: str) -> LookupError:
     """Return the error for an unknown run."""
     return LookupError(f"no run {run_id!r}: it never began in this store, or was forgotten")
@@ -275,3 +195,203 @@ def check_after(run_id: str, after: int, first: int, last: int) -> None:
         raise EventsDroppedError(
             f"run {run_id!r} keeps the events from {first} on (max_events); those after {after} are gone"
         )
+
+
+LEASE_S = 5.0
+"""The default length of a lease. A dead worker is noticed after at most twice this time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """How long a worker counts as alive after a renewal."""
+
+    seconds: float = LEASE_S
+
+    def __post_init__(self) -> None:
+        if not (self.seconds > 0 and math.isfinite(self.seconds)):
+            raise ValueError(f"lease must be a number of seconds (or a timedelta) above 0: {self.seconds!r}")
+
+    @property
+    def renewal_s(self) -> float:
+        """Seconds between two renewals. One renewal may be late or fail before the lease lapses."""
+        return self.seconds / 3
+
+    def until(self) -> float:
+        """Return the time at which a lease that is renewed now will lapse."""
+        return time.monotonic() + self.seconds
+
+
+def has_lapsed(until: float, seconds: float, ago: float = 0) -> bool:
+    """Return whether a lease of ``seconds`` that ends at ``until`` lapsed at least ``ago`` seconds ago.
+
+    The clock begins anew when the machine restarts. So if a lease ends later than one that is renewed now, it was
+    renewed before the last restart, and has lapsed too.
+    """
+    now = time.monotonic()
+    return until <= now - ago or (until > now + seconds and now >= ago)
+
+
+T = TypeVar("T")
+
+OnNote: TypeAlias = Callable[[Note], None]
+"""Called in the store's thread with each note for a run that this process has claimed."""
+
+MAX_EVENT_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSpec:
+    """A description of a run from which another process can start it again.
+
+    Attributes:
+        target: the flow or crew as "module:Name"; empty if the run was started with an object.
+        kind: "flow" or "crew".
+        inputs: the inputs of the kickoff.
+        when_unread: seconds without a reader after which the run is cancelled; None: never.
+        answer_within: seconds for which a question waits for an answer; None: it does not wait.
+    """
+
+    target: str = ""
+    kind: str = "flow"
+    inputs: Mapping[str, Any] | None = field(default_factory=dict[str, Any])
+    when_unread: float | None = None
+    answer_within: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """The data of a run in the store, without its events.
+
+    Attributes:
+        first, last: the ``seq`` of the first and last stored event; ``last`` is -1 if there is none.
+        begun_at, ended_at: seconds since the epoch, by the clock of the process that wrote them.
+    """
+
+    run_id: str
+    status: Status
+    generation: int
+    spec: RunSpec
+    first: int
+    last: int
+    begun_at: float
+    ended_at: float | None = None
+    error: Exception | None = None
+    reason: str = ""
+
+
+class Store(Log):
+    """A log whose runs can be claimed, listed and forgotten."""
+
+    @abstractmethod
+    def claim(self, run_id: str, spec: RunSpec | None, on_note: OnNote) -> Future[tuple[Writer, Head]]:
+        """Claim a run, so that only the returned writer may write it.
+
+        With ``spec``, this begins a new run. Without it, this takes over a run that is not running, and begins its next
+        generation.
+
+        The store renews the lease of a claimed run until its end is appended or the store is closed. If another worker
+        takes the run over, or if the run is forgotten, ``on_note`` gets a "cancel" note.
+
+        Raises:
+            RunExistsError: with ``spec``, a run with this id exists; without it, the run is running.
+            LookupError: without ``spec``, no run has this id.
+        """
+
+    @abstractmethod
+    def release(self, writer: Writer) -> None:
+        """Stop renewing the lease of a run whose end could not be appended, so that readers find the run lost."""
+
+    @abstractmethod
+    def look_up(self, run_id: str) -> Future[Head]:
+        """Return the head of a run. Raises LookupError if the run is unknown or was forgotten."""
+
+    @abstractmethod
+    def list(self, status: Status | None = None) -> Future[Sequence[Head]]:
+        """Return the heads of the runs, oldest first; with ``status``, only the heads of runs that have this status."""
+
+    @abstractmethod
+    def forget(self, run_id: str) -> Future[None]:
+        """Delete a run and its events, and stop a worker that still writes it.
+
+        Raises:
+            LookupError: the run is unknown, or was forgotten.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Finish operations that have begun, and release all resources. The store cannot be used after that."""
+
+
+def settle(future: Future[T], function: Callable[[], T]) -> None:
+    """Resolve ``future`` with the result or error of ``function``, unless it was cancelled."""
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = function()
+    except Exception as error:  # noqa: BLE001 - raised where the future is awaited
+        future.set_exception(error)
+    else:
+        future.set_result(result)
+
+
+def wake(waiting: Future[None]) -> None:
+    """Resolve a future that may have been cancelled."""
+    if waiting.set_running_or_notify_cancel():
+        waiting.set_result(None)
+
+
+def may_hear(status: Status) -> bool:
+    """Return whether a note may reach the worker of a run. The worker of a lost run may come back."""
+    return status in LIVE or status == "lost"
+
+
+def too_large(run_id: str, seq: int, size: int) -> str:
+    """Return the message of an EventTooLargeError."""
+    return f"event {seq} of run {run_id!r} has {size} bytes; the store takes at most {MAX_EVENT_BYTES} an event"
+
+
+def refuse(writer: Writer, generation: int | None) -> Exception:
+    """Return the error for a writer that may not write its run.
+
+    ``generation`` is the run's current one; None if the run was forgotten. If it equals the writer's, the two writers
+    began different runs with the same id.
+    """
+    if generation is not None and generation == writer.generation:
+        return RunExistsError(run_exists(writer.run_id))
+    if generation is None:
+        return NotTheWriterError(f"run {writer.run_id!r} was forgotten: its worker must stop")
+    return NotTheWriterError(
+        f"run {writer.run_id!r} is written by another worker now: this one was taken for dead, and must stop"
+    )
+
+
+def run_exists(run_id: str) -> str:
+    """Return the message of a RunExistsError for a new run."""
+    return f"run {run_id!r} has begun already; read it with runs[{run_id!r}], or choose another run_id"
+
+
+def is_running(run_id: str) -> str:
+    """Return the message of a RunExistsError for a run that is to start again."""
+    return f"run {run_id!r} is running; cancel it before it begins again"
+
+
+def write_spec(spec: RunSpec) -> str:
+    """Return the spec as JSON."""
+    values = {"target": spec.target, "kind": spec.kind, "when_unread": spec.when_unread}
+    return json.dumps({**values, "answer_within": spec.answer_within, "inputs": to_json_value(spec.inputs)})
+
+
+def read_spec(text: str | bytes) -> RunSpec:
+    """Read what :func:`write_spec` wrote. Older stores lack ``answer_within``."""
+    values = json.loads(text)
+    return RunSpec(**{**values, "inputs": from_json_value(values["inputs"])})
+
+
+def write_error(error: Exception | None) -> str | None:
+    """Return the error as JSON."""
+    return None if error is None else json.dumps(describe_error(error))
+
+
+def read_error(text: str | bytes | None) -> Exception | None:
+    """Read what :func:`write_error` wrote."""
+    return restore_error(json.loads(text)) if text else None

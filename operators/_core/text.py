@@ -16,9 +16,7 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import SingleAssignmentDisposable
 
 from rxflow.operators._core.calls import CallTracker, OpenCall
-from rxflow.operators._core.in_run import through
-from rxflow.operators._core.items import get_span_id, get_text, replace_text
-from rxflow.operators._core.recovery import add_context
+from rxflow.operators._core.in_run import add_context, get_span_id, get_text, replace_text, through
 from rxflow.types import Cancelled, Failed, Finished, LLMStarted, Retracted
 
 T = TypeVar("T")

@@ -15,7 +15,7 @@ from rxflow._streaming.bridge import (
     on_loop,
     replace_stray_cancellation,
 )
-from rxflow._streaming.console import ConsoleProvider, has_console
+from rxflow._streaming.console import ConsoleProvider, has_console, log_events
 from rxflow._streaming.emitter import Emitter, ambient, current_emitter, emit, in_thread, report_progress
 from rxflow._streaming.frames import AsyncStreamSession, Framing, StreamSession
 from rxflow._streaming.journal import Done, Journal, NotResumable, Step, drop_retracted, is_repeated, retract_all
@@ -42,9 +42,19 @@ from rxflow._streaming.questions import (
     find_answer,
     provided_by,
 )
-from rxflow._streaming.scope import DEFAULT_STOP_REASON, Answerer, RunHandle, Scope, UsageLedger, stopping
-from rxflow._streaming.subscriptions import Cleanup, Holder, Owned, RunPart, connect
-from rxflow._streaming.verbose import log_events
+from rxflow._streaming.scope import (
+    DEFAULT_STOP_REASON,
+    Answerer,
+    Cleanup,
+    Holder,
+    Owned,
+    RunHandle,
+    RunPart,
+    Scope,
+    UsageLedger,
+    connect,
+    stopping,
+)
 
 __all__ = [
     "DEFAULT_STOP_REASON",

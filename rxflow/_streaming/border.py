@@ -20,12 +20,10 @@ from reactivex import Observable, Observer
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
 from rxflow._hooks import wall_clock
-from rxflow._json_text import in_words
 from rxflow._loops import call_soon, running_loop
-from rxflow._streaming.scope import DEFAULT_STOP_REASON, RunHandle, Scope
-from rxflow._streaming.subscriptions import Holder, RunPart, connect
-from rxflow.types import Cancelled, Event, Failed, Finished, Happened, Origin, Started, StreamChunk
-from rxflow.types import events as e
+from rxflow._streaming.scope import DEFAULT_STOP_REASON, Holder, RunHandle, RunPart, Scope, connect
+from rxflow._text import in_words
+from rxflow.types import Cancelled, Event, Failed, Finished, Happened, Origin, Started, StreamChunk, events as e
 
 logger = logging.getLogger("rxflow")
 

@@ -15,10 +15,8 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
 from rxflow._loops import call_soon, running_loop
 from rxflow._streaming.emitter import Emitter, ambient
-from rxflow._streaming.scope import Scope
-from rxflow._streaming.subscriptions import RunPart
-from rxflow.types import AgentFailed, Event, InputRequested, MethodFailed, TaskFailed
-from rxflow.types import events as e
+from rxflow._streaming.scope import RunPart, Scope
+from rxflow.types import AgentFailed, Event, InputRequested, MethodFailed, TaskFailed, events as e
 
 T = TypeVar("T")
 

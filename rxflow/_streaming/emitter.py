@@ -23,8 +23,7 @@ from reactivex.abc import DisposableBase, ObserverBase
 
 from rxflow._hooks import thread_count
 from rxflow._loops import call_soon, context_for_another_thread, fail_future, running_loop
-from rxflow._streaming.scope import Scope
-from rxflow._streaming.subscriptions import Cleanup, Holder, Owned, connect
+from rxflow._streaming.scope import Cleanup, Holder, Owned, Scope, connect
 from rxflow.types import Custom, Event, ReasoningChunk, StreamChunk, ToolProgress
 
 logger = logging.getLogger("rxflow")

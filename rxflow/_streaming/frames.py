@@ -25,8 +25,6 @@ from rxflow.types import (
     Started,
     StreamChunk,
     StreamFrame,
-)
-from rxflow.types import (
     events as e,
 )
 

@@ -16,8 +16,7 @@ from itertools import count
 from typing import Any, TypeAlias, TypeVar
 
 from rxflow._streaming.scope import UNANSWERED, Answerer, Scope
-from rxflow.types import Event, Origin, StreamChunk, UsageMetrics
-from rxflow.types import events as e
+from rxflow.types import Event, Origin, StreamChunk, UsageMetrics, events as e
 from rxflow.types._values import to_json_value
 
 T = TypeVar("T")

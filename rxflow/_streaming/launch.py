@@ -27,8 +27,7 @@ from rxflow._streaming import interrupts
 from rxflow._streaming.border import Guard
 from rxflow._streaming.emitter import Emitter, ambient
 from rxflow._streaming.loop_thread import Build, ThreadRun, hosts
-from rxflow._streaming.scope import Run, RunHandle, Scope
-from rxflow._streaming.subscriptions import connect
+from rxflow._streaming.scope import Run, RunHandle, Scope, connect
 from rxflow.types import Event
 
 T = TypeVar("T")

@@ -25,8 +25,7 @@ from rxflow import _hooks
 from rxflow._loops import call_soon
 from rxflow._streaming.border import Guard
 from rxflow._streaming.interrupts import Flag, postpone
-from rxflow._streaming.scope import Run, RunHandle, Scope, at_home
-from rxflow._streaming.subscriptions import connect
+from rxflow._streaming.scope import Run, RunHandle, Scope, at_home, connect
 
 T = TypeVar("T")
 

@@ -27,8 +27,7 @@ from rxflow._streaming.journal import Journal
 from rxflow._streaming.launch import for_code_of, start
 from rxflow._streaming.log import Log
 from rxflow._streaming.loop_thread import Build
-from rxflow._streaming.scope import Answerer, RunHandle, Scope
-from rxflow._streaming.subscriptions import RunPart, connect
+from rxflow._streaming.scope import Answerer, RunHandle, RunPart, Scope, connect
 from rxflow.types import Event, Origin, StreamChunk
 
 T = TypeVar("T")

@@ -129,7 +129,7 @@ class Readable(Generic[Item, Result]):
         return f"<{type(self).__name__} {self._state}, {len(self._log)} {self._items_are}>"
 
     def _repr_html_(self) -> str:
-        from rxflow._showing import draw_card, draw_text  # imported only in notebooks
+        from rxflow._text import draw_card, draw_text  # imported only in notebooks
 
         text = join_text(self._log.copy())
         return draw_card(type(self).__name__, f"{self._state}, {len(self._log)} {self._items_are}", draw_text(text))

@@ -24,12 +24,12 @@ from reactivex import Observable, Observer
 from reactivex.abc import ObserverBase
 
 from rxflow._hooks import wall_clock
-from rxflow._json_text import list_problems
 from rxflow._loops import LoopScheduler, call_soon, fail_future
 from rxflow._streaming.bridge import Unanswered, from_coroutine, on_loop
 from rxflow._streaming.console import ConsoleProvider, has_console, is_input_replaced
 from rxflow._streaming.emitter import Emitter, in_thread, is_async
 from rxflow._streaming.scope import UNANSWERED, Answerer, Scope
+from rxflow._text import list_problems
 from rxflow.types import Event, FlowPaused, HumanFeedbackPending, InputReceived, InputRequested, InputResponse, Origin
 
 T = TypeVar("T")

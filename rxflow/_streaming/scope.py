@@ -1,4 +1,4 @@
-"""The scope of work: its run, the handle that stops it, the labels of its events, and its context."""
+"""The scope of work: its run, the labels of its events, its context, and the subscriptions between parts of a run."""
 
 from __future__ import annotations
 
@@ -12,16 +12,127 @@ from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 from uuid import uuid4
+
+from reactivex import Observable
+from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
 from rxflow import _hooks
 from rxflow._loops import running_loop
-from rxflow._streaming.subscriptions import Holder, Owned
 from rxflow.types import InputRequested, LLMCancelled, LLMFailed, LLMFinished, Origin, UsageMetrics
 
 if TYPE_CHECKING:
     from rxflow._streaming.journal import Journal, Step
+
+
+T = TypeVar("T")
+
+Start: TypeAlias = Callable[[ObserverBase[T], SchedulerBase | None], DisposableBase]
+
+
+class RunPart(Observable[T], Generic[T]):
+    """An Observable that keeps Rx's contract by itself: one terminal event, and nothing after it or after disposal."""
+
+    def __init__(self, start: Start[T]) -> None:
+        super().__init__(start)
+        self.start = start
+
+
+def connect(source: Observable[T], observer: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:
+    """Subscribe one of rxflow's own observers, which raises no errors into ``source``."""
+    if not isinstance(source, RunPart):
+        return source.subscribe(observer, scheduler=scheduler)
+    try:
+        return source.start(observer, scheduler)
+    except Exception as error:  # noqa: BLE001 - as in RxPY, the error ends the stream
+        observer.on_error(error)
+        return Holder()
+
+
+class Holder(DisposableBase):
+    """Holds one subscription, which may be set after its start. ``dispose`` may be called from any thread.
+
+    No lock is needed: the setter stores the subscription before it reads the flag, and ``dispose`` does the reverse, so
+    one of the two sees the other. If both do, the subscription is disposed twice; the second time has no effect.
+    """
+
+    __slots__ = ("_held", "is_disposed")
+
+    def __init__(self) -> None:
+        self.is_disposed = False
+        self._held: DisposableBase | None = None
+
+    def hold(self, subscription: DisposableBase) -> None:
+        """Dispose ``subscription`` together with this object, or now if this object was disposed before."""
+        self._held = subscription
+        if self.is_disposed:
+            self._release()
+
+    def dispose(self) -> None:
+        self.is_disposed = True
+        self._release()
+
+    def _release(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            held.dispose()
+
+
+class Owned(DisposableBase):
+    """Objects that are disposed together with their owner: from any thread, without a lock, as in :class:`Holder`."""
+
+    __slots__ = ("_items", "is_disposed")
+
+    def __init__(self) -> None:
+        self.is_disposed = False
+        self._items: list[DisposableBase] = []
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is left to dispose."""
+        return not self._items
+
+    def add(self, item: DisposableBase) -> None:
+        """Dispose ``item`` together with the others, or now if they were disposed already."""
+        self._items.append(item)
+        if self.is_disposed:
+            self.dispose()
+
+    def remove(self, item: DisposableBase) -> None:
+        """Dispose ``item`` now, and forget it."""
+        self.forget(item)
+        item.dispose()
+
+    def forget(self, item: DisposableBase) -> None:
+        """Do not dispose ``item`` with the others, because it is over."""
+        with suppress(ValueError):  # it was disposed with the others
+            self._items.remove(item)
+
+    def dispose(self) -> None:
+        self.is_disposed = True
+        while self._items:
+            try:
+                item = self._items.pop(0)
+            except IndexError:  # another thread was faster
+                return
+            item.dispose()
+
+
+class Cleanup(DisposableBase):
+    """Calls ``action`` once, when it is first disposed, in whichever thread."""
+
+    __slots__ = ("_actions",)
+
+    def __init__(self, action: Callable[[], object]) -> None:
+        self._actions = [action]
+
+    def dispose(self) -> None:
+        try:
+            action = self._actions.pop()
+        except IndexError:
+            return
+        action()
 
 
 async def _flush_nothing() -> None:

@@ -15,15 +15,14 @@ import anyio.to_thread
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
-from rxflow._json_text import to_plain_json
 from rxflow._lazy import extra
 from rxflow._loops import Once
 from rxflow._streaming import current_emitter, report_progress
+from rxflow._text import to_plain_json
 from rxflow.tools import BaseTool, as_text
 
 with extra("mcp"):
-    from mcp import Client
-    from mcp import types as mcp_types
+    from mcp import Client, types as mcp_types
 
 
 class ServerError(RuntimeError):

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 from uuid import uuid4
 
-from rxflow._json_text import describe, encodable
 from rxflow._streaming import WAITS
+from rxflow._text import describe, encodable
 from rxflow.adapters._translation import Part, PartTracker, Step
 from rxflow.tools import as_text
 from rxflow.types import (

@@ -14,9 +14,9 @@ from typing import Any, TypeAlias
 from reactivex import Observable
 
 from rxflow import operators as ops
-from rxflow._json_text import describe, encodable, in_words, to_plain_json
 from rxflow._lazy import extra
 from rxflow._streaming import everything
+from rxflow._text import describe, encodable, in_words, to_plain_json
 from rxflow.adapters._translation import PartTracker, Step
 from rxflow.operators._core import select
 from rxflow.tools import as_text

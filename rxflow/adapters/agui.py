@@ -18,9 +18,9 @@ from uuid import uuid4
 from pydantic import ValidationError
 from reactivex import Observable
 
-from rxflow._json_text import describe, encodable, in_words, to_plain_json, write_json
 from rxflow._lazy import extra
 from rxflow._streaming import WAITS
+from rxflow._text import describe, encodable, in_words, to_plain_json, write_json
 from rxflow.adapters._translation import PartTracker, Step, call_id_of, tool_part_id, translate
 from rxflow.adapters.sse import stream
 from rxflow.tools import as_text

@@ -16,8 +16,8 @@ from typing import Any, cast
 from reactivex import Observable
 
 from rxflow import operators as ops
-from rxflow._json_text import write_json
 from rxflow._lazy import extra
+from rxflow._text import write_json
 from rxflow.flow import Flow
 from rxflow.llm import LLM, Delta, Ending, ReasoningDelta, Request, ToolCallDelta, from_async
 from rxflow.tools import BaseTool

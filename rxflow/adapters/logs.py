@@ -14,9 +14,8 @@ from typing import Any, Final, TypeVar
 
 from reactivex import Observable
 
-from rxflow._json_text import in_words, to_plain_json
-from rxflow._showing import show_line
 from rxflow._streaming import WAITS
+from rxflow._text import in_words, show_line, to_plain_json
 from rxflow.adapters._translation import watch
 from rxflow.tools import as_text
 from rxflow.types import (

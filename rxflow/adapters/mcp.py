@@ -23,8 +23,8 @@ from pydantic import BaseModel
 from reactivex import Observable
 
 from rxflow import operators as ops
-from rxflow._json_text import describe, encodable, to_plain_json
 from rxflow._lazy import extra
+from rxflow._text import describe, encodable, to_plain_json
 from rxflow.adapters._mcp_tools import ServerError, connect
 from rxflow.flow import Flow
 from rxflow.runs import Runs
@@ -43,8 +43,7 @@ from rxflow.types import (
 )
 
 with extra("mcp"):
-    from mcp import StdioServerParameters, stdio_server
-    from mcp import types as mcp_types
+    from mcp import StdioServerParameters, stdio_server, types as mcp_types
     from mcp.server import Server, ServerRequestContext
     from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
     from mcp.shared.exceptions import NoBackChannelError

@@ -13,9 +13,9 @@ from typing import Any, TypeVar, cast
 
 from reactivex import Observable
 
-from rxflow._json_text import encodable, in_words, write_json
 from rxflow._lazy import extra
 from rxflow._streaming import WAITS
+from rxflow._text import encodable, in_words, write_json
 from rxflow.adapters._otel_names import DURATION_BOUNDARIES_S, NAMES, PROVIDERS, TOKEN_BOUNDARIES
 from rxflow.adapters._translation import read_json, watch
 from rxflow.tools import as_text

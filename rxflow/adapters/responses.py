@@ -20,9 +20,9 @@ from pydantic_core import from_json
 from reactivex import Observable
 
 from rxflow import operators as ops
-from rxflow._json_text import write_json
 from rxflow._lazy import extra
 from rxflow._streaming import everything
+from rxflow._text import write_json
 from rxflow.adapters._openai_answers import Asked, ChatAnswer, Json, ResponseAnswer
 from rxflow.adapters._translation import translate
 from rxflow.adapters.sse import stream

@@ -19,9 +19,9 @@ from typing import Any, Protocol, TypeAlias, cast
 from reactivex import Observable
 from reactivex.disposable import SerialDisposable
 
-from rxflow._json_text import describe, write_json
 from rxflow._lazy import extra
 from rxflow._streaming import Framing, on_loop
+from rxflow._text import describe, write_json
 from rxflow.adapters._translation import Translator, translate
 from rxflow.runs import RunReader
 from rxflow.types import Event

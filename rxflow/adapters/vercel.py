@@ -18,9 +18,9 @@ import reactivex
 from pydantic_core import from_json
 from reactivex import Observable
 
-from rxflow._json_text import describe, encodable, in_words, to_plain_json, write_json
 from rxflow._lazy import extra
 from rxflow._streaming import WAITS
+from rxflow._text import describe, encodable, in_words, to_plain_json, write_json
 from rxflow.adapters._translation import (
     Part,
     PartTracker,

@@ -13,13 +13,11 @@ from typing import Annotated, Any, NoReturn
 from reactivex import Observable
 
 from rxflow import _lazy
-from rxflow._json_text import encodable
-from rxflow._showing import show_lines
 from rxflow._streaming import PipelineOutput
-from rxflow.cli._refusals import FAILED, INTERRUPTED, PAUSED, refuse
-from rxflow.screens._run_tree import RunTree
-from rxflow.screens._spans import State
-from rxflow.screens._wording import show_error
+from rxflow._text import encodable, show_lines
+from rxflow.cli._targets import FAILED, INTERRUPTED, PAUSED, refuse
+from rxflow.screens._lanes import show_error
+from rxflow.screens._run_tree import RunTree, State
 from rxflow.types import CrewFinished, FlowFinished, InputRequested, StreamChunk, StreamChunkType
 
 with _lazy.extra("cli"):

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from rxflow import _lazy
-from rxflow.cluster._errors import CodeMismatchError, WorkerLost, WorkerStartError
+from rxflow.cluster._actor import CodeMismatchError, WorkerLost, WorkerStartError
 
 if TYPE_CHECKING:
     from rxflow.cluster.ray import OnRay, Ray, close_workers, on_ray

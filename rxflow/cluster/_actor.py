@@ -1,24 +1,182 @@
-"""A worker process on the cluster: carries out several runs at once, on one event loop."""
+"""A worker process on the cluster, which carries out several runs at once, and its messages to and from the program."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
+from hashlib import sha256
+from importlib.abc import InspectLoader
+from importlib.machinery import ModuleSpec
+from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any, Literal, TypeAlias, cast
 
 from reactivex.abc import ObserverBase
 
-from rxflow._streaming import Unanswered
-from rxflow.cluster._code import check_flow, describe_rxflow
-from rxflow.cluster._questions import RemoteAnswerer, Reply
+from rxflow._streaming import Answerer, Emitter, NotResumable, Unanswered, find_answer
+from rxflow.operators._core.run_log import RunLost
 from rxflow.runs import Run, Runs
 from rxflow.runs.options import find_runnable
 from rxflow.runs.worker import Worker
 from rxflow.types import Event, InputRequested, Origin
-from rxflow.types._values import describe_error
-from rxflow.types.codec import encode
+from rxflow.types._values import describe_error, from_json_value, restore_error, to_json_value
+from rxflow.types.codec import VERSION, encode
+
+
+class WorkerLost(RunLost):
+    """The worker of a remote branch has died or cannot be reached. The events that had arrived were emitted before."""
+
+    def __init__(self, run_id: str, last: int, why: str) -> None:
+        super().__init__(run_id, last)
+        self.why = why
+        self.args = (
+            f"the worker of run {run_id!r} was lost after {last + 1} events: {why}; subscribe again to repeat it",
+        )
+
+    def __reduce__(self) -> tuple[type[WorkerLost], tuple[str, int, str]]:  # type: ignore[override]
+        return type(self), (self.run_id, self.last, self.why)
+
+
+class WorkerStartError(RuntimeError):
+    """No worker could be started: the cluster lacks the resources, or the process failed."""
+
+
+class CodeMismatchError(RuntimeError):
+    """The worker has another version of rxflow, or of the flow's module, than this program."""
+
+
+def describe_rxflow() -> dict[str, object]:
+    """Return the versions of rxflow and of its codec."""
+    return {"rxflow": version("rxflow"), "codec": VERSION}
+
+
+def describe_flow(target: str) -> dict[str, str]:
+    """Return the digests of the module that an import path names, and of the module that defines the flow.
+
+    A module that this process does not have is left out, because only workers need the code.
+    """
+    module, _, names = target.partition(":")
+    found: Any = sys.modules.get(module)
+    for name in names.split("."):
+        found = getattr(found, name, None)
+    modules = {module, str(getattr(found, "__module__", module))}
+    return {name: digest for name in sorted(modules) if (digest := _digest_source(name))}
+
+
+def check_flow(described: Mapping[str, str]) -> None:
+    """Raise CodeMismatchError if a module here has another digest than in the program, which sent ``described``."""
+    for module, digest in described.items():
+        if _digest_source(module) != digest:
+            raise CodeMismatchError(
+                f"the worker has another version of module {module!r} than this program: install the same code on "
+                "both, and start the program again"
+            )
+
+
+@cache
+def _digest_source(module: str) -> str:
+    """Return the digest of a module's source; empty if it has none. Cached, because a module is loaded only once."""
+    try:
+        loaded: Any = sys.modules.get(module)
+        spec: ModuleSpec | None = getattr(loaded, "__spec__", None) or find_spec(module)
+        loader = None if spec is None else spec.loader
+        source = loader.get_source(module) if isinstance(loader, InspectLoader) else None
+    except (ImportError, ValueError):
+        return ""
+    return sha256(source.encode()).hexdigest() if source else ""
+
+
+Reply: TypeAlias = tuple[Literal["answer", "failed"], Any]
+
+
+class RemoteAnswerer(Answerer):
+    """Sends the questions of a branch to its program. Used on the worker's loop.
+
+    Args:
+        waiting: the open questions of the whole worker by ``request_id``; :meth:`RunActor.answer` resolves them.
+        on_asked: called when a question needs an answer.
+        on_over: called when a question no longer needs an answer.
+    """
+
+    def __init__(
+        self,
+        waiting: dict[str, asyncio.Future[Reply]],
+        on_asked: Callable[[InputRequested], None],
+        on_over: Callable[[InputRequested], None],
+    ) -> None:
+        self._waiting = waiting
+        self._on_asked = on_asked
+        self._on_over = on_over
+
+    async def find_answer(self, request: InputRequested) -> Any:
+        reply = self._waiting[request.request_id] = asyncio.get_running_loop().create_future()
+        self._on_asked(request)
+        try:
+            kind, value = await reply
+        finally:
+            del self._waiting[request.request_id]
+            self._on_over(request)
+        if kind == "failed":
+            raise restore_error(value)
+        return from_json_value(value)
+
+
+class QuestionRelay:
+    """Answers the questions of a branch with the answerers of the run around it. Used on the loop of that run."""
+
+    def __init__(self, emitter: Emitter, reply: Callable[[str, Reply], object]) -> None:
+        self._answerers = emitter.scope.answerers
+        self._reply = reply
+        self._open: dict[str, InputRequested] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def expect(self, request: InputRequested) -> None:
+        """Prepare for an answer before the event of the question is emitted: a reader may answer at once."""
+        self._open[request.request_id] = request
+        for answerer in self._answerers:
+            answerer.expect(request)
+
+    def ask(self, request: InputRequested) -> None:
+        """Find the answer, and send it to the worker."""
+        if request.request_id not in self._open:  # its event did not come, because the branch's stream leaves it out
+            self.expect(request)
+        self._tasks[request.request_id] = asyncio.create_task(self._answer(request))
+
+    def forget(self, request_id: str) -> None:
+        """Stop looking for an answer that the worker no longer waits for."""
+        answering = self._tasks.pop(request_id, None)
+        if answering is not None:
+            answering.cancel()
+        for answerer in self._answerers:
+            answerer.forget(self._open[request_id])
+        del self._open[request_id]
+
+    def close(self) -> None:
+        """Stop looking for answers, because the branch has ended."""
+        for request_id in list(self._open):
+            self.forget(request_id)
+
+    async def _answer(self, request: InputRequested) -> None:
+        reply: Reply
+        try:
+            reply = "answer", to_json_value(await find_answer(self._answerers, request))
+        except Unanswered as error:
+            reply = "failed", describe_error(refuse_to_pause(error))
+        except Exception as error:  # noqa: BLE001 - raised by users' code; raised again where the worker asked
+            reply = "failed", describe_error(error)
+        self._reply(request.request_id, reply)
+
+
+def refuse_to_pause(error: Unanswered) -> NotResumable:
+    """Return the error of a branch whose questions got no answer while it ran."""
+    return NotResumable(
+        f"{error}, and a branch on another machine cannot be paused. Answer while it runs (ops.answer_with), or carry "
+        "out the whole flow there with Runs(…, on=Ray())"
+    )
+
 
 BATCH_S = 0.001
 """Events that come within this time after a batch are collected, and sent as the next batch.

@@ -16,9 +16,7 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 from rxflow._lazy import extra
-from rxflow.cluster._actor import RunActor
-from rxflow.cluster._code import describe_rxflow
-from rxflow.cluster._errors import CodeMismatchError, WorkerStartError
+from rxflow.cluster._actor import CodeMismatchError, RunActor, WorkerStartError, describe_rxflow
 
 with extra("ray"):
     import ray as _ray

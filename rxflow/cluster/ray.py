@@ -17,13 +17,10 @@ from reactivex.disposable import Disposable
 from rxflow._lazy import extra
 from rxflow._options import Seconds, read_seconds
 from rxflow._streaming import Emitter, EventStream, Unanswered, chunks, from_coroutine
-from rxflow.cluster._code import describe_flow
-from rxflow.cluster._errors import WorkerLost
+from rxflow.cluster._actor import QuestionRelay, Reply, WorkerLost, describe_flow, refuse_to_pause
 from rxflow.cluster._pool import PoolWorker, Settings, WorkerPool, describe_loss, stop
-from rxflow.cluster._questions import QuestionRelay, Reply, refuse_to_pause
-from rxflow.operators._core.run_log import End, NotTheWriterError, RunCancelled, Writer
+from rxflow.operators._core.run_log import End, NotTheWriterError, RunCancelled, Store, Writer
 from rxflow.runs.options import Carrier
-from rxflow.runs.store import Store
 from rxflow.types import Event, InputRequested, StreamChunk
 from rxflow.types._values import describe_error, restore_error
 from rxflow.types.codec import decode

@@ -26,8 +26,7 @@ from rxflow._streaming import (
     merge_patiently,
     run_async,
 )
-from rxflow.crew._assignment import Assignment, LogFile, Persona
-from rxflow.crew._rate_limit import RateLimit
+from rxflow.crew._assignment import Assignment, LogFile, Persona, RateLimit
 from rxflow.crew._task_run import carry_out
 from rxflow.crew._tool_use import ToolCache, by_function_name
 from rxflow.crew.agent import Agent

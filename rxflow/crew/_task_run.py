@@ -12,12 +12,11 @@ from typing import Literal
 from pydantic import BaseModel, ValidationError
 from reactivex import Observable
 
-from rxflow._json_text import list_problems, read_json
 from rxflow._loops import call_soon, running_loop
 from rxflow._streaming import Answerer, Emitter, Last, Question, Scope, announce_failure, ask, from_coroutine, stopping
-from rxflow.crew._assignment import Assignment
+from rxflow._text import list_problems, read_json
+from rxflow.crew._assignment import Assignment, wait_for_all
 from rxflow.crew._guardrails import Guardrail, GuardrailError, Rejected, Verdict, name_of, read_verdict
-from rxflow.crew._rate_limit import wait_for_all
 from rxflow.crew._tool_use import ToolCache
 from rxflow.crew._turns import Conversation, answer
 from rxflow.llm.source import response_format_for

@@ -13,7 +13,6 @@ from typing import Any, cast
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import from_json
 
-from rxflow._json_text import describe, in_words, list_problems
 from rxflow._streaming import (
     WAITS,
     Emitter,
@@ -26,6 +25,7 @@ from rxflow._streaming import (
     read_out,
     replace_stray_cancellation,
 )
+from rxflow._text import describe, in_words, list_problems
 from rxflow.llm.source import Message
 from rxflow.tools import BaseTool, ToolUsageLimit, function_name
 from rxflow.types import Approval, LLMFinished, ToolCall, ToolCancelled, ToolFailed, ToolFinished, ToolStarted

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rxflow._streaming import Emitter, Last
-from rxflow.crew._assignment import Assignment
-from rxflow.crew._rate_limit import wait_for_all
+from rxflow.crew._assignment import Assignment, wait_for_all
 from rxflow.crew._tool_use import ToolAnswer, ToolCache, by_function_name, use_tools
 from rxflow.llm._litellm.advice import add_advice
 from rxflow.llm.source import Message, ToolSchema, has_object_root, response_format_for

@@ -25,9 +25,8 @@ from rxflow._streaming import (
     run_blocking,
 )
 from rxflow._tool_adapter import Tool
-from rxflow.crew._assignment import Assignment, Fillable, Persona
+from rxflow.crew._assignment import Assignment, Fillable, Persona, RateLimit, limit_of
 from rxflow.crew._guardrails import Guardrail
-from rxflow.crew._rate_limit import RateLimit, limit_of
 from rxflow.crew._task_run import carry_out
 from rxflow.llm.base_llm import BaseLLM, Model
 from rxflow.llm.model import LLM
@@ -68,7 +67,7 @@ class Agent(Fillable):
             ``max_retries`` of the LLM.
         max_rpm: how many LLM calls the agent may make in a minute, including the calls that judge its answers.
         allow_delegation: the agent may delegate work and questions to the other agents of its crew.
-        verbose: report its work on standard error: see :mod:`rxflow._streaming.verbose`.
+        verbose: report its work on standard error: see :mod:`rxflow._streaming.console`.
         guardrail: see :data:`rxflow.crew._guardrails.Guardrail`. ``guardrail_max_retries`` limits the retries in
             ``kickoff``. For a task, the task's own option applies.
         cache: within a run, the same call of the same tool is carried out once.

@@ -12,9 +12,8 @@ from pydantic_core import from_json
 
 from rxflow._options import Configurable, Switch
 from rxflow._streaming import CrewStreamingOutput, EventStream, all_of, chunks, run_async, run_blocking
-from rxflow.crew._assignment import PLACEHOLDER, LogFile, make_key
+from rxflow.crew._assignment import PLACEHOLDER, LogFile, RateLimit, limit_of, make_key
 from rxflow.crew._crew_run import CrewRun, Inputs, Plan, shorten
-from rxflow.crew._rate_limit import RateLimit, limit_of
 from rxflow.crew.agent import Agent
 from rxflow.crew.task import Task
 from rxflow.llm.base_llm import Model
@@ -35,7 +34,7 @@ class Crew(Configurable):
         agents, tasks: the agents, and the tasks in order.
         process: sequential, or hierarchical with ``manager_llm`` or ``manager_agent``.
         stream: ``kickoff`` returns a :class:`CrewStreamingOutput` instead of the result.
-        verbose: report the work on standard error: see :mod:`rxflow._streaming.verbose`.
+        verbose: report the work on standard error: see :mod:`rxflow._streaming.console`.
         max_rpm: how many LLM calls all agents together may make in a minute, including the calls that judge answers.
         step_callback: called after each turn with a model and after each tool.
         task_callback: called with the :class:`TaskOutput` of each task.
@@ -166,7 +165,7 @@ class Crew(Configurable):
         )
 
     def _repr_html_(self) -> str:
-        from rxflow._showing import draw_card, draw_table, show_title  # imported only in notebooks
+        from rxflow._text import draw_card, draw_table, show_title  # imported only in notebooks
 
         rows = [
             (

@@ -13,9 +13,8 @@ from pydantic import BaseModel, Field, PrivateAttr, model_validator
 from rxflow._options import TRIGGER_PAYLOAD
 from rxflow._streaming import EventStream, run_async, run_blocking
 from rxflow._tool_adapter import Tool, as_tool
-from rxflow.crew._assignment import Assignment, Fillable, OutputFile, Persona, fill
+from rxflow.crew._assignment import Assignment, Fillable, OutputFile, Persona, RateLimit, fill
 from rxflow.crew._guardrails import Guardrail
-from rxflow.crew._rate_limit import RateLimit
 from rxflow.crew._task_run import carry_out
 from rxflow.crew.agent import Agent
 from rxflow.llm.source import has_object_root

@@ -1,6 +1,6 @@
 """Flows: ``Flow``, and the decorators that define its graph."""
 
-from rxflow.flow._decorators import and_, listen, or_, router, start
+from rxflow.flow._graph import and_, listen, or_, router, start
 from rxflow.flow._people import human_feedback
 from rxflow.flow._state import FlowState
 from rxflow.flow.flow import Flow

@@ -23,7 +23,6 @@ from typing import Any
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
-from rxflow._json_text import describe
 from rxflow._options import TRIGGER_PAYLOAD
 from rxflow._streaming import (
     Emitter,
@@ -39,9 +38,9 @@ from rxflow._streaming import (
     from_coroutine,
     stopping,
 )
+from rxflow._text import describe
 from rxflow.flow._graph import Graph, Method
-from rxflow.flow._method_run import Complete, read_label, run_method
-from rxflow.flow._replay import Replay
+from rxflow.flow._method_run import Complete, Replay, read_label, run_method
 from rxflow.flow._waves import DueMethods, Occurrence, Wave
 from rxflow.types import (
     Event,

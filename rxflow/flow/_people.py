@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from pydantic import BaseModel, Field, ValidationError, create_model
 
-from rxflow._json_text import read_json
 from rxflow._options import Seconds, to_seconds
 from rxflow._streaming import (
     Answerer,
@@ -25,7 +24,8 @@ from rxflow._streaming import (
     run_async,
     run_blocking,
 )
-from rxflow.flow._decorators import add_note
+from rxflow._text import read_json
+from rxflow.flow._graph import add_note
 from rxflow.types import Event, HumanFeedbackResult, InputReceived
 
 if TYPE_CHECKING:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rxflow.flow._decorators import Trigger, is_choice, is_met
-from rxflow.flow._graph import Graph, Method
+from rxflow.flow._graph import Graph, Method, Trigger, is_choice, is_met
 
 _NONE: frozenset[str] = frozenset()
 

@@ -37,9 +37,9 @@ from rxflow._streaming import (
     run_async,
     run_blocking,
 )
-from rxflow.flow._decorators import and_, listen, or_, router, start
+from rxflow._text import display_html, draw_card, draw_frame
 from rxflow.flow._flow_run import Record, merge_along
-from rxflow.flow._graph import Graph, Method, read_graph
+from rxflow.flow._graph import Graph, Method, and_, listen, or_, read_graph, router, start
 from rxflow.flow._people import AsksPeople, ask_for_feedback
 from rxflow.flow._state import FlowState, State, create_state, merge_inputs, read_id, replace_state, show_state
 from rxflow.flow.persistence import RULE_ATTRIBUTE, FlowPersistence, StateKeeper
@@ -239,7 +239,6 @@ class Flow(AsksPeople, Generic[S]):
         """
         import webbrowser  # imported here, because most programs never draw
 
-        from rxflow._showing import display_html, draw_frame
         from rxflow.flow._drawing import draw_page
 
         path = Path(filename)
@@ -253,7 +252,6 @@ class Flow(AsksPeople, Generic[S]):
         return path
 
     def _repr_html_(self) -> str:
-        from rxflow._showing import draw_card, draw_frame
         from rxflow.flow._drawing import draw_page
 
         name = self.name or type(self).__name__

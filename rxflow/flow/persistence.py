@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticSerializationError, to_json
 
 from rxflow._streaming import Emitter
-from rxflow.flow._decorators import add_note
+from rxflow.flow._graph import add_note
 from rxflow.flow._state import State, read_id
 
 if TYPE_CHECKING:

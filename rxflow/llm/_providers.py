@@ -13,8 +13,7 @@ from reactivex import Observable
 from rxflow._options import check_url
 from rxflow.llm._litellm.source import LiteLLMSource, uses_litellm
 from rxflow.llm._openai_compatible import SERVERS, OpenAICompatibleSource
-from rxflow.llm.demo import PROVIDER as DEMO_PROVIDER
-from rxflow.llm.demo import DemoSource
+from rxflow.llm.demo import PROVIDER as DEMO_PROVIDER, DemoSource
 from rxflow.llm.source import Delta, Request, Source, split_model
 
 # Parts of the names of models that OpenAI offers only through its Responses API. LiteLLM prepares their requests.

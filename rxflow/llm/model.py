@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel
-from reactivex import Observable
-from reactivex import operators as rx_ops
+from reactivex import Observable, operators as rx_ops
 
-from rxflow._json_text import read_json
 from rxflow._options import (
     IGNORED_BY_LLM,
     NATIVE_TO_CREWAI,
@@ -33,12 +31,14 @@ from rxflow._streaming import (
     run_async,
     run_blocking,
 )
-from rxflow.llm._call import Server, make_call
+from rxflow._text import read_json
+from rxflow.llm._call import Server, cut_at_stop, make_call, read_stop
 from rxflow.llm._functions import (
     Functions,
     Offered,
     arun_function,
     function_for,
+    offering_in_text,
     refuse_async,
     run_function,
     runnable,
@@ -47,11 +47,9 @@ from rxflow.llm._functions import (
 from rxflow.llm._limits import IN_PROCESS, RateLimits, name_key
 from rxflow.llm._litellm.source import LiteLLMSource
 from rxflow.llm._providers import find_account, source_for
-from rxflow.llm._stop_sequences import cut_at_stop, read_stop
-from rxflow.llm._text_tools import offering_in_text
 from rxflow.llm.source import Delta, Message, Request, Source, normalize_messages, response_format_for, split_model
 from rxflow.types import Event, LLMFailed, LLMFinished, LLMRetrying, StreamChunk
-from rxflow.types.usage import estimate_usage
+from rxflow.types.results import estimate_usage
 
 M = TypeVar("M", bound=BaseModel)
 

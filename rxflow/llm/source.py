@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeAlias, TypeGuard, cast
 from pydantic import BaseModel, RootModel
 from reactivex import Observable
 
-from rxflow._json_text import encodable
+from rxflow._text import encodable
 from rxflow.tools import function_name
 from rxflow.types import UsageMetrics
 

@@ -4,11 +4,13 @@ from typing import TYPE_CHECKING
 
 from rxflow import _lazy
 from rxflow._streaming import NotResumable
+from rxflow.operators._core.log_reader import RunReader
 from rxflow.operators._core.run_log import (
     End,
     EventsDroppedError,
     EventTooLargeError,
     FallenBehindError,
+    Head,
     Log,
     Note,
     NotTheWriterError,
@@ -16,15 +18,16 @@ from rxflow.operators._core.run_log import (
     RunCancelled,
     RunExistsError,
     RunLost,
+    RunSpec,
     Status,
+    Store,
     StoreError,
     Writer,
 )
 from rxflow.runs.memory import MemoryLog
-from rxflow.runs.reader import RunReader
+from rxflow.runs.options import WhenUnread
 from rxflow.runs.run import Run
 from rxflow.runs.runs import Runs
-from rxflow.runs.store import Head, RunSpec, Store
 
 if TYPE_CHECKING:
     from rxflow.runs.redis import RedisLog
@@ -56,5 +59,6 @@ __all__ = [
     "Status",
     "Store",
     "StoreError",
+    "WhenUnread",
     "Writer",
 ]

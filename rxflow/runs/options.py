@@ -9,8 +9,8 @@ from typing import Any, Literal, Protocol, TypeAlias, cast
 
 from rxflow._options import Seconds, read_seconds
 from rxflow._streaming import EventStream
+from rxflow.operators._core.run_log import Store
 from rxflow.runs.memory import MemoryLog
-from rxflow.runs.store import Store
 from rxflow.types import Event
 
 WhenUnread: TypeAlias = Literal["detach", "cancel"] | Seconds

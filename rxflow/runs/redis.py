@@ -1,7 +1,7 @@
-"""Runs in Redis, for many machines. :mod:`rxflow.runs.redis_scripts` describes the keys and has the atomic operations.
+"""Runs in Redis, for many machines. :mod:`rxflow.runs.redis_keys` describes the keys and has the atomic operations.
 
 One thread of this process runs an event loop for the whole store. The store has a few connections: one waits for
-notes, one receives the numbers of new events (:mod:`rxflow.runs.redis_wakes`), one renews leases, and a pool does the
+notes, one receives the numbers of new events (:mod:`rxflow.runs.redis_keys`), one renews leases, and a pool does the
 rest.
 """
 
@@ -20,28 +20,25 @@ from typing import Any, TypeVar, cast
 
 from rxflow._lazy import extra
 from rxflow.operators._core.run_log import (
+    LEASE_S,
+    MAX_EVENT_BYTES,
     End,
     EventTooLargeError,
+    Head,
+    Lease,
     Note,
+    OnNote,
     Page,
     RunExistsError,
+    RunSpec,
     Status,
+    Store,
     StoreError,
     Writer,
     check_after,
-    no_such_run,
-)
-from rxflow.runs.lease import LEASE_S, Lease
-from rxflow.runs.redis_scripts import APPEND, CLAIM, RENEW, VERSION, read_head, read_streams
-from rxflow.runs.redis_wakes import RedisWakes
-from rxflow.runs.store import (
-    MAX_EVENT_BYTES,
-    Head,
-    OnNote,
-    RunSpec,
-    Store,
     is_running,
     may_hear,
+    no_such_run,
     refuse,
     run_exists,
     too_large,
@@ -49,13 +46,13 @@ from rxflow.runs.store import (
     write_error,
     write_spec,
 )
+from rxflow.runs.redis_keys import APPEND, CLAIM, RENEW, VERSION, RedisWakes, read_head, read_streams
 from rxflow.types import Event
 from rxflow.types._values import from_json_value, to_json_value
 from rxflow.types.codec import decode, encode
 
 with extra("redis"):
-    from redis import asyncio as aioredis
-    from redis import exceptions as errors
+    from redis import asyncio as aioredis, exceptions as errors
 
 T = TypeVar("T")
 

@@ -8,7 +8,6 @@ from concurrent.futures import CancelledError
 from contextlib import closing, suppress
 from typing import Any, cast
 
-from rxflow._json_text import encodable
 from rxflow._loops import on_this_loop
 from rxflow._options import Seconds
 from rxflow._streaming import (
@@ -24,22 +23,23 @@ from rxflow._streaming import (
     is_repeated,
     retract_all,
 )
+from rxflow._text import encodable
+from rxflow.operators._core.log_reader import RunReader, raise_end
 from rxflow.operators._core.run_log import (
     LIVE,
     PAGE,
     End,
     EventsDroppedError,
+    Head,
     Note,
+    OnNote,
     Page,
     RunCancelled,
     RunExistsError,
     RunLost,
     Status,
-    raise_end,
 )
 from rxflow.runs.options import Runnable, find_runnable
-from rxflow.runs.reader import RunReader
-from rxflow.runs.store import Head, OnNote
 from rxflow.runs.worker import Claim, Worker, Workers
 from rxflow.types import (
     Cancelled,

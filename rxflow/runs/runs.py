@@ -12,8 +12,7 @@ from uuid import uuid4
 
 from rxflow._options import Seconds, read_seconds
 from rxflow.crew.crew import Crew
-from rxflow.operators._core.run_log import Status
-from rxflow.runs.lease import LEASE_S
+from rxflow.operators._core.run_log import LEASE_S, RunSpec, Status, Store
 from rxflow.runs.options import (
     Carrier,
     Cluster,
@@ -24,7 +23,6 @@ from rxflow.runs.options import (
     read_grace,
 )
 from rxflow.runs.run import Run
-from rxflow.runs.store import RunSpec, Store
 from rxflow.runs.worker import Workers
 
 

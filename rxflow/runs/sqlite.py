@@ -20,10 +20,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rxflow.operators._core.run_log import End, Note, Page, Status, StoreError, Writer
-from rxflow.runs.lease import LEASE_S, Lease
+from rxflow.operators._core.run_log import (
+    LEASE_S,
+    End,
+    Head,
+    Lease,
+    Note,
+    OnNote,
+    Page,
+    RunSpec,
+    Status,
+    Store,
+    StoreError,
+    Writer,
+    wake,
+)
 from rxflow.runs.sqlite_tables import Batch, Tables
-from rxflow.runs.store import Head, OnNote, RunSpec, Store, wake
 from rxflow.types import Event
 
 T = TypeVar("T")

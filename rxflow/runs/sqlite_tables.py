@@ -1,8 +1,8 @@
 """The tables of runs in an SQLite file, and the operations on them.
 
-Each run is a row of ``runs``. Its events are rows of ``events``, each with the ``seq`` of its last event; see
-:mod:`rxflow.runs.packing`. The caller has begun a transaction, so ``runs.last`` and the rows change together and
-``(run_id, last)`` is unique.
+Each run is a row of ``runs``. Its events are rows of ``events``, each with the ``seq`` of its last event, in the form
+that :mod:`rxflow.operators._core.blocks` describes. The caller has begun a transaction, so ``runs.last`` and the rows
+change together. ``(run_id, last)`` is unique.
 """
 
 from __future__ import annotations
@@ -17,27 +17,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rxflow.operators._core.blocks import pack, unpack
 from rxflow.operators._core.run_log import (
     LIVE,
+    MAX_EVENT_BYTES,
     End,
     EventTooLargeError,
+    Head,
+    Lease,
     Note,
     Page,
     RunExistsError,
+    RunSpec,
     Status,
     StoreError,
     Writer,
     check_after,
-    no_such_run,
-)
-from rxflow.runs.lease import Lease, has_lapsed
-from rxflow.runs.packing import pack, unpack
-from rxflow.runs.store import (
-    MAX_EVENT_BYTES,
-    Head,
-    RunSpec,
+    has_lapsed,
     is_running,
     may_hear,
+    no_such_run,
     read_error,
     read_spec,
     refuse,

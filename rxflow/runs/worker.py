@@ -20,9 +20,8 @@ from rxflow._loops import call_soon, on_this_loop, running_loop
 from rxflow._options import Seconds, read_seconds
 from rxflow._streaming import Border, EventStream, Inbox, RunHandle, Unanswered, ambient
 from rxflow.operators._core.log_writer import LogWriter
-from rxflow.operators._core.run_log import End, Note, Writer
+from rxflow.operators._core.run_log import End, Head, Note, Store, Writer
 from rxflow.runs.options import Carrier, Runnable
-from rxflow.runs.store import Head, Store
 from rxflow.types import Event, InputRequested, Started
 
 logger = logging.getLogger("rxflow")

@@ -1,14 +1,22 @@
-"""The lanes of a run, one per speaker: texts, thoughts, tool calls and their results."""
+"""The lanes of a run, one per speaker, its spending, and how screens write them."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+import unicodedata
+from collections import deque
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from math import ceil
+from typing import Any, cast
 
-from rxflow._showing import shorten, show_line
-from rxflow.screens._wording import show_call, show_error, show_value
+from rxflow._prices import compute_cost, find_entry
+from rxflow._text import MAX_VALUE_CHARS, in_words, shorten, show_line
 from rxflow.types import (
+    LLMCancelled,
+    LLMFailed,
+    LLMFinished,
+    LLMStarted,
     ReasoningChunk,
     Retracted,
     StreamChunk,
@@ -17,7 +25,109 @@ from rxflow.types import (
     ToolFailed,
     ToolFinished,
     ToolStarted,
+    UsageMetrics,
 )
+from rxflow.types.results import BYTES_PER_TOKEN, count_bytes, count_message_bytes
+
+_PLAINER = str.maketrans(
+    {
+        **dict.fromkeys("\u201c\u201d\u201e", '"'),
+        **dict.fromkeys("\u2018\u2019", "'"),
+        **dict.fromkeys("\u2013\u2014", "-"),
+        "…": "...",
+        "→": "->",
+        "←": "<-",
+        "·": "-",
+        "×": "x",
+        "•": "*",
+        "≥": ">=",
+        "✗": "x",
+        "\u00a0": " ",
+    }
+)
+
+
+def fit_encoding(text: str, encoding: str) -> str:
+    """Replace the characters of ``text`` that ``encoding`` lacks: quotes and dashes by plain ones, others by ``?``."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        plainer = unicodedata.normalize("NFKD", text.translate(_PLAINER))
+        bare = "".join(character for character in plainer if not unicodedata.combining(character))
+        return bare.encode(encoding, "replace").decode(encoding)
+    return text
+
+
+def show_call(name: str, arguments: Mapping[str, Any]) -> str:
+    """Write a tool call as Python would: ``name(key='value')``."""
+    shown = ", ".join(f"{shorten(str(key))}={show_value(value)}" for key, value in arguments.items())
+    return f"{shorten(name)}({shorten(shown, 2 * MAX_VALUE_CHARS)})"
+
+
+def show_value(value: object) -> str:
+    """Write a value in one short line. Only the beginning of a large value is read."""
+    if isinstance(value, str):
+        return repr(shorten(value))
+    if isinstance(value, Mapping):
+        items = list(cast(Mapping[object, object], value).items())[:5]
+        return shorten("{" + ", ".join(f"{show_value(key)}: {show_value(each)}" for key, each in items) + "}")
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
+        return shorten("[" + ", ".join(map(show_value, list(cast(Sequence[object], value[:5])))) + "]")
+    return shorten(in_words(value))
+
+
+def show_error(error: BaseException) -> str:
+    """Write an error: its class, its first line, and the line with advice if there is one."""
+    first, *others = in_words(error).strip().split("\n")
+    advice = [shorten(line, 4 * MAX_VALUE_CHARS) for line in others if line.startswith("→")]
+    name = type(error).__name__
+    said = first if first.partition(":")[0].rpartition(".")[2] == name else f"{name}: {first}" if first else name
+    return " ".join([shorten(said, 4 * MAX_VALUE_CHARS), *advice])
+
+
+def show_seconds(seconds: float) -> str:
+    """Write a duration: ``0.4 s``, ``12 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    seconds = max(seconds, 0.0)
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+def show_tokens(usage: UsageMetrics) -> str:
+    """Write the number of tokens, as ``1,204 tokens``; an estimate begins with ``~``.
+
+    Return "" if the number is unknown.
+    """
+    total = usage.total_tokens
+    if total is None and usage.is_reported:
+        total = (usage.prompt_tokens or 0) + (usage.completion_tokens or 0)
+    if total is None:
+        return ""
+    return f"{'~' if usage.is_estimated else ''}{total:,} {'token' if total == 1 else 'tokens'}"
+
+
+def show_cost(cost: float | None, *, is_whole: bool = True) -> str:
+    """Write a cost in US dollars. It begins with ``≥`` if some calls have no known price."""
+    if cost is None:
+        return "cost not known"
+    digits = 2 if cost >= 1 or cost == 0 else 4
+    return f"{'' if is_whole else '≥ '}${cost:,.{digits}f}"
+
+
+def count(number: int, noun: str) -> str:
+    """Write a number with its noun: ``1 tool``, ``3 tools``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def count_retries(number: int) -> str:
+    """Write a number of retries: ``1 retry``, ``2 retries``."""
+    return f"{number:,} {'retry' if number == 1 else 'retries'}"
+
 
 MAX_LANE_CHARS = 20_000
 """The number of characters of text that a lane keeps. A screen shows only the end of a text."""
@@ -195,3 +305,115 @@ def _belong_together(one: StreamChunk | ReasoningChunk | None, other: StreamChun
 def _call_of(item: StreamChunk | ReasoningChunk) -> tuple[str, int]:
     labels = item if isinstance(item, StreamChunk) else item.origin
     return labels.span_id, labels.attempt
+
+
+RATE_WINDOW_S = 2.0
+"""The length of the window over which the rate is computed."""
+
+_STEP_S = 0.1  # output within one step is one entry of the window
+_FREE = "rxflow/demo"
+
+
+class OpenCall:
+    """An LLM call that is still open: the size of its prompt and of its output."""
+
+    __slots__ = ("model", "output_bytes", "prompt_bytes")
+
+    def __init__(self, model: str, prompt_bytes: int) -> None:
+        self.model = model
+        self.prompt_bytes = prompt_bytes
+        self.output_bytes = 0
+
+    @property
+    def usage(self) -> UsageMetrics:
+        """An estimate of the usage. It is empty before the first output, because nothing is billed until then."""
+        if not self.output_bytes:
+            return UsageMetrics()
+        prompt, output = ceil(self.prompt_bytes / BYTES_PER_TOKEN), ceil(self.output_bytes / BYTES_PER_TOKEN)
+        return UsageMetrics(
+            prompt_tokens=prompt, completion_tokens=output, total_tokens=prompt + output, is_estimated=True
+        )
+
+
+class Spending:
+    """Tokens, cost and rate of one run."""
+
+    def __init__(self) -> None:
+        self._ended = UsageMetrics()
+        self._cost: float | None = None
+        self._is_whole = True
+        self._open: dict[str, OpenCall] = {}
+        self._window: deque[tuple[float, int]] = deque()
+
+    def begin(self, event: LLMStarted) -> None:
+        """Record that a call has started."""
+        prompt_bytes = sum(map(count_message_bytes, event.messages))
+        self._open[event.origin.span_id] = OpenCall(event.model, prompt_bytes)
+
+    def add_output(self, span_id: str, text: str, now: float) -> None:
+        """Record that a call has emitted ``text``."""
+        size = len(text) if text.isascii() else count_bytes(text)
+        call = self._open.get(span_id)
+        if call is not None:
+            call.output_bytes += size
+        window = self._window
+        if window and now - window[-1][0] < _STEP_S:
+            window[-1] = (window[-1][0], window[-1][1] + size)
+            return
+        while window and now - window[0][0] > RATE_WINDOW_S:
+            window.popleft()
+        window.append((now, size))
+
+    def end(self, event: LLMFinished | LLMFailed | LLMCancelled) -> UsageMetrics:
+        """Record that a call has ended, and return its usage: the reported one, or else an estimate."""
+        call = self._open.pop(event.origin.span_id, None)
+        if event.usage.is_reported or call is None:
+            return self._count(event.usage, event.cost)
+        return self._count(call.usage, _price(call, call.usage))
+
+    def cut_off(self, span_id: str) -> UsageMetrics:
+        """Record that a call was stopped without an event that ends it, and return an estimate of its usage."""
+        call = self._open.pop(span_id, None)
+        if call is None:
+            return UsageMetrics()
+        return self._count(call.usage, _price(call, call.usage))
+
+    def _count(self, usage: UsageMetrics, cost: float | None) -> UsageMetrics:
+        self._ended += usage
+        if cost is not None:
+            self._cost = (self._cost or 0.0) + cost
+        elif usage.is_reported:
+            self._is_whole = False
+        return usage
+
+    @property
+    def usage(self) -> UsageMetrics:
+        """All tokens so far. Those of open calls are estimated."""
+        return sum((call.usage for call in self._open.values()), self._ended)
+
+    @property
+    def cost(self) -> float | None:
+        """The cost so far in US dollars, for the calls whose price is known; None if no price is known."""
+        known = [self._cost, *(_price(call, call.usage) for call in self._open.values())]
+        costs = [each for each in known if each is not None]
+        return sum(costs) if costs else None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the cost of every call is known."""
+        return self._is_whole and all(
+            not call.output_bytes or _price(call, call.usage) is not None for call in self._open.values()
+        )
+
+    def compute_rate(self, now: float) -> float:
+        """Return the output tokens per second over the last :data:`RATE_WINDOW_S`."""
+        recent = [(at, size) for at, size in self._window if now - at <= RATE_WINDOW_S]
+        if not recent:
+            return 0.0
+        return sum(size for _, size in recent) / BYTES_PER_TOKEN / max(now - recent[0][0], _STEP_S)
+
+
+def _price(call: OpenCall | None, usage: UsageMetrics) -> float | None:
+    if call is None or not usage.is_reported:
+        return None
+    return 0.0 if call.model == _FREE else compute_cost(find_entry(call.model), usage)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
-from rxflow._showing import shorten, show_title
 from rxflow._streaming import WAITS, is_repeated
-from rxflow.screens._lanes import Kind, Lane, Lanes, say_chunk
-from rxflow.screens._spans import Span, State
-from rxflow.screens._spending import Spending
-from rxflow.screens._wording import (
+from rxflow._text import shorten, show_title
+from rxflow.screens._lanes import (
+    Kind,
+    Lane,
+    Lanes,
+    Spending,
     count,
     count_retries,
+    say_chunk,
     show_call,
     show_cost,
     show_error,
@@ -22,40 +26,16 @@ from rxflow.screens._wording import (
     show_value,
 )
 from rxflow.types import (
-    AgentStarted,
     Cancelled,
-    CrewFinished,
-    Custom,
     Event,
     Failed,
     Finished,
-    FlowFinished,
-    FlowPaused,
-    FlowStarted,
     Happened,
-    InputReceived,
-    InputRequested,
-    LLMCancelled,
-    LLMFailed,
-    LLMFinished,
-    LLMRetrying,
-    LLMStarted,
-    MethodFinished,
-    MethodStarted,
     Origin,
-    ReasoningChunk,
-    Retracted,
     Started,
     StreamChunk,
-    TaskFinished,
-    TaskRejected,
-    TaskStarted,
-    ToolCancelled,
-    ToolFailed,
-    ToolFinished,
-    ToolProgress,
-    ToolStarted,
     UsageMetrics,
+    events as e,
 )
 
 MAX_LABEL_CHARS = 60
@@ -137,7 +117,7 @@ class RunTree:
             say_chunk(self._find_lane(event.span_id, event), event)
             return ""
         match event:
-            case ReasoningChunk(content=content, origin=origin):
+            case e.ReasoningChunk(content=content, origin=origin):
                 self.spending.add_output(origin.span_id, content, at)
                 self._find_lane(origin.span_id, origin).say(Kind.THOUGHT, content, event)
             case Started():
@@ -190,12 +170,12 @@ class RunTree:
         kind = type(event).__name__.removesuffix("Started").lower()
         parent = self._spans.get(event.origin.parent_span_id)
         key = event.origin.span_id
-        if isinstance(event, ToolStarted):
+        if isinstance(event, e.ToolStarted):
             self.tools += 1
             self._find_lane(key, event.origin).call_tool(event)
-        elif isinstance(event, LLMStarted):
+        elif isinstance(event, e.LLMStarted):
             self.spending.begin(event)
-        elif isinstance(event, AgentStarted) and parent is not None and not parent.agent:
+        elif isinstance(event, e.AgentStarted) and parent is not None and not parent.agent:
             parent.agent = shorten(event.origin.agent_role, MAX_LABEL_CHARS)
         span = self._reuse(event, parent) or Span(kind, _label(event), parent=parent)
         span.span_id, span.started_at, span.ended_at, span.state = key, at, None, State.RUNNING
@@ -205,7 +185,7 @@ class RunTree:
             self.roots.append(span)
         elif span not in parent.children:
             parent.children.append(span)
-        if isinstance(event, FlowStarted) and parent is None and not self._waiting:
+        if isinstance(event, e.FlowStarted) and parent is None and not self._waiting:
             self._waiting = {
                 name: Span("method", shorten(name), state=State.WAITING, parent=span, runs=0) for name in self._methods
             }
@@ -213,7 +193,7 @@ class RunTree:
 
     def _reuse(self, event: Started, parent: Span | None) -> Span | None:
         """Return the row of a method that waits to start, or that ran before in a cycle; None if there is none."""
-        if not isinstance(event, MethodStarted) or parent is None:
+        if not isinstance(event, e.MethodStarted) or parent is None:
             return None
         for span in parent.children:
             if span.kind == "method" and span.label == _label(event) and span.state is not State.RUNNING:
@@ -232,11 +212,11 @@ class RunTree:
 
     def _end(self, event: Finished | Failed | Cancelled, at: float) -> None:
         span = self._spans.get(event.origin.span_id)
-        if isinstance(event, ToolFinished | ToolFailed | ToolCancelled):
+        if isinstance(event, e.ToolFinished | e.ToolFailed | e.ToolCancelled):
             self._find_lane(event.origin.span_id, event.origin).end_tool(event)
-            if isinstance(event, ToolCancelled) and event.reason == WAITS:
+            if isinstance(event, e.ToolCancelled) and event.reason == WAITS:
                 self.tools -= 1  # it begins again when the run is resumed
-        if isinstance(event, LLMFinished | LLMFailed | LLMCancelled):
+        if isinstance(event, e.LLMFinished | e.LLMFailed | e.LLMCancelled):
             self._count(span, self.spending.end(event))
         if span is None:
             return
@@ -258,9 +238,9 @@ class RunTree:
             self.error = None  # that of an earlier attempt, which was retried
         if isinstance(event, Failed):
             self.error = event.error
-        elif isinstance(event, FlowFinished | CrewFinished | TaskFinished):
+        elif isinstance(event, e.FlowFinished | e.CrewFinished | e.TaskFinished):
             self.result = event.result
-        elif isinstance(event, LLMFinished):
+        elif isinstance(event, e.LLMFinished):
             self.result = event.text
 
     def _close(self, span: Span, state: State, at: float) -> None:
@@ -283,37 +263,37 @@ class RunTree:
         assert not isinstance(event, StreamChunk)
         span = self._spans.get(event.origin.span_id)
         match event:
-            case Retracted(error=error):
+            case e.Retracted(error=error):
                 void = self.lanes.retract(event)
                 self.retries += 1
                 return f"{void:,} characters taken back: {show_error(error)}"
-            case LLMRetrying(error=error, delay=delay):
+            case e.LLMRetrying(error=error, delay=delay):
                 self.retries += 1
                 said = f"retries in {show_seconds(delay)}: {show_error(error)}"
                 owner = span.parent if span is not None and span.parent is not None else span
                 if owner is not None:
                     owner.note = said
                 return said
-            case TaskRejected(reason=reason):
+            case e.TaskRejected(reason=reason):
                 if span is not None:
                     span.note = f"again: {shorten(reason)}"
-            case ToolProgress(progress=progress, total=total, message=message):
+            case e.ToolProgress(progress=progress, total=total, message=message):
                 if span is not None:
                     share = f"{progress / total:.0%}" if total else f"{progress:g}"
                     span.note = shorten(f"{share} {message}")
-            case Custom(name=name, value=value):
+            case e.Custom(name=name, value=value):
                 if span is not None:
                     span.note = shorten(f"{name}: {show_value(value)}")
-            case InputRequested(message=message, request_id=request_id):
+            case e.InputRequested(message=message, request_id=request_id):
                 if span is not None and not span.state.is_ended:
                     span.state, span.note = State.ASKING, shorten(message)
                     self._asking[request_id] = span
                 return f"asks: {shorten(message, 200)}"
-            case InputReceived(request_id=request_id):
+            case e.InputReceived(request_id=request_id):
                 asked = self._asking.pop(request_id, None)
                 if asked is not None and asked.state is State.ASKING:
                     asked.state, asked.note = State.RUNNING, ""
-            case FlowPaused():
+            case e.FlowPaused():
                 self.state = State.PAUSED
                 for root in self.roots:
                     if not root.state.is_ended:
@@ -341,21 +321,113 @@ class RunTree:
 def _label(event: Started) -> str:
     origin = event.origin
     match event:
-        case ToolStarted():
+        case e.ToolStarted():
             return show_call(event.tool_name, event.arguments)
-        case TaskStarted():
+        case e.TaskStarted():
             return show_title(origin.task_name or event.description)
-        case LLMStarted():
+        case e.LLMStarted():
             return shorten(event.model, MAX_LABEL_CHARS)
-        case MethodStarted():
+        case e.MethodStarted():
             return shorten(origin.flow_method, MAX_LABEL_CHARS)
-        case FlowStarted():
+        case e.FlowStarted():
             return shorten(origin.flow_name, MAX_LABEL_CHARS)
         case _:
             return shorten(origin.agent_role or origin.crew_name, MAX_LABEL_CHARS)
 
 
 def _show_outcome(event: Finished) -> str:
-    if isinstance(event, ToolFinished):
+    if isinstance(event, e.ToolFinished):
         return show_value(event.result)
-    return f"→ {shorten(event.label)}" if isinstance(event, MethodFinished) and event.label else ""
+    return f"→ {shorten(event.label)}" if isinstance(event, e.MethodFinished) and event.label else ""
+
+
+class State(Enum):
+    """Whether a span waits, is open or has ended, and how it ended."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    ASKING = "asking"
+    PAUSED = "paused"
+    DONE = "done"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the span has ended."""
+        return self in (State.DONE, State.FAILED, State.STOPPED)
+
+
+@dataclass(slots=True, eq=False)
+class Span:
+    """One span of the run, as a row of the tree.
+
+    Times are in seconds since the epoch. ``agent`` is the agent of a task. ``runs`` counts how often a method has
+    started.
+    """
+
+    kind: str
+    label: str
+    agent: str = ""
+    state: State = State.RUNNING
+    parent: Span | None = None
+    span_id: str = ""
+    note: str = ""
+    started_at: float = 0.0
+    ended_at: float | None = None
+    runs: int = 1
+    usage: UsageMetrics = field(default_factory=UsageMetrics)
+    children: list[Span] = field(default_factory=list["Span"])
+
+    def measure(self, now: float) -> float:
+        """Return the seconds from the start of the span to its end, or to ``now`` while it is open."""
+        return max(0.0, (now if self.ended_at is None else self.ended_at) - self.started_at)
+
+    def walk(self) -> Iterator[Span]:
+        """Yield this span and all spans below it."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the tree.
+
+    ``guides`` are the branch characters in front of it; ``folded`` counts the rows hidden below it.
+    """
+
+    span: Span
+    guides: str
+    folded: int = 0
+
+
+def list_rows(roots: Sequence[Span]) -> Iterator[Row]:
+    """Yield the rows of the spans that are shown, from top to bottom."""
+
+    def walk(span: Span, guides: str, below: str) -> Iterator[Row]:
+        yield Row(span, guides)
+        children = list(_list_children(span))
+        for number, child in enumerate(children, 1):
+            is_last = number == len(children)
+            yield from walk(child, below + ("└ " if is_last else "├ "), below + ("  " if is_last else "│ "))
+
+    for root in roots:
+        yield from walk(root, "", "")
+
+
+def _list_children(span: Span) -> Iterator[Span]:
+    """Yield the children to show.
+
+    Redundant ones are skipped: a method's only crew, a task's agent, and an agent's LLM calls.
+    """
+    for child in span.children:
+        is_hidden = (
+            (child.kind == "crew" and span.kind == "method" and len(span.children) == 1)
+            or (child.kind == "agent" and span.kind == "task")
+            or (child.kind == "llm" and span.kind == "agent")
+        )
+        if is_hidden:
+            yield from _list_children(child)
+        else:
+            yield child

@@ -18,15 +18,12 @@ from typing import Any
 
 from reactivex import Observable
 
-from rxflow import _lazy
-from rxflow import operators as ops
-from rxflow._showing import draw_card, escape, show_lines
+from rxflow import _lazy, operators as ops
 from rxflow._streaming import EventStream, PipelineOutput
-from rxflow.screens._lanes import Entry, Kind, Lane
-from rxflow.screens._run_tree import RunTree
+from rxflow._text import draw_card, escape, show_lines
+from rxflow.screens._lanes import Entry, Kind, Lane, show_error, show_seconds
+from rxflow.screens._run_tree import Row, RunTree, State, list_rows
 from rxflow.screens._sources import HasEvents, read_events, read_methods
-from rxflow.screens._spans import Row, State, list_rows
-from rxflow.screens._wording import show_error, show_seconds
 from rxflow.types import Event
 
 with _lazy.extra("notebook"):

@@ -15,18 +15,17 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from reactivex import Observable
-from reactivex import operators as rxops
+from reactivex import Observable, operators as rxops
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, Disposable
 
 from rxflow import _lazy
 from rxflow._streaming import PipelineOutput
 from rxflow.operators._core import through
+from rxflow.screens._drawing import Transcript
+from rxflow.screens._lanes import fit_encoding
 from rxflow.screens._run_tree import RunTree
 from rxflow.screens._sources import HasEvents, read_events, read_methods
-from rxflow.screens._transcript import Transcript
-from rxflow.screens._wording import fit_encoding
 from rxflow.types import Event, InputReceived, InputRequested
 
 with _lazy.extra("terminal"):

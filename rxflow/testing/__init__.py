@@ -29,7 +29,8 @@ __all__ = [
 # Imported lazily: the pytest plugin is in this package, and pytest loads it even for tests that need none of these.
 if typing.TYPE_CHECKING:
     from rxflow.testing._cassettes import cassette
-    from rxflow.testing._conformance import ConformanceError, check_operator, check_source
+    from rxflow.testing._conformance.check import check_operator, check_source
+    from rxflow.testing._conformance.harness import ConformanceError
     from rxflow.testing._diagrams import MarbleError, MarbleSyntaxError
     from rxflow.testing._marbles import Marbles
     from rxflow.testing._probes import Probe, probe

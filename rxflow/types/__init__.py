@@ -153,8 +153,7 @@ if typing.TYPE_CHECKING:
         ToolStarted,
     )
     from rxflow.types.frames import Channel, StreamFrame
-    from rxflow.types.results import AgentOutput, CrewOutput, OutputFormat, TaskOutput
-    from rxflow.types.usage import UsageMetrics
+    from rxflow.types.results import AgentOutput, CrewOutput, OutputFormat, TaskOutput, UsageMetrics
 else:
     __getattr__, __dir__ = _lazy.names(
         __name__,
@@ -232,6 +231,6 @@ else:
             "ToolFinished": "rxflow.types.events",
             "ToolProgress": "rxflow.types.events",
             "ToolStarted": "rxflow.types.events",
-            "UsageMetrics": "rxflow.types.usage",
+            "UsageMetrics": "rxflow.types.results",
         },
     )

@@ -42,8 +42,7 @@ from rxflow.types._values import (
 )
 from rxflow.types.chunks import CompletedToolCall, Happened, Origin, StreamChunk, ToolCall, ToolCallChunk
 from rxflow.types.events import Event
-from rxflow.types.results import CrewOutput, TaskOutput
-from rxflow.types.usage import UsageMetrics
+from rxflow.types.results import CrewOutput, TaskOutput, UsageMetrics
 
 __all__ = [
     "VERSION",

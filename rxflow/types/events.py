@@ -11,13 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from rxflow.types.chunks import Happened, StreamChunk, ToolCall
-from rxflow.types.usage import UsageMetrics
-
-if TYPE_CHECKING:
-    from rxflow.types.results import CrewOutput, TaskOutput
+from rxflow.types.results import CrewOutput, TaskOutput, UsageMetrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

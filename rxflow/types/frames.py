@@ -9,7 +9,7 @@ from typing import Any, cast
 from pydantic import BaseModel, field_validator
 from pydantic_core import from_json
 
-from rxflow._json_text import encodable, in_words, through_json, to_plain_json
+from rxflow._text import encodable, in_words, through_json, to_plain_json
 from rxflow.types.chunks import StreamChunk
 
 

@@ -4,8 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from rxflow import Crew, Flow, TaskOutput
-from rxflow import operators as ops
+from rxflow import Crew, Flow, TaskOutput, operators as ops
 from rxflow.flow import listen, start
 from rxflow.runs import Runs
 from rxflow.tools import tool

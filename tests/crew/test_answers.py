@@ -29,8 +29,7 @@ from rxflow.llm.source import ReasoningDelta
 from rxflow.tools import tool
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import CrewFinished, LLMFinished, Retracted, TaskFailed, TaskFinished, TaskRejected
-from rxflow.types.results import CrewOutput, OutputFormat, TaskOutput
-from rxflow.types.usage import UsageMetrics
+from rxflow.types.results import CrewOutput, OutputFormat, TaskOutput, UsageMetrics
 from tests.scripted import Scripted, calls, thinking
 from tests.signals import signals_of
 from tests.team import a_crew, a_task, an_agent, played, prompt, solo

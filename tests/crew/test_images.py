@@ -7,8 +7,7 @@ import pytest
 from rxflow import LLM
 from rxflow.tools import tool
 from rxflow.types.events import ToolFailed
-from tests.loopback import Loopback, Reply
-from tests.loopback import ToolCall as Call
+from tests.loopback import Loopback, Reply, ToolCall as Call
 from tests.scripted import Scripted, calls
 from tests.team import a_crew, a_task, an_agent, played, solo
 

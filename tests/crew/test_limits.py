@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
-from rxflow import LLM, Crew, Flow
-from rxflow import operators as ops
-from rxflow.crew._rate_limit import RateLimit, wait_for_all
+from rxflow import LLM, Crew, Flow, operators as ops
+from rxflow.crew._assignment import RateLimit, wait_for_all
 from rxflow.flow import start
 from rxflow.llm.source import Request
 from rxflow.testing import Marbles, ScriptedLLM, tool_call

@@ -17,8 +17,7 @@ from rxflow.types.chunks import StreamChunk, StreamChunkType
 from rxflow.types.events import LLMFinished, ToolFailed, ToolFinished, ToolStarted
 from rxflow.types.results import TaskOutput
 from tests.gate import PATIENCE_S
-from tests.loopback import Loopback, Reply
-from tests.loopback import ToolCall as Call
+from tests.loopback import Loopback, Reply, ToolCall as Call
 from tests.scripted import Scripted, calls
 from tests.spans import check_laws
 from tests.team import a_crew, a_task, an_agent, played, solo

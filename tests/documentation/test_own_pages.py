@@ -10,8 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 import rxflow.operators
-from rxflow import LLM, _aliases, _options
-from rxflow import operators as ops
+from rxflow import LLM, _aliases, _options, operators as ops
 from rxflow.runs.memory import MemoryLog
 from rxflow.tools import tool
 

@@ -6,8 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from rxflow.flow import Flow, and_, listen, or_, router, start
 from tests.gate import PATIENCE_S

@@ -9,13 +9,11 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from reactivex import operators as rx
 
 import rxflow
-from rxflow import LLM, Agent, Crew, Flow, Task, tool
-from rxflow import operators as ops
+from rxflow import LLM, Agent, Crew, Flow, Task, operators as ops, tool
 from rxflow.flow import listen, router, start
 from rxflow.runs import Run, RunCancelled, Runs
 from rxflow.testing import ScriptedLLM, VirtualClock, tool_call

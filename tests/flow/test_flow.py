@@ -17,8 +17,8 @@ from rxflow.types.events import (
     MethodFailed,
     MethodStarted,
 )
+from rxflow.types.results import UsageMetrics
 from rxflow.types.streaming import FlowStreamingOutput, StreamChunk
-from rxflow.types.usage import UsageMetrics
 from tests.gate import PATIENCE_S
 from tests.scripted import USAGE, Scripted
 from tests.signals import signals_of

@@ -9,12 +9,11 @@ from enum import Enum
 from typing import Any, ClassVar, Literal
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from pydantic import BaseModel
 
 from rxflow.flow import Flow, and_, listen, or_, router, start
-from rxflow.flow._decorators import Conditional
+from rxflow.flow._graph import Conditional
 from rxflow.types.events import (
     FlowFailed,
     FlowFinished,

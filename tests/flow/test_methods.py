@@ -20,9 +20,8 @@ from rxflow.flow import Flow, listen, router, start
 from rxflow.operators import retry_stream, text, to_output
 from rxflow.testing import ScriptedLLM
 from rxflow.types.events import FlowFinished, LLMFailed, LLMFinished, MethodFinished, Retracted
-from rxflow.types.results import CrewOutput
+from rxflow.types.results import CrewOutput, UsageMetrics
 from rxflow.types.streaming import FlowStreamingOutput, StreamChunk, StreamChunkType
-from rxflow.types.usage import UsageMetrics
 from tests.gate import PATIENCE_S
 from tests.scripted import Scripted
 from tests.signals import outcome, signals_of

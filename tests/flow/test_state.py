@@ -5,8 +5,7 @@ from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PrivateAttr
 
 from rxflow.flow import Flow, listen, start

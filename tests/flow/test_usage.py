@@ -6,12 +6,10 @@ from typing import Any
 
 import pytest
 import reactivex as rx
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from reactivex import operators as rxops
 
-from rxflow import Crew, Flow
-from rxflow import operators as ops
+from rxflow import Crew, Flow, operators as ops
 from rxflow.flow import start
 from rxflow.testing import ScriptedLLM
 from rxflow.testing._scripted import Value, thinking, tool_call, turn
@@ -19,7 +17,7 @@ from rxflow.testing._virtual_clock import VirtualClock
 from rxflow.tools import tool
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import CrewFinished, FlowFinished, LLMFailed, LLMFinished, TaskFinished
-from rxflow.types.usage import UsageMetrics, estimate_usage
+from rxflow.types.results import UsageMetrics, estimate_usage
 from tests.scripted import USAGE
 from tests.signals import outcome
 from tests.team import solo

@@ -7,8 +7,7 @@ from typing import Any
 import reactivex as rx
 from reactivex import Observable
 
-from rxflow import LLM
-from rxflow import operators as ops
+from rxflow import LLM, operators as ops
 from rxflow._streaming.bridge import from_async
 from rxflow._streaming.journal import Journal
 from rxflow.flow import Flow, listen, router, start
@@ -16,7 +15,7 @@ from rxflow.llm.source import Delta, Ending, Request, Source, ToolCallDelta
 from rxflow.tools import tool
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Event, InputRequested, Retracted
-from rxflow.types.usage import UsageMetrics
+from rxflow.types.results import UsageMetrics
 from tests.signals import Outcome, outcome
 from tests.team import solo
 

@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, Field, PrivateAttr
 
-from rxflow import LLM, Agent, BaseLLM, Crew, Flow
-from rxflow import operators as ops
+from rxflow import LLM, Agent, BaseLLM, Crew, Flow, operators as ops
 from rxflow.flow.flow import start
 from rxflow.llm.source import Ending, ReasoningDelta, ToolCallDelta
 from rxflow.tools import tool
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import LLMFailed, LLMFinished, ReasoningChunk
-from rxflow.types.usage import UsageMetrics
+from rxflow.types.results import UsageMetrics
 from tests.gate import Gate
 from tests.scripted import Scripted, calls
 from tests.signals import Signals, outcome

@@ -10,14 +10,13 @@ import pytest
 import reactivex as rx
 from reactivex import operators as rxops
 
-from rxflow import LLM, Flow
-from rxflow import operators as ops
+from rxflow import LLM, Flow, operators as ops
 from rxflow.flow import start
 from rxflow.llm.source import Delta, Request, Source
 from rxflow.testing import VirtualClock
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import FlowFinished, LLMCancelled, LLMFailed, LLMFinished, LLMStarted
-from rxflow.types.usage import UsageMetrics
+from rxflow.types.results import UsageMetrics
 from tests.loopback import Loopback, Reply, ToolCall
 from tests.loopback.dialects import DIALECTS, Dialect
 from tests.signals import Outcome, outcome

@@ -16,8 +16,7 @@ from rxflow.flow.flow import start
 from rxflow.llm.source import Ending, response_format_for
 from rxflow.types import LLMFinished, LLMStarted, StreamChunk, ToolCall
 from tests.gate import PATIENCE_S
-from tests.loopback import Loopback, Reply
-from tests.loopback import ToolCall as Call
+from tests.loopback import Loopback, Reply, ToolCall as Call
 from tests.scripted import Scripted, calls
 from tests.signals import outcome
 from tests.spans import ranks

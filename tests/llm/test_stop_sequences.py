@@ -3,17 +3,16 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from pydantic import BaseModel
 from reactivex import Subject
 
 from rxflow import LLM
-from rxflow.llm._stop_sequences import StopSequences, cut_at_stop
+from rxflow.llm._call import StopSequences, cut_at_stop
 from rxflow.llm.source import Delta, Ending, ReasoningDelta, Request
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import LLMFinished
-from rxflow.types.usage import UsageMetrics
+from rxflow.types.results import UsageMetrics
 from tests.loopback import Loopback, Reply
 from tests.scripted import Scripted, calls
 from tests.signals import outcome

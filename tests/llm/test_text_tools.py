@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import reactivex as rx
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from rxflow import LLM
 from rxflow.llm.source import Delta, ReasoningDelta, Request, Source

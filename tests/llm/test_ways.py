@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from rxflow import LLM
 from rxflow.types import LLMFailed, LLMFinished, StreamChunk, ToolCall, ToolCallChunk, UsageMetrics
@@ -14,8 +13,7 @@ from tests.gate import PATIENCE_S
 from tests.llm.transcript import transcript
 from tests.llm.ways import SEARCH, WAYS, Way, watched
 from tests.llm.wire import body_of, cut, delta, usage
-from tests.loopback import Loopback, Reply
-from tests.loopback import ToolCall as Call
+from tests.loopback import Loopback, Reply, ToolCall as Call
 from tests.loopback.encode import DONE
 from tests.signals import Outcome, outcome
 

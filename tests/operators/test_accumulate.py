@@ -4,8 +4,7 @@ import reactivex as rx
 from reactivex import operators as rxops
 
 from rxflow import operators as ops
-from rxflow.testing import Marbles, ScriptedLLM
-from rxflow.testing._conformance import check_operator
+from rxflow.testing import Marbles, ScriptedLLM, check_operator
 from rxflow.testing._scripted import thinking
 from tests.operators.cuts import made_of
 from tests.operators.pieces import delta, said

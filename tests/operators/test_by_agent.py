@@ -2,12 +2,10 @@
 
 from typing import Any
 
-from reactivex import Observable
-from reactivex import operators as rxops
+from reactivex import Observable, operators as rxops
 
 from rxflow import operators as ops
-from rxflow.testing import Marbles
-from rxflow.testing._conformance import check_operator
+from rxflow.testing import Marbles, check_operator
 from rxflow.types import Lane
 from rxflow.types.results import TaskOutput
 from tests.operators.pieces import said

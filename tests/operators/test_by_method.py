@@ -3,14 +3,11 @@
 from typing import Any
 
 import reactivex as rx
-from reactivex import Observable
-from reactivex import operators as rxops
+from reactivex import Observable, operators as rxops
 
-from rxflow import Flow
-from rxflow import operators as ops
+from rxflow import Flow, operators as ops
 from rxflow.flow import listen, or_, router, start
-from rxflow.testing import Marbles
-from rxflow.testing._conformance import check_operator
+from rxflow.testing import Marbles, check_operator
 from rxflow.types import Lane
 from tests.operators.pieces import said
 from tests.signals import signals_of

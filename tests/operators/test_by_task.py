@@ -5,12 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from reactivex import Observable, Subject
-from reactivex import operators as rxops
+from reactivex import Observable, Subject, operators as rxops
 
 from rxflow import operators as ops
-from rxflow.testing import Marbles
-from rxflow.testing._conformance import check_operator
+from rxflow.testing import Marbles, check_operator
 from rxflow.types import Lane
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import TaskFinished, TaskStarted

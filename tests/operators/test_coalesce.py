@@ -4,13 +4,11 @@ from typing import Any
 
 import pytest
 import reactivex as rx
-from reactivex import Subject
-from reactivex import operators as rxops
+from reactivex import Subject, operators as rxops
 from reactivex.testing import TestScheduler
 
 from rxflow import operators as ops
-from rxflow.testing import Marbles, ScriptedLLM
-from rxflow.testing._conformance import check_operator
+from rxflow.testing import Marbles, ScriptedLLM, check_operator
 from tests.operators.cuts import made_of
 from tests.operators.pieces import delta, said
 

@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 import reactivex as rx
 from pydantic import BaseModel
-from reactivex import Observable
-from reactivex import operators as rxops
+from reactivex import Observable, operators as rxops
 from reactivex.abc import SchedulerBase
 from reactivex.testing import TestScheduler
 
 from rxflow import operators as ops
-from rxflow.testing._conformance import check_operator
+from rxflow.testing import check_operator
 from rxflow.types.chunks import Origin
 from rxflow.types.events import LLMFinished, LLMStarted, ReasoningChunk, TaskFinished, TaskStarted
 from rxflow.types.results import TaskOutput

@@ -7,13 +7,11 @@ from typing import Any
 
 import pytest
 import reactivex as rx
-from reactivex import Observable, Subject
-from reactivex import operators as rxops
+from reactivex import Observable, Subject, operators as rxops
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, RefCountDisposable, SingleAssignmentDisposable
 
-from rxflow import Flow
-from rxflow import operators as ops
+from rxflow import Flow, operators as ops
 from rxflow._loops import LoopScheduler
 from rxflow.flow import listen, start
 from rxflow.operators._core.in_run import also, only, select, through

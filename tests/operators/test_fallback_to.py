@@ -5,11 +5,9 @@ from typing import Any
 
 import pytest
 import reactivex as rx
-from reactivex import Observable
-from reactivex import operators as rxops
+from reactivex import Observable, operators as rxops
 
-from rxflow import LLM, Flow
-from rxflow import operators as ops
+from rxflow import LLM, Flow, operators as ops
 from rxflow.flow import start
 from rxflow.testing import Marbles, ScriptedLLM
 from rxflow.testing._probes import probe

@@ -9,20 +9,18 @@ from typing import Any
 
 import pytest
 import reactivex as rx
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from reactivex import operators as rxops
 
 from rxflow import operators as ops
 from rxflow.operators._core.run_log import Log
 from rxflow.runs import MemoryLog, SQLiteLog
-from rxflow.testing import Marbles, ScriptedLLM, tool_call
-from rxflow.testing._conformance import check_operator
+from rxflow.testing import Marbles, ScriptedLLM, check_operator, tool_call
 from rxflow.tools import tool
 from rxflow.types.chunks import Origin
 from rxflow.types.events import Custom, FlowFinished, FlowStarted, Heartbeat, MethodFinished, MethodStarted
 from rxflow.types.frames import Channel, StreamFrame
-from rxflow.types.usage import UsageMetrics
+from rxflow.types.results import UsageMetrics
 from tests.operators.pieces import said
 from tests.signals import signals_of
 from tests.spans import check_frames

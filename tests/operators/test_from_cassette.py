@@ -16,8 +16,7 @@ from reactivex.testing import TestScheduler
 from rxflow import operators as ops
 from rxflow.crew._guardrails import GuardrailError
 from rxflow.operators import from_cassette, record
-from rxflow.testing import Marbles, ScriptedLLM
-from rxflow.testing._conformance import check_source
+from rxflow.testing import Marbles, ScriptedLLM, check_source
 from rxflow.testing._scripted import thinking, tool_call
 from rxflow.testing._virtual_clock import VirtualClock
 from rxflow.tools import tool

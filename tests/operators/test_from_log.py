@@ -10,8 +10,7 @@ from reactivex import operators as rxops
 
 from rxflow import operators as ops
 from rxflow.runs import EventsDroppedError, MemoryLog
-from rxflow.testing import Marbles, ScriptedLLM
-from rxflow.testing._conformance import check_source
+from rxflow.testing import Marbles, ScriptedLLM, check_source
 from rxflow.types.chunks import StreamChunk
 from tests.operators.pieces import said
 from tests.signals import signals_of

@@ -6,12 +6,10 @@ from typing import Any
 
 import pytest
 import reactivex as rx
-from reactivex import Subject
-from reactivex import operators as rxops
+from reactivex import Subject, operators as rxops
 
 from rxflow import operators as ops
-from rxflow.testing import Marbles, ScriptedLLM
-from rxflow.testing._conformance import check_operator
+from rxflow.testing import Marbles, ScriptedLLM, check_operator
 from rxflow.testing._scripted import thinking
 from rxflow.testing._virtual_clock import VirtualClock
 from rxflow.types.chunks import Origin, StreamChunk

@@ -6,12 +6,10 @@ from typing import Any
 
 import pytest
 import reactivex as rx
-from reactivex import Observable
-from reactivex import operators as rxops
+from reactivex import Observable, operators as rxops
 from reactivex.testing import TestScheduler
 
-from rxflow import LLM, Flow
-from rxflow import operators as ops
+from rxflow import LLM, Flow, operators as ops
 from rxflow.flow import listen, start
 from rxflow.testing import Marbles, ScriptedLLM
 from rxflow.testing._scripted import thinking, tool_call

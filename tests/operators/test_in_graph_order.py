@@ -4,13 +4,10 @@ import asyncio
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from reactivex import Observable, Subject
-from reactivex import operators as rxops
+from hypothesis import given, strategies as st
+from reactivex import Observable, Subject, operators as rxops
 
-from rxflow import Flow
-from rxflow import operators as ops
+from rxflow import Flow, operators as ops
 from rxflow.flow import listen, start
 from rxflow.testing import Marbles, ScriptedLLM
 from rxflow.types import (

@@ -3,15 +3,12 @@
 import asyncio
 from typing import Any
 
-from hypothesis import given
-from hypothesis import strategies as st
-from reactivex import Subject
-from reactivex import operators as rxops
+from hypothesis import given, strategies as st
+from reactivex import Subject, operators as rxops
 from reactivex.testing import TestScheduler
 
 from rxflow import operators as ops
-from rxflow.testing import Marbles, ScriptedLLM
-from rxflow.testing._conformance import check_operator
+from rxflow.testing import Marbles, ScriptedLLM, check_operator
 from rxflow.types.chunks import Origin
 from rxflow.types.events import LLMFinished, ReasoningChunk
 from tests.operators.pieces import delta, said

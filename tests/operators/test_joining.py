@@ -5,12 +5,10 @@ from typing import Any
 
 import pytest
 import reactivex as rx
-from reactivex import Observable
-from reactivex import operators as rxops
+from reactivex import Observable, operators as rxops
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
-from rxflow import Flow
-from rxflow import operators as ops
+from rxflow import Flow, operators as ops
 from rxflow.flow import start
 from rxflow.operators._core.in_run import through
 from rxflow.testing import ScriptedLLM

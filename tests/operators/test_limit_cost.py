@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 import reactivex as rx
 
-from rxflow import LLM
-from rxflow import operators as ops
+from rxflow import LLM, operators as ops
 from rxflow.testing import Marbles, ScriptedLLM
 from rxflow.testing._scripted import turn
 from rxflow.types.chunks import StreamChunk
-from rxflow.types.usage import UsageMetrics
+from rxflow.types.results import UsageMetrics
 from tests.loopback import Loopback, Reply
 from tests.signals import Signals, outcome, signals_of
 from tests.streaming.program import Program

@@ -5,13 +5,10 @@ from typing import Any
 
 import pytest
 import reactivex as rx
-from hypothesis import given
-from hypothesis import strategies as st
-from reactivex import Observable
-from reactivex import operators as rxops
+from hypothesis import given, strategies as st
+from reactivex import Observable, operators as rxops
 
-from rxflow import LLM, Flow
-from rxflow import operators as ops
+from rxflow import LLM, Flow, operators as ops
 from rxflow.flow import listen, start
 from rxflow.testing import Marbles, ScriptedLLM
 from rxflow.testing._scripted import thinking, tool_call, turn
@@ -27,7 +24,7 @@ from rxflow.types.events import (
     TaskCancelled,
     TaskStarted,
 )
-from rxflow.types.usage import UsageMetrics
+from rxflow.types.results import UsageMetrics
 from tests.loopback import Loopback, Reply
 from tests.signals import Signals, outcome, signals_of
 from tests.team import a_crew, a_task, an_agent, solo

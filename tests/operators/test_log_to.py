@@ -9,15 +9,13 @@ from typing import Any
 
 import pytest
 import reactivex as rx
-from reactivex import Subject
-from reactivex import operators as rxops
+from reactivex import Subject, operators as rxops
 
 from rxflow import operators as ops
 from rxflow.operators._core.log_writer import MAX_BEHIND
 from rxflow.operators._core.run_log import End, FallenBehindError, Log, Writer
 from rxflow.runs import EventTooLargeError, MemoryLog, RunCancelled, RunExistsError, SQLiteLog, StoreError
-from rxflow.testing import Marbles, ScriptedLLM
-from rxflow.testing._conformance import check_operator
+from rxflow.testing import Marbles, ScriptedLLM, check_operator
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import Custom, Event, LLMCancelled, LLMFinished, LLMStarted
 from tests.gate import poll

@@ -6,8 +6,7 @@ import pytest
 import reactivex as rx
 from reactivex import Observable
 
-from rxflow import Flow
-from rxflow import operators as ops
+from rxflow import Flow, operators as ops
 from rxflow.flow import listen, start
 from rxflow.testing import Marbles
 from rxflow.types import CrewStarted, Happened, MethodFinished, MethodStarted

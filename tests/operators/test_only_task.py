@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from rxflow import Crew, Task
-from rxflow import operators as ops
+from rxflow import Crew, Task, operators as ops
 from rxflow.testing import Marbles
 from rxflow.types import Happened, LLMFinished, StreamChunk, TaskFinished, TaskStarted
 from tests.operators.pieces import delta, said

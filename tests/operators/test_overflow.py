@@ -8,10 +8,8 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from reactivex import Observable, Subject
-from reactivex import operators as rxops
+from hypothesis import given, strategies as st
+from reactivex import Observable, Subject, operators as rxops
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import Disposable
 from reactivex.scheduler import EventLoopScheduler, ImmediateScheduler, NewThreadScheduler, ThreadPoolScheduler
@@ -19,8 +17,7 @@ from reactivex.scheduler.eventloop import AsyncIOScheduler
 from reactivex.testing import TestScheduler
 
 from rxflow import operators as ops
-from rxflow.testing import Marbles, ScriptedLLM
-from rxflow.testing._conformance import check_operator
+from rxflow.testing import Marbles, ScriptedLLM, check_operator
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import LLMFinished, ReasoningChunk
 from tests.gate import PATIENCE_S, Gate, poll

@@ -8,16 +8,13 @@ from typing import Any, Literal
 
 import pytest
 import reactivex as rx
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from reactivex import Observable
 
-from rxflow import Crew, Flow
-from rxflow import operators as ops
+from rxflow import Crew, Flow, operators as ops
 from rxflow.flow import start
-from rxflow.testing import Marbles
-from rxflow.testing._conformance import check_operator
+from rxflow.testing import Marbles, check_operator
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import LLMFailed, LLMFinished, ReasoningChunk, Retracted
 from tests.operators.pieces import bare, cut, delta, said

@@ -9,15 +9,12 @@ from typing import Any
 
 import pytest
 import reactivex as rx
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from reactivex import Subject
-from reactivex import operators as rxops
+from hypothesis import HealthCheck, given, settings, strategies as st
+from reactivex import Subject, operators as rxops
 from reactivex.testing import TestScheduler
 
 from rxflow import operators as ops
-from rxflow.testing import Marbles, ScriptedLLM
-from rxflow.testing._conformance import check_operator
+from rxflow.testing import Marbles, ScriptedLLM, check_operator
 from rxflow.testing._virtual_clock import VirtualClock
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import FlowStarted, LLMFailed, ReasoningChunk

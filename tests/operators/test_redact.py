@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 import reactivex as rx
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from rxflow import operators as ops
 from rxflow.operators._core.text import load_regex

@@ -8,18 +8,14 @@ from typing import Any
 
 import pytest
 import reactivex as rx
-from hypothesis import given
-from hypothesis import strategies as st
-from reactivex import Observable
-from reactivex import operators as rxops
+from hypothesis import given, strategies as st
+from reactivex import Observable, operators as rxops
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import Disposable
 
-from rxflow import LLM, Flow
-from rxflow import operators as ops
+from rxflow import LLM, Flow, operators as ops
 from rxflow.flow import listen, start
-from rxflow.testing import Marbles, ScriptedLLM
-from rxflow.testing._conformance import check_operator
+from rxflow.testing import Marbles, ScriptedLLM, check_operator
 from rxflow.testing._scripted import thinking
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import FlowFinished, LLMFinished, ReasoningChunk, Retracted

@@ -10,15 +10,13 @@ from typing import Any
 
 import pytest
 import reactivex as rx
-from reactivex import Observable, Subject
-from reactivex import operators as rxops
+from reactivex import Observable, Subject, operators as rxops
 from reactivex.disposable import Disposable
 from reactivex.scheduler import EventLoopScheduler
 from reactivex.testing import TestScheduler
 
 from rxflow import operators as ops
-from rxflow.testing import Marbles, ScriptedLLM
-from rxflow.testing._conformance import check_operator
+from rxflow.testing import Marbles, ScriptedLLM, check_operator
 from rxflow.types.events import FlowFinished, TaskFinished
 from tests.gate import PATIENCE_S, Gate
 from tests.scripted import Scripted

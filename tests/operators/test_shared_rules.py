@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
-from reactivex import Observable
-from reactivex import operators as rxops
+from reactivex import Observable, operators as rxops
 
 from rxflow import operators as ops
 from rxflow.runs import MemoryLog

@@ -5,15 +5,12 @@ from typing import Any
 
 import pytest
 import reactivex as rx
-from hypothesis import given
-from hypothesis import strategies as st
-from reactivex import Subject
-from reactivex import operators as rxops
+from hypothesis import given, strategies as st
+from reactivex import Subject, operators as rxops
 from reactivex.testing import TestScheduler
 
 from rxflow import operators as ops
-from rxflow.testing import Marbles, ScriptedLLM
-from rxflow.testing._conformance import check_operator
+from rxflow.testing import Marbles, ScriptedLLM, check_operator
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import LLMFinished, TaskFinished
 from tests.operators.pieces import delta, said

@@ -5,17 +5,15 @@ from typing import Any
 
 import pytest
 import reactivex as rx
-from reactivex import Subject
-from reactivex import operators as rxops
+from reactivex import Subject, operators as rxops
 from reactivex.testing import TestScheduler
 
 from rxflow import operators as ops
-from rxflow.testing import Marbles, ScriptedLLM
-from rxflow.testing._conformance import check_operator
+from rxflow.testing import Marbles, ScriptedLLM, check_operator
 from rxflow.testing._virtual_clock import VirtualClock
 from rxflow.types.chunks import Origin
 from rxflow.types.events import LLMFailed, LLMFinished, ReasoningChunk, TaskFinished, TaskStarted
-from rxflow.types.usage import UsageMetrics
+from rxflow.types.results import UsageMetrics
 from tests.operators.pieces import delta, said
 from tests.signals import signals_of
 from tests.team import a_crew, a_task, an_agent

@@ -7,12 +7,10 @@ from typing import Any, assert_type
 import pytest
 import reactivex as rx
 import trio
-from reactivex import Observable, Subject
-from reactivex import operators as rxops
+from reactivex import Observable, Subject, operators as rxops
 from reactivex.internal.exceptions import SequenceContainsNoElementsError
 
-from rxflow import LLM
-from rxflow import operators as ops
+from rxflow import LLM, operators as ops
 from rxflow.flow import Flow, listen, start
 from rxflow.testing import ScriptedLLM, VirtualClock
 from rxflow.types.chunks import StreamChunk

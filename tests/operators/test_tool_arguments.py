@@ -7,8 +7,7 @@ import reactivex as rx
 from pydantic import BaseModel, Field
 
 from rxflow import operators as ops
-from rxflow.testing import Marbles
-from rxflow.testing._conformance import check_operator
+from rxflow.testing import Marbles, check_operator
 from rxflow.tools import tool
 from tests.operators.pieces import cut, delta, said
 from tests.scripted import Scripted, calls

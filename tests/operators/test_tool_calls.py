@@ -5,14 +5,12 @@ from typing import Any
 
 import pytest
 import reactivex as rx
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from pydantic import BaseModel, ValidationError, field_validator
 from reactivex import Subject
 
 from rxflow import operators as ops
-from rxflow.testing import Marbles
-from rxflow.testing._conformance import check_operator
+from rxflow.testing import Marbles, check_operator
 from rxflow.tools import tool
 from rxflow.types import CompletedToolCall
 from rxflow.types.chunks import Origin

@@ -5,8 +5,7 @@ from typing import Any, assert_type
 import reactivex as rx
 from reactivex import Observable
 
-from rxflow import LLM
-from rxflow import operators as ops
+from rxflow import LLM, operators as ops
 from rxflow.types.events import Event, Heartbeat, Retracted
 from rxflow.types.streaming import StreamChunk
 

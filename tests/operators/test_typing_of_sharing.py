@@ -6,14 +6,13 @@ from typing import Any, assert_type
 from reactivex import Observable
 from reactivex.scheduler import EventLoopScheduler
 
-from rxflow import LLM
-from rxflow import operators as ops
+from rxflow import LLM, operators as ops
 from rxflow.operators import from_cassette, record
 from rxflow.testing import cassette
 from rxflow.testing._cassettes import Tape
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Event
-from rxflow.types.usage import UsageMetrics
+from rxflow.types.results import UsageMetrics
 
 
 def chunks() -> Observable[StreamChunk]:

@@ -5,8 +5,7 @@ from typing import Any, assert_type
 
 import reactivex as rx
 from pydantic import BaseModel
-from reactivex import Observable
-from reactivex import operators as rxops
+from reactivex import Observable, operators as rxops
 
 from rxflow import operators as ops
 from rxflow.tools import tool

@@ -4,7 +4,7 @@ from rxflow import operators as ops
 from rxflow.testing import Marbles, ScriptedLLM
 from rxflow.types.chunks import Origin
 from rxflow.types.events import LLMFailed, LLMFinished
-from rxflow.types.usage import UsageMetrics
+from rxflow.types.results import UsageMetrics
 from tests.operators.pieces import said
 from tests.signals import signals_of
 from tests.team import a_crew, a_task, an_agent

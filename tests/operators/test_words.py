@@ -3,11 +3,9 @@
 from typing import Any
 
 import pytest
-from reactivex import Observable, Subject
-from reactivex import operators as rxops
+from reactivex import Observable, Subject, operators as rxops
 
-from rxflow import Flow
-from rxflow import operators as ops
+from rxflow import Flow, operators as ops
 from rxflow.flow import listen, start
 from rxflow.testing import Marbles, ScriptedLLM
 from rxflow.types.chunks import Origin, StreamChunk

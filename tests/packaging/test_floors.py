@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 # Lowest first. Rooms of one line may use each other.
 FLOORS = [
-    {"_lazy", "_hooks", "_json_text", "_showing", "_loops", "_options"},
+    {"_lazy", "_hooks", "_text", "_loops", "_options"},
     {"types"},
     {"_streaming", "_prices", "tools", "_tool_adapter", "_tool_parameters"},
     {"operators"},
@@ -33,6 +33,7 @@ FACES = ["rxflow._streaming", "rxflow.operators._core"]
 BESIDE_FACES = {
     "rxflow._streaming.loop_thread",
     "rxflow.operators._core.blocks",
+    "rxflow.operators._core.log_reader",
     "rxflow.operators._core.log_writer",
     "rxflow.operators._core.run_log",
 }

@@ -12,8 +12,7 @@ from typing import Any, cast
 import pytest
 from pydantic import BaseModel
 
-from rxflow import Agent, Crew, Flow, Process, Task, TaskOutput
-from rxflow import tool as a_tool
+from rxflow import Agent, Crew, Flow, Process, Task, TaskOutput, tool as a_tool
 from rxflow.flow.flow import start
 from rxflow.project import (
     CrewBase,

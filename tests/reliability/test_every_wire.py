@@ -14,8 +14,7 @@ from rxflow.types import LLMFinished, ToolCall
 from rxflow.types.streaming import CrewStreamingOutput
 from tests.llm.ways import BEHIND_LITELLM, BY_WRAPPER, SEARCH, Way
 from tests.llm.wire import delta, event
-from tests.loopback import Loopback, Reply
-from tests.loopback import ToolCall as Called
+from tests.loopback import Loopback, Reply, ToolCall as Called
 from tests.loopback.dialects import DIALECTS, Dialect
 from tests.signals import outcome
 from tests.team import solo

@@ -15,8 +15,7 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
-from rxflow import LLM
-from rxflow import operators as ops
+from rxflow import LLM, operators as ops
 from rxflow._streaming.frames import StreamSession
 from rxflow.llm._redaction import known_keys, redact_error
 from rxflow.llm.source import response_format_for

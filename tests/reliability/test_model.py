@@ -8,8 +8,7 @@ from concurrent.futures import Future
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import Phase, settings
-from hypothesis import strategies as st
+from hypothesis import Phase, settings, strategies as st
 from hypothesis.stateful import (
     Bundle,
     MultipleResults,

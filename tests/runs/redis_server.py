@@ -1,7 +1,6 @@
 """A Redis of a test's own: Debian's redis-server on a free port, with a folder that goes with it."""
 
 import random
-import shutil
 import socket
 import subprocess
 import time
@@ -10,8 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from tests.gate import PATIENCE_S
-
-PROGRAM = shutil.which("redis-server")
+from tests.programs import require
 
 
 def find_free_port() -> int:
@@ -35,9 +33,15 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
-        if PROGRAM is None:
-            raise RuntimeError("these tests need Debian's redis-server: apt-get install redis-server")
-        command = [PROGRAM, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)]
+        command = [
+            require("redis-server", "redis-server"),
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--dir",
+            str(self._folder),
+        ]
         command += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
         self._process = process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + PATIENCE_S

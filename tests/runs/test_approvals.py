@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from reactivex import Observable
 
-from rxflow import LLM, Crew
-from rxflow import operators as ops
+from rxflow import LLM, Crew, operators as ops
 from rxflow._streaming.bridge import from_async
 from rxflow.llm.source import Delta, Ending, Request, ToolCallDelta
 from rxflow.runs import Run, Runs

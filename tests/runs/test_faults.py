@@ -18,10 +18,9 @@ from reactivex import operators as rxops
 from redis.asyncio.client import PubSub
 from redis.commands.core import AsyncScript
 
-from rxflow.operators._core.run_log import End, Note, Status, Writer
+from rxflow.operators._core.run_log import MAX_EVENT_BYTES, End, Note, RunSpec, Status, Writer
 from rxflow.runs import EventTooLargeError, NotTheWriterError, RunExistsError, RunLost, Runs, SQLiteLog, StoreError
 from rxflow.runs.sqlite_tables import APPLICATION_ID
-from rxflow.runs.store import MAX_EVENT_BYTES, RunSpec
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import Custom
 from tests.gate import Gate

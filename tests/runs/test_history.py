@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from rxflow.operators._core.run_log import Writer
 from rxflow.runs import MemoryLog
-from rxflow.runs.history import MAX_UNREAD, MIN_PACKED
+from rxflow.runs.memory import MAX_UNREAD, MIN_PACKED
 from rxflow.types.chunks import Origin, StreamChunk, ToolCallChunk
 from rxflow.types.events import Event, MethodStarted
 

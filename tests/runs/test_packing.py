@@ -9,16 +9,13 @@ from typing import Any
 
 import pytest
 import reactivex as rx
-from hypothesis import given
-from hypothesis import strategies as st
-from reactivex import Observable
-from reactivex import operators as rxops
+from hypothesis import given, strategies as st
+from reactivex import Observable, operators as rxops
 
 from rxflow import operators as ops
-from rxflow.operators._core.blocks import renumber
+from rxflow.operators._core.blocks import MAX_ROW_BYTES, MAX_ROW_EVENTS, pack, renumber, unpack
 from rxflow.operators._core.run_log import End, EventsDroppedError, Writer
 from rxflow.runs import SQLiteLog
-from rxflow.runs.packing import MAX_ROW_BYTES, MAX_ROW_EVENTS, pack, unpack
 from rxflow.types.chunks import Origin, ToolCallChunk
 from rxflow.types.codec import decode, encode
 from rxflow.types.events import Event, MethodStarted

@@ -27,8 +27,8 @@ from rxflow.runs import (
     StoreError,
     Writer,
 )
+from rxflow.screens._drawing import Transcript
 from rxflow.screens._run_tree import RunTree
-from rxflow.screens._transcript import Transcript
 from rxflow.tools import tool
 from rxflow.types.answers import RunPaused
 from rxflow.types.chunks import StreamChunk

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from reactivex import operators as rxops
 
-from rxflow import LLM, Flow
-from rxflow import operators as ops
+from rxflow import LLM, Flow, operators as ops
 from rxflow.flow import start
+from rxflow.operators._core.run_log import Head
 from rxflow.runs import (
     EventsDroppedError,
     MemoryLog,
@@ -34,7 +34,6 @@ from rxflow.runs import (
     Writer,
 )
 from rxflow.runs.options import Carrier
-from rxflow.runs.store import Head
 from rxflow.testing import ScriptedLLM
 from rxflow.types.answers import RunPaused
 from rxflow.types.chunks import Origin, StreamChunk
@@ -286,7 +285,7 @@ class TestEnds:
 @pytest.fixture
 def lasting_readers(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that does not say that it has left counts for an hour: only leaving can end a run."""
-    monkeypatch.setattr("rxflow.runs.reader.READER_S", 3600)
+    monkeypatch.setattr("rxflow.operators._core.log_reader.READER_S", 3600)
 
 
 class TestReadingAtOnesOwnPace:

@@ -11,8 +11,7 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 
-from rxflow import Crew, Flow
-from rxflow import operators as ops
+from rxflow import Crew, Flow, operators as ops
 from rxflow.flow import start
 from rxflow.screens._run_tree import RunTree
 from rxflow.screens._sources import read_methods

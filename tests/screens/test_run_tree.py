@@ -6,20 +6,15 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from rich.console import Console
 
-from rxflow import Flow
-from rxflow import operators as ops
-from rxflow._showing import escape, shorten, show_line, show_lines
+from rxflow import Flow, operators as ops
+from rxflow._text import escape, shorten, show_line, show_lines
 from rxflow.flow import start
-from rxflow.screens._drawing import Drawing
-from rxflow.screens._lanes import MAX_LANE_CHARS, MAX_LANES, Kind
-from rxflow.screens._run_tree import RunTree
-from rxflow.screens._spans import State
-from rxflow.screens._transcript import Transcript
-from rxflow.screens._wording import fit_encoding, show_call, show_error, show_seconds
+from rxflow.screens._drawing import Drawing, Transcript
+from rxflow.screens._lanes import MAX_LANE_CHARS, MAX_LANES, Kind, fit_encoding, show_call, show_error, show_seconds
+from rxflow.screens._run_tree import RunTree, State
 from rxflow.tools import tool
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import (
@@ -41,8 +36,8 @@ from rxflow.types.events import (
     ToolProgress,
     ToolStarted,
 )
+from rxflow.types.results import UsageMetrics
 from rxflow.types.streaming import ToolCallChunk
-from rxflow.types.usage import UsageMetrics
 from tests.adapters import flows
 from tests.scripted import Scripted, calls
 from tests.team import a_crew, a_task, an_agent, solo

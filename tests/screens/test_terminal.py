@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from rxflow import Flow
-from rxflow import operators as ops
+from rxflow import Flow, operators as ops
 from rxflow.screens import terminal
 from tests.adapters import flows
 from tests.loopback import Loopback, Reply

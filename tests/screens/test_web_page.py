@@ -1,7 +1,6 @@
 """The page in Chromium, as a person uses it: the pointer, the keyboard, two tabs, a small screen."""
 
 import re
-import shutil
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,17 +19,15 @@ from rxflow.types import RunPaused
 from tests.adapters.serving import serve
 from tests.gate import Gate
 from tests.loopback import Loopback, Reply
+from tests.programs import require
 from tests.screens.voyages import Voyage, depth
 from tests.screens.web_flows import Asking, AskingTwo, Trip, speaking
 from tests.scripted import Scripted, calls
 from tests.team import solo
 
-CHROMIUM = shutil.which("chromium")
-
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(120),
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium"),
 ]
 
 PATIENCE_MS = 60_000
@@ -72,7 +69,7 @@ def solo_flow(model: Scripted, *, agent: dict[str, Any] | None = None, **task: A
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         # Debian's browser; its sandbox refuses root, as whom CI may run.
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=require("chromium", "chromium"), args=["--no-sandbox"])
         yield browser
         browser.close()
 

@@ -129,7 +129,9 @@ def test_many_readers_of_many_runs_lose_nothing() -> None:
 def test_a_run_that_is_not_to_be_kept_stops_when_its_last_reader_leaves(
     provider: Loopback, llm: LLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rxflow.runs.reader.READER_S", 3600)  # for one that does not say that it has left
+    monkeypatch.setattr(
+        "rxflow.operators._core.log_reader.READER_S", 3600
+    )  # for one that does not say that it has left
     provider.script(Reply(text="one two three", hold_after=1))
     with serving(speaking(llm), when_unread="cancel", limits=web.Limits(readers=2)) as client:
         run_id = start(client)

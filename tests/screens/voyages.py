@@ -6,8 +6,7 @@ from typing import Any
 
 from reactivex import Observable
 
-from rxflow import Flow, TaskOutput
-from rxflow import operators as ops
+from rxflow import Flow, TaskOutput, operators as ops
 from rxflow.flow import and_, listen, router, start
 from rxflow.tools import tool
 from tests.gate import Gate

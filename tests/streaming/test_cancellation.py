@@ -17,8 +17,7 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import Disposable
 
-from rxflow import LLM, Crew, Flow
-from rxflow import operators as ops
+from rxflow import LLM, Crew, Flow, operators as ops
 from rxflow._streaming import launch
 from rxflow.flow import listen, start
 from rxflow.llm.source import Request

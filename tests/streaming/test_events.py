@@ -11,8 +11,7 @@ import pytest
 import reactivex as rx
 from reactivex import operators as rxops
 
-from rxflow import LLM, Agent, Crew, Flow, Task, tool
-from rxflow import operators as ops
+from rxflow import LLM, Agent, Crew, Flow, Task, operators as ops, tool
 from rxflow.flow import listen, router, start
 from rxflow.operators import Release, Stop
 from rxflow.runs import MemoryLog, Runs

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 import reactivex as rx
-from reactivex import Observable
-from reactivex import operators as rxops
+from reactivex import Observable, operators as rxops
 from reactivex.abc import DisposableBase
 from reactivex.internal.exceptions import SequenceContainsNoElementsError
 

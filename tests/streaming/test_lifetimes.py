@@ -10,8 +10,7 @@ import httpx
 import pytest
 from reactivex import operators as rxops
 
-from rxflow import LLM, Flow
-from rxflow import operators as ops
+from rxflow import LLM, Flow, operators as ops
 from rxflow._hooks import IDLE_NAME
 from rxflow._streaming import loop_thread
 from rxflow._streaming.loop_thread import MAX_KEPT_LOOPS

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 import trio
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from rxflow._streaming.log import BLOCK_SIZE, KEPT_BLOCKS, Log, LogReader
 from rxflow.types.chunks import Origin, StreamChunk, StreamChunkType, ToolCallChunk

@@ -6,12 +6,10 @@ from typing import Any
 
 import pytest
 import reactivex as rx
-from reactivex import Observable
-from reactivex import operators as rxops
+from reactivex import Observable, operators as rxops
 from reactivex.scheduler import NewThreadScheduler
 
-from rxflow import Crew, Flow
-from rxflow import operators as ops
+from rxflow import Crew, Flow, operators as ops
 from rxflow.flow import start
 from rxflow.types.events import Event
 from rxflow.types.streaming import CrewStreamingOutput, EventStream, FlowStreamingOutput, StreamChunk

@@ -10,7 +10,7 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
 from rxflow import LLM
-from rxflow._streaming.subscriptions import Cleanup, Holder, Owned, RunPart, connect
+from rxflow._streaming.scope import Cleanup, Holder, Owned, RunPart, connect
 from rxflow.types.streaming import FlowStreamingOutput
 from tests.loopback import Loopback, Reply
 from tests.signals import Signals

@@ -5,8 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, cast
 
-from reactivex import Observable, Observer
-from reactivex import operators as ops
+from reactivex import Observable, Observer, operators as ops
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable
 

@@ -3,8 +3,7 @@
 import itertools
 from typing import Any
 
-from reactivex import Observable
-from reactivex import operators as ops
+from reactivex import Observable, operators as ops
 from reactivex.abc import DisposableBase
 
 from tests.testing.broken_operators import Operator, Scheduler, Sink, Source, operator, passed_on

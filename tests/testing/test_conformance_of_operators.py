@@ -7,14 +7,12 @@ from typing import Any
 
 import pytest
 import reactivex as rx
-from reactivex import Observable
-from reactivex import operators as ops
+from reactivex import Observable, operators as ops
 from reactivex.scheduler import CurrentThreadScheduler
 
-from rxflow.testing._conformance import ConformanceError, check, check_operator, harness
-from tests.testing import broken_operators as broken
-from tests.testing import careless_operators as careless
-from tests.testing import sharing_operators as sharing
+from rxflow.testing import ConformanceError, check_operator
+from rxflow.testing._conformance import check, harness
+from tests.testing import broken_operators as broken, careless_operators as careless, sharing_operators as sharing
 
 pytestmark = pytest.mark.slow
 

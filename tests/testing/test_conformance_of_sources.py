@@ -10,7 +10,8 @@ from reactivex.scheduler import NewThreadScheduler
 
 from rxflow import Crew
 from rxflow.flow import Flow, start
-from rxflow.testing._conformance import ConformanceError, check, check_source, harness
+from rxflow.testing import ConformanceError, check_source
+from rxflow.testing._conformance import check, harness
 from rxflow.testing._scripted import ScriptedLLM, thinking, tool_call
 from tests.loopback import Loopback
 from tests.team import a_crew, a_task, an_agent

@@ -15,7 +15,7 @@ from rxflow.testing._scripted import ScriptedLLM, Turn, UnscriptedRequest, Value
 from rxflow.testing._virtual_clock import VirtualClock
 from rxflow.tools import tool
 from rxflow.types.events import Event, LLMFinished, LLMRetrying, ReasoningChunk
-from rxflow.types.usage import UsageMetrics
+from rxflow.types.results import UsageMetrics
 from tests.signals import Outcome, outcome
 from tests.team import a_crew, a_task, an_agent, solo
 

@@ -15,7 +15,7 @@ import reactivex
 from reactivex.disposable import Disposable
 
 from rxflow import LLM, _hooks
-from rxflow.crew._rate_limit import RateLimit
+from rxflow.crew._assignment import RateLimit
 from rxflow.flow import Flow, listen, router, start
 from rxflow.testing._scripted import ScriptedLLM
 from rxflow.testing._virtual_clock import VirtualClock

@@ -14,8 +14,7 @@ import anyio
 import anyio.from_thread
 import anyio.to_thread
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from rxflow._streaming.emitter import in_thread
 from rxflow.llm._io import from_io

@@ -3,8 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from rxflow.types.chunks import Origin, PackedChunks, StreamChunk, StreamChunkType, ToolCallChunk, pack_chunks
 

@@ -16,8 +16,7 @@ from uuid import UUID
 
 import jsonschema
 import pytest
-from hypothesis import Phase, given, settings
-from hypothesis import strategies as st
+from hypothesis import Phase, given, settings, strategies as st
 from pydantic import BaseModel, Field, SecretStr, field_validator
 
 from rxflow.types import (

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from rxflow.flow._decorators import AllOf, AnyOf, Condition, Trigger
-from rxflow.flow._graph import Graph, Method
+from rxflow.flow._graph import AllOf, AnyOf, Condition, Graph, Method, Trigger
 
 
 class Look(Enum):

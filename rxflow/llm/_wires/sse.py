@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from pydantic_core import from_json
 
-from rxflow._json_text import encodable
+from rxflow._text import encodable
 from rxflow.llm.source import Delta, Ending, ReasoningDelta, RefusalDelta, ToolCallDelta
 from rxflow.types import UsageMetrics
 

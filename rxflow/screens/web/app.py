@@ -27,18 +27,17 @@ import anyio
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json, to_json
 
-from rxflow._json_text import describe, in_words, list_problems, to_plain_json, write_json
 from rxflow._lazy import extra
 from rxflow._loops import Once
+from rxflow._text import describe, in_words, list_problems, to_plain_json, write_json
 from rxflow.adapters import sse
 from rxflow.flow import Flow
 from rxflow.flow._drawing import DRAWING_STYLE, draw_figure
 from rxflow.flow._graph import read_graph
 from rxflow.flow._state import require_known
-from rxflow.operators._core.run_log import LIVE
+from rxflow.operators._core.run_log import LIVE, Head
 from rxflow.runs import Run, Runs, StoreError
 from rxflow.runs.options import WhenUnread, read_grace
-from rxflow.runs.store import Head
 from rxflow.screens.web.guard import Guard, check_token
 from rxflow.types import Event
 

@@ -10,8 +10,7 @@ from urllib.parse import urlencode
 
 from rxflow._lazy import extra
 from rxflow.flow import Flow
-from rxflow.runs import Runs
-from rxflow.runs.options import WhenUnread
+from rxflow.runs import Runs, WhenUnread
 from rxflow.screens.web.app import Limits, create_app
 from rxflow.screens.web.guard import LOOPBACK
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from rxflow.flow._decorators import and_, listen, or_, router, start
+from rxflow.flow._graph import and_, listen, or_, router, start
 
 
 class Simple:

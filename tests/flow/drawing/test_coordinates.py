@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from rxflow.flow._drawing.coordinates import Box, Layout, Point, Route, lay_out
 from rxflow.flow._drawing.layering import Link, find_back_links

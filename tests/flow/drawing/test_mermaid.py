@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from rxflow.flow._decorators import listen, router, start
 from rxflow.flow._drawing import draw_mermaid
-from rxflow.flow._graph import read_graph
+from rxflow.flow._graph import listen, read_graph, router, start
 from tests.flow.drawing.flows import Cycle, Empty, OpenRouter, Simple, flow
 
 STATEMENT = re.compile(

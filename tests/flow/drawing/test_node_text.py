@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from rxflow.flow._drawing.node_text import Font, clean_text, measure_width, shorten, wrap
 

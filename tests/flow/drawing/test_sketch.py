@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rxflow.flow._decorators import and_, listen, or_, router, start
 from rxflow.flow._drawing.sketch import Line, Look, Sketch, sketch_graph
-from rxflow.flow._graph import read_graph
+from rxflow.flow._graph import and_, listen, or_, read_graph, router, start
 from tests.flow.drawing.flows import Cycle, Empty, Nested, OpenRouter, OpenRouters, OwnLabel, Simple, flow
 
 

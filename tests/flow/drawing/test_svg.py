@@ -6,12 +6,10 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from rxflow.flow._decorators import AllOf, AnyOf, Trigger, listen, router, start
 from rxflow.flow._drawing import draw_page
-from rxflow.flow._graph import Graph, Method, read_graph
+from rxflow.flow._graph import AllOf, AnyOf, Graph, Method, Trigger, listen, read_graph, router, start
 from tests.flow.drawing import flows
 from tests.flow.drawing.drawn import any_overlap, edges_in, labels_in, legend_in, nodes_in, page_of, parsed
 

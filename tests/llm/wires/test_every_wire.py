@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from rxflow.llm._wires.anthropic_messages import AnthropicMessagesWire
 from rxflow.llm._wires.bedrock import BedrockConverseWire
@@ -17,12 +16,14 @@ from rxflow.llm._wires.ollama import OllamaWire
 from rxflow.llm._wires.openai_chat import OpenAIChatWire
 from rxflow.llm._wires.openai_responses import OpenAIResponsesWire
 from rxflow.llm._wires.sse import ErrorEvent, MalformedEvent, Wire
-from tests.llm.wires import test_anthropic_messages as anthropic
-from tests.llm.wires import test_bedrock as bedrock
-from tests.llm.wires import test_cohere as cohere
-from tests.llm.wires import test_gemini as gemini
-from tests.llm.wires import test_ollama as ollama
-from tests.llm.wires import test_openai_responses as responses
+from tests.llm.wires import (
+    test_anthropic_messages as anthropic,
+    test_bedrock as bedrock,
+    test_cohere as cohere,
+    test_gemini as gemini,
+    test_ollama as ollama,
+    test_openai_responses as responses,
+)
 from tests.llm.wires.reading import aws_events, events, lines, read
 
 

@@ -4,8 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from rxflow.llm._wires.openai_chat import OpenAIChatWire
 from rxflow.llm._wires.sse import ErrorEvent, MalformedEvent

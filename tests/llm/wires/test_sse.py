@@ -5,8 +5,7 @@ import time
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from rxflow.llm._wires.sse import EventData, OversizedEvent
 from tests.llm.wire import cut

@@ -5,13 +5,11 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from pydantic import BaseModel, RootModel, ValidationError
 
-from rxflow import LLM
-from rxflow import operators as ops
-from rxflow._json_text import JsonSpan, find_json, read_json, to_plain_json, write_json
+from rxflow import LLM, operators as ops
+from rxflow._text import JsonSpan, find_json, read_json, to_plain_json, write_json
 from rxflow.crew._guardrails import GuardrailError
 from tests.scripted import Scripted
 from tests.signals import signals_of

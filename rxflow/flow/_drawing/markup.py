@@ -1,20 +1,83 @@
-"""Draws a sketch as one HTML page with an SVG. The page loads nothing and runs no scripts.
-
-Names, docstrings and labels are data: every text passes through ``_escape`` before it enters the page.
-"""
+"""Draws a sketch as one HTML page with an SVG, which loads nothing and runs no scripts, or as Mermaid text."""
 
 from __future__ import annotations
 
 import html
+import re
 from collections import Counter
+from collections.abc import Mapping
 from string import Template
 
 from rxflow.flow._drawing.coordinates import Box, Layout, Point, Route, Step, lay_out
 from rxflow.flow._drawing.layering import Link
 from rxflow.flow._drawing.node_text import LINE_PX, NodeText, clean_text, fit_label, fit_node
 from rxflow.flow._drawing.sketch import Edge, Line, Look, Node, Sketch, sketch_graph
-from rxflow.flow._drawing.style import DRAWING_STYLE
 from rxflow.flow._graph import Graph
+
+LIGHT = {
+    "back": "#fff",
+    "text": "#1a1d23",
+    "soft": "#515a68",
+    "edge": "#5b6472",
+    "label": "#9a4a00",
+    "start": "#e3f6e8",
+    "start-line": "#1f7a3d",
+    "listen": "#e8f0fe",
+    "listen-line": "#2f5fb3",
+    "route": "#fff1dc",
+    "route-line": "#b25a00",
+    "join": "#414a59",
+    "join-text": "#fff",
+}
+DARK = {
+    "back": "#14171c",
+    "text": "#e8ebf0",
+    "soft": "#a9b3c1",
+    "edge": "#94a0b0",
+    "label": "#ffb968",
+    "start": "#15331f",
+    "start-line": "#5cc97f",
+    "listen": "#182a47",
+    "listen-line": "#7aa7f2",
+    "route": "#3a2812",
+    "route-line": "#f0a04b",
+    "join": "#c3ccd8",
+    "join-text": "#14171c",
+}
+
+
+def _declare(colours: Mapping[str, str]) -> str:
+    return f":root {{ {' '.join(f'--{name}: {colour};' for name, colour in colours.items())} }}"
+
+
+DRAWING_STYLE = f"""\
+{_declare(LIGHT)}
+@media (prefers-color-scheme: dark) {{ {_declare(DARK)} }}
+svg text {{ text-anchor: middle; fill: var(--text); }}
+svg .name {{ font: 600 13px ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }}
+svg .doc {{ font-size: 12px; fill: var(--soft); }}
+svg .node rect, svg .node polygon {{ stroke-width: 1.6; stroke-linejoin: round; }}
+svg .listener rect {{ fill: var(--listen); stroke: var(--listen-line); }}
+svg .start rect, svg .start polygon {{ fill: var(--start); stroke: var(--start-line); }}
+svg .router polygon {{ fill: var(--route); stroke: var(--route-line); }}
+svg .router.start polygon {{ fill: var(--start); }}
+svg .waiting rect {{ stroke-dasharray: 6 4; }}
+svg .and rect {{ fill: var(--join); stroke: var(--join); }}
+svg .or rect {{ fill: var(--back); stroke: var(--join); }}
+svg .loose rect {{ fill: var(--back); stroke: var(--label); stroke-dasharray: 2 3; }}
+svg .and .name, svg .or .name {{ font-size: 11px; }}
+svg .and .name {{ fill: var(--join-text); }}
+svg .loose .name, svg .carried .name {{ font: 600 12px system-ui, -apple-system, "Segoe UI", Roboto, Helvetica, Arial,
+  sans-serif; fill: var(--label); }}
+svg .carried rect {{ fill: var(--back); }}
+svg .way {{ fill: none; stroke: var(--edge); stroke-width: 1.5; }}
+svg .head {{ fill: var(--edge); }}
+svg .labelled .way, svg .maybe .way {{ stroke: var(--label); stroke-dasharray: 6 4; }}
+svg .maybe .way {{ stroke-dasharray: 1.5 4; }}
+svg .labelled .head, svg .maybe .head {{ fill: var(--label); }}
+"""
+"""Styles the elements of ``draw_figure``. Its colours are variables of the page (``--text``)."""
+
 
 _PAGE = Template("""\
 <!DOCTYPE html>
@@ -223,3 +286,60 @@ p { text-align: center; color: var(--soft); }
 .legend li { display: flex; align-items: center; gap: 6px; }
 """
 )
+
+
+_BRACKETS = {
+    Look.START: ("([", "])"),
+    Look.WAITING_START: ("([", "])"),
+    Look.LISTENER: ("[", "]"),
+    Look.ROUTER: ("{{", "}}"),
+    Look.STARTING_ROUTER: ("{{", "}}"),
+    Look.AND: ("((", "))"),
+    Look.OR: ("((", "))"),
+    Look.LABEL: (">", "]"),
+}
+_STYLES = {
+    "router": f"fill:{LIGHT['route']},stroke:{LIGHT['route-line']},color:{LIGHT['text']}",
+    "start": f"fill:{LIGHT['start']},stroke:{LIGHT['start-line']},color:{LIGHT['text']}",
+    "waiting": "stroke-dasharray:6 4",
+    "listener": f"fill:{LIGHT['listen']},stroke:{LIGHT['listen-line']},color:{LIGHT['text']}",
+    "and": f"fill:{LIGHT['join']},stroke:{LIGHT['join']},color:{LIGHT['join-text']}",
+    "or": f"fill:{LIGHT['back']},stroke:{LIGHT['join']},color:{LIGHT['text']}",
+    "loose": f"fill:{LIGHT['back']},stroke:{LIGHT['label']},color:{LIGHT['label']},stroke-dasharray:2 3",
+}
+# Mermaid interprets Markdown in its texts, including "1." and "_a_". An underscore inside a word is harmless.
+_UNSAFE = re.compile(r"[^\w ]|(?<![^\W_])_|_(?![^\W_])")
+
+
+def draw_mermaid(graph: Graph) -> str:
+    """Draw ``graph`` as a Mermaid ``flowchart TD``."""
+    sketch = sketch_graph(graph)
+    lines = ["flowchart TD"]
+    if not sketch.nodes:
+        lines.append(f'    empty["{_quote(graph.name)} has no methods"]')
+    lines += [f"    {_format_node(index, node)}" for index, node in enumerate(sketch.nodes)]
+    lines += [f"    {_format_edge(edge)}" for edge in sketch.edges]
+    used: dict[str, list[str]] = {kind: [] for kind in _STYLES}
+    for index, node in enumerate(sketch.nodes):
+        for kind in node.look.value.split():
+            used[kind].append(f"n{index}")
+    for kind, ids in used.items():
+        if ids:
+            lines += [f"    classDef {kind} {_STYLES[kind]}", f"    class {','.join(ids)} {kind}"]
+    return "\n".join(lines) + "\n"
+
+
+def _format_node(index: int, node: Node) -> str:
+    opening, closing = _BRACKETS[node.look]
+    text = "<br/>".join(_quote(line) for line in (node.text, node.doc) if line)
+    return f'n{index}{opening}"{text}"{closing}'
+
+
+def _format_edge(edge: Edge) -> str:
+    arrow = "-->" if edge.line is Line.TRIGGER else "-.->"
+    label = "" if edge.label is None else f'|"{_quote(edge.label) or " "}"|'
+    return f"n{edge.source} {arrow}{label} n{edge.target}"
+
+
+def _quote(text: str) -> str:
+    return _UNSAFE.sub(lambda found: f"#{ord(found.group())};", clean_text(text))

@@ -1,0 +1,128 @@
+"""Readers of logs: each at its own pace, from any event on, in any process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
+from uuid import uuid4
+
+from rxflow._loops import on_this_loop
+from rxflow.operators._core.run_log import LIVE, PAGE, Log, Note, Page, RunCancelled, RunLost, Store, StoreError
+from rxflow.types import Event
+
+
+class PageReader(AsyncIterator[Sequence[Event]]):
+    """Iterates the events after ``after``: stored ones, then new ones, until the run has ended.
+
+    Each step returns the events that are ready, at most ``PAGE``. Events wait in the log until a slow reader asks for
+    them. :meth:`close` ends the iteration.
+
+    Raises:
+        LookupError, ValueError: while iterating, as :meth:`Log.read`.
+        StoreError: while iterating: the log cannot be read, or has lost events that were already read, as after a
+            failover.
+        RunLost: after the stored events.
+        RunCancelled: after the stored events.
+        Exception: the run's own error.
+    """
+
+    def __init__(self, log: Log, run_id: str, after: int) -> None:
+        self._log = log
+        self._run_id = run_id
+        self._begun = self._after = max(after, -1)
+        self._is_closed = False
+        self._waiting: Future[None] | None = None
+
+    async def __anext__(self) -> Sequence[Event]:
+        while not self._is_closed:
+            page = await self._read()
+            if page.events:
+                self._after = page.events[-1].seq
+                await asyncio.sleep(0)  # so that a long log does not block the loop
+                return page.events
+            if page.status not in LIVE:
+                raise_end(self._run_id, page)
+                raise StopAsyncIteration
+            await self._wait()
+        raise StopAsyncIteration
+
+    def close(self) -> None:
+        """Stop reading. The iteration ends, even if it is waiting for the next event."""
+        self._is_closed = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    async def _wait(self) -> None:
+        if self._is_closed:
+            return
+        self._waiting = self._log.wait(self._run_id, self._after)
+        with suppress(
+            CancelledError
+        ):  # raised by the future after close(); asyncio's own CancelledError is another class
+            await on_this_loop(self._waiting)
+
+    async def _read(self) -> Page:
+        try:
+            return await on_this_loop(self._log.read(self._run_id, self._after, PAGE))
+        except ValueError as error:
+            if self._after == self._begun:
+                raise
+            lost = f"the store has lost events of run {self._run_id!r} that were read already, as after a failover"
+            raise StoreError(lost) from error
+
+
+async def read_log(log: Log, run_id: str, after: int, emit: Callable[[Event], None]) -> None:
+    """Emit the events of a :class:`PageReader`. Raises the same errors."""
+    async for events in PageReader(log, run_id, after):
+        for event in events:
+            emit(event)
+
+
+def raise_end(run_id: str, page: Page) -> None:
+    """Raise the error that ended a run; return if the run completed or is paused."""
+    if page.status == "failed":
+        raise page.error or StoreError(f"run {run_id!r} failed, and its log does not say why")
+    if page.status == "cancelled":
+        raise RunCancelled(run_id, page.reason)
+    if page.status == "lost":
+        raise RunLost(run_id, page.last)
+
+
+READER_S = 10.0
+"""Seconds after which a silent reader counts as gone: its process may have died."""
+
+
+class RunReader(PageReader):
+    """Reads a run at its own pace; see :meth:`Run.read`. Iterate it once, on one event loop, and close it."""
+
+    def __init__(self, store: Store, run_id: str, after: int) -> None:
+        super().__init__(store, run_id, after)
+        self._store = store
+        self._name = uuid4().hex
+        self._has_begun = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def __anext__(self) -> Sequence[Event]:
+        if not self._has_begun:
+            self._has_begun = True
+            head = await on_this_loop(self._store.look_up(self._run_id))
+            if head.spec.when_unread is not None and head.status in LIVE and not self._is_closed:
+                self._show_presence()
+        return await super().__anext__()
+
+    def close(self) -> None:
+        """Stop reading. The iteration ends, and the run no longer counts this reader.
+
+        A run may be cancelled when its last reader leaves; see ``when_unread`` of :meth:`Runs.start`.
+        """
+        super().close()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._store.note(self._run_id, Note("reader", 0, self._name))
+
+    def _show_presence(self) -> None:
+        self._store.note(self._run_id, Note("reader", READER_S, self._name))
+        self._timer = asyncio.get_running_loop().call_later(READER_S / 3, self._show_presence)
