@@ -24,8 +24,15 @@ from typing import Any, cast
 
 from rxflow.operators._core.checks import AnyPath
 from rxflow.types import Happened, ReasoningChunk, StreamChunk
-from rxflow.types._values import describe_error, from_json_value, restore_error, to_json_value
-from rxflow.types.codec import VERSION, decode_entry, encode
+from rxflow.types.codec import (
+    VERSION,
+    decode_entry,
+    describe_error,
+    encode,
+    from_json_value,
+    restore_error,
+    to_json_value,
+)
 
 HEADER = b'{"cassette": "rxflow", "version": 1}\n'
 _END_KINDS = ("completed", "failed", "disposed")

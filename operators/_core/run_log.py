@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 from uuid import uuid4
 
 from rxflow.types import Event
-from rxflow.types._values import describe_error, from_json_value, restore_error, to_json_value
+from rxflow.types.codec import describe_error, from_json_value, restore_error, to_json_value
 
 Status: TypeAlias = Literal["queued", "running", "paused", "completed", "failed", "cancelled", "lost"]
 LIVE: tuple[Status, ...] = ("queued", "running")

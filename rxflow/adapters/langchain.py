@@ -21,8 +21,7 @@ from rxflow._text import write_json
 from rxflow.flow import Flow
 from rxflow.llm import LLM, Delta, Ending, ReasoningDelta, Request, ToolCallDelta, from_async
 from rxflow.tools import BaseTool
-from rxflow.types import FlowCancelled, FlowPaused, StreamChunk, StreamChunkType, UsageMetrics
-from rxflow.types.answers import RunPaused
+from rxflow.types import FlowCancelled, FlowPaused, RunPaused, StreamChunk, StreamChunkType, UsageMetrics
 
 with extra("langchain"):
     from langchain_core.messages import AIMessage, AIMessageChunk, convert_to_messages

@@ -115,7 +115,7 @@ def cancel(
     reason: Annotated[str, typer.Option(help="The reason for its readers.")] = "cancelled from the command line",
 ) -> None:
     """Stop a run in whichever process it is, including its connections to providers, or end a paused run."""
-    from rxflow.operators._core.run_log import LIVE
+    from rxflow.runs import LIVE
 
     with _open_store(store) as runs:
         run = _find_run(runs, run_id)
@@ -126,14 +126,20 @@ def cancel(
         typer.echo(f"{run.id} was asked to stop")
 
 
+def _create_runs(store: str | None, **options: Any) -> Runs:
+    from rxflow.runs import Runs  # imported here, because most runs are not kept
+
+    return Runs(store, **options)
+
+
 @contextmanager
 def _open_store(name: str) -> Generator[Runs]:
-    from rxflow.runs import Runs, StoreError
+    from rxflow.runs import StoreError
 
     if name.startswith(_SQLITE) and not Path(name.removeprefix(_SQLITE)).is_file():
         refuse(f"there is no store {name!r}: rxflow run --store creates one")
     with refused():
-        runs = Runs(name)
+        runs = _create_runs(name)
     try:
         with runs:
             yield runs
@@ -222,9 +228,7 @@ def run(
         paused = "the run is paused, because its question was not answered; run it again to answer"
     with refused():
         if store is not None:
-            from rxflow.runs import Runs  # imported here, because most runs are not kept
-
-            kept = Runs(store)
+            kept = _create_runs(store)
             started = kept.start(path, given or None, answer_within=HANDOVER_S if is_in_terminal else None)
             events: Observable[Any] = started.events()
             paused = say_paused(started.id)
@@ -270,7 +274,6 @@ def serve(
     unread = read_when_unread(when_unread)
     with refused(ModuleNotFoundError):
         from rxflow.screens import web  # an optional dependency
-    from rxflow.runs import Runs
 
     on = None
     if cluster is not None:
@@ -284,7 +287,7 @@ def serve(
         if show:
             webbrowser.open(address)
 
-    with ended_by_signals(), refused(), Runs(store, on=on) as runs:
+    with ended_by_signals(), refused(), _create_runs(store, on=on) as runs:
         try:
             web.serve(flow, host=host, port=port, runs=runs, token=token, when_unread=unread, on_ready=announce)
         except KeyboardInterrupt:

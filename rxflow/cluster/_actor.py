@@ -17,13 +17,11 @@ from typing import Any, Literal, TypeAlias, cast
 from reactivex.abc import ObserverBase
 
 from rxflow._streaming import Answerer, Emitter, NotResumable, Unanswered, find_answer
-from rxflow.operators._core.run_log import RunLost
-from rxflow.runs import Run, Runs
+from rxflow.runs import Run, RunLost, Runs
 from rxflow.runs.options import find_runnable
 from rxflow.runs.worker import Worker
 from rxflow.types import Event, InputRequested, Origin
-from rxflow.types._values import describe_error, from_json_value, restore_error, to_json_value
-from rxflow.types.codec import VERSION, encode
+from rxflow.types.codec import VERSION, describe_error, encode, from_json_value, restore_error, to_json_value
 
 
 class WorkerLost(RunLost):

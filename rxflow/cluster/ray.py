@@ -22,8 +22,7 @@ from rxflow.cluster._pool import PoolWorker, Settings, WorkerPool, describe_loss
 from rxflow.operators._core.run_log import End, NotTheWriterError, RunCancelled, Store, Writer
 from rxflow.runs.options import Carrier
 from rxflow.types import Event, InputRequested, StreamChunk
-from rxflow.types._values import describe_error, restore_error
-from rxflow.types.codec import decode
+from rxflow.types.codec import decode, describe_error, restore_error
 
 with extra("ray"):
     from ray import exceptions as ray_errors

@@ -28,9 +28,7 @@ from rxflow._tool_adapter import Tool
 from rxflow.crew._assignment import Assignment, Fillable, Persona, RateLimit, limit_of
 from rxflow.crew._guardrails import Guardrail
 from rxflow.crew._task_run import carry_out
-from rxflow.llm.base_llm import BaseLLM, Model
-from rxflow.llm.model import LLM
-from rxflow.llm.source import Message
+from rxflow.llm import LLM, BaseLLM, Message, Model
 from rxflow.types import (
     AgentOutput,
     Event,

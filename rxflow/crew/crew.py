@@ -16,7 +16,7 @@ from rxflow.crew._assignment import PLACEHOLDER, LogFile, RateLimit, limit_of, m
 from rxflow.crew._crew_run import CrewRun, Inputs, Plan, shorten
 from rxflow.crew.agent import Agent
 from rxflow.crew.task import Task
-from rxflow.llm.base_llm import Model
+from rxflow.llm import Model
 from rxflow.types import CrewFinished, CrewOutput, Event, StreamChunk, TaskOutput, UsageMetrics
 
 

@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     from rxflow.flow._state import State
     from rxflow.flow.flow import Flow
     from rxflow.flow.persistence import StateKeeper
-    from rxflow.llm.base_llm import Model
-    from rxflow.llm.model import LLM
+    from rxflow.llm import LLM, Model
 
 
 class AsksPeople:

@@ -239,28 +239,29 @@ class Flow(AsksPeople, Generic[S]):
         """
         import webbrowser  # imported here, because most programs never draw
 
-        from rxflow.flow._drawing import draw_page
-
         path = Path(filename)
         if path.suffix != ".html":
             path = path.with_name(f"{path.name}.html")
         path = path.resolve()
-        page = draw_page(self._graph, self.name or type(self).__name__)
+        page = self._draw_page()
         path.write_text(page, encoding="utf-8")
         if show and not display_html(draw_frame(page, f"The graph of {type(self).__name__}")) and _has_browser():
             webbrowser.open(path.as_uri())
         return path
 
-    def _repr_html_(self) -> str:
-        from rxflow.flow._drawing import draw_page
+    def _draw_page(self) -> str:
+        from rxflow.flow._drawing.markup import draw_page  # imported here, because most programs never draw
 
+        return draw_page(self._graph, self.name or type(self).__name__)
+
+    def _repr_html_(self) -> str:
         name = self.name or type(self).__name__
-        frame = draw_frame(draw_page(self._graph, name), f"The graph of {name}")
+        frame = draw_frame(self._draw_page(), f"The graph of {name}")
         return draw_card(f"Flow {name}", f"{len(self._graph.methods)} methods", frame)
 
     def to_mermaid(self) -> str:
         """Return the graph as a Mermaid flowchart."""
-        from rxflow.flow._drawing import draw_mermaid
+        from rxflow.flow._drawing.markup import draw_mermaid
 
         return draw_mermaid(self._graph)
 

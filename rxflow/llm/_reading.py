@@ -15,8 +15,7 @@ from typing import Self
 
 from rxflow.llm._io import Deliver
 from rxflow.llm._wires.sse import MalformedEvent, Wire
-from rxflow.llm.source import Delta
-from rxflow.types import UsageMetrics
+from rxflow.llm.source import Delta, UsageMetrics
 
 READ_TIMEOUT_S = 600.0
 HEADER_GRACE_S = 5.0  # added to the limits for connecting and for silence: headers may arrive byte by byte

@@ -16,8 +16,7 @@ from typing import Any, cast
 from reactivex import Observable
 
 from rxflow._streaming import from_async
-from rxflow.llm.source import Delta, Ending, Request, Source, ToolCallDelta
-from rxflow.types import UsageMetrics
+from rxflow.llm.source import Delta, Ending, Request, Source, ToolCallDelta, UsageMetrics
 
 PROVIDER = "rxflow"
 

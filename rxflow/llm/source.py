@@ -15,7 +15,7 @@ from reactivex import Observable
 
 from rxflow._text import encodable
 from rxflow.tools import function_name
-from rxflow.types import UsageMetrics
+from rxflow.types import UsageMetrics as UsageMetrics
 
 _BARE_OPENAI_NAMES = ("gpt-3.5", "gpt-4", "gpt-5", "chatgpt-", "o1", "o3", "o4-")
 

@@ -6,6 +6,7 @@ from rxflow import _lazy
 from rxflow._streaming import NotResumable
 from rxflow.operators._core.log_reader import RunReader
 from rxflow.operators._core.run_log import (
+    LIVE,
     End,
     EventsDroppedError,
     EventTooLargeError,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__ = _lazy.names(__name__, {"SQLiteLog": "rxflow.runs.sqlite", "RedisLog": "rxflow.runs.redis"})
 
 __all__ = [
+    "LIVE",
     "End",
     "EventTooLargeError",
     "EventsDroppedError",

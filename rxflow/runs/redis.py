@@ -48,8 +48,7 @@ from rxflow.operators._core.run_log import (
 )
 from rxflow.runs.redis_keys import APPEND, CLAIM, RENEW, VERSION, RedisWakes, read_head, read_streams
 from rxflow.types import Event
-from rxflow.types._values import from_json_value, to_json_value
-from rxflow.types.codec import decode, encode
+from rxflow.types.codec import decode, encode, from_json_value, to_json_value
 
 with extra("redis"):
     from redis import asyncio as aioredis, exceptions as errors

@@ -46,7 +46,7 @@ from rxflow.operators._core.run_log import (
     write_spec,
 )
 from rxflow.types import Event
-from rxflow.types._values import from_json_value, to_json_value
+from rxflow.types.codec import from_json_value, to_json_value
 
 VERSION = 3
 """The version of these tables. It is stored as ``PRAGMA user_version``."""

@@ -22,7 +22,7 @@ from reactivex.disposable import CompositeDisposable, Disposable
 from rxflow import _lazy
 from rxflow._streaming import PipelineOutput
 from rxflow.operators._core import through
-from rxflow.screens._drawing import Transcript
+from rxflow.screens._drawing import Drawing, Transcript
 from rxflow.screens._lanes import fit_encoding
 from rxflow.screens._run_tree import RunTree
 from rxflow.screens._sources import HasEvents, read_events, read_methods
@@ -31,8 +31,6 @@ from rxflow.types import Event, InputReceived, InputRequested
 with _lazy.extra("terminal"):
     from rich.console import Console, RenderableType
     from rich.live import Live
-
-    from rxflow.screens._drawing import Drawing
 
 __all__ = ["Dashboard", "draw", "show"]
 

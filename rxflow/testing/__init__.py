@@ -28,10 +28,10 @@ __all__ = [
 
 # Imported lazily: the pytest plugin is in this package, and pytest loads it even for tests that need none of these.
 if typing.TYPE_CHECKING:
-    from rxflow.testing._cassettes import cassette
     from rxflow.testing._conformance.check import check_operator, check_source
     from rxflow.testing._conformance.harness import ConformanceError
     from rxflow.testing._diagrams import MarbleError, MarbleSyntaxError
+    from rxflow.testing._drawing import cassette
     from rxflow.testing._marbles import Marbles
     from rxflow.testing._probes import Probe, probe
     from rxflow.testing._scripted import ScriptedLLM, UnscriptedRequest, thinking, tool_call, turn
@@ -54,7 +54,7 @@ else:
             "UnscriptedRequest": "rxflow.testing._scripted",
             "VirtualClock": "rxflow.testing._virtual_clock",
             "assert_nothing_is_left": "rxflow.testing.leaks",
-            "cassette": "rxflow.testing._cassettes",
+            "cassette": "rxflow.testing._drawing",
             "check_operator": "rxflow.testing._conformance.check",
             "check_source": "rxflow.testing._conformance.check",
             "probe": "rxflow.testing._probes",

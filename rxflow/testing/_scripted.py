@@ -14,8 +14,7 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import Disposable
 
 from rxflow._streaming import from_async
-from rxflow.llm.model import LLM
-from rxflow.llm.source import Delta, Ending, ReasoningDelta, Request, Source, ToolCallDelta
+from rxflow.llm import LLM, Delta, Ending, ReasoningDelta, Request, Source, ToolCallDelta
 from rxflow.testing._diagrams import Completed, Failed, parse_script
 from rxflow.testing.leaks import collect
 from rxflow.types import UsageMetrics

@@ -26,23 +26,32 @@ from typing import Any, TypeAlias, Union, cast, get_args, get_origin, get_type_h
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
-from rxflow.types import events as all_events
+from rxflow.types import (
+    CompletedToolCall,
+    CrewOutput,
+    Event,
+    Happened,
+    Origin,
+    StreamChunk,
+    TaskOutput,
+    ToolCall,
+    ToolCallChunk,
+    UsageMetrics,
+    events as all_events,
+)
 from rxflow.types._values import (
     Json,
     RecordedError,
     RecordedModel,
     RecordedObject,
-    describe_error,
+    describe_error as describe_error,
     fill_dataclass,
     find_class,
-    from_json_value,
+    from_json_value as from_json_value,
     name_class,
-    restore_error,
-    to_json_value,
+    restore_error as restore_error,
+    to_json_value as to_json_value,
 )
-from rxflow.types.chunks import CompletedToolCall, Happened, Origin, StreamChunk, ToolCall, ToolCallChunk
-from rxflow.types.events import Event
-from rxflow.types.results import CrewOutput, TaskOutput, UsageMetrics
 
 __all__ = [
     "VERSION",

@@ -9,7 +9,7 @@ from reactivex.scheduler import EventLoopScheduler
 from rxflow import LLM, operators as ops
 from rxflow.operators import from_cassette, record
 from rxflow.testing import cassette
-from rxflow.testing._cassettes import Tape
+from rxflow.testing._drawing import Tape
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Event
 from rxflow.types.results import UsageMetrics

@@ -35,8 +35,7 @@ from rxflow.llm._reading import (
 )
 from rxflow.llm._redaction import known_keys
 from rxflow.llm._wires.sse import Wire
-from rxflow.llm.source import Delta, Ending, Request, ToolCallDelta
-from rxflow.types import UsageMetrics
+from rxflow.llm.source import Delta, Ending, Request, ToolCallDelta, UsageMetrics
 
 if TYPE_CHECKING:
     import httpx

@@ -27,8 +27,7 @@ from rxflow.llm._wires.ollama import OllamaWire
 from rxflow.llm._wires.openai_chat import OpenAIChatWire, read_usage
 from rxflow.llm._wires.openai_responses import OpenAIResponsesWire
 from rxflow.llm._wires.sse import MAX_EVENT_BYTES, ErrorEvent, Wire
-from rxflow.llm.source import Delta
-from rxflow.types import UsageMetrics
+from rxflow.llm.source import Delta, UsageMetrics
 
 logger = logging.getLogger("rxflow")
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rxflow.llm._wires.sse import EventSplitter, Wire, add_up, check, count, get_object
-from rxflow.llm.source import Delta, PartDelta, ReasoningDelta, ToolCallDelta
-from rxflow.types import UsageMetrics
+from rxflow.llm.source import Delta, PartDelta, ReasoningDelta, ToolCallDelta, UsageMetrics
 
 _FINISH_REASONS = {
     "end_turn": "stop",

@@ -16,8 +16,7 @@ import botocore.eventstream as aws  # type: ignore[import-untyped]  # pyright: i
 from pydantic_core import from_json
 
 from rxflow.llm._wires.sse import ErrorEvent, MalformedEvent, Wire, add_up, check, count, get_object
-from rxflow.llm.source import Delta, PartDelta, ReasoningDelta, ToolCallDelta
-from rxflow.types import UsageMetrics
+from rxflow.llm.source import Delta, PartDelta, ReasoningDelta, ToolCallDelta, UsageMetrics
 
 _FINISH_REASONS = {
     "end_turn": "stop",

@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from rxflow.llm._wires.sse import ErrorEvent, Wire, add_up, check, count, get_object
-from rxflow.llm.source import Delta, PartDelta, ReasoningDelta, ToolCallDelta
-from rxflow.types import UsageMetrics
+from rxflow.llm.source import Delta, PartDelta, ReasoningDelta, ToolCallDelta, UsageMetrics
 
 _FINISH_REASONS = {
     "COMPLETE": "stop",

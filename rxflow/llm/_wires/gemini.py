@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rxflow.llm._wires.sse import Wire, check, count, get_object
-from rxflow.llm.source import Delta, PartDelta, ReasoningDelta, ToolCallDelta
-from rxflow.types import UsageMetrics
+from rxflow.llm.source import Delta, PartDelta, ReasoningDelta, ToolCallDelta, UsageMetrics
 
 _FINISH_REASONS = {"STOP": "stop", "MAX_TOKENS": "length"} | dict.fromkeys(
     (

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rxflow.llm._wires.sse import BYTE_ORDER_MARK, MAX_EVENT_BYTES, OversizedEvent, Wire, add_up, check, count
-from rxflow.llm.source import Delta, PartDelta, ReasoningDelta, ToolCallDelta
-from rxflow.types import UsageMetrics
+from rxflow.llm.source import Delta, PartDelta, ReasoningDelta, ToolCallDelta, UsageMetrics
 
 _THINK, _THINK_END = "<think>", "</think>"  # single tokens, so no event has only a part of one
 

@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from rxflow.llm._wires.sse import ErrorEvent, Wire, add_up, check, count, get_object
-from rxflow.llm.source import Delta, PartDelta, ReasoningDelta, RefusalDelta, ToolCallDelta
-from rxflow.types import UsageMetrics
+from rxflow.llm.source import Delta, PartDelta, ReasoningDelta, RefusalDelta, ToolCallDelta, UsageMetrics
 
 _STANDARD_CALL_FIELDS = frozenset({"index", "id", "type", "function"})
 _REASONING_FIELDS = ("reasoning_content", "reasoning")

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rxflow.llm._wires.sse import ErrorEvent, Wire, add_up, check, count, get_object
-from rxflow.llm.source import Delta, PartDelta, ReasoningDelta, RefusalDelta, ToolCallDelta
-from rxflow.types import UsageMetrics
+from rxflow.llm.source import Delta, PartDelta, ReasoningDelta, RefusalDelta, ToolCallDelta, UsageMetrics
 
 _REASONING_DELTAS = ("response.reasoning_summary_text.delta", "response.reasoning_text.delta")
 

@@ -14,8 +14,7 @@ from typing import Any, Protocol, TypeVar, cast
 from pydantic_core import from_json
 
 from rxflow._text import encodable
-from rxflow.llm.source import Delta, Ending, ReasoningDelta, RefusalDelta, ToolCallDelta
-from rxflow.types import UsageMetrics
+from rxflow.llm.source import Delta, Ending, ReasoningDelta, RefusalDelta, ToolCallDelta, UsageMetrics
 
 T = TypeVar("T")
 

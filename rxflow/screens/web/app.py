@@ -32,12 +32,11 @@ from rxflow._loops import Once
 from rxflow._text import describe, in_words, list_problems, to_plain_json, write_json
 from rxflow.adapters import sse
 from rxflow.flow import Flow
-from rxflow.flow._drawing import DRAWING_STYLE, draw_figure
+from rxflow.flow._drawing.markup import DRAWING_STYLE, draw_figure
 from rxflow.flow._graph import read_graph
 from rxflow.flow._state import require_known
-from rxflow.operators._core.run_log import LIVE, Head
-from rxflow.runs import Run, Runs, StoreError
-from rxflow.runs.options import WhenUnread, read_grace
+from rxflow.runs import LIVE, Head, Run, Runs, StoreError, WhenUnread
+from rxflow.runs.options import read_grace
 from rxflow.screens.web.guard import Guard, check_token
 from rxflow.types import Event
 

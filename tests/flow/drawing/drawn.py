@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from xml.etree import ElementTree
 
-from rxflow.flow._drawing import draw_page
 from rxflow.flow._drawing.coordinates import Box
+from rxflow.flow._drawing.markup import draw_page
 from rxflow.flow._graph import read_graph
 
 _SVG = "{http://www.w3.org/2000/svg}"

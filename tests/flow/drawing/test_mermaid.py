@@ -6,7 +6,7 @@ import re
 
 from hypothesis import given, strategies as st
 
-from rxflow.flow._drawing import draw_mermaid
+from rxflow.flow._drawing.markup import draw_mermaid
 from rxflow.flow._graph import listen, read_graph, router, start
 from tests.flow.drawing.flows import Cycle, Empty, OpenRouter, Simple, flow
 

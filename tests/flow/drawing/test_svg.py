@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from rxflow.flow._drawing import draw_page
+from rxflow.flow._drawing.markup import draw_page
 from rxflow.flow._graph import AllOf, AnyOf, Graph, Method, Trigger, listen, read_graph, router, start
 from tests.flow.drawing import flows
 from tests.flow.drawing.drawn import any_overlap, edges_in, labels_in, legend_in, nodes_in, page_of, parsed
