@@ -19,7 +19,6 @@ from typing import Any, Generic, TypeVar, cast
 from reactivex import Observable, Observer
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
-from rxflow._hooks import wall_clock
 from rxflow._loops import call_soon, running_loop
 from rxflow._streaming.scope import DEFAULT_STOP_REASON, Holder, RunHandle, RunPart, Scope, connect
 from rxflow._text import in_words
@@ -42,11 +41,11 @@ _CANCELLED: dict[type[Any], type[Cancelled]] = {
 class Border:
     """Numbers and dates the events of one run, including those that operators add or bring from other runs."""
 
-    __slots__ = ("__weakref__", "_own_origin", "_passages", "count", "holds", "now", "scope")
+    __slots__ = ("__weakref__", "_own_origin", "_passages", "clock", "count", "holds", "scope")
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
-        self.now = wall_clock(scope.run.loop)
+        self.clock = scope.run.clock
         self.count = itertools.count(scope.run.first_seq if scope.is_outermost else 0)
         self.holds = 0
         """How many races hold events back. A race may drop an event, so the event is numbered after its release."""
@@ -58,9 +57,9 @@ class Border:
         if isinstance(item, StreamChunk):
             values: dict[str, Any] = item.__dict__  # pyright: ignore[reportAssignmentType] # a dict; vars() is slower
             if values["seq"] >= 0:
-                return cast(T, item.with_seq(next(self.count), self.now()))
+                return cast(T, item.with_seq(next(self.count), self.clock.now()))
             values["seq"] = next(self.count)
-            values["at"] = values["at"] or self.now()
+            values["at"] = values["at"] or self.clock.now()
         elif isinstance(item, Happened):
             return cast(T, self._stamp_event(item))
         return item
@@ -68,9 +67,9 @@ class Border:
     def _stamp_event(self, event: Happened) -> Happened:
         if event.seq >= 0:
             event = copy(event)
-            _set_at(event, self.now())
+            _set_at(event, self.clock.now())
         elif not event.at:
-            _set_at(event, self.now())
+            _set_at(event, self.clock.now())
         if event.origin.run_id != self.scope.origin.run_id:
             _set_origin(event, self._adopt(event.origin))
         _set_seq(event, next(self.count))
@@ -81,11 +80,11 @@ class Border:
         if not self.holds:
             return self.stamp(item)
         if isinstance(item, StreamChunk):
-            return cast(T, item.with_seq(-1, self.now()))
+            return cast(T, item.with_seq(-1, self.clock.now()))
         if isinstance(item, Happened):
             event: Happened = copy(item) if item.seq >= 0 else item
             _set_seq(event, -1)
-            _set_at(event, self.now())
+            _set_at(event, self.clock.now())
             return cast(T, event)
         return item
 
@@ -164,13 +163,13 @@ class Passage(Holder, ObserverBase[Event]):
     It emits on the run's loop; code that stops a leaf may notify it from any thread.
     """
 
-    __slots__ = ("_border", "_cancelled", "_children", "_count", "_is_over", "_now", "_observer", "_open", "_stopped")
+    __slots__ = ("_border", "_cancelled", "_children", "_clock", "_count", "_is_over", "_observer", "_open", "_stopped")
 
     def __init__(self, border: Border, observer: ObserverBase[Event]) -> None:
         super().__init__()
         self._border = border
         self._count = border.count  # saves one look-up per chunk
-        self._now = border.now
+        self._clock = border.clock
         self._observer = observer
         self._is_over = False
         self._open: dict[str, Started] = {}
@@ -183,7 +182,7 @@ class Passage(Holder, ObserverBase[Event]):
             values: dict[str, Any] = value.__dict__  # pyright: ignore[reportAssignmentType] # as above
             if values["seq"] < 0 and not self._border.holds:
                 values["seq"] = next(self._count)
-                values["at"] = self._now()
+                values["at"] = self._clock.read_at or self._clock.time()
                 self._observer.on_next(value)
                 return
         if isinstance(value, StreamChunk):

@@ -19,6 +19,7 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
 from rxflow import _hooks
+from rxflow._hooks import wall_clock
 from rxflow._loops import running_loop
 from rxflow.types import InputRequested, LLMCancelled, LLMFailed, LLMFinished, Origin, UsageMetrics
 
@@ -160,6 +161,25 @@ class Answerer:
         """Forget a question that was answered, or that nobody waits for any more."""
 
 
+class EventClock:
+    """The time for the events of a run.
+
+    One read from a provider may have many chunks. They get the time of the read, because a look at the clock for each
+    chunk would take as long as the rest of its numbering.
+    """
+
+    __slots__ = ("read_at", "time")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.time = wall_clock(loop)
+        self.read_at = 0.0
+        """The time of the read whose deltas are being emitted. 0 at any other moment."""
+
+    def now(self) -> float:
+        """Return the time for the next event, in seconds since the epoch."""
+        return self.read_at or self.time()
+
+
 def _count() -> Iterator[int]:
     return itertools.count()
 
@@ -188,6 +208,11 @@ class Run:
 
     watchers: list[StopWatcher] = field(default_factory=list["StopWatcher"])
     """The watchers that must be told when a leaf is stopped while the run lives."""
+
+    clock: EventClock = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "clock", EventClock(self.loop))  # frozen for all other code
 
     def elsewhere(self, loop: asyncio.AbstractEventLoop) -> Run:
         """Return a copy of the run for a part of it that lives on another loop."""

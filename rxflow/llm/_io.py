@@ -26,7 +26,7 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
 from rxflow._loops import call_soon, refusal_of, running_loop
-from rxflow._streaming import Owned, RunPart, ambient, loop_thread
+from rxflow._streaming import Run, RunPart, ambient, loop_thread
 from rxflow.llm.source import Delta
 
 P = ParamSpec("P")
@@ -168,7 +168,7 @@ def from_io(read: Callable[[Deliver], Awaitable[None]]) -> Observable[Delta]:
         loop = asyncio.get_running_loop()
         refused = refusal_of(loop)
         leaf = ambient.get()
-        hop = _Hop(loop, observer, None if leaf is None else leaf.run.connections)
+        hop = _Hop(loop, observer, None if leaf is None else leaf.run)
         if refused is not None:
             observer.on_error(refused)
             return hop
@@ -190,11 +190,9 @@ class _Hop(DisposableBase):
     class does not use asyncio.run_coroutine_threadsafe, whose future takes another 1,200 bytes.
     """
 
-    __slots__ = ("_batches", "_connections", "_io", "_is_disposed", "_is_waking", "_loop", "_observer", "_reading")
+    __slots__ = ("_batches", "_io", "_is_disposed", "_is_waking", "_loop", "_observer", "_reading", "_run")
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, observer: ObserverBase[Delta], connections: Owned | None
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, observer: ObserverBase[Delta], run: Run | None) -> None:
         self._loop = loop
         self._observer: ObserverBase[Delta] | None = observer
         self._batches: list[Sequence[Delta]] = []
@@ -202,7 +200,7 @@ class _Hop(DisposableBase):
         self._is_disposed = False
         self._io: asyncio.AbstractEventLoop | None = None
         self._reading: asyncio.Task[None] | None = None
-        self._connections = connections
+        self._run = run
 
     def begin(
         self, read: Callable[[Deliver], Awaitable[None]], io: asyncio.AbstractEventLoop, context: Context
@@ -215,8 +213,8 @@ class _Hop(DisposableBase):
                 self._reading = io.create_task(self._read(read), context=context)
 
         io.call_soon_threadsafe(start, context=context)
-        if self._connections is not None:
-            self._connections.add(self)
+        if self._run is not None:
+            self._run.connections.add(self)
 
     async def _read(self, read: Callable[[Deliver], Awaitable[None]]) -> None:
         try:
@@ -250,8 +248,9 @@ class _Hop(DisposableBase):
             call_soon(self._io, self._stop, context=Context())
 
     def _leave(self) -> None:
-        if self._connections is not None:
-            self._connections.forget(self)
+        run, self._run = self._run, None
+        if run is not None:
+            run.connections.forget(self)
 
     def _stop(self) -> None:
         """Cancel the reading task. Called on the I/O loop."""
@@ -264,11 +263,13 @@ class _Hop(DisposableBase):
         observer = self._observer
         if observer is None:
             return
-        emit = observer.on_next
+        emit, run = observer.on_next, self._run
         try:
             emitted = 0
             while self._batches and emitted < MAX_STEP:
                 batch = self._batches.pop(0)
+                if run is not None:
+                    run.clock.read_at = run.clock.time()
                 for delta in batch:
                     if self._is_disposed:
                         return
@@ -278,6 +279,9 @@ class _Hop(DisposableBase):
             self.dispose()
             observer.on_error(error)
             return
+        finally:
+            if run is not None:
+                run.clock.read_at = 0.0
         if self._batches and not self._is_waking:
             self._is_waking = True
             self._loop.call_soon(self._drain)
