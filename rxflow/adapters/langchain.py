@@ -24,8 +24,10 @@ from rxflow.tools import BaseTool
 from rxflow.types import FlowCancelled, FlowPaused, RunPaused, StreamChunk, StreamChunkType, UsageMetrics
 
 with extra("langchain"):
+    from langchain_core.language_models import BaseChatModel
     from langchain_core.messages import AIMessage, AIMessageChunk, convert_to_messages
     from langchain_core.runnables import Runnable, RunnableConfig, RunnableGenerator, RunnableLambda
+    from langchain_core.runnables.base import RunnableBindingBase
     from langchain_core.tools import StructuredTool
 
 __all__ = ["FlowRunnable", "to_langchain_tool", "to_llm", "to_runnable"]
@@ -133,9 +135,19 @@ def to_llm(runnable: Runnable[Any, Any], *, model: str = "langchain", **paramete
     The runnable takes messages, and returns text or messages.
 
     Text, reasoning, tool calls and usage stream as with any other LLM. If the runnable has ``bind_tools``, tools are
-    offered natively, otherwise in the prompt. ``parameters`` are the parameters of :class:`LLM`.
+    offered natively, otherwise in the prompt. ``parameters`` are the parameters of :class:`LLM`. With each call, a chat
+    model gets those that rxflow does not use itself, such as ``temperature``.
+
+    Raises:
+        TypeError: there are such parameters, and the runnable is not a chat model.
     """
-    return LLM(model, source=_RunnableSource(runnable), **parameters)
+    source = _RunnableSource(runnable)
+    llm = LLM(model, source=source, **parameters)
+    given = llm.request("").parameters
+    if given and not source.is_chat_model:
+        names = ", ".join(given)
+        raise TypeError(f"only a chat model takes {names}; got {type(runnable).__name__}: bind {names} inside it")
+    return llm
 
 
 class _RunnableSource:
@@ -144,12 +156,20 @@ class _RunnableSource:
     def __init__(self, runnable: Any) -> None:
         self._runnable = runnable
 
+    @property
+    def is_chat_model(self) -> bool:
+        """Whether the runnable is a chat model, alone or with bound arguments."""
+        bound = self._runnable
+        while isinstance(bound, RunnableBindingBase):
+            bound = cast("RunnableBindingBase[Any, Any]", bound).bound
+        return isinstance(bound, BaseChatModel)
+
     def stream(self, request: Request) -> Observable[Delta]:
         async def answer(emit: Callable[[Delta], None]) -> None:
             runnable = self._runnable.bind_tools(list(request.tools)) if request.may_call_tools else self._runnable
             messages = convert_to_messages([dict(each) for each in request.messages])
             ending = _EndingReader()
-            async for piece in runnable.astream(messages):
+            async for piece in runnable.astream(messages, **request.parameters):
                 for delta in _deltas_of(piece):
                     emit(delta)
                 ending.read(piece)

@@ -46,6 +46,7 @@ class ToolCaller(BaseChatModel):
 
     seen: list[list[BaseMessage]] = Field(default_factory=list[list[BaseMessage]])
     tools: list[Any] = Field(default_factory=list[Any])
+    options: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
 
     @property
     def _llm_type(self) -> str:
@@ -66,6 +67,7 @@ class ToolCaller(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         self.seen.append(messages)
+        self.options.append(kwargs)
         usage = UsageMetadata(input_tokens=5, output_tokens=2, total_tokens=7)
         told = [message for message in messages if isinstance(message, ToolMessage)]
         if told:
@@ -191,6 +193,18 @@ def test_a_chain_is_a_model_that_streams() -> None:
     llm = langchain.to_llm(RunnableLambda(take) | RunnableGenerator(shout))
     said = [str(chunk) for chunk in llm.observe("low tide").pipe(ops.to_output())]
     assert said == ["LOW ", "TIDE "]
+
+
+def test_parameters_reach_a_chat_model_with_each_call() -> None:
+    model = ToolCaller()
+    for runnable in (model, model.bind(user="deckhand")):
+        list(langchain.to_llm(runnable, temperature=0.2, max_retries=0).events("How deep?").pipe(ops.to_output()))
+    assert model.options == [{"temperature": 0.2}, {"user": "deckhand", "temperature": 0.2}]
+
+
+def test_parameters_for_another_runnable_are_refused() -> None:
+    with pytest.raises(TypeError, match="only a chat model takes temperature; got RunnableLambda: bind temperature"):
+        langchain.to_llm(RunnableLambda(str), temperature=0.2)
 
 
 def test_langchain_reads_a_tool_of_rxflow() -> None:
