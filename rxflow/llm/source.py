@@ -17,7 +17,11 @@ from rxflow._text import encodable
 from rxflow.tools import function_name
 from rxflow.types import UsageMetrics as UsageMetrics
 
-_BARE_OPENAI_NAMES = ("gpt-3.5", "gpt-4", "gpt-5", "chatgpt-", "o1", "o3", "o4-")
+_BARE_NAMES = {
+    "openai": ("gpt-3.5", "gpt-4", "gpt-5", "chatgpt-", "o1", "o3", "o4-"),
+    "anthropic": ("claude-",),
+}
+"""Beginnings of names that mean a provider's own models, as with LiteLLM."""
 
 Message: TypeAlias = dict[str, Any]
 ToolSchema: TypeAlias = dict[str, Any]
@@ -56,11 +60,11 @@ def _encodable(value: Any) -> Any:
 
 
 def split_model(model: str) -> tuple[str, str]:
-    """Return the provider and the name of a model. OpenAI's own models do not need a provider."""
+    """Return the provider and the name of a model. OpenAI's and Anthropic's own models do not need a provider."""
     provider, separator, name = model.partition("/")
     if separator:
         return provider, name
-    return ("openai" if model.startswith(_BARE_OPENAI_NAMES) else ""), model
+    return next((provider for provider, names in _BARE_NAMES.items() if model.startswith(names)), ""), model
 
 
 def is_list(given: object) -> TypeGuard[Iterable[Any]]:

@@ -88,6 +88,17 @@ class TestRequests:
         assert keys_of(provider) == ["same", "other", "free"]
         waiting.dispose()
 
+    def test_a_model_of_anthropic_shares_it_with_and_without_its_provider(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "same")
+        first, second, free = Scripted("a"), Scripted("b"), Scripted("c")
+        assert LLM("anthropic/claude-tern", source=first, max_rpm=1).call("Hi") == "a"
+        waiting = ask(LLM("claude-tern", source=second, max_rpm=1))
+        assert LLM("claude-tern", source=free).call("Hi") == "c"
+        assert second.requests == []
+        waiting.dispose()
+
     def test_a_wait_that_is_stopped_takes_nothing(self, provider: Loopback) -> None:
         limits = RateLimits(key="stopped", model="m", max_rpm=1, period=1)
 
