@@ -92,12 +92,18 @@ class TestRequests:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("ANTHROPIC_API_KEY", "same")
-        first, second, free = Scripted("a"), Scripted("b"), Scripted("c")
-        assert LLM("anthropic/claude-tern", source=first, max_rpm=1).call("Hi") == "a"
-        waiting = ask(LLM("claude-tern", source=second, max_rpm=1))
-        assert LLM("claude-tern", source=free).call("Hi") == "c"
-        assert second.requests == []
-        waiting.dispose()
+        second = Scripted("b")
+
+        async def main() -> None:
+            assert await LLM("anthropic/claude-tern", source=Scripted("a"), max_rpm=1).acall("Hi") == "a"
+            waiting = asyncio.ensure_future(LLM("claude-tern", source=second, max_rpm=1).acall("Hi"))
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert await LLM("claude-tern", source=Scripted("c")).acall("Hi") == "c"
+            assert second.requests == []
+            waiting.cancel()
+
+        asyncio.run(main())
 
     def test_a_wait_that_is_stopped_takes_nothing(self, provider: Loopback) -> None:
         limits = RateLimits(key="stopped", model="m", max_rpm=1, period=1)
