@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import closing, suppress
@@ -152,13 +153,17 @@ class Run:
             StoreError: the store cannot be read, or was closed.
             Exception: the run's own error.
         """
+        deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             head = self.look_up()
             if head.status in LIVE:
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    raise TimeoutError(f"run {self.id!r} is still running after {timeout:g} s")
                 waiting = self._store.wait(self.id, sys.maxsize)
                 try:
-                    with suppress(CancelledError):  # the store was closed, which the next look-up reports
-                        waiting.result(timeout)
+                    with suppress(CancelledError, TimeoutError):  # the next round reports what has happened
+                        waiting.result(left)
                 finally:
                     waiting.cancel()  # otherwise, after a time-out, the store would keep the future until the run ends
                 continue

@@ -53,6 +53,8 @@ class Worker:
         self._border: Border | None = None
         self._claimed: Writer | None = None
         self._early: list[Note] = []  # notes that arrived between the claim and the start
+        self.has_begun = False
+        """Whether :meth:`begin` has returned or is about to, so that notes are obeyed at once."""
         self.runnable: Runnable | None = None
 
     def begin(self, source: EventStream[Event], claimed: Claim, *first: Event) -> Future[None]:
@@ -75,16 +77,26 @@ class Worker:
         context = copy_context()
         context.run(ambient.set, None)  # a run that a method starts is not part of that method's run
         context.run(self._subscribe, source.answered_by(self._inbox).logged_by(self._flush))
-        early, self._early = self._early, []
-        for note in early:
-            self.on_note(note)
+        self.has_begun = True
+        self._obey_early_notes()
         return log.done
 
     def on_note(self, note: Note) -> None:
         """Obey a note. Called in the store's thread."""
-        if self._writer is None:
-            self._early.append(note)
-        elif note.kind == "cancel":
+        self._early.append(note)  # before the check, because begin() obeys the early notes after it sets the flag
+        if self.has_begun:
+            self._obey_early_notes()
+
+    def _obey_early_notes(self) -> None:
+        while self._early:
+            try:
+                note = self._early.pop(0)
+            except IndexError:  # the other thread was faster
+                return
+            self._obey(note)
+
+    def _obey(self, note: Note) -> None:
+        if note.kind == "cancel":
             self.cancel(str(note.value))
         elif note.kind == "answer":
             try:
@@ -108,6 +120,9 @@ class Worker:
 
         Call it in any thread; the end is written on the run's own loop.
         """
+        if not self.has_begun:
+            self.on_note(Note("cancel", reason))  # begin() obeys it
+            return
         loop = None if self._border is None else self._border.scope.run.loop
         end = partial(self.end_cancelled, reason)
         if loop is None or running_loop() is loop or not call_soon(loop, end):
@@ -240,7 +255,11 @@ class Workers:
         worker.runnable = runnable
         self.paused.pop(worker.run_id, None)
         self._running[worker.run_id] = worker
-        worker.begin(source, claimed, *first).add_done_callback(end)
+        try:
+            worker.begin(source, claimed, *first).add_done_callback(end)
+        except BaseException:
+            self._running.pop(worker.run_id, None)
+            raise
 
     def await_claim(self, claim: Future[Claim]) -> Claim:
         """Wait for the store's reply to a claim. If the wait is interrupted, the claimed run is cancelled."""
@@ -293,6 +312,7 @@ class Workers:
         workers = list(self._running.values())
         for worker in workers:
             worker.cancel(reason)
+        workers = [worker for worker in workers if worker.has_begun]  # the others end when they begin
         wait([worker.done for worker in workers], LOOPS_WAIT_S)
         for worker in workers:
             if not worker.is_ending:

@@ -386,6 +386,19 @@ class TestGuard:
         with Runs() as runs:
             assert "Secure" in asyncio.run(ask(web.create_app(Trip, runs=runs, token=TOKEN)))
 
+    @pytest.mark.parametrize(
+        ("client", "status"),
+        [("127.0.0.1", 200), ("::ffff:127.0.0.1", 200), ("203.0.113.7", 403), ("::ffff:203.0.113.7", 403)],
+    )
+    def test_without_a_token_only_this_machine_is_served_whatever_host_it_names(self, client: str, status: int) -> None:
+        async def ask(app: Any) -> int:
+            transport = httpx.ASGITransport(app=app, client=(client, 50_000))
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+                return (await http.get("/api/runs")).status_code
+
+        with Runs() as runs:
+            assert asyncio.run(ask(web.create_app(Trip, runs=runs))) == status
+
     def test_a_token_in_the_address_leads_back_to_the_page_behind_any_prefix(self) -> None:
         app = FastAPI()  # behind a proxy that takes its own prefix away
         with Runs() as runs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 from http.cookies import CookieError, SimpleCookie
+from ipaddress import ip_address
 from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 
@@ -30,8 +31,8 @@ HEADERS: Final = {
 class Guard:
     """ASGI middleware that checks the host, the token and the origin of each request.
 
-    - Without a token, the request must name this machine as its host. Otherwise a page of another site could reach the
-      server through a host name that it resolves to this machine (DNS rebinding).
+    - Without a token, the request must come from this machine, and must name this machine as its host. Otherwise a page
+      of another site could reach the server through a host name that it resolves to this machine (DNS rebinding).
     - With a token, each request must carry it, in a header or in the cookie that ``/?token=…`` sets.
     - A request from a page of another origin is refused, unless that origin is allowed.
     """
@@ -47,7 +48,7 @@ class Guard:
             return
         headers = Headers(scope=scope)
         origin = headers.get("origin")
-        answer = self._refuse(headers, origin) or self._check_token(scope, headers, origin)
+        answer = self._refuse(scope, headers, origin) or self._check_token(scope, headers, origin)
         is_foreign = origin is not None and origin in self._origins
 
         async def send_guarded(message: Any) -> None:
@@ -63,8 +64,11 @@ class Guard:
 
         await (answer or self._app)(scope, receive, send_guarded)
 
-    def _refuse(self, headers: Headers, origin: str | None) -> Response | None:
+    def _refuse(self, scope: Any, headers: Headers, origin: str | None) -> Response | None:
         host = headers.get("host", "")
+        client, _ = scope.get("client") or ("", 0)  # None for a Unix socket
+        if self._token is None and _is_elsewhere(client):
+            return _answer(403, f"{client} is not this machine; a server for others needs a token")
         if self._token is None and _split(f"//{host}").hostname not in LOOPBACK:
             return _answer(403, f"the host {host!r} is not this machine; a server for others needs a token")
         if origin is None or origin in self._origins or _split(origin).netloc == host:
@@ -109,6 +113,15 @@ def check_token(token: str | None) -> None:
         raise ValueError(
             "the token has characters that a header cannot carry; use letters, digits and punctuation of ASCII"
         )
+
+
+def _is_elsewhere(client: str) -> bool:
+    """Return whether a client's address is of another machine. A text that is no IP address is not."""
+    try:
+        address = ip_address(client)
+    except ValueError:
+        return False
+    return not (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def _split(address: str) -> SplitResult:

@@ -1,0 +1,83 @@
+"""Notes and ends that reach a worker while its run begins."""
+
+import threading
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from rxflow.operators._core.run_log import Note, OnNote, RunSpec, Writer
+from rxflow.runs import Head, MemoryLog, RunCancelled, Runs
+from rxflow.runs.worker import Workers
+from tests.gate import Gate
+from tests.runs.flows import Endless
+
+
+class Pausing(list[Note]):
+    """A list whose ``append`` waits before it adds the note, as if another thread had the processor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered = Gate()
+        self.proceed = Gate()
+
+    def append(self, note: Note) -> None:
+        self.entered.open()
+        self.proceed.wait()
+        super().append(note)
+
+
+class NotingAtTheClaim(MemoryLog):
+    """Each claim is followed by a note that another thread is adding when the claim returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes = Pausing()
+        self.noting = threading.Thread()
+
+    def claim(self, run_id: str, spec: RunSpec | None, on_note: OnNote) -> Future[tuple[Writer, Head]]:
+        worker: Any = on_note.__self__  # type: ignore[attr-defined]
+        worker._early = self.notes
+        self.noting = threading.Thread(target=on_note, args=(Note("cancel", "enough"),))
+        self.noting.start()
+        self.notes.entered.wait()
+        return super().claim(run_id, spec, on_note)
+
+
+def test_a_note_that_arrives_while_the_run_begins_is_obeyed() -> None:
+    log = NotingAtTheClaim()
+    with Runs(log) as runs:
+        run = runs.start(Endless())
+        log.notes.proceed.open()
+        log.noting.join()
+        with pytest.raises(RunCancelled, match="enough"):
+            run.result(20)
+
+
+def test_a_run_that_is_stopped_before_it_begins_ends_when_it_begins() -> None:
+    log, flow = MemoryLog(), Endless()
+    workers = Workers(log, None)
+    worker = workers.create("r")
+    claimed = log.claim("r", RunSpec(), worker.on_note).result()
+    worker.cancel("closing")
+    workers.begin(worker, flow, flow.events(), claimed)
+    worker.done.result(20)
+    head = log.look_up("r").result()
+    assert (head.status, head.reason) == ("cancelled", "closing")
+    log.close()
+
+
+class WakingEarly(MemoryLog):
+    """Each wait for a run's end is over at once, as a store may do."""
+
+    def wait(self, run_id: str, after: int) -> Future[None]:
+        waited: Future[None] = Future()
+        waited.set_result(None)
+        return waited
+
+
+def test_result_gives_up_in_time_although_the_store_wakes_it_early() -> None:
+    with Runs(WakingEarly()) as runs:
+        run = runs.start(Endless())
+        with pytest.raises(TimeoutError, match=r"^run '.*' is still running after 0.05 s$"):
+            run.result(0.05)
