@@ -22,11 +22,12 @@ from rxflow.operators._core import (
     replace_text,
     through,
 )
-from rxflow.types import Failed, Finished, LLMFailed, LLMFinished, Retracted, StreamChunk
+from rxflow.types import Cancelled, Failed, Finished, LLMCancelled, LLMFailed, LLMFinished, Retracted, StreamChunk
 
 T = TypeVar("T")
 
 _Replacement: TypeAlias = str | Callable[[re.Match[str]], str]
+_CallEnd: TypeAlias = LLMFinished | LLMFailed | LLMCancelled
 
 
 def redact(
@@ -43,10 +44,10 @@ def redact(
     function of the match. Empty matches are ignored.
 
     Answers, reasoning and the arguments of tool calls are redacted, each call separately; so are their copies in
-    ``LLMFinished`` and ``LLMFailed``. Only the items of the stream change: tools get their arguments, and tasks their
-    results, as the model wrote them, and all other events stay unchanged. Held text stays held while other items pass,
-    such as a tool call in the middle of the text. It is emitted when it can no longer become a match, when the call
-    ends, or when the source completes or fails.
+    ``LLMFinished``, ``LLMFailed`` and ``LLMCancelled``. Only the items of the stream change: tools get their
+    arguments, and tasks their results, as the model wrote them, and all other events stay unchanged. Held text stays
+    held while other items pass, such as a tool call in the middle of the text. It is emitted when it can no longer
+    become a match, when the call ends, or when the source completes or fails.
 
     ``hold_back`` limits the held text, in characters. If a longer text may become a match, all of it is replaced by
     ``"[redacted]"`` (or by ``replacement``, if that is a string), and nothing more of that text is emitted until its
@@ -92,7 +93,7 @@ class _RedactedVoices(Voices):
         self._replacement = replacement
 
     def on_next(self, item: object) -> None:
-        if isinstance(item, LLMFinished | LLMFailed):
+        if isinstance(item, LLMFinished | LLMFailed | LLMCancelled):
             try:
                 item = self._redact_event(item)
             except Exception as error:  # noqa: BLE001 - an error of the user's replacement is the stream's terminal
@@ -118,7 +119,7 @@ class _RedactedVoices(Voices):
 
     def find_interrupted(self, item: object) -> Iterable[Voice]:
         interrupted = super().find_interrupted(item)
-        if isinstance(item, Finished | Failed | Retracted):
+        if isinstance(item, Finished | Failed | Cancelled | Retracted):
             return interrupted
         self._settle(interrupted)
         return ()
@@ -133,8 +134,8 @@ class _RedactedVoices(Voices):
             if isinstance(voice.shaper, _Redactor):
                 self.emit_pieces(voice, voice.shaper.settle())
 
-    def _redact_event(self, item: LLMFinished | LLMFailed) -> LLMFinished | LLMFailed:
-        if isinstance(item, LLMFailed):
+    def _redact_event(self, item: _CallEnd) -> _CallEnd:
+        if not isinstance(item, LLMFinished):
             return replace(item, text=self._redact(item.text))
         return replace(
             item,

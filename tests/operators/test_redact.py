@@ -12,7 +12,7 @@ from rxflow.operators._core.text import load_regex
 from rxflow.testing import Marbles, ScriptedLLM
 from rxflow.testing._scripted import thinking, tool_call
 from rxflow.types.chunks import Origin, StreamChunk
-from rxflow.types.events import LLMFailed, LLMFinished
+from rxflow.types.events import LLMCancelled, LLMFailed, LLMFinished
 from tests.operators.cuts import cut_texts, made_of
 from tests.operators.pieces import delta, said
 from tests.signals import outcome, signals_of
@@ -201,10 +201,15 @@ class TestItems:
         made = made_of(ops.redact(r"\d+", "*"), [LLMFailed(origin=Origin(), error=ValueError("no"), text="a 12")])
         assert [event.text for event in made] == ["a *"]
 
-    def test_what_is_held_comes_when_the_call_ends(self) -> None:
+    def test_so_it_is_where_the_call_is_cancelled(self) -> None:
+        made = made_of(ops.redact(r"\d+", "*"), [LLMCancelled(origin=Origin(), reason="enough", text="a 12")])
+        assert [event.text for event in made] == ["a *"]
+
+    @pytest.mark.parametrize("end", [LLMFinished, LLMCancelled])
+    def test_what_is_held_comes_when_the_call_ends(self, end: type[LLMFinished] | type[LLMCancelled]) -> None:
         chunks: list[Any] = [
             StreamChunk(content="a 1", span_id="a"),
-            LLMFinished(origin=Origin(span_id="a"), text="a 1"),
+            end(origin=Origin(span_id="a"), text="a 1"),
             StreamChunk(content="b", span_id="b"),
         ]
         made = made_of(ops.redact(r"\d{2}"), chunks)
