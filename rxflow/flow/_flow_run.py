@@ -40,7 +40,7 @@ from rxflow._streaming import (
 )
 from rxflow._text import describe
 from rxflow.flow._graph import Graph, Method
-from rxflow.flow._method_run import Complete, Replay, read_label, run_method
+from rxflow.flow._method_run import Complete, Replay, name_kind, read_label, run_method
 from rxflow.flow._waves import DueMethods, Occurrence, Wave
 from rxflow.types import (
     Event,
@@ -212,7 +212,7 @@ class _FlowRun(DisposableBase):
         if self._replay is not None:
             step = (*scope.step, f"{method.name}#{self._calls[method.name] - 1}")
             scope = replace(scope, step=step)
-            if self._replay.takes(step, partial(self._repeat, scope, method, wave, causes)):
+            if self._replay.takes(step, partial(self._repeat, scope, method, wave, causes, triggers)):
                 return
         namespace = (*self._scope.origin.namespace, method.name)
         source = run_method(
@@ -227,11 +227,18 @@ class _FlowRun(DisposableBase):
         self._run_part(source, note, on_completed)
 
     def _repeat(
-        self, scope: Scope, method: Method, wave: Wave, causes: frozenset[str], finished: MethodFinished
+        self,
+        scope: Scope,
+        method: Method,
+        wave: Wave,
+        causes: frozenset[str],
+        triggers: tuple[str, ...],
+        finished: MethodFinished,
     ) -> None:
         """Emit the events of a call that had finished before the run was resumed, and continue as after any call."""
         origin = scope.within(method.name, flow_method=method.name).origin
-        self._observer.on_next(MethodStarted(origin=origin, replayed=True))
+        started = MethodStarted(origin=origin, kind=name_kind(method), triggered_by=triggers, replayed=True)
+        self._observer.on_next(started)
         self._observer.on_next(replace(finished, origin=origin, replayed=True))
         if isinstance(finished.result, HumanFeedbackResult):
             self._record.feedback.append(finished.result)

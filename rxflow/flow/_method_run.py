@@ -134,7 +134,7 @@ def run_method(
     """
 
     async def work(emitter: Emitter) -> None:
-        emitter.on_next(MethodStarted(origin=emitter.origin, kind=_name_kind(method), triggered_by=triggered_by))
+        emitter.on_next(MethodStarted(origin=emitter.origin, kind=name_kind(method), triggered_by=triggered_by))
         journal = None if method.feedback is None else scope.run.journal
         reviewed = None if journal is None else journal.find_reviewed(scope.step, emitter.origin.namespace)
         with announce_failure(emitter, MethodFailed):
@@ -161,7 +161,8 @@ def read_label(outcome: Any) -> str | None:
     return str(outcome.value) if isinstance(outcome, Enum) else str(outcome)
 
 
-def _name_kind(method: Method) -> str:
+def name_kind(method: Method) -> str:
+    """Return "router", "start" or "listen", as in the events of a method."""
     if method.is_router:
         return "router"
     return "start" if method.is_start else "listen"

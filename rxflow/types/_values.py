@@ -222,7 +222,7 @@ def _nested_to_json(value: Any, parents: tuple[int, ...]) -> Json:
     if isinstance(value, BaseModel):
         values = {name: getattr(value, name) for name in type(value).model_fields} | (value.model_extra or {})
         return {"$model": name_class(type(value)), **_items_to_json(values, parents)}
-    if is_dataclass(value):  # also True if the value is a class, which is written as an object
+    if is_dataclass(value) and not isinstance(value, type):
         values = {each.name: getattr(value, each.name) for each in fields(value)}
         return {"$dataclass": name_class(type(value)), **_items_to_json(values, parents)}
     if isinstance(value, dict | list | tuple | set | frozenset):

@@ -215,8 +215,9 @@ class CrewOutput(_Result):
 
     @property
     def json(self) -> str:  # type: ignore[override]
-        """The answer as JSON text. Raises ValueError if the last task has no ``output_json``."""
-        return _json_text(self, self.tasks_output[-1].output_format if self.tasks_output else OutputFormat.RAW)
+        """The answer as JSON text. Raises ValueError if the task that gave it has no ``output_json``."""
+        answers = [output for output in self.tasks_output if output.raw]
+        return _json_text(self, answers[-1].output_format if answers else OutputFormat.RAW)
 
     def _repr_html_(self) -> str:
         rows = [(each.agent, show_title(each.name or each.description), each.raw) for each in self.tasks_output]

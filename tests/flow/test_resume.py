@@ -97,6 +97,12 @@ def test_what_had_finished_is_repeated_and_marked() -> None:
         ("MethodStarted", "choose"),
         ("MethodFinished", "choose"),
     ]
+    before = {event.origin.flow_method: (event.kind, event.triggered_by) for event in WHOLE.of(MethodStarted)}
+    assert before["plan"] != before["choose"]
+    assert [(event.kind, event.triggered_by) for event in replayed if isinstance(event, MethodStarted)] == [
+        before["plan"],
+        before["choose"],
+    ]
     run_id = seen.one(FlowFinished).origin.span_id.rpartition("/")[0]
     assert run_id == WHOLE.one(FlowFinished).origin.span_id.rpartition("/")[0]
     spans = {event.origin.span_id for event in seen.of(MethodStarted)}

@@ -269,6 +269,15 @@ class TestValues:
         assert stand_in.recorded_type == f"{__name__}:{Report.__qualname__}"
         assert self.value_of(stand_in) == stand_in
 
+    def test_a_dataclass_itself_is_an_object(self) -> None:
+        @dataclass
+        class Spot:
+            name: str = "Rome"
+
+        stand_in = self.value_of(Spot)
+        assert isinstance(stand_in, RecordedObject)
+        assert stand_in.type == "type"
+
     @pytest.mark.parametrize("kind", ["set", "frozenset", "dict"])
     def test_an_object_of_an_unknown_class_may_be_in_a_set_or_a_key(self, kind: str) -> None:
         @dataclass(frozen=True)
