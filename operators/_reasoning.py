@@ -12,11 +12,11 @@ from rxflow.types import ReasoningChunk
 
 
 def reasoning() -> Callable[[Observable[Any]], Observable[ReasoningChunk]]:
-    """Select the reasoning chunks (like ``filter``), from models that show their reasoning.
+    """Select the ``ReasoningChunk`` events (like ``filter``) of models that show their reasoning.
 
-    Reasoning chunks are events, not a part of the answer. ``observe()`` does not select them, but this operator finds
-    them behind ``observe()``, if no operator of RxPY is in between. A stream of bare chunks, such as an output, has
-    none. ::
+    Reasoning is not a part of the answer, so ``observe()`` does not select it. This operator works on all events of the
+    run, so it can follow ``observe()``. But if an operator of RxPY is in between, only the StreamChunks arrive here,
+    and there is no reasoning. ::
 
         events          --{started}--hm--he--llo--|
         reasoning()     -------------hm-----------|

@@ -1,4 +1,4 @@
-"""``record``: writes a cassette of a run."""
+"""``record``: writes the items of a stream to a file, a cassette."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BUFFER_BYTES = 64 * 1024
 
 
 def record(path: AnyPath, *, scheduler: SchedulerBase | None = None) -> Callable[[Observable[T]], Observable[T]]:
-    """Write all items to a file, with their times (like ``do``), for :func:`from_cassette`; the stream is unchanged. ::
+    """Write each item to a file, with its time (like ``do``). :func:`from_cassette` replays the file. ::
 
         source          --a--b----|
         record(path)    --a--b----|
@@ -29,23 +29,27 @@ def record(path: AnyPath, *, scheduler: SchedulerBase | None = None) -> Callable
                         {"at": 5, "kind": "StreamChunk", "data": {"content": "b", …}}
                         {"at": 10, "kind": "completed"}
 
-    The file is a cassette: lines of JSON, with times in seconds. The cassette of a run contains all its events, even if
-    only chunks are selected (``flow.observe()``). Each subscription replaces the file; if several run at once, the last
-    one to begin keeps it. The file is closed at the end of the stream: completion, an error, or disposal. A program
-    that dies loses at most the items since the last event, and never more than 64 KiB.
+    The file is a cassette: lines of JSON, with times in seconds. The stream itself is unchanged. The cassette of a run
+    contains all events of the run, even if only chunks are selected (``flow.observe()``). Each subscription replaces
+    the file. If several subscriptions run at once, the file is that of the subscription that began last. The file is
+    closed when the stream completes, fails or is disposed. If the program dies, the file lacks at most the chunks since
+    the last other item, and never more than 64 KiB.
 
-    Values are written as :mod:`rxflow.types.codec` describes. An object that JSON cannot carry is written as the name
-    of its class and its ``str``. A text that looks like an API key, or has a name like one, is written as ``***``,
-    unless a model writes it across several chunks. Messages, inputs and answers are in the file unchanged: protect the
-    file as you protect these.
+    Values are written as :mod:`rxflow.types.codec` describes. An object that JSON cannot represent is written as the
+    name of its class and its ``str``. Two kinds of text are written as ``***``: a text that looks like an API key, and
+    a text in JSON under a name such as ``api_key`` or ``password``. But chunks of fewer than 16 characters are not
+    searched, and an API key that a model writes across several chunks is not found. Messages, inputs and answers are
+    otherwise unchanged: protect the file as you protect them.
 
     Args:
         path: the file. Its folder must exist.
-        scheduler: the clock; by default the subscriber's, else the running loop's, else the machine's.
+        scheduler: the clock. By default, the clock of the subscriber's scheduler is used, else that of the running
+            loop, else the machine's.
 
     Raises:
         TypeError: ``path`` is not a path.
-        OSError: as the stream's error: the file cannot be written. Then the source is not subscribed, or is disposed.
+        OSError: the file cannot be written. The stream ends with this error. The source is then disposed, or was not
+            subscribed at all.
 
     Example::
 
@@ -72,7 +76,7 @@ def record(path: AnyPath, *, scheduler: SchedulerBase | None = None) -> Callable
 
 
 class _Recorder:
-    """The file of one subscription. It has a lock, because a disposal may come from any thread."""
+    """Writes the file of one subscription. A lock guards the file, because any thread may dispose the subscription."""
 
     def __init__(self, path: Path, observer: ObserverBase[Any], read: Callable[[], float]) -> None:
         self.running = SingleAssignmentDisposable()
@@ -123,7 +127,7 @@ class _Recorder:
                 raise
 
     def _end(self, kind: str, error: Exception | None = None) -> OSError | None:
-        """Close the file if it is open. Return the error if that fails."""
+        """Write the last line and close the file, if the file is open. Return the error if this fails, else None."""
         line = encode_end(self._read(), kind, error)
         with self._lock:
             if self._file.closed:

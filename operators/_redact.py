@@ -38,35 +38,36 @@ def redact(
 ) -> Callable[[Observable[T]], Observable[T]]:
     r"""Replace all matches of ``pattern`` (like ``map`` with ``re.sub``), even across chunk boundaries.
 
-    The result is the same as with ``sub`` on the whole text. The ``regex`` package is used, which accepts the patterns
-    of ``re`` and supports more of Unicode. Text is held back only while it may still become a match. The last character
-    is held too, because an accent or the rest of an emoji may follow. ``replacement`` is inserted literally, or is a
-    function of the match. Empty matches are ignored.
+    The result is the same as with ``re.sub`` on the whole text, except that empty matches are ignored.
+    ``replacement`` is a string, which is inserted literally, or a function of the match. The ``regex`` package does the
+    matching. It accepts the patterns of ``re`` and supports more of Unicode. Text is held back only while it may still
+    become a match. The last character is held too, because an accent or the rest of an emoji may follow.
 
-    Answers, reasoning and the arguments of tool calls are redacted, each call separately; so are their copies in
-    ``LLMFinished``, ``LLMFailed`` and ``LLMCancelled``. Only the items of the stream change: tools get their
-    arguments, and tasks their results, as the model wrote them, and all other events stay unchanged. Held text stays
-    held while other items pass, such as a tool call in the middle of the text. It is emitted when it can no longer
-    become a match, when the call ends, or when the source completes or fails.
+    Answers, reasoning and the arguments of tool calls are redacted, separately in each LLM call. Their copies in
+    ``LLMFinished``, ``LLMFailed`` and ``LLMCancelled`` are redacted too. All other events stay unchanged. The redaction
+    changes only the items of the stream: tools still get their arguments, and tasks their results, as the model wrote
+    them. Text is held back even while other items are emitted, such as a tool call in the middle of the text. It is
+    emitted when it can no longer become a match, when the call ends, or when the source completes or fails.
 
-    ``hold_back`` limits the held text, in characters. If a longer text may become a match, all of it is replaced by
-    ``"[redacted]"`` (or by ``replacement``, if that is a string), and nothing more of that text is emitted until its
-    call ends: text that cannot be judged is never emitted. So limit the pattern (``\S{1,100}`` rather than ``\S+``), or
-    raise ``hold_back`` to the longest match. A pattern with ``\B``, or one that forbids the end (``(?!$)``), can only
-    be judged with the text that follows, so ``hold_back`` characters are always held. Lookbehinds see ``hold_back``
-    characters. ::
+    ``hold_back`` limits the held text, in characters. If a longer text may still become a match, it is replaced by
+    ``"[redacted]"``, or by ``replacement`` if that is a string. The rest of that answer, reasoning or arguments is then
+    dropped, because it may belong to the match. To avoid this, limit the pattern (``\S{1,100}`` rather than ``\S+``),
+    or raise ``hold_back`` to the length of the longest match. A pattern with ``\B``, or one that forbids the end of the
+    text (``(?!$)``), depends on the text that follows. With such a pattern, ``hold_back`` characters are always held.
+    A lookbehind can see at least ``hold_back`` characters. ::
 
-        source               --card 12---34 ok--|
-        redact(r"\d{4}")     --car-------d [redacted] o-(k)|
+        source               --card 12---34 ok----------|        (two chunks; the last character waits)
+        redact(r"\d{4}")     --card------ [redacted] o--(k)|
 
     Example::
 
         flow.observe().pipe(ops.redact(r"\b\d{3}-\d{2}-\d{4}\b"))
 
     Raises:
-        TypeError: ``pattern`` is not a text pattern, or ``replacement`` is neither a string nor a function; as the
-            stream's error: the function returned something other than a string.
-        ValueError: ``pattern`` is not a regular expression or matches the empty text; ``hold_back`` is not above 0.
+        TypeError: ``pattern`` is not a text pattern, or ``replacement`` is neither a string nor a function. If the
+            function returns something other than a string, the stream ends with a TypeError.
+        ValueError: ``pattern`` is not a regular expression, ``pattern`` matches the empty text, or ``hold_back`` is not
+            above 0.
     """
     if not (isinstance(replacement, str) or callable(replacement)):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"redact(replacement) takes a string, or a function of the match; got {replacement!r}")
@@ -83,7 +84,10 @@ def redact(
 
 
 class _RedactedVoices(Voices):
-    """Voices that end only with their call: an item of another kind must not release text that is held back."""
+    """Voices that end only when their call finishes, fails or is retracted.
+
+    An item of another kind, such as a tool call, must not release text that may still become a match.
+    """
 
     def __init__(
         self, pattern: PartialPattern, replacement: _Replacement, hold_back: int, observer: ObserverBase[Any]
@@ -129,7 +133,7 @@ class _RedactedVoices(Voices):
         return ()
 
     def _settle(self, voices: Iterable[Voice]) -> None:
-        """Emit the complete characters of these voices, because another item follows."""
+        """Emit the held text of these voices before another item, unless it may still become a match."""
         for voice in voices:
             if isinstance(voice.shaper, _Redactor):
                 self.emit_pieces(voice, voice.shaper.settle())
@@ -147,7 +151,7 @@ class _RedactedVoices(Voices):
         )
 
     def _redact_values(self, value: Any) -> Any:
-        """Redact all strings inside a message of the provider."""
+        """Redact all strings in ``value``, a part of the provider's message. The keys of dicts stay unchanged."""
         if isinstance(value, str):
             return self._redact(value)
         if isinstance(value, Mapping):
@@ -161,7 +165,7 @@ class _RedactedVoices(Voices):
 
 
 class _Redactor:
-    """Redacts one text. It keeps ``hold_back`` characters before the undecided part, for lookbehinds."""
+    """Redacts the text of one voice. Keeps at least ``hold_back`` emitted characters, because lookbehinds see them."""
 
     def __init__(self, pattern: PartialPattern, replacement: _Replacement, hold_back: int) -> None:
         self._pattern = pattern
@@ -191,7 +195,7 @@ class _Redactor:
         return self._characters.feed("".join(parts))
 
     def settle(self) -> Sequence[str]:
-        """Return all text up to the last character, unless a part of it may still become a match."""
+        """Return all held text, including the last character; nothing if a part of it may still become a match."""
         if self._is_withheld or self._pattern.is_open(self._seen, self._decided):
             return ()
         rest, self._decided = self._seen[self._decided :], len(self._seen)
@@ -205,7 +209,11 @@ class _Redactor:
 def _replace_matches(
     pattern: PartialPattern, replacement: _Replacement, text: str, start: int, certain: int
 ) -> tuple[list[str], int]:
-    """Redact ``text`` from ``start`` up to index ``certain``. Return the parts, and the index that was reached."""
+    """Redact ``text`` from ``start`` up to index ``certain``.
+
+    Return the redacted parts and the index where the redaction stopped. This index is above ``certain`` if a match goes
+    beyond ``certain``.
+    """
     parts: list[str] = []
     match = pattern.search(text, start)
     while match is not None and match.start() < certain:

@@ -38,40 +38,42 @@ def retry_stream(
     on_shown: Literal["retract", "error"] = "retract",
     scheduler: SchedulerBase | None = None,
 ) -> Adding[Retracted]:
-    """Subscribe the source again after an error (like ``retry``), at most ``times`` times. A run starts again.
+    """Subscribe to the source again after an error (like ``retry``), at most ``times`` times.
 
-    All output so far is then void: a ``Retracted`` event says so at once, and the chunks that follow have a higher
-    ``attempt`` than all chunks before. If there was no output yet, no ``Retracted`` is emitted. An operator that
-    selects from the events again, such as ``text``, would drop the ``Retracted``: put ``retry_stream`` after such an
-    operator. ::
+    If the source is a run, a new run starts. The output of the failed attempt is then void: a ``Retracted`` event
+    reports this at once, before any delay. If the failed attempt had no output, no ``Retracted`` is emitted. The chunks
+    of the next attempt have a higher ``attempt`` than all earlier chunks. An operator that selects from the events
+    again, such as ``text``, drops the ``Retracted``, so put ``retry_stream`` after such an operator. ::
 
         source             --a--b--#
         again              --a--b--c|
         retry_stream(1)    --a--b--R--a'-b'-c'|    (R: Retracted(attempts=(0,)); a' has attempt 1)
 
-    The error of the last attempt is passed on, with a note about the number of attempts. A cancellation,
-    KeyboardInterrupt and SystemExit are passed on at once.
+    The error of the last attempt is passed on. If there were several attempts, the error has a note with their number.
+    A cancellation, KeyboardInterrupt and SystemExit are passed on at once.
 
-    Retries multiply. An ``LLM`` itself retries calls that fail before their first chunk, twice unless ``max_retries``
-    says otherwise. So ``retry_stream(2)`` sends up to 3 × 3 = 9 requests to a provider that is down, and the note of
-    the error says how many there were. Use this operator for streams that break off later, and for whole crews and
-    flows. To retry on one level only, give the model ``LLM(…, max_retries=0)``.
+    Retries multiply. An ``LLM`` itself retries a call that fails before its first chunk: twice, unless ``max_retries``
+    is given. So ``retry_stream(2)`` sends up to 3 × 3 = 9 requests to a provider that is down. The note on the error
+    then also has the number of requests. Use this operator for streams that break off later, and for whole crews and
+    flows. To retry on one level only, create the model with ``LLM(…, max_retries=0)``.
 
     Args:
-        times: the number of attempts after the first.
-        retry_on: the errors to retry: classes, or a function of the error.
-        delay: the time before an attempt, in seconds or as a timedelta; or a function that receives the number of the
-            retry (from 1) and returns the time.
-        on_shown: ``"error"`` passes the error on if there was output before it.
-        scheduler: the clock for ``delay``; by default the run's loop.
+        times: the greatest number of attempts after the first.
+        retry_on: which errors to retry: an exception class, several classes, or a function that returns True for these
+            errors.
+        delay: the time before each further attempt, in seconds or as a timedelta. It may also be a function that
+            receives the number of the retry (from 1) and returns the time.
+        on_shown: what happens if the failed attempt had output. ``"retract"`` retracts the output and tries again,
+            ``"error"`` passes the error on.
+        scheduler: the clock for ``delay``. By default, the subscriber's scheduler is used, else the running loop.
 
     Example::
 
         flow.observe().pipe(ops.retry_stream(3, retry_on=ConnectionError, delay=lambda n: min(2**n, 30)))
 
     Raises:
-        RuntimeError: as the stream's error: a ``delay`` is needed, but no event loop runs here, and no scheduler was
-            given.
+        RuntimeError: there must be a delay, but no event loop runs here, and there is no scheduler. The stream ends
+            with this error.
         ValueError: ``times`` or ``delay`` is negative, ``delay`` is infinite, or ``on_shown`` is unknown.
         TypeError: ``times`` is not an integer, ``delay`` is not a time, or ``retry_on`` is neither classes nor a
             function.
@@ -132,7 +134,7 @@ class _Retrying:
         self._is_beginning = False
 
     def begin(self, *_: object) -> None:
-        """Subscribe to the source. If the source fails while subscribing, the next attempt begins after that."""
+        """Subscribe to the source. If the source fails during ``subscribe()``, the next attempt begins afterwards."""
         self._is_due = True
         if self._is_beginning:
             return

@@ -23,15 +23,15 @@ _PERHAPS_PARAGRAPH = re.compile(r"\n[^\S\n]*(?:[-*+•]|#{1,6}|\d{1,3}[.)]?)?\Z"
 _BEFORE_WORD = re.compile(r"[\s\"'“‘«(\[{*_—–/]")  # noqa: RUF001 - quotes of several languages
 _HARD_SPACES = "\u00a0\u2007\u202f"
 
-# Abbreviations. A full stop never ends a sentence after one of the first list. After the second list, it ends none if a
-# number follows; after the third list, it ends none if a small letter follows.
+# Abbreviations. After one of _NEVER, a full stop never ends a sentence. After one of _NUMBERED, it does not end a
+# sentence if a digit follows. After one of _OFTEN, it does not end a sentence if a small letter follows.
 _NEVER = re.compile(
     r"mr|mrs|ms|dr|prof|st|mt|gen|col|sgt|capt|lt|rev|hon|e\.g|i\.e|cf|vs|viz|z\.b|d\.h|bzw", re.IGNORECASE
 )
 _NUMBERED = re.compile(r"no|nos|nr|fig|figs|eq|eqs|sec|ch|vol|p|pp|art", re.IGNORECASE)
 _OFTEN = re.compile(r"etc|inc|ltd|co|corp|jr|sr|al|ca|approx|dept|est|bros|[ap]\.m|ph\.d|usw|ggf", re.IGNORECASE)
 _INITIALS = re.compile(r"[A-HJ-Z]|[^\W\d_](?:\.[^\W\d_])+")
-_MAX_WORD_CHARACTERS = 16  # how many characters before a full stop are read
+_MAX_WORD_CHARACTERS = 16  # how many characters before a full stop are searched for an abbreviation or list number
 
 _UNDECIDED = -1
 
@@ -39,18 +39,23 @@ _UNDECIDED = -1
 def sentences() -> Callable[[Observable[T]], Observable[T]]:
     """Split text between sentences (like ``buffer``). Each piece is one sentence with the white space before it.
 
-    No text is lost. A sentence ends with ``. ! ? …`` and closing quotes or brackets, if white space follows; with a
-    full stop of Chinese or Japanese; and before an empty line, a list item or a heading. It does not end in a number
-    (``3.14``), after common abbreviations of English and German (``Dr.``, ``e.g.``, ``Fig. 3``), after initials, or
-    after the number of a list item. Such rules have limits: an unknown abbreviation ends a sentence, and "Take plan B.
-    Then rest." counts as one sentence.
+    No text is lost. A sentence ends:
 
-    A sentence is emitted as soon as the text after it shows that it has ended. The last sentence of a call is emitted
-    when the call ends or the source fails. Works on chunks and on strings; items without text pass unchanged. Sentences
-    never mix the texts of two calls. ::
+    - after ``. ! ? …`` and any closing quotes or brackets, if white space follows,
+    - after the Chinese and Japanese forms of ``. ! ?``,
+    - before an empty line, a list item or a heading.
 
-        source         --Hi--. How-------are you?|
-        sentences()    ------(Hi.)---------------( How are you?)|
+    It does not end in a number (``3.14``), after common abbreviations of English and German (``Dr.``, ``e.g.``,
+    ``Fig. 3``), after initials, or after the number of a list item. Such rules have limits: an unknown abbreviation
+    ends a sentence, and "Take plan B. Then rest." counts as one sentence.
+
+    A sentence is emitted as soon as the following text shows that the sentence has ended. The last sentence is emitted
+    when its call ends, when an item without text follows in the call (such as a tool call), or when the source
+    completes or fails. Works on chunks and on strings. Items without text are passed on unchanged. A sentence never
+    mixes the texts of two calls. ::
+
+        source         --Hi--. How------- are you?|
+        sentences()    ------Hi.------------------( How are you?)|
 
     Example::
 
@@ -62,7 +67,7 @@ def sentences() -> Callable[[Observable[T]], Observable[T]]:
 class _Sentences:
     def __init__(self) -> None:
         self._held: list[str] = []
-        self._decided = 0  # the held text contains no end up to this index
+        self._decided = 0  # no sentence ends before this index of the held text
         self._is_undecided = False
 
     def feed(self, text: str) -> Sequence[str]:
@@ -95,7 +100,7 @@ class _Sentences:
 def _find_end(text: str, begin: int, match: re.Match[str]) -> int:
     """Return the index where ``match`` ends the sentence that starts at ``begin``.
 
-    0 if it does not end the sentence; _UNDECIDED if more text is needed.
+    Return 0 if the sentence does not end there, and _UNDECIDED if more text is needed to decide.
     """
     if match["stop"]:
         return _find_end_at_stop(text, begin, match)
@@ -131,18 +136,21 @@ def _find_end_at_stop(text: str, begin: int, match: re.Match[str]) -> int:
 
 
 def _end_unless(goes_on: Callable[[str], bool], text: str, end: int) -> int:
-    """Return ``end``, unless the first character after the white space shows that the sentence continues."""
+    """Return ``end``, or 0 if ``goes_on`` is True for the first character after the white space that follows ``end``.
+
+    Return _UNDECIDED if that character has not arrived.
+    """
     following = text[end:].lstrip()[:1]
     return _UNDECIDED if not following else 0 if goes_on(following) else end
 
 
 def _is_list_number(text: str) -> bool:
-    """Return whether the line has only the number of a list item."""
+    """Return whether the last line of ``text`` consists only of the number of a list item."""
     *_, line = text.split("\n")
     number = line.strip()
     return number.isdigit() and len(number) <= 3 and len(line) < _MAX_WORD_CHARACTERS
 
 
 def _is_between(text: str, index: int) -> bool:
-    """Return whether ``index`` is between two characters."""
+    """Return whether ``index`` is between two characters (grapheme clusters), not inside one."""
     return text[index - 1 : index + 1].isascii() or compile_grapheme().match(text, index - 1).end() == index

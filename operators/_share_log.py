@@ -1,4 +1,4 @@
-"""``share_log``: shares one run among many subscribers, each of which gets all its items."""
+"""``share_log``: shares one run among many subscribers. Each subscriber gets all items of the run."""
 
 from __future__ import annotations
 
@@ -25,37 +25,40 @@ T = TypeVar("T")
 def share_log(
     on_zero: Literal["cancel", "detach"] | RelativeTime, *, scheduler: SchedulerBase | None = None
 ) -> Callable[[Observable[T]], Observable[T]]:
-    """Share one subscription of the source (like ``replay`` with ``ref_count``); each subscriber sees all its items. ::
+    """Share one subscription to the source (like ``replay`` with ``ref_count``). Each subscriber gets all items. ::
 
         source              --a--b--c--d|
         share_log(…)
           first             --a--b--c--d|
-          second                 (abc)-d|           it subscribes here, at the last column of "c"
+          second                 (abc)-d|           (it subscribes between "c" and "d")
           after the end                     (abcd|)
 
-    The first subscriber starts the source. A later one receives all items so far, and then live items: each item
-    exactly once and in order, whichever thread it subscribes in. The error or completion is kept with the items, so a
-    subscriber that comes after the end receives everything without a new run.
+    The first subscriber starts the source. A later subscriber receives all items so far, and then the live items. It
+    receives each item exactly once and in order, whichever thread it subscribes in. The error or completion is kept
+    with the items. So whoever subscribes after the end receives everything, without a new run.
 
-    ``on_zero`` defines what happens when the last subscriber leaves before the end:
+    ``on_zero`` defines what happens when the last subscriber disposes its subscription before the end:
 
-    - ``"cancel"``: the source is disposed at once (a provider's connection closes), and its log is dropped. A new
-      subscriber starts a new run.
-    - ``"detach"``: the source continues without subscribers; a later one still gets all items.
-    - a number of seconds, or a timedelta: the source continues for that time. If no subscriber comes, it is cancelled
-      as with ``"cancel"``.
+    - ``"cancel"``: the source is disposed at once, which closes a provider's connection. The items so far are dropped.
+      The next subscriber starts a new run.
+    - ``"detach"``: the source continues without subscribers. A later subscriber still gets all items.
+    - a number of seconds, or a timedelta: the source continues for that time. If nobody subscribes in that time, the
+      same happens as with ``"cancel"``.
 
-    Live items are emitted in the thread in which the source emits, earlier items in the subscriber's thread. An
-    observer that raises loses only its own subscription, and the error is reported to the loop's exception handler (or,
-    without a loop, to the thread's). An observer that blocks in a live item delays the emitting thread, and so the
-    other observers: give it a thread of its own with :func:`overflow`.
+    A subscriber receives the earlier items in its own thread, and live items in the thread in which the source emits.
+    Items that arrive while it receives the earlier ones may come in either thread. If an observer raises, only its own
+    subscription ends. The error is reported to the exception handler of the running loop or, without a loop, to
+    ``threading.excepthook``. An observer that blocks on a live item delays the emitting thread, and with it the other
+    observers. To avoid this, put :func:`overflow` with ``scheduler=EventLoopScheduler()`` before that observer. The
+    observer then has a thread of its own.
 
-    The result is outside the run: operators after it receive only the shared items. To order or measure by events after
-    it, share ``flow.events()``.
+    Operators after this one are outside the run, so they receive only the shared items. If they need the events of the
+    run, as ``stats`` does, share ``flow.events()``.
 
     Args:
         on_zero: see above.
-        scheduler: the clock for the seconds; by default the source's loop, or a timer thread if there is none.
+        scheduler: the clock for the seconds. By default, the loop of the source is used, or a timer thread if the
+            source has no loop.
 
     Raises:
         TypeError: ``on_zero`` is neither a string nor a time.
@@ -85,7 +88,10 @@ def share_log(
 
 
 class _Shared:
-    """The runs of one source, one at a time. The lock guards the readers, and is not held while other code runs."""
+    """The subscriptions to one source, one at a time.
+
+    The lock guards the current subscription and its readers. It is not held while code of users or of the source runs.
+    """
 
     def __init__(self, source: Observable[Any], grace_s: float, scheduler: SchedulerBase | None) -> None:
         self._source = source
@@ -108,12 +114,13 @@ class _Shared:
         else:
             run.timer.disposable = Disposable()
 
-        # The trampoline runs this after subscribe() has returned, so that the observer can dispose at the first item.
+        # RxPY's trampoline calls catch_up() only after subscribe() has returned. So the observer already has its
+        # subscription when the first item arrives, and can dispose it.
         CurrentThreadScheduler.singleton().schedule(_to_action(reader.catch_up))
         return Disposable(reader.leave)
 
     def leave(self, reader: _Reader) -> None:
-        """Remove a subscriber. After the last one, the source may be cancelled."""
+        """Remove a subscriber. If none is left, do to the source what ``on_zero`` defines."""
         run = reader.run
         with self._lock:
             if reader not in run.readers:
@@ -143,13 +150,13 @@ class _Shared:
 
 
 class _Run:
-    """One subscription to the source, and its log."""
+    """One subscription to the source, and the log of its items."""
 
     def __init__(self) -> None:
         self.log: Log[Any] = Log()
         self.readers: tuple[_Reader, ...] = ()
         self.absence: object | None = None
-        """Identifies the current period without readers."""
+        """Identifies the last period without readers. The timer of an earlier period finds another value, and stops."""
         self.timer = SerialDisposable()
         self.loop: asyncio.AbstractEventLoop | None = None
         self._subscription = SingleAssignmentDisposable()
@@ -164,8 +171,8 @@ class _Run:
         self._subscription.dispose()
 
     def _on_next(self, item: Any) -> None:
-        # Append, then look for readers. A reader takes its token, then looks for items. So one of the two sees the
-        # other.
+        # Append the item before the readers are called. If another thread is delivering to a reader, catch_up() returns
+        # at once here. That thread looks for new items again when it has finished, so it finds this item.
         if not len(self.log):
             self.loop = running_loop()
         self.log.append(item)
@@ -181,7 +188,7 @@ class _Run:
 
 
 class _Reader:
-    """One subscriber and its position. The thread that holds the token delivers items to it."""
+    """One subscriber and its position in the log. Only the thread that has taken the token delivers items."""
 
     __slots__ = ("_observer", "_on_leave", "_reader", "_token", "run")
 
@@ -215,7 +222,7 @@ class _Reader:
     def _deliver(self) -> None:
         log = self.run.log
         while (observer := self._observer) is not None:
-            is_ended = log.is_ended  # read first, because all items before the end are in the log by then
+            is_ended = log.is_ended  # read before the items are: if it is True, all items are in the log
             if not self._reader.has_read_all():
                 observer.on_next(self._reader.read())
             elif is_ended:
@@ -243,17 +250,17 @@ def _schedule(
     scheduler: SchedulerBase | None,
     loop: asyncio.AbstractEventLoop | None,
 ) -> DisposableBase:
-    """Set a timer. It may be set and disposed in any thread."""
+    """Call ``action`` after ``seconds``. The timer may be set and disposed in any thread."""
     if scheduler is not None or loop is None:
         return (scheduler or TimeoutScheduler.singleton()).schedule_relative(seconds, _to_action(action))
     timer = _LoopTimer(loop, seconds, action)
     if not timer.on_loop(timer.begin):
-        action()  # the loop belonged to the source, and has ended
+        action()  # at once: the source's loop is closed, so the timer would never fire
     return timer
 
 
 class _LoopTimer(DisposableBase):
-    """A timer on a loop that other threads may use. A loop's own timers are only for its own thread."""
+    """A timer on an event loop. Any thread may set and dispose it, unlike the timers of asyncio."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, action: Callable[[], None]) -> None:
         self._loop = loop
@@ -270,7 +277,7 @@ class _LoopTimer(DisposableBase):
         return True
 
     def begin(self) -> None:
-        """Set the timer. Called on the loop's thread."""
+        """Set the timer. Call this only on the loop's thread."""
         if not self._is_disposed:
             self._handle = self._loop.call_later(self._seconds, self._action)
 

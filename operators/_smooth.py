@@ -28,7 +28,7 @@ from rxflow.operators._core import (
 
 T = TypeVar("T")
 
-_TICK = timedelta(seconds=1 / 30)  # the shortest time between two pieces, which looks continuous to the eye
+_TICK = timedelta(seconds=1 / 30)  # the shortest time between two pieces; 30 pieces a second look continuous
 
 
 def smooth(
@@ -36,13 +36,14 @@ def smooth(
 ) -> Callable[[Observable[T]], Observable[T]]:
     """Emit text at an even pace of ``rate`` characters a second (like ``delay_with_mapper``).
 
-    There are at most 30 pieces a second. The delay is limited: if text arrives faster, the pace rises so that each
-    character is emitted within ``catch_up`` (seconds, or a timedelta) of its arrival; it falls back to ``rate`` when no
-    text is waiting. Each concurrent call has this pace. All items stay in order: tool calls, events and the completion
-    wait for the text before them. An error does not wait: all waiting items are emitted at once, and then the error.
+    There are at most 30 pieces a second. If text arrives faster than ``rate``, the pace rises: each character is
+    emitted within ``catch_up`` (seconds, or a timedelta) of its arrival. The pace falls back to ``rate`` when no text
+    is waiting. Each of several concurrent calls has this pace. The items of a call stay in order. Tool calls, events
+    and the completion wait for the text before them. An error does not wait: all waiting items are emitted at once, and
+    then the error.
 
-    A character is never split, so the last one is held until the next text or the end of the call: an accent or the
-    rest of an emoji may follow. Works on chunks and on strings. No timer runs while nothing is waiting. ::
+    A character is never split. So the last character is held until more text arrives or the call ends, because an
+    accent or the rest of an emoji may follow. Works on chunks and on strings. No timer runs while no item waits. ::
 
         source         --abcdef------------|
         smooth(…)      --a-b-c-d-e--------(f)|
@@ -52,7 +53,7 @@ def smooth(
         flow.observe().pipe(ops.smooth(60)).subscribe(lambda chunk: print(chunk, end="", flush=True))
 
     Raises:
-        RuntimeError: as the stream's error: no event loop runs here, and no scheduler was given.
+        RuntimeError: no event loop runs here, and there is no scheduler. The stream ends with this error.
         TypeError: ``rate`` is not a number, or ``catch_up`` is neither a number nor a timedelta.
         ValueError: ``rate`` or ``catch_up`` is not above 0.
     """
@@ -89,7 +90,7 @@ class _Pace:
         self._is_emitting = False
         self._has_ended = False
         self._emitted_at = scheduler.now - _TICK
-        self._credit = 0.0  # the fraction of a character that was due at the last tick
+        self._credit = 0.0  # the fraction of a character that was due at the last tick, but cannot be emitted alone
 
     def on_next(self, item: object) -> None:
         text = get_text(item)
@@ -150,7 +151,11 @@ class _Pace:
             self._observer.on_completed()
 
     def _emit_text(self, span_id: str, characters: int) -> int:
-        """Emit up to ``characters`` of a call, and items without text. Return the number of emitted characters."""
+        """Emit the next ``characters`` characters of a call, and the items without text before and between them.
+
+        Emit fewer if fewer are waiting, and a few more if an emoji, for example, would be split. Return the number of
+        emitted characters.
+        """
         section = self._queues.first
         queue = section.queues[span_id]
         shown = 0

@@ -31,14 +31,17 @@ class Stats:
     """Figures of a stream so far, or of one of its tasks. Times are in seconds.
 
     Attributes:
-        seconds: time since the subscription; for a task, from its start to its end (to its last end if it runs again).
-        first_chunk: time until the first chunk; None if there is none yet.
+        seconds: time since the subscription. For a task: time from its start until now, or until its end if it has
+            ended. If the task runs several times, this is the time from its first start to its last end.
+        first_chunk: time from the subscription, or from the start of the task, until the first chunk; None if there is
+            no chunk yet.
         chunks: number of chunks, including those of tool calls.
-        chunks_per_second: from the first chunk to the last, including pauses; 0 if both came at the same time.
+        chunks_per_second: number of chunks per second between the first chunk and the last, including pauses. It is 0
+            if there is only one chunk, or if all came at the same time.
         tokens: tokens of the output, including reasoning, as reported by the providers or estimated.
         is_estimated: whether a part of ``tokens`` is estimated (one token per four bytes).
-        cost: cost in US dollars of the calls that have ended and whose price is known; None if there are none.
-        tasks: the same for each task, by name; tasks with the same name are counted together.
+        cost: cost in US dollars of the calls that have ended and have a known price; None if there is no such call.
+        tasks: the figures of each task, by the name of the task. Tasks with the same name are counted together.
     """
 
     seconds: float
@@ -52,16 +55,17 @@ class Stats:
 
 
 def stats(*, scheduler: SchedulerBase | None = None) -> Callable[[Observable[Any]], Observable[Stats]]:
-    """Measure a stream (like ``scan``). Emits the figures when a call finishes, a task ends, and at the end. ::
+    """Measure a stream (like ``scan``). Emit figures when a call finishes, when a task ends, and at the end. ::
 
         events     S--a--b--{finished}---c--{finished}---F|
         stats()    ---------s---------------s------------(s|)
 
-    The last figures are also emitted before an error. A stream of bare chunks has only the last figures: it does not
-    show the ends of tasks, and its tokens are estimated.
+    If the stream fails, the last figures are emitted before the error. A stream of bare chunks does not show when calls
+    and tasks end. So there are figures only at its end, and their tokens are estimated.
 
     Args:
-        scheduler: the clock; by default the subscriber's, else the running loop's, else the machine's.
+        scheduler: the clock. By default, the clock of the subscriber's scheduler is used, else that of the running
+            loop, else the machine's.
 
     Example::
 
@@ -85,7 +89,7 @@ class _Meter:
 
     def __init__(self, begun: float) -> None:
         self.begun = begun
-        self.open = 0  # tasks of one name may run at the same time
+        self.open = 0  # how many tasks with the name of this meter are running
         self.ended: float | None = None
         self.first: float | None = None
         self.last = 0.0
@@ -117,7 +121,7 @@ class _Meter:
 
 
 class _Call(OpenCall):
-    """An open call: the size of its output in bytes, and the meters that count it."""
+    """An open call. ``size`` is the size of its output in bytes. ``meters`` are the meters that count its output."""
 
     __slots__ = ("meters", "size", "task")
 
@@ -197,7 +201,7 @@ class _Meters:
     def _end(self, call: _Call, event: Happened) -> None:
         self._calls.remove(call)
         usage = event.usage if isinstance(event, LLMFinished) else UsageMetrics()
-        # Some servers report 0 for everything, which says nothing.
+        # Some servers report 0 for every number of tokens. Such a call counts as if nothing was reported.
         output = usage.completion_tokens if usage.total_tokens or usage.completion_tokens else None
         cost = event.cost if isinstance(event, LLMFinished | LLMFailed | LLMCancelled) else None
         for meter in call.meters:
@@ -221,5 +225,5 @@ class _Meters:
 
 
 def _get_task(labels: Any) -> str:
-    """Return the name or id of a task; an empty string outside of tasks."""
+    """Return the name of the task in ``labels``, or its id if it has no name; an empty string outside of tasks."""
     return str(labels.task_name or labels.task_id)

@@ -18,13 +18,14 @@ T = TypeVar("T")
 def stop_at(text: str, *, inclusive: bool = False) -> Callable[[Observable[T]], Observable[T]]:
     """Complete when an answer contains ``text`` (like ``take_until``), even across chunk boundaries.
 
-    The source is then disposed. The text before ``text`` is emitted, and ``text`` itself if ``inclusive``. Text is held
-    back only if it may be the beginning of ``text``. The last character is held too, because an accent or the rest of
-    an emoji may follow. Only answers are searched, not reasoning or the arguments of tools, and each call separately.
-    The whole stream ends, with all calls in it: to end only one call, apply this operator to that call. ::
+    The source is then disposed. The answer is emitted up to ``text``, or including ``text`` if ``inclusive`` is True.
+    Other text is held back only if it may be the beginning of ``text``. The last character is held too, because an
+    accent or the rest of an emoji may follow. Only answers are searched, each call separately. Reasoning and the
+    arguments of tool calls are not searched. The whole stream ends, with all calls in it. To end only one call, apply
+    this operator to that call. ::
 
         source             --he---llo ST---OP---more
-        stop_at("STOP")    ------h-----ello (|)          (units: one character; the last one waits)
+        stop_at("STOP")    --h----ello-----( |)          (the last character before "STOP" is a space)
 
     Example::
 
@@ -109,7 +110,10 @@ class _Searcher:
         return (rest,) if rest else ()
 
     def _find_possible_start(self, text: str) -> int:
-        """Return the index at which the wanted text may begin; otherwise the length of the text."""
+        """Return the first index at which the wanted text may begin and go on in the next chunk.
+
+        If there is no such index, return the length of ``text``.
+        """
         wanted = self._wanted
         index = text.find(wanted[0], max(0, len(text) - len(wanted) + 1))
         while index >= 0 and not wanted.startswith(text[index:]):

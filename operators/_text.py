@@ -12,7 +12,7 @@ from rxflow.types import StreamChunk, StreamChunkType
 
 
 def text() -> Callable[[Observable[Any]], Observable[StreamChunk]]:
-    """Select the TEXT chunks (like ``filter``), with all their labels; ``str(chunk)`` is the text itself. ::
+    """Select the TEXT chunks (like ``filter``), with all their labels. ``str(chunk)`` is the text itself. ::
 
         source    --he--{tool call}--llo--|
         text()    --he---------------llo--|

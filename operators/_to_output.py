@@ -1,4 +1,4 @@
-"""``to_output``: the items of a pipe for a ``for`` or ``async for`` loop."""
+"""``to_output``: makes the items of a pipe iterable, with ``for`` or ``async for``."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ T = TypeVar("T")
 
 
 def to_output() -> Callable[[Observable[T]], PipelineOutput[T]]:
-    """End a pipe with an output of its items for a loop (like ``to_iterable``, but live). ::
+    """Make the items of a pipe iterable with ``for`` and ``async for`` (like ``to_iterable``, but live). ::
 
         source                          --a---b---c---|
         for item in …to_output():         a   b   c     (then the loop ends)
 
-    The first iteration subscribes. Every iteration, sync or async, gets all items from the first one on. ``break`` does
-    not cancel the run; ``with``, ``close()``, ``aclose()`` and dropping the output do. An error is raised by the
-    iteration, after all items before it. ``result`` is the last item.
+    The pipe then returns an output instead of an Observable. The first iteration over the output subscribes. Every
+    iteration, sync or async, gets all items from the first one on. ``break`` does not cancel the run. ``close()``,
+    ``aclose()``, the end of a ``with`` block, and dropping the output cancel the run. If the stream fails, each
+    iteration raises the error after all items. The output's ``result`` is the last item.
 
-    A plain ``for`` in a thread with a running event loop (a notebook, an ``async def``) can read rxflow's pipelines,
-    which then use another thread. A pipeline that ends with RxPY's operators runs on that loop, so the iteration raises
-    an error: use ``async for``.
+    A plain ``for`` also works in a thread with a running event loop (a notebook, an ``async def``): the run then uses
+    another thread. But if the pipe contains an operator of RxPY, the run would live on the loop that ``for`` blocks.
+    The iteration then raises an error: use ``async for`` instead.
 
     Raises:
         RuntimeError: while iterating, if a plain ``for`` would wait forever.

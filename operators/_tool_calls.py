@@ -22,12 +22,13 @@ _Read: TypeAlias = Callable[[str], dict[str, Any]]
 def tool_calls(
     *tools: BaseTool, **models: type[BaseModel]
 ) -> Callable[[Observable[Any]], Observable[CompletedToolCall]]:
-    """Join the deltas of tool calls (like ``buffer``). Each call is emitted once, as soon as it is complete.
+    """Join the deltas of tool calls (like ``buffer``). Each tool call is emitted once, as soon as it is complete.
 
-    A call is complete when its arguments are a JSON object and the model continues with something else, or when the LLM
-    call ends. Arguments are validated against ``tools``, and against pydantic ``models`` by the name of their tool. The
-    arguments of other tools are only parsed as JSON. A call that cannot be used is emitted too, with its ``error``: the
-    run reports it to the model, which may try again. An LLM call that fails emits nothing more. ::
+    A tool call is complete when its arguments are a JSON object and the LLM continues with something else. All tool
+    calls of an LLM call are complete when the LLM call finishes. The arguments are validated by the tool in ``tools``,
+    or by the pydantic model that ``models`` has under the name of the tool. The arguments of all other tools are only
+    parsed as JSON. A tool call with invalid arguments is emitted too, and its ``error`` is set. The run reports such an
+    error to the LLM, which may try again. If an LLM call fails, its incomplete tool calls are dropped. ::
 
         source           --{a: "("}--{a: ")"}--{b: "("}--{b: ")"}--{LLM call finished}--|
         tool_calls()     ----------------------a-------------------b--------------------|
@@ -48,7 +49,7 @@ def tool_calls(
 
 
 def _collect_readers(tools: Sequence[BaseTool], models: Mapping[str, type[BaseModel]]) -> dict[str, _Read]:
-    """Return the functions that parse arguments, by the name of the tool in a model's call."""
+    """Return the functions that parse arguments, by the name of the tool. An LLM calls the tool by this name."""
     readers: dict[str, _Read] = {}
     for tool in tools:
         if not isinstance(tool, BaseTool):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -89,7 +90,7 @@ class _ToolCalls:
         return self._take(lambda _: True)
 
     def _continue(self, delta: ToolCallChunk, chunk: StreamChunk) -> None:
-        """Begin a call, or continue an open one, because some providers interleave calls."""
+        """Begin a tool call, or continue any of the open ones, because some providers interleave tool calls."""
         call = next((call for call in self._open if call.continues_with(delta)), None)
         if call is None:
             call = _GrowingCall(delta, chunk)
@@ -118,7 +119,10 @@ class _GrowingCall:
         return delta.index == self.index and (delta.tool_id or self._id) == self._id
 
     def is_whole(self) -> bool:
-        """Return whether the arguments are a JSON object. If not, more may follow: some providers interleave calls."""
+        """Return whether the arguments are a whole JSON object.
+
+        If not, more may follow, even after another tool call, because some providers interleave tool calls.
+        """
         written = "".join(self.pieces)
         if not written.rstrip().endswith("}"):
             return False
@@ -162,17 +166,18 @@ def tool_arguments(
 ) -> Callable[[Observable[Any]], Observable[Any]]:
     """Read the arguments of tool calls while they are being written (like ``scan``), as increasingly complete values.
 
-    The values are instances of ``model``, a pydantic model, or dicts. With ``tool``, only calls of the tool with that
-    name are read. Values are created as in ``partial_json``: each is valid, and differs from the one before; the last
-    one of a call has its whole arguments. The values of different calls are not marked: for concurrent calls of several
-    agents, put ``by_task`` before it. Arguments that do not fit are not an error, because the run reports them to the
-    model: they yield no more values, and ``tool_calls`` shows what is wrong with them. ::
+    Each value is an instance of the pydantic model ``model`` or, without ``model``, a dict. If ``tool`` is given, only
+    calls of the tool with that name are read. As in ``partial_json``, each value is valid and differs from the value
+    before. The last value of a tool call has the whole arguments. A value does not show which tool call it belongs to.
+    So if several agents work concurrently, put ``by_task`` before this operator. Arguments that do not fit ``model`` do
+    not end the stream, because the run reports them to the LLM. They only yield no further values. ``tool_calls`` shows
+    what is wrong with them. ::
 
         source              --{write: {"text": "he}--{write: llo"}}--|
         tool_arguments()    --{"text": "he"}---------{"text": "hello"}--|
 
-    A long call is read again only when it has grown by 1/128, as in ``partial_json``, whose docstring also says why a
-    chunk costs more than the 5 µs of other operators.
+    Long arguments are read again only when they have grown by 1/128. The docstring of ``partial_json`` explains why,
+    and why a chunk costs more here than the 5 µs of other operators.
 
     Raises:
         TypeError: ``model`` is not a pydantic model, or ``tool`` is not a string.
@@ -210,7 +215,7 @@ class _Arguments(Generic[V]):
         growing = self._growing.get(key)
         if growing is not None:
             return growing.feed(delta.arguments)
-        ended = self.finish()  # another tool call has begun
+        ended = self.finish()  # another tool call begins, so emit the last values of those before it
         growing = self._growing[key] = GrowingJson(self._read)
         return [*ended, *growing.feed(delta.arguments)]
 
@@ -228,7 +233,7 @@ class _Arguments(Generic[V]):
 def tool_call_deltas() -> Callable[[Observable[Any]], Observable[StreamChunk]]:
     """Select the TOOL_CALL chunks (like ``filter``), with all their labels.
 
-    ``chunk.tool_call`` is the next delta of a call's arguments. ``tool_calls()`` joins the deltas. ::
+    ``chunk.tool_call`` has the next piece of the arguments of a tool call. ``tool_calls()`` joins the pieces. ::
 
         source                 --he--{a: "("}--llo--{a: ")"}--|
         tool_call_deltas()     ------{a: "("}-------{a: ")"}--|

@@ -18,9 +18,9 @@ def usage() -> Callable[[Observable[Any]], Observable[UsageMetrics]]:
         events     S--a--b--{30 tokens}--c--{12 tokens}--F|
         usage()    ---------30--------------42-----------|
 
-    It needs the events of a run (``flow.observe()``, ``flow.events()``), because bare chunks have no usage. A call that
-    failed in mid-answer or was cancelled counts with an estimate. A finished call emits a value even if its provider
-    reports no tokens; a number of tokens is None until one is known. Errors are passed on.
+    This operator needs the events of a run (``flow.observe()``, ``flow.events()``), because bare chunks have no usage.
+    A call that was cancelled, or that failed in mid-answer, counts with an estimate. Each finished call emits a value,
+    even if its provider reports no tokens. A number in the value is None until a call reports it. Errors are passed on.
 
     Example::
 

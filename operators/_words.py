@@ -13,7 +13,7 @@ from rxflow.operators._core import load_regex, shape_text
 
 T = TypeVar("T")
 
-# White space as in Unicode, on which re and regex disagree.
+# White space as Unicode and regex define it. \x1c to \x1f are excluded, because only re counts them as white space.
 _SPACE = re.compile(r"[^\S\x1c-\x1f]")
 _WORD = re.compile(r"[^\S\x1c-\x1f]*[\S\x1c-\x1f]+(?=[^\S\x1c-\x1f])")
 
@@ -21,19 +21,20 @@ _WORD = re.compile(r"[^\S\x1c-\x1f]*[\S\x1c-\x1f]+(?=[^\S\x1c-\x1f])")
 _UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}--[\p{N}\p{P}]]"
 _OPENING = r"[\p{Ps}\p{Pi}]"
 _JOINING = r"[\p{GCB=Extend}\p{GCB=SpacingMark}]"
-_STACKING = r"[\u1039\u17d2]"  # signs of Myanmar and Khmer that stack the next letter under this one
+_STACKING = r"[\u1039\u17d2]"  # signs of Myanmar and Khmer: the letter after the sign is drawn below the letter before
 
 
 def words() -> Callable[[Observable[T]], Observable[T]]:
     """Split text between words (like ``buffer``). Each piece is one word with the white space before it.
 
     No text is lost. Punctuation stays with its word. In scripts without spaces (Chinese, Japanese, Thai …), the word
-    boundaries of Unicode are used; in most of these scripts, they are between all characters. The last word of a call
-    is held until the call ends or the source fails, because more letters may follow. Works on chunks and on strings;
-    items without text pass unchanged. Words never mix the texts of two calls. ::
+    boundaries of Unicode are used. In most of these scripts, there is a boundary between any two characters. The last
+    word is held, because more letters may follow. It is emitted when its call ends, when an item without text follows
+    in the call (such as a tool call), or when the source completes or fails. Works on chunks and on strings. Items
+    without text are passed on unchanged. A word never mixes the texts of two calls. ::
 
         source     --he--llo wo---------rld|
-        words()    ------hello----------( world)|
+        words()    ------hello-------------( world)|
 
     Example::
 
@@ -68,16 +69,17 @@ class _Words:
 
 
 def _split(text: str) -> list[str]:
-    """Return the words of ``text`` except the last, for text that is partly in a script without spaces."""
+    """Return all words of ``text`` except the last one. Use this for text in which :func:`_compile_special` matches."""
     starts = [match.start() for match in _compile_start().finditer(text)]
     return [text[begin:end] for begin, end in zip([0, *starts], starts, strict=False)]
 
 
 @cache
 def _compile_special() -> Any:
-    """Compile a pattern for text that needs Unicode's rules.
+    """Compile a pattern for the characters that need Unicode's rules for word boundaries.
 
-    Such text includes prepended signs of Unicode (Arabic number signs), which form a unit with a following space.
+    These are the letters of scripts without spaces, and signs such as the Arabic number sign. Unicode joins such a sign
+    to the character after it, even to a space.
     """
     return load_regex().compile(rf"[{_UNSPACED}\p{{GCB=Prepend}}]", load_regex().VERSION1)
 

@@ -4,13 +4,13 @@ import sys
 
 
 def main() -> None:
-    """Run the command line. If its extra is not installed, name the extra and exit."""
+    """Run the command line. If a package that it needs is missing, print which extra installs the package, and exit."""
     try:
-        from rxflow.cli import app  # imported here, because programs that import rxflow do not need it
+        from rxflow.cli import app  # imported here, so that the errors of the import are handled below
     except ModuleNotFoundError as error:
         print(f"rxflow: {error}", file=sys.stderr)  # noqa: T201 - a command prints its errors
         raise SystemExit(2) from None
-    except KeyboardInterrupt:  # the imports take a while
+    except KeyboardInterrupt:  # Ctrl-C during the import, which takes a while
         print("rxflow: interrupted; nothing was run", file=sys.stderr)  # noqa: T201 - the same
         raise SystemExit(130) from None
     app()

@@ -1,8 +1,8 @@
-"""The import paths of CrewAI, for programs that move over by renaming the import.
+"""The import paths of CrewAI, for programs that move to rxflow by renaming ``crewai`` in their imports.
 
-One table replaces many small modules: for each path of CrewAI, it lists the names, and the modules of rxflow that
-define them. The path of something that rxflow does not have raises an ImportError, which says what to do instead. Type
-checkers and editors know only rxflow's real paths.
+:data:`ALIASES` replaces many small modules: it maps each path of CrewAI to the modules of rxflow that define the names.
+:data:`ABSENT` has the paths of what rxflow does not have. Importing such a path raises a ModuleNotFoundError with a
+message that explains what to do instead. Type checkers and editors know only rxflow's real paths.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def install() -> None:
 
 
 class _Finder:
-    """Finds the paths of CrewAI. It is the last finder, so a real module comes first."""
+    """Finds the paths of CrewAI. It is last in ``sys.meta_path``, so the real modules of rxflow take precedence."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -122,9 +122,10 @@ class _Finder:
 
 
 class _AliasModule(ModuleType):
-    """A module that can be called.
+    """A module that can be called like the function that has its name.
 
-    Importing the module ``rxflow.flow.human_feedback`` hides the function of the same name, so the module calls it.
+    ``import rxflow.flow.human_feedback`` replaces the function ``human_feedback`` in ``rxflow.flow`` by this module.
+    ``@human_feedback(…)`` must still work afterwards.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -11,22 +11,22 @@ from typing import TypeAlias
 Home: TypeAlias = str | Callable[[], object]
 """Where a lazy name comes from.
 
-It is ``"module"`` if the name is the same there, ``"module:name"`` if it differs, or a function that returns the
-object.
+``"module"`` means the object of the same name in that module, ``"module:name"`` an object of another name in it. A
+function returns the object.
 """
 
 
 def names(package: str, homes: Mapping[str, Home]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
-    """Return the ``__getattr__`` and ``__dir__`` of ``package``, whose lazy names come from ``homes``.
+    """Return functions for ``__getattr__`` and ``__dir__`` of ``package``. They find its lazy names in ``homes``.
 
-    Type checkers cannot follow this, so the package repeats the imports under ``if TYPE_CHECKING``.
+    Type checkers cannot follow this. For them, a package of rxflow repeats the imports under ``if TYPE_CHECKING``.
     """
 
     def find(name: str) -> object:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}", name=name, obj=sys.modules[package])
         value = load(name, homes[name])
-        setattr(sys.modules[package], name, value)  # found without __getattr__ from now on
+        setattr(sys.modules[package], name, value)  # so the next access does not call __getattr__
         return value
 
     return find, lambda: sorted({*vars(sys.modules[package]), *homes})

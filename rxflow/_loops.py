@@ -30,8 +30,8 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
 def context_for_another_thread() -> Context:
     """Return a copy of the caller's context that does not name the async library of this thread.
 
-    After ``anyio.run(…, backend="trio")`` the context names trio, and anyio and httpx would use trio on an asyncio
-    loop.
+    Inside ``anyio.run(…, backend="trio")``, the context names trio. If an asyncio loop in another thread ran code in an
+    exact copy, anyio and httpx would use trio there.
     """
     context = copy_context()
     sniffio: Any = sys.modules.get("sniffio")
@@ -41,7 +41,7 @@ def context_for_another_thread() -> Context:
 
 
 def refusal_of(loop: asyncio.AbstractEventLoop) -> Exception | None:
-    """Return an error if ``loop`` cannot wait for real providers; otherwise None. With virtual time, it cannot."""
+    """Return an error if ``loop`` cannot wait for real providers, because its time is virtual; otherwise None."""
     refuse: Callable[[], Exception] | None = getattr(loop, "refuse_provider", None)
     return None if refuse is None else refuse()
 
@@ -64,15 +64,16 @@ def wake_all(waiting: list[Callable[[], None]]) -> None:
     while waiting:
         try:
             wake = waiting.pop()
-        except IndexError:  # another thread was faster
+        except IndexError:  # another thread has removed the last function
             return
         wake()
 
 
 def fail_future(future: asyncio.Future[Any] | Future[Any], error: BaseException, source: str) -> None:
-    """Fail ``future`` with an error of users' code. ``source`` names the code, in case the error must be replaced.
+    """Set an error of users' code as the exception of ``future``.
 
-    A StopIteration becomes a RuntimeError: asyncio's futures refuse it, and it would silently end a generator.
+    A StopIteration is replaced by a RuntimeError, whose message names the code: ``source``. asyncio's futures refuse a
+    StopIteration, and it would silently end a generator.
     """
     if isinstance(error, StopIteration):
         raised = RuntimeError(f"{source} raised StopIteration")
@@ -82,9 +83,10 @@ def fail_future(future: asyncio.Future[Any] | Future[Any], error: BaseException,
 
 
 async def off_the_loop(function: Callable[[], T]) -> T:
-    """Call a blocking function in a worker thread, under asyncio or trio. Cancellation does not wait for the function.
+    """Call a blocking function in a worker thread, under asyncio or trio.
 
-    anyio's own limit of 40 threads does not apply, because calls that wait for each other would exhaust it.
+    If the caller is cancelled, it does not wait until the function returns. anyio's own limit of 40 threads does not
+    apply. With a limit, functions that wait for each other could occupy all threads, and none would continue.
     """
     return await anyio.to_thread.run_sync(function, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(math.inf))
 
@@ -92,7 +94,8 @@ async def off_the_loop(function: Callable[[], T]) -> T:
 async def on_this_loop(future: Future[T]) -> T:
     """Await a future that any thread may resolve.
 
-    If this thread resolves the future, the loop needs no wake-up, unlike with ``asyncio.wrap_future``.
+    If the thread of the caller's loop resolves the future, the loop need not be woken, unlike with
+    ``asyncio.wrap_future``.
     """
     if future.done():
         return future.result()
@@ -141,7 +144,7 @@ class Once:
         self._token = [True]
 
     def take(self) -> bool:
-        """Take the token. Return True for the first caller."""
+        """Take the token. Return False if it is taken already."""
         try:
             return self._token.pop()
         except IndexError:

@@ -1,4 +1,4 @@
-"""The options of agents, tasks, crews and flows: their own, those of CrewAI, and ``config=…``."""
+"""The options of agents, tasks, crews, flows and LLMs: those of rxflow, those of CrewAI, and ``config=…``."""
 
 from __future__ import annotations
 
@@ -34,9 +34,10 @@ Seconds: TypeAlias = float | timedelta
 """A time, in seconds or as a timedelta."""
 
 TRIGGER_PAYLOAD = "crewai_trigger_payload"
-"""The name of the input that holds the trigger of a crew or a flow, such as a mail or a form.
+"""The name of the input with the data that triggered a crew or a flow, such as a mail or a form.
 
-A start method that has a parameter of this name receives it, and the first task of a crew shows it to its model.
+A flow passes this input to each start method that has a parameter of this name. In a crew, the first task shows the
+input to its model.
 """
 
 _TOOL = "give the agent a tool that looks it up"
@@ -121,7 +122,10 @@ REFUSED: Mapping[str, tuple[str, str]] = {
     "trained_agents_file": ("add what training has taught the agents", "write it into their backstories"),
     "user_memory": ("remember the user", "give what you know of them in the inputs"),
 }
-"""CrewAI's options that would change the result: what each option would do, and what to do instead."""
+"""CrewAI's options that rxflow refuses, because they would change the result.
+
+For each option: what the option would do, and what to do instead.
+"""
 
 
 IGNORED_BY_LLM: Mapping[str, Any] = {
@@ -155,10 +159,10 @@ NATIVE_TO_CREWAI = frozenset(
         "snowflake",
     }
 )
-"""The providers that CrewAI calls without LiteLLM; ``is_litellm`` depends on this."""
+"""The providers that CrewAI calls without LiteLLM. ``LLM.is_litellm`` is False for them, unless it was set."""
 
 _OWN_MODELS_ONLY = NATIVE_TO_CREWAI - {"hosted_vllm", "ollama", "ollama_chat", "openrouter"}
-"""Providers that have no model whose name begins with the name of another provider."""
+"""The providers whose models never have a name that begins with another provider, such as ``openai/…``."""
 
 _REFUSED_BY_LLM = {
     "callbacks": ("call them for each request", "register them with litellm.callbacks, or subscribe to llm.events()"),
@@ -186,12 +190,12 @@ ABSENT_METHODS: Mapping[str, Mapping[str, str]] = {
 
 
 def check_options(kind: str, given: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
-    """Return the given options without the unsupported ones that are switched off.
+    """Return the given options, except those in :data:`REFUSED` that are switched off (None, False, empty …).
 
     ``own`` has the names of rxflow's own options.
 
     Raises:
-        ValueError: an option would change the result, or is unknown.
+        ValueError: an option in :data:`REFUSED` is switched on, or an option is unknown.
     """
     kept: dict[str, Any] = {}
     for name, value in given.items():
@@ -207,7 +211,7 @@ def check_options(kind: str, given: Mapping[str, Any], own: Collection[str]) -> 
 
 
 def split_llm_options(model: str, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return the model's name and the parameters for its provider from the arguments of an LLM.
+    """Return the full name of the model and the parameters for its provider, from the arguments of an LLM.
 
     Raises:
         ValueError: an unsupported option of CrewAI would change the result.
@@ -220,16 +224,17 @@ def split_llm_options(model: str, given: Mapping[str, Any]) -> tuple[str, dict[s
 
 
 def _names_provider(model: str, provider: str) -> bool:
-    """Return whether the name begins with a provider, so that the option ``provider`` adds nothing.
+    """Return whether ``model`` already begins with a provider, so that ``provider`` must not be added.
 
-    In ``meta-llama/llama-3`` of OpenRouter, or ``openai/gpt-oss-20b`` of Groq, the first part belongs to the name.
+    In ``meta-llama/llama-3`` of OpenRouter, or ``openai/gpt-oss-20b`` of Groq, the part before the slash is not a
+    provider, but belongs to the name.
     """
     first, slash, _ = model.partition("/")
     return bool(slash) and (first == provider or {first, provider} <= _OWN_MODELS_ONLY)
 
 
 def check_call_options(given: Mapping[str, Any]) -> None:
-    """Check CrewAI's options of one call.
+    """Check the options that CrewAI has for one LLM call.
 
     Raises:
         ValueError: an unsupported option would change the result.
@@ -254,7 +259,7 @@ class HasParameters(Protocol):
 
 
 class Parameter(Generic[P]):
-    """An attribute of an LLM that is kept in its ``parameters``. None means the provider's default."""
+    """An attribute of an LLM. Its value is kept in the LLM's ``parameters``. None means the provider's default."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -276,13 +281,13 @@ class Parameter(Generic[P]):
 
 
 class Configurable(BaseModel):
-    """A model whose fields may also come from ``config``, such as an entry of a YAML file.
+    """A pydantic model whose fields may also come from ``config``, such as an entry of a YAML file.
 
-    Keyword arguments take precedence over ``config``. None means the default, unless the default is None. Options
-    without effect can be set and read.
+    Keyword arguments take precedence over ``config``. A keyword argument None counts as not given. The options in
+    :data:`IGNORED` can be set and read, but have no effect.
 
-    Written as JSON, the model has only the values that JSON can carry. Functions, classes and LLM objects are left out,
-    with a UserWarning.
+    JSON cannot represent functions, classes and LLM objects. In the model's JSON, a field with such a value is null,
+    and a list lacks such items. A UserWarning reports this.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
@@ -333,9 +338,9 @@ class Configurable(BaseModel):
 
     @field_serializer("*", mode="plain", when_used="json")
     def _write_as_json(self, value: Any, info: FieldSerializationInfo) -> Any:
-        """Leave out a value that JSON cannot carry. From a list, leave out only the items that JSON cannot carry.
+        """Return ``value`` for JSON; None if JSON cannot represent it. From a list, omit such items.
 
-        The default of an option that was not given causes no warning.
+        Warn about each value that is left out, unless it is the default of an option that was not given.
         """
         kept: list[Any] = []
         for item in cast(list[Any], value) if isinstance(value, list) else [value]:
@@ -395,7 +400,7 @@ class Configurable(BaseModel):
             if name in cls.model_fields or name in REFUSED or name in IGNORED[cls.kind]:
                 if merged.get(name) is None:
                     merged[name] = value
-            else:  # programs also keep other data in config
+            else:  # only warn, because programs also keep other data in config
                 warnings.warn(
                     f"{name!r} in config is not an option of {cls.kind}, and changes nothing"
                     f"{_suggest(name, cls.model_fields)}",
@@ -427,7 +432,10 @@ def read_seconds(name: str, given: Seconds) -> float:
 
 
 def check_url(name: str, url: str) -> str:
-    """Return ``url``. Raises ValueError if it is not the address of an HTTP server. ``name`` says where it is from."""
+    """Return ``url``. Raises ValueError if it is not the address of an HTTP server.
+
+    ``name`` is the name of the option or variable that has the address, for the message.
+    """
     try:
         parts = urlsplit(url)
         is_right = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0

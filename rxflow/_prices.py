@@ -1,8 +1,8 @@
 """Prices and abilities of models, from LiteLLM's table, read without importing LiteLLM.
 
-The table has 4,500 models in 3 MB. Parsing it takes 30 ms and 25 MB, and blocks all other threads meanwhile. So the
-module searches the table's text for the requested entry, which takes a tenth of that. If the program has imported
-LiteLLM, it may have registered prices of its own, which then apply.
+The table has 4,500 models in 3 MB. Parsing it takes 30 ms and 25 MB, and blocks all other threads meanwhile. Instead,
+this module searches the text of the table for the requested entry, in a tenth of the time. If the program has imported
+LiteLLM, the table of the imported LiteLLM is used, because the program may have registered prices of its own there.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from rxflow.types import UsageMetrics
 
 _TABLE = "model_prices_and_context_window_backup.json"
 _MAX_ENTRY_BYTES = 64 * 1024
-# Parts of a model's name that choose an API, in LiteLLM's names.
+# In LiteLLM's names of models, such a part follows the provider and chooses an API: "openai/responses/gpt-5".
 _ROUTES = re.compile(r"(?:responses|converse|invoke)/")
 _ABOVE = re.compile(r"_above_(\d+)k_tokens$")
 
 FREE_PROVIDER = "rxflow"
-"""The provider of the embedded model."""
+"""The provider in the name of the embedded model, ``rxflow/demo``, which costs nothing."""
 
 Entry: TypeAlias = Mapping[str, Any]
 """The table's entry for one model: prices in US dollars per token, limits, and supported features."""
@@ -36,7 +36,8 @@ Entry: TypeAlias = Mapping[str, Any]
 def find_entry(model: str) -> Entry | None:
     """Return the entry of ``model``; None if the table has none. Blocks for some milliseconds the first time.
 
-    In the table, the names of many models have no provider. Such an entry is used if its provider is the same.
+    In the table, the names of many models lack the provider. An entry with such a name is used only if its field
+    ``litellm_provider`` fits the provider of ``model``.
     """
     registered: Any = getattr(sys.modules.get("litellm"), "model_cost", None)
     if isinstance(registered, dict):
@@ -48,7 +49,7 @@ def find_entry(model: str) -> Entry | None:
 def _read_entry(model: str) -> Entry | None:
     try:
         package = find_spec("litellm")  # does not import the package
-    except ValueError:  # the program has put something that is not a module in its place
+    except ValueError:  # the program has put an object into sys.modules["litellm"] that is not a real module
         package = None
     for folder in (package.submodule_search_locations or ()) if package is not None else ():
         path = Path(folder, _TABLE)
@@ -58,11 +59,11 @@ def _read_entry(model: str) -> Entry | None:
 
 
 def _parse_entries(table: bytes, model: str) -> Mapping[str, Entry]:
-    """Return the entries of the table that :func:`_pick` needs, perhaps with others."""
-    if b'": {' not in table[:1000]:  # the table does not have the form in which LiteLLM writes it
+    """Return all entries of the table that :func:`_pick` needs for ``model``. There may also be other entries."""
+    if b'": {' not in table[:1000]:  # parse all of it, because it is not written in LiteLLM's usual form
         return cast(dict[str, Entry], from_json(table))
     names, found = _names_of(model), dict[str, Entry]()
-    end_of_key = to_json(names[-1])[1:] + b": {"  # the keys of all names end with this
+    end_of_key = to_json(names[-1])[1:] + b": {"  # each name that is searched for ends with the last name
     at = table.find(end_of_key)
     while at >= 0:
         begin = table.rindex(b'"', 0, at)
@@ -78,7 +79,7 @@ _decoder = json.JSONDecoder()
 
 
 def _names_of(model: str) -> tuple[str, ...]:
-    """Return the names under which the table may have ``model``. All of them end with the last name."""
+    """Return the names under which the table may have ``model``. All other names end with the last one."""
     provider, separator, name = model.partition("/")
     if not separator:
         return (model,)
@@ -97,9 +98,10 @@ def _pick(table: Mapping[str, Entry], model: str) -> Entry | None:
 
 
 def _fits(entry: Entry, model: str) -> bool:
-    """Return whether ``entry``, whose name has no provider, is the entry of ``model``.
+    """Return whether ``entry`` belongs to the provider of ``model``. The name of ``entry`` in the table lacks it.
 
-    The table has several names for some providers: "bedrock_converse", "cohere_chat", "vertex_ai-language-models".
+    The field ``litellm_provider`` of an entry has several names for some providers: "bedrock_converse", "cohere_chat",
+    "vertex_ai-language-models".
     """
     provider, separator, _ = model.partition("/")
     # With the prefix openai/, programs also request models of other providers from gateways.
@@ -129,7 +131,10 @@ def compute_cost(entry: Entry | None, usage: UsageMetrics, service_tier: str | N
 
 
 def _rate(entry: Entry, name: str, prompt: int, service_tier: str | None) -> float | None:
-    """Return the dollars per token. Long prompts and service tiers have prices of their own."""
+    """Return the price of one token in US dollars; None if ``entry`` has none. ``name`` is the key of the price.
+
+    A long prompt or a service tier may have a price of its own.
+    """
     tier = f"_{service_tier}" if service_tier in ("flex", "priority") else ""
     thresholds = (int(found[1]) for key in entry if key.startswith(name) and (found := _ABOVE.search(key)))
     passed = sorted((each for each in thresholds if prompt > each * 1000), reverse=True)
@@ -142,6 +147,9 @@ def _rate(entry: Entry, name: str, prompt: int, service_tier: str | None) -> flo
 
 
 def estimate_cost(model: str, usage: UsageMetrics, service_tier: str | None = None) -> float | None:
-    """Return the cost of an estimated ``usage`` of ``model``. The first call for a model blocks for milliseconds."""
+    """Return the cost of ``usage`` in US dollars; None if it is not known.
+
+    Blocks for some milliseconds when a model is used for the first time.
+    """
     provider, _, _ = model.partition("/")
     return 0.0 if provider == FREE_PROVIDER else compute_cost(find_entry(model), usage, service_tier)

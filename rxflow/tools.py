@@ -28,11 +28,11 @@ from rxflow._tool_parameters import Parameters
 from rxflow.types import CrewOutput, TaskOutput
 
 __all__ = ["BaseTool", "FunctionTool", "ToolUsageLimit", "tool"]
-__path__: list[str] = []  # allows the alias rxflow.tools.base_tool of this module
+__path__: list[str] = []  # so that CrewAI's path rxflow.tools.base_tool can be imported; see rxflow._aliases
 
 _Function = Callable[..., Any]
 
-_counting = threading.Lock()  # runs on several threads may share a tool
+_counting = threading.Lock()  # guards the usage counts, because runs on several threads may share a tool
 
 
 class ToolUsageLimit(RuntimeError):
@@ -40,7 +40,7 @@ class ToolUsageLimit(RuntimeError):
 
 
 class _ReadFromRun(BaseModel):
-    """The default of ``args_schema``: the arguments are the parameters of ``_run``."""
+    """The default of ``args_schema``. It is replaced by a schema of the parameters of ``_run``."""
 
 
 def _always(arguments: Any = None, result: Any = None) -> bool:
@@ -50,26 +50,26 @@ def _always(arguments: Any = None, result: Any = None) -> bool:
 class BaseTool(BaseModel, ABC):
     """A tool with a name, a description for the model, and ``_run``, which may be a coroutine function.
 
-    ``_run`` may also be a generator or async generator; its items are then the result, as a list. If a class also
-    defines ``_arun``, async runs and :meth:`arun` use that.
+    ``_run`` may also be a generator or an async generator. The result is then a list of the items. If a class also
+    defines ``_arun``, agents and :meth:`arun` call ``_arun`` instead.
 
     Args:
         args_schema: a pydantic model of the arguments; by default created from the signature of ``_run``.
-        result_schema: a pydantic model of the result, which the model reads as JSON; by default the return annotation
-            of ``_run`` if it is a pydantic model.
-        result_as_answer: whether the result is the answer of the task, unchanged.
-        max_usage_count: how often the tool may be called. All calls of this object count, in every run and by hand,
-            until :meth:`reset_usage_count`.
-        cache_function: ``fn(arguments, result) -> bool``: whether an agent may reuse this result if it makes the same
-            call again in the same run; by default it may.
+        result_schema: a pydantic model of the result. The LLM then reads the result as JSON. By default, this is the
+            return annotation of ``_run`` if that is a pydantic model.
+        result_as_answer: whether the result becomes the answer of the task, unchanged.
+        max_usage_count: how often the tool may be called. Calls by agents and calls of :meth:`run` and :meth:`arun`
+            count, in all runs together, until :meth:`reset_usage_count` is called.
+        cache_function: a function of the arguments and the result. It returns whether the result may be reused if the
+            same call is made again in the same run. By default, each result may be reused.
         needs_approval: whether a person is asked before an agent calls the tool. The person may allow the call, refuse
-            it with a reason, or change its arguments. It may also be a function of the arguments, sync or async, that
+            it with a reason, or change its arguments. This may also be a function of the arguments, sync or async, that
             returns whether to ask.
-        is_idempotent: whether a second call does no harm, so that a resumed run may repeat it.
+        is_idempotent: whether a second call does no harm. Only then may a resumed run repeat an interrupted call.
 
     Raises:
         ValueError: ``max_usage_count`` is not a positive integer.
-        TypeError: ``_run`` has a positional-only parameter, or a required one that ``args_schema`` lacks; or
+        TypeError: ``_run`` has a positional-only parameter, ``args_schema`` lacks a required parameter of ``_run``, or
             ``args_schema`` has a field that ``_run`` does not accept.
     """
 
@@ -100,7 +100,7 @@ class BaseTool(BaseModel, ABC):
         """Do the work of the tool."""
 
     async def _arun(self, *args: Any, **kwargs: Any) -> Any:
-        """Do the work in async code. If a class does not define it, ``_run`` is used."""
+        """Do the work in async code. If a class does not define this method, ``_run`` is used."""
         raise NotImplementedError(f"the tool {self.name!r} has no _arun")
 
     @model_validator(mode="after")
@@ -114,7 +114,7 @@ class BaseTool(BaseModel, ABC):
         if self.args_schema is _ReadFromRun:
             schema = self._parameters.make_schema(function, f"{function_name(self.name)}_arguments")
             self.args_schema = self._read_schema = schema
-        # pydantic validates the tool again when it is passed to an agent
+        # pydantic validates a tool again when an agent receives it. args_schema is then the schema created above.
         elif self.args_schema is not self._read_schema:
             self._parameters.check_schema(self.args_schema, self.name)
         return self
@@ -129,7 +129,7 @@ class BaseTool(BaseModel, ABC):
 
     @property
     def is_used_up(self) -> bool:
-        """Whether the tool was called ``max_usage_count`` times."""
+        """Whether the tool has been called as often as ``max_usage_count`` allows."""
         return self.max_usage_count is not None and self.current_usage_count >= self.max_usage_count
 
     @property
@@ -144,25 +144,26 @@ class BaseTool(BaseModel, ABC):
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """Call the tool in sync code.
 
-        Arguments are converted like those from a model, and unknown ones are dropped.
+        Arguments are validated and converted like those that a model writes. By default, unknown arguments are dropped.
 
         Raises:
-            ValueError: the arguments do not fit.
-            TypeError: the tool is async, and an event loop runs in this thread; or there are too many arguments.
+            ValueError: the arguments are not valid.
+            TypeError: the tool is async and an event loop runs in this thread, there are too many arguments, or a
+                parameter got two values.
             ToolUsageLimit: the tool was called too often.
             Exception: the tool's own error.
         """
         arguments = self._convert(args, kwargs)
         is_in_loop = running_loop() is not None
-        if is_in_loop and _is_async(self._function):  # before the call counts as a use
+        if is_in_loop and _is_async(self._function):  # checked before the call counts as a use
             raise self._refuse_to_block()
         result = self.claim(is_async=False)(**arguments)
         if not inspect.iscoroutine(result):
             return result
-        if is_in_loop:  # only the call has shown that the function returns a coroutine
+        if is_in_loop:  # only the result shows that the tool is async
             result.close()
             raise self._refuse_to_block()
-        from rxflow._streaming import await_blocking  # late, because most tools are called by agents, which import it
+        from rxflow._streaming import await_blocking  # imported late, because only direct calls of async tools need it
 
         return await_blocking(result)
 
@@ -186,7 +187,7 @@ class BaseTool(BaseModel, ABC):
     def format_output_for_agent(self, raw_result: Any) -> str:
         """Return the result as text for the model. Override this to change the text.
 
-        A result that does not fit ``result_schema`` is converted with ``str``, with a RuntimeWarning.
+        A result that does not fit ``result_schema`` is converted with ``str``, and a RuntimeWarning is issued.
         """
         schema = self.result_schema
         if schema is None:
@@ -211,9 +212,10 @@ class BaseTool(BaseModel, ABC):
         return self._parameters.arguments_of(_read_model(self.args_schema, text))
 
     def claim(self, *, is_async: bool = True) -> _Function:
-        """Count one use, and return the function to call. Raises :class:`ToolUsageLimit`.
+        """Count one use, and return the function that does the work. Raises ToolUsageLimit if no use is left.
 
-        The function is a coroutine function, or a function for a worker thread that may return a coroutine.
+        The function is a coroutine function, or a sync function, which should run in a worker thread. A sync function
+        may return a coroutine, which the caller must await.
         """
         with _counting:
             if self.is_used_up:
@@ -261,11 +263,11 @@ class FunctionTool(BaseTool):
     def from_function(
         cls, func: _Function, name: str | None = None, description: str | None = None, **options: Any
     ) -> Self:
-        """Create a tool from ``func``. Its name and docstring are the defaults for ``name`` and ``description``.
+        """Create a tool from ``func``. By default, its name and description are the name and docstring of ``func``.
 
         Raises:
             ValueError: there is no description.
-            TypeError: ``func`` is not a function but, for example, a ``partial``; or models cannot call it, see
+            TypeError: ``func`` has no ``__name__`` (a ``partial`` has none), or models cannot call ``func``; see
                 :class:`BaseTool`.
         """
         own_name = getattr(func, "__name__", None)
@@ -291,9 +293,9 @@ class FunctionTool(BaseTool):
 
 
 def _find_result_schema(function: _Function) -> type[BaseModel] | None:
-    """Return the pydantic model in the return annotation.
+    """Return the return annotation if it is a pydantic model; otherwise None.
 
-    None for a crew's or task's output, which models read as text.
+    Return None also for the output of a crew or a task, because models read its text.
     """
     try:
         returned: Any = get_type_hints(function).get("return")
@@ -317,7 +319,10 @@ def _is_async(function: _Function) -> bool:
 
 
 def _gathering(function: _Function) -> _Function:
-    """Wrap ``function`` so that the items of a generator are returned as a list, and awaitables are awaited."""
+    """Wrap ``function`` so that a generator becomes a list of its items, and an awaitable is awaited.
+
+    If ``function`` is sync but returns an awaitable or an async generator, the wrapper returns a coroutine for it.
+    """
     if _is_async(function):
 
         @wraps(function)
@@ -348,7 +353,7 @@ async def _finish(result: Any) -> Any:
 
 
 async def call_from_async(call: Callable[[], Any], *, is_async: bool) -> Any:
-    """Await ``call``, or run it in a worker thread. Cancellation does not wait for the thread."""
+    """Await ``call()`` if ``is_async``. Otherwise run it in a worker thread, for which a cancellation does not wait."""
     if is_async:
         return await call()
     result = await off_the_loop(call)
@@ -382,13 +387,15 @@ def tool(
     is_idempotent: bool = False,
     result_schema: type[BaseModel] | None = None,
 ) -> FunctionTool | Callable[[_Function], FunctionTool]:
-    """Turn a function into a tool: ``@tool``, or ``@tool("name")``. Its docstring is the description for the model.
+    """Turn a function into a tool, with ``@tool`` or ``@tool("name")``.
+
+    The function's docstring becomes the tool's description, which the model reads.
 
     For the options see :class:`BaseTool`.
 
     Raises:
         ValueError: the function has no docstring.
-        TypeError: the object is not a function but, for example, a ``partial``; or models cannot call it, see
+        TypeError: the object has no ``__name__`` (a ``partial`` has none), or models cannot call it; see
             :class:`BaseTool`.
     """
 
@@ -412,7 +419,7 @@ def read_arguments(schema: type[BaseModel], text: str) -> dict[str, Any]:
     Raises pydantic's ValidationError if they do not fit.
     """
     model = _read_model(schema, text)
-    # Only the arguments that were given, so that the function's own defaults apply to the others.
+    # Return only arguments that the model gave, so that the function's own defaults apply to the others.
     return {name: getattr(model, name) for name in type(model).model_fields if name in model.model_fields_set}
 
 
@@ -421,21 +428,22 @@ def _read_model(schema: type[BaseModel], text: str) -> BaseModel:
 
 
 def function_name(name: str) -> str:
-    """Return ``name`` as providers accept it: letters, digits, ``_`` and ``-``, at most 64 characters."""
+    """Return ``name`` as providers accept it: at most 64 letters, digits, ``_`` and ``-``. Others become ``_``."""
     return "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in name)[:64]
 
 
 def as_text(result: Any) -> str:
-    """Return a tool's result as text for the model: text unchanged, the text of a crew's answer, structures as JSON.
+    """Return a tool's result as text for the model.
 
-    A value that JSON cannot carry, such as bytes that are not text or a list that contains itself, is converted with
-    ``str``.
+    Text is unchanged. The output of a crew or a task becomes its text. A pydantic object, dict, list or tuple becomes
+    JSON. All other values are converted with ``str``, and so are structures that JSON cannot represent, such as a list
+    that contains itself.
     """
     if isinstance(result, str):
         return result
     if isinstance(result, CrewOutput | TaskOutput):
         return result.raw
     if isinstance(result, BaseModel | dict | list | tuple):
-        with suppress(PydanticSerializationError):  # if the result is not JSON, the tool has still succeeded
+        with suppress(PydanticSerializationError):  # a result that JSON cannot represent is not an error
             return to_json(cast(Any, result), fallback=str).decode()
     return str(cast(object, result))

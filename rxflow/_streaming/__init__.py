@@ -1,6 +1,6 @@
-"""The machinery of streams: bridges from coroutines and threads, the start of a run, the log and the outputs.
+"""The basis of streams: Observables of coroutines, the start of a run, logs, and outputs.
 
-Higher layers import from this package; its own modules import each other.
+The floors above import from this package. The modules of the package import each other directly.
 """
 
 from rxflow._streaming.border import Border, current_border, find_stamp

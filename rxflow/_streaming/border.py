@@ -1,7 +1,7 @@
 """The border of a run: the place where its events leave the run.
 
-The border numbers and dates events, and closes every span that was opened. A stopped leaf cannot emit any more, so the
-border emits ``…Cancelled`` in its place, first for the spans inside the leaf.
+The border numbers events, sets their times, and closes every span that is still open at the end. A stopped leaf cannot
+emit any more. So the border emits ``…Cancelled`` for the spans inside the leaf, and then for the leaf's own span.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _CANCELLED: dict[type[Any], type[Cancelled]] = {
 
 
 class Border:
-    """Numbers and dates the events of one run, including those that operators add or bring from other runs."""
+    """Numbers the events of one run and sets their times. Operators may add events, or bring events of other runs."""
 
     __slots__ = ("__weakref__", "_own_origin", "_passages", "clock", "count", "holds", "scope")
 
@@ -48,12 +48,12 @@ class Border:
         self.clock = scope.run.clock
         self.count = itertools.count(scope.run.first_seq if scope.is_outermost else 0)
         self.holds = 0
-        """How many races hold events back. A race may drop an event, so the event is numbered after its release."""
+        """How many races hold events back. A race may drop such an event, so it gets its number when it is released."""
         self._passages: list[Passage] = []
         self._own_origin: tuple[Origin, Origin] = (scope.origin, scope.origin)
 
     def stamp(self, item: T) -> T:
-        """Return the next item of the run with its number. An item that has a number from another run is copied."""
+        """Return the next item of the run with its number. An event that already has a number is copied first."""
         if isinstance(item, StreamChunk):
             values: dict[str, Any] = item.__dict__  # pyright: ignore[reportAssignmentType] # a dict; vars() is slower
             if values["seq"] >= 0:
@@ -76,7 +76,7 @@ class Border:
         return event
 
     def admit(self, item: T) -> T:
-        """Return the next item from a source of the run. It gets no number while a race of the run is undecided."""
+        """Return the next item of the run with its number, or without one while a race of the run is undecided."""
         if not self.holds:
             return self.stamp(item)
         if isinstance(item, StreamChunk):
@@ -122,7 +122,7 @@ class Border:
             _current.reset(token)
 
     def close_spans(self, reason: str = DEFAULT_STOP_REASON) -> list[Event]:
-        """Return the events that close the open spans, innermost first.
+        """Return the events that close the open spans, innermost first. The run emits nothing more after this call.
 
         This is for code that ends a stream before the run ends.
         """
@@ -142,7 +142,10 @@ class Border:
         return cast(Event, kind(origin=started.origin, reason=reason))
 
     def forget(self, passage: Passage, *, has_open_spans: bool) -> None:
-        """Forget a passage that is over. If it has open spans, keep it for :meth:`close_spans`."""
+        """Remove a passage that is over from the run's watchers.
+
+        If the passage has no open spans, remove it here too. Otherwise :meth:`close_spans` still needs it.
+        """
         if not has_open_spans:
             _remove(self._passages, passage)
         _remove(self.scope.run.watchers, passage)
@@ -158,9 +161,9 @@ class Border:
 
 
 class Passage(Holder, ObserverBase[Event]):
-    """One subscription at a border.
+    """One subscription to the events of a run at its border.
 
-    It emits on the run's loop; code that stops a leaf may notify it from any thread.
+    It emits on the run's loop. But any thread that stops a leaf may call :meth:`note_stopped`.
     """
 
     __slots__ = ("_border", "_cancelled", "_children", "_clock", "_count", "_is_over", "_observer", "_open", "_stopped")
@@ -173,9 +176,9 @@ class Passage(Holder, ObserverBase[Event]):
         self._observer = observer
         self._is_over = False
         self._open: dict[str, Started] = {}
-        self._children: dict[str, int] = {}  # for each span: how many spans inside it are open
-        self._cancelled: dict[str, None] = {}  # an empty set would take 150 bytes more in each waiting run
-        self._stopped: dict[str, str] = {}  # spans and reasons, noted but not yet emitted
+        self._children: dict[str, int] = {}  # by span: how many spans directly inside it are open
+        self._cancelled: dict[str, None] = {}  # the closed spans; an empty set would take 150 bytes more in each run
+        self._stopped: dict[str, str] = {}  # by span: why it was stopped, if its …Cancelled event was not emitted yet
 
     def on_next(self, value: Event) -> None:
         if type(value) is StreamChunk:  # by far the most frequent item
@@ -189,7 +192,7 @@ class Passage(Holder, ObserverBase[Event]):
             self._emit(value)
             return
         if self._is_over:
-            return  # run.calls keeps the usage of an open call, for the code that closes its span
+            return  # without _forget_span(): code that closes the span later needs the call's entry in run.calls
         if self._stopped:
             self.flush()
         span_id = value.origin.span_id
@@ -214,7 +217,7 @@ class Passage(Holder, ObserverBase[Event]):
         super().dispose()
 
     def dispose(self) -> None:
-        self._retire()  # first: disposing stops spans, whose events must not be emitted
+        self._retire()  # first, because disposing stops leaves, and the …Cancelled events for them must not be emitted
         super().dispose()
 
     def note_stopped(self, span_id: str, reason: str) -> None:
@@ -228,7 +231,7 @@ class Passage(Holder, ObserverBase[Event]):
             call_soon(scope.run.loop, self.flush, context=scope.context.copy())
 
     def flush(self) -> None:
-        """Close the spans that were stopped."""
+        """Emit ``…Cancelled`` for the spans that :meth:`note_stopped` has noted, and for the spans inside them."""
         if self._is_over:
             return
         noted, self._stopped = self._stopped, {}
@@ -247,7 +250,7 @@ class Passage(Holder, ObserverBase[Event]):
         return closing
 
     def _end(self) -> ObserverBase[Event]:
-        """Close the open spans, and return the observer for the terminal event."""
+        """Close the open spans, and return the observer for the terminal; a dummy observer if the passage is over."""
         if self._is_over:
             return _NOBODY
         if self._stopped:
@@ -297,7 +300,7 @@ class Passage(Holder, ObserverBase[Event]):
 
 
 def _remove(kept: list[Any], passage: Passage) -> None:
-    with suppress(ValueError):  # it was forgotten before
+    with suppress(ValueError):  # the passage was removed before
         kept.remove(passage)
 
 
@@ -309,16 +312,16 @@ def current_border() -> Border | None:
 def find_stamp() -> Callable[[T], T]:
     """Return the function with which an operator numbers the items it adds to a run.
 
-    Outside of runs it changes nothing.
+    Outside of runs, the function returns each item unchanged.
     """
     border = _current.get()
     return _unchanged if border is None else border.stamp
 
 
 def close_before_end(source: Observable[T], border: Border) -> Observable[T]:
-    """Wrap ``source``, which may end before its run does.
+    """Wrap ``source``, which has events of a run but may end before the run does.
 
-    Its open spans are closed before it ends. ::
+    The spans of the run that are still open are closed before ``source`` ends. ::
 
         events    S--a--b--c--F|
         source    S--a--b|             (take(3))
@@ -347,8 +350,8 @@ class Guard(ObserverBase[T], Generic[T]):
     """Protects a run from errors in users' observers and operators.
 
     If an observer or operator raises, the run ends with that error. With RxPY alone, the error would reach the
-    producer: the run would continue, and code that waits for its end would wait forever. ``on_ending`` is called just
-    before the terminal event, ``on_end`` after it.
+    producer: the run would continue, and code that waits for the observer's terminal would wait forever. ``on_ending``
+    is called just before the terminal, ``on_end`` just after it.
     """
 
     def __init__(
@@ -366,7 +369,7 @@ class Guard(ObserverBase[T], Generic[T]):
 
     @property
     def is_over(self) -> bool:
-        """Whether the observer received the terminal event, or the run was disposed."""
+        """Whether the observer has received the terminal, or the run was disposed."""
         return self._run.has_ended or self._run.is_disposed
 
     def on_next(self, value: T) -> None:
@@ -417,7 +420,7 @@ class Guard(ObserverBase[T], Generic[T]):
         self._on_ending()
 
     def _report(self, error: Exception) -> None:
-        """Report an error to the event loop, because no caller can catch it."""
+        """Report an error that no caller can catch: to the event loop, or to the logger if the loop has ended."""
         loop = running_loop()
         if loop is None:  # the loop has ended
             logger.error("an observer of an rxflow run raised", exc_info=error)
@@ -433,7 +436,7 @@ _NOBODY: ObserverBase[Any] = Observer(on_error=lambda error: None)
 
 
 def _setter(name: str) -> Callable[[Happened, Any], None]:
-    # With the slot's descriptor, because the events are frozen for all other code.
+    # Events are frozen dataclasses with slots. Only the descriptor of a slot can still set its value.
     setter: Callable[[Happened, Any], None] = vars(Happened)[name].__set__
     return setter
 

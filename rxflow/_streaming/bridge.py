@@ -43,9 +43,10 @@ def from_async(work: Callable[[Callable[[T], None]], Awaitable[None]]) -> Observ
 
 
 def from_coroutine(scope: Scope, work: Callable[[Emitter], Awaitable[None]]) -> Observable[Event]:
-    """Return an Observable for a leaf of a run. ``work(emitter)`` can also run other Observables as a part of the leaf.
+    """Return an Observable of the events of a leaf, which is the coroutine ``work(emitter)``.
 
-    Disposing stops these Observables in the caller's thread, so a provider stops even if the loop is busy.
+    ``work`` can also run other Observables through the emitter, as a part of the leaf. Disposing the leaf disposes
+    these Observables at once, in the same thread. So the connection to a provider closes even if the loop is busy.
     """
 
     def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
@@ -61,7 +62,8 @@ def on_loop(source: Observable[T], loop: asyncio.AbstractEventLoop) -> Observabl
     """
 
     def subscribe(observer: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:
-        is_foreign = False  # after one signal had to change threads, all later ones do, so that none overtakes another
+        # True once a signal came from another thread. From then on every signal is queued, which keeps their order.
+        is_foreign = False
 
         def hop(signal: Callable[[], object]) -> None:
             nonlocal is_foreign
@@ -102,8 +104,8 @@ class _Driven(DisposableBase, Generic[T]):
             await main()
         except BaseException as error:
             if not self._fail(error):
-                # The stream was disposed, so its subscriber expects no signal. asyncio handles a cancellation. The loop
-                # reports an error that a ``finally`` has raised, as for any task that nobody awaits.
+                # The stream was disposed, so its subscriber expects no signal. asyncio handles a CancelledError. It
+                # reports any other error, for example from a ``finally``, because nobody awaits this task.
                 raise
         else:
             self._complete()
@@ -114,15 +116,16 @@ class _Driven(DisposableBase, Generic[T]):
             observer.on_completed()
 
     def _fail(self, error: BaseException) -> bool:
-        """Emit the error; return False if the stream is over.
+        """Emit the error. Return False if the stream is over.
 
-        This is a method of its own, because the error keeps the task's stack alive, which must not hold the observer.
+        The error keeps the frames of the task alive, and none of these frames may refer to the observer. So the
+        observer is a local variable here, and not in ``_run``.
         """
         observer = self._take_observer()
         if observer is None:
             return False
-        # RxPY types errors as Exception. A SystemExit, or a CancelledError from outside (asyncio.run ending while
-        # the stream is open), is passed on in the same way, so that no reader waits forever.
+        # RxPY's type for errors is Exception. Other errors are passed on too, so that no reader waits forever:
+        # SystemExit, and the CancelledError that asyncio.run() raises here if it ends while the stream is open.
         observer.on_error(replace_stray_cancellation(error))  # type: ignore[arg-type]
         return True
 
@@ -149,9 +152,9 @@ class _Driven(DisposableBase, Generic[T]):
 
 
 class _Leaf(_Driven[Event]):
-    """A leaf of a run.
+    """A leaf of a run: a coroutine with its emitter.
 
-    The emitter of its coroutine is closed when the coroutine ends, and cancelled with the coroutine.
+    When the coroutine ends, the emitter is closed. Disposing the leaf cancels both.
     """
 
     __slots__ = ("_emitter",)
@@ -179,14 +182,16 @@ class _Leaf(_Driven[Event]):
     def _fail(self, error: BaseException) -> bool:
         if not isinstance(error, StopAsyncIteration):
             return super()._fail(error)
-        # As in Python's async generators: a reader's ``async for`` would take this exception for the end of the stream.
+        # A reader's ``async for`` would take a StopAsyncIteration for the end of the stream. So replace it, as Python
+        # does in async generators.
         name = " / ".join(self._emitter.origin.namespace) or "an LLM call"
         raised = RuntimeError(f"{name} raised StopAsyncIteration")
         raised.__cause__ = error
         return super()._fail(raised)
 
     def dispose(self) -> None:
-        # First: when the emitter is closed, the coroutine may end, and the stream would complete without a result.
+        # Take the observer first. Cancelling the emitter may end the coroutine, and the stream would then complete
+        # without a result.
         is_running = self._take_observer() is not None
         self._emitter.cancel()
         if is_running:
@@ -194,10 +199,10 @@ class _Leaf(_Driven[Event]):
 
 
 def replace_stray_cancellation(error: BaseException) -> BaseException:
-    """Return ``error``, or a RuntimeError in place of a CancelledError if nobody has cancelled this task.
+    """Return ``error``. If it is a CancelledError although nobody has cancelled this task, return a RuntimeError.
 
-    If the task itself was not cancelled, it awaited something that other code has cancelled. Such a CancelledError
-    would silently end every task that it reaches, including the reader's.
+    In the second case, the task has awaited something that other code cancelled. The CancelledError would silently end
+    every task that it reaches, including the reader's.
     """
     if not isinstance(error, asyncio.CancelledError):
         return error
@@ -213,9 +218,11 @@ def replace_stray_cancellation(error: BaseException) -> BaseException:
 def announce_failure(
     emitter: Emitter, failed: type[MethodFailed] | type[TaskFailed] | type[AgentFailed]
 ) -> Generator[None]:
-    """Emit ``failed`` for an error of the body, and raise the error again.
+    """Emit ``failed`` for an error in the ``with`` block, and raise the error again.
 
-    A stray CancelledError becomes a RuntimeError.
+    - For :class:`Unanswered`, the ``…Cancelled`` event is emitted instead.
+    - A stray CancelledError becomes a RuntimeError (see :func:`replace_stray_cancellation`).
+    - For any other CancelledError, nothing is emitted.
     """
     try:
         yield
@@ -244,9 +251,10 @@ _CANCELLED: dict[type[e.Failed], type[e.MethodCancelled] | type[e.TaskCancelled]
 
 
 class Unanswered(BaseException):
-    """Nobody answers a question. Concurrent work of the run continues to its end; then the run is paused.
+    """Nobody answers a question. Concurrent work of the run continues to its end. Then the run pauses.
 
-    This is not an Exception: code that handles exceptions would catch it, and continue without the answer.
+    This is not a subclass of Exception. Otherwise ``except Exception`` in users' code would catch it, and the code
+    would continue without the answer.
     """
 
     def __init__(self, pending: tuple[InputRequested, ...]) -> None:
@@ -260,9 +268,9 @@ class Unanswered(BaseException):
 
 
 def merge_patiently(sources: Sequence[Observable[T]]) -> Observable[T]:
-    """Merge sources.
+    """Merge ``sources``. If a source ends with Unanswered, the others continue to their end.
 
-    If nobody answers a question of one source, the others continue to their end. ::
+    The result then ends with one Unanswered that has all unanswered questions. ::
 
         source 1    -a-?            (? is Unanswered)
         source 2    -b---c|
@@ -302,8 +310,8 @@ def merge_patiently(sources: Sequence[Observable[T]]) -> Observable[T]:
 async def all_of(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Run ``works`` concurrently and return their results in order. The first error stops the others and is raised.
 
-    A question that nobody answers does not stop the others: Unanswered is raised when all have ended. A SystemExit or
-    KeyboardInterrupt is raised here too; raised in its own task, it would end the loop.
+    An Unanswered does not stop the others. It is raised when all have ended. A SystemExit or KeyboardInterrupt is
+    raised here, in the caller's task. In the task that raised it first, it would end the loop.
     """
     first: BaseException
     unanswered: list[Unanswered] = []
@@ -321,7 +329,7 @@ async def all_of(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 
 
 class _Stopped(Exception):
-    """Carries any error out of a task. A SystemExit or KeyboardInterrupt that leaves a task would end the loop."""
+    """Wraps an error that a task raises. A bare SystemExit or KeyboardInterrupt from a task would end the loop."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(error)

@@ -1,4 +1,4 @@
-"""The console: the progress of ``verbose=True``, one line at a time, and questions, which are answered with a line."""
+"""The console: shows the progress of runs (``verbose=True``), and asks questions. A typed line is the answer."""
 
 from __future__ import annotations
 
@@ -52,13 +52,14 @@ from rxflow.types import (
 
 logger = logging.getLogger("rxflow")
 
-_MAX_CHARACTERS = 200  # the longest text of a value in a line
+_MAX_CHARACTERS = 200  # how much of a value, name or message a line shows
 
 
 def log_events(events: Observable[Event]) -> Observable[Event]:
-    """Pass the events on, and log a line for each beginning and end.
+    """Pass the events on, and write a line to the logger ``rxflow`` when something begins or ends.
 
-    The lines name tools and models. Those for an end have the seconds and tokens. ::
+    The lines are about flows, methods, crews, tasks, tools and model calls. A line about an end has the duration. For
+    a finished flow, crew or model call, the line also has the tokens. ::
 
         events    S--T-a--b--L--F|
         result    S--T-a--b--L--F|
@@ -141,7 +142,7 @@ class _Progress:
                 return ""
 
     def _measure(self, event: Happened) -> str:
-        """Return how long something took, if ``event`` ends it; otherwise an empty text."""
+        """If ``event`` ends a span or a tool call, return how long that took; otherwise return an empty text."""
         if not isinstance(event, Started | Finished | Failed):
             return ""
         loop = running_loop()
@@ -193,7 +194,7 @@ class _StandardError(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if logging.getLogger().handlers or len(logger.handlers) > 1:
-            return  # configured since then, so the record is shown elsewhere
+            return  # the program has configured logging since then, so another handler shows the record
         try:
             sys.stderr.write(f"{self.format(record)}\n")
         except Exception:  # noqa: BLE001 - as logging's own handlers do
@@ -203,7 +204,8 @@ class _StandardError(logging.Handler):
 def has_console() -> bool:
     """Return whether a question may be shown here: in a terminal, not in a notebook, a server's log or a pipe.
 
-    If a program has replaced ``input()`` with a function of its own, as tests do, that function asks the question.
+    Outside of notebooks, also return True if the program has replaced ``input()`` with a function of its own, as tests
+    do. That function then asks the question.
     """
     kernel: Any = sys.modules.get("ipykernel.kernelapp")
     # a program may import ipykernel without being a notebook
@@ -220,28 +222,29 @@ def is_input_replaced() -> bool:
 
 
 class ConsoleProvider:
-    """Asks at the terminal.
+    """Asks questions in the terminal.
 
-    A program in a terminal uses this if nothing else answers; other programs have to name it. ::
+    In a terminal, rxflow uses this for each question that nothing else answers. Elsewhere, the program must name it. ::
 
         flow.observe().pipe(ops.answer_with(ConsoleProvider()))
 
-    With ``verbose=False``, only the message is shown. Each line is an answer: Enter accepts a result for review; ``y``,
-    ``n and why`` or arguments as JSON say whether a tool may be called. If a line does not fit, the question is asked
-    again, with the reason. When the input has ended, the question gets no answer.
+    With ``verbose=False``, only the message is shown. The next line that is typed is the answer. If a result is
+    reviewed, an empty line accepts it. If a tool call must be approved, ``y`` allows it, ``n`` and a reason refuse it,
+    and JSON allows it with these arguments instead. If the line does not fit the question, the question is asked again,
+    with the reason. At the end of the input, the question gets no answer.
     """
 
     def __init__(self, verbose: bool = True) -> None:
         self.verbose = verbose
 
     async def answer(self, request: InputRequested) -> str | None:
-        """Return the line that is typed; None at the end of the input."""
+        """Ask the question, and return the line that is typed; None at the end of the input."""
         text = show_request(request) if self.verbose else f"{request.message} "
         line = await _console.read_line(text)
         return None if line is None else line.strip()
 
     def request_input(self, message: str, flow: object, metadata: Mapping[str, Any] | None = None) -> str:
-        """Ask for a text, as CrewAI's providers do, so that a provider of your own can fall back to this one."""
+        """Ask for a text. CrewAI's providers have this method, so a provider of your own can fall back to this one."""
         return input(f"\n{message}\n\n>>> " if self.verbose else f"{message} ").strip()
 
     def request_feedback(self, context: Any, flow: object) -> str:
@@ -251,7 +254,7 @@ class ConsoleProvider:
 
 
 def show_request(request: InputRequested) -> str:
-    """Return a question as a terminal shows it, up to the place where the answer is typed."""
+    """Return the text that a terminal shows for a question. It ends with the prompt for the answer."""
     lines = [""]
     match request.kind:
         case "feedback":
@@ -268,7 +271,7 @@ def show_request(request: InputRequested) -> str:
 
 
 class _Console:
-    """The questions that wait for a line. The oldest is on the screen; one thread reads.
+    """The questions that wait for a line. The screen shows the oldest one. One thread reads the lines.
 
     A thread that reads cannot be stopped. After a question is withdrawn, the thread continues to read, and the next
     line answers the question that is on the screen at that time.
@@ -324,7 +327,7 @@ def _read_line() -> str:
     """Return the next line of the input. Raises EOFError at its end."""
     if is_input_replaced() or not has_console():
         return input()
-    # Not with input(): Python 3.13 does not exit while another thread is inside of it, for example after Ctrl-C.
+    # Do not call input() here: Python 3.13 cannot exit while a thread is inside input(), for example after Ctrl-C.
     line = b""
     while not line.endswith(b"\n"):
         piece = os.read(sys.stdin.fileno(), 4096)
@@ -340,7 +343,8 @@ class _Waiting:
         self.line: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
 
     def show(self) -> None:
-        # Not with print(): sys.stdout may change between its writes, because a dashboard restores it in another thread.
+        # Do not call print() here: another thread may replace sys.stdout between the writes of print(), as a dashboard
+        # does when it ends.
         output = sys.stdout
         output.write(self._text)
         output.flush()

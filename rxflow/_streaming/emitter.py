@@ -1,8 +1,8 @@
 """What the coroutine of a leaf uses to emit events, to run nested Observables and to call users' code.
 
-An emitter is also *ambient* for users' code: a ``kickoff()`` or ``llm.call()`` inside a method, a tool or a callback
-finds the emitter in a context variable, and its events become part of the same stream. ``rxflow.emit()`` and
-``rxflow.report_progress()`` find it too.
+An emitter is also *ambient* for users' code: it is in a context variable. A ``kickoff()`` or ``llm.call()`` inside a
+method, a tool or a callback finds the emitter there, and emits its own events into the same stream. ``rxflow.emit()``
+and ``rxflow.report_progress()`` use the context variable too.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ ambient: ContextVar[Emitter | None] = ContextVar("rxflow_ambient", default=None)
 class Emitter:
     """Emits the events of one leaf, and runs other Observables so that their events arrive in the same stream.
 
-    Everything that the emitter starts belongs to the leaf: disposing the leaf stops it, from any thread, without
-    waiting for the loop.
+    Everything that the emitter starts belongs to the leaf. Disposing the leaf stops all of it. Any thread may dispose
+    the leaf, without waiting for the loop.
 
     Attributes:
-        observer: receives the events; after the leaf's end, an observer that drops them.
+        observer: receives the events. After the leaf's end, this is an observer that drops them.
     """
 
     __slots__ = ("_awaited", "_owned", "is_cancelled", "observer", "origin", "run", "scope")
@@ -69,9 +69,9 @@ class Emitter:
         self.observer.on_next(event)
 
     def mute(self) -> Emitter:
-        """Return an emitter that drops chunks of text and reasoning, and emits all other events here.
+        """Return an emitter that drops StreamChunks and ReasoningChunks. It passes all other events to this emitter.
 
-        Close the new emitter after the code that uses it. It is cancelled together with this one.
+        Close the new emitter when the code that uses it has ended. When this emitter ends, the new one is cancelled.
         """
         muted = Emitter(self.scope, _Muted(self))
         self.own(Cleanup(muted.cancel))
@@ -82,7 +82,7 @@ class Emitter:
         self.on_next(self.origin.chunk(content))
 
     def close(self) -> None:
-        """End the leaf: stop what its code left running, except calls that some code awaits elsewhere."""
+        """End the leaf. Stop what its code left running, except Observables whose end some other code still awaits."""
         # Users' threads and tasks may keep this emitter for long, but must not keep the stream alive.
         self.observer = _NOBODY
         self._owned.dispose()
@@ -106,7 +106,7 @@ class Emitter:
         return RuntimeError(f"this was started by {name}, which has ended: await it there, or return it")
 
     def own(self, disposable: DisposableBase) -> DisposableBase:
-        """Dispose ``disposable`` when this leaf ends."""
+        """Dispose ``disposable`` when this leaf ends, or now if the leaf has ended. Return ``disposable``."""
         self._owned.add(disposable)
         return disposable
 
@@ -115,20 +115,23 @@ class Emitter:
         self._owned.remove(disposable)
 
     def require_open(self) -> None:
-        """Raise CancelledError if the leaf is over, so that a cancelled thread cannot start new work."""
+        """Raise CancelledError if the leaf is over, so that code which is still running cannot start new work."""
         if self.is_closed:
             raise asyncio.CancelledError("the rxflow run that this code belongs to is over; nothing was started")
 
     def forward(
         self, source: Observable[Event], tap: Callable[[Event], None] | None = None
     ) -> Coroutine[Any, Any, None]:
-        """Run ``source`` here: emit its events and raise its error. ``tap`` sees each event first, except chunks."""
+        """Run ``source``, emit its events here, and raise its error.
+
+        ``tap`` is called with each event before it is emitted, but not with StreamChunks.
+        """
         self.require_open()
         done: asyncio.Future[None] = self.run.loop.create_future()
         return self._wait_for(source, _Forwarded(self, tap, done), done)
 
     def drain(self, source: Observable[_T], on_next: Callable[[_T], None]) -> Coroutine[Any, Any, None]:
-        """Run ``source`` without emitting its items, which ``on_next`` receives. Its error is raised."""
+        """Run ``source``, pass its items to ``on_next`` instead of emitting them, and raise its error."""
         self.require_open()
         done: asyncio.Future[None] = self.run.loop.create_future()
         return self._wait_for(source, _Drained(on_next, done), done)
@@ -136,16 +139,16 @@ class Emitter:
     async def _wait_for(self, source: Observable[_T], work: _Nested[_T], done: asyncio.Future[None]) -> None:
         self._awaited.add(work)
         work.hold(connect(source, work))
-        del source  # an error keeps local variables alive, and must not keep the observer alive
+        del source  # a traceback keeps local variables alive, and through ``source`` it would keep the observer alive
         try:
             await done
         finally:
             self._awaited.remove(work)
 
     def forward_blocking(self, source: Observable[Event], tap: Callable[[Event], None] | None = None) -> None:
-        """Run ``source`` as :meth:`forward` does, from a worker thread, which waits for the run's loop.
+        """Run ``source`` as :meth:`forward` does. Call this in a worker thread: it blocks until ``source`` has ended.
 
-        A disposal ends the wait at once with CancelledError, which ``except Exception`` does not catch.
+        If the leaf is disposed, the wait ends at once with CancelledError, which ``except Exception`` does not catch.
         """
         self.require_open()
         done: concurrent.futures.Future[None] = concurrent.futures.Future()
@@ -172,9 +175,10 @@ class Emitter:
             self._awaited.remove(work)
 
     async def invoke(self, function: Callable[_P, Any], /, *args: _P.args, **kwargs: _P.kwargs) -> Any:
-        """Call users' code: coroutine functions on the loop, others in a worker thread with this context.
+        """Call a function of users' code, and return its result.
 
-        If the leaf was disposed a moment ago, from another thread, the code does not start.
+        A coroutine function runs on the loop, any other function in a thread of its own with the caller's context. If
+        another thread disposes the leaf before the function starts, the function is not called.
         """
         self.require_open()
         if is_async(function):
@@ -187,12 +191,12 @@ class Emitter:
         try:
             result = await in_thread(call, name=getattr(function, "__name__", "call"))
         except asyncio.CancelledError:
-            # Nobody waits for the thread any more, but it continues. Set the flag here, because a time limit or the end
-            # of the loop also cancels the wait, and neither disposes the leaf.
+            # Nobody waits for the thread any more, but it continues. Set the flag, so that the thread cannot start new
+            # work. A time limit or the end of the loop may have cancelled the wait, without disposing the leaf.
             self.is_cancelled = True
             raise
-        # Only the result shows whether a lambda or a partial wraps a coroutine function. A generator is an ordinary
-        # value, but asyncio.iscoroutine of Python 3.11 takes it for a coroutine.
+        # Only the result shows whether a lambda or a partial wraps a coroutine function. asyncio.iscoroutine() cannot
+        # be used: in Python 3.11 it is also True for generators, which are ordinary results.
         return await cast(Coroutine[Any, Any, Any], result) if isinstance(result, Coroutine) else result
 
 
@@ -209,7 +213,7 @@ def is_async(function: Callable[..., Any]) -> bool:
 
 
 class _Muted(ObserverBase[Event]):
-    """Passes everything except chunks on to ``emitter``."""
+    """Passes all events on to ``emitter``, except StreamChunks and ReasoningChunks."""
 
     def __init__(self, emitter: Emitter) -> None:
         self._emitter = emitter
@@ -219,14 +223,17 @@ class _Muted(ObserverBase[Event]):
             self._emitter.on_next(value)
 
     def on_error(self, error: Exception) -> None:
-        """Ignore the error: the nested Observable also raises it in the code that waits for it."""
+        """Ignore the error: the code that waits for the nested Observable gets the error too."""
 
     def on_completed(self) -> None:
         """Ignore the end: more Observables may emit here."""
 
 
 class _Nested(Holder, ObserverBase[_T]):
-    """The subscription of a nested Observable. The code that runs it waits for ``done``; a disposal ends the wait."""
+    """The subscription of a nested Observable. The code that runs the Observable waits for ``done``.
+
+    Disposing the subscription ends that wait.
+    """
 
     __slots__ = ("_done",)
 
@@ -275,11 +282,15 @@ class _Forwarded(_Nested[Event]):
     def on_next(self, value: Event) -> None:
         if type(value) is not StreamChunk and self._tap is not None and not isinstance(value, StreamChunk):
             self._tap(value)
-        self._emitter.observer.on_next(value)  # not emitter.on_next: a chunk passes several emitters
+        # emitter.on_next() would cost one more call in each of the emitters that a chunk passes.
+        self._emitter.observer.on_next(value)
 
 
 def _cancel(done: _Done) -> None:
-    """End the wait, from any thread. Disposing the leaf cancels only the leaf's task; another task may be waiting."""
+    """End the wait for ``done``. May be called from any thread.
+
+    This is needed because disposing a leaf cancels only the leaf's own task, but another task may be waiting.
+    """
     if isinstance(done, concurrent.futures.Future) or running_loop() is done.get_loop():
         done.cancel()
     elif not done.done():
@@ -305,8 +316,9 @@ def _resolve(done: _Done, error: BaseException | None) -> None:
 async def in_thread(function: Callable[[], _T], *, name: str) -> _T:
     """Run blocking code in a thread of its own, with the caller's context.
 
-    There is no pool: a method that waits for its crew occupies a thread, so with any limit the crew's own tools could
-    be left without one. The threads are daemons, so that abandoned code does not delay the interpreter's exit.
+    There is no pool, because a pool limits the number of threads. A method that waits for its crew occupies a thread,
+    so the tools of the crew might never get one. The threads are daemons, so that abandoned code does not delay the
+    interpreter's exit.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[_T] = loop.create_future()
@@ -346,10 +358,10 @@ async def in_thread(function: Callable[[], _T], *, name: str) -> _T:
 
 
 def current_emitter() -> Emitter | None:
-    """Return the emitter of the leaf that this code belongs to; None outside of runs.
+    """Return the emitter of the leaf that this code belongs to; None outside of runs, and if the leaf has ended.
 
     Raises:
-        CancelledError: the leaf's run was cancelled.
+        CancelledError: the leaf was cancelled.
     """
     leaf = ambient.get()
     if leaf is None or (leaf.is_closed and not leaf.is_cancelled):
@@ -361,7 +373,8 @@ def current_emitter() -> Emitter | None:
 def emit(value: Any, *, name: str = "custom") -> None:
     """Emit ``value`` as a :class:`~rxflow.types.Custom` event of the method or tool that calls this.
 
-    This may be called from async and sync code, and from threads that have its context. Outside a run, it only warns.
+    Async and sync code may call this. A thread of the program may call it if the thread has a copy of the method's or
+    tool's context. Outside of runs, only a RuntimeWarning is issued.
 
     Raises:
         CancelledError: the run was cancelled.
@@ -372,8 +385,8 @@ def emit(value: Any, *, name: str = "custom") -> None:
 def report_progress(progress: float, total: float | None = None, message: str = "") -> None:
     """Report the progress of a tool or a method as a :class:`~rxflow.types.ToolProgress` event.
 
-    ``progress`` is the part of ``total`` that is done, in any unit. ``total`` is None if it is unknown. Apart from the
-    event, this works like :func:`emit`.
+    ``progress`` and ``total`` are amounts in the same unit: how much is done, and how much there is to do. ``total`` is
+    None if it is unknown. This function may be called wherever :func:`emit` may be called.
     """
     _report("report_progress", ToolProgress, progress=progress, total=total, message=message)
 

@@ -1,4 +1,7 @@
-"""Fills a log while readers pull: from a subscription, or from a plain iterator, which programs use in their tests."""
+"""Feeds: objects that fill a log while readers pull.
+
+The items come from a subscription, or from a plain iterator, which programs use in their tests.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ class Feed(Protocol):
 
     @property
     def is_running(self) -> bool:
-        """Whether there is something to stop."""
+        """Whether a run is going on that :meth:`close` would stop."""
         ...
 
     @property
@@ -59,7 +62,10 @@ class Feed(Protocol):
 
 
 class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
-    """Subscribes its source at the first pull. If a leaf pulls, the run is a part of it. Closing disposes the run."""
+    """Subscribes to its source at the first pull, which starts the run. Closing the feed disposes the run.
+
+    If code of a leaf pulls first, the new run becomes a part of that leaf's run.
+    """
 
     def __init__(self, log: Log[Item], source: Source) -> None:
         self._log = log
@@ -73,7 +79,7 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
     def _subscribe(self, source: Source, leaf: Emitter | None, *, blocking: bool) -> None:
         """Subscribe this observer. Call :meth:`_hold` with the handle before any code of the source runs.
 
-        ``blocking`` says that this thread is going to wait for the items.
+        ``blocking`` is True if this thread will wait for the items.
         """
 
     @property
@@ -96,7 +102,7 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
         self._look_for_its_loop(position)
         try:
             self._log.wait(position, self._pause)
-        except BaseException:  # raised by a signal handler, for example; perhaps no reader comes back
+        except BaseException:  # raised by a signal handler, for example. Perhaps no reader pulls again, so stop.
             self.close()
             raise
 
@@ -118,7 +124,7 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
         await self._log.wait_async(position, self._pause)
 
     def _look_for_its_loop(self, position: int) -> None:
-        """If the loop of the run is gone, end the log, because no more items will come."""
+        """End the log if the run has lost its loop, because no more items can arrive then."""
         if self._handle is not None and not self._log.has(position):
             reason = self._handle.why_it_stands_still()
             if reason is not None:
@@ -133,7 +139,7 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
         leaf = current_emitter()
         if not self._start_token.take():
             return
-        # forget the source, so that readers of old chunks do not keep the flow alive
+        # Drop the reference to the source, so that an output that is kept for its chunks does not keep the flow alive.
         source, self._source = self._source, None
         if source is None:
             return
@@ -156,8 +162,8 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
             self._handle.dispose()
 
     def _hold(self, handle: RunHandle) -> None:
-        # Set before the log is read; close() does these two steps in the reverse order, so one of the two sees the
-        # other.
+        # First set the handle, then look whether the log was cancelled. _dispose() first cancels the log, then looks
+        # for the handle. So if both run at once, at least one of them disposes the run.
         self._handle = handle
         if self._log.is_cancelled:
             handle.dispose()
@@ -190,7 +196,7 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
         if not self._dispose() or self._handle is None:
             return
         run = self._handle.run
-        # Shielded: this is short, and a caller that is being cancelled needs the clean-up too.
+        # Shielded, because a caller that is being cancelled needs the clean-up too. The wait is short.
         with anyio.CancelScope(shield=True):
             if run is None or run.loop is not running_loop():
                 await off_the_loop(partial(self._handle.join, CLOSE_WAIT_S))
@@ -200,7 +206,7 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
                 await asyncio.wait(leftover, timeout=2 * CLOSE_WAIT_S)
 
     def _dispose(self) -> bool:
-        """Dispose the subscription; return False if the stream had ended by itself."""
+        """Dispose the subscription. Return False if the stream had already ended."""
         if not self._log.end(cancelled=True):
             return False
         self._start_token.take()  # a closed stream never starts
@@ -211,10 +217,11 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
 
 
 class _PlainFeed:
-    """Pulls a plain iterator: nothing happens between two pulls.
+    """Takes items from a plain iterator, but only while a reader pulls.
 
-    A generator that was not read to its end is closed with its output, so that it cleans up at once, and not when it is
-    garbage-collected. It cannot be closed while a reader is inside of it; then that reader closes it afterwards.
+    If a generator was not read to its end, it is closed together with its output. So the generator cleans up at once,
+    and not only when it is garbage-collected. While a reader is waiting for its next item, a generator cannot be
+    closed. In this case, that reader closes it afterwards.
     """
 
     is_running = False
@@ -230,7 +237,10 @@ class _PlainFeed:
         self._is_cut = False
 
     def _take(self, method: str) -> Any:
-        """Return the method that closes the iterator; None if it has none, or if this was called before."""
+        """Return the iterator's ``method``, which closes the iterator.
+
+        Return None if the iterator has no such method, or if this was called before.
+        """
         try:
             return getattr(self._to_close.pop(), method, None)
         except IndexError:
@@ -238,12 +248,12 @@ class _PlainFeed:
 
     def _add(self, chunk: StreamChunk) -> None:
         self._is_cut = False  # the iterator has continued after the interrupt
-        if not self._log.is_ended:  # closed while the iterator was working
+        if not self._log.is_ended:  # the output may have been closed while the iterator was working
             self._log.append(chunk)
 
 
 class PlainFeed(_PlainFeed):
-    """Pulls an iterator, one item whenever a reader wants one more."""
+    """Takes the next item from an iterator whenever a reader needs one more."""
 
     def __init__(self, log: Log[StreamChunk], iterator: Iterator[StreamChunk], result: Any) -> None:
         super().__init__(log, iterator, result)
@@ -288,7 +298,7 @@ class PlainFeed(_PlainFeed):
 
 
 class PlainAsyncFeed(_PlainFeed):
-    """Pulls an async iterator, one item whenever a reader wants one more."""
+    """Takes the next item from an async iterator whenever a reader needs one more."""
 
     def __init__(self, log: Log[StreamChunk], iterator: AsyncIterator[StreamChunk], result: Any) -> None:
         super().__init__(log, iterator, result)
@@ -316,7 +326,9 @@ class PlainAsyncFeed(_PlainFeed):
             await self._close_iterator()
 
     def close(self) -> None:
-        self._log.end(cancelled=True)  # the iterator is closed by aclose(), or when it is garbage-collected
+        # The iterator is not closed here, because that needs ``await``. It is closed by aclose(), by a reader that is
+        # in pull_async(), or by the garbage collection.
+        self._log.end(cancelled=True)
 
     async def aclose(self) -> None:
         self._log.end(cancelled=True)

@@ -75,7 +75,8 @@ _KINDS: dict[type[Event], tuple[str, Channel]] = {
 }
 
 
-# The frame has these as its own fields.
+# Fields of an event that ``data`` of a frame lacks. The frame has fields of its own for ``seq`` and ``at``. The labels
+# of ``origin`` are single entries of ``data``.
 _ENVELOPE = {"origin", "seq", "at", "replayed"}
 
 
@@ -83,9 +84,9 @@ class Framing:
     """Turns the events of one run into frames."""
 
     def __init__(self) -> None:
-        self._count = 0  # the number of frames, for events without a number from a run
+        self._count = 0  # the number of frames so far. It is the ``seq`` of the next frame if the event has no number.
         self._previous: str | None = None
-        self._open: dict[str, str] = {}  # by span: the frame of its first event
+        self._open: dict[str, str] = {}  # by span: the id of the frame that opened the span
 
     def frame(self, event: Event) -> StreamFrame:
         """Return the frame of the next event."""
@@ -110,7 +111,10 @@ class Framing:
         return frame
 
     def _parent(self, event: Event, frame_id: str) -> str | None:
-        """Return the id of the frame that opened the surrounding span. Also notes which spans begin and end."""
+        """Return the id of the frame that opened the span of ``event``. Also note which spans begin and end.
+
+        If ``event`` itself opens a span, return the id for the span around that span.
+        """
         if isinstance(event, StreamChunk):
             return self._open.get(event.span_id)
         span, around = event.origin.span_id, event.origin.parent_span_id
@@ -138,13 +142,13 @@ def _kind_of(event: Event) -> tuple[str, Channel]:
 
 def _data_of(event: Event) -> Any:
     if isinstance(event, StreamChunk):
-        return event  # the frame writes it as JSON directly
+        return event  # StreamFrame converts a chunk by itself
     labels = {name: value for name, value in event.origin.labels.items() if value}
     return labels | {each.name: getattr(event, each.name) for each in fields(event) if each.name not in _ENVELOPE}
 
 
 class _Session(Readable[StreamFrame, Any]):
-    """The frames of a run that starts with the first pull. :class:`Readable` says what readers can rely on."""
+    """The frames of a run. The first pull starts the run. :class:`Readable` describes what readers can rely on."""
 
     _items_are: ClassVar[str] = "frames"
 
@@ -176,7 +180,10 @@ def _wanted(channels: Iterable[Channel | str]) -> frozenset[Channel]:
 
 
 class StreamSession(_Session):
-    """Frames for ``for``. Each property returns an iterator of its own over the whole stream."""
+    """The frames of a run, for ``for`` loops.
+
+    ``events``, ``llm``, ``flow``, ``tools`` and ``messages`` return a new iterator over the whole stream each time.
+    """
 
     @property
     def events(self) -> Iterator[StreamFrame]:
@@ -214,7 +221,10 @@ class StreamSession(_Session):
 
 
 class AsyncStreamSession(_Session):
-    """Frames for ``async for``. Each property returns an iterator of its own over the whole stream."""
+    """The frames of a run, for ``async for`` loops.
+
+    ``events``, ``llm``, ``flow``, ``tools`` and ``messages`` return a new iterator over the whole stream each time.
+    """
 
     @property
     def events(self) -> AsyncIterator[StreamFrame]:

@@ -1,11 +1,11 @@
 """Ctrl-C stops the runs that the main thread reads in a loop or waits for.
 
-Python does not tell an iterator that an error has ended the ``for`` loop over it. The iterator may not even be
-garbage-collected: notebooks, debuggers and ``python -i`` keep the error, and with it the frame of the loop. So the run
-learns of the interruption from the signal itself: while the main thread reads, the handler of SIGINT is wrapped.
+An iterator cannot find out that an error has ended the ``for`` loop over it. The iterator may not even be
+garbage-collected: notebooks, debuggers and ``python -i`` keep the error, and thereby the frame of the loop. So the
+signal itself must stop the run: while the main thread reads, the handler of SIGINT is wrapped.
 
-RxPY's ``run()`` waits too. Its operators may subscribe rxflow's runs in other threads, where no handler can be set.
-There, Ctrl-C ends the wait, but not the run.
+RxPY's own ``run()`` also waits. An operator of RxPY may subscribe a run of rxflow in another thread, where no handler
+can be set. In this case, Ctrl-C ends the wait, but not the run.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from rxflow._loops import running_loop, wake_all
 WAIT_LIMIT_S = 0.5
 """The longest uninterrupted wait of the main thread, in seconds.
 
-On Windows, Ctrl-C does not end the wait for a lock. Elsewhere, it does not if the signal comes just before the wait,
-while Python hands its global lock to another thread (observed in one of six attempts).
+On Windows, Ctrl-C does not end the wait for a lock. On other systems, Ctrl-C may fail to end it if the signal comes
+just before the wait, while Python hands its global lock to another thread (observed in one of six attempts).
 """
 
 
@@ -36,12 +36,13 @@ class Interruptible(Protocol):
 
 
 def create_wait() -> tuple[Callable[[], None], Callable[[float | None], bool]]:
-    """Return two functions: any thread calls the first, once, to end a wait; this thread calls the second to wait.
+    """Return two functions, ``wake`` and ``wait``, for one wait of the calling thread.
 
-    The second takes a limit in seconds, or None, and returns whether the wait was ended in time.
+    The calling thread calls ``wait(limit_s)``. Any other thread calls ``wake()``, once, to end the wait. ``wait``
+    returns False if ``limit_s`` seconds have passed before. None means no limit.
 
-    Only the main thread gets signals, so it waits for a bare lock. Ctrl-C in ``threading.Event.wait`` can leave the
-    event locked, and then ``set()`` would block the run's thread forever.
+    In the main thread, the wait uses a bare lock. With a ``threading.Event``, Ctrl-C could leave the event locked, and
+    ``set()`` would then block the run's thread forever. Other threads get no signals, so they use an Event.
     """
     if threading.current_thread() is not threading.main_thread():
         event = threading.Event()
@@ -81,18 +82,19 @@ class Flag:
         self.is_set = False
 
     def wait(self, limit_s: float) -> bool:
-        """Wait until the flag is set; return False after ``limit_s`` seconds."""
+        """Wait until the flag is set, at most ``limit_s`` seconds. Return whether the flag is set."""
         if not self.is_set:
             wake, wait = create_wait()
             self._waiting.append(wake)
-            # set() does these two steps in the reverse order, so one of the two sees the other.
+            # This method registers and then reads the flag. set() sets the flag and then looks for registered waits.
+            # So if both run at once, either set() wakes this thread, or this thread does not wait.
             if not self.is_set:
                 wait(limit_s)
         return self.is_set
 
 
 def watch(reading: Interruptible) -> None:
-    """Stop ``reading`` if Ctrl-C interrupts the main thread, until :func:`unwatch`.
+    """From now on, stop ``reading`` if Ctrl-C interrupts the main thread. :func:`unwatch` ends this.
 
     In other threads, this does nothing.
     """
@@ -102,7 +104,10 @@ def watch(reading: Interruptible) -> None:
 
 
 def unwatch(reading: Interruptible) -> None:
-    """Stop watching ``reading``. When nothing is watched any more, the program's own handler is restored."""
+    """Stop watching ``reading``.
+
+    If nothing is watched any more, restore the program's own handler. This is only possible in the main thread.
+    """
     _watched.discard(reading)
     if not _watched and threading.current_thread() is threading.main_thread():
         _uninstall()
@@ -110,10 +115,10 @@ def unwatch(reading: Interruptible) -> None:
 
 @contextmanager
 def postpone() -> Generator[None]:
-    """Postpone Ctrl-C until the end of the ``with`` block, which starts a thread.
+    """Postpone Ctrl-C until the end of the ``with`` block. Use this around ``Thread.start()``.
 
-    Python's ``Thread.start()`` waits for the thread. If Ctrl-C comes there, it can raise "release unlocked lock"
-    instead of KeyboardInterrupt.
+    ``Thread.start()`` waits until the new thread runs. Ctrl-C during this wait can raise RuntimeError ("release
+    unlocked lock") instead of KeyboardInterrupt. Ctrl-C is postponed only while something is watched (:func:`watch`).
     """
     handler = signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
     if not isinstance(handler, _Handler):
@@ -130,7 +135,7 @@ def postpone() -> Generator[None]:
 
 
 class _Handler:
-    """Calls the wrapped handler, and stops the runs only if that handler raises, as Python's own does."""
+    """Calls the wrapped handler. If that handler raises, as Python's own does, stops everything that is watched."""
 
     def __init__(self, wrapped: Callable[[int, FrameType | None], Any]) -> None:
         self.wrapped = wrapped
@@ -154,10 +159,10 @@ class _Handler:
 
 def _install() -> None:
     found = signal.getsignal(signal.SIGINT)
-    # Handlers of the system or of C cannot be called from here.
+    # SIG_DFL, SIG_IGN and handlers that C code has installed cannot be called from Python.
     if isinstance(found, _Handler) or not callable(found):
         return
-    # While a loop runs, asyncio has a handler of its own, which cancels the main task.
+    # While asyncio.run() runs, asyncio has a handler of its own, which cancels the main task. Leave it in place.
     if running_loop() is not None and found is not signal.default_int_handler:
         return
     with suppress(ValueError):  # a subinterpreter has a main thread, but no signals

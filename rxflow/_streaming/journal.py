@@ -1,8 +1,9 @@
-"""The record of a run before it stopped: methods, model calls, tools, questions and state. A resumed run uses it.
+"""The journal: what a run had done before it stopped. A resumed run uses it, so that finished work is not repeated.
 
-The journal is read from the events of all the run's generations since the run last started from the beginning. A *step*
-is one call of a method: the path of flows and methods that leads to the call, each with its number. Within a step that
-had not finished, model calls, tools and questions are found by a hash of their input, in their original order.
+The journal records methods, model calls, tool calls, questions and state. It is built from the events of all
+generations of the run since the run last started from the beginning. A *step* is one call of a method. It is named by
+the path of flows and methods that leads to the call, each with its number. Within a step that had not finished, a model
+call, a tool call or a question is found by a hash of its input. Records with the same input are used in their order.
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ from rxflow.types._values import to_json_value
 T = TypeVar("T")
 
 Step: TypeAlias = tuple[str, ...]
-"""The path to a call of a method, or to a run of a flow: ``("Trip#0", "plan#1")`` is the second call of ``plan``."""
+"""The path to a call of a method, or to the start of a flow.
+
+``("Trip#0", "plan#1")`` is the second call of ``plan`` in the first start of ``Trip``.
+"""
 
 
 class NotResumable(RuntimeError):
-    """A run cannot be resumed; the message gives the reason."""
+    """A run, or a part of it, cannot be resumed. The message has the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class ToolUse:
-    """A tool call that was started, and its end; ``end`` is None if it had not ended."""
+    """A tool call that was started. ``end`` is the event that ended the call, or None if the call had not ended."""
 
     name: str
     end: e.ToolFinished | e.ToolFailed | None
@@ -47,7 +51,7 @@ class ToolUse:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question; ``received`` is None as long as nobody has answered it."""
+    """A question. ``received`` is the event with the answer, or None if nobody has answered."""
 
     request: e.InputRequested
     received: e.InputReceived | None
@@ -55,7 +59,7 @@ class Asked:
 
 @dataclass(slots=True)
 class _Memory:
-    """The record of one step. The keys are hashes of the inputs."""
+    """The record of one step: model calls, tool calls and questions. The keys are the hashes of their inputs."""
 
     calls: dict[str, deque[e.LLMFinished]] = field(default_factory=lambda: defaultdict(deque))
     tools: dict[str, deque[ToolUse]] = field(default_factory=lambda: defaultdict(deque))
@@ -63,9 +67,10 @@ class _Memory:
 
 
 class Journal(Answerer):
-    """Gives the recorded answers of methods, models, tools and people, so that nobody is asked twice.
+    """Returns the recorded results of methods, models and tools, and the recorded answers of people.
 
-    Each answer is given once: the second of two equal calls gets the second answer.
+    Each record of a model call, a tool call or a question is returned once: the second of two equal calls gets the
+    second record.
 
     Args:
         past: all events of the run so far, in their order.
@@ -99,7 +104,7 @@ class Journal(Answerer):
 
     @property
     def inputs(self) -> Mapping[str, Any]:
-        """The inputs with which the run began; empty if the run is not one of a flow."""
+        """The inputs with which the outermost flow began; empty if the run contains no flow."""
         return next((event.inputs for step, event in self._flows.items() if len(step) == 1), dict[str, Any]())
 
     @property
@@ -108,12 +113,15 @@ class Journal(Answerer):
         return [event.origin.flow_name for step, event in self._flows.items() if len(step) == 1]
 
     def resume(self, scope: Scope) -> Scope:
-        """Return the scope in which the run continues. The counts of spans and events continue too."""
+        """Return a copy of ``scope`` for the resumed run. The run keeps its id, and its counts of spans and events."""
         run = replace(scope.run, id=self.run_id, first_seq=self.last_seq + 1, spans=count(self.next_span), journal=self)
         return replace(scope, run=run, origin=replace(scope.origin, run_id=self.run_id))
 
     def open(self, scope: Scope) -> Iterable[Event]:
-        """Yield the first events of the resumed run: the retraction, and the questions that are still open."""
+        """Yield the first events of the resumed run.
+
+        These are FlowResumed, a Retracted event if some text was cut off, and the questions without an answer.
+        """
         yield e.FlowResumed(origin=scope.origin, after=self.last_seq)
         spans, attempts = self._cut_off
         if spans:
@@ -124,29 +132,29 @@ class Journal(Answerer):
                 yield replace(request, replayed=True)
 
     def next_flow(self, around: Step, name: str) -> Step:
-        """Return the step of a flow that starts within ``around``."""
+        """Return the step of the next start of the flow ``name`` within the step ``around``."""
         key = (*around, name)
         self._counts[key] += 1
         return (*around, f"{name}#{self._counts[key] - 1}")
 
     def find_start(self, flow: Step) -> e.FlowStarted | None:
-        """Return the event with which the flow began in the recorded run; None if it did not begin there."""
+        """Return the event with which the flow began before the run stopped; None if the flow had not begun."""
         return self._flows.get(flow)
 
     def done_within(self, flow: Step) -> list[Done]:
-        """Return the methods of a flow that finished, in the order of their ends."""
+        """Return the finished methods of a flow, in the order in which they finished."""
         return [Done(step, event) for step, event in self._finished.items() if step[:-1] == flow]
 
     def begun_within(self, flow: Step) -> set[str]:
-        """Return the names of the methods of a flow that were called."""
+        """Return the names of the methods that were called in a flow."""
         return {step[-1].rpartition("#")[0] for step in self._begun if step[:-1] == flow}
 
     def state_of(self, flow: Step) -> Mapping[str, Any] | None:
-        """Return the last recorded state of the flow."""
+        """Return the last recorded state of the flow; None if there is none."""
         return self._states.get(flow)
 
     def usage_of_done(self, flow: Step) -> Iterable[tuple[UsageMetrics, float | None]]:
-        """Yield the usage and cost of the model calls in methods that finished.
+        """Yield the usage and cost of each model call in the finished methods of a flow.
 
         These calls are not repeated.
         """
@@ -156,25 +164,26 @@ class Journal(Answerer):
                     yield from usages
 
     def take_call(self, step: Step, model: str, messages: Any) -> e.LLMFinished | None:
-        """Return the recorded answer to a model call."""
+        """Remove and return the next recorded answer to an equal model call; None if there is none."""
         return _take(self._memories[step].calls, hash_request(model, messages))
 
     def take_tool(self, step: Step, name: str, arguments: Mapping[str, Any]) -> ToolUse | None:
-        """Return how a tool call ended; None if it had not started."""
+        """Remove and return the next record of an equal tool call; None if there is none."""
         return _take(self._memories[step].tools, hash_tool(name, arguments))
 
     def take_question(self, step: Step, request: e.InputRequested) -> Asked | None:
-        """Return an equal question from before, with its answer if there is one."""
+        """Remove and return the next record of an equal question; None if there is none."""
         return _take(self._memories[step].questions, hash_question(request))
 
     async def find_answer(self, request: e.InputRequested) -> Any:
-        """Return the answer to an open question with which the run was resumed; UNANSWERED if there is none."""
+        """Remove and return the answer to ``request`` with which the run was resumed; UNANSWERED if there is none."""
         return self._answers.pop(request.request_id, UNANSWERED)
 
     def find_reviewed(self, step: Step, namespace: tuple[str, ...]) -> e.InputRequested | None:
-        """Return the question for feedback on the result of the method in ``namespace``. It contains the result.
+        """Return the recorded question for feedback on the result of a method; None if there is none.
 
-        Tasks inside the method may be reviewed too, but their namespaces are longer.
+        The question contains that result. ``namespace`` is the namespace of the method. Results of tasks inside the
+        method may be reviewed too, but the namespaces of these questions are longer.
         """
         for several in self._memories[step].questions.values():
             for asked in several:
@@ -198,13 +207,13 @@ class _Reader:
         self._memories = memories
         self._steps: dict[str, Step] = {"": ()}  # the step of each span
         self._counts: Counter[Step] = Counter()
-        self._asking: dict[str, str] = {}  # by span: the hashes of model calls that have not ended
+        self._asking: dict[str, str] = {}  # by span of a model call that has not finished: the hash of its input
         self._tools: dict[tuple[str, str], tuple[Step, str]] = {}
         self._questions: dict[str, tuple[Step, Asked]] = {}
         self._to_approve: dict[
             str, tuple[tuple[str, str], tuple[Step, str]]
-        ] = {}  # by question: the tool that it asks about
-        # by span: its step, the attempts of its chunks, and whether the span is a model call
+        ] = {}  # by request_id of a question whether a tool may be called: the tool call's key and value in _tools
+        # By span with chunks: the step of the span, the attempts of its chunks, and whether the span is a model call.
         self._shown: dict[str, tuple[Step, set[int], bool]] = {}
 
     def read(self, event: Event) -> None:
@@ -268,7 +277,7 @@ class _Reader:
             return
         self._questions[event.request_id] = step, Asked(event, None)
         tool = event.origin.span_id, event.tool_id
-        if tool in self._tools:  # the tool was not called yet
+        if tool in self._tools:  # the question is whether this tool may be called, so the tool has not run yet
             self._to_approve[event.request_id] = tool, self._tools.pop(tool)
 
     def _read_answer(self, event: e.InputReceived) -> None:
@@ -281,7 +290,10 @@ class _Reader:
             self._tools[tool] = began
 
     def remember_what_is_open(self) -> Iterable[e.InputRequested]:
-        """Keep open questions and tools for their steps. Yield the questions without an answer."""
+        """Record the tool calls that had not ended, and the questions of unfinished steps.
+
+        Yield the questions that have no answer.
+        """
         for step, hashed in self._tools.values():
             self._memories[step].tools[hashed].append(ToolUse("", None))
         for step, asked in self._questions.values():
@@ -291,9 +303,9 @@ class _Reader:
                     yield asked.request
 
     def find_unfinished_text(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
-        """Return the spans whose text is emitted again, and their attempts.
+        """Return the ids of the spans whose text the resumed run emits again, and the attempts of that text.
 
-        These are calls that were cut off, and methods that emit their text again.
+        These are the model calls without an LLMFinished event, and the other spans with text, all in unfinished steps.
         """
         spans: list[str] = []
         attempts: set[int] = set()
@@ -333,7 +345,7 @@ class _Reader:
 def retract_all(past: Iterable[Event], error: Exception) -> e.Retracted:
     """Return the event that retracts all text so far, for a run that starts from the beginning.
 
-    Its origin is empty, because the event belongs to no flow, method or task.
+    The origin of the event is empty, because the event belongs to no flow, method or task.
     """
     attempts, spans, calls = {0: None}, dict[str, None](), dict[str, None]()
     for event in past:
@@ -353,7 +365,10 @@ def retract_all(past: Iterable[Event], error: Exception) -> e.Retracted:
 
 
 def drop_retracted(past: Iterable[Event]) -> list[Event]:
-    """Return the events since the run last started from the beginning. That start retracted all earlier events."""
+    """Return the events since the run last started again from the beginning; all events if it never did.
+
+    Each such start emits the event of :func:`retract_all`, which is kept.
+    """
     current: list[Event] = []
     for event in past:
         if isinstance(event, e.Retracted) and event.origin == Origin():
@@ -378,8 +393,8 @@ def hash_question(request: e.InputRequested) -> str:
 
 
 def _hash(*values: Any) -> str:
-    # Hash the JSON of the log, because it is the same in the recorded and in the resumed run: sets are sorted, and all
-    # keys are texts.
+    # Hash the values as the log writes them in JSON. This JSON is the same in the recorded run and in the resumed run:
+    # sets are sorted, and all keys of dicts are strings.
     written = [to_json_value(each) for each in values]
     return sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""``Run``: one run in a store, which any process can read, answer, cancel and resume."""
+"""``Run``: one run in a store. Every process with access to the store can read, answer, cancel and resume the run."""
 
 from __future__ import annotations
 
@@ -59,11 +59,12 @@ from rxflow.types import (
 
 
 class Run:
-    """A run in a store, whichever process carries it out.
+    """A run in a store. This process or another one carries it out.
 
     Attributes:
-        id: its name in the store.
-        worker: carries out the run, if this object started, restarted or resumed it in this process; otherwise None.
+        id: the name of the run in the store.
+        worker: the worker that carries out the run, if this object started, restarted or resumed the run in this
+            process; otherwise None.
     """
 
     def __init__(self, workers: Workers, head: Head, worker: Worker | None = None) -> None:
@@ -85,24 +86,27 @@ class Run:
         return self.look_up().status
 
     def look_up(self) -> Head:
-        """Return what the store knows about the run. Raises LookupError if the run was forgotten."""
+        """Return the run's data in the store, without its events. Raises LookupError if the run was forgotten."""
         return self._store.look_up(self.id).result()
 
     def events(self, after: int = -1) -> EventStream[Event]:
         """Return a cold Observable of the events after number ``after``: first those in the store, then new ones. ::
 
-            the run             --a--b--c--d|
-            events()                (ab)c--d|
-            events(after=1)             c--d|
+            the run             --a--b-----c--d|
+            events()                  (ab)-c--d|
+            events(after=1)           -----c--d|
 
-        Any number of readers may read, in any process. Disposing a reader does not stop the run, unless ``when_unread``
-        of :meth:`Runs.start` says so.
+        Any number of readers may read the run, in any process. The run continues when a reader is disposed, unless
+        ``when_unread`` of :meth:`Runs.start` cancels runs without readers. The errors below end the stream. This method
+        does not raise them itself.
 
         Raises:
-            LookupError: as the stream's error: the run was forgotten.
-            EventsDroppedError: as the stream's error: the events after ``after`` are no longer kept.
-            ValueError: as the stream's error: ``after`` is beyond the last event.
-            RunLost, RunCancelled: as the stream's error, after all events that were stored.
+            LookupError: the run was forgotten.
+            EventsDroppedError: the first events after ``after`` were dropped, because of ``max_events``.
+            ValueError: ``after`` is beyond the last event.
+            StoreError: the store cannot be read.
+            RunLost, RunCancelled: the run was lost or cancelled. The stored events come first.
+            Exception: the run's own error. The stored events come first.
         """
         return self._events(after, lambda event: True)
 
@@ -118,37 +122,40 @@ class Run:
     def read(self, after: int = -1) -> RunReader:
         """Return a reader for a coroutine that may be slower than the run.
 
-        Each step returns all events that are ready. ::
+        Each step of the loop gets the events that are ready, at most 256. ::
 
             with closing(run.read()) as reader:
                 async for events in reader:
                     await send(events)
 
-        Events stay in the store until the coroutine asks for them, so no buffer grows.
+        Events stay in the store until the coroutine asks for them, so no buffer grows. The loop raises the errors that
+        :meth:`events` lists.
         """
         return RunReader(self._store, self.id, after)
 
     def observe(self, after: int = -1) -> EventStream[StreamChunk]:
-        """Return the chunks among :meth:`events`. To continue after a chunk, pass ``after=chunk.seq``.
+        """Return a cold Observable of the chunks in :meth:`events`.
 
-        Chunks that a resumed run repeats are left out: the log already has them.
+        To continue after a chunk, pass ``after=chunk.seq``. Chunks that a resumed run repeats are left out, because the
+        log already has them.
         """
         return self._events(after, lambda event: not is_repeated(event)).select(chunks)
 
     def output(self, after: int = -1) -> FlowStreamingOutput | CrewStreamingOutput:
-        """Return an output of :meth:`observe`, for ``for`` and ``async for``, as a streaming ``kickoff()`` does."""
+        """Return the chunks as an output, for ``for`` and ``async for``, like a streaming ``kickoff()``."""
         output = CrewStreamingOutput if self._kind == "crew" else FlowStreamingOutput
         return output(source=self._events(after, lambda event: not is_repeated(event)))
 
     def result(self, timeout: float | None = None) -> Any:
-        """Wait for the end, at most ``timeout`` seconds, and return the result of the run.
+        """Wait for the end of the run, at most ``timeout`` seconds, and return the result.
 
-        A value that JSON cannot carry is returned as a stand-in, unless the run is in the memory of this process.
+        Stores on disk or network keep the result as JSON. An object that JSON cannot represent is replaced by a
+        stand-in, such as a ``RecordedObject``. A store in memory returns the object itself.
 
         Raises:
             LookupError: the run was forgotten.
-            TimeoutError: the run is still running.
-            RunLost, RunCancelled: the run has no result.
+            TimeoutError: the run did not end within ``timeout`` seconds.
+            RunLost, RunCancelled: the run was lost or cancelled.
             RunPaused: the run waits for answers.
             StoreError: the store cannot be read, or was closed.
             Exception: the run's own error.
@@ -172,11 +179,13 @@ class Run:
                 return self._read_result(page)
 
     async def result_async(self) -> Any:
-        """:meth:`result` for async code."""
+        """Do the same as :meth:`result`, for async code. There is no time limit."""
         while True:
             head = await on_this_loop(self._store.look_up(self.id))
             if head.status in LIVE:
-                with suppress(CancelledError):  # as in result(); a cancelled task raises asyncio's error
+                # The store was closed: the next look_up() raises a StoreError. The cancellation of this task is not
+                # suppressed, because asyncio.CancelledError is another class.
+                with suppress(CancelledError):
                     await on_this_loop(self._store.wait(self.id, sys.maxsize))
                 continue
             page = await on_this_loop(self._store.read(self.id, _tail_of(head), PAGE))
@@ -184,7 +193,7 @@ class Run:
                 return self._read_result(page)
 
     def cancel(self, reason: str = "") -> None:
-        """Stop the run in whichever process it is, including its connections to providers.
+        """Stop the run and close its connections to providers, in whichever process the run is carried out.
 
         A paused run is cancelled too: nobody needs to answer its questions any more. A run that has ended stays as it
         is.
@@ -194,10 +203,12 @@ class Run:
         """
         head = self.look_up()
         if head.status == "paused":
-            with suppress(RunExistsError):  # it was resumed just now, so it gets a note like any live run
+            # RunExistsError: the run was resumed after look_up(). It is live again, so the note below cancels it.
+            with suppress(RunExistsError):
                 claimed = self._claim(lambda note: None)
                 end = End("cancelled", reason=encodable(reason))
-                if claimed[1].generation > head.generation + 1:  # it was resumed just now, and has ended again
+                # True if the run was resumed after look_up(), and has already ended or paused again.
+                if claimed[1].generation > head.generation + 1:
                     found = self._find_end(claimed, head.last)
                     end = end if found is None or found.status == "paused" else found
                 self._workers.end(claimed, end).result()
@@ -218,13 +229,13 @@ class Run:
     def answer(self, request_id: str, value: Any) -> None:
         """Answer a question of the run.
 
-        A live run continues where it is. A paused run is resumed, see :meth:`resume`; the ``answer_within`` of its
-        start also applies to its next questions.
+        A live run continues in its process. A paused run is resumed as by :meth:`resume`, with the ``answer_within``
+        that was given to :meth:`Runs.start`.
 
         Raises:
             LookupError: no such question is waiting, or the run was forgotten.
-            ValueError: the answer does not fit the question; or the run is paused, and :meth:`resume` needs a
-                ``target``.
+            ValueError: the answer does not fit the question. Also raised if the run is paused, and :meth:`resume` needs
+                a ``target``.
             RuntimeError: the run is neither live nor paused.
         """
         request = next((each for each in self.pending() if each.request_id == request_id), None)
@@ -250,24 +261,26 @@ class Run:
     ) -> None:
         """Continue a run that is paused, failed, cancelled or lost. Its new events continue the same log.
 
-        The run is carried out in this process, or where ``on`` of :class:`Runs` says.
-        Finished methods and tasks are neither repeated nor paid for again; see docs/people.md. Readers receive
-        ``FlowResumed``, the questions that are still open, and then the new events. This method blocks while it reads
-        the log: in async code, call it in a thread.
+        The run is carried out in this process, or in the cluster that :class:`Runs` got as ``on``. Methods that have
+        finished are not run again. The code of other methods runs again from its beginning, but model calls and tools
+        that have finished get their results from the log; see docs/people.md.
+
+        Readers receive ``FlowResumed``, a ``Retracted`` if a text was incomplete, the questions that are still open,
+        and then the new events. This method blocks while it reads the log, so call it in a thread in async code.
 
         Args:
             answers: the answers to questions of :meth:`pending`, by ``request_id``.
-            target: what to run; by default the object that was started here, or the one at the run's import path.
-                For a failed or cancelled run, only the ``Run`` from :meth:`Runs.start` knows the started object.
-            answer_within: as for :meth:`Runs.start`.
+            target: the flow or crew to run, or its import path. The default is the flow or crew that has paused in this
+                :class:`Runs`. If there is none, it is the import path with which the run was started. Otherwise it is
+                the flow or crew that this ``Run`` object has started, restarted or resumed.
+            answer_within: how long a question waits; see :meth:`Runs.start`.
 
         Raises:
             RunExistsError: the run is running.
             RuntimeError: the run has completed.
-            ValueError: an answer does not fit its question; or the run was not started by an import path, so ``target``
-                is needed.
-            LookupError: an answer belongs to no open question; the run was forgotten, or its first events were dropped;
-                or there is nothing at the import path.
+            ValueError: an answer does not fit its question, or ``target`` is needed because there is no default.
+            LookupError: an answer belongs to no open question. Also raised if the run was forgotten, if its first
+                events were dropped, or if there is nothing at the import path.
         """
         if self._workers.carrier is not None:
             self._workers.carrier.begin(
@@ -294,7 +307,8 @@ class Run:
         worker = self._workers.create(self.id, answer_within)
         claimed = self._claim(worker.on_note)
         last = past[-1].seq
-        if claimed[1].last > last:  # the run went on after its log was read: it had seemed lost, or was resumed
+        # The run has newer events than ``past``: it only seemed lost, or somebody else has resumed it.
+        if claimed[1].last > last:
             end = self._find_end(claimed, last)
             if end is not None and end.status == "completed":
                 self._workers.end(claimed, end).result()
@@ -304,7 +318,7 @@ class Run:
             except BaseException as error:
                 if end is None:
                     self._workers.fail(claimed, error)
-                else:  # the given answers belong to questions that others have answered
+                else:  # Restore the end. Somebody else has probably answered the questions that ``answers`` is for.
                     self._workers.end(claimed, end)
                 raise
         self.worker = worker
@@ -314,10 +328,10 @@ class Run:
         return self._workers.await_claim(self._store.claim(self.id, None, on_note))
 
     def _find_end(self, claimed: Claim, after: int) -> End | None:
-        """Return how the run ended according to its events after ``after``; None if they have no end.
+        """Return how the run ended, according to its events after ``after``; None if none of these events ends it.
 
-        Claiming a run deletes its stored end, so only the events show how it ended. If the log cannot be read, the
-        claimed run fails.
+        Claiming a run deletes its stored end, so only the events show how the run ended. If the log cannot be read, the
+        claimed run is ended with the error, which is also raised.
         """
         try:
             events = self._read_all(after)
@@ -341,17 +355,18 @@ class Run:
         return find_runnable(what) if isinstance(what, str) else what
 
     def restart(self, target: Runnable | str | None = None) -> None:
-        """Run a lost, failed or cancelled run again from its start. Its new events continue the same log.
+        """Run a lost, failed, cancelled, paused or completed run again from its start.
 
-        The run is carried out in this process, or where ``on`` of :class:`Runs` says. Readers receive a
-        :class:`Retracted` for all earlier chunks, and then the new events.
+        The run is carried out in this process, or in the cluster that :class:`Runs` got as ``on``. Its new events
+        continue the same log: readers receive a :class:`Retracted` for all earlier chunks, and then the new events.
 
         Args:
-            target: what to run; by default the object at the import path with which the run was started.
+            target: the flow or crew to run, or its import path. The default is the flow or crew that has paused in this
+                :class:`Runs`. If there is none, it is the import path with which the run was started.
 
         Raises:
             RunExistsError: the run is running.
-            ValueError: the run was not started by an import path, so ``target`` is needed.
+            ValueError: ``target`` is needed because there is no default.
             LookupError: the run was forgotten, or there is nothing at the import path.
         """
         if self._workers.carrier is not None:
@@ -374,7 +389,7 @@ class Run:
         return f"<Run {self.id}>"
 
     def _read_all(self, after: int = -1) -> list[Event]:
-        """Return the events after ``after`` that are kept."""
+        """Return the events after number ``after``, except those that the store has dropped."""
         head = self.look_up()
         events: list[Event] = []
         after = max(after, head.first - 1)
@@ -394,7 +409,7 @@ class Run:
 
 
 def _reason_to_restart(head: Head, last: int) -> Exception:
-    """Return the error that the :class:`Retracted` of a restart carries, for a run that did not fail."""
+    """Return the error for the :class:`Retracted` event of a restart, if the run has no error of its own."""
     if head.status == "lost":
         return RunLost(head.run_id, last)
     if head.status == "cancelled":
@@ -415,6 +430,7 @@ def _tail_of(head: Head) -> int:
 def _is_of(page: Page, head: Head) -> bool:
     """Return whether ``page`` still has the status and last event of ``head``.
 
-    A run that seemed lost may have continued meanwhile: its worker renewed the lease late.
+    If not, the run has changed between the two reads. For example, a run that seemed lost has continued, because its
+    worker renewed the lease late.
     """
     return (page.status, page.last) == (head.status, head.last)

@@ -27,7 +27,7 @@ from rxflow.runs.worker import Workers
 
 
 class Runs:
-    """Runs that continue when their readers leave, and that any process can read. ::
+    """Runs in a store. They continue without readers, and every process with access to the store can read them. ::
 
         runs = Runs("sqlite:///runs.db")
         run = runs.start(Trip(), {"topic": "tides"})
@@ -35,21 +35,22 @@ class Runs:
             ...
 
     Args:
-        store: ``"sqlite:///runs.db"`` (a relative path; four slashes for an absolute one), ``"redis://host:6379/0"``, a
-            :class:`Store`, or None for the memory of this process.
+        store: ``"sqlite:///runs.db"``, ``"redis://host:6379/0"``, a :class:`Store`, or None for the memory of this
+            process. An SQLite URL with three slashes has a relative path; with four slashes, it has an absolute path.
         keep: how long a run is kept after it has ended or was lost; None: until :meth:`forget` is called. A paused run
-            has not ended.
+            is kept too, because it has not ended.
         max_events: how many of a run's newest events are kept; None: all.
         lease: how long a worker counts as alive without renewing its lease; None: 5 s. After that, readers get
             :class:`RunLost`.
-        on: where runs are carried out, such as ``rxflow.cluster.Ray()``; None: in this process.
+        on: the cluster that carries out the runs, such as ``rxflow.cluster.Ray()``; None: this process.
 
-    ``keep``, ``max_events`` and ``lease`` are for a store that is opened here; a :class:`Store` has its own settings.
-    Closing this object, or ending the program, cancels the runs that were started here.
+    ``keep``, ``max_events`` and ``lease`` are only for a store that this object opens. A :class:`Store` has its own
+    settings. When this object is closed or the program ends, the live runs that this object has started, restarted or
+    resumed are cancelled.
 
     Raises:
-        ValueError: ``store`` is none of these, or ``on`` cannot use it; a number is not above 0; or ``keep``,
-            ``max_events`` or ``lease`` is given with a :class:`Store`.
+        ValueError: ``store`` has none of these forms, or ``on`` cannot use it. Also raised if a number is not above 0,
+            or if ``keep``, ``max_events`` or ``lease`` is given with a :class:`Store`.
         StoreError: the store cannot be opened, or has another version.
     """
 
@@ -64,7 +65,7 @@ class Runs:
     ) -> None:
         limits: dict[str, Any] = {"keep": keep, "max_events": max_events, "lease": lease}
         if on is not None:
-            on.check_store(store)  # before a file is created for it
+            on.check_store(store)  # before the store creates a file
         self.store = _use_store(store, limits) if isinstance(store, Store) else _open_store(store, **limits)
         try:
             self.carrier = None if on is None else on.open(self.store, {"store": store, **limits})
@@ -84,18 +85,19 @@ class Runs:
         run_id: str | None = None,
         answer_within: Seconds | None = None,
     ) -> Run:
-        """Start a run, in this process or where ``on`` says. It continues whether it is read or not.
+        """Start a run, in this process or in the cluster ``on``. By default, the run continues even if nobody reads it.
 
-        In this process, the run uses the event loop of this thread if asyncio runs here. Otherwise the run gets a
-        thread of its own.
+        In this process, the run uses the event loop of this thread if one is running. Otherwise the run uses a loop on
+        another thread.
 
         Args:
-            target: a flow, a crew, or an import path such as ``"trips:Trip"``. :meth:`Run.restart` needs an import
-                path, or the object again.
-            inputs: the inputs of the kickoff.
-            when_unread: ``"detach"``: the run continues without readers; ``"cancel"``: it is cancelled when the last
-                reader leaves; a time: it is cancelled when it has had no reader for that long.
-            run_id: the name of the run; by default a new one.
+            target: a flow, a crew, or an import path such as ``"trips:Trip"``. Without an import path,
+                :meth:`Run.restart` must get the flow or crew again.
+            inputs: the inputs of the flow or crew.
+            when_unread: what happens to a run without readers. With ``"detach"``, the run continues. With
+                ``"cancel"``, the run is cancelled when its last reader leaves. With a time, the run is cancelled when
+                it has had no reader for that long.
+            run_id: the name of the run; by default a new, unique one.
             answer_within: how long a question waits for :meth:`Run.answer` before the run is paused. By default the run
                 is paused as soon as everything else in it is done.
 
@@ -122,7 +124,7 @@ class Runs:
     ) -> Run:
         """Do the same as :meth:`start`, without blocking the event loop while the store works.
 
-        If it is cancelled before the run has begun, the run is cancelled.
+        If the call is cancelled before the run has begun, the run is cancelled.
         """
         if self.carrier is not None:
             sent = self._send(run_id, target, inputs, when_unread, answer_within)
@@ -152,7 +154,10 @@ class Runs:
         self.store.forget(run_id).result()
 
     def close(self) -> None:
-        """Cancel the runs that were started here, and close the store. A second call does nothing."""
+        """Cancel the runs that this object has started, restarted or resumed, and close the store.
+
+        A second call does nothing.
+        """
         atexit.unregister(self.close)
         if self.carrier is not None:
             self.carrier.close()
@@ -188,7 +193,7 @@ class Runs:
         answer_within: Seconds | None,
     ) -> tuple[Callable[[Any], Run], Any]:
         runnable = find_runnable(target) if isinstance(target, str) else target
-        source = runnable.events(inputs)  # reports wrong inputs to the caller
+        source = runnable.events(inputs)  # raises an error for wrong inputs, before the run is stored
         spec = RunSpec(
             target=target if isinstance(target, str) else "",
             kind="crew" if isinstance(runnable, Crew) else "flow",

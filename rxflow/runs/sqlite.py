@@ -1,8 +1,9 @@
 """Runs in an SQLite file, for the processes of one machine.
 
-One thread of this process owns the only connection, so no event loop waits for the disk, and the batches of many runs
-share one transaction. Readers in this process are woken directly. SQLite has no signal between processes, so the thread
-checks every 5 ms whether another process has changed the file (``PRAGMA data_version``, 5 µs).
+One thread of this process owns the connection to the file. So no event loop waits for the disk, and the batches of
+several runs can share a transaction. Readers in this process are woken directly. SQLite cannot signal other processes,
+so the thread checks every 5 ms whether another process has changed the file (``PRAGMA data_version``, 5 µs). This
+is only done while this process carries out runs or waits for events.
 """
 
 from __future__ import annotations
@@ -48,17 +49,17 @@ LAPSE_CHECK_S = 0.05
 class _Job:
     function: Callable[[], Any]
     future: Future[Any]
-    run_id: str = ""  # the run whose rows the job writes; empty: it only reads
+    run_id: str = ""  # the run whose rows the job writes; empty if the job only reads
 
 
 class SQLiteLog(Store):
     """Keeps runs in a file, which is created if it is missing.
 
     Args:
-        path: the file. Its folder must exist, on a local disk.
+        path: the file. Its folder must exist and be on a local disk.
         lease_s: seconds without a renewal after which a worker counts as dead.
         keep_s: seconds for which a run is kept after it has ended or was lost; None: until :meth:`forget` is called. A
-            paused run has not ended.
+            paused run is kept too, because it has not ended.
         max_events: how many of a run's newest events are kept; None: all.
         busy_s: seconds to wait while another process has locked the file.
 
@@ -95,7 +96,8 @@ class SQLiteLog(Store):
         return True
 
     def append(self, writer: Writer, events: Sequence[Event], end: End | None = None) -> Future[None]:
-        # Pack in the run's thread, which has just created the events: that is faster than in the store's thread.
+        # Pack the events here, in the run's thread. That is faster than in the store's thread, because the run's thread
+        # has just created them.
         try:
             batch = Batch.of(writer, events)
         except TypeError as error:
@@ -167,7 +169,7 @@ class SQLiteLog(Store):
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
-    # Everything below runs in the store's thread.
+    # The methods from here to _wake_ready() run in the store's thread.
 
     def _run(self, opened: Future[None]) -> None:
         try:
@@ -192,7 +194,7 @@ class SQLiteLog(Store):
             is_open = None not in jobs
             self._do([job for job in jobs if job is not None])
             now = time.monotonic()
-            with suppress(sqlite3.Error):  # the next attempt may succeed; otherwise the lease lapses
+            with suppress(sqlite3.Error):  # a later attempt may succeed; if none does, the lease lapses
                 if self._claims and now >= next_renewal:
                     next_renewal = now + self._lease.renewal_s
                     self._renew()
@@ -214,7 +216,7 @@ class SQLiteLog(Store):
         return jobs
 
     def _do(self, jobs: Sequence[_Job]) -> None:
-        """Do the jobs in one transaction, and resolve their futures when the transaction is on disk."""
+        """Do the jobs in one transaction, and resolve their futures when the transaction is committed."""
         jobs = [job for job in jobs if job.future.set_running_or_notify_cancel()]
         if not jobs:
             return
@@ -229,7 +231,7 @@ class SQLiteLog(Store):
                     outcomes.append((job, None, error))
             self._tables.db.execute("COMMIT")
         except sqlite3.Error as error:
-            with suppress(sqlite3.Error):  # SQLite may have rolled back by itself
+            with suppress(sqlite3.Error):  # SQLite may have rolled back already; ROLLBACK then fails
                 self._tables.db.execute("ROLLBACK")
             outcomes = [(job, None, self._tables.translate(error)) for job in jobs]
         for job, result, failure in outcomes:
@@ -264,7 +266,7 @@ class SQLiteLog(Store):
                 self._claims[run_id][1](note)
 
     def _wake_ready(self, run_id: str) -> None:
-        """Wake each reader of a run whose next event is in the file; if the run is not live, wake all its readers."""
+        """Wake the readers for which the run has a new event. If the run is not live, wake all its readers."""
         all_waiting = self._waiting.get(run_id)
         if not all_waiting:
             return
@@ -279,7 +281,7 @@ class SQLiteLog(Store):
         else:
             del self._waiting[run_id]
 
-    # The methods below are called in any thread.
+    # The methods from here on may be called in any thread.
 
     def _write(self, run_id: str, function: Callable[[], T]) -> Future[T]:
         return self._submit(_Job(function, Future(), run_id))
@@ -289,7 +291,7 @@ class SQLiteLog(Store):
             self._refuse(job)
             return job.future
         self._jobs.put(job)
-        if self._has_stopped:  # checked after queueing the job, so that either the thread or this call refuses it
+        if self._has_stopped:  # Check after queueing, so that either the thread or this call refuses the job.
             self._refuse_all()
         return job.future
 

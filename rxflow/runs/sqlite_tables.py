@@ -1,8 +1,9 @@
 """The tables of runs in an SQLite file, and the operations on them.
 
-Each run is a row of ``runs``. Its events are rows of ``events``, each with the ``seq`` of its last event, in the form
-that :mod:`rxflow.operators._core.blocks` describes. The caller has begun a transaction, so ``runs.last`` and the rows
-change together. ``(run_id, last)`` is unique.
+A row of ``runs`` is a run. A row of ``events`` holds one or more consecutive events of a run, in the form that
+:mod:`rxflow.operators._core.blocks` describes. The column ``events.last`` is the ``seq`` of the last event in the row,
+and ``(run_id, last)`` is unique. The caller must begin a transaction before it calls a method that writes, so that
+``runs.last`` and the rows of ``events`` change together.
 """
 
 from __future__ import annotations
@@ -74,7 +75,12 @@ _HEAD = "run_id, status, generation, spec, first, last, begun_at, ended_at, erro
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Events, packed into rows. ``failure`` is set if the event after the last row is too large."""
+    """Events of one run, packed into rows.
+
+    ``first`` is the ``seq`` of the first event; ``sys.maxsize`` if there are no events. ``may_begin`` is True if these
+    events may begin a run that the store does not know. If an event is too large, ``failure`` is the error for that
+    event, and ``rows`` has only the events before it.
+    """
 
     writer: Writer
     may_begin: bool
@@ -95,7 +101,7 @@ class Batch:
         return cls(writer, writer.may_begin(events), events[0].seq if events else sys.maxsize, rows, failure)
 
     def find_rows(self, after: int) -> Sequence[tuple[str, int, bytes]]:
-        """Return the rows of the events whose ``seq`` is above ``after``."""
+        """Return rows that have only the events with a ``seq`` above ``after``."""
         if self.first > after:
             return self.rows
         new = [event for _, last, lines in self.rows if last > after for event in unpack(lines, after)]
@@ -117,7 +123,7 @@ class Tables:
         self._version = 0
 
     def open(self) -> None:
-        """Connect, and create the tables if the file is new. Raises StoreError if either fails."""
+        """Connect, and create the tables if the file is empty. Raises StoreError if either fails."""
         deadline = time.monotonic() + self._busy_s
         while True:
             try:
@@ -133,8 +139,8 @@ class Tables:
         self.db = sqlite3.connect(self._path, timeout=self._busy_s, isolation_level=None)
         try:
             self.db.execute("PRAGMA synchronous = NORMAL")
-            # First look for tables, then read the ids. In the other order, tables that another process creates between
-            # the two queries would seem to have no ids.
+            # Look for tables before reading application_id and user_version. In the other order, another process could
+            # create the tables between the two queries. The tables would then seem to have neither id nor version.
             is_empty = not self.db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
             application, version = (
                 self.db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
@@ -172,7 +178,7 @@ class Tables:
             fenced = "writer = '', generation = generation + 1"
             self.db.execute(f"UPDATE runs SET {fenced} WHERE run_id = ?", (writer.run_id,))
         last: int = row[2]
-        rows = batch.find_rows(last)  # the batch may have been sent before
+        rows = batch.find_rows(last)  # only the new events, because the batch may have been appended before
         self.db.executemany("INSERT INTO events VALUES (?, ?, ?)", rows)
         last = rows[-1][1] if rows else last
         if end is None or failure is not None:
@@ -238,18 +244,21 @@ class Tables:
         return _read_head(row)
 
     def find_last(self, run_id: str) -> int | None:
-        """Return the ``seq`` of the last event of a live run; None if the run is not live or unknown."""
+        """Return the ``seq`` of the last event of a live run; None if the run is unknown or not live."""
         query = "SELECT status, last, lease_until, lease_s FROM runs WHERE run_id = ?"
         row = self.db.execute(query, (run_id,)).fetchone()
         return row[1] if row is not None and _read_status(row[0], row[2], row[3]) in LIVE else None
 
     def list(self, status: Status | None) -> Sequence[Head]:
-        """Return the heads of the runs, oldest first."""
+        """Return the heads of the runs, oldest first; with ``status``, only the heads of runs that have this status."""
         rows = self.db.execute(f"SELECT {_HEAD} FROM runs ORDER BY begun_at")
         return [head for head in map(_read_head, rows) if status in (None, head.status)]
 
     def forget_old(self) -> None:
-        """Delete the runs that ended or were lost ``keep_s`` ago. A paused run has not ended."""
+        """Delete the runs that ended or were lost more than ``keep_s`` seconds ago. Paused runs are kept.
+
+        If ``keep_s`` is None, this does nothing.
+        """
         if self._keep_s is not None:
             oldest = time.time() - self._keep_s
             ended = "SELECT run_id FROM runs WHERE ended_at < ? AND status != 'paused'"
@@ -267,12 +276,12 @@ class Tables:
                 self.db.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))
 
     def renew(self, writer: Writer) -> bool:
-        """Renew the lease of a run. Return False if another worker has the run now, or if it was forgotten."""
+        """Renew the lease of a run. Return False if another worker has the run now, or if the run was forgotten."""
         renewal = "UPDATE runs SET lease_until = ? WHERE run_id = ? AND writer = ?"
         return bool(self.db.execute(renewal, (self._lease.until(), writer.run_id, writer.id)).rowcount)
 
     def add_note(self, run_id: str, note: Note) -> None:
-        """Add a note for a run, unless the run has ended. Raises LookupError if the run is unknown."""
+        """Add a note for a run that is live or lost; otherwise do nothing. Raises LookupError if the run is unknown."""
         if not may_hear(self.find(run_id).status):
             return
         values = (run_id, note.kind, note.request_id, json.dumps(to_json_value(note.value)))
@@ -295,7 +304,7 @@ class Tables:
         return before != self._version
 
     def translate(self, error: sqlite3.Error) -> StoreError:
-        """Return the StoreError for an error of SQLite. Its message has the file's name and a reason in plain words."""
+        """Return the StoreError for an error of SQLite. The message names the file and describes the error in words."""
         what = _MEANINGS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "failed")
         return StoreError(f"the store {self._path} {what}: {error}")
 

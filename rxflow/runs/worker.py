@@ -1,4 +1,7 @@
-"""Carries out runs in this process: writes their events to a store, and obeys the notes that readers leave there."""
+"""Carries out runs in this process: writes their events to a store, and obeys the notes for them.
+
+A note is a message for a run from any process with access to the store, for example to cancel the run.
+"""
 
 from __future__ import annotations
 
@@ -27,20 +30,20 @@ from rxflow.types import Event, InputRequested, Started
 logger = logging.getLogger("rxflow")
 
 Claim: TypeAlias = tuple[Writer, Head]
-"""The reply of a store to the worker that has claimed a run."""
+"""What a store returns to a worker that claims a run: the writer and the head of the run."""
 
 LOOPS_WAIT_S = 1.0
-"""Seconds in which stopped runs must end on their own event loops. After that, they are ended from outside."""
+"""Seconds that stopped runs have to end on their own event loops. After that, :meth:`Workers.cancel` ends them."""
 UNREAD_END_S = 0.2
-"""Seconds between the end of a run's connections to providers and the end of the run, if nobody reads it."""
+"""If nobody reads a run, its connections to providers are closed, and the run is ended this many seconds later."""
 STORE_WAIT_S = 5.0
-"""Seconds in which the store must write the ends of the runs."""
+"""Seconds that the store has to write the ends of stopped runs. After that, a warning is logged."""
 
 
 class Worker:
-    """Subscribes to a run and writes its events.
+    """Carries out one run: subscribes to its events and writes them to the store.
 
-    A question that gets no answer within ``answer_within_s`` pauses the run.
+    A question that gets no answer within ``answer_within_s`` seconds pauses the run.
     """
 
     def __init__(self, store: Store, run_id: str, answer_within_s: float) -> None:
@@ -58,9 +61,9 @@ class Worker:
         self.runnable: Runnable | None = None
 
     def begin(self, source: EventStream[Event], claimed: Claim, *first: Event) -> Future[None]:
-        """Start the run, and write ``first`` ahead of its events.
+        """Start the run. The events ``first`` are written before the events that the run emits.
 
-        The future resolves when the run's end is in the store.
+        The returned future resolves when the run's end is in the store. It fails if the end cannot be written.
         """
         writer, head = claimed
         self._claimed = writer
@@ -82,7 +85,7 @@ class Worker:
         return log.done
 
     def on_note(self, note: Note) -> None:
-        """Obey a note. Called in the store's thread."""
+        """Obey a note. May be called in any thread; the store calls it."""
         self._early.append(note)  # before the check, because begin() obeys the early notes after it sets the flag
         if self.has_begun:
             self._obey_early_notes()
@@ -101,24 +104,25 @@ class Worker:
         elif note.kind == "answer":
             try:
                 self._inbox.answer(note.request_id, note.value)
-            # The sender has checked the answer. It fails here only if the question has been closed since then.
+            # The sender has already checked the answer. So an error means that the question was closed meanwhile.
             except (LookupError, ValueError) as error:
                 logger.warning("run %s: an answer was not taken: %s", self.run_id, error)
         elif self._attendance is not None:
             self._attendance.note(note.request_id, float(note.value))
 
     def decline(self, request_id: str) -> None:
-        """Leave a question to the terminal of this process; without one, or without an answer there, the run is paused.
+        """Stop waiting for :meth:`Run.answer`, and ask the question at the terminal of this process instead.
 
-        Answers that readers leave for the question are no longer taken. A question that is not open stays as it is.
+        If there is no terminal, or nobody answers there, the run is paused. If the question is not open, this does
+        nothing.
         """
         with suppress(LookupError):
             self._inbox.decline(request_id)
 
     def cancel(self, reason: str) -> None:
-        """Stop the run, including its connections to providers.
+        """Stop the run and close its connections to providers. May be called in any thread.
 
-        Call it in any thread; the end is written on the run's own loop.
+        The run is ended on its own loop. If that loop is closed, the calling thread ends the run.
         """
         if not self.has_begun:
             self.on_note(Note("cancel", reason))  # begin() obeys it
@@ -129,9 +133,9 @@ class Worker:
             end()
 
     def end_cancelled(self, reason: str) -> None:
-        """Stop the run, and end its log, which closes the open spans.
+        """Stop the run and end its log. The log closes the spans that are still open.
 
-        Called on the run's loop, unless the loop is blocked.
+        Called on the run's loop, or in another thread if that loop is blocked or closed.
         """
         self._running.dispose()
         self._log.end(End("cancelled", reason=reason))
@@ -139,7 +143,8 @@ class Worker:
     def _cancel_unread(self, reason: str) -> None:
         """Close the run's connections to providers now, and stop the rest of the run a little later.
 
-        Nobody waits for the run's end. If many readers leave at once, the connections of all runs are closed first.
+        This is for runs that nobody reads, so nobody waits for their ends. If many readers leave at once, the
+        connections of all runs are closed before the first run is ended.
         """
         if self._border is None:
             self.cancel(reason)
@@ -156,17 +161,17 @@ class Worker:
 
     @property
     def done(self) -> Future[None]:
-        """Resolves when the run's end is in the store; raises if the end could not be written."""
+        """A future that resolves when the run's end is in the store. It fails if the end could not be written."""
         return self._log.done
 
     @property
     def writer(self) -> Writer | None:
-        """The writer that the store gave this worker; None before the run has begun."""
+        """The writer that the store gave this worker; None before :meth:`begin`."""
         return self._claimed
 
     @property
     def is_paused(self) -> bool:
-        """Whether the run has ended because it waits for answers."""
+        """Whether the last event so far is a pause, in which the run waits for answers."""
         return self._writer is not None and self._writer.is_paused
 
     @property
@@ -176,7 +181,7 @@ class Worker:
         return self._writer
 
     def _subscribe(self, source: EventStream[Event]) -> None:
-        # Not subscribe(): its safeguards for users' code cost 1 µs an event.
+        # Do not use subscribe(), because its safeguards for users' code cost 1 µs for each event.
         source.read_by(self._log, None, blocking=False, is_read=False, hold=self._hold, enter=self._enter)
 
     def _enter(self, border: Border) -> None:
@@ -184,25 +189,26 @@ class Worker:
 
     def _expect_answer(self, event: Event) -> None:
         if isinstance(event, InputRequested):
-            # Before the log has the question, because a reader may answer at once.
+            # Do this before the log has the question, because a reader may answer at once.
             self._inbox.expect(event)
 
     async def _flush(self, home: asyncio.AbstractEventLoop) -> None:
         """Wait until all events emitted so far are in the store.
 
-        ``home`` is the loop on which the run emits its events.
+        ``home`` is the loop on which the run emits its events. If it is closed, return at once.
         """
         written: Future[None] = Future()
         flush = partial(self._log.flush, written)
         if running_loop() is home:
             flush()
-        elif not call_soon(home, flush):  # runs after the events that this loop has already sent to `home`
+        # On `home`, flush() runs after the events that this loop has already sent there.
+        elif not call_soon(home, flush):
             return
         await on_this_loop(written)
 
     def _close_span(self, started: Started, reason: str) -> Event:
-        """Return the event that closes a span which is still open when the log ends."""
-        border = cast(Border, self._border)  # the border that emits the run's events
+        """Return the event that closes the span which ``started`` has begun. The span is open when the log ends."""
+        border = cast(Border, self._border)  # not None, because the run has already emitted ``started``
         return border.stamp(border.describe_stopped(started, reason))
 
     def _hold(self, handle: RunHandle) -> None:
@@ -219,11 +225,11 @@ class Worker:
 
 
 class Workers:
-    """The runs that this process carries out.
+    """The workers of the runs that this process carries out.
 
     Attributes:
-        carrier: starts runs in other processes; None: runs are carried out here.
-        paused: the flow or crew of each paused run, by run id, for :meth:`Run.resume`.
+        carrier: carries out runs in other processes. None: this process carries out the runs.
+        paused: maps the id of each run that has paused in this process to its flow or crew, for :meth:`Run.resume`.
     """
 
     def __init__(self, store: Store, carrier: Carrier | None) -> None:
@@ -245,7 +251,7 @@ class Workers:
         claimed: Claim,
         *first: Event,
     ) -> None:
-        """Start a claimed run, and write ``first`` ahead of its events."""
+        """Start a claimed run. The events ``first`` are written before the events that the run emits."""
 
         def end(done: Future[None]) -> None:
             self._running.pop(worker.run_id, None)
@@ -272,7 +278,7 @@ class Workers:
     async def await_claim_async(self, claim: Future[Claim]) -> Claim:
         """Do the same as :meth:`await_claim`, without blocking the event loop."""
         try:
-            # Cancelling the claim itself could leave a run in the store that nobody begins.
+            # Use shield(), because cancelling the claim itself could leave a run in the store that nobody begins.
             return await asyncio.shield(asyncio.wrap_future(claim))
         except BaseException:
             self._give_up(claim)
@@ -286,7 +292,7 @@ class Workers:
         claim.add_done_callback(end)
 
     def end(self, claimed: Claim, end: End) -> Future[None]:
-        """End a claimed run that nobody begins. If the end cannot be written, readers find the run lost."""
+        """End a claimed run that nobody begins. If the end cannot be written, the run is lost when its lease lapses."""
         writer, _ = claimed
 
         def let_go(done: Future[None]) -> None:
@@ -301,13 +307,14 @@ class Workers:
         """End a claimed run that could not be begun because of ``error``."""
         if isinstance(error, Exception):
             self.end(claimed, End("failed", error))
-        else:  # the program was interrupted
+        else:  # for example KeyboardInterrupt
             self.end(claimed, End("cancelled", reason=_NOT_BEGUN))
 
     def cancel(self, reason: str) -> None:
         """Stop all runs, and wait until their ends are in the store.
 
-        Waits at most ``LOOPS_WAIT_S`` for the loops of the runs, and ``STORE_WAIT_S`` for the store.
+        After ``LOOPS_WAIT_S`` seconds, this thread ends the runs whose loops are blocked. Then it waits at most
+        ``STORE_WAIT_S`` seconds for the store.
         """
         workers = list(self._running.values())
         for worker in workers:
@@ -333,7 +340,10 @@ _IS_NOT_WRITTEN = "the store has not written the end of run %r for %g s; its rea
 
 
 class _RunInbox(Inbox):
-    """The answers that readers left for a run. A question without an answer for ``answer_within_s`` pauses the run."""
+    """The open questions of a run and their answers.
+
+    A question that gets no answer within ``answer_within_s`` seconds pauses the run.
+    """
 
     def __init__(self, answer_within_s: float) -> None:
         super().__init__()
@@ -351,11 +361,13 @@ class _RunInbox(Inbox):
 
 
 class Attendance:
-    """Counts the readers of a run, and calls ``on_absence`` when there has been none for ``grace_s`` seconds.
+    """Counts the readers of a run, and calls ``on_absence`` when the run has had no reader for ``grace_s`` seconds.
 
-    Each reader announces for how long it counts as present, and announces itself again before that time is over. The
-    first grace time begins with the run. If ``grace_s`` is 0, there is no grace time: ``on_absence`` is called when the
-    last reader leaves, and a run that never had a reader continues.
+    Each reader announces for how long it counts as present, and announces itself again before that time is over. A run
+    that never has a reader counts as unread from its beginning.
+
+    If ``grace_s`` is 0, ``on_absence`` is called as soon as the last reader leaves. A run that never has a reader then
+    continues.
     """
 
     def __init__(self, grace_s: float, on_absence: Callable[[], None]) -> None:
@@ -370,7 +382,7 @@ class Attendance:
             self._wait_until(time.monotonic() + grace_s)
 
     def note(self, reader: str, seconds: float) -> None:
-        """Record that a reader is present for ``seconds`` from now; 0: it has left."""
+        """Record that ``reader`` is present for ``seconds`` from now. If ``seconds`` is 0, record that it has left."""
         now = time.monotonic()
         with self._lock:
             if seconds > 0:
@@ -391,9 +403,10 @@ class Attendance:
                 self._timer.cancel()
 
     def _wait_until(self, due: float) -> None:
-        """Make sure that a timer fires at ``due`` or before.
+        """Make sure that a timer fires at ``due`` or earlier.
 
-        A timer that fires before is kept, and starts the next one when it fires. This saves timers, which are threads.
+        If a timer is already set for an earlier time, it is kept. When it fires, :meth:`_look` sets the next timer. So
+        fewer timers are created, each of which is a thread.
         """
         self._due = due
         if due < self._timer_due:
@@ -405,7 +418,7 @@ class Attendance:
             self._timer.start()
 
     def _look(self, due: float) -> None:
-        """Check for absence. Called in the timer's thread."""
+        """Call ``on_absence`` if the run has been without readers long enough. Called in the timer's thread."""
         with self._lock:
             if due != self._timer_due:
                 return  # a newer timer has replaced this one

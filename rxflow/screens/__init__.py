@@ -1,5 +1,5 @@
-"""Screens that show a run to a person while it runs. Each is a module with an extra of its own.
+"""Screens that show a run to a person while it runs.
 
-``rxflow.screens.terminal`` draws in a terminal, ``rxflow.screens.notebook`` in a notebook, and ``rxflow.screens.web``
-serves a web page.
+``rxflow.screens.terminal`` draws in a terminal, ``rxflow.screens.notebook`` draws in a notebook, and
+``rxflow.screens.web`` serves a web page. Each needs the extra of the same name, such as ``rxflow[terminal]``.
 """

@@ -1,4 +1,4 @@
-"""Draws a run: live and as a summary with rich, or as lines of plain text for pipes, files and simple terminals."""
+"""Draws a run with rich, live and as a summary. For pipes, files and simple terminals, prints plain lines instead."""
 
 from __future__ import annotations
 
@@ -56,7 +56,10 @@ MIN_TEXT_COLUMNS = 20
 
 
 class Transcript:
-    """Turns events into lines. When several speakers stream at once, each line has the text and name of one speaker."""
+    """Turns events into lines of plain text.
+
+    Each line of an answer has the name and text of only one speaker, even if several speakers stream at once.
+    """
 
     def __init__(self, tree: RunTree, width: int) -> None:
         self._tree = tree
@@ -65,7 +68,7 @@ class Transcript:
         self._unsaid: dict[tuple[str, str], str] = {}
 
     def read(self, event: Event) -> Iterator[str]:
-        """Yield the lines that ``event`` completes."""
+        """Add ``event`` to the tree, and yield the lines that are now complete."""
         said = self._tree.add(event)
         if is_repeated(event):
             return
@@ -86,7 +89,7 @@ class Transcript:
                 pass
 
     def finish(self) -> Iterator[str]:
-        """Yield the incomplete lines that are left, and how the run ended."""
+        """Yield the incomplete lines that are left, an error that was not shown yet, and how the run ended."""
         yield from self._end_lines()
         error = self._tree.error
         if error is not None and error is not self._shown_error:
@@ -141,7 +144,7 @@ class Transcript:
             yield f"{name}: {part}"
 
     def _end_lines(self, span_id: str | None = None, name: str | None = None) -> Iterator[str]:
-        """Yield the incomplete lines of one call, of one speaker, or of all."""
+        """Yield the incomplete lines of one span or of one speaker; of all if neither is given."""
         for key in [key for key in self._unsaid if span_id in (None, key[0]) and name in (None, key[1])]:
             text = show_line(self._unsaid.pop(key)).strip()
             if text:
@@ -223,7 +226,10 @@ class Drawing:
         return Group(*rows, self._draw_lanes(width, body_rows - len(rows)), *self._draw_figures(width))
 
     def draw_summary(self) -> RenderableType:
-        """Draw the whole tree, a line that says how the run ended, and the run's result or error."""
+        """Draw the tree, one line about how the run ended, and the run's result or error.
+
+        If the tree is longer than ``MAX_SUMMARY_ROWS``, its last rows are left out.
+        """
         tree, width = self._tree, min(self._console.width, MAX_SUMMARY_COLUMNS)
         parts: list[RenderableType] = [*self._draw_tree(width, MAX_SUMMARY_ROWS, folds=False), Text()]
         parts.append(self.draw_outcome())
@@ -293,7 +299,11 @@ class Drawing:
         return grid
 
     def _choose(self, lanes: list[Lane], limit: int) -> list[Lane]:
-        """Choose the lanes to draw: open lanes first, then lanes that are drawn already, then the latest to change."""
+        """Choose at most ``limit`` lanes to draw, and return them in their original order.
+
+        Open lanes are chosen before closed lanes. If two lanes are both open or both closed, a lane that was drawn last
+        time is preferred. Otherwise the lane that changed last is preferred.
+        """
         chosen = sorted(lanes, key=lambda lane: (lane.is_open, lane in self._shown_lanes, lane.spoke_at), reverse=True)[
             : max(1, limit)
         ]
@@ -357,7 +367,7 @@ class Drawing:
         return Text.assemble((full * filled, "green"), (empty * (room - filled), "dim"), (said, ""), no_wrap=True)
 
     def draw_outcome(self) -> Text:
-        """Draw a line that says how the run ended."""
+        """Draw one line about how the run ended."""
         tree = self._tree
         mark, style = self._mark(tree.state)
         return Text.assemble((f"{mark} ", style), (self._fit(tree.describe_outcome()), "bold"))
@@ -375,7 +385,10 @@ class Drawing:
 
 
 def _fold(rows: list[Row], limit: int) -> list[Row]:
-    """Hide rows below ended spans, the deepest first, until ``limit`` rows are left or no more can be hidden."""
+    """Fold ended spans, which hides the rows below them. Stop when at most ``limit`` rows are left.
+
+    The deepest spans are folded first. Roots are never folded, so more than ``limit`` rows may be left.
+    """
     ended = [row for row in rows if row.span.state.is_ended and len(row.guides)]
     hidden: set[int] = set()
     folded: dict[int, int] = {}
@@ -391,7 +404,10 @@ def _fold(rows: list[Row], limit: int) -> list[Row]:
 
 
 def _take_last(entries: Sequence[Entry], limit: int) -> list[tuple[Entry, str]]:
-    """Return the last entries with their texts, cut at the beginning to ``limit`` characters together."""
+    """Return the last entries, each with its text. Their texts have at most ``limit`` characters in total.
+
+    If the text of the first returned entry is too long, its beginning is cut off.
+    """
     taken: list[tuple[Entry, str]] = []
     for entry in reversed(entries):
         taken.append((entry, entry.text[-limit:]))

@@ -1,4 +1,4 @@
-"""The lanes of a run, one per speaker, its spending, and how screens write them."""
+"""The lanes of a run, one for each speaker; the spending of a run; and functions that show values as text."""
 
 from __future__ import annotations
 
@@ -48,7 +48,11 @@ _PLAINER = str.maketrans(
 
 
 def fit_encoding(text: str, encoding: str) -> str:
-    """Replace the characters of ``text`` that ``encoding`` lacks: quotes and dashes by plain ones, others by ``?``."""
+    """Return ``text`` unchanged if ``encoding`` has all its characters; otherwise return a plainer text.
+
+    In the plainer text, quotes, dashes and arrows are in ASCII, and letters lose their accents. Characters that
+    ``encoding`` still lacks become ``?``.
+    """
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
@@ -59,13 +63,13 @@ def fit_encoding(text: str, encoding: str) -> str:
 
 
 def show_call(name: str, arguments: Mapping[str, Any]) -> str:
-    """Write a tool call as Python would: ``name(key='value')``."""
+    """Return a tool call as text in Python's form, shortened: ``name(key='value')``."""
     shown = ", ".join(f"{shorten(str(key))}={show_value(value)}" for key, value in arguments.items())
     return f"{shorten(name)}({shorten(shown, 2 * MAX_VALUE_CHARS)})"
 
 
 def show_value(value: object) -> str:
-    """Write a value in one short line. Only the beginning of a large value is read."""
+    """Return a value as one short line of text. Only the beginning of a long text, list or mapping is shown."""
     if isinstance(value, str):
         return repr(shorten(value))
     if isinstance(value, Mapping):
@@ -77,7 +81,10 @@ def show_value(value: object) -> str:
 
 
 def show_error(error: BaseException) -> str:
-    """Write an error: its class, its first line, and the line with advice if there is one."""
+    """Return an error as text: its class, the first line of its message, and all lines of advice.
+
+    A line of advice begins with "→".
+    """
     first, *others = in_words(error).strip().split("\n")
     advice = [shorten(line, 4 * MAX_VALUE_CHARS) for line in others if line.startswith("→")]
     name = type(error).__name__
@@ -86,7 +93,7 @@ def show_error(error: BaseException) -> str:
 
 
 def show_seconds(seconds: float) -> str:
-    """Write a duration: ``0.4 s``, ``12 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    """Return a duration as text: ``0.4 s``, ``12 s``, ``3 min 20 s``, ``2 h 05 min``."""
     seconds = max(seconds, 0.0)
     if seconds < 9.95:
         return f"{seconds:.1f} s"
@@ -99,9 +106,9 @@ def show_seconds(seconds: float) -> str:
 
 
 def show_tokens(usage: UsageMetrics) -> str:
-    """Write the number of tokens, as ``1,204 tokens``; an estimate begins with ``~``.
+    """Return the number of tokens as text, such as ``1,204 tokens``; "" if the number is unknown.
 
-    Return "" if the number is unknown.
+    An estimate begins with ``~``.
     """
     total = usage.total_tokens
     if total is None and usage.is_reported:
@@ -112,7 +119,10 @@ def show_tokens(usage: UsageMetrics) -> str:
 
 
 def show_cost(cost: float | None, *, is_whole: bool = True) -> str:
-    """Write a cost in US dollars. It begins with ``≥`` if some calls have no known price."""
+    """Return a cost in US dollars as text.
+
+    If ``is_whole`` is False, the text begins with ``≥``, because the price of some calls is unknown.
+    """
     if cost is None:
         return "cost not known"
     digits = 2 if cost >= 1 or cost == 0 else 4
@@ -120,20 +130,20 @@ def show_cost(cost: float | None, *, is_whole: bool = True) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """Write a number with its noun: ``1 tool``, ``3 tools``."""
+    """Return a number with its noun as text: ``1 tool``, ``3 tools``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def count_retries(number: int) -> str:
-    """Write a number of retries: ``1 retry``, ``2 retries``."""
+    """Return a number of retries as text: ``1 retry``, ``2 retries``."""
     return f"{number:,} {'retry' if number == 1 else 'retries'}"
 
 
 MAX_LANE_CHARS = 20_000
-"""The number of characters of text that a lane keeps. A screen shows only the end of a text."""
+"""The greatest number of characters that a lane keeps. Older text is dropped, because screens show only the end."""
 
 MAX_LANES = 200
-"""The number of lanes that are kept. In a run with more speakers, the ones that spoke last are kept."""
+"""The greatest number of lanes that are kept. A further lane replaces the one that has not changed for longest."""
 
 
 class Kind(Enum):
@@ -148,10 +158,10 @@ class Kind(Enum):
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """A passage of one kind from one call.
+    """A part of a lane: answer text or reasoning of one call, a tool call, or the result or failure of a tool.
 
-    ``item`` is the first chunk of the passage; a retraction finds the entry by it. ``is_void`` is set when the entry is
-    retracted.
+    ``item`` is the first chunk of the entry, if the entry began with a chunk. A retraction finds the entry by
+    this chunk. ``is_void`` is True once the entry was retracted. ``size`` is the length of the text.
     """
 
     kind: Kind
@@ -163,7 +173,7 @@ class Entry:
 
     @property
     def text(self) -> str:
-        """The passage exactly as the model wrote it, including control characters."""
+        """The text of the entry. It may contain control characters that the model has written."""
         if len(self.parts) > 1:
             self.parts = ["".join(self.parts)]
         return self.parts[0] if self.parts else ""
@@ -174,15 +184,16 @@ class Entry:
         self.size += len(text)
 
     def replace(self, text: str) -> None:
-        """Replace the passage by ``text``."""
+        """Replace the whole text of the entry by ``text``."""
         self.parts, self.size = [text], len(text)
 
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """One speaker: an agent that works on a task, or a model that a method calls.
+    """The texts and tools of one speaker. A speaker is an agent that works on a task, or a model that a method calls.
 
-    ``is_dropped`` is set when the lane makes room for another one.
+    ``spoke_at`` is the time of the speaker's last event. ``is_dropped`` is True once :class:`Lanes` has removed this
+    lane to make room for a new one. ``size`` is the length of the texts of all entries.
     """
 
     speaker: str
@@ -194,7 +205,10 @@ class Lane:
     size: int = 0
 
     def say(self, kind: Kind, text: str, item: StreamChunk | ReasoningChunk | None = None) -> Entry:
-        """Append to the last entry if ``text`` continues it; otherwise begin a new entry."""
+        """Append ``text`` to the last entry if it has the same kind and call; otherwise begin a new entry.
+
+        Return the entry that has the text.
+        """
         last = self.entries[-1] if self.entries else None
         if last is None or last.kind is not kind or not _belong_together(last.item, item):
             return self._append(Entry(kind, item), text)
@@ -202,7 +216,7 @@ class Lane:
         return last
 
     def spell_call(self, chunk: StreamChunk) -> None:
-        """Show a piece of a tool call, which the model is writing."""
+        """Add a piece of a tool call that the model is writing."""
         call = chunk.tool_call
         tool_id = (call.tool_id or "") if call is not None else ""
         last = self.entries[-1] if self.entries else None
@@ -213,7 +227,7 @@ class Lane:
             self._write(last, chunk.content)
 
     def call_tool(self, event: ToolStarted) -> None:
-        """Show a tool call with its arguments. It replaces the pieces of the call that the model has streamed."""
+        """Add a tool call with its arguments. If :meth:`spell_call` has added pieces of it, replace these pieces."""
         spelled = (each for each in reversed(self.entries) if each.kind is Kind.CALL and each.tool_id == event.tool_id)
         entry = next(spelled, None)
         shown = show_call(event.tool_name, event.arguments)
@@ -226,7 +240,7 @@ class Lane:
         self._write(entry, shown)
 
     def end_tool(self, event: ToolFinished | ToolFailed | ToolCancelled) -> None:
-        """Show what a tool returned, or why it ended without a result."""
+        """Add the result or error of a tool, or "stopped" if the tool was stopped."""
         kind, shown = Kind.RESULT, "stopped"
         if isinstance(event, ToolFinished):
             shown = show_value(event.result)
@@ -240,7 +254,7 @@ class Lane:
         return entry
 
     def _write(self, entry: Entry, text: str) -> None:
-        """Add ``text`` to an entry of the lane. If the lane then has too much text, the oldest is dropped."""
+        """Add ``text`` to an entry of the lane. If the lane then has too much text, drop the oldest text."""
         entry.add(text)
         self.size += len(text)
         if self.size > MAX_LANE_CHARS:
@@ -268,7 +282,7 @@ class Lanes:
         return len(self._lanes)
 
     def open(self, key: Hashable, speaker: str, topic: str) -> Lane:
-        """Return the lane for ``key``, and create it if there is none."""
+        """Return the lane for ``key``. If there is none, create it with ``speaker`` and ``topic``."""
         lane = self._lanes.get(key)
         if lane is None:
             if len(self._lanes) >= MAX_LANES:
@@ -278,7 +292,7 @@ class Lanes:
         return lane
 
     def retract(self, retracted: Retracted) -> int:
-        """Mark the retracted entries as void. Return how many characters of text they have."""
+        """Mark the retracted entries as void. Return how many characters of answer text they have."""
         void = 0
         for lane in self:
             for entry in lane.entries:
@@ -289,7 +303,7 @@ class Lanes:
 
 
 def say_chunk(lane: Lane, chunk: StreamChunk) -> None:
-    """Add a chunk to a lane. The pieces of a tool call are shown until the tool starts."""
+    """Add a chunk to a lane: text, or a piece of a tool call."""
     if chunk.chunk_type is StreamChunkType.TEXT:
         lane.say(Kind.TEXT, chunk.content, chunk)
         return
@@ -308,14 +322,14 @@ def _call_of(item: StreamChunk | ReasoningChunk) -> tuple[str, int]:
 
 
 RATE_WINDOW_S = 2.0
-"""The length of the window over which the rate is computed."""
+"""Over how many seconds the rate of output is computed."""
 
-_STEP_S = 0.1  # output within one step is one entry of the window
+_STEP_S = 0.1  # seconds; all output within one step is counted as one entry of the window
 _FREE = "rxflow/demo"
 
 
 class OpenCall:
-    """An LLM call that is still open: the size of its prompt and of its output."""
+    """The size of an LLM call that is still open: the bytes of its prompt, and of its output so far."""
 
     __slots__ = ("model", "output_bytes", "prompt_bytes")
 
@@ -336,7 +350,7 @@ class OpenCall:
 
 
 class Spending:
-    """Tokens, cost and rate of one run."""
+    """The tokens, the cost and the output rate of one run."""
 
     def __init__(self) -> None:
         self._ended = UsageMetrics()
@@ -372,7 +386,10 @@ class Spending:
         return self._count(call.usage, _price(call, call.usage))
 
     def cut_off(self, span_id: str) -> UsageMetrics:
-        """Record that a call was stopped without an event that ends it, and return an estimate of its usage."""
+        """Record that a call was stopped without an event that ends it, and return an estimate of its usage.
+
+        The estimate is empty if the span is not an open call.
+        """
         call = self._open.pop(span_id, None)
         if call is None:
             return UsageMetrics()
@@ -393,7 +410,7 @@ class Spending:
 
     @property
     def cost(self) -> float | None:
-        """The cost so far in US dollars, for the calls whose price is known; None if no price is known."""
+        """The cost in US dollars of all calls so far whose price is known; None if no price is known."""
         known = [self._cost, *(_price(call, call.usage) for call in self._open.values())]
         costs = [each for each in known if each is not None]
         return sum(costs) if costs else None
@@ -406,7 +423,7 @@ class Spending:
         )
 
     def compute_rate(self, now: float) -> float:
-        """Return the output tokens per second over the last :data:`RATE_WINDOW_S`."""
+        """Return the output tokens per second, estimated over the last :data:`RATE_WINDOW_S` seconds."""
         recent = [(at, size) for at, size in self._window if now - at <= RATE_WINDOW_S]
         if not recent:
             return 0.0

@@ -1,4 +1,4 @@
-"""A run as screens draw it: its spans as a tree with states and times, its lanes and its spending."""
+"""A run as screens draw it: a tree of its spans with states and times, its lanes, and its spending."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ MAX_LABEL_CHARS = 60
 
 
 class RunTree:
-    """Builds the state of a screen from the events of a run, of several runs, or from chunks alone.
+    """Builds the state of a screen from events. These may come from one run or from several, or be chunks only.
 
     Args:
-        methods: the methods of the flow if they are known. The methods that have not started yet are then shown too.
+        methods: the names of the flow's methods, if they are known. These methods are shown even before they start.
     """
 
     def __init__(self, methods: Sequence[str] = ()) -> None:
@@ -66,7 +66,7 @@ class RunTree:
 
     @property
     def now(self) -> float:
-        """The current time of the run; when all roots have ended, the time of the last end.
+        """The current time of the run. When all roots have ended or paused, this is the time of the last end or pause.
 
         Times come from the events, so a recorded run has the times of its recording.
         """
@@ -83,7 +83,10 @@ class RunTree:
 
     @property
     def progress(self) -> tuple[int, int] | None:
-        """How many of the flow's methods have ended, and how many there are; None if the methods are not known."""
+        """How many of the flow's methods have finished or failed, and how many methods there are.
+
+        None if the methods are not known.
+        """
         if not self._methods:
             return None
         ended = sum(span.state in (State.DONE, State.FAILED) for span in self._waiting.values())
@@ -110,7 +113,7 @@ class RunTree:
         """Add one event. Return a line of text for a retraction, a retry or a question; "" for other events."""
         at = (event.at if isinstance(event, StreamChunk | Happened) else 0.0) or time.time()  # type: ignore[redundant-expr] # pyright: ignore[reportUnnecessaryIsInstance]
         self._last_at, self._last_seen = at, time.monotonic()
-        if is_repeated(event):  # a resumed run repeats it, and the tree has already counted it
+        if is_repeated(event):  # the tree has already counted the event before the run was resumed
             return ""
         if isinstance(event, StreamChunk):
             self.spending.add_output(event.span_id, event.content, at)
@@ -146,7 +149,8 @@ class RunTree:
     def complete(self) -> None:
         """Record that the stream has completed.
 
-        Spans that are still open become stopped: something cut the stream short, such as ``take``.
+        Spans that are still open become stopped, because an operator such as ``take`` has ended the stream early. If
+        the run is paused, this does nothing.
         """
         if self.state is State.PAUSED:
             return
@@ -163,7 +167,10 @@ class RunTree:
             self.state = State.DONE
 
     def _open_roots(self) -> list[Span]:
-        """Return the roots that have not ended. One that has paused stays so: its run goes on with another root."""
+        """Return the roots that have neither ended nor paused.
+
+        A paused root stays paused, because the resumed run begins with a new root.
+        """
         return [root for root in self.roots if not root.state.is_ended and root.state is not State.PAUSED]
 
     def _begin(self, event: Started, at: float) -> None:
@@ -192,7 +199,10 @@ class RunTree:
             span.children.extend(self._waiting.values())
 
     def _reuse(self, event: Started, parent: Span | None) -> Span | None:
-        """Return the row of a method that waits to start, or that ran before in a cycle; None if there is none."""
+        """Return the span of a method that has not started yet, or that starts again in a cycle.
+
+        If the method has no such span, or ``event`` is not the start of a method, return None.
+        """
         if not isinstance(event, e.MethodStarted) or parent is None:
             return None
         for span in parent.children:
@@ -204,7 +214,7 @@ class RunTree:
         return None
 
     def _forget(self, span: Span) -> None:
-        """Drop the spans of the last round of a cycle. Their cost still counts."""
+        """Drop all spans below ``span``: they are from the previous round of a cycle. Their cost still counts."""
         for below in span.walk():
             self._spans.pop(below.span_id, None)
             self._lane_of.pop(below.span_id, None)
@@ -215,7 +225,7 @@ class RunTree:
         if isinstance(event, e.ToolFinished | e.ToolFailed | e.ToolCancelled):
             self._find_lane(event.origin.span_id, event.origin).end_tool(event)
             if isinstance(event, e.ToolCancelled) and event.reason == WAITS:
-                self.tools -= 1  # it begins again when the run is resumed
+                self.tools -= 1  # the call is counted again when the run is resumed
         if isinstance(event, e.LLMFinished | e.LLMFailed | e.LLMCancelled):
             self._count(span, self.spending.end(event))
         if span is None:
@@ -235,7 +245,7 @@ class RunTree:
 
     def _end_root(self, event: Finished | Failed | Cancelled) -> None:
         if isinstance(event, Finished):
-            self.error = None  # that of an earlier attempt, which was retried
+            self.error = None  # an error of an earlier, retried attempt no longer counts
         if isinstance(event, Failed):
             self.error = event.error
         elif isinstance(event, e.FlowFinished | e.CrewFinished | e.TaskFinished):
@@ -244,7 +254,7 @@ class RunTree:
             self.result = event.text
 
     def _close(self, span: Span, state: State, at: float) -> None:
-        """End ``span``, and mark the open spans below it as stopped."""
+        """End ``span`` with ``state``, and mark the open spans below it as stopped."""
         for below in span.walk():
             if not below.state.is_ended and below.state is not State.WAITING:
                 below.state = state if below is span else State.STOPPED
@@ -362,8 +372,8 @@ class State(Enum):
 class Span:
     """One span of the run, as a row of the tree.
 
-    Times are in seconds since the epoch. ``agent`` is the agent of a task. ``runs`` counts how often a method has
-    started.
+    Times are in seconds since the epoch. ``agent`` is the role of the agent that works on a task. ``note`` is a short
+    text behind the label, such as an error. ``runs`` counts how often a method has started.
     """
 
     kind: str
@@ -394,7 +404,8 @@ class Span:
 class Row:
     """A line of the tree.
 
-    ``guides`` are the branch characters in front of it; ``folded`` counts the rows hidden below it.
+    ``guides`` are the characters in front of the label that draw the branches of the tree. ``folded`` is the number of
+    hidden rows below this row.
     """
 
     span: Span
@@ -419,7 +430,8 @@ def list_rows(roots: Sequence[Span]) -> Iterator[Row]:
 def _list_children(span: Span) -> Iterator[Span]:
     """Yield the children to show.
 
-    Redundant ones are skipped: a method's only crew, a task's agent, and an agent's LLM calls.
+    A method's only crew, a task's agents and an agent's LLM calls would be redundant rows. Instead of each of these,
+    its children are shown.
     """
     for child in span.children:
         is_hidden = (

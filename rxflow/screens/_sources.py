@@ -1,4 +1,4 @@
-"""The sources that a screen accepts: a flow, a crew, or any Observable of events."""
+"""What a screen can show: a flow, a crew, or any Observable of events."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from rxflow.types import Event
 
 @runtime_checkable
 class HasEvents(Protocol):
-    """A flow, a crew, or any other object whose ``events()`` returns a run."""
+    """A flow, a crew, or any other object whose ``events()`` returns the events of a run."""
 
     def events(self, inputs: Mapping[str, Any] | None = None) -> Observable[Event]:
-        """Return a cold Observable of the run."""
+        """Return a cold Observable of the run's events."""
         ...
 
 
 def read_events(source: HasEvents | Observable[Event], inputs: Mapping[str, Any] | None) -> Observable[Event]:
-    """Return the events of a run of ``source``.
+    """Return ``source`` itself if it is an Observable; otherwise return the events of a run of ``source``.
 
     Raises:
-        TypeError: ``source`` has no events; or it is an Observable, and there are inputs.
+        TypeError: ``source`` is not an Observable and has no ``events()``. Also raised if ``source`` is an Observable
+            and ``inputs`` are given.
     """
     if isinstance(source, Observable):
         if inputs is not None:
@@ -37,7 +38,7 @@ def read_events(source: HasEvents | Observable[Event], inputs: Mapping[str, Any]
 
 
 def read_methods(source: object) -> tuple[str, ...]:
-    """Return the names of a flow's methods, to show those that have not started; empty for other sources."""
+    """Return the names of the methods if ``source`` is a flow; otherwise an empty tuple."""
     if not isinstance(source, Flow):
         return ()
     return tuple(read_graph(type(cast("Flow[Any]", source))).methods)

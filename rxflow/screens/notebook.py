@@ -1,4 +1,4 @@
-"""A run in a notebook: its tree, its speakers and its figures below the cell, while it is running.
+"""Shows a run in a notebook, below the cell: its spans, its speakers, its time, its tokens and its cost.
 
 ::
 
@@ -6,8 +6,8 @@
 
     result = notebook.show(flow, {"topic": "tides"})
 
-The output is plain HTML without scripts, so it needs no extension and the notebook keeps it. Interrupting the cell
-stops the run.
+The display is updated while the run goes on. It is plain HTML without scripts, so it needs no notebook extension and is
+saved with the notebook. Interrupting the cell stops the run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["show"]
 
 REFRESH_S = 0.1
 MAX_LANE_CHARS = 1500
-"""How many characters at the end of each speaker's text are shown."""
+"""How many characters of each speaker's text are shown. Of a longer text, only the end is shown."""
 
 _MARKS = {
     State.WAITING: "○",
@@ -64,8 +64,9 @@ def show(source: HasEvents | Observable[Event], inputs: Mapping[str, Any] | None
         inputs: the inputs of the flow or crew.
 
     Raises:
-        TypeError: ``source`` has no events; or it is an Observable, and there are inputs.
-        Exception: the run's own error, after it is shown.
+        TypeError: ``source`` is not an Observable and has no ``events()``. Also raised if ``source`` is an Observable
+            and ``inputs`` are given.
+        Exception: the run's own error, after the error was shown.
     """
     tree = RunTree(read_methods(source))
     events = read_events(source, inputs)
@@ -75,7 +76,7 @@ def show(source: HasEvents | Observable[Event], inputs: Mapping[str, Any] | None
     place: Any = display(HTML(draw_run(tree)), display_id=True)  # type: ignore[no-untyped-call]
 
     def draw() -> None:
-        if place is not None:  # None outside a notebook, for example in a script made from one
+        if place is not None:  # None outside a notebook, for example in a script made from a notebook
             place.update(HTML(draw_run(tree)))  # type: ignore[no-untyped-call]
 
     drawn_at = time.monotonic()
@@ -100,7 +101,7 @@ def show(source: HasEvents | Observable[Event], inputs: Mapping[str, Any] | None
 
 
 def draw_run(tree: RunTree) -> str:
-    """Draw the run as HTML, with the texts of models and users escaped."""
+    """Return the run as HTML. The texts of models and users are escaped."""
     rows = "".join(_draw_row(tree, row) for row in list_rows(tree.roots))
     lanes = "".join(map(_draw_lane, tree.lanes))
     error = f"<b>{escape(show_error(tree.error))}</b>" if tree.error is not None else ""

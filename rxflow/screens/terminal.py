@@ -1,4 +1,4 @@
-"""A run in the terminal: a live dashboard, plain lines without a terminal, and a summary at the end.
+"""Shows a run in the terminal: a live dashboard, and a summary at the end. Without a terminal, prints plain lines.
 
 ::
 
@@ -51,8 +51,9 @@ def show(source: HasEvents | Observable[Event], inputs: Mapping[str, Any] | None
         options: the options of :class:`Dashboard`.
 
     Raises:
-        TypeError: ``source`` has no events; or it is an Observable, and there are inputs.
-        Exception: the run's own error, after it is drawn.
+        TypeError: ``source`` is not an Observable and has no ``events()``. Also raised if ``source`` is an Observable
+            and ``inputs`` are given.
+        Exception: the run's own error, after the error was drawn.
     """
     events = read_events(source, inputs)
     options.setdefault("methods", read_methods(source))
@@ -63,7 +64,7 @@ def show(source: HasEvents | Observable[Event], inputs: Mapping[str, Any] | None
 
 
 def draw(**options: Any) -> Callable[[Observable[T]], Observable[T]]:
-    """Draw the events that pass (like ``do``), and pass them on unchanged. ::
+    """Return an operator that draws events and passes them on unchanged, like ``do``. ::
 
         source    S--a--b--F|
         draw()    S--a--b--F|
@@ -121,8 +122,8 @@ class Dashboard:
     Args:
         console: a console of rich; by default one on standard output.
         plain: print lines even in a terminal.
-        methods: the flow's methods, to show those that have not started yet.
-        summary: print the tree, the figures and the result at the end.
+        methods: the names of the flow's methods. These methods are shown even before they start.
+        summary: print the tree, the figures and the result at the end. Plain lines always end with a line of figures.
         tree: the state that the screen draws; by default a new one with ``methods``.
     """
 
@@ -149,7 +150,7 @@ class Dashboard:
 
     @property
     def result(self) -> Any:
-        """The result of the run; None until it has finished."""
+        """The result of the run; None until the run has finished."""
         return self._tree.result
 
     def add(self, event: Event) -> None:
@@ -162,15 +163,15 @@ class Dashboard:
             self._tree.add(event)
 
     def make_room(self, events: Observable[T]) -> Observable[T]:
-        """Return ``events`` unchanged, but remove the frame while a question is open, so that a person can type there.
+        """Return a stream of the same events. The frame is not drawn while a question is open.
 
-        The frame is removed on the run's loop, before the question is printed. :meth:`add` would be too late, because
-        its caller may get the event after that.
+        So a person can type the answer in the terminal. The frame is removed on the run's loop, before the question is
+        printed. :meth:`add` would be too late, because its caller may get the event only after the question is printed.
         """
         return through(rxops.do_action(self.note_question))(events)
 
     def note_question(self, event: object) -> None:
-        """Remove the frame at a question, and draw it again after the last answer."""
+        """Remove the frame if ``event`` is a question. Draw it again if ``event`` answers the last open question."""
         live = self._live
         if live is None or not isinstance(event, InputRequested | InputReceived):
             return

@@ -1,4 +1,4 @@
-"""Tools with which users test their flows: virtual time, marbles, scripted models, probes and conformance suites."""
+"""Tools for testing flows: virtual time, marbles, scripted models, probes and conformance suites."""
 
 import typing
 
@@ -26,7 +26,8 @@ __all__ = [
     "turn",
 ]
 
-# Imported lazily: the pytest plugin is in this package, and pytest loads it even for tests that need none of these.
+# These names are imported lazily. The pytest plugin is in this package, so pytest imports the package for all tests,
+# even for tests that use none of the names.
 if typing.TYPE_CHECKING:
     from rxflow.testing._conformance.check import check_operator, check_source
     from rxflow.testing._conformance.harness import ConformanceError

@@ -1,16 +1,18 @@
 """Marble diagrams: timelines of signals, and a strict parser that points at the column of an error.
 
-Each character is one frame of one millisecond, as in RxJS ::
+Each character is one millisecond, as in RxJS ::
 
-    -            a frame in which nothing happens
+    -            a millisecond in which nothing happens
     a            an item: ``values["a"]``, or the text "a" itself
-    |  #         completion; an error
-    (ab|)        all at the time of the parenthesis; then time advances by the width of the whole group
-    ^  !         hot diagrams: the time of subscription, which is zero; subscription diagrams: start and end
-    a 59s b      time passes: ms, s, m or h, between spaces; the spaces themselves take no time
+    |            the completion
+    #            an error
+    (ab|)        a group: all its signals are at the time of "("; with its parentheses, this group takes 5 ms
+    a 59s b      59 seconds pass: write a number with ms, s, m or h between spaces; the spaces take no time
+    ^            in the diagram of a hot source: the subscription, which is time 0
+    ^  !         in the diagram of a subscription: its start and its end
 
-In a *script*, a run of other characters is one item of the same width: ``he-ll-o|`` emits "he" at 0, "ll" at 3 and "o"
-at 6 ms, and ends at 7.
+In a *script*, consecutive characters other than spaces and ``-|#()`` are one item. The item takes one millisecond for
+each character: ``he-ll-o|`` emits "he" at 0, "ll" at 3 and "o" at 6 ms, and completes at 7 ms.
 """
 
 from __future__ import annotations
@@ -26,19 +28,19 @@ Ms: TypeAlias = int | float
 
 
 class MarbleError(Exception):
-    """The error that ``#`` in a diagram stands for if none is given."""
+    """The error of ``#`` in a diagram, if the test gives no other error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Next:
-    """An item."""
+    """The signal with an item."""
 
     value: Any
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Failed:
-    """The error that ends a stream. Two are equal if their errors have the same type and message."""
+    """The signal that ends a stream with an error. Two are equal if their errors have equal types and messages."""
 
     error: BaseException
 
@@ -53,7 +55,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """The end of a stream that did not fail."""
+    """The signal that ends a stream without an error."""
 
 
 Signal: TypeAlias = Next | Failed | Completed
@@ -97,14 +99,14 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The duration of a subscription; ``end`` is None if nothing ended it."""
+    """The start and the end of a subscription, in milliseconds. ``end`` is None if nothing has ended it."""
 
     start: Ms
     end: Ms | None = None
 
 
 def tidy(milliseconds: Ms) -> Ms:
-    """Round to the nanosecond, which removes rounding errors. Returns an int if the result is whole."""
+    """Round a time to the nanosecond, which removes rounding errors of floats. Return an int if the result is whole."""
     rounded = round(float(milliseconds), 6)
     return int(rounded) if rounded.is_integer() else rounded
 
@@ -116,11 +118,11 @@ _RUN = re.compile(r"[^-()|#\s]+")
 _UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 _TERMINALS = ("|", "#")
 
-__tracebackhide__ = True  # pytest shows the line with the diagram, not the parser
+__tracebackhide__ = True  # pytest's tracebacks show the line with the diagram, and leave out this module
 
 
 class MarbleSyntaxError(ValueError):
-    """A string is not a marble diagram. The message points at the wrong column, and says what is allowed there."""
+    """A string is not a marble diagram. The message points at the wrong column and describes the problem."""
 
     def __init__(self, diagram: str, column: int, problem: str) -> None:
         shown = "".join(char if char.isprintable() else " " for char in diagram)
@@ -148,12 +150,12 @@ def parse_hot(diagram: str, values: Mapping[str, Any] | None = None, error: Base
 
 
 def parse_script(diagram: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None) -> Timeline:
-    """Parse a script: ``parse_script("he-ll-o|")``. A run of characters is a name in ``values``, or text."""
+    """Parse a script: ``parse_script("he-ll-o|")``. An item that ``values`` does not name is the text itself."""
     return _timeline(diagram, _placed(diagram, _runs(diagram)), Decimal(0), values, error)
 
 
 def parse_subscription(diagram: str) -> Span:
-    """Parse the duration of a subscription: ``parse_subscription("--^---!")``."""
+    """Parse the start and end of a subscription: ``parse_subscription("--^---!")``."""
     start: Decimal | None = None
     end: Decimal | None = None
     for mark in _placed(diagram, _frames(diagram)):
@@ -193,7 +195,7 @@ class _Placed:
 
 
 def _frames(diagram: str) -> Iterator[_Token]:
-    """Read a diagram character by character."""
+    """Yield the tokens of a diagram. Each character is one token, except in times such as "59s"."""
     at = 0
     while at < len(diagram):
         char = diagram[at]
@@ -216,7 +218,7 @@ def _frames(diagram: str) -> Iterator[_Token]:
 
 
 def _runs(diagram: str) -> Iterator[_Token]:
-    """Read a script, in which a run of characters is one item."""
+    """Yield the tokens of a script. Consecutive characters other than spaces and ``-|#()`` are one item."""
     at = 0
     while at < len(diagram):
         char = diagram[at]
@@ -237,13 +239,19 @@ def _runs(diagram: str) -> Iterator[_Token]:
 
 
 def _time_at(diagram: str, at: int) -> _Token | None:
-    """Read a duration. It needs spaces around it; otherwise its digits and letters are items."""
+    """Return the duration that begins at position ``at``; None if there is none.
+
+    A duration is between spaces, or at the beginning or end. Elsewhere, digits and letters such as "59s" are items.
+    """
     found = _TIME.match(diagram, at) if at == 0 or diagram[at - 1] == " " else None
     return None if found is None else _Token("time", found[0], at + 1, Decimal(found[1]) * _UNITS[found[2]])
 
 
 def _placed(diagram: str, tokens: Iterator[_Token]) -> list[_Placed]:
-    """Return the marks with their times. Resolves groups, and refuses marks after the end."""
+    """Return the items and signs of a diagram, each with its time. In a group, all have the time of the group.
+
+    Raises MarbleSyntaxError if a group is wrong, or if anything follows after the end.
+    """
     marks: list[_Placed] = []
     now = Decimal(0)
     group: _Token | None = None

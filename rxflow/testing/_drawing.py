@@ -15,9 +15,9 @@ from rxflow.testing._diagrams import Completed, Failed, Moment, Ms, Next, Signal
 from rxflow.testing._stacks import find_raising_line
 from rxflow.types import ReasoningChunk, StreamChunk, StreamChunkType
 
-_LONGEST = 20  # up to this many frames without a signal are drawn one by one
+_LONGEST = 20  # up to this many milliseconds without a signal are drawn as dashes; more are drawn as a time
 _UNITS = (("h", 3_600_000), ("m", 60_000), ("s", 1000))
-_SHOWN = 100  # characters of a value that are shown
+_SHOWN = 100  # at most this many characters of a value are shown
 _ON_BRACKETS = (
     "[…] = the time of the next mark; it is not to scale, because the marks before it are wider than the time between"
 )
@@ -26,20 +26,20 @@ Same = Callable[[Any, Any], bool]
 
 
 def equal(expected: Any, actual: Any) -> bool:
-    """Compare with ``==``."""
+    """Return whether two values are equal by ``==``."""
     return bool(expected == actual)
 
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """Diagrams, one for each timeline, and the meanings of their names."""
+    """The diagrams of one or more timelines. The lines of ``legend`` explain the names and signs in the diagrams."""
 
     rows: tuple[str, ...]
     legend: tuple[str, ...]
 
 
 def draw(timeline: Timeline, values: Mapping[str, Any] | None = None) -> str:
-    """Draw a timeline that begins at 0 or later. Items get their names from ``values`` if they are in it.
+    """Draw a timeline that begins at 0 or later. Items that are in ``values`` get their names from there.
 
     If the marks at one time are wider than the gap to the next time, the next time is drawn in brackets:
     ``(ab)[1ms]c``.
@@ -65,14 +65,14 @@ def draw_spans(rows: Sequence[Span]) -> tuple[str, ...]:
 
 
 def shown(value: Any) -> str:
-    """Return a value as text for a message: short, and a chunk as its content."""
+    """Return a value as a short text for messages. An object with ``content`` is shown as its class and content."""
     content = getattr(value, "content", None)
     text = f"{type(value).__name__} {content!r}" if isinstance(content, str) else repr(value)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 
 def duration(milliseconds: Ms | Decimal) -> str:
-    """Return a duration as in diagrams: 1500 is 1.5s."""
+    """Return a duration as text, as diagrams have it: 1500 becomes "1.5s"."""
     time = Decimal(str(milliseconds))
     for unit, size in _UNITS:
         if time >= size and (time / size * 1000) % 1 == 0:
@@ -91,7 +91,7 @@ class _Mark:
 
 
 class _Names:
-    """One character for each value."""
+    """Gives each value a name of one character, for the diagrams. Equal values get the same name."""
 
     def __init__(self, values: Mapping[str, Any], same: Same, moments: Iterable[Moment]) -> None:
         self._same = same
@@ -104,7 +104,7 @@ class _Names:
                 self._errors.append(moment.signal)
             elif isinstance(moment.signal, Next) and not self._takes_its_own(moment.signal.value):
                 later.append(moment.signal.value)
-        # Names are invented only now, so that none of them is the name of a later value.
+        # Invent names only after all values were seen, so that no invented name is already the name of another value.
         taken = {name for name, _ in (*self._named, *self._used)}
         free = (name for name in chain(string.ascii_letters, map(chr, count(0x3B1))) if name not in taken)
         for value in later:
@@ -175,7 +175,11 @@ def _mark(time: Ms, texts: Sequence[str]) -> _Mark:
 
 
 def _aligned(rows: Sequence[Sequence[_Mark]]) -> tuple[str, ...]:
-    """Align rows. Between marks, all rows have the same gap; at marks, all rows are padded to the widest."""
+    """Draw rows to the same scale.
+
+    In periods without marks in any row, all rows get the same gap. In other periods, the rows are padded to the width
+    of the widest row.
+    """
     drawn = [""] * len(rows)
     now = Decimal(0)
     for start, end in _busy(chain.from_iterable(rows)):
@@ -190,12 +194,12 @@ def _aligned(rows: Sequence[Sequence[_Mark]]) -> tuple[str, ...]:
 
 
 def _is_over(row: Sequence[_Mark], now: Decimal) -> bool:
-    """Return whether nothing can follow in this row."""
+    """Return whether the row has ended at ``now``, so that nothing can follow in the row."""
     return bool(row) and row[-1].end <= now and row[-1].text.rstrip(")")[-1] in "|#!"
 
 
 def _busy(marks: Iterable[_Mark]) -> list[tuple[Decimal, Decimal]]:
-    """Return the time spans that marks occupy; adjacent spans are joined."""
+    """Return the starts and ends of the periods that marks occupy. Periods that touch or overlap are joined."""
     spans: list[tuple[Decimal, Decimal]] = []
     for mark in sorted(marks, key=lambda mark: mark.time):
         if spans and mark.time <= spans[-1][1]:
@@ -218,7 +222,7 @@ def _stretch(row: Sequence[_Mark], start: Decimal, end: Decimal) -> str:
 
 
 def _passing(time: Decimal) -> str:
-    """Draw a duration without marks."""
+    """Draw a period in which nothing happens."""
     if time % 1 == 0 and time <= _LONGEST:
         return "-" * int(time)
     return f" {duration(time)} "
@@ -228,19 +232,19 @@ def _plain(number: Decimal) -> str:
     return f"{number.normalize():f}"
 
 
-_BEFORE = 20  # signals that are drawn before the first difference
-_AFTER = 10  # signals that are drawn from the first difference on
+_BEFORE = 20  # how many signals before the first difference are drawn
+_AFTER = 10  # how many signals are drawn from the first difference on
 
 
 def same(expected: Any, actual: Any) -> bool:
-    """Return whether two values are equal, or the expected text is the content of a chunk."""
+    """Return whether two values are equal. An expected text also equals a chunk with that content."""
     if isinstance(expected, str) and isinstance(actual, StreamChunk | ReasoningChunk):
         return actual.content == expected
     return bool(expected == actual)
 
 
 def difference(expected: Timeline, actual: Timeline, values: Mapping[str, Any] | None = None) -> str | None:
-    """Describe the first difference of two timelines, with both drawn to the same scale. None if they are equal."""
+    """Draw two timelines to the same scale, and describe their first difference. Return None if they are equal."""
     at = 0
     for wanted, came in zip_longest(expected, actual):
         if not _agree(wanted, came):
@@ -311,9 +315,9 @@ class Tape(NamedTuple):
     error: Exception | None
 
     def as_test(self, name: str = "the recorded run") -> str:
-        """Return the code of a first test, which plays the recording and expects the same back.
+        """Return the code of a test that plays the recording and expects the same output.
 
-        In the code, text chunks are strings.
+        Add your own operators to it. In the code, text chunks are written as strings.
         """
         values = "".join(f"        {key!r}: {_written(value)},\n" for key, value in self.values.items())
         error = f", {self.error!r}" if self.error is not None else ""
@@ -327,15 +331,15 @@ class Tape(NamedTuple):
 
 
 def cassette(path: AnyPath, *kinds: type[Any]) -> Tape:
-    """Read a file that :func:`rxflow.operators.record` wrote, as a diagram, its values and its error. ::
+    """Read a file that :func:`rxflow.operators.record` wrote. Return its diagram, its values and its error. ::
 
         tape = cassette("support.cassette", StreamChunk)
         marbles.expect(marbles.cold(*tape).pipe(my_operator())).to_say("Hel-lo|")
         marbles.expect(from_cassette("support.cassette").pipe(ops.text())).to_be(*tape)
 
-    Times are in whole milliseconds. If marks are wider than the time between them, as groups often are, the following
-    marks are later than in the recording. So the last line above needs a recording in virtual time, with room between
-    its chunks.
+    Times are in whole milliseconds. In the diagram, an item takes one millisecond, and a group takes one for each of
+    its characters. If the next item was recorded sooner, that item is later in the diagram than in the recording. So
+    the last line above needs a recording in virtual time, with enough time between the chunks.
 
     Args:
         path: the file.
@@ -354,7 +358,7 @@ def cassette(path: AnyPath, *kinds: type[Any]) -> Tape:
 
 
 def _names() -> Iterator[str]:
-    """Return one letter or digit for each item; for long recordings, also letters of other alphabets."""
+    """Return an endless iterator of names: letters and digits first, then characters of other alphabets."""
     return chain(string.ascii_letters, string.digits, filter(str.isalnum, map(chr, count(0x3B1))))
 
 

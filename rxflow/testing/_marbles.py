@@ -1,4 +1,4 @@
-"""``Marbles``: expectations as marble diagrams, with cold and hot sources that play a timeline in virtual time."""
+"""``Marbles``: compares streams with marble diagrams. Cold and hot sources play diagrams in virtual time."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from rxflow.testing._virtual_time import VirtualLoop
 
 
 class MarbleSource(Observable[Any]):
-    """A source that records when it was subscribed to, and for how long."""
+    """A source that records the start and the end of each subscription to it."""
 
     def __init__(self, diagram: str, timeline: Timeline) -> None:
         self.diagram = diagram
@@ -57,12 +57,12 @@ class MarbleSource(Observable[Any]):
         return Disposable(end)
 
     def note_anew(self) -> None:
-        """Start a play: forget earlier subscriptions."""
+        """Forget earlier subscriptions, and record new ones. Called when a play begins."""
         self.subscriptions = []
         self._is_noting = True
 
     def note_no_more(self) -> None:
-        """End a play: record no more disposals. A subscription that is still open now was open at the end."""
+        """Record no more disposals. Called when a play ends, so subscriptions that are open then get no end."""
         self._is_noting = False
 
     def _listen(self, observer: ObserverBase[Any], loop: VirtualLoop) -> DisposableBase:
@@ -135,7 +135,8 @@ def now_of(loop: asyncio.AbstractEventLoop) -> int | float:
 
 
 def _play(timeline: Timeline, loop: VirtualLoop, zero: float, say: Callable[[Signal], None]) -> DisposableBase:
-    # All timers at once, as in RxJS: of two simultaneous signals, the signal of the earlier source then comes first.
+    # Set all timers at once, as RxJS does. If two sources emit at the same time, the source that began to play first
+    # then emits first.
     timers = [
         loop.call_at(zero + moment.time / 1000, say, moment.signal)
         for moment in timeline
@@ -173,12 +174,15 @@ class Recording:
     def begin(self, loop: VirtualLoop) -> None:
         """Set timers that subscribe at the start of the period, and dispose at its end."""
         if self._span.end is not None:
-            # Set first, so that an item at exactly this time comes too late, as in RxJS.
+            # Set this timer first, so that an item at exactly this time comes too late, as in RxJS.
             loop.call_at(self._span.end / 1000, self._subscription.dispose)
         loop.call_at(self._span.start / 1000, self._subscribe, loop)
 
     def end(self, *, is_cut: bool, left: str) -> None:
-        """End the recording. ``left`` describes what still waits, for streams that have not ended."""
+        """End the recording. ``is_cut`` is True if timers were still running. ``left`` describes what still waits.
+
+        Both are kept only if the stream has not ended, and no end was set for its subscription.
+        """
         if not self._is_over:
             self.is_cut = is_cut
             self.left = left
@@ -201,7 +205,7 @@ class Recording:
             self._subscription.disposable = subscription
 
 
-__tracebackhide__ = True  # pytest shows the line of the test, not the comparison
+__tracebackhide__ = True  # pytest's tracebacks show the line of the test, and leave out this module
 
 
 class Marbles:
@@ -212,10 +216,11 @@ class Marbles:
             marbles.expect(source.pipe(ops.pairwise())).to_be("--x-y|", {"x": ("a", "b"), "y": ("b", "c")})
             marbles.expect_subscriptions(source).to_be("^----!")
 
-    The first comparison plays all expectations, on one loop and one clock, which flows, coroutines, sync methods, anyio
-    deadlines and RxPY's time operators share. A play ends when nothing can happen any more. Because timers may run
-    forever, it also ends when time has jumped ``patience`` times after the longest diagram. Open subscriptions are then
-    disposed.
+    The first comparison plays all expectations together, on one loop and with one clock. Flows, coroutines, sync
+    methods, anyio deadlines and RxPY's time operators all use this clock.
+
+    A play ends when nothing can happen any more. Timers may run forever, so a play also ends when virtual time has
+    jumped ``patience`` times after the end of the longest diagram. Subscriptions that are still open are then disposed.
     """
 
     def __init__(self, *, patience: int = 3000) -> None:
@@ -238,7 +243,10 @@ class Marbles:
     def hot(
         self, diagram: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None
     ) -> HotSource:
-        """Create a source that plays ``diagram`` once, from ``^`` or its beginning, with or without subscribers."""
+        """Create a source that plays ``diagram`` once, with or without subscribers.
+
+        It begins at ``^``, or at the beginning of the diagram if there is no ``^``.
+        """
         source = HotSource(diagram, self._measured(parse_hot(diagram, values, error)))
         self._sources.append(source)
         return source
@@ -246,9 +254,10 @@ class Marbles:
     def expect(
         self, observable: ObservableBase[Any], subscription: str | None = None, *, until: float | None = None
     ) -> Expectation:
-        """Expect something of ``observable``. Call a method of the result to say what.
+        """Return an expectation about ``observable``. Call its ``to_be()`` or ``to_say()`` to compare the output.
 
-        ``subscription`` shows the subscription's start and end (``"^---!"``); ``until`` is the end in seconds.
+        ``subscription`` is a diagram of the start and end of the subscription, such as ``"^---!"``. Instead of an end
+        in the diagram, you can give ``until``, in seconds.
         """
         if not isinstance(observable, ObservableBase):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(
@@ -270,20 +279,20 @@ class Marbles:
 
             marbles.expect(flow.observe().pipe(ops.answer_with(marbles.answers("--yes|", "-no|"))))
 
-        The diagrams are read like the turns of a :class:`ScriptedLLM`: a run of characters is one answer. Times count
-        from the question. A question without a remaining diagram gets no answer.
+        The diagrams are scripts, like the turns of a :class:`ScriptedLLM`: consecutive characters such as "yes" are one
+        answer. Times count from the question. When no diagram is left, a question gets no answer.
         """
         sources = iter([ColdSource(each, self._measured(parse_script(each, values))) for each in diagrams])
         return lambda request: next(sources, rx.empty())
 
     def expect_subscriptions(self, source: MarbleSource) -> SubscriptionsExpectation:
-        """Expect subscriptions of ``source``. Call a method of the result to say which."""
+        """Return an expectation about the subscriptions to ``source``. Call its ``to_be()`` to compare them."""
         expectation = SubscriptionsExpectation(self, source)
         self._subscriptions.append(expectation)
         return expectation
 
     def complaint(self) -> str | None:
-        """Describe the expectations that were never compared; None if there are none."""
+        """Return a message if there are expectations that were never compared; otherwise None."""
         compared = [each.is_compared for each in self._expectations]
         compared += [each.is_compared for each in self._subscriptions]
         forgotten = compared.count(False)
@@ -303,7 +312,7 @@ class Marbles:
     def play(self) -> None:
         """Play all expectations that were not played yet.
 
-        A comparison does that too; call this to check side effects.
+        Each comparison does this first. Call this method only to check side effects.
         """
         waiting, self._waiting = self._waiting, []
         if not waiting:
@@ -329,7 +338,7 @@ class Marbles:
             recording.end(is_cut=not ended, left=left)
 
     def play_for(self, expected: Timeline) -> None:
-        """Play as :meth:`play` does, for at least the duration of the expected timeline."""
+        """Do the same as :meth:`play`, but do not cut the play off before the end of the expected timeline."""
         self._measured(expected)
         self.play()
 
@@ -339,7 +348,7 @@ class Marbles:
 
 
 class Expectation:
-    """The output of a stream, for comparison."""
+    """An expectation about the output of a stream. Its methods compare the output with a diagram."""
 
     def __init__(self, marbles: Marbles, recording: Recording) -> None:
         self.recording = recording
@@ -347,15 +356,15 @@ class Expectation:
         self._marbles = marbles
 
     def to_be(self, diagram: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None) -> None:
-        """Raise AssertionError unless the stream did exactly what ``diagram`` says.
+        """Raise AssertionError unless the stream emitted exactly the signals of ``diagram``, at the same times.
 
-        A text in ``values`` equals a chunk with that content. Other values are compared with ``==``, errors by type and
-        message.
+        A text in ``values`` also equals a chunk with that content. Other values are compared with ``==``, and errors by
+        their type and message.
         """
         self._compare(diagram, parse(diagram, values, error), values)
 
     def to_say(self, script: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None) -> None:
-        """Compare with a script of text: ``to_say("he-ll-o|")``."""
+        """Do the same as :meth:`to_be`, with a script of text instead of a diagram: ``to_say("he-ll-o|")``."""
         self._compare(script, parse_script(script, values, error), None)
 
     def _compare(self, diagram: str, expected: Timeline, values: Mapping[str, Any] | None) -> None:
@@ -379,7 +388,7 @@ class Expectation:
 
 
 class SubscriptionsExpectation:
-    """The subscriptions to a source, for comparison."""
+    """An expectation about the subscriptions to a source. :meth:`to_be` compares them with diagrams."""
 
     def __init__(self, marbles: Marbles, source: MarbleSource) -> None:
         self.is_compared = False
@@ -387,7 +396,7 @@ class SubscriptionsExpectation:
         self._source = source
 
     def to_be(self, *diagrams: str) -> None:
-        """Raise AssertionError unless these are exactly the subscriptions to the source. No diagram means none."""
+        """Raise AssertionError unless the source had exactly these subscriptions; without diagrams, none."""
         self.is_compared = True
         expected = [parse_subscription(diagram) for diagram in diagrams]
         self._marbles.play()

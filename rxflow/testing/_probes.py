@@ -14,21 +14,27 @@ T = TypeVar("T")
 
 
 def probe(name: str = "probe") -> Probe:
-    """Create an operator that changes nothing, and counts the signals at this point of the pipe. ::
+    """Create an operator that records what happens at this point of a pipe, and changes nothing. ::
 
         seen = probe()
         flow.observe().pipe(seen, ops.take(1)).subscribe()
         seen.assert_cancelled()
 
-    A probe gets what a subscriber at this point would get: after ``observe()``, the chunks. The operators after a probe
-    get no more than that, so they cannot use the events behind the chunks. With the pytest plugin, a test fails if a
-    subscription through a probe has neither ended nor been disposed. ``name`` distinguishes several probes in messages.
+    A probe receives what a subscriber at this point would receive. After ``observe()``, that is the chunks. Operators
+    after the probe then receive only the chunks too, so they cannot select other events of the run.
+
+    With the pytest plugin, a test fails if a subscription through a probe has neither ended nor been disposed. ``name``
+    identifies the probe in error messages.
     """
     return Probe(name)
 
 
 class Probe:
-    """The counts of subscriptions and of their ends. ``items`` are the items of all subscriptions, in order."""
+    """An operator that counts its subscriptions, and how they end.
+
+    ``subscribed``, ``cancelled`` and ``completed`` are counts. ``errors`` holds the errors with which subscriptions
+    ended. ``items`` holds the items of all subscriptions, in the order in which they arrived.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -57,12 +63,12 @@ class Probe:
 
     @property
     def failed(self) -> int:
-        """Subscriptions that ended with an error."""
+        """The number of subscriptions that ended with an error."""
         return len(self.errors)
 
     @property
     def leaked(self) -> int:
-        """Subscriptions that neither ended nor were disposed."""
+        """The number of subscriptions that neither ended nor were disposed."""
         return self.subscribed - self.cancelled - self.completed - self.failed
 
     def assert_subscribed(self, times: int | None = None) -> None:
@@ -74,7 +80,7 @@ class Probe:
         self._assert_count("subscribed", self.subscribed, 0)
 
     def assert_cancelled(self, times: int | None = None) -> None:
-        """Assert that at least one subscription, or exactly ``times``, were disposed before their end."""
+        """Assert that subscriptions were disposed before their end: at least one, or exactly ``times``."""
         self._assert_count("cancelled", self.cancelled, times)
 
     def assert_not_cancelled(self) -> None:
@@ -82,11 +88,11 @@ class Probe:
         self._assert_count("cancelled", self.cancelled, 0)
 
     def assert_completed(self, times: int | None = None) -> None:
-        """Assert that at least one subscription, or exactly ``times``, completed."""
+        """Assert that subscriptions completed: at least one, or exactly ``times``."""
         self._assert_count("completed", self.completed, times)
 
     def assert_failed(self, times: int | None = None) -> None:
-        """Assert that at least one subscription, or exactly ``times``, failed."""
+        """Assert that subscriptions ended with an error: at least one, or exactly ``times``."""
         self._assert_count("failed", self.failed, times)
 
     def assert_not_leaked(self) -> None:
@@ -96,7 +102,7 @@ class Probe:
             raise AssertionError(complaint)
 
     def complaint(self) -> str | None:
-        """Describe the subscriptions that leaked; None if there are none."""
+        """Describe the subscriptions that neither ended nor were disposed. Return None if there are none."""
         if not self.leaked:
             return None
         return f"{self.leaked} of the subscriptions through {self} neither ended nor were disposed"
@@ -116,7 +122,10 @@ class Probe:
 
 
 class _Watched(ObserverBase[Any]):
-    """One subscription. Signals after its end or disposal are not counted."""
+    """The observer of one subscription.
+
+    It passes all signals on, but does not record signals that come after the end or the disposal.
+    """
 
     def __init__(self, probe: Probe, observer: ObserverBase[Any]) -> None:
         self._probe = probe

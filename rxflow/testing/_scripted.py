@@ -1,4 +1,4 @@
-"""``ScriptedLLM``: a model whose answers a test has written, turn by turn."""
+"""``ScriptedLLM``: a model whose answers are written in the test, turn by turn."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from rxflow.testing._diagrams import Completed, Failed, parse_script
 from rxflow.testing.leaks import collect
 from rxflow.types import UsageMetrics
 
-_PIECE = 8  # characters of a tool call's arguments in each delta
+_PIECE = 8  # how many characters of a tool call's arguments one delta contains
 
 
 @dataclass(frozen=True, slots=True)
 class Calling:
-    """The model calls a tool; made by :func:`tool_call`."""
+    """A tool call of the model, created by :func:`tool_call`."""
 
     name: str
     arguments: str
@@ -33,21 +33,28 @@ class Calling:
 
 @dataclass(frozen=True, slots=True)
 class Thinking:
-    """The model reasons; made by :func:`thinking`."""
+    """Reasoning text of the model, created by :func:`thinking`."""
 
     text: str
 
 
 Said: TypeAlias = str | Calling | Thinking
-"""One thing that a model emits; a string is answer text."""
+"""One thing that the model emits: answer text (a string), a tool call or reasoning text."""
 
 Value: TypeAlias = Said | BaseException | Sequence[Said | BaseException]
-"""The meaning of a name in a script: one thing, several at once, or the error that ends the turn."""
+"""What the model emits for a name in a script, or as a whole turn.
+
+It is one thing, several things at once, or an error that ends the turn.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One answer with its own usage, cost or finish reason; made by :func:`turn`. None stands for the model's value."""
+    """One answer with its own usage, cost or finish reason, created by :func:`turn`.
+
+    If ``usage`` or ``cost`` is None, the ScriptedLLM's own ``usage`` or ``cost`` applies. If ``finish_reason`` is None,
+    it is "tool_calls" for an answer with a tool call, and "stop" for any other answer.
+    """
 
     answer: str | Value
     usage: UsageMetrics | None = None
@@ -59,7 +66,7 @@ class Turn:
 
 
 def tool_call(name: str, arguments: Mapping[str, Any] | str | None = None, *, id: str | None = None) -> Calling:  # noqa: A002
-    """Return a call of the tool ``name``. Arguments in a string are sent unchanged, for example broken JSON."""
+    """Return a call of the tool ``name``. If ``arguments`` is a string, it is sent unchanged, JSON or not."""
     return Calling(name, arguments if isinstance(arguments, str) else json.dumps(dict(arguments or {})), id)
 
 
@@ -80,7 +87,10 @@ def turn(
 
 
 class Speaker:
-    """Converts one turn into deltas. A ``native`` model calls tools with deltas, others with fenced text."""
+    """Converts one turn into deltas, and counts them.
+
+    If ``native`` is True, a tool call becomes tool-call deltas. Otherwise it becomes fenced text in the answer.
+    """
 
     def __init__(self, turn: int, *, native: bool) -> None:
         self.deltas = 0
@@ -90,7 +100,7 @@ class Speaker:
         self._native = native
 
     def deltas_of(self, said: Said) -> Iterator[Delta]:
-        """Return the deltas of one thing that the model emits; tool calls are numbered."""
+        """Yield the deltas of one thing that the model emits."""
         for delta in self._deltas_of(said):
             self.deltas += 1
             yield delta
@@ -131,7 +141,11 @@ class Moment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One turn. ``ends_at`` is None if the turn stays open; ``shown`` is the turn as the test wrote it."""
+    """One parsed turn.
+
+    ``ends_at`` is in seconds after the subscription; None if the turn has no end. ``shown`` is the turn as text, for
+    error messages.
+    """
 
     shown: str
     moments: tuple[Moment, ...]
@@ -148,10 +162,10 @@ def line_of(
     usage: UsageMetrics | None,
     cost: float | None,
 ) -> Line:
-    """Read one turn. If the turn has no usage or cost of its own, the model's values are used.
+    """Parse one turn. ``usage`` and ``cost`` are the defaults for a turn that does not set them.
 
     Raises:
-        ValueError: a script cannot be read.
+        ValueError: a script cannot be parsed.
         TypeError: a value cannot be emitted by a model.
     """
     turn = given if isinstance(given, Turn) else Turn(answer=given)
@@ -187,7 +201,7 @@ def _read(
 
 
 def _things(value: object) -> tuple[Said | BaseException, ...]:
-    """Return the things that a value stands for."""
+    """Return the things that the model emits for ``value``."""
     several = cast(Iterable[object], value) if isinstance(value, list | tuple) else (value,)
     said: list[Said | BaseException] = []
     for each in several:
@@ -205,10 +219,10 @@ class UnscriptedRequest(AssertionError):
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """One request and its outcome. Times are in seconds of the loop's clock; None for what has not happened.
+    """One request and its outcome. Times are in seconds of the loop's clock.
 
-    ``ended_at`` is the time at which the answer ended; ``error`` is set if the script ended it with an error.
-    ``cancelled_at`` is the time at which the call was disposed before its end.
+    ``ended_at`` is the time at which the answer ended; None if it has not ended. ``error`` is the error that ended the
+    answer, if any. ``cancelled_at`` is the time at which the call was cancelled; None if it was not cancelled.
     """
 
     request: Request
@@ -219,34 +233,36 @@ class Call:
 
 
 class ScriptedLLM(LLM):
-    """Answers successive requests with successive turns; can be used wherever an :class:`~rxflow.LLM` can. ::
+    """An :class:`~rxflow.LLM` that answers the first request with the first turn, the second with the second, … ::
 
         llm = ScriptedLLM("he-ll-o|")                      # "he" at 0 ms, "ll" at 3, "o" at 6, the end at 7
         llm = ScriptedLLM(tool_call("look", {"where": "north"}), "so-be-it|")
         llm = ScriptedLLM("a--b--#", values={"a": "Good ", "b": thinking("Hm.")}, error=TimeoutError("no more"))
 
-    Each character is one millisecond of the running loop, in real or virtual time. A run of characters is one item: the
-    value that ``values`` has under that name, otherwise the characters as text. A script without an end stays open
-    until it is cancelled.
+    A string is a script. Each of its characters takes one millisecond of the running loop, in real or virtual time.
+    ``-`` lets time pass, ``|`` ends the answer, and ``#`` raises ``error``. The characters in between are names. For a
+    name, the model emits what ``values`` has for it. Other names are emitted as text. A script without ``|`` or ``#``
+    stays open until the call is cancelled. :mod:`rxflow.testing._diagrams` describes groups and longer durations.
 
     A turn can also be a value, which is emitted at once: ``tool_call(…)``, ``thinking(…)``, an exception, or a list of
-    several things. In a list, strings are text; only a string outside a list is a script.
+    several things. A string in a list is text, not a script.
 
-    With the pytest plugin, a test fails if turns are left over, or if the model was asked too often, even if code has
-    caught that error. A test that asks too often on purpose clears ``unscripted``. A model without turns must not be
-    asked.
+    With the pytest plugin, a test fails if turns are left over. A test also fails if the model got more requests than
+    it has turns, even if the tested code has caught the error. If a test does this on purpose, it must clear
+    ``unscripted``. A model without turns expects no request.
 
     Args:
-        turns: scripts, values, or :func:`turn` for a turn with its own usage.
-        values: the meanings of the names in scripts.
+        turns: the turns, in order. Each is a script, a value, or a :func:`turn` with its own usage.
+        values: what the model emits for the names in scripts.
         error: the error that ``#`` raises; by default a :class:`~rxflow.testing._diagrams.MarbleError`.
         usage: the usage that each turn reports; by default one completion token for each delta, and one prompt token
             for each word of the prompt.
         cost: the cost that each turn reports, in US dollars.
-        function_calling: False for a model without native tools; they are described to it in text, and called in text.
-        repeat: begin again after the last turn, as often as needed; then no turns are left over.
-        max_retries: attempts after an error before the first delta; each attempt takes a turn.
-        parameters: as for an LLM.
+        function_calling: False for a model without native tools. rxflow then describes the tools in text, and the model
+            calls them in text.
+        repeat: whether to begin again after the last turn. Turns are then never left over.
+        max_retries: how often a call is repeated if it fails before its first delta. Each repetition takes a turn.
+        parameters: other parameters of an :class:`~rxflow.LLM`.
     """
 
     def __init__(
@@ -294,7 +310,10 @@ class ScriptedLLM(LLM):
             raise AssertionError(complaint)
 
     def complaint(self) -> str | None:
-        """Describe the turns that are left over, or the request without a turn; None if there are none."""
+        """Describe the first request that had no turn, or else the turns that are left over.
+
+        Return None if there are neither.
+        """
         if self.unscripted:
             return str(self.unscripted[0])
         unused = [] if self._repeat else self._lines[len(self.calls) :]
@@ -316,7 +335,7 @@ class ScriptedLLM(LLM):
             f"request {number} to {self!r} has no turn: the script has {len(self._lines)} turn(s). "
             f"It was asked: {request.last_user_text!r}"
         )
-        self.unscripted.append(error)  # the tested code may catch it, for example to use a fallback
+        self.unscripted.append(error)  # recorded, because the tested code may catch the error
         raise error
 
 
@@ -324,7 +343,7 @@ NextLine: TypeAlias = Callable[[int, Request], Line]
 
 
 class _Played(Source):
-    """The source behind a scripted model."""
+    """The source of a ScriptedLLM. Each subscription takes the next turn."""
 
     def __init__(self, next_line: NextLine, calls: list[Call], *, native: bool) -> None:
         self._next_line = next_line
@@ -346,7 +365,7 @@ class _Played(Source):
                     await _play(line, call.subscribed_at, speaker, emit)
                     emit(_ending(line, speaker, request))
                 except asyncio.CancelledError:
-                    _cancelled(call, loop)  # for example when the loop ends
+                    _cancelled(call, loop)  # cancelled without a disposal, for example because the loop ends
                     raise
                 except BaseException as error:
                     call.error = error
@@ -372,7 +391,7 @@ class _Played(Source):
 
 
 async def _play(line: Line, begin: float, speaker: Speaker, emit: Callable[[Delta], None]) -> None:
-    """Emit each thing at its time; raise the error that ends the turn, if any."""
+    """Emit the deltas of a turn at their times. If the turn ends with an error, raise it."""
     for moment in line.moments:
         await _until(begin + moment.at)
         for said in moment.said:
@@ -381,13 +400,13 @@ async def _play(line: Line, begin: float, speaker: Speaker, emit: Callable[[Delt
             for delta in speaker.deltas_of(said):
                 emit(delta)
     if line.ends_at is None:
-        await asyncio.get_running_loop().create_future()  # stays open
+        await asyncio.get_running_loop().create_future()  # the turn has no end, so wait until the call is cancelled
     else:
         await _until(begin + line.ends_at)
 
 
 async def _until(time: float) -> None:
-    """Wait until an exact time. Sleeping for a difference would add a rounding error."""
+    """Wait until the loop's clock shows ``time``. Sleeping for the difference would add a rounding error."""
     loop = asyncio.get_running_loop()
     if time <= loop.time():
         return

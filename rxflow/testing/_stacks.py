@@ -17,9 +17,9 @@ from typing import Any
 import rxflow
 from rxflow._streaming import loop_thread
 
-_FRAME_ATTRIBUTES = ("cr_frame", "gi_frame", "ag_frame")  # one each for coroutines, generators and async generators
+_FRAME_ATTRIBUTES = ("cr_frame", "gi_frame", "ag_frame")  # for coroutines, generators and async generators
 _AWAITED_ATTRIBUTES = ("cr_await", "gi_yieldfrom", "ag_await")
-_MAX_TASKS = 20  # tasks that are described
+_MAX_TASKS = 20  # further tasks are counted, but not described
 _LIBRARIES = tuple(
     str(Path(folder).resolve())
     for folder in (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), Path(rxflow.__file__).parent)
@@ -27,7 +27,10 @@ _LIBRARIES = tuple(
 
 
 def describe_tasks(tasks: Iterable[asyncio.Task[Any]]) -> str:
-    """Describe each task that has not ended, in some lines. Tasks that wait in a user's code come first."""
+    """Describe the tasks that have not ended, each in a few lines. Tasks with a user's code on their stack come first.
+
+    Tasks that only wait for a run to end are left out. If there are many tasks, only the first ones are described.
+    """
     pending = sorted(
         (task for task in tasks if not task.done() and not _is_rxflows_wait(task)),
         key=lambda task: not any(map(_is_users_code, find_frames(task))),
@@ -39,7 +42,10 @@ def describe_tasks(tasks: Iterable[asyncio.Task[Any]]) -> str:
 
 
 def describe_threads(threads: Iterable[int]) -> str:
-    """Describe where each thread is: the innermost line of a user's code, and the function that the line calls."""
+    """Describe where each thread is: the innermost line of a user's code, and the function that the line calls.
+
+    ``threads`` holds the ids of the threads. A thread without a user's code on its stack is left out.
+    """
     frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage]
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     lines: list[str] = []
@@ -65,12 +71,12 @@ def find_frames(task: asyncio.Task[Any]) -> Iterator[FrameType]:
         elif isinstance(at, asyncio.Future):
             return
         else:
-            # For example a step of an async generator: only the garbage collector knows which generator it belongs to.
+            # For example, a step of an async generator. Only the garbage collector knows the generator of the step.
             at = next(filter(_is_suspended, gc.get_referents(at)), None)
 
 
 def find_raising_line(error: BaseException) -> str | None:
-    """Return the innermost line of a user's code in the traceback of ``error``; None if there is none."""
+    """Describe the innermost line of a user's code in the traceback of ``error``. Return None if there is none."""
     steps = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__) if _is_users_code(frame)]
     return _describe_line(*steps[-1]) if steps else None
 

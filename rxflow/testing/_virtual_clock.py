@@ -21,22 +21,23 @@ _T = TypeVar("_T")
 
 
 class VirtualClock:
-    """Time that passes only when nothing else can happen, and then at once. ::
+    """A clock whose time passes only when nothing else can happen. Waits then take no real time. ::
 
         clock = VirtualClock()
-        answer = clock.run(main)      # a coroutine function: like asyncio.run, on a loop on virtual time
+        answer = clock.run(main)      # like asyncio.run, but on a loop with virtual time
         assert clock.now == 3600.0
-        with clock:                   # runs of sync programs, which use loops of their own, are virtual too
+        with clock:                   # in this block, runs in sync code use virtual time too
             for chunk in flow.kickoff():
                 print(clock.now, chunk)
 
-    While the clock is active, waits in sync methods and tools take virtual time: ``time.sleep``, and waits with a time
-    limit for events, conditions, semaphores, barriers, queues, futures and threads. A wait that nothing can end raises
-    :class:`Deadlock`. In other threads, these waits take real time. The clock's time continues from run to run.
+    In sync methods and tools, ``time.sleep`` takes virtual time. So do waits with a time limit for events, conditions,
+    semaphores, barriers, queues, futures and threads. A wait that nothing can end raises :class:`Deadlock`. In threads
+    that the program itself starts, all waits take real time. A run begins at the time at which the previous run ended.
 
     Args:
-        watchdog_s: real seconds after which Deadlock is also raised if a worker thread has not moved: it waits for
-            something that the clock cannot see, such as a ``threading.Lock`` or a socket.
+        watchdog_s: if the thread of a method or tool has not moved for this many real seconds, Deadlock is raised too.
+            Such a thread may wait for something that the clock cannot see: a ``threading.Lock``, for example, or a
+            socket.
     """
 
     def __init__(self, *, watchdog_s: float = WATCHDOG_S) -> None:
@@ -47,7 +48,7 @@ class VirtualClock:
 
     @property
     def now(self) -> float:
-        """Virtual seconds since the clock was created."""
+        """The virtual seconds since the clock was created or restarted."""
         for loop in self._loops.copy():
             self._past = max(self._past, loop.now)
             if loop.is_closed():
@@ -58,7 +59,7 @@ class VirtualClock:
         """Run ``main`` to its end on a new loop, and return its result.
 
         Raises:
-            Deadlock: nothing could happen any more before ``main`` was done.
+            Deadlock: ``main`` was not done, but nothing could happen any more.
             RuntimeError: an event loop is running in this thread.
         """
         if running_loop() is not None:
@@ -108,23 +109,29 @@ _real_sleep = time.sleep
 _real_monotonic = time.monotonic
 _real_wait = threading.Condition.wait
 _real_join = threading.Thread.join
-_clocks = 0  # the number of active clocks, because they may be nested
+_clocks = 0  # the number of active clocks, which may be nested
 
 
 class _Here(threading.local):
     past_deadlines_s = 0.0
-    """A nanosecond for each timed wait that has ended, because some callers wait until their deadline is exceeded."""
+    """What :func:`_read_monotonic` adds to the virtual time in this thread: a nanosecond for each wait that timed out.
+
+    Some callers wait again until their deadline has passed. Virtual time alone would stop exactly at the deadline.
+    """
 
 
 _here = _Here()
 
 
 def _install() -> None:
-    """Let workers wait in virtual time, until the matching :func:`_uninstall`.
+    """Replace the waits of Python's library, until the matching :func:`_uninstall`.
 
-    Two of the replaced names are private: ``threading._time`` and ``queue.time``. Timed waits that continue after a
-    wake-up (queues, semaphores, barriers, ``wait_for``) use them to compute the remaining time. A condition's list of
-    waiters is private too. Python 3.11 to 3.13 have these names; tests/testing/test_workers.py fails if they change.
+    A worker is a thread that works for a virtual loop. In a worker, the replacements wait in virtual time.
+
+    Two of the replaced names are not public: ``threading._time`` and ``queue.time``. With them, waits that continue
+    after a wake-up (queues, semaphores, barriers, ``wait_for``) compute their remaining time. A condition's list of
+    waiters is not public either. Python 3.11 to 3.13 have these names. tests/testing/test_workers.py fails if they
+    change.
     """
     global _real_sleep, _clocks
     if _clocks == 0:
@@ -136,7 +143,7 @@ def _install() -> None:
 
 
 def _uninstall() -> None:
-    """Undo :func:`_install`."""
+    """Undo one call of :func:`_install`. The last call restores the waits of Python's library."""
     global _clocks
     _clocks -= 1
     if _clocks == 0:
@@ -157,7 +164,7 @@ def _sleep(seconds: float | SupportsIndex, /) -> None:
         raise ValueError(f"sleep length must be non-negative: {seconds!r}")
     loop = running_loop()
     if isinstance(loop, VirtualLoop):
-        loop.advance(seconds)  # code that sleeps on a loop blocks that loop
+        loop.advance(seconds)  # the thread of a virtual loop sleeps, which blocks the loop
         return
     workers = find_workers()
     if workers is None:
@@ -167,7 +174,10 @@ def _sleep(seconds: float | SupportsIndex, /) -> None:
 
 
 def _wait(self: Any, timeout: float | None = None) -> bool:
-    """Replaces ``Condition.wait``, which events, semaphores, barriers, queues and futures use."""
+    """Wait like ``Condition.wait``, which this function replaces. A worker waits in virtual time.
+
+    Events, semaphores, barriers, queues and futures call ``Condition.wait`` for all their waits.
+    """
     workers = None if _is_idle_of_anyio(self) else find_workers()
     if workers is None:
         loop = running_loop()
@@ -190,7 +200,7 @@ def _wait(self: Any, timeout: float | None = None) -> bool:
 
 
 def _join(self: threading.Thread, timeout: float | None = None) -> None:
-    """Replaces ``Thread.join``."""
+    """Wait like ``Thread.join``, which this function replaces. A worker waits in virtual time."""
     workers = find_workers()
     if workers is None or not self.is_alive() or self is threading.current_thread():
         _real_join(self, timeout)
@@ -207,7 +217,7 @@ def _note_past_deadline() -> bool:
 
 
 def _is_idle_of_anyio(condition: threading.Condition) -> bool:
-    """Return whether a thread of anyio waits for its next work."""
+    """Return whether this thread is one of anyio's, and waits on ``condition`` for its next work."""
     next_work = getattr(threading.current_thread(), "queue", None)
     return isinstance(next_work, queue.Queue) and next_work.not_empty is condition
 

@@ -1,7 +1,7 @@
 """An event loop on virtual time: instead of sleeping, it sets its clock forward.
 
-An hour of ``asyncio.sleep``, an anyio deadline or a timer of RxPY takes no real time, and is exact. Virtual time stands
-still while a thread works for the loop, so sync methods and tools take none.
+``asyncio.sleep``, the deadlines of anyio and the timers of RxPY take no real time, and are exact. Virtual time stands
+still while a thread works for the loop, so the work of sync methods and tools takes no virtual time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rxflow.testing._workers import Workers, watch_callback
 _T = TypeVar("_T")
 _Args = TypeVarTuple("_Args")
 
-_DIGITS = 9  # nanoseconds: exact for a hundred days
+_DIGITS = 9  # times are rounded to nanoseconds, which a float can hold exactly for about 100 days
 _CONFIRMATION_S = 0.005
 _RECHECK_S = 0.05
 WATCHDOG_S = 10.0
@@ -58,14 +58,14 @@ class Instant(float):
 
     @classmethod
     def at(cls, seconds: float) -> Instant:
-        """Return the time ``seconds``, rounded, because sums of floats have rounding errors."""
+        """Create a time from ``seconds``, without the rounding errors of sums of floats."""
         return cls(round(seconds, _DIGITS))
 
 
 class Due(float):
-    """The time at which a timer is due. If two timers are due at the same time, the one that was set first is smaller.
+    """The time at which a timer is due. Of two timers for the same time, the one that was set first compares as less.
 
-    asyncio keeps its timers on a heap, which does not preserve the order of equal ones.
+    Without this, timers for the same time could fire in any order, because asyncio keeps its timers on a heap.
     """
 
     __slots__ = ("_number",)
@@ -128,7 +128,7 @@ class ProviderInVirtualTime(RuntimeError):
 
 
 def create_refusal(name: str) -> Callable[..., NoReturn]:
-    """Create a method that raises RealSocketInVirtualTime."""
+    """Create a replacement for the loop's method ``name``. It raises RealSocketInVirtualTime."""
 
     def refuse(self: object, *args: Any, **kwargs: Any) -> NoReturn:
         given = ", ".join([*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())])
@@ -146,11 +146,13 @@ class Deadlock(RuntimeError):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """A loop whose time begins at ``start``, and passes when nothing else can happen.
+    """A loop whose time begins at ``start``, and passes only when nothing else can happen.
 
-    When nothing at all can happen, the loop raises :class:`Deadlock`. A loop that ``is_patient`` may be woken by other
-    threads, so it raises only while a thread waits for the events of a run on this loop. ``blocked`` is the loop that
-    this thread blocks, if any. The loop also raises Deadlock if a worker does not move for ``watchdog_s`` real seconds.
+    If there is no timer either, nothing can happen any more, and the loop raises :class:`Deadlock`. It also raises
+    Deadlock if a worker, a thread that works for the loop, does not move for ``watchdog_s`` real seconds.
+
+    If ``is_patient``, other threads may wake the loop. It then raises Deadlock only while a thread waits for the events
+    of a run on this loop. ``blocked`` is the loop of that thread, if any. Its clock follows the clock of this loop.
     """
 
     def __init__(
@@ -178,16 +180,16 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.thread_count = Workers(self)
 
     def time(self) -> float:
-        """Return the virtual seconds."""
+        """Return the virtual time in seconds."""
         return self._now
 
     def wall_clock(self) -> float:
-        """Return the time for events of runs; see :func:`rxflow._hooks.wall_clock`."""
+        """Return the time that an event of a run gets; see :func:`rxflow._hooks.wall_clock`."""
         return self._now.seconds
 
     @property
     def now(self) -> float:
-        """Virtual seconds as a plain float."""
+        """The virtual time in seconds, as a plain float."""
         return self._now.seconds
 
     def call_at(
@@ -203,19 +205,19 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def call_soon_threadsafe(
         self, callback: Callable[[*_Args], object], *args: *_Args, context: Context | None = None
     ) -> asyncio.Handle:
-        """Schedule a callback.
+        """Schedule ``callback`` from any thread.
 
-        If ``asyncio.run_coroutine_threadsafe`` schedules it, a thread that waits for the result counts as waiting for
-        this loop.
+        If ``asyncio.run_coroutine_threadsafe`` calls this method, a thread that waits for the future of that function
+        counts as waiting for this loop.
         """
         watch_callback(callback, self.thread_count.pause)
         return super().call_soon_threadsafe(callback, *args, context=context)
 
     async def until_idle(self, *, jumps: int | None = None, after: float = 0.0) -> bool:
-        """Wait until nothing else can happen.
+        """Wait until nothing else can happen, and return True.
 
-        Because timers may run forever, this returns False after ``jumps`` jumps of time, counted from the time
-        ``after``.
+        A program may set timers forever. So return False after ``jumps`` jumps of time. Only jumps to a time later than
+        ``after`` count. If ``jumps`` is None, there is no limit.
         """
         self._idle, self._jumps_left, self._settled_at = self.create_future(), jumps, after
         try:
@@ -228,13 +230,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._now += seconds
 
     def catch_up(self, now: float) -> None:
-        """Set the clock to the time of another loop, which ran while this one was blocked."""
+        """Set the clock forward to ``now``, the time of another loop that ran while this loop was blocked."""
         self._now = max(self._now, Instant.at(now))
 
     def wait_blocked(self, wait: Callable[[float], bool]) -> bool:
-        """Wait on this loop's own thread, which blocks the loop.
+        """Block this loop's own thread until ``wait`` returns True, and return True.
 
-        Raises Deadlock if no other thread can end the wait.
+        ``wait`` receives a time limit in real seconds. Raises Deadlock if no other thread can end the wait.
         """
         while not wait(self._watchdog_s):
             if not self.thread_count.at_work and not self.thread_count.has_others():
@@ -245,11 +247,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return True
 
     def refuse_provider(self) -> Exception:
-        """Return the error for a call of a provider; see :func:`rxflow._loops.refusal_of`."""
+        """Return the error that a call of a real provider raises; see :func:`rxflow._loops.refusal_of`."""
         return ProviderInVirtualTime()
 
     def let_time_pass(self, timeout: float | None) -> bool:
-        """Move time to the next timer, ``timeout`` seconds away. Returns False if threads may still act."""
+        """Move time to the next timer, which is ``timeout`` seconds away. None means that there is no timer.
+
+        Return True if the loop can continue: time has moved, or :meth:`until_idle` ends. Return False if the loop must
+        wait in real time, because a thread may still act. Raises Deadlock if nothing can happen any more.
+        """
         if self.thread_count.at_work or (self.thread_count.waits_for_others and not self._can_only_wait()):
             return False
         if self._idle is not None and not self._idle.done() and (timeout is None or self._has_jumped_enough(timeout)):
@@ -268,13 +274,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         )
 
     def begin_silence(self) -> None:
-        """Prepare to wait for threads, in real time."""
+        """Prepare to wait for threads in real time: reset what :meth:`note_silence` measures."""
         self._silent_s = 0.0
         self._idle_looks = 0
         self._positions = {}
 
     def get_patience(self) -> float | None:
-        """Return how many real seconds the loop may wait before it checks its threads again."""
+        """Return how many real seconds the loop may wait before it checks its threads again; None for no limit."""
         if self.thread_count.at_work:
             return self._watchdog_s / 4
         if self.thread_count.waits_for_others:
@@ -297,9 +303,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             )
 
     def describe_waiters(self, but: asyncio.Task[Any] | None = None) -> str:
-        """Describe where the loop's tasks and its worker threads are, in some lines.
+        """Describe where the loop's tasks, except ``but``, and its worker threads are, in a few lines each.
 
-        The text is empty if there are none.
+        Return an empty text if there are none.
         """
         tasks = describe_tasks(asyncio.all_tasks(self) - {but})
         return "\n".join(filter(None, [tasks, describe_threads(self.thread_count.get_idents())]))
@@ -309,10 +315,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._is_patient and not self.thread_count.has_reader
 
     def _can_only_wait(self) -> bool:
-        """Return whether no other thread is going to end the wait of a worker.
+        """Return whether no other thread can end the wait of a worker, so that only time can.
 
-        A thread may have been woken but not have run yet, so two checks with a short real wait between them have to
-        agree. A thread that can act gets as much time as the watchdog allows.
+        A thread that was just woken may not have run yet. So this returns True only if two checks, with a short real
+        wait between them, find no thread that can act. After ``watchdog_s`` real seconds, it returns True anyway.
         """
         if self._silent_s >= self._watchdog_s:
             return True
@@ -336,7 +342,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             executor = self._threads
         worker = self.thread_count.work(executor)
         call: Callable[[], _T] = partial(func, *args)
-        if isinstance(executor, ThreadPoolExecutor):  # other executors may use another process
+        if isinstance(executor, ThreadPoolExecutor):  # another kind of executor may run the call in another process
             call = partial(worker.run, call)
         try:
             future = super().run_in_executor(executor, call)
@@ -349,7 +355,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return future
 
     async def shutdown_default_executor(self, *timeout: Any) -> None:
-        """Shut down as asyncio does: it waits for its threads in one more thread, which counts as at work."""
+        """Shut down the default executor as asyncio does.
+
+        asyncio waits for the executor's threads in one more thread, which counts as a worker meanwhile.
+        """
         if self._executing:
             await asyncio.wait(self._executing)
         ending = self.thread_count.work()
@@ -369,7 +378,7 @@ for _name in SOCKET_METHODS:
 
 
 class _Selector(selectors.DefaultSelector):
-    """Sleeps in real time only while threads may act."""
+    """A selector that waits in real time only while threads may act. Otherwise it lets virtual time pass."""
 
     def __init__(self, loop: VirtualLoop) -> None:
         super().__init__()

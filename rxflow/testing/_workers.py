@@ -1,7 +1,7 @@
-"""The threads that work for a loop on virtual time, and what they wait for.
+"""The threads that work for a loop on virtual time, called workers here, and what they wait for.
 
-While a worker works, the time of its loop stands still. While a worker waits for the loop, time may pass. While a
-worker waits for another thread (an event, a queue, a future …), time stands still as long as some other thread can act.
+While a worker works, its loop's time stands still. While a worker waits for the loop, time may pass. While a worker
+waits for another thread (an event, a queue, a future …), time stands still as long as some other thread can act.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ _ANYIO_WAIT = "run_sync_in_worker_thread"  # the function in which a task waits 
 
 class _Here(threading.local):
     worker: _Worker | None = None
-    """The work of this thread."""
+    """The work that this thread does; None if the thread is not a worker."""
     uses_real_waits = False
 
 
 _here = _Here()
 _beginner: ContextVar[_Worker | None] = ContextVar("rxflow_beginner", default=None)
-"""The work that started this context. A thread that a user's code starts may have a copy of the context."""
+"""The work in whose context the code runs. A thread that a user's code starts may run in a copy of that context."""
 
 
 class Workers:
     """The :class:`~rxflow._hooks.ThreadCount` of one loop.
 
-    Threads that a user's code starts are not counted. If such a thread has a method's context and waits for the run,
-    the method is assumed to wait for the thread: otherwise neither would ever continue.
+    Threads that a user's code starts are not counted. If such a thread has a copy of a method's context and waits for
+    the run, the method counts as waiting. It probably waits for the thread, and time would otherwise never pass.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -54,8 +54,8 @@ class Workers:
         self.lock = threading.Lock()
         self.busy: set[_Worker] = set()
         self.waiting: set[_Worker] = set()
-        self.idents: dict[_Worker, int] = {}  # by worker: the id of its thread
-        self.waits: dict[Wait, int] = {}  # by wait: the id of its thread
+        self.idents: dict[_Worker, int] = {}  # by worker: the id of the thread that does the work
+        self.waits: dict[Wait, int] = {}  # by wait: the id of the thread that waits
         self.anyio_pauses = 0
         self.anyio_waits = 0
         self._pools: dict[Executor, _Pool] = {}
@@ -63,10 +63,10 @@ class Workers:
 
     @property
     def at_work(self) -> bool:
-        """Whether some worker is running, so that it will call the loop at some time."""
+        """Whether a worker works or is about to start. Such a worker will call the loop."""
         if self.busy or any(pool.is_moving for pool in self._pools.values()):
             return True
-        # anyio has threads of its own, and does not report when they work. So the tasks that wait for them count.
+        # anyio does not report when its threads work. So count the tasks that wait for such a thread.
         return (
             any(thread.name == _ANYIO_THREAD for thread in threading.enumerate())
             and sum(map(_waits_for_anyio, asyncio.all_tasks(self.loop))) > self.anyio_pauses + self.anyio_waits
@@ -74,25 +74,25 @@ class Workers:
 
     @property
     def has_reader(self) -> bool:
-        """Whether an outside thread reads the events of a run on this loop."""
+        """Whether another thread reads the events of a run on this loop."""
         return bool(self._readers)
 
     def work(self, executor: Executor | None = None) -> _Worker:
-        """Count a thread that is going to work for the loop. Work for an ``executor`` may have to queue there."""
+        """Create a worker, and count it. If it works in an ``executor``, it may first have to queue there."""
         if executor is None:
             return _Worker(self)
         pool = self._pools.setdefault(executor, _Pool(getattr(executor, "_max_workers", None)))
         return _Worker(self, pool)
 
     def reader(self) -> _Worker:
-        """Count a reader outside the loop that is going to wait for a run's items."""
+        """Create a reader, and count it. A reader is another thread that waits for the items of a run on this loop."""
         reader = _Worker(self)
         self._readers.add(reader)
         reader.when_over = lambda: self._readers.discard(reader)
         return reader
 
     def pause(self) -> _Pause | None:
-        """Return a wait of the calling thread for the loop; None if the thread does not work for the loop."""
+        """Create a wait of the calling thread for the loop. Return None if the thread does not work for the loop."""
         if _here.worker is not None:
             return _here.worker.pause() if _here.worker.workers is self else None
         loop = _get_loop_of_anyio_worker()
@@ -102,12 +102,12 @@ class Workers:
         return beginner.pause() if beginner is not None and beginner.workers is self else None
 
     def create_wait(self, seconds: float | None = None, *, is_for_loop: bool = False) -> Wait:
-        """Create a wait of the calling worker for ``seconds`` of virtual time, and for the loop or another thread."""
+        """Create a wait of the calling worker for the loop or another thread. ``seconds`` is the time limit."""
         count = self.count_anyio_waits if _here.worker is None else _here.worker.count_waits
         return Wait(self, (self.pause() if is_for_loop else None) or _Pause(self, count), seconds)
 
     def get_idents(self) -> set[int]:
-        """Return the threads that work for the loop, or wait."""
+        """Return the ids of the workers' threads. Of anyio's threads, only those that wait are included."""
         return {*self.idents.values(), *self.waits.values()}
 
     @property
@@ -121,7 +121,7 @@ class Workers:
             wait.cancel()
 
     def has_others(self) -> bool:
-        """Return whether some thread that the loop does not count can act."""
+        """Return whether a thread that is not a worker of this loop can act."""
         frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage]
         known = {threading.get_ident(), *self.get_idents()}
         return any(
@@ -131,23 +131,23 @@ class Workers:
         )
 
     def get_positions(self) -> dict[int, tuple[FrameType, int]]:
-        """Return the frame and the instruction at which each worker is."""
+        """Return the frame and the instruction at which each worker is, by the id of the worker's thread."""
         frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage]
         idents = {thread.ident or 0 for thread in threading.enumerate() if thread.name == _ANYIO_THREAD}
         idents = {*self.idents.values(), *idents} & frames.keys()
         return {ident: (frames[ident], frames[ident].f_lasti) for ident in idents}
 
     def count_anyio_pauses(self, by: int) -> None:
-        """Count that one of anyio's threads begins (1) or stops (-1) to wait for the loop."""
+        """Count a wait of an anyio thread for the loop. ``by`` is 1 when the wait begins, and -1 when it ends."""
         self.anyio_pauses += by
 
     def count_anyio_waits(self, by: int) -> None:
-        """Count that one of anyio's threads begins (1) or stops (-1) to wait for another thread."""
+        """Count a wait of an anyio thread for another thread. ``by`` is 1 when the wait begins, and -1 when it ends."""
         self.anyio_waits += by
 
 
 class _Pool:
-    """An executor. Work that exceeds the number of its threads is queued, and does not count as running."""
+    """The work in one executor. Work that waits for a free thread is queued, and does not count as running."""
 
     def __init__(self, size: int | None) -> None:
         self._size = size
@@ -160,7 +160,7 @@ class _Pool:
 
 
 class _Worker:
-    """The work of one thread."""
+    """The work of one thread for the loop, or its reading of a run."""
 
     def __init__(self, workers: Workers, pool: _Pool | None = None) -> None:
         self.workers = workers
@@ -176,7 +176,7 @@ class _Worker:
             pool.queued.add(self)
 
     def run(self, function: Callable[[], _T]) -> _T:
-        """Call ``function`` in the thread."""
+        """Call ``function``, which does the work, in this thread."""
         with self.workers.lock:
             if not self.is_over:
                 self.workers.idents[self] = threading.get_ident()
@@ -215,7 +215,7 @@ class _Worker:
         self._update()
 
     def count_waits(self, by: int) -> None:
-        """Count that the thread begins (1) or stops (-1) to wait for another thread."""
+        """Count a wait for another thread. ``by`` is 1 when the wait begins, and -1 when it ends."""
         self._waits += by
         self._update()
 
@@ -227,7 +227,7 @@ class _Worker:
 
 
 class _Pause:
-    """One wait of a worker; it may end before it has begun."""
+    """One wait of a worker. :meth:`ends` may be called before the wait has begun."""
 
     def __init__(self, workers: Workers, count: Callable[[int], None]) -> None:
         self._workers = workers
@@ -236,7 +236,7 @@ class _Pause:
         self._has_ended = False
 
     def begins(self) -> None:
-        """Begin the wait on the loop's thread, after the callbacks that the loop got earlier."""
+        """Begin the wait, on the loop's thread. If another thread calls this, earlier callbacks run first."""
         if running_loop() is self._workers.loop:
             self._begin()
         else:
@@ -249,7 +249,7 @@ class _Pause:
                 self._count(1)
 
     def ends(self) -> None:
-        """End the wait; call this before the worker is woken."""
+        """End the wait. Call this before the worker is woken."""
         with self._workers.lock:
             if self._has_begun and not self._has_ended:
                 self._count(-1)
@@ -259,7 +259,7 @@ class _Pause:
 class Wait:
     """One wait of a worker, ended by :meth:`release`, by virtual time, or by :meth:`cancel`.
 
-    A condition's list of waiters contains this object instead of the lock that ``notify()`` releases.
+    If the worker waits for a condition, this object takes the place of the lock that ``Condition.notify()`` releases.
     """
 
     def __init__(self, workers: Workers, pause: _Pause, seconds: float | None) -> None:
@@ -268,14 +268,14 @@ class Wait:
         self._seconds = seconds
         self._timer: asyncio.TimerHandle | None = None
         self._guard = threading.Lock()
-        self._ended = threading.Lock()  # not a Condition, because the clock replaces their waits
+        self._ended = threading.Lock()  # not a Condition, because the clock replaces Condition.wait
         self._ended.acquire()
         self._is_over = False
         self._is_cancelled = False
         self._is_released = False
 
     def block(self) -> bool:
-        """Block this thread; return False if the time was up.
+        """Block this thread until the wait ends. Return False if the time was up.
 
         Raises:
             CancelledError: the loop no longer waits for this thread, or has ended.
@@ -299,7 +299,7 @@ class Wait:
     def release(self) -> None:
         """End the wait successfully, from any thread."""
         if not self._end(is_released=True):
-            # like releasing a lock that is not held: notify() catches the error, and wakes the next waiter
+            # A lock that is not held raises this too. Condition.notify() catches it, and wakes the next thread.
             raise RuntimeError("this wait is over")
 
     def cancel(self) -> None:
@@ -331,25 +331,25 @@ _WAIT_CODE = threading.Condition.wait.__code__
 _SELECT_CODE = selectors.DefaultSelector.select.__code__
 _POOL_CODE: CodeType = concurrent.futures.thread._worker.__code__  # pyright: ignore[reportPrivateUsage]
 _first_positions: dict[int, tuple[CodeType, int]] = {}
-"""The instruction at which each thread was when the first clock started."""
+"""By thread id: the code and the instruction at which :func:`note_first_positions` found the thread."""
 _joins: dict[int, threading.Thread] = {}
-"""Helper threads, and the threads whose ends they wait for."""
+"""By the id of a helper thread: the thread for whose end the helper waits."""
 
 
 def note_first_positions() -> None:
-    """Note where all threads are now. A thread that has not moved later is idle."""
+    """Note where all threads are now. A thread that is still there later counts as idle."""
     _first_positions.clear()
     for ident, frame in sys._current_frames().items():  # pyright: ignore[reportPrivateUsage]
         _first_positions[ident] = frame.f_code, frame.f_lasti
 
 
 def release_at_end(thread: threading.Thread, wait_for_end: Callable[[], object], wait: Wait) -> None:
-    """Release ``wait`` when ``thread`` has ended. A thread does not report its end, so a helper thread waits for it."""
+    """Release ``wait`` when ``thread`` has ended. A helper thread calls ``wait_for_end``, which blocks until then."""
 
     def work() -> None:
         wait_for_end()
         _joins.pop(threading.get_ident(), None)
-        with suppress(RuntimeError):  # the wait has timed out already
+        with suppress(RuntimeError):  # raised if the wait is already over, for example because its time was up
             wait.release()
 
     helper = threading.Thread(target=work, name="rxflow join", daemon=True)
@@ -359,7 +359,7 @@ def release_at_end(thread: threading.Thread, wait_for_end: Callable[[], object],
 
 
 def find_workers() -> Workers | None:
-    """Return the workers to which this thread belongs; None for other threads, and for threads whose work is over."""
+    """Return the Workers that count this thread. None if the thread is not a worker, or must wait in real time."""
     if _here.uses_real_waits:
         return None
     if _here.worker is not None:
@@ -369,7 +369,7 @@ def find_workers() -> Workers | None:
 
 
 def _is_idle(thread: threading.Thread, frame: FrameType) -> bool:
-    """Return whether a thread cannot act by itself: it waits for another, or has not moved since the clock started."""
+    """Return whether a thread cannot act: it waits for another thread, or has not moved since the clock started."""
     ident = thread.ident or 0
     if ident in _joins:
         return _joins[ident].is_alive()
@@ -389,11 +389,11 @@ def _get_loop_of_anyio_worker() -> asyncio.AbstractEventLoop | None:
     """Return the loop that this thread of anyio works for; None in any other thread.
 
     Raises:
-        CancelledError: that loop has ended.
+        CancelledError: the loop has ended.
     """
     if threading.current_thread().name != _ANYIO_THREAD:
         return None
-    _here.uses_real_waits = True  # run_sync itself waits in Condition.wait
+    _here.uses_real_waits = True  # because run_sync calls Condition.wait, which would call this function again
     try:
         return anyio.from_thread.run_sync(asyncio.get_running_loop)
     except RuntimeError:
@@ -411,10 +411,10 @@ _CALLBACK = "run_coroutine_threadsafe.<locals>.callback"
 
 
 def watch_callback(callback: Callable[..., object], new_pause: Callable[[], Pause | None]) -> None:
-    """If ``asyncio.run_coroutine_threadsafe`` has scheduled ``callback``, count waits for the future that it returns.
+    """If ``asyncio.run_coroutine_threadsafe`` has scheduled ``callback``, count waits for that function's future.
 
-    A thread that waits for this future waits for the loop, as in anyio's ``from_thread.run``. A wait is counted when it
-    begins, not in this call: until then the thread works, and it may never wait.
+    A thread that waits for the future waits for the loop. ``new_pause`` creates the wait when it begins. Before that,
+    the thread counts as working. It may never wait.
     """
     if isinstance(callback, FunctionType) and callback.__qualname__ == _CALLBACK and callback.__closure__ is not None:
         held: dict[str, Any] = dict(zip(callback.__code__.co_freevars, callback.__closure__, strict=True))
@@ -442,7 +442,7 @@ class _CountedFuture(concurrent.futures.Future[Any]):
             return
         self.add_done_callback(lambda _: pause.ends())  # called on the loop's thread, before the loop continues
         pause.begins()
-        _here.uses_real_waits = True  # because this wait is counted here
+        _here.uses_real_waits = True  # because this wait is already counted, and must not be counted in Condition.wait
         try:
             yield
         finally:

@@ -1,6 +1,7 @@
-"""Checks that a test leaves nothing behind: runs, threads and tasks, unused turns of scripts, open probes.
+"""Checks that a test leaves nothing behind: no active run, thread or task, no unused turn of a script, no open probe.
 
-The pytest plugin collects these during a test, and checks them after the test. Outside of a test nothing is checked.
+During a test, the pytest plugin collects what has to be checked. It checks this after the test. Outside of a test,
+nothing is collected.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Due(Protocol):
     """Something that is checked at the end of a test."""
 
     def complaint(self) -> str | None:
-        """Describe what is wrong, in a sentence; None if nothing is."""
+        """Describe what is wrong, in a sentence. Return None if nothing is wrong."""
         ...
 
 
@@ -44,11 +45,11 @@ class Dues:
         self._all: list[tuple[After, Due]] = []
 
     def add(self, due: Due, after: After) -> None:
-        """Add one check."""
+        """Add an object to check at the moment ``after``."""
         self._all.append((after, due))
 
     def complaints(self, after: After) -> Iterator[str]:
-        """Yield descriptions of everything that is wrong."""
+        """Check the objects for the moment ``after``, and yield a description of each problem."""
         for when, due in self._all:
             complaint = due.complaint() if when == after else None
             if complaint is not None:
@@ -59,14 +60,14 @@ _current: Dues | None = None
 
 
 def collect(due: Due, *, after: After) -> None:
-    """Check ``due`` at the end of the current test, if there is one."""
+    """Have ``due`` checked at the end of the current test. Outside of a test, do nothing."""
     if _current is not None:
         _current.add(due, after)
 
 
 @contextmanager
 def collecting() -> Generator[Dues]:
-    """Collect what is created in the body. A nested block, as with pytester, collects separately."""
+    """Collect what is created in the ``with`` block. A nested block, as in tests with pytester, collects separately."""
     global _current
     before, _current = _current, Dues()
     try:
@@ -78,9 +79,9 @@ def collecting() -> Generator[Dues]:
 if TYPE_CHECKING:
     from rxflow._streaming import LoopThread, RunHandle
 
-GRACE = 2.0  # seconds in which disposed work may end
+GRACE = 2.0  # how many seconds runs, threads and tasks get to end
 LASTING = frozenset({"rxflow I/O", "rxflow import"})
-"""The threads that serve the whole process, by design."""
+"""The names of threads that serve the whole process, and therefore outlive a test."""
 
 _PACKAGE = Path(__file__).parents[1]
 _OURS = ("rxflow.", "reactivex.", "rxflow", "reactivex")
@@ -88,7 +89,7 @@ _OURS = ("rxflow.", "reactivex.", "rxflow", "reactivex")
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A run, and the line that subscribed it."""
+    """A run, and the line of code that started it."""
 
     handle: weakref.ref[RunHandle]
     file: str
@@ -101,14 +102,17 @@ class Begun:
 
 
 class Runs(deque[Begun]):
-    """The runs that started inside ``watching_runs``. Threads that existed ``before`` are leaks of earlier tests."""
+    """The runs that started inside :func:`watching_runs`.
+
+    ``before`` holds threads of runs that already existed then. They are leaks of earlier tests.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.before = frozenset(_threads_of_runs())
 
     def dispose(self) -> None:
-        """Dispose the runs that have not ended."""
+        """Dispose all runs that still exist, and give each a short time to end."""
         for begun in self:
             handle = begun.handle()
             if handle is not None:
@@ -118,7 +122,7 @@ class Runs(deque[Begun]):
 
 @contextmanager
 def watching_runs() -> Generator[Runs]:
-    """Record the runs that start in the body; this takes a microsecond or two for each. Other runs are not recorded."""
+    """Record the runs that start in the ``with`` block. This takes a microsecond or two per run."""
     runs = Runs()
 
     def note(handle: object) -> None:
@@ -134,26 +138,29 @@ def watching_runs() -> Generator[Runs]:
 
 
 def assert_nothing_is_left(runs: Runs | None = None) -> None:
-    """Raise AssertionError if a run, a thread or a task of rxflow is still active after a short time."""
+    """Raise AssertionError if a run, a thread or a task of rxflow is still active after a short time.
+
+    Runs that live on the program's own loops are found only if ``runs`` contains them.
+    """
     complaint = complaint_about(runs)
     if complaint is not None:
         raise AssertionError(complaint)
 
 
 def complaint_about(runs: Runs | None) -> str | None:
-    """Describe what is left; None if nothing is."""
+    """Describe the runs, threads and tasks that are left. Return None if there are none."""
     left = what_is_left(runs)
     return "the test left behind:\n" + "\n".join(f"    {each}" for each in left) if left else None
 
 
 def what_is_left(runs: Runs | None = None) -> list[str]:
-    """Describe each thing that is left."""
+    """Return a description of each run, thread and task that is left."""
     begun = list(runs or ())
     return [*_runs_left(begun), *_threads_left(begun, runs.before if runs is not None else frozenset()), *_tasks_left()]
 
 
 def _runs_left(runs: list[Begun]) -> list[str]:
-    """Find runs on loops that outlive the test. Runs on loop threads are found by their threads."""
+    """Describe active runs on the program's own loops. For runs on loop threads, see :func:`_threads_left`."""
     return [f"a run, subscribed at {begun}; dispose it, or let it end" for begun in runs if _goes_on(begun)]
 
 
@@ -175,7 +182,7 @@ def _threads_left(runs: list[Begun], before: frozenset[threading.Thread]) -> lis
 
 
 def _ends(thread: threading.Thread, timeout: float) -> bool:
-    """Return whether the thread has ended, or is a loop's thread that waits for the next run."""
+    """Return whether the thread ends, or becomes idle (see :func:`_is_idle`), within about ``timeout`` seconds."""
     loop_thread = _loop_thread_of(thread)
     if loop_thread is not None and not loop_thread.wait_until_idle(timeout):
         return False
@@ -196,7 +203,7 @@ def _threads_of_runs() -> list[threading.Thread]:
 def _is_idle(thread: threading.Thread) -> bool:
     """Return whether the thread is a loop's thread that waits for the next run."""
     loop_thread = _loop_thread_of(thread)
-    # A thread that ends after its run has no idle name: it still has the name of the run.
+    # A thread that is not kept for a next run does not get this name. It ends instead.
     return loop_thread is not None and loop_thread.wait_until_idle(0) and thread.name == _hooks.IDLE_NAME
 
 
@@ -219,7 +226,10 @@ def _about(thread: threading.Thread, runs: list[Begun]) -> str:
 
 
 def _tasks_left() -> list[str]:
-    """Find tasks on the I/O loop. The loops of runs end with their threads, and users' loops belong to the users."""
+    """Describe rxflow's tasks that are left on the I/O loop.
+
+    Other loops are not checked. The loop of a run ends with its thread, and a user's loop is the user's concern.
+    """
     io_loop: ModuleType | None = sys.modules.get("rxflow.llm._io")
     if io_loop is None or all(thread.name != "rxflow I/O" for thread in threading.enumerate()):
         return []
@@ -227,7 +237,7 @@ def _tasks_left() -> list[str]:
     left: list[str] = []
 
     async def look() -> None:
-        # On the loop itself, so that its earlier callbacks come first, including cancellations.
+        # Runs on the I/O loop, so that callbacks that were scheduled earlier, such as cancellations, run first.
         tasks = await _pending({task for task in asyncio.all_tasks() if _is_ours(task)})
         left.extend(f"a task on the I/O loop: {task}" for task in tasks)
 
@@ -236,7 +246,10 @@ def _tasks_left() -> list[str]:
 
 
 def _is_ours(task: asyncio.Task[Any]) -> bool:
-    """Return whether a task is rxflow's. litellm has tasks on that loop too, and this check is a task as well."""
+    """Return whether a task on the I/O loop is rxflow's, and not the task of this check.
+
+    litellm has tasks on the I/O loop too.
+    """
     code: CodeType | None = getattr(task.get_coro(), "cr_code", None)
     return code is not None and task is not asyncio.current_task() and _PACKAGE in Path(code.co_filename).parents
 
@@ -248,12 +261,12 @@ async def _pending(tasks: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
 def _wait_on(
     loop: asyncio.AbstractEventLoop, look: Coroutine[Any, Any, set[asyncio.Task[Any]]]
 ) -> set[asyncio.Task[Any]]:
-    """Wait for a coroutine on a loop that runs in another thread."""
+    """Run the coroutine ``look`` on a loop that runs in another thread, and return its result."""
     return asyncio.run_coroutine_threadsafe(look, loop).result(2 * GRACE)
 
 
 def _outside(frame: FrameType) -> FrameType:
-    """Return the innermost frame of a user's code, if there is one."""
+    """Return the innermost frame outside rxflow and RxPY. If there is none, return ``frame`` itself."""
     found: FrameType | None = frame
     while found is not None and str(found.f_globals.get("__name__")).startswith(_OURS):
         found = found.f_back

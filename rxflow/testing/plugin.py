@@ -1,13 +1,13 @@
 """The pytest plugin: fixtures, and checks after each test.
 
 - ``virtual_clock``: time that passes only while everything waits.
-- ``marbles``: expectations as marble diagrams, verified when the test ends.
+- ``marbles``: expectations as marble diagrams. A test fails if it does not compare each of them.
 - No run, thread or task of rxflow may outlive its test, except with ``@pytest.mark.rxflow_leaks("why")``.
-- No turn of a ``ScriptedLLM`` may be left over; no ``probe()`` may have a subscription that neither ended nor was
-  disposed.
+- No turn of a ``ScriptedLLM`` may be left over.
+- No ``probe()`` may have a subscription that neither ended nor was disposed.
 
-pytest loads this plugin in every Python environment with rxflow, so it imports most modules only when a test needs
-them.
+pytest loads this plugin in every Python environment with rxflow. So the plugin imports most modules only when a test
+needs them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def rxflow_leak_check(request: pytest.FixtureRequest) -> Generator[None]:
     """Check that no run, thread, task or probed subscription of rxflow outlives the test.
 
-    Set up first, torn down last.
+    This fixture is set up before other fixtures, and torn down after them. A failed test is not checked.
     """
     with collecting() as dues, watching_runs() as runs:
         request.node.stash[_dues] = dues
@@ -53,7 +53,7 @@ def rxflow_leak_check(request: pytest.FixtureRequest) -> Generator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Fail a test if it left checks unmet, such as unused turns of a script. A test that has failed is not checked."""
+    """Run a test. If it passes, check that nothing is left unused, such as a turn of a script."""
     item.stash[_has_failed] = True
     result = yield
     item.stash[_has_failed] = False

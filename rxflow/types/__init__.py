@@ -81,7 +81,8 @@ __all__ = [
     "UsageMetrics",
 ]
 
-# Imported lazily: programs may need one module only, and the outputs and lanes belong to higher layers.
+# These names are imported lazily. A program may need only one of the modules, and the outputs and lanes belong to
+# higher floors, which import this package.
 if typing.TYPE_CHECKING:
     from rxflow._streaming import (
         AgentStreamingOutput,

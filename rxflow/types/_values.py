@@ -1,8 +1,6 @@
 """Converts any value to JSON and back.
 
-A value of a type that JSON lacks gets a tag. An object that JSON cannot hold is replaced by a stand-in with its name.
-
-JSON's own values are not changed. Every other value is an object whose first key begins with ``$``::
+JSON's own values are not changed. Any other value becomes a JSON object. Its first key, the tag, begins with ``$``::
 
     (1, 2)                       {"$tuple": [1, 2]}
     datetime(2026, 1, 2)         {"$datetime": "2026-01-02T00:00:00"}
@@ -10,8 +8,10 @@ JSON's own values are not changed. Every other value is an object whose first ke
     KeyError("topic")            {"$error": "KeyError", "message": "'topic'", "args": ["topic"]}
     <_io.TextIOWrapper …>        {"$object": "_io.TextIOWrapper", "text": "<_io.TextIOWrapper …>"}
 
-Reading does not execute code that the file names: it imports nothing, and calls no constructor of a user's class. It
-creates only pydantic models, dataclasses, enums and errors whose classes the program has already loaded.
+Reading imports nothing, and calls no constructor of a user's class. A pydantic object, a dataclass object or an enum
+member is restored only if the program has already loaded its class. An error is restored only if its class is one of
+Python's or rxflow's. For any other object, such as the file in the last line, reading returns a stand-in, for example a
+:class:`RecordedObject`.
 """
 
 from __future__ import annotations
@@ -33,18 +33,22 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 MAX_DEPTH = 200
-"""More deeply nested values are written as text, because readers of JSON, such as Python's, have a limit."""
+"""Values that are nested more deeply are written as text, because JSON parsers, such as Python's, have a limit."""
 MAX_INT_BITS = 10_000
-"""Longer numbers are written in hexadecimal, because Python limits decimal ones (``sys.set_int_max_str_digits``)."""
+"""Longer integers are written in hexadecimal.
+
+Python limits the length of decimal numbers (``sys.set_int_max_str_digits``).
+"""
 
 Json: TypeAlias = Any
-"""A value that ``json.loads`` returns."""
+"""A value as ``json.loads`` returns it: a dict, list, str, number, bool or None."""
 
 
 class RecordedError(Exception):
-    """An error whose class could not be restored. ``type`` is the name of the class, ``message`` the text of the error.
+    """Stands for an error that could not be restored, for example because its class is not loaded.
 
-    Two errors with the same type and message are equal.
+    ``type`` is the name of the error's class, and ``message`` is the error's text. Two RecordedErrors with the same
+    type and message are equal.
     """
 
     def __init__(self, type: str, message: str) -> None:  # noqa: A002
@@ -64,7 +68,10 @@ class RecordedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RecordedObject:
-    """An object that JSON cannot hold. ``type`` is the name of its class, ``text`` its ``str``."""
+    """Stands for an object that JSON cannot represent, or for an enum member whose class is not loaded.
+
+    ``type`` is the name of the class. ``text`` is the ``str`` of the object, or the name of the enum member.
+    """
 
     type: str
     text: str
@@ -74,9 +81,9 @@ class RecordedObject:
 
 
 class RecordedModel(BaseModel):
-    """Stands for a pydantic object or a dataclass whose class is not loaded here. It has the same fields.
+    """Stands for a pydantic or dataclass object that could not be restored, mostly because its class is not loaded.
 
-    ``recorded_type`` is the name of its class, as "module:Class".
+    It has the fields of that object. ``recorded_type`` is the name of the object's class, as "module:Class".
     """
 
     model_config = ConfigDict(extra="allow")
@@ -85,7 +92,7 @@ class RecordedModel(BaseModel):
 
     @property
     def recorded_type(self) -> str:
-        """The name of the class, as "module:Class"."""
+        """The name of the original object's class, as "module:Class"."""
         return self._type
 
     def __hash__(self) -> int:  # needed to restore an object in a set or as a dict's key
@@ -96,7 +103,7 @@ class RecordedModel(BaseModel):
 
 
 def to_json_value(value: Any, _parents: tuple[int, ...] = ()) -> Json:
-    """Return ``value`` as JSON. This never fails."""
+    """Return ``value`` as a value that ``json.dumps`` accepts. This never fails."""
     kind = cast("type[Any]", type(value))
     if value is None or kind is str or kind is bool:
         return value
@@ -116,7 +123,7 @@ def to_json_value(value: Any, _parents: tuple[int, ...] = ()) -> Json:
 
 
 def from_json_value(value: Json) -> Any:
-    """Return the value for the JSON that :func:`to_json_value` returned.
+    """Restore a value from what :func:`to_json_value` returned for it.
 
     Raises:
         ValueError: a tag is unknown, or its value has the wrong form.
@@ -139,7 +146,7 @@ def from_json_value(value: Json) -> Any:
 
 
 def describe_error(error: BaseException) -> dict[str, Json]:
-    """Return the class, the message and, if they are plain values, the arguments of an error."""
+    """Return the class and the message of an error. Add its arguments if all of them are plain values."""
     if isinstance(error, RecordedError):
         return {"type": error.type, "message": error.message}
     described: dict[str, Json] = {"type": _dotted_name(type(error)), "message": describe(error)}
@@ -150,7 +157,10 @@ def describe_error(error: BaseException) -> dict[str, Json]:
 
 
 def restore_error(described: Mapping[str, Json]) -> Exception:
-    """Return an error of one of Python's or rxflow's classes, with the same message; else a :class:`RecordedError`."""
+    """Restore an error from what :func:`describe_error` returned.
+
+    Return a :class:`RecordedError` if the class is not one of Python's or rxflow's, or if the message would differ.
+    """
     name, message = str(described["type"]), str(described["message"])
     kind = _find_error_class(name)
     if kind is not None:
@@ -165,7 +175,7 @@ def restore_error(described: Mapping[str, Json]) -> Exception:
 
 
 def describe(value: object) -> str:
-    """Return the ``str`` of any object, even if its ``__str__`` raises."""
+    """Return the ``str`` of an object. If its ``__str__`` raises, return the name of its class in angle brackets."""
     try:
         return str(value)
     except Exception:  # noqa: BLE001 - raised by a user's object
@@ -178,7 +188,7 @@ def name_class(kind: type[Any]) -> str:
 
 
 def find_class(name: str) -> type[Any] | None:
-    """Find a class by its name, "module:Class", in a loaded module.
+    """Find the class with the name "module:Class". Return None if the module is not loaded or lacks the class.
 
     No module is imported, because reading must not execute code.
     """
@@ -190,7 +200,7 @@ def find_class(name: str) -> type[Any] | None:
 
 
 def fill_dataclass(kind: type[Any], values: Mapping[str, Any]) -> Any:
-    """Make a dataclass object without calling its constructor, as pickle does.
+    """Create an object of the dataclass ``kind`` without calling the constructor, as pickle does.
 
     Raises:
         ValueError: a field is missing or unknown.
@@ -207,7 +217,7 @@ def fill_dataclass(kind: type[Any], values: Mapping[str, Any]) -> Any:
 
 
 def _nested_to_json(value: Any, parents: tuple[int, ...]) -> Json:
-    if type(value) in (dict, list, tuple):  # first, because the check for pydantic's classes takes 10 µs
+    if type(value) in (dict, list, tuple):  # checked first, because the check for BaseModel takes 10 µs
         return _container_to_json(value, parents)
     if isinstance(value, Enum):
         return {"$enum": name_class(type(value)), "name": value.name}
@@ -227,10 +237,10 @@ def _nested_to_json(value: Any, parents: tuple[int, ...]) -> Json:
         return {"$dataclass": name_class(type(value)), **_items_to_json(values, parents)}
     if isinstance(value, dict | list | tuple | set | frozenset):
         return _container_to_json(value, parents)
-    for base in (str, int, float):  # an object of a subclass equals its plain value
+    for base in (str, int, float):  # an object of a subclass is written as its plain value
         if isinstance(value, base):
             return to_json_value(base(value), parents)
-    if isinstance(value, Mapping):  # another class than dict
+    if isinstance(value, Mapping):  # a mapping that is not a dict
         return _nested_to_json(dict(cast("Mapping[Any, Any]", value)), parents)
     return _describe_object(value)
 
@@ -242,7 +252,7 @@ def _container_to_json(value: Any, parents: tuple[int, ...]) -> Json:
             return _items_to_json(entries, parents)
         return {"$dict": [[_key_to_json(key, parents), to_json_value(each, parents)] for key, each in entries.items()]}
     tag = next(tag for base, tag in _SEQUENCES.items() if isinstance(value, base))
-    if "set" in tag:  # the order of a set differs between processes
+    if "set" in tag:  # sorted, because the order of a set differs between processes
         keys = [_key_to_json(each, parents) for each in cast("Iterable[Any]", value)]
         return {tag: sorted(keys, key=json.dumps)}
     each_to_json = [to_json_value(each, parents) for each in cast("Iterable[Any]", value)]
@@ -252,8 +262,8 @@ def _container_to_json(value: Any, parents: tuple[int, ...]) -> Json:
 def _key_to_json(key: Any, parents: tuple[int, ...]) -> Json:
     """Return a dict's key or a set's item as JSON.
 
-    If the restored value would have no hash, the key is written as a description. An example is an object of a subclass
-    of dict, which would become a plain dict.
+    A key that could not be hashed after it was restored is written as a description. An example is an object of a
+    hashable subclass of dict, which would be restored as a plain dict.
     """
     written = to_json_value(key, parents)
     if type(written) in (dict, list) and type(key) not in _TEXT_FORMS:
@@ -281,7 +291,7 @@ def _is_finite(value: object) -> bool:
 
 
 def _get_arguments(error: BaseException) -> tuple[object, ...]:
-    """Return the arguments from which pickle would restore the error."""
+    """Return the arguments with which pickle would restore ``error``; ``error.args`` if it cannot be pickled."""
     try:
         return tuple(cast("tuple[Any, ...]", error.__reduce__())[1])
     except Exception:  # noqa: BLE001 - a user's class that cannot be pickled
@@ -300,12 +310,12 @@ def _restore_model(values: dict[str, Json]) -> Any:
     restored = {key: from_json_value(each) for key, each in values.items() if key != tag}
     kind = find_class(name)
     if kind is not None and tag == "$model" and issubclass(kind, BaseModel):
-        # No validator runs, because its changes are already in the values.
+        # model_construct() runs no validators. The values already contain the changes that validators made.
         return kind.model_construct(None, **restored)
     if kind is not None and tag == "$dataclass" and is_dataclass(kind):
         try:
             return fill_dataclass(kind, restored)
-        except ValueError:  # the class has changed its fields
+        except ValueError:  # the class has other fields now
             pass
     stand_in = RecordedModel.model_construct(None, **restored)
     stand_in._type, stand_in._tag = name, tag  # pyright: ignore[reportPrivateUsage]
@@ -329,7 +339,7 @@ def _shorten(value: object) -> str:
 
 
 _MICROSECOND = timedelta(microseconds=1)
-# A path of another system cannot touch files here.
+# A path of another operating system is restored as a pure path, which cannot access files.
 _PosixPath: type[PurePosixPath] = PosixPath if isinstance(Path(), PosixPath) else PurePosixPath
 _WindowsPath: type[PureWindowsPath] = WindowsPath if isinstance(Path(), WindowsPath) else PureWindowsPath
 _TEXT_FORMS: dict[type[Any], tuple[str, Callable[[Any], Json], Callable[[Any], Any]]] = {
@@ -351,7 +361,7 @@ _RESTORERS: dict[str, Callable[[dict[str, Json]], Any]] = {
     "$tuple": lambda values: tuple(from_json_value(values["$tuple"])),
     "$set": lambda values: set(from_json_value(values["$set"])),
     "$frozenset": lambda values: frozenset(from_json_value(values["$frozenset"])),
-    "$list": lambda values: from_json_value(values["$list"]),  # a list in a field declared as a tuple
+    "$list": lambda values: from_json_value(values["$list"]),  # a list in a field declared as a tuple; see codec.py
     "$dict": lambda values: {from_json_value(key): from_json_value(each) for key, each in values["$dict"]},
     "$enum": _restore_enum,
     "$error": lambda values: restore_error({"type": values["$error"], **values}),

@@ -19,12 +19,13 @@ _NO = frozenset(["n", "no", "deny", "denied", "reject", "rejected", "false"])
 class Approval(BaseModel):
     """The answer to "may this tool be called?".
 
-    Also accepted are True and False, a JSON object of arguments as text, which approves the call, and any other text.
-    The text "yes" approves. A text such as "no" or "no, too expensive" refuses, and is the reason.
+    Instead of this object, an answer may also be True or False, or a text. A single word such as "yes" or "ok" approves
+    the call. The text of a JSON object approves the call with the arguments in the object. Any other text refuses the
+    call, and is the reason. A "no" at the beginning is not part of the reason.
 
     Attributes:
-        approved: whether the tool is called.
-        reason: the text that the model gets if the tool is not called.
+        approved: whether the tool may be called.
+        reason: why the call is refused. The model reads this text.
         arguments: the arguments to use instead of the model's; None keeps the model's.
     """
 
@@ -49,19 +50,19 @@ class Approval(BaseModel):
 
     @classmethod
     def schema_for(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the JSON Schema of an answer about a tool whose arguments have the schema ``arguments``."""
+        """Return the JSON Schema of an answer. ``arguments`` is the JSON Schema of the tool's arguments."""
         schema = cls.model_json_schema()
         schema["properties"]["arguments"] = {"anyOf": [dict(arguments), {"type": "null"}], "default": None}
         return {"anyOf": [schema, {"type": "boolean"}, {"type": "string"}]}
 
 
 class HumanFeedbackResult(BaseModel):
-    """A person's feedback on a method's result, under ``@human_feedback``.
+    """A person's feedback on the result of a method with ``@human_feedback``.
 
     Attributes:
         output: the method's result, which was shown to the person.
         feedback: what the person wrote; may be empty.
-        outcome: the label of ``emit`` that fits the feedback; None without ``emit``.
+        outcome: the label of ``emit`` that fits the feedback; None if ``emit`` was not given.
     """
 
     output: Any = None
@@ -74,14 +75,17 @@ class HumanFeedbackResult(BaseModel):
 
 @dataclass
 class InputResponse:
-    """An answer that a provider's ``request_input`` may return instead of a text, with additional data."""
+    """An answer that a provider's ``request_input`` may return instead of a plain text.
+
+    rxflow uses only ``text``. None means that there is no input.
+    """
 
     text: str | None
     metadata: dict[str, Any] | None = None
 
 
 class HumanFeedbackPending(Exception):
-    """Raised by a provider's ``request_feedback`` if the answer will come later. The run is then paused."""
+    """Raised by a provider's ``request_feedback`` if the answer will come later. The run is paused until then."""
 
     def __init__(
         self, context: object = None, callback_info: Mapping[str, Any] | None = None, message: str | None = None
@@ -92,7 +96,7 @@ class HumanFeedbackPending(Exception):
 
 
 class RunPaused(RuntimeError):
-    """A run has no result yet, because it waits for answers. ``pending`` holds its questions."""
+    """A run has no result yet, because it waits for answers. ``pending`` holds the open questions."""
 
     def __init__(self, pending: tuple[InputRequested, ...]) -> None:
         asked = "; ".join(f"{each.request_id}: {each.message!r}" for each in pending)

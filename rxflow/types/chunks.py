@@ -25,7 +25,7 @@ class StreamChunkType(str, Enum):  # noqa: UP042 - a StrEnum would print as its 
 
 
 class ToolCallChunk(BaseModel):
-    """One delta of a tool call. ``arguments`` is the new piece of JSON text; each delta has the name and the id."""
+    """One delta of a tool call. ``arguments`` is the new piece of JSON text. Each delta repeats the name and the id."""
 
     tool_id: str | None = None
     tool_name: str | None = None
@@ -41,14 +41,14 @@ class StreamChunk(BaseModel):
 
     Attributes:
         content: the new text; for a tool call, the new piece of its arguments.
-        seq: counts all events of a run from 0, including the chunks.
-        at: when the chunk arrived, in seconds since the epoch.
-        attempt: how many attempts were made before this one. A new attempt begins when an answer of the task was sent
-            back, and when an operator such as ``retry_stream`` starts a stream again.
+        seq: the number of the chunk among all events of its run, from 0.
+        at: when the chunk arrived, in seconds since the epoch. With virtual time, in seconds of the virtual clock.
+        attempt: how many attempts were made before the one that emitted the chunk. A new attempt begins when the answer
+            to a task is rejected, and when an operator such as ``retry_stream`` starts a stream again.
         namespace: the names of the surrounding flows, methods, crews and tasks, outermost first.
-        span_id: the span to which the chunk belongs. Two runs of one crew have different spans.
-        parent_span_id: the span around ``span_id``.
-        replayed: whether a resumed run repeats a chunk that was shown before.
+        span_id: the id of the span to which the chunk belongs. Two runs of one crew have different spans.
+        parent_span_id: the id of the span around that span.
+        replayed: whether the chunk repeats output that the run emitted before it was resumed.
     """
 
     content: str
@@ -73,13 +73,13 @@ class StreamChunk(BaseModel):
     replayed: bool = False
 
     def __hash__(self) -> int:
-        # These fields distinguish the chunks of one run; a hash need not use all fields that are compared.
+        # These fields distinguish the chunks of one run. A hash need not use all fields that __eq__() compares.
         return hash((self.content, self.llm_call_id, self.seq))
 
     def __str__(self) -> str:
         return self.content
 
-    if not TYPE_CHECKING:  # type checkers would allow any attribute
+    if not TYPE_CHECKING:  # if type checkers saw __setattr__, they would allow any attribute
 
         def __setattr__(self, name: str, value: Any) -> None:
             self._leave_origin()
@@ -90,7 +90,7 @@ class StreamChunk(BaseModel):
             super().__delattr__(name)
 
     def _leave_origin(self) -> None:
-        # From now on, the labels of the chunk may differ from the labels of its origin.
+        # Chunks that share one _AllFields have the labels of one origin. A changed chunk needs a set of its own.
         _set_fields_set(self, set(self.__pydantic_fields_set__))
 
     def with_content(self, content: str) -> StreamChunk:
@@ -100,7 +100,7 @@ class StreamChunk(BaseModel):
         return _fill_chunk(values, _find_fields(self))
 
     def with_seq(self, seq: int, at: float | None = None) -> StreamChunk:
-        """Return a copy of the chunk as another event of a run. Without ``at``, its time stays the same."""
+        """Return a copy of the chunk with another number. Without ``at``, the copy has the same time."""
         values = self.__dict__.copy()
         values["seq"] = seq
         if at is not None:
@@ -108,7 +108,7 @@ class StreamChunk(BaseModel):
         return _fill_chunk(values, _find_fields(self))
 
     def with_attempt(self, attempt: int) -> StreamChunk:
-        """Return a copy of the chunk as part of another attempt."""
+        """Return a copy of the chunk that belongs to ``attempt``."""
         values = self.__dict__.copy()
         values["attempt"] = attempt
         return _fill_chunk(values)
@@ -116,12 +116,12 @@ class StreamChunk(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Where a chunk or an event comes from. Fields that do not apply are empty.
+    """Where a chunk or an event comes from. Fields that do not apply are empty or 0.
 
     ``namespace`` holds the names of the surrounding flows, methods, crews and tasks, outermost first. ``span_id`` is
-    the span to which the chunk or event belongs (a flow, a method, a crew, a task, an agent's attempt, a tool call, an
-    LLM call), and ``parent_span_id`` the span around that. ``run_id`` is the run; ``parent_run_id`` is the run whose
-    code started this run.
+    the id of the span to which the chunk or event belongs: of a flow, method, crew, task, agent's attempt, tool call or
+    LLM call. ``parent_span_id`` is the id of the span around that span. ``run_id`` is the id of the run. If code in
+    another run started this run, ``parent_run_id`` is the id of that run.
     """
 
     flow_name: str = ""
@@ -143,14 +143,15 @@ class Origin:
 
     @cached_property
     def labels(self) -> Mapping[str, Any]:
-        """The fields that every chunk of this origin has too."""
+        """The fields that an origin and a chunk have in common, with their values."""
         return {
             field.name: getattr(self, field.name) for field in fields(self) if field.name in StreamChunk.model_fields
         }
 
     @cached_property
     def _text_fields(self) -> dict[str, Any]:
-        # Built as the dict of a plain object: copies of it share its keys, and take 300 bytes instead of 460.
+        # This is the dict of a plain object, because copies of such a dict share its keys. A copy takes 300 bytes
+        # instead of 460.
         fields = _Fields()
         for name in StreamChunk.model_fields:
             setattr(fields, name, getattr(self, name, _DEFAULTS[name]))
@@ -162,10 +163,10 @@ class Origin:
         return _AllFields(StreamChunk.model_fields)
 
     def chunk(self, content: str) -> StreamChunk:
-        """Return a TEXT chunk of this origin. Its run numbers it."""
+        """Create a TEXT chunk of this origin. The run will give the chunk its number."""
         values = self._text_fields.copy()
         values["content"] = content
-        chunk = _new(StreamChunk)  # as _fill_chunk does, but faster, because most chunks are made here
+        chunk = _new(StreamChunk)  # repeats _fill_chunk() to save a call, because most chunks are created here
         _set_values(chunk, values)
         _set_fields_set(chunk, self._fields)
         _set_extra(chunk, None)
@@ -173,7 +174,7 @@ class Origin:
         return chunk
 
     def tool_chunk(self, tool_call: ToolCallChunk) -> StreamChunk:
-        """Return a TOOL_CALL chunk of this origin. Its ``content`` is the text of the delta."""
+        """Create a TOOL_CALL chunk of this origin. Its ``content`` is the new piece of arguments."""
         values = self._text_fields.copy()
         values["content"] = tool_call.arguments
         values["chunk_type"] = StreamChunkType.TOOL_CALL
@@ -183,13 +184,13 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Happened:
-    """The fields that all events share with chunks.
+    """The base class of all events except :class:`StreamChunk`.
 
     Attributes:
         origin: where the event happened.
-        seq: counts all events of a run from 0, without gaps; -1 before the event has left its run.
-        at: when the event happened, in seconds since the epoch; in tests, the time of the virtual clock.
-        replayed: whether a resumed run repeats the event, which happened before.
+        seq: the number of the event in its run, from 0 and without gaps; -1 until the event has left the run.
+        at: when the event happened, in seconds since the epoch. With virtual time, in seconds of the virtual clock.
+        replayed: whether the event repeats one that the run emitted before it was resumed.
     """
 
     origin: Origin
@@ -209,11 +210,11 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompletedToolCall(Happened):
-    """A tool call of a model, assembled from its pieces. ``origin`` is the agent that makes the call.
+    """A tool call of a model, assembled from its deltas.
 
-    ``written`` is the JSON text as the model wrote it. ``arguments`` are its values, validated if the tool is known. If
-    the call cannot be used, ``arguments`` is empty and ``error`` is the reason: the text is not a JSON object, or the
-    object does not fit (pydantic's ValidationError, which is a ValueError).
+    ``written`` is the JSON text as the model wrote it. ``arguments`` holds the values from the text, validated if the
+    tool is known. If the text is not a JSON object, or the values are not valid, ``arguments`` is empty, and ``error``
+    is the reason. For values that are not valid, it is pydantic's ValidationError.
     """
 
     tool_id: str
@@ -224,10 +225,11 @@ class CompletedToolCall(Happened):
 
 
 class PackedChunks:
-    """A block of items whose chunks are stored as columns: one text, and each common label once.
+    """A block of items in which the chunks are stored as columns, to save memory.
 
-    A chunk takes some 30 bytes instead of 400, and 8 more for each label that differs within the block. It has no
-    objects that the garbage collector must visit. Items that are not chunks are stored as they are.
+    The texts of all chunks are one string. A label that all chunks have in common is stored once. A chunk takes about
+    30 bytes instead of 400, and 8 more for each label that differs within the block. It has no objects that the garbage
+    collector must visit. Items that are not chunks are stored unchanged.
     """
 
     __slots__ = ("_ats", "_columns", "_contents", "_fields", "_lengths", "_others", "_seqs", "_template")
@@ -238,9 +240,10 @@ class PackedChunks:
         others: Sequence[tuple[int, object]] = (),
         fields: _AllFields | None = None,
     ) -> None:
-        """Pack ``rows``, the chunks' fields, and ``others``, the items between them with their positions in the block.
+        """Pack the items of a block.
 
-        ``fields`` is the object that the chunks of one origin share, if all of them have the same origin.
+        ``rows`` holds the fields of each chunk. ``others`` holds the other items, with their positions in the block. If
+        all chunks are text of one origin, ``fields`` is the set that they share; otherwise None.
 
         Raises:
             TypeError, ValueError, KeyError, OverflowError: a chunk was not validated, and its fields do not fit.
@@ -250,7 +253,7 @@ class PackedChunks:
         self._contents = "".join(contents)
         self._lengths = array("I", map(len, contents))
         self._seqs = array("q", [values["seq"] for values in rows])
-        # As bytes, because an array is one more object for the garbage collector.
+        # Stored as bytes, because an array would be one more object for the garbage collector.
         self._ats = array("d", [values["at"] for values in rows]).tobytes()
         self._others = others
         self._fields = _ALL_FIELDS if fields is None else fields
@@ -286,16 +289,18 @@ class PackedChunks:
 
 
 def pack_chunks(items: Sequence[object]) -> PackedChunks | None:
-    """Return the items with their chunks packed.
+    """Return the items as a block with packed chunks.
 
-    None if that saves little, because few of the items are rxflow's own chunks.
+    Return None if that would save little, because few items are rxflow's own chunks. Return None also if a chunk cannot
+    be packed, because its fields were not validated.
     """
     rows = find_one_origin(items) or []
     fields = find_origin(items[0]) if rows else None
     others: list[tuple[int, object]] = []
     if fields is None:
         for position, item in enumerate(items):
-            # A user's chunk knows which fields were given: model_dump(exclude_unset=True) shows only those.
+            # A chunk that a user created is not packed. It records which fields were given, because
+            # model_dump(exclude_unset=True) must return only these.
             if _find_fields(item) is None:
                 others.append((position, item))
             else:
@@ -309,13 +314,13 @@ def pack_chunks(items: Sequence[object]) -> PackedChunks | None:
 
 
 def find_origin(item: object) -> _AllFields | None:
-    """Return the object that a text chunk shares with all others of its origin; None for any other item."""
+    """Return the set that the text chunks of one origin share. Return None if ``item`` is not such a chunk."""
     fields = _find_fields(item)
     return None if fields is _ALL_FIELDS else fields
 
 
 def find_one_origin(items: Sequence[object]) -> list[dict[str, Any]] | None:
-    """Return the fields of each item; None if the items are not text chunks of one origin."""
+    """Return the fields of each item, as dicts, if all items are text chunks of one origin; otherwise None."""
     fields = find_origin(items[-1]) if items else None
     if fields is None:
         return None
@@ -324,9 +329,9 @@ def find_one_origin(items: Sequence[object]) -> list[dict[str, Any]] | None:
 
 
 def find_labels(chunk: StreamChunk) -> tuple[Any, ...]:
-    """Return a key for the labels of a chunk. Keys are equal only if all fields except text, number and time are equal.
+    """Return a key for the labels of a chunk, which are all its fields except text, number and time.
 
-    The key is valid as long as the chunk lives.
+    Two keys are equal only if all labels are equal. A key is valid as long as the chunk exists.
 
     Raises:
         KeyError: the chunk was made without validation, and lacks fields.
@@ -371,17 +376,17 @@ def join_text(items: Iterable[object]) -> str:
 
 
 def _find_fields(item: object) -> _AllFields | None:
-    """Return the field names of a chunk that rxflow made; None for any other item.
+    """Return the set of field names of a chunk that rxflow created; None for any other item.
 
-    The text chunks of one origin share one such object.
+    The text chunks of one origin share one such set.
     """
     fields = item.__pydantic_fields_set__ if type(item) is StreamChunk else None
     return fields if type(fields) is _AllFields else None
 
 
 def _fill_chunk(values: dict[str, Any], fields: _AllFields | None = None) -> StreamChunk:
-    # Thousands of chunks differ in two fields only, and these come from rxflow's own parser: filling a copy of a
-    # validated chunk takes a fifth of the time of a new validation (model_construct is slower still).
+    # The values need no validation, because they come from rxflow's own code or from a validated chunk. Filling an
+    # object directly takes a fifth of the time of a validation. model_construct() would take longer than a validation.
     chunk = _new(StreamChunk)
     _set_values(chunk, values)
     _set_fields_set(chunk, fields or _ALL_FIELDS)
@@ -391,11 +396,10 @@ def _fill_chunk(values: dict[str, Any], fields: _AllFields | None = None) -> Str
 
 
 class _AllFields(set[str]):
-    """The names of all fields.
+    """The names of all fields of a chunk, stored in the chunk as pydantic's set of the fields that were given.
 
-    All text chunks of one origin share one such object, which shows that their labels are equal.
-
-    pydantic stores in each object which of its fields were given, and ignores that when it compares two objects.
+    The text chunks that one Origin creates share one such set, which shows that their labels are equal. Other chunks
+    share ``_ALL_FIELDS``. pydantic ignores the set when it compares two objects.
     """
 
     __slots__ = ()
@@ -406,7 +410,7 @@ class _Fields:
 
 
 def _setter(attribute: str) -> Callable[[StreamChunk, Any], None]:
-    # With the slot's descriptor, because object.__setattr__ would look it up each time.
+    # Use the slot's descriptor directly, because object.__setattr__() would look it up each time.
     setter: Callable[[StreamChunk, Any], None] = vars(BaseModel)[attribute].__set__
     return setter
 
@@ -419,5 +423,5 @@ _set_private = _setter("__pydantic_private__")
 _ALL_FIELDS = _AllFields(StreamChunk.model_fields)
 _DEFAULTS = StreamChunk(content="").__dict__
 _LABELS = tuple(name for name in StreamChunk.model_fields if name not in ("content", "seq", "at"))
-# By name, because an attribute that was deleted and set again changes its position.
+# Read labels by name. Their order in the dict can change, if an attribute is deleted and set again.
 _labels_of = itemgetter(*(name for name in _LABELS))

@@ -3,11 +3,11 @@
     {"v":1,"kind":"StreamChunk","data":{"content":"Hello","task_name":"research",…,"seq":17,"at":1764356862.1}}
     {"v":1,"kind":"LLMFinished","data":{"origin":{…},"seq":18,"at":1764356862.4,"text":"Hello",…}}
 
-``kind`` is a class of :mod:`rxflow.types.events`, or ``"module:Class"`` for a class of the program. ``data`` holds all
-its fields. A field of one of rxflow's types is a plain object. Any other value is written as described in
-:mod:`rxflow.types._values`, so tuples, dates and pydantic objects are restored as such. Values that JSON cannot hold
-are restored as named stand-ins: :class:`RecordedError`, :class:`RecordedObject`, :class:`RecordedModel`,
-:class:`RecordedEvent`.
+``kind`` is the name of a class of :mod:`rxflow.types.events`, or ``"module:Class"`` for a class of the program.
+``data`` holds all fields of the event. If a field declares one of rxflow's types, its value is a plain JSON object. Any
+other value is written as described in :mod:`rxflow.types._values`, so that tuples, dates and pydantic objects are
+restored. A value or event that cannot be restored becomes a stand-in: a :class:`RecordedError`,
+:class:`RecordedObject`, :class:`RecordedModel` or :class:`RecordedEvent`.
 
 ``docs/events.schema.json`` is the JSON Schema of a line.
 """
@@ -76,7 +76,8 @@ class CodecError(ValueError):
 class RecordedEvent(Happened):
     """An event whose class is not loaded here.
 
-    ``kind`` is the class's name, "module:Class"; ``data`` has the fields that only this class has.
+    ``kind`` is the name of the event's class, as "module:Class". ``data`` holds the fields of the event that
+    RecordedEvent does not have itself.
     """
 
     kind: str
@@ -89,10 +90,10 @@ def encode(event: Event | Happened) -> bytes:
     Raises:
         TypeError: ``event`` is not an event.
     """
-    if type(event) is StreamChunk and isfinite(event.at):  # most events are chunks, and this is the fastest way: 2.4 µs
+    if type(event) is StreamChunk and isfinite(event.at):  # most events are chunks, and this way takes only 2.4 µs
         try:
             return _CHUNK_HEAD + _CHUNK_SERIALIZER.to_json(event, warnings="none") + b"}\n"
-        except (PydanticSerializationError, UnicodeError):  # it contains half a surrogate pair, or was not validated
+        except (PydanticSerializationError, UnicodeError):  # the chunk has half a surrogate pair, or was not validated
             pass
     kind, data = encode_data(event)
     return _dump({"v": VERSION, "kind": kind, "data": data}) + b"\n"
@@ -102,13 +103,13 @@ def decode(line: bytes | str) -> Event:
     """Decode a line that :func:`encode` wrote.
 
     Raises:
-        CodecError: the line is not JSON, or its version, its kind or a field is unknown.
+        CodecError: the line is not JSON, its version or kind is unknown, or its data do not fit the kind.
     """
     text = line.encode("utf-8", "surrogatepass") if isinstance(line, str) else line
     if text.startswith(_CHUNK_HEAD) and text.endswith(b"}\n"):
         try:
             return cast("StreamChunk", _CHUNK_VALIDATOR.validate_json(text[len(_CHUNK_HEAD) : -2]))
-        except ValidationError:  # half a surrogate pair, which only Python's reader accepts; or the line is broken
+        except ValidationError:  # half a surrogate pair, which json.loads() accepts, or a broken line
             pass
     try:
         entry = json.loads(text)
@@ -120,10 +121,10 @@ def decode(line: bytes | str) -> Event:
 
 
 def decode_entry(entry: Mapping[str, Json]) -> Event:
-    """Return the event of a parsed line. Keys that do not belong to an event are ignored.
+    """Return the event of a parsed line. Keys other than "v", "kind" and "data" are ignored.
 
     Raises:
-        CodecError: as :func:`decode`.
+        CodecError: the version or kind is unknown, or the data do not fit the kind.
     """
     if entry["v"] != VERSION:
         raise CodecError(f"an event of version {entry['v']!r}; this rxflow reads version {VERSION}")
@@ -155,7 +156,7 @@ def decode_data(kind: Json, data: Json) -> Event:
     """Return the event for ``kind`` and ``data``.
 
     Raises:
-        CodecError: the kind is unknown, or the data do not fit it.
+        CodecError: the kind is unknown, or the data do not fit the kind.
     """
     known = KINDS.get(str(kind))
     if known is None and ":" not in str(kind):
@@ -173,7 +174,7 @@ def decode_data(kind: Json, data: Json) -> Event:
 
 
 def _stand_in(kind: str, data: dict[str, Json]) -> RecordedEvent:
-    if "origin" not in data:  # a subclass of StreamChunk
+    if "origin" not in data:  # a subclass of StreamChunk, which has no origin
         data = {"origin": _shape_of(Origin).write(Origin()), "seq": 0, "at": 0.0, "replayed": False, **data}
     shape = _shape_of(RecordedEvent)
     shared = {name: shape.fields[name].read(data[name]) for name in _SHARED}
@@ -183,17 +184,17 @@ def _stand_in(kind: str, data: dict[str, Json]) -> RecordedEvent:
 
 _to_text = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _PLAIN = (str, bool, NoneType)
-"""Values of these types are written as they are, whatever type the field declares."""
+"""Values of these types are written unchanged, whatever type the field declares."""
 
 
 def _dump(value: Json) -> bytes:
     try:
-        return to_json(value, inf_nan_mode="constants")  # takes a third of the time
-    except PydanticSerializationError:  # half a surrogate pair
+        return to_json(value, inf_nan_mode="constants")  # takes a third of the time of _to_text()
+    except PydanticSerializationError:  # a text has half a surrogate pair
         return _to_text(value).encode()
 
 
-# The fields of rxflow's own classes are written by their declared types, without tags.
+# The code below handles the fields of rxflow's own classes. A value of the declared type is written without a tag.
 
 Convert: TypeAlias = Callable[[Any], Any]
 
@@ -206,7 +207,7 @@ class _Field:
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """The fields of a class."""
+    """The fields of a class, and how each of them is written and read."""
 
     kind: type[Any]
     fields: Mapping[str, _Field]
@@ -247,10 +248,10 @@ OWN_TYPES: tuple[type[Any], ...] = (
     CrewOutput,
     all_events.InputRequested,
 )
-"""In fields with one of these declared types, values are written as plain objects without a tag."""
+"""If a field declares one of these types, its value is written as a plain JSON object without a tag."""
 
 KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (*get_args(Event), CompletedToolCall)}
-"""The event classes of rxflow."""
+"""The event classes of rxflow, by name."""
 
 _SHARED = tuple(each.name for each in fields(Happened))
 _CHUNK_HEAD = b'{"v":1,"kind":"StreamChunk","data":'
@@ -261,8 +262,8 @@ _ERROR = _Field(describe_error, restore_error)
 
 
 def get_hints(kind: type[Any]) -> dict[str, Any]:
-    """Return the declared types of the fields that are written."""
-    results = {"TaskOutput": TaskOutput, "CrewOutput": CrewOutput}  # events.py imports them for type checkers only
+    """Return the declared type of each field of the class ``kind``, by the field's name."""
+    results = {"TaskOutput": TaskOutput, "CrewOutput": CrewOutput}  # names in the annotations of events.py
     hints = get_type_hints(kind, localns=results if kind.__module__ == all_events.__name__ else None)
     names = list(kind.model_fields) if issubclass(kind, BaseModel) else [each.name for each in fields(kind)]
     return {name: hints[name] for name in names}
@@ -276,12 +277,13 @@ def _make_shape(kind: type[Any]) -> _Shape:
     return _Shape(kind, {name: _field_of(hint) for name, hint in hints.items()})
 
 
-# mypy 1 does not accept a class as Hashable, because the class's own __hash__ hides that of its metaclass.
+# The cast is needed because mypy 1 does not accept a class as Hashable: the class's own __hash__ hides the __hash__ of
+# its metaclass.
 _shape_of = cast("Callable[[type[Any]], _Shape]", cache(_make_shape))
 
 
 def _field_of(hint: Any) -> _Field:
-    """Return how a field with this declared type is written. A value of another type is written with its tag."""
+    """Return how a field with this declared type is written and read. A value of another type gets a tag."""
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         (inner, *others) = [each for each in args if each is not NoneType]
@@ -314,9 +316,9 @@ def _guarded(
 
 
 def _sequence_field(origin: type[Any], item: _Field, *, is_tagged: bool) -> _Field:
-    """Return the field for a list or a tuple.
+    """Return how a field that declares a list or a tuple is written and read.
 
-    A plain array is of the declared type; the other type is written with a tag.
+    A value of the declared type is written as an array. A value of any other type gets a tag.
     """
 
     def write(value: Any) -> Json:

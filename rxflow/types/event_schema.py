@@ -1,4 +1,7 @@
-"""The JSON Schema of encoded events, made from their classes. ``python -m rxflow.types.event_schema`` prints it."""
+"""The JSON Schema of encoded events, made from the classes of the events.
+
+``python -m rxflow.types.event_schema`` prints the schema.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +30,13 @@ _SIMPLE: dict[Any, Schema] = {
     str: {"type": "string"},
     bool: {"type": "boolean"},
     int: {"type": "integer"},
-    float: {"anyOf": [{"type": "number"}, _TAGGED]},  # infinity is not JSON
+    float: {"anyOf": [{"type": "number"}, _TAGGED]},  # JSON has no infinity, so it is written with a tag
     NoneType: {"type": "null"},
 }
 
 
 def build_schema() -> Schema:
-    """Return the schema of one line."""
+    """Return the JSON Schema of one encoded event."""
     kinds = [_describe_kind(name, kind) for name, kind in KINDS.items()]
     users = {
         "title": "An event of a program's own class",

@@ -1,10 +1,10 @@
-"""All events of a run, as one typed union, which ``match`` distinguishes::
+"""The events of a run. Each kind of event has a class. ``Event`` is the union of the classes, for ``match``::
 
     match event:
         case StreamChunk(content=text): ...
         case MethodFinished(origin=origin, result=result): ...
 
-A span begins with ``…Started`` and ends with ``…Finished``, ``…Failed`` or ``…Cancelled``. Chunks come in between.
+A span begins with ``…Started`` and ends with ``…Finished``, ``…Failed`` or ``…Cancelled``. Its chunks come in between.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ class Failed(Happened):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancelled(Happened):
-    """A span was stopped before its end. ``reason`` says why: a sibling failed, a limit, a time-out, a lost race."""
+    """A span was stopped before its end. ``reason`` is a text, for example about a time-out or a lost race."""
 
     reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowStarted(Started):
-    """A flow begins, with these inputs."""
+    """A flow begins. ``inputs`` are the inputs of its kickoff."""
 
     inputs: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowFinished(Finished):
-    """A flow ended. ``result`` is the result of the last method to complete.
+    """A flow ended. ``result`` is the result of the method that finished last; None if no method finished.
 
-    ``cost`` is the sum over its calls in US dollars; None if the cost of one call is unknown.
+    ``usage`` and ``cost`` are sums over the flow's LLM calls. ``cost`` is in US dollars; None if one cost is unknown.
     """
 
     result: Any
@@ -74,7 +74,7 @@ class FlowCancelled(Cancelled):
 class MethodStarted(Started):
     """A flow method begins.
 
-    ``kind`` is "start", "listen" or "router". ``triggered_by`` holds the methods and labels that started it.
+    ``kind`` is "start", "listen" or "router". ``triggered_by`` holds the methods and labels that triggered the method.
     """
 
     kind: str = "start"
@@ -83,7 +83,7 @@ class MethodStarted(Started):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodFinished(Finished):
-    """A flow method returned ``result``. ``label`` is the label that a router chose."""
+    """A flow method ended with ``result``. ``label`` is the label that a router chose; None for other methods."""
 
     result: Any
     label: str | None = None
@@ -101,7 +101,7 @@ class MethodCancelled(Cancelled):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrewStarted(Started):
-    """A crew begins, with these inputs. With None, placeholders are not filled in."""
+    """A crew begins. ``inputs`` are the inputs of its kickoff. If they are None, placeholders stay unchanged."""
 
     inputs: Mapping[str, Any] | None
 
@@ -125,14 +125,14 @@ class CrewCancelled(Cancelled):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskStarted(Started):
-    """A task begins. In ``description``, the inputs are filled in."""
+    """A task begins. In ``description``, the inputs have replaced the placeholders."""
 
     description: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRejected(Happened):
-    """A guardrail, the output type or a person sent the answer back. A Retracted and another attempt follow."""
+    """A guardrail, the output type or a person rejected an answer. A Retracted event and another attempt follow."""
 
     reason: str
 
@@ -156,31 +156,32 @@ class TaskCancelled(Cancelled):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentStarted(Started):
-    """An agent begins to work on a task."""
+    """An agent begins an attempt at a task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentFinished(Finished):
-    """An agent returned its answer."""
+    """An agent ended an attempt with the answer ``result``."""
 
     result: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentFailed(Failed):
-    """An agent ended with an error."""
+    """An agent's attempt ended with an error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentCancelled(Cancelled):
-    """An agent was stopped."""
+    """An agent's attempt was stopped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolStarted(Started):
     """A tool call begins, in its own span.
 
-    ``arguments`` are validated. If they did not fit, they are the model's original ones, and a ToolFailed follows.
+    ``arguments`` are validated. If they are not valid, or the tool is unknown, they are as the model wrote them, and a
+    ToolFailed follows.
     """
 
     tool_id: str
@@ -190,7 +191,7 @@ class ToolStarted(Started):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolFinished(Finished):
-    """A tool returned ``result``."""
+    """A tool call ended with ``result``."""
 
     tool_id: str
     tool_name: str
@@ -201,8 +202,8 @@ class ToolFinished(Finished):
 class ToolFailed(Failed):
     """A tool call failed. The model receives the error, and the run continues.
 
-    ``stage`` says why: the "arguments" did not fit, the tool is "unknown", its "limit" was reached, a person "denied"
-    it, or its "run" raised.
+    If asking for an approval fails, the run ends instead. ``stage`` is "arguments" (not valid), "unknown" (no
+    such tool), "limit" (the tool was used too often), "denied" (by a person) or "run" (any other error).
     """
 
     tool_id: str
@@ -223,8 +224,8 @@ class ToolCancelled(Cancelled):
 class LLMStarted(Started):
     """An LLM call begins.
 
-    ``provider`` is the prefix of the model's name ("openai", "anthropic"). ``parameters`` are the options of the
-    request; ``tools`` are the offered tools, in OpenAI's form.
+    ``provider`` is the prefix of the model's name ("openai", "anthropic"). ``parameters`` are the parameters of the
+    request, without secrets. ``tools`` are the tools that the model may call, in OpenAI's form.
     """
 
     model: str
@@ -247,8 +248,8 @@ class ReasoningChunk(Happened):
 class ContentPart(Happened):
     """A part of the model's answer that is not text.
 
-    ``kind`` is "citation", "image", "audio", "server_tool" (the work of a provider's own tool), "tool_plan" (from
-    Cohere) or "function_call" (OpenAI's old form). ``data`` is the provider's JSON.
+    ``kind`` is for example "citation", "image", "audio", "server_tool" (the work of a provider's own tool), "tool_plan"
+    (from Cohere) or "function_call" (OpenAI's old form). ``data`` is the provider's JSON.
     """
 
     kind: str
@@ -257,7 +258,7 @@ class ContentPart(Happened):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LLMRetrying(Happened):
-    """An LLM call failed before its first chunk, and is repeated after ``delay`` seconds."""
+    """An LLM call failed before its first chunk. It will be repeated after ``delay`` seconds."""
 
     error: BaseException
     delay: float
@@ -269,12 +270,12 @@ class LLMFinished(Finished):
 
     Attributes:
         text: the whole answer.
-        refusal: the part of ``text`` with which the model refuses to answer.
-        finish_reason: in OpenAI's words; None if the provider sent none.
+        refusal: the part of ``text`` with which the model refuses to answer; empty if it does not refuse.
+        finish_reason: why the answer ended, in OpenAI's words if one fits; None if the provider sent no reason.
         cost: in US dollars; None if the price or the tokens are unknown.
-        message: the answer as the next request must contain it, including the fields in which a reasoning model expects
-            its thoughts and signatures.
-        response_id, response_model: the provider's names for the answer and the model.
+        message: the answer as the next request must contain it. For some reasoning models, it includes their thoughts
+            and signatures.
+        response_id, response_model: the answer's id and the model's name, as the provider sent them.
     """
 
     text: str
@@ -293,8 +294,8 @@ class LLMFinished(Finished):
 class LLMFailed(Failed):
     """An LLM call ended with an error. ``text`` is the text that had arrived.
 
-    ``usage`` is an estimate if a part of the answer had arrived, because the provider bills it. Otherwise the usage is
-    unknown.
+    If a part of the answer had arrived, the provider bills that part, and ``usage`` is an estimate unless the provider
+    reported it. If nothing had arrived, the numbers in ``usage`` are None.
     """
 
     text: str = ""
@@ -306,7 +307,8 @@ class LLMFailed(Failed):
 class LLMCancelled(Cancelled):
     """An LLM call was stopped. ``text`` is the text that had arrived.
 
-    ``usage`` is an estimate, because the provider bills what it has generated. ``cost`` is computed from the estimate.
+    The provider bills what it has generated. ``usage`` and ``cost`` are estimates, unless the provider reported them.
+    If no request was open at that moment, they are unknown.
     """
 
     text: str = ""
@@ -316,14 +318,14 @@ class LLMCancelled(Cancelled):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retracted(Happened):
-    """Text that was shown is withdrawn, because a new attempt or another source follows.
+    """Chunks that were shown are void, because a new attempt or another stream follows.
 
-    This event is emitted after a guardrail, the output type or a person sent an answer back, and by ``retry_stream``
-    and ``fallback_to``.
+    This event is emitted if a guardrail, the output type or a person rejects an answer, by ``retry_stream`` and
+    ``fallback_to``, and when a run is resumed or begins again.
 
-    Withdraw the chunks of ``origin`` whose ``attempt`` is one of ``attempts``; :meth:`covers` finds them. ``error``
-    ended these attempts. ``span_ids`` are the chunks' spans, because another run of the same crew may emit chunks at
-    the same time; empty if the chunks do not name their spans. ``llm_call_ids`` are the calls that emitted them. ::
+    Remove the chunks within ``origin`` whose ``attempt`` is one of ``attempts``; see :meth:`covers`. If ``span_ids`` is
+    not empty, remove only chunks of these spans, because another run of the same crew may emit chunks at the same time.
+    ``error`` ended the attempts. ``llm_call_ids`` are the ids of the calls that emitted the chunks. ::
 
         shown = [chunk for chunk in shown if not retracted.covers(chunk)]
     """
@@ -334,7 +336,7 @@ class Retracted(Happened):
     llm_call_ids: tuple[str, ...] = ()
 
     def covers(self, chunk: StreamChunk | ReasoningChunk) -> bool:
-        """Return whether ``chunk`` is withdrawn."""
+        """Return whether ``chunk`` is void."""
         labels = chunk if isinstance(chunk, StreamChunk) else chunk.origin
         namespace, call = self.origin.namespace, self.origin.llm_call_id
         return (
@@ -347,28 +349,28 @@ class Retracted(Happened):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat(Happened):
-    """A sign of life from a silent stream. ``silent_for`` is in seconds."""
+    """A stream has emitted no item for ``silent_for`` seconds, but has not ended. ``ops.heartbeat`` emits this."""
 
     silent_for: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateChanged(Happened):
-    """A method changed the flow's state. ``state`` is the whole state, as JSON."""
+    """A method changed the flow's state. ``state`` is the whole state, as values that JSON can represent."""
 
     state: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageAdded(Happened):
-    """A message was added to a conversation; ``message`` is in OpenAI's form."""
+    """A message was added to the conversation of an agent and its model. ``message`` is in OpenAI's form."""
 
     message: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolProgress(Happened):
-    """A tool or a method reports its progress: ``progress`` of ``total``, in any unit. None means an unknown total."""
+    """A tool or a method reports ``progress`` out of ``total``, in any unit. ``total`` is None if it is unknown."""
 
     progress: float
     total: float | None = None
@@ -391,8 +393,9 @@ class InputRequested(Happened):
         request_id: the id that the answer has to name.
         kind: "input" (a text), "feedback" (on a method's or a task's result) or "approval" (of a tool call).
         message: the question.
-        options: the answers to choose from; empty if any answer is allowed.
-        tool_id: the tool call that waits for approval; ``arguments`` are its arguments.
+        options: answers to offer. Any other answer that fits ``response_schema`` is accepted too.
+        tool_id: the id of the tool call that waits for approval; empty for other kinds.
+        arguments: the arguments of the tool call, or data that belong to the question, such as a method's result.
         response_schema: the JSON Schema of an answer.
         expires_at: the end of the wait, in seconds since the epoch; None if there is no time limit.
     """
@@ -409,7 +412,7 @@ class InputRequested(Happened):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputReceived(Happened):
-    """The answer to a question. ``value`` is None if nobody answered in time."""
+    """The answer to a question. ``value`` is None if nobody answered in time, or if there is no input."""
 
     request_id: str
     value: Any
@@ -417,9 +420,9 @@ class InputReceived(Happened):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowPaused(Happened):
-    """The run waits for answers, and nothing else is left to do.
+    """A flow, crew or agent waits for answers, and has nothing else to do. ``pending`` holds the questions.
 
-    The stream ends here. ``pending`` holds the questions.
+    The stream ends after the event of the outermost flow, crew or agent.
     """
 
     pending: tuple[InputRequested, ...]
@@ -429,7 +432,7 @@ class FlowPaused(Happened):
 class FlowResumed(Happened):
     """A flow that was paused, failed or was interrupted continues.
 
-    ``after`` is the ``seq`` of the flow's last event before it stopped.
+    ``after`` is the ``seq`` of the run's last event before the run stopped.
     """
 
     after: int

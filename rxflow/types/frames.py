@@ -1,4 +1,4 @@
-"""The frame: one event of a run in an envelope, for user interfaces and for sending."""
+"""Frames: the events of a run as JSON, for user interfaces and for sending."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rxflow.types.chunks import StreamChunk
 
 
 class Channel(StrEnum):
-    """The subject of a frame. The frames of one channel are in the order of the run."""
+    """The subject of a frame. Readers may select frames by channel."""
 
     LLM = "llm"
     FLOW = "flow"
@@ -25,11 +25,11 @@ class Channel(StrEnum):
 
 
 class StreamFrame(BaseModel):
-    """One event: ``type`` is its kind, ``data`` its fields as plain JSON.
+    """One event of a run as JSON. ``type`` is the kind of the event. ``data`` holds its fields.
 
-    ``parent_id`` is the frame that opened the surrounding span, ``previous_id`` the frame before this one.
-    ``namespace`` holds the names of the surrounding flows, methods, crews and tasks, outermost first. ``seq`` counts
-    from 0.
+    ``parent_id`` is the ``id`` of the frame that opened the surrounding span. ``previous_id`` is the ``id`` of the
+    frame before this one. ``namespace`` holds the names of the surrounding flows, methods, crews and tasks, outermost
+    first. ``seq`` is the number of the event in its run, from 0.
     """
 
     id: str
@@ -48,9 +48,9 @@ class StreamFrame(BaseModel):
     @field_validator("data", mode="before")
     @classmethod
     def _make_plain(cls, data: Any) -> Any:
-        """Return ``data`` as JSON, with errors and users' objects as text.
+        """Convert ``data`` to plain JSON, so that a frame is the same at its sender and at its receiver.
 
-        So a frame is the same here and at its receiver.
+        An error becomes its class name and message. Any other object that JSON cannot represent becomes text.
         """
         if not isinstance(data, dict | StreamChunk):
             return data
@@ -64,7 +64,7 @@ class StreamFrame(BaseModel):
 
     @property
     def content(self) -> str:
-        """The text of a frame with answer or reasoning text; otherwise an empty text."""
+        """The content of a chunk or of reasoning text; an empty string for frames of other types."""
         if self.type not in ("llm_stream_chunk", "llm_thinking_chunk"):
             return ""
         return str(self.data.get("content", ""))

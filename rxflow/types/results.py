@@ -1,4 +1,4 @@
-"""The outputs of tasks, agents and crews, and the token usage of calls, reported or estimated, with its sums."""
+"""The outputs of tasks, agents and crews, and the token usage of LLM calls."""
 
 from __future__ import annotations
 
@@ -15,18 +15,22 @@ from pydantic_core import to_json
 from rxflow._text import draw_card, draw_table, draw_text, in_words, show_title
 
 BYTES_PER_TOKEN = 4
-"""The average number of UTF-8 bytes per token. A tokenizer needs milliseconds per call, and none knows all models."""
+"""The average number of UTF-8 bytes per token, for estimates.
+
+A tokenizer would take milliseconds per call, and no tokenizer knows all models.
+"""
 
 
 class UsageMetrics(BaseModel):
-    """Tokens as the provider counted them, and the number of successful calls.
+    """The tokens of one or more LLM calls, and the number of successful calls.
 
-    None means that nothing was reported; 0 is a reported 0. ``prompt_tokens`` includes the tokens that were read from
-    the provider's cache (``cached_prompt_tokens``) and those that were written to it (``cache_creation_tokens``).
-    ``completion_tokens`` includes ``reasoning_tokens`` at most providers.
+    A number of tokens is None if the provider did not report it. 0 means that the provider reported 0.
+    ``prompt_tokens`` includes the tokens that were read from the provider's cache (``cached_prompt_tokens``) and the
+    tokens that were written to that cache (``cache_creation_tokens``). At most providers, ``completion_tokens``
+    includes ``reasoning_tokens``.
 
-    A provider does not report the usage of a call that was stopped or failed during its answer, but bills it. For such
-    a call, rxflow estimates one token for four bytes, and ``is_estimated`` is True, also in sums that include it.
+    If a call is stopped or fails during its answer, the provider bills the call, but does not report its usage. rxflow
+    then estimates one token for four bytes, and sets ``is_estimated``. A sum with an estimate is an estimate too.
     """
 
     total_tokens: int | None = None
@@ -40,7 +44,7 @@ class UsageMetrics(BaseModel):
 
     @property
     def is_reported(self) -> bool:
-        """Whether a number of tokens is known: reported by the provider, or estimated."""
+        """Whether at least one number of tokens is known. It may be reported by the provider, or estimated."""
         return self.prompt_tokens is not None or self.completion_tokens is not None or self.total_tokens is not None
 
     def __add__(self, other: UsageMetrics) -> UsageMetrics:
@@ -52,14 +56,14 @@ _COUNTS = tuple(name for name in UsageMetrics.model_fields if name != "is_estima
 
 
 def _add(one: int | None, other: int | None) -> int | None:
-    """Return the sum of the known numbers."""
+    """Return the sum of two numbers. If one is None, return the other number."""
     if one is None or other is None:
         return other if one is None else one
     return one + other
 
 
 def estimate_usage(messages: Iterable[Mapping[str, Any]], output: Iterable[str]) -> UsageMetrics:
-    """Estimate the usage of a call from its messages and the output so far."""
+    """Estimate the usage of a call from the messages of its request and the output so far."""
     prompt = ceil(sum(map(count_message_bytes, messages)) / BYTES_PER_TOKEN)
     completion = ceil(sum(map(count_bytes, output)) / BYTES_PER_TOKEN)
     return UsageMetrics(
@@ -68,12 +72,12 @@ def estimate_usage(messages: Iterable[Mapping[str, Any]], output: Iterable[str])
 
 
 def count_bytes(text: str) -> int:
-    """Count the bytes in UTF-8. Half a surrogate pair, which a model's JSON can contain, counts too."""
+    """Count the bytes of ``text`` in UTF-8. Half a surrogate pair, which JSON can contain, counts too."""
     return len(text.encode("utf-8", "surrogatepass"))
 
 
 def count_message_bytes(message: Mapping[str, Any]) -> int:
-    """Count the bytes of a message's text, as a whole or in parts. Images are not counted."""
+    """Count the bytes of a message's text, which is a string or a list of parts. Images are not counted."""
     content = message.get("content")
     if isinstance(content, str):
         return count_bytes(content)
@@ -90,11 +94,13 @@ class OutputFormat(StrEnum):
 
 
 class _Result(BaseModel):  # noqa: PLW1641 - it can be changed, so it has no hash
-    """A text, and the structure that was read from it if one was requested.
+    """The text of an answer and, if a structure was requested, the object or dict that was read from the text.
 
-    A result can be stored as JSON: ``pydantic_model`` names the class of ``pydantic``, as "module:Class". To restore
-    it, the class's module must have been imported. Classes that cannot be found by name, for example those inside a
-    function, are passed with ``model_validate_json(text, context={"models": [Report]})``.
+    A result can be written as JSON and read again. In the JSON, ``pydantic_model`` names the class of ``pydantic``, as
+    "module:Class". The module of that class must be imported before the JSON is read. If a class cannot be found by its
+    name, for example because a function defines it, give it to ``model_validate_json``::
+
+        CrewOutput.model_validate_json(text, context={"models": [Report]})
     """
 
     raw: str = ""
@@ -104,19 +110,19 @@ class _Result(BaseModel):  # noqa: PLW1641 - it can be changed, so it has no has
     @computed_field(repr=False)  # type: ignore[prop-decorator]
     @property
     def pydantic_model(self) -> str | None:
-        """The class of ``pydantic``, as "module:Class"."""
+        """The name of the class of ``pydantic``, as "module:Class"; None if ``pydantic`` is None."""
         return None if self.pydantic is None else _name_of(type(self.pydantic))
 
     @model_validator(mode="before")
     @classmethod
     def _read_pydantic(cls, given: Any, info: ValidationInfo) -> Any:
-        """Restore the object of ``pydantic``. Raises ValueError if its class is unknown here."""
+        """Restore the object ``pydantic`` from its JSON. Raises ValueError if the object's class cannot be found."""
         values: Any = cast(dict[str, Any], given).get("pydantic") if isinstance(given, dict) else None
         if values is None or isinstance(values, BaseModel):
             return cast(Any, given)
         model = _find_model(cast(dict[str, Any], given).get("pydantic_model"), info.context)
         if isinstance(values, Mapping):
-            computed = model.model_computed_fields  # written, but not read
+            computed = model.model_computed_fields  # written to JSON, but not accepted when it is read
             values = {name: value for name, value in cast(Mapping[str, Any], values).items() if name not in computed}
         return {**cast(dict[str, Any], given), "pydantic": _read_as(model, values)}
 
@@ -152,7 +158,7 @@ class _Result(BaseModel):  # noqa: PLW1641 - it can be changed, so it has no has
 
 
 class _Shown:
-    """Shows the representation of ``value``, or a text that says there is none."""
+    """Has the same ``repr`` as ``value``. If that raises, the ``repr`` is a text with the class and the error."""
 
     def __init__(self, value: object) -> None:
         self._value = value
@@ -186,9 +192,9 @@ class TaskOutput(_Result):
 
 
 class AgentOutput(TaskOutput):
-    """The answer of an agent without a crew, ``agent.kickoff(…)``.
+    """The answer of an agent that works without a crew, after ``agent.kickoff(…)``.
 
-    ``pydantic`` is set with ``response_format``. ``messages`` is the whole conversation.
+    ``pydantic`` is set if ``response_format`` was given. ``messages`` is the whole conversation.
     """
 
     token_usage: UsageMetrics = Field(default_factory=UsageMetrics)
@@ -208,7 +214,10 @@ class AgentOutput(TaskOutput):
 
 
 class CrewOutput(_Result):
-    """The answer of a crew: the answer of its last task with a text, and the outputs of all tasks."""
+    """The answer of a crew, and the outputs of its tasks.
+
+    The answer of a crew is the last non-empty answer of its tasks.
+    """
 
     tasks_output: list[TaskOutput] = Field(default_factory=list[TaskOutput])
     token_usage: UsageMetrics = Field(default_factory=UsageMetrics)
@@ -241,7 +250,7 @@ def _name_of(model: type[BaseModel]) -> str:
 
 
 def _find_model(name: str | None, context: Any) -> type[BaseModel]:
-    """Find the class with that name in ``context`` or in an imported module. Reading data must not import code."""
+    """Find the class ``name`` in ``context``, or else in a module that is already imported. Nothing is imported."""
     if name is None:
         raise ValueError("the value of pydantic is not a pydantic object, and pydantic_model does not name its class")
     module, _, path = name.partition(":")
@@ -262,7 +271,7 @@ def _find_model(name: str | None, context: Any) -> type[BaseModel]:
 
 def _read_as(model: type[BaseModel], values: Any) -> BaseModel:
     try:
-        # As JSON, because the values may come from JSON, and a strict model accepts a date as text from JSON only.
+        # Validate JSON, because the values may come from JSON. A strict model accepts a date as text only in JSON.
         text = to_json(values)
     except ValueError:
         return model.model_validate(values, by_name=True, by_alias=True)

@@ -1,6 +1,6 @@
 """The types for programs that stream.
 
-Programs import them from here. This module only collects the names: chunks and frames belong to a lower layer than
+Programs import the types from here. They are defined elsewhere, because chunks and frames belong to a lower floor than
 streams and outputs.
 """
 

@@ -1,11 +1,11 @@
-"""The routes of the web page and of the API that it shares with other programs.
+"""The routes of the web server: the page, and the API, which the page and other programs use.
 
 ======  =====================================  ==========================================================
 GET     ``/``                                  the page
-GET     ``/api/flows``, ``/api/flows/{name}``  what can be run: inputs; graph
+GET     ``/api/flows``, ``/api/flows/{name}``  all flows with their inputs; the graph of one flow
 POST    ``/api/runs``                          start: ``{"flow": name, "inputs": {…}}`` → ``{"id": …}``
-GET     ``/api/runs``, ``/api/runs/{id}``      the runs; status, error, result, open questions of one
-GET     ``/api/runs/{id}/events``              server-sent events, from ``Last-Event-ID`` on
+GET     ``/api/runs``, ``/api/runs/{id}``      all runs; one run: status, error, result, open questions
+GET     ``/api/runs/{id}/events``              the events after ``Last-Event-ID``, as server-sent events
 POST    ``/api/runs/{id}/cancel``              stop: ``{"reason": …}``
 POST    ``/api/runs/{id}/answers/{request}``   answer a question: ``{"value": …}``
 ======  =====================================  ==========================================================
@@ -54,7 +54,7 @@ __all__ = ["Limits", "create_app"]
 PAGE = Path(__file__).parent / "page"
 ANONYMOUS: Final = "flow"
 ANSWER_WITHIN_S: Final = 600
-"""Seconds that a run waits for an answer before it is paused. It can still be answered after that."""
+"""Seconds that a question waits for its answer before the run is paused. An answer then resumes the run."""
 KINDS = sorted({each.__name__ for each in get_args(Event)})
 
 logger = logging.getLogger("rxflow")
@@ -68,9 +68,9 @@ class Limits:
     """The limits of one server.
 
     Attributes:
-        runs: how many runs may be live at once; the next start is refused with 429.
-        readers: how many readers may follow runs at once, over all runs; the next one is refused with 429.
-        input_bytes: the largest body of a request; a larger one is refused with 413.
+        runs: how many runs may be live at once. A further start is refused with status 429.
+        readers: how many readers all runs together may have at once. A further reader is refused with status 429.
+        input_bytes: the greatest size of a request's body. A larger body is refused with status 413.
         unread_s: seconds after which a reader that reads nothing is disconnected.
     """
 
@@ -92,19 +92,19 @@ def create_app(
     """Create an ASGI application that runs ``flows`` and shows them.
 
     Args:
-        flows: a flow class, or several by the names under which they are shown.
+        flows: a flow class, or a mapping of names to flow classes. The page shows these names.
         runs: where the runs are kept; by default in memory.
-        token: the secret that every request needs: as ``Authorization: Bearer …``, or once as ``/?token=…``, which sets
-            a cookie. If None, everybody on this machine has access, and nobody else.
-        allowed_origins: pages of other origins that may use the API, such as ``"https://example.org"``.
+        token: the secret that every request needs, as ``Authorization: Bearer …`` or as a cookie. Opening
+            ``/?token=…`` once sets the cookie. If None, only requests to this machine's own names are accepted, such as
+            ``localhost``.
+        allowed_origins: other origins whose pages may use the API, such as ``"https://example.org"``.
         limits: the limits of the server.
-        when_unread: by default a run continues when its readers leave, and can be stopped on the page. With
-            ``"cancel"``, it is stopped when its last reader leaves; with a time in seconds, when it has had no reader
-            for that long. See :meth:`Runs.start`.
+        when_unread: what happens to a run without readers; see :meth:`Runs.start`. By default it continues, and can be
+            stopped on the page.
 
     Raises:
         TypeError: ``flows`` are not flow classes.
-        ValueError: the ``token`` is too short, or ``when_unread`` is not a time.
+        ValueError: the ``token`` is too short or contains characters that headers cannot, or ``when_unread`` is wrong.
     """
     named = _name_flows(flows)
     check_token(token)
@@ -146,14 +146,14 @@ class _Api:
     def __init__(
         self, flows: Mapping[str, type[Flow[Any]]], runs: Runs, limits: Limits, when_unread: WhenUnread
     ) -> None:
-        read_grace(when_unread)  # reports a wrong value to the caller
+        read_grace(when_unread)  # raises an error for a wrong value
         self._flows = flows
         self._runs = runs
         self._limits = limits
         self._when_unread: WhenUnread = when_unread
         self._readers = 0
         self._starting = anyio.Lock()
-        self._started: dict[str, str] = {}  # run id → flow name, for flows without an import path
+        self._started: dict[str, str] = {}  # the flow's name by run id, for flows without an import path
 
     async def list_flows(self, request: Request) -> Response:
         flows = {name: {"inputs": _inputs_of(name, flow)} for name, flow in self._flows.items()}
@@ -170,7 +170,7 @@ class _Api:
         inputs: Any = body.get("inputs") or {}
         if not isinstance(inputs, dict):
             raise HTTPException(422, f"inputs is not an object: {inputs!r}")
-        async with self._starting:  # one start at a time, so that each start counts the earlier ones
+        async with self._starting:  # one start at a time, so that each start counts the runs of earlier starts
             live = await _in_thread(lambda: sum(len(self._runs.list(status=status)) for status in LIVE))
             if live >= self._limits.runs:
                 raise HTTPException(429, f"{live} runs are live, which is the limit of this server; stop one, or wait")
@@ -215,7 +215,7 @@ class _Api:
         try:
             head = await _in_thread(run.look_up)
             end = await _in_thread(lambda: _describe_end(run, head))
-        except LookupError as error:  # the run may be forgotten meanwhile
+        except LookupError as error:  # the run was forgotten meanwhile
             raise _not_there(error) from error
         return _send_json({"id": run.id, "flow": self._name_of(head), "status": head.status} | end)
 
@@ -255,7 +255,10 @@ class _Api:
         return flow
 
     def _name_of(self, head: Head) -> str:
-        """Return the name of a run's flow on this server; its import path if this server does not have it."""
+        """Return the name of a run's flow on this server.
+
+        If this server does not have the flow, return the import path; "flow" if there is none.
+        """
         target = head.spec.target or ANONYMOUS
         named = {_name_target(flow): name for name, flow in self._flows.items()}
         return self._started.get(head.run_id) or named.get(target, target)
@@ -267,7 +270,10 @@ class _Api:
             raise _not_there(error) from error
 
     async def _read_body(self, request: Request) -> dict[str, Any]:
-        """Return the JSON object in the request's body. Reading in pieces avoids loading a body that is too large."""
+        """Return the JSON object in the request's body; an empty dict if the body is empty.
+
+        The body is read in pieces, so that a body that is too large is not loaded as a whole.
+        """
         body = bytearray()
         async for piece in request.stream():
             body += piece
@@ -326,7 +332,7 @@ async def _in_thread(function: Callable[[], T]) -> T:
 
 
 def _not_made(name: str, error: Exception) -> HTTPException:
-    """Log that a flow's constructor has failed, and return the response for it: an error of the server."""
+    """Log that a flow could not be created or started, and return an error with status 500."""
     logger.error("the flow %r cannot be created", name, exc_info=error)
     return HTTPException(500, f"the flow {name!r} cannot be created: {describe(error)}")
 
@@ -334,7 +340,8 @@ def _not_made(name: str, error: Exception) -> HTTPException:
 def _inputs_of(name: str, flow: type[Flow[Any]]) -> Any:
     """Return the inputs of a flow: the fields of its state with their defaults.
 
-    The page sends them back, so a default that JSON changes is left out, for example an object or a secret.
+    The page sends the defaults back. So a field is left out if JSON would change its default, for example an object or
+    a secret. The field ``id`` is left out too.
     """
     try:
         state = flow().state
@@ -355,10 +362,10 @@ def _inputs_of(name: str, flow: type[Flow[Any]]) -> Any:
 
 
 def _send_back(state: Any, field: str, value: Any) -> tuple[Any, Any]:
-    """Return a field's value as the page gets it, and as a new state takes it from the page."""
+    """Return a field's value as the page gets it, and as a new state has it after the page has sent it back."""
 
     def through(given: Any) -> Any:
-        # A field with a number accepts "Infinity", but not null.
+        # "strings" writes infinity as "Infinity", which a field with a number accepts. It would not accept null.
         return from_json(to_json(given, inf_nan_mode="strings"))
 
     if not isinstance(state, BaseModel):
@@ -396,7 +403,7 @@ def _describe_end(run: Run, head: Head) -> dict[str, Any]:
 
 
 def _show(result: Any) -> Any:
-    """Return the text of a crew's output, because the rest of it is in the events; other results unchanged."""
+    """Return the text of a crew's output, because the events have the rest. Return other results unchanged."""
     return getattr(result, "raw", result)
 
 
@@ -406,7 +413,7 @@ def _explain(error: Exception) -> str:
 
 
 def _send_json(content: Any, status_code: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Respond with JSON. Starlette's JSONResponse would fail on infinity and on half a surrogate pair."""
+    """Respond with JSON. Starlette's JSONResponse would fail on infinity and on lone surrogates (half characters)."""
     return Response(write_json(content), status_code, headers, media_type="application/json")
 
 

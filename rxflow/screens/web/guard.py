@@ -1,4 +1,4 @@
-"""Access control of the web page: only this machine or a token, and which origins may send requests."""
+"""Access control of the web server: checks the host, the token and the origin of each request."""
 
 from __future__ import annotations
 
@@ -31,9 +31,11 @@ HEADERS: Final = {
 class Guard:
     """ASGI middleware that checks the host, the token and the origin of each request.
 
-    - Without a token, the request must come from this machine, and must name this machine as its host. Otherwise a page
-      of another site could reach the server through a host name that it resolves to this machine (DNS rebinding).
-    - With a token, each request must carry it, in a header or in the cookie that ``/?token=…`` sets.
+    - If the server has no token, a request must come from this machine, and must name this machine as its host.
+      Otherwise a page of another site could reach the server through a host name that resolves to this machine (DNS
+      rebinding).
+    - If the server has a token, each request must contain the token, in a header or in the cookie that ``/?token=…``
+      sets. Only OPTIONS requests from allowed origins need no token.
     - A request from a page of another origin is refused, unless that origin is allowed.
     """
 
@@ -82,9 +84,9 @@ class Guard:
             return None
         given = parse_qsl(scope["query_string"].decode("latin-1"))
         if self._is_token(dict(given).get("token")) and scope["method"] == "GET":
-            # Redirect to an address without the token, so that it is neither bookmarked nor kept in the history.
+            # Redirect to an address without the token, so that the token is neither bookmarked nor kept in the history.
             rest = urlencode([(name, value) for name, value in given if name != "token"])
-            # A relative address, because the server may not know the prefix under which a proxy shows it.
+            # The address is relative, because a proxy may add a prefix that the server does not know.
             page = "./" + quote(scope["path"].rpartition("/")[2])
             answer = RedirectResponse(page + (f"?{rest}" if rest else ""), status_code=303)
             secure = scope.get("scheme") == "https"
@@ -103,7 +105,7 @@ class Guard:
 
 
 def check_token(token: str | None) -> None:
-    """Raise ValueError if the token is short enough to be guessed, or if headers and cookies cannot carry it."""
+    """Raise ValueError if the token is too short, or has characters that headers and cookies cannot contain."""
     if token is not None and len(token) < MIN_TOKEN_CHARACTERS:
         raise ValueError(
             f"the token has {len(token)} characters; it needs at least {MIN_TOKEN_CHARACTERS}, "

@@ -1,4 +1,4 @@
-"""Serves the application in this process, with uvicorn."""
+"""Serves the web application in this process, with uvicorn."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ with extra("web"):
     import uvicorn
 
 SHUTDOWN_S = 3
-"""Seconds that open requests get when the server stops. Readers of events would never end by themselves."""
+"""How many seconds the server waits for open requests when it stops. Readers of a live run would not end by then."""
 
 
 def serve(
@@ -35,7 +35,7 @@ def serve(
 ) -> None:
     """Serve ``flows`` until Ctrl-C. :func:`create_app` describes the arguments that are not listed here.
 
-    At the end, the live runs are cancelled, unless ``runs`` is given: then its owner closes it.
+    When the server stops, live runs are cancelled. If you pass ``runs``, these runs continue until you close ``runs``.
 
     Args:
         host: the address to listen on.
@@ -45,7 +45,7 @@ def serve(
 
     Raises:
         TypeError: ``flows`` are not flow classes.
-        ValueError: the ``token`` is too short, or ``when_unread`` is not a time.
+        ValueError: the ``token`` is too short or contains characters that headers cannot, or ``when_unread`` is wrong.
         OSError: the port is in use, or may not be used.
     """
     if host not in LOOPBACK and token is None:
@@ -83,8 +83,9 @@ def _listen(host: str, port: int) -> socket.socket:
 def _limit_unread(listening: socket.socket, seconds: float) -> None:
     """Let the kernel close connections to clients that read nothing for ``seconds``.
 
-    uvicorn closes a connection only after sending everything that waits for the client. Connections inherit the option.
-    Only Linux has it; elsewhere such a connection stays open until the client leaves.
+    uvicorn alone would close such a connection only after sending everything that waits for the client. The option is
+    set on the listening socket, and its connections inherit it. Only Linux has this option. On other systems, the
+    connection stays open until the client leaves.
     """
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * seconds))

@@ -41,16 +41,17 @@ def check_operator(
     Each rule is checked with a source that the suite controls, on a separate loop in virtual time.
 
     Args:
-        operator: an argument of ``pipe``.
-        items: the items that its sources emit; by default a few words.
-        key: returns the value by which two items are compared; by default the item itself.
-        whole: returns the value by which all items together are compared, such as ``"".join`` if texts may be split
-            differently.
-        recovers: the operator swallows or replaces errors of its source.
-        holds_back: an error overtakes items that the operator still holds, as in ``reduce``, ``last`` and ``buffer``.
-        resubscribes: one subscription may subscribe the source more than once, as in ``retry`` and ``repeat``.
-        own_scheduler: the operator chooses the scheduler of its source, as ``subscribe_on`` does.
-        settling: seconds of virtual time in which the operator's timers fire.
+        operator: the operator to check, as it would be passed to ``pipe``.
+        items: the items that the operator's sources emit; by default a few words.
+        key: a function of an item that returns the value to compare; by default the item itself.
+        whole: a function of the list of all compared values. Two outputs are equal if it returns the same for both. Use
+            ``"".join`` if texts may be split differently. By default, the lists are compared.
+        recovers: whether the operator swallows or replaces errors of its source.
+        holds_back: whether an error overtakes items that the operator still holds, as in ``reduce``, ``last`` and
+            ``buffer``.
+        resubscribes: whether one subscription may subscribe the source more than once, as in ``retry`` and ``repeat``.
+        own_scheduler: whether the operator chooses the scheduler of its source, as ``subscribe_on`` does.
+        settling: how many seconds of virtual time the suite waits for the operator's timers.
 
     Raises:
         ConformanceError: the operator breaks a rule; only the first one is reported.
@@ -89,12 +90,13 @@ def check_source(
     subscribed at most twice.
 
     Args:
-        factory: makes the source, and everything that the source needs.
-        key: returns the value by which two items are compared; by default the item itself, and for a StreamChunk its
-            content and type.
-        ends: whether the source ends by itself; if not, the rules are checked with its first items.
-        settling: seconds to wait for signals after the end.
-        real_time: for sources that communicate with the outside, for example over a socket; use a short ``settling``.
+        factory: a function that creates the source and everything that the source needs.
+        key: a function of an item that returns the value to compare; by default the item itself, but for a StreamChunk
+            its type and content.
+        ends: whether the source ends by itself. If not, the rules are checked with its first items.
+        settling: how many seconds the suite waits for signals that should not come, for example after the end.
+        real_time: whether the loop uses real time, for a source that uses sockets, for example. Choose a short
+            ``settling`` then.
 
     Raises:
         ConformanceError: the source breaks a rule; only the first one is reported.
@@ -116,7 +118,7 @@ def check_source(
 
 
 def _content(item: Any) -> object:
-    """Return the value by which an item is compared: without the labels of a chunk, which differ between runs."""
+    """Return the type and content of a chunk, because its labels differ between runs. Return other items unchanged."""
     return (item.chunk_type, item.content) if isinstance(item, StreamChunk) else item
 
 
@@ -125,7 +127,11 @@ def _itself(item: Any) -> object:
 
 
 def _name_of(operator: Callable[..., object]) -> str:
-    """Return a name for messages. Most operators are inner functions, and all operators of RxPY have the same name."""
+    """Return the name of an operator or a factory for messages.
+
+    An inner function gets the name of the outer function. All operators of RxPY have the same name, so they are called
+    "of RxPY" ("the operator of RxPY").
+    """
     name = getattr(operator, "__qualname__", None)
     if name is None:
         return repr(operator)

@@ -1,4 +1,4 @@
-"""Tools for checking conformance rules: cases on separate event loops, witnesses, and controlled sources."""
+"""Tools for checking conformance rules: cases, observers that record signals, and sources that the rules control."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rxflow.testing.leaks import collecting
 
 
 class ConformanceError(AssertionError):
-    """An operator or a source breaks a rule. ``rule`` is the rule's name, ``seen`` what was observed."""
+    """An operator or a source breaks a rule. ``rule`` names the rule. ``seen`` describes what happened."""
 
     def __init__(self, subject: str, rule: str, seen: str) -> None:
         super().__init__(f"{subject} breaks the rule “{rule}”: {seen}")
@@ -31,18 +31,19 @@ class ConformanceError(AssertionError):
         self.seen = seen
 
 
-_LINGERING = 0.02  # seconds that the first signal lasts, so that another thread could send one meanwhile
+_LINGERING = 0.02  # how many seconds a lingering witness stays in its first signal
 
 
 def _nothing(*_: object) -> None:
-    """Do nothing with an item."""
+    """Do nothing, whatever the arguments are."""
 
 
 class Witness(ObserverBase[Any]):
-    """Records all signals. Signals that are always wrong (after the end, or during another one) are listed separately.
+    """An observer that records all signals. ``on_item`` is called with each item, and may raise.
 
-    ``on_item`` gets each item, and may raise. A witness that ``lingers`` stays in its first signal for a while, so that
-    another thread could send a signal meanwhile.
+    Two kinds of signals are always wrong, and are also listed separately: ``after_the_end`` and ``overlaps`` (a signal
+    that came during another one). If ``lingers`` is True, the first signal takes a while. This gives other threads the
+    time to send an overlapping signal.
     """
 
     def __init__(self, on_item: Callable[[Any], object] = _nothing, *, lingers: bool = False) -> None:
@@ -67,12 +68,12 @@ class Witness(ObserverBase[Any]):
 
     @property
     def error(self) -> BaseException | None:
-        """The first error."""
+        """The first error; None if there is none."""
         return self.errors[0] if self.errors else None
 
     @property
     def told(self) -> str:
-        """All signals as text, for messages."""
+        """The recorded signals as text, for messages."""
         end = [f"error {error!r}" for error in self.errors] + ["completed"] * self.completions
         return f"{shortly(self.items)}, then {' and '.join(end) or 'no end'}"
 
@@ -92,7 +93,10 @@ class Witness(ObserverBase[Any]):
         self.on_end()
 
     def forgotten(self) -> weakref.ref[Self]:
-        """Drop the tracebacks of the errors, because they hold the witness. Return a weak reference to the witness."""
+        """Return a weak reference to this witness.
+
+        First drop the tracebacks of the recorded errors, because they would keep the witness alive.
+        """
         for error in self.errors:
             each: BaseException | None = error
             while each is not None:
@@ -124,8 +128,8 @@ class Witness(ObserverBase[Any]):
 def watched(source: Observable[Any], witness: Witness, scheduler: SchedulerBase | None) -> DisposableBase:
     """Subscribe without RxPY's protection, which would hide signals after an end or a disposal.
 
-    This function does the rest of what that protection does for a source: a terminal signal disposes the subscription,
-    and if the subscribe function raises, the stream gets the error.
+    RxPY's protection does two more things, which this function does too. A terminal signal disposes the subscription.
+    If the source's subscribe function raises, the witness gets the error.
     """
     subscription = SingleAssignmentDisposable()
     witness.on_end = subscription.dispose
@@ -149,7 +153,10 @@ QUICK = 1.0  # seconds of real time that a disposal may take, with room for a bu
 
 
 class Case:
-    """One check of a rule: the subject, and the loop on which the check runs."""
+    """One check of one rule.
+
+    ``subject`` names the operator or source in messages. ``reports`` lists the errors that nobody handled.
+    """
 
     def __init__(self, subject: str, *, settling: float, real_time: bool = False) -> None:
         self.subject = subject
@@ -168,16 +175,16 @@ class Case:
         return LoopScheduler(asyncio.get_running_loop())
 
     async def settle(self) -> None:
-        """Wait until the timers have fired."""
+        """Wait for the settling time, in which the subject's timers fire."""
         await asyncio.sleep(self._settling)
 
     async def ended(self, witness: Witness) -> None:
-        """Wait until a witness has a terminal signal."""
+        """Wait until a witness has a terminal signal. Raises ConformanceError if none comes."""
         if not await self.told(witness, lambda: witness.terminals > 0):
             raise self.broken(f"no end came; it emitted {witness.told}")
 
     async def told(self, witness: Witness, enough: Callable[[], bool]) -> bool:
-        """Wait until ``enough()``; return False if that does not happen."""
+        """Wait until ``enough()`` returns True, which is checked after each signal. Return False if it never does."""
         told = asyncio.Event()
         loop = asyncio.get_running_loop()
 
@@ -193,11 +200,11 @@ class Case:
                 await told.wait()
         except TimeoutError:
             if not self._real_time and not self._threads.issuperset(threading.enumerate()):
-                await _in_real_time(told)  # virtual time does not know the other threads
+                await _in_real_time(told)  # other threads need real time, which virtual time does not give them
         return enough()
 
     def dispose_elsewhere(self, subscription: DisposableBase) -> None:
-        """Dispose from another thread, while this thread, and so the loop, is blocked."""
+        """Dispose from another thread. This thread waits meanwhile, so its loop is blocked."""
         errors: list[BaseException] = []
 
         def dispose() -> None:
@@ -224,7 +231,7 @@ class Case:
     def require_silence(self, witness: Witness, told: int) -> None:
         """Require that no signal came after the disposal; ``told`` is the number of signals before it.
 
-        If the source uses another thread, one more signal is allowed: the thread may have been sending it already.
+        If signals came from another thread, one late signal is allowed: that thread may already have been sending it.
         """
         may_come = 0 if set(witness.threads) <= {threading.get_ident()} else 1
         late = witness.signals - told
@@ -248,7 +255,7 @@ Attempt: TypeAlias = Callable[[C], Coroutine[Any, Any, None]]
 
 @dataclass(frozen=True, slots=True)
 class Rule(Generic[C]):
-    """One rule: its name, and how to check it. With ``may_report``, the loop's exception handler may be called."""
+    """One rule. ``attempt`` checks the rule. If ``may_report`` is True, unhandled errors do not break the rule."""
 
     name: str
     attempt: Attempt[C]
@@ -256,7 +263,7 @@ class Rule(Generic[C]):
 
 
 def rule(name: str, into: list[Rule[C]], *, may_report: bool = False) -> Callable[[Attempt[C]], Attempt[C]]:
-    """Return a decorator that adds a function to a list of rules."""
+    """Return a decorator that adds a rule to the list ``into``. The decorated function checks the rule."""
 
     def enter(attempt: Attempt[C]) -> Attempt[C]:
         into.append(Rule(name, attempt, may_report))
@@ -285,7 +292,8 @@ def _runner(*, real_time: bool) -> Generator[asyncio.Runner]:
         with asyncio.Runner() as runner:
             yield runner
     else:
-        # The loop is patient, because threads of RxPY's schedulers may wake it. The clock is for code on other loops.
+        # The loop must be patient (see VirtualLoop), because threads of RxPY's schedulers may wake it. VirtualClock
+        # gives virtual time to runs on other loops too.
         with VirtualClock(), asyncio.Runner(loop_factory=partial(VirtualLoop, is_patient=True)) as runner:
             yield runner
 
@@ -305,7 +313,7 @@ def _report(reports: list[str], loop: asyncio.AbstractEventLoop, context: dict[s
 
 
 async def _in_real_time(told: asyncio.Event) -> None:
-    """Give other threads some time."""
+    """Wait for ``told`` in real time, but at most ``PATIENCE`` seconds."""
     limit = threading.Timer(PATIENCE, call_soon, (asyncio.get_running_loop(), told.set))
     limit.daemon = True
     limit.start()
@@ -316,7 +324,7 @@ async def _in_real_time(told: asyncio.Event) -> None:
 
 
 class Strand:
-    """One subscription to a puppet."""
+    """One subscription to a :class:`Puppet`."""
 
     def __init__(self, observer: ObserverBase[Any], scheduler: SchedulerBase | None, *, stubborn: bool) -> None:
         self.scheduler = scheduler
@@ -331,7 +339,7 @@ class Strand:
         return self.is_ended or self.is_disposed
 
     def say(self, items: Iterable[Any]) -> None:
-        """Emit ``items``, one after the other."""
+        """Emit ``items`` one after the other. Emit nothing after the end, or after a disposal if not stubborn."""
         for item in items:
             observer = self._observer
             if observer is None:
@@ -351,7 +359,7 @@ class Strand:
             observer.on_error(error)
 
     def dispose(self) -> None:
-        """Dispose the subscription; called by the subscriber. A stubborn source continues anyway."""
+        """Record that the subscriber has disposed the subscription. A stubborn strand can still emit after that."""
         self.is_disposed = True
         if not self._stubborn:
             self._observer = None
@@ -363,7 +371,11 @@ class Strand:
 
 
 class Puppet:
-    """A controlled cold source. Each subscription is a separate strand, which ``on_subscribe`` may play at once."""
+    """A cold source whose signals are sent by a rule. Each subscription is a new :class:`Strand`.
+
+    ``on_subscribe`` is called with each new strand, and may emit signals at once. The strands of a ``stubborn`` puppet
+    can still emit after their disposal.
+    """
 
     def __init__(self, on_subscribe: Callable[[Strand], object] = lambda _: None, *, stubborn: bool = False) -> None:
         self.strands: list[Strand] = []

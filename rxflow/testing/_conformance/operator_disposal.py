@@ -39,7 +39,7 @@ async def _from_inside(case: OperatorCase) -> None:
 
     puppet, witness = Puppet(), Witness(on_item)
     subscriptions.append(case.subscribe(case.piped(puppet), witness))
-    strand = await case.strand_if_any(puppet)  # None if the operator's own first item led to the disposal
+    strand = await case.strand_if_any(puppet)  # None if the operator emitted before subscribing, and was disposed
     if strand is not None:
         strand.say(case.items)
         strand.complete()
@@ -137,7 +137,10 @@ async def _forgets(case: OperatorCase) -> None:
 async def _use(
     case: OperatorCase, puppet: Puppet, piped: Any, end: Callable[[Puppet, Callable[[], None]], None]
 ) -> Any:
-    """Subscribe, emit and end in a separate frame, so that no local variable keeps a reference."""
+    """Subscribe, emit half of the items, and call ``end``. Return a weak reference to the observer.
+
+    The observer is created in this function, so that no variable of the caller keeps it alive.
+    """
     witness = Witness()
     subscription = case.subscribe(piped, witness)
     (await case.strand(puppet)).say(case.items[: case.half])
@@ -167,18 +170,18 @@ async def _raising(case: OperatorCase) -> None:
 
     puppet, witness = Puppet(), Witness(on_item)
     subscription = case.subscribe(case.piped(puppet), witness)
-    strand = await case.strand_if_any(puppet)  # None if the operator's own first item raised
+    strand = await case.strand_if_any(puppet)  # None if the operator emitted before subscribing, and on_item() raised
     is_heard_of = False
     try:
         if strand is not None:
             strand.say(case.items)
             strand.complete()
     except Failure:
-        is_heard_of = True  # the producer gets the error, and can end
+        is_heard_of = True  # the source gets the error, and can end
     if not witness.items and not witness.terminals:
         await case.settle()
     if not witness.items:
-        return  # the observer was never called
+        return  # the observer got no item, so it did not raise
     is_heard_of = is_heard_of or bool(case.reports) or any(each is error for each in witness.errors)
     if not is_heard_of:
         raise case.broken(

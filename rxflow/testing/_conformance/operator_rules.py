@@ -19,7 +19,7 @@ Operator = Callable[[Observable[Any]], Observable[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declared:
-    """Properties that an operator has by design, so that no rule reports them."""
+    """What a test declares about its operator; see :func:`check_operator`. Rules do not report declared properties."""
 
     items: Sequence[Any]
     key: Callable[[Any], object]
@@ -34,7 +34,7 @@ _STEPS = 10
 
 
 class Failure(Exception):
-    """An intended failure in a check."""
+    """The error that a check raises on purpose."""
 
 
 def failing(strand: Strand) -> None:
@@ -59,7 +59,7 @@ class OperatorCase(Case):
     def watch(
         self, source: Observable[Any], witness: Witness, scheduler: SchedulerBase | None = None
     ) -> DisposableBase:
-        """Subscribe without RxPY's protection."""
+        """Subscribe without RxPY's protection; see :func:`watched`."""
         try:
             return watched(source, witness, scheduler or self.scheduler())
         except Exception as error:
@@ -73,7 +73,10 @@ class OperatorCase(Case):
             raise self.broken(f"subscribe raised {error!r}") from error
 
     async def strand(self, puppet: Puppet, number: int = 1) -> Strand:
-        """Return the operator's subscription ``number`` to its source; each subscription to the operator makes one."""
+        """Return the operator's subscription ``number`` to its source, counted from 1.
+
+        Raises ConformanceError if there is none.
+        """
         strand = await self.strand_if_any(puppet, number)
         if strand is None:
             raise self.broken(
@@ -82,9 +85,10 @@ class OperatorCase(Case):
         return strand
 
     async def strand_if_any(self, puppet: Puppet, number: int = 1) -> Strand | None:
-        """Return the operator's subscription ``number`` to its source; None if there is none.
+        """Return the operator's subscription ``number`` to its source, counted from 1; None if there is none.
 
-        An operator that uses a scheduler may subscribe some steps of the loop later, so this waits.
+        This waits, because an operator that uses a scheduler may subscribe its source some steps of the loop later.
+        Raises ConformanceError if the operator has subscribed its source too often.
         """
         for _ in range(_STEPS):
             if len(puppet.strands) < number:
@@ -99,7 +103,10 @@ class OperatorCase(Case):
         return puppet.strands[number - 1] if len(puppet.strands) >= number else None
 
     async def outcome(self, end: Callable[[Strand], object], items: Sequence[Any] | None = None) -> Witness:
-        """Return the output if a source emits ``items`` (all by default) after the subscription, and then ends."""
+        """Return a witness of the operator's output. The source emits ``items``, and is then ended by ``end``.
+
+        By default, the source emits all items of the case. It emits them after it was subscribed.
+        """
         puppet, witness = Puppet(), Witness()
         self.watch(self.piped(puppet), witness)
         strand = await self.strand(puppet)
@@ -109,7 +116,7 @@ class OperatorCase(Case):
         return witness
 
     async def ended_as_declared(self, witness: Witness, puppet: Puppet, end: Callable[[Strand], object]) -> None:
-        """Wait for the end; meanwhile, complete the sources that were subscribed again."""
+        """Wait for the end of the output. If the operator subscribes its source again, complete these subscriptions."""
         while self.declared.resubscribes and not witness.terminals:
             await self.settle()
             waiting = [strand for strand in puppet.strands if not strand.is_over]
@@ -120,7 +127,7 @@ class OperatorCase(Case):
         await self.ended(witness)
 
     def same(self, one: Sequence[Any], other: Sequence[Any]) -> bool:
-        """Return whether both are equal by ``key`` and ``whole``."""
+        """Return whether two outputs are equal by ``key`` and ``whole``."""
         key, whole = self.declared.key, self.declared.whole
         return whole([key(item) for item in one]) == whole([key(item) for item in other])
 
@@ -131,7 +138,7 @@ FIRST: list[Rule[OperatorCase]] = []
 GRAMMAR: list[Rule[OperatorCase]] = []
 
 MANY = 10_000
-_DEEPER = 100  # an item may be this many stack frames deeper than the first
+_DEEPER = 100  # an item may be at most this many stack frames deeper than the first item
 
 
 @rule("nothing starts before the subscription", FIRST)
@@ -244,7 +251,7 @@ async def _empty(case: OperatorCase) -> None:
 
 
 def _first_only(play: Any) -> Any:
-    """Return a function that plays on the first subscription; others just end."""
+    """Return a function for ``on_subscribe``. It plays on the first subscription, and completes all others."""
     first = itertools.count()
 
     def on_subscribe(strand: Strand) -> None:
@@ -257,7 +264,7 @@ def _first_only(play: Any) -> Any:
 
 
 def _note_depth(depths: list[int]) -> None:
-    # Walking the stack costs microseconds, so only a few items do it; that is enough to see it grow.
+    # Measuring the stack takes microseconds, so it is done for only a few items. These show whether the stack grows.
     if len(depths) % 1000 > 2:
         depths.append(depths[-1])
         return
@@ -335,7 +342,10 @@ async def _scheduler(case: OperatorCase) -> None:
 async def _side_by_side(
     case: OperatorCase, alone: Witness, puppets: Sequence[Puppet], streams: Sequence[Observable[Any]]
 ) -> None:
-    """Check two subscriptions whose sources take turns; each must emit what it emits alone."""
+    """Check two subscriptions at the same time, with sources that emit in turn.
+
+    Each subscription must get the same items as ``alone``.
+    """
     strands, witnesses = list[Strand](), list[Witness]()
     for puppet, stream in zip(puppets, streams, strict=True):
         begun, witness = len(puppet.strands), Witness()

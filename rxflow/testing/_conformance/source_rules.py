@@ -17,7 +17,7 @@ Factory = Callable[[], Observable[Any]]
 
 
 class SourceCase(Case):
-    """The check of a rule with a source. Each use makes a new one with ``factory``."""
+    """The check of a rule with a source. ``factory`` creates the source, and may be called several times."""
 
     def __init__(
         self,
@@ -42,19 +42,19 @@ class SourceCase(Case):
             raise self.broken(f"subscribe raised {error!r}") from error
 
     def watch(self, source: Observable[Any], witness: Witness) -> DisposableBase:
-        """Subscribe without RxPY's protection."""
+        """Subscribe without RxPY's protection; see :func:`watched`."""
         try:
             return watched(source, witness, self.scheduler())
         except Exception as error:
             raise self.broken(f"subscribe raised {error!r}") from error
 
     async def told_something(self, witness: Witness) -> None:
-        """Wait for the first signal; a source without an end does not need to emit one."""
+        """Wait for the first signal. If none comes, raise ConformanceError, unless the source never ends."""
         if not await self.told(witness, lambda: witness.signals > 0) and self.ends:
             raise self.broken("no signal came")
 
     async def told_enough(self, witness: Witness) -> None:
-        """Wait for the end, or for some time if there is none."""
+        """Wait for the end. If the source never ends, wait for its first signal and then for the settling time."""
         if self.ends:
             await self.ended(witness)
         else:
@@ -62,9 +62,9 @@ class SourceCase(Case):
             await self.settle()
 
     def same(self, one: Sequence[Any], other: Sequence[Any]) -> bool:
-        """Return whether both are equal by ``key``.
+        """Return whether two outputs are equal by ``key``.
 
-        Streams without an end are compared up to the length of the shorter one.
+        Outputs of a source that never ends are compared up to the length of the shorter output.
         """
         if not self.ends:
             length = min(len(one), len(other))
@@ -72,7 +72,7 @@ class SourceCase(Case):
         return [self.key(item) for item in one] == [self.key(item) for item in other]
 
     async def require_no_tasks(self, before: set[asyncio.Task[Any]], when: str) -> None:
-        """Require that no task of the source is left on the loop."""
+        """Require that the loop has no more tasks than those in ``before``. Give other tasks some time to end."""
         left = asyncio.all_tasks() - before
         if left:
             _, left = await asyncio.wait(left, timeout=PATIENCE)
@@ -170,7 +170,7 @@ async def _from_inside(case: SourceCase) -> None:
     subscriptions: list[DisposableBase] = []
 
     def on_item(_: object) -> None:
-        if subscriptions:  # otherwise the source emits during subscribe, and cannot be stopped yet
+        if subscriptions:  # empty while subscribe() runs, because nothing can be disposed until it returns
             case.dispose(subscriptions[0])
             disposed_at.append(witness.signals)
 
@@ -246,8 +246,8 @@ async def _raising(case: SourceCase) -> None:
     if case.reports:
         case.dispose(subscription)
     else:
-        # asyncio reports the error of an unawaited task only when the task is garbage-collected, so nothing here may
-        # keep the task. A task that was cancelled before is not reported.
+        # asyncio reports the error of an unawaited task only when the task is garbage-collected. So drop everything
+        # that may keep the task alive. Do not dispose, because the error of a cancelled task is not reported.
         error.__traceback__ = None
         del subscription
         gc.collect()
@@ -259,16 +259,19 @@ async def _raising(case: SourceCase) -> None:
 
 
 def _ways(case: SourceCase) -> list[Callable[[Witness], Awaitable[None]]]:
-    """Return the points at which a source is disposed."""
+    """Return three ways to wait before a source is disposed: not at all, for its first signal, and for its end."""
 
     async def not_at_all(witness: Witness) -> None:
-        """Dispose at once."""
+        """Do not wait, so that the source is disposed at once."""
 
     return [not_at_all, case.told_something, case.told_enough]
 
 
 async def _use(case: SourceCase, source: Observable[Any], enough: Callable[[Witness], Awaitable[None]]) -> Any:
-    """Subscribe and dispose in a separate frame, so that no local variable keeps a reference."""
+    """Subscribe, wait for ``enough`` and dispose. Return a weak reference to the observer.
+
+    The observer is created in this function, so that no variable of the caller keeps it alive.
+    """
     witness = Witness()
     subscription = case.subscribe(source, witness)
     await enough(witness)
@@ -282,5 +285,5 @@ def _require_same(case: SourceCase, one: Witness, other: Witness) -> None:
 
 
 def _told(case: SourceCase, witness: Witness) -> str:
-    """Return the signals of a witness as text, reduced to what is compared."""
+    """Return the first error of a witness and the compared values of its items, as text."""
     return f"{shortly([case.key(item) for item in witness.items])} and {witness.error!r}"
