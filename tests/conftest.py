@@ -32,7 +32,7 @@ if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # What ends later than it should on a busy machine ends nevertheless.
-leaks.GRACE = 20.0
+leaks.GRACE_S = 20.0
 
 # Read when litellm is imported: the wait before a call is tried again.
 os.environ.update(INITIAL_RETRY_DELAY="0.001", JITTER="0.001")

@@ -35,11 +35,11 @@ from rxflow.operators._core.run_log import (
 from rxflow.types import Event
 from rxflow.types.chunks import PackedChunks, StreamChunk, find_one_origin, find_origin, pack_chunks
 
-MAX_UNREAD = 10_000
+MAX_UNREAD_EVENTS = 10_000
 """The greatest number of events that are kept as objects for a slow reader, which saves building them again."""
-MIN_PACKED = 64
+MIN_PACKED_EVENTS = 64
 """The smallest number of events that are packed at once."""
-MAX_BLOCK = 256
+MAX_BLOCK_CHUNKS = 256
 """The greatest number of chunks in a block.
 
 ``max_events`` drops whole blocks, so blocks must not grow without limit.
@@ -78,10 +78,10 @@ class History:
             self._newest += events
             self.last += len(events)
         unread = self.last - self._read_to
-        if unread > MAX_UNREAD:
+        if unread > MAX_UNREAD_EVENTS:
             self._read_to, unread = NOBODY, 0
-        while len(self._newest) - unread >= MIN_PACKED:
-            self._pack(min(len(self._newest) - unread, MAX_BLOCK))
+        while len(self._newest) - unread >= MIN_PACKED_EVENTS:
+            self._pack(min(len(self._newest) - unread, MAX_BLOCK_CHUNKS))
 
     @property
     def is_read(self) -> bool:
@@ -121,8 +121,8 @@ class History:
 
     def _add_block(self, block: Block) -> None:
         while self._newest:
-            self._pack(min(len(self._newest), MAX_BLOCK))
-        for each in block.split(MAX_BLOCK):
+            self._pack(min(len(self._newest), MAX_BLOCK_CHUNKS))
+        for each in block.split(MAX_BLOCK_CHUNKS):
             self._add_columns(each.like, each.seq, each.texts, each.times)
         self.last += len(block.texts)
 
@@ -143,7 +143,11 @@ class History:
     def _add_columns(self, like: StreamChunk, seq: int, texts: Sequence[str], times: Sequence[float]) -> None:
         block = self._blocks[-1] if self._blocks else None
         origin = find_origin(like)
-        if not isinstance(block, Block) or find_origin(block.like) is not origin or len(block.texts) >= MAX_BLOCK:
+        if (
+            not isinstance(block, Block)
+            or find_origin(block.like) is not origin
+            or len(block.texts) >= MAX_BLOCK_CHUNKS
+        ):
             block = Block(like.with_seq(seq), seq, [], [])  # a copy, because a reader may change its own chunk
             self._blocks.append(block)
             self._starts.append(seq)

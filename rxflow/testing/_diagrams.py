@@ -133,7 +133,7 @@ class MarbleSyntaxError(ValueError):
 
 def parse(diagram: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None) -> Timeline:
     """Parse the diagram of a cold source or of an expected stream: ``parse("-a-(bc)|", {"a": 1})``."""
-    marks = _placed(diagram, _frames(diagram))
+    marks = _place_marks(diagram, _frames(diagram))
     for mark in marks:
         if mark.kind == "^":
             _refuse(diagram, mark, "'^' is only allowed in hot and subscription diagrams")
@@ -142,7 +142,7 @@ def parse(diagram: str, values: Mapping[str, Any] | None = None, error: BaseExce
 
 def parse_hot(diagram: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None) -> Timeline:
     """Parse the diagram of a hot source. Its times count from ``^`` if there is one, otherwise from the beginning."""
-    marks = _placed(diagram, _frames(diagram))
+    marks = _place_marks(diagram, _frames(diagram))
     zeros = [mark for mark in marks if mark.kind == "^"]
     if len(zeros) > 1:
         _refuse(diagram, zeros[1], "a hot diagram has one '^' at most")
@@ -151,14 +151,14 @@ def parse_hot(diagram: str, values: Mapping[str, Any] | None = None, error: Base
 
 def parse_script(diagram: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None) -> Timeline:
     """Parse a script: ``parse_script("he-ll-o|")``. An item that ``values`` does not name is the text itself."""
-    return _timeline(diagram, _placed(diagram, _runs(diagram)), Decimal(0), values, error)
+    return _timeline(diagram, _place_marks(diagram, _runs(diagram)), Decimal(0), values, error)
 
 
 def parse_subscription(diagram: str) -> Span:
     """Parse the start and end of a subscription: ``parse_subscription("--^---!")``."""
     start: Decimal | None = None
     end: Decimal | None = None
-    for mark in _placed(diagram, _frames(diagram)):
+    for mark in _place_marks(diagram, _frames(diagram)):
         if mark.kind == "^" and start is None:
             start = mark.time
         elif mark.kind == "!" and start is not None:
@@ -247,7 +247,7 @@ def _time_at(diagram: str, at: int) -> _Token | None:
     return None if found is None else _Token("time", found[0], at + 1, Decimal(found[1]) * _UNITS[found[2]])
 
 
-def _placed(diagram: str, tokens: Iterator[_Token]) -> list[_Placed]:
+def _place_marks(diagram: str, tokens: Iterator[_Token]) -> list[_Placed]:
     """Return the items and signs of a diagram, each with its time. In a group, all have the time of the group.
 
     Raises MarbleSyntaxError if a group is wrong, or if anything follows after the end.

@@ -15,9 +15,9 @@ from rxflow.testing._diagrams import Completed, Failed, Moment, Ms, Next, Signal
 from rxflow.testing._stacks import find_raising_line
 from rxflow.types import ReasoningChunk, StreamChunk, StreamChunkType
 
-_LONGEST = 20  # up to this many milliseconds without a signal are drawn as dashes; more are drawn as a time
+_MAX_SINGLE_FRAMES = 20  # up to this many milliseconds without a signal are drawn as dashes; more are drawn as a time
 _UNITS = (("h", 3_600_000), ("m", 60_000), ("s", 1000))
-_SHOWN = 100  # at most this many characters of a value are shown
+_MAX_VALUE_CHARACTERS = 100  # at most this many characters of a value are shown
 _ON_BRACKETS = (
     "[…] = the time of the next mark; it is not to scale, because the marks before it are wider than the time between"
 )
@@ -52,7 +52,7 @@ def draw_together(
 ) -> Drawing:
     """Draw several timelines to the same scale: simultaneous signals are in the same column."""
     names = _Names(values or {}, same, chain.from_iterable(timelines))
-    rows = _aligned([_marks(timeline, names.of) for timeline in timelines])
+    rows = _align([_marks(timeline, names.of) for timeline in timelines])
     legend = [*names.legend()]
     if any("[" in row for row in rows):
         legend.append(_ON_BRACKETS)
@@ -61,14 +61,14 @@ def draw_together(
 
 def draw_spans(rows: Sequence[Span]) -> tuple[str, ...]:
     """Draw subscriptions to the same scale."""
-    return _aligned([_marks_of_span(span) for span in rows])
+    return _align([_marks_of_span(span) for span in rows])
 
 
-def shown(value: Any) -> str:
+def show_value(value: Any) -> str:
     """Return a value as a short text for messages. An object with ``content`` is shown as its class and content."""
     content = getattr(value, "content", None)
     text = f"{type(value).__name__} {content!r}" if isinstance(content, str) else repr(value)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+    return text if len(text) <= _MAX_VALUE_CHARACTERS else f"{text[: _MAX_VALUE_CHARACTERS - 1]}…"
 
 
 def duration(milliseconds: Ms | Decimal) -> str:
@@ -95,7 +95,7 @@ class _Names:
 
     def __init__(self, values: Mapping[str, Any], same: Same, moments: Iterable[Moment]) -> None:
         self._same = same
-        self._named = [(name, value) for name, value in values.items() if len(name) == 1 and name.isalnum()]
+        self._name_signal = [(name, value) for name, value in values.items() if len(name) == 1 and name.isalnum()]
         self._errors: list[Failed] = []
         self._used: list[tuple[str, Any]] = []
         later: list[Any] = []
@@ -105,7 +105,7 @@ class _Names:
             elif isinstance(moment.signal, Next) and not self._takes_its_own(moment.signal.value):
                 later.append(moment.signal.value)
         # Invent names only after all values were seen, so that no invented name is already the name of another value.
-        taken = {name for name, _ in (*self._named, *self._used)}
+        taken = {name for name, _ in (*self._name_signal, *self._used)}
         free = (name for name in chain(string.ascii_letters, map(chr, count(0x3B1))) if name not in taken)
         for value in later:
             if self._find(self._used, value) is None:
@@ -117,7 +117,7 @@ class _Names:
     def legend(self) -> Iterator[str]:
         for name, value in sorted(self._used, key=lambda used: used[0]):
             if _text_of(value) != name:
-                yield f"{name} = {shown(value)}"
+                yield f"{name} = {show_value(value)}"
         for failed in self._errors:
             raised = find_raising_line(failed.error)
             yield f"# = {failed.error!r}{f', raised at {raised}' if raised is not None else ''}"
@@ -125,14 +125,14 @@ class _Names:
     def _takes_its_own(self, value: Any) -> bool:
         if self._find(self._used, value) is not None:
             return True
-        name = self._find(self._named, value)
+        name = self._find(self._name_signal, value)
         text = _text_of(value)
         if (
             name is None
             and text is not None
             and len(text) == 1
             and text.isalnum()
-            and all(text != taken for taken, _ in (*self._named, *self._used))
+            and all(text != taken for taken, _ in (*self._name_signal, *self._used))
         ):
             name = text
         if name is not None:
@@ -174,7 +174,7 @@ def _mark(time: Ms, texts: Sequence[str]) -> _Mark:
     return _Mark(Decimal(str(time)), texts[0] if len(texts) == 1 else f"({''.join(texts)})")
 
 
-def _aligned(rows: Sequence[Sequence[_Mark]]) -> tuple[str, ...]:
+def _align(rows: Sequence[Sequence[_Mark]]) -> tuple[str, ...]:
     """Draw rows to the same scale.
 
     In periods without marks in any row, all rows get the same gap. In other periods, the rows are padded to the width
@@ -223,7 +223,7 @@ def _stretch(row: Sequence[_Mark], start: Decimal, end: Decimal) -> str:
 
 def _passing(time: Decimal) -> str:
     """Draw a period in which nothing happens."""
-    if time % 1 == 0 and time <= _LONGEST:
+    if time % 1 == 0 and time <= _MAX_SINGLE_FRAMES:
         return "-" * int(time)
     return f" {duration(time)} "
 
@@ -232,8 +232,8 @@ def _plain(number: Decimal) -> str:
     return f"{number.normalize():f}"
 
 
-_BEFORE = 20  # how many signals before the first difference are drawn
-_AFTER = 10  # how many signals are drawn from the first difference on
+_SIGNALS_BEFORE = 20  # how many signals before the first difference are drawn
+_SIGNALS_AFTER = 10  # how many signals are drawn from the first difference on
 
 
 def same(expected: Any, actual: Any) -> bool:
@@ -252,7 +252,7 @@ def difference(expected: Timeline, actual: Timeline, values: Mapping[str, Any] |
         at += 1
     else:
         return None
-    first, last = max(0, at - _BEFORE), at + _AFTER
+    first, last = max(0, at - _SIGNALS_BEFORE), at + _SIGNALS_AFTER
     parts = [expected.moments[first:last], actual.moments[first:last]]
     start = min(moment.time for moment in (*parts[0], *parts[1])) if first else 0
     drawing = draw_together(
@@ -266,7 +266,7 @@ def difference(expected: Timeline, actual: Timeline, values: Mapping[str, Any] |
         f"  expected  {rows[0]}",
         f"  actual    {rows[1]}",
         *(f"  {line}" for line in drawing.legend),
-        f"  first difference: {_said(wanted, came)}",
+        f"  first difference: {_describe_difference(wanted, came)}",
     ]
     return "\n".join(line.rstrip() for line in lines)
 
@@ -283,28 +283,27 @@ def _same_signal(expected: Signal, actual: Signal) -> bool:
     return expected == actual
 
 
-def _said(expected: Moment | None, actual: Moment | None) -> str:
+def _describe_difference(expected: Moment | None, actual: Moment | None) -> str:
     if expected is None or actual is None:
         if actual is not None:
-            return f"{_named(actual.signal)} came at {duration(actual.time)}, where nothing more was expected"
+            return f"{_name_signal(actual.signal)} came at {duration(actual.time)}, where nothing more was expected"
         assert expected is not None
-        return f"expected {_named(expected.signal)} at {duration(expected.time)}, but nothing more came"
+        return f"expected {_name_signal(expected.signal)} at {duration(expected.time)}, but nothing more came"
+    wanted, came = _name_signal(expected.signal), _name_signal(actual.signal)
+    due, at = duration(expected.time), duration(actual.time)
     if expected.time == actual.time:
-        return f"at {duration(expected.time)} expected {_named(expected.signal)}, but {_named(actual.signal)} came"
+        return f"at {due} expected {wanted}, but {came} came"
     if _same_signal(expected.signal, actual.signal):
-        return f"expected {_named(expected.signal)} at {duration(expected.time)}; it came at {duration(actual.time)}"
-    return (
-        f"expected {_named(expected.signal)} at {duration(expected.time)}, "
-        f"but {_named(actual.signal)} came at {duration(actual.time)}"
-    )
+        return f"expected {wanted} at {due}; it came at {at}"
+    return f"expected {wanted} at {due}, but {came} came at {at}"
 
 
-def _named(signal: Signal) -> str:
+def _name_signal(signal: Signal) -> str:
     if isinstance(signal, Next):
-        return shown(signal.value)
+        return show_value(signal.value)
     if isinstance(signal, Completed):
         return "the completion"
-    return f"the error {shown(signal.error)}"
+    return f"the error {show_value(signal.error)}"
 
 
 class Tape(NamedTuple):
@@ -319,7 +318,7 @@ class Tape(NamedTuple):
 
         Add your own operators to it. In the code, text chunks are written as strings.
         """
-        values = "".join(f"        {key!r}: {_written(value)},\n" for key, value in self.values.items())
+        values = "".join(f"        {key!r}: {_write_value(value)},\n" for key, value in self.values.items())
         error = f", {self.error!r}" if self.error is not None else ""
         called = re.sub(r"\W+", "_", name)
         return (
@@ -354,7 +353,7 @@ def cassette(path: AnyPath, *kinds: type[Any]) -> Tape:
     values = dict(zip(_names(), (item for _, item in taken), strict=False))
     marks = [(round(at * 1000), name) for (at, _), name in zip(taken, values, strict=True)]
     marks.append((round(recorded.ended_at * 1000), "|" if recorded.error is None else "#"))
-    return Tape(_drawn(marks), values, recorded.error)
+    return Tape(_draw_marks(marks), values, recorded.error)
 
 
 def _names() -> Iterator[str]:
@@ -362,18 +361,18 @@ def _names() -> Iterator[str]:
     return chain(string.ascii_letters, string.digits, filter(str.isalnum, map(chr, count(0x3B1))))
 
 
-def _drawn(marks: list[tuple[int, str]]) -> str:
+def _draw_marks(marks: list[tuple[int, str]]) -> str:
     diagram, now = "", 0
     for time, together in groupby(marks, key=lambda mark: mark[0]):
         names = "".join(name for _, name in together)
         gap = max(0, time - now)
         mark = names if len(names) == 1 else f"({names})"
-        diagram += ("-" * gap if gap <= _LONGEST else f" {gap}ms ") + mark
+        diagram += ("-" * gap if gap <= _MAX_SINGLE_FRAMES else f" {gap}ms ") + mark
         now += gap + len(mark)
     return diagram
 
 
-def _written(value: Any) -> str:
+def _write_value(value: Any) -> str:
     if isinstance(value, StreamChunk) and value.chunk_type is StreamChunkType.TEXT:
         return repr(value.content)
     return repr(value)

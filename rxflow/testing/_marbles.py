@@ -28,7 +28,7 @@ from rxflow.testing._diagrams import (
     parse_subscription,
     tidy,
 )
-from rxflow.testing._drawing import difference, draw_spans, duration, shown
+from rxflow.testing._drawing import difference, draw_spans, duration, show_value
 from rxflow.testing._virtual_clock import VirtualClock
 from rxflow.testing._virtual_time import VirtualLoop
 
@@ -78,7 +78,7 @@ class MarbleSource(Observable[Any]):
         )
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {shown(self.diagram)}>"
+        return f"<{type(self).__name__} {show_value(self.diagram)}>"
 
 
 class ColdSource(MarbleSource):
@@ -236,7 +236,7 @@ class Marbles:
         self, diagram: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None
     ) -> ColdSource:
         """Create a source that plays ``diagram`` from the beginning for each subscriber."""
-        source = ColdSource(diagram, self._measured(parse(diagram, values, error)))
+        source = ColdSource(diagram, self._measure(parse(diagram, values, error)))
         self._sources.append(source)
         return source
 
@@ -247,7 +247,7 @@ class Marbles:
 
         It begins at ``^``, or at the beginning of the diagram if there is no ``^``.
         """
-        source = HotSource(diagram, self._measured(parse_hot(diagram, values, error)))
+        source = HotSource(diagram, self._measure(parse_hot(diagram, values, error)))
         self._sources.append(source)
         return source
 
@@ -282,7 +282,7 @@ class Marbles:
         The diagrams are scripts, like the turns of a :class:`ScriptedLLM`: consecutive characters such as "yes" are one
         answer. Times count from the question. When no diagram is left, a question gets no answer.
         """
-        sources = iter([ColdSource(each, self._measured(parse_script(each, values))) for each in diagrams])
+        sources = iter([ColdSource(each, self._measure(parse_script(each, values))) for each in diagrams])
         return lambda request: next(sources, rx.empty())
 
     def expect_subscriptions(self, source: MarbleSource) -> SubscriptionsExpectation:
@@ -339,10 +339,10 @@ class Marbles:
 
     def play_for(self, expected: Timeline) -> None:
         """Do the same as :meth:`play`, but do not cut the play off before the end of the expected timeline."""
-        self._measured(expected)
+        self._measure(expected)
         self.play()
 
-    def _measured(self, timeline: Timeline) -> Timeline:
+    def _measure(self, timeline: Timeline) -> Timeline:
         self._longest = max(self._longest, timeline.end)
         return timeline
 
@@ -384,7 +384,7 @@ class Expectation:
             )
         if recording.left:
             notes.append(f"still waiting at the end:\n{recording.left}")
-        raise AssertionError("\n".join([f"the stream is not {shown(diagram)}", found, *notes]))
+        raise AssertionError("\n".join([f"the stream is not {show_value(diagram)}", found, *notes]))
 
 
 class SubscriptionsExpectation:

@@ -19,7 +19,7 @@ from rxflow.testing._diagrams import Completed, Failed, parse_script
 from rxflow.testing.leaks import collect
 from rxflow.types import UsageMetrics
 
-_PIECE = 8  # how many characters of a tool call's arguments one delta contains
+_DELTA_CHARACTERS = 8  # how many characters of a tool call's arguments one delta contains
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ def _fence(called: Calling) -> Iterator[Delta]:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    return (text[start : start + _PIECE] for start in range(0, len(text), _PIECE))
+    return (text[start : start + _DELTA_CHARACTERS] for start in range(0, len(text), _DELTA_CHARACTERS))
 
 
 @dataclass(frozen=True, slots=True)

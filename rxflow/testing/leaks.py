@@ -79,8 +79,8 @@ def collecting() -> Generator[Dues]:
 if TYPE_CHECKING:
     from rxflow._streaming import LoopThread, RunHandle
 
-GRACE = 2.0  # how many seconds runs, threads and tasks get to end
-LASTING = frozenset({"rxflow I/O", "rxflow import"})
+GRACE_S = 2.0  # how many seconds runs, threads and tasks get to end
+LASTING_THREADS = frozenset({"rxflow I/O", "rxflow import"})
 """The names of threads that serve the whole process, and therefore outlive a test."""
 
 _PACKAGE = Path(__file__).parents[1]
@@ -117,7 +117,7 @@ class Runs(deque[Begun]):
             handle = begun.handle()
             if handle is not None:
                 handle.dispose()
-                handle.join(GRACE)
+                handle.join(GRACE_S)
 
 
 @contextmanager
@@ -176,7 +176,7 @@ def _goes_on(begun: Begun) -> bool:
 
 def _threads_left(runs: list[Begun], before: frozenset[threading.Thread]) -> list[str]:
     threads = [thread for thread in _threads_of_runs() if thread not in before]
-    until = time.monotonic() + GRACE
+    until = time.monotonic() + GRACE_S
     left = [thread for thread in threads if not _ends(thread, max(0.0, until - time.monotonic()))]
     return [f"the thread {thread.name!r}, {_about(thread, runs)}" for thread in left]
 
@@ -196,7 +196,7 @@ def _threads_of_runs() -> list[threading.Thread]:
     return [
         each
         for each in threading.enumerate()
-        if each.name.startswith("rxflow ") and each.name not in LASTING and not _is_idle(each)
+        if each.name.startswith("rxflow ") and each.name not in LASTING_THREADS and not _is_idle(each)
     ]
 
 
@@ -241,7 +241,7 @@ def _tasks_left() -> list[str]:
         tasks = await _pending({task for task in asyncio.all_tasks() if _is_ours(task)})
         left.extend(f"a task on the I/O loop: {task}" for task in tasks)
 
-    submit(look()).result(2 * GRACE)
+    submit(look()).result(2 * GRACE_S)
     return left
 
 
@@ -255,14 +255,14 @@ def _is_ours(task: asyncio.Task[Any]) -> bool:
 
 
 async def _pending(tasks: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
-    return (await asyncio.wait(tasks, timeout=GRACE))[1] if tasks else set()
+    return (await asyncio.wait(tasks, timeout=GRACE_S))[1] if tasks else set()
 
 
 def _wait_on(
     loop: asyncio.AbstractEventLoop, look: Coroutine[Any, Any, set[asyncio.Task[Any]]]
 ) -> set[asyncio.Task[Any]]:
     """Run the coroutine ``look`` on a loop that runs in another thread, and return its result."""
-    return asyncio.run_coroutine_threadsafe(look, loop).result(2 * GRACE)
+    return asyncio.run_coroutine_threadsafe(look, loop).result(2 * GRACE_S)
 
 
 def _outside(frame: FrameType) -> FrameType:

@@ -9,5 +9,10 @@ from tests.gate import PATIENCE_S
 @pytest.fixture(autouse=True)
 def more_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """All operators here keep the rules: only one that breaks them waits that long."""
-    for module, name in ((harness, "PATIENCE"), (source_rules, "PATIENCE"), (harness, "QUICK"), (harness, "_ENDING")):
+    for module, name in (
+        (harness, "SIGNAL_TIMEOUT_S"),
+        (source_rules, "SIGNAL_TIMEOUT_S"),
+        (harness, "DISPOSAL_LIMIT_S"),
+        (harness, "_THREAD_END_S"),
+    ):
         monkeypatch.setattr(module, name, PATIENCE_S)

@@ -11,7 +11,7 @@ import pytest
 from rxflow import Crew, Flow
 from rxflow._streaming.observable import EventStream
 from rxflow.flow import start
-from rxflow.testing.leaks import LASTING, assert_nothing_is_left
+from rxflow.testing.leaks import LASTING_THREADS, assert_nothing_is_left
 from rxflow.tools import BaseTool, tool
 from rxflow.types.events import Event, MethodStarted, ToolStarted
 from rxflow.types.results import TaskOutput
@@ -19,7 +19,7 @@ from tests.gate import PATIENCE_S, Gate
 from tests.scripted import Scripted, calls
 from tests.team import solo
 
-OURS = {"rxflow run", "rxflow loop", *LASTING}
+OURS = {"rxflow run", "rxflow loop", *LASTING_THREADS}
 
 
 def stopped_at(kind: type[Event], events: EventStream[Event]) -> None:

@@ -12,13 +12,15 @@ from hypothesis import given, strategies as st
 
 from rxflow.operators._core.run_log import Writer
 from rxflow.runs import MemoryLog
-from rxflow.runs.memory import MAX_UNREAD, MIN_PACKED
+from rxflow.runs.memory import MAX_UNREAD_EVENTS, MIN_PACKED_EVENTS
 from rxflow.types.chunks import Origin, StreamChunk, ToolCallChunk
 from rxflow.types.events import Event, MethodStarted
 
 ORIGINS = [Origin(task_name=name, llm_call_id=name, namespace=("Trip", name)) for name in ("plan", "write")]
 KINDS = ("text", "tool", "event", "changed", "the user's", "of another attempt")
-RUNS = st.lists(st.tuples(st.sampled_from(ORIGINS), st.sampled_from(KINDS), st.integers(1, 3 * MIN_PACKED)), max_size=6)
+RUNS = st.lists(
+    st.tuples(st.sampled_from(ORIGINS), st.sampled_from(KINDS), st.integers(1, 3 * MIN_PACKED_EVENTS)), max_size=6
+)
 
 
 def make_event(origin: Origin, kind: str, seq: int) -> Event:
@@ -65,7 +67,7 @@ def say(count: int, first: int = 0) -> list[StreamChunk]:
 
 
 def test_a_reader_that_keeps_up_gets_the_events_themselves_and_a_late_one_equal_ones() -> None:
-    log, writer, live, chunks = MemoryLog(), Writer("r"), list[Event](), say(10 * MIN_PACKED)
+    log, writer, live, chunks = MemoryLog(), Writer("r"), list[Event](), say(10 * MIN_PACKED_EVENTS)
     log.append(writer, []).result()
     for first in range(0, len(chunks), 100):
         live += log.read("r", len(live) - 1, 1000).result().events
@@ -87,16 +89,16 @@ def test_a_reader_that_stopped_reading_does_not_keep_events_as_they_are() -> Non
     log.read("r", -1, 1).result()  # it never comes back
     gc.collect()
     before = len(gc.get_objects())
-    for first in range(1, 2 * MAX_UNREAD, 100):
+    for first in range(1, 2 * MAX_UNREAD_EVENTS, 100):
         log.append(writer, say(100, first)).result()
     gc.collect()
 
-    assert len(gc.get_objects()) - before < MAX_UNREAD / 10
+    assert len(gc.get_objects()) - before < MAX_UNREAD_EVENTS / 10
 
 
 @pytest.mark.slow
 def test_a_kept_chunk_is_small_and_no_work_for_the_garbage_collector() -> None:
-    log, writer, count = MemoryLog(), Writer("r"), 200 * MIN_PACKED
+    log, writer, count = MemoryLog(), Writer("r"), 200 * MIN_PACKED_EVENTS
     log.append(writer, say(1)).result()
     gc.collect()
     objects = len(gc.get_objects())

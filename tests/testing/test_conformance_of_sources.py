@@ -160,8 +160,8 @@ BROKEN: dict[str, tuple[Factory, str, str]] = {
 class TestBrokenOnesDoNot:
     @pytest.fixture(autouse=True)
     def no_patience(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(harness, "PATIENCE", 0.1)
-        monkeypatch.setattr(harness, "QUICK", 0.05)
+        monkeypatch.setattr(harness, "SIGNAL_TIMEOUT_S", 0.1)
+        monkeypatch.setattr(harness, "DISPOSAL_LIMIT_S", 0.05)
 
     @pytest.mark.parametrize(("factory", "named", "seen"), BROKEN.values(), ids=BROKEN)
     def test_the_rule_is_named(self, factory: Factory, named: str, seen: str, monkeypatch: pytest.MonkeyPatch) -> None:

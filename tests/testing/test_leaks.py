@@ -22,13 +22,13 @@ from tests.gate import PATIENCE_S, Gate
 
 @pytest.fixture(autouse=True)
 def little_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leaks, "GRACE", 0.5)
+    monkeypatch.setattr(leaks, "GRACE_S", 0.5)
 
 
 def nothing_is_left(runs: Runs | None = None) -> bool:
     """Once all has had the time that it takes on a busy machine."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(leaks, "GRACE", PATIENCE_S)
+        patch.setattr(leaks, "GRACE_S", PATIENCE_S)
         return what_is_left(runs) == []
 
 

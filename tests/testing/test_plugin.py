@@ -20,7 +20,7 @@ from reactivex.subject import Subject
 
 @pytest.fixture(autouse=True)
 def little_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leaks, "GRACE", 0.5)
+    monkeypatch.setattr(leaks, "GRACE_S", 0.5)
 
 
 def run(pytester: pytest.Pytester, code: str) -> pytest.RunResult:

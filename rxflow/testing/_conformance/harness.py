@@ -72,7 +72,7 @@ class Witness(ObserverBase[Any]):
         return self.errors[0] if self.errors else None
 
     @property
-    def told(self) -> str:
+    def signals_text(self) -> str:
         """The recorded signals as text, for messages."""
         end = [f"error {error!r}" for error in self.errors] + ["completed"] * self.completions
         return f"{shortly(self.items)}, then {' and '.join(end) or 'no end'}"
@@ -92,7 +92,7 @@ class Witness(ObserverBase[Any]):
             self.completions += 1
         self.on_end()
 
-    def forgotten(self) -> weakref.ref[Self]:
+    def release(self) -> weakref.ref[Self]:
         """Return a weak reference to this witness.
 
         First drop the tracebacks of the recorded errors, because they would keep the witness alive.
@@ -125,7 +125,7 @@ class Witness(ObserverBase[Any]):
             self.on_signal()
 
 
-def watched(source: Observable[Any], witness: Witness, scheduler: SchedulerBase | None) -> DisposableBase:
+def subscribe_unprotected(source: Observable[Any], witness: Witness, scheduler: SchedulerBase | None) -> DisposableBase:
     """Subscribe without RxPY's protection, which would hide signals after an end or a disposal.
 
     RxPY's protection does two more things, which this function does too. A terminal signal disposes the subscription.
@@ -146,10 +146,10 @@ def shortly(items: list[Any]) -> str:
     return repr(items) if len(items) <= 12 else f"{items[:12]!r}… ({len(items)} items)"
 
 
-PATIENCE = 2.0  # real seconds after which an expected signal counts as missing
-_ENDING = 0.2  # real seconds that threads have to end
-_LONG = 600.0  # virtual seconds after which an expected signal counts as missing
-QUICK = 1.0  # seconds of real time that a disposal may take, with room for a busy machine
+SIGNAL_TIMEOUT_S = 2.0  # real seconds after which an expected signal counts as missing
+_THREAD_END_S = 0.2  # real seconds that threads have to end
+_VIRTUAL_TIMEOUT_S = 600.0  # virtual seconds after which an expected signal counts as missing
+DISPOSAL_LIMIT_S = 1.0  # seconds of real time that a disposal may take, with room for a busy machine
 
 
 class Case:
@@ -178,29 +178,29 @@ class Case:
         """Wait for the settling time, in which the subject's timers fire."""
         await asyncio.sleep(self._settling)
 
-    async def ended(self, witness: Witness) -> None:
+    async def wait_for_end(self, witness: Witness) -> None:
         """Wait until a witness has a terminal signal. Raises ConformanceError if none comes."""
-        if not await self.told(witness, lambda: witness.terminals > 0):
-            raise self.broken(f"no end came; it emitted {witness.told}")
+        if not await self.wait_until(witness, lambda: witness.terminals > 0):
+            raise self.broken(f"no end came; it emitted {witness.signals_text}")
 
-    async def told(self, witness: Witness, enough: Callable[[], bool]) -> bool:
+    async def wait_until(self, witness: Witness, enough: Callable[[], bool]) -> bool:
         """Wait until ``enough()`` returns True, which is checked after each signal. Return False if it never does."""
-        told = asyncio.Event()
+        came = asyncio.Event()
         loop = asyncio.get_running_loop()
 
         def on_signal() -> None:
             if enough():
-                call_soon(loop, told.set)
+                call_soon(loop, came.set)
 
         witness.on_signal = on_signal
         if enough():
             return True
         try:
-            async with asyncio.timeout(PATIENCE if self._real_time else _LONG):
-                await told.wait()
+            async with asyncio.timeout(SIGNAL_TIMEOUT_S if self._real_time else _VIRTUAL_TIMEOUT_S):
+                await came.wait()
         except TimeoutError:
             if not self._real_time and not self._threads.issuperset(threading.enumerate()):
-                await _in_real_time(told)  # other threads need real time, which virtual time does not give them
+                await _in_real_time(came)  # other threads need real time, which virtual time does not give them
         return enough()
 
     def dispose_elsewhere(self, subscription: DisposableBase) -> None:
@@ -215,9 +215,11 @@ class Case:
 
         thread = threading.Thread(target=dispose, name="disposing", daemon=True)
         thread.start()
-        thread.join(QUICK)
+        thread.join(DISPOSAL_LIMIT_S)
         if thread.is_alive():
-            raise self.broken(f"dispose() from another thread, with the loop busy, took longer than {QUICK} s")
+            raise self.broken(
+                f"dispose() from another thread, with the loop busy, took longer than {DISPOSAL_LIMIT_S} s"
+            )
         if errors:
             raise self.broken(f"dispose() from another thread raised {errors[0]!r}")
 
@@ -228,20 +230,20 @@ class Case:
         except Exception as error:
             raise self.broken(f"dispose() raised {error!r}") from error
 
-    def require_silence(self, witness: Witness, told: int) -> None:
-        """Require that no signal came after the disposal; ``told`` is the number of signals before it.
+    def require_silence(self, witness: Witness, count_before: int) -> None:
+        """Require that no signal came after the disposal; ``count_before`` is the number of signals before it.
 
         If signals came from another thread, one late signal is allowed: that thread may already have been sending it.
         """
         may_come = 0 if set(witness.threads) <= {threading.get_ident()} else 1
-        late = witness.signals - told
+        late = witness.signals - count_before
         if late > may_come:
-            raise self.broken(f"{late} signal(s) came after the disposal; it emitted {witness.told}")
+            raise self.broken(f"{late} signal(s) came after the disposal; it emitted {witness.signals_text}")
 
     def require_forgotten(self, observer: weakref.ref[Any], when: str) -> None:
         """Require that nothing references the observer any more."""
         for thread in set(threading.enumerate()) - self._threads:
-            thread.join(_ENDING)  # the stack of the thread may hold the reference
+            thread.join(_THREAD_END_S)  # the stack of the thread may hold the reference
         if observer() is not None:
             gc.collect()
         if observer() is not None:
@@ -312,13 +314,13 @@ def _report(reports: list[str], loop: asyncio.AbstractEventLoop, context: dict[s
     reports.append(f"{context.get('message')}: {context.get('exception')!r}")
 
 
-async def _in_real_time(told: asyncio.Event) -> None:
-    """Wait for ``told`` in real time, but at most ``PATIENCE`` seconds."""
-    limit = threading.Timer(PATIENCE, call_soon, (asyncio.get_running_loop(), told.set))
+async def _in_real_time(came: asyncio.Event) -> None:
+    """Wait for ``came`` in real time, but at most ``SIGNAL_TIMEOUT_S`` seconds."""
+    limit = threading.Timer(SIGNAL_TIMEOUT_S, call_soon, (asyncio.get_running_loop(), came.set))
     limit.daemon = True
     limit.start()
     try:
-        await told.wait()
+        await came.wait()
     finally:
         limit.cancel()
 

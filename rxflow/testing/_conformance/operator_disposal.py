@@ -16,18 +16,18 @@ DISPOSAL: list[Rule[OperatorCase]] = []
 @rule("signals stop with the disposal, even if the source continues", DISPOSAL)
 async def _stops(case: OperatorCase) -> None:
     puppet, witness = Puppet(stubborn=True), Witness()
-    subscription = case.watch(case.piped(puppet), witness)
+    subscription = case.watch(case.apply_to(puppet), witness)
     strand = await case.strand(puppet)
     strand.say(case.items[: case.half])
     case.dispose(subscription)
-    told = witness.signals
+    count_before = witness.signals
     try:
         strand.say(case.items[case.half :])
         strand.complete()
     except Exception as error:
         raise case.broken(f"a source that went on after the disposal got {error!r}") from error
     await case.settle()
-    case.require_silence(witness, told)
+    case.require_silence(witness, count_before)
 
 
 @rule("no signal follows after the observer has disposed during a signal", DISPOSAL)
@@ -38,21 +38,21 @@ async def _from_inside(case: OperatorCase) -> None:
         case.dispose(subscriptions[0])
 
     puppet, witness = Puppet(), Witness(on_item)
-    subscriptions.append(case.subscribe(case.piped(puppet), witness))
+    subscriptions.append(case.subscribe(case.apply_to(puppet), witness))
     strand = await case.strand_if_any(puppet)  # None if the operator emitted before subscribing, and was disposed
     if strand is not None:
         strand.say(case.items)
         strand.complete()
     await case.settle()
     if witness.items and witness.signals > 1:
-        raise case.broken(f"disposed in the first item, it emitted {witness.told}")
+        raise case.broken(f"disposed in the first item, it emitted {witness.signals_text}")
 
 
 @rule("disposing also disposes the source, at once", DISPOSAL)
 async def _source_too(case: OperatorCase) -> None:
     for number in (0, case.half):
         puppet = Puppet()
-        subscription = case.subscribe(case.piped(puppet), Witness())
+        subscription = case.subscribe(case.apply_to(puppet), Witness())
         strand = await case.strand(puppet)
         strand.say(case.items[:number])
         case.dispose(subscription)
@@ -63,7 +63,7 @@ async def _source_too(case: OperatorCase) -> None:
 @rule("the source is disposed as soon as downstream has enough", DISPOSAL)
 async def _enough(case: OperatorCase) -> None:
     puppet, witness = Puppet(), Witness()
-    case.subscribe(case.piped(puppet).pipe(ops.take(1)), witness)
+    case.subscribe(case.apply_to(puppet).pipe(ops.take(1)), witness)
     strand = await case.strand_if_any(puppet)
     if strand is not None:
         for item in case.items:
@@ -71,7 +71,7 @@ async def _enough(case: OperatorCase) -> None:
                 strand.say([item])
         if not witness.terminals:
             strand.complete()
-            await case.ended_as_declared(witness, puppet, Strand.complete)
+            await case.wait_for_declared_end(witness, puppet, Strand.complete)
     if any(not strand.is_over for strand in puppet.strands):
         raise case.broken("take(1) after it had its item, and the source stayed subscribed")
 
@@ -79,20 +79,20 @@ async def _enough(case: OperatorCase) -> None:
 @rule("disposing is quick and idempotent, from any thread, and never raises", DISPOSAL)
 async def _elsewhere(case: OperatorCase) -> None:
     puppet, witness = Puppet(), Witness()
-    subscription = case.subscribe(case.piped(puppet), witness)
+    subscription = case.subscribe(case.apply_to(puppet), witness)
     (await case.strand(puppet)).say(case.items[: case.half])
-    told = witness.signals
+    count_before = witness.signals
     case.dispose_elsewhere(subscription)
     case.dispose(subscription)
     case.dispose_elsewhere(subscription)
     await case.settle()
     if any(not strand.is_over for strand in puppet.strands):
         raise case.broken("it was disposed from another thread, and its source was not")
-    case.require_silence(witness, told)
+    case.require_silence(witness, count_before)
     ended = Puppet(), Witness()
-    subscription = case.subscribe(case.piped(ended[0]), ended[1])
+    subscription = case.subscribe(case.apply_to(ended[0]), ended[1])
     (await case.strand(ended[0])).complete()
-    await case.ended_as_declared(ended[1], ended[0], Strand.complete)
+    await case.wait_for_declared_end(ended[1], ended[0], Strand.complete)
     case.dispose(subscription)
 
 
@@ -100,15 +100,15 @@ async def _elsewhere(case: OperatorCase) -> None:
 async def _once(case: OperatorCase) -> None:
     for end in (Strand.complete, failing):
         puppet, witness = Puppet(), Witness()
-        case.subscribe(case.piped(puppet), witness)
+        case.subscribe(case.apply_to(puppet), witness)
         strand = await case.strand(puppet)
         strand.say(case.items)
         end(strand)
-        await case.ended_as_declared(witness, puppet, end)
+        await case.wait_for_declared_end(witness, puppet, end)
         await case.settle()
         await case.strand(puppet)
         if any(not strand.is_over for strand in puppet.strands):
-            raise case.broken(f"it emitted {witness.told}, and a source is still subscribed")
+            raise case.broken(f"it emitted {witness.signals_text}, and a source is still subscribed")
 
 
 @rule("an ended or disposed stream keeps no reference to its observer", DISPOSAL)
@@ -124,7 +124,7 @@ async def _forgets(case: OperatorCase) -> None:
 
     for way in (disposed, completed, failed):
         puppet = Puppet()
-        piped = case.piped(puppet)
+        piped = case.apply_to(puppet)
         observer = await _use(case, puppet, piped, way)
         await case.settle()
         for strand in puppet.strands[1:]:
@@ -145,20 +145,20 @@ async def _use(
     subscription = case.subscribe(piped, witness)
     (await case.strand(puppet)).say(case.items[: case.half])
     end(puppet, lambda: case.dispose(subscription))
-    return witness.forgotten()
+    return witness.release()
 
 
 @rule("a source that never emits can be disposed", DISPOSAL)
 async def _never(case: OperatorCase) -> None:
     puppet, witness = Puppet(), Witness()
-    subscription = case.watch(case.piped(puppet), witness)
+    subscription = case.watch(case.apply_to(puppet), witness)
     await case.strand(puppet)
     await case.settle()
     case.dispose(subscription)
     if any(not strand.is_over for strand in puppet.strands):
         raise case.broken("it was disposed, and its source was not")
     if witness.terminals > 1:
-        raise case.broken(f"it emitted {witness.told}")
+        raise case.broken(f"it emitted {witness.signals_text}")
 
 
 @rule("an observer's error is reported, and the source does not stay subscribed forever", DISPOSAL, may_report=True)
@@ -169,7 +169,7 @@ async def _raising(case: OperatorCase) -> None:
         raise error
 
     puppet, witness = Puppet(), Witness(on_item)
-    subscription = case.subscribe(case.piped(puppet), witness)
+    subscription = case.subscribe(case.apply_to(puppet), witness)
     strand = await case.strand_if_any(puppet)  # None if the operator emitted before subscribing, and on_item() raised
     is_heard_of = False
     try:

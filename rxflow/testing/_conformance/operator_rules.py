@@ -12,7 +12,16 @@ from typing import Any
 from reactivex import Observable
 from reactivex.abc import DisposableBase, SchedulerBase
 
-from rxflow.testing._conformance.harness import Case, Puppet, Rule, Strand, Witness, rule, shortly, watched
+from rxflow.testing._conformance.harness import (
+    Case,
+    Puppet,
+    Rule,
+    Strand,
+    Witness,
+    rule,
+    shortly,
+    subscribe_unprotected,
+)
 
 Operator = Callable[[Observable[Any]], Observable[Any]]
 
@@ -52,16 +61,16 @@ class OperatorCase(Case):
         self.items = list(declared.items)
         self.half = len(self.items) // 2 or 1
 
-    def piped(self, puppet: Puppet) -> Observable[Any]:
+    def apply_to(self, puppet: Puppet) -> Observable[Any]:
         """Return the operator applied to a puppet."""
         return self.operator(puppet.observable)
 
     def watch(
         self, source: Observable[Any], witness: Witness, scheduler: SchedulerBase | None = None
     ) -> DisposableBase:
-        """Subscribe without RxPY's protection; see :func:`watched`."""
+        """Subscribe without RxPY's protection; see :func:`subscribe_unprotected`."""
         try:
-            return watched(source, witness, scheduler or self.scheduler())
+            return subscribe_unprotected(source, witness, scheduler or self.scheduler())
         except Exception as error:
             raise self.broken(f"subscribe raised {error!r}") from error
 
@@ -108,14 +117,14 @@ class OperatorCase(Case):
         By default, the source emits all items of the case. It emits them after it was subscribed.
         """
         puppet, witness = Puppet(), Witness()
-        self.watch(self.piped(puppet), witness)
+        self.watch(self.apply_to(puppet), witness)
         strand = await self.strand(puppet)
         strand.say(self.items if items is None else items)
         end(strand)
-        await self.ended_as_declared(witness, puppet, end)
+        await self.wait_for_declared_end(witness, puppet, end)
         return witness
 
-    async def ended_as_declared(self, witness: Witness, puppet: Puppet, end: Callable[[Strand], object]) -> None:
+    async def wait_for_declared_end(self, witness: Witness, puppet: Puppet, end: Callable[[Strand], object]) -> None:
         """Wait for the end of the output. If the operator subscribes its source again, complete these subscriptions."""
         while self.declared.resubscribes and not witness.terminals:
             await self.settle()
@@ -124,7 +133,7 @@ class OperatorCase(Case):
                 break
             for strand in waiting:
                 strand.complete()
-        await self.ended(witness)
+        await self.wait_for_end(witness)
 
     def same(self, one: Sequence[Any], other: Sequence[Any]) -> bool:
         """Return whether two outputs are equal by ``key`` and ``whole``."""
@@ -137,14 +146,14 @@ FIRST: list[Rule[OperatorCase]] = []
 
 GRAMMAR: list[Rule[OperatorCase]] = []
 
-MANY = 10_000
-_DEEPER = 100  # an item may be at most this many stack frames deeper than the first item
+BURST_ITEMS = 10_000
+_MAX_EXTRA_FRAMES = 100  # an item may be at most this many stack frames deeper than the first item
 
 
 @rule("nothing starts before the subscription", FIRST)
 async def _lazy(case: OperatorCase) -> None:
     puppet = Puppet()
-    case.piped(puppet)
+    case.apply_to(puppet)
     if puppet.strands:
         raise case.broken("putting it into a pipe subscribed the source already")
 
@@ -155,19 +164,21 @@ async def _one_end(case: OperatorCase) -> None:
         witness = await case.outcome(end)
         await case.settle()
         if witness.after_the_end:
-            raise case.broken(f"after its end came {', '.join(witness.after_the_end)}; it emitted {witness.told}")
+            raise case.broken(
+                f"after its end came {', '.join(witness.after_the_end)}; it emitted {witness.signals_text}"
+            )
         if witness.terminals != 1:
-            raise case.broken(f"it emitted {witness.told}")
+            raise case.broken(f"it emitted {witness.signals_text}")
 
 
 @rule("signals are serial", GRAMMAR)
 async def _serial(case: OperatorCase) -> None:
     puppet, witness = Puppet(), Witness(lingers=True)
-    case.watch(case.piped(puppet), witness)
+    case.watch(case.apply_to(puppet), witness)
     strand = await case.strand(puppet)
     strand.say(case.items)
     strand.complete()
-    await case.ended_as_declared(witness, puppet, Strand.complete)
+    await case.wait_for_declared_end(witness, puppet, Strand.complete)
     if witness.overlaps:
         raise case.broken(witness.overlaps[0])
 
@@ -180,10 +191,10 @@ async def _failing_subscribe(case: OperatorCase) -> None:
         raise error
 
     witness = Witness()
-    case.subscribe(case.piped(Puppet(fail)), witness)
-    await case.ended(witness)
+    case.subscribe(case.apply_to(Puppet(fail)), witness)
+    await case.wait_for_end(witness)
     if witness.error is not error and not case.declared.recovers:
-        raise case.broken(f"the source's subscribe raised {error!r}, and the operator emitted {witness.told}")
+        raise case.broken(f"the source's subscribe raised {error!r}, and the operator emitted {witness.signals_text}")
 
 
 @rule("an error of the source is passed on, after the items before it", GRAMMAR)
@@ -195,9 +206,9 @@ async def _errors(case: OperatorCase) -> None:
         failed = await case.outcome(lambda strand: strand.fail(error), items)
         if case.declared.recovers:
             continue
-        if completed.error is None and failed.error is not error and not _ended_before(case, completed, failed):
+        if completed.error is None and failed.error is not error and not _ends_before_source(case, completed, failed):
             raise case.broken(
-                f"the source emitted {items!r} and failed with {error!r}; the operator emitted {failed.told}"
+                f"the source emitted {items!r} and failed with {error!r}; the operator emitted {failed.signals_text}"
             )
         expected = completed.items[: len(failed.items)] if case.declared.holds_back else completed.items
         if not case.same(failed.items, expected):
@@ -208,7 +219,7 @@ async def _errors(case: OperatorCase) -> None:
             )
 
 
-def _ended_before(case: OperatorCase, completed: Witness, failed: Witness) -> bool:
+def _ends_before_source(case: OperatorCase, completed: Witness, failed: Witness) -> bool:
     """Return whether the operator ended before its source, as ``take`` does."""
     return failed.completions == 1 and case.same(failed.items, completed.items) and failed.signals == completed.signals
 
@@ -221,25 +232,25 @@ async def _synchronous(case: OperatorCase) -> None:
 
     later = await case.outcome(Strand.complete)
     puppet, witness = Puppet(play if not case.declared.resubscribes else _first_only(play)), Witness()
-    case.subscribe(case.piped(puppet), witness)
-    await case.ended_as_declared(witness, puppet, Strand.complete)
+    case.subscribe(case.apply_to(puppet), witness)
+    await case.wait_for_declared_end(witness, puppet, Strand.complete)
     if not case.same(witness.items, later.items) or bool(witness.errors) != bool(later.errors):
-        raise case.broken(f"at once: {witness.told}; later: {later.told}")
+        raise case.broken(f"at once: {witness.signals_text}; later: {later.signals_text}")
 
 
-@rule(f"{MANY:,} items at once cause no recursion", GRAMMAR)
+@rule(f"{BURST_ITEMS:,} items at once cause no recursion", GRAMMAR)
 async def _many(case: OperatorCase) -> None:
     def play(strand: Strand) -> None:
-        strand.say(itertools.islice(itertools.cycle(case.items), MANY))
+        strand.say(itertools.islice(itertools.cycle(case.items), BURST_ITEMS))
         strand.complete()
 
     depths: list[int] = []
     puppet, witness = Puppet(_first_only(play)), Witness(lambda _: _note_depth(depths))
-    case.subscribe(case.piped(puppet), witness)
-    await case.ended_as_declared(witness, puppet, Strand.complete)
+    case.subscribe(case.apply_to(puppet), witness)
+    await case.wait_for_declared_end(witness, puppet, Strand.complete)
     if isinstance(witness.error, RecursionError):
         raise case.broken(f"it ended with {witness.error!r} after {len(witness.items)} items")
-    if depths and max(depths) > depths[0] + _DEEPER:
+    if depths and max(depths) > depths[0] + _MAX_EXTRA_FRAMES:
         raise case.broken(f"the first item came {depths[0]} calls deep, and a later one {max(depths)}")
 
 
@@ -247,7 +258,7 @@ async def _many(case: OperatorCase) -> None:
 async def _empty(case: OperatorCase) -> None:
     witness = await case.outcome(Strand.complete, [])
     if witness.terminals != 1:
-        raise case.broken(f"it emitted {witness.told}")
+        raise case.broken(f"it emitted {witness.signals_text}")
 
 
 def _first_only(play: Any) -> Any:
@@ -280,14 +291,14 @@ SHARING: list[Rule[OperatorCase]] = []
 @rule("one subscription after another gives the same", SHARING)
 async def _sequential(case: OperatorCase) -> None:
     puppet, seen = Puppet(), list[Witness]()
-    piped = case.piped(puppet)
+    piped = case.apply_to(puppet)
     for _ in range(2):
         begun, witness = len(puppet.strands), Witness()
         case.watch(piped, witness)
         strand = await case.strand(puppet, begun + 1)
         strand.say(case.items)
         strand.complete()
-        await case.ended_as_declared(witness, puppet, Strand.complete)
+        await case.wait_for_declared_end(witness, puppet, Strand.complete)
         seen.append(witness)
     _require_same(case, seen, "the first subscription", "the second")
 
@@ -295,7 +306,7 @@ async def _sequential(case: OperatorCase) -> None:
 @rule("a disposed subscription leaves nothing to the next", SHARING)
 async def _after_a_disposed_one(case: OperatorCase) -> None:
     puppet = Puppet()
-    piped = case.piped(puppet)
+    piped = case.apply_to(puppet)
     subscription = case.watch(piped, Witness())
     (await case.strand(puppet)).say(case.items[: case.half])
     case.dispose(subscription)
@@ -304,16 +315,16 @@ async def _after_a_disposed_one(case: OperatorCase) -> None:
     strand = await case.strand(puppet, begun + 1)
     strand.say(case.items)
     strand.complete()
-    await case.ended_as_declared(witness, puppet, Strand.complete)
+    await case.wait_for_declared_end(witness, puppet, Strand.complete)
     fresh = await case.outcome(Strand.complete)
     _require_same(case, [fresh, witness], "a first subscription", "one after another was disposed")
 
 
 @rule("subscriptions to the same stream, at the same time, share nothing", SHARING)
-async def _interleaved(case: OperatorCase) -> None:
+async def _interleave(case: OperatorCase) -> None:
     alone = await case.outcome(Strand.complete)
     puppet = Puppet()
-    piped = case.piped(puppet)
+    piped = case.apply_to(puppet)
     await _side_by_side(case, alone, [puppet, puppet], [piped, piped])
 
 
@@ -321,7 +332,7 @@ async def _interleaved(case: OperatorCase) -> None:
 async def _same_operator(case: OperatorCase) -> None:
     alone = await case.outcome(Strand.complete)
     puppets = [Puppet(), Puppet()]
-    await _side_by_side(case, alone, puppets, [case.piped(puppet) for puppet in puppets])
+    await _side_by_side(case, alone, puppets, [case.apply_to(puppet) for puppet in puppets])
 
 
 @rule("the scheduler of the subscription is handed on to the source", SHARING)
@@ -329,7 +340,7 @@ async def _scheduler(case: OperatorCase) -> None:
     if case.declared.own_scheduler:
         return
     puppet, scheduler = Puppet(), case.scheduler()
-    subscription = case.watch(case.piped(puppet), Witness(), scheduler)
+    subscription = case.watch(case.apply_to(puppet), Witness(), scheduler)
     given = (await case.strand(puppet)).scheduler
     case.dispose(subscription)
     if given is not scheduler:
@@ -358,7 +369,7 @@ async def _side_by_side(
     for strand in strands:
         strand.complete()
     for puppet, witness in zip(puppets, witnesses, strict=True):
-        await case.ended_as_declared(witness, puppet, Strand.complete)
+        await case.wait_for_declared_end(witness, puppet, Strand.complete)
         _require_same(case, [alone, witness], "a subscription by itself", "one beside another")
 
 

@@ -10,7 +10,15 @@ from typing import Any
 from reactivex import Observable
 from reactivex.abc import DisposableBase
 
-from rxflow.testing._conformance.harness import PATIENCE, Case, Rule, Witness, rule, shortly, watched
+from rxflow.testing._conformance.harness import (
+    SIGNAL_TIMEOUT_S,
+    Case,
+    Rule,
+    Witness,
+    rule,
+    shortly,
+    subscribe_unprotected,
+)
 from rxflow.testing._conformance.operator_rules import Failure
 
 Factory = Callable[[], Observable[Any]]
@@ -42,23 +50,23 @@ class SourceCase(Case):
             raise self.broken(f"subscribe raised {error!r}") from error
 
     def watch(self, source: Observable[Any], witness: Witness) -> DisposableBase:
-        """Subscribe without RxPY's protection; see :func:`watched`."""
+        """Subscribe without RxPY's protection; see :func:`subscribe_unprotected`."""
         try:
-            return watched(source, witness, self.scheduler())
+            return subscribe_unprotected(source, witness, self.scheduler())
         except Exception as error:
             raise self.broken(f"subscribe raised {error!r}") from error
 
-    async def told_something(self, witness: Witness) -> None:
+    async def wait_for_first(self, witness: Witness) -> None:
         """Wait for the first signal. If none comes, raise ConformanceError, unless the source never ends."""
-        if not await self.told(witness, lambda: witness.signals > 0) and self.ends:
+        if not await self.wait_until(witness, lambda: witness.signals > 0) and self.ends:
             raise self.broken("no signal came")
 
-    async def told_enough(self, witness: Witness) -> None:
+    async def wait_for_all(self, witness: Witness) -> None:
         """Wait for the end. If the source never ends, wait for its first signal and then for the settling time."""
         if self.ends:
-            await self.ended(witness)
+            await self.wait_for_end(witness)
         else:
-            await self.told_something(witness)
+            await self.wait_for_first(witness)
             await self.settle()
 
     def same(self, one: Sequence[Any], other: Sequence[Any]) -> bool:
@@ -75,7 +83,7 @@ class SourceCase(Case):
         """Require that the loop has no more tasks than those in ``before``. Give other tasks some time to end."""
         left = asyncio.all_tasks() - before
         if left:
-            _, left = await asyncio.wait(left, timeout=PATIENCE)
+            _, left = await asyncio.wait(left, timeout=SIGNAL_TIMEOUT_S)
         if left:
             raise self.broken(f"{when} it left tasks behind: {left}")
 
@@ -88,19 +96,19 @@ async def _one_end(case: SourceCase) -> None:
     case.dispose(case.subscribe(case.factory(), Witness()))
     witness = Witness()
     case.watch(case.factory(), witness)
-    await case.told_enough(witness)
+    await case.wait_for_all(witness)
     await case.settle()
     if witness.after_the_end:
-        raise case.broken(f"after its end came {', '.join(witness.after_the_end)}; it emitted {witness.told}")
+        raise case.broken(f"after its end came {', '.join(witness.after_the_end)}; it emitted {witness.signals_text}")
     if witness.terminals != case.ends:
-        raise case.broken(f"it emitted {witness.told}")
+        raise case.broken(f"it emitted {witness.signals_text}")
 
 
 @rule("signals are serial", SOURCE)
 async def _serial(case: SourceCase) -> None:
     witness = Witness(lingers=True)
     subscription = case.watch(case.factory(), witness)
-    await case.told_enough(witness)
+    await case.wait_for_all(witness)
     case.dispose(subscription)
     if witness.overlaps:
         raise case.broken(witness.overlaps[0])
@@ -111,17 +119,17 @@ async def _sequential(case: SourceCase) -> None:
     source, seen = case.factory(), [Witness(), Witness()]
     for witness in seen:
         subscription = case.subscribe(source, witness)
-        await case.told_enough(witness)
+        await case.wait_for_all(witness)
         case.dispose(subscription)
     _require_same(case, seen[0], seen[1])
 
 
 @rule("it is cold: two subscriptions at the same time do not disturb each other", SOURCE)
-async def _interleaved(case: SourceCase) -> None:
+async def _interleave(case: SourceCase) -> None:
     source, seen = case.factory(), [Witness(), Witness()]
     subscriptions = [case.subscribe(source, witness) for witness in seen]
     for witness in seen:
-        await case.told_enough(witness)
+        await case.wait_for_all(witness)
     for subscription in subscriptions:
         case.dispose(subscription)
     _require_same(case, seen[0], seen[1])
@@ -131,13 +139,13 @@ async def _interleaved(case: SourceCase) -> None:
 async def _other_is_disposed(case: SourceCase) -> None:
     source, seen = case.factory(), [Witness(), Witness()]
     subscriptions = [case.subscribe(source, witness) for witness in seen]
-    await case.told_something(seen[0])
+    await case.wait_for_first(seen[0])
     case.dispose(subscriptions[0])
-    await case.told_enough(seen[1])
+    await case.wait_for_all(seen[1])
     case.dispose(subscriptions[1])
     whole = Witness()
     subscription = case.subscribe(case.factory(), whole)
-    await case.told_enough(whole)
+    await case.wait_for_all(whole)
     case.dispose(subscription)
     _require_same(case, whole, seen[1])
 
@@ -146,23 +154,23 @@ async def _other_is_disposed(case: SourceCase) -> None:
 async def _before_the_first(case: SourceCase) -> None:
     witness = Witness()
     subscription = case.watch(case.factory(), witness)
-    told = witness.signals  # the number of signals that came while subscribing
+    count_before = witness.signals  # the number of signals that came while subscribing
     case.dispose(subscription)
     case.dispose(subscription)
     await case.settle()
-    if witness.signals != told:
-        raise case.broken(f"disposed at once, it emitted {witness.told}")
+    if witness.signals != count_before:
+        raise case.broken(f"disposed at once, it emitted {witness.signals_text}")
 
 
 @rule("signals stop with the disposal", SOURCE)
 async def _stops(case: SourceCase) -> None:
     witness = Witness()
     subscription = case.watch(case.factory(), witness)
-    await case.told_something(witness)
+    await case.wait_for_first(witness)
     case.dispose(subscription)
-    told = witness.signals
+    count_before = witness.signals
     await case.settle()
-    case.require_silence(witness, told)
+    case.require_silence(witness, count_before)
 
 
 @rule("no signal follows after the observer has disposed during a signal", SOURCE)
@@ -177,35 +185,35 @@ async def _from_inside(case: SourceCase) -> None:
     disposed_at: list[int] = []
     witness = Witness(on_item)
     subscriptions.append(case.subscribe(case.factory(), witness))
-    await case.told_something(witness)
+    await case.wait_for_first(witness)
     await case.settle()
     if disposed_at and witness.signals > disposed_at[0]:
-        raise case.broken(f"disposed in the first item, it emitted {witness.told}")
+        raise case.broken(f"disposed in the first item, it emitted {witness.signals_text}")
 
 
 @rule("disposing is quick and idempotent, from any thread, and never raises", SOURCE)
 async def _elsewhere(case: SourceCase) -> None:
     witness = Witness()
     subscription = case.subscribe(case.factory(), witness)
-    await case.told_something(witness)
+    await case.wait_for_first(witness)
     case.dispose_elsewhere(subscription)
-    told = witness.signals
+    count_before = witness.signals
     case.dispose(subscription)
     case.dispose_elsewhere(subscription)
     await case.settle()
-    case.require_silence(witness, told)
+    case.require_silence(witness, count_before)
 
 
 @rule("disposing after the end does nothing", SOURCE)
 async def _after_the_end(case: SourceCase) -> None:
     witness = Witness()
     subscription = case.watch(case.factory(), witness)
-    await case.told_enough(witness)
+    await case.wait_for_all(witness)
     case.dispose(subscription)
     case.dispose(subscription)
     await case.settle()
     if witness.after_the_end:
-        raise case.broken(f"it emitted {witness.told}")
+        raise case.broken(f"it emitted {witness.signals_text}")
 
 
 @rule("nothing of it continues after its end or disposal", SOURCE)
@@ -241,7 +249,7 @@ async def _raising(case: SourceCase) -> None:
         subscription = case.factory().subscribe(witness, scheduler=case.scheduler())
     except Failure:
         return  # the source emits during subscribe, and the subscriber gets the error
-    await case.told_something(witness)
+    await case.wait_for_first(witness)
     await case.settle()
     if case.reports:
         case.dispose(subscription)
@@ -264,7 +272,7 @@ def _ways(case: SourceCase) -> list[Callable[[Witness], Awaitable[None]]]:
     async def not_at_all(witness: Witness) -> None:
         """Do not wait, so that the source is disposed at once."""
 
-    return [not_at_all, case.told_something, case.told_enough]
+    return [not_at_all, case.wait_for_first, case.wait_for_all]
 
 
 async def _use(case: SourceCase, source: Observable[Any], enough: Callable[[Witness], Awaitable[None]]) -> Any:
@@ -276,14 +284,16 @@ async def _use(case: SourceCase, source: Observable[Any], enough: Callable[[Witn
     subscription = case.subscribe(source, witness)
     await enough(witness)
     case.dispose(subscription)
-    return witness.forgotten()
+    return witness.release()
 
 
 def _require_same(case: SourceCase, one: Witness, other: Witness) -> None:
     if not case.same(one.items, other.items) or type(one.error) is not type(other.error):
-        raise case.broken(f"one subscription got {_told(case, one)}; the other one {_told(case, other)}")
+        raise case.broken(
+            f"one subscription got {_describe_signals(case, one)}; the other one {_describe_signals(case, other)}"
+        )
 
 
-def _told(case: SourceCase, witness: Witness) -> str:
+def _describe_signals(case: SourceCase, witness: Witness) -> str:
     """Return the first error of a witness and the compared values of its items, as text."""
     return f"{shortly([case.key(item) for item in witness.items])} and {witness.error!r}"
