@@ -1,4 +1,7 @@
-"""JSON and text: finds the JSON in an answer, writes values as plain JSON, and makes text safe to encode and show."""
+"""Helpers for JSON, text and HTML.
+
+They find the JSON in an answer, convert values to plain JSON, and make text safe to encode and to show.
+"""
 
 from __future__ import annotations
 
@@ -20,24 +23,24 @@ _FENCE = re.compile(r"\A```\w*\s*\n(.*?)\n?\s*```\Z", re.DOTALL)
 # numbers are not converted: only the end of the JSON is needed, and int() refuses more than 4,300 digits
 _DECODER = json.JSONDecoder(parse_int=str)
 _LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
-# Matches the text after an error if more text could complete the JSON: the rest is empty, or is the beginning of a
-# string, an escape or a number.
+# Matches at the position of a parse error if the JSON may only be incomplete: the rest of the text is blank, or it is
+# the beginning of a string, of an escape, or of a fraction or exponent.
 _UNFINISHED = re.compile(r'\s*\Z|"(?:[^"\\]|\\.)*\\?\Z|(?<=\\)u[0-9a-fA-F]{0,4}\Z|\.\Z|[eE][+-]?\Z', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class JsonSpan:
-    """The position of an object or list in a text. ``end`` is None if the text ends before the JSON does."""
+    """The position of a JSON object or list in a text. ``end`` is None if the text ends before the object or list."""
 
     start: int
     end: int | None
 
 
 def find_json(text: str, start: int = 0) -> Iterator[JsonSpan]:
-    """Yield the objects and lists in ``text`` in order, from ``start`` on. Nested ones are not yielded on their own.
+    """Yield the positions of the JSON objects and lists in ``text``, from ``start`` on.
 
-    A parser finds them, so words with braces, fences, and braces inside strings do no harm. Broken JSON is skipped up
-    to the error, because a part of it is not an answer.
+    The objects and lists inside another one are not yielded separately. A parser finds the end of each, so braces in
+    strings do no harm. After an error in the JSON, the search continues at the error.
     """
     while (opening := _OPENING.search(text, start)) is not None:
         at = opening.start()
@@ -55,10 +58,10 @@ def find_json(text: str, start: int = 0) -> Iterator[JsonSpan]:
 
 
 def read_json(model: type[M], text: str) -> M:
-    """Read the JSON in an answer as ``model``. If several values fit, the last one is the answer.
+    """Read the JSON in an answer, and return an object of ``model``. If several values fit, the last one is used.
 
-    A value with none of the model's fields is used only if no other value fits, because any object fits a model whose
-    fields all have defaults.
+    A value with none of the model's fields is used only if no other value fits. Such a value may fit by chance: any
+    object fits a model whose fields all have defaults.
 
     Raises:
         ValidationError: the text has no JSON that fits. This is pydantic's error, a ValueError.
@@ -80,7 +83,7 @@ def read_json(model: type[M], text: str) -> M:
             without_fields = value
     if without_fields is not None:
         return without_fields
-    # The longest candidate is the most likely answer, rather than a "[1]" after it.
+    # Raise the error of the longest candidate, because that is most likely the answer. A short one may be a mere "[1]".
     raise max(misfits, key=lambda misfit: misfit[0])[1]
 
 
@@ -90,21 +93,22 @@ def has_fields(value: object) -> bool:
 
 
 def list_problems(error: ValidationError, whole: str) -> str:
-    """Describe the errors field by field, in one line for a model. ``whole`` is the name for the value itself."""
+    """Return the problems with all fields in one line. ``whole`` is the name for problems with the whole value."""
     return "; ".join(f"{'.'.join(map(str, each['loc'])) or whole}: {each['msg']}" for each in error.errors())
 
 
 def _is_cut_off(text: str, place: int) -> bool:
-    """Return whether the error at ``place`` only means that the text ends there."""
+    """Return whether the parse error at ``place`` may only mean that the text ends too early."""
     if _UNFINISHED.match(text, place) is not None:
         return True
     return any(literal.startswith(text[place:]) for literal in _LITERALS if len(text) - place <= len(literal))
 
 
 def _only_candidate(text: str) -> str:
-    """Return the text to parse if no object or list is complete.
+    """Return the part of ``text`` to parse if ``text`` has no complete object or list.
 
-    It is a number or string, perhaps in a fence, or broken JSON.
+    If ``text`` has an opening bracket, return the broken JSON from the first one on. Otherwise return the whole text
+    without its fence, for example a number or a string.
     """
     opening = _OPENING.search(text)
     if opening is not None:
@@ -120,13 +124,13 @@ def encodable(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        # Decoding UTF-16 joins two surrogates that belong together to one character.
+        # Decoding UTF-16 also joins each pair of surrogates into one character.
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text
 
 
 def in_words(value: object, show: Callable[[object], str] = str) -> str:
-    """Return ``str(value)`` or ``repr(value)``; if that raises, return a text that names the class."""
+    """Return ``show(value)``. If that raises, return a text that names the class. ``show`` is ``str`` or ``repr``."""
     try:
         return show(value)
     except Exception as error:  # noqa: BLE001 - a __str__ or __repr__ may raise anything
@@ -134,15 +138,16 @@ def in_words(value: object, show: Callable[[object], str] = str) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """Describe an error in one line: its class and its message."""
+    """Return the name of an error's class, and its message."""
     return f"{type(error).__name__}: {in_words(error)}"
 
 
 def to_plain_json(value: object, show: Callable[[Any], Any] = in_words) -> Any:
-    """Convert ``value`` to plain JSON. This never fails.
+    """Convert ``value`` to an object that has only JSON's types: dict, list, str, int, float, bool and None.
 
-    Objects that JSON does not have become what ``show`` returns. Bytes that are not UTF-8 and lone surrogates become
-    text with replacement characters. A value that contains itself becomes text as a whole.
+    This never fails. Objects of other types become what ``show`` returns, if pydantic cannot convert them. Text has
+    replacement characters for lone surrogates and for bytes that are not UTF-8. A value that contains itself becomes
+    text as a whole.
     """
     try:
         return through_json(value, show)
@@ -156,7 +161,7 @@ def to_plain_json(value: object, show: Callable[[Any], Any] = in_words) -> Any:
 
 
 def write_json(value: object) -> bytes:
-    """Write ``value`` as JSON, converted like in :func:`to_plain_json`. This never fails."""
+    """Return ``value`` as JSON, converted as in :func:`to_plain_json`. This never fails."""
     try:
         return to_json(value, fallback=in_words, inf_nan_mode="null")
     except Exception:  # noqa: BLE001 - pydantic's, or raised by a user's object
@@ -164,11 +169,10 @@ def write_json(value: object) -> bytes:
 
 
 def through_json(value: object, show: Callable[[Any], Any]) -> Any:
-    """Convert ``value`` to plain JSON.
+    """Convert ``value`` as :func:`to_plain_json` does, but with pydantic alone.
 
     Raises:
-        ValueError: pydantic refuses to write ``value``, because it contains bytes that are not UTF-8, a lone surrogate,
-            or itself.
+        ValueError: ``value`` contains bytes that are not UTF-8, a lone surrogate, or itself.
     """
     return from_json(to_json(value, fallback=show, inf_nan_mode="null"))
 
@@ -184,9 +188,9 @@ def _in_parts(value: Any, show: Callable[[Any], Any]) -> Any:
 
 
 MAX_VALUE_CHARS = 60
-"""How many characters of an argument or result are shown."""
+"""The default limit of :func:`shorten`, in characters."""
 
-# Characters that override the direction of writing can disguise what a line says.
+# Invisible characters. Those that change the direction of writing can disguise the content of a line.
 _HIDDEN = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C, 0xFEFF], "")
 _VISIBLE: dict[int, str] = {
     **{code: chr(0x2400 + code) for code in range(0x20)},
@@ -200,17 +204,20 @@ _ONE_LINE = {code: " " if shown.isspace() else shown for code, shown in _LINES.i
 
 
 def show_lines(text: str) -> str:
-    """Make ``text`` safe to print. Line breaks stay; other control characters become visible or blank."""
+    """Make ``text`` safe to print.
+
+    Line breaks stay. Tabs become spaces. Other control characters become visible. Invisible characters are removed.
+    """
     return text.replace("\r\n", "\n").replace("\r", "\n").translate(_LINES)
 
 
 def show_line(text: str) -> str:
-    """Make ``text`` safe to print, in one line."""
+    """Make ``text`` safe to print, as :func:`show_lines` does, but in one line: line breaks become spaces."""
     return text.replace("\r\n", " ").replace("\r", " ").translate(_ONE_LINE)
 
 
 def show_title(text: str) -> str:
-    """Return the first line of a task's description, shortened."""
+    """Return the first line of a task's name or description, shortened."""
     return shorten(text.strip().partition("\n")[0])
 
 
@@ -221,14 +228,14 @@ def shorten(text: str, limit: int = MAX_VALUE_CHARS) -> str:
 
 
 def escape(text: str) -> str:
-    """Return ``text`` as HTML, with its line breaks."""
+    """Make ``text`` safe to print and to use in HTML. Line breaks stay."""
     return html.escape(show_lines(text))
 
 
 def draw_card(title: str, note: str, *parts: str) -> str:
-    """Return a box with a title and HTML parts.
+    """Return a box as HTML. ``title`` and ``note`` are text. ``parts`` are HTML already.
 
-    It uses the page's colours, so it is readable on light and dark pages.
+    The box uses the page's colours, so it is readable on light and dark pages.
     """
     head = f"<b>{escape(title)}</b> <span style='opacity:.7'>{escape(note)}</span>"
     body = "".join(f"<div style='margin-top:.4em'>{part}</div>" for part in parts if part)
@@ -236,7 +243,7 @@ def draw_card(title: str, note: str, *parts: str) -> str:
 
 
 def draw_text(text: str) -> str:
-    """Return a complete text as HTML. A long text scrolls."""
+    """Return ``text`` as HTML, without shortening it. A long text can be scrolled."""
     return f"<div dir='auto' style='{_TEXT}'>{escape(text)}</div>" if text else ""
 
 
@@ -252,7 +259,10 @@ def _draw_cell(text: str) -> str:
 
 
 def draw_frame(page: str, title: str) -> str:
-    """Embed a whole page in another one. Its styles do not affect the outer page, and its scripts do not run."""
+    """Return an iframe that shows ``page``, which is a complete HTML page.
+
+    The styles in ``page`` do not affect the surrounding page. Scripts in ``page`` do not run.
+    """
     height = max((int(each) for each in re.findall(r'<svg[^>]* height="(\d+)"', page)), default=100)
     return (
         f"<iframe title='{escape(title)}' sandbox srcdoc='{html.escape(page)}' "
@@ -275,4 +285,4 @@ def display_html(markup: str) -> bool:
 _CARD = "border:1px solid rgba(128,128,128,.4);border-radius:6px;padding:.5em .8em;max-width:60em;line-height:1.4"
 _TEXT = "white-space:pre-wrap;overflow-wrap:anywhere;unicode-bidi:plaintext;max-height:24em;overflow:auto"
 _CELL = "text-align:left;vertical-align:top;padding:.1em 1em .1em 0;white-space:pre-wrap;overflow-wrap:anywhere"
-_FRAME_EXTRA_PX = 190  # for the heading and the legend
+_FRAME_EXTRA_PX = 190  # the height of the heading and the legend

@@ -1,7 +1,4 @@
-"""Converts what users pass as a tool.
-
-rxflow's own tools are returned unchanged. Tools of other libraries are adapted without importing these libraries.
-"""
+"""Converts tools of other libraries to tools of rxflow, without importing these libraries."""
 
 from __future__ import annotations
 
@@ -16,13 +13,13 @@ from rxflow.tools import BaseTool, FunctionTool
 
 
 def as_tool(given: object) -> BaseTool:
-    """Return ``given`` as a tool of rxflow.
+    """Return ``given`` as a tool of rxflow. A tool of rxflow is returned unchanged.
 
-    Adapts tools of LangChain or CrewAI, and any object that has a name, a description and one of ``invoke``, ``_run``,
-    ``run`` and ``func``. The model reads the object's ``args_schema``, and receives its result.
+    Adapts tools of LangChain and CrewAI, and any object that has a name, a description and one of ``invoke``, ``_run``,
+    ``run`` and ``func``. The model sees the object's ``args_schema``; without one, the signature of the function.
 
     Raises:
-        TypeError: ``given`` is not a tool. For a class or a plain function, the message says what to do.
+        TypeError: ``given`` is not a tool, has no description, or has an ``args_schema`` of the wrong type.
     """
     if isinstance(given, BaseTool):
         return given
@@ -42,7 +39,7 @@ Tool = Annotated[BaseTool, BeforeValidator(as_tool)]
 
 
 def _call_of(original: Any) -> Callable[..., Any] | None:
-    """Return the function of ``original`` that accepts keyword arguments; None if there is none."""
+    """Return a function that calls ``original`` with keyword arguments; None if it has no method for that."""
     if callable(getattr(original, "invoke", None)):
         return _invoking(original)
     ways = (getattr(original, way, None) for way in ("_run", "run", "func"))
@@ -50,9 +47,10 @@ def _call_of(original: Any) -> Callable[..., Any] | None:
 
 
 def _invoking(original: Any) -> Callable[..., Any]:
-    """Return a function that calls a LangChain tool with its arguments in one dict.
+    """Return a function that calls ``invoke`` or ``ainvoke`` of a LangChain tool.
 
-    The function uses ``ainvoke`` if ``invoke`` is not implemented.
+    The function passes its keyword arguments to the tool as one dict. It calls ``ainvoke`` only if the tool has no sync
+    code.
     """
     is_async_only = getattr(original, "coroutine", None) is not None and getattr(original, "func", None) is None
 
@@ -70,7 +68,7 @@ def _invoking(original: Any) -> Callable[..., Any]:
 
 
 def _has_async_code(original: Any) -> bool:
-    """Return whether the class has async code of its own. Async code inherited from LangChain calls the sync code."""
+    """Return whether ``original`` has async code of its own. LangChain's async methods only call the sync code."""
     if not callable(getattr(original, "ainvoke", None)):
         return False
     ways = (getattr(original, name, None) for name in ("_arun", "ainvoke"))
@@ -112,7 +110,8 @@ def _adapt(original: Any, call: Callable[..., Any]) -> BaseTool:
 def _model_of(name: str, schema: object) -> type[BaseModel]:
     """Return a pydantic model of the arguments.
 
-    It is ``schema`` itself, or a model that returns ``schema`` as its JSON Schema and checks nothing.
+    If ``schema`` is such a model, return ``schema`` itself. It may also be a JSON Schema or a model of pydantic 1. Then
+    return a new model, which has this JSON Schema but does not check the values.
     """
     if isinstance(schema, type) and issubclass(schema, BaseModel):
         return schema
@@ -126,7 +125,7 @@ def _model_of(name: str, schema: object) -> type[BaseModel]:
 
 
 def _passing_on(shown: dict[str, Any]) -> type[BaseModel]:
-    """Create a model that accepts any arguments, because the tool itself checks them."""
+    """Create a model that accepts any values, because the tool itself checks them. ``shown`` is its JSON Schema."""
 
     class Arguments(BaseModel):
         model_config = ConfigDict(extra="allow")

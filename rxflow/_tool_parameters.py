@@ -1,4 +1,4 @@
-"""The parameters of a tool's function: read from its signature, shown to the model as a schema, and filled by name."""
+"""The parameters of a tool's function: their names, their schema for the LLM, and their values in a call."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from pydantic.fields import FieldInfo
 class Parameters:
     """The parameters of a tool's function.
 
-    ``fields`` maps a field of the generated schema to its parameter, if the two have different names: pydantic does not
-    allow fields such as ``_id`` or ``copy``.
+    ``required`` holds the names of the parameters without a default. ``takes_others`` is True if the function has
+    ``**kwargs``. A parameter and its field in the generated schema have different names if pydantic does not allow the
+    parameter's name for a field, for example ``_id`` or ``copy``. ``fields`` maps the names of such fields to the names
+    of their parameters.
     """
 
     names: tuple[str, ...]
@@ -27,10 +29,10 @@ class Parameters:
 
     @classmethod
     def of(cls, function: Callable[..., Any], tool: str) -> Self:
-        """Read the parameters from the signature.
+        """Read the parameters from the signature. ``tool`` is the name of the tool, for error messages.
 
         Raises:
-            TypeError: a parameter is positional-only, or ``function`` is a method without its object.
+            TypeError: a parameter is positional-only, or ``function`` is a method that is not bound to an object.
         """
         parameters = inspect.signature(function).parameters.values()
         if _is_unbound(function, list(parameters)):
@@ -54,7 +56,7 @@ class Parameters:
         )
 
     def make_schema(self, function: Callable[..., Any], name: str) -> type[BaseModel]:
-        """Create a pydantic model of the arguments, with this name."""
+        """Create a pydantic model of the arguments. ``name`` is the name of the model."""
         hints = _read_hints(function)
         signature = inspect.signature(function).parameters
         fields: dict[str, Any] = {}
@@ -68,7 +70,7 @@ class Parameters:
         return create_model(name, __config__=config, **fields)
 
     def check_schema(self, schema: type[BaseModel], tool: str) -> None:
-        """Raise TypeError if a call with the fields of ``schema`` could not work."""
+        """Raise TypeError if ``schema`` lacks a required parameter, or has a field that is not a parameter."""
         fields = set(schema.model_fields)
         if (missing := sorted(self.required - fields)) and schema.model_config.get("extra") != "allow":
             raise TypeError(f"the tool {tool!r} needs {', '.join(missing)}, which its args_schema does not have")
@@ -76,9 +78,10 @@ class Parameters:
             raise TypeError(f"the args_schema of the tool {tool!r} has {', '.join(unknown)}, which it does not take")
 
     def arguments_of(self, model: BaseModel) -> dict[str, Any]:
-        """Return the arguments in ``model`` by the names of the parameters.
+        """Return the arguments in ``model`` as a dict from parameter names to values.
 
-        Nested models stay models. For a missing argument, the function's default is used; if it has none, the schema's.
+        Nested models stay models. For an argument that was not given, the function's own default applies. If the
+        function has none, the default of the schema applies.
         """
         arguments = {
             self.fields.get(field, field): getattr(model, field)
@@ -90,7 +93,7 @@ class Parameters:
 
 
 def _read_hints(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the types of the parameters. The return annotation may be a text that only type checkers can read."""
+    """Return the types of the parameters. Leave out the return annotation, which may exist only for type checkers."""
 
     @wraps(function)
     def without_return() -> None: ...
@@ -101,19 +104,22 @@ def _read_hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _is_unbound(function: Callable[..., Any], parameters: list[inspect.Parameter]) -> bool:
-    """Return whether ``function`` is written in the body of a class, and takes the object as its first parameter."""
+    """Return whether ``function`` was defined in a class, and its first parameter is ``self`` or ``cls``."""
     outer, _, _ = getattr(function, "__qualname__", "").rpartition(".")
     in_class = bool(outer) and not outer.endswith("<locals>")
     return in_class and inspect.isfunction(function) and bool(parameters) and parameters[0].name in ("self", "cls")
 
 
 def _default_of(parameter: inspect.Parameter) -> Any:
-    """Return the function's own default. A default of ``Field(…)`` belongs to the schema instead."""
+    """Return the default of a parameter; ``Parameter.empty`` if there is none, or if it is a ``Field(…)``.
+
+    A ``Field(…)`` is for the schema. It is not a value with which the function can work.
+    """
     return inspect.Parameter.empty if isinstance(parameter.default, FieldInfo) else parameter.default
 
 
 def _field_for(parameter: str, names: tuple[str, ...]) -> str:
-    """Return a name that pydantic allows for the field of a parameter."""
+    """Return the name of the field for a parameter: the parameter's own name, if pydantic allows it."""
     field = parameter
     if field.startswith("_") or hasattr(BaseModel, field):
         field = field.strip("_") + "_"

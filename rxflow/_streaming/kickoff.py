@@ -1,4 +1,4 @@
-"""Runs something to its end for the result alone, as ``kickoff()``, ``call()`` and their async versions do."""
+"""Runs a flow, a crew, an agent or a call to its end, for code that needs only the result, such as ``kickoff()``."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ E = TypeVar("E", bound=Event)
 
 
 def run_blocking(source: EventStream[Event], finished: type[E]) -> E:
-    """Run ``source`` and return its ``finished`` event.
+    """Run ``source`` to its end, and return its last event of the type ``finished``.
 
-    The run is part of the ambient run if there is one, else a run of its own.
+    If this code belongs to a run, the new run becomes a part of that run.
 
     Raises:
         CancelledError: the run that this code belongs to was cancelled.
+        RunPaused: ``source`` has paused and waits for answers.
     """
     leaf = current_emitter()
     if leaf is not None and running_loop() is not leaf.run.loop:
@@ -61,8 +62,9 @@ async def run_async(source: EventStream[Event], finished: type[E]) -> E:
 def await_blocking(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run ``coroutine`` to its end and return its result.
 
-    It runs as part of the ambient run if there is one, otherwise on the loop of this thread's blocking runs. So objects
-    that it shares with other coroutines, such as an HTTP client, stay on one loop.
+    If this code belongs to a run, the coroutine becomes a part of that run. Otherwise it runs on the loop that the
+    blocking runs of this thread share. So consecutive coroutines can share objects that are bound to a loop, such as an
+    HTTP client.
 
     Raises:
         CancelledError: the run that this code belongs to was cancelled.
@@ -90,7 +92,7 @@ def await_blocking(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 class Last(Generic[E]):
-    """Keeps the last event of one type, or the questions that a paused run waits for."""
+    """Keeps the last event of one type. If the run pauses, also keeps the questions that have no answer."""
 
     def __init__(self, wanted: type[E]) -> None:
         self._wanted = wanted
@@ -98,7 +100,7 @@ class Last(Generic[E]):
         self.pending: tuple[InputRequested, ...] = ()
 
     def tap(self, event: Event) -> None:
-        """Look at one event."""
+        """Read the next event."""
         if isinstance(event, self._wanted):
             self._event = event
         elif isinstance(event, FlowPaused):
@@ -109,8 +111,8 @@ class Last(Generic[E]):
         """The last event of the type.
 
         Raises:
-            RunPaused: the run has paused.
-            RuntimeError: there was no such event.
+            RunPaused: there is no such event yet, because the run has paused.
+            RuntimeError: the run has ended without such an event.
         """
         if self._event is None and self.pending:
             raise RunPaused(self.pending)
@@ -120,7 +122,7 @@ class Last(Generic[E]):
 
 
 def _nothing(event: Event) -> None:
-    """Keep none of the events, because nobody is going to read them."""
+    """Return None for every event, so that none is logged: there are no readers."""
 
 
 def _outcome(log: Log[Never], feed: RunFeed[Never, E]) -> E:
@@ -131,9 +133,11 @@ def _outcome(log: Log[Never], feed: RunFeed[Never, E]) -> E:
 
 
 class RunFeed(SourceFeed[Item, Any], Generic[Item, E]):
-    """Logs what ``select`` makes of a run's events, and keeps the event that ended the run.
+    """Logs what ``select`` returns for each event, unless it is None. Also keeps the event that has the run's result.
 
-    If ``source`` shows a selection of the events, only the selection is logged; the other events give the result.
+    ``finished`` is the type of the event that has the result. If ``source`` shows a selection of the run's events,
+    ``select`` gets only the selection. The other events are read too, because the result may be in one of them. If
+    there is a surrounding run, all events are also emitted in its stream.
     """
 
     def __init__(
@@ -143,7 +147,9 @@ class RunFeed(SourceFeed[Item, Any], Generic[Item, E]):
         super().__init__(log, source if stream is None or stream.shows_all else stream.with_events())
         self.last = Last(finished)
         self._select = select
-        self._to_show: deque[Event] | None = None  # most runs are not nested, and an empty deque takes 760 bytes
+        # The events that wait for the loop of the surrounding run. Most runs are not nested, so the deque is created
+        # when it is needed: an empty deque takes 760 bytes.
+        self._to_show: deque[Event] | None = None
 
     @property
     def is_paused(self) -> bool:
@@ -168,7 +174,7 @@ class RunFeed(SourceFeed[Item, Any], Generic[Item, E]):
             try:
                 item = self._select(value)
             except Exception as error:
-                self._end(error)  # readers have nothing more to wait for; the producer gets the error too
+                self._end(error)  # readers must not wait forever; the producer gets the error too
                 raise
             if item is not None:
                 self._log.append(item)
@@ -178,7 +184,7 @@ class RunFeed(SourceFeed[Item, Any], Generic[Item, E]):
             self._show(self._leaf, value)
 
     def _show(self, leaf: Emitter, event: Event) -> None:
-        """Show the event in the stream of the surrounding run."""
+        """Emit the event in the stream of the surrounding run, on the loop of that run."""
         if running_loop() is leaf.run.loop:
             leaf.on_next(event)
         else:

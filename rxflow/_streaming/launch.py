@@ -1,9 +1,11 @@
 """Starts a run, and chooses the loop on which it lives.
 
-If asyncio runs in the subscriber's thread, the run lives on that loop, so that users' coroutines find their own loop,
-pools and sessions. Without such a loop (a plain ``for``, a plain ``subscribe``, trio), or if the caller is going
-to block, the run lives on a loop thread. Inside another run it becomes a part of that run, with its loop, labels and
-count of events.
+- If code of a leaf starts the run, it becomes a part of the leaf's run, with the same loop and labels.
+- Otherwise, if asyncio runs in the subscriber's thread, the run lives on that loop. So users' coroutines find their own
+  loop, pools and sessions.
+- Otherwise (a plain ``for``, a plain ``subscribe``, trio), the run lives on a loop thread.
+
+If the caller will block the loop that these rules choose, the run lives on a loop thread instead.
 """
 
 from __future__ import annotations
@@ -43,14 +45,15 @@ def start(
     scheduler: SchedulerBase | None = None,
     hold: Callable[[RunHandle], None] = lambda handle: None,
 ) -> RunHandle:
-    """Start a run for code that belongs to ``leaf``, and return its handle.
+    """Start a run, and return the handle of the run.
 
     Args:
-        blocking: this thread is going to wait for the run, so the run cannot live in this thread.
-        is_read: somebody waits for the run's items, even if not in this thread.
-        scheduler: the subscriber's scheduler. A run on a loop thread ignores it, because it would emit on another
-            thread.
-        hold: is called with the handle before any code of the run, because that code may already want to stop the run.
+        leaf: the emitter of the code that starts the run; None if that code does not belong to a run.
+        blocking: whether this thread will wait for the run. The run then cannot live in this thread.
+        is_read: whether a reader will wait for the run's items, in this thread or in another one.
+        scheduler: the subscriber's scheduler. Runs on loop threads do not use it, because a scheduler of the subscriber
+            would emit on another thread.
+        hold: called with the handle before any code of the run is called, because that code may stop the run.
     """
     loop = running_loop()
     context = context_for_another_thread() if loop is None else copy_context()
@@ -70,7 +73,7 @@ def start(
     else:
         parent = _find_parent()
         run = ThreadRun(build, observer, lambda run: Scope.of_new_run(run, context, parent), is_read=is_read)
-    if blocking and not is_read:  # otherwise Ctrl-C would end RxPY's wait, but not the run
+    if blocking and not is_read:  # RxPY's run() waits: Ctrl-C would end that wait, but not the run
         interrupts.watch(run)
     hold(run)
     run.begin()
@@ -78,9 +81,9 @@ def start(
 
 
 def _find_parent() -> str:
-    """Return the id of the run whose code starts a new run; an empty text if there is none.
+    """Return the id of the parent of a new run: the run whose code starts the new run. Without a parent, return "".
 
-    The new run is not a part of that run, because the leaf has ended.
+    The new run is not a part of its parent, because the leaf that the starting code belongs to has ended.
     """
     leaf = ambient.get()
     return "" if leaf is None else leaf.origin.run_id
@@ -115,7 +118,7 @@ def _start_within(
     scheduler: SchedulerBase | None,
     hold: Callable[[RunHandle], None],
 ) -> RunHandle:
-    """Start a run as a part of the run of ``leaf``, whose code starts it. The part ends with the leaf."""
+    """Start a run as a part of the run of ``leaf``. When the leaf ends, the part is stopped."""
     handle = RunHandle(home=scope.run.loop)
     hold(handle)
     guard = Guard(observer, handle, on_end=lambda: leaf.disown(owned))
@@ -134,9 +137,10 @@ def _start_within(
 
 
 def _end_with_its_leaf(handle: RunHandle, guard: Guard[Any], leaf: Emitter) -> None:
-    """Stop a run whose leaf is over.
+    """Stop a run, because the leaf that started it has ended.
 
-    If the run was still open, its observer gets an error, because code may wait for the run.
+    If the run had not ended before, its observer gets an error. Otherwise code that waits for the run would wait
+    forever.
     """
     is_open = not (handle.is_disposed or handle.has_ended)
     handle.dispose()
@@ -145,15 +149,16 @@ def _end_with_its_leaf(handle: RunHandle, guard: Guard[Any], leaf: Emitter) -> N
 
 
 def _tell(guard: Guard[Any], error: BaseException) -> None:
-    with suppress(asyncio.CancelledError):  # raised by an observer that handles no errors: nobody is waiting
+    with suppress(asyncio.CancelledError):  # raised by an observer without on_error: no code waits for the run
         guard.fail(error)
 
 
 def for_code_of(leaf: Emitter | None, events: Observable[Event], scope: Scope) -> Observable[Event]:
-    """Return the events of a run, for users' code that belongs to ``leaf``."""
+    """Wrap the events of a run, so that users' callbacks are called as code of ``leaf``."""
 
     def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
-        # A lane of the run may be read after the subscriber of the lanes has left: keep the loop for that lane.
+        # A lane may still be read after the subscription to the lanes was disposed. So each subscription keeps the
+        # loop thread alive.
         host = hosts.get(scope.run.loop)
         if host is None:
             return events.subscribe(_OfLeaf(observer, leaf, lambda: None), scheduler=scheduler)
@@ -201,7 +206,7 @@ class _OfLeaf(ObserverBase[T], Generic[T]):
 
 
 def _warn_of_blocking() -> None:
-    """Warn at the blocking line of users' code."""
+    """Issue a warning that points to the line of users' code that blocks the loop."""
     level, frame = 1, inspect.currentframe()
     while frame is not None and str(frame.f_globals.get("__name__")).startswith(("rxflow.", "reactivex.")):
         level, frame = level + 1, frame.f_back

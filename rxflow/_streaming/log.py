@@ -1,4 +1,4 @@
-"""The log of a stream: append-only, and read by any number of cursors, from threads and from async code."""
+"""The log of a stream: a growing list of items. Any number of readers can read it, in threads and in async code."""
 
 from __future__ import annotations
 
@@ -18,34 +18,35 @@ from rxflow.types.chunks import PackedChunks, pack_chunks
 _T = TypeVar("_T")
 
 THE_END = sys.maxsize
-"""A position that no log reaches: code that waits for it waits for the end."""
+"""A position that no log reaches. To wait for this position is to wait for the end of the log."""
 
 
 BLOCK_SIZE = 64
 """The number of items that are packed together.
 
-A chunk is two objects for the garbage collector, which starts after 700 new objects. A block of 64 chunks does not
-start it; blocks of 512 did so repeatedly.
+Unpacking creates two objects for each chunk, and the garbage collector starts after 700 new objects. Unpacking a block
+of 64 chunks does not start the garbage collector. Blocks of 512 chunks started it repeatedly.
 """
 KEPT_BLOCKS = 3
-"""The number of full blocks that are not packed yet, for readers that are a little behind.
+"""The number of full blocks that stay unpacked while the log grows: the newest ones.
 
-Packing and unpacking take 1 µs for each chunk.
+Readers that are a little behind need not unpack them. Packing and unpacking take 1 µs for each chunk.
 """
 
 
 class Log(Generic[_T]):
-    """Items in order of arrival, and the end. There is one writer at a time; readers never block the writer.
+    """The items of a stream in order of arrival, and how the stream ended.
 
-    The log needs no lock: the writer appends and then looks for waiting readers; a reader registers and then looks for
-    items. So one of the two always sees the other.
+    There is one writer at a time. Readers never block the writer. The log needs no lock: The writer first appends an
+    item, then looks for waiting readers. A reader first registers, then looks for items. So if both do this at once, at
+    least one of them sees the other.
 
-    The items are kept in blocks. All but the newest blocks are packed: their chunks are stored as text and one copy of
-    the labels, and are built again for each later reader. A reader that is inside a block while it is packed keeps the
-    originals.
+    The items are kept in blocks. All blocks except the newest are packed, which saves memory: see
+    :class:`~rxflow.types.chunks.PackedChunks`. Each reader of a packed block gets new copies of the chunks. A reader
+    that was already inside the block when it was packed continues with the original chunks.
 
     Attributes:
-        blocks: all but the last have :data:`BLOCK_SIZE` items.
+        blocks: the items in blocks. Each block except the last has :data:`BLOCK_SIZE` items.
     """
 
     __slots__ = ("_end_token", "_growing", "_traceback", "_waiting", "blocks", "error", "is_cancelled", "is_ended")
@@ -76,7 +77,7 @@ class Log(Generic[_T]):
         return full_blocks * BLOCK_SIZE + len(self.blocks[full_blocks])
 
     def block(self, number: int) -> list[_T]:
-        """Return the items of a block, for reading only. The last block grows."""
+        """Return the items of a block. Do not change this list. The list of the last block grows as items arrive."""
         block = self.blocks[number]
         return block if isinstance(block, list) else block.unpack()
 
@@ -85,7 +86,7 @@ class Log(Generic[_T]):
         return [item for number in range(len(self.blocks)) for item in self.block(number).copy()]
 
     def end(self, error: BaseException | None = None, *, cancelled: bool = False) -> bool:
-        """End the log; return False if it had ended already. If two threads end it at the same time, one succeeds."""
+        """End the log. Return False if it had ended already. If several threads call this, only one gets True."""
         if not self._end_token.take():
             return False
         self.error = error
@@ -93,7 +94,8 @@ class Log(Generic[_T]):
         self.is_cancelled = cancelled
         self.is_ended = True
         self.wake()
-        # Only if the log completes. If it fails or is closed, the writer may be appending in another thread.
+        # Pack the remaining blocks only if the log has completed. If it has failed or was cancelled, the writer may
+        # still be appending in another thread.
         if error is None and not cancelled:
             for number in range(max(0, len(self.blocks) - KEPT_BLOCKS - 1), len(self.blocks)):
                 self._pack(number)
@@ -105,7 +107,7 @@ class Log(Generic[_T]):
             self.blocks[number] = pack_chunks(block) or block
 
     def raise_error(self) -> None:
-        """Raise the error that ended the log, if any. Its traceback stays the same, however often it is raised."""
+        """Raise the error that ended the log, if there was one. Raising it again does not extend its traceback."""
         if self.error is not None:
             raise self.error.with_traceback(self._traceback)
 
@@ -118,9 +120,9 @@ class Log(Generic[_T]):
         return len(self) > position or self.is_ended
 
     def wait(self, position: int, new_pause: Callable[[], Pause | None] = lambda: None) -> None:
-        """Block this thread until ``has(position)``.
+        """Block this thread until ``has(position)`` is True.
 
-        ``new_pause`` counts the wait, if the writer's loop counts waits.
+        ``new_pause`` returns an object that counts the wait; None if the writer's loop does not count waits.
         """
         while not self.has(position):
             wake, wait = create_wait()
@@ -133,7 +135,7 @@ class Log(Generic[_T]):
             wait(None)
 
     async def wait_async(self, position: int, new_pause: Callable[[], Pause | None] = lambda: None) -> None:
-        """Wait until ``has(position)`` in async code, under asyncio or trio."""
+        """Wait until ``has(position)`` is True, in async code under asyncio or trio."""
         while not self.has(position):
             arrived = anyio.Event()
             pause = new_pause()
@@ -145,22 +147,22 @@ class Log(Generic[_T]):
                 pause.begins()
             try:
                 await arrived.wait()
-            except BaseException:  # cancelled, or dropped together with its loop
+            except BaseException:  # the wait was cancelled, or this coroutine was closed because its loop has ended
                 if pause is not None:
                     pause.ends()
-                with suppress(ValueError):  # another thread is waking it
+                with suppress(ValueError):  # wake() has taken the waker out of the list in another thread
                     self._waiting.remove(waker)
                 raise
 
 
 class LogReader(Generic[_T]):
-    """One reader's position in a log."""
+    """Reads a log from its first item. Each reader has its own position."""
 
     def __init__(self, log: Log[_T]) -> None:
         self._log = log
         self._block_number = 0
         self._block = log.block(0)
-        self._offset = 0  # within the block
+        self._offset = 0  # the position within the block
 
     @property
     def position(self) -> int:
@@ -168,7 +170,7 @@ class LogReader(Generic[_T]):
         return self._block_number * BLOCK_SIZE + self._offset
 
     def has_read_all(self) -> bool:
-        """Return whether nothing more has arrived so far. Moves on to the next block if there is one."""
+        """Return whether the reader has read all items so far. At the end of a block, first move on to the next one."""
         if self._offset == BLOCK_SIZE and self._block_number + 1 < len(self._log.blocks):
             self._block_number += 1
             self._block = self._log.block(self._block_number)
@@ -176,7 +178,7 @@ class LogReader(Generic[_T]):
         return self._offset == len(self._block)
 
     def read(self) -> _T:
-        """Return the next item. Raises IndexError if all items were read."""
+        """Return the next item. Call this only after :meth:`has_read_all` has returned False."""
         item = self._block[self._offset]
         self._offset += 1
         return item
@@ -196,7 +198,7 @@ def _counted(waker: Callable[[], None], pause: Pause | None) -> Callable[[], Non
 def _waker(arrived: anyio.Event) -> Callable[[], None]:
     """Return a function that sets ``arrived`` from any thread.
 
-    It sets the event directly on the event's own loop, and thread-safely from elsewhere.
+    On the loop of the caller, the function sets ``arrived`` directly. In any other thread, it lets that loop do it.
     """
     home = running_loop()
     if home is not None:
@@ -209,12 +211,12 @@ def _waker(arrived: anyio.Event) -> Callable[[], None]:
 
         return wake
 
-    from anyio.lowlevel import current_token  # asyncio does not need it, and it is slow to import
+    from anyio.lowlevel import current_token  # only trio needs this slow import
 
     trio: Any = current_token().native_token
 
     def wake_trio() -> None:
-        # RunFinishedError: the reader's loop has ended, and the reader with it.
+        # RuntimeError: trio's loop has ended, and so has the reader.
         with suppress(RuntimeError):
             trio.run_sync_soon(arrived.set)
 

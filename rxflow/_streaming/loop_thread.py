@@ -1,7 +1,8 @@
-"""Event loops on threads of their own, for the runs of programs that have no loop.
+"""Event loops in threads of their own, for runs that cannot live on a loop of the program.
 
-Consecutive blocking runs in one thread share a loop, so that objects which a program makes once, such as an HTTP
-client, a pool, a session or a lock, work in each of them. Concurrent runs have a loop each.
+Consecutive blocking runs of one thread share a loop. So objects that a program creates once, such as an HTTP client, a
+pool, a session or a lock, work in all these runs. If a thread starts a run while another of its runs is active, the new
+run gets another loop.
 """
 
 from __future__ import annotations
@@ -30,20 +31,20 @@ from rxflow._streaming.scope import Run, RunHandle, Scope, at_home, connect
 T = TypeVar("T")
 
 Build: TypeAlias = Callable[[Scope], Observable[T]]
-"""Makes the Observable of a run, for the scope in which it starts."""
+"""A function that creates the Observable of a run for the run's scope."""
 
 MAX_KEPT_LOOPS = 4
-"""The most loops that are kept for one thread.
+"""The maximum number of loop threads that are kept for the next runs of one thread.
 
-A program with many concurrent streams does not keep a thread for each.
+So a program that once had many concurrent streams does not keep a loop thread for each of them.
 """
 
 CLOSE_WAIT_S = 0.05
-"""Seconds for which closing a run waits until its coroutines have cleaned up."""
+"""How many seconds closing a run waits for its coroutines to clean up."""
 
 
 class Stay(DisposableBase):
-    """Keeps a loop thread alive for one run, until this object is disposed."""
+    """Keeps a loop thread alive for a run, or for a subscription to its events, until this object is disposed."""
 
     def __init__(self, host: LoopThread, handle: RunHandle | None) -> None:
         self.handle = handle
@@ -51,7 +52,7 @@ class Stay(DisposableBase):
         self._host = host
 
     def end(self) -> None:
-        """Free the loop for the next run, just before this run emits its terminal event."""
+        """Let the next run use the loop. Called just before this run emits its terminal."""
         self._host.active.discard(self)
 
     def dispose(self) -> None:
@@ -59,10 +60,10 @@ class Stay(DisposableBase):
 
 
 class LoopThread:
-    """A thread with an event loop, for one run after another, and for runs that their callbacks start.
+    """A thread with an event loop. One run after another lives on the loop, and so do runs that their callbacks start.
 
-    Without ``loop``, the thread makes an asyncio loop. If ``is_kept``, it waits for the next run of the thread that
-    made it.
+    Without ``loop``, the thread creates an asyncio loop. If ``is_kept`` is True, the loop thread does not end after a
+    run, but waits for the next run of the thread that created it.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None, *, is_kept: bool = False) -> None:
@@ -80,22 +81,22 @@ class LoopThread:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the loop has ended, or belongs to the parent of this forked process."""
+        """Whether no run can start here: the loop has ended or is ending, or this process is a fork of the loop's."""
         return self._is_stopping or self._process != os.getpid()
 
     def is_free(self) -> bool:
-        """Return whether no run is going on here. A run that was just disposed gets a moment to clean up."""
+        """Return whether no run is active here. Disposed runs first get a moment to clean up."""
         for stay in list(self.active):
             if stay.handle is not None and stay.handle.is_disposed:
                 stay.handle.join(CLOSE_WAIT_S)
         return not self.active
 
     def wait_until_idle(self, timeout: float) -> bool:
-        """Wait until nothing of any run is left here. Returns False after ``timeout`` seconds."""
+        """Wait at most ``timeout`` seconds until no run is left here. Return whether none is left."""
         return self._idle.wait(timeout) and not self.active
 
     def serve(self, run: ThreadRun[Any]) -> None:
-        """Start ``run`` here. Called in the thread that made this thread."""
+        """Start ``run`` here. Called in the thread that created this loop thread."""
         try:
             self.active.add(run.stay)
             self._idle.clear()
@@ -114,7 +115,7 @@ class LoopThread:
         live.add(self)
         try:
             self.thread.start()
-        except BaseException:  # RuntimeError: the system has no more threads
+        except BaseException:  # for example RuntimeError, if the system has no more threads
             self._is_stopping = True
             live.discard(self)
             raise
@@ -125,8 +126,8 @@ class LoopThread:
                 try:
                     loop.run_until_complete(self._main())
                 except BaseException as error:
-                    # The loop died while runs lived on it, for example by sys.exit() in a callback: their readers must
-                    # learn of it.
+                    # The loop has ended while runs lived on it, for example because a callback called sys.exit(). The
+                    # readers of these runs get the error.
                     guards = [stay.guard for stay in self._stays if stay.guard is not None]
                     waiting = [guard for guard in guards if not guard.is_over]
                     if not waiting:
@@ -159,7 +160,7 @@ class LoopThread:
         asyncio.get_running_loop().create_task(run.serve(), name="rxflow run")
 
     def enter(self, handle: RunHandle | None = None) -> Stay:
-        """Accept one more run, until its stay is disposed. Call this only on the loop's thread."""
+        """Keep this thread alive until the returned Stay is disposed. Call this only on the loop's thread."""
         stay = Stay(self, handle)
         self.active.add(stay)
         self._stays.add(stay)
@@ -167,18 +168,18 @@ class LoopThread:
         return stay
 
     def leave_soon(self, stay: Stay) -> None:
-        """Note that the run is over. May be called from any thread."""
+        """Call :meth:`leave` soon on the loop's thread. May be called from any thread."""
         self.call_soon(partial(self.leave, stay))
 
     def call_soon(self, callback: Callable[[], object]) -> bool:
-        """Call :func:`rxflow._loops.call_soon` with an empty context.
+        """Call ``callback`` soon on the loop's thread. Return False if there is no loop yet, or the loop is closed.
 
-        Otherwise a timer that ``callback`` sets would keep the caller's context alive.
+        ``callback`` gets an empty context. Otherwise a timer that it sets would keep the caller's context alive.
         """
         return self._loop is not None and call_soon(self._loop, callback, context=Context())
 
     def leave(self, stay: Stay) -> None:
-        """Note that the run is over; called on the loop's thread."""
+        """Note that the run of ``stay`` is over. Call this only on the loop's thread."""
         self.active.discard(stay)
         if stay in self._stays:
             self._stays.discard(stay)
@@ -193,7 +194,10 @@ class LoopThread:
         self._idle.set()
 
     def retire(self) -> None:
-        """End after the runs that still live here, because the thread that made this one has ended."""
+        """Let the loop end when no run lives here any more.
+
+        Called when the thread that created this loop thread has ended.
+        """
         self._is_kept = False
         if not self.is_lost:
             self.call_soon(self._retire)
@@ -218,7 +222,10 @@ class LoopThread:
 
 @contextmanager
 def _open_loop(given: asyncio.AbstractEventLoop | None) -> Generator[asyncio.AbstractEventLoop]:
-    """Open and close a loop as :class:`asyncio.Runner` does, but find unfinished tasks with :class:`_Tasks`."""
+    """Open a loop for the ``with`` block, and close it as :class:`asyncio.Runner` does.
+
+    On a new loop, :class:`_Tasks` finds the unfinished tasks.
+    """
     loop = asyncio.new_event_loop() if given is None else given
     tasks = _Tasks()
     if given is None:
@@ -271,7 +278,11 @@ def _cancel(tasks: Collection[asyncio.Task[Any]], loop: asyncio.AbstractEventLoo
 
 
 class ThreadRun(RunHandle, Generic[T]):
-    """A run on a loop thread. ``is_read`` says that its starter is going to wait for its items."""
+    """A run on a loop thread.
+
+    ``part_of`` is the run that this run is a part of; None if there is none. ``is_read`` is True if a reader will wait
+    for the items of this run.
+    """
 
     def __init__(
         self,
@@ -289,7 +300,7 @@ class ThreadRun(RunHandle, Generic[T]):
         self._is_over: asyncio.Event | None = None
         self._left = Flag()
         loop = _hooks.loop_factory() if _hooks.loop_factory is not None else None
-        # Before the loop runs, because its first step must already know of the reader.
+        # Count the reader before the loop runs, because the loop must know of the reader from its first step on.
         count = _hooks.thread_count(loop) if loop is not None and is_read else None
         self._reader = count.reader() if count is not None else None
         self._host = LoopThread(loop) if loop is not None else _free_loop_thread()
@@ -303,7 +314,8 @@ class ThreadRun(RunHandle, Generic[T]):
     def begin(self) -> None:
         """Start the run.
 
-        Its handle must have been passed on before, because the run's code may stop the run at once.
+        Pass this object to ``hold`` first (see :func:`rxflow._streaming.launch.start`). The code of the run may stop
+        the run at once.
         """
         self._host.serve(self)
 
@@ -312,8 +324,8 @@ class ThreadRun(RunHandle, Generic[T]):
         loop = asyncio.get_running_loop()
         part_of = self._part_of
         self.run = run = Run(loop) if part_of is None else part_of.elsewhere(loop)
-        # Set before is_disposed is read; dispose() does these two steps in the reverse order, so one of the two sees
-        # the other.
+        # First set _is_over, then read is_disposed. dispose() first sets is_disposed, then reads _is_over. So if both
+        # run at once, at least one of them sees the other.
         self._is_over = is_over = asyncio.Event()
         build, self._build = self._build, None
         try:
@@ -342,8 +354,8 @@ class ThreadRun(RunHandle, Generic[T]):
         self._end()
 
     def interrupt(self) -> None:
-        """Stop this run and the runs that its callbacks started: the thread that waits for them was interrupted."""
-        self.dispose()  # it may not have started
+        """Stop all runs on the loop of this run, because Ctrl-C has interrupted the thread that waits for this run."""
+        self.dispose()  # dispose_runs() does not stop this run if it has not started yet
         self._host.dispose_runs()
 
     def pause(self) -> _hooks.Pause | None:
@@ -355,7 +367,7 @@ class ThreadRun(RunHandle, Generic[T]):
 
 
 class _LoopThreads:
-    """The loop threads that the runs of one thread share, in the order in which they were made."""
+    """The loop threads that are kept for the runs of one thread, in the order in which they were created."""
 
     def __init__(self) -> None:
         self.threads: list[LoopThread] = []
@@ -366,7 +378,7 @@ class _LoopThreads:
 
 
 def _free_loop_thread() -> LoopThread:
-    """Return the first loop thread of this thread on which no run is going on."""
+    """Return a loop thread for a new run of this thread: the first one without an active run, or a new one."""
     loops: _LoopThreads | None = getattr(_of_this_thread, "loops", None)
     if loops is None:
         loops = _of_this_thread.loops = _LoopThreads()
@@ -383,24 +395,30 @@ def _free_loop_thread() -> LoopThread:
 
 
 live: set[LoopThread] = set()
-"""All loop threads that have not ended."""
+"""All loop threads that were started and have not ended."""
 
 _of_this_thread = threading.local()
 hosts: dict[asyncio.AbstractEventLoop, LoopThread] = {}
 
 
 _EXIT_WAIT_S = 3.0
-"""The limit in seconds for all loop threads together, because code that blocks its loop may never end."""
+"""How many seconds the interpreter's exit waits for all loop threads together.
+
+Without a limit, code that blocks its loop could keep the interpreter from exiting.
+"""
 
 
 @atexit.register
 def stop_all() -> None:
-    """End all loop threads. A loop thread that still runs while the interpreter shuts down can hang the interpreter."""
+    """Stop all runs, and end all loop threads.
+
+    A loop thread that still runs while the interpreter shuts down can hang the interpreter.
+    """
     for handle in list(at_home):
-        handle.dispose()  # their loops do not run any more, but asyncio would report tasks that are left on a loop
+        handle.dispose()  # the program's loops have stopped, but asyncio would report tasks that are left on them
     for thread in list(live):
         thread.stop()
     until = time.monotonic() + _EXIT_WAIT_S
     for thread in list(live):
-        if thread.thread.ident is not None:  # otherwise Ctrl-C came before it was started
+        if thread.thread.ident is not None:  # otherwise Ctrl-C has prevented the start of the thread
             thread.thread.join(max(0.0, until - time.monotonic()))

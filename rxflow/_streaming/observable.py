@@ -1,7 +1,7 @@
 """The Observable of a run, and the feeds that read it.
 
-``events()`` returns everything that a run emits, and ``observe()`` a selection of it. rxflow's operators that follow
-become a part of the run and work on its events, before the selection.
+``events()`` returns all events of a run, and ``observe()`` returns a selection of them. rxflow's operators on events
+become a part of the run. They work on all events, and the selection is made from their results.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ E = TypeVar("E")
 Item = TypeVar("Item")
 
 Selection: TypeAlias = Callable[[Observable[Event]], Observable[T]]
-"""Chooses the items that are shown."""
+"""A function that turns the events of a run into the items for the observer."""
 
 OnEvents: TypeAlias = Callable[[Observable[Event]], Observable[Event]]
-"""An operator on events that passes on the events it does not know."""
+"""An operator on events. It passes on all events that it does not handle."""
 
 
 class EventStream(Observable[T], Generic[T]):
@@ -47,12 +47,12 @@ class EventStream(Observable[T], Generic[T]):
 
     It is not iterable: ``pipe(ops.to_output())`` returns an object for ``for`` and ``async for``.
 
-    ``origin`` builds the run. If it is an Observable instead, there is no run: the Observable is subscribed as it is,
-    and its items are the events for the operators and the selection.
+    ``origin`` is a function that builds the run. It may also be an Observable. In this case, there is no run: the
+    operators and the selection work on the items of that Observable.
     """
 
-    # RxPY's Observables have a __getitem__, with which Python would iterate over Observables without end. None also
-    # tells isinstance(…, Iterable), with which RxPY distinguishes lists from streams, that this is not iterable.
+    # RxPY's Observables have a __getitem__, so without this line Python would iterate over them without end. With it,
+    # isinstance(…, Iterable) is also False. RxPY uses this test to distinguish lists from streams.
     __iter__: ClassVar[None] = None
 
     @overload
@@ -82,16 +82,16 @@ class EventStream(Observable[T], Generic[T]):
 
     @property
     def is_run(self) -> bool:
-        """Whether subscribing to it starts a run."""
+        """Whether a subscription to this stream starts a run."""
         return self._source is None
 
     @property
     def shows_all(self) -> bool:
-        """Whether nothing was selected, so that the items are the events."""
+        """Whether there is no selection, so that the items are all events."""
         return self._selection is everything
 
     def through(self, operator: OnEvents) -> EventStream[T]:
-        """Return this stream with ``operator`` working on its events, on the run's loop."""
+        """Return this stream with one more operator on its events. The selection is made after the operator."""
         return self._like(self._selection, operators=(*self._operators, operator))
 
     def reselect(self, change: Callable[[Selection[T]], Selection[U]]) -> EventStream[U]:
@@ -103,15 +103,12 @@ class EventStream(Observable[T], Generic[T]):
         return self._like(selection)
 
     def answered_by(self, answerer: Answerer) -> EventStream[T]:
-        """Return this run with ``answerer``, which gets its questions first, before the surrounding answerers."""
+        """Return this run with one more answerer, which is asked before the surrounding answerers."""
         build = cast(Build[Event], self._origin)
         return self._like(self._selection, origin=lambda scope: build(scope.answered_by(answerer)))
 
     def resumed(self, journal: Journal) -> EventStream[T]:
-        """Return the run that ``journal`` has recorded, continued from where it stopped.
-
-        It begins with ``FlowResumed``.
-        """
+        """Return the continuation of the run that ``journal`` has recorded. Its first event is ``FlowResumed``."""
         build = cast(Build[Event], self._origin)
 
         def resume(scope: Scope) -> Observable[Event]:
@@ -127,9 +124,10 @@ class EventStream(Observable[T], Generic[T]):
         return self._like(self._selection, origin=resume, enter=journal.resume)
 
     def logged_by(self, flush: Callable[[asyncio.AbstractEventLoop], Awaitable[None]]) -> EventStream[T]:
-        """Return this run with a log. The run waits for the log before actions that must not be repeated.
+        """Return this run with a function that waits for the run's log.
 
-        ``flush`` is called with the run's loop, and waits until everything emitted there is in the log.
+        ``flush(loop)`` waits until the log has all events that the run has emitted on ``loop``. The run calls it before
+        actions that must not be repeated.
         """
         before = self._enter
 
@@ -142,8 +140,8 @@ class EventStream(Observable[T], Generic[T]):
     def part_of(self, origin: Origin) -> EventStream[T]:
         """Return this run as a part of a run in another process.
 
-        It has the labels of ``origin``, and its spans are inside the span of ``origin``. Its id begins with the id of
-        the other run, but differs from it, so that the other run can distinguish these spans from its own.
+        The part has the labels of ``origin``, and its spans are inside the span of ``origin``. The part has an id of
+        its own, which begins with the id of the other run. So the other run can distinguish these spans from its own.
         """
 
         def enter(scope: Scope) -> Scope:
@@ -153,25 +151,31 @@ class EventStream(Observable[T], Generic[T]):
         return self._like(self._selection, enter=enter)
 
     def with_events(self) -> EventStream[T | Behind]:
-        """Return this stream with its events next to its items, for a stream that becomes a part of another run."""
+        """Return this stream with the events of the run between the items. Each event is wrapped in :class:`Behind`.
+
+        StreamChunks are not added. This is for code that also needs events that the selection leaves out.
+        """
         return self.reselect(_with_events)
 
     def within(self, leaf: Emitter) -> Observable[T]:
-        """Return the run as a part of the leaf whose emitter is ``leaf``, with the context of the calling code."""
+        """Return the run as a part of ``leaf``. The code of the run gets a copy of the caller's context."""
         return self.as_part()._build_for(leaf, is_users=False)(replace(leaf.scope, context=copy_context()))
 
     def as_part(self) -> EventStream[T]:
-        """Return this stream without numbering: its events have numbers, or get them from the surrounding run."""
+        """Return this stream for use inside another run.
+
+        It does not number its events: they already have numbers, or the surrounding run numbers them.
+        """
         part = self._like(self._selection)
         part._is_part = True
         return part
 
     def build_at(self, border: Border) -> Observable[T]:
-        """Return the run as a part of the run of ``border``, for an operator that adds it there."""
+        """Return this run as a part of the run of ``border``, for an operator that adds this run to the other run."""
         leaf, origin = current_emitter(), cast(Build[Event], self._origin)
         return self._shown(for_code_of(leaf, border.guard(origin), border.scope))
 
-    if not TYPE_CHECKING:  # a type checker knows the type of each operator's result
+    if not TYPE_CHECKING:  # for type checkers, RxPY's pipe() has the type of each operator's result
 
         def pipe(self, *operators: Callable[[Any], Any]) -> Any:
             return _keep_run(super().pipe(*operators))
@@ -194,10 +198,10 @@ class EventStream(Observable[T], Generic[T]):
         is_read: bool = True,
         enter: Callable[[Border], object] = lambda border: None,
     ) -> None:
-        """Start a run for a reader, as :func:`rxflow._streaming.launch.start` does.
+        """Start a run for a reader.
 
-        ``is_read`` says that the reader waits for the run. ``enter`` is called with the border where the events leave
-        the run.
+        ``enter`` is called with the border of the run. The other arguments are those of
+        :func:`rxflow._streaming.launch.start`.
         """
         build = self._build_for(leaf, is_users=False, enter=enter)
         start(build, reader, leaf=leaf, blocking=blocking, is_read=is_read, hold=hold)
@@ -206,7 +210,8 @@ class EventStream(Observable[T], Generic[T]):
         if self._source is not None:
             return self._shown(self._source).subscribe(observer, scheduler=scheduler)
         leaf = current_emitter()
-        # RxPY's run() subscribes with this scheduler, which its operators pass on, and blocks until the end.
+        # RxPY's run() subscribes with a NewThreadScheduler, and then blocks until the end. RxPY's operators pass the
+        # scheduler on to this stream.
         is_awaited = isinstance(scheduler, NewThreadScheduler)
         build = self._build_for(leaf, is_users=True)
         return start(build, observer, leaf=leaf, blocking=is_awaited, scheduler=scheduler)
@@ -214,9 +219,10 @@ class EventStream(Observable[T], Generic[T]):
     def _build_for(
         self, leaf: Emitter | None, *, is_users: bool, enter: Callable[[Border], object] = lambda border: None
     ) -> Build[T]:
-        """Return the function that builds the run, for code that belongs to ``leaf``.
+        """Return a function that builds the Observable of the run: the events, then the operators, then the selection.
 
-        Every subscription uses that function, which joins the events, the operators and the selection.
+        ``leaf`` is the emitter of the code that starts the run; None if that code does not belong to a run.
+        ``is_users`` is True if the observer is users' code.
         """
         origin = cast(Build[Event], self._origin)
         hears_users = is_users or bool(self._operators) or not self.shows_all
@@ -260,10 +266,10 @@ class EventStream(Observable[T], Generic[T]):
 
 
 class _Pipeline(Observable[T], Generic[T]):
-    """The Observable that RxPY's operators make of a run. Only :meth:`run` differs: Ctrl-C stops the run.
+    """The result of RxPY's operators on a run. It differs from other Observables in :meth:`run`: Ctrl-C stops the run.
 
-    RxPY's operators may subscribe runs in other threads, where no signal handler can be set. So the thread that waits
-    disposes the runs. The other methods, such as ``map``, use :meth:`pipe`.
+    RxPY's operators may subscribe a run in another thread, where no signal handler can be set. So the thread that waits
+    in :meth:`run` disposes the run. Methods such as ``map`` call :meth:`pipe`, so their results are of this class too.
     """
 
     def __init__(self, source: Observable[T]) -> None:
@@ -273,7 +279,7 @@ class _Pipeline(Observable[T], Generic[T]):
     if not TYPE_CHECKING:
 
         def subscribe(self, *args: Any, **kwargs: Any) -> DisposableBase:
-            # directly, because another layer would cost time for each item
+            # Do not call super().subscribe(), because another layer would cost time for each item.
             return self._source.subscribe(*args, **kwargs)
 
         def pipe(self, *operators: Callable[[Any], Any]) -> Any:
@@ -285,7 +291,8 @@ class _Pipeline(Observable[T], Generic[T]):
 
 
 def _keep_run(made: object) -> object:
-    # Other classes have methods of their own: the result of publish(), or one of rxflow's Observables.
+    # Leave subclasses of Observable unchanged, because they have methods of their own. For example, publish() returns
+    # a ConnectableObservable.
     return _Pipeline(cast("Observable[Any]", made)) if type(made) is Observable else made
 
 
@@ -306,23 +313,21 @@ def _defer(build: Build[Event], scope: Scope) -> Observable[Event]:
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """An event of a run, passed on next to the items of a selection."""
+    """An event of a run in a stream that also has the items of a selection: see :meth:`EventStream.with_events`."""
 
     event: Event
 
 
 def everything(events: Observable[T]) -> Observable[T]:
-    """The selection of all events."""
+    """Select all events."""
     return events
 
 
 def chunks(events: Observable[Event]) -> Observable[StreamChunk]:
-    """The StreamChunks among ``events``.
+    """Select the StreamChunks from ``events``. The result ends when the run ends. ::
 
-    The end of the run is the end of the chunks. ::
-
-        events    S--a--b--R--c--F|
-        chunks    ---a--b-----c---|
+    events    S--a--b--R--c--F|
+    chunks    ---a--b-----c---|
     """
 
     def subscribe(observer: ObserverBase[StreamChunk], scheduler: SchedulerBase | None = None) -> DisposableBase:
@@ -341,14 +346,14 @@ def past(
     shown: Callable[[Observable[E]], Observable[T]],
     route: Callable[[Callable[[Any], None], Callable[[E], None]], Callable[[E], None]],
 ) -> Callable[[Observable[E]], Observable[Any]]:
-    """Return a selection that shows other items next to those of ``shown``.
+    """Return a selection that emits the items of ``shown``, and other items between them.
 
-    ``route(emit, show)`` returns a handler of events. It calls ``emit`` with other items, and ``show`` with the events
-    for ``shown``. ::
+    ``route(emit, show)`` returns a function that is called with each event. The function calls ``show`` with an event
+    that ``shown`` will get, and ``emit`` with an item that goes past ``shown``. ::
 
-        events          S--a--b--F|
-        shown           ---A--B---|
-        past it, S, F   S--A--B--F|
+        events    S--a--b--F|
+        shown     ---A--B---|
+        result    S--A--B--F|    (route calls emit with S and F, and show with a and b)
     """
 
     def selection(events: Observable[E]) -> Observable[Any]:
@@ -377,7 +382,10 @@ def _with_events(shown: Selection[T]) -> Selection[T | Behind]:
 
 
 class SourceFeed(SubscribedFeed[Item, T, Observable[T]], Generic[Item, T]):
-    """Subscribes an Observable: a run on the loop that the run chooses, any other Observable in the reader's thread."""
+    """Subscribes an Observable. A run lives on the loop that ``launch.start()`` chooses.
+
+    Any other Observable is subscribed in the thread of the reader that pulls first.
+    """
 
     def __init__(self, log: Log[Item], source: Observable[T]) -> None:
         super().__init__(log, source)
@@ -397,13 +405,13 @@ class SourceFeed(SubscribedFeed[Item, T, Observable[T]], Generic[Item, T]):
         loop = running_loop()
         handle = RunHandle(home=loop)
         self._hold(handle)
-        # Otherwise RxPY's operators would set their timers by the wall clock, on other threads.
+        # Without this scheduler, RxPY's operators would use the wall clock for their timers, in other threads.
         scheduler = LoopScheduler(loop) if loop is not None else None
         handle.hold(source.subscribe(self, scheduler=scheduler))
 
 
 class _LastFeed(SubscribedFeed[T, T, Observable[T]], Generic[T]):
-    """Keeps only the last item, and does not wake readers for the others."""
+    """Keeps the last item, and logs none. So the waiting thread is woken only at the end."""
 
     def __init__(self, source: Observable[T], scheduler: SchedulerBase | None) -> None:
         super().__init__(Log(), source)
@@ -416,12 +424,18 @@ class _LastFeed(SubscribedFeed[T, T, Observable[T]], Generic[T]):
             return
         handle = RunHandle()
         self._hold(handle)
-        # RxPY's run() uses this scheduler, which tells a run that this thread waits.
+        # RxPY's run() also uses a NewThreadScheduler. EventStream._on_subscribe() recognizes it, and then knows that
+        # this thread waits.
         handle.hold(source.subscribe(self, scheduler=self._scheduler or NewThreadScheduler()))
 
     @property
     def result(self) -> T:
-        """The last item. Raises CancelledError if the run that this code belongs to was cancelled."""
+        """The last item.
+
+        Raises:
+            CancelledError: the run that this code belongs to was cancelled.
+            SequenceContainsNoElementsError: there was no item.
+        """
         self._log.raise_error()
         if self._log.is_cancelled:
             raise asyncio.CancelledError("the rxflow run that this code belongs to was cancelled")

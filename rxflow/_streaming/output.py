@@ -1,4 +1,4 @@
-"""The objects over which programs iterate: the chunks of a flow or a crew, and the items of any pipeline."""
+"""The outputs: objects that programs iterate over, to read a flow, a crew, an agent or any other Observable."""
 
 from __future__ import annotations
 
@@ -25,12 +25,14 @@ Result = TypeVar("Result")
 
 
 class Readable(Generic[Item, Result]):
-    """Holds the log of a run and the feed that fills it. The first pull starts the run.
+    """The base class of all outputs. It holds the log of a run, and the feed that fills the log.
 
-    Every iteration, sync or async, gets the whole stream from its first item, live. So a second or a late reader loses
-    nothing. Leaving a loop with ``break`` does not cancel the run. ``close()``, ``aclose()``, the end of a ``with`` or
-    ``async with``, and dropping the object cancel it. An iteration raises the run's error after all items that had
-    arrived; :attr:`result` raises it again.
+    The first reader that asks for an item starts the run. Every iteration, sync or async, yields all items from the
+    first one on, and waits for further items. So a second or a late reader misses nothing. If the run has failed, an
+    iteration raises the error after the items that had arrived. :attr:`result` raises the error again.
+
+    Leaving a loop with ``break`` does not cancel the run. These cancel it: ``close()``, ``aclose()``, the end of a
+    ``with`` or ``async with`` block, and dropping the last reference to the output.
     """
 
     _items_are: ClassVar[str] = "items"
@@ -44,8 +46,8 @@ class Readable(Generic[Item, Result]):
         """The result of the run.
 
         Raises:
-            RunPaused: the run waits for answers; ``pending`` lists the questions.
-            RuntimeError: the stream has not completed yet, or it was cancelled.
+            RunPaused: the run waits for answers. The exception's ``pending`` has the questions.
+            RuntimeError: the stream has not ended yet, or it was cancelled.
             Exception: the run's own error, if it failed.
         """
         if self._log.is_cancelled:
@@ -80,15 +82,16 @@ class Readable(Generic[Item, Result]):
         return _AsyncCursor(self, self._log, self._feed)
 
     def close(self) -> None:
-        """Stop the run, including the provider's connection. Quick, idempotent, from any thread; never raises.
+        """Stop the run, and close its connections to providers.
 
-        After completion this does nothing. A running sync method cannot be interrupted, but from now on nothing that it
-        does reaches the stream or starts new work.
+        May be called from any thread, and more than once. Never raises. After the end of the stream, this does nothing.
+        A sync method that is still running cannot be interrupted. But its events do not reach the stream any more, and
+        it cannot start new work in the run.
         """
         self._feed.close()
 
     async def aclose(self) -> None:
-        """Stop the run in async code. Waits up to 100 ms until its coroutines have cleaned up."""
+        """Stop the run in async code. Wait up to 100 ms for the run's coroutines to clean up."""
         await self._feed.aclose()
 
     def __enter__(self) -> Self:
@@ -146,7 +149,11 @@ class Readable(Generic[Item, Result]):
 
 
 class _Reader(LogReader[Item]):
-    """A loop over an output. It keeps the output alive, because the program itself may not hold it."""
+    """A loop over an output.
+
+    The loop keeps a reference to the output. Otherwise the output could be deleted during the loop, which would cancel
+    the run.
+    """
 
     def __init__(self, output: object, log: Log[Item], feed: Feed) -> None:
         super().__init__(log)
@@ -154,11 +161,11 @@ class _Reader(LogReader[Item]):
         self._feed = feed
 
     def _raise_at_the_end(self, end: type[Exception]) -> None:
-        """If there are no more items, raise the error of the run, or ``end`` if it did not fail.
+        """If no more items will come, raise the error of the run. If the run did not fail, raise ``end``.
 
         Raises:
-            CancelledError: the run to which the calling code belongs was cancelled, and this stream with it. Otherwise
-                the code after the loop would take the chunks so far for the whole text.
+            CancelledError: this stream was cancelled, together with the run that the calling code belongs to. With
+                ``end`` instead, the code after the loop would take the chunks so far for the whole text.
         """
         if self._log.is_ended and self.position == len(self._log):
             self._log.raise_error()
@@ -169,13 +176,14 @@ class _Reader(LogReader[Item]):
 
 class _Cursor(_Reader[Item], Iterator[Item]):
     def __iter__(self) -> Iterator[Item]:
-        # In each loop, because a notebook gives each cell Python's own signal handler.
+        # Do this for each loop, because a notebook restores Python's own signal handler for each cell.
         if not self._log.is_ended:
             interrupts.watch(self)
         return self
 
     def __next__(self) -> Item:
-        # Not by catching IndexError: an error of the run would then appear as raised while handling the IndexError.
+        # Do not catch the IndexError of read() instead. The run's error would then be raised "during handling of the
+        # above exception".
         while self._offset == len(self._block) and self.has_read_all():
             interrupts.watch(self)
             self._feed.pull(self.position)
@@ -187,7 +195,7 @@ class _Cursor(_Reader[Item], Iterator[Item]):
         return item
 
     def interrupt(self) -> None:
-        """Stop the run: its loop was interrupted, in the body or while waiting."""
+        """Stop the run, because Ctrl-C has interrupted the ``for`` loop that reads it."""
         if self._feed.is_running:
             self._feed.close()
 
@@ -206,12 +214,12 @@ class _AsyncCursor(_Reader[Item], AsyncIterator[Item]):
 
 
 class StreamingOutput(Readable[StreamChunk, T], Generic[T]):
-    """The chunks of a run that starts with the first pull. :class:`Readable` says what readers can rely on."""
+    """The chunks of a run. :class:`Readable` describes when the run starts, and what readers get."""
 
     _items_are = "chunks"
     _finished: ClassVar[
         type[FlowFinished] | type[CrewFinished] | type[TaskFinished]
-    ]  # the event that carries the result
+    ]  # the type of the event that has the result
 
     def __init__(
         self,
@@ -270,9 +278,9 @@ def _chunk(event: Event) -> StreamChunk | None:
 
 
 class PipelineOutput(Readable[T, T], Generic[T]):
-    """The items of a pipeline, which the first pull subscribes. :class:`Readable` says what readers can rely on.
+    """The items of any Observable. :class:`Readable` describes when it is subscribed, and what readers get.
 
-    ``result`` is the last item; it raises RxPY's SequenceContainsNoElementsError if there was none.
+    ``result`` is the last item. If there was no item, ``result`` raises RxPY's SequenceContainsNoElementsError.
 
     Raises:
         TypeError: ``source`` is not an Observable.
@@ -312,9 +320,9 @@ class _PipelineFeed(SourceFeed[T, T], Generic[T]):
 
 
 async def read_out(returned: Any) -> Any:
-    """Read a crew's or a flow's stream to its end and return its result. Anything else is returned as it is.
+    """If ``returned`` is an output, read it to its end and return its result. Otherwise return ``returned`` itself.
 
-    Reading such a stream runs it, so its chunks are in the stream of the code that returned it.
+    If the output belongs to a flow, a crew or an agent, reading it also emits its events in the calling code's stream.
     """
     if not isinstance(returned, Readable):
         return returned

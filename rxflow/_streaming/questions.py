@@ -1,9 +1,9 @@
 """Questions that a run asks people: who answers, how long the run waits, and what happens if nobody answers.
 
-A leaf asks with :func:`ask`: it emits ``InputRequested`` and asks the answerers of its scope, innermost first. The
-first answer is validated and used, and ``InputReceived`` follows. If no answerer has an answer, the console is asked if
-there is one. Otherwise the leaf raises :class:`Unanswered`: concurrent work finishes, and the outermost stream ends
-with ``FlowPaused``.
+A leaf asks with :func:`ask`, which emits ``InputRequested`` and then asks the answerers of the leaf's scope, innermost
+first. If no answerer has an answer, and there is a console, the console asks the question. The first answer is
+validated, and ``InputReceived`` is emitted. If there is no answer, the leaf raises :class:`Unanswered`. Concurrent work
+then continues to its end, and the outermost stream ends with ``FlowPaused``.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class ProvidesInput(Protocol):
 
     @property
     def request_input(self) -> Callable[..., Any]:
-        """Return a function that asks for a text: ``request_input(message, flow, metadata=None)``.
+        """A method that asks for a text: ``request_input(message, flow, metadata=None)``.
 
-        It returns a text, an InputResponse, or None if there is no input.
+        It returns a text or an InputResponse. If there is no input, it returns None.
         """
         ...
 
@@ -52,23 +52,24 @@ class ProvidesFeedback(Protocol):
 
     @property
     def request_feedback(self) -> Callable[..., Any]:
-        """Return a function that asks for feedback: ``request_feedback(context, flow)``.
+        """A method that asks for feedback: ``request_feedback(context, flow)``.
 
-        It returns a text, or raises HumanFeedbackPending.
+        It returns a text. If there is no feedback yet, it raises HumanFeedbackPending.
         """
         ...
 
 
 Who: TypeAlias = Callable[[InputRequested], Any] | Observable[Any] | Answerer | ProvidesInput | ProvidesFeedback
-"""Who may answer; see :func:`rxflow.operators.answer_with`."""
+"""Everything that can answer questions; see :func:`rxflow.operators.answer_with`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question(Generic[T]):
     """A question of a leaf.
 
-    ``answer`` is the type of an answer. ``check`` raises ValueError for an answer that has the type but is not
-    acceptable. ``timeout`` is in seconds.
+    ``answer`` is the type that answers must have. If ``schema`` is given, it replaces the JSON Schema of that type in
+    the event. ``check`` raises ValueError if an answer has the right type, but is not acceptable. ``timeout`` is the
+    time for the answer, in seconds; None means no limit.
     """
 
     kind: str
@@ -96,7 +97,7 @@ class Question(Generic[T]):
         )
 
     def validate(self, request: InputRequested, answer: object) -> T:
-        """Return the answer, converted to its type. Raises ValueError, with the reason, if the answer does not fit."""
+        """Return ``answer``, converted to the required type. Raises ValueError if it does not fit."""
         try:
             value = TypeAdapter(self.answer).validate_python(answer)
             self.check(value)
@@ -107,11 +108,11 @@ class Question(Generic[T]):
 
 
 async def ask(emitter: Emitter, question: Question[T], first: Sequence[Answerer] = ()) -> T | None:
-    """Ask ``first``, then the answerers of the scope, and return the answer; None if the time ran out.
+    """Ask ``first``, then the answerers of the emitter's scope, and return the answer; None if the time ran out.
 
     Raises:
         ValueError: the answer does not fit the question.
-        Unanswered: nobody answers.
+        Unanswered: there is no answer.
     """
     emitter.require_open()
     request = question.request(emitter)
@@ -129,22 +130,22 @@ async def ask(emitter: Emitter, question: Question[T], first: Sequence[Answerer]
     for answerer in answerers:
         answerer.expect(request)
     try:
-        if asked is None:  # otherwise the stream has already repeated it
+        if asked is None:  # otherwise Journal.open() has already repeated the question
             emitter.on_next(request)
-            await emitter.run.flush()  # a question that a person has seen must not be lost, nor the events before it
+            await emitter.run.flush()  # the log must not lose a question that people see, nor the events before it
         value = await _answer_in_time(question, request, answerers, seconds)
     finally:
         for answerer in answerers:
             answerer.forget(request)
     emitter.on_next(InputReceived(origin=emitter.origin, request_id=request.request_id, value=value))
-    await emitter.run.flush()  # the answer must not be lost either: a person is not asked twice
+    await emitter.run.flush()  # the log must not lose the answer, because nobody may be asked twice
     return value
 
 
 async def _answer_in_time(
     question: Question[T], request: InputRequested, answerers: Sequence[Answerer], seconds: float | None
 ) -> T | None:
-    """Return the answer, or None after ``seconds``."""
+    """Return the answer; None if there is none within ``seconds``. If ``seconds`` is None, there is no limit."""
     if seconds is not None and seconds <= 0:
         return None
     limit = asyncio.timeout(seconds)
@@ -160,11 +161,14 @@ async def _answer_in_time(
 async def find_answer(
     answerers: Sequence[Answerer], request: InputRequested, check: Callable[[Any], Any] = lambda answer: answer
 ) -> Any:
-    """Return the first answer that an answerer has, as ``check`` returns it.
+    """Ask the answerers one after the other, then the console if there is one.
+
+    Return what ``check`` returns for the first answer.
 
     Raises:
-        ValueError: raised by ``check``: the answer does not fit. A person who typed it is asked again instead.
-        Unanswered: no answerer has an answer.
+        ValueError: ``check`` has refused the answer. If a person has typed it at the console, the person is asked again
+            instead.
+        Unanswered: there is no answer.
     """
     for answerer in answerers:
         answer = await _ask_one(answerer, request, check)
@@ -215,7 +219,11 @@ def answerer_of(given: Who, flow: object = None) -> Answerer:
 
 
 class _Calling(Answerer):
-    """Calls users' code for an answer: on the loop if it is async, else in a thread, which a cancellation abandons."""
+    """Calls a function for the answer.
+
+    An async function is called on the loop, any other function in a thread. If the run is cancelled, nothing waits for
+    that thread.
+    """
 
     def __init__(self, function: Callable[[InputRequested], Any]) -> None:
         self._function = function
@@ -238,7 +246,7 @@ class _Calling(Answerer):
 
 
 class _AtConsole(_Calling):
-    """Asks at the terminal, where people make typing mistakes."""
+    """Asks a person at the console. If the answer does not fit, :func:`_ask_one` asks the person again."""
 
 
 class _Reading(Answerer):
@@ -254,15 +262,15 @@ class _Reading(Answerer):
 def provided_by(provider: Any, flow: object = None, context: object = None) -> Callable[[InputRequested], Any]:
     """Return a function that asks a provider in CrewAI's form.
 
-    Questions for which the provider has no method are left to others. None from ``request_input`` is an answer: there
-    is no input.
+    If the provider has no method for a question, the function returns None, and the next answerer is asked. If
+    ``request_input`` returns None, this counts as an answer: there is no input.
     """
 
     def answer(request: InputRequested) -> Any:
         if request.kind == "input" and hasattr(provider, "request_input"):
             metadata = {"metadata": dict(request.arguments)} if request.arguments else {}
             given = provider.request_input(request.message, flow, **metadata)
-            if isawaitable(given) and not isinstance(given, Observable):  # RxPY's Observable has an __await__
+            if isawaitable(given) and not isinstance(given, Observable):  # isawaitable() is also True for Observables
                 return _as_input(given)
             return InputResponse(given) if given is None else given
         if request.kind == "feedback" and hasattr(provider, "request_feedback"):
@@ -278,7 +286,7 @@ async def _as_input(given: Awaitable[Any]) -> Any:
 
 
 async def _read(source: Observable[Any]) -> Any:
-    """Return the first item; UNANSWERED if there is none."""
+    """Return the first item of ``source``; UNANSWERED if there is none."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Any] = loop.create_future()
 
@@ -307,8 +315,8 @@ class Inbox(Answerer):
         for request in inbox.pending:
             inbox.answer(request.request_id, "yes")
 
-    A question stays in the inbox until it is answered, its time runs out, or the run is closed. All methods may be
-    called from any thread.
+    A question is open until it is answered or declined, its time runs out, or the run ends. :attr:`pending`,
+    :meth:`answer` and :meth:`decline` may be used in any thread.
     """
 
     def __init__(self) -> None:
@@ -326,15 +334,16 @@ class Inbox(Answerer):
 
         Raises:
             LookupError: the question is not open: it is unknown here, was answered, or its time ran out.
-            ValueError: the answer does not fit the schema of the question, which stays open.
+            ValueError: the answer does not fit the schema of the question. The question stays open.
         """
         check_answer(self._look_up(request_id).request, value)
         self._settle(request_id, value)
 
     def decline(self, request_id: str) -> None:
-        """Leave a question to the other answerers.
+        """Leave a question to the next answerer. If no other answerer has an answer, the run pauses.
 
-        If there are none, the run is paused. Raises LookupError as :meth:`answer` does.
+        Raises:
+            LookupError: the question is not open, as for :meth:`answer`.
         """
         self._settle(request_id, UNANSWERED)
 
@@ -384,8 +393,9 @@ class _Open:
 
 
 def check_answer(request: InputRequested, value: object) -> None:
-    """Raise ValueError if an answer does not fit the schema of its question."""
-    # Imported late, because most programs answer with functions, whose answers are validated by type.
+    """Raise ValueError if ``value`` does not fit the schema of the question ``request``."""
+    # Imported late, because most programs do not need it: they answer with functions, and Question.validate() checks
+    # these answers.
     jsonschema: Any = import_module("jsonschema")
     try:
         jsonschema.validate(to_jsonable_python(value, fallback=str), dict(request.response_schema))
@@ -394,7 +404,7 @@ def check_answer(request: InputRequested, value: object) -> None:
 
 
 def asking(scope: Scope, question: Question[Any], before: Callable[[Emitter], Awaitable[None]] | None = None) -> Any:
-    """Return the events of one question, for code that asks in the middle of a method. ``before`` is awaited first."""
+    """Return an Observable of one question's events, for code inside a method. ``before`` is awaited first."""
 
     async def work(emitter: Emitter) -> None:
         if before is not None:
@@ -405,7 +415,11 @@ def asking(scope: Scope, question: Question[Any], before: Callable[[Emitter], Aw
 
 
 def end_with_pause(observer: ObserverBase[Event], origin: Origin, error: Unanswered, is_outermost: bool) -> None:
-    """End a flow, crew or agent that waits for answers. The outermost one ends the stream; others pass the error on."""
+    """Emit FlowPaused for a flow, crew or agent that waits for answers, and end its stream.
+
+    The outermost stream completes. Any other stream ends with ``error``, so that the surrounding flow or crew pauses
+    too.
+    """
     observer.on_next(FlowPaused(origin=origin, pending=error.pending))
     if is_outermost:
         observer.on_completed()

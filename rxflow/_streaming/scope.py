@@ -1,4 +1,4 @@
-"""The scope of work: its run, the labels of its events, its context, and the subscriptions between parts of a run."""
+"""The scope of code: its run, the labels of its events, and its context. Also subscriptions between parts of a run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ Start: TypeAlias = Callable[[ObserverBase[T], SchedulerBase | None], DisposableB
 
 
 class RunPart(Observable[T], Generic[T]):
-    """An Observable that keeps Rx's contract by itself: one terminal event, and nothing after it or after disposal."""
+    """An Observable that keeps Rx's contract without RxPY's help.
+
+    The contract: there is one terminal, and no signal comes after the terminal or after disposal.
+    """
 
     def __init__(self, start: Start[T]) -> None:
         super().__init__(start)
@@ -41,7 +44,10 @@ class RunPart(Observable[T], Generic[T]):
 
 
 def connect(source: Observable[T], observer: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:
-    """Subscribe one of rxflow's own observers, which raises no errors into ``source``."""
+    """Subscribe ``observer`` to ``source``. The observer must be one of rxflow's own, and must not raise errors.
+
+    If ``source`` is a :class:`RunPart`, this leaves out the layer that RxPY puts around observers.
+    """
     if not isinstance(source, RunPart):
         return source.subscribe(observer, scheduler=scheduler)
     try:
@@ -52,10 +58,11 @@ def connect(source: Observable[T], observer: ObserverBase[T], scheduler: Schedul
 
 
 class Holder(DisposableBase):
-    """Holds one subscription, which may be set after its start. ``dispose`` may be called from any thread.
+    """Holds one subscription, which may be set later. ``dispose`` may be called from any thread.
 
-    No lock is needed: the setter stores the subscription before it reads the flag, and ``dispose`` does the reverse, so
-    one of the two sees the other. If both do, the subscription is disposed twice; the second time has no effect.
+    No lock is needed. :meth:`hold` first stores the subscription, then reads ``is_disposed``. :meth:`dispose` first
+    sets ``is_disposed``, then reads the subscription. So if both run at once, at least one of them sees the other. If
+    both dispose the subscription, the second time has no effect.
     """
 
     __slots__ = ("_held", "is_disposed")
@@ -81,7 +88,10 @@ class Holder(DisposableBase):
 
 
 class Owned(DisposableBase):
-    """Objects that are disposed together with their owner: from any thread, without a lock, as in :class:`Holder`."""
+    """Objects that are disposed together with their owner. ``dispose`` may be called from any thread.
+
+    No lock is needed, for the same reason as in :class:`Holder`.
+    """
 
     __slots__ = ("_items", "is_disposed")
 
@@ -101,13 +111,13 @@ class Owned(DisposableBase):
             self.dispose()
 
     def remove(self, item: DisposableBase) -> None:
-        """Dispose ``item`` now, and forget it."""
+        """Remove ``item``, and dispose it now."""
         self.forget(item)
         item.dispose()
 
     def forget(self, item: DisposableBase) -> None:
-        """Do not dispose ``item`` with the others, because it is over."""
-        with suppress(ValueError):  # it was disposed with the others
+        """Remove ``item`` without disposing it, because it has ended."""
+        with suppress(ValueError):  # dispose() has already removed it
             self._items.remove(item)
 
     def dispose(self) -> None:
@@ -115,13 +125,13 @@ class Owned(DisposableBase):
         while self._items:
             try:
                 item = self._items.pop(0)
-            except IndexError:  # another thread was faster
+            except IndexError:  # another thread has taken the last item
                 return
             item.dispose()
 
 
 class Cleanup(DisposableBase):
-    """Calls ``action`` once, when it is first disposed, in whichever thread."""
+    """Calls ``action`` when this object is disposed for the first time, in the thread that disposes it."""
 
     __slots__ = ("_actions",)
 
@@ -141,16 +151,16 @@ async def _flush_nothing() -> None:
 
 
 UNANSWERED = object()
-"""Returned by an answerer to leave a question to the next one."""
+"""What an answerer returns if it has no answer. The next answerer is then asked."""
 
 
 class Answerer:
     """Answers questions of a run; see :mod:`rxflow._streaming.questions`."""
 
     def expect(self, request: InputRequested) -> None:
-        """Prepare for a question that is going to be shown.
+        """Prepare for a question. This is called before the question is shown.
 
-        People may answer at once, before this answerer is asked.
+        People may answer as soon as they see the question, even before :meth:`find_answer` is called.
         """
 
     async def find_answer(self, request: InputRequested) -> Any:
@@ -186,28 +196,37 @@ def _count() -> Iterator[int]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Run:
-    """One subscription: the loop that emits all its signals, and the count of its spans."""
+    """One run, or a part of it that lives on another loop (see :meth:`elsewhere`).
+
+    All signals are emitted on ``loop``. ``spans`` yields the numbers of new spans. ``tasks`` holds the leaves' tasks.
+    """
 
     loop: asyncio.AbstractEventLoop
     id: str = field(default_factory=lambda: str(uuid4()))
     spans: Iterator[int] = field(default_factory=_count)
     first_seq: int = 0
-    """The ``seq`` of its first event; above 0 if the run was resumed."""
+    """The ``seq`` of the run's first event; above 0 if the run was resumed."""
     tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
     leftovers: Owned = field(default_factory=Owned)
-    """Calls that some code still awaits although their leaf has ended. Disposing the run stops them."""
+    """Nested Observables that some code still awaits although their leaf has ended. Disposing the run stops them."""
     connections: Owned = field(default_factory=Owned)
-    """The open reads from providers. If nobody reads the run, they are closed before the rest of it is stopped."""
+    """The open connections to providers.
+
+    When the last reader of a run leaves, ``rxflow.runs`` closes these before it stops the rest of the run.
+    """
     journal: Journal | None = None
-    """The record of the run before it was resumed; None if it was not resumed."""
+    """What the run had done before it was resumed; None if the run was not resumed."""
     flush: Callable[[], Awaitable[None]] = _flush_nothing
-    """Waits until everything emitted so far is in the run's log, if it has one."""
+    """Waits until all events so far are in the run's log. If the run has no log, it returns at once."""
 
     calls: dict[str, Callable[[str], LLMCancelled]] = field(default_factory=dict[str, "Callable[[str], LLMCancelled]"])
-    """By span, for each LLM call that has not ended: a function that returns its closing event for a given reason."""
+    """The LLM calls that have not ended, by the id of their spans.
+
+    Each value is a function that gets the reason of a cancellation, and returns the LLMCancelled event of the call.
+    """
 
     watchers: list[StopWatcher] = field(default_factory=list["StopWatcher"])
-    """The watchers that must be told when a leaf is stopped while the run lives."""
+    """The objects whose :meth:`~StopWatcher.note_stopped` is called when a leaf is stopped before the run ends."""
 
     clock: EventClock = field(init=False)
 
@@ -215,11 +234,11 @@ class Run:
         object.__setattr__(self, "clock", EventClock(self.loop))  # frozen for all other code
 
     def elsewhere(self, loop: asyncio.AbstractEventLoop) -> Run:
-        """Return a copy of the run for a part of it that lives on another loop."""
+        """Return a copy of this object for a part of the run that lives on ``loop``."""
         return replace(self, loop=loop, tasks=set(), leftovers=Owned())
 
     def note_stopped(self, span_id: str) -> None:
-        """Tell the watchers that the leaf of this span was disposed, and why (see :func:`stopping`).
+        """Inform the watchers that the leaf of this span was disposed, and of the reason (see :func:`stopping`).
 
         May be called from any thread.
         """
@@ -229,7 +248,7 @@ class Run:
 
 
 class StopWatcher(Protocol):
-    """Is told about leaves that were stopped; see :class:`rxflow._streaming.border.Passage`."""
+    """Is informed when a leaf is stopped. :class:`rxflow._streaming.border.Passage` implements this."""
 
     def note_stopped(self, span_id: str, reason: str) -> None:
         """Note that a leaf was disposed while its span was open. May be called from any thread."""
@@ -241,21 +260,23 @@ _stop_reasons: ContextVar[tuple[tuple[str, Callable[[], bool]], ...]] = ContextV
 
 @contextmanager
 def stopping(reason: str, holds: Callable[[], bool] = lambda: True) -> Generator[None]:
-    """Give ``reason`` as the cause of each stop in the ``with`` block for which ``holds()`` is True at that moment."""
+    """Use ``reason`` for each leaf that is stopped in the ``with`` block while ``holds()`` is True.
+
+    If blocks are nested, the innermost ``reason`` whose ``holds()`` is True is used.
+    """
     token = _stop_reasons.set((*_stop_reasons.get(), (reason, holds)))
     try:
         yield
     finally:
-        with suppress(ValueError):  # a coroutine whose loop was closed ends in another context
+        with suppress(ValueError):  # a coroutine that is closed after its loop runs in another context
             _stop_reasons.reset(token)
 
 
 class UsageLedger:
-    """The usage of the finished LLM calls of a flow, a crew or an agent.
+    """The usage of all ended LLM calls of a flow, a crew or an agent.
 
-    The surrounding ledger, ``around``, counts these calls too.
-
-    A call adds itself, because a stopped call cannot emit an event any more.
+    ``around`` is the ledger of the surrounding flow, crew or agent. It counts these calls too. Each call adds its usage
+    directly, not through an event, because a stopped call cannot emit events any more.
     """
 
     __slots__ = ("_around", "_costs", "_entries")
@@ -266,13 +287,13 @@ class UsageLedger:
         self._costs: list[float | None] = []
 
     def note(self, usage: UsageMetrics, cost: float | None, *, is_shown: bool = False) -> None:
-        """Add one call. May be called from any thread, because a run can be stopped from any.
+        """Add the usage of one call. May be called from any thread, because any thread may stop a run.
 
-        ``is_shown`` says that an event shows the call. Surrounding ledgers get that event too, so they are not told
-        again.
+        ``is_shown`` is True if the usage comes from an event. The owners of the surrounding ledgers see the same event,
+        so in this case the usage is not passed on to these ledgers.
         """
         self._entries.append(usage)
-        # a call that never reached the provider has no cost, not even an unknown one
+        # Skip calls that never reached the provider. Their None would make the total cost unknown.
         if cost is not None or usage.is_reported or usage.successful_requests:
             self._costs.append(cost)
         if self._around is not None and not is_shown:
@@ -285,7 +306,7 @@ class UsageLedger:
 
     @property
     def cost(self) -> float | None:
-        """The sum of the costs so far, in US dollars; None if the cost of one call is unknown."""
+        """The cost of all calls so far, in US dollars; None if the cost of any call is unknown."""
         costs = list(self._costs)
         return None if None in costs else sum(cost for cost in costs if cost is not None)
 
@@ -294,8 +315,8 @@ class UsageLedger:
 class Scope:
     """The run and the labels that code belongs to.
 
-    The scope is passed as an argument, because Rx subscribes a successor while its predecessor completes. A context
-    variable would still hold the predecessor's scope then.
+    The scope is passed as an argument. A context variable would hold the wrong scope: When an Observable completes, Rx
+    subscribes the next Observable in the same call, so the variable would still hold the scope of the completed one.
     """
 
     run: Run
@@ -303,15 +324,15 @@ class Scope:
     context: Context = field(default_factory=copy_context)
     ledger: UsageLedger = field(default_factory=UsageLedger)
     answerers: tuple[Answerer, ...] = ()
-    """Who is asked a question for people, in this order; innermost first."""
+    """The answerers that are asked when this code asks people a question, in this order: innermost first."""
     step: Step = ()
-    """The call of a method to which the code belongs, in a resumed run."""
+    """In a resumed run: the flow, or the call of a method, that the code belongs to. Otherwise empty."""
     is_logged: bool = False
-    """Whether an outer flow or crew is verbose, and already logs the events here."""
+    """Whether a surrounding flow, crew or agent is verbose. It then already logs the events of this scope."""
 
     @property
     def is_outermost(self) -> bool:
-        """Whether no span of the run surrounds it."""
+        """Whether this scope is outside of all spans of the run."""
         return not self.origin.span_id
 
     def answered_by(self, answerer: Answerer) -> Scope:
@@ -324,14 +345,14 @@ class Scope:
         return cls(run, Origin(run_id=run.id, parent_run_id=parent_run_id), context)
 
     def of_private_run(self) -> Scope:
-        """Return a copy of the scope for events that are not a part of the run; they count as a separate run."""
+        """Return a copy of the scope with another run id. Its events are a separate run; this run is the parent."""
         own = replace(self.origin, run_id=str(uuid4()), parent_run_id=self.origin.run_id)
         return replace(self, origin=own, is_logged=False)
 
     def within(self, *names: str, **labels: Any) -> Scope:
-        """Return the scope of a span inside this one.
+        """Return the scope of a new span inside the span of this scope.
 
-        ``names`` extend the namespace; ``labels`` replace fields of the origin.
+        ``names`` extend the namespace. ``labels`` replace fields of the origin.
         """
         origin = replace(
             self.origin,
@@ -347,23 +368,27 @@ class Scope:
         return self if step == self.step else replace(self, step=step)
 
     def logged(self) -> Scope:
-        """Return a copy of the scope for the parts of a verbose flow or crew."""
+        """Return a copy of the scope for code inside a verbose flow, crew or agent."""
         return replace(self, is_logged=True)
 
     def metered(self) -> Scope:
-        """Return a copy of the scope with a ledger of its own."""
+        """Return a copy of the scope with a new ledger. The present ledger counts the calls of the new one too."""
         return replace(self, ledger=UsageLedger(around=self.ledger))
 
     def note_shown(self, event: LLMFinished | LLMFailed | LLMCancelled) -> None:
-        """Note a call that an event shows. Calls of this run have noted themselves; calls of a recording have not."""
+        """Add the usage in ``event`` to the ledger, unless the call belongs to this run.
+
+        Calls of this run add their usage themselves. Others do not, for example the calls in a recording.
+        """
         if not event.origin.span_id.startswith(f"{self.run.id}/"):
             self.ledger.note(event.usage, event.cost, is_shown=True)
 
 
 class RunHandle(Holder):
-    """Holds a started run. ``dispose`` stops the run: from any thread, at once, any number of times.
+    """Holds a started run. ``dispose`` stops the run at once. It may be called from any thread, and more than once.
 
-    ``home`` is the loop on which the run lives together with other code; None if the run has a thread of its own.
+    ``home`` is the loop on which the run lives, if the run shares the loop with the code that started it. Otherwise
+    ``home`` is None.
     """
 
     def __init__(self, run: Run | None = None, home: AbstractEventLoop | None = None) -> None:
@@ -384,7 +409,7 @@ class RunHandle(Holder):
 
     @property
     def thread(self) -> threading.Thread | None:
-        """The thread of the run's loop; None if the loop is the program's own."""
+        """The run's loop thread; None if the run shares a loop with the code that started it."""
         return None
 
     def dispose(self) -> None:
@@ -393,7 +418,7 @@ class RunHandle(Holder):
             self.run.leftovers.dispose()
 
     def why_it_stands_still(self) -> str | None:
-        """Return why nothing more will come, if the run has lost its loop; otherwise None."""
+        """If the run has lost its loop, so that no more events can come, return the reason. Otherwise return None."""
         if self.is_inherited:
             return f"its run lives in the process {self._process}, of which this one is a fork"
         if self.home is not None and self.home.is_closed():
@@ -403,11 +428,11 @@ class RunHandle(Holder):
     def join(self, timeout: float) -> None:
         """Wait up to ``timeout`` seconds until nothing of the run is left.
 
-        Without a thread of its own, return at once.
+        If the run has no loop thread of its own, return at once.
         """
 
     def pause(self) -> _hooks.Pause | None:
-        """Return a wait of this thread for the run, if the run's loop counts waits; otherwise None."""
+        """Return an object for a wait of this thread for the run; None if the run's loop does not count waits."""
         if self.home is None or self.home is running_loop():
             return None
         count = _hooks.thread_count(self.home)
@@ -415,4 +440,4 @@ class RunHandle(Holder):
 
 
 at_home: weakref.WeakSet[RunHandle] = weakref.WeakSet()
-"""The runs that live on the program's own loops."""
+"""The handles of all runs that have a ``home``."""

@@ -1,6 +1,7 @@
-"""Adapters: each module translates the events of a run into one protocol, or into another library's types.
+"""Adapters: each module connects rxflow with one protocol or one other library.
 
-Import an adapter by its name (``from rxflow.adapters import otel``). Each one except ``logs`` needs an extra.
+Import an adapter by its name (``from rxflow.adapters import otel``). All adapters except ``logs`` need an extra of the
+package, for example ``rxflow[otel]``.
 """
 
 __all__: list[str] = []

@@ -1,4 +1,4 @@
-"""The tools of an MCP server, for agents. :mod:`rxflow.adapters.mcp` has the names for programs."""
+"""The tools of an MCP server, for agents. Programs import them from :mod:`rxflow.adapters.mcp`."""
 
 from __future__ import annotations
 
@@ -26,22 +26,23 @@ with extra("mcp"):
 
 
 class ServerError(RuntimeError):
-    """A server's tool reported an error. The message is the text that it returned."""
+    """A server's tool reported an error. The message is the text that the tool returned."""
 
 
 class connect:  # noqa: N801 - used like a function
-    """Connect to a server, for ``with`` and ``async with``. The block gets a list of the server's tools for agents.
+    """Connects to an MCP server for a ``with`` or ``async with`` block.
 
-    The connection lives in a thread of its own, so the tools work in every run, sync or async. Cancelling a run cancels
-    its calls at the server. Leaving the block closes the connection, and ends the server's process if the block started
-    it.
+    The block gets a list of the server's tools, which agents can use. The connection lives in a thread of its own, so
+    the tools work in every run, sync or async. If a run is cancelled, its tool calls are cancelled at the server too.
+    The end of the block closes the connection. If the block has started a server process, that process ends too.
 
     Args:
         server: a URL, ``StdioServerParameters`` for a command to start, or a server object of the ``mcp`` package.
         only: the names of the tools to use; by default all of them.
 
     Raises:
-        LookupError: on entering, if the server lacks a tool of ``only``. Errors of ``mcp`` are raised unchanged.
+        LookupError: the server lacks a tool of ``only``.
+        Exception: an error of ``mcp``. If an ExceptionGroup contains only one error, that error is raised instead.
     """
 
     def __init__(self, server: Any, *, only: tuple[str, ...] | None = None) -> None:
@@ -53,15 +54,15 @@ class connect:  # noqa: N801 - used like a function
         return self._connect(Once())
 
     def _connect(self, keep: Once) -> list[BaseTool]:
-        """Connect. The connection is closed at once if ``keep`` was taken, because the caller no longer waits."""
+        """Connect, and return the tools. If ``keep`` is already taken, disconnect, because the caller has left."""
         with ExitStack() as stack:
             portal = stack.enter_context(start_blocking_portal())
             connection = portal.wrap_async_context_manager(Client(self._server))
             try:
                 client = connection.__enter__()
-            except ExceptionGroup as group:  # raised by mcp's task groups; its text does not give the reason
+            except ExceptionGroup as group:  # raised by mcp's task groups; the group's text does not give the reason
                 raise _find_reason(group) from group
-            # Don't pass the block's errors to the connection: its task groups would wrap them in exception groups.
+            # Don't pass errors of the user's block to the connection: mcp's task groups would wrap them in groups.
             stack.callback(connection.__exit__, None, None, None)
             offered = portal.call(_list_tools, client)
             wanted = [each for each in offered if self._only is None or each.name in self._only]
@@ -84,7 +85,8 @@ class connect:  # noqa: N801 - used like a function
         try:
             return await anyio.to_thread.run_sync(self._connect, keep)
         except asyncio.CancelledError:
-            # asyncio interrupts the wait, but not the thread that connects. If it has connected, nobody else closes it.
+            # asyncio has ended this wait, but not the thread that connects. If the thread has taken ``keep``, it has
+            # connected, and only this code can close the connection.
             if not keep.take():
                 threading.Thread(target=self._open.close, name="rxflow mcp close").start()
             raise
@@ -97,7 +99,7 @@ class connect:  # noqa: N801 - used like a function
 
 
 def _find_reason(error: Exception) -> Exception:
-    """Return the error inside nested groups that have one error each."""
+    """Unwrap exception groups that have only one error, and return what is inside: an error or a larger group."""
     found: Any = error
     while len(getattr(found, "exceptions", ())) == 1:
         found = found.exceptions[0]
@@ -123,7 +125,8 @@ class _ServerTool(BaseTool):
         return _read_result(self._portal.call(self._call(arguments)))
 
     async def _arun(self, **arguments: Any) -> Any:
-        # Cancelling the future cancels the call in the portal's thread, and the client then informs the server.
+        # If this coroutine is cancelled, the call in the portal's thread is cancelled too. The client then informs the
+        # server.
         called = self._portal.start_task_soon(self._call(arguments))
         return _read_result(await asyncio.wrap_future(called))
 
@@ -131,7 +134,7 @@ class _ServerTool(BaseTool):
         context = copy_context()
 
         async def note(progress: float, total: float | None, message: str | None) -> None:
-            # _report() raises this when the run is over; it must not cancel the call
+            # When the run is over, _report() raises a CancelledError, which must not cancel the call.
             with suppress(asyncio.CancelledError):
                 context.run(_report, progress, total, message or "")
 
@@ -139,14 +142,14 @@ class _ServerTool(BaseTool):
 
 
 def _report(progress: float, total: float | None, message: str) -> None:
-    """Report progress to the run whose agent called the tool. A tool that is called by hand belongs to no run."""
+    """Report progress to the run whose agent called the tool. If no run called it, do nothing."""
     if current_emitter() is not None:
         report_progress(progress, total, message)
 
 
 def _make_tool(offered: mcp_types.Tool, client: Client, portal: BlockingPortal) -> BaseTool:
     class Arguments(BaseModel):
-        """Accepts any arguments: the server checks them, and its error reaches the model."""
+        """Accepts any arguments, because the server checks them. The model gets the server's error."""
 
         model_config = ConfigDict(extra="allow")
 

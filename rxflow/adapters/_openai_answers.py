@@ -1,4 +1,4 @@
-"""A run as an answer of OpenAI's APIs, a response or a chat completion, streamed or as one object."""
+"""Translates a run into a chat completion or a response of OpenAI's APIs, streamed or as one object."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Asked:
 
     Attributes:
         model: the model name in the request.
-        messages: the conversation in the form of chat completions; instructions are its system message.
+        messages: the conversation as messages of the chat completions API. ``instructions`` become a system message.
         text: the text of the user's last message.
-        parameters: the whole request.
+        parameters: all fields of the request.
     """
 
     model: str
@@ -47,13 +47,14 @@ class Asked:
 
 
 class _Run:
-    """Collects what both APIs need from a run: its usage, its result and the parts of its answers."""
+    """Collects what both APIs need from a run: its usage, its result and the parts of the models' answers."""
 
     def __init__(self) -> None:
         self.usage = UsageMetrics()
         self.result: Any = None
         self.is_cancelled = False
-        self._cut_off: list[tuple[StreamChunk, str]] = []  # per cut-off answer: labels, finish reason
+        # For each answer that was cut off: an empty chunk with the labels of the answer, and the finish reason.
+        self._cut_off: list[tuple[StreamChunk, str]] = []
         self._parts = PartTracker()
 
     @property
@@ -77,7 +78,7 @@ class _Run:
             case FlowFinished() | MethodFinished() | CrewFinished():
                 self.result = event.result
             case Cancelled(origin=origin, reason=reason) if not origin.parent_span_id:
-                self.is_cancelled = reason != WAITS  # a crew that waits for a person is paused
+                self.is_cancelled = reason != WAITS  # a crew that waits for a person is not cancelled
             case _:
                 pass
         # Tool calls are left out: rxflow runs the tools, and a client that saw the calls would run them again.
@@ -88,10 +89,13 @@ class _Run:
 
 
 class ChatAnswer:
-    """A run as one chat completion: the texts of all calls in a row, separated by blank lines."""
+    """Translates a run into one chat completion. It has the texts of all LLM calls, separated by blank lines.
+
+    The text of one part at a time is sent as it arrives. The texts of concurrent parts wait.
+    """
 
     failure: str | None = None
-    """The reason why the run did not complete; None before its end, and if it completed."""
+    """The reason why the run did not complete; None before the run's end, and if the run completed."""
 
     def __init__(self, asked: Asked) -> None:
         self._run = _Run()
@@ -99,9 +103,10 @@ class ChatAnswer:
         options: Any = asked.parameters.get("stream_options") or {}
         self._shows_usage = bool(options.get("include_usage"))
         self._speaker: Part | None = None
-        self._waiting: dict[Part, list[str]] = {}  # by part: its text, while another part is sent
-        self._ended: set[Part] = set()  # the waiting parts whose streams have ended
-        self._texts: dict[Part | None, list[str]] = {}  # what was sent and not retracted; None: the run's result
+        self._waiting: dict[Part, list[str]] = {}  # the texts that are sent when the part before them has ended
+        self._ended: set[Part] = set()  # the parts that ended while another part was sent
+        # The texts that were sent and not retracted. The key None stands for the run's result.
+        self._texts: dict[Part | None, list[str]] = {}
         self._has_begun = False
 
     @property
@@ -114,7 +119,8 @@ class ChatAnswer:
 
     def read(self, event: Event) -> Iterator[Json]:
         steps = self._run.read(event)
-        # Drop all retracted parts first. When one ends, other waiting parts are sent, and these may be retracted too.
+        # First drop all retracted parts. The loop below sends waiting parts when a part ends, and some of the waiting
+        # parts may be retracted too.
         for step in steps:
             if step.verb == "retract":
                 self._texts.pop(step.part, None)
@@ -153,7 +159,10 @@ class ChatAnswer:
             self._ended.add(part)
 
     def _hand_on(self) -> Iterator[Json]:
-        """Send the waiting texts, because the speaker has ended. The first part that still streams speaks next."""
+        """Send the waiting texts, because the part that was sent has ended.
+
+        Stop at the first part that has not ended yet. The rest of its text is sent as it arrives.
+        """
         self._speaker = None
         while self._waiting and self._speaker is None:
             part = next(iter(self._waiting))
@@ -176,10 +185,13 @@ class ChatAnswer:
 
 
 class ResponseAnswer:
-    """A run as one response: each text of a call is a message item, and each reasoning text is a reasoning item."""
+    """Translates a run into one response.
+
+    Each text of an LLM call becomes a message item, and each reasoning text becomes a reasoning item.
+    """
 
     failure: str | None = None
-    """The reason why the run did not complete; None before its end, and if it completed."""
+    """The reason why the run did not complete; None before the run's end, and if the run completed."""
 
     def __init__(self, asked: Asked) -> None:
         self._run = _Run()
@@ -187,7 +199,7 @@ class ResponseAnswer:
         self._head: Json = {"id": f"resp_{uuid4().hex}", "object": "response", "created_at": time.time()}
         self._sequence = 0
         self._has_begun = False
-        self._items: dict[Part | None, Json] = {}  # in order; the key None stands for the run's result
+        self._items: dict[Part | None, Json] = {}  # in their order; the key None stands for the run's result
         self._texts: dict[Part | None, list[str]] = {}
         self._indices: dict[Part | None, int] = {}
         self._status = "in_progress"
@@ -250,7 +262,7 @@ class ResponseAnswer:
             case "end":
                 yield from self._end_item(step.part)
             case _:
-                # The client has already received the retracted part, but the whole answer leaves it out.
+                # A client of a stream has already received the retracted part. ``whole`` leaves it out.
                 self._items.pop(step.part, None)
 
     def _begin_item(self, part: Part | None) -> Iterator[Json]:
@@ -304,7 +316,10 @@ def _text_part(text: str) -> Json:
 
 
 def _count_tokens(usage: UsageMetrics, given: str, made: str) -> Json:
-    """Return the usage in OpenAI's fields. An unreported number is 0, because the protocol requires one."""
+    """Return the usage in OpenAI's fields. Unreported numbers become 0, because the API requires a number.
+
+    ``given`` and ``made`` are the words for input and output in the names of the fields.
+    """
     return {
         f"{given}_tokens": usage.prompt_tokens or 0,
         f"{given}_tokens_details": {"cached_tokens": usage.cached_prompt_tokens or 0},

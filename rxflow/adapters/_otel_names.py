@@ -1,4 +1,7 @@
-"""The names of OpenTelemetry's conventions for generative AI. They still change, so this module has all of them."""
+"""The names that :mod:`rxflow.adapters.otel` uses from OpenTelemetry's conventions for generative AI.
+
+The conventions still change, so all these names are in one module.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +68,7 @@ NAMES: Final[Mapping[str, str]] = {
     "input_kind": "rxflow.input.kind",
     "paused": "rxflow.paused",
 }
-"""All attribute and metric names that the adapter writes."""
+"""All names of attributes, metrics and span events that the adapter writes. The adapter's code uses the keys."""
 
 PROVIDERS: Final[Mapping[str, str]] = {
     "azure": "azure.ai.openai",
@@ -77,7 +80,7 @@ PROVIDERS: Final[Mapping[str, str]] = {
     "watsonx": "ibm.watsonx.ai",
     "xai": "x_ai",
 }
-"""Providers whose name in the conventions differs from the one in rxflow."""
+"""Maps rxflow's name of a provider to the name in the conventions, for providers whose names differ."""
 
 DURATION_BOUNDARIES_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 TOKEN_BOUNDARIES = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)

@@ -1,4 +1,4 @@
-"""Shared by the adapters: operators that read the events of a run, and the parts of models' answers."""
+"""What the adapters share: operators that read the events of a run, and a tracker for the parts of models' answers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Translator(Protocol[T_co]):
         ...
 
     def finish(self, error: BaseException | None) -> Iterable[T_co]:
-        """Translate the end of the run. ``error`` is the error that ended it, or None."""
+        """Translate the end of the run. ``error`` was raised by the run or by :meth:`read`; None if there was none."""
         ...
 
 
@@ -53,7 +53,8 @@ class Watcher(Protocol):
     def close(self, error: BaseException | None, *, is_disposed: bool) -> None:
         """Handle the end of the run. Called once.
 
-        ``error`` is the error that ended the run, or None. ``is_disposed`` means that the reader left before the end.
+        ``error`` is the error that ended the run; None if there was none. ``is_disposed`` is True if the subscription
+        was disposed before the run's end.
         """
         ...
 
@@ -64,9 +65,9 @@ def translate(make: Callable[[], Translator[T]]) -> Callable[[Observable[Any]], 
         source       --a--b--#
         translate    --A--B--E|
 
-    The resulting stream does not end with the run's error: the translator makes an item of it. It does the same if it
-    fails to translate an event, and the run is disposed. The stream ends with an error only if the translator fails at
-    the end of the run.
+    If the run ends with an error, :meth:`Translator.finish` gets the error and makes items of it. The resulting stream
+    then completes. If :meth:`Translator.read` raises an error, the run is disposed, and that error is handled in the
+    same way. The stream ends with an error only if :meth:`Translator.finish` raises one.
     """
 
     def selection(source: Observable[Any]) -> Observable[T]:
@@ -105,12 +106,13 @@ def translate(make: Callable[[], Translator[T]]) -> Callable[[Observable[Any]], 
 
 
 def watch(make: Callable[[], Watcher]) -> Callable[[Observable[T]], Observable[T]]:
-    """Create an operator that shows events to a watcher and passes them on. Each subscription has a new watcher. ::
+    """Create an operator that calls a watcher with each event, and passes all items on unchanged. ::
 
         source    --a--b--c--|
         watch     --a--b--c--|
 
-    A watcher that fails does not change the run: its first failure is logged.
+    Each subscription has a new watcher. If the watcher raises errors, the run continues. Only its first error is
+    logged.
     """
 
     def operator(source: Observable[Any]) -> Observable[Any]:
@@ -160,10 +162,10 @@ def watch(make: Callable[[], Watcher]) -> Callable[[Observable[T]], Observable[T
 
 @dataclass(slots=True, eq=False)
 class Part:
-    """A stretch of one kind in a model's answer: text, reasoning, or one tool call.
+    """A part of a model's answer: a text, a reasoning, or one tool call.
 
-    ``id`` is unique in the run; the ``tool_id`` is not, because providers may repeat it. ``said`` is the chunk that
-    began the part.
+    ``id`` is unique in the run. ``tool_id`` may not be unique, because it comes from the provider. ``call_id`` is the
+    id of the LLM call. ``said`` is the first chunk of the part.
     """
 
     kind: Literal["text", "reasoning", "tool_call"]
@@ -176,7 +178,7 @@ class Part:
 
 @dataclass(slots=True, frozen=True)
 class Step:
-    """A change of a part: it begins, adds ``text`` ("say"), ends, or is retracted, which also ends it."""
+    """A change of a part. With "say", ``text`` is added to the part. A part that is retracted has ended before."""
 
     verb: Literal["begin", "say", "end", "retract"]
     part: Part
@@ -186,15 +188,15 @@ class Step:
 class PartTracker:
     """Finds the parts of all answers in a run.
 
-    A call has at most one open part of text or reasoning: when text follows reasoning, the reasoning part ends. The
-    tool calls of a call stay open until the call ends.
+    An LLM call has at most one open part of text or reasoning. That part ends when a part of another kind begins. Tool
+    calls stay open until the LLM call ends.
     """
 
     def __init__(self) -> None:
-        self._speaking: dict[str, Part] = {}  # by LLM call: its open text or reasoning
-        self._tool_calls: dict[str, dict[int, Part]] = {}  # by LLM call, then by index
-        self._counts: dict[str, int] = {}  # parts so far, by LLM call or by tool call
-        self._shown: dict[str, list[Part]] = {}  # by LLM call: all parts, in case they are retracted
+        self._speaking: dict[str, Part] = {}  # by LLM call: the open part of text or reasoning
+        self._tool_calls: dict[str, dict[int, Part]] = {}  # the open tool calls, by LLM call and then by index
+        self._counts: dict[str, int] = {}  # by the name that _make_id() gets: how many parts have that name so far
+        self._shown: dict[str, list[Part]] = {}  # by LLM call: all parts so far, in case they are retracted
 
     def read(self, event: Event) -> list[Step]:
         """Return the steps that ``event`` causes."""
@@ -213,7 +215,7 @@ class PartTracker:
         return []
 
     def end_all(self) -> list[Step]:
-        """End all open parts."""
+        """End all open parts, and return the steps."""
         return [step for call_id in [*self._speaking, *self._tool_calls] for step in self._end(call_id)]
 
     def _say(self, kind: Literal["text", "reasoning"], call_id: str, event: StreamChunk | ReasoningChunk) -> list[Step]:
@@ -270,18 +272,18 @@ class PartTracker:
 
 
 def call_id_of(event: Event) -> str:
-    """Return the id of the LLM call that ``event`` belongs to, or of its span if it names no call."""
+    """Return the id of the LLM call that ``event`` belongs to. If it belongs to none, return the id of its span."""
     labels = event if isinstance(event, StreamChunk) else event.origin
     return labels.llm_call_id or labels.span_id
 
 
 def tool_part_id(call_id: str, tool_id: str) -> str:
-    """Return an id for a tool call that is unique in the run."""
+    """Return an id for a tool call. It contains ``call_id``, because two LLM calls may have the same ``tool_id``."""
     return f"{call_id}/{tool_id}"
 
 
 def read_json(text: str) -> Any:
-    """Parse a model's JSON; return the text itself if it is not JSON."""
+    """Return the value of ``text`` as JSON. If it is not JSON, return ``text``. If it is empty, return a dict."""
     try:
         return from_json(text or "{}")
     except ValueError:

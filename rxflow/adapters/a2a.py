@@ -2,8 +2,9 @@
 
     app = a2a.serve_agent(lambda asked: Trip().events({"topic": asked.get_user_input()}), name="Trips", url="http://…")
 
-Each task is carried out by one run. Each text of a model is an artifact that grows as it streams. Methods and tools
-appear as status messages. Cancelling the task disposes the run. Needs ``rxflow[a2a]``.
+Each task is carried out by one run. Each text of a model becomes an artifact, which grows while the text arrives. The
+starts of methods and tools become status messages. If the task is cancelled, the run is disposed. Needs
+``rxflow[a2a]``.
 """
 
 from __future__ import annotations
@@ -56,19 +57,19 @@ with extra("a2a"):
 __all__ = ["FlowExecutor", "Serves", "serve_agent"]
 
 Serves: TypeAlias = Callable[[RequestContext], Observable[Any]]
-"""Creates the run for a task. It may raise a ValueError if the request does not fit."""
+"""A function that creates the run for a task. If it raises, for example for a wrong request, the task fails."""
 
 
 def serve_agent(serves: Serves, *, name: str, url: str, description: str = "", version: str = "1.0") -> Starlette:
-    """Create an ASGI app with the agent's card and its JSON-RPC endpoint at ``/``.
+    """Create an ASGI app that has the agent's card, and the agent's JSON-RPC endpoint at ``/``.
 
-    Tasks are kept in memory. The app has no access control: mount it behind yours. For another task store, or for
+    Tasks are kept in memory. The app has no access control, so mount it behind your own. For another task store, or for
     security schemes in the card, pass a :class:`FlowExecutor` to a request handler of ``a2a`` yourself.
 
     Args:
         serves: creates the run for a task.
-        name, description, version: what the card says about the agent.
-        url: the address of the app, which the card contains.
+        name, description, version: the data of the agent in the card.
+        url: the address of the app, for the card.
     """
     card = AgentCard(
         name=name,
@@ -192,7 +193,7 @@ class _Run:
 
 
 def _say(updater: TaskUpdater, said: object) -> Message:
-    """Create a message of the agent: ``said`` as text; a JSON object also as data."""
+    """Create a message of the agent with ``said`` as text. If ``said`` is an object in JSON, add the object as data."""
     parts = [new_text_part(encodable(as_text(said)))]
     plain = to_plain_json(said)
     if isinstance(plain, dict):

@@ -1,10 +1,10 @@
-"""AG-UI 1.0: a run as the events of the protocol that CopilotKit and other front ends read. ::
+"""AG-UI 1.0: translates a run into events of this protocol, which CopilotKit and other front ends use. ::
 
     async def run(request: Request) -> Response:
         asked = agui.read_input(await request.body())
         return agui.respond(asked, Trip().events({"topic": agui.last_user_text(asked)}))
 
-Each agent is a sub-agent of the run, and each method is a step. Needs ``rxflow[agui]``.
+In the protocol, each agent is a sub-agent of the run, and each method is a step. Needs ``rxflow[agui]``.
 """
 
 from __future__ import annotations
@@ -64,25 +64,26 @@ __all__ = ["last_user_text", "read_input", "respond", "to_agui"]
 
 
 def to_agui(asked: ag.RunAgentInput | None = None) -> Callable[[Observable[Any]], Observable[ag.BaseEvent]]:
-    """Translate a run's events into AG-UI events. ``asked`` is the client's request. ::
+    """Create an operator that translates a run's events into AG-UI events. ``asked`` is the client's request. ::
 
         events       S--------a--b--F|
-        to_agui()    {run}{m}-a--b--{m}{run}|
+        to_agui()    {run}{m}-a--b--{m}{run}|    ({run}, {m}: start or end of the run, of a message)
 
-    An error becomes RUN_ERROR. A cancelled run becomes a RUN_FINISHED with that outcome, a paused run a RUN_FINISHED
-    with the interrupts to answer. A retraction is followed by a snapshot of the messages without the retracted ones.
+    The last event is RUN_FINISHED, or RUN_ERROR if the run failed. If the run was cancelled, RUN_FINISHED has this
+    outcome. If the run has paused, RUN_FINISHED has the open questions as interrupts. After a retraction, a snapshot of
+    all messages follows, without the retracted ones.
     """
     return translate(lambda: _Run(asked))
 
 
 def respond(asked: ag.RunAgentInput, events: Observable[Any]) -> Response:
-    """Respond to a client with a run as server-sent events. The run is disposed when the client disconnects."""
+    """Return a response that streams a run as server-sent events. When the client disconnects, the run is disposed."""
     encode = EventEncoder().encode
 
     def encoded(event: ag.BaseEvent) -> bytes:
         try:
             return encode(event).encode()
-        except ValueError:  # a name with half a surrogate pair
+        except ValueError:  # UTF-8 cannot encode a name that has half a surrogate pair
             return b"data: " + write_json(event.model_dump(by_alias=True)) + b"\n\n"
 
     return stream(events.pipe(to_agui(asked)).map(encoded))
@@ -92,7 +93,7 @@ def read_input(body: bytes) -> ag.RunAgentInput:
     """Read the body of a client's request.
 
     Raises:
-        HTTPException: 422, naming the wrong fields, if the body is not a valid request.
+        HTTPException: the body is not a valid request. The status is 422, and the message names the wrong fields.
     """
     try:
         return ag.RunAgentInput.model_validate_json(body)
@@ -120,17 +121,17 @@ class _Run:
         self._asked = asked
         self._thread_id = asked.thread_id if asked else ""
         self._run_id = asked.run_id if asked else ""
-        self._root: str | None = None  # the span of the whole run
+        self._root: str | None = None  # the id of the outermost span; None until the run has begun
         self._ending: Happened | None = None
         self._parts = PartTracker()
-        self._tool_ids = _tool_ids_in(asked)  # the tool calls that were sent to the client
-        self._approvals: dict[str, str] = {}  # by tool call: the id of the question that asks for its approval
-        self._owner: dict[str, str | None] = {}  # by open span: the sub-agent that it belongs to
-        self._tool_around: dict[str, str | None] = {}  # by open span: the tool call that it belongs to
-        self._agents: dict[str, None] = {}  # the open agents, in order of their starts
-        self._steps: dict[str, tuple[str, str | None]] = {}  # by span: step name and sub-agent
+        self._tool_ids = _tool_ids_in(asked)  # the ids of the tool calls that the client knows
+        self._approvals: dict[str, str] = {}  # by tool call: the request_id of the question for its approval
+        self._owner: dict[str, str | None] = {}  # by open span: the sub-agent that the span belongs to
+        self._tool_around: dict[str, str | None] = {}  # by open span: the tool call that the span belongs to
+        self._agents: dict[str, None] = {}  # the spans of the open agents, in the order in which they started
+        self._steps: dict[str, tuple[str, str | None]] = {}  # by span of an open method: the step's name, the sub-agent
         self._transcript = _Transcript()
-        self._models: dict[str, tuple[str, str]] = {}  # by open span of an LLM call: provider and model
+        self._models: dict[str, tuple[str, str]] = {}  # by span of an open LLM call: the provider and the model
         self._usage: dict[tuple[str, str], UsageMetrics] = {}
 
     def read(self, event: Event) -> Iterator[ag.BaseEvent]:
@@ -138,7 +139,7 @@ class _Run:
             yield self._begin_run(event)
         for step in self._parts.read(event):
             yield from self._show(step)
-        # A resumed run repeats events that the client already has; only the open questions are sent again.
+        # A resumed run repeats events that the client already has. Of these, only the open questions are sent again.
         if isinstance(event, StreamChunk) or (event.replayed and not isinstance(event, InputRequested)):
             return
         if isinstance(event, Started):
@@ -243,7 +244,8 @@ class _Run:
             case ToolStarted(tool_id=tool_id, tool_name=name, arguments=arguments):
                 tool_call_id = tool_part_id(call_id_of(event), tool_id)
                 self._tool_around[span] = tool_call_id
-                if tool_call_id not in self._tool_ids:  # the model wrote the call in its text, so no part announced it
+                # The client does not know the tool call, for example if the model wrote the call in its answer's text.
+                if tool_call_id not in self._tool_ids:
                     yield self._announce(tool_call_id, name, None, around)
                     text = write_json(arguments).decode()
                     yield ag.ToolCallArgsEvent(tool_call_id=tool_call_id, delta=text, subagent_run_id=around)
@@ -328,7 +330,8 @@ class _Run:
             case "text", "end":
                 yield ag.TextMessageEndEvent(message_id=part.id, subagent_run_id=owner)
             case "reasoning", "begin":
-                # Without the suffix, the id could equal that of the message with the tool calls of the same LLM call.
+                # The message with the tool calls has the id of the LLM call. Without the suffix, the reasoning could
+                # have the same id.
                 yield ag.ReasoningStartEvent(message_id=f"{part.id}/reasoning", subagent_run_id=owner)
                 yield ag.ReasoningMessageStartEvent(message_id=f"{part.id}/reasoning", subagent_run_id=owner)
             case "reasoning", "say":
@@ -366,7 +369,7 @@ class _Run:
 
 
 class _Transcript:
-    """The messages of a run so far, as the client has them."""
+    """The messages that the client has got from the run so far, without the retracted ones."""
 
     def __init__(self) -> None:
         self._messages: dict[str, Any] = {}
@@ -421,7 +424,7 @@ def _tool_ids_in(asked: ag.RunAgentInput | None) -> set[str]:
 
 
 def _find_free(name: str, taken: set[str]) -> str:
-    """Return ``name``, with a number if it is taken: two runs of one method may be open at once."""
+    """Return ``name``. If it is taken, add a number: two calls of one method may be open at the same time."""
     number, free = 1, name
     while free in taken:
         number += 1

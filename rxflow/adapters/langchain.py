@@ -40,7 +40,11 @@ FINISH_REASONS = {
     "safety": "content_filter",
 }
 REASON_FIELDS = ("finish_reason", "stop_reason", "stopReason", "done_reason")
-"""The names for the finish reason that the packages of OpenAI and Google, Anthropic, Bedrock and Ollama give it."""
+"""The fields that may have the finish reason.
+
+LangChain's packages for OpenAI and Google use the first one. The packages for Anthropic, Bedrock and Ollama use the
+others, in this order.
+"""
 
 
 def to_langchain_tool(tool: BaseTool) -> StructuredTool:
@@ -63,9 +67,9 @@ def to_runnable(make_flow: Callable[[], Flow[Any]]) -> FlowRunnable:
 class FlowRunnable(Runnable[dict[str, Any], Any]):
     """A flow as a LangChain runnable.
 
-    ``invoke`` and ``ainvoke`` return the flow's result. ``stream`` and ``astream`` yield its text as it arrives;
-    closing them disposes the run. All raise RunPaused if the run waits for a person, and RuntimeError if it was
-    cancelled. Callbacks in the config are called at the start of the run, for its text, and at its end.
+    ``invoke`` and ``ainvoke`` return the flow's result. ``stream`` and ``astream`` yield the flow's text as it arrives.
+    If the iterator is closed, the run is disposed. All four methods raise RunPaused if the run waits for a person, and
+    RuntimeError if the run was cancelled. LangChain calls the callbacks in the config, as for any runnable.
     """
 
     def __init__(self, make_flow: Callable[[], Flow[Any]]) -> None:
@@ -110,19 +114,19 @@ class FlowRunnable(Runnable[dict[str, Any], Any]):
 
 
 def _text_of(event: Any) -> str:
-    """Return the text of ``event``. Raises what :func:`_require_end` raises."""
+    """Return the text of a TEXT chunk; an empty string for other events. Raises the errors of :func:`_require_end`."""
     _require_end(event)
     return event.content if isinstance(event, StreamChunk) and event.chunk_type is StreamChunkType.TEXT else ""
 
 
 def _result_of(events: list[Any]) -> Any:
-    """Return the result of a run. Raises what :func:`_require_end` raises."""
+    """Return the result in the last event of a run. Raises the errors of :func:`_require_end`."""
     _require_end(events[-1])
     return events[-1].result
 
 
 def _require_end(event: Any) -> None:
-    """Raise RunPaused if ``event`` is the pause of the run, and RuntimeError if it is its cancellation."""
+    """Raise RunPaused if ``event`` is the pause of the run. Raise RuntimeError if ``event`` cancels the run."""
     if isinstance(event, FlowPaused):
         raise RunPaused(event.pending)
     if isinstance(event, FlowCancelled) and not event.origin.parent_span_id:
@@ -130,13 +134,14 @@ def _require_end(event: Any) -> None:
 
 
 def to_llm(runnable: Runnable[Any, Any], *, model: str = "langchain", **parameters: Any) -> LLM:
-    """Create an LLM for agents from a chat model, or from a runnable.
+    """Create an LLM for agents from a chat model or another runnable.
 
-    The runnable takes messages, and returns text or messages.
+    The runnable must accept messages, and return text or messages. Text, reasoning, tool calls and usage stream as with
+    any other LLM. If the runnable implements ``bind_tools``, it gets the tools through that method. Otherwise the
+    prompt describes the tools.
 
-    Text, reasoning, tool calls and usage stream as with any other LLM. If the runnable has ``bind_tools``, tools are
-    offered natively, otherwise in the prompt. ``parameters`` are the parameters of :class:`LLM`. With each call, a chat
-    model gets those that rxflow does not use itself, such as ``temperature``.
+    ``parameters`` are the other parameters of :class:`LLM`. With each call, a chat model gets those that rxflow does
+    not use itself, such as ``temperature``.
 
     Raises:
         TypeError: there are such parameters, and the runnable is not a chat model.
@@ -178,7 +183,7 @@ class _RunnableSource:
         return from_async(answer)
 
     async def calls_functions(self, model: str) -> bool:
-        # LangChain's base class has the method too, but it raises. Models that can call tools override it.
+        # In LangChain's BaseChatModel, bind_tools() only raises an error. Models that can call tools override it.
         own = getattr(cast(object, type(self._runnable)), "bind_tools", None)
         return own is not None and own.__module__ != "langchain_core.language_models.chat_models"
 

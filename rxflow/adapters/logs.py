@@ -2,8 +2,8 @@
 
     flow.events().pipe(logs.log()).subscribe(…)
 
-Each record has its fields as attributes (``run_id``, ``span_id``, ``agent``, ``total_tokens``, ``duration_s`` …), so
-any JSON formatter writes them. Chunks are counted instead of logged.
+Each record has its fields as attributes, so a JSON formatter can write them: ``run_id``, ``span_id``, ``agent``,
+``total_tokens``, ``duration_s`` and so on. Chunks are counted, not logged.
 """
 
 from __future__ import annotations
@@ -74,24 +74,25 @@ _NAMES: Final = {
     "span_id": "span_id",
     "parent_span_id": "parent_span_id",
 }
-"""The labels that records have, with their names in the record."""
+"""Maps the fields of an event's origin to the names that they have in a record."""
 
 
 def log(
     logger: logging.Logger | str = "rxflow.events", *, level: int = logging.INFO, capture_content: bool = False
 ) -> Callable[[Observable[T]], Observable[T]]:
-    """Log the events of a run, and pass them on. ::
+    """Create an operator that logs the events of a run, and passes them on. ::
 
         events    S--a--b--F|
         log()     S--a--b--F|      logged: S, F
 
-    Failures are logged as errors; retries, rejected answers, retractions and cancellations as warnings; everything else
-    at ``level``.
+    Failures are logged as errors. Retries, rejected answers, retractions and cancellations are logged as warnings.
+    Other events, and the cancellations in a run that pauses, are logged at ``level``. Chunks, heartbeats, added
+    messages, and events that a resumed run repeats are not logged.
 
     Args:
         logger: the logger or its name.
-        capture_content: also log what people and models wrote: inputs, texts, arguments and results of tools, the
-            state, and the texts of errors, which may quote them.
+        capture_content: whether to log what people and models wrote: inputs, texts, arguments and results of tools, and
+            the state. Also the messages of errors, because they may quote such content.
 
     Example::
 
@@ -113,7 +114,7 @@ class _Span:
 
 
 class _RunLog:
-    """The log of one run."""
+    """Writes the records of one run."""
 
     def __init__(self, logger: logging.Logger, level: int, *, capture_content: bool) -> None:
         self._logger = logger
@@ -158,7 +159,7 @@ class _RunLog:
         if isinstance(event, Failed):
             level = logging.ERROR
         elif isinstance(event, Cancelled) and event.reason == WAITS:
-            pass  # the run waits for a person, which is not a warning
+            pass  # the run only pauses until a person answers
         elif isinstance(event, Cancelled | Retracted | LLMRetrying | TaskRejected):
             level = logging.WARNING
         if not self._logger.isEnabledFor(level):
@@ -212,7 +213,7 @@ class _RunLog:
         return fields
 
     def _measure(self, event: Happened, span: _Span | None) -> dict[str, Any]:
-        """Return the fields that need the start of the span."""
+        """Return the fields about the whole span: its duration, the time to the first chunk, the number of chunks."""
         if span is None:
             return {}
         fields: dict[str, Any] = {}
@@ -231,7 +232,7 @@ def _phrase(event: Happened, fields: dict[str, Any]) -> str:
     verb = next((verb for verb in ("Started", "Finished", "Failed", "Cancelled") if kind.endswith(verb)), "")
     what = kind.removesuffix(verb)
     names = {"Flow": "flow", "Method": "method", "Crew": "crew", "Agent": "agent", "Tool": "tool", "LLM": "model"}
-    # The name of a tool is the model's word; a line break in it would look like another record.
+    # The model writes the name of the tool that it calls. A line break in the name would look like another record.
     words = [what, show_line(str(fields.get(names.get(what, ""), ""))), verb.lower()]
     if "error_type" in fields:
         words.append(f"with {fields['error_type']}")
@@ -247,7 +248,7 @@ def _count_tokens(usage: UsageMetrics) -> dict[str, Any]:
 
 
 def _content_of(event: Any) -> dict[str, Any]:
-    """Return what people and models wrote."""
+    """Return the fields of ``event`` that people or models wrote, and the message of its error."""
     match event:
         case Started():
             given = ("inputs", "arguments", "messages", "description")

@@ -1,7 +1,7 @@
-"""OpenAI's chat API and compatible servers, called directly: without LiteLLM, whose import takes seconds.
+"""Calls OpenAI's chat API and compatible servers directly, without LiteLLM, whose import takes seconds.
 
-:mod:`rxflow.llm._providers` decides which calls are made here; LiteLLM makes all others. Requests, deltas and errors
-are the same both ways: a test compares them over recorded answers of real providers.
+:mod:`rxflow.llm._providers` decides which calls are made here, and which through LiteLLM. Requests, deltas and errors
+are the same in both cases. A test compares them, with recorded answers of real providers.
 """
 
 from __future__ import annotations
@@ -44,7 +44,11 @@ _MAX_HEADER_BYTES = 1 << 16  # per line; aiohttp's default of 8 kB is less than 
 
 @dataclass(frozen=True, slots=True)
 class _Server:
-    """The address of a provider's models, and the environment variables that override it."""
+    """The server of a provider. ``url`` is its public address; None if it has none.
+
+    ``url_variables`` are the environment variables that may contain another address. ``key_variable`` is the
+    environment variable for the API key.
+    """
 
     url: str | None
     url_variables: tuple[str, ...]
@@ -67,11 +71,13 @@ class OpenAICompatibleSource:
     """Posts to ``…/chat/completions`` and parses the bytes of the answer, on the I/O loop.
 
     Args:
-        provider: one of :data:`SERVERS`.
+        provider: a name in :data:`SERVERS`.
         name: the model's name on the server.
-        base_url: the server's address; by default the provider's environment variable, or its public address.
-        api_key: by default the provider's environment variable.
-        read_timeout, connect_timeout: seconds without data, and seconds to open the connection.
+        base_url: the server's address. By default, it comes from the provider's environment variables. If none of them
+            is set, the provider's public address is used.
+        api_key: the API key. By default, it comes from the provider's environment variable.
+        read_timeout: how many seconds may pass without data; None: :data:`READ_TIMEOUT_S`.
+        connect_timeout: how many seconds opening the connection may take.
     """
 
     def __init__(
@@ -126,7 +132,10 @@ class OpenAICompatibleSource:
         return wire.end(usage, cost)
 
     async def _post(self, request: Request) -> aiohttp.ClientResponse:
-        """Return the response after its headers have arrived. Raises RefusedRequest for a status other than 200."""
+        """Send the request, and return the response when its headers have arrived.
+
+        Raises RefusedRequest for a status other than 200.
+        """
         import aiohttp
         from yarl import URL
 
@@ -159,14 +168,17 @@ class OpenAICompatibleSource:
         return self._provider == "openai" and self._name.startswith(_REASONING_NAMES)
 
     async def _supported_hints(self, request: Request) -> dict[str, Any]:
-        """Return the hints that the model supports. Unknown models get no schema for the answer."""
+        """Return the hints that the model supports.
+
+        ``response_format`` is left out unless LiteLLM's table of models shows that the model supports it.
+        """
         hints = dict(request.hints)
         if "response_format" in hints:
             entry = await asyncio.to_thread(prices.find_entry, request.model)
             if entry is None or not entry.get("supports_response_schema"):
                 del hints["response_format"]
         if self._is_reasoning_model:
-            hints.pop("stop", None)  # these models refuse it; rxflow cuts the answer itself
+            hints.pop("stop", None)  # reasoning models refuse it; rxflow cuts the answer itself
         return hints
 
     def _body(self, request: Request, hints: Mapping[str, Any]) -> bytes:
@@ -174,7 +186,7 @@ class OpenAICompatibleSource:
         parameters.pop("extra_headers", None)
         extra: Mapping[str, Any] = parameters.pop("extra_body", None) or {}
         if self._is_reasoning_model and "max_tokens" in parameters:
-            parameters["max_completion_tokens"] = parameters.pop("max_tokens")  # these models refuse the old name
+            parameters["max_completion_tokens"] = parameters.pop("max_tokens")  # reasoning models refuse the old name
         body: dict[str, Any] = {
             "model": self._name,
             "messages": request.messages,
@@ -200,17 +212,17 @@ class OpenAICompatibleSource:
 
     @property
     def base_url(self) -> str | None:
-        """The address that was given, or the one in the environment."""
+        """The address that was given. If none was given, the address in the environment, or None."""
         variables = (os.environ.get(name) for name in self._server.url_variables)
         return self._base_url or next(filter(None, variables), None)
 
     @property
     def api_key(self) -> str | None:
-        """The key that was given, or the one in the environment."""
+        """The API key that was given. If none was given, the key in the environment, or None."""
         return self._api_key or os.environ.get(self._server.key_variable)
 
     def find_url(self) -> str | None:
-        """Return the server's address; None if it was not given and the provider has no public one."""
+        """Return :attr:`base_url`, or else the provider's public address. If there is neither, return None."""
         return self.base_url or self._server.url
 
     def _url(self) -> str:
@@ -224,7 +236,7 @@ class OpenAICompatibleSource:
         return url.rstrip("/")
 
     async def _raise(self, error: Exception, request: Request, *, has_begun: bool) -> None:
-        """Raise ``error`` with LiteLLM's class. The first error imports LiteLLM, in another thread."""
+        """Raise LiteLLM's error for ``error``. If LiteLLM is not imported yet, import it in another thread."""
         keys = known_keys(self.api_key, {"base_url": self._base_url}, request.parameters, *request.tools)
         redact_error(error, keys)  # before the import, because an ImportError would show ``error`` as its context
         raise_as_litellm(
@@ -233,8 +245,8 @@ class OpenAICompatibleSource:
 
     async def calls_functions(self, model: str) -> bool:
         entry = await asyncio.get_running_loop().run_in_executor(None, prices.find_entry, model)
-        # A model without an entry is usually on a local server, and most of these support function calls.
-        # LLM(…, function_calling=False) turns them off.
+        # A model without an entry usually runs on a local server, and most local servers support function calls.
+        # A user can turn function calls off with LLM(…, function_calling=False).
         return entry is None or bool(entry.get("supports_function_calling"))
 
     def retry_delay(self, error: BaseException, attempt: int, of: int) -> float | None:
@@ -252,8 +264,8 @@ def _create_session() -> aiohttp.ClientSession:
         cookie_jar=aiohttp.DummyCookieJar(),
         max_line_size=_MAX_HEADER_BYTES,
         max_field_size=_MAX_HEADER_BYTES,
-        # Only if there is a proxy: with trust_env, aiohttp also reads ~/.netrc, and a password there would replace the
-        # key.
+        # aiohttp uses a proxy of the environment only with trust_env. But with trust_env, aiohttp also reads ~/.netrc,
+        # and a password there would replace the API key. So trust_env is set only if there is a proxy.
         trust_env=bool(getproxies_environment()),
     )
 
@@ -270,7 +282,7 @@ async def _read_blocks(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes
 
 
 def _read_error(body: bytes) -> object:
-    """Return the JSON of an error, even if it was cut off; otherwise its text."""
+    """Return the JSON in the body of an error, even if the JSON is cut off. If there is none, return the text."""
     try:
         return from_json(body.decode(errors="ignore"), allow_partial="trailing-strings")
     except ValueError:

@@ -16,7 +16,8 @@ from rxflow.llm._openai_compatible import SERVERS, OpenAICompatibleSource
 from rxflow.llm.demo import PROVIDER as DEMO_PROVIDER, DemoSource
 from rxflow.llm.source import Delta, Request, Source, split_model
 
-# Parts of the names of models that OpenAI offers only through its Responses API. LiteLLM prepares their requests.
+# If a model's name contains one of these texts, OpenAI offers the model only through its Responses API. Calls of such a
+# model go through LiteLLM.
 _RESPONSES_ONLY = ("responses/", "codex", "-pro", "deep-research", "computer-use", "daybreak")
 
 # Parameters of OpenAI's chat API. A call with any other parameter goes through LiteLLM.
@@ -68,7 +69,7 @@ _LITELLM_SETTINGS = (
     "organization",
     "ssl_certificate",
 )
-"""Settings of the litellm module that a program expects to apply to OpenAI's models too."""
+"""Settings of the litellm module that affect OpenAI's models. If the program has set one, calls go through LiteLLM."""
 
 _DEMO_PARAMETERS = frozenset({"tool_choice"})
 
@@ -87,8 +88,9 @@ def source_for(
     """Return the source for ``model``.
 
     Raises:
-        ValueError: ``via`` or the embedded model's name is unknown, or ``base_url`` is not a URL.
-        TypeError: the embedded model does not have one of the ``parameters``.
+        ValueError: ``via`` is unknown, ``base_url`` is not a URL, ``pace`` is negative, or ``model`` begins with
+            "rxflow/" but is not "rxflow/demo".
+        TypeError: ``model`` is the embedded model, and does not have one of the ``parameters``.
     """
     if via not in (None, "litellm"):
         raise ValueError(f'via is "litellm" or None: {via!r}')
@@ -109,7 +111,11 @@ def source_for(
 
 
 def find_account(provider: str, base_url: str | None, api_key: str | None) -> tuple[str | None, str | None]:
-    """Return the server and the API key of a provider: those that were given, or those in the environment."""
+    """Return the address of a provider's server and the API key. Each is None if it is not known.
+
+    A key that is not given comes from the environment. An address that is not given is known only for the providers in
+    :data:`SERVERS`.
+    """
     if provider in SERVERS:
         server = OpenAICompatibleSource(provider, "", base_url=base_url, api_key=api_key)
         return server.find_url(), server.api_key
@@ -123,7 +129,7 @@ def _is_direct(provider: str, name: str, parameters: Mapping[str, Any]) -> bool:
 
 
 def is_litellm_in_use() -> bool:
-    """Return whether the program itself uses LiteLLM: callbacks, a cache, or settings that apply to OpenAI's models."""
+    """Return whether the program has configured LiteLLM: callbacks, a cache, or one of ``_LITELLM_SETTINGS``."""
     litellm: Any = sys.modules.get("litellm")
     if litellm is None or not hasattr(litellm, "acompletion"):  # the import may still be in progress
         return False
@@ -131,7 +137,10 @@ def is_litellm_in_use() -> bool:
 
 
 class _DirectSource:
-    """Calls an OpenAI-compatible server directly; or through LiteLLM, if the program itself uses LiteLLM."""
+    """Calls an OpenAI-compatible server directly.
+
+    A call goes through LiteLLM if the program has configured LiteLLM, or if a parameter of the call needs LiteLLM.
+    """
 
     def __init__(self, provider: str, name: str, settings: Mapping[str, Any]) -> None:
         self._provider = provider

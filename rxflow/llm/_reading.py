@@ -1,7 +1,8 @@
 """Reads an answer from the network, and limits how long that may take.
 
-After a complete answer, usually only the usage report and the end of the body follow. rxflow waits for these two so
-that the connection can be reused. If the connection breaks or falls silent meanwhile, the answer is still complete.
+After a complete answer, usually only the usage report and the end of the body follow. rxflow waits a short time for
+them. A connection can be reused only after the end of the body. If the connection breaks or falls silent meanwhile, the
+answer is still complete.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from rxflow.llm._wires.sse import MalformedEvent, Wire
 from rxflow.llm.source import Delta, UsageMetrics
 
 READ_TIMEOUT_S = 600.0
-HEADER_GRACE_S = 5.0  # added to the limits for connecting and for silence: headers may arrive byte by byte
-USAGE_TIMEOUT_S = 2.0  # from the finish reason to the usage report
-LAST_BYTE_TIMEOUT_S = 0.2  # from the last event to the end of the body
-MAX_ERROR_BYTES = 1 << 14  # read from a body that replaces an answer; the error shows 4,000 characters
+HEADER_GRACE_S = 5.0  # how much longer the headers may take than the limits for connecting and for silence together
+USAGE_TIMEOUT_S = 2.0  # how long the usage report may take after the finish reason
+LAST_BYTE_TIMEOUT_S = 0.2  # how long the end of the body may take after the last event
+MAX_ERROR_BYTES = 1 << 14  # how much of an error's body is read; an error message has at most 4,000 characters
 _SECOND_LOOK_S = 0.25
 
 logger = logging.getLogger("rxflow")
@@ -41,13 +42,13 @@ async def read_answer(
     content_type: str = "",
     last_byte_timeout_s: float = LAST_BYTE_TIMEOUT_S,
 ) -> None:
-    """Read ``blocks`` with ``wire``. The deltas of each network read are delivered together.
+    """Parse ``blocks`` with ``wire``, and deliver the deltas. The deltas of one network read are delivered together.
 
     Args:
         silence_s: seconds without data after which TimeoutError is raised.
         is_break: returns whether an error of the HTTP client means that the connection broke.
-        content_type: the content type of the response. A body without events is refused if its type is not that of a
-            stream.
+        content_type: the content type of the response. If it is not the type of a stream, a body without events is
+            refused.
         last_byte_timeout_s: how long the end of the body may take after the last event.
 
     Raises:
@@ -59,13 +60,13 @@ async def read_answer(
         async for block in blocks:
             watch.note_data()
             if not wire.is_done and _feed(wire.feed, block, deliver):
-                watch.lift_limit()  # some servers send a finish reason before the end of the answer
+                watch.lift_limit()  # the answer goes on: some servers send a finish reason before the end
             if wire.is_complete and not wire.may_go_on:
                 watch.limit(last_byte_timeout_s if wire.is_done or wire.usage else USAGE_TIMEOUT_S)
-            # A source that is always ready would block the loop, and with it every disposal.
+            # Let other tasks run. Otherwise, data that is always ready would block the event loop, and any disposal.
             await asyncio.sleep(0)
         if not wire.is_done:
-            with suppress(MalformedEvent):  # cut off within an event, so the answer is incomplete rather than malformed
+            with suppress(MalformedEvent):  # an event that is cut off makes the answer incomplete, not malformed
                 _feed(lambda _, batch: wire.flush(batch), b"", deliver)
     if wire.is_empty:
         refuse_other_types(content_type)
@@ -74,12 +75,15 @@ async def read_answer(
 
 
 def count_request(usage: UsageMetrics | None) -> UsageMetrics:
-    """Return the usage that the provider reported, with one successful request."""
+    """Return a copy of ``usage`` that counts one successful request. None stands for an empty usage."""
     return (usage or UsageMetrics()).model_copy(update={"successful_requests": 1})
 
 
 def refuse_other_types(content_type: str) -> None:
-    """Raise :class:`MalformedEvent` if the content type of a body without events is not that of a stream."""
+    """Raise :class:`MalformedEvent` if ``content_type`` is not that of a stream. An empty type is accepted.
+
+    Call this for a body without events.
+    """
     if content_type and not content_type.startswith(_STREAM_TYPES):
         raise MalformedEvent(
             f"the answer is not an event stream: its content type is {content_type!r}, and it has no event"
@@ -90,9 +94,9 @@ _STREAM_TYPES = ("text/event-stream", "application/x-ndjson", "application/vnd.a
 
 
 def _feed(feed: Callable[[bytes, list[Delta]], None], block: bytes, deliver: Deliver) -> bool:
-    """Deliver the deltas that ``block`` completes, even if a later event in it is malformed.
+    """Deliver the deltas that ``block`` completes, even if a later event in ``block`` is malformed.
 
-    Return whether there were any.
+    Return whether any deltas were delivered.
     """
     batch: list[Delta] = []
     try:
@@ -104,12 +108,11 @@ def _feed(feed: Callable[[bytes, list[Delta]], None], block: bytes, deliver: Del
 
 
 class StallWatch:
-    """Raises TimeoutError if no data arrives.
+    """Raises TimeoutError from an ``async with`` block if no data arrives for ``silence_s``.
 
-    Once the answer is complete, it ignores a broken or silent connection instead.
+    Once the answer is complete, a broken or silent connection ends the block without an error.
 
-    The HTTP client's own time-out does not work in all states: with aiohttp 3.14, a malformed HTTP chunk leaves its
-    reader waiting forever.
+    The HTTP client's own time-out does not always work: after a malformed HTTP chunk, aiohttp 3.14 waits forever.
     """
 
     def __init__(
@@ -126,11 +129,11 @@ class StallWatch:
         self._suspected_at: float | None = None
 
     def note_data(self) -> None:
-        """Record that data has arrived. The timer stays as it is, because this is called thousands of times."""
+        """Record that data has arrived. The timer is not reset, because this method is called very often."""
         self._last_data_at = self._loop.time()
 
     def limit(self, seconds: float) -> None:
-        """Limit the time for the rest of the answer, from now on. A shorter limit that was set earlier stays."""
+        """Allow ``seconds`` from now for the rest of the answer. If a shorter limit is set, do nothing."""
         if seconds < self._remaining_s:
             self._remaining_s = seconds
             self._timeout.reschedule(self._loop.time() + seconds)

@@ -1,7 +1,7 @@
-"""Removes API keys from errors, and shortens their texts to a readable length.
+"""Removes secrets, such as API keys, from errors and parameters. Shortens the texts of errors to a readable length.
 
-Events, frames, logs and recordings all show errors. Providers echo keys ("Incorrect API key provided: sk-…") or the
-whole request with its headers, or send a web page of megabytes.
+Events, frames, logs and recordings all show errors. A provider's error may contain the API key ("Incorrect API key
+provided: sk-…"), the whole request with its headers, or a web page of megabytes.
 """
 
 from __future__ import annotations
@@ -16,31 +16,36 @@ from urllib.parse import quote, unquote
 
 from pydantic_core import from_json
 
-# The last alternative is for a variable of litellm: AWS_BEARER_TOKEN_BEDROCK.
+# The last alternative matches the environment variable AWS_BEARER_TOKEN_BEDROCK, which litellm reads.
 _NAMES = re.compile(
     r"(?:keys?|token|secrets?|passwords?|credentials|authorization|cookie|jwt|bearer_token_bedrock)$", re.IGNORECASE
 )
 _SCHEMA_FIELDS = ("properties", "$defs", "definitions")  # fields of a JSON schema that map names to schemas
 _USER_IN_A_URL = re.compile(r"://([^/?#\s]+)@")
 _SAFE_IN_A_QUERY = "/?:@!$'()*,;"
-_SHORTEST = 8  # characters of a secret; a shorter one protects nothing, and may be a word of the message
+_SHORTEST = 8  # characters. Shorter secrets are not masked: they protect nothing, and may be words of the message.
 _MASK = "***"
-_LONGEST = 4000  # characters of a message
+_LONGEST = 4000  # characters. Longer texts in errors are cut off.
 
 
 def known_keys(*given: object) -> list[str]:
-    """Return the secrets in ``given`` and in the environment.
+    """Return the secrets in ``given`` and in the environment variables, the longest first.
 
-    Secrets are the strings in ``given``, values of mappings if their names are those of secrets, and passwords in URLs
-    under any name.
+    These are secrets:
+
+    - a string in ``given``, directly or in a list;
+    - a value of a mapping, if its name is that of a secret, such as "api_key";
+    - the password in a URL, or else the user, anywhere.
+
+    Each secret is also returned as it looks in URLs, in JSON and in ``repr()``. Very short secrets are left out.
     """
     found = {key for each in (*given, os.environ) for key in _secrets_in(each)}
     # Add the keys as URLs contain them: with all special characters quoted, or with all except those that a query
-    # allows. ``errors`` is for variables that contain bytes that are not text.
+    # allows. ``errors`` is needed because an environment variable may contain bytes that are not text.
     found |= {quote(key, safe=safe, errors="replace") for key in found for safe in ("", _SAFE_IN_A_QUERY)}
-    # Add the keys as JSON and repr() show them: a private key has line breaks.
+    # Add the keys as JSON and repr() show them. Both escape, for example, the line breaks in a private key.
     found |= {repr(key)[1:-1] for key in found}
-    # The longest first, because one may contain another.
+    # The longest first, because a key may contain a shorter one.
     return sorted((key for key in found if len(key) >= _SHORTEST), key=len, reverse=True)
 
 
@@ -64,13 +69,13 @@ def _secrets_in(given: object, *, is_named: bool = True) -> Iterator[str]:
             name, _, password = user.partition(":")
             yield password or name
             yield unquote(password or name)
-            yield b64encode(unquote(user).encode(errors="replace")).decode()  # as HTTP sends it, "Basic …"
+            yield b64encode(unquote(user).encode(errors="replace")).decode()  # HTTP sends this after "Basic"
 
 
 def _is_secret(name: object, value: object) -> bool:
     """Return whether ``value`` is secret because of its ``name``.
 
-    The path of a file with credentials is not secret, and a user needs it to understand an error.
+    The path of a file with credentials (``….json``) is not secret: a user needs the path to understand an error.
     """
     if value is None or isinstance(value, bool) or (isinstance(value, str) and value.endswith(".json")):
         return False
@@ -78,18 +83,18 @@ def _is_secret(name: object, value: object) -> bool:
 
 
 def mask_secrets(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of ``given`` without secrets.
+    """Return a copy of ``given`` in which secrets are masked, at any depth.
 
-    Values with the name of a secret are masked at any depth, and so are passwords in URLs.
+    Secrets are values whose names are those of secrets, and the user and password in a URL.
     """
     return {name: _MASK if _is_secret(name, value) else _mask_inside(name, value) for name, value in given.items()}
 
 
 def _mask_inside(holder: str, value: Any) -> Any:
-    """Return ``value``, whose name is ``holder``, without secrets."""
+    """Return ``value`` with the secrets inside it masked. ``holder`` is the name of ``value``; "" if it has none."""
     if isinstance(value, Mapping):
         inside = {str(name): each for name, each in cast(Mapping[Any, Any], value).items()}
-        if holder in _SCHEMA_FIELDS:  # a field may have the name of a secret, and its schema is not secret
+        if holder in _SCHEMA_FIELDS:  # a field may be named like a secret, but its schema is not secret
             schemas = {name: _mask_inside("", each) for name, each in inside.items() if isinstance(each, Mapping)}
             return mask_secrets({**inside, **dict.fromkeys(schemas)}) | schemas
         return mask_secrets(inside)
@@ -99,7 +104,7 @@ def _mask_inside(holder: str, value: Any) -> Any:
 
 
 def redact_error(error: BaseException, keys: Sequence[str]) -> None:
-    """Mask the keys in ``error`` and in its causes, and shorten long texts."""
+    """Mask the API keys in ``error`` and in its causes, and shorten long texts. The errors are changed in place."""
     following: list[BaseException] = [error]
     seen: set[int] = set()
     while following:
@@ -111,7 +116,7 @@ def redact_error(error: BaseException, keys: Sequence[str]) -> None:
             better = _redact(value, keys)
             if better is not value:
                 setattr(each, name, better)
-        if isinstance(each, UnicodeDecodeError):  # keep only the bytes that could not be decoded
+        if isinstance(each, UnicodeDecodeError):  # keep only the undecodable bytes, at their position
             each.object = bytes(each.start) + each.object[each.start : each.end]
         for link in ("__cause__", "__context__", "original_exception"):
             cause: BaseException | None = getattr(each, link, None)
@@ -121,7 +126,7 @@ def redact_error(error: BaseException, keys: Sequence[str]) -> None:
 
 
 def _cut_off_what_still_shows(error: BaseException, keys: Sequence[str], seen: set[int]) -> None:
-    """Remove causes that show a key and cannot be changed, such as errors of pydantic."""
+    """Remove the causes that still show a key, because they cannot be changed. Errors of pydantic are an example."""
     seen.add(id(error))
     for link in ("__cause__", "__context__"):
         cause: BaseException | None = getattr(error, link)
@@ -134,7 +139,10 @@ def _cut_off_what_still_shows(error: BaseException, keys: Sequence[str], seen: s
 
 
 def _redact(value: Any, keys: Sequence[str]) -> Any:
-    """Return ``value`` with masked keys; the same object if there is nothing to mask."""
+    """Return ``value`` with the API keys masked and long texts shortened. If nothing differs, return ``value`` itself.
+
+    Only strings, bytes, dicts, lists, tuples and httpx's objects are searched.
+    """
     better: Any = value
     if isinstance(value, str):
         better = _mask(value, keys)
@@ -152,12 +160,15 @@ def _redact(value: Any, keys: Sequence[str]) -> Any:
 def _mask(text: str, keys: Sequence[str]) -> str:
     for key in keys:
         text = text.replace(key, _MASK)
-    # Only after masking: cutting first could leave the beginning of a key.
+    # Cut only after masking. Otherwise the beginning of a key could be left.
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text) - _LONGEST:,} more characters)"
 
 
 def _redact_http(value: Any, keys: Sequence[str]) -> Any:
-    """Mask keys in the request of an HTTP error (in headers and URL) and in its response (which may repeat them)."""
+    """Return ``value``, an object of httpx, with the API keys masked in headers, URLs and bodies.
+
+    Headers and responses are copied. A request is changed in place. Other objects are returned unchanged.
+    """
     import httpx  # comes with litellm; imported here, so that `import rxflow` stays light
 
     if isinstance(value, httpx.Headers):
@@ -170,15 +181,15 @@ def _redact_http(value: Any, keys: Sequence[str]) -> Any:
     if isinstance(value, httpx.Request):
         try:
             value.url = httpx.URL(_redact(str(value.url), keys))
-        except httpx.InvalidURL:  # without the key, it is no longer a URL
+        except httpx.InvalidURL:  # with the mask in place of a key, it is not a URL
             value.url = httpx.URL(_MASK)
         value.headers = _redact_http(value.headers, keys)
     elif isinstance(value, httpx.Response):
         headers = _redact_http(value.headers, keys)
-        for name in ("content-encoding", "content-length"):  # the content is decoded and shortened
+        for name in ("content-encoding", "content-length"):  # no longer true of the decoded content
             headers.pop(name, None)
         request, content = None, b""
-        with suppress(RuntimeError):  # there is no request
+        with suppress(RuntimeError):  # raised if the response has no request
             request = _redact_http(value.request, keys)
         with suppress(httpx.ResponseNotRead):
             content = _redact(value.content, keys)

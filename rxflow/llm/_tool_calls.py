@@ -25,7 +25,7 @@ class _OpenCall:
     pieces: list[str] = field(default_factory=list[str])
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
     held: str = ""
-    """A placeholder that is emitted only if nothing replaces it."""
+    """The arguments ``{}``, if they may be a placeholder. They are emitted only if no other arguments follow."""
 
     @property
     def arguments(self) -> str:
@@ -43,12 +43,19 @@ class _OpenCall:
 class ToolCallAssembler:
     """Joins the deltas of an answer's tool calls.
 
-    Providers disagree on how a delta identifies its call. A known id decides; otherwise the index does. A delta with a
-    name begins another call if the call at its index is complete, has another name, or has an id while the delta brings
-    a new one. A delta with neither name nor id, and with an unknown index, belongs to the last call without arguments.
+    Providers disagree on how a delta identifies its call. The first of these rules that fits decides:
 
-    A call without an id gets one that is unique in every conversation. Some providers send ``{}`` before the real
-    arguments; it is held back until the next delta, or the end, shows whether it is a placeholder.
+    1. A delta with a known id belongs to the call with that id. But if that call is complete, and the delta has a name
+       and another index, the provider has used the id twice, and another call begins.
+    2. A delta with neither name nor id, and with an unknown index, belongs to the last call without arguments. If all
+       calls have arguments, the delta belongs to the last call.
+    3. A delta with an unknown index begins a call.
+    4. A delta with a name begins another call if the call at its index is complete or has another name. The delta also
+       begins another call if both the delta and the call have an id.
+    5. Any other delta belongs to the call at its index.
+
+    A call without an id gets a random id. Some providers send ``{}`` as a placeholder before the real arguments. So
+    ``{}`` is held back until more arguments arrive or the answer ends.
     """
 
     def __init__(self) -> None:
@@ -68,7 +75,7 @@ class ToolCallAssembler:
         return ToolCallChunk(tool_id=call.id, tool_name=call.name, arguments=arguments, index=call.number)
 
     def finish(self) -> Iterator[ToolCallChunk]:
-        """Yield chunks for what was held back, because the answer has ended."""
+        """Yield a chunk for each ``{}`` that is still held back. Call this when the answer has ended."""
         for call in self._calls:
             if call.held:
                 held, call.held = call.held, ""
@@ -82,13 +89,13 @@ class ToolCallAssembler:
 
     @property
     def extras(self) -> Mapping[str, Mapping[str, Any]]:
-        """The extra fields that must go back to the provider with each call, by the call's id."""
+        """Extra fields that must be sent back to the provider with a call, by the call's id."""
         return {call.id: call.extra for call in self._calls if call.extra}
 
     def _find(self, delta: ToolCallDelta) -> _OpenCall:
         known = self._by_id.get(delta.id) if delta.id else None
         if known is not None and delta.name and delta.index != known.index and known.is_whole:
-            return self._begin(replace(delta, id=None))  # two calls that share an id
+            return self._begin(replace(delta, id=None))  # the provider has used the id twice
         if known is not None:
             if delta.name and not known.name:
                 known.name = delta.name
@@ -110,7 +117,7 @@ class ToolCallAssembler:
 
     def _begins_another(self, delta: ToolCallDelta, call: _OpenCall) -> bool:
         if not delta.name:
-            # Some gateways invent a new id for each delta; only a name begins a call.
+            # Some gateways invent a new id for each delta. So a new id alone does not begin another call.
             return False
         if delta.id and call.has_own_id:
             return True
@@ -130,7 +137,7 @@ class ToolCallAssembler:
         self._by_id[new_id] = call
 
     def _take_arguments(self, call: _OpenCall, arguments: str) -> str:
-        """Return the part of ``arguments`` to emit now."""
+        """Add ``arguments`` to ``call``, and return what to emit now. A possible placeholder is held back."""
         if not arguments:
             return ""
         if not call.pieces and not call.held and arguments == _PLACEHOLDER:

@@ -1,4 +1,4 @@
-"""``BaseLLM``, the base class of a program's own models, and the types that are accepted as a model."""
+"""``BaseLLM``, the base class of a program's own models, and ``Model``, the type of fields that take a model."""
 
 from __future__ import annotations
 
@@ -44,13 +44,18 @@ _PROVIDERS = {  # LangChain's chat models, and litellm's names of their provider
 
 
 class BaseLLM(ABC):
-    """A model of your own: derive a class, write :meth:`call`, and pass an object of it wherever an LLM is accepted.
+    """A model of your own. Derive a class, write :meth:`call`, and pass an instance wherever an LLM is accepted.
 
-    ``call`` receives the messages, and the tools' schemas if it has a parameter ``tools`` or ``**kwargs``. A text that
-    it returns is one chunk. If ``call`` is a generator, each text that it yields is a chunk. If the class has a method
-    ``acall``, rxflow uses it instead of ``call``; it may be an async generator. To call tools, return a list of tool
-    calls in the shape of OpenAI's chat API. If the model accepts tools, override ``supports_function_calling`` to
-    return True; otherwise the tools are described to the model in text. ::
+    ``call`` receives the messages. If it has a parameter ``tools`` or ``**kwargs``, it also receives the schemas of the
+    tools. ``call`` returns the answer:
+
+    - a text, which becomes one chunk;
+    - a generator or another iterator of texts, each of which becomes a chunk;
+    - to call tools, a list of tool calls in the shape of OpenAI's chat API.
+
+    If the class overrides ``acall``, rxflow uses ``acall`` instead of ``call``. ``acall`` may be an async generator.
+    If the model accepts tools, override ``supports_function_calling`` to return True. Otherwise, rxflow describes the
+    tools to the model in text. ::
 
         class Echo(BaseLLM):
             def call(self, messages, **_):
@@ -58,14 +63,14 @@ class BaseLLM(ABC):
 
         Agent(..., llm=Echo(model="echo"))
 
-    If your program calls ``call`` or ``acall`` itself, it gets what your method returns. Only agents and
-    :meth:`observe` stream.
+    If your program calls ``call`` or ``acall`` itself, it gets what your method returns. Agents, :meth:`observe` and
+    :meth:`events` stream the answer.
 
     Args:
-        model: its name, for events and logs.
+        model: the model's name, for events and logs.
         temperature, stop: values that ``call`` may read. rxflow also cuts the answer off at ``stop``.
-        parameters: other values. Those whose names the class annotates become attributes; the rest is kept in
-            ``parameters``.
+        parameters: other values. If the class declares a field with the name of a value, the value becomes an
+            attribute. The other values are kept in the attribute ``parameters``.
     """
 
     def __init__(
@@ -104,7 +109,7 @@ class BaseLLM(ABC):
 
     @property
     def llm(self) -> LLM:
-        """The LLM that agents use; it answers with :meth:`call`."""
+        """The LLM through which agents use this model. Its answers come from :meth:`call` or :meth:`acall`."""
         return self._llm
 
     def observe(
@@ -123,9 +128,10 @@ _ACALL = vars(BaseLLM)["acall"]
 
 
 def _declared(cls: type) -> dict[str, Any]:
-    """Return the fields that the classes between ``cls`` and BaseLLM declare, with their defaults.
+    """Return the fields that ``cls`` and its bases before BaseLLM declare, by name.
 
-    The fields are declared as in pydantic's models.
+    Fields are declared as in pydantic's models. The value for a field is its ``Field(…)`` or ``PrivateAttr(…)``. If the
+    field has neither, the value is None.
     """
     declared: dict[str, Any] = {}
     for base in reversed(cls.__mro__[: cls.__mro__.index(BaseLLM)]):
@@ -137,10 +143,10 @@ def _declared(cls: type) -> dict[str, Any]:
 
 
 def check_model(given: object) -> object:
-    """Return ``given`` as a model, if it is a model or a model's name. None stays None.
+    """Return ``given`` if it is a model or None. If it is a model's name, return an LLM.
 
     Raises:
-        ValueError: ``given`` is neither. The message tells the user what to write.
+        ValueError: ``given`` is something else, or a model that agents cannot use. The message explains what to write.
     """
     kind = type(given).__name__
     if isinstance(given, str) and not given.strip():
@@ -184,7 +190,7 @@ class _CallSource:
     def stream(self, request: Request) -> Observable[Delta]:
         async def answer(emit: Callable[[Delta], None]) -> None:
             reply = _Reply(emit, self._name)
-            with _muted():  # if the method asks other models, their chunks must not become part of its answer
+            with _muted():  # if the method asks other models, their chunks must not become part of this answer
                 await reply.read(await self._ask(request))
             reply.end()
 
@@ -194,7 +200,7 @@ class _CallSource:
         if _method(self._llm, "acall") is not _ACALL:
             try:
                 return await _awaited(self._llm.acall(*_messages(request), **_keywords(self._llm.acall, request)))
-            except NotImplementedError:  # a class raises this to say that it has only ``call``
+            except NotImplementedError:  # some classes define ``acall`` only to raise this error
                 pass
         call = partial(self._llm.call, *_messages(request), **_keywords(self._llm.call, request))
         return await _awaited(await in_thread(call, name=self._name))
@@ -202,7 +208,7 @@ class _CallSource:
     async def calls_functions(self, model: str) -> bool:
         if _method(self._llm, "supports_function_calling") is BaseLLM.supports_function_calling:
             return False
-        # In a thread, because a model that wraps another one asks that model, and blocks.
+        # In a thread, because the method may block: a model that wraps another model may ask that model.
         return await in_thread(self._llm.supports_function_calling, name=self._name)
 
     def retry_delay(self, error: BaseException, attempt: int, of: int) -> float | None:
@@ -214,7 +220,10 @@ class _CallSource:
 
 @contextmanager
 def _muted() -> Generator[None, None, None]:
-    """Prevent code in the ``with`` block from adding chunks to the stream of the surrounding run."""
+    """Drop the chunks and the reasoning of other models that the code in the ``with`` block asks.
+
+    All other events of these models stay in the surrounding run's stream.
+    """
     leaf = ambient.get()
     if leaf is None:
         yield
@@ -237,11 +246,11 @@ async def _awaited(said: Any) -> Any:
 
 
 def _messages(request: Request) -> tuple[list[dict[str, Any]]]:
-    return ([{**message} for message in request.messages],)  # a copy, because the method may change it
+    return ([{**message} for message in request.messages],)  # copies, because the method may change them
 
 
 def _keywords(method: Callable[..., Any], request: Request) -> dict[str, Any]:
-    """Return the keyword arguments that CrewAI passes and ``method`` accepts. All but ``tools`` are None."""
+    """Return the keyword arguments of CrewAI that ``method`` accepts. All except ``tools`` are None."""
     parameters = inspect.signature(method).parameters
     takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
     given: dict[str, Any] = dict.fromkeys(name for name in _OTHER_PARAMETERS if name in parameters)
@@ -251,7 +260,7 @@ def _keywords(method: Callable[..., Any], request: Request) -> dict[str, Any]:
 
 
 class _Reply:
-    """Turns the return value of a user's method into deltas."""
+    """Turns the return value of a user's ``call`` or ``acall`` into deltas."""
 
     def __init__(self, emit: Callable[[Delta], None], name: str) -> None:
         self._emit = emit
@@ -260,7 +269,7 @@ class _Reply:
         self._calls_tools = False
 
     async def read(self, said: Any) -> None:
-        """Emit the deltas of an answer, or of each part of a streamed answer."""
+        """Emit the deltas of ``said``, the method's return value, except the :class:`Ending`."""
         if isinstance(said, AsyncIterator):
             await self._read_async(cast(AsyncIterator[Any], said))
         elif isinstance(said, Iterator):
@@ -272,7 +281,7 @@ class _Reply:
             self._add(self._delta_of(said))
 
     def end(self) -> None:
-        """Emit the last delta."""
+        """Emit the :class:`Ending` that the method returned. If there was none, emit a new one."""
         reason = "tool_calls" if self._calls_tools else "stop"
         self._emit(self._ending or Ending(reason, UsageMetrics(successful_requests=1)))
 
@@ -286,7 +295,7 @@ class _Reply:
                 await cast(AsyncGenerator[Any, None], parts).aclose()
 
     async def _read_in_thread(self, parts: Iterator[Any]) -> None:
-        """Read each part in a thread, because the iterator's code may block.
+        """Read the parts in a worker thread, because the iterator's code may block.
 
         After a disposal, at most one more part is read.
         """
@@ -324,9 +333,10 @@ class _Reply:
 
 
 def _tool_call(index: int, call: Any, name: str) -> ToolCallDelta:
-    """Return the delta for one call.
+    """Return the delta for the tool call ``call``.
 
-    ``call`` is a dictionary or an object as in OpenAI's API, or a :class:`ToolCall` from another LLM's answer.
+    ``call`` is a dictionary or an object in the shape of OpenAI's chat API, or a :class:`ToolCall` from another LLM's
+    answer. ``name`` is the name of the user's method, for errors.
     """
     if isinstance(call, ToolCall):
         return ToolCallDelta(index, id=call.id, name=call.name, arguments=call.arguments)

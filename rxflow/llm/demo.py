@@ -1,8 +1,8 @@
 """The embedded model, ``LLM("rxflow/demo")``, for first runs, examples and documentation.
 
-It needs no key, network or download, and it has no intelligence: it builds readable answers from the words of its
-prompt, calls an offered tool once, counts words as tokens, and can pause between words. So one can watch how everything
-around a model works.
+It needs no API key, no network and no download, and it has no intelligence. It builds readable answers from the words
+of the prompt. If tools are offered, it calls the first one once. It counts words as tokens. It can pause between words,
+so that a user can watch the stream.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PROVIDER = "rxflow"
 
 
 class DemoSource(Source):
-    """Answers from its prompt, with a pause of ``pace`` seconds between two words."""
+    """Builds answers from the prompt, with a pause of ``pace`` seconds after each delta."""
 
     def __init__(self, pace: float = 0.0) -> None:
         if pace < 0:
@@ -60,7 +60,7 @@ def _pieces(text: str) -> Iterator[Delta]:
 
 
 def _tool_call(request: Request) -> Iterator[Delta]:
-    """Yield a call of the first function. Its arguments are made from its schema and the prompt."""
+    """Yield a call of the first function. The arguments fit the function's schema, and contain the prompt's topic."""
     function = request.functions[0]
     arguments = json.dumps(_example(function.get("parameters") or {}, _topic(request)))
     yield ToolCallDelta(0, id="call_demo_1", name=function["name"])
@@ -87,7 +87,7 @@ def _answer(request: Request) -> str:
 
 
 def _task(request: Request) -> str:
-    """Return the first paragraph of the prompt. The paragraphs after it describe how to answer."""
+    """Return the first paragraph of the last user message. The paragraphs after it describe how to answer."""
     return request.last_user_text.strip().partition("\n\n")[0]
 
 
@@ -100,7 +100,7 @@ def _topic(request: Request) -> str:
 
 
 def _telling_sentence(text: str) -> str:
-    """Return the sentence with the most numbers, or the first one if there are no numbers."""
+    """Return the first of the sentences with the most digits, shortened to about 200 characters."""
     sentences = re.split(r"(?<=[.!?])\s+", text.strip())
     return _shorten(max(sentences, key=lambda sentence: len(re.findall(r"\d", sentence))), 200)
 
@@ -110,7 +110,7 @@ def _shorten(text: str, limit: int) -> str:
 
 
 def _keywords(text: str) -> list[str]:
-    """Return the three longest words, in the order of the text."""
+    """Return up to three words, the longest ones, in the order of the text. Words have at least four letters."""
     words = dict.fromkeys(re.findall(r"[^\W\d_]{4,}", text))
     longest = sorted(words, key=len, reverse=True)[:3]
     return [word for word in words if word in longest]
@@ -129,7 +129,11 @@ def _response_schema(request: Request) -> dict[str, Any] | None:
 
 
 def _example(schema: dict[str, Any], text: str, root: dict[str, Any] | None = None) -> Any:
-    """Return a value that fits a JSON schema as pydantic writes it; each string is ``text``."""
+    """Return a value that fits ``schema``, a JSON schema as pydantic writes it.
+
+    A string in the value is ``text``, unless the schema has an enum or a constant for it. ``root`` is the whole schema,
+    which has the definitions.
+    """
     root = root or schema
     if "$ref" in schema:
         return _example(root["$defs"][schema["$ref"].rpartition("/")[2]], text, root)

@@ -55,7 +55,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class LLM:
-    """A model, named ``"provider/model"`` as in litellm, or ``"rxflow/demo"``, which needs no key.
+    """A model, named ``"provider/model"`` as in litellm. The embedded model ``"rxflow/demo"`` needs no API key.
 
     Every call streams from the provider. Disposing a call closes its connection.
 
@@ -63,27 +63,28 @@ class LLM:
         model: for example ``"openai/gpt-4.1-mini"``, ``"anthropic/claude-sonnet-4-5"``, ``"ollama_chat/llama3"``.
         temperature, top_p, max_tokens, seed, reasoning_effort, response_format: as the provider accepts them.
         stop: an answer ends before the first of these texts, even if the provider does not support the parameter.
-        base_url: the address of your own OpenAI-compatible server. ``api_base`` is another name for it.
-        api_key: by default the provider's environment variable.
-        timeout: how long the provider may send nothing, in seconds or as a timedelta; also before the first byte. By
-            default 600 s. The whole call may take longer.
+        base_url: the address of your own server. ``api_base`` is another name for this argument.
+        api_key: the API key. By default, it comes from the provider's environment variable.
+        timeout: how long the provider may send nothing, before and after the first byte, in seconds or as a timedelta.
+            The default is 600 s. The whole call may take longer.
         connect_timeout: how long opening the connection may take, in seconds or as a timedelta.
         max_retries: how often a call is repeated if it fails before its first chunk. Later failures are not retried.
-        function_calling: whether tools are offered natively. None asks litellm whether the model supports this; False
-            describes the tools in text.
-        max_rpm, max_tpm: requests and tokens per minute, for all LLMs with this model and key together. Runs take
+        function_calling: True offers tools to the model natively. False describes the tools in text. By default,
+            litellm's table of models decides.
+        max_rpm, max_tpm: requests and tokens per minute, for all LLMs with this model and API key together. Runs take
             turns. After an answer with status 429, all LLMs with this key wait. Needs ``rxflow[limits]``.
         limit_store: ``"redis://host:port/db"`` shares the limits with other machines. By default, each process counts
             for itself.
         pace: for ``rxflow/demo``, seconds between two words.
+        source: calls the model, in place of the source that rxflow chooses by the model's name.
         stream: accepted for compatibility; rxflow always streams.
-        via: ``"litellm"`` sends all requests through LiteLLM. By default, LiteLLM sends only the requests that need it:
-            OpenAI's chat API and compatible servers are called directly, unless the program has registered callbacks or
-            a cache with LiteLLM.
+        via: ``"litellm"`` sends all requests through LiteLLM. By default, OpenAI's chat API and compatible servers are
+            called directly, unless the program has configured LiteLLM or a parameter needs LiteLLM. All other calls go
+            through LiteLLM.
         parameters: anything else that litellm's ``completion`` accepts, also as ``additional_params={…}``.
             ``presence_penalty``, ``frequency_penalty``, ``logit_bias``, ``logprobs``, ``top_logprobs``, ``n``,
-            ``max_completion_tokens`` and ``api_version`` are also attributes. ``provider`` replaces a missing prefix of
-            the model's name. CrewAI's other options have no effect, but can be read back.
+            ``max_completion_tokens`` and ``api_version`` are also attributes. ``provider`` is put before a model's name
+            that has no provider. CrewAI's options that rxflow does not need, such as ``llm_type``, have no effect.
 
     Raises:
         TypeError: an argument has the wrong type, or two arguments that mean the same differ.
@@ -179,26 +180,26 @@ class LLM:
         )
 
     def supports_function_calling(self) -> bool:
-        """Return whether the model accepts tools natively. For other models, tools are described in text."""
+        """Return whether tools are offered to the model natively. Otherwise, they are described to it in text."""
         if self._function_calling is None:
             find: Coroutine[Any, Any, bool] = self._source.calls_functions(self.model)
             return await_blocking(find)
         return self._function_calling
 
     def supports_stop_words(self) -> bool:
-        """Return True: an answer ends before ``stop``, even if the model does not support that."""
+        """Return True: an answer ends before ``stop``, even if the model does not support stop sequences."""
         return True
 
     @property
     def base_url(self) -> str | None:
-        """The address that was given. Otherwise, for OpenAI and compatible servers, the address in the environment."""
+        """The address that was given; by default, for OpenAI and compatible servers, the address in the environment."""
         return self._base_url or getattr(self._source, "base_url", None)
 
     @property
     def api_key(self) -> str | None:
-        """The key that was given. Otherwise, for OpenAI and compatible servers, the key in the environment.
+        """The API key that was given; by default, for OpenAI and compatible servers, the key in the environment.
 
-        Copies and pickles do not contain a key from the environment.
+        Copies and pickles of this object do not contain a key from the environment.
         """
         return self._api_key or getattr(self._source, "api_key", None)
 
@@ -214,7 +215,7 @@ class LLM:
 
     @property
     def response_format(self) -> type[BaseModel] | Mapping[str, Any] | None:
-        """The format that every answer has to fit."""
+        """The argument ``response_format``: the format that answers should have; None if none was given."""
         return self._response_model or self.parameters.get("response_format")
 
     if not TYPE_CHECKING:  # otherwise a type checker would accept any attribute
@@ -240,7 +241,7 @@ class LLM:
             dispose    ----he--x          the provider's connection closes
 
         ``tools`` are ``@tool`` functions, ``BaseTool`` objects, or schemas as in OpenAI's chat API. Errors are
-        litellm's, with a line of advice.
+        litellm's. Some have a line of advice.
         """
         return self.events(messages, tools).select(chunks)
 
@@ -253,7 +254,7 @@ class LLM:
         return EventStream(lambda scope: self.ask(scope, request))
 
     def stream_events(self, messages: str | Sequence[Message], tools: Sequence[Offered] | None = None) -> StreamSession:
-        """Return the call as frames for a ``for`` loop, which starts it. Afterwards, ``result`` is the text."""
+        """Return one call as frames, for a ``for`` loop. The loop starts the call. Then ``result`` is the answer."""
         return StreamSession(self.events(messages, tools), LLMFinished)
 
     def request(
@@ -267,7 +268,7 @@ class LLM:
         """Return the request for one call. ``hints`` are parameters that are left out if the model refuses them.
 
         Raises:
-            ValueError: ``messages`` is empty.
+            ValueError: ``messages`` is an empty list.
             TypeError: ``messages`` or ``tools`` has the wrong type.
         """
         return Request(
@@ -285,9 +286,9 @@ class LLM:
         return call if self._limits is None else call.pipe(rx_ops.do_action(partial(self._note, self._limits, request)))
 
     async def ask_aside(self, emitter: Emitter, request: Request, *, max_retries: int | None = None) -> str:
-        """Return the answer to a question that is not part of the run's own answer. No reader sees its text.
+        """Ask the model a side question, and return the answer. The answer's chunks are not emitted.
 
-        The call, its usage and its cost are part of the run.
+        All other events of the call are emitted. The usage and the cost of the call count for the run.
         """
         last = Last(LLMFinished)
 
@@ -301,7 +302,10 @@ class LLM:
 
     @property
     def _server(self) -> Server:
-        """The host and port of the server, if ``base_url`` was given or rxflow calls the server directly."""
+        """The host and port of the server, if ``base_url`` was given or rxflow calls the server directly.
+
+        Otherwise they are "" and None.
+        """
         find: Callable[[], str | None] = getattr(self._source, "find_url", lambda: self.base_url)
         try:
             url = urlsplit(find() or "")
@@ -310,7 +314,7 @@ class LLM:
             return "", None
 
     def _note(self, limits: RateLimits, request: Request, event: Event) -> None:
-        """Report to the shared limits what a call used, or that the provider refused it."""
+        """Report to ``limits`` how many tokens a call used. If the provider refused the call with 429, report that."""
         if isinstance(event, LLMFinished) and not event.replayed:
             limits.settle(_estimate_tokens(request), event.usage)
         elif isinstance(event, LLMRetrying) and getattr(event.error, "status_code", None) == 429:
@@ -359,15 +363,16 @@ class LLM:
     ) -> Any:
         """Return the whole answer: its text, or the object that ``response_model`` reads from the text.
 
-        If the model calls one of ``tools`` or ``available_functions``, rxflow runs the function and returns its result.
-        If the model makes several calls, only the first is run. If only schemas were given, or
-        ``available_functions={}``, the list of requested :class:`ToolCall` objects is returned. Inside a flow, the
-        chunks are part of the flow's stream. CrewAI's ``from_task``, ``from_agent`` and empty ``callbacks`` have no
-        effect.
+        Without ``response_model``, a class that was given as ``response_format`` is used. If the model calls one of
+        ``tools`` or ``available_functions``, this method runs the function and returns the function's result. If the
+        model makes several calls, only the first is run. If there are only schemas, or with ``available_functions={}``,
+        this method returns the list of requested :class:`ToolCall` objects. Inside a flow, the chunks are part of the
+        flow's stream. CrewAI's ``from_task``, ``from_agent`` and empty ``callbacks`` have no effect.
 
         Raises:
             TypeError: a function is async, which sync code cannot await.
-            ValueError: the model called an unknown function, or the arguments or the answer do not fit.
+            ValueError: the model called an unknown function, the arguments do not fit the function, or the answer does
+                not fit ``response_model``.
         """
         events = self._call_events(messages, tools, response_model, options)
         functions = runnable(tools, available_functions)
@@ -409,7 +414,7 @@ class LLM:
     ) -> Any:
         """Do the same as :meth:`call`, for async code.
 
-        Coroutine functions are awaited; others run in a worker thread.
+        Async functions are awaited. Sync functions run in a worker thread.
         """
         finished = await run_async(self._call_events(messages, tools, response_model, options), LLMFinished)
         function = function_for(finished.tool_calls, runnable(tools, available_functions), is_async=True)
@@ -440,6 +445,6 @@ def _answer_of(finished: LLMFinished, model: type[BaseModel] | None) -> Any:
 
 
 def _estimate_tokens(request: Request) -> int:
-    """Estimate the tokens of a request: its prompt, and the longest answer that it allows."""
+    """Estimate the tokens of a request: those of its prompt, plus ``max_tokens`` if the request limits the answer."""
     allowed = request.parameters.get("max_tokens") or request.parameters.get("max_completion_tokens") or 0
     return (estimate_usage(request.messages, []).total_tokens or 0) + int(allowed)

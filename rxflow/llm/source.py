@@ -1,6 +1,7 @@
 """The interface to models: the request that a source receives, and the deltas that it emits.
 
-LiteLLM, OpenAI-compatible servers, the embedded model and the scripted models of tests all implement :class:`Source`.
+The sources for LiteLLM, for OpenAI-compatible servers, for the embedded model, for a program's own models and for the
+scripted models of tests all implement :class:`Source`.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ _SHAPE = "{'role': …, 'content': …}"
 def normalize_messages(messages: str | Sequence[Message]) -> list[Message]:
     """Return messages in the form that providers accept. A string becomes a user's message.
 
-    Texts from tools, inputs and other models may contain characters that cannot be encoded. They are replaced.
+    Characters that cannot be encoded are replaced. They may come from tools, inputs and other models.
 
     Raises:
         TypeError: ``messages`` is neither a string nor a list of messages.
-        ValueError: ``messages`` is empty.
+        ValueError: ``messages`` is an empty list.
     """
     if isinstance(messages, str):
         return [{"role": "user", "content": encodable(messages)}]
@@ -60,7 +61,11 @@ def _encodable(value: Any) -> Any:
 
 
 def split_model(model: str) -> tuple[str, str]:
-    """Return the provider and the name of a model. OpenAI's and Anthropic's own models do not need a provider."""
+    """Split a model's name into the provider and the rest.
+
+    The names of OpenAI's and Anthropic's own models do not need a provider. For other names without a provider, the
+    provider is "".
+    """
     provider, separator, name = model.partition("/")
     if separator:
         return provider, name
@@ -68,15 +73,15 @@ def split_model(model: str) -> tuple[str, str]:
 
 
 def is_list(given: object) -> TypeGuard[Iterable[Any]]:
-    """Return whether ``given`` is a collection of items, and not a text, a mapping or a model."""
+    """Return whether ``given`` is an iterable other than a string, bytes, a mapping or a pydantic model."""
     return isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping | BaseModel)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One call: messages and tool schemas in the shape of OpenAI's chat API, and the model's parameters.
+    """The request for one call. Messages and tool schemas have the shape of OpenAI's chat API.
 
-    ``hints`` are parameters that help models which accept them. Other models are called without them.
+    ``parameters`` are always sent. ``hints`` are parameters that are sent only to models that accept them.
     """
 
     model: str
@@ -92,19 +97,19 @@ class Request:
 
     @property
     def may_call_tools(self) -> bool:
-        """Whether the model may call tools. With ``tool_choice="none"``, they only explain earlier turns."""
+        """Whether the model may call tools. With ``tool_choice="none"``, the tools only explain earlier turns."""
         return bool(self.tools) and {**self.hints, **self.parameters}.get("tool_choice") != "none"
 
     @property
     def speaks_of_tools(self) -> bool:
-        """Whether tools are offered, or were used before."""
+        """Whether tools are offered, or the messages contain earlier calls or results of tools."""
         return bool(self.tools) or any(
             message.get("role") == "tool" or message.get("tool_calls") for message in self.messages
         )
 
     @property
     def last_user_text(self) -> str:
-        """The text of the last message from a user."""
+        """The text of the last message from a user; "" if there is none."""
         for message in reversed(self.messages):
             if message.get("role") == "user":
                 return str(message.get("content") or "")
@@ -122,13 +127,13 @@ def response_format_for(model: type[BaseModel]) -> dict[str, Any]:
 def has_object_root(model: type[BaseModel]) -> bool:
     """Return whether the JSON of ``model`` is an object.
 
-    OpenAI refuses a ``response_format`` for lists and other values.
+    OpenAI refuses the ``response_format`` for a model whose JSON is a list or another value.
     """
     return not issubclass(model, RootModel) or model.model_json_schema().get("type") == "object"
 
 
 def instructions_for(model: type[BaseModel]) -> str:
-    """Return the request of :func:`response_format_for` in words, for models that do not know the parameter."""
+    """Return a prompt that asks for JSON of ``model``, for LLMs that do not support ``response_format``."""
     schema = json.dumps(model.model_json_schema())
     kind = "object" if has_object_root(model) else "value"
     return f"Answer with one JSON {kind} and nothing else. It must fit this JSON schema:\n{schema}"
@@ -152,9 +157,9 @@ class RefusalDelta:
 class ToolCallDelta:
     """A piece of a tool call.
 
-    A source passes on what its provider sends. ``id``, ``name`` and ``index`` are None if the provider does not send
-    them. :class:`rxflow.llm._tool_calls.ToolCallAssembler` decides which call a piece belongs to. ``extra`` holds
-    provider-specific fields that must be sent back with the call, for example a thought signature.
+    ``id``, ``name`` and ``index`` are None if the provider does not send them with this piece. That is common, so
+    :class:`rxflow.llm._tool_calls.ToolCallAssembler` decides which call a piece belongs to. ``extra`` holds fields of
+    the provider that must be sent back with the call, for example a thought signature.
     """
 
     index: int | None = None
@@ -168,8 +173,8 @@ class ToolCallDelta:
 class PartDelta:
     """A part of the answer that is not text: a citation, an image, or the work of one of the provider's own tools.
 
-    ``kind`` is "citation", "image", "audio", "server_tool", "tool_plan" (from Cohere) or "function_call" (OpenAI's old
-    form). ``data`` is the provider's JSON.
+    ``kind`` is, for example, "citation", "image", "audio", "server_tool", "tool_plan" (Cohere's), or "function_call"
+    (OpenAI's old form of a tool call). ``data`` is the provider's JSON.
     """
 
     kind: str
@@ -183,10 +188,12 @@ class Ending:
     Args:
         finish_reason: one of OpenAI's words ("stop", "length", "tool_calls", "content_filter") if one of them fits,
             otherwise the provider's own word; None if the provider sent none.
-        usage: as the provider reported it.
-        cost: in US dollars; None if it cannot be computed.
-        message: fields that the assistant's message needs when it is sent back to the provider, besides its text and
-            its tool calls: ``reasoning_content``, ``reasoning_details``, ``thinking_blocks`` …
+        usage: the usage that the provider reported.
+        cost: the cost of the call in US dollars; None if it cannot be computed.
+        message: additional fields for the assistant's message when it is sent back to the provider, such as
+            ``reasoning_content``, ``reasoning_details`` and ``thinking_blocks``.
+        response_id: the provider's id of the answer; "" if it sent none.
+        response_model: the provider's name of the model that answered; "" if it sent none.
     """
 
     finish_reason: str | None = "stop"
@@ -202,26 +209,29 @@ Delta: TypeAlias = str | ReasoningDelta | RefusalDelta | ToolCallDelta | PartDel
 
 
 class Source(Protocol):
-    """A provider of deltas. A class that inherits from this one only has to write :meth:`stream`."""
+    """Produces the deltas of calls. A class that inherits from ``Source`` only has to implement :meth:`stream`."""
 
     def stream(self, request: Request) -> Observable[Delta]:
         """Return a cold Observable of the answer: any number of deltas, then one :class:`Ending`."""
         ...
 
     async def calls_functions(self, model: str) -> bool:
-        """Return whether the model accepts tool schemas natively. The default is True.
+        """Return whether the model accepts tool schemas natively. This default returns True.
 
-        If it does not, rxflow describes the tools to the model in text.
+        If the model does not accept them, rxflow describes the tools in text.
         """
         return True
 
     def retry_delay(self, error: BaseException, attempt: int, of: int) -> float | None:
         """Return the seconds to wait before retry number ``attempt`` (from 1) of ``of`` retries.
 
-        Return None, as by default, if the call should not be retried.
+        Return None if the call should not be retried. This default returns None.
         """
         return None
 
     def explain(self, error: BaseException, model: str) -> BaseException:
-        """Return the error to raise for ``error``. It has the same class, and advice if there is any."""
+        """Return the error to raise for ``error``: one of the same class, perhaps with advice in its message.
+
+        This default returns ``error`` itself.
+        """
         return error

@@ -1,4 +1,4 @@
-"""Crews as classes, with their agents and tasks in YAML files: ``@CrewBase`` and the decorators of its methods."""
+"""``@CrewBase`` for crews that are classes with YAML files, and the decorators for the methods of such a class."""
 
 from rxflow.project.annotations import (
     after_kickoff,

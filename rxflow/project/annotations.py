@@ -1,4 +1,8 @@
-"""The decorators of a crew class. They mark what a method creates; each method creates it once per object."""
+"""The decorators for a crew class.
+
+Most of them mark a method by what it creates, such as an agent. Such a method runs once for each object and arguments.
+Later calls return what it has created.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +54,7 @@ def crew(method: Callable[P, R]) -> Callable[P, R]:
         for role in ("before_kickoff", "after_kickoff"):
             callbacks = getattr(made, f"{role}_callbacks")
             hooks = [getattr(owner, name) for name in marked(type(owner), role)]
-            callbacks += [hook for hook in hooks if hook not in callbacks]  # super().crew() has already added them
+            callbacks += [hook for hook in hooks if hook not in callbacks]  # super().crew() may have added some
 
     return _made_once(method, "crew", complete)
 
@@ -69,14 +73,14 @@ def tool(method: Callable[P, R]) -> Callable[P, R]:
 
 
 def cache_handler(method: Callable[P, R]) -> Callable[P, R]:
-    """Mark a method that creates CrewAI's handler of cached tool results. rxflow accepts it and ignores it."""
+    """Mark a method that creates CrewAI's handler of cached tool results. rxflow never uses the handler."""
     return _made_once(method, "cache_handler")
 
 
 def callback(method: F) -> F:
-    """Mark a callback, or a method without parameters that returns one.
+    """Mark a method that is a callback. If the method has no parameters, it must return a callback instead.
 
-    Entries in YAML refer to it by the method's name.
+    Entries in YAML refer to the callback by the method's name.
     """
     return _mark(method, "callback")
 
@@ -92,17 +96,20 @@ def after_kickoff(method: F) -> F:
 
 
 def output_pydantic(cls: C) -> C:
-    """Mark a model class, so that a task's entry in YAML may name it as its ``output_pydantic``."""
+    """Mark a pydantic class, so that a task's entry in YAML can use the name of the class for ``output_pydantic``."""
     return _mark(cls, "output_pydantic")
 
 
 def output_json(cls: C) -> C:
-    """Mark a model class, so that a task's entry in YAML may name it as its ``output_json``."""
+    """Mark a pydantic class, so that a task's entry in YAML can use the name of the class for ``output_json``."""
     return _mark(cls, "output_json")
 
 
 def marked(cls: type, role: str) -> Mapping[str, Any]:
-    """Return the members of ``cls`` and its bases with the decorator ``role``, in the order of definition."""
+    """Return the members that have the decorator ``role``, by name, in the order of definition.
+
+    The members of the bases of ``cls`` come before its own.
+    """
     found: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
         for name, value in vars(base).items():
@@ -130,9 +137,9 @@ def _made_once(
     role: str,
     complete: Callable[[str, object, object], object] = lambda where, owner, made: None,
 ) -> Callable[P, R]:
-    """Return a function that calls ``method`` once per object and arguments, and keeps what it creates.
+    """Return a function that calls ``method`` once for each object and arguments, and keeps the result.
 
-    ``complete`` checks what was created, and adds what is missing.
+    ``complete`` checks the result, and may add what is missing, such as a name.
     """
     name = getattr(method, "__name__", repr(method))
 
@@ -140,7 +147,7 @@ def _made_once(
     def make(*args: P.args, **kwargs: P.kwargs) -> R:
         owner, *others = args
         known: dict[Any, R] = vars(owner).setdefault(_MADE, {})
-        # The key contains the function, because an overriding method of the same name may call this one.
+        # The key contains ``make``, not the method's name: a subclass may override the method and call super().
         key = (make, tuple(map(_key, others)), tuple((each, _key(value)) for each, value in sorted(kwargs.items())))
         if key not in known:
             with _Making(owner, make):
@@ -153,7 +160,7 @@ def _made_once(
 
 
 def _key(argument: object) -> object:
-    """Return a hashable key for an argument."""
+    """Return the argument itself if it is hashable. Otherwise return an :class:`_Identity`."""
     try:
         hash(argument)
     except TypeError:
@@ -162,9 +169,9 @@ def _key(argument: object) -> object:
 
 
 class _Identity:
-    """The key of an unhashable argument. Only the same object has an equal key; an equal object does not.
+    """The key of an unhashable argument. Two keys are equal only if they are for the same object.
 
-    The key keeps the argument alive, because Python gives the ``id`` of a freed object to a new one.
+    The key keeps the argument alive. Otherwise Python could give the argument's ``id`` to another object.
     """
 
     def __init__(self, argument: object) -> None:
@@ -178,12 +185,15 @@ class _Identity:
 
 
 def _settle(made: Any) -> Any:
-    """Return ``made``, or the result of an async method."""
+    """Return ``made``. If ``made`` is a coroutine, run it and return its result."""
     return await_blocking(made) if inspect.iscoroutine(made) else made
 
 
 class _Making:
-    """Raises ValueError if a method needs its own result."""
+    """Surrounds a call of a method that creates something.
+
+    Raises ValueError if the method needs its own result: if it is already running for the same object.
+    """
 
     def __init__(self, owner: object, method: Callable[..., Any]) -> None:
         self._owner = owner

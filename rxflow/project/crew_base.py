@@ -22,15 +22,18 @@ def CrewBase(cls: type[C]) -> type[C]:  # noqa: N802 - the name in CrewAI
     """Turn ``cls`` into a crew class, whose agents and tasks are described in YAML files.
 
     ``self.agents_config`` and ``self.tasks_config`` have the entries of ``config/agents.yaml`` and
-    ``config/tasks.yaml`` in the folder of the class's module. Class attributes of the same names may name other files.
-    A subclass in another folder uses the files of its base, unless it names a file or has one in its own folder. A file
-    is read at its first use. Entries refer by name to what the methods of the class create:
+    ``config/tasks.yaml`` in the folder of the class's module. To use another file, set ``agents_config`` or
+    ``tasks_config`` in the class to the path of that file. A subclass in another folder uses the files of its base,
+    unless the subclass sets a path, or the file exists in the folder of the subclass. A file is read at its first use.
 
-    - ``agent`` and ``context`` to its agents and tasks;
-    - ``llm``, ``tools`` and the callbacks to methods with ``@llm``, ``@tool`` and ``@callback``;
-    - ``output_pydantic`` and ``output_json`` to model classes with these decorators.
+    Some options of an entry contain the name of a member of the class:
 
-    ``self.agents`` and ``self.tasks`` have everything that the methods with ``@agent`` and ``@task`` create. ::
+    - ``agent`` and ``context`` name methods with ``@agent`` and ``@task``;
+    - ``llm``, ``tools`` and the callbacks name methods with ``@llm``, ``@tool`` and ``@callback``;
+    - ``output_pydantic`` and ``output_json`` name pydantic classes with these decorators.
+
+    An ``llm`` may also be a model's name. ``self.agents`` and ``self.tasks`` are the lists of all agents and tasks that
+    the methods create. ::
 
         @CrewBase
         class News:
@@ -48,11 +51,13 @@ def CrewBase(cls: type[C]) -> type[C]:  # noqa: N802 - the name in CrewAI
 
         News().crew().kickoff(inputs={"topic": "tea"})
 
+    The objects of the class raise these errors when an entry or a method is used:
+
     Raises:
-        ValueError: an entry refers to a name that the class does not have.
+        ValueError: an entry names a member that the class does not have.
         TypeError: a method returns an object of the wrong class.
-        FileNotFoundError: a used file does not exist.
-        KeyError: a used entry is not in its file.
+        FileNotFoundError: the file does not exist.
+        KeyError: the file does not have the entry.
     """
     folder = _folder_of(cls)
     for name, default, resolve in (
@@ -93,14 +98,17 @@ def _tasks_of(owner: object) -> list[Task]:
 
 
 def _agents_of(owner: object) -> list[Agent]:
-    """Return the agents: first the agents of the tasks, in the tasks' order."""
+    """Return each agent once. The agents of the tasks come first, in the order of the tasks."""
     agents = [task.agent for task in _tasks_of(owner) if task.agent is not None]
     agents += [getattr(owner, name)() for name in marked(type(owner), "agent")]
     return [*{id(agent): agent for agent in agents}.values()]
 
 
 class _ConfigFile:
-    """A descriptor that returns the entries of a file for an object, and the file's path for the class."""
+    """The descriptor of ``agents_config`` or ``tasks_config``.
+
+    Read from an object, it returns the file's entries. Read from the class, it returns the file's path.
+    """
 
     def __init__(
         self,
@@ -110,7 +118,7 @@ class _ConfigFile:
         resolve: Callable[[_Names, Entry], Entry],
     ) -> None:
         self.folders = folders
-        """The folder of the class, and after it those of the bases that the path is inherited from."""
+        """The folders to search: the class's own, and then those of the bases from which it inherits the path."""
         self.path = path
         self._name = name
         self._resolve = resolve
@@ -186,9 +194,9 @@ class _Names:
         self._where = where
 
     def find(self, option: str, role: str, name: str) -> Any:
-        """Return the member of the class with this name and the decorator ``role``.
+        """Return the member ``name`` of the class, which must have the decorator ``role``.
 
-        Raises ValueError if there is none.
+        If there is none, raise ValueError. ``option`` is the option that contains the name, for the error.
         """
         known = marked(type(self._owner), role)
         if name not in known:
@@ -199,29 +207,35 @@ class _Names:
         return getattr(self._owner, name)
 
     def replace(self, entry: Entry, option: str, role: str) -> None:
-        """Replace a name in ``option`` by what its method creates. Other values stay."""
+        """If ``option`` contains a method's name, replace the name by what the method creates."""
         value = entry.get(option)
         if isinstance(value, str):
             entry[option] = self.find(option, role, value)()
 
     def replace_all(self, entry: Entry, option: str, role: str) -> None:
-        """Replace the names in ``option``, which is a list or, as YAML allows, a single name."""
+        """Replace each method's name in ``option`` by what the method creates.
+
+        The value in YAML may be a list or a single name. The new value is a list.
+        """
         value = entry.get(option)
         if isinstance(value, str | list):
             listed = [value] if isinstance(value, str) else cast(list[Any], value)
             entry[option] = [self.find(option, role, each)() if isinstance(each, str) else each for each in listed]
 
     def replace_model(self, entry: Entry, option: str) -> None:
-        """Replace a name in ``option`` by the LLM that its method creates.
+        """If ``option`` contains the name of an ``@llm`` method, replace the name by what the method creates.
 
-        A name without such a method is the name of a model, and stays.
+        Any other name is the name of a model, and stays.
         """
         value = entry.get(option)
         if isinstance(value, str) and value in marked(type(self._owner), "llm"):
             entry[option] = getattr(self._owner, value)()
 
     def replace_callback(self, entry: Entry, option: str) -> None:
-        """Replace a name in ``option`` by its callback, or by what the method returns if it has no parameters."""
+        """If ``option`` contains the name of a ``@callback`` method, replace the name by the callback.
+
+        The callback is the method itself. If the method has no parameters, the callback is what it returns.
+        """
         value = entry.get(option)
         if isinstance(value, str):
             method = self.find(option, "callback", value)

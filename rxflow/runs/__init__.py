@@ -1,4 +1,7 @@
-"""Runs that outlive their readers. A store keeps their logs, which any number of readers can read, in any process."""
+"""Runs that outlive their readers. A store keeps the log of each run, and any number of readers can read the log.
+
+If the store is in SQLite or Redis, the readers may be in other processes.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Runs in the memory of this process: for readers that come and go, and for tests."""
+"""A store in the memory of this process, for readers that connect and disconnect, and for tests."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from rxflow.types import Event
 from rxflow.types.chunks import PackedChunks, StreamChunk, find_one_origin, find_origin, pack_chunks
 
 MAX_UNREAD_EVENTS = 10_000
-"""The greatest number of events that are kept as objects for a slow reader, which saves building them again."""
+"""At most this many unread events are kept as objects for a slow reader. If there are more, they are packed."""
 MIN_PACKED_EVENTS = 64
 """The smallest number of events that are packed at once."""
 MAX_BLOCK_CHUNKS = 256
@@ -51,10 +51,11 @@ NOBODY = -sys.maxsize
 
 
 class History:
-    """The events of a run from number ``first`` to number ``last``.
+    """The events of a run from number ``first`` to number ``last``. An event's number is its ``seq``.
 
-    Chunks are packed once a reader has seen them, or at once if no reader keeps up. An unpacked chunk takes 500 bytes
-    and adds two objects to each garbage collection. A reader that comes later gets equal copies.
+    Chunks are packed into blocks, because each chunk takes 500 bytes and adds two objects to each garbage collection.
+    They are packed after a reader has read them. If no reader keeps up, they are packed before that. A reader of packed
+    chunks gets equal copies.
     """
 
     def __init__(self) -> None:
@@ -63,10 +64,10 @@ class History:
         self._blocks: list[Block | PackedChunks | list[Event]] = []
         self._starts: list[int] = []  # for each block, the number of its first event
         self._newest: list[Event] = []
-        self._read_to = NOBODY  # the last event that a reader has seen
+        self._read_to = NOBODY  # the number of the last event that any reader has read
 
     def extend(self, events: Sequence[Event]) -> None:
-        """Add the events that follow the last one."""
+        """Add events. The number of the first one must follow ``last``."""
         if isinstance(events, Batch):
             for part in events.parts:
                 if isinstance(part, Block):
@@ -85,7 +86,7 @@ class History:
 
     @property
     def is_read(self) -> bool:
-        """Whether a reader keeps up, so that it should get the original event objects."""
+        """Whether a reader keeps up. If so, the original event objects are kept for it."""
         return self._read_to > NOBODY
 
     def drop_before(self, first: int) -> None:
@@ -100,7 +101,7 @@ class History:
             del self._newest[: first - self._start_of_newest]
 
     def read(self, after: int, limit: int) -> list[Event]:
-        """Return up to ``limit`` events after number ``after``, which must be at least ``first - 1``."""
+        """Return up to ``limit`` events after the event number ``after``. ``after`` must be at least ``first - 1``."""
         first, stop = after + 1, min(after + limit, self.last) + 1
         self._read_to = max(self._read_to, stop - 1)
         found: list[Event] = []
@@ -148,7 +149,7 @@ class History:
             or find_origin(block.like) is not origin
             or len(block.texts) >= MAX_BLOCK_CHUNKS
         ):
-            block = Block(like.with_seq(seq), seq, [], [])  # a copy, because a reader may change its own chunk
+            block = Block(like.with_seq(seq), seq, [], [])  # a copy, because a reader may change the chunk
             self._blocks.append(block)
             self._starts.append(seq)
         block.texts += texts
@@ -171,7 +172,10 @@ class _Run:
     waiting: list[tuple[int, Future[None]]] = field(default_factory=list[tuple[int, Future[None]]])
 
     def take_ready(self) -> Sequence[Future[None]]:
-        """Remove and return the futures of the readers that can go on: there are new events, or the run has ended."""
+        """Remove the futures of readers that need not wait any longer from ``waiting``, and return these futures.
+
+        A reader need not wait if there are new events for it, or if the run has paused or ended.
+        """
         if not self.waiting:
             return ()
         last = self.events.last if self.status in LIVE else sys.maxsize + 1
@@ -181,7 +185,7 @@ class _Run:
 
 
 class MemoryLog(Store):
-    """Keeps runs in memory, without encoding their values as JSON. They are lost when the process ends.
+    """Keeps runs in memory, without encoding their values as JSON. The runs are lost when the process ends.
 
     Args:
         keep_s: seconds for which a run is kept after its end; None: until :meth:`forget` is called. A paused run has
@@ -211,7 +215,7 @@ class MemoryLog(Store):
                     return _DONE
                 run.writer = Writer(writer.run_id, generation=run.writer.generation + 1)
             last = run.events.last
-            if events and events[0].seq <= last:  # a batch that was sent twice
+            if events and events[0].seq <= last:  # some of the batch was appended before
                 events = [event for event in events if event.seq > last]
             run.events.extend(events)
             if self._max_events is not None:

@@ -1,4 +1,4 @@
-"""Reads the arguments of runs: a store, the flow or crew (or its import path), and times."""
+"""Reads the arguments of :class:`Runs`, such as the store and the flow to run. Defines the interfaces of clusters."""
 
 from __future__ import annotations
 
@@ -44,36 +44,36 @@ class Cluster(Protocol):
     """The processes that carry out runs, such as ``rxflow.cluster.Ray``."""
 
     def check_store(self, name: object) -> None:
-        """Raise ValueError if other machines cannot open the store of this name."""
+        """Raise ValueError if other machines cannot open the store that ``name`` describes."""
         ...
 
     def open(self, store: Store, options: Mapping[str, Any]) -> Carrier:
-        """Create the :class:`Carrier` of a store's runs. Workers open the store with ``Runs(**options)``."""
+        """Return a :class:`Carrier` for the runs of ``store``. Its workers open the store with ``Runs(**options)``."""
         ...
 
 
 def open_store(name: str | None, keep_s: float | None, max_events: int | None, lease_s: float) -> Store:
-    """Open the store that ``name`` describes.
+    """Open the store that ``name`` describes, such as "sqlite:///runs.db". None means a store in memory.
 
     Raises:
-        ValueError: ``name`` describes no kind of store.
+        ValueError: ``name`` does not describe a store.
         StoreError: the store cannot be opened.
     """
     if name is None:
         return MemoryLog(keep_s=keep_s, max_events=max_events)
     if name.startswith("sqlite:///") and len(name) > len("sqlite:///"):
-        from rxflow.runs.sqlite import SQLiteLog  # most programs keep no runs
+        from rxflow.runs.sqlite import SQLiteLog  # imported here, because most programs do not need it
 
         return SQLiteLog(name.removeprefix("sqlite:///"), lease_s=lease_s, keep_s=keep_s, max_events=max_events)
     if name.startswith(("redis://", "rediss://", "unix://")):
-        from rxflow.runs.redis import RedisLog  # redis-py is optional
+        from rxflow.runs.redis import RedisLog  # imported here, because redis-py is optional
 
         return RedisLog(name, lease_s=lease_s, keep_s=keep_s, max_events=max_events)
     raise ValueError(f'no store {name!r}; use "sqlite:///runs.db", "redis://host:6379/0", or None for memory')
 
 
 def find_runnable(path: str) -> Runnable:
-    """Return the flow or crew at an import path. A class or a function there is called without arguments.
+    """Return the flow or crew at an import path. If a class or a function is there, call it without arguments.
 
     Raises:
         LookupError: there is nothing at the path, or its module cannot be imported.
@@ -93,7 +93,7 @@ def find_runnable(path: str) -> Runnable:
         except TypeError as error:
             raise TypeError(f"{path!r} cannot be created: {error}") from error
     crew: Any = getattr(found, "crew", None)
-    if not hasattr(found, "events") and callable(crew):  # a @CrewBase class
+    if not hasattr(found, "events") and callable(crew):  # an object of a @CrewBase class
         found = crew()
     if not hasattr(found, "events"):
         raise TypeError(f"{path!r} is not a flow or a crew: {found!r}")

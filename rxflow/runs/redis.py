@@ -1,8 +1,11 @@
-"""Runs in Redis, for many machines. :mod:`rxflow.runs.redis_keys` describes the keys and has the atomic operations.
+"""A store in Redis, for many machines. :mod:`rxflow.runs.redis_keys` describes the keys and has the scripts.
 
-One thread of this process runs an event loop for the whole store. The store has a few connections: one waits for
-notes, one receives the numbers of new events (:mod:`rxflow.runs.redis_keys`), one renews leases, and a pool does the
-rest.
+A store has one thread, which runs the store's event loop, and these connections:
+
+- one waits for notes;
+- one receives the numbers of new events (:class:`~rxflow.runs.redis_keys.RedisWakes`);
+- one renews leases;
+- a pool of connections carries out all other commands.
 """
 
 from __future__ import annotations
@@ -59,12 +62,12 @@ RETRY_S = 15.0
 """Seconds for which a command is retried when Redis cannot be reached."""
 COMMAND_TIMEOUT_S = 5.0
 NOTE_WAIT_MS = 2000
-"""How long one read of notes waits. It must be shorter than the socket's time-out, after which redis-py 8 raises."""
+"""How long one read of notes waits. The socket's time-out must be longer. When it expires, redis-py 8 raises."""
 MAX_CONNECTIONS = 16
-"""The size of the pool. Commands wait for a free connection; redis-py's own pool raises at 100 connections."""
+"""The size of the pool. When no connection is free, commands wait. redis-py's default pool would raise instead."""
 MAX_NOTES = 10_000
 MAX_SEQ = 1 << 62
-"""A read begins after this event at the latest, because Redis refuses ids of more than 64 bits."""
+"""The greatest event number in a read. A greater number is replaced, because Redis refuses ids above 64 bits."""
 
 
 class RedisLog(Store):
@@ -97,7 +100,7 @@ class RedisLog(Store):
         self._keep_ms = "" if keep_s is None else str(max(1, round(keep_s * 1000)))
         self._max_events = "" if max_events is None else str(max_events)
         self._claims: dict[str, tuple[Writer, OnNote]] = {}
-        self._last_note: str | None = None  # None before the first claim
+        self._last_note: str | None = None  # the id of the last note that was seen; None before the first claim
         self._work: dict[str, asyncio.Task[None]] = {}
         self._begun: set[Future[Any]] = set()
         self._is_closed = False
@@ -171,7 +174,7 @@ class RedisLog(Store):
     def _name(self) -> str:
         return self._url.rpartition("@")[2]  # the address without the user and the password
 
-    # Everything below runs in the store's thread.
+    # All methods below run in the store's thread.
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -212,7 +215,10 @@ class RedisLog(Store):
                 await self._redis.connection_pool.disconnect()
 
     async def _try(self, command: Callable[[], Awaitable[T]]) -> T:
-        """Run a command, and retry it for ``RETRY_S`` while Redis cannot be reached. Raises StoreError if it fails."""
+        """Run a command, and retry it for ``RETRY_S`` while Redis cannot be reached.
+
+        Raises StoreError if Redis refuses the command, or cannot be reached for that long.
+        """
         deadline, delay = time.monotonic() + RETRY_S, 0.02
         while True:
             try:
@@ -253,7 +259,7 @@ class RedisLog(Store):
             *lines,
         ]
         reply = await self._try(lambda: self._append_script(args=arguments))
-        if reply[0] == b"gap":  # after a failover to a replica that had not received all events
+        if reply[0] == b"gap":  # possible after a failover to a replica that had not received all events
             lost = f"events {int(reply[1]) + 1} to {events[0].seq - 1}"
             raise StoreError(f"the store has lost {lost} of run {writer.run_id!r}, as after a failover; it is stopped")
         if reply[0] != b"ok":
@@ -318,7 +324,7 @@ class RedisLog(Store):
         for name in names:
             try:
                 heads.append(await self._look_up(name.decode()))
-            except LookupError:  # Redis has deleted the run because its `keep` time is over
+            except LookupError:  # Redis has deleted the run, because ``keep_s`` is over
                 await self._try(lambda name=name: self._redis.zrem("rxflow:runs", name))  # type: ignore[misc]
         return [head for head in heads if status in (None, head.status)]
 
@@ -347,7 +353,7 @@ class RedisLog(Store):
         """Pass new notes to the runs of this process."""
         waiting = cast(Any, aioredis.Redis).from_url(self._url, socket_timeout=NOTE_WAIT_MS / 1000 + COMMAND_TIMEOUT_S)
         try:
-            while not self._is_closed:  # redis-py may swallow the cancellation
+            while not self._is_closed:  # checked because redis-py may swallow the cancellation
                 streams = {"rxflow:notes": self._last_note}
                 try:
                     replies = await waiting.xread(streams, count=1000, block=NOTE_WAIT_MS)
@@ -363,14 +369,14 @@ class RedisLog(Store):
 
     def _hand_on(self, fields: Mapping[str, str]) -> None:
         claim = self._claims.get(fields["run_id"])
-        # A note may be read late, when the next generation of the run has begun.
+        # A note may be read late. It must not reach a later generation of the run.
         if claim is not None and int(fields.get("generation", claim[0].generation)) == claim[0].generation:
             value = from_json_value(json.loads(fields["value"]))
             claim[1](Note(cast(Any, fields["kind"]), value, fields["request_id"]))
 
     async def _renew(self) -> None:
-        """Renew the leases of this process's runs, and stop runs that another worker has taken over."""
-        # Renewals have a connection of their own, so that none of them waits for a free one in the pool.
+        """Renew the leases of this process's runs. Stop runs that were forgotten or taken over by another worker."""
+        # Renewals have a connection of their own, so that they need not wait for a free connection in the pool.
         own = cast(Any, aioredis.Redis).from_url(self._url, socket_timeout=COMMAND_TIMEOUT_S)
         try:
             while not self._is_closed:
@@ -389,7 +395,7 @@ class RedisLog(Store):
             await own.aclose()
 
     def _keep_doing(self, *works: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Start each of these tasks unless it is already running. They run until the store is closed."""
+        """Start a task for each of ``works`` that has none. The tasks run until the store is closed."""
         for work in works:
             if work.__name__ not in self._work:
                 self._work[work.__name__] = self._loop.create_task(work())

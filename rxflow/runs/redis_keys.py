@@ -1,4 +1,14 @@
-"""What runs keep in Redis: keys, scripts that change several keys in one step, and channels that wake readers."""
+"""The data of runs in Redis: keys, scripts that change several keys in one step, and channels that wake readers.
+
+For a run with the id ID, these are:
+
+- ``rxflow:runs``: the ids of all runs, sorted by the time of their start.
+- ``rxflow:run:ID``: a hash with the run's writer and the data of its :class:`Head`.
+- ``rxflow:log:ID``: a stream with the events. The event with the number n has the id ``(n + 1)-0``.
+- ``rxflow:lease:ID``: a key that exists while the lease of the run's worker lasts.
+- ``rxflow:notes``: a stream with the notes for all runs.
+- ``rxflow:wake:ID``: a channel. A message is the number of the run's last event, or "over".
+"""
 
 from __future__ import annotations
 
@@ -116,14 +126,17 @@ return 1
 
 
 def read_streams(replies: Any) -> Sequence[tuple[bytes, Any]]:
-    """Return the name and entries of each stream in a reply to XREAD: a dict in RESP3, a list in RESP2."""
+    """Return the name and entries of each stream in a reply to XREAD, which is a dict in RESP3 and a list in RESP2."""
     if isinstance(replies, dict):
         return [(name, entries[0]) for name, entries in cast("dict[bytes, Any]", replies).items()]
     return cast("Sequence[tuple[bytes, Any]]", replies or [])
 
 
 def read_head(run_id: str, values: Mapping[bytes, bytes], *, is_leased: bool) -> Head:
-    """Return the head of a run from its hash. Raises LookupError if the hash is empty."""
+    """Return the head of a run, from the ``values`` of its hash. Raises LookupError if there are none.
+
+    If a live run was claimed and has no lease, its status is "lost".
+    """
     if b"writer" not in values:
         raise no_such_run(run_id)
     status, generation = values[b"status"].decode(), int(values[b"generation"])
@@ -149,7 +162,7 @@ with extra("redis"):
 
 
 class RedisWakes:
-    """Receives the messages of all channels on one connection, and wakes readers. Used on the store's event loop."""
+    """Receives the messages of all channels on one connection, and wakes readers. It runs on the store's event loop."""
 
     def __init__(
         self,
@@ -163,13 +176,13 @@ class RedisWakes:
         self._lease = lease
         self._look_up = look_up
         self._waiting: dict[str, list[tuple[int, Future[None]]]] = {}
-        # the number of the last known event of each run whose channel is subscribed; -1 if none is known yet
+        # For each run whose channel is subscribed, the number of its last known event; -1 if none is known yet.
         self._seen: dict[str, float] = {}
         self._work: list[asyncio.Task[None]] = []
         self._is_closed = False
 
     async def wait(self, run_id: str, after: int, waiting: Future[None]) -> None:
-        """Resolve ``waiting`` when the run has an event above ``after``, or has ended, or is lost."""
+        """Resolve ``waiting`` when the run has an event with a number above ``after``, or is no longer live."""
         if self._seen.get(run_id, -1) > after:
             wake(waiting)
             return
@@ -177,15 +190,15 @@ class RedisWakes:
         if run_id not in self._seen:
             self._seen[run_id] = -1
             if not self._work:
-                # Before subscribing, so that readers that come meanwhile are woken even if subscribing fails.
+                # Start this task before subscribing. If subscribing fails, the task wakes readers that come meanwhile.
                 self._work.append(asyncio.create_task(self._look_for_the_dead()))
             try:
                 await self._retry(lambda: self._pubsub.subscribe(f"rxflow:wake:{run_id}"))
-            except BaseException:  # the next reader subscribes again; the caller wakes this one
+            except BaseException:  # the next reader subscribes again; RedisLog.wait() wakes the reader of ``waiting``
                 self._seen.pop(run_id, None)
                 self._waiting[run_id] = [each for each in self._waiting.get(run_id, []) if each[1] is not waiting]
                 raise
-            if len(self._work) == 1:  # started after subscribing, which opens the connection that it reads
+            if len(self._work) == 1:  # _hear() needs the connection that subscribing opens
                 self._work.append(asyncio.create_task(self._hear()))
 
     async def close(self) -> None:
@@ -203,7 +216,7 @@ class RedisWakes:
         while not self._is_closed:  # redis-py 8.1 swallows a cancellation if something arrives at that moment
             try:
                 message = await self._pubsub.get_message(timeout=1)
-            except (errors.RedisError, OSError):  # redis-py subscribes again, but meanwhile messages are lost
+            except (errors.RedisError, OSError):  # redis-py subscribes again, but messages are lost until then
                 await asyncio.sleep(0.1)
                 await self._check(list(self._seen))
                 continue
@@ -221,14 +234,14 @@ class RedisWakes:
         while not self._is_closed:
             await asyncio.sleep(min(1.0, self._lease.seconds / 5))
             are_idle = {run_id for run_id in self._seen if not self._waiting.get(run_id)}
-            # two checks in a row, because a reader may be between two reads
+            # A channel is unsubscribed after two idle checks in a row, because a reader may be between two reads.
             idle, were_idle = are_idle & were_idle, are_idle - were_idle
             with suppress(errors.RedisError, OSError):
                 if idle:
                     await self._pubsub.unsubscribe(*(f"rxflow:wake:{run_id}" for run_id in idle))
                 for run_id in idle:
                     self._seen.pop(run_id, None)
-                    if self._waiting.get(run_id):  # a reader has come just now
+                    if self._waiting.get(run_id):  # a reader came while unsubscribing
                         self._seen[run_id] = -1
                         await self._pubsub.subscribe(f"rxflow:wake:{run_id}")
             await self._check(list(self._waiting))
@@ -237,13 +250,13 @@ class RedisWakes:
         for run_id in run_ids:
             try:
                 head = await self._look_up(run_id)
-            except (LookupError, StoreError):  # the readers get the same error when they are woken
+            except (LookupError, StoreError):  # woken readers read again, and get this error themselves
                 self._note_last(run_id, float("inf"))
                 continue
             self._note_last(run_id, head.last if head.status in LIVE else float("inf"))
 
     def _note_last(self, run_id: str, last: float) -> None:
-        if run_id in self._seen and last != float("inf"):  # an end is not kept, because the run may start again
+        if run_id in self._seen and last != float("inf"):  # an end (inf) is not kept, because the run may start again
             # A message that arrived during a check may be newer than what the check found.
             self._seen[run_id] = max(last, self._seen[run_id])
         still: list[tuple[int, Future[None]]] = []

@@ -1,10 +1,12 @@
-"""Finds the HTTP response behind LiteLLM's stream, so that rxflow can close it. Also finds the wire of its bytes.
+"""Finds the HTTP response behind LiteLLM's stream, and the wire of the response.
 
-LiteLLM prepares and sends a request, and returns a wrapper whose chunks cost 300–600 µs each. Closing the wrapper does
-not close the response on every wire. So rxflow searches for the response behind the wrapper. If rxflow knows its wire,
-it parses the bytes directly. Otherwise the wrapper parses them.
+LiteLLM sends a request, and returns a wrapper around the response. rxflow looks behind the wrapper for two reasons:
 
-This module knows how LiteLLM's streams are built inside. The tests of each wire fail when LiteLLM changes that.
+- On some wires, closing the wrapper does not close the response. So rxflow closes the response itself.
+- The wrapper takes 300–600 µs per chunk. If rxflow knows the wire, it parses the bytes of the response itself.
+  Otherwise the wrapper parses them.
+
+This module depends on how LiteLLM's streams are built inside. The tests of each wire fail when LiteLLM changes that.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ from rxflow.llm.source import Delta, UsageMetrics
 
 logger = logging.getLogger("rxflow")
 
-_MAX_DEPTH = 8  # steps from a wrapper to its response; at most 5 in litellm 1.109 and 1.110
+# How many references _search() follows. A wrapper of litellm 1.109 or 1.110 is at most 5 away from its response.
+_MAX_DEPTH = 8
 
 _LITELLM = "litellm.llms."
 _WIRES: dict[str, Callable[[], Wire]] = {
@@ -47,26 +50,30 @@ _WIRES: dict[str, Callable[[], Wire]] = {
     "litellm.completion_extras.litellm_responses_transformation.transformation"
     ".OpenAiResponsesToChatCompletionStreamIterator": OpenAIResponsesWire,
 }
-"""Wires, by the class of LiteLLM's parser, which depends on the format of the answer and not on the provider."""
+"""The wire for each class of LiteLLM's parsers. LiteLLM chooses its parser by the format of the answer."""
 
 
 def find_response(stream: object) -> Any:
-    """Return the HTTP response that ``stream`` reads; None if there is none.
+    """Return the HTTP response that ``stream`` reads. If none is found, return None.
 
-    The response is an ``httpx.Response`` or looks like one.
+    The response is an ``httpx.Response``, or another object with the same methods.
 
-    Most parsers of LiteLLM read an async generator (``response.aiter_lines()``), whose frame refers to the response.
+    Most parsers of LiteLLM read an async generator, ``response.aiter_lines()``. The response is then found among the
+    generator's local variables.
     """
     return _search(stream, _is_response, set(), 0)
 
 
 def find_wrapper(stream: object) -> Any:
-    """Return ``stream`` if it is a ``CustomStreamWrapper``; otherwise the one in it, as for text completions."""
+    """Return LiteLLM's ``CustomStreamWrapper``: ``stream`` itself, or else the wrapper inside ``stream``.
+
+    The stream of a text completion contains the wrapper. If no wrapper is found, return None.
+    """
     return _search(stream, lambda value: type(value).__name__ == "CustomStreamWrapper", set(), 0)
 
 
 def wire_of(wrapper: Any, response: Any) -> Wire | None:
-    """Return the wire of the answer that ``wrapper`` reads from ``response``; None if rxflow does not know it."""
+    """Return the wire that parses ``response`` in place of ``wrapper``. If only ``wrapper`` can, return None."""
     reader = wrapper.completion_stream
     if _search(reader, _translates_back, set(), 0) is not None:
         return None
@@ -80,18 +87,21 @@ def wire_of(wrapper: Any, response: Any) -> Wire | None:
 
 
 def _translates_back(value: object) -> bool:
-    """Return whether LiteLLM asked for JSON through a tool of its own.
+    """Return whether LiteLLM turns a tool call of the answer back into text.
 
-    In that case, LiteLLM turns the call of that tool back into text.
+    To get JSON from some models, LiteLLM offers them a tool of its own. The arguments of that tool are the answer.
     """
     return bool(getattr(value, "json_mode", False))
 
 
 def _bedrock_wire(path: str) -> Wire | None:
-    """Return the wire for the ``path`` of a request, which contains the model's name and ends in the operation."""
-    from rxflow.llm._wires.bedrock import AwsEvents, BedrockConverseWire  # botocore takes 0.2 s to import
+    """Return the wire for a request to ``path``. If rxflow does not know the format, return None.
 
-    is_nova = path.endswith("/invoke-with-response-stream") and "nova" in path  # Nova's own API is in Converse's format
+    The path contains the model's name, and ends with the operation.
+    """
+    from rxflow.llm._wires.bedrock import AwsEvents, BedrockConverseWire  # imports botocore, which takes 0.2 s
+
+    is_nova = path.endswith("/invoke-with-response-stream") and "nova" in path  # Nova's own format is that of Converse
     if path.endswith("/converse-stream") or is_nova:
         return BedrockConverseWire()
     if path.endswith("/invoke-with-response-stream") and "anthropic" in path:
@@ -121,17 +131,17 @@ def _search(value: object, is_wanted: Callable[[object], bool], seen: set[int], 
 
 
 async def tap(stream: Any, response: Any, wire: Wire) -> AsyncGenerator[bytes]:
-    """Yield the response's network reads while LiteLLM's wrapper parses them too.
+    """Yield the network reads of ``response``, and let ``stream``, LiteLLM's wrapper, parse them too.
 
-    So LiteLLM's callbacks and cache get the whole answer.
+    In this way, LiteLLM's callbacks and cache get the whole answer. The wrapper's chunks are not used.
 
-    The wrapper's chunks are not used. If the wrapper fails although ``wire`` does not, as for some of Gemini's finish
-    reasons, the rest is read without it. A failing wrapper would also close the response; this is prevented, because
-    the reader of this generator closes it.
+    The wrapper may fail on an answer that ``wire`` can parse, for example because of one of Gemini's finish reasons.
+    The rest is then read without the wrapper. If the answer is still incomplete after that, the wrapper's error is
+    raised. A failing wrapper would also close the response. This is prevented: the caller closes the response.
     """
     blocks: deque[bytes] = deque()
-    # Some parsers of LiteLLM have already called aiter_bytes(), whose generator calls aiter_raw() at the first read. So
-    # aiter_raw() is replaced, unless the raw bytes are compressed.
+    # Some parsers of LiteLLM have already called aiter_bytes(). Its generator calls aiter_raw() at the first read, so
+    # replacing aiter_raw() still works. If the raw bytes are compressed, aiter_bytes() is replaced instead.
     name = "aiter_bytes" if response.headers.get("content-encoding") else "aiter_raw"
     reads: AsyncIterator[bytes] = getattr(response, name)()
     setattr(response, name, partial(_keep_reads, reads, blocks, wire))
@@ -143,7 +153,7 @@ async def tap(stream: Any, response: Any, wire: Wire) -> AsyncGenerator[bytes]:
     except Exception as error:
         while blocks:
             yield blocks.popleft()
-        async for block in reads:  # ends at once if the connection is broken
+        async for block in reads:  # yields nothing if ``reads`` itself has failed
             yield block
         if not wire.is_complete:
             raise
@@ -155,13 +165,14 @@ async def tap(stream: Any, response: Any, wire: Wire) -> AsyncGenerator[bytes]:
 
 
 async def _stay_open() -> None:
-    """Replaces the response's ``aclose`` for LiteLLM's wrapper, and does nothing."""
+    """Do nothing. This replaces the response's ``aclose``, so that LiteLLM's wrapper cannot close the response."""
 
 
 async def _keep_reads(reads: AsyncIterator[bytes], blocks: deque[bytes], wire: Wire, *_: Any) -> AsyncIterator[bytes]:
-    """Yield ``reads``, and append each to ``blocks``.
+    """Yield ``reads`` to LiteLLM's wrapper, and append each read to ``blocks`` for the caller of :func:`tap`.
 
-    When ``blocks`` is empty, ``wire`` has parsed all earlier reads.
+    The caller removes each read from ``blocks``, and parses it with ``wire``. So when ``blocks`` is empty, ``wire`` has
+    parsed all earlier reads.
     """
     waiting_bytes = 0
     probe: Wire | None = None
@@ -171,9 +182,9 @@ async def _keep_reads(reads: AsyncIterator[bytes], blocks: deque[bytes], wire: W
         blocks.append(block)
         waiting_bytes += len(block)
         if waiting_bytes > MAX_EVENT_BYTES:
-            return  # LiteLLM would collect an endless event forever; rxflow's wire refuses it
+            return  # an endless event: ``wire`` refuses it, but LiteLLM would collect it forever
         if waiting_bytes > MAX_ERROR_BYTES:
-            # LiteLLM would search a large error for keys for seconds, so it gets a short one instead.
+            # LiteLLM would search a large error for API keys, which takes seconds. It gets a short error instead.
             if probe is None:
                 probe, block_to_probe = copy.deepcopy(wire), b"".join(blocks)
             else:
@@ -188,25 +199,28 @@ def _holds_error(wire: Wire, block: bytes) -> bool:
         wire.feed(block, [])
     except ErrorEvent:
         return True
-    except ValueError:  # malformed or too large; rxflow's wire refuses it
+    except ValueError:  # malformed or too large: the caller of tap() gets this error from its own wire
         return False
     return False
 
 
 class WrapperReader:
-    """Reads an answer on a wire that rxflow does not know, with LiteLLM's own wrapper.
+    """Reads an answer with LiteLLM's wrapper, because rxflow does not know the wire.
 
-    LiteLLM estimates a usage that was not reported, and reports "stop" for an incomplete stream. So its inner stream is
-    observed for what the provider really sent.
+    The wrapper estimates a usage that the provider did not report. So the usage is taken from the wrapper's inner
+    stream. The wrapper also reports "stop" for an incomplete answer. So ``received_finish_reason`` is checked.
     """
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
-        self.chat = OpenAIChatWire(joins_halves=True)  # the wrapper's chunks have this format
+        self.chat = OpenAIChatWire(joins_halves=True)  # parses the wrapper's chunks, which have OpenAI's format
         self.usage: UsageMetrics | None = None
 
     async def read(self, deliver: Deliver, *, silence_s: float, is_break: Callable[[BaseException], bool]) -> None:
-        """Deliver all deltas. Raises the errors of :func:`rxflow.llm._reading.read_answer` and of LiteLLM."""
+        """Deliver the deltas of the answer, except the :class:`~rxflow.llm.source.Ending`.
+
+        Raises the errors of :func:`rxflow.llm._reading.read_answer` and of LiteLLM.
+        """
         wrapper: Any = None
         async with StallWatch(silence_s, lambda: self.chat.finish_reason, is_break) as watch:
             async for chunk in self._stream:
@@ -229,7 +243,7 @@ class WrapperReader:
 
 
 class _Observed:
-    """Wraps an inner stream of LiteLLM, and calls ``note`` with each item that passes."""
+    """Wraps an inner stream of LiteLLM. Calls ``note`` with each item, and reports to ``watch`` that data arrived."""
 
     def __init__(self, inner: Any, note: Callable[[object], None], watch: StallWatch) -> None:
         self._inner = inner

@@ -1,4 +1,4 @@
-"""The wire of Anthropic's messages, as used by Anthropic, Bedrock, Vertex and compatible servers.
+"""The wire of Anthropic's messages API, as used by Anthropic, Bedrock, Vertex and compatible servers.
 
 An answer is a list of content blocks, one after the other. Each block starts, gets deltas and stops. The format is
 described at https://docs.claude.com/en/docs/build-with-claude/streaming
@@ -39,8 +39,10 @@ class _Block:
 class AnthropicMessagesWire(Wire):
     """Parses the events of a message.
 
-    ``message`` has two fields, under the names with which litellm sends them back: ``thinking_blocks``, the signed and
-    the redacted ones in order, and ``provider_specific_fields["compaction_blocks"]``.
+    ``message`` may get two fields. litellm sends them back to the provider if they have these names:
+
+    - ``thinking_blocks``: all thinking blocks in order, with their signatures, and the redacted ones too;
+    - ``provider_specific_fields["compaction_blocks"]``: the blocks with the type "compaction".
     """
 
     def __init__(self, events: EventSplitter | None = None) -> None:
@@ -74,8 +76,8 @@ class AnthropicMessagesWire(Wire):
                 self.finish_reason = _FINISH_REASONS.get(check(str, "stop_reason", reason), reason)
             self._read_usage(get_object(event, "usage"))
         elif kind == "message_stop":
-            for block in self._blocks.values():  # servers that imitate Anthropic's may not stop their blocks
-                if block.pieces or block.content.get("input"):  # otherwise its arguments have not arrived
+            for block in self._blocks.values():  # some compatible servers send no content_block_stop
+                if block.pieces or block.content.get("input"):  # without either, a call's arguments have not arrived
                     self._stop(block, batch)
             self.replace_halves(batch)
             self.is_complete = self.is_done = True
@@ -101,7 +103,7 @@ class AnthropicMessagesWire(Wire):
                 name = check(str, "the name of a tool call", content["name"])
                 batch.append(ToolCallDelta(block.call_index, call_id, name))
             case _:
-                pass  # _stop() handles these blocks
+                pass  # _stop() handles all other kinds of blocks
 
     def _read_delta(self, block: _Block, delta: dict[str, Any], batch: list[Delta]) -> None:
         match delta["type"]:
@@ -134,7 +136,7 @@ class AnthropicMessagesWire(Wire):
             case "redacted_thinking":
                 self._keep_thinking(block.content)
             case "tool_use":
-                if not joined:  # the input at the start is a placeholder {}, or the whole input
+                if not joined:  # content_block_start had the whole input, or {} as a placeholder
                     arguments = json.dumps(block.content.get("input") or {}, ensure_ascii=False)
                     batch.append(ToolCallDelta(block.call_index, arguments=arguments))
             case kind:
@@ -149,20 +151,16 @@ class AnthropicMessagesWire(Wire):
         self.message.setdefault("thinking_blocks", []).append(block)
 
     def _read_usage(self, reported: dict[str, Any]) -> None:
-        """Read the counts.
+        """Read the token counts of a message_start or message_delta event. Each may have any of the counts.
 
-        They are cumulative, so later ones replace earlier ones. Each of message_start and message_delta may have any of
-        them.
+        A count is the total so far, so a later count replaces an earlier one.
         """
         self._reported.update((key, value) for key, value in reported.items() if value is not None)
         self.usage = read_usage(self._reported)
 
 
 def _parse_input(text: str) -> Any:
-    """Return the input of a server tool as JSON.
-
-    If it is not JSON, return the text itself, because rxflow only passes it on.
-    """
+    """Parse the input of a server tool. If it is not JSON, return the text itself, because rxflow only passes it on."""
     try:
         return json.loads(text)
     except ValueError:
@@ -170,7 +168,10 @@ def _parse_input(text: str) -> Any:
 
 
 def read_usage(reported: dict[str, Any]) -> UsageMetrics | None:
-    """Return Anthropic's usage; None if it has no counts. The tokens of caches are added to its input tokens."""
+    """Return Anthropic's usage; None if it has neither input nor output tokens.
+
+    Anthropic counts the tokens that were read from or written to a cache separately. Here, prompt tokens include them.
+    """
     inputs = count(reported, "input_tokens")
     cached, created = count(reported, "cache_read_input_tokens"), count(reported, "cache_creation_input_tokens")
     completion = count(reported, "output_tokens")

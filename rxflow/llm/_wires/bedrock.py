@@ -1,8 +1,9 @@
-"""The wires of Amazon Bedrock: binary event streams of AWS, with the events of Converse or of a model's own API.
+"""The wires of Amazon Bedrock, which sends binary event streams of AWS. Two operations of Bedrock stream:
 
-``ConverseStream`` uses :class:`BedrockConverseWire`. ``InvokeModelWithResponseStream`` uses the model's own format:
-``AnthropicMessagesWire(AwsEvents())`` parses Claude's, and the wire of Converse parses Nova's. The format is described
-at https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html
+- ``ConverseStream`` has one format for all models, which :class:`BedrockConverseWire` parses. It is described at
+  https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html
+- ``InvokeModelWithResponseStream`` has a format for each family of models. ``AnthropicMessagesWire(AwsEvents())``
+  parses Claude's format. Nova's format is that of ``ConverseStream``.
 """
 
 from __future__ import annotations
@@ -30,7 +31,11 @@ _FINISH_REASONS = {
 
 
 class AwsEvents:
-    """Splits network reads of any size into events: ``{"contentBlockDelta": {…}}``, or those of a model's own API."""
+    """Splits network reads of any size into the JSON of whole events.
+
+    An event of ``ConverseStream`` gets the form ``{"contentBlockDelta": {…}}``. An event in a model's own format is
+    not changed.
+    """
 
     def __init__(self) -> None:
         self._buffer: Any = aws.EventStreamBuffer()
@@ -40,7 +45,7 @@ class AwsEvents:
         """Yield the events that ``block`` completes.
 
         Raises:
-            ErrorEvent: AWS sent an exception; ``code`` is its type, such as "throttlingException".
+            ErrorEvent: AWS sent an exception. ``body["code"]`` is its type, such as "throttlingException".
             MalformedEvent: the bytes are not an event stream.
         """
         self._buffer.add_data(block)
@@ -53,7 +58,7 @@ class AwsEvents:
             raise MalformedEvent(f"the stream is not an AWS event stream ({error})") from error
 
     def flush(self) -> Iterator[bytes]:
-        """Return no events, because each event has its length.
+        """Return an empty iterator. Each event contains its length, so the end of the body completes no event.
 
         Raises :class:`MalformedEvent` if the body ends within an event.
         """
@@ -95,7 +100,7 @@ class _Block:
 class BedrockConverseWire(Wire):
     """Parses the events of Converse.
 
-    ``message`` has ``thinking_blocks``, the name under which litellm sends them back.
+    If the model shows its reasoning, ``message`` has the field ``thinking_blocks``. litellm sends this field back.
     """
 
     def __init__(self) -> None:
@@ -127,7 +132,7 @@ class BedrockConverseWire(Wire):
                 self.is_done = self.is_complete
 
     def _block(self, said: dict[str, Any]) -> _Block:
-        """Return the block that an event belongs to. Only blocks of tools have an event for their start."""
+        """Return the block that an event belongs to. Create it if needed: only blocks of tools have a start event."""
         index = check(int, "contentBlockIndex", said["contentBlockIndex"])
         block = self._blocks.get(index)
         if block is None:
@@ -181,7 +186,10 @@ class BedrockConverseWire(Wire):
 
 
 def read_usage(reported: object) -> UsageMetrics | None:
-    """Return Converse's usage; None if it has no counts. The tokens of caches are added to its input tokens."""
+    """Return Converse's usage; None if it has none of input, output and total tokens.
+
+    Converse counts the tokens that were read from or written to a cache separately. Here, prompt tokens include them.
+    """
     inputs, completion = count(reported, "inputTokens"), count(reported, "outputTokens")
     cached, created = count(reported, "cacheReadInputTokens"), count(reported, "cacheWriteInputTokens")
     prompt = None if inputs is None else inputs + (cached or 0) + (created or 0)

@@ -21,7 +21,10 @@ _FAILURES = ("ERROR", "TIMEOUT")
 
 
 class CohereWire(Wire):
-    """Parses the events of a message. ``message`` has ``tool_plan``, the model's text before its tool calls."""
+    """Parses the events of an answer.
+
+    If the model plans tool calls, ``message`` has the field ``tool_plan``: the text that the model wrote first.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,7 +94,7 @@ class CohereWire(Wire):
 
 
 def read_usage(reported: object) -> UsageMetrics | None:
-    """Return Cohere's usage: the counted tokens, not the billed ones."""
+    """Return Cohere's usage; None if it has no counts. Cohere also reports billed tokens, which are ignored."""
     tokens = get_object(reported, "tokens")
     prompt, completion = count(tokens, "input_tokens"), count(tokens, "output_tokens")
     return add_up(prompt, completion, cached_prompt_tokens=count(reported, "cached_tokens"))

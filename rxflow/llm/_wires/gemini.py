@@ -1,8 +1,9 @@
 """The wire of Gemini, as used by Google AI Studio and Vertex AI with ``alt=sse``.
 
-Each event is a complete response with further parts. The body has no mark for its end, so only a finish reason shows
-that an answer is complete. Some models send a finish reason in each event. Others send one with the work of a built-in
-tool, and then continue the answer. The format is described at https://ai.google.dev/api/generate-content
+Each event is a complete response object, which contains the next parts of the answer. The body has no mark for its end,
+so only a finish reason shows that an answer is complete. Some models send a finish reason in each event. Others send
+a finish reason after they use a built-in tool, and then continue the answer. The format is described at
+https://ai.google.dev/api/generate-content
 """
 
 from __future__ import annotations
@@ -52,10 +53,11 @@ class _PartialCall:
 class GeminiWire(Wire):
     """Parses the responses of a stream.
 
-    Data that must go back to the provider is kept under the names under which litellm sends it back: the thought
-    signature of a call in ``ToolCallDelta.extra["provider_specific_fields"]["thought_signature"]``; the signatures of
-    text in ``message["provider_specific_fields"]["thought_signatures"]``; and server tools, which are signed too, in
-    ``message["provider_specific_fields"]["server_side_tool_invocations"]``.
+    Some data must be sent back to the provider. litellm does that if the data have these names:
+
+    - ``ToolCallDelta.extra["provider_specific_fields"]["thought_signature"]``: the signature of a function call;
+    - ``message["provider_specific_fields"]["thought_signatures"]``: the signatures of texts;
+    - ``message["provider_specific_fields"]["server_side_tool_invocations"]``: uses of server tools, with signatures.
     """
 
     may_go_on = True
@@ -70,7 +72,7 @@ class GeminiWire(Wire):
     def read(self, event: dict[str, Any], batch: list[Delta]) -> None:
         for candidate in event.get("candidates") or ():
             if candidate.get("index"):
-                continue  # with candidateCount > 1, the answers beyond the first
+                continue  # with candidateCount > 1, only the first answer is used
             known = len(batch)
             for part in get_object(candidate, "content").get("parts") or ():
                 self._read_part(part, batch)
@@ -87,7 +89,7 @@ class GeminiWire(Wire):
             self.is_complete = True
         if "usageMetadata" in event:
             self._reported.update(get_object(event, "usageMetadata"))
-        if self.is_complete:  # each report has the counts so far; the last one may come before the finish reason
+        if self.is_complete:  # counts are totals so far; the last report may come before the finish reason
             self.usage = read_usage(self._reported)
         if not self.response_id:
             self.response_id = str(event.get("responseId") or "")
@@ -100,7 +102,7 @@ class GeminiWire(Wire):
             text = self.join("reasoning" if is_thought else "content", check(str, "text", text))
             if text:
                 batch.append(ReasoningDelta(text) if is_thought else text)
-            if len(part) == 1:  # almost always
+            if len(part) == 1:  # true of almost all parts
                 return
         signature = part.get("thoughtSignature")
         if "functionCall" in part:
@@ -140,10 +142,10 @@ class GeminiWire(Wire):
                     kept["response_thought_signature"] = signature
 
     def _read_call(self, call: dict[str, Any], signature: str | None, batch: list[Delta]) -> None:
-        """Parse a call.
+        """Parse a function call.
 
-        It arrives whole, or first its name and then its arguments in pieces. Arguments are emitted when they are
-        complete.
+        A call arrives whole, or as its name and then pieces of its arguments. Pieces are collected, and the arguments
+        are emitted when they are complete.
         """
         name = check(str, "the name of a function call", call.get("name") or "") or None
         call_id = check(str, "the id of a function call", call.get("id") or "") or None
@@ -152,7 +154,7 @@ class GeminiWire(Wire):
             partial = _PartialCall(self._call_count)
             self._call_count += 1
         elif partial is None:
-            return  # an empty call after the last piece
+            return  # an empty call, which may follow the last piece of a call
         given: dict[str, Any] = call.get("args") or {}
         check(dict, "args", given)
         partial.arguments.update(given)
@@ -177,7 +179,10 @@ class GeminiWire(Wire):
 
 
 def _kind_of(part: Mapping[str, Any]) -> str | None:
-    """Return the kind of a part that is neither text nor a call; None if it only has a signature."""
+    """Return the :class:`PartDelta` kind of a part that is neither text nor a function call.
+
+    If the part has nothing but a signature, return None.
+    """
     for name in ("inlineData", "fileData"):
         if name in part:
             return str(part[name].get("mimeType")).partition("/")[0]
@@ -185,7 +190,7 @@ def _kind_of(part: Mapping[str, Any]) -> str | None:
 
 
 def _add_piece(call: _PartialCall, piece: Mapping[str, Any]) -> None:
-    """Add a value of the arguments, or the next piece of a string."""
+    """Add ``piece`` to the arguments of ``call``. It is a whole value, or the next piece of a string."""
     path: str = piece["jsonPath"]
     container, key = _find_slot(call.arguments, path)
     if "stringValue" in piece:
@@ -201,9 +206,10 @@ def _add_piece(call: _PartialCall, piece: Mapping[str, Any]) -> None:
 
 
 def _find_slot(arguments: dict[str, Any], path: str) -> tuple[Any, str | int]:
-    """Return the object or array for a path such as ``$.people[0].name``, and the key in it.
+    """Return the object or array that contains the value at ``path``, and the value's name or index there.
 
-    Missing containers are created.
+    For ``$.people[0].name``, these are the object at ``$.people[0]``, and "name". Missing objects and arrays are
+    created.
     """
     matches = list(_PATH_STEP.finditer(path, 1))
     if not path.startswith("$") or "".join(match[0] for match in matches) != path[1:] or not matches:
@@ -227,9 +233,10 @@ def _find_slot(arguments: dict[str, Any], path: str) -> tuple[Any, str | int]:
 
 
 def read_usage(reported: Mapping[str, Any]) -> UsageMetrics | None:
-    """Return Gemini's usage; None if all counts are missing. A single missing count is 0, as in all of Google's JSON.
+    """Return Gemini's usage; None if all counts are missing.
 
-    The prompt includes what server tools added to it, and the completion includes thoughts.
+    If only some counts are missing, they are 0: Google's JSON leaves out zeros. Prompt tokens include what server tools
+    added to the prompt. Completion tokens include thoughts.
     """
     names = ("promptTokenCount", "toolUsePromptTokenCount", "candidatesTokenCount", "thoughtsTokenCount")
     counts = [count(reported, name) for name in names]

@@ -12,7 +12,7 @@ from typing import Any
 from rxflow.llm._wires.sse import BYTE_ORDER_MARK, MAX_EVENT_BYTES, OversizedEvent, Wire, add_up, check, count
 from rxflow.llm.source import Delta, PartDelta, ReasoningDelta, ToolCallDelta, UsageMetrics
 
-_THINK, _THINK_END = "<think>", "</think>"  # single tokens, so no event has only a part of one
+_THINK, _THINK_END = "<think>", "</think>"  # each is a single token, so it is never split between two events
 
 
 class JsonLines:
@@ -37,12 +37,15 @@ class JsonLines:
             raise OversizedEvent(f"a line of the stream has more than {MAX_EVENT_BYTES:,} bytes")
 
     def flush(self) -> Iterator[bytes]:
-        """Yield a last line without a line feed."""
+        """Yield the last line if it does not end in a line feed."""
         yield from self.feed(b"\n")
 
 
 class OllamaWire(Wire):
-    """Parses the lines of a chat or completion. ``message`` has ``reasoning_content``."""
+    """Parses the lines of a chat or a completion.
+
+    If the model reasons, ``message`` has the field ``reasoning_content``: all its reasoning.
+    """
 
     def __init__(self) -> None:
         super().__init__(JsonLines())
@@ -68,9 +71,10 @@ class OllamaWire(Wire):
             self._finish(event, batch)
 
     def _read_text(self, text: str, batch: list[Delta]) -> None:
-        """Read text.
+        """Read text, which may contain reasoning.
 
-        Servers that do not know a model's reasoning format send reasoning as text between tags, at the beginning.
+        If a server does not know a model's reasoning format, the text begins with ``<think>``. The reasoning ends at
+        ``</think>``.
         """
         if not self._has_begun:
             self._has_begun = not text.isspace()
@@ -90,7 +94,7 @@ class OllamaWire(Wire):
             batch.append(ReasoningDelta(text))
 
     def _read_call(self, call: dict[str, Any], batch: list[Delta]) -> None:
-        """Read a call. Each call comes whole, with an object as its arguments."""
+        """Read a tool call. It arrives whole, and its arguments are an object."""
         index = self._call_count
         self._call_count += 1
         function: dict[str, Any] = call["function"]
@@ -108,6 +112,6 @@ class OllamaWire(Wire):
 
 
 def read_usage(event: dict[str, Any]) -> UsageMetrics | None:
-    """Return the counts of the last line; None if there are none."""
+    """Return the usage in the last line; None if it has no counts."""
     prompt, completion = count(event, "prompt_eval_count"), count(event, "eval_count")
     return add_up(prompt, completion)

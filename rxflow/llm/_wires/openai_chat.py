@@ -1,7 +1,7 @@
 """The wire of OpenAI's chat completions, which most providers and servers use.
 
-Each provider has its own additions: the field of the usage, the name of reasoning, whether content is a text or a list
-of parts. All known additions are handled here. The format is described at
+Providers differ in details: which field contains the usage, what reasoning is called, and whether content is a text or
+a list of parts. All known variants are handled here. The format is described at
 https://platform.openai.com/docs/api-reference/chat
 """
 
@@ -17,12 +17,15 @@ from rxflow.llm.source import Delta, PartDelta, ReasoningDelta, RefusalDelta, To
 _STANDARD_CALL_FIELDS = frozenset({"index", "id", "type", "function"})
 _REASONING_FIELDS = ("reasoning_content", "reasoning")
 _PART_FIELDS = {"annotations": "citation", "images": "image", "audio": "audio", "executed_tools": "server_tool"}
-# next to the choices, as in Perplexity's answers
+# Fields of the event itself, next to ``choices``. Perplexity sends them.
 _SHARED_PART_FIELDS = {"citations": "citation", "search_results": "citation"}
 
 
 class OpenAIChatWire(Wire):
-    """Parses chat completion chunks."""
+    """Parses events, which OpenAI calls chat completion chunks.
+
+    If the model reasons, ``message`` has the reasoning in the field that the provider uses.
+    """
 
     def __init__(self, *, joins_halves: bool = False) -> None:
         super().__init__(joins_halves=joins_halves)
@@ -44,7 +47,7 @@ class OpenAIChatWire(Wire):
             self.response_model = str(event.get("model") or "")
         for choice in event.get("choices") or ():
             if choice.get("index"):
-                continue  # with n > 1, the answers beyond the first
+                continue  # with n > 1, only the first answer is used
             if choice.get("error"):
                 raise ErrorEvent(choice["error"])
             if choice.get("usage"):  # Moonshot reports the usage here
@@ -63,7 +66,7 @@ class OpenAIChatWire(Wire):
                 batch.append(PartDelta(kind, event[field]))
 
     def _note_usage(self, reported: Any) -> None:
-        """Keep the newest report that contains numbers."""
+        """Keep the reported usage. If it contains no counts, keep the usage that was reported before."""
         self.usage = read_usage(reported) or self.usage
 
     def find_text(self, event: dict[str, Any]) -> str | None:
@@ -117,9 +120,10 @@ class OpenAIChatWire(Wire):
             self._keep_part(part)
 
     def _keep_part(self, part: dict[str, Any]) -> None:
-        """Keep a part that must go back to the provider.
+        """Keep a part, because it may have to be sent back to the provider.
 
-        Successive pieces of one kind are joined, because parts go back whole.
+        Parts must be sent back whole. So successive pieces of text are joined, and so are successive pieces of
+        thinking.
         """
         last = self._content_parts[-1] if self._content_parts else None
         if last is None or last["type"] != part["type"] or part["type"] not in ("text", "thinking"):
@@ -138,7 +142,8 @@ class OpenAIChatWire(Wire):
                 self._reasoning_field = field
                 self._add_reasoning(str(delta[field]), batch)
                 return
-        # OpenRouter repeats the text of the details as ``reasoning``, which is handled above; other gateways do not.
+        # OpenRouter repeats the text of the details in ``reasoning``, which the loop above has read. Other gateways do
+        # not repeat it, so it is taken from the details.
         self._add_reasoning("".join(str(each.get("text") or each.get("summary") or "") for each in details), batch)
 
     def _add_reasoning(self, text: str, batch: list[Delta]) -> None:
@@ -148,7 +153,10 @@ class OpenAIChatWire(Wire):
             batch.append(ReasoningDelta(text))
 
     def _keep_detail(self, detail: dict[str, Any]) -> None:
-        """Keep a reasoning detail. Its text comes in pieces, and its signature with the last one."""
+        """Keep a reasoning detail, joined with its earlier pieces.
+
+        The text of a detail arrives in pieces. The last piece has the signature.
+        """
         last = self._reasoning_details[-1] if self._reasoning_details else None
         if last is None or any(last.get(key) != detail.get(key) for key in ("type", "index")) or "data" in detail:
             self._reasoning_details.append(dict(detail))
@@ -204,7 +212,7 @@ def _join_texts(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def read_usage(reported: Any) -> UsageMetrics | None:
-    """Return OpenAI's usage, with the additions of other providers; None if it has no numbers."""
+    """Return the usage in OpenAI's format, with the fields that other providers add; None if it has no counts."""
     if not isinstance(reported, dict):
         return None
     usage = cast(Mapping[str, Any], reported)

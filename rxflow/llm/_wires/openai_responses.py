@@ -1,8 +1,8 @@
 """The wire of OpenAI's Responses API.
 
-An answer is a list of output items. Each item is added, gets deltas and is done. Content without deltas is taken from
-the item when it is done, because not every server sends deltas for everything. The format is described at
-https://platform.openai.com/docs/api-reference/responses-streaming
+An answer is a list of output items. For each item, the server sends an "added" event, deltas, and a "done" event with
+the whole item. Not every server sends deltas for everything. Content without deltas is taken from the "done" event. The
+format is described at https://platform.openai.com/docs/api-reference/responses-streaming
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ _REASONING_DELTAS = ("response.reasoning_summary_text.delta", "response.reasonin
 
 @dataclass(slots=True)
 class _Item:
-    """An output item, and how much of it was emitted."""
+    """What was emitted of one output item.
+
+    ``call_index`` is the number of its tool call; None if the item is not a tool call.
+    """
 
     call_index: int | None = None
     has_deltas: bool = False
@@ -30,9 +33,11 @@ class _Item:
 class OpenAIResponsesWire(Wire):
     """Parses the events of a response.
 
-    ``message`` has ``reasoning_items`` (``{"type": "reasoning", "id", "summary", "encrypted_content"}``) and
-    ``provider_specific_fields["phase"]``: litellm sends the fields back under these names when it turns a chat request
-    into a request to the Responses API.
+    ``message`` may get two fields. When litellm turns a chat request into a request to the Responses API, it sends
+    fields with these names back:
+
+    - ``reasoning_items``: a list of ``{"type": "reasoning", "id", "summary", "encrypted_content"}``;
+    - ``provider_specific_fields["phase"]``: the phase of the message.
     """
 
     def __init__(self) -> None:
@@ -74,7 +79,12 @@ class OpenAIResponsesWire(Wire):
             self._identify(event["response"])
 
     def _item(self, event: dict[str, Any]) -> _Item:
-        """Find an item by its position. Some servers give it another id in each event; others leave positions out."""
+        """Return the item that an event belongs to. Create it if needed.
+
+        Items are found by position, because some servers change an item's id in each event. If an event has no
+        position, the id is used. If the id is unknown too, an "added" event begins an item. Any other event belongs to
+        the newest item.
+        """
         key = event.get("output_index")
         if key is None:
             key = event.get("item_id") or get_object(event, "item").get("id")
@@ -143,9 +153,9 @@ class OpenAIResponsesWire(Wire):
             self.message["provider_specific_fields"] = {"phase": content["phase"]}
 
     def _keep_reasoning(self, content: dict[str, Any]) -> None:
-        """Keep a reasoning item that can go back to the server.
+        """Keep a reasoning item, if it can be sent back to the server.
 
-        A server that has not stored the item accepts it only with its encrypted content.
+        If the server has not stored the response, it accepts the item only with ``encrypted_content``.
         """
         if self._is_stored or content.get("encrypted_content"):
             kept = {name: content[name] for name in ("type", "id", "encrypted_content") if content.get(name)}
@@ -172,13 +182,13 @@ class OpenAIResponsesWire(Wire):
 
 
 def _reasoning_text(content: dict[str, Any]) -> str:
-    """Return the summary of a reasoning item, or its text if the model shows the text."""
+    """Return the summary of a reasoning item. If there is none, return its full text, which some models show."""
     parts = content.get("summary") or content.get("content") or ()
     return "".join(str(part.get("text") or "") for part in parts)
 
 
 def read_usage(reported: object) -> UsageMetrics | None:
-    """Return the usage of a response; None if it has no numbers."""
+    """Return the usage of a response; None if it has no counts."""
     prompt, completion = count(reported, "input_tokens"), count(reported, "output_tokens")
     return add_up(
         prompt,

@@ -1,7 +1,7 @@
-"""Server-sent events: from network reads to the JSON of each event; and the base class of all wires.
+"""A parser for server-sent events, and the base class of all wires.
 
-The rules for the fields ``data`` and ``event`` are those of the HTML standard, section 9.2.6. A field ``error``, which
-llama.cpp sends, counts as an error event. OpenAI's own decoder takes 3.4 µs per event, this one 0.5 µs.
+The fields ``data`` and ``event`` are parsed by the rules of the HTML standard, section 9.2.6. llama.cpp sends a field
+``error``, which counts as an error event. This parser takes 0.5 µs per event. OpenAI's own parser takes 3.4 µs.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_EVENT_BYTES = 4 * 1024 * 1024  # so that a server that never ends a line cannot fill the memory
 _MAX_QUOTED_CHARACTERS = 200
 REPLACEMENT = "\ufffd"
-# the first halves of surrogate pairs: characters beyond the first 65,536 in UTF-16
+# The lowest and the highest first half of a surrogate pair. UTF-16 encodes an emoji, for example, as such a pair.
 _FIRST_HALVES = ("\ud800", "\udbff")
-_MAX_TEMPLATES = 8  # per answer; on some servers, events differ in more than their text
+_MAX_TEMPLATES = 8  # how many are learned per answer; no template fits if events differ in more than their text
 
 
 class OversizedEvent(ValueError):
@@ -35,8 +35,8 @@ class OversizedEvent(ValueError):
 class MalformedEvent(ValueError):
     """An event of the stream does not have the format of the provider's API.
 
-    ``str()`` quotes only the beginning of the event. The error keeps the whole event, because keys are masked in it
-    later, and a key that was cut off could not be found.
+    ``str()`` quotes only the beginning of the event. ``args`` contains the whole event, so that API keys can be masked
+    in it later. A key that is cut off could not be found.
     """
 
     def __init__(self, message: str, event: str = "") -> None:
@@ -48,7 +48,7 @@ class MalformedEvent(ValueError):
 
 
 class ErrorEvent(Exception):
-    """An error that the provider sent as an event. ``body`` is its JSON."""
+    """An error that the provider sent as an event. ``body`` is its JSON, or its text if it is not JSON."""
 
     def __init__(self, body: object) -> None:
         super().__init__(body)
@@ -75,23 +75,22 @@ class EventSplitter(Protocol):
 class Wire(ABC):
     """Parses one answer in one provider's format.
 
-    A subclass implements :meth:`read`, which gets each event as a JSON object. Data of the answer that are not deltas
-    are kept in the attributes, for the :class:`~rxflow.llm.source.Ending` of the call.
+    A subclass implements :meth:`read`, which gets each event as a JSON object. The attributes keep what is not emitted
+    as deltas. :meth:`end` returns them as an :class:`~rxflow.llm.source.Ending`.
 
     Args:
-        events: splits the body into events; None: server-sent events.
-        joins_halves: join surrogate pairs from the start, instead of only after an event with a lone surrogate.
+        events: splits the body into events. By default, the body consists of server-sent events.
+        joins_halves: join surrogate pairs from the start. By default, joining starts at an event with a lone surrogate.
 
     Attributes:
-        finish_reason: in OpenAI's words; None until the provider reports it, or if it never does.
-        is_complete: the provider has reported that the answer is complete. Usually, at most the usage follows.
-        may_go_on: although the answer is complete, more of it may follow, after a pause of any length.
-        is_done: nothing follows.
-        is_empty: no event has arrived.
-        usage: the usage that the provider reported; None before that.
-        message: fields that must go back to the provider with the assistant's message, see
-            :class:`~rxflow.llm.source.Ending`.
-        response_id, response_model: the provider's names for this answer and for the model that gave it.
+        finish_reason: as in :class:`~rxflow.llm.source.Ending`; None until the provider reports it.
+        is_complete: True if the provider has reported that the answer is complete. Usually, at most the usage follows.
+        may_go_on: True if more of a complete answer may follow, after a pause of any length.
+        is_done: True if nothing more follows.
+        is_empty: True until the first event arrives.
+        usage: the usage that the provider reported; None until then.
+        message: fields that must be sent back to the provider, see :class:`~rxflow.llm.source.Ending`.
+        response_id, response_model: the provider's id of the answer, and its name of the model that answered.
     """
 
     may_go_on = False
@@ -111,7 +110,7 @@ class Wire(ABC):
         self._templates_left = _MAX_TEMPLATES
 
     def feed(self, block: bytes, batch: list[Delta]) -> None:
-        """Add the deltas that ``block`` completes to ``batch``, including those before a malformed event.
+        """Add the deltas that ``block`` completes to ``batch``. If an event is malformed, add the deltas before it.
 
         Raises:
             MalformedEvent, OversizedEvent, ErrorEvent: see these classes.
@@ -119,7 +118,7 @@ class Wire(ABC):
         self._read_all(self._events.feed(block), batch)
 
     def flush(self, batch: list[Delta]) -> None:
-        """Read the last event even if no blank line follows it, because the body has ended."""
+        """Handle the end of the body. If it completes an event, add the event's deltas to ``batch``."""
         self._read_all(self._events.flush(), batch)
 
     def end(self, usage: UsageMetrics, cost: float | None) -> Ending:
@@ -130,13 +129,13 @@ class Wire(ABC):
     def read(self, event: dict[str, Any], batch: list[Delta]) -> None:
         """Add the deltas of one event to ``batch``.
 
-        An AttributeError, TypeError or KeyError here means that the event has an unknown format.
+        For an AttributeError, TypeError or KeyError of this method, the caller raises :class:`MalformedEvent`.
         """
 
     def find_text(self, event: dict[str, Any]) -> str | None:
-        """Return the text of ``event`` if :meth:`read` would add only that text; otherwise None.
+        """Return the text of ``event`` if :meth:`read` would add only that text. Otherwise return None.
 
-        Events that differ from it only in their text are then not parsed, see :class:`TextTemplate`.
+        Later events that differ from ``event`` only in their text are then not parsed, see :class:`TextTemplate`.
         """
         return None
 
@@ -164,7 +163,7 @@ class Wire(ABC):
                 self._template = TextTemplate.learn(data, text, self.find_text)
 
     def _parse(self, data: bytes | bytearray) -> dict[str, Any] | None:
-        """Return an event as JSON; None for ``[DONE]``, which ends the stream."""
+        """Return the JSON object of an event; None for ``[DONE]``, which ends the stream."""
         try:
             event: dict[str, Any] = from_json(data)
         except ValueError as error:
@@ -180,14 +179,15 @@ class Wire(ABC):
         return event
 
     def join(self, text_name: Hashable, text: str) -> str:
-        """Return ``text`` as the next piece of the text named ``text_name``, without a half character at its end.
+        """Return what to emit for ``text``, the next piece of the text named ``text_name``.
 
-        Names are "content", "reasoning", "refusal", and for the arguments of a tool call its index.
+        A lone surrogate (half a character) at the end is held back for the next piece. ``text_name`` is "content",
+        "reasoning" or "refusal". For the arguments of a tool call, it is the index of the call.
         """
         return text if self._joiner is None else self._joiner.join(text_name, text)
 
     def add_text(self, text: Any, batch: list[Delta]) -> None:
-        """Add the next piece of the answer's text. Raises TypeError if it is not a string."""
+        """Add ``text``, the next piece of the answer's text, to ``batch``. Raises TypeError if it is not a string."""
         if type(text) is not str:
             raise TypeError(f"text is not a string: {text!r}")
         text = self.join("content", text)
@@ -195,17 +195,17 @@ class Wire(ABC):
             batch.append(text)
 
     def close_texts(self, batch: list[Delta]) -> None:
-        """End the texts: emit what is still pending. Also called at ``[DONE]``, in case no finish reason was sent."""
+        """Add what is still held back to ``batch``. Called at ``[DONE]``, because there may be no finish reason."""
         self.replace_halves(batch)
 
     def replace_halves(self, batch: list[Delta]) -> None:
-        """Emit :data:`REPLACEMENT` for half characters that are still waiting, because the texts have ended."""
+        """Add :data:`REPLACEMENT` to ``batch`` for each surrogate that is still held back when the texts have ended."""
         if self._joiner is not None:
             batch.extend(map(_replace_half, self._joiner.take_unfinished()))
 
 
 class TextTemplate:
-    """An event that is known except for its text, so that similar events need no parsing.
+    """The bytes of an event before and after its text, so that similar events need no parsing.
 
     Most servers send thousands of events that differ only in their text. Comparing the bytes around the text takes a
     fifth of the time of parsing.
@@ -221,7 +221,7 @@ class TextTemplate:
     def learn(
         cls, data: bytes | bytearray, text: str, find_text: Callable[[dict[str, Any]], str | None]
     ) -> TextTemplate | None:
-        """Return a template from ``data``, whose text is ``text``; None if the position of the text is not certain."""
+        """Return a template from the event ``data`` with the text ``text``; None if its position is not certain."""
         prefix, found, suffix = bytes(data).partition(b'"%s"' % text.encode())
         if not found:
             return None
@@ -234,7 +234,10 @@ class TextTemplate:
         return template if is_text else None
 
     def match(self, data: bytes | bytearray) -> str | None:
-        """Return the text of ``data``; None if it must be parsed: another event, an escape, or an empty text."""
+        """Return the text of the event ``data``. If ``data`` must be parsed, return None.
+
+        That is so if ``data`` does not fit the template, or if the text is empty, escaped or not printable.
+        """
         prefix, suffix = self._prefix, self._suffix
         if not (data.startswith(prefix) and data.endswith(suffix)):
             return None
@@ -273,7 +276,10 @@ def add_up(
     cache_creation_tokens: int | None = None,
     reasoning_tokens: int | None = None,
 ) -> UsageMetrics | None:
-    """Create a usage from a provider's counts; None if there are none. A missing total is computed as the sum."""
+    """Create a usage from a provider's counts. If prompt, completion and total are all None, return None.
+
+    If only the total is missing, it is the sum of the other two.
+    """
     if prompt is None and completion is None and total is None:
         return None
     if total is None and prompt is not None and completion is not None:
@@ -289,10 +295,7 @@ def add_up(
 
 
 def count(reported: object, name: str) -> int | None:
-    """Return a number of tokens; None if it is not reported.
-
-    A wrong value counts as not reported: the answer matters more.
-    """
+    """Return the number of tokens named ``name`` in ``reported``. If it is missing or not valid, return None."""
     value: object = cast(dict[str, Any], reported).get(name) if isinstance(reported, dict) else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -300,7 +303,7 @@ def count(reported: object, name: str) -> int | None:
 
 
 def _replace_half(text_name: Hashable) -> Delta:
-    """Return the delta that replaces a half character at the end of the text named ``text_name``."""
+    """Return the delta that replaces a lone surrogate at the end of the text named ``text_name``."""
     match text_name:
         case "content":
             return REPLACEMENT
@@ -328,7 +331,7 @@ def _quote(data: bytes | bytearray) -> str:
 
 
 class EventData:
-    """Splits reads of any size into the data of whole events."""
+    """Splits network reads of any size into the data of whole server-sent events."""
 
     __slots__ = ("_data", "_has_begun", "_is_after_cr", "_is_error", "_rest")
 
@@ -374,7 +377,7 @@ class EventData:
             raise OversizedEvent(f"an event of the stream has more than {MAX_EVENT_BYTES:,} bytes")
 
     def _without_mark(self, block: bytes) -> bytes:
-        """Return ``block`` without a byte order mark at the beginning of the stream."""
+        """Return ``block`` without a byte order mark at the beginning of the stream. Reads may split the mark."""
         begun = bytes(self._rest) + block
         if len(begun) < len(BYTE_ORDER_MARK) and BYTE_ORDER_MARK.startswith(begun):
             return block  # may be the beginning of a mark: feed() keeps it, and the next call checks again
@@ -383,7 +386,7 @@ class EventData:
         return begun.removeprefix(BYTE_ORDER_MARK)
 
     def _lines(self, block: bytes) -> list[bytes]:
-        """Return the lines of ``block``, which end in CR, LF or both, and then the incomplete last line."""
+        """Split ``block`` at each CR, LF or CRLF. The last element is the incomplete line at the end, or empty."""
         if self._is_after_cr and block:
             block = block.removeprefix(b"\n")
             self._is_after_cr = False
@@ -396,14 +399,14 @@ class EventData:
         return lines
 
     def flush(self) -> Iterator[bytes | bytearray]:
-        """Yield the last event even if no blank line follows it."""
+        """Yield the data of the last event, even if no blank line follows it."""
         yield from self.feed(b"\n\n")
 
 
 def _extend(held: bytes | bytearray, more: bytes) -> bytearray:
-    """Return ``held + more`` without copying ``held`` each time.
+    """Return ``held + more``. If ``held`` is a bytearray, extend it in place.
 
-    An event of megabytes arrives in thousands of pieces.
+    An event of megabytes arrives in thousands of pieces. Copying ``held`` for each piece would be slow.
     """
     extended = held if isinstance(held, bytearray) else bytearray(held)
     extended += more
@@ -411,7 +414,7 @@ def _extend(held: bytes | bytearray, more: bytes) -> bytearray:
 
 
 def _error_body(data: bytes | bytearray) -> object:
-    """Return the body of an error event: the error in its JSON, or the JSON itself, or its text."""
+    """Return the ``error`` in the event's JSON. Without ``error``, return all JSON. Without JSON, return the text."""
     try:
         said: object = from_json(data)
     except ValueError:
@@ -421,19 +424,18 @@ def _error_body(data: bytes | bytearray) -> object:
 
 
 class SurrogateJoiner:
-    """Joins the halves of characters (surrogates), text by text.
-
-    A half without the other becomes the replacement character.
+    """Joins surrogates, the halves of a character, if they arrive in different pieces of a text.
 
     Servers that count in UTF-16, such as those in JavaScript and Java, may send the halves of an emoji in two events.
-    Neither half can be printed or sent on as JSON. So the first half waits for the second.
+    A half alone cannot be printed or sent on as JSON. So a first half is held back until the next piece of the same
+    text. If the second half does not follow, the replacement character takes its place.
     """
 
     def __init__(self) -> None:
         self._waiting: dict[Hashable, str] = {}
 
     def join(self, text_name: Hashable, text: str) -> str:
-        """Return ``text`` as the next piece of the text named ``text_name``, without a first half at its end."""
+        """Return the next piece of the text named ``text_name``. A first half at the end of ``text`` is held back."""
         if text.isascii() and text_name not in self._waiting:
             return text
         text = self._waiting.pop(text_name, "") + text
@@ -443,6 +445,6 @@ class SurrogateJoiner:
         return encodable(text)
 
     def take_unfinished(self) -> list[Hashable]:
-        """Return the names of the texts that end in a first half, and forget them."""
+        """Discard all halves that are held back. Return the names of their texts."""
         waiting, self._waiting = self._waiting, {}
         return list(waiting)
