@@ -260,6 +260,7 @@ class _Run:
             self._ending = event
         owner = self._owner.pop(span, None)
         tool_call_id = self._tool_around.pop(span, None)
+        model = self._models.pop(span, ("", ""))
         match event:
             case AgentCancelled(reason=reason) if reason == WAITS and self._agents.pop(span, span) is None:
                 yield ag.SubagentFinishedEvent(subagent_run_id=span, outcome=ag.SubagentFinishedSuspendedOutcome())
@@ -276,7 +277,6 @@ class _Run:
             case ToolCancelled(reason=reason) if tool_call_id is not None and reason != WAITS:
                 yield self._give_result(tool_call_id, f"cancelled: {reason}" if reason else "cancelled", owner)
             case LLMFinished(usage=usage) | LLMFailed(usage=usage) | LLMCancelled(usage=usage) if usage.is_reported:
-                model = self._models.pop(span, ("", ""))
                 self._usage[model] = self._usage.get(model, UsageMetrics()) + usage
             case _ if span in self._steps:
                 name, agent = self._steps.pop(span)

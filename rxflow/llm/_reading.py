@@ -84,7 +84,7 @@ def refuse_other_types(content_type: str) -> None:
 
     Call this for a body without events.
     """
-    if content_type and not content_type.startswith(_STREAM_TYPES):
+    if content_type and not content_type.lower().startswith(_STREAM_TYPES):
         raise MalformedEvent(
             f"the answer is not an event stream: its content type is {content_type!r}, and it has no event"
         )

@@ -114,7 +114,9 @@ class OpenAIChatWire(Wire):
                 text = "".join(str(each.get("text") or "") for each in part.get("thinking") or ())
                 self._add_reasoning(text, batch)
             elif kind == "refusal":
-                batch.append(RefusalDelta(str(part.get("refusal") or "")))
+                text = self.join("refusal", check(str, "a part's refusal", part.get("refusal") or ""))
+                if text:
+                    batch.append(RefusalDelta(text))
             else:
                 batch.append(PartDelta("citation" if kind == "reference" else str(kind), part))
             self._keep_part(part)
