@@ -1,14 +1,19 @@
-"""One run of a flow: merges the methods along the graph.
+"""One run of a flow: merges the events of the methods along the graph.
 
-Methods are Observables. When one completes, the methods that wait for it are merged in. RxPY's ``expand`` would
-subscribe to another Observable for each item, that is for each of thousands of chunks. So rxflow has its own merge,
+Methods are Observables. When a method completes, the methods that wait for it are merged in. RxPY's ``expand`` would
+subscribe to another Observable for each item, and a method may emit thousands of chunks. So rxflow has its own merge,
 which looks for more methods only when a method completes.
 
-A completed method and the routers that it triggers are a *wave*. The routers run first, one after the other, including
-routers that wait for a router of the wave or for its label. Then the methods that wait for the completed method run,
-all at once, with everything that they trigger. When all of that is over, the methods that wait for the first router
-run, then the methods that wait for its label, and so on. So the methods that run in a wave, and how often they run, do
-not depend on their speed. Waves of two start methods, or of two listeners of one method, run side by side.
+A completed method and the routers that it triggers are a *wave*. The routers run first, one after the other. If the
+name or label of a router triggers another router, the other router belongs to the wave too. When all routers of the
+wave have run, the listeners follow in groups:
+
+1. The methods that wait for the completed method run at the same time, with everything that they trigger.
+2. When all of that is over, the methods that wait for the first router run.
+3. Then the methods that wait for the label of the first router run, and so on for each router.
+
+So the speed of methods does not decide which methods run in a wave, or how often. The waves of two start methods, or of
+two listeners of one method, run at the same time.
 """
 
 from __future__ import annotations
@@ -67,7 +72,8 @@ class Record:
     outputs: list[Any] = field(default_factory=list[Any])
     feedback: list[HumanFeedbackResult] = field(default_factory=list[HumanFeedbackResult])
     ledger: UsageLedger = field(default_factory=UsageLedger)
-    state: dict[str, Any] = field(default_factory=dict[str, Any])  # the last state that the stream has shown
+    # The state in the last StateChanged event. Before the first such event, it is the state at the start of the run.
+    state: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 def merge_along(
@@ -82,16 +88,18 @@ def merge_along(
     complete: Complete | None,
     held: DisposableBase,
 ) -> Observable[Event]:
-    """Return the events of a run. Its outcome is stored in ``record``.
+    """Return the events of a run. The run stores its outcome in ``record``.
 
-    ``prepare`` is awaited before the first method; ``complete`` is awaited after each method, with its return value.
-    ``held`` is disposed when the run ends. ::
+    ``prepare`` is awaited before the first method. ``complete`` is awaited after each method, with the method's return
+    value. ``held`` is disposed when the run ends.
+
+    The diagram shows MethodStarted events as capitals, and chunks as small letters. Other events are left out. ::
 
         start     S-a-b|
         router          R|                  (waits for start; its label is "another")
         one               O-c---d|          (waits for start)
         two               T---e|            (waits for start)
-        another                  A-f|
+        last                     A-f|       (waits for the label "another")
         result    S-a-b-R-OTc-e-dA-f|
     """
 
@@ -109,7 +117,10 @@ def merge_along(
 
 
 class _FlowRun(DisposableBase):
-    """The state of one run. It is used only on the run's loop, so it needs no locks."""
+    """The state of one run.
+
+    Only :meth:`dispose` may be called in another thread. All other methods run on the run's loop, so no lock is needed.
+    """
 
     def __init__(
         self,
@@ -155,7 +166,7 @@ class _FlowRun(DisposableBase):
         part.hold(connect(source, part))
 
     def dispose(self) -> None:
-        """Stop the run before its end. May be called in any thread."""
+        """Stop the run if it has not ended. May be called in any thread."""
         if not self._is_over:
             self._scope.run.note_stopped(self._scope.origin.span_id)
         self.subscriptions.dispose()
@@ -180,9 +191,13 @@ class _FlowRun(DisposableBase):
         triggers: tuple[str, ...] = (),
         causes: frozenset[str] = frozenset(),
     ) -> None:
-        """Merge the events of one call of ``method`` into the run. The completion of the call is added to ``wave``.
+        """Call ``method``, and merge the events of the call into the run.
 
-        ``causes`` are the routers of the wave that led to this call.
+        When the call completes, :meth:`_complete` adds the completion to ``wave``.
+
+        ``triggers`` are the names of the methods and labels that met the method's condition. If ``method`` is a router
+        of the wave, ``causes`` has its name, and the names of the routers of the wave whose completion led to this
+        call. Otherwise ``causes`` is empty.
         """
         if self.subscriptions.is_disposed:
             return
@@ -235,7 +250,10 @@ class _FlowRun(DisposableBase):
         triggers: tuple[str, ...],
         finished: MethodFinished,
     ) -> None:
-        """Emit the events of a call that had finished before the run was resumed, and continue as after any call."""
+        """Emit MethodStarted and MethodFinished for a call that had finished before the run was resumed.
+
+        Then continue as after a new call.
+        """
         origin = scope.within(method.name, flow_method=method.name).origin
         started = MethodStarted(origin=origin, kind=name_kind(method), triggered_by=triggers, replayed=True)
         self._observer.on_next(started)
@@ -246,9 +264,10 @@ class _FlowRun(DisposableBase):
         self._complete(method, finished.result, wave, causes)
 
     def _read_payload(self, method: Method) -> dict[str, Any]:
-        """Return the trigger payload as a keyword argument, if ``method`` has a parameter for it.
+        """Return the trigger payload as a keyword argument for ``method``.
 
-        If the inputs have no payload, the default of the parameter applies.
+        If the method has no parameter for the payload, return an empty dict. If the inputs have no payload, return an
+        empty dict so that the default of the parameter applies. Without a default, the method gets None.
         """
         payload = self._inputs.get(TRIGGER_PAYLOAD)
         if method.payload is None or (payload is None and method.payload.default is not method.payload.empty):
@@ -256,16 +275,17 @@ class _FlowRun(DisposableBase):
         return {TRIGGER_PAYLOAD: payload}
 
     def _complete(self, method: Method, result: Any, wave: Wave, causes: frozenset[str]) -> None:
-        """Add a method's completion to its wave, and continue the wave."""
+        """Add the completion of ``method`` to ``wave``, and continue the wave."""
         label: str | None = None
         payload: Any = None
         if method.is_router and method.feedback is not None and isinstance(result, HumanFeedbackResult):
-            # The flow's result is the method's return value. Listeners of the label get the feedback.
+            # Listeners of the label get the HumanFeedbackResult. Listeners of the method, and the list of outputs, get
+            # the value that the method returned.
             payload, result, label = result, result.output, result.outcome
         elif method.is_router:
             try:
                 result = label = payload = self._read_label(method, result)
-            except Warning as error:  # the program turns warnings into errors
+            except Warning as error:  # raised by _read_label() if the program turns warnings into errors
                 self.fail(error)
                 return
         self._record.outputs.append(result)
@@ -275,7 +295,10 @@ class _FlowRun(DisposableBase):
         self._run_routers(wave)
 
     def _read_label(self, router: Method, outcome: Any) -> str | None:
-        """Return a router's outcome as a label. Warn if no method waits for the label."""
+        """Return the label for a router's outcome; None if there is no label.
+
+        Warn if no method waits for the label, and none waits for the router itself.
+        """
         label = read_label(outcome)
         if label is None:
             return None
@@ -293,9 +316,9 @@ class _FlowRun(DisposableBase):
         return label
 
     def _run_routers(self, wave: Wave) -> None:
-        """Call the next router of the wave. When the router completes, this method is called again.
+        """Call the next router of the wave. If no router is left, call the listeners.
 
-        When no router is left, call the listeners.
+        When the router completes, :meth:`_complete` calls this method again.
         """
         while wave.for_routers and not wave.due_routers:
             occurrence = wave.for_routers.pop(0)
@@ -310,10 +333,11 @@ class _FlowRun(DisposableBase):
             self._run_listeners(wave)
 
     def _run_listeners(self, wave: Wave) -> None:
-        """Call the listeners that are due next.
+        """Call the listeners that are due after the next occurrence of ``wave``.
 
         Each listener begins a wave of its own. When the last of these waves is over, ``wave`` continues with its next
-        occurrence.
+        occurrence. When no occurrence is left, ``wave`` is over. Its parent then continues, if no other wave of the
+        parent is running. If there is no parent, the run finishes.
         """
         while not self.subscriptions.is_disposed:
             if wave.for_listeners:
@@ -352,7 +376,7 @@ class _FlowRun(DisposableBase):
         self._observer.on_completed()
 
     def wait_for_answers(self, error: Unanswered) -> None:
-        """Record that a part waits for answers. The other parts continue to their ends."""
+        """Record that a part of the run waits for answers. The other parts continue until they end."""
         self._unanswered.append(error)
 
     def pause_if_only_questions_are_left(self) -> None:
@@ -364,7 +388,7 @@ class _FlowRun(DisposableBase):
 
     def fail(self, error: BaseException) -> None:
         self._is_over = True
-        # Dispose the siblings first: they must emit nothing after FlowFailed.
+        # Dispose the other methods first: they must emit nothing after FlowFailed.
         with stopping(f"another method failed: {describe(error)}"):
             self.subscriptions.dispose()
         self._observer.on_next(FlowFailed(origin=self._scope.origin, error=error))
@@ -372,7 +396,10 @@ class _FlowRun(DisposableBase):
 
 
 class _Part(Holder, ObserverBase[Event]):
-    """One call of a method, or the preparation, as a part of ``run``. ``note`` receives each event except chunks."""
+    """The subscription to one call of a method, or to the coroutine that prepares the run.
+
+    ``note`` is called with each event that is not a StreamChunk.
+    """
 
     __slots__ = ("_note", "_observer", "_on_completed", "_run")
 

@@ -1,4 +1,4 @@
-"""The graph of a flow class: the decorators that mark its methods, their conditions, and the labels of its routers."""
+"""The graph of a flow class: the decorators that mark methods, the conditions of methods, and the labels of routers."""
 
 from __future__ import annotations
 
@@ -20,45 +20,49 @@ if TYPE_CHECKING:
 
 
 NOTE_ATTRIBUTE = "__rxflow_note__"
-"""The attribute of a method in which the decorators keep their marks."""
+"""The name of the attribute in which the decorators store the :class:`Note` of a method."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """The completion of a method, or the label of a router, by name."""
+    """A condition that is met when the method ``name`` completes, or when a router emits the label ``name``."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class AnyOf:
-    """Any one of these conditions."""
+    """A condition that is met when any one of ``items`` is met."""
 
     items: tuple[Condition, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class AllOf:
-    """All of these conditions, in any order. The last one to be met provides the result."""
+    """A condition that is met when all of ``items`` are met, in any order. The last item to be met gives the result."""
 
     items: tuple[Condition, ...]
 
 
 Condition: TypeAlias = Trigger | AnyOf | AllOf
 Conditional: TypeAlias = Condition | str | Callable[..., Any]
-"""What the decorators accept: a method, its name, a router's label, or a combination by ``or_(…)`` and ``and_(…)``."""
+"""What the decorators accept: a method, a method's name, a router's label, or a result of ``or_(…)`` or ``and_(…)``."""
 
 
 def or_(*conditions: Conditional) -> AnyOf:
-    """Return a condition that is met when the first of ``conditions`` is met. The others are not cancelled. ::
+    """Return a condition that is met as soon as one of ``conditions`` is met. The other methods are not cancelled. ::
 
         a         ----a-----------
         b         ---------b------
         or_(a, b) ----a-----------
 
-    After that, it is met again only in two cases: a router emits a label that it names, or a new round of a cycle has
-    begun, because a method that had completed runs again. A method and the routers that it triggers count together, so
-    ``or_(begin, "ok")`` is met once if a router of ``begin`` returns "ok".
+    After that, the condition can be met again only in two cases:
+
+    - A router emits a label that the condition contains.
+    - A new round of a cycle has begun, because a method that had completed was called again.
+
+    A method and the routers that it triggers meet the condition only once. For example, ``or_(begin, "ok")`` is met
+    once if ``begin`` triggers a router that returns "ok".
 
     Raises:
         ValueError: there is no condition, or one of them is invalid.
@@ -67,9 +71,9 @@ def or_(*conditions: Conditional) -> AnyOf:
 
 
 def and_(*conditions: Conditional) -> AllOf:
-    """Return a condition that is met when all of ``conditions`` are met. The last one provides the result.
+    """Return a condition that is met when all of ``conditions`` are met. The last one to be met provides the result.
 
-    After that, it waits for all of them again. ::
+    After that, all of them must be met again. ::
 
         a          ----a------------
         b          ---------b-------
@@ -82,7 +86,11 @@ def and_(*conditions: Conditional) -> AllOf:
 
 
 def parse_condition(given: object, where: str) -> Condition:
-    """Return ``given`` as a condition. Raises ValueError if it is not a condition."""
+    """Convert a :data:`Conditional` to a condition.
+
+    Raises:
+        ValueError: ``given`` is not a Conditional. The error message names ``where``.
+    """
     if isinstance(given, Trigger | AnyOf | AllOf):
         return given
     if isinstance(given, str) and given:
@@ -121,9 +129,9 @@ def is_met(condition: Condition, happened: Set[str]) -> bool:
 
 
 def is_choice(condition: Condition | None) -> bool:
-    """Return whether this is an ``or_`` of several conditions.
+    """Return whether ``condition`` is an ``or_`` of several conditions.
 
-    An ``or_`` or ``and_`` of one condition is the same as that condition.
+    An ``or_`` or ``and_`` of one condition counts as that one condition.
     """
     if isinstance(condition, AnyOf | AllOf) and len(condition.items) == 1:
         return is_choice(condition.items[0])
@@ -141,7 +149,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """The marks of one method."""
+    """What the decorators have recorded about one method."""
 
     is_start: bool = False
     is_router: bool = False
@@ -152,10 +160,11 @@ class Note:
 
 
 def start(condition: Conditional | None = None) -> Callable[[F], F]:
-    """Mark a method that begins the flow. All start methods without a condition run at once.
+    """Mark a method that begins the flow. All start methods without a condition run at the same time.
 
-    With a condition, the method runs when the condition is met. If all start methods have conditions, the flow begins
-    with all of them. A start method with a parameter ``crewai_trigger_payload`` receives the input of that name.
+    With a condition, the method runs when the condition is met. If every start method has a condition, the flow begins
+    with all start methods. If a start method has a parameter ``crewai_trigger_payload``, this parameter receives the
+    input of that name.
     """
     parsed = None if condition is None else parse_condition(condition, "@start")
     return lambda method: add_note(method, "start", parsed, is_start=True)
@@ -164,7 +173,7 @@ def start(condition: Conditional | None = None) -> Callable[[F], F]:
 def listen(condition: Conditional) -> Callable[[F], F]:
     """Mark a method that runs when ``condition`` is met.
 
-    If the method has a parameter, it receives the result of the trigger.
+    If the method has a parameter, the parameter receives the result of the trigger.
     """
     parsed = parse_condition(condition, "@listen")
     return lambda method: add_note(method, "listen", parsed)
@@ -173,10 +182,12 @@ def listen(condition: Conditional) -> Callable[[F], F]:
 def router(condition: Conditional | None = None, *, emit: Sequence[str] | None = None) -> Callable[[F], F]:
     """Mark a method that returns a label. The methods that listen for the label run next.
 
-    None is not a label. The label of an Enum is its value; the label of any other object is its ``str()``. A label that
-    no method waits for causes a warning. Without a condition, this turns a ``@start`` or ``@listen`` method into a
-    router. ``emit`` lists the labels, for drawings and to find misspelt listeners; a ``Literal`` or Enum as return type
-    has the same effect.
+    If the method returns None, there is no label. A member of an Enum is replaced by its value, and any other object by
+    its ``str()``. A warning is issued if no method waits for the label, and none waits for the router itself.
+
+    Without a condition, this decorator turns a ``@start`` or ``@listen`` method into a router. ``emit`` lists the
+    labels that the method may return. The list is used in drawings, and to find misspelt labels. A return type that is
+    a ``Literal`` or an Enum has the same effect.
     """
     parsed = None if condition is None else parse_condition(condition, "@router")
     labels = (emit,) if isinstance(emit, str) else None if emit is None else tuple(emit)
@@ -184,12 +195,16 @@ def router(condition: Conditional | None = None, *, emit: Sequence[str] | None =
 
 
 def read_note(method: object) -> Note | None:
-    """Return the marks of ``method``; None if it has none."""
+    """Return the :class:`Note` of ``method``; None if the method is not decorated."""
     return cast(Note | None, getattr(method, NOTE_ATTRIBUTE, None))
 
 
 def add_note(method: F, decorator: str, condition: Condition | None, **facts: Any) -> F:
-    """Add to the marks of ``method``. Raises ValueError for a second condition, or if ``method`` is a class."""
+    """Add ``condition`` and ``facts`` to the :class:`Note` of ``method``, and return ``method``.
+
+    Raises:
+        ValueError: ``method`` already has another condition, or is a class.
+    """
     name = getattr(method, "__name__", repr(method))
     if isinstance(method, type):
         raise ValueError(f"@{decorator}(…) goes on a method of a Flow; got the class {name}")
@@ -206,9 +221,10 @@ def add_note(method: F, decorator: str, condition: Condition | None, **facts: An
 class Method:
     """A method of the graph.
 
-    ``labels`` of a router are None if they cannot be known before it runs. ``requires_result`` is set if the method
-    cannot be called without the result of a trigger. ``payload`` is the parameter of a start method for
-    ``crewai_trigger_payload``.
+    ``labels`` are the labels that a router may emit. They are None if they cannot be known before the router runs.
+    ``takes_result`` is True if the method can be called with the result of a trigger. ``requires_result`` is True if
+    the method cannot be called without this result. ``payload`` is the parameter ``crewai_trigger_payload`` of a start
+    method; None if the method has no such parameter. ``doc`` is the first line of the docstring.
     """
 
     name: str
@@ -226,7 +242,7 @@ class Method:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """All methods of a flow class, in the order of their definition."""
+    """The decorated methods of a flow class, by name, in the order of their definition. Methods of bases come first."""
 
     name: str
     methods: Mapping[str, Method]
@@ -241,7 +257,7 @@ class Graph:
         return [m for m in starts if m.condition is None] or starts
 
     def group_by_trigger(self) -> Mapping[str, Sequence[Method]]:
-        """Map each method name and label to the methods whose condition contains it.
+        """Return the methods that wait for each name. The keys are the names of methods and labels in conditions.
 
         Without this index, the time of a run would grow with the square of the number of methods.
         """
@@ -252,10 +268,13 @@ class Graph:
         return waiting
 
     def check(self) -> None:
-        """Warn about unknown names in conditions, if the method can run without them.
+        """Warn about each unknown name in a condition, if the method can run without it.
+
+        If a router may emit any label, no name counts as unknown.
 
         Raises:
-            ValueError: a condition can never be met, or no method can begin the flow.
+            ValueError: no method can begin the flow, a method that begins the flow requires a result, or a condition
+                can never be met.
         """
         entry_points = self.entry_points
         if self.methods and not entry_points:
@@ -280,12 +299,12 @@ class Graph:
 
 
 def read_graph(cls: type) -> Graph:
-    """Read the graph of a class and its bases.
+    """Return the graph of a class. It includes the methods of the bases.
 
     Raises:
-        ValueError: a method listens to itself, cannot be called, or overrides a method of the graph without a
-            decorator.
-        TypeError: a method has no ``self``.
+        ValueError: a decorated method listens to itself, has nothing that would run it, or requires other arguments
+            than it gets. Or a method without a decorator overrides a method of the graph.
+        TypeError: a decorated method has no ``self``.
     """
     methods: dict[str, Method] = {}
     for base in reversed(cls.__mro__):
@@ -344,9 +363,10 @@ def _read_method(owner: type, name: str, function: Callable[..., Any]) -> Method
 
 
 def _read_labels(function: Callable[..., Any]) -> tuple[str, ...] | None:
-    """Return a router's labels from its return type, or else from its ``return`` statements.
+    """Return the labels of a router; None if they are not known.
 
-    The statements are used only if all of them return literal strings or None.
+    The labels come from the return type, or else from the ``return`` statements. The statements are used only if each
+    of them returns a literal string or None, or chooses between two such values (``"a" if … else "b"``).
     """
     try:
         declared = get_type_hints(function).get("return")
@@ -357,7 +377,10 @@ def _read_labels(function: Callable[..., Any]) -> tuple[str, ...] | None:
 
 
 def _read_declared_labels(declared: Any) -> tuple[str, ...] | None:
-    """Return the labels of a Literal, an Enum, or a union of these and None; None for another type."""
+    """Return the labels that a return type declares; None if it declares no labels.
+
+    The type may be a Literal, an Enum, or a union of such types. The union may contain None.
+    """
     if get_origin(declared) is Literal:
         values: tuple[Any, ...] = get_args(declared)
         return tuple(str(each.value) if isinstance(each, Enum) else str(each) for each in values if each is not None)
@@ -381,7 +404,7 @@ def _read_returned_labels(function: Callable[..., Any]) -> tuple[str, ...] | Non
         return None  # code from exec(): in Python 3.13, inspect would return the source of ``python -c``
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    except (OSError, TypeError, SyntaxError):  # no source: defined in a shell, or frozen
+    except (OSError, TypeError, SyntaxError):  # there is no source, for example in a shell or a frozen program
         return None
     labels: list[str] = []
     for value in _find_returned(tree.body[0]):
@@ -404,7 +427,7 @@ def _find_returned(node: ast.AST) -> Iterator[ast.expr]:
 
 
 def _explain_unknown(name: str, known: set[str]) -> str:
-    from difflib import get_close_matches  # imported only for mistakes
+    from difflib import get_close_matches  # imported here, because only mistakes need it
 
     close = get_close_matches(name, known, n=1)
     meant = f"; did you mean {close[0]!r}?" if close else "."

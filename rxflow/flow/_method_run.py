@@ -1,4 +1,4 @@
-"""One call of one method, as an Observable; for a finished method of a resumed flow, its old result, without a call."""
+"""One call of a method, as an Observable. A resumed run does not repeat finished calls, but uses their old results."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ Repeat = Callable[[MethodFinished], None]
 
 
 class Replay:
-    """Holds back calls of finished methods until it is their turn.
+    """Completes the finished calls of a resumed flow, in the order of the log.
 
-    The order in which methods complete decides what follows: ``and_``, for example, passes on the result of the method
-    that completes last. So the methods complete in the order of the log, whichever is called first.
+    The order in which methods complete decides what follows. For example, ``and_`` passes on the result of the method
+    that completes last. So a finished call is held back until all calls that finished before it have completed.
     """
 
     def __init__(self, journal: Journal, graph: Graph, step: Step) -> None:
@@ -67,20 +67,20 @@ class Replay:
         self._missing = sorted(journal.begun_within(step) - graph.methods.keys())
 
     def takes(self, step: Step, repeat: Repeat) -> bool:
-        """Return whether this call had finished before the run was resumed.
+        """Return whether the call ``step`` had finished before the run was resumed.
 
-        If so, ``repeat`` will be called with the call's MethodFinished, when it is the call's turn.
+        If it had, :meth:`run` calls ``repeat`` with the recorded MethodFinished when it is this call's turn.
         """
         if step in self._finished:
             self._called[step] = repeat
         return step in self._finished
 
     def run(self) -> None:
-        """Complete all finished methods. Each of them may lead to further calls.
+        """Complete all finished calls. Each completion may cause further calls.
 
         Raises:
-            NotResumable: a finished method was removed from the graph, nothing calls it any more, or its result is
-                lost.
+            NotResumable: the log has a method that was removed from the graph, or a finished call that nothing triggers
+                any more. Or a method needs a result that the log cannot restore.
         """
         if self._missing:
             raise NotResumable(
@@ -100,7 +100,10 @@ class Replay:
             repeat(done.event)
 
     def _require_result(self, name: str, result: object) -> None:
-        """Raise NotResumable if a method needs a result that the log could not carry."""
+        """Raise NotResumable if a method receives ``result``, and the log could not store this result.
+
+        ``name`` is the method that had returned ``result``.
+        """
         takers = [method.name for method in self._waiting.get(name, ()) if method.takes_result]
         if takers and isinstance(result, RecordedObject | RecordedModel):
             kind = result.type if isinstance(result, RecordedObject) else result.recorded_type
@@ -111,7 +114,7 @@ class Replay:
 
 
 Complete = Callable[[Emitter, Method, Any], Awaitable[Any]]
-"""Called with what a method has returned. Returns the result that listeners and readers receive."""
+"""Called after a method, with the method's return value. Returns the result that listeners and readers receive."""
 
 
 def run_method(
@@ -124,13 +127,23 @@ def run_method(
     triggered_by: tuple[str, ...] = (),
     complete: Complete | None = None,
 ) -> Observable[Event]:
-    """Return the events of one call. The last one is :class:`MethodFinished`, with the result of the method.
+    """Return the events of one call. If the call succeeds, the last event is :class:`MethodFinished`, with the result.
 
-    If the method returns an Observable, the Observable is merged in: its chunks and events are passed on, including the
-    events behind an ``observe()``, and ``str`` items become chunks of the method. The following count as results: the
-    result of a crew or flow, the text of an agent's answer, the answer of a model outside of crews, and an item that is
-    neither text nor an event. The last one is the result of the method. If the Observable emits none of them, as an
-    ``observe()`` does, the result is the text. A generator of text is read in the same way.
+    If the method returns an Observable, the chunks and events in it are emitted, and each ``str`` in it becomes a chunk
+    of the method. If the Observable comes from ``observe()``, all events of the observed run are emitted, not only the
+    chunks.
+
+    The result of the method is then the last of these items:
+
+    - the result of a crew or a flow
+    - the text of an agent's answer
+    - the answer to an LLM call outside of crews
+    - an item that is neither text nor an event
+
+    If there are none, the result is the joined text. The result of an Observable from ``observe()`` is always the text.
+
+    A generator of text is treated like an Observable. A streaming output is read, and its result is the result of the
+    method. Any other return value is itself the result.
     """
 
     async def work(emitter: Emitter) -> None:
@@ -138,8 +151,8 @@ def run_method(
         journal = None if method.feedback is None else scope.run.journal
         reviewed = None if journal is None else journal.find_reviewed(scope.step, emitter.origin.namespace)
         with announce_failure(emitter, MethodFailed):
-            # Before the run was resumed, the method had returned this result. Only the question was still open, so the
-            # method must not run again.
+            # If the log has a question for feedback on this call, the method had already returned its result. So do not
+            # call the method again: take the result from the question.
             if reviewed is not None:
                 result = reviewed.arguments["output"]
             else:
@@ -153,7 +166,7 @@ def run_method(
 
 
 def read_label(outcome: Any) -> str | None:
-    """Return a router's return value as a label; None if no method should follow."""
+    """Return the label for a router's return value; None if there is no label."""
     if isinstance(outcome, HumanFeedbackResult):
         return outcome.outcome
     if outcome is None:
@@ -195,10 +208,13 @@ async def _call(
 async def _read_generator(
     emitter: Emitter, merged: _Merged, generator: Generator[Any, Any, Any], *, is_method: bool
 ) -> Any:
-    """Stream a generator of text in one worker thread. The result is the generator's return value, or else the text.
+    """Read a generator in a worker thread, and emit its items. Return its return value, or else ``merged.result``.
 
-    The first item decides: if it is neither text nor a chunk, the generator is a value, and is returned. An empty
-    generator is text if the method itself is the generator, and a value if the method returned it.
+    If the first item is neither text nor a chunk, the generator is not read here. The generator itself is then the
+    result of the method, and is returned with the first item put back.
+
+    ``is_method`` is True if the method itself is a generator function. If it is False, the method has returned the
+    generator. An empty generator is then returned itself.
     """
 
     def read() -> Any:
@@ -222,7 +238,10 @@ async def _read_generator(
 
 
 async def _read_async_generator(merged: _Merged, generator: AsyncGenerator[Any, Any]) -> Any:
-    """Read an async generator like :func:`_read_generator`, but on the event loop."""
+    """Read an async generator on the event loop, and emit its items. Return ``merged.result``.
+
+    If there is no item, or the first item is neither text nor a chunk, return the generator itself.
+    """
     item = await anext(generator, _NOTHING)
     if not isinstance(item, str | StreamChunk):
         return generator if item is _NOTHING else _put_back_async(item, generator)
@@ -253,7 +272,7 @@ async def _put_back_async(item: Any, rest: AsyncGenerator[Any, Any]) -> AsyncGen
 
 
 class _Merged:
-    """Emits the items of a stream that a method returned or generates, and collects the method's result."""
+    """Emits the items of an Observable or a generator for a method, and collects the result of the method."""
 
     def __init__(self, emitter: Emitter) -> None:
         self._emitter = emitter
@@ -271,7 +290,7 @@ class _Merged:
             self._behind = event = item.event
             self._emitter.on_next(self._forget_retracted(event) if isinstance(event, Retracted) else event)
         elif item is self._behind:
-            self._behind = _NOTHING  # the same event has just been emitted as a Behind
+            self._behind = _NOTHING  # this event has just been emitted, when it came wrapped in a Behind
         elif isinstance(item, str):
             self._text.append(item)
             self._emitter.text(item)
@@ -283,7 +302,7 @@ class _Merged:
             if isinstance(item, CrewFinished | FlowFinished):
                 self._results = [item.result]
             elif isinstance(item, TaskFinished) and isinstance(item.result, AgentOutput):
-                # The answer that the agent's guardrails accepted; it may differ from the model's last text.
+                # Take the answer that the agent's guardrails accepted. It may differ from the model's last text.
                 self._results = [item.result.raw]
                 self._has_agent_answer = True
             elif isinstance(item, LLMFinished) and not item.origin.crew_name and not self._is_of_answered_agent(item):
@@ -295,14 +314,18 @@ class _Merged:
             self._results = [item]
 
     def _is_of_answered_agent(self, call: LLMFinished) -> bool:
-        """Return whether an agent inside the method makes this call although an agent has already answered."""
+        """Return whether an agent inside the method made ``call``, and an agent's answer is already recorded.
+
+        The text of such a call must not replace the agent's answer.
+        """
         return self._has_agent_answer and call.origin.agent_id not in ("", self._emitter.origin.agent_id)
 
     def _forget_retracted(self, retracted: Retracted) -> Retracted:
         """Drop the text that ``retracted`` makes void. Return the event to emit.
 
-        A retraction from another run names spans of that run. The chunks and strings from that run were emitted here
-        with the labels of this method, so the event to emit names the span of this method.
+        If ``retracted`` comes from this run, this is ``retracted`` itself. If it comes from another run, it names spans
+        of that run. But here, chunks and strings of that run were emitted with the labels of this method. So the event
+        to emit names the span of this method.
         """
         if retracted.origin.span_id.startswith(self._emitter.run.id):
             self._text = [text for text in self._text if isinstance(text, str) or not retracted.covers(text)]
@@ -312,9 +335,10 @@ class _Merged:
         return replace(retracted, origin=here, span_ids=(here.span_id,))
 
     def _label_chunk(self, chunk: StreamChunk) -> StreamChunk:
-        """Give a chunk from outside this run the method's labels, and let this run number it.
+        """Return ``chunk``. If it comes from outside this run, return a copy with the labels of the method.
 
-        The program may have created the chunk, or kept it from another run.
+        The program may have created such a chunk, or kept it from another run. The copy has no number, so that this run
+        numbers it.
         """
         if chunk.span_id.startswith(self._emitter.run.id):
             return chunk

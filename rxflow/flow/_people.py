@@ -37,10 +37,13 @@ if TYPE_CHECKING:
 
 
 class AsksPeople:
-    """The part of a flow that asks people."""
+    """Base class of :class:`Flow`, with the methods that ask people."""
 
     input_provider: Who | None = None
-    """What answers :meth:`ask` in this flow: a function, an Observable, or an object with ``request_input``."""
+    """What answers the questions of this flow, before the answerers outside the flow are asked.
+
+    It is a function, an Observable, an Inbox, or an object with ``request_input``.
+    """
 
     _record: Record
     _keeper: StateKeeper
@@ -52,7 +55,7 @@ class AsksPeople:
     def ask(
         self, message: str, timeout: Seconds | None = None, metadata: Mapping[str, Any] | None = None
     ) -> str | None:
-        """Ask a person, and wait for the answer. Call it in a method that is not async, or in a tool of such a method.
+        """Ask a person, and wait for the answer. Call this in a method or tool that is not async.
 
         If the flow has a store, the state is saved first. :func:`rxflow.operators.answer_with` describes who answers.
         If nobody answers, the run is paused, and the code after this call is not executed.
@@ -63,7 +66,8 @@ class AsksPeople:
             metadata: more data about the question, for the answerer.
 
         Returns:
-            The answer, or "" for an empty one; None after the time-out.
+            The answer. It is "" if the person entered nothing. It is None if the time ran out, or if a provider reports
+            that there is no input.
 
         Raises:
             RuntimeError: no flow is running here.
@@ -73,17 +77,17 @@ class AsksPeople:
     async def ask_async(
         self, message: str, timeout: Seconds | None = None, metadata: Mapping[str, Any] | None = None
     ) -> str | None:
-        """Do the same as :meth:`ask` in an async method, without blocking the event loop."""
+        """Do the same as :meth:`ask`, but in an async method or tool. The event loop is not blocked."""
         return cast("str | None", (await run_async(self._ask(message, timeout, metadata), InputReceived)).value)
 
     @property
     def human_feedback_history(self) -> list[HumanFeedbackResult]:
-        """The feedback that people gave in the last run for ``@human_feedback``, oldest first."""
+        """The feedback that people gave for ``@human_feedback`` in the current or last run, oldest first."""
         return list(self._record.feedback)
 
     @property
     def last_human_feedback(self) -> HumanFeedbackResult | None:
-        """The last of :attr:`human_feedback_history`."""
+        """The last item of :attr:`human_feedback_history`; None if there is none."""
         return self._record.feedback[-1] if self._record.feedback else None
 
     def _ask(self, message: str, timeout: Seconds | None, metadata: Mapping[str, Any] | None) -> EventStream[Event]:
@@ -126,7 +130,7 @@ class Feedback:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedbackContext:
-    """Describes a result that waits for feedback. A provider in CrewAI's form receives it."""
+    """Describes a result that waits for feedback. A provider in CrewAI's form receives this object."""
 
     flow_id: str
     flow_class: str
@@ -147,19 +151,26 @@ def human_feedback(
     provider: Who | None = None,
     learn: bool = False,
 ) -> Callable[[F], F]:
-    """Ask a person for feedback on the method's result, before other methods receive it.
+    """Mark a method. A person gives feedback on the method's result before other methods receive it.
 
-    The method's result is then a :class:`HumanFeedbackResult`. With ``emit``, the method is a router: the person's text
-    is mapped to one of these labels, and the listeners of that label get the HumanFeedbackResult. The flow's result is
-    still the value that the method returned.
+    Without ``emit``, the listeners of the method and the flow's result get a :class:`HumanFeedbackResult` instead of
+    the value that the method returned.
 
-    A text that is a label selects that label; for other texts, ``llm`` is asked. An empty text selects
-    ``default_outcome``, or else the first label. ``provider`` is asked before all others: a function, an Observable, or
-    an object with ``request_feedback``.
+    With ``emit``, the method is a router. The person's text selects one of the labels in ``emit``, and the listeners of
+    this label get the HumanFeedbackResult. The listeners of the method and the flow's result get the value that the
+    method returned. The label is selected as follows:
+
+    - A text that equals a label selects this label. Upper and lower case do not matter.
+    - An empty text selects ``default_outcome``, or the first label if there is no default.
+    - For any other text, ``llm`` selects the label. If its answer does not name one label, ``default_outcome`` is used.
+
+    ``provider`` is asked before all other answerers. It is a function, an Observable, or an object with
+    ``request_feedback``.
 
     Raises:
-        ValueError: ``emit`` is given without ``llm``, or has no label or an empty one; ``default_outcome`` is not one
-            of ``emit``; ``metadata`` has the key "output"; or ``learn`` is given, which needs a memory.
+        ValueError: ``emit`` is given without ``llm``, is empty, or contains an empty label. Or ``default_outcome`` is
+            not one of the labels in ``emit``. Or ``metadata`` has the key "output". Or ``learn`` is True: rxflow has no
+            memory.
     """
     if learn:
         raise ValueError("learn=True is not supported: rxflow has no memory; keep what people say in the flow's state")
@@ -192,7 +203,7 @@ async def ask_for_feedback(
     """Show the result of ``method`` to a person, and return their feedback.
 
     Raises:
-        ValueError: the model's answer is not one of the labels, and there is no default.
+        ValueError: the model's answer does not name exactly one of the labels, and there is no default.
         Unanswered: nobody answered.
     """
     question = Question(
@@ -214,7 +225,7 @@ async def ask_for_feedback(
 
 
 def _find_provider(flow: Flow[Any], method: str, feedback: Feedback, output: Any) -> Sequence[Answerer]:
-    """Return the method's own provider, if it has one."""
+    """Return who is asked first: the ``provider`` of ``@human_feedback``. Without a provider, return an empty tuple."""
     provider = feedback.provider
     if provider is None:
         return ()
@@ -266,7 +277,7 @@ async def _ask_model(emitter: Emitter, llm: LLM, outcome: type[BaseModel], label
 
 
 def _model_of(llm: Model | None) -> LLM:
-    from rxflow.llm import LLM, BaseLLM  # imported only for texts that are not labels themselves
+    from rxflow.llm import LLM, BaseLLM  # imported here, because a text that is itself a label needs no model
 
     if isinstance(llm, LLM):
         return llm

@@ -24,13 +24,13 @@ class FlowState(BaseModel):
 
 
 def create_state(given: object, where: str) -> State:
-    """Create the initial state from a type, a dict or an instance; None creates an empty dict.
+    """Create the initial state from ``given``: a model class, an instance of one, a dict, or None for an empty dict.
 
-    A missing id is filled in.
+    If the id is missing or empty, a new id is set.
 
     Raises:
         TypeError: ``given`` is none of these.
-        ValueError: a field of the model has no default.
+        ValueError: a field of the model class has no default.
     """
     state = _create_state(given, where)
     return state if read_id(state) else _fill_id(state)
@@ -86,10 +86,10 @@ def merge_inputs(state: State, inputs: Mapping[str, Any]) -> State:
 
 
 def require_known(state: object, inputs: Mapping[str, Any]) -> None:
-    """Raise ValueError if the model ``state`` has no field for one of ``inputs``.
+    """Raise ValueError if ``state`` is a model that does not accept the name of one of ``inputs``.
 
-    A run ignores such inputs, because programs may pass more than a state needs. In inputs that a person typed, they
-    are mistakes.
+    A run ignores such an input, because programs may pass more than a state needs. If a person typed the input, it is a
+    mistake.
     """
     if not isinstance(state, BaseModel) or type(state).model_config.get("extra") == "allow":
         return
@@ -103,7 +103,7 @@ def require_known(state: object, inputs: Mapping[str, Any]) -> None:
 
 
 def _iterate_aliases(field: FieldInfo) -> Iterator[str]:
-    """Return the other names under which a field accepts its value."""
+    """Yield the aliases under which ``field`` accepts its value."""
     alias = field.validation_alias or field.alias
     for each in alias.choices if isinstance(alias, AliasChoices) else (alias,):
         if isinstance(each, str):
@@ -111,7 +111,7 @@ def _iterate_aliases(field: FieldInfo) -> Iterator[str]:
 
 
 def replace_state(state: State, saved: Mapping[str, Any]) -> State:
-    """Return the ``saved`` state in the form of ``state``.
+    """Return the ``saved`` values as a state of the same type as ``state``.
 
     Raises:
         ValueError: the saved state does not fit the model, which may have changed.
@@ -125,26 +125,27 @@ def replace_state(state: State, saved: Mapping[str, Any]) -> State:
 
 
 def show_state(state: State) -> dict[str, Any]:
-    """Return the whole state as values that JSON can carry. Other values become their text."""
+    """Return the state as a dict of values that JSON can represent. Any other value is replaced by its ``str()``."""
     try:
         return cast(dict[str, Any], to_jsonable_python(state, fallback=str))
-    except ValueError:  # the state contains itself
+    except ValueError:  # the state contains itself, so replace every value
         return {name: str(value) for name, value in dict(state).items()}
 
 
 def read_id(state: State) -> str:
-    """Return the state's id; an empty string if it was removed."""
+    """Return the id of the state; an empty string if the state has none."""
     found = state.get("id") if isinstance(state, dict) else getattr(state, "id", None)
     return "" if found is None else str(found)
 
 
 def _remake(state: BaseModel, values: Mapping[str, Any], model: type[BaseModel]) -> BaseModel:
-    """Return a state with ``values``, and with the private attributes of ``state``.
+    """Return an instance of ``model`` with ``values``, and with the private attributes of ``state``.
 
-    Private attributes that ``model`` sets during validation keep the new value, because it may depend on the fields.
+    If ``model`` sets a private attribute during validation, the attribute keeps this new value, because the value may
+    depend on the fields.
     """
-    # By name, because the keys are the names of the fields, even if a field has an alias. Also by alias, because nested
-    # models may be dicts with aliases.
+    # by_name, because the keys of ``values`` are names of fields, even if a field has an alias. by_alias, because the
+    # value for a nested model may be a dict whose keys are aliases.
     made = model.model_validate(values, by_name=True, by_alias=True)
     for name, private in made.__private_attributes__.items():
         if hasattr(state, name) and _is_untouched(made, name, private):
@@ -159,7 +160,7 @@ def _is_untouched(made: BaseModel, name: str, private: ModelPrivateAttr) -> bool
     value: Any = getattr(made, name)
     factory: Any = private.default_factory
     try:
-        # get_default() calls the factory in pydantic 2.12, and does not in 2.14.
+        # Not private.get_default(), because it calls the factory in pydantic 2.12, but not in 2.14.
         default = private.default if factory is None else factory()
         # Objects that equal only themselves, such as locks, are compared by class.
         is_like = type(value) is type(default) and type(value).__eq__ is cast(Any, object).__eq__
@@ -169,13 +170,13 @@ def _is_untouched(made: BaseModel, name: str, private: ModelPrivateAttr) -> bool
 
 
 def _fill_id(state: State) -> State:
-    """Return ``state`` with a new id, if its model has a field for one."""
+    """Return ``state`` with a new id. If the model does not accept a text as its id, return ``state`` itself."""
     own = {**dict(state), "id": str(uuid4())}
     if isinstance(state, dict):
         return own
     try:
         return _remake(state, own, type(state))
-    except ValidationError:  # the id has another type, such as a number
+    except ValidationError:  # the field ``id`` has another type, such as int
         return state
 
 

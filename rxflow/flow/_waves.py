@@ -1,4 +1,4 @@
-"""The completed methods and labels of a flow's run, and the methods that are due; see :mod:`rxflow.flow._flow_run`."""
+"""Records what has happened in a flow's run, and finds the methods that are due. See :mod:`rxflow.flow._flow_run`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ _NONE: frozenset[str] = frozenset()
 
 @dataclass(frozen=True, slots=True)
 class Occurrence:
-    """A completed method, or a label that a router emitted. ``causes`` are the routers of the wave that led to it."""
+    """The completion of a method, or a label that a router emitted. ``trigger`` is the name of the method or the label.
+
+    ``causes`` are the names of the routers of the wave that led to the occurrence. If the occurrence comes from a
+    router of the wave, this router is one of them.
+    """
 
     trigger: str
     result: Any
@@ -21,7 +25,10 @@ class Occurrence:
 
 
 class Wave:
-    """The occurrences of a wave that are not yet handled. ``parent`` continues when this wave is over.
+    """A completed method and the routers that it triggers. When this wave is over, the wave ``parent`` continues.
+
+    ``for_routers`` has the occurrences that may still trigger routers. ``for_listeners`` has the occurrences that may
+    still trigger listeners. ``due_routers`` are the routers to call next.
 
     Every running flow holds at least two waves, so a wave must be small. The queues are short lists, because an empty
     deque takes 760 bytes. The empty sets are one shared frozenset, because each new one takes 216 bytes.
@@ -35,11 +42,11 @@ class Wave:
         self.for_listeners: list[Occurrence] = []
         self.due_routers: list[tuple[Method, Occurrence, tuple[str, ...]]] = []
         self.called_routers = _NONE
-        self.fired_before = _NONE  # the or_ listeners that had run before the listeners of this wave
-        self.running = 0  # the running listeners, each with everything that it triggers
+        self.fired_before = _NONE  # the or_ listeners that ran before this wave called its first listener
+        self.running = 0  # how many listeners are running. A listener counts until all that it triggers has ended.
 
     def add(self, occurrence: Occurrence) -> None:
-        """Add an occurrence, for the routers and then for the listeners."""
+        """Add an occurrence to the queue for routers, and to the queue for listeners."""
         self.for_routers.append(occurrence)
         self.for_listeners.append(occurrence)
 
@@ -50,11 +57,11 @@ class DueMethods:
     def __init__(self, graph: Graph) -> None:
         self._waiting = graph.group_by_trigger()
         self._completed: set[str] = set()
-        self._arrived: dict[str, set[str]] = {}  # by method: the triggers since its condition was last met
+        self._arrived: dict[str, set[str]] = {}  # by method: the triggers that came since its condition was last met
         self._fired: set[str] = set()  # the or_ listeners that have run, and may not run again yet
 
     def is_awaited(self, name: str) -> bool:
-        """Return whether a method waits for this method or label."""
+        """Return whether any method waits for ``name``, which is the name of a method or a label."""
         return name in self._waiting
 
     def note_call(self, name: str) -> None:
@@ -75,10 +82,10 @@ class DueMethods:
         wave.fired_before = frozenset(self._fired)
 
     def find_routers(self, wave: Wave, occurrence: Occurrence) -> list[tuple[Method, tuple[str, ...]]]:
-        """Return the routers that are due.
+        """Return the routers that are due after ``occurrence``, each with the triggers that met its condition.
 
-        A router with ``or_`` runs once per wave. It runs again only in a cycle of routers, that is if it is one of the
-        causes of ``occurrence``.
+        A router with ``or_`` runs once per wave. The exception is a cycle of routers: a router that is one of the
+        causes of ``occurrence`` runs again.
         """
         due: list[tuple[Method, tuple[str, ...]]] = []
         for router in self._waiting.get(occurrence.trigger, ()):
@@ -94,17 +101,17 @@ class DueMethods:
         return due
 
     def find_listeners(self, wave: Wave, occurrence: Occurrence) -> list[tuple[Method, tuple[str, ...]]]:
-        """Return the listeners that are due.
+        """Return the listeners that are due after ``occurrence``, each with the triggers that met its condition.
 
-        An ``or_`` listener that has run may run again for a label. The exception: if it has run since the listeners of
-        this wave began, it has already run for this wave.
+        An ``or_`` listener that has run may run again if ``occurrence`` is a label. But if it has run since this wave
+        called its first listener, it does not run again, because it has already run for this wave.
         """
         due: list[tuple[Method, tuple[str, ...]]] = []
         for method in self._waiting.get(occurrence.trigger, ()):
             if _runs_first(method):
                 continue
             if occurrence.is_label and method.name in wave.fired_before:
-                wave.fired_before -= {method.name}  # once per wave, even if the condition names several of its labels
+                wave.fired_before -= {method.name}  # another label of this wave does not let the method run again
                 self._fired.discard(method.name)
             triggers = () if method.name in self._fired else self._find_triggers(method, occurrence.trigger)
             if triggers:
@@ -114,9 +121,10 @@ class DueMethods:
         return due
 
     def _find_triggers(self, method: Method, trigger: str) -> tuple[str, ...]:
-        """Record ``trigger`` for ``method``.
+        """Record that ``method`` has received ``trigger``.
 
-        Return the triggers that meet its condition; an empty tuple if it is not met.
+        If this meets the condition of ``method``, return the triggers that have met it. Otherwise return an empty
+        tuple.
         """
         condition = method.condition
         if condition is None or isinstance(condition, Trigger):
@@ -131,8 +139,8 @@ class DueMethods:
 
 
 def _runs_first(method: Method) -> bool:
-    """Return whether a method runs first in a wave, as routers do.
+    """Return whether ``method`` runs before the listeners of a wave. This is True for a router.
 
-    A start method that is a router begins a wave of its own.
+    The exception is a router that is also a start method: it begins a wave of its own.
     """
     return method.is_router and not method.is_start

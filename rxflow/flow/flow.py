@@ -63,9 +63,8 @@ class Flow(AsksPeople, Generic[S]):
     of ``@persist``. ``verbose=True`` logs progress to the ``rxflow`` logger, as a crew does.
 
     Raises:
-        ValueError: the graph cannot run, or the state cannot be created. (A label that no router emits causes only a
-            warning if its listener can also run without it.)
-        TypeError: ``initial_state`` is neither a model, a dict nor an instance; or ``persistence`` is not a store.
+        ValueError: the graph cannot run, the state cannot be created, or ``max_method_calls`` is less than 1.
+        TypeError: ``initial_state`` is not a dict, a model or an instance of one. Or ``persistence`` is not a store.
     """
 
     stream: bool = False
@@ -88,7 +87,7 @@ class Flow(AsksPeople, Generic[S]):
             raise ValueError(f"{cls.__name__}.{taken[0]} would hide Flow.{taken[0]}; give the method another name")
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        # Not in __init__, because a subclass may define its own __init__ without calling this one.
+        # Not in __init__(), because a subclass may have an __init__() that does not call Flow.__init__().
         self = super().__new__(cls)
         self._record = Record()
         self._running = Once()
@@ -129,7 +128,7 @@ class Flow(AsksPeople, Generic[S]):
 
     @property
     def state(self) -> S:
-        """The state of the current run, or of the last one."""
+        """The state of the current or last run. Before the first run, it is the initial state."""
         return cast(S, self._state)
 
     @cached_property
@@ -146,7 +145,7 @@ class Flow(AsksPeople, Generic[S]):
 
     @property
     def method_outputs(self) -> list[Any]:
-        """The results of the methods of the last run, in order of completion, including the labels of routers."""
+        """The results of methods in the current or last run, in order of completion, with the labels of routers."""
         return list(self._record.outputs)
 
     @property
@@ -159,11 +158,11 @@ class Flow(AsksPeople, Generic[S]):
     ) -> Any | FlowStreamingOutput:
         """Run the flow and return the result of the last method to complete.
 
-        With ``stream``, return a :class:`FlowStreamingOutput` instead, which starts the run at its first iteration.
-        This method also works inside a running event loop, as in a notebook.
+        If ``stream`` is True, return a :class:`FlowStreamingOutput` instead. Its first iteration starts the run. This
+        method also works inside a running event loop, as in a notebook.
 
-        If the flow has a store, ``inputs["id"]`` continues with the state that was saved under this id, and
-        ``restore_from_state_id`` begins with a copy of a saved state, which gets a new id.
+        If the flow has a store, ``inputs["id"]`` continues with the state that was saved under this id. To begin with a
+        copy of a saved state, pass the id of that state as ``restore_from_state_id``. The copy gets a new id.
 
         Raises:
             ValueError: ``inputs`` do not fit the state, the flow has no method to run, or there is no store to restore
@@ -215,27 +214,29 @@ class Flow(AsksPeople, Generic[S]):
     def stream_chunks(
         self, inputs: Inputs | None = None, *, restore_from_state_id: str | None = None
     ) -> FlowStreamingOutput:
-        """Run this instance and return its chunks, even if ``stream`` is False. The first iteration starts the run.
+        """Return the chunks of a run of this instance, even if ``stream`` is False. The first iteration starts the run.
 
         Raises:
-            ValueError: ``inputs`` do not fit the state.
+            ValueError: ``inputs`` do not fit the state, the flow has no method to run, or there is no store to restore
+                from.
+            TypeError: ``inputs`` is not a mapping.
             RuntimeError: this instance is already running.
         """
         return FlowStreamingOutput(source=self._kickoff_events(inputs, restore_from_state_id))
 
     def stream_events(self, inputs: Inputs | None = None) -> StreamSession:
-        """Run this instance and return its frames for ``for``. The first iteration starts the run."""
+        """Return the frames of a run of this instance, for a ``for`` loop. The first iteration starts the run."""
         return StreamSession(self._kickoff_events(inputs), FlowFinished)
 
     def astream(self, inputs: Inputs | None = None) -> AsyncStreamSession:
-        """Run this instance and return its frames for ``async for``. The first iteration starts the run."""
+        """Return the frames of a run of this instance, for ``async for``. The first iteration starts the run."""
         return AsyncStreamSession(self._kickoff_events(inputs), FlowFinished)
 
     def plot(self, filename: str = "flow", show: bool = True) -> Path:
-        """Draw the graph into ``filename``.html, relative to the working directory. Return the path.
+        """Draw the graph into an HTML file, and return its path. ".html" is added to ``filename`` if it is missing.
 
-        The page needs nothing from the network. ``show`` displays it below the cell of a notebook, or in a browser if
-        there is one.
+        The page needs nothing from the network. If ``show`` is True, the page is displayed: in a notebook below the
+        cell, otherwise in a browser if there is one.
         """
         import webbrowser  # imported here, because most programs never draw
 
@@ -270,7 +271,7 @@ class Flow(AsksPeople, Generic[S]):
             raise self._describe_busy()
         self._require_methods()
         self._require_store(restore_from_state_id)
-        merge_inputs(self._state, inputs or {})  # reports wrong inputs to the caller, before anything runs
+        merge_inputs(self._state, inputs or {})  # raises an error for wrong inputs now; the result is not used
         return EventStream(lambda scope: self._run(scope, inputs or {}, restore_from_state_id))
 
     def _check_graph(self) -> None:
@@ -279,8 +280,8 @@ class Flow(AsksPeople, Generic[S]):
             self._is_checked = True
 
     def _require_methods(self) -> None:
-        """Raise ValueError if there is no method to run. Such a flow may exist, for example to hold a state."""
-        self._check_graph()  # again, because a subclass need not call this class's __init__
+        """Raise ValueError if there is no method to run. A flow may be created without methods, but cannot run."""
+        self._check_graph()  # not yet checked if a subclass does not call Flow.__init__()
         if not self._graph.methods:
             raise ValueError(
                 f"{type(self).__name__} has nothing to run: none of its methods is decorated with @start(), @listen(…) "
@@ -365,7 +366,7 @@ class Flow(AsksPeople, Generic[S]):
         return RunPart(subscribe)
 
     def _go_on(self, journal: Journal, step: Step) -> bool:
-        """Restore the state of a resumed flow. Return False if the flow had not started."""
+        """Return whether the flow had started before the run was resumed. If it had, restore its state."""
         started = journal.find_start(step)
         if started is not None:
             known = journal.state_of(step) or started.inputs
@@ -373,7 +374,7 @@ class Flow(AsksPeople, Generic[S]):
         return started is not None
 
     async def _restore(self, emitter: Emitter, keeper: StateKeeper, inputs: Inputs, restore_from: str | None) -> None:
-        """Replace the initial state by the saved one, but keep the id, which is already set."""
+        """Replace the state by the saved state and ``inputs``, but keep the id. If nothing was saved, do nothing."""
 
         def read(saved: Mapping[str, Any]) -> State:
             return replace_state(self._state, {**saved, "id": self.flow_id})
@@ -387,7 +388,10 @@ class Flow(AsksPeople, Generic[S]):
             )
 
     def _describe_other(self, journal: Journal) -> str:
-        """Return the error message for a log of another flow. This flow would do, and pay for, everything again."""
+        """Return the message of the error for the log of another flow.
+
+        Without this error, the flow would start from the beginning, and pay for all calls again.
+        """
         own = self.name or type(self).__name__
         names = " and ".join(map(repr, journal.flow_names)) or "none"
         return (
@@ -415,7 +419,7 @@ class Flow(AsksPeople, Generic[S]):
 
 
 def _find_state_type(cls: type) -> Any:
-    """Return the ``T`` of ``Flow[T]``; None for a plain Flow, or if ``cls`` leaves ``T`` open."""
+    """Return the type of the state: the ``T`` of ``Flow[T]``. Return None if ``cls`` does not specify ``T``."""
     found = _find_state_argument(cls)
     if isinstance(found, TypeVar):
         return None
@@ -423,14 +427,14 @@ def _find_state_type(cls: type) -> Any:
 
 
 def _find_state_argument(cls: type) -> Any:
-    """Return the type of the state from the bases of ``cls``: a type, a type variable of ``cls``, or None."""
+    """Return the type or type variable that the bases of ``cls`` specify as ``T``; None if they specify nothing."""
     bases: tuple[Any, ...] = vars(cls).get("__orig_bases__", cls.__bases__)
     for base in bases:
         origin: Any = get_origin(base) or base
         if Flow not in origin.__mro__:
             continue
         argument = S if origin is Flow else _find_state_argument(origin)
-        if isinstance(argument, TypeVar):  # ``base`` may have several type variables: find its argument for this one
+        if isinstance(argument, TypeVar):  # find what ``base`` specifies for this type variable of ``origin``
             variables: tuple[Any, ...] = getattr(origin, "__parameters__", ())
             argument = dict(zip(variables, get_args(base), strict=False)).get(argument)
         if argument is not None:
@@ -439,7 +443,7 @@ def _find_state_argument(cls: type) -> Any:
 
 
 def _has_browser() -> bool:
-    """Return whether there is a browser with a window. A browser in the terminal would take over the terminal."""
+    """Return whether a browser can open a window. Without windows, a text browser would take over the terminal."""
     if sys.platform.startswith(("win", "darwin")):
         return True
     return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -1,7 +1,8 @@
-"""Lasting state: ``@persist`` saves a flow's state after its methods, and a later run continues with it.
+"""Saves and restores the states of flows. ``@persist`` saves the state of a flow after its methods.
 
-``inputs={"id": …}`` continues with a saved state; ``restore_from_state_id=…`` begins a new state from a copy of it.
-Only the state is saved, not the position, so the methods run again. :mod:`rxflow.runs` also keeps the position.
+A later run continues with a saved state if it gets ``inputs={"id": …}``. With ``restore_from_state_id=…``, it begins
+with a copy of a saved state, which gets a new id. Only the state is saved, not the position in the graph, so all
+methods run again. :mod:`rxflow.runs` also keeps the position.
 """
 
 from __future__ import annotations
@@ -32,40 +33,44 @@ if TYPE_CHECKING:
 
 __all__ = ["FlowPersistence", "PersistenceError", "SQLiteFlowPersistence", "persist"]
 
-__path__: list[str] = []  # so that rxflow.flow.persistence.sqlite can be an alias of this module, as in CrewAI
+# Makes this module count as a package. So the module rxflow.flow.persistence.sqlite can exist, as an alias of this one,
+# for programs that import it as in CrewAI.
+__path__: list[str] = []
 
 logger = logging.getLogger("rxflow")
 
 T = TypeVar("T", bound=Callable[..., Any])
 
 BUSY_TIMEOUT_S = 30.0
-"""Seconds that a connection waits while another process writes."""
+"""How many seconds a connection waits while another connection writes."""
 
 _MAX_COPIES = 10
 
 
 class PersistenceError(RuntimeError):
-    """A store failed, or has a state that does not fit the flow. ``__cause__`` is the store's own error."""
+    """A store failed, or has a state that does not fit the flow. ``__cause__`` is the original error."""
 
 
 class FlowPersistence(BaseModel, ABC):
     """Keeps the states of flows. Subclass it for a store of your own.
 
-    The methods are called in worker threads; they may be coroutine functions. The saves of one run follow one another.
-    An error of a method ends the run with a :class:`PersistenceError`.
+    ``save_state`` and ``load_state`` are called in worker threads, or on the event loop if they are coroutine
+    functions. The saves of one run never overlap. If a method raises an error, the run ends with a
+    :class:`PersistenceError`.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     @abstractmethod
     def init_db(self) -> None:
-        """Prepare the store, for example by creating tables. A store calls this itself when needed."""
+        """Prepare the store, for example by creating tables. rxflow does not call this: a store can call it itself."""
 
     @abstractmethod
     def save_state(self, flow_uuid: str, method_name: str, state_data: dict[str, Any] | BaseModel) -> None:
-        """Save ``state_data``, a copy of the state after ``method_name``.
+        """Save ``state_data`` under the id ``flow_uuid``. It is a copy of the state after the method ``method_name``.
 
-        Save all of it, or raise an error and change nothing.
+        Save all of it, or raise an error and change nothing. When the state is saved before a question to a person,
+        ``method_name`` is "_ask_checkpoint".
         """
 
     @abstractmethod
@@ -76,8 +81,8 @@ class FlowPersistence(BaseModel, ABC):
 class SQLiteFlowPersistence(FlowPersistence):
     """Keeps states in an SQLite file, as JSON, with one row per save.
 
-    The default for ``db_path`` is ``flow_states.db`` in the folder of RXFLOW_STORAGE_DIR, or else in ``~/.rxflow``. The
-    file and its folders are created at the first use.
+    The default for ``db_path`` is the file ``flow_states.db`` in the folder that the environment variable
+    RXFLOW_STORAGE_DIR names, or else in ``~/.rxflow``. The file and its folders are created at the first use.
     """
 
     db_path: str = Field(default_factory=lambda: str(_storage_folder() / "flow_states.db"))
@@ -101,7 +106,7 @@ class SQLiteFlowPersistence(FlowPersistence):
         """Add a row, in one transaction.
 
         Raises:
-            ValueError: JSON cannot carry the state; the message names the value.
+            ValueError: JSON cannot represent the state. The error message names the fields that do not fit.
             sqlite3.Error: the file cannot be written.
         """
         text = _to_json(state_data)
@@ -113,7 +118,11 @@ class SQLiteFlowPersistence(FlowPersistence):
             )
 
     def load_state(self, flow_uuid: str) -> dict[str, Any] | None:
-        """Return the state of the last row. Raises sqlite3.Error if the file cannot be read."""
+        """Return the state in the last row of ``flow_uuid``; None if there is no row.
+
+        Raises:
+            sqlite3.Error: the file cannot be read.
+        """
         with self._connected() as database:
             row = database.execute(
                 "SELECT state_json FROM flow_states WHERE flow_uuid = ? ORDER BY id DESC LIMIT 1", (flow_uuid,)
@@ -122,9 +131,9 @@ class SQLiteFlowPersistence(FlowPersistence):
 
     @contextmanager
     def _connected(self) -> Generator[sqlite3.Connection]:
-        """Open a connection for one use, and commit at its end.
+        """Open a connection for the ``with`` block. Commit and close it when the block ends.
 
-        Threads do not share connections, and no file stays open.
+        So threads do not share a connection, and no file stays open.
         """
         import sqlite3  # imported here, because most flows save nothing
 
@@ -132,7 +141,7 @@ class SQLiteFlowPersistence(FlowPersistence):
         # Not in WAL mode: switching to it fails at once if there are other connections, instead of waiting for them.
         connection = sqlite3.connect(self.db_path, timeout=BUSY_TIMEOUT_S, isolation_level="IMMEDIATE")
         with closing(connection) as database, database:
-            # The table has CrewAI's form, so that a program that used CrewAI before keeps its file.
+            # The table has the same columns as CrewAI's table, so that a file written by CrewAI can still be used.
             database.execute(
                 "CREATE TABLE IF NOT EXISTS flow_states (id INTEGER PRIMARY KEY AUTOINCREMENT, flow_uuid TEXT NOT NULL,"
                 " method_name TEXT NOT NULL, timestamp DATETIME NOT NULL, state_json TEXT NOT NULL)"
@@ -158,10 +167,11 @@ def persist(persistence: FlowPersistence | None = None, verbose: bool = False) -
 
 
 def persist(persistence: Any = None, verbose: bool = False) -> Any:
-    """Save the flow's state: after each method if the decorator is on a class, or else after the decorated method.
+    """Save the state of a flow after each method of the decorated class, or after the decorated method.
 
     Write ``@persist``, ``@persist()`` or ``@persist(MyStore())``. The default store is a
-    :class:`SQLiteFlowPersistence`. ``Flow(persistence=…)`` replaces all stores. ``verbose`` logs each save.
+    :class:`SQLiteFlowPersistence`. ``Flow(persistence=…)`` replaces the stores of all decorators. If ``verbose`` is
+    True, each save is logged.
 
     Raises:
         TypeError: the argument is not a store.
@@ -184,7 +194,7 @@ def _mark(target: T, rule: SaveRule) -> T:
 
 
 RULE_ATTRIBUTE = "_save_rule"
-"""The attribute in which ``@persist`` keeps its rule on a class. Subclasses inherit it."""
+"""The name of the class attribute in which ``@persist`` stores its rule. Subclasses inherit the rule."""
 
 
 class StateKeeper:
@@ -197,7 +207,11 @@ class StateKeeper:
     def __init__(
         self, flow: str, own: FlowPersistence | None, rule: SaveRule | None, methods: Mapping[str, SaveRule | None]
     ) -> None:
-        """Use the stores of the flow instance (``own``), of its class (``rule``) and of its ``methods``."""
+        """Choose a store for each method.
+
+        If ``own``, the store of the flow instance, is given, it is used for every method that has a rule. Otherwise the
+        store is in the rule of the method (``methods``), or else in the rule of the class (``rule``).
+        """
         self._flow = flow
         self._own = own
         rules = {name: each or rule for name, each in methods.items()}
@@ -210,20 +224,24 @@ class StateKeeper:
         self.store: FlowPersistence | None = stores[0] if is_one else None
 
     async def save(self, emitter: Emitter, method: str, read_state: Callable[[], State]) -> None:
-        """Save the state after ``method``, if a rule says so. Raises :class:`PersistenceError`."""
+        """Save the state after ``method``, if the method has a rule. Raises PersistenceError if that fails."""
         rule = self._rules.get(method)
         if rule is not None:
             await self._save(emitter, self._own or rule.store, method, read_state, verbose=rule.verbose)
 
     async def save_before_a_wait(self, emitter: Emitter, read_state: Callable[[], State]) -> None:
-        """Save the state before a question to a person, because the answer may take longer than the process lives."""
+        """Save the state before a question to a person, because the process may end before the answer comes.
+
+        Without a store, or with several stores, nothing is saved.
+        """
         if self.store is not None:
             await self._save(emitter, self.store, "_ask_checkpoint", read_state, verbose=False)
 
     async def load(self, emitter: Emitter, flow_uuid: str, read: Callable[[Mapping[str, Any]], State]) -> State | None:
         """Return the state that was saved last for ``flow_uuid``, converted by ``read``; None if nothing was saved.
 
-        With several stores, log a warning and return None.
+        If there are several stores, log a warning and return None. Raises PersistenceError if the store fails, or if
+        the saved state does not fit.
         """
         if self.store is None:
             logger.warning(
@@ -256,9 +274,9 @@ class StateKeeper:
 
 
 def _copy(state: State) -> State:
-    """Return a copy of the state that does not change while it is being saved.
+    """Return a copy of ``state``, which cannot change while it is being saved.
 
-    A method in another thread may change the state at any time. If this disturbs the copying, the state is copied
+    A method in another thread may change ``state`` at any time. If a change disturbs the copying, ``state`` is copied
     again.
     """
     for _ in range(_MAX_COPIES):
@@ -297,7 +315,7 @@ def _naming(what: str) -> Generator[None]:
 
 
 def _is_same(one: FlowPersistence, other: FlowPersistence) -> bool:
-    """Return whether two stores keep states in the same place, as two SQLite stores with equal options do."""
+    """Return whether two stores are the same object, or SQLite stores with equal options."""
     return one is other or (isinstance(one, SQLiteFlowPersistence) and one == other)
 
 

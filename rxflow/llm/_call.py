@@ -1,4 +1,4 @@
-"""One LLM call: asks a source, turns its deltas into chunks, retries early failures, and cuts at stop sequences."""
+"""One LLM call: turns the deltas of a source into events, retries early failures, and cuts at stop sequences."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ from rxflow.types.results import estimate_usage
 
 
 class StopSequences:
-    """Cuts a text that arrives in pieces before the first complete stop sequence.
+    """Cuts a text before the stop sequence that is complete first. The text may arrive in pieces.
 
     Text is held back only if it may be the beginning of a sequence. The result does not depend on how the text is split
-    into pieces.
+    into pieces. ``is_met`` is True once a sequence was found.
     """
 
     def __init__(self, sequences: Sequence[str]) -> None:
@@ -84,7 +84,7 @@ def read_stop(stop: Any) -> list[str]:
     """Return the stop sequences as a list.
 
     Raises:
-        TypeError: ``stop`` is not a string or a list of strings.
+        TypeError: ``stop`` is neither None, a string nor a list of strings.
         ValueError: a sequence is empty, which would end every answer at its beginning.
     """
     given: Any = [] if stop is None else [stop] if isinstance(stop, str) else stop
@@ -97,13 +97,15 @@ def read_stop(stop: Any) -> list[str]:
 
 
 def cut_at_stop(deltas: Observable[Delta], request: Request) -> Observable[Delta]:
-    """End an answer before the first stop sequence of ``request``, and close the connection. ::
+    """End an answer before the first stop sequence in its text, and close the connection.
+
+    The sequences are the parameter or hint ``stop`` of ``request``. ::
 
         deltas    "Thought"--"\\nObs"--"ervation:"--" never"--E|
         result    "Thought"-----------E|             (E: Ending, stop=["\\nObservation:"])
 
-    A model that supports the sequences ends there by itself, and reports its usage. The usage of an answer that is cut
-    here is an estimate.
+    A model that supports stop sequences ends the answer there by itself, and reports its usage. If the answer is cut
+    here, its usage is an estimate.
     """
     sequences = read_stop({**request.hints, **request.parameters}.get("stop"))
     if not sequences:
@@ -171,11 +173,13 @@ Ask = Callable[[Request], Coroutine[Any, Any, Observable[Delta]]]
 def make_call(
     scope: Scope, request: Request, source: Source, ask: Ask, max_retries: int, server: Server
 ) -> Observable[Event]:
-    """Return the events of one call in ``scope``: from :class:`LLMStarted` to :class:`LLMFinished` or an error.
+    """Return the events of one call in ``scope``, from :class:`LLMStarted` to :class:`LLMFinished`.
+
+    If the call fails, :class:`LLMFailed` is emitted before the error.
 
     Args:
-        ask: sends the request to ``source``, with its tools offered natively or in the prompt.
-        max_retries: how often a failure before the first chunk is retried.
+        ask: sends the request to ``source``. It offers the tools natively, or describes them in the prompt.
+        max_retries: how often the call is repeated if it fails before its first chunk.
         server: the address and port of the server, as far as they are known.
     """
     inner = scope.within(llm_call_id=str(uuid4()))
@@ -194,11 +198,13 @@ def make_call(
         try:
             await speak(emitter, answer)
         finally:
-            if span_id in calls:  # the call has no end yet: it was cancelled, or an operator withholds the event
+            # If the entry is still there, no event has ended the call at the border: the call was cancelled, or an
+            # operator holds the event back.
+            if span_id in calls:
                 calls[span_id] = answer.summarize()
 
     async def speak(emitter: Emitter, answer: _Answer) -> None:
-        emitter.own(Cleanup(answer.note_usage))  # notes the usage if the call is cancelled, and cannot emit
+        emitter.own(Cleanup(answer.note_usage))  # notes the usage of a cancelled call, which cannot emit an event
         attempt = 0
         while True:
             try:
@@ -207,7 +213,7 @@ def make_call(
                 await emitter.drain(deltas, answer.add)
                 break
             except Exception as error:  # noqa: BLE001 - raised again, or reported in an event
-                answer.is_asked = answer.has_begun  # a failure before the first delta is not billed
+                answer.is_asked = answer.has_begun  # a provider does not bill a call that fails before its first delta
                 attempt += 1
                 may_retry = not answer.has_begun and attempt <= max_retries
                 delay = source.retry_delay(error, attempt, max_retries) if may_retry else None
@@ -236,14 +242,17 @@ def _announce(origin: Origin, request: Request, server: Server) -> LLMStarted:
         server_address=address,
         server_port=port,
         parameters=mask_secrets({**request.hints, **request.parameters}),
-        # A provider's own tool may contain the key of another server, as OpenAI's tool "mcp" does.
+        # A provider's own tool may contain an API key of another server, as OpenAI's tool "mcp" does.
         tools=tuple(tool if "function" in tool else mask_secrets(tool) for tool in request.tools),
     )
 
 
 def _repeat(emitter: Emitter, started: LLMStarted, before: LLMFinished) -> None:
-    """Emit the answer that the model gave before the run was resumed, in one piece. It is not paid for again."""
-    # Clients and later retractions know the answer and its tool calls by the id of the call that was paid for.
+    """Emit ``before``, the answer that the model gave before the run was resumed. The model is not called again.
+
+    The text is emitted in one chunk.
+    """
+    # Clients and later retractions identify the answer and its tool calls by the id of the original call.
     origin = replace(emitter.origin, llm_call_id=before.origin.llm_call_id or emitter.origin.llm_call_id)
     emitter.on_next(replace(started, origin=origin))
     chunks = [origin.chunk(before.text)] if before.text else []
@@ -260,9 +269,10 @@ _NO_ENDING = Ending()
 
 
 class _Answer:
-    """Turns deltas into chunks, and collects them.
+    """Turns the deltas of a call into events, and collects the answer.
 
-    ``is_asked`` is True while the provider works on the request, and may bill it.
+    ``is_asked`` is True from the moment when the request is sent, because the provider may bill the request then. If an
+    attempt fails before its first delta, ``is_asked`` becomes False again.
     """
 
     def __init__(self, emitter: Emitter, request: Request) -> None:
@@ -315,7 +325,11 @@ class _Answer:
 
     @property
     def usage(self) -> UsageMetrics:
-        """The usage that the provider reported; until then an estimate, which at first is only that of the prompt."""
+        """The usage that the provider reported.
+
+        Until then, this is an estimate from the messages of the request and from the answer so far. While ``is_asked``
+        is False, all numbers of tokens are None.
+        """
         if self._ending is not _NO_ENDING:
             return self._ending.usage
         if not self.is_asked:
@@ -324,7 +338,10 @@ class _Answer:
         return estimate_usage(self._request.messages, [*self._text, *self._reasoning, *arguments])
 
     def note_usage(self) -> None:
-        """Add the usage to the scope's ledger, once: when the call finishes, fails or is cancelled."""
+        """Add the usage to the ledger of the scope when the call finishes, fails or is cancelled.
+
+        Only the first call of this method has an effect.
+        """
         if not self._noted.take():
             return
         usage, cost = self.usage, self._ending.cost
@@ -334,21 +351,22 @@ class _Answer:
         self._emitter.scope.ledger.note(usage, cost)
 
     def fail(self, error: BaseException) -> LLMFailed:
-        """Return the event for a call that ended with ``error``."""
+        """Note the usage, and return the event for a call that ended with ``error``."""
         self.note_usage()
         usage, cost = self._bill
         return LLMFailed(origin=self._emitter.origin, error=error, text=self.text, usage=usage, cost=cost)
 
     def cancel(self, reason: str) -> LLMCancelled:
-        """Return the event for a cancelled call."""
+        """Note the usage, and return the event for a cancelled call."""
         self.note_usage()
         usage, cost = self._bill
         return LLMCancelled(origin=self._emitter.origin, reason=reason, text=self.text, usage=usage, cost=cost)
 
     def summarize(self) -> Callable[[str], LLMCancelled]:
-        """Return a function like :meth:`cancel` that does not refer to the messages and deltas.
+        """Note the usage, and return a function that can replace :meth:`cancel` in ``Run.calls``.
 
-        Otherwise they would stay in memory as long as the run.
+        The function does not refer to this object. Otherwise the messages and deltas of the call would stay in memory
+        until the run ends.
         """
         ended = self.cancel("")
         return lambda reason: replace(ended, reason=reason)
@@ -376,7 +394,7 @@ class _Answer:
 
 
 def _build_message(text: str, calls: tuple[ToolCall, ...], assembler: ToolCallAssembler, ending: Ending) -> Message:
-    """Build the message for the conversation.
+    """Build the assistant's message, which the next request of the conversation must contain.
 
     The message contains what the provider needs back, in a form that strict providers accept.
     """
@@ -387,7 +405,7 @@ def _build_message(text: str, calls: tuple[ToolCall, ...], assembler: ToolCallAs
             {
                 "id": call.id,
                 "type": "function",
-                # Providers refuse names with other characters, even if their own model invented the name.
+                # Providers refuse some characters in a name, even if their own model invented the name.
                 "function": {
                     "name": function_name(call.name) or "unnamed",
                     "arguments": _as_object(call.arguments),
@@ -400,9 +418,9 @@ def _build_message(text: str, calls: tuple[ToolCall, ...], assembler: ToolCallAs
 
 
 def _as_object(arguments: str) -> str:
-    """Return ``arguments`` as a JSON object.
+    """Return ``arguments`` if they are a JSON object. Otherwise return a JSON object that contains them.
 
-    One call with incomplete JSON makes some providers refuse the whole history.
+    If one call has incomplete JSON, some providers refuse the whole conversation.
     """
     if not arguments.strip():
         return "{}"

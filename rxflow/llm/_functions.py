@@ -1,4 +1,4 @@
-"""Tools of a call: the schemas for the model, the functions behind its calls, and tools in the prompt."""
+"""The tools of an LLM call: schemas for the model, functions to run, and tools that are described in the prompt."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from rxflow.tools import BaseTool, call_from_async, function_name
 from rxflow.types import ToolCall
 
 Offered: TypeAlias = ToolSchema | BaseTool
-"""A schema in the form of OpenAI's chat API, or a tool, which has one."""
+"""A tool, or the schema of a tool in the form of OpenAI's chat API."""
 
 Functions: TypeAlias = Mapping[str, Callable[..., Any] | BaseTool]
-"""Functions, by the names that the model uses for them."""
+"""Functions and tools, by the names that the model uses for them."""
 
 
 def schemas_of(tools: Sequence[Offered]) -> tuple[ToolSchema, ...]:
@@ -40,9 +40,10 @@ def _schema_of(tool: Any) -> ToolSchema:
 
 
 def runnable(tools: Sequence[Offered] | None, available: Functions | None) -> Functions:
-    """Return the functions that may run: the tools themselves and ``available``.
+    """Return the functions that may run: those in ``available``, and the elements of ``tools`` that are not schemas.
 
-    If ``available`` is an empty mapping, no function may run.
+    If a function in ``available`` has the name of a tool, the function is used. If ``available`` is an empty mapping,
+    no function may run.
     """
     if available is not None and not available:
         return {}
@@ -62,10 +63,12 @@ def refuse_async(functions: Functions) -> None:
 
 
 def function_for(calls: Sequence[ToolCall], functions: Functions, *, is_async: bool) -> partial[Any] | None:
-    """Return the function of the first call, with its arguments. Return None if there are no calls or no functions.
+    """Return the function for the first of ``calls``, with the arguments of this call.
+
+    Return None if there are no calls or no functions.
 
     Raises:
-        ValueError: the model called an unknown function, or with arguments that are missing or do not fit.
+        ValueError: the model called an unknown function, or the arguments are missing or do not fit.
         ToolUsageLimit: the tool was used too often.
     """
     if not calls or not functions:
@@ -139,7 +142,10 @@ def run_function(function: partial[Any], name: str) -> Any:
 
 
 async def arun_function(function: partial[Any]) -> Any:
-    """Await an async function; run a sync one in a worker thread. A cancellation does not wait for that thread."""
+    """Await ``function`` if it is async. Otherwise run it in a worker thread.
+
+    A cancellation does not wait for the thread.
+    """
     return await call_from_async(function, is_async=iscoroutinefunction(function.func))
 
 
@@ -148,13 +154,13 @@ def _needs_acall(name: str) -> TypeError:
 
 
 _OPEN = "```tool_call"
-_CLOSE = "\n```"  # on a line of its own; JSON escapes line breaks, so arguments may contain fences
+_CLOSE = "\n```"  # begins with a line break, which JSON escapes, so the arguments of a call cannot contain this text
 
 
 def offering_in_text(source: Source, request: Request) -> Observable[Delta]:
-    """Call ``source`` with the tools of ``request`` in the prompt.
+    """Return the deltas of a call to ``source``. The prompt describes the tools of ``request`` in text.
 
-    Calls in its answer become tool-call deltas. ::
+    Tool calls in the text of the answer become deltas. ::
 
         source    "Let me look. "---"```tool_call⏎{…}"---"⏎```"---E|
         result    "Let me look."-------------------------T--------E|
@@ -165,7 +171,7 @@ def offering_in_text(source: Source, request: Request) -> Observable[Delta]:
     worded = replace(
         request,
         messages=[*instructions, *map(_in_words, request.messages)],
-        tools=[tool for tool in request.tools if "function" not in tool],  # the provider's own
+        tools=[tool for tool in request.tools if "function" not in tool],  # only the provider's own tools
         parameters=_without_tool_choice(request.parameters),
         hints=_without_tool_choice(request.hints),
     )
@@ -187,7 +193,7 @@ def offering_in_text(source: Source, request: Request) -> Observable[Delta]:
             observer.on_error(error)
 
         def on_completed() -> None:
-            _emit(observer.on_next, reader.flush())  # a source need not emit an Ending
+            _emit(observer.on_next, reader.flush())  # emits the rest if the source has not emitted an Ending
             observer.on_completed()
 
         return source.stream(worded).subscribe(on_next, on_error, on_completed, scheduler=scheduler)
@@ -205,17 +211,19 @@ def _emit(on_next: Callable[[Delta], None], deltas: Iterator[Delta]) -> None:
 
 
 class _FenceReader:
-    """Splits growing text into the answer and tool calls. Text is held back only if it may be the beginning of a fence.
+    """Splits the text of an answer into visible text and tool calls. The text may arrive in pieces.
 
-    White space around a fence belongs to the fence. Otherwise the text would depend on how the answer is split into
-    deltas.
+    Each tool call is in a fence, which begins with ``_OPEN`` and ends with ``_CLOSE``. The content of a fence is held
+    back until the fence is closed. Other text is held back only if it may be the beginning of a fence. White space
+    around a fence belongs to the fence. Otherwise the visible text would depend on how the answer is split into deltas.
     """
 
     def __init__(self) -> None:
         self.calls = 0
-        # A list of pieces, so that each is searched only once: a fence that is never closed is as long as the answer.
-        self._held: list[str] = []  # white space, or the content of a fence
-        self._end = ""  # may be the beginning of the next marker
+        # Text that is held back: white space, or the content of an open fence. It is a list, so that earlier pieces are
+        # not searched again with each new piece: a fence that is never closed may be as long as the answer.
+        self._held: list[str] = []
+        self._end = ""  # the end of the text so far, if it may be the beginning of the next marker
         self._inside = False
         self._is_after_a_call = False
 
@@ -240,7 +248,7 @@ class _FenceReader:
         self._held.append(kept)
 
     def flush(self) -> Iterator[Delta]:
-        """Handle the end of the text. A fence that was never closed counts as closed here."""
+        """Yield what was held back, because the text has ended. A fence that is still open counts as closed here."""
         if self._inside:
             body = self._released(self._end)
             self._inside, self._end = False, ""
@@ -249,7 +257,7 @@ class _FenceReader:
             yield from self.flush_text()
 
     def flush_text(self) -> Iterator[Delta]:
-        """Handle an error. The content of an open fence is neither text nor a call, because it is incomplete."""
+        """Yield the text that was held back. Drop the content of an open fence, because the tool call is incomplete."""
         if not self._inside:
             held, self._end = self._released(self._end), ""
             yield from self._text(held)
@@ -280,9 +288,10 @@ class _FenceReader:
 
 
 def _parse(body: str) -> tuple[str, str]:
-    """Return the name and arguments of the call in a fence.
+    """Return the name and arguments of the tool call in ``body``, the content of a fence.
 
-    A body that is not JSON is passed on as arguments, so that the model gets an error.
+    If ``body`` is not such a call in JSON, return an empty name, and ``body`` as the arguments. The model then gets an
+    error message.
     """
     try:
         call = from_json(body.strip())
@@ -306,7 +315,10 @@ def _instructions(request: Request) -> Message:
 
 
 def _in_words(message: Message) -> Message:
-    """Put a message about tools into plain text, for a model that does not know such messages."""
+    """Return ``message`` as plain text if it is about tools, because the model does not know such messages.
+
+    These are messages with the result of a tool or with tool calls. Any other message is returned unchanged.
+    """
     if message.get("role") == "tool":
         return {"role": "user", "content": f"Result of the tool {message.get('name')}:\n{message['content']}"}
     if message.get("tool_calls"):

@@ -1,8 +1,8 @@
-"""Provider I/O: one background event loop for all connections, from which deltas move to a run's own loop.
+"""Provider I/O: one background event loop has all connections, and hands the deltas over to the loops of the runs.
 
-The I/O loop never executes users' code, so a method that blocks its own run does not stall other streams. Its
-connections outlive ``asyncio.run`` and are reused. LiteLLM's first call blocks its loop for hundreds of milliseconds;
-here, that only delays the deltas of other providers.
+The I/O loop never executes users' code. So a method that blocks the loop of its run does not stall the streams of other
+runs. The connections outlive ``asyncio.run`` and are reused. LiteLLM's first call blocks its event loop for hundreds of
+milliseconds. On the I/O loop, this only delays the deltas of other calls.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 MAX_STEP = 128
-"""How many deltas are emitted in one step of the loop. Between steps, readers, disposals and other runs may work."""
+"""About how many deltas of a call are emitted in one iteration of a run's loop. Then it is the turn of other code."""
 
 Deliver = Callable[[Sequence[Delta]], None]
 
@@ -66,10 +66,10 @@ class _IOLoop:
         self._thread.join(2.0)
 
     def detach(self) -> None:
-        """Replace the inherited connections in a forked child, so that closing them there does not affect the parent.
+        """Replace the inherited file descriptors in a forked child, so that the child cannot affect the parent.
 
-        LiteLLM closes all clients at exit. In the child, this would close the parent's connections, and remove them
-        from the epoll that both processes share, so that the parent would wait forever.
+        LiteLLM closes all its clients at exit. In the child, this would close the parent's connections. It would also
+        remove them from the epoll object that both processes share, and the parent would wait forever.
         """
         selector = getattr(self.loop, "_selector", None)
         if not isinstance(selector, selectors.BaseSelector):
@@ -88,7 +88,7 @@ _starting = threading.Lock()  # two simultaneous first calls in two threads must
 
 
 def submit(work: Coroutine[Any, Any, T]) -> Future[T]:
-    """Run ``work`` on the I/O loop, which the first call starts. Cancelling the future cancels the work."""
+    """Run ``work`` on the I/O loop. The first call starts the loop. Cancelling the returned future cancels ``work``."""
     return asyncio.run_coroutine_threadsafe(work, _get().loop)
 
 
@@ -107,11 +107,10 @@ def is_io_loop() -> bool:
 
 
 def get_resource(name: str, create: Callable[[], T]) -> T:
-    """Return the result of ``create()``, which is called once per I/O loop.
+    """Return the resource ``name`` of the I/O loop. If it does not exist, ``create()`` creates it.
 
-    When the loop stops, it awaits the ``close()`` of the result.
-
-    Call this on the I/O loop. A forked child has a loop of its own, and so its own resources.
+    When the loop stops, it awaits ``close()`` of each resource. A forked child has an I/O loop of its own, and so its
+    own resources. Call this function on the I/O loop.
     """
     assert _current is not None
     if name not in _current.resources:
@@ -122,7 +121,7 @@ def get_resource(name: str, create: Callable[[], T]) -> T:
 def stop() -> None:
     """Stop the loop and join its thread, because a running thread could block the interpreter's shutdown.
 
-    A later call starts a new loop.
+    A later call of :func:`submit` starts a new loop.
     """
     global _current
     with _starting:
@@ -133,8 +132,8 @@ def stop() -> None:
 
 @atexit.register
 def _stop_at_exit() -> None:
-    # Stop the runs before this loop, because they would report its end as an error. Without this call, the order would
-    # depend on which module was imported first.
+    # Stop the runs before the I/O loop, because they would report the end of this loop as an error. Without this call,
+    # the order would depend on which module was imported first.
     loop_thread.stop_all()
     stop()
 
@@ -153,12 +152,12 @@ if hasattr(os, "register_at_fork"):
 
 
 def from_io(read: Callable[[Deliver], Awaitable[None]]) -> Observable[Delta]:
-    """Return an Observable of the deltas that ``read(deliver)`` delivers on the I/O loop.
+    """Return an Observable of the deltas that the coroutine ``read(deliver)`` passes to ``deliver``.
 
-    They are emitted on the subscriber's loop.
+    The coroutine runs in a task on the I/O loop. The Observable emits the deltas on the subscriber's loop.
 
-    Disposing cancels the reading task, and the task closes the provider's connection. ``dispose()`` can be called in
-    any thread, and does not wait. ::
+    Disposing cancels the task, and the task closes the provider's connection. ``dispose()`` can be called in any
+    thread, and does not wait. ::
 
         read      --[a,b]---------[c]--return
         result    ----ab-----------c---|
@@ -172,8 +171,8 @@ def from_io(read: Callable[[Deliver], Awaitable[None]]) -> Observable[Delta]:
         if refused is not None:
             observer.on_error(refused)
             return hop
-        # The task gets a context without the run. Timers of the HTTP client keep their context for minutes, and would
-        # keep the run alive.
+        # The task gets a context without the run. Timers of the HTTP client keep the task's context for minutes, and
+        # would keep the run in memory.
         context = copy_context()
         context.run(ambient.set, None)
         hop.begin(read, _get().loop, context)
@@ -183,11 +182,13 @@ def from_io(read: Callable[[Deliver], Awaitable[None]]) -> Observable[Delta]:
 
 
 class _Hop(DisposableBase):
-    """Hands deltas over from the I/O loop to the subscriber's loop.
+    """Hands the deltas of one call over from the I/O loop to the subscriber's loop.
 
-    The reading task appends to a list and schedules one wake-up; the subscriber's loop empties the list. A deque would
-    take 760 bytes even when it is empty, and 1,000 waiting calls have 1,000 of these objects. For the same reason, this
-    class does not use asyncio.run_coroutine_threadsafe, whose future takes another 1,200 bytes.
+    The reading task appends batches of deltas to a list, and schedules one callback on the subscriber's loop. The
+    callback empties the list.
+
+    There may be thousands of calls, so this object must be small. An empty deque would take 760 bytes, so the batches
+    are in a list. The future of asyncio.run_coroutine_threadsafe() would take another 1,200 bytes, so it is not used.
     """
 
     __slots__ = ("_batches", "_io", "_is_disposed", "_is_waking", "_loop", "_observer", "_reading", "_run")
@@ -235,7 +236,7 @@ class _Hop(DisposableBase):
             call_soon(self._loop, self._drain)
 
     def end(self, error: BaseException | None) -> None:
-        """Schedule the end of the stream. Called once, on the I/O loop."""
+        """Schedule the end of the stream on the subscriber's loop. Called once, on the I/O loop."""
         call_soon(self._loop, partial(self._end, error))
 
     def dispose(self) -> None:
@@ -258,7 +259,7 @@ class _Hop(DisposableBase):
             self._reading.cancel()
 
     def _drain(self) -> None:
-        # Cleared before the list is checked, because deliver() appends before it checks the flag.
+        # Clear the flag before checking the list, because deliver() appends to the list before it checks the flag.
         self._is_waking = False
         observer = self._observer
         if observer is None:
@@ -287,11 +288,11 @@ class _Hop(DisposableBase):
             self._loop.call_soon(self._drain)
 
     def _end(self, error: BaseException | None) -> None:
-        if self._batches and self._observer is not None:  # first, another step emits these batches
+        if self._batches and self._observer is not None:  # wait until _drain() has emitted these batches
             self._loop.call_soon(self._end, error)
             return
         observer, self._observer = self._observer, None
-        self._io = None  # nothing is left to cancel there
+        self._io = None  # the reading task has ended, so dispose() need not cancel it
         self._leave()
         if observer is None:
             return
@@ -319,13 +320,13 @@ class UnawaitedCoroutines:
         _unawaited.set(self)
 
     def __exit__(self, *error: object) -> None:
-        # Set the flag, and then check the list. A thread first adds to the list, and then checks the flag. So at least
-        # one of the two sees the coroutine and closes it.
+        # Set the flag, and then check the list. keep(), in a worker thread, first adds to the list, and then checks the
+        # flag. So at least one of the two threads closes the coroutine.
         self._is_over = True
         self._close()
 
     def keep(self, function: Callable[[], T]) -> T:
-        """Call ``function`` in a thread, and collect the coroutine that it returns."""
+        """Call ``function``, and return its result. If this is a coroutine, collect it. Called in a worker thread."""
         created = function()
         if inspect.iscoroutine(created):
             self._created.append(created)
@@ -337,7 +338,7 @@ class UnawaitedCoroutines:
         while self._created:
             try:
                 coroutine = self._created.pop()
-            except IndexError:  # the other thread was faster
+            except IndexError:  # another thread has just taken the last coroutine
                 return
             if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
                 coroutine.close()
@@ -347,10 +348,10 @@ _unawaited: ContextVar[UnawaitedCoroutines | None] = ContextVar("rxflow_unawaite
 
 
 class _Threads(ThreadPoolExecutor):
-    """The worker threads of the I/O loop. Each lookup of a host name gets a thread of its own.
+    """The thread pool of the I/O loop. For each lookup of a host name, it starts a thread outside the pool.
 
-    A lookup cannot be cancelled, and may take half a minute if no name server answers. In the few threads of a pool,
-    lookups of cancelled calls would delay calls to all other providers, and the interpreter's exit.
+    A lookup cannot be cancelled, and may take half a minute if no name server answers. Lookups of cancelled calls would
+    occupy the few threads of the pool. They would delay the calls to other providers, and the interpreter's exit.
     """
 
     def __init__(self) -> None:

@@ -1,9 +1,11 @@
-"""Limits of requests and tokens per minute that all calls with one key share, in a process or through Redis.
+"""Limits of requests and tokens per minute. All calls with the same API key and the same model share the limits.
 
-The package ``limits`` (``rxflow[limits]``) does the counting. This module decides which call is next: the runs take
-turns, so that a run with a thousand calls does not delay a run with a single call.
+The calls may be in one process, or on several machines that use the same Redis. The package ``limits``
+(``rxflow[limits]``) counts the requests and tokens. This module decides which call is next: the runs take turns, so
+that a run with a thousand calls does not delay a run with a single call.
 
-Everything here runs on the I/O loop, so nothing needs a lock.
+Only the methods of :class:`RateLimits` can be called on any loop. All other code runs on the I/O loop, so no lock is
+needed.
 """
 
 from __future__ import annotations
@@ -25,20 +27,20 @@ if TYPE_CHECKING:
 
 IN_PROCESS: Final = "memory://"
 MIN_WAIT_S: Final = 0.01
-"""The shortest wait. The counters free slots gradually, and asking more often would only load the store."""
+"""The shortest wait before a call asks for a slot again. Asking more often would only put load on the store."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RateLimits:
-    """The limits of an LLM, and the calls that share them.
+    """The limits of an LLM. A slot is the permission to send one request with a given number of tokens.
 
     Attributes:
-        key: names the account: provider, server and a digest of the API key.
-        model: the model. Each model's requests and tokens are counted separately.
+        key: the name of the account, made from the provider, the server and a digest of the API key.
+        model: the name of the model. The requests and tokens of each model are counted separately.
         max_rpm: requests per minute; None: no limit.
         max_tpm: tokens per minute, of prompts and answers; None: no limit.
-        store: "memory://" for this process, or "redis://host:port/db" for all machines that use it.
-        period: the period of the counters, in seconds.
+        store: where the counters are: "memory://" for this process, or "redis://host:port/db" to share them.
+        period: the seconds for which the limits apply. It is 60, and shorter only in tests.
     """
 
     key: str
@@ -58,15 +60,15 @@ class RateLimits:
             import limits  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
     async def acquire(self, run_id: str, tokens: int) -> None:
-        """Wait for a slot for a request of ``tokens``. Can be called on any loop.
+        """Wait for a slot for a request of ``tokens`` tokens. Can be called on any loop.
 
-        A cancelled wait takes no slot. If its slot was already counted, the next request of that size gets the slot.
+        If the wait is cancelled after its slot was counted, another request of at most this size gets the slot.
         """
         future = submit(_enter(self, run_id, tokens))
         await asyncio.wrap_future(future)
 
     def settle(self, estimated: int, usage: UsageMetrics) -> None:
-        """Count the tokens of an answer beyond the estimate, once the provider has reported them."""
+        """Count the tokens in ``usage`` beyond the ``estimated`` number, which was counted before the request."""
         beyond = (usage.total_tokens or 0) - estimated
         if self.max_tpm is not None and beyond > 0:
             submit(_count(self, beyond))
@@ -96,7 +98,7 @@ async def _pause(limits: RateLimits, delay: float) -> None:
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
-    """A call that waits. It may begin when ``turn`` is done."""
+    """A call that waits for a slot. It may begin when ``turn`` has a result."""
 
     limits: RateLimits
     tokens: int
@@ -130,7 +132,10 @@ class _Queues:
 
 @dataclass(slots=True)
 class _Slot:
-    """A slot that was taken for a call that was cancelled meanwhile. Another call may use it while it counts."""
+    """A slot that was counted for a call, but is free again, because the call was cancelled meanwhile.
+
+    Another call may use the slot until the loop's clock shows ``until``.
+    """
 
     limits: RateLimits
     tokens: int
@@ -143,7 +148,7 @@ class _Queue:
     def __init__(self, store: _Store) -> None:
         self._store = store
         self._free: list[_Slot] = []
-        self._waiting: dict[str, deque[_Waiter]] = {}  # by run id; the run whose turn is next comes first
+        self._waiting: dict[str, deque[_Waiter]] = {}  # by run id: the run's waiting calls. The first run is next.
         self._worker: asyncio.Task[None] | None = None
 
     async def enter(self, limits: RateLimits, run_id: str, tokens: int) -> None:
@@ -169,9 +174,9 @@ class _Queue:
                     waiter.turn.set_exception(error)
 
     def _next(self) -> _Waiter | None:
-        """Return the first call of the run whose turn it is.
+        """Return the first waiting call of the run whose turn it is; None if no call waits.
 
-        The call stays in the queue, so that a failure reaches it.
+        The call stays in the queue, so that it gets the error if the store fails.
         """
         while self._waiting:
             run_id, waiters = next(iter(self._waiting.items()))
@@ -200,7 +205,7 @@ class _Queue:
         waiters.popleft()
 
     def _take_free(self, waiter: _Waiter) -> bool:
-        """Return whether there was a free slot that is large enough, and take it."""
+        """Take a free slot that is large enough. Return False if there is none."""
         now = asyncio.get_running_loop().time()
         self._free = [slot for slot in self._free if slot.until > now]
         for slot in self._free:
@@ -225,7 +230,10 @@ class _Store:
         self._tokens: Any = strategies.SlidingWindowCounterRateLimiter(self._storage)
 
     async def take(self, limits: RateLimits, tokens: int) -> float:
-        """Take a slot for a request of ``tokens`` and return 0; or return the seconds after which to try again."""
+        """Take a slot for a request of ``tokens`` tokens, and return 0.
+
+        If there is none, return the seconds after which to try again.
+        """
         pause = _name_pause(limits.key)
         if await self._storage.get(pause):
             return max(MIN_WAIT_S, float(await self._storage.get_expiry(pause)) - time.time())
@@ -240,14 +248,17 @@ class _Store:
         return 0.0 if all(taken) else MIN_WAIT_S
 
     async def count(self, limits: RateLimits, tokens: int) -> None:
-        """Count ``tokens`` that were already used, up to the limit of the window."""
+        """Count ``tokens`` that were already used. Tokens beyond the limit are not counted."""
         item, name = _item(limits.max_tpm or 1, limits.period, "tokens"), (limits.key, limits.model)
         stats = await self._tokens.get_window_stats(item, *name)
         if stats.remaining:
             await self._tokens.hit(item, *name, cost=min(tokens, stats.remaining))
 
     async def pause(self, key: str, delay: float) -> None:
-        """Let no call with ``key`` begin for ``delay`` seconds, rounded up to whole seconds."""
+        """Let no call with ``key`` begin for ``delay`` seconds, rounded up to whole seconds.
+
+        If there is already a longer pause, do nothing.
+        """
         pause = _name_pause(key)
         left = await self._storage.get_expiry(pause) - time.time() if await self._storage.get(pause) else 0.0
         if delay > left:

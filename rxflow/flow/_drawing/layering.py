@@ -1,4 +1,8 @@
-"""The layers of a drawing: the rank of each node, slots for links that pass a rank, and the order within each rank."""
+"""Gives each node of a drawing a rank, makes room for links that pass a rank, and orders the slots of each rank.
+
+A rank is one row of the drawing; the top row is rank 0. A slot is the space on a rank for a node, or for a link that
+passes the rank. A tie connects two slots of adjacent ranks, because the same link uses them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,10 @@ from itertools import pairwise
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A link from one node to another, by index. ``label`` is the width and height of its label, if it has one."""
+    """A link between two nodes. ``source`` and ``target`` are the indices of the nodes.
+
+    ``label`` is the width and height of the link's label, or None without a label.
+    """
 
     source: int
     target: int
@@ -19,14 +26,18 @@ class Link:
 
     @property
     def span(self) -> int:
-        """The least distance between the ranks of its ends. A label needs a rank of its own between them."""
+        """The least allowed distance between the ranks of ``source`` and ``target``.
+
+        It is 2 for a link with a label, because the label takes space on a rank in between. Otherwise it is 1.
+        """
         return 1 if self.label is None else 2
 
 
 def find_back_links(count: int, links: Sequence[Link]) -> set[int]:
     """Return the indices of the links that close a cycle.
 
-    They are found by a depth-first walk from the nodes without incoming links.
+    A depth-first walk finds them. It starts at the nodes without incoming links, and then at each node that it has not
+    reached.
     """
     leaving = _group_by_source(count, links)
     roots = sorted(range(count), key=lambda node: any(link.target == node for link in links))
@@ -56,7 +67,10 @@ def find_back_links(count: int, links: Sequence[Link]) -> set[int]:
 
 
 def rank_nodes(count: int, links: Sequence[Link], back: set[int]) -> list[int]:
-    """Return the rank of each node: the length of the longest path to it, without the links in ``back``."""
+    """Return the rank of each node: the length of the longest path that leads to the node.
+
+    Paths do not contain the links in ``back``. The length of a link is its ``span``.
+    """
     leaving = _group_by_source(count, links)
     missing = [0] * count
     for index, link in enumerate(links):
@@ -64,7 +78,7 @@ def rank_nodes(count: int, links: Sequence[Link], back: set[int]) -> list[int]:
             missing[link.target] += 1
     ranks = [0] * count
     ready = [node for node in range(count) if not missing[node]]
-    for node in ready:  # grows during the loop
+    for node in ready:  # the loop appends to this list
         for index in leaving[node]:
             if index not in back:
                 link = links[index]
@@ -87,7 +101,7 @@ _PASSING_PX = 12.0
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Space on a rank, for a node (``is_node``) or for a link that passes the rank."""
+    """The space on a rank for a node, or for a link that passes the rank. ``is_node`` is True for a node."""
 
     rank: int
     width: float
@@ -97,11 +111,16 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """The slots of all ranks. The nodes come first, under their own indices. Ties connect slots of adjacent ranks.
+    """The slots of all ranks, and the ties between them.
 
-    A link that leads back leaves its source downwards like any other link, turns up beside the source, and turns down
-    again above its target. So it also passes the ranks of these two nodes. ``beside`` pairs its first slot with the
-    source, and its last slot with the target.
+    ``slots`` begins with the nodes, so that a node and its slot have the same index. ``back`` has the indices of the
+    links that close a cycle. For each link, ``passes`` has the indices of the slots that the link passes, and
+    ``label_slots`` has the index of the slot for its label, or None without a label. A tie is a pair of slots: first
+    the upper slot, then the lower one.
+
+    A link that closes a cycle leads upwards. It leaves its source downwards like any other link, turns up beside the
+    source, and turns down again above its target. So it also passes the ranks of these two nodes. For such a link,
+    ``beside`` has two pairs: its first slot with the source, and its last slot with the target.
     """
 
     slots: list[Slot]
@@ -153,7 +172,11 @@ _MAX_SWEEPS = 16
 
 
 def order_slots(layers: Layers) -> list[list[int]]:
-    """Order the slots of each rank from left to right so that few ties cross (barycentre sweeps)."""
+    """Return the slots of each rank, ordered from left to right so that few ties cross.
+
+    A sweep goes through all ranks, and sorts the slots of each rank. A slot moves to the mean position of the slots on
+    the rank before it to which it is tied (the barycentre method). Sweeps go down and up in turn.
+    """
     above: dict[int, list[int]] = defaultdict(list)
     below: dict[int, list[int]] = defaultdict(list)
     for upper, lower in layers.ties:
@@ -175,7 +198,10 @@ def order_slots(layers: Layers) -> list[list[int]]:
 
 
 def _walk_down(layers: Layers, below: dict[int, list[int]]) -> list[list[int]]:
-    """Order the slots depth first from the top, which keeps branches apart."""
+    """Return the slots of each rank in the order in which a depth-first walk from the top reaches them.
+
+    This order keeps branches apart.
+    """
     order: list[list[int]] = [[] for _ in range(layers.depth)]
     turns: dict[int, list[int]] = defaultdict(list)
     for turn, node in layers.beside:
@@ -213,7 +239,11 @@ def _sweep(
 
 
 def _count_disorder(layers: Layers, order: list[list[int]], below: dict[int, list[int]]) -> int:
-    """Return twice the number of crossings, plus the distances of back links from the nodes that they turn beside."""
+    """Return a measure of disorder; 0 is the best.
+
+    It is twice the number of crossings, plus the number of slots between the two slots of each pair in
+    ``layers.beside``.
+    """
     positions = {slot: index for rank in order for index, slot in enumerate(rank)}
     crossings = 0
     for rank in order:

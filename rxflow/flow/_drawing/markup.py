@@ -1,4 +1,4 @@
-"""Draws a sketch as one HTML page with an SVG, which loads nothing and runs no scripts, or as Mermaid text."""
+"""Draws a graph as an HTML page, as an SVG element or as Mermaid text. The page loads nothing and runs no scripts."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ svg .labelled .way, svg .maybe .way {{ stroke: var(--label); stroke-dasharray: 6
 svg .maybe .way {{ stroke-dasharray: 1.5 4; }}
 svg .labelled .head, svg .maybe .head {{ fill: var(--label); }}
 """
-"""Styles the elements of ``draw_figure``. Its colours are variables of the page (``--text``)."""
+"""The CSS for the elements of :func:`draw_figure`. It defines the colours as CSS variables, such as ``--text``."""
 
 
 _PAGE = Template("""\
@@ -98,7 +98,7 @@ $content
 </html>
 """)
 _MIN_SCALE = 0.7
-"""The smallest scale of a drawing in a narrow window. A drawing that is still too wide scrolls."""
+"""A narrow window shrinks a drawing at most to this scale. If the drawing is still too wide, it can be scrolled."""
 
 
 def draw_page(graph: Graph, title: str) -> str:
@@ -110,7 +110,7 @@ def draw_page(graph: Graph, title: str) -> str:
 def draw_figure(graph: Graph) -> str:
     """Draw ``graph`` as an SVG element without styles, for a page that has ``DRAWING_STYLE``.
 
-    Each method is a ``<g class="node …" data-method="its name">``.
+    Each method is a ``<g class="node …" data-method="name of the method">``.
     """
     return _draw_svg(graph, sketch_graph(graph), is_scaled=False)
 
@@ -201,14 +201,14 @@ _POINT_PX = 14.0
 
 
 def _escape(text: str) -> str:
-    """Escape ``text`` for use in an element or attribute."""
+    """Put ``text`` on one line, and escape it for use in an HTML element or attribute."""
     return html.escape(clean_text(text))
 
 
 def _draw_node(node: Node, method: str, node_text: NodeText, box: Box) -> str:
     """Draw a node: its shape, its text, and a tooltip with the complete text.
 
-    ``method`` is empty for joins and labels.
+    ``method`` is the name of the method that the node shows. It is empty for a join or a label.
     """
     x, y = box.middle
     baseline = y + 4.5 - LINE_PX * len(node_text.doc) / 2
@@ -221,7 +221,10 @@ def _draw_node(node: Node, method: str, node_text: NodeText, box: Box) -> str:
 
 
 def _draw_shape(look: Look, box: Box) -> str:
-    """Draw the outline of a node. Each kind has a shape of its own, so that readers need not see colours."""
+    """Draw the outline of a node. Listeners, start methods and routers differ in shape, not only in colour.
+
+    A start method that is a router has the shape of a router.
+    """
     if look in (Look.ROUTER, Look.STARTING_ROUTER):
         point = min(_POINT_PX, box.width / 4)
         left, right, middle = box.x, box.x + box.width, box.y + box.height / 2
@@ -236,7 +239,7 @@ def _draw_shape(look: Look, box: Box) -> str:
 def _draw_edge(edge: Edge, route: Route) -> str:
     """Draw an edge. Its arrowhead points down, because every edge enters its target from above."""
     x, y = route.end
-    # The tip of the arrowhead is thinner than the line, so the line ends 4 px before it.
+    # The tip of the arrowhead is thinner than the line, so the line ends 4 px before the tip.
     steps: list[Step] = [*route.steps[:-1], ((x, y - 4),)]
     path = f"M{_format_point(route.start)}" + "".join(_format_step(step) for step in steps)
     head = f"M{_format_point((x, y))}l-4.5,-8h9z"
@@ -307,7 +310,8 @@ _STYLES = {
     "or": f"fill:{LIGHT['back']},stroke:{LIGHT['join']},color:{LIGHT['text']}",
     "loose": f"fill:{LIGHT['back']},stroke:{LIGHT['label']},color:{LIGHT['label']},stroke-dasharray:2 3",
 }
-# Mermaid interprets Markdown in its texts, including "1." and "_a_". An underscore inside a word is harmless.
+# Matches each character to escape. Mermaid would interpret Markdown in a text, even "1." and "_a_". An underscore
+# inside a word is harmless.
 _UNSAFE = re.compile(r"[^\w ]|(?<![^\W_])_|_(?![^\W_])")
 
 

@@ -1,4 +1,4 @@
-"""The text of nodes and labels: its width, where it is cut, and the size of its box."""
+"""Cuts the texts of nodes and labels to fit, and computes the sizes of their boxes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rxflow.flow._drawing.sketch import Look, Node
 
 @dataclass(frozen=True, slots=True)
 class Font:
-    """A font size in pixels, and whether all letters have the same width."""
+    """A font. ``size`` is in pixels. ``is_mono`` is True if all letters have the same width."""
 
     size: float
     is_mono: bool = False
@@ -22,7 +22,10 @@ _CAPITAL_LIKE = frozenset("#$+<=>?~^_")
 
 
 def clean_text(text: str) -> str:
-    """Put ``text`` on one line. Replace characters that a page cannot contain, or that change the direction of text."""
+    """Return ``text`` on one line, with U+FFFD instead of characters that are not printable.
+
+    Some of these characters are not allowed in a page, and some change the direction of text.
+    """
     return "".join(_clean_char(char) for char in text)
 
 
@@ -32,7 +35,7 @@ def measure_width(text: str, font: Font) -> float:
 
 
 def shorten(text: str, font: Font, limit: float) -> str:
-    """Cut ``text`` to ``limit`` pixels. A text that was cut ends with an ellipsis."""
+    """Return ``text``, cut if it is wider than ``limit`` pixels. A text that was cut ends with an ellipsis."""
     if measure_width(text, font) <= limit:
         return text
     ellipsis = _measure_char("…", font.is_mono)
@@ -40,14 +43,17 @@ def shorten(text: str, font: Font, limit: float) -> str:
     kept = 0
     for char in text:
         used += _measure_char(char, font.is_mono)
-        if (used + ellipsis) * font.size > limit:  # the same sum as in measure_width, so that both round alike
+        if (used + ellipsis) * font.size > limit:  # computed as in measure_width(), with the same rounding errors
             break
         kept += 1
     return text[:kept].rstrip() + "…"
 
 
 def wrap(text: str, font: Font, limit: float, lines: int) -> list[str]:
-    """Break ``text`` into at most ``lines`` lines of ``limit`` pixels. The last line is cut if the text is longer."""
+    """Break ``text`` into at most ``lines`` lines. No line is wider than ``limit`` pixels.
+
+    A word that is wider than a line is cut. The last line is cut if the text is longer.
+    """
     done: list[str] = []
     words = text.split()
     while words and len(done) < lines - 1:
@@ -60,7 +66,7 @@ def wrap(text: str, font: Font, limit: float, lines: int) -> list[str]:
 
 
 def _clean_char(char: str) -> str:
-    if char.isprintable() or char in "\u200c\u200d":  # the joiners of emoji, and of Indic and Arabic scripts
+    if char.isprintable() or char in "\u200c\u200d":  # invisible characters that emoji and some scripts need
         return char
     return " " if char.isspace() else "\ufffd"
 
@@ -107,7 +113,10 @@ class NodeText:
 
 
 def fit_node(node: Node, ends: int) -> NodeText:
-    """Fit the text of ``node``. The box is wide enough for ``ends`` edges on one side."""
+    """Cut the text of ``node`` to fit. Return it with the size of the node's box.
+
+    The box of a join is wide enough for ``ends`` edges on one side.
+    """
     if node.look in (Look.AND, Look.OR):
         return NodeText(node.text, [], max(44.0, ends * _PORT_PX + 8), 22.0)
     if node.look is Look.LABEL:
@@ -121,6 +130,6 @@ def fit_node(node: Node, ends: int) -> NodeText:
 
 
 def fit_label(label: str) -> tuple[str, float, float]:
-    """Cut a label to fit. Return it with the width and height of its box in pixels."""
+    """Cut ``label`` to fit. Return the cut text, and the width and height of its box in pixels."""
     text = shorten(clean_text(label) or '""', _LABEL_FONT, _MAX_LABEL_PX)
     return text, measure_width(text, _LABEL_FONT) + 12, 20.0

@@ -10,7 +10,7 @@ from rxflow.flow._graph import AllOf, AnyOf, Condition, Graph, Method, Trigger
 
 
 class Look(Enum):
-    """The kind of a node. The value is its CSS classes."""
+    """The kind of a node. The value has the CSS classes of the node."""
 
     START = "start"
     WAITING_START = "start waiting"
@@ -23,7 +23,7 @@ class Look(Enum):
 
 
 class Line(Enum):
-    """The kind of an edge. The value is its CSS class."""
+    """The kind of an edge. The value is the CSS class of the edge."""
 
     TRIGGER = "trigger"
     LABEL = "labelled"
@@ -32,7 +32,11 @@ class Line(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A method, a join of several conditions, or a label that cannot be on a single edge."""
+    """A method, a join of several conditions, or a label whose router is not known or that has no listener.
+
+    ``text`` is the name of the method, "AND", "OR" or the label. ``doc`` is the first line of the method's docstring.
+    ``tip`` is the tooltip.
+    """
 
     look: Look
     text: str
@@ -42,7 +46,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A line from one node to another, by their indices in ``Sketch.nodes``."""
+    """A line between two nodes. ``source`` and ``target`` are indices in ``Sketch.nodes``."""
 
     source: int
     target: int
@@ -52,7 +56,7 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class Sketch:
-    """The nodes and edges of a graph. The methods come first, in the order of the graph."""
+    """The nodes and edges of a graph. The nodes of methods come first, in the order of ``Graph.methods``."""
 
     nodes: list[Node] = field(default_factory=list[Node])
     edges: list[Edge] = field(default_factory=list[Edge])
@@ -79,11 +83,14 @@ class _Sketcher:
         self._add_unheard_labels()
 
     def _lead_to(self, condition: Condition, target: int) -> None:
-        """Add edges into ``target`` for everything that ``condition`` waits for."""
+        """Add edges that lead to the node ``target`` from everything that ``condition`` waits for.
+
+        The edges may pass through joins, which are added too.
+        """
         if isinstance(condition, Trigger):
             edges = list(self._find_edges(condition.name, target))
             if len(edges) > 1 and self.sketch.nodes[target].look is Look.AND:
-                # Edges directly into the AND would look as if all of them were needed.
+                # One of these edges is enough. If they led directly into the AND, all of them would seem to be needed.
                 join = self._get_join(condition, Look.OR)
                 self.sketch.edges.append(Edge(join, target))
             else:
@@ -97,7 +104,7 @@ class _Sketcher:
             self.sketch.edges.append(Edge(join, target))
 
     def _get_join(self, condition: Condition, look: Look) -> int:
-        """Return the join node of ``condition``. Equal conditions share a node."""
+        """Return the index of the join for ``condition``. Equal conditions share one join."""
         if condition not in self._joins:
             tip = "all of these" if look is Look.AND else "one of these"
             join = self._joins[condition] = self._add_node(
@@ -108,9 +115,11 @@ class _Sketcher:
         return self._joins[condition]
 
     def _find_edges(self, trigger: str, target: int) -> Iterator[Edge]:
-        """Return the edges into ``target`` for a name.
+        """Yield the edges that lead to the node ``target`` from ``trigger``, the name of a method or a label.
 
-        They come from the method of that name, from routers that emit the label, or from both.
+        The edges come from the method of that name, and from the routers that are known to emit the label. If there are
+        none, and only one router has unknown labels, one edge comes from this router. Otherwise one edge comes from a
+        node for the label.
         """
         self._heard.add(trigger)
         routers = [m for m in self._graph.methods.values() if m.is_router]
@@ -128,9 +137,10 @@ class _Sketcher:
             yield Edge(self._get_unknown_label(trigger, open_ended), target, Line.LABEL)
 
     def _get_unknown_label(self, label: str, open_ended: Sequence[Method]) -> int:
-        """Return the node of a label that no router declares. The ``open_ended`` routers may emit it.
+        """Return the index of a node for ``label``, which no router is known to emit.
 
-        Without this node, each of these routers would need an edge to each listener.
+        The labels of the ``open_ended`` routers are unknown, so these routers may emit ``label``. Without the node,
+        each of these routers would need an edge to each listener.
         """
         if label in self._loose:
             return self._loose[label]
@@ -157,7 +167,7 @@ class _Sketcher:
 
 
 def format_condition(condition: Condition) -> str:
-    """Write ``condition`` as in code: ``and_(a, or_(b, c))``."""
+    """Return ``condition`` as text, in the form of code: ``and_(a, or_(b, c))``."""
     if isinstance(condition, Trigger):
         return condition.name
     name = "and_" if isinstance(condition, AllOf) else "or_"
@@ -183,7 +193,11 @@ def _describe_method(method: Method) -> Node:
 
 
 def _flatten(condition: AnyOf | AllOf) -> list[Condition]:
-    """List the items, each once. A nested OR in an OR is flattened, and so is an AND in an AND."""
+    """Return the items of ``condition``, each once.
+
+    An OR inside an OR, or an AND inside an AND, is replaced by its items. A condition of one item is replaced by this
+    item.
+    """
     items: list[Condition] = []
     for item in condition.items:
         while not isinstance(item, Trigger) and len(item.items) == 1:

@@ -1,4 +1,4 @@
-"""One line of advice for the errors of providers."""
+"""Adds a line of advice to the errors of providers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ _VARIABLES = {
     "text-completion-openai": ("OPENAI_API_KEY",),
     "vertex_ai": ("GOOGLE_APPLICATION_CREDENTIALS",),
 }
-"""The variables that a call needs, if LiteLLM's own list is wrong or their names are not made from the provider's."""
+"""By provider: the environment variables that a call needs. "A or B" means that one of two variables is enough.
+
+A provider is listed here if LiteLLM's own list is wrong, or if the variables are not named after the provider.
+"""
 
 _OPTIONS = {
     "AWS_ACCESS_KEY_ID": "aws_access_key_id",
@@ -37,10 +40,10 @@ _OPTIONS = {
     "AZURE_API_BASE": "base_url",
     "GOOGLE_APPLICATION_CREDENTIALS": "vertex_credentials",
 }
-"""Options of ``LLM`` that replace a variable. ``api_key`` replaces all other variables."""
+"""By environment variable: the option of ``LLM`` that replaces it. For all other variables, this is ``api_key``."""
 
 _CLOUDS = ("bedrock", "sagemaker", "vertex_ai")  # beginnings of providers' names
-_NO_CREDENTIALS = ("DefaultCredentialsError", "NoCredentialsError")  # of google-auth and botocore
+_NO_CREDENTIALS = ("DefaultCredentialsError", "NoCredentialsError")  # exception classes of google-auth and botocore
 
 NAMES = (
     'models are written "provider/model", for example "openai/gpt-4.1-mini", "anthropic/claude-sonnet-4-5" or '
@@ -58,7 +61,7 @@ def explain(error: BaseException, model: str) -> BaseException:
 
 
 def advice_for(error: BaseException, litellm: Any, model: str) -> str | None:
-    """Return what the user can do about ``error``; None if its own text is enough."""
+    """Return what the user can do about ``error``; None if there is no advice."""
     causes = list(iterate_causes(error))
     match getattr(error, "status_code", None), type(error).__name__:
         case _ if any(isinstance(cause, OversizedEvent) for cause in causes):
@@ -94,7 +97,10 @@ def advice_for(error: BaseException, litellm: Any, model: str) -> str | None:
 
 
 def add_advice(error: BaseException, advice: str) -> BaseException:
-    """Put the advice into the error's own message, because most programs print only that."""
+    """Add ``advice`` to the message of ``error``, because most programs print only the message. Return ``error``.
+
+    If ``error`` has no attribute ``message``, add a note instead.
+    """
     message = getattr(error, "message", None)
     if isinstance(message, str):
         if advice not in message:
@@ -113,7 +119,7 @@ def _has_known_provider(litellm: Any, model: str) -> bool:
 
 
 def _was_not_answered(causes: list[BaseException]) -> bool:
-    """Return whether no server accepted the connection, or the server does not speak HTTP."""
+    """Return whether the HTTP client failed: no server accepted the connection, or the server does not use HTTP."""
     import aiohttp
     import httpx
     import openai
@@ -123,7 +129,10 @@ def _was_not_answered(causes: list[BaseException]) -> bool:
 
 
 def _address(causes: list[BaseException]) -> str:
-    """Return the scheme, host and port of the request if they are known. The rest of a URL may contain secrets."""
+    """Return a remark with the scheme, host and port of the request. If they are not known, return an empty string.
+
+    The rest of the URL is left out, because it may contain secrets.
+    """
     import httpx
 
     for cause in causes:
@@ -141,7 +150,8 @@ def _address(causes: list[BaseException]) -> str:
 def find_missing_variables(litellm: Any, model: str, error: BaseException) -> list[str]:
     """Return the environment variables that a call of ``model`` needs and that are not set.
 
-    Clouds have other sources of credentials, too, so for them only the ``error`` shows whether any are missing.
+    Clouds, such as AWS, also have other sources of credentials. So for a cloud, return an empty list unless ``error``
+    shows that no credentials were found.
     """
     provider = _provider_of(litellm, model)
     if provider.startswith(_CLOUDS) and not lacks_credentials(error):
@@ -151,12 +161,12 @@ def find_missing_variables(litellm: Any, model: str, error: BaseException) -> li
 
 
 def lacks_credentials(error: BaseException) -> bool:
-    """Return whether a cloud's library found no credentials."""
+    """Return whether ``error`` was caused by the library of a cloud that found no credentials."""
     return any(type(cause).__name__ in _NO_CREDENTIALS for cause in iterate_causes(error))
 
 
 def _advise_on_key(litellm: Any, model: str, causes: list[BaseException]) -> str:
-    """Return the advice for missing keys, which names all of them, or for a key that was refused."""
+    """Return the advice for keys that are missing or were refused. It names the variables, and the options of LLM."""
     missing = next((cause.variables for cause in causes if isinstance(cause, MissingKey)), None)
     names = missing or _key_variables(litellm, model)
     options = list(dict.fromkeys(_OPTIONS.get(name, "api_key") for name in names)) or ["api_key"]
@@ -166,11 +176,11 @@ def _advise_on_key(litellm: Any, model: str, causes: list[BaseException]) -> str
 
 
 def _key_variables(litellm: Any, model: str) -> list[str]:
-    """Return the environment variables for the key."""
+    """Return the names of the environment variables for the key of ``model``; an empty list if they are not known."""
     provider = _provider_of(litellm, model)
     keys = [name for name in _needed_variables(litellm, provider, model) if not name.endswith("_API_BASE")]
-    # If the variable is set to a wrong key, LiteLLM reports no variable as missing. The variable's name is then made
-    # from the provider's name.
+    # If a variable is set to a wrong key, LiteLLM does not report the variable as missing, so ``keys`` may be empty.
+    # Then make the name of the variable from the name of the provider.
     return keys or ([f"{provider.removesuffix('_chat').upper()}_API_KEY"] if provider else [])
 
 
@@ -178,7 +188,7 @@ def _needed_variables(litellm: Any, provider: str, model: str) -> Sequence[str]:
     for prefix, variables in _VARIABLES.items():
         if provider == prefix or (prefix in _CLOUDS and provider.startswith(prefix)):
             return variables
-    # LiteLLM's list has addresses and regions, too, most of which have a default.
+    # LiteLLM's list also has the variables for addresses and regions. Leave these out, because most have a default.
     missing: list[str] = litellm.validate_environment(model).get("missing_keys") or []
     return [name for name in missing if name.endswith(("_KEY", "_TOKEN"))]
 

@@ -1,6 +1,7 @@
 """Chooses LiteLLM's exception class for an error: by status, code and type, never by the text of a message.
 
-Programs catch ``litellm.RateLimitError`` and similar classes, even if LiteLLM did not send the request.
+Programs catch ``litellm.RateLimitError`` and similar classes. So rxflow raises these classes, even if LiteLLM did not
+send the request.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class UnpreparedRequest(Exception):
 
 
 class LostConnection(Exception):
-    """A connection failed. The cause has the details; ``address`` is the scheme, host and port of the server."""
+    """A connection failed. ``__cause__`` has the details. ``address`` is the scheme, host and port of the server."""
 
     def __init__(self, address: str) -> None:
         super().__init__(f"the connection to {address} failed")
@@ -88,7 +89,7 @@ class LostConnection(Exception):
 
 
 class MissingKey(Exception):
-    """An API key is missing, so nothing was sent. ``variables`` are the environment variables that would have it."""
+    """An API key is missing, so nothing was sent. ``variables`` are the environment variables that are not set."""
 
     def __init__(self, *variables: str) -> None:
         are = "is" if len(variables) == 1 else "are"
@@ -97,9 +98,9 @@ class MissingKey(Exception):
 
 
 def find_url(given: Mapping[str, str | None]) -> str | None:
-    """Return the first address in ``given``, which maps the name of each setting to its address; None if all are empty.
+    """Return the first address in ``given`` that is not empty; None if all are empty.
 
-    Raises :class:`UnpreparedRequest` if the address is not a URL.
+    ``given`` maps the names of settings to addresses. Raises :class:`UnpreparedRequest` if the address is not a URL.
     """
     for name, url in given.items():
         if url:
@@ -112,7 +113,7 @@ def find_url(given: Mapping[str, str | None]) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """The facts about an error from which its class is chosen."""
+    """What is known about an error. The exception class is chosen from these facts."""
 
     status: int | None
     message: str
@@ -131,7 +132,10 @@ def iterate_causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def is_break(error: BaseException) -> bool:
-    """Return whether the connection was lost or received no data. An error that the provider reports is not one."""
+    """Return whether ``error`` means that the connection was lost or received no data.
+
+    Return False for an error that the provider reports.
+    """
     import aiohttp
     import httpx
 
@@ -143,9 +147,12 @@ def is_break(error: BaseException) -> bool:
 def raise_as_litellm(
     litellm: Any, error: Exception, keys: Sequence[str], *, model: str, provider: str, has_begun: bool
 ) -> NoReturn:
-    """Raise LiteLLM's error for ``error``, with the ``keys`` masked."""
-    # Mask the keys already here: the new error may quote only the beginning of a text, and a key that is cut off in it
-    # could not be found.
+    """Raise LiteLLM's exception for ``error``. The API keys in ``keys`` are masked in its text.
+
+    See :func:`as_litellm` for the other arguments.
+    """
+    # Mask the keys before the new error is made. The new error may quote only the beginning of a text. If a key is cut
+    # in two there, its first half could not be found any more.
     redact_error(error, keys)
     mapped = as_litellm(litellm, error, model=model, provider=provider, has_begun=has_begun)
     redact_error(mapped, keys)
@@ -155,10 +162,11 @@ def raise_as_litellm(
 
 
 def as_litellm(litellm: Any, error: Exception, *, model: str, provider: str, has_begun: bool) -> Exception:
-    """Return the error to raise for ``error``. It is ``error`` itself if that already has the right class of LiteLLM.
+    """Return LiteLLM's exception for ``error``. If ``error`` itself has the right class of LiteLLM, return ``error``.
 
     Args:
-        has_begun: the headers of an answer had arrived, so a lost connection means that the answer is incomplete.
+        has_begun: True if the headers of an answer had arrived. A lost connection then means that the answer is
+            incomplete.
     """
     error = cast(Exception, getattr(error, "original_exception", None) or error)
     about = {"llm_provider": provider, "model": model}
@@ -186,8 +194,8 @@ def as_litellm(litellm: Any, error: Exception, *, model: str, provider: str, has
                 if found is not None:
                     return found
     if has_begun and isinstance(error, litellm.APIConnectionError):
-        # LiteLLM uses this class for all unknown errors. In mid-stream, it means that the stream ended without a finish
-        # reason.
+        # LiteLLM uses the class APIConnectionError for all unknown errors. During an answer, this class means that the
+        # stream ended without a finish reason.
         return _cut_short(
             litellm, f"the stream ended before the answer was complete: {cast(Any, error).message}", about
         )
@@ -200,7 +208,10 @@ def as_litellm(litellm: Any, error: Exception, *, model: str, provider: str, has
 
 
 def _of_a_refusal(litellm: Any, error: Exception, about: dict[str, str]) -> Exception | None:
-    """Return the error for a refusal that LiteLLM passes on unchanged from OpenAI's package (text completions)."""
+    """Return LiteLLM's exception for an ``openai.APIStatusError``; None for any other error.
+
+    For text completions, LiteLLM passes this error of OpenAI's package on unchanged.
+    """
     import openai
 
     if not isinstance(error, openai.APIStatusError):
@@ -216,7 +227,10 @@ def _cut_short(litellm: Any, message: str, about: dict[str, str]) -> Exception:
 
 
 def _of_another_library(litellm: Any, cause: BaseException, about: dict[str, str], has_begun: bool) -> Exception | None:
-    """Return the error for an exception of an HTTP client or of OpenAI's package."""
+    """Return LiteLLM's exception for ``cause``, an exception of an HTTP client or of OpenAI's package.
+
+    Return None for any other exception.
+    """
     import aiohttp
     import httpx
     import openai
@@ -228,7 +242,7 @@ def _of_another_library(litellm: Any, cause: BaseException, about: dict[str, str
     if isinstance(cause, httpx.RequestError | aiohttp.ClientError | ConnectionError):
         if has_begun:
             return _cut_short(litellm, f"the connection broke before the answer was complete: {cause}", about)
-        # LiteLLM's class for an unreachable server.
+        # LiteLLM uses this class for an unreachable server.
         return cast(Exception, litellm.InternalServerError(message=f"the connection failed: {cause}", **about))
     return None
 
@@ -238,9 +252,10 @@ def _is_litellms(litellm: Any, error: Exception) -> bool:
 
 
 def _correct(litellm: Any, error: Any, about: dict[str, str]) -> Exception:
-    """Return an error with the class that fits its status; ``error`` itself if its class does.
+    """Return a new exception if the class of ``error`` does not fit the HTTP status. Otherwise return ``error``.
 
-    LiteLLM checks the provider's text first, and often reports a wrong key as a bad request.
+    LiteLLM looks at the provider's text before the status, so it often reports a wrong key as a bad request. If the
+    status is not known, ``error`` is returned too.
     """
     status = _status_of_response(error)
     if status is None:
@@ -255,7 +270,10 @@ def _correct(litellm: Any, error: Any, about: dict[str, str]) -> Exception:
 
 
 def _status_of_response(error: BaseException) -> int | None:
-    """Return the HTTP status that the provider sent. The responses in LiteLLM's own errors are made up."""
+    """Return the HTTP status that the provider sent; None if it is not known.
+
+    LiteLLM's own exceptions contain invented responses, so these are not used.
+    """
     import httpx
     import openai
 
@@ -301,7 +319,7 @@ def _of_facts(litellm: Any, facts: _Facts, about: dict[str, str]) -> Exception:
         found = kind(message=facts.message, response=response, **about)
     else:
         found = kind(message=facts.message, **about)
-        found.status_code = facts.status  # a Timeout would have 408 otherwise
+        found.status_code = facts.status  # otherwise a litellm.Timeout for the status 504 would have the status 408
     if facts.code:
         found.code = facts.code
     if facts.headers:
@@ -310,7 +328,10 @@ def _of_facts(litellm: Any, facts: _Facts, about: dict[str, str]) -> Exception:
 
 
 def _facts_in(body: object, status: int | None) -> _Facts:
-    """Return the status, code and message in the JSON of an error, in the formats of all known providers."""
+    """Return the facts in ``body``, the JSON of an error. The formats of all known providers are read.
+
+    ``status`` is the HTTP status. If it is None, the status is read from ``body``.
+    """
     given: object = body
     if isinstance(body, list) and body:
         given = cast(list[object], body)[0]  # Google sends a list with one error
@@ -344,9 +365,9 @@ def delay_before_retry(error: BaseException, attempt: int) -> float | None:
 
     Return None if the same request cannot succeed later.
 
-    A ``Retry-After`` of up to a minute is respected; a longer one is ignored. Other delays double from half a second up
-    to 8 s, with some jitter. LiteLLM's environment variables INITIAL_RETRY_DELAY, MAX_RETRY_DELAY and JITTER replace
-    these numbers.
+    If the response has a ``Retry-After`` of up to a minute, this is the delay. A longer ``Retry-After`` is ignored. All
+    other delays begin at half a second, and double with each attempt up to 8 s. A random time, the jitter, is added.
+    LiteLLM's environment variables INITIAL_RETRY_DELAY, MAX_RETRY_DELAY and JITTER replace these numbers.
     """
     status = getattr(error, "status_code", None)
     if not isinstance(status, int) or not (status in _RETRYABLE_STATUSES or status >= 500):
@@ -364,7 +385,7 @@ def delay_before_retry(error: BaseException, attempt: int) -> float | None:
 
 
 def _cannot_change(error: BaseException) -> bool:
-    """Return whether the server does not speak the API, so that a retry is useless."""
+    """Return whether the server's answers do not fit the API, so that a retry is useless."""
     import openai
 
     return isinstance(error, openai.APIResponseValidationError)

@@ -1,12 +1,13 @@
-"""Prepares LiteLLM: a late import in a thread of its own, settings, and a cache of HTTP clients.
+"""Prepares LiteLLM: imports it in a background thread, sets its settings, and replaces its cache of HTTP clients.
 
-The import takes seconds of CPU time and 190 MB, and its first call hundreds of milliseconds. So ``import rxflow`` never
-imports it: the first ``LLM`` that needs LiteLLM, or the first error, starts the import in a background thread.
+The import takes seconds of CPU time and 190 MB of memory. LiteLLM's first call takes hundreds of milliseconds. So
+``import rxflow`` does not import LiteLLM. The import starts with the first ``LLM`` that needs LiteLLM, or with the
+first error of a provider.
 
-LiteLLM searches the text of an error for keys, with patterns that take 4 s per megabyte, on the call's event loop,
-without releasing the GIL. So a gateway's error page of a megabyte would stall every stream of the process. Another
-thread would not help: the text must be short before LiteLLM gets it. LiteLLM uses clients of httpx, and keeps them in a
-cache that programs may replace. So rxflow replaces the cache, and adds a hook for responses to each client.
+LiteLLM searches the text of an error for API keys, on the event loop of the call. The search takes 4 s per megabyte,
+and does not release the GIL. A gateway's error page of a megabyte would stall every stream of the process, and a search
+in another thread would stall them too. So the text must be cut before LiteLLM gets it. LiteLLM keeps its clients of
+httpx in a cache, which programs may replace. rxflow replaces the cache, and adds a hook for responses to each client.
 
 All this was measured with litellm 1.109.0 and 1.110.2.
 """
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     import httpx
 
 _SETTINGS = {
-    # otherwise LiteLLM fetches a price list, and blocks for 5 s on a silent network
+    # otherwise LiteLLM fetches a price list, and blocks for 5 s if the network does not answer
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     "LITELLM_MODE": "PRODUCTION",  # otherwise LiteLLM reads a .env file from the working directory
     "AIOHTTP_CONNECTOR_LIMIT": "10000",  # otherwise at most 500 streams are possible
@@ -53,7 +54,7 @@ _starting = threading.Lock()
 
 
 def begin_import() -> Future[Any]:
-    """Start the import if it was not started. The future resolves to the module."""
+    """Start the import of LiteLLM if it was not started before. Return a future of the module."""
     global _imported
     with _starting:
         if _imported is None:
@@ -71,7 +72,10 @@ def find_imported() -> Any:
 
 
 def _wait_before_a_fork() -> None:
-    """Wait for the import. Otherwise a forked child would have half a module, and wait for a thread of its parent."""
+    """Wait for the import before this process forks.
+
+    Otherwise the child would have half a module, and would wait for a thread that exists only in the parent.
+    """
     if _imported is not None and threading.current_thread().name != _THREAD:
         wait([_imported], _FORK_TIMEOUT_S)
 
@@ -93,11 +97,11 @@ async def get_litellm() -> Any:
 
 
 class _KeepFilters(MetaPathFinder):
-    """Sets the filters for LiteLLM's warnings again before each module that its import loads.
+    """Hides LiteLLM's warnings during its import. It sets the filters again before each module is loaded.
 
-    LiteLLM sets the filters once. If the program leaves ``warnings.catch_warnings()`` meanwhile, as pytest does after
-    each test and FastAPI for each route, the filters are removed. The program would then see a hundred warnings, or the
-    import would fail with one.
+    LiteLLM sets the filters only once. They are removed if the program leaves a ``warnings.catch_warnings()`` block
+    during the import, as pytest does after each test and FastAPI does for each route. The program would then see a
+    hundred warnings. If the program turns warnings into errors, the import would fail.
     """
 
     def find_spec(self, *_: object) -> None:
@@ -118,9 +122,9 @@ def _import(future: Future[Any]) -> None:
     try:
         litellm: Any = importlib.import_module("litellm")
         litellm.suppress_debug_info = True
-        # Otherwise 100 equal chunks in a row count as a model that hangs.
+        # Otherwise LiteLLM takes 100 equal chunks in a row as a sign that the model hangs.
         litellm.REPEATED_STREAMING_CHUNK_LIMIT = 10**9
-        # Otherwise a model with "llama-3" in its name triggers the download of a tokenizer, on the loop of all streams.
+        # Otherwise LiteLLM downloads a tokenizer for a model with "llama-3" in its name, and blocks the I/O loop.
         litellm.disable_hf_tokenizer_download = True
         tend_clients(litellm)
         make_picklable(litellm)
@@ -133,11 +137,15 @@ def _import(future: Future[Any]) -> None:
 
 
 def tend_clients(litellm: Any) -> None:
-    """Let LiteLLM's clients on the I/O loop read only the beginning of an error page, and live until they are closed.
+    """Replace LiteLLM's cache of HTTP clients. For clients on the I/O loop, the new cache does two more things:
 
-    LiteLLM drops a client after an hour, or when there are 200, and closes it 15 minutes later unless it was
-    garbage-collected. The collector closes sockets without the loop's knowledge. If such a client is closed later, the
-    loop loses a newer connection with the same file descriptor (see ``source.py``).
+    - It makes a client read only the beginning of an error page.
+    - It keeps a client in memory until the client is closed.
+
+    LiteLLM removes a client from its cache after an hour, or when the cache has 200 clients. It closes the client 15
+    minutes later, unless the client was garbage-collected before. The garbage collector closes sockets without the
+    loop's knowledge. The loop may then lose a newer connection with the same file descriptor; see
+    ``LiteLLMSource._own_client()``.
     """
     known: Any = litellm.in_memory_llm_clients_cache
     kind: Any = known.__class__
@@ -151,7 +159,7 @@ def tend_clients(litellm: Any) -> None:
         return kind.set_cache(self, key, value, *args, **kwargs)
 
     cache: Any = type("ClientCache", (kind,), {"set_cache": set_cache})()
-    cache.__dict__.update(known.__dict__)  # the program may already have clients in it
+    cache.__dict__.update(known.__dict__)  # keeps the clients that the program may already have put into the cache
     litellm.in_memory_llm_clients_cache = cache
 
 
@@ -171,12 +179,12 @@ class _OpenClients:
 
 def _add_hook(handler: Any) -> None:
     hooks: dict[str, list[Any]] = {"response": [_cut_error]}
-    handler.event_hooks = hooks  # the handler gives them to a new client if this one is closed
+    handler.event_hooks = hooks  # if the handler's client is closed, the handler creates a new client with these hooks
     handler.client.event_hooks = hooks
 
 
 async def _cut_error(response: httpx.Response) -> None:
-    """Truncate an error response. A hook of httpx, which is called before the body is read."""
+    """Cut the body of an error response to MAX_ERROR_BYTES. httpx calls this hook before the body is read."""
     if not response.is_error:
         return
     import httpx
@@ -208,15 +216,15 @@ async def _read_beginning(response: httpx.Response) -> AsyncGenerator[bytes]:
 
 
 def forget_closed_clients(litellm: Any, error: BaseException) -> bool:
-    """Drop closed clients from LiteLLM's cache. Return True if there were any, so that the call can be made again.
+    """Remove closed clients from LiteLLM's cache if ``error`` may come from one. Return True if any was removed.
 
-    A program that calls ``litellm.close_litellm_async_clients()``, as LiteLLM recommends at the end of each
-    ``asyncio.run``, closes the clients of all loops, and LiteLLM continues to use them for an hour.
+    The caller can then repeat the call. LiteLLM recommends calling ``litellm.close_litellm_async_clients()`` at the end
+    of each ``asyncio.run``. This closes the clients of all loops, but LiteLLM would continue to use them for an hour.
     """
     if not any(isinstance(cause, RuntimeError) for cause in iterate_causes(error)):
-        return False  # httpx and aiohttp raise RuntimeError for a closed client
+        return False  # the error does not come from a closed client: httpx and aiohttp raise RuntimeError for that
     cache = litellm.in_memory_llm_clients_cache
-    # a copy, because other threads of the program may use litellm too
+    # Copy the items, because other threads of the program may change LiteLLM's cache during the loop.
     closed = [key for key, client in list(cache.cache_dict.items()) if _is_closed(client)]
     for key in closed:
         cache.delete_cache(key)
@@ -224,9 +232,9 @@ def forget_closed_clients(litellm: Any, error: BaseException) -> bool:
 
 
 def _is_closed(client: Any) -> bool:
-    """Return whether a client is closed.
+    """Return whether ``client``, or the client inside a handler of LiteLLM, is closed.
 
-    OpenAI's clients have a method for it, httpx's a property; LiteLLM's handlers contain a client.
+    ``is_closed`` is a method of OpenAI's clients, and a property of httpx's clients.
     """
     for each in (client, getattr(client, "client", None)):
         is_closed: bool | Callable[[], bool] = getattr(each, "is_closed", False)

@@ -40,10 +40,10 @@ from rxflow.llm.source import Delta, Ending, Request, ToolCallDelta, UsageMetric
 if TYPE_CHECKING:
     import httpx
 
-_MAX_PREPARATIONS = 3  # the first attempt, one without unsupported hints, and one without closed clients
+_MAX_PREPARATIONS = 3  # calls of acompletion(): one as usual, one without hints, and one without closed clients
 _USED_WITHOUT_ASKING = frozenset({"cache"})  # LiteLLM registers this callback itself, at the first call to gemini/
 
-# Requests to these providers must not contain the fields with which they return reasoning.
+# By provider: the fields of an answer that contain its reasoning. The provider refuses these fields in a request.
 _REFUSED_FIELDS = {"groq": ("reasoning",), "mistral": ("reasoning_content", "reasoning")}
 
 
@@ -85,28 +85,33 @@ class LiteLLMSource:
 
     @asynccontextmanager
     async def _own_client(self, call: _Call) -> AsyncGenerator[None]:
-        """For a text completion, provide a client that is closed after the call.
+        """For a text completion, create a client for this call, and close the client after the ``with`` block.
 
-        LiteLLM would create a client for each call, and close none. The garbage collector would close its socket
-        without the loop's knowledge. The loop would then lose the next connection that gets the same file descriptor,
-        and the call on it would wait until its time-out (litellm 1.109.0 and 1.110.2).
+        For other calls, do nothing.
+
+        LiteLLM would create a client for each text completion, and close none of them. The garbage collector would
+        close the client's socket without the loop's knowledge. The loop would then lose the next connection that gets
+        the same file descriptor. The call on that connection would wait until its time-out (litellm 1.109.0 and
+        1.110.2).
         """
         key = self._text_key(call)
         if key is None:
             yield
             return
-        import httpx  # OpenAI's package would use a fork of it with other error classes
+        import httpx
 
         openai: Any = importlib.import_module("openai")
+        # By default, OpenAI's package uses a fork of httpx, which raises other classes of errors.
         http_client = httpx.AsyncClient(timeout=self._timeout(), follow_redirects=True)
         options = {"api_key": key, "base_url": self._openai_url(call), "http_client": http_client, "max_retries": 0}
         async with openai.AsyncOpenAI(**options) as call.client:
             yield
 
     def _text_key(self, call: _Call) -> str | None:
-        """Return the API key for a client of rxflow.
+        """Return the API key for the client that :meth:`_own_client` creates.
 
-        Return None if LiteLLM needs no client for this call, or already has one.
+        Return None if no client is needed: the call is not a text completion of OpenAI's API, or the program has set a
+        client or ``api_base``.
         """
         litellm = call.litellm
         if call.provider != "text-completion-openai" or litellm.aclient_session is not None:
@@ -137,7 +142,7 @@ class LiteLLMSource:
                     silence_s=self._read_timeout,
                     is_break=is_break,
                     content_type=response.headers.get("content-type", ""),
-                    # At its end, the wrapper joins all chunks of the answer, which takes 50 µs per chunk.
+                    # tap() needs more time at the end, because LiteLLM's wrapper then joins all chunks (50 µs each).
                     last_byte_timeout_s=USAGE_TIMEOUT_S if is_tapped else LAST_BYTE_TIMEOUT_S,
                 )
             deliver([_ending_of(wire, wire.usage, call)])
@@ -155,7 +160,10 @@ class LiteLLMSource:
         deliver([_ending_of(reader.chat, reader.usage, call)])
 
     async def _open(self, call: _Call) -> Any:
-        """Return LiteLLM's stream after the headers have arrived."""
+        """Make the call through LiteLLM, and return LiteLLM's stream.
+
+        At most providers, this waits for the headers of the response. For Gemini, see :meth:`_read_answer`.
+        """
         # LiteLLM's time limits apply to each read. A provider that sends its headers or an error byte by byte would
         # never exceed them.
         async with asyncio.timeout(self._connect_timeout + self._read_timeout + HEADER_GRACE_S):
@@ -167,7 +175,7 @@ class LiteLLMSource:
                 except Exception as error:
                     is_last = attempt == _MAX_PREPARATIONS - 1
                     if not is_last and hints and isinstance(error, call.litellm.UnsupportedParamsError):
-                        # For example Bedrock, which does not accept tool_choice="none". Nothing was sent.
+                        # For example, Bedrock does not accept tool_choice="none". Nothing was sent, so call again.
                         hints = {}
                     elif is_last or not forget_closed_clients(call.litellm, error):
                         self._raise_unsent(call, error)
@@ -175,7 +183,7 @@ class LiteLLMSource:
         raise AssertionError  # unreachable: the last attempt returns or raises
 
     def _raise_unsent(self, call: _Call, error: Exception) -> None:
-        """If nothing was sent, raise an error that says so.
+        """Raise MissingKey or UnpreparedRequest if ``error`` means that nothing was sent. Otherwise return.
 
         LiteLLM reports most such errors as failures of the provider.
         """
@@ -236,7 +244,10 @@ class LiteLLMSource:
         raise MissingKey("OPENAI_API_KEY")
 
     def _openai_url(self, call: _Call) -> str | None:
-        """Return the server's address, from the arguments, litellm or the environment; None for OpenAI's own."""
+        """Return the server's address from ``base_url``, from litellm's settings or from the environment.
+
+        Return None if no address is set. The server is then OpenAI's own.
+        """
         urls = {"base_url": self._base_url, "litellm.api_base": call.litellm.api_base}
         urls |= {name: os.environ.get(name) for name in ("OPENAI_BASE_URL", "OPENAI_API_BASE")}
         return find_url(urls)
@@ -246,7 +257,7 @@ class LiteLLMSource:
         try:
             litellm.get_model_info(model)
         except Exception:  # noqa: BLE001 - litellm raises this if it does not know the model
-            return True  # most local servers support it; LLM(…, function_calling=False) turns it off
+            return True  # most local servers support function calls; LLM(…, function_calling=False) turns them off
         return bool(litellm.supports_function_calling(model))
 
     def retry_delay(self, error: BaseException, attempt: int, of: int) -> float | None:
@@ -264,7 +275,7 @@ class _Call:
         self.request = request
         self.has_begun = False
         self.client: Any = None
-        """An HTTP client for this call alone, in place of LiteLLM's."""
+        """A client of OpenAI's package for this call alone. If it is None, LiteLLM uses clients of its own."""
         try:
             self.provider = str(litellm.get_llm_provider(request.model)[1])
         except Exception:  # noqa: BLE001 - the call itself will report what is wrong with the name
@@ -277,11 +288,11 @@ def _ending_of(wire: Wire, usage: UsageMetrics | None, call: _Call) -> Ending:
 
 
 def _restore_names(deliver: Deliver, call: _Call) -> Deliver:
-    """Wrap ``deliver`` to restore the names of tools.
+    """Return a function that restores the names of tools in deltas, and then calls ``deliver``.
 
-    For Bedrock, LiteLLM puts an "a" before names that do not begin with a letter.
-
-    LiteLLM remembers 50 such names for ten minutes (litellm 1.110), but the request knows them all.
+    If LiteLLM changes no name, return ``deliver`` itself. For Bedrock, LiteLLM puts an "a" before names that do not
+    begin with a letter. LiteLLM can restore only 50 names, for ten minutes (litellm 1.110). So the names are taken from
+    the request.
     """
     names: list[str] = [function["name"] for function in call.request.functions]
     sent = {f"a{name}": name for name in names if not name[:1].isalpha()}
@@ -321,7 +332,10 @@ def _compute_cost(call: _Call, usage: UsageMetrics) -> float | None:
 
 
 def uses_litellm(litellm: Any) -> bool:
-    """Return whether the program has registered callbacks or a cache with LiteLLM, which must then see every call."""
+    """Return whether the program has registered callbacks or a cache with LiteLLM.
+
+    If it has, LiteLLM must read every answer too.
+    """
     lists = (
         "callbacks",
         "input_callback",
@@ -352,7 +366,7 @@ def _supported_hints(call: _Call) -> dict[str, Any]:
 
 
 def _has_key(parameters: Mapping[str, Any]) -> bool:
-    """Return whether there is a key among the parameters: ``aws_secret_access_key``, ``azure_ad_token`` …"""
+    """Return whether a parameter has the name of an API key or token, such as ``azure_ad_token``."""
     return any(name.endswith(("_key", "_token", "_token_provider", "_credentials")) for name in parameters)
 
 
@@ -366,13 +380,13 @@ def _is_of_the_network(error: BaseException) -> bool:
     import httpx
     import openai
 
-    # Errors of litellm inherit from OpenAI's classes, with made-up requests and responses.
+    # LiteLLM's exceptions inherit from OpenAI's classes, even if nothing was sent. So check the module too.
     is_openais = isinstance(error, openai.APIError) and type(error).__module__.startswith("openai")
     return is_openais or isinstance(error, httpx.HTTPError | aiohttp.ClientError | OSError | TimeoutError)
 
 
 def _settings(litellm: Any) -> dict[str, Any]:
-    """Return what the program has set on the litellm module: ``api_key``, keys of providers, ``headers``."""
+    """Return the settings of the litellm module that may contain API keys: all texts, and ``headers``."""
     found = cast(dict[str, Any], vars(litellm))
     return {
         name: value
