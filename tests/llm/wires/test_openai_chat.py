@@ -58,6 +58,12 @@ def test_a_refusal_is_told_from_text() -> None:
     assert (got.refusal, got.text) == ("I can't.", "")
 
 
+def test_a_refusal_in_parts_joins_halves_of_a_character() -> None:
+    parts = [[{"type": "refusal", "refusal": text}] for text in ("No \ud83d", "\ude00")]
+    got = answer(*(chunk(content=part) for part in parts), chunk("stop"))
+    assert got.refusal == "No 😀"
+
+
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
 def test_reasoning_goes_back_in_the_field_in_which_it_came(field: str) -> None:
     got = answer(chunk(**{field: "I "}), chunk(**{field: "look."}), chunk("stop"))

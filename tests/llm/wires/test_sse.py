@@ -7,7 +7,8 @@ from collections.abc import Iterable
 import pytest
 from hypothesis import given, strategies as st
 
-from rxflow.llm._wires.sse import EventData, OversizedEvent
+from rxflow.llm._reading import refuse_other_types
+from rxflow.llm._wires.sse import EventData, MalformedEvent, OversizedEvent
 from tests.llm.wire import cut
 
 LINE_ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])
@@ -124,3 +125,9 @@ def test_a_huge_event_in_small_pieces_takes_time_in_proportion_to_its_size(piece
 def test_an_event_without_data_keeps_the_connection_open(line: bytes, end: bytes, places: list[int]) -> None:
     body = line + b"\n\n" + b"data: 1\n\n" + line + b"\n\n" + b"data: 2\n\n" + line
     assert read(cut(body.replace(b"\n", end), places)) == [b"1", b"2"]
+
+
+def test_the_content_type_of_a_stream_may_have_capitals() -> None:
+    refuse_other_types("Text/Event-Stream; charset=utf-8")
+    with pytest.raises(MalformedEvent, match="its content type is 'Text/HTML'"):
+        refuse_other_types("Text/HTML")
