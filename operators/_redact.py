@@ -165,7 +165,10 @@ class _RedactedVoices(Voices):
 
 
 class _Redactor:
-    """Redacts the text of one voice. Keeps at least ``hold_back`` emitted characters, because lookbehinds see them."""
+    """Redacts the text of one voice.
+
+    The last ``hold_back`` characters before the undecided text are kept, because a lookbehind may need them.
+    """
 
     def __init__(self, pattern: PartialPattern, replacement: _Replacement, hold_back: int) -> None:
         self._pattern = pattern

@@ -390,7 +390,7 @@ class Guard(ObserverBase[T], Generic[T]):
             self._observer.on_error(error)
         except Exception as raised:  # noqa: BLE001 - reported, never swallowed
             self._report(raised)
-        finally:  # a CancelledError or SystemExit propagates
+        finally:  # and not after the try, because CancelledError and SystemExit are not caught above
             self.release()
             self._on_end()
 
@@ -402,7 +402,7 @@ class Guard(ObserverBase[T], Generic[T]):
             self._observer.on_completed()
         except Exception as raised:  # noqa: BLE001 - reported, never swallowed
             self._report(raised)
-        finally:  # a CancelledError or SystemExit propagates
+        finally:  # and not after the try, because CancelledError and SystemExit are not caught above
             self.release()
             self._on_end()
 
@@ -420,9 +420,9 @@ class Guard(ObserverBase[T], Generic[T]):
         self._on_ending()
 
     def _report(self, error: Exception) -> None:
-        """Report an error that no caller can catch: to the event loop, or to the logger if the loop has ended."""
+        """Report an error that no caller can catch, to the event loop. Without a running loop, log the error."""
         loop = running_loop()
-        if loop is None:  # the loop has ended
+        if loop is None:  # for example, because it has ended
             logger.error("an observer of an rxflow run raised", exc_info=error)
             return
         loop.call_exception_handler({"message": "an observer of an rxflow run raised", "exception": error})

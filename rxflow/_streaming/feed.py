@@ -237,9 +237,10 @@ class _PlainFeed:
         self._is_cut = False
 
     def _take(self, method: str) -> Any:
-        """Return the iterator's ``method``, which closes the iterator.
+        """Return the method that closes the iterator. ``method`` is its name, "close" or "aclose".
 
-        Return None if the iterator has no such method, or if this was called before.
+        Only the first call returns the method. Later calls return None. So does the first one, if the iterator has no
+        such method.
         """
         try:
             return getattr(self._to_close.pop(), method, None)

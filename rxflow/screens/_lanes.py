@@ -270,7 +270,10 @@ class Lane:
 
 
 class Lanes:
-    """The lanes of a run, in the order of their first use."""
+    """The lanes on the screen, one per speaker, in the order in which they were opened.
+
+    There are at most ``MAX_LANES``. A new lane replaces the one that has been silent longest.
+    """
 
     def __init__(self) -> None:
         self._lanes: dict[Hashable, Lane] = {}

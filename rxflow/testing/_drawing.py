@@ -314,9 +314,10 @@ class Tape(NamedTuple):
     error: Exception | None
 
     def as_test(self, name: str = "the recorded run") -> str:
-        """Return the code of a test that plays the recording and expects the same output.
+        """Return the code of a test that plays the recording and expects the recorded signals.
 
-        Add your own operators to it. In the code, text chunks are written as strings.
+        The test is a start: add your operators to its source, and adapt what it expects. Text chunks are written as
+        strings.
         """
         values = "".join(f"        {key!r}: {_write_value(value)},\n" for key, value in self.values.items())
         error = f", {self.error!r}" if self.error is not None else ""
