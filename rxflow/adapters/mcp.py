@@ -1,4 +1,4 @@
-"""The Model Context Protocol in both directions: a server's tools for agents, and flows as the tools of a server. ::
+"""The Model Context Protocol (MCP), in both directions: agents use a server's tools, and a server offers flows. ::
 
     with mcp.connect(StdioServerParameters(command="my-server")) as tools:
         agent = Agent(role="Writer", goal="…", backstory="…", tools=tools)
@@ -60,10 +60,10 @@ class FlowTool:
 
     Attributes:
         flow: a flow class, or a function that returns a new flow for each call.
-        name: the name for clients; by default the name of the class.
-        description: the description for models; by default the docstring of the class.
-        input_schema: the JSON Schema of the arguments, which are the flow's inputs; by default that of the flow's
-            state.
+        name: the name for clients; by default the name of ``flow``.
+        description: the description for models; by default the docstring of ``flow``.
+        input_schema: the JSON Schema of the arguments, which are the flow's inputs. By default, it is the schema of the
+            flow's state if the state is a Pydantic model, and otherwise a schema that accepts any arguments.
     """
 
     flow: Callable[[], Flow[Any]] = field(kw_only=False)
@@ -72,7 +72,7 @@ class FlowTool:
     input_schema: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def as_offered(self) -> mcp_types.Tool:
-        """Return the tool as MCP servers list it."""
+        """Return the entry of this tool in the server's list of tools."""
         return mcp_types.Tool(
             name=self.tool_name,
             description=self.description or (getattr(self.flow, "__doc__", None) or "").strip() or None,
@@ -90,7 +90,7 @@ def _schema_of_state(flow: Flow[Any]) -> dict[str, Any]:
         return {}
     schema = type(state).model_json_schema()
     schema["properties"] = {name: each for name, each in schema.get("properties", {}).items() if name != "id"}
-    # The flow fills in an id without a default; the other fields of a state have one.
+    # No argument is required: all fields of a state have defaults, except perhaps ``id``, which the flow fills in.
     schema.pop("required", None)
     return schema
 
@@ -100,18 +100,20 @@ def create_server(
 ) -> Server[Any]:
     """Create a server whose tools are flows.
 
-    Clients receive progress notifications: the starts of methods, agents and tools, and what ``report_progress`` sends.
-    If a client cancels a call, its run is disposed. If a run fails, the tool reports the error with its text. Questions
-    of a run go to the client's user if the client supports elicitation; otherwise the tool reports an error with the
-    question.
+    Clients receive progress notifications: the starts of methods, agents and tools, the questions of the run, and what
+    ``report_progress`` sends. If a client cancels a call, the run of the call is cancelled. If a run fails, the client
+    receives the text of the error.
+
+    Questions of a run go to the client's user if the client supports elicitation. If a question cannot be asked or is
+    not answered, the client receives an error that quotes the question.
 
     Args:
         name: the name of the server.
         tools: the flows.
-        runs: keeps the runs that wait for a second call with the user's answers (MCP 2026-07-28 and later); by default
-            in this process, for an hour.
-        security: protects the request state, which names the run that a second call continues; by default with a key of
-            this process. Processes that share ``runs`` must share ``security``.
+        runs: keeps the runs that wait for answers, for clients of MCP 2026-07-28 and later: a question ends their call,
+            and they call again with the answers. By default, this process keeps a waiting run for an hour.
+        security: protects the request state: the id of the waiting run, which the client sends back with the answers.
+            By default, the key exists in this process only. Processes that share ``runs`` must share ``security``.
     """
     flows = {each.tool_name: each for each in tools}
     offered = [each.as_offered() for each in tools]
@@ -184,8 +186,11 @@ async def _run_flow(
 async def _run_between_calls(
     runs: Runs, flow: Flow[Any], call: mcp_types.CallToolRequestParams, context: ServerRequestContext[Any]
 ) -> mcp_types.CallToolResult | mcp_types.InputRequiredResult:
-    """Run a flow until it ends or asks questions. It is then paused until the client calls again with the answers."""
-    in_thread = anyio.to_thread.run_sync  # the store may be a database
+    """Run a flow until it ends, or until it waits for answers and is paused.
+
+    When the client calls again with the answers, this function resumes the paused run.
+    """
+    in_thread = anyio.to_thread.run_sync  # the store may be a database, which would block the event loop
     after = -1
     if call.request_state is None:
         run = await runs.start_async(flow, call.arguments, when_unread="cancel")
@@ -215,17 +220,17 @@ async def _run_between_calls(
 
 
 def _forget_abandoned(runs: Runs) -> None:
-    """Forget the runs whose client has not called again in time, because ``keep`` does not delete paused runs."""
+    """Delete the runs that have been paused for longer than ``_KEEP``. ``Runs`` itself never deletes paused runs."""
     oldest = time.time() - _KEEP.total_seconds()
     for run in runs.list(status="paused"):
-        with suppress(LookupError):  # another call has just forgotten it
+        with suppress(LookupError):  # raised if another call has deleted the run since list()
             ended_at = run.look_up().ended_at
             if ended_at is not None and ended_at < oldest:
                 runs.forget(run.id)
 
 
 def _read_replies(pending: Sequence[InputRequested], replies: mcp_types.InputResponses) -> dict[str, Any]:
-    """Return the answers by question; None for a question that the user did not answer."""
+    """Return the answers by ``request_id``. An answer is None if the user did not answer the question."""
     found = {each.request_id: (each, replies.get(each.request_id)) for each in pending}
     return {
         name: _read_reply(request, reply) if isinstance(reply, mcp_types.ElicitResult) else None
@@ -239,12 +244,15 @@ def _can_ask(context: ServerRequestContext[Any]) -> bool:
 
 
 async def _elicit(context: ServerRequestContext[Any], request: InputRequested) -> Any:
-    """Ask the client's user during the call. Return None if the client cannot ask, or if the user does not answer."""
+    """Ask the client's user during the call, and return the answer.
+
+    Return None if the client cannot ask, or if the user does not answer.
+    """
     if not _can_ask(context):
         return None
     try:
         reply = await context.session.elicit_form(_question_of(request), _form_of(request), context.request_id)
-    except NoBackChannelError:  # HTTP without a stream cannot carry questions to the client
+    except NoBackChannelError:  # over HTTP without a stream, the server cannot send a question to the client
         return None
     return _read_reply(request, reply)
 
@@ -271,7 +279,7 @@ _APPROVAL: dict[str, Any] = {
     "approved": {"type": "boolean", "title": "Approve"},
     "reason": {"type": "string", "title": "Why not"},
 }
-"""The form fields of an approval. MCP allows no nested fields, so the user cannot change the tool's arguments."""
+"""The form fields of an approval. MCP allows no nested fields, so the form cannot offer to edit a tool's arguments."""
 
 
 def _field_of(request: InputRequested) -> dict[str, Any]:

@@ -3,7 +3,7 @@
     flow.events().pipe(otel.trace()).subscribe(…)
     flow.observe().pipe(otel.trace(), ops.text()).subscribe(print)
 
-The program configures the SDK and its exporters. Needs ``rxflow[otel]``.
+Your program configures the OpenTelemetry SDK and the exporters. Needs ``rxflow[otel]``.
 """
 
 from __future__ import annotations
@@ -87,20 +87,20 @@ def trace(
     meter_provider: MeterProvider | None = None,
     capture_content: bool = False,
 ) -> Callable[[Observable[T]], Observable[T]]:
-    """Record each run as a tree of spans and its LLM calls as metrics, and pass its events on. ::
+    """Record each run as a tree of spans, record its LLM calls as metrics, and emit its events unchanged. ::
 
         events     S--a--b--F|
         trace()    S--a--b--F|
 
-    The parent of the tree is the span that is current when the run is subscribed. A run with a thread of its own has no
-    current span there, so its parent is the span that was current when ``pipe`` was called. Disposing the run ends its
-    open spans as cancelled.
+    The parent of the tree is the span that is current when the run is subscribed. If the run has a thread of its own,
+    no span is current in that thread: the parent is then the span that was current when ``pipe`` was called. Disposing
+    the run ends its open spans as cancelled.
 
     Args:
         tracer_provider: by default OpenTelemetry's global one.
         meter_provider: by default OpenTelemetry's global one.
-        capture_content: also record what people and models wrote: messages, arguments and results of tools, and the
-            texts of errors, which may quote them.
+        capture_content: also record what people and models wrote: messages, the names of tasks, the definitions,
+            arguments and results of tools, and the texts of errors.
 
     Example::
 
@@ -148,7 +148,7 @@ class _SpanTree:
         if isinstance(event, StreamChunk):
             self._hear(event.span_id, event.at)
         elif event.replayed:
-            return  # recorded by the first run
+            return  # a resumed run repeats this event, which was recorded before
         elif isinstance(event, Started):
             self._begin(event)
         elif isinstance(event, Finished | Failed | Cancelled):
@@ -159,7 +159,7 @@ class _SpanTree:
             self._note(event)
 
     def close(self, error: BaseException | None, *, is_disposed: bool) -> None:
-        # Innermost first: a child starts after its parent.
+        # In reverse order, so that children end before their parents: a child starts after its parent.
         for each in reversed(self._open.values()):
             if is_disposed:
                 each.span.set_attribute(NAMES["error"], CANCELLED)
@@ -196,7 +196,7 @@ class _SpanTree:
                 attributes = {"method": origin.flow_method, "method_kind": kind}
                 return f"method {origin.flow_method}", SpanKind.INTERNAL, _named(attributes)
             case TaskStarted():
-                # The name may be the task's description, which may quote the user.
+                # A task without a name uses its description as its name, and a description may quote the user.
                 task = origin.task_name if self._capture_content else str(origin.task_index)
                 return f"task {task}", SpanKind.INTERNAL, _named({"task": task})
             case AgentStarted():
@@ -226,7 +226,7 @@ class _SpanTree:
         return attributes
 
     def _hear(self, span_id: str, at: float) -> None:
-        """Record the time to the first chunk, at the first chunk of a call."""
+        """Record the time to the first chunk of a call. Later chunks of the call change nothing."""
         call = self._open.get(span_id)
         if call is None or call.has_spoken:
             return
@@ -300,7 +300,7 @@ class _SpanTree:
                 self._metrics.tokens.record(count, labels | {NAMES["token_type"]: token_type})
 
     def _note(self, event: Any) -> None:
-        """Add an event without a span of its own as a span event of the enclosing span."""
+        """Record a retraction, a retry, a question or a pause as a span event of the enclosing span."""
         name: str
         attributes: dict[str, Any] = {}
         match event:
@@ -362,9 +362,9 @@ def _call_labels(event: LLMStarted) -> dict[str, Any]:
 
 
 def _named(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``values`` under the conventions' names, without empty ones.
+    """Return ``values`` with the names of the conventions, without empty values.
 
-    An exporter would refuse all of its spans because of one text that cannot be encoded.
+    Texts are made encodable: an exporter refuses a whole batch of spans if one text cannot be encoded.
     """
     named = {NAMES[key]: value for key, value in values.items() if value not in ("", None)}
     return {key: encodable(value) if isinstance(value, str) else value for key, value in named.items()}
@@ -382,7 +382,7 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
         parts.extend(map(_part, cast("list[Any]", content or [])))
     for call in cast("list[dict[str, Any]]", message.get("tool_calls") or []):
         called: dict[str, Any] = call.get("function") or call.get("custom") or {}
-        # A custom tool of OpenAI takes any text as its input.
+        # A call of an OpenAI custom tool has a text as ``input`` instead of ``arguments``.
         arguments = called.get("arguments", called.get("input"))
         parts.append(
             {
@@ -414,6 +414,6 @@ def _type_of(error: BaseException) -> str:
 def _nanoseconds(at: float) -> int | None:
     """Return the time in nanoseconds. Return None for 0, which means that the event has no time.
 
-    For None, OpenTelemetry takes the current time.
+    If it is given None, OpenTelemetry uses the current time.
     """
     return int(at * 1e9) or None

@@ -5,8 +5,8 @@
     client = openai.OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")
     client.responses.create(model="trip", input="tides")
 
-The answer consists of the texts of the run's LLM calls. Operators select among them
-(``.pipe(ops.only_agent("Writer"))``). If there is no text, the answer is the run's result. Needs ``rxflow[responses]``.
+The answer consists of the texts of the run's LLM calls. Operators select the calls, for example
+``.pipe(ops.only_agent("Writer"))``. If there is no text, the answer is the run's result. Needs ``rxflow[responses]``.
 """
 
 from __future__ import annotations
@@ -41,13 +41,14 @@ DONE: Final = b"data: [DONE]\n\n"
 
 
 Model: TypeAlias = Callable[[Asked], Observable[Any]]
-"""Creates the run that answers a request. It may raise a ValueError if the request does not fit."""
+"""A function that returns the run for a request. To refuse the request with status 400, it raises ValueError."""
 
 
 def serve_models(models: Mapping[str, Model]) -> Starlette:
     """Create an ASGI app that answers ``/v1/responses``, ``/v1/chat/completions`` and ``/v1/models``.
 
-    The run of a request is disposed when its client disconnects. The app has no access control: mount it behind yours.
+    The run of a request is disposed when the client disconnects. The app has no access control: mount it behind your
+    own.
     """
 
     def list_models(request: Request) -> Response:
@@ -91,7 +92,7 @@ def _stream(events: Observable[Any], make: Callable[[], ResponseAnswer | ChatAns
 
 
 async def _answer_at_once(request: Request, events: Observable[Any], answer: ResponseAnswer | ChatAnswer) -> Response:
-    response = Response(status_code=499)  # used if the client disconnects, so nobody reads it
+    response = Response(status_code=499)  # returned only if the client has disconnected, so nobody receives it
     async with anyio.create_task_group() as group:
         group.start_soon(_cancel_when_gone, request, group.cancel_scope)
         response = await _collect(events, answer)
@@ -120,7 +121,7 @@ async def _cancel_when_gone(request: Request, scope: anyio.CancelScope) -> None:
 
 
 async def _read_body(request: Request) -> Json:
-    """Return the body as a JSON object. Raises ValueError if it is too large, or not an object."""
+    """Return the body as a JSON object. Raises ValueError if the body is too large or is not a JSON object."""
     body = bytearray()
     async for data in request.stream():
         body += data
@@ -150,7 +151,11 @@ def _read_chat_request(parameters: Json) -> Asked:
 
 
 def _read_request(parameters: Json, messages: Any, field: str) -> Asked:
-    """Check a request. Raises ValueError if it lacks a model or messages, or if stream_options is not an object."""
+    """Convert the parameters of a request to an :class:`Asked`.
+
+    Raises:
+        ValueError: the request names no model or has no valid messages, or ``stream_options`` is not an object.
+    """
     model = parameters.get("model")
     if not isinstance(model, str):
         raise ValueError(f"model is not a string: {model!r}")
@@ -172,7 +177,7 @@ def _read_request(parameters: Json, messages: Any, field: str) -> Asked:
 
 
 def _join_texts(content: Any) -> Any:
-    """Return the text of a message's content; join the texts if the content is a list of parts."""
+    """Join the texts of ``content`` if it is a list of parts. Otherwise return ``content`` itself."""
     if not isinstance(content, list):
         return content
     parts = [cast(Json, part) for part in cast("list[Any]", content) if isinstance(part, dict)]

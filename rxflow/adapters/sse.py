@@ -3,8 +3,8 @@
     async def follow(request: Request) -> Response:
         return sse.respond(request, Trip().events())
 
-A web page reads them with ``EventSource``. Each event's id is its ``seq``. If the run has a log, a client that lost its
-connection continues after the last event that it received. Needs ``rxflow[web]``.
+A web page reads server-sent events with ``EventSource``. The id of each message is the ``seq`` of its event. If the run
+has a log, a client that lost its connection continues after the last event that it received. Needs ``rxflow[web]``.
 """
 
 from __future__ import annotations
@@ -42,20 +42,23 @@ Source: TypeAlias = Observable[Any] | Callable[[int], Observable[Any] | RunReade
 """A run, or a function that returns the events after a ``seq``: ``lambda after: runs[run_id].read(after)``."""
 
 END = "end"
-"""The name and id of the last message. Its data is ``{"error": …}``: the error that ended the run, or null."""
+"""The name and id of the last message. The message contains ``{"error": …}``: the error that ended the run, or null."""
 
 SEND_TIMEOUT_S = 30.0
 """Seconds after which a client that reads nothing is disconnected."""
 MAX_BEHIND = 100_000
-"""How many items may wait for a client that reads more slowly than the run emits. With more, it is disconnected."""
-TAKE_DOWN_S = 0.5
-"""Seconds between a client's departure and the end of its response.
+"""How many items may wait for a client that reads more slowly than the run emits.
 
-Ending a response takes the loop 0.2 ms, because a response has four tasks. If many clients leave at once, their runs
-must be told before the responses are ended.
+If more items wait, the client is disconnected.
+"""
+TAKE_DOWN_S = 0.5
+"""Seconds from the disconnection of a client to the end of its response.
+
+Ending a response occupies the loop for 0.2 ms, because a response has four tasks. If many clients disconnect at once,
+the delay lets all their runs be disposed before the first response is ended.
 """
 PIECE_BYTES = 1 << 16
-"""How many bytes of messages are sent together."""
+"""Messages that are ready are sent together, in pieces. A piece is complete when it has at least this many bytes."""
 
 
 def respond(
@@ -68,14 +71,17 @@ def respond(
 ) -> Response:
     """Respond to ``request`` with the events of ``source`` as server-sent events.
 
-    When the client disconnects, the run is disposed. A run with a log continues; only this reader leaves.
+    When the client disconnects, reading stops. A run without a log then ends. A run with a log continues, unless its
+    ``when_unread`` cancels it.
 
-    A client that reconnects names the last event that it received. A function as ``source`` is called with the ``seq``
-    of that event, and with -1 the first time. An Observable would start a new run on every connection, so a client that
-    reconnects to one is told to stop (status 204).
+    A client that reconnects names the last event that it received. If ``source`` is a function, it is called with the
+    ``seq`` of that event, and with -1 the first time. With ``as_frames``, it is always called with -1, because frames
+    refer to earlier frames. Only the new frames are sent. If ``source`` is an Observable, each connection would start a
+    new run, so a client that reconnects gets status 204, which makes ``EventSource`` stop.
 
-    With :meth:`rxflow.runs.Run.read`, a slow client is sent the next events when it is ready for them. An Observable
-    does not wait: its items are buffered, and a client that is more than 100,000 items behind is disconnected.
+    If ``source`` returns a reader (:meth:`rxflow.runs.Run.read`), a slow client is sent the next events when it is
+    ready for them. An Observable does not wait: its items are buffered, and a client that is more than 100,000 items
+    behind is disconnected.
 
     Args:
         as_frames: send frames, as ``flow.stream_events()`` yields them, instead of events.
@@ -98,8 +104,9 @@ def respond(
 def respond_with_lines(request: Request, source: Source, *, as_frames: bool = False) -> Response:
     """Respond with the events as lines of JSON. ``?after=17`` in the query continues after event 17.
 
-    An Observable would start a new run, so a client that continues one gets status 204, as from :func:`respond`. The
-    lines have the form of :mod:`rxflow.types.codec`. The last line of a failed run is its ``FlowFailed``.
+    If ``source`` is an Observable, it would start a new run, so a client that asks to continue gets status 204. Each
+    event has the form of :mod:`rxflow.types.codec`. There is no line for the error that ended a run: the last line of a
+    failed flow is its ``FlowFailed``.
 
     Raises:
         HTTPException: 400 for an ``after`` that is not a seq; 404 if ``source`` raises a LookupError.
@@ -121,7 +128,9 @@ def stream(items: Observable[Any], *, headers: Any = None) -> Response:
 
 
 def read_last_event_id(request: Request) -> int:
-    """Return the ``seq`` that the client received last, from its header or from ``?after=``; -1 if it names none.
+    """Return the ``seq`` of the last event that the client received. Return -1 if the request names none.
+
+    The ``seq`` is in the header ``Last-Event-ID`` or in the query (``?after=17``).
 
     Raises:
         HTTPException: 400, if the value is not a number.
@@ -134,29 +143,30 @@ def read_last_event_id(request: Request) -> int:
 
 
 def to_sse(*, as_frames: bool = False, after: int = -1) -> Callable[[Observable[Any]], Observable[ServerSentEvent]]:
-    """Translate events into messages. The id is the ``seq``, and the name is the event's class or the frame's type. ::
+    """Translate events into server-sent messages. ::
 
         events      S----a----b----F|
         to_sse()    {S}--{a}--{b}--{F}{end}|
 
-    Events up to number ``after`` are left out.
+    The id of a message is the ``seq`` of the event. The name of a message is the event's class, or with ``as_frames``
+    the frame's type. Events up to and including number ``after`` are left out.
     """
     return translate(lambda: _Messages(_choose_encoder(as_frames), after))
 
 
 def to_json_lines(*, as_frames: bool = False, after: int = -1) -> Callable[[Observable[Any]], Observable[bytes]]:
-    """Translate events into lines of JSON. Events up to number ``after`` are left out."""
+    """Translate events into lines of JSON. Events up to and including number ``after`` are left out."""
     return translate(lambda: _Lines(_choose_encoder(as_frames), after))
 
 
 _Encoder: TypeAlias = Callable[[Event], tuple[str, bytes]]
-"""Returns an event's name and its JSON."""
+"""A function that returns the name and the JSON of an event, or of the frame of the event."""
 
 
 class _Message(ServerSentEvent):
     """A message with one line of data.
 
-    ``ServerSentEvent.encode()`` would search the whole text for line ends, which takes four times as long.
+    The inherited ``encode()`` takes four times as long as this one, because it searches the whole text for line ends.
     """
 
     def __init__(self, data: bytes, event: str, seq: int) -> None:
@@ -208,9 +218,9 @@ def _choose_encoder(as_frames: bool) -> _Encoder:
 
 
 def _open(source: Source, after: int, *, as_frames: bool) -> Observable[Any] | RunReader | None:
-    """Return the events after number ``after``; None if only a new run could begin, because ``source`` has no log.
+    """Return the events after number ``after``. With ``as_frames``, return all: frames refer to earlier frames.
 
-    For frames, return all events, because later frames refer to spans that earlier frames open.
+    Return None if ``source`` is an Observable and the client wants to continue: subscribing would start a new run.
     """
     if isinstance(source, Observable):
         return cast("Observable[Any]", source) if after < 0 else None
@@ -232,12 +242,15 @@ class _Feed(Protocol):
     def read(self) -> AsyncIterator[bytes]: ...
 
     def close(self) -> None:
-        """Tell the run that the client has left. ``read()`` then waits until the server ends the response."""
+        """Stop reading the run, because the client has left. ``read()`` then waits until the server ends the response.
+
+        ``read()`` must not end earlier; see ``TAKE_DOWN_S``.
+        """
         ...
 
 
 class _PageFeed:
-    """A run in a log, at the client's pace: the next page is read when the client has received the last one."""
+    """Reads a run from its log at the client's pace: a page is read when the page before it has been sent."""
 
     def __init__(self, reader: RunReader, translator: Translator[Any]) -> None:
         self._reader = reader
@@ -265,7 +278,7 @@ class _PageFeed:
 
 
 class _ItemFeed:
-    """The items of an Observable, which does not wait for the client."""
+    """Buffers the items of an Observable until they are sent. An Observable does not wait for the client."""
 
     def __init__(self, items: Observable[Any]) -> None:
         self._items = items
@@ -343,5 +356,6 @@ class _Streaming(EventSourceResponse):
         except SendTimeoutError:
             logger.warning("a client was disconnected: it read nothing for %g s", self.send_timeout)
             return
-        if not is_complete:  # sse-starlette 3.7 omits this when the server stops, which uvicorn logs as an error
+        # When the server stops, sse-starlette 3.7 omits this message. uvicorn would log an error.
+        if not is_complete:
             await send({"type": "http.response.body", "body": b""})

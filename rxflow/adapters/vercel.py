@@ -1,10 +1,10 @@
-"""Vercel's AI SDK: a run as the UI message stream that ``useChat`` reads (versions 6 and 7; 5 without approvals). ::
+"""Vercel's AI SDK: a run as the UI message stream that ``useChat`` reads. ::
 
     async def chat(request: Request) -> Response:
         return vercel.respond(Trip().events({"topic": vercel.last_user_text(await request.body())}))
 
-A run is one assistant message. The ``providerMetadata.rxflow`` of each part names its agent, task and method. Needs
-``rxflow[web]``.
+A run is one assistant message. The ``providerMetadata.rxflow`` of a text, a reasoning or a tool call names the agent,
+task and method. Works with versions 6 and 7 of the SDK; version 5 has no approvals. Needs ``rxflow[web]``.
 """
 
 from __future__ import annotations
@@ -72,13 +72,14 @@ FINISH_REASONS: Final = {
 
 
 def to_ui_messages(message_id: str | None = None) -> Callable[[Observable[Any]], Observable[UIChunk]]:
-    """Translate a run's events into the chunks of one assistant message. ::
+    """Translate a run's events into the UI chunks of one assistant message. ::
 
         events              S-------a--b--F--------|
         to_ui_messages()    {start}-a--b--{finish}-|
 
-    An error becomes an ``error`` chunk, a cancelled run an ``abort``. Events that the protocol does not have become
-    data parts: ``data-retracted``, ``data-state``, ``data-progress``, ``data-input-request``.
+    An error becomes an ``error`` chunk. A cancelled run ends with an ``abort`` chunk. For some events, the protocol has
+    no chunk. These become data parts: ``data-retracted``, ``data-state``, ``data-progress``, ``data-input-request``,
+    and ``data-`` with the name of a ``Custom`` event.
     """
     return translate(lambda: _Message(message_id or str(uuid4())))
 
@@ -123,21 +124,21 @@ def read_approvals(body: bytes) -> dict[str, bool]:
 
 
 class _Message:
-    """Translates the events of one run into chunks of an assistant message."""
+    """Translates the events of one run into the UI chunks of an assistant message."""
 
     def __init__(self, message_id: str) -> None:
         self._message_id = message_id
         self._has_begun = False
-        self._ending: Any = None  # the event that ended the run
+        self._ending: Any = None  # the newest event of the outermost span; in finish(), the event that ended the run
         self._finish_reason = "stop"
         self._parts = PartTracker()
-        self._inputs: dict[str, list[str]] = {}  # by tool call: its arguments so far, until they are complete
-        self._ready: dict[str, str] = {}  # by tool call with complete arguments: the name of its tool
-        self._approvals: dict[str, str] = {}  # by tool call: the id of the question that asks for its approval
-        self._answers: dict[str, bool] = {}  # by id of a question: whether the call is approved
-        self._tool_calls: dict[str, str] = {}  # by open span of a tool: its tool call
+        self._inputs: dict[str, list[str]] = {}  # for each tool call with incomplete arguments: the arguments so far
+        self._ready: dict[str, str] = {}  # for each tool call whose arguments were sent: the name of the tool
+        self._approvals: dict[str, str] = {}  # for each tool call: the request_id of the question for its approval
+        self._answers: dict[str, bool] = {}  # for each answered question: whether the tool call was approved
+        self._tool_calls: dict[str, str] = {}  # for each open span of a tool: the id of the tool call
         self._retracted: list[str] = []
-        self._working: set[str] = set()  # open spans of calls and tools
+        self._working: set[str] = set()  # the ids of the open spans of LLM calls and tools
         self._is_in_step = False
 
     def read(self, event: Event) -> Iterator[UIChunk]:
@@ -147,7 +148,7 @@ class _Message:
             yield from self._begin_step(event)
         for step in self._parts.read(event):
             yield from self._show(step)
-        # A resumed run repeats events that the client already has; only the open questions are sent again.
+        # A resumed run repeats events that the client already has. Of these, only the open questions are sent again.
         if not isinstance(event, StreamChunk) and (not event.replayed or isinstance(event, InputRequested)):
             yield from self._note(event)
 
@@ -175,7 +176,7 @@ class _Message:
         return {"type": "start", "messageId": self._message_id}
 
     def _begin_step(self, event: LLMStarted) -> Iterator[UIChunk]:
-        """Start a new step, unless a model or tool is still working in the current one."""
+        """Start a new step, unless an LLM call or a tool is still running in the current step."""
         if not self._working:
             if self._is_in_step:
                 yield {"type": "finish-step"}
@@ -225,7 +226,8 @@ class _Message:
                 self._working.add(event.origin.span_id)
                 tool_call_id = tool_part_id(call_id_of(event), tool_id)
                 self._tool_calls[event.origin.span_id] = tool_call_id
-                # No part announced the call if the model wrote it in its text, or before the run was resumed.
+                # The client does not know the tool call yet in two cases: the model wrote the call in its answer's
+                # text, or the model made the call before the run was resumed.
                 if tool_call_id not in self._ready:
                     yield self._make_ready(tool_call_id, name, to_plain_json(arguments))
                     if tool_call_id in self._approvals:
@@ -237,7 +239,8 @@ class _Message:
             case InputRequested(kind="approval"):
                 tool_call_id = tool_part_id(call_id_of(event), event.tool_id)
                 self._approvals[tool_call_id] = event.request_id
-                if tool_call_id in self._ready:  # in a resumed run, the question may come before its ToolStarted
+                # In a resumed run, the question may come before the tool's ToolStarted. The case above then asks.
+                if tool_call_id in self._ready:
                     yield self._request_approval(tool_call_id)
             case InputReceived(request_id=request_id, value=Approval(approved=is_approved)):
                 # A run that is resumed with the answer does not ask again, so the question may be unknown here.
@@ -265,7 +268,7 @@ class _Message:
                 self._finish_reason = FINISH_REASONS.get(reason or "stop", "other")
             case FlowPaused():
                 self._finish_reason = "other"
-            case _ if event.origin.span_id in self._working:  # a call that failed or was cancelled
+            case _ if event.origin.span_id in self._working:  # the event may be the end of an LLM call
                 if isinstance(event, Failed | Cancelled):
                     self._working.discard(event.origin.span_id)
             case _:
@@ -294,7 +297,7 @@ class _Message:
 
 
 def _labels(part: Part) -> dict[str, Any]:
-    """Return the labels of a part as metadata. They include its id, because clients do not keep the ids of parts."""
+    """Return metadata of a part: its labels, and its id, which clients would otherwise not keep."""
     said = part.said if isinstance(part.said, StreamChunk) else part.said.origin
     return {"rxflow": {"id": part.id, "agent": said.agent_role, "task": said.task_name, "method": said.flow_method}}
 

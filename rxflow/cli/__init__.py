@@ -1,7 +1,13 @@
 """The command line: ``rxflow run``, ``serve``, ``plot``, ``replay``, ``new`` and ``runs``.
 
-Exit codes: 0: the run completed. 1: it failed. 2: nothing was run, because an argument is wrong. 3: the run is paused,
-because nobody answers its question. 130: Ctrl-C interrupted it. 128 + n: signal n ended it.
+Exit codes:
+
+- 0: the command succeeded. If it shows a run, the run completed.
+- 1: the run failed or was cancelled.
+- 2: an argument is wrong, or the store cannot be read.
+- 3: the run is paused, because a question was not answered.
+- 130: Ctrl-C interrupted the command.
+- 128 + n: signal n ended the command.
 """
 
 from rxflow.cli._commands import app

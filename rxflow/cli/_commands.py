@@ -1,4 +1,4 @@
-"""``rxflow run``, ``serve``, ``replay``, ``plot``, ``new`` and ``runs``."""
+"""The commands ``rxflow run``, ``serve``, ``replay``, ``plot``, ``new`` and ``runs``."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def cancel(
     store: StoreName = DEFAULT_STORE,
     reason: Annotated[str, typer.Option(help="The reason for its readers.")] = "cancelled from the command line",
 ) -> None:
-    """Stop a run in whichever process it is, including its connections to providers, or end a paused run."""
+    """Cancel a live or paused run of any process, and close its connections to providers."""
     from rxflow.runs import LIVE
 
     with _open_store(store) as runs:
@@ -127,7 +127,7 @@ def cancel(
 
 
 def _create_runs(store: str | None, **options: Any) -> Runs:
-    from rxflow.runs import Runs  # imported here, because most runs are not kept
+    from rxflow.runs import Runs  # imported here, because ``rxflow run`` without --store does not need it
 
     return Runs(store, **options)
 
@@ -175,7 +175,7 @@ def _when(at: float) -> str:
 
 
 HANDOVER_S = 60.0
-"""Seconds in which a question must reach the screen from its store. After that, the run is paused unasked."""
+"""Seconds that a question may take from the store to the terminal. After that, the run is paused without asking."""
 
 Target = Annotated[str, typer.Argument(metavar="MODULE:NAME", help="A flow or a crew, for example trips:Trip.")]
 
@@ -187,7 +187,7 @@ def describe(
     """Run flows and crews, and watch them while they run."""
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None:
-        # A run must not fail because a model writes a character that the terminal or the file cannot hold.
+        # A run must not fail because a model writes a character that the encoding of stdout does not have.
         reconfigure(errors="replace")
     if version:
         from rxflow import __version__
@@ -211,7 +211,7 @@ def run(
     as_plain: AsPlain = False,
     traceback: Annotated[bool, typer.Option("--traceback", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Run a flow or a crew. Ctrl-C stops it, including its connections to providers."""
+    """Run a flow or a crew. Ctrl-C stops the run, including its connections to providers."""
     style = choose_style(as_json=as_json, as_text=as_text, as_plain=as_plain)
     given = read_inputs(inputs or [])
     if model is not None:
@@ -273,12 +273,12 @@ def serve(
     flow = load_flow_class(target)
     unread = read_when_unread(when_unread)
     with refused(ModuleNotFoundError):
-        from rxflow.screens import web  # an optional dependency
+        from rxflow.screens import web  # needs an optional dependency
 
     on = None
     if cluster is not None:
         with refused(ModuleNotFoundError):
-            from rxflow.cluster import Ray  # an optional dependency
+            from rxflow.cluster import Ray  # needs an optional dependency
 
             on = Ray(cluster)
 

@@ -1,4 +1,7 @@
-"""The files of a new project, as ``rxflow new`` writes them. ``{name}`` is its folder and ``{Name}`` its flow."""
+"""The files that ``rxflow new`` writes into a new project.
+
+In the files, ``{name}`` stands for the name of the folder, and ``{Name}`` for the class of the flow.
+"""
 
 from collections.abc import Mapping
 
@@ -73,4 +76,4 @@ Name a real model at the top of `flow.py`.
 FILES: Mapping[str, str] = {"flow.py": _FLOW, "test_flow.py": _TEST, "README.md": _README}
 
 TAKEN = frozenset({"Agent", "BaseModel", "Crew", "Flow", "LLM", "MODEL", "State", "Task"})
-"""Names that the flow cannot have, because its module uses them for something else."""
+"""Names that the class of the flow cannot have, because ``flow.py`` uses them for something else."""

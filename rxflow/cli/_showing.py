@@ -39,7 +39,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print every event as a lin
 
 
 def choose_style(*, as_json: bool, as_text: bool, as_plain: bool) -> Style:
-    """Return the style that the options choose. Exit if they choose two."""
+    """Return the style that the options choose; by default ``DASHBOARD``. Exit if they choose more than one style."""
     named = {Style.JSON: as_json, Style.TEXT: as_text, Style.PLAIN: as_plain}
     chosen = [style for style, is_chosen in named.items() if is_chosen]
     if len(chosen) > 1:
@@ -56,15 +56,16 @@ def show_run(
     traceback: bool = False,
     on_question: Callable[[str], object] | None = None,
 ) -> None:
-    """Run ``events`` to the end and show them; raise ``typer.Exit`` if the run did not complete.
+    """Run ``events`` to the end, and show them. Raise ``typer.Exit`` if the run does not complete.
 
     Args:
         events: the events of the run.
         style: how they are shown.
         paused: the line to print if the run is paused.
         methods: the flow's methods, to show those that have not started yet.
-        traceback: raise the run's error instead of printing it.
-        on_question: called with the id of each question, when the screen has room for the answer.
+        traceback: raise the run's error instead of printing it, so that Python shows the traceback.
+        on_question: called with the ``request_id`` of each question, after the dashboard has removed its frame, so that
+            a person can type the answer.
     """
     tree = RunTree(methods)
     is_drawn = style in (Style.DASHBOARD, Style.PLAIN)
@@ -97,7 +98,7 @@ def show_run(
 
 
 def say_paused(run_id: str) -> str:
-    """Return the line about a paused run of a store."""
+    """Return the line to print when a run in a store is paused."""
     return (
         f"run {run_id} is paused until its question is answered: rxflow runs show {run_id} shows it, "
         "and the page of rxflow serve with the same --store takes the answer"
@@ -112,7 +113,8 @@ def _open_screen(
     if style in (Style.DASHBOARD, Style.PLAIN):
         from rxflow.screens import terminal
 
-        logging.getLogger("rxflow").addHandler(logging.NullHandler())  # the screen shows what would be logged
+        # Without a handler, Python would print log messages into the screen. The screen shows them itself.
+        logging.getLogger("rxflow").addHandler(logging.NullHandler())
         with terminal.Dashboard(tree=tree, plain=style is Style.PLAIN) as dashboard:
             yield dashboard.make_room(events), dashboard.add
         return
@@ -133,11 +135,11 @@ def _write_json(event: Any) -> None:
 
 
 class _TextWriter:
-    """Writes the text of the chunks, with a blank line between two speakers."""
+    """Writes the text of the chunks, with a blank line between the texts of different spans."""
 
     def __init__(self) -> None:
         self._speaker: object = None
-        # In a terminal, a model's text must not act as control codes. In a pipe it is data, and stays as it is.
+        # In a terminal, a model's text must not act as control codes. In a pipe, the text is data: control codes stay.
         self._clean = show_lines if sys.stdout.isatty() else encodable
 
     def __call__(self, event: Any) -> None:
@@ -155,7 +157,7 @@ class _TextWriter:
 def ended_by_signals() -> Generator[None]:
     """Let SIGTERM and SIGHUP end the run like Ctrl-C, so that the screen is restored and connections are closed.
 
-    A signal that the caller has chosen to ignore, as ``nohup`` does, stays ignored.
+    A signal that is ignored when the program starts, for example under ``nohup``, stays ignored.
     """
 
     def end(number: int, frame: object) -> NoReturn:

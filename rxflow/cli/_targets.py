@@ -1,4 +1,4 @@
-"""Finds a flow or a crew, and its inputs, from command-line arguments. Reports wrong arguments in one line."""
+"""Reads command-line arguments: finds a flow or a crew, and its inputs. A wrong argument is reported in one line."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ FAILED, REFUSED, PAUSED, INTERRUPTED = 1, 2, 3, 130
 
 
 def refuse(message: str) -> NoReturn:
-    """Print in one line what is wrong, and exit."""
+    """Print ``message`` as an error, and exit with the code ``REFUSED``."""
     typer.echo(f"rxflow: {message}", err=True)
     raise typer.Exit(REFUSED)
 
 
 @contextmanager
 def refused(kind: type[Exception] = Exception, said: str = "") -> Generator[None]:
-    """Exit with one line if the body, which reads arguments, raises ``kind``. The line begins with ``said``."""
+    """Print the error in one line and exit, if the ``with`` block raises ``kind``. The line begins with ``said``."""
     from pydantic import ValidationError
 
     try:
@@ -51,13 +51,16 @@ def refused(kind: type[Exception] = Exception, said: str = "") -> Generator[None
 
 
 def _place(error: Exception, said: str) -> str:
-    """Return the file and line that raised ``error``, if it was the user's own code; otherwise an empty text."""
+    """Return the file and line that raised ``error``.
+
+    Return an empty text if ``said`` is empty, if ``error`` is a SyntaxError, or if this package raised it.
+    """
     at = error.__traceback__
     while at is not None and at.tb_next is not None:
         at = at.tb_next
     if not said or at is None or isinstance(error, SyntaxError):
         return ""
-    # If this package raised the error, it called the user's object with arguments that do not fit.
+    # This package raised the error because the user's object needs arguments. No line of the user's code has run.
     if Path(at.tb_frame.f_code.co_filename).parent == Path(__file__).parent:
         return ""
     return f" ({Path(at.tb_frame.f_code.co_filename).name}, line {at.tb_lineno})"
@@ -98,9 +101,10 @@ def read_when_unread(given: str) -> WhenUnread:
 
 
 def load_target(target: str) -> tuple[str, Any]:
-    """Return the flow or crew that ``target`` names, and its full name ``module:Name``.
+    """Return the full name ``module:Name`` for ``target``, and the flow or crew with this name.
 
-    The name may be left out if the module has only one. A class or a function is called without arguments.
+    ``target`` may be only a module if the module has only one flow or crew. A class or a function is called without
+    arguments, and the result is returned. If the result is an object of a ``@CrewBase`` class, its crew is returned.
     """
     path, found = _find_target(target)
     if callable(found) and not hasattr(type(found), "events"):
@@ -108,14 +112,17 @@ def load_target(target: str) -> tuple[str, Any]:
             found = found()
             crew: Any = getattr(found, "crew", None)
             if crew is not None and not hasattr(found, "events"):
-                found = crew()  # a @CrewBase class
+                found = crew()  # ``found`` was an object of a @CrewBase class
     if not callable(getattr(found, "events", None)):
         refuse(f"{path} is a {type(found).__name__}, not a flow or a crew")
     return path, found
 
 
 def load_flow_class(target: str) -> type[Flow[Any]]:
-    """Return the flow class that ``module:Name`` names, for callers that need a new flow for each run."""
+    """Return the flow class that ``target`` names, for callers that need a new flow for each run.
+
+    Exit if the class cannot be called without arguments.
+    """
     from rxflow.flow import Flow
 
     path, found = _find_target(target)
@@ -128,7 +135,7 @@ def load_flow_class(target: str) -> type[Flow[Any]]:
 
 
 def _find_target(target: str) -> tuple[str, Any]:
-    """Return the full name ``module:Name`` of the object that ``target`` names, and the object, without calling it."""
+    """Return the full name ``module:Name`` for ``target``, and the object with this name. The object is not called."""
     module_name, colon, name = target.partition(":")
     if not module_name or (colon and not name):
         refuse(f"{target!r} is not MODULE:NAME, for example trips:Trip")
@@ -161,7 +168,7 @@ def _import(name: str) -> ModuleType:
             try:
                 module = import_module(name)
             except ModuleNotFoundError as error:
-                # Raise if the module, or a package around it, exists and imports another module that is missing.
+                # Raise if the missing module is another one, which the module ``name`` or its package imports.
                 if not f"{name}.".startswith(f"{error.name}."):
                     raise
     except SystemExit as error:

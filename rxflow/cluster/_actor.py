@@ -1,4 +1,7 @@
-"""A worker process on the cluster, which carries out several runs at once, and its messages to and from the program."""
+"""A worker process on the cluster, and the messages between the worker and the program that uses it.
+
+A worker carries out whole runs, and branches: parts of runs whose other parts are carried out by the program itself.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ from rxflow.types.codec import VERSION, describe_error, encode, from_json_value,
 
 
 class WorkerLost(RunLost):
-    """The worker of a remote branch has died or cannot be reached. The events that had arrived were emitted before."""
+    """The worker of a run has died or cannot be reached. The events that had arrived were emitted before."""
 
     def __init__(self, run_id: str, last: int, why: str) -> None:
         super().__init__(run_id, last)
@@ -39,7 +42,7 @@ class WorkerLost(RunLost):
 
 
 class WorkerStartError(RuntimeError):
-    """No worker could be started: the cluster lacks the resources, or the process failed."""
+    """No worker could be started: the cluster lacks the resources, the process failed, or the workers were closed."""
 
 
 class CodeMismatchError(RuntimeError):
@@ -52,9 +55,9 @@ def describe_rxflow() -> dict[str, object]:
 
 
 def describe_flow(target: str) -> dict[str, str]:
-    """Return the digests of the module that an import path names, and of the module that defines the flow.
+    """Return digests by module name, for the module in ``target`` and for the module that defines the flow.
 
-    A module that this process does not have is left out, because only workers need the code.
+    A module without source in this process is left out, because only workers need the code.
     """
     module, _, names = target.partition(":")
     found: Any = sys.modules.get(module)
@@ -65,7 +68,7 @@ def describe_flow(target: str) -> dict[str, str]:
 
 
 def check_flow(described: Mapping[str, str]) -> None:
-    """Raise CodeMismatchError if a module here has another digest than in the program, which sent ``described``."""
+    """Raise CodeMismatchError if a module has another digest here than in ``described``, which the program sent."""
     for module, digest in described.items():
         if _digest_source(module) != digest:
             raise CodeMismatchError(
@@ -76,7 +79,10 @@ def check_flow(described: Mapping[str, str]) -> None:
 
 @cache
 def _digest_source(module: str) -> str:
-    """Return the digest of a module's source; empty if it has none. Cached, because a module is loaded only once."""
+    """Return the digest of a module's source, or an empty text if there is no source.
+
+    The digest is cached, because a process loads a module only once.
+    """
     try:
         loaded: Any = sys.modules.get(module)
         spec: ModuleSpec | None = getattr(loaded, "__spec__", None) or find_spec(module)
@@ -91,10 +97,11 @@ Reply: TypeAlias = tuple[Literal["answer", "failed"], Any]
 
 
 class RemoteAnswerer(Answerer):
-    """Sends the questions of a branch to its program. Used on the worker's loop.
+    """Sends the questions of a branch to the program, and waits for the answers. Used on the worker's loop.
 
     Args:
-        waiting: the open questions of the whole worker by ``request_id``; :meth:`RunActor.answer` resolves them.
+        waiting: a future for each open question of the worker, by ``request_id``; :meth:`RunActor.answer` sets its
+            result.
         on_asked: called when a question needs an answer.
         on_over: called when a question no longer needs an answer.
     """
@@ -123,7 +130,10 @@ class RemoteAnswerer(Answerer):
 
 
 class QuestionRelay:
-    """Answers the questions of a branch with the answerers of the run around it. Used on the loop of that run."""
+    """Finds the answers to a branch's questions in the program, and sends them to the worker.
+
+    It asks the answerers of the run that contains the branch, on the loop of this run.
+    """
 
     def __init__(self, emitter: Emitter, reply: Callable[[str, Reply], object]) -> None:
         self._answerers = emitter.scope.answerers
@@ -132,14 +142,15 @@ class QuestionRelay:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def expect(self, request: InputRequested) -> None:
-        """Prepare for an answer before the event of the question is emitted: a reader may answer at once."""
+        """Prepare the answerers before the event of a question is emitted, because a reader may answer at once."""
         self._open[request.request_id] = request
         for answerer in self._answerers:
             answerer.expect(request)
 
     def ask(self, request: InputRequested) -> None:
-        """Find the answer, and send it to the worker."""
-        if request.request_id not in self._open:  # its event did not come, because the branch's stream leaves it out
+        """Start a task that finds the answer to a question, and sends the answer to the worker."""
+        # expect() was not called if the branch's stream leaves out the event of the question.
+        if request.request_id not in self._open:
             self.expect(request)
         self._tasks[request.request_id] = asyncio.create_task(self._answer(request))
 
@@ -169,7 +180,7 @@ class QuestionRelay:
 
 
 def refuse_to_pause(error: Unanswered) -> NotResumable:
-    """Return the error of a branch whose questions got no answer while it ran."""
+    """Return the error for a branch whose questions were not answered: a branch cannot be paused."""
     return NotResumable(
         f"{error}, and a branch on another machine cannot be paused. Answer while it runs (ops.answer_with), or carry "
         "out the whole flow there with Runs(…, on=Ray())"
@@ -177,10 +188,7 @@ def refuse_to_pause(error: Unanswered) -> NotResumable:
 
 
 BATCH_S = 0.001
-"""Events that come within this time after a batch are collected, and sent as the next batch.
-
-An event after a longer pause is sent at once.
-"""
+"""Seconds after a batch in which events are collected for the next batch. A later event is sent at once."""
 FULL_BATCH = 64
 """A batch of this many events is sent without waiting for more."""
 
@@ -188,7 +196,7 @@ Message: TypeAlias = tuple[Literal["events", "asks", "forgets", "completed", "fa
 
 
 class RunActor:
-    """A worker, which Ray runs as an actor. All its methods are coroutines, so one process can carry out many runs."""
+    """A worker, which Ray runs as an actor. All its methods are coroutines, so it can carry out many runs at once."""
 
     def __init__(self) -> None:
         self._open_runs: dict[str, Runs] = {}
@@ -201,7 +209,7 @@ class RunActor:
     async def stream(
         self, target: str, code: Mapping[str, str], inputs: Mapping[str, Any] | None, origin: Origin
     ) -> AsyncGenerator[Message]:
-        """Carry out a branch of the run that ``origin`` names. Yield the branch's events and questions, and its end.
+        """Carry out a branch of the run that ``origin`` names. Yield the branch's events and questions, then its end.
 
         Cancelling this coroutine stops the branch.
         """
@@ -234,9 +242,10 @@ class RunActor:
     async def carry_out(
         self, store: Mapping[str, Any], verb: str, run_id: str, code: Mapping[str, str], arguments: Mapping[str, Any]
     ) -> AsyncGenerator[Message]:
-        """Start, restart or resume a run of a store. Yield the run's writer when the run begins, and return at its end.
+        """Start, restart or resume a run of a store, and wait for its end.
 
-        Cancelling this coroutine cancels the run.
+        Yield "begun" with the run's writer once the run has begun. If the run does not begin, yield "failed" with the
+        error. Cancelling this coroutine cancels the run.
         """
         try:
             check_flow(code)
@@ -249,7 +258,7 @@ class RunActor:
         except Exception as error:  # noqa: BLE001 - raised where the run is started
             yield "failed", describe_error(error)
             return
-        worker = cast(Worker, run.worker)  # these Runs have no cluster, so the worker is in this process
+        worker = cast(Worker, run.worker)  # not None: ``runs`` has no cluster, so this process carries out the run
         try:
             yield "begun", worker.writer
             await asyncio.shield(asyncio.wrap_future(worker.done))
@@ -265,15 +274,15 @@ class RunActor:
 
 
 async def _begin_in_thread(run: Run, begin: Callable[[], None]) -> None:
-    """Call a method of ``run`` that blocks until the run has begun. A run that begins after a cancellation is stopped.
+    """Call ``begin`` in a thread. It is a method of ``run`` that blocks until the run has begun.
 
-    A thread cannot be interrupted, so the cancellation waits for it.
+    A thread cannot be interrupted: a cancellation waits until the run has begun, and then stops the run.
     """
     beginning = asyncio.ensure_future(asyncio.to_thread(begin))
     try:
         await asyncio.shield(beginning)
     except asyncio.CancelledError:
-        with suppress(Exception):  # the run was not begun, or its end could not be written
+        with suppress(Exception):  # raised if the run could not begin, or if its end could not be written
             await beginning
             await _stop(cast(Worker, run.worker))
         raise
@@ -285,7 +294,7 @@ async def _stop(worker: Worker) -> None:
 
 
 class Batches(ObserverBase[Event]):
-    """Collects the events of a run as lines of JSON. Used on one event loop."""
+    """Collects the events and questions of a branch as messages for the program. Used on one event loop."""
 
     def __init__(self) -> None:
         self.end: Message = ("completed", None)
@@ -299,7 +308,7 @@ class Batches(ObserverBase[Event]):
 
     @property
     def is_over(self) -> bool:
-        """Whether the run has ended and all its events were taken."""
+        """Whether the branch has ended and all its events were taken."""
         return self._has_ended and not self._lines
 
     def on_next(self, value: Event) -> None:
@@ -333,7 +342,10 @@ class Batches(ObserverBase[Event]):
         return questions
 
     async def take(self) -> bytes:
-        """Wait for the next batch, and return its lines. They are empty if only questions are waiting."""
+        """Wait for the next batch, and return its lines.
+
+        Return an empty text if only questions are ready, or if the branch has ended without another event.
+        """
         if not (self._lines or self._questions or self._has_ended):
             await self._wait(None)
         rest_s = self._taken_at + BATCH_S - self._loop.time()
@@ -344,7 +356,10 @@ class Batches(ObserverBase[Event]):
         return b"".join(lines)
 
     async def _wait(self, seconds: float | None) -> None:
-        """Wait for an event, a question or the end; with a time limit, for a full batch instead of an event."""
+        """Wait for an event, a question or the end. With ``seconds``, wait for a full batch instead of an event.
+
+        The wait lasts at most ``seconds``.
+        """
         self._waiting = self._loop.create_future()
         self._is_full_awaited = seconds is not None
         timer = self._loop.call_later(seconds, self._wake) if seconds is not None else None

@@ -1,4 +1,4 @@
-"""The workers of one program on a cluster: starts them when needed, assigns runs, and checks that they are alive."""
+"""Manages the workers of one program on a cluster: starts them, gives them runs, and checks that they are alive."""
 
 from __future__ import annotations
 
@@ -23,16 +23,19 @@ with extra("ray"):
     from ray import exceptions as ray_errors
 
 ray: Any = _ray
-"""Ray as ``Any``: its types are incomplete, and lack concurrency groups."""
+"""The package ``ray``, typed as ``Any``, because its own types are incomplete: they lack concurrency groups."""
 
 T = TypeVar("T")
-_connecting = threading.Lock()  # Ray connects a process to one cluster, and a second ray.init() raises
+_connecting = threading.Lock()  # held during ray.init(), because a second ray.init() in a process raises
 
 CONNECT_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 5.0
 _IS_CLOSED = "the workers of this Ray object were closed; create another one"
 HEALTH = "health"
-"""Ray runs each concurrency group in its own thread, so a worker answers pings even if a flow blocks its event loop."""
+"""The concurrency group of pings. Ray runs each concurrency group in a thread of its own.
+
+So a worker answers pings even while a flow blocks the event loop of its runs.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +54,11 @@ class Settings:
 
 @dataclass(eq=False)
 class PoolWorker:
-    """One worker process. When it is considered dead, the functions in ``on_loss`` are called in the pool's thread."""
+    """One worker process. ``runs`` is the number of runs that it carries out or that wait for its start.
+
+    When the pool considers the worker dead, it sets ``loss`` to the reason. It then calls the functions in ``on_loss``
+    in the pool's thread.
+    """
 
     actor: Any
     ready: asyncio.Task[None] | None = None
@@ -72,9 +79,9 @@ class WorkerPool:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._workers: list[PoolWorker] = []
-        self._turns: deque[asyncio.Future[None]] = deque()  # one for each run that waits for room
+        self._turns: deque[asyncio.Future[None]] = deque()  # a future for each run that waits for a worker
         self._acquiring: set[asyncio.Task[PoolWorker]] = set()
-        self._most = settings.workers  # None until the cluster was asked for its CPUs
+        self._most = settings.workers  # the greatest number of workers; None until _connect() has computed it
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -92,7 +99,7 @@ class WorkerPool:
             before = signal.getsignal(signal.SIGTERM)
             ray.init(address=self._settings.address, log_to_driver=False, configure_logging=False)
             is_main = threading.current_thread() is threading.main_thread()
-            if is_main and before is not signal.SIG_DFL:  # Ray 2.60 replaces the handler
+            if is_main and before is not signal.SIG_DFL:  # ray.init() of Ray 2.60 replaces the handler
                 signal.signal(signal.SIGTERM, before)
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
@@ -100,14 +107,17 @@ class WorkerPool:
         with self._lock:
             if self._is_closed:
                 work.close()
-            # Under the lock, so that close() finds everything that was sent to the loop before.
+            # Under the lock, so that a later close() waits for this coroutine.
             return asyncio.run_coroutine_threadsafe(work, self._open_loop())
 
     def reserve(self) -> Future[PoolWorker]:
-        """Call :meth:`acquire` from any thread. Raises WorkerStartError if the pool is closed.
+        """Run :meth:`acquire` on the pool's loop. May be called in any thread.
 
-        If the future is cancelled before it has its result, the room is left to other runs. Otherwise the caller gives
-        the worker back.
+        A caller that gets the worker must return it with :meth:`give_back`. A caller that no longer needs a worker may
+        cancel the future, as long as the future has no result.
+
+        Raises:
+            WorkerStartError: the pool is closed.
         """
         reserved: Future[PoolWorker] = Future()
         with self._lock:
@@ -130,7 +140,7 @@ class WorkerPool:
 
         def stop(done: Future[PoolWorker]) -> None:
             if done.cancelled():
-                with suppress(RuntimeError):  # the loop is closed
+                with suppress(RuntimeError):  # raised if the loop is closed
                     loop.call_soon_threadsafe(acquiring.cancel)
 
         acquiring.add_done_callback(partial(self._hand_over, reserved))
@@ -144,7 +154,7 @@ class WorkerPool:
                 reserved.set_exception(error)
             else:
                 reserved.set_result(acquired.result())
-        except InvalidStateError:  # it was cancelled meanwhile, so nobody else gives the worker back
+        except InvalidStateError:  # ``reserved`` was cancelled, so its caller does not return the worker
             if error is None:
                 self.release(acquired.result())
 
@@ -154,6 +164,7 @@ class WorkerPool:
         Raises:
             WorkerStartError: no worker is free, and none could be started in time.
             CodeMismatchError: the worker has another version of rxflow.
+            ConnectionError: the cluster cannot be reached.
         """
         await self._connect()
         while True:
@@ -164,7 +175,7 @@ class WorkerPool:
                 try:
                     await turn
                 except asyncio.CancelledError:
-                    if not turn.cancelled():  # its turn came in the same step
+                    if not turn.cancelled():  # this run was woken at the same time, so wake another run instead
                         self._call_next()
                     raise
                 continue
@@ -176,7 +187,7 @@ class WorkerPool:
                 self.release(worker)
                 if not any(each.is_ready for each in self._workers):
                     raise
-                self._most = len(self._workers)  # the cluster has no room for more workers
+                self._most = len(self._workers)  # assume that the cluster has no resources for more workers
             except BaseException:
                 self.release(worker)
                 raise
@@ -184,7 +195,7 @@ class WorkerPool:
                 return worker
 
     def release(self, worker: PoolWorker) -> None:
-        """Record that a run of the worker has ended, and let the next one try. Runs on the pool's loop."""
+        """Record that a run has left the worker, and wake the next run that waits. Runs on the pool's loop."""
         worker.runs -= 1
         self._call_next()
 
@@ -196,7 +207,10 @@ class WorkerPool:
                 break
 
     def give_back(self, worker: PoolWorker, loss: str = "") -> None:
-        """Call :meth:`release` from any thread. ``loss`` is the reason if the worker was found to be dead."""
+        """Run :meth:`release` on the pool's loop. May be called in any thread.
+
+        If the caller has found the worker dead, ``loss`` is the reason.
+        """
 
         def give_back() -> None:
             if loss:
@@ -204,11 +218,14 @@ class WorkerPool:
             self.release(worker)
 
         if self._loop is not None:
-            with suppress(RuntimeError):  # the loop is closed
+            with suppress(RuntimeError):  # raised if the loop is closed
                 self._loop.call_soon_threadsafe(give_back)
 
     def close(self) -> None:
-        """Stop the workers and their runs. Runs that wait for a worker, and later ones, get WorkerStartError."""
+        """Stop the workers and their runs.
+
+        Runs that wait for a worker, or that need one later, fail with WorkerStartError.
+        """
         with self._lock:
             self._is_closed = True
             loop, self._loop = self._loop, None
@@ -228,7 +245,7 @@ class WorkerPool:
         for worker in list(self._workers):
             self._lose(worker, "its program has closed the cluster's workers")
         following = asyncio.all_tasks() - {asyncio.current_task()}
-        if following:  # they record that their runs are lost
+        if following:  # these tasks record that the runs of the workers are lost
             await asyncio.wait(following, timeout=CLOSE_TIMEOUT_S)
 
     async def _connect(self) -> None:
@@ -314,14 +331,17 @@ class WorkerPool:
             ray.kill(worker.actor, no_restart=True)
         for tell in list(worker.on_loss.values()):
             tell()
-        while self._turns:  # another worker may be started now
+        while self._turns:  # wake all waiting runs, because the lost worker can be replaced by a new one
             turn = self._turns.popleft()
             if not turn.done():
                 turn.set_result(None)
 
 
 def stop(stream: Any) -> None:
-    """Cancel a call of a worker. Dropping Ray's generator does not cancel the call."""
+    """Cancel the method of a worker that yields ``stream``.
+
+    The method would go on if ``stream`` were only deleted.
+    """
     ray.cancel(stream)
 
 
@@ -331,13 +351,13 @@ def _list_resources() -> Mapping[str, float]:
 
 
 async def _ping(worker: PoolWorker, within_s: float) -> Any:
-    # Not wait_for: in Python 3.11 it ignores a cancellation that comes together with the reply.
+    # Not asyncio.wait_for(), which in Python 3.11 ignores a cancellation that comes together with the reply.
     async with asyncio.timeout(within_s):
         return await asyncio.wrap_future(worker.actor.ping.options(concurrency_group=HEALTH).remote().future())
 
 
 def describe_loss(error: BaseException) -> str:
-    """Return the class and first line of a Ray error, whose full text fills a page."""
+    """Return the class and the first line of a Ray error. The full text would fill a page."""
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
@@ -351,7 +371,7 @@ def _check_that_one_answers(address: str | None) -> None:
     # Ray itself tries for more than five minutes to connect to an address where nothing listens.
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if not port.isdigit():
-        return  # "auto", "local"
+        return  # an address without a port, such as "auto" or "local"
     try:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
     except OSError as error:

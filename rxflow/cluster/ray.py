@@ -35,28 +35,29 @@ CLOSE_TIMEOUT_S = 10.0
 
 
 class Ray:
-    """The workers of this program on a Ray cluster: processes that each carry out many runs. ::
+    """The workers of this program on a Ray cluster. Each worker is a process that carries out many runs at once. ::
 
         runs = Runs("redis://host:6379/0", on=Ray(num_cpus=1))
         branch = Ray(resources={"gpu": 1}).on(Trip)
 
-    A run gets an idle worker, or a new one while there are fewer than ``workers``. After that, up to
-    ``runs_per_worker`` runs share a worker, and further runs wait. The workers end with the program.
+    A run gets an idle worker. If there is none, a new worker is started. If there are ``workers`` already, up to
+    ``runs_per_worker`` runs share a worker. Further runs wait. The workers end with the program.
 
     Args:
-        address: the cluster's address, as for ``ray.init``; ignored if Ray is already connected.
+        address: the cluster's address, in the form of ``ray.init()``; ignored if Ray is already connected.
         num_cpus: the CPUs of the cluster that each worker reserves.
         resources: other resources that each worker reserves, by name.
         workers: the greatest number of workers; by default as many as the cluster's CPUs allow.
         runs_per_worker: how many runs one worker carries out at once.
-        start_within: how long a worker may take to start. After that, the runs that wait for it fail.
+        start_within: how long a worker may take to start. After that, the runs that wait for the worker fail, unless
+            another worker has started.
         lease: how long a worker counts as alive without answering.
-        runtime_env: the environment of the workers, as for Ray: ``{"env_vars": {"PYTHONPATH": …}}``. Set keys of
-            providers on the machines instead.
+        runtime_env: the environment of the workers, in the form of Ray: ``{"env_vars": {"PYTHONPATH": …}}``. Do not put
+            API keys here: set them on the machines.
 
     Raises:
-        ModuleNotFoundError: the extra is not installed.
-        ValueError: a number is not above 0.
+        ModuleNotFoundError: ``rxflow[ray]`` is not installed. Raised when this class is imported.
+        ValueError: ``workers``, ``runs_per_worker``, ``start_within`` or ``lease`` is not above 0.
     """
 
     def __init__(
@@ -88,25 +89,33 @@ class Ray:
         atexit.register(self.close)
 
     def on(self, target: object) -> OnRay:
-        """Return the flow or crew with its runs on these workers. Raises ValueError if it has no import path."""
+        """Return a flow or crew whose runs are carried out on these workers.
+
+        Raises:
+            ValueError: ``target`` has no import path.
+        """
         return OnRay(name_target(target), self._pool)
 
     def check_store(self, name: object) -> None:
-        """Raise ValueError if other machines cannot open the store of this name."""
+        """Raise ValueError unless ``name`` is the URL of a Redis store, which other machines can open."""
         if not (isinstance(name, str) and name.startswith(("redis://", "rediss://"))):
             raise ValueError(
                 f'a cluster needs a store that all its machines can reach, such as "redis://host:6379/0"; got {name!r}'
             )
 
     def open(self, store: Store, options: Mapping[str, Any]) -> Carrier:
-        """Connect to the cluster, for ``Runs(…, on=Ray())``. Raises ConnectionError if it cannot be reached."""
+        """Connect to the cluster, and return an object that begins the runs of ``store`` there. Used by ``Runs``.
+
+        Raises:
+            ConnectionError: the cluster cannot be reached.
+        """
         self._pool.connect()
         return _RunsOnRay(self._pool, store, dict(options))
 
     def close(self) -> None:
         """Stop the workers and their runs. A second call does nothing.
 
-        Runs that wait for a worker fail with :class:`WorkerStartError`, and so do runs that are started later.
+        Runs that wait for a worker, or that are started later, fail with :class:`WorkerStartError`.
         """
         atexit.unregister(self.close)
         self._pool.close()
@@ -123,14 +132,15 @@ _shared_lock = threading.Lock()
 
 
 def on_ray(target: object, *, num_cpus: float = 1, resources: Mapping[str, float] | None = None) -> OnRay:
-    """Return a flow or crew whose runs are carried out on the Ray cluster that this program is connected to. ::
+    """Return a flow or crew whose runs are carried out on a Ray cluster. ::
 
         @listen(plan)
         def research(self):
             return on_ray("trips:research_crew", num_cpus=2).observe({"topic": self.state.topic})
 
-    Workers import the target by its path, so they need its code. Keys of providers come from the workers' environment.
-    Calls with the same ``num_cpus`` and ``resources`` share their workers; :class:`Ray` has more settings.
+    The cluster is the one that this program is connected to. If it is not connected, ``ray.init()`` finds a cluster.
+    Workers import ``target`` by its path, so they need the code. API keys come from the environment of the workers.
+    Targets with the same ``num_cpus`` and ``resources`` share workers. :class:`Ray` has more settings.
 
     Args:
         target: an import path such as ``"trips:Trip"``, or a class, function or module-level object that has one.
@@ -139,7 +149,7 @@ def on_ray(target: object, *, num_cpus: float = 1, resources: Mapping[str, float
 
     Raises:
         ValueError: ``target`` has no import path.
-        ModuleNotFoundError: the extra is not installed.
+        ModuleNotFoundError: ``rxflow[ray]`` is not installed. Raised when this function is imported.
     """
     key = (num_cpus, *sorted((resources or {}).items()))
     with _shared_lock:
@@ -176,8 +186,7 @@ class OnRay:
             WorkerLost: as the stream's error, after the events that had arrived: the worker has died or cannot be
                 reached.
             WorkerStartError, CodeMismatchError: as the stream's error: no worker could take the run.
-            NotResumable: a question of the flow got no answer. Raised in the flow where it asked, or as the stream's
-                error.
+            NotResumable: a question was not answered. Raised in the code that asked, or as the stream's error.
             Exception: the run's own error.
         """
 
@@ -195,7 +204,11 @@ class OnRay:
 
 
 def name_target(target: object) -> str:
-    """Return the import path of a flow, a crew, or a function that creates one. Raises ValueError if it has none."""
+    """Return the import path of a flow, a crew, or a function that creates one. An import path is returned unchanged.
+
+    Raises:
+        ValueError: ``target`` has no import path, or is a string of another form.
+    """
     if isinstance(target, str):
         if not all(target.partition(":")):
             raise ValueError(f"not an import path such as 'package.module:Name': {target!r}")
@@ -230,7 +243,7 @@ async def _follow(pool: WorkerPool, target: str, inputs: Mapping[str, Any] | Non
                 if kind == "events":
                     for line in data.splitlines(keepends=True):
                         event = decode(line)
-                        # tested first, because most events are chunks
+                        # The type is tested first: this is fast, and most events are chunks.
                         if type(event) is not StreamChunk and isinstance(event, InputRequested):
                             questions.expect(event)
                         emitter.on_next(event)
@@ -250,7 +263,10 @@ async def _follow(pool: WorkerPool, target: str, inputs: Mapping[str, Any] | Non
 
 
 class _Call:
-    """One run on a worker: reserves room for it, reads its messages, and cancels it when its reader leaves."""
+    """Lets a worker carry out one run: reserves a worker, reads its messages, and cancels the run if the reader leaves.
+
+    Entering ``async with`` waits for a worker.
+    """
 
     def __init__(self, pool: WorkerPool) -> None:
         self._pool = pool
@@ -280,7 +296,7 @@ class _Call:
     async def messages(
         self, method: str, *arguments: Any, emitter: Emitter | None = None
     ) -> AsyncGenerator[tuple[str, Any]]:
-        """Yield the worker's messages. If the worker is lost, the last one is ("lost", reason)."""
+        """Call ``method`` of the worker, and yield its messages. If the worker is lost, yield ("lost", reason)."""
         worker = cast(PoolWorker, self._worker)
         loop, task = asyncio.get_running_loop(), cast("asyncio.Task[Any]", asyncio.current_task())
         is_lost = False
@@ -294,21 +310,21 @@ class _Call:
                 task.cancel()
 
         def on_loss() -> None:
-            with suppress(RuntimeError):  # the loop is closed
+            with suppress(RuntimeError):  # raised if the loop is closed
                 loop.call_soon_threadsafe(interrupt)
 
         self._stream = getattr(worker.actor, method).options(num_returns="streaming").remote(*arguments)
-        if self._cancelled.is_set():  # another thread has cancelled before it could see the stream
+        if self._cancelled.is_set():  # another thread called cancel() before self._stream was set
             self.cancel()
         if emitter is not None:
-            emitter.own(Disposable(self.cancel))  # works in the disposing thread, because this loop may be busy
+            emitter.own(Disposable(self.cancel))  # runs in the thread that disposes, because this loop may be blocked
         worker.on_loss[self] = on_loss
         try:
             async for reference in self._stream:
                 yield await reference
         except ray_errors.TaskCancelledError:
             raise asyncio.CancelledError from None
-        except ray_errors.RayTaskError as error:  # the worker is alive, and its other runs continue
+        except ray_errors.RayTaskError as error:  # raised by ``method`` itself: the worker is alive
             self._is_over = True
             yield "failed", describe_error(cast(Exception, error.cause or error))
         except ray_errors.RayError as error:
@@ -327,11 +343,14 @@ class _Call:
             worker.on_loss.pop(self, None)
 
     def answer(self, request_id: str, reply: Reply) -> None:
-        """Send the answer to a question to the worker."""
+        """Send the worker the answer to the question ``request_id``."""
         cast(PoolWorker, self._worker).actor.answer.remote(request_id, reply)
 
     def cancel(self) -> None:
-        """Stop the run on the worker if it is still running, or stop waiting for a worker. Call it in any thread."""
+        """Stop the run on the worker, or stop waiting for a worker. May be called in any thread.
+
+        If the run has ended, this does nothing.
+        """
         self._cancelled.set()
         if self._reserved is not None:
             self._reserved.cancel()
@@ -357,8 +376,8 @@ class _RunsOnRay:
     def begin(self, verb: str, run_id: str, **arguments: Any) -> Future[str]:
         """Make a worker start, restart or resume a run.
 
-        ``verb`` is the name of a method of ``Runs`` or ``Run``, and ``arguments`` are for that method. The future
-        resolves to the run's id once the store has the run. Cancelling it cancels the run.
+        ``verb`` is the name of a method of ``Runs`` or ``Run``, and ``arguments`` are for that method. Once the run has
+        begun, the result of the future is the run's id. Cancelling the future before then cancels the run.
         """
         if arguments.get("target") is not None:
             arguments["target"] = name_target(arguments["target"])
@@ -371,7 +390,7 @@ class _RunsOnRay:
         return begun
 
     def close(self) -> None:
-        """Cancel the runs that were begun here, and wait until they have ended."""
+        """Cancel the runs that were begun here, and wait at most ``CLOSE_TIMEOUT_S`` until they have ended."""
         calls = dict(self._calls)
         for call in calls:
             call.cancel()
@@ -387,22 +406,22 @@ class _RunsOnRay:
             async for kind, data in messages:
                 if kind == "begun":
                     writer = data
-                    with suppress(InvalidStateError):  # its start was cancelled, and so was the call
+                    with suppress(InvalidStateError):  # raised if ``begun`` was cancelled; so was ``call`` then
                         begun.set_result(run_id)
                 elif kind == "failed":
                     if writer is None:
                         raise restore_error(data)
-                    return  # the end could not be written, so readers find the run lost
+                    return  # the end of the run could not be written: readers get RunLost when the lease ends
                 elif writer is None:
                     raise WorkerLost(run_id, -1, data)
-                else:  # "lost": readers learn of it now, not only when the lease lapses
-                    with suppress(NotTheWriterError):  # another worker has already taken the run over
+                else:  # "lost": written to the store, so that readers need not wait until the lease ends
+                    with suppress(NotTheWriterError):  # raised if another worker has taken over the run
                         await asyncio.wrap_future(self._store.append(writer, [], End("lost")))
 
 
 def _fail(begun: Future[str], done: Future[None], run_id: str) -> None:
     error = RunCancelled(run_id, _NOT_BEGUN) if done.cancelled() else done.exception()
-    with suppress(InvalidStateError):  # it had begun, or its start was cancelled
+    with suppress(InvalidStateError):  # raised if the run has begun, or if ``begun`` was cancelled
         begun.set_exception(error or RuntimeError("the run ended before it had begun"))
 
 

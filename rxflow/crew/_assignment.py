@@ -1,6 +1,6 @@
-"""An assignment: a task for one agent in one run, with its texts filled in. It shares nothing with other runs.
+"""Assignments. An assignment is a task for one agent in one run, with the inputs filled into its texts.
 
-The module also contains the files that an assignment writes.
+The module also contains limits for LLM calls, and the files that an assignment writes.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ if TYPE_CHECKING:
     from rxflow.crew.agent import Agent
 
 
-# One lock for all limits, because a call takes a slot in several limits at once, and runs in other threads share them.
+# One lock for all limits, because an LLM call takes a slot in several limits at once. Runs in other threads may use the
+# same limits.
 _lock = threading.Lock()
 
 
 class RateLimit:
-    """Allows at most ``calls`` calls in each ``period`` of seconds."""
+    """Allows at most ``calls`` LLM calls in ``period`` seconds. A slot is the permission to begin one call."""
 
     def __init__(self, calls: int, *, period: float = 60.0) -> None:
         if calls < 1:
@@ -59,9 +60,9 @@ class RateLimit:
 
 
 def limit_of(max_rpm: int | None, known: RateLimit | None) -> RateLimit | None:
-    """Return the limit for ``max_rpm``.
+    """Return the limit for ``max_rpm``, or None if ``max_rpm`` is None.
 
-    If the number has not changed, the result is ``known``, because it remembers the calls so far.
+    If ``known`` has the same number, return ``known``, because it remembers the calls so far.
     """
     if max_rpm is None:
         return None
@@ -69,9 +70,9 @@ def limit_of(max_rpm: int | None, known: RateLimit | None) -> RateLimit | None:
 
 
 async def wait_for_all(*limits: RateLimit) -> None:
-    """Take a slot in each of ``limits``, as soon as all of them have a free one.
+    """Take a slot in each of ``limits``, as soon as all of them have a free slot.
 
-    Nothing is reserved: a cancelled wait leaves its slots to others.
+    During the wait, no slot is taken. A cancelled wait therefore takes none.
     """
     while (delay := _seconds_until_taken(limits)) > 0:  # noqa: ASYNC110 - a clock has no event to wait for
         await asyncio.sleep(delay)
@@ -79,7 +80,7 @@ async def wait_for_all(*limits: RateLimit) -> None:
 
 def _seconds_until_taken(limits: tuple[RateLimit, ...]) -> float:
     with _lock:
-        now = asyncio.get_running_loop().time()  # may be virtual; the sleep uses the same time
+        now = asyncio.get_running_loop().time()  # the clock of asyncio.sleep(), which may be virtual in tests
         delay = max((limit.seconds_until_free(now) for limit in limits), default=0.0)
         if delay <= 0:
             for limit in limits:
@@ -96,26 +97,29 @@ Follow these guidelines:
 - Use - or * for bullet points
 - Use `code` for inline code
 - Use ```language for code blocks"""
-# A home folder at the beginning of a path, or a variable at the beginning of any part: "~/a", "~me/a", "$HOME/a",
-# "out/${DAY}/a".
+# Matches a home folder at the beginning of a path, or a variable at the beginning of any part of the path: "~/a",
+# "~me/a", "$HOME/a", "out/${DAY}/a".
 _EXPANDED_BY_SHELLS = re.compile(r"\A~[^/\\]*|(?:\A|(?<=[/\\]))\$(?:[A-Za-z_]\w*|\{[^}]*\})")
 
 
 class Fillable(Configurable):
-    """An agent or a task, whose texts may have placeholders. A run fills them in without changing the object."""
+    """The base of agents and tasks. ``texts`` names the fields whose texts may have placeholders.
+
+    A run fills in the placeholders without changing the object.
+    """
 
     texts: ClassVar[tuple[str, ...]]
     _templates: Mapping[str, str] = PrivateAttr(default_factory=dict[str, str])
 
     @property
     def key(self) -> str:
-        """A key made from the texts before inputs are filled in. Equal texts have equal keys."""
+        """A hash of the texts, before inputs are filled in. Objects with equal texts have equal keys."""
         return make_key(*(self._templates.get(name, getattr(self, name)) for name in self.texts))
 
     def interpolate_inputs(self, inputs: Mapping[str, Any]) -> None:
-        """Fill in the object's own placeholders, for programs that read its texts.
+        """Fill in the placeholders in the fields of this object, for programs that read them.
 
-        May be called again with other inputs.
+        May be called again with other inputs. If ``inputs`` is empty, the placeholders stay.
 
         Raises:
             ValueError: a placeholder has no input.
@@ -128,7 +132,7 @@ class Fillable(Configurable):
 
 
 def make_key(*texts: str) -> str:
-    """Return a key of texts that is the same in every process."""
+    """Return a hash of ``texts`` that is the same in every process."""
     return md5("|".join(texts).encode(), usedforsecurity=False).hexdigest()
 
 
@@ -143,7 +147,7 @@ class Persona:
 
     @classmethod
     def of(cls, agent: Agent, inputs: Mapping[str, Any] | None) -> Persona:
-        """Return ``agent`` with its placeholders filled in. Raises ValueError for a missing input."""
+        """Return the persona of ``agent``, with ``inputs`` filled in. Raises ValueError if an input is missing."""
         where = f"agent {agent.role!r}:"
         return cls(
             agent=agent,
@@ -153,9 +157,10 @@ class Persona:
         )
 
     def introduce(self, messages: list[Message]) -> list[Message]:
-        """Put the agent's introduction before ``messages``.
+        """Return ``messages`` with the agent's introduction before them, and the prompt template around the last one.
 
-        The introduction is a system message, or the beginning of the first message.
+        The introduction is a system message. If ``use_system_prompt`` is False, it is the beginning of the first
+        message. If the first message is not a text, the introduction is a user message before the first message.
         """
         who = self._apply(
             self.agent.system_template, "System", f"You are {self.role}. {self.backstory}\nYour goal: {self.goal}"
@@ -174,7 +179,10 @@ class Persona:
         return [{"role": "user", "content": who}, *messages]
 
     def _apply(self, template: str | None, slot: str, text: str) -> str:
-        """Put ``text`` into ``template`` at ``{{ .slot }}``, and fill in ``{role}``, ``{goal}`` and ``{backstory}``."""
+        """Put ``text`` into ``template`` at ``{{ .slot }}``, and fill in ``{role}``, ``{goal}`` and ``{backstory}``.
+
+        If there is no template, return ``text`` itself.
+        """
         if template is None:
             return text
         own = {"role": self.role, "goal": self.goal, "backstory": self.backstory}
@@ -193,7 +201,7 @@ class Assignment:
     name: str | None = None
     task_id: str = ""
     index: int = 0
-    opening: Sequence[Message] = ()  # a conversation for the agent to continue, instead of the description
+    opening: Sequence[Message] = ()  # a conversation to continue; if empty, the description is the first message
     context: str = ""
     tools: Sequence[BaseTool] = ()
     output_model: type[BaseModel] | None = None
@@ -208,14 +216,14 @@ class Assignment:
     markdown: bool = False
     rates: Sequence[RateLimit] = field(default_factory=tuple)
     caches_tools: bool = True
-    tool_cache: ToolCache | None = None  # the cache of the crew's run; None: a cache of its own
+    tool_cache: ToolCache | None = None  # shared by the tasks of a crew's run; None: the task has its own cache
     keep_start: Callable[[], None] | None = None
     keep_output: Callable[[TaskOutput], None] | None = None
     keep_retries: Callable[[int], None] | None = None
 
     @property
     def title(self) -> str:
-        """The name of the task for users."""
+        """The name of the task; the description if the task has no name."""
         return self.name or self.description
 
     @property
@@ -239,7 +247,10 @@ class Assignment:
 
 
 def _with_text(messages: list[Message], parts: list[str]) -> list[Message]:
-    """Append ``parts`` to the last message if that is a user's text; otherwise add a new message with them."""
+    """Append ``parts`` to the last message if it is a user's text. Otherwise add a message with ``parts``.
+
+    If ``parts`` is empty, no message is added.
+    """
     *earlier, last = messages
     if last.get("role") == "user" and isinstance(last.get("content"), str):
         return [*earlier, {**last, "content": "\n\n".join([last["content"], *parts])}]
@@ -250,7 +261,7 @@ def fill(text: str, inputs: Mapping[str, Any] | None, where: str) -> str:
     """Fill in the placeholders of ``text``. If ``inputs`` is None, the text is returned unchanged.
 
     Raises:
-        ValueError: a placeholder has no input; the message names it, and ``where``.
+        ValueError: a placeholder has no input. The error message begins with ``where``, and names the input.
     """
     if inputs is None:
         return text
@@ -268,12 +279,12 @@ def fill(text: str, inputs: Mapping[str, Any] | None, where: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class OutputFile:
-    """A path for an answer, and the folder that the path must stay in.
+    """The path of a file for an answer, and the folder in which the path must be.
 
-    The program chooses the folder: the template up to its first placeholder. Inputs may only name files in it, because
-    they often come from strangers, and the file is written with this program's rights.
+    The program chooses the folder: it is the part of the template before the first placeholder. Inputs can only choose
+    a path inside this folder. Inputs often come from strangers, and the file is written with this program's rights.
 
-    ``folder`` is None if nothing was filled in: a path without placeholders may be anywhere.
+    ``folder`` is None if no placeholder was filled in: such a path may be anywhere.
     """
 
     path: Path
@@ -284,7 +295,7 @@ class OutputFile:
     def check_template(template: str) -> None:
         """Raise ValueError if ``template`` does not name a file, or has a part that only a shell expands.
 
-        Without a shell, ``~`` is a folder with the name ``~``.
+        Such a part is ``~``: without a shell, it would be a folder with the name ``~``.
         """
         if template and (template.endswith(("/", os.sep)) or not PurePath(template).name or "\0" in template):
             raise ValueError(f"output_file {template!r} does not name a file")
@@ -297,7 +308,11 @@ class OutputFile:
 
     @classmethod
     def of(cls, template: str, inputs: Mapping[str, Any] | None, where: str) -> Self:
-        """Fill in the placeholders of ``template``. Raises ValueError if the path leads out of the folder."""
+        """Return the file for ``template``, with its placeholders filled in.
+
+        Raises:
+            ValueError: a placeholder has no input, the path leads out of the folder, or the path is a folder.
+        """
         filled = fill(template, inputs, where)
         names = [match.group(1) for match in PLACEHOLDER.finditer(template)] if inputs is not None else []
         for name in names:
@@ -306,7 +321,8 @@ class OutputFile:
                 raise ValueError(f"{where}: the input {name!r} would lead out of its folder: {value!r}")
         if filled.startswith(("~", "$")):
             cls.check_template(filled)
-        # Harmless values may be harmful together: two values of one dot each, or an empty value before a slash.
+        # A value that is harmless alone may lead out of the folder: a dot that follows another dot, or an empty value
+        # that is followed by a slash.
         if (PurePath(filled).is_absolute() and not PurePath(template).is_absolute()) or _climbs(filled) > _climbs(
             template
         ):
@@ -317,10 +333,7 @@ class OutputFile:
         return file
 
     def check(self) -> None:
-        """Raise ValueError if the path is a folder, or if a link on the path leads out of ``folder``.
-
-        An input may have named that folder or link.
-        """
+        """Raise ValueError if the path is a folder, or if a symbolic link on the path leads out of ``folder``."""
         if self.path.is_dir():
             raise ValueError(f"{self.where}: {str(self.path)!r} is a folder")
         if self.folder is None:
@@ -348,21 +361,25 @@ def _climbs(path: str) -> int:
 
 _DEFAULT_NAME = "logs.txt"
 
-_writing = threading.Lock()  # tasks that run at the same time share a file
+_writing = threading.Lock()  # held during each change, because tasks that run at the same time share a log file
 
 
 @dataclass(frozen=True, slots=True)
 class LogFile:
     """The log file of a crew's tasks.
 
-    Entries are lines of a ``.txt`` file, with values written as in JSON, or objects of the list in a ``.json`` file.
+    In a ``.txt`` file, each entry is a line, and its values are written as JSON. A ``.json`` file contains a list, and
+    each entry is an object in this list.
     """
 
     path: Path
 
     @classmethod
     def of(cls, option: bool | str | None) -> Self | None:
-        """Return the file for ``output_log_file``: ``logs.txt`` for True; other file names get the ending ``.txt``."""
+        """Return the file for the option ``output_log_file``; None if the option is not set.
+
+        True means ``logs.txt``. A name that ends neither in ``.json`` nor in ``.txt`` gets the ending ``.txt``.
+        """
         if not option:
             return None
         name = _DEFAULT_NAME if option is True else option
@@ -390,7 +407,10 @@ class LogFile:
                 file.write(f"{now}: {', '.join(shown)}\n")
 
     def _read(self) -> list[Any]:
-        """Return the entries so far. Raises ValueError if the file has other content. (CrewAI would overwrite it.)"""
+        """Return the entries in the ``.json`` file. Raises ValueError if the file does not contain a list.
+
+        CrewAI would overwrite such a file.
+        """
         text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
         try:
             entries: object = json.loads(text or "[]")

@@ -1,4 +1,4 @@
-"""One run of a crew: its plan, which is checked first, and its tasks as Observables, in sequence or merged."""
+"""One run of a crew: checks the plan, and then carries out the tasks, one after the other or several at once."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ Inputs = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The agents and tasks of a crew at the start of a run. ``manager`` is the manager of a hierarchical crew."""
+    """The agents, tasks and options of a crew at the start of a run. ``manager`` is None if the crew is sequential."""
 
     name: str
     agents: Sequence[Agent]
@@ -73,8 +73,8 @@ class Plan:
         """Raise errors that would otherwise stop the run halfway.
 
         Raises:
-            ValueError: a placeholder has no input, two tools of an agent have the same name, or two of its coworkers
-                have the same role.
+            ValueError: a placeholder has no input, an ``output_file`` is not allowed, two tools of an agent have the
+                same name, or two coworkers of an agent have the same role.
         """
         for index in range(len(self.tasks)):
             by_function_name(self.assignment(index, inputs).offered_tools)
@@ -95,7 +95,7 @@ class Plan:
     def assignment(
         self, index: int, inputs: Inputs | None, context: str = "", tool_cache: ToolCache | None = None
     ) -> Assignment:
-        """Return the assignment of one task, for the agent that works on it."""
+        """Return the assignment of the task at ``index``, for the manager or else the task's own agent."""
         task = self.tasks[index]
         agent = self.manager or task.agent
         if agent is None:
@@ -145,13 +145,13 @@ class CrewRun:
         self._is_verbose = plan.verbose and not around.is_logged
         self.scope = scope.logged() if plan.verbose else scope
         self._inputs = inputs
-        self._outputs: dict[int, TaskOutput] = {}  # by the task's index: a crew may do one task twice
+        self._outputs: dict[int, TaskOutput] = {}  # the answer by the index of its task: a task may be in tasks twice
         self._tool_cache = ToolCache()
 
     def observe(self) -> Observable[Event]:
         """Return the events of the run.
 
-        The last one is :class:`CrewFinished`, ``F``. ::
+        A completed run ends with :class:`CrewFinished`, ``F``. ::
 
             prepare   P|
             task 1      -a-b-|
@@ -168,9 +168,10 @@ class CrewRun:
         return running
 
     def _steps(self) -> Iterator[Observable[Event]]:
-        """Yield the Observables of the steps.
+        """Yield an Observable for each step of the run.
 
-        Each Observable is built when its step is due, because a task gets the answers of earlier tasks.
+        An Observable is created only after the step before it has ended, because a task gets the answers of earlier
+        tasks.
         """
         yield from_coroutine(self.scope, self._prepare)
         for group in self._groups():
@@ -195,7 +196,7 @@ class CrewRun:
             known = [output for _, output in sorted(self._outputs.items())]
         else:
             newest = {self._plan.tasks[index].id: output for index, output in sorted(self._outputs.items())}
-            # A task of another crew has its answer already.
+            # A task of another crew is not in ``newest``. Its ``output`` has the answer; see check_context().
             wanted = [newest.get(each.id, each.output) for each in task.context or ()]
             known = [output for output in wanted if output is not None]
         return "\n\n----------\n\n".join(output.raw for output in known)
@@ -213,9 +214,9 @@ class CrewRun:
             if not isinstance(changed, Mapping):
                 raise _wrong(callback, "before_kickoff", "the inputs", changed)
             inputs = dict(cast(Inputs, changed))
-        if inputs or self._inputs is not None:  # without any inputs, placeholders stay unchanged
+        if inputs or self._inputs is not None:  # otherwise they stay None, so that placeholders stay unchanged
             self._inputs = inputs
-        self._plan.check(self._inputs)  # before any task runs
+        self._plan.check(self._inputs)  # only now, because the callbacks may have added inputs
 
     async def _finish(self, emitter: Emitter) -> None:
         in_order = [self._outputs[index] for index in range(len(self._plan.tasks))]
@@ -243,21 +244,22 @@ class CrewRun:
         emitter.on_next(CrewFinished(origin=emitter.origin, result=output))
 
     def note(self, event: Event) -> None:
-        """Store the answer of a task, or the usage of a call."""
+        """Store the answer from a TaskFinished, or the usage from the end of an LLM call."""
         if isinstance(event, TaskFinished):
             index = event.origin.task_index
             if (
                 index < len(self._plan.tasks) and event.origin.task_id == self._plan.tasks[index].id
-            ):  # not the event of a coworker's task
+            ):  # False for work that was delegated to a coworker, which has a task_id of its own
                 self._outputs[index] = event.result
         elif isinstance(event, LLMFinished | LLMFailed | LLMCancelled):
             self.scope.note_shown(event)
 
 
 class _Running(Holder, ObserverBase[Event]):
-    """One subscription of ``run``: its steps, one after the other.
+    """One subscription to a run. It subscribes to the steps of the run, one after the other.
 
-    A failure is emitted as an event before the error.
+    If a step fails, CrewFailed is emitted before the error. If a question in a step gets no answer, the crew pauses,
+    and CrewCancelled is emitted.
     """
 
     __slots__ = ("_is_over", "_observer", "_run", "_steps")
@@ -285,7 +287,10 @@ class _Running(Holder, ObserverBase[Event]):
         self._observer.on_error(error)  # type: ignore[arg-type]  # RxPY's type excludes BaseException
 
     def on_completed(self) -> None:
-        """Continue with the next step. A step ends in a later iteration of the event loop, so this does not recurse."""
+        """Subscribe to the next step. After the last step, complete.
+
+        This does not recurse: a step ends in a later iteration of the event loop than it begins.
+        """
         if self.is_disposed:
             return
         try:
@@ -307,7 +312,7 @@ class _Running(Holder, ObserverBase[Event]):
 
 
 def shorten(task: Task) -> str:
-    """Return the name of a task for error messages."""
+    """Return the task's name, or the beginning of its description, for error messages."""
     return repr(task.name or task.description[:40])
 
 
@@ -325,8 +330,8 @@ def delegation_tools(
 ) -> list[BaseTool]:
     """Create two tools: one delegates work to a coworker, the other asks a coworker a question.
 
-    The chunks of the coworkers are part of the stream. ``prepare`` completes a coworker's assignment with the objects
-    that all assignments of the run share.
+    The chunks of the coworkers are part of the run's stream. ``prepare`` adds to a coworker's assignment what all
+    assignments of the run share, such as the tool cache.
 
     Raises:
         ValueError: two coworkers have the same role.

@@ -37,7 +37,12 @@ class Verdict(BaseModel):
 
 
 def _check_guardrail(guardrail: Callable[[TaskOutput], Any] | str) -> Callable[[TaskOutput], Any] | str:
-    """Raise ValueError if a function cannot be called with one argument, or its return annotation is not a verdict."""
+    """Return ``guardrail`` itself.
+
+    Raises:
+        ValueError: ``guardrail`` is a function that cannot be called with one argument, or whose annotation excludes
+            the result ``(accepted, value or reason)``.
+    """
     if isinstance(guardrail, str):
         return guardrail
     name = name_of(guardrail)
@@ -62,11 +67,18 @@ def _check_guardrail(guardrail: Callable[[TaskOutput], Any] | str) -> Callable[[
 
 
 Guardrail = Annotated[Callable[[TaskOutput], Any] | str, AfterValidator(_check_guardrail)]
-"""``fn(TaskOutput) -> (accepted, value or reason)``, sync or async; or a criterion in words for the agent's model."""
+"""Judges an answer: a function, or a criterion in words that the agent's model applies.
+
+The function is ``fn(TaskOutput) -> (accepted, value or reason)``, sync or async.
+"""
 
 
 def read_verdict(guardrail: Guardrail, verdict: object) -> tuple[bool, Any]:
-    """Read the return value of a guardrail. Raises TypeError if it is not a verdict."""
+    """Return ``verdict``, the return value of a guardrail, as a pair ``(accepted, value or reason)``.
+
+    Raises:
+        TypeError: ``verdict`` is not such a pair.
+    """
     if isinstance(verdict, tuple):
         pair = cast(tuple[Any, ...], verdict)
         if len(pair) == 2 and isinstance(pair[0], bool):

@@ -1,4 +1,4 @@
-"""Carries out one assignment: the agent answers; its answer is judged, and then accepted or rejected."""
+"""Carries out one assignment: the agent answers, and the answer is judged. After a rejection, the agent tries again."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from rxflow.types import (
 
 
 def carry_out(scope: Scope, assignment: Assignment) -> Observable[Event]:
-    """Return the events of one assignment. The last one is :class:`TaskFinished`."""
+    """Return a cold Observable of the events of one assignment. If it completes, the last is :class:`TaskFinished`."""
     labelled = scope.within(
         assignment.title,
         task_index=assignment.index,
@@ -66,7 +66,10 @@ def carry_out(scope: Scope, assignment: Assignment) -> Observable[Event]:
 
 
 class _TaskRun:
-    """Makes attempts until an answer is accepted. Numbers all of them, whatever the reason for a rejection."""
+    """Makes attempts until an answer is accepted.
+
+    All attempts are numbered together, whether a guardrail, the output type or a person rejected the answer before.
+    """
 
     def __init__(self, emitter: Emitter, assignment: Assignment, time_limit: _TimeLimit) -> None:
         self._emitter = emitter
@@ -74,12 +77,12 @@ class _TaskRun:
         self._time_limit = time_limit
         self._cache = (assignment.tool_cache or ToolCache()) if assignment.caches_tools else None
         self._attempt = 0
-        self._retries = 0  # attempts after a rejection, not counting rejections by a person
-        self._call_spans: list[str] = []  # the spans of the model's calls in this attempt
+        self._retries = 0  # how many attempts followed a rejection; rejections by a person do not count
+        self._call_spans: list[str] = []  # the span ids of the LLM calls in this attempt
         self._call_ids: list[str] = []
 
     async def result(self) -> TaskOutput:
-        """Return the answer that the guardrails, the output type and the person accept."""
+        """Return the answer that the output type, the guardrails and, with ``human_input``, a person accept."""
         if self._assignment.keep_start is not None:
             self._assignment.keep_start()
         self._keep_retries(0)
@@ -91,7 +94,11 @@ class _TaskRun:
         return output
 
     async def _accepted(self, assignment: Assignment) -> TaskOutput:
-        """Return the first answer that all guardrails accept."""
+        """Return the first answer that the output type and all guardrails accept.
+
+        Raises:
+            GuardrailError: ``guardrail_max_retries`` retries were rejected too.
+        """
         conversation = Conversation(assignment, assignment.messages(), self._cache, self._call_spans, self._call_ids)
         self._time_limit.begin()
         retries = 0
@@ -115,7 +122,7 @@ class _TaskRun:
                 return output
 
     async def _reviewed(self, output: TaskOutput) -> TaskOutput:
-        """Show the answer to a person until they have no more feedback."""
+        """Show the answer to a person, and improve it until the person has no more feedback. Return the last answer."""
         description = self._assignment.description
         while True:
             question = Question(
@@ -130,7 +137,10 @@ class _TaskRun:
             output = improved.model_copy(update={"description": output.description, "summary": output.summary})
 
     async def _answer(self, conversation: Conversation) -> str:
-        """Make one attempt, as a leaf of its own, so that its chunks have the number of the attempt."""
+        """Make one attempt, and return the text of the answer.
+
+        Each attempt is a leaf of its own, so that its chunks have the number of the attempt.
+        """
         last = Last(AgentFinished)
 
         async def work(agent: Emitter) -> None:
@@ -169,17 +179,17 @@ class _TaskRun:
 
 
 class _TimeLimit(Answerer):
-    """The time limit of an agent for a task, including all attempts and their judging.
+    """The time limit of an agent for one task. The limit includes all attempts, and the judging of the answers.
 
-    It is an answerer so that it learns of questions: it answers none, but stops the time while a person is asked.
+    The time stops while a question is open. To be informed of questions, this class is an answerer. It answers none.
     """
 
     def __init__(self, assignment: Assignment, loop: asyncio.AbstractEventLoop) -> None:
         self._assignment = assignment
         self._seconds = assignment.persona.agent.max_execution_time
         self._loop = loop
-        self._left = 0.0  # the seconds left while the time is stopped
-        self._end: float | None = None  # the deadline by the loop's clock, while the time is running
+        self._left = 0.0  # how many seconds were left when the time was stopped
+        self._end: float | None = None  # the deadline on the loop's clock; None while the time is stopped
         self._deadline: asyncio.Timeout | None = None
         self._questions: set[str] = set()
 
@@ -189,7 +199,7 @@ class _TimeLimit(Answerer):
         return self._seconds is not None
 
     def begin(self) -> None:
-        """Start to measure the time."""
+        """Start the time from zero."""
         if self._seconds is not None:
             self._left = self._seconds
             self._go_on()
@@ -201,7 +211,7 @@ class _TimeLimit(Answerer):
         self._on_loop(lambda: self._go_on(request))
 
     def _on_loop(self, do: Callable[[], None]) -> None:
-        if running_loop() is self._loop:  # otherwise the question is from a crew in a tool, with its own loop
+        if running_loop() is self._loop:  # False for a question of a crew that a tool runs on a loop of its own
             do()
         else:
             call_soon(self._loop, do)
@@ -225,10 +235,10 @@ class _TimeLimit(Answerer):
 
     @asynccontextmanager
     async def held(self) -> AsyncGenerator[None]:
-        """Cancel the body at the deadline.
+        """Cancel the body of the ``async with`` at the deadline.
 
         Raises:
-            TimeoutError: the deadline has passed; the message names the agent and the task.
+            TimeoutError: the deadline has passed. The error message names the agent and the task.
         """
         late = (
             f"agent {self._assignment.persona.role!r} was not done with task {self._assignment.title!r} "
@@ -249,10 +259,7 @@ class _TimeLimit(Answerer):
 
 
 def _read_answer(assignment: Assignment, raw: str) -> TaskOutput:
-    """Return the output for the text of an answer.
-
-    Raises :class:`Rejected` if the text does not fit the output type.
-    """
+    """Return a TaskOutput with the answer ``raw``. Raises :class:`Rejected` if ``raw`` does not fit the output type."""
     output = TaskOutput(
         raw=raw,
         description=assignment.description,
@@ -277,7 +284,10 @@ def _read_answer(assignment: Assignment, raw: str) -> TaskOutput:
 
 
 async def _judge(emitter: Emitter, assignment: Assignment, output: TaskOutput) -> TaskOutput:
-    """Pass ``output`` through all guardrails. Raises :class:`Rejected` at the first one that does not accept it."""
+    """Let all guardrails judge ``output``, one after the other. Return the output, which guardrails may have replaced.
+
+    Raises :class:`Rejected` if a guardrail does not accept the output.
+    """
     for guardrail in assignment.guardrails:
         if isinstance(guardrail, str):
             await _judge_in_words(emitter, assignment, guardrail, output)
@@ -290,14 +300,19 @@ async def _judge(emitter: Emitter, assignment: Assignment, output: TaskOutput) -
 
 
 def _replace_answer(assignment: Assignment, guardrail: Guardrail, value: object) -> TaskOutput:
-    """Return the output for the value that a guardrail returned as the answer."""
+    """Return the output for ``value``, which a guardrail has returned with its acceptance.
+
+    Raises:
+        Rejected: ``value`` does not fit the output type.
+        TypeError: ``value`` cannot be an answer.
+    """
     if isinstance(value, TaskOutput):
         return value
     name = name_of(guardrail)
     if isinstance(value, str | dict | BaseModel):
         try:
             output = _read_answer(assignment, as_text(value))
-        except Rejected as misfit:  # the original answer did fit
+        except Rejected as misfit:  # the answer fitted the output type before the guardrail replaced it
             raise Rejected(f"the guardrail {name} replaced the answer, and {misfit}") from misfit
         if isinstance(value, BaseModel) and assignment.output_model is None:
             output.pydantic = value
@@ -336,7 +351,7 @@ async def _log(emitter: Emitter, assignment: Assignment, status: Literal["starte
 
 
 def _file_text(output: TaskOutput) -> str:
-    """Return the answer as it is written to the output file."""
+    """Return the text that is written to the output file: JSON for a structured answer, otherwise the answer itself."""
     if output.pydantic is not None:
         return output.pydantic.model_dump_json(indent=2)
     return output.raw if output.json_dict is None else output.json

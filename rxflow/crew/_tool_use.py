@@ -33,17 +33,17 @@ from rxflow.types._values import RecordedError
 
 logger = logging.getLogger("rxflow")
 
-_MAX_CONCURRENT_CALLS = 64  # per turn, because a model may ask for thousands, and each sync tool has a thread
+_MAX_CONCURRENT_CALLS = 64  # in one turn: a model may ask for thousands, and each sync tool needs a thread
 
 
 @dataclass(frozen=True, slots=True)
 class ToolAnswer:
-    """The answer to one call: the text for the model, and whether it is the task's final answer."""
+    """The answer to one tool call. ``text`` is for the model. If ``is_final`` is True, it is the answer to the task."""
 
     call: ToolCall
     text: str
     is_final: bool = False
-    image: Message | None = None  # a message to add after the answers of the turn
+    image: Message | None = None  # a message with an image, to add after the answers to all tool calls of the turn
 
     @property
     def message(self) -> Message:
@@ -57,7 +57,7 @@ class ToolAnswer:
 
 
 class ToolCache:
-    """The results of tool calls in one run. The same call of the same tool is carried out once.
+    """The results of tool calls in one run. Calls of the same tool with equal arguments are carried out once.
 
     A result is kept only if the call succeeded and the tool's ``cache_function`` allows it.
     """
@@ -66,16 +66,19 @@ class ToolCache:
         self._entries: dict[tuple[int, str], _Entry] = {}
 
     def entry(self, tool: BaseTool, arguments: str) -> _Entry:
-        """Return the entry for the result of one call. ``arguments`` is valid JSON."""
+        """Return the entry for calls of ``tool`` with these ``arguments``, which are valid JSON."""
         key = id(tool), json.dumps(from_json(arguments.strip() or "{}"), sort_keys=True)
         return self._entries.setdefault(key, _Entry(tool))
 
 
 @dataclass(slots=True)
 class _Entry:
-    """The result of one call. Whoever makes the call holds the lock, so that an equal call waits for the result."""
+    """The result of a tool call. ``results`` is empty until there is a result to keep, and then has one element.
 
-    tool: BaseTool  # a reference that keeps the tool alive, because its id is part of the key
+    The lock is held during the call, so that an equal call waits for the result.
+    """
+
+    tool: BaseTool  # the cache's key contains the id of this object, which must not be freed and used again
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     results: list[Any] = field(default_factory=list[Any])
 
@@ -83,15 +86,15 @@ class _Entry:
 async def use_tools(
     emitter: Emitter, turn: LLMFinished, tools: Mapping[str, BaseTool], cache: ToolCache | None = None
 ) -> list[ToolAnswer]:
-    """Run all calls of a turn at once, each in a span of its own. The answers are in the order of the calls."""
+    """Run all tool calls of a turn at once, each in a span of its own. Return the answers in the order of the calls."""
     limit = asyncio.Semaphore(_MAX_CONCURRENT_CALLS)
 
     async def use(call: ToolCall) -> ToolAnswer:
         answers: list[ToolAnswer] = []
 
         async def work(inner: Emitter) -> None:
-            # The tool's own events carry the id of the LLM call that asked for the tool. The events of runs inside the
-            # tool do not.
+            # The events of the tool itself have the id of the LLM call that asked for the tool. The events of runs
+            # inside the tool do not have it.
             inner.origin = replace(inner.origin, llm_call_id=turn.origin.llm_call_id)
             answers.append(await _use(inner, call, tools, cache))
 
@@ -103,7 +106,7 @@ async def use_tools(
 
 
 def by_function_name(tools: Sequence[BaseTool]) -> dict[str, BaseTool]:
-    """Return the tools by the names that the model uses. Raises ValueError if two have the same name."""
+    """Return the tools by the names that the model uses. Raises ValueError if different tools have the same name."""
     named: dict[str, BaseTool] = {}
     for tool in tools:
         name = function_name(tool.name)
@@ -113,7 +116,7 @@ def by_function_name(tools: Sequence[BaseTool]) -> dict[str, BaseTool]:
 
 
 def _read_object(arguments: str) -> dict[str, Any]:
-    """Return the model's arguments as a dict for events, which also shows invalid arguments."""
+    """Return the model's arguments as a dict for events. If they are not a JSON object, the dict has their text."""
     try:
         read: Any = from_json(arguments or "{}", allow_inf_nan=False)
     except ValueError:
@@ -169,7 +172,7 @@ async def _use(emitter: Emitter, call: ToolCall, tools: Mapping[str, BaseTool], 
         )
     emitter.on_next(started)
     try:
-        # If the tool has reached its usage limit, no person is asked, because the call is refused below anyway.
+        # If the tool has reached its usage limit, no person is asked, because _run() refuses the call anyway.
         approval = Approval(approved=True) if tool.is_used_up else await _approve(emitter, call, tool, arguments)
     except Unanswered:
         emitter.on_next(ToolCancelled(origin=emitter.origin, tool_id=call.id, tool_name=call.name, reason=WAITS))
@@ -184,7 +187,7 @@ async def _use(emitter: Emitter, call: ToolCall, tools: Mapping[str, BaseTool], 
         if approval.arguments is not None:
             arguments = tool.read_arguments(json.dumps(approval.arguments))
         if not tool.is_idempotent:
-            await emitter.run.flush()  # a run that resumes after a crash must know that the tool was called
+            await emitter.run.flush()  # stores the ToolStarted: after a crash, a resumed run must know of this call
         result = await _run(emitter, tool, arguments, entry)
         answer = _answer_with(call, tool, result)
     except Unanswered:
@@ -211,7 +214,7 @@ def _answer_with(call: ToolCall, tool: BaseTool, result: Any) -> ToolAnswer:
 def _repeat(
     emitter: Emitter, call: ToolCall, tool: BaseTool, started: ToolStarted, end: ToolFinished | ToolFailed
 ) -> ToolAnswer:
-    """Emit the result that the tool had before the run was resumed, without calling the tool."""
+    """Emit ``started`` and ``end`` again in a resumed run, and return the answer, without calling the tool."""
     emitter.on_next(replace(started, replayed=True))
     emitter.on_next(replace(end, origin=emitter.origin, replayed=True))
     if isinstance(end, ToolFailed):
@@ -220,11 +223,11 @@ def _repeat(
 
 
 def _word_failure(tool: str, error: BaseException, stage: str) -> str:
-    """Return the text that tells the model that a tool call failed, or that the tool may not be called.
+    """Return the text that informs the model that a tool call failed or was refused.
 
-    A resumed run must use the same words, because it finds the model's next answer by the messages before it. In a
-    resumed run, the error comes from a log: if its class is not loaded, it is a RecordedError with the class's name and
-    the message.
+    A resumed run must use the same words, because it finds the model's recorded answer by the messages before the
+    answer. In a resumed run, the error comes from a log. If the class of the error is not loaded, the error is a
+    RecordedError, which contains the name of the class and the message.
     """
     if isinstance(error, RecordedError):
         kind, message = error.type.rpartition(".")[2], error.message
@@ -240,11 +243,11 @@ def _word_failure(tool: str, error: BaseException, stage: str) -> str:
 
 
 class Denied(Exception):
-    """A person did not allow a tool call. The message is their reason."""
+    """A person did not allow a tool call. The error message is the person's reason."""
 
 
 async def _approve(emitter: Emitter, call: ToolCall, tool: BaseTool, arguments: Mapping[str, Any]) -> Approval:
-    """Ask a person whether the tool may be called, if approval is needed."""
+    """Return whether the tool may be called. A person is asked if the tool needs approval."""
     needs = tool.needs_approval
     if callable(needs):
         needs = await emitter.invoke(needs, **arguments)
@@ -280,7 +283,7 @@ async def _approve(emitter: Emitter, call: ToolCall, tool: BaseTool, arguments: 
 
 async def _run(emitter: Emitter, tool: BaseTool, arguments: dict[str, Any], entry: _Entry | None) -> Any:
     async with nullcontext() if entry is None else entry.lock:
-        # A tool that has reached its usage limit must not give a result from the cache either.
+        # If the tool has reached its usage limit, ``claim()`` below raises, even if the cache has a result.
         if entry is not None and entry.results and not tool.is_used_up:
             return entry.results[0]
         result = await read_out(await emitter.invoke(tool.claim(), **arguments))

@@ -27,26 +27,26 @@ class Conversation:
     messages: list[Message]
     tool_cache: ToolCache | None
     call_spans: list[str]
-    """The spans of the model's calls in this attempt."""
+    """The span ids of the LLM calls in this attempt."""
     call_ids: list[str]
-    """The ids of the model's calls in this attempt."""
+    """The ids of the LLM calls in this attempt."""
     _count_shown: int = 0
     last: Message = field(default_factory=dict[str, Any])
-    """The answer as a message for the provider, including the reasoning of a reasoning model."""
+    """The last answer, as a message for the provider. It includes the reasoning of a reasoning model."""
 
     def show_messages(self, emitter: Emitter) -> None:
-        """Emit the messages that were added since the last call."""
+        """Emit a MessageAdded for each message that has no such event yet."""
         for message in self.messages[self._count_shown :]:
             emitter.on_next(MessageAdded(origin=emitter.origin, message=message))
         self._count_shown = len(self.messages)
 
     def answer_with(self, emitter: Emitter, message: Message) -> None:
-        """Store the answer. It is added to the messages only if it is rejected."""
+        """Store the answer in ``last``, and emit it. :meth:`send_back` adds it to ``messages`` if it is rejected."""
         self.last = message
         emitter.on_next(MessageAdded(origin=emitter.origin, message=message))
 
     def send_back(self, reason: str) -> None:
-        """Ask for a better answer."""
+        """Add the rejected answer to the messages, and a message that asks for a better one."""
         self.messages.append(self.last)
         self._count_shown = len(self.messages)
         self.messages.append(
@@ -55,11 +55,14 @@ class Conversation:
 
 
 async def answer(emitter: Emitter, conversation: Conversation) -> str:
-    """Ask the model and use tools, turn after turn, until there is an answer. All events appear in the stream.
+    """Ask the model and carry out its tool calls, turn after turn, until there is an answer. Return its text.
+
+    The answer is a text of the model, or the result of a tool with ``result_as_answer``. The events of all turns appear
+    in the stream.
 
     Raises:
         RuntimeError: the model called a tool even in the last turn.
-        ValueError: the model returned neither text nor a tool call.
+        ValueError: the model returned neither text nor a tool call, and retries did not help.
     """
     assignment = conversation.assignment
     agent = assignment.persona.agent

@@ -55,33 +55,37 @@ class Agent(Fillable):
 
     Args:
         role, goal, backstory: describe the agent; ``{placeholders}`` are filled with the crew's inputs.
-        llm: an :class:`LLM`, a :class:`BaseLLM` of your own, or the name of a model; by default MODEL, MODEL_NAME or
-            OPENAI_MODEL_NAME of the environment, or else ``gpt-4.1-mini``. The embedded model is never chosen silently.
+        llm: an :class:`LLM`, a :class:`BaseLLM` of your own, or the name of a model. By default, the name comes from
+            the environment variable MODEL, MODEL_NAME or OPENAI_MODEL_NAME. If none is set, it is ``gpt-4.1-mini``. The
+            embedded model is used only if you name it.
         tools: tools of rxflow, or of another library: see :func:`rxflow._tool_adapter.as_tool`.
-        max_iter: the number of turns with the model for one answer. The last turn has no tools.
-        max_execution_time: the seconds for one task, including all attempts and their judging; then TimeoutError is
-            raised. The time stops while a person is asked, and starts again from zero after a person's review.
-        max_retry_limit: how often an LLM call that failed before its first chunk is retried; by default the
-            ``max_retries`` of the LLM.
+        max_iter: the greatest number of turns with the model for one answer. In the last turn, the model may not call
+            tools.
+        max_execution_time: how many seconds one task may take, including all attempts and the judging of answers. After
+            that, TimeoutError is raised. The time stops while a person is asked. After a person's feedback, it starts
+            again from zero.
+        max_retry_limit: how often an LLM call is retried that failed before its first chunk, or that returned nothing;
+            by default the ``max_retries`` of the LLM.
         max_rpm: how many LLM calls the agent may make in a minute, including the calls that judge its answers.
         allow_delegation: the agent may delegate work and questions to the other agents of its crew.
-        verbose: report its work on standard error: see :mod:`rxflow._streaming.console`.
-        guardrail: see :data:`rxflow.crew._guardrails.Guardrail`. ``guardrail_max_retries`` limits the retries in
-            ``kickoff``. For a task, the task's own option applies.
-        cache: within a run, the same call of the same tool is carried out once.
+        verbose: report the agent's work on standard error: see :mod:`rxflow._streaming.console`.
+        guardrail: judges the answers; see :data:`rxflow.crew._guardrails.Guardrail`. ``guardrail_max_retries`` limits
+            the retries in ``kickoff``. For a task, the task's own ``guardrail_max_retries`` applies.
+        cache: within a run, calls of the same tool with equal arguments are carried out once.
         multimodal: the agent may see images. Its model asks for an image by address, with the tool
             ``add_image_to_content``.
-        step_callback: called after each turn with the model and after each tool, instead of the crew's.
-        use_system_prompt: if False, the introduction is in the first message, for models without system messages.
-        system_template, prompt_template: the texts around the introduction, ``{{ .System }}``, and around the prompt,
-            ``{{ .Prompt }}``; ``{role}``, ``{goal}`` and ``{backstory}`` are filled in.
+        step_callback: called after each turn with the model and after each tool, instead of the crew's callback.
+        use_system_prompt: if False, the introduction is part of the first message, for models without system messages.
+        system_template, prompt_template: templates for the introduction and for the prompt. ``{{ .System }}`` is
+            replaced by the introduction, and ``{{ .Prompt }}`` by the prompt. ``{role}``, ``{goal}`` and
+            ``{backstory}`` are filled in.
         inject_date: adds the date to the prompt, in the form of ``date_format``.
         stream: ``kickoff`` returns an :class:`AgentStreamingOutput` instead of the result.
         config: a mapping with any of these options, such as an entry of a YAML file. Keyword arguments take precedence.
 
     Raises:
         ValueError: an option is missing, unknown or not supported; the message says what to do instead.
-        TypeError: a tool is not a tool.
+        TypeError: an element of ``tools`` is not a tool.
     """
 
     kind: ClassVar[str] = "Agent"
@@ -110,7 +114,7 @@ class Agent(Fillable):
     inject_date: bool = False
     date_format: str = "%Y-%m-%d"
     stream: bool = False
-    config: Mapping[str, Any] | None = None  # its options are copied to the fields when the agent is created
+    config: Mapping[str, Any] | None = None  # copied to the other fields when the agent is created
     _named: LLM | None = PrivateAttr(default=None)
     _rate: RateLimit | None = PrivateAttr(default=None)
 
@@ -135,12 +139,12 @@ class Agent(Fillable):
 
     @property
     def has_chosen_model(self) -> bool:
-        """Whether the program has chosen the model."""
+        """Whether the program has set ``llm``. If not, the environment or the default has chosen the model."""
         return self.llm is not None and "llm" in self.model_fields_set
 
     @property
     def retries(self) -> int | None:
-        """The number of retries of its LLM calls; None means the ``max_retries`` of the LLM."""
+        """How often the agent's LLM calls are retried; None means the ``max_retries`` of the LLM."""
         return self.max_retry_limit if "max_retry_limit" in self.model_fields_set else None
 
     @property
@@ -164,7 +168,10 @@ class Agent(Fillable):
         return self.events(work, response_format).select(chunks)
 
     def events(self, work: Task | Query, response_format: type[BaseModel] | None = None) -> EventStream[Event]:
-        """Return a cold Observable of all events. The last one has the answer, an :class:`AgentOutput`."""
+        """Return a cold Observable of all events of this agent's work on a task or query.
+
+        Work that completes ends with a TaskFinished. Its result is the answer, an :class:`AgentOutput`.
+        """
         assignment = self._assign(work, response_format)
 
         def build(scope: Scope) -> Observable[Event]:
@@ -196,8 +203,8 @@ class Agent(Fillable):
 
         Return an :class:`AgentOutput`, or with ``stream`` an :class:`AgentStreamingOutput`.
 
-        Inside a flow, the chunks are also in the flow's stream. ``response_format`` is a pydantic model that the answer
-        must fit; the instance is then in ``.pydantic``.
+        Inside a flow, the chunks are also in the flow's stream. ``response_format`` is a Pydantic class that the answer
+        must fit. The output then has an instance of this class in ``.pydantic``.
         """
         events = self.events(messages, response_format)
         if self.stream if stream is None else stream:
@@ -224,7 +231,7 @@ class Agent(Fillable):
         return (await task.aexecute_sync(self, context, tools)).raw
 
     def _assign(self, work: Task | Query, response_format: type[BaseModel] | None) -> Assignment:
-        """Return the assignment of a task or query. A query becomes a task without placeholders."""
+        """Return the assignment of a task or query. No inputs are filled in, so placeholders stay as they are."""
         if not isinstance(work, str | Sequence):
             if isinstance(work, type) or not hasattr(work, "assigned"):
                 raise TypeError(
@@ -257,9 +264,9 @@ def _fitting(model: Any) -> dict[str, Any]:
 
 
 def _with_usage(events: Observable[Event], scope: Scope, task_id: str, *, around: Scope) -> Observable[Event]:
-    """Pass events on, but turn the answer to the task into an :class:`AgentOutput` with the tokens of all calls.
+    """Emit ``events``, but make the result of the task an :class:`AgentOutput`, which has the tokens of all LLM calls.
 
-    The answer is in the TaskFinished ``F``, which becomes ``A``. ::
+    ``F`` is the TaskFinished of the task, and ``A`` is the same event with an AgentOutput as its result. ::
 
         events     S--a--b--L---F|
         result     S--a--b--L---A|
@@ -287,5 +294,5 @@ def _with_usage(events: Observable[Event], scope: Scope, task_id: str, *, around
 
 
 def model_from_environment() -> str:
-    """Return the name of the model for agents without one."""
+    """Return the name of the model for agents whose ``llm`` is not set."""
     return next((os.environ[name] for name in _MODEL_VARIABLES if os.environ.get(name)), _DEFAULT_MODEL)

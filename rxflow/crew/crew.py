@@ -1,4 +1,4 @@
-"""``Crew``: agents and the tasks they carry out."""
+"""``Crew``: agents, and the tasks that they carry out."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from rxflow.types import CrewFinished, CrewOutput, Event, StreamChunk, TaskOutpu
 
 
 class Process(StrEnum):
-    """Sequential: each task is carried out by its own agent. Hierarchical: a manager delegates the tasks."""
+    """Who carries out the tasks: the agent of each task (sequential), or a manager who may delegate (hierarchical)."""
 
     sequential = "sequential"
     hierarchical = "hierarchical"
 
 
 class Crew(Configurable):
-    """Runs tasks one after the other; adjacent tasks with ``async_execution`` run at once.
+    """Runs tasks one after the other. Adjacent tasks with ``async_execution`` run at the same time.
 
     Args:
         agents, tasks: the agents, and the tasks in order.
@@ -36,19 +36,22 @@ class Crew(Configurable):
         stream: ``kickoff`` returns a :class:`CrewStreamingOutput` instead of the result.
         verbose: report the work on standard error: see :mod:`rxflow._streaming.console`.
         max_rpm: how many LLM calls all agents together may make in a minute, including the calls that judge answers.
-        step_callback: called after each turn with a model and after each tool.
+        step_callback: called after each turn with a model and after each tool, for agents without a ``step_callback``.
         task_callback: called with the :class:`TaskOutput` of each task.
-        before_kickoff_callbacks: ``fn(inputs) -> inputs``, called in order before placeholders are filled in.
-            ``inputs`` is a dict that belongs to this run: it is empty if there are none, and may be changed.
-        after_kickoff_callbacks: ``fn(CrewOutput) -> CrewOutput``, called in order.
-        cache: within a run, the same call of the same tool is carried out once, whichever agent makes it.
-        output_log_file: a ``.txt`` or ``.json`` file to which each task adds entries at its start and at its end, with
-            its answer; True means ``logs.txt``.
-        config: a mapping with any of these options, or its text as JSON. Agents and tasks are mappings in it, and a
-            task's ``agent`` is a role. Keyword arguments take precedence.
+        before_kickoff_callbacks: functions ``fn(inputs) -> inputs``, called in order before placeholders are filled in.
+            ``inputs`` is a dict of this run only, which may be changed. It is empty if the run has no inputs. The
+            result None keeps the inputs.
+        after_kickoff_callbacks: functions ``fn(CrewOutput) -> CrewOutput``, called in order. The result None keeps the
+            output.
+        cache: within a run, calls of the same tool with equal arguments are carried out once, whichever agent calls.
+        output_log_file: a ``.txt`` or ``.json`` file. Each task adds an entry when it starts, and an entry with the
+            answer when it has completed. True means ``logs.txt``.
+        config: a mapping with any of these options, or such a mapping as JSON text. It must have ``agents`` and
+            ``tasks``, which are lists of mappings. The ``agent`` of a task is a role. Keyword arguments take
+            precedence.
 
     Raises:
-        ValueError: the crew could not run; raised when it is created.
+        ValueError: an option is wrong, or the crew can never run, for example because a task has no agent.
     """
 
     kind: ClassVar[str] = "Crew"
@@ -70,7 +73,7 @@ class Crew(Configurable):
     cache: bool = True
     output_log_file: bool | str | None = None
     name: str = "crew"
-    config: Mapping[str, Any] | str | None = None  # its options are copied to the fields when the crew is created
+    config: Mapping[str, Any] | str | None = None  # copied to the other fields when the crew is created
     _rate: RateLimit | None = PrivateAttr(default=None)
     _usage: UsageMetrics = PrivateAttr(default_factory=UsageMetrics)
 
@@ -117,7 +120,7 @@ class Crew(Configurable):
                 raise ValueError("manager_agent cannot have tools of its own: it works by delegating")
 
     def _check_order(self) -> None:
-        position: dict[str, int] = {}  # the first index of each task
+        position: dict[str, int] = {}  # for each task id: the first index of the task
         for index, task in enumerate(self.tasks):
             position.setdefault(task.id, index)
         for index, task in enumerate(self.tasks):
@@ -184,7 +187,7 @@ class Crew(Configurable):
 
     @property
     def key(self) -> str:
-        """A key made from the texts of agents and tasks, before inputs are filled in."""
+        """A hash of the texts of agents and tasks, before inputs are filled in. Equal texts have equal keys."""
         return make_key(*(each.key for each in (*self.agents, *self.tasks)))
 
     @property
@@ -205,7 +208,8 @@ class Crew(Configurable):
         """Return a cold Observable of all events. Each subscription is a new run.
 
         Raises:
-            ValueError: a placeholder has no input.
+            ValueError: a placeholder has no input. If there are ``before_kickoff_callbacks``, which may add inputs,
+                this is the stream's error instead.
             TypeError: ``inputs`` is not a mapping.
         """
         plan = self._plan()
@@ -224,7 +228,7 @@ class Crew(Configurable):
         return self.events(inputs).select(chunks)
 
     def stream_chunks(self, inputs: Inputs | None = None) -> CrewStreamingOutput:
-        """Run the crew and return its chunks, even if ``stream`` is False. The first iteration starts the run.
+        """Return the chunks of a new run, even if ``stream`` is False. The run starts when a program iterates them.
 
         Raises:
             ValueError: a placeholder has no input.
@@ -232,7 +236,7 @@ class Crew(Configurable):
         return CrewStreamingOutput(source=self.events(inputs))
 
     def kickoff(self, inputs: Inputs | None = None) -> Any:
-        """Run the crew and return a :class:`CrewOutput`; with ``stream``, a :class:`CrewStreamingOutput` at once."""
+        """Run the crew and return a :class:`CrewOutput`. If ``stream`` is set, do the same as :meth:`stream_chunks`."""
         if self.stream:
             return self.stream_chunks(inputs)
         return run_blocking(self.events(inputs), CrewFinished).result
@@ -293,7 +297,7 @@ class Crew(Configurable):
 
 
 def _read_task(entry: Mapping[str, Any], agents: Sequence[Agent]) -> Task:
-    """Return a task from ``config``. Raises ValueError if no agent has the role that it names."""
+    """Return the task for an entry of ``config``. Raises ValueError if no agent has the role that the entry names."""
     role = entry.get("agent")
     if not isinstance(role, str):
         return Task(config=entry)
@@ -304,7 +308,12 @@ def _read_task(entry: Mapping[str, Any], agents: Sequence[Agent]) -> Task:
 
 
 def _checked(plan: Plan, inputs: object) -> Inputs | None:
-    """Return a copy of ``inputs``. Raises ValueError if one is missing, unless callbacks may still add it."""
+    """Return a copy of ``inputs``, or None if there are none.
+
+    Raises:
+        ValueError: a placeholder has no input. Not raised if there are ``before_kickoff`` callbacks, which may add it.
+        TypeError: ``inputs`` is not a mapping.
+    """
     if inputs is not None and not isinstance(inputs, Mapping):
         raise TypeError(f"inputs are a mapping of names to values, {{'topic': …}} for instance; got {inputs!r}")
     given = None if inputs is None else dict(cast(Inputs, inputs))

@@ -28,30 +28,34 @@ class Task(Fillable):
     Args:
         description, expected_output: what to do, and what to answer; ``{placeholders}`` are filled with the crew's
             inputs.
-        name: the ``task_name`` of its chunks; by default the description.
-        agent: the agent that carries it out.
+        name: the ``task_name`` of the task's chunks; by default the description.
+        agent: the agent that carries out the task.
         context: the tasks whose answers are part of the prompt. A task of another crew must have its answer already.
-            The default is all earlier tasks; with None or [], there are none.
-        tools: the tools to use instead of the agent's; by default a list of the agent's tools.
+            The default is all earlier tasks. None or [] means no tasks.
+        tools: the tools for this task, which replace the agent's tools. By default, the list is filled with the agent's
+            tools.
         async_execution: the task runs at the same time as adjacent tasks with this option.
         output_pydantic, output_json: a model that the answer must fit; at most one of the two.
-        output_file: the path of a file for the answer. Placeholders are filled in, but no input may lead out of the
-            folder that is named before the first placeholder: by ``..``, an absolute path or a symbolic link.
+        output_file: the path of a file for the answer. Placeholders are filled in. Inputs must not lead out of the
+            folder before the first placeholder, neither by ``..`` nor by an absolute path nor by a symbolic link.
         callback: called with the :class:`TaskOutput`.
-        guardrail, guardrails: see :data:`rxflow.crew._guardrails.Guardrail`. ``guardrail_max_retries`` limits the
-            retries.
+        guardrail, guardrails: judge the answer; see :data:`rxflow.crew._guardrails.Guardrail`.
+            ``guardrail_max_retries`` limits the retries.
         human_input: a person reviews the answer.
         markdown: asks for an answer in Markdown.
         allow_crewai_trigger_context: add the input ``crewai_trigger_payload`` to the description; by default only in
             the first task of a sequential crew.
-        output: the answer of the last run that answered. ``retry_count``: how often the last run tried again because a
-            guardrail or the output type rejected the answer. ``start_time``, ``end_time``: when the last run started,
-            and when it answered, in UTC.
         config: a mapping with any of these options, such as an entry of a YAML file. Keyword arguments take precedence.
+
+    Attributes:
+        output: the answer of the last run that gave an answer.
+        retry_count: how often the last run tried again because a guardrail or the output type rejected the answer.
+        start_time: when the last run started, in UTC.
+        end_time: when the last run gave its answer, in UTC; None until then.
 
     Raises:
         ValueError: an option is missing, unknown or not supported; the message says what to do instead.
-        TypeError: a tool is not a tool.
+        TypeError: an element of ``tools`` is not a tool.
     """
 
     kind: ClassVar[str] = "Task"
@@ -75,12 +79,12 @@ class Task(Fillable):
     human_input: bool = False
     markdown: bool = False
     allow_crewai_trigger_context: bool | None = None
-    config: Mapping[str, Any] | None = None  # its options are copied to the fields when the task is created
+    config: Mapping[str, Any] | None = None  # copied to the other fields when the task is created
     output: TaskOutput | None = None
     retry_count: int = 0
     start_time: datetime | None = None
     end_time: datetime | None = None
-    _borrowed: Sequence[BaseTool] = PrivateAttr(default=())  # the agent's tools with which ``tools`` was filled
+    _borrowed: Sequence[BaseTool] = PrivateAttr(default=())  # the agent's tools that _borrow_tools() put into ``tools``
 
     @model_validator(mode="after")
     def _borrow_tools(self) -> Self:
@@ -104,7 +108,7 @@ class Task(Fillable):
 
     @property
     def takes_all_context(self) -> bool:
-        """Whether ``context`` was not given, so that the prompt has all earlier answers."""
+        """Whether ``context`` was not given, so that the prompt contains the answers of all earlier tasks."""
         return "context" not in self.model_fields_set
 
     @property
@@ -128,7 +132,7 @@ class Task(Fillable):
     ) -> Assignment:
         """Return the assignment of this task for ``agent``, with ``inputs`` filled in.
 
-        ``shows_payload`` decides whether the trigger payload is shown, unless ``allow_crewai_trigger_context`` does.
+        ``shows_payload`` is the default for ``allow_crewai_trigger_context``.
 
         Raises:
             ValueError: a placeholder has no input.
@@ -174,7 +178,10 @@ class Task(Fillable):
         return f"\n\nTrigger Payload: {payload}" if is_shown else ""
 
     def interpolate_inputs(self, inputs: Mapping[str, Any]) -> None:
-        """Fill in the placeholders of description, expected output and output file; see :class:`Fillable`."""
+        """Fill in the placeholders of description, expected output and output file.
+
+        See :meth:`Fillable.interpolate_inputs`.
+        """
         template = self._templates.get("output_file", self.output_file)
         file = None if template is None else OutputFile.of(template, inputs or None, "Task output_file")
         super().interpolate_inputs(inputs)
@@ -183,7 +190,9 @@ class Task(Fillable):
             self.output_file = str(file.path)
 
     def prompt(self) -> str:
-        """Return the prompt of the last run that gave an answer; before that, the prompt that a run would have now.
+        """Return the prompt of the last run that gave an answer.
+
+        If there is no such run, return the prompt that a run would have now.
 
         Raises:
             ValueError: the task has no agent.
@@ -200,7 +209,7 @@ class Task(Fillable):
 
         Args:
             agents: if one of them has the role of the task's agent, it replaces that agent.
-            task_mapping: tasks by key, which replace the tasks in ``context``.
+            task_mapping: tasks by ``key``. They replace the tasks with the same keys in ``context``.
         """
         mapping = task_mapping or {}
         update: dict[str, Any] = {

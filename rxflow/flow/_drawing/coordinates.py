@@ -1,4 +1,8 @@
-"""Coordinates of a drawing: a box for each node, and for each link a route that crosses no box."""
+"""Coordinates of a drawing: a box for each node, and for each link a route that crosses no box.
+
+Nodes are in ranks, from top to bottom. A slot is the space on a rank for a node, or for a link that passes the rank. A
+tie connects two slots of adjacent ranks, because the same link uses them.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +33,7 @@ _TURN_DEPTHS_PX = (14.0, 28.0)
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A rectangle in pixels. ``x`` and ``y`` are the coordinates of its upper left corner."""
+    """A rectangle in pixels. ``x`` and ``y`` are the coordinates of the upper left corner."""
 
     x: float
     y: float
@@ -51,13 +55,13 @@ class Route:
 
     @property
     def end(self) -> Point:
-        """The tip of its arrow."""
+        """The tip of the link's arrow."""
         return self.steps[-1][-1]
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A box for each node, a route for each link, and a box for each label (None for a link without one)."""
+    """A box for each node, a route for each link, and for each link the box of its label, or None without a label."""
 
     width: float
     height: float
@@ -87,7 +91,7 @@ def lay_out(sizes: Sequence[tuple[float, float]], links: Sequence[Link]) -> Layo
 
 
 def _stack_ranks(layers: Layers, xs: Sequence[float]) -> list[tuple[float, float]]:
-    """Return the top and bottom of each rank. A gap is wider if the links between its two ranks go farther sideways."""
+    """Return the top and bottom of each rank. The gap below a rank is wider if links go far sideways in the gap."""
     heights = [0.0] * layers.depth
     for slot in layers.slots:
         heights[slot.rank] = max(heights[slot.rank], slot.height)
@@ -104,9 +108,9 @@ def _stack_ranks(layers: Layers, xs: Sequence[float]) -> list[tuple[float, float
 
 
 def _turning_room(layers: Layers, end: int) -> float:
-    """Return the height needed for links that turn around.
+    """Return the extra height above the first rank (``end`` 1) or below the last rank (``end`` 0).
 
-    They turn above the first rank (``end`` 1) or below the last one (``end`` 0).
+    Links that lead back turn there, and need this height. Without such links, it is 0.
     """
     rank = 0 if end else layers.depth - 1
     turning = [layers.slots[layers.passes[index][-end]].rank for index in layers.back]
@@ -116,7 +120,8 @@ def _turning_room(layers: Layers, end: int) -> float:
 def place_columns(layers: Layers, order: Sequence[Sequence[int]]) -> list[float]:
     """Return the x of each slot's middle.
 
-    Each sweep reduces the sum of the squared lengths of all ties, so the positions converge.
+    Each sweep moves tied slots closer together: it reduces a weighted sum of their squared distances. So the positions
+    converge.
     """
     xs = [0.0] * len(layers.slots)
     for rank in order:
@@ -139,14 +144,14 @@ def place_columns(layers: Layers, order: Sequence[Sequence[int]]) -> list[float]
 
 
 def _collect_pulls(layers: Layers, order: Sequence[Sequence[int]]) -> list[list[tuple[int, float, float]]]:
-    """Return, for each slot, the slots that it should be near.
+    """Return, for each slot, a list of other slots that it should be near.
 
-    Each entry has the slot's index, the weight of the pull, and the wanted offset.
+    Each entry has the index of the other slot, a weight, and the wanted x of the slot minus the x of the other slot.
     """
     pulls: list[list[tuple[int, float, float]]] = [[] for _ in layers.slots]
     for upper, lower in layers.ties:
         nodes = layers.slots[upper].is_node + layers.slots[lower].is_node
-        pull = (8.0, 1.0, 2.0)[nodes]  # a long link should bend near its ends
+        pull = (8.0, 1.0, 2.0)[nodes]  # strongest without a node, so that a long link bends only near its ends
         pulls[upper].append((lower, pull, 0.0))
         pulls[lower].append((upper, pull, 0.0))
     positions = {slot: position for rank in order for position, slot in enumerate(rank)}
@@ -165,10 +170,11 @@ def _min_distance(layers: Layers, one: int, other: int) -> float:
 def _settle_rank(rank: Sequence[int], wishes: Sequence[tuple[float, float]], layers: Layers, xs: list[float]) -> float:
     """Move the slots of a rank as close to their target positions as possible without overlap. Return the longest move.
 
-    This is least squares with a fixed order: neighbours whose targets collide form a block, which is placed at its
-    weighted mean.
+    ``wishes`` has the target position and the weight of each slot. Their order stays, and the weighted sum of squared
+    distances to the targets becomes minimal. For this, neighbours whose targets collide form a block. The block is
+    placed at the weighted mean of its targets.
     """
-    blocks: list[tuple[float, float, list[int]]] = []  # mean, weight, slots
+    blocks: list[tuple[float, float, list[int]]] = []  # each block has its mean, its weight and its slots
     shifts: dict[int, float] = {}
     shift = 0.0
     for position, slot in enumerate(rank):
@@ -191,7 +197,10 @@ def _settle_rank(rank: Sequence[int], wishes: Sequence[tuple[float, float]], lay
 
 
 def _straighten(layers: Layers, order: Sequence[Sequence[int]], xs: list[float]) -> None:
-    """Give the slots of each unbranched path the same x, so that a path has few bends instead of one at each rank."""
+    """Give the slots of each unbranched path the same x, as far as their neighbours leave room.
+
+    A path then has few bends instead of one at each rank.
+    """
     left: dict[int, int] = {}
     right: dict[int, int] = {}
     for rank in order:
@@ -212,7 +221,7 @@ def _straighten(layers: Layers, order: Sequence[Sequence[int]], xs: list[float])
 
 
 def _find_unbranched_paths(layers: Layers) -> list[list[int]]:
-    """Return the longest paths that no other tie joins or leaves, longest first."""
+    """Return the paths along ties on which no tie branches off or joins. The longest path comes first."""
     leaving = Counter(upper for upper, _ in layers.ties)
     arriving = Counter(lower for _, lower in layers.ties)
     onward = {upper: lower for upper, lower in layers.ties if leaving[upper] == 1 == arriving[lower]}
@@ -244,7 +253,7 @@ class Stage:
 
 
 def route_links(stage: Stage) -> list[Route]:
-    """Return a route for each link: smooth curves between ranks, and straight lines across the ranks that it passes."""
+    """Return a route for each link: smooth curves between ranks, and straight lines across the passed ranks."""
     exits, entries = _spread_ports(stage)
     return [_route_link(stage, index, exits[index], entries[index]) for index in range(len(stage.layers.links))]
 
@@ -268,9 +277,9 @@ def _route_link(stage: Stage, index: int, exit_x: float, entry_x: float) -> Rout
 
 
 def _curve(start: Point, end: Point, turn: int) -> Step:
-    """Draw an S-curve through a gap.
+    """Return an S-curve through the gap between two ranks.
 
-    Between two points of the same height, draw a U that goes down (``turn`` 1) or up (-1).
+    If both points have the same height, return a U that goes down (``turn`` 1) or up (``turn`` -1).
     """
     (x, y), (to_x, to_y) = start, end
     if y == to_y:
@@ -281,7 +290,10 @@ def _curve(start: Point, end: Point, turn: int) -> Step:
 
 
 def _spread_ports(stage: Stage) -> tuple[list[float], list[float]]:
-    """Return the x at which each link leaves its source and enters its target. Links are side by side, in order."""
+    """Return, for each link, the x at which the link leaves its source, and the x at which it enters its target.
+
+    The links of a node are side by side, in the order of the slots to which they go next.
+    """
     layers, xs = stage.layers, stage.xs
     leaving: dict[int, list[tuple[float, int]]] = defaultdict(list)
     arriving: dict[int, list[tuple[float, int]]] = defaultdict(list)
