@@ -114,8 +114,14 @@ def create_server(
             and they call again with the answers. By default, this process keeps a waiting run for an hour.
         security: protects the request state: the id of the waiting run, which the client sends back with the answers.
             By default, the key exists in this process only. Processes that share ``runs`` must share ``security``.
+
+    Raises:
+        ValueError: two tools have one name.
     """
     flows = {each.tool_name: each for each in tools}
+    if len(flows) < len(tools):
+        names = [each.tool_name for each in tools]
+        raise ValueError(f"two tools have one name; the names are {', '.join(names)}")
     offered = [each.as_offered() for each in tools]
     kept = Runs(keep=_KEEP) if runs is None else runs
 

@@ -386,3 +386,8 @@ def book(mode: str, replies: list[tuple[Any, Any]]) -> tuple[list[ElicitRequestF
             return await client.call_tool("Booking", {})
 
     return asked, asyncio.run(run())
+
+
+def test_two_tools_of_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match="two tools have one name; the names are AskingTwo, AskingTwo"):
+        mcp.create_server("trips", mcp.FlowTool(AskingTwo), mcp.FlowTool(AskingTwo))
