@@ -31,7 +31,7 @@ from rxflow import LLM, Flow
 from rxflow._streaming import border
 from rxflow.flow import start
 from rxflow.operators._core.log_reader import read_log
-from rxflow.operators._core.log_writer import MAX_BATCH
+from rxflow.operators._core.log_writer import MAX_BATCH_EVENTS
 from rxflow.operators._core.run_log import End, Writer
 from rxflow.runs import Runs
 from rxflow.types import Event
@@ -270,7 +270,7 @@ def _work(url: str, role: str, count: int, provider: str) -> None:
         me = Writer(role)
         runs.store.append(me, [_say(0)]).result()
         print("begun", flush=True)
-        size = 1 if role == "steady" else MAX_BATCH
+        size = 1 if role == "steady" else MAX_BATCH_EVENTS
         for first in range(1, count, size):
             if role == "steady":
                 time.sleep(GAP_S)

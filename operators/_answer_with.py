@@ -50,6 +50,6 @@ def answer_with(who: Who) -> Callable[[Observable[T]], Observable[T]]:
                 f"answer_with answers the questions of a run, and {type(source).__name__} is not one: put it after "
                 "observe() or events(), and before operators of RxPY"
             )
-        return source.answered_by(answerer)
+        return source.with_answerer(answerer)
 
     return apply

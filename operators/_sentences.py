@@ -23,13 +23,15 @@ _PERHAPS_PARAGRAPH = re.compile(r"\n[^\S\n]*(?:[-*+•]|#{1,6}|\d{1,3}[.)]?)?\Z"
 _BEFORE_WORD = re.compile(r"[\s\"'“‘«(\[{*_—–/]")  # noqa: RUF001 - quotes of several languages
 _HARD_SPACES = "\u00a0\u2007\u202f"
 
-# Abbreviations. After one of _NEVER, a full stop never ends a sentence. After one of _NUMBERED, it does not end a
-# sentence if a digit follows. After one of _OFTEN, it does not end a sentence if a small letter follows.
-_NEVER = re.compile(
+# A full stop after one of _ABBREVIATIONS never ends a sentence. After one of _ABBREVIATIONS_BEFORE_NUMBERS, it does not
+# end a sentence if a digit follows. After one of _OTHER_ABBREVIATIONS, it does not end one if a small letter follows.
+_ABBREVIATIONS = re.compile(
     r"mr|mrs|ms|dr|prof|st|mt|gen|col|sgt|capt|lt|rev|hon|e\.g|i\.e|cf|vs|viz|z\.b|d\.h|bzw", re.IGNORECASE
 )
-_NUMBERED = re.compile(r"no|nos|nr|fig|figs|eq|eqs|sec|ch|vol|p|pp|art", re.IGNORECASE)
-_OFTEN = re.compile(r"etc|inc|ltd|co|corp|jr|sr|al|ca|approx|dept|est|bros|[ap]\.m|ph\.d|usw|ggf", re.IGNORECASE)
+_ABBREVIATIONS_BEFORE_NUMBERS = re.compile(r"no|nos|nr|fig|figs|eq|eqs|sec|ch|vol|p|pp|art", re.IGNORECASE)
+_OTHER_ABBREVIATIONS = re.compile(
+    r"etc|inc|ltd|co|corp|jr|sr|al|ca|approx|dept|est|bros|[ap]\.m|ph\.d|usw|ggf", re.IGNORECASE
+)
 _INITIALS = re.compile(r"[A-HJ-Z]|[^\W\d_](?:\.[^\W\d_])+")
 _MAX_WORD_CHARACTERS = 16  # how many characters before a full stop are searched for an abbreviation or list number
 
@@ -126,11 +128,11 @@ def _find_end_at_stop(text: str, begin: int, match: re.Match[str]) -> int:
     if stop == ".":
         before = text[max(begin, match.start() - _MAX_WORD_CHARACTERS) : match.start()]
         word = _BEFORE_WORD.split(before)[-1]
-        if _NEVER.fullmatch(word) or _is_list_number(before):
+        if _ABBREVIATIONS.fullmatch(word) or _is_list_number(before):
             return 0
-        if _NUMBERED.fullmatch(word):
+        if _ABBREVIATIONS_BEFORE_NUMBERS.fullmatch(word):
             return _end_unless(str.isdigit, text, end)
-        if not _OFTEN.fullmatch(word):
+        if not _OTHER_ABBREVIATIONS.fullmatch(word):
             return 0 if _INITIALS.fullmatch(word) else end
     return _end_unless(str.islower, text, end)
 

@@ -81,10 +81,10 @@ def share_log(
         if grace_s < 0 or math.isnan(grace_s):
             raise ValueError(f"share_log(on_zero) cannot be negative: {on_zero!r}")
 
-    def shared(source: Observable[T]) -> Observable[T]:
+    def operator(source: Observable[T]) -> Observable[T]:
         return Observable(_Shared(source, grace_s, scheduler).subscribe)
 
-    return shared
+    return operator
 
 
 class _Shared:

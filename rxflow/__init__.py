@@ -33,7 +33,7 @@ if typing.TYPE_CHECKING:
 
     __version__: str
 else:
-    __getattr__, __dir__ = _lazy.names(
+    __getattr__, __dir__ = _lazy.create_lookup(
         __name__,
         {
             "LLM": "rxflow.llm.model",

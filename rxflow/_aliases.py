@@ -143,4 +143,4 @@ class _Loader(Loader):
         homes = ALIASES[name]
         module.__doc__ = f"CrewAI's path; the names are those of {', '.join(sorted(set(map(str, homes.values()))))}."
         module.__dict__["__all__"] = sorted(homes)
-        module.__dict__["__getattr__"], module.__dict__["__dir__"] = _lazy.names(name, homes)
+        module.__dict__["__getattr__"], module.__dict__["__dir__"] = _lazy.create_lookup(name, homes)

@@ -16,7 +16,7 @@ function returns the object.
 """
 
 
-def names(package: str, homes: Mapping[str, Home]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+def create_lookup(package: str, homes: Mapping[str, Home]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
     """Return functions for ``__getattr__`` and ``__dir__`` of ``package``. They find its lazy names in ``homes``.
 
     Type checkers cannot follow this. For them, a package of rxflow repeats the imports under ``if TYPE_CHECKING``.

@@ -24,7 +24,7 @@ _TABLE = "model_prices_and_context_window_backup.json"
 _MAX_ENTRY_BYTES = 64 * 1024
 # In LiteLLM's names of models, such a part follows the provider and chooses an API: "openai/responses/gpt-5".
 _ROUTES = re.compile(r"(?:responses|converse|invoke)/")
-_ABOVE = re.compile(r"_above_(\d+)k_tokens$")
+_TOKEN_THRESHOLD = re.compile(r"_above_(\d+)k_tokens$")
 
 FREE_PROVIDER = "rxflow"
 """The provider in the name of the embedded model, ``rxflow/demo``, which costs nothing."""
@@ -136,7 +136,7 @@ def _rate(entry: Entry, name: str, prompt: int, service_tier: str | None) -> flo
     A long prompt or a service tier may have a price of its own.
     """
     tier = f"_{service_tier}" if service_tier in ("flex", "priority") else ""
-    thresholds = (int(found[1]) for key in entry if key.startswith(name) and (found := _ABOVE.search(key)))
+    thresholds = (int(found[1]) for key in entry if key.startswith(name) and (found := _TOKEN_THRESHOLD.search(key)))
     passed = sorted((each for each in thresholds if prompt > each * 1000), reverse=True)
     steps = [*(f"_above_{each}k_tokens" for each in passed), ""]
     for suffix in (*(step + tier for step in steps), *steps) if tier else steps:

@@ -182,7 +182,7 @@ MAX_ROW_EVENTS = 256
 """The greatest number of events in a row. A reader that wants only a part of a row must still parse all of it."""
 MAX_ROW_BYTES = 64 * 1024
 """The greatest size of a row. A longer line has a row of its own."""
-MAX_BLOCK_TEXT = 4096
+MAX_BLOCK_TEXT_CHARACTERS = 4096
 """The longest text of a chunk in a block, in characters. It keeps every block far below the store's limit per event."""
 
 _BLOCK_HEAD = b'{"block":'
@@ -283,7 +283,7 @@ def _fits(block: Block) -> bool:
         len(block.texts) > 1
         and {*map(type, block.texts)} == {str}
         and {*map(type, block.times)} == {float}
-        and max(map(len, block.texts)) <= MAX_BLOCK_TEXT
+        and max(map(len, block.texts)) <= MAX_BLOCK_TEXT_CHARACTERS
         and isfinite(sum(block.times))
     )
 

@@ -162,7 +162,7 @@ def also(kind: type[U]) -> Callable[[Observable[T]], Observable[T | U]]:
 
     Put it after an operator that adds such events to a run. Without it, the selection would drop the added events.
     """
-    widened: Callable[[Observable[T]], Observable[T | U]] = reselect(lambda shown: _widened(shown, kind))
+    widened: Callable[[Observable[T]], Observable[T | U]] = reselect(lambda shown: _widen(shown, kind))
     return lambda source: widened(source) if isinstance(source, EventStream) else source
 
 
@@ -175,7 +175,7 @@ def only(wanted: Callable[[Any], bool]) -> Callable[[Observable[Any]], Observabl
         result    -----b-----|
     """
 
-    def filtered(source: Observable[Any]) -> Observable[Any]:
+    def operator(source: Observable[Any]) -> Observable[Any]:
         def subscribe(observer: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:
             emit = observer.on_next
 
@@ -187,10 +187,10 @@ def only(wanted: Callable[[Any], bool]) -> Callable[[Observable[Any]], Observabl
 
         return Observable(subscribe)
 
-    return filtered
+    return operator
 
 
-def _widened(shown: Selection[T], kind: type[U]) -> Selection[T | U]:
+def _widen(shown: Selection[T], kind: type[U]) -> Selection[T | U]:
     def route(emit: Callable[[Any], None], show: Callable[[Any], None]) -> Callable[[Any], None]:
         return lambda event: emit(event) if isinstance(event, kind) else show(event)
 

@@ -20,12 +20,12 @@ from rxflow.operators._core.calls import OpenSpans
 from rxflow.operators._core.run_log import End, FallenBehindError, Log, NotTheWriterError, RunExistsError, Writer
 from rxflow.types import Event, FlowPaused, Started, StreamChunk
 
-MAX_BEHIND = 50_000
+MAX_WAITING_EVENTS = 50_000
 """How many events may wait in memory for a store that is slower than the run. If more wait, the run fails."""
-MIN_BATCH = 256
+MIN_BATCH_EVENTS = 256
 """If this many events wait, they are written at once, and not in the next step of the event loop."""
-MAX_BATCH = 1024
-BURST = 64
+MAX_BATCH_EVENTS = 1024
+BURST_EVENTS = 64
 """After a batch of at least this many events, the next batch is written ``BURST_PAUSE_S`` later.
 
 At full speed, half of a log's cost is a fixed cost of each batch, however many events the batch has.
@@ -155,7 +155,7 @@ class LogWriter(ObserverBase[Event]):
 
     def _fall_behind(self) -> None:
         error = FallenBehindError(
-            f"the log of run {self._writer.run_id!r} is {MAX_BEHIND} events behind the run, which was stopped: "
+            f"the log of run {self._writer.run_id!r} is {MAX_WAITING_EVENTS} events behind the run, which was stopped: "
             "its store is too slow, or does not answer"
         )
         self.end(End("failed", error))
@@ -165,7 +165,7 @@ class LogWriter(ObserverBase[Event]):
         """Begin to write if no write is in progress; write at once if many events wait."""
         if not self._turn.is_taken:
             self._begin()
-        elif len(self._waiting) > MAX_BEHIND:
+        elif len(self._waiting) > MAX_WAITING_EVENTS:
             self._fall_behind()
         else:
             self._write_now()
@@ -186,10 +186,10 @@ class LogWriter(ObserverBase[Event]):
             return
         pause_s = self._not_before - loop.time()
         if pause_s > 0:
-            self._limit = self._waiting.taken + MAX_BATCH
+            self._limit = self._waiting.taken + MAX_BATCH_EVENTS
             loop.call_later(pause_s, self._write_now)
         else:
-            self._limit = self._waiting.taken + MIN_BATCH
+            self._limit = self._waiting.taken + MIN_BATCH_EVENTS
             loop.call_soon(self._write_now)
 
     def _write_now(self) -> None:
@@ -199,13 +199,13 @@ class LogWriter(ObserverBase[Event]):
     def _write(self) -> None:
         """Write the waiting events batch by batch, as long as the store replies at once."""
         while True:
-            batch = self._waiting.take(MAX_BATCH)
+            batch = self._waiting.take(MAX_BATCH_EVENTS)
             end = self._end  # read before checking for more events, because all events before the end are there by then
             if self._waiting:
                 end = None
             if self._close is not None:
                 batch = self._follow_spans(self._close, batch, end)
-            if len(batch) >= BURST and self._loop is not None:
+            if len(batch) >= BURST_EVENTS and self._loop is not None:
                 self._not_before = self._loop.time() + BURST_PAUSE_S
             if not batch and end is None:
                 self._limit = self._waiting.taken + 1  # first, because the adding thread reads it
@@ -213,7 +213,7 @@ class LogWriter(ObserverBase[Event]):
                 if not (self._waiting or self._end) or not self._turn.take():
                     return
                 continue
-            self._limit = self._waiting.taken + MAX_BEHIND + 1
+            self._limit = self._waiting.taken + MAX_WAITING_EVENTS + 1
             try:
                 reply = self._log.append(self._writer, batch, end)
             except Exception as error:  # noqa: BLE001 - raised by a user's log

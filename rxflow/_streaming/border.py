@@ -107,13 +107,13 @@ class Border:
         """Wrap ``source``, so that its operators find this border when they are subscribed."""
 
         def subscribe(observer: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:
-            with self.entered():
+            with self.activate():
                 return source.subscribe(observer, scheduler=scheduler)
 
         return Observable(subscribe)
 
     @contextmanager
-    def entered(self) -> Generator[None]:
+    def activate(self) -> Generator[None]:
         """Let operators that are subscribed in the ``with`` block find this border."""
         token = _current.set(self)
         try:
@@ -315,7 +315,7 @@ def find_stamp() -> Callable[[T], T]:
     Outside of runs, the function returns each item unchanged.
     """
     border = _current.get()
-    return _unchanged if border is None else border.stamp
+    return _return_unchanged if border is None else border.stamp
 
 
 def close_before_end(source: Observable[T], border: Border) -> Observable[T]:
@@ -428,7 +428,7 @@ class Guard(ObserverBase[T], Generic[T]):
         loop.call_exception_handler({"message": "an observer of an rxflow run raised", "exception": error})
 
 
-def _unchanged(item: T) -> T:
+def _return_unchanged(item: T) -> T:
     return item
 
 

@@ -169,7 +169,7 @@ class _Session(Readable[StreamFrame, Any]):
         return self._log.is_ended
 
 
-def _wanted(channels: Iterable[Channel | str]) -> frozenset[Channel]:
+def _read_channels(channels: Iterable[Channel | str]) -> frozenset[Channel]:
     """Return the requested channels. Raises ValueError for an unknown one."""
     given = [channels] if isinstance(channels, str) else list(channels)
     try:
@@ -216,7 +216,7 @@ class StreamSession(_Session):
 
     def subscribe(self, channels: Iterable[Channel | str]) -> Iterator[StreamFrame]:
         """Do the same as :meth:`interleave`."""
-        wanted = _wanted(channels)
+        wanted = _read_channels(channels)
         return (frame for frame in self if frame.channel in wanted)
 
 
@@ -257,5 +257,5 @@ class AsyncStreamSession(_Session):
 
     def subscribe(self, channels: Iterable[Channel | str]) -> AsyncIterator[StreamFrame]:
         """Do the same as :meth:`interleave`."""
-        wanted = _wanted(channels)
+        wanted = _read_channels(channels)
         return (frame async for frame in self if frame.channel in wanted)

@@ -141,11 +141,11 @@ class Journal(Answerer):
         """Return the event with which the flow began before the run stopped; None if the flow had not begun."""
         return self._flows.get(flow)
 
-    def done_within(self, flow: Step) -> list[Done]:
+    def find_done(self, flow: Step) -> list[Done]:
         """Return the finished methods of a flow, in the order in which they finished."""
         return [Done(step, event) for step, event in self._finished.items() if step[:-1] == flow]
 
-    def begun_within(self, flow: Step) -> set[str]:
+    def find_begun(self, flow: Step) -> set[str]:
         """Return the names of the methods that were called in a flow."""
         return {step[-1].rpartition("#")[0] for step in self._begun if step[:-1] == flow}
 
@@ -158,7 +158,7 @@ class Journal(Answerer):
 
         These calls are not repeated.
         """
-        for done in self.done_within(flow):
+        for done in self.find_done(flow):
             for step, usages in self._usage.items():
                 if step[: len(done.step)] == done.step:
                     yield from usages

@@ -127,7 +127,7 @@ class Log(Generic[_T]):
         while not self.has(position):
             wake, wait = create_wait()
             pause = new_pause()
-            self._waiting.append(_counted(wake, pause))
+            self._waiting.append(_end_pause_first(wake, pause))
             if self.has(position):
                 return
             if pause is not None:
@@ -139,7 +139,7 @@ class Log(Generic[_T]):
         while not self.has(position):
             arrived = anyio.Event()
             pause = new_pause()
-            waker = _counted(_waker(arrived), pause)
+            waker = _end_pause_first(_waker(arrived), pause)
             self._waiting.append(waker)
             if self.has(position):
                 return
@@ -184,7 +184,7 @@ class LogReader(Generic[_T]):
         return item
 
 
-def _counted(waker: Callable[[], None], pause: Pause | None) -> Callable[[], None]:
+def _end_pause_first(waker: Callable[[], None], pause: Pause | None) -> Callable[[], None]:
     if pause is None:
         return waker
 

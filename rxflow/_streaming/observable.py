@@ -102,12 +102,12 @@ class EventStream(Observable[T], Generic[T]):
         """Return this stream with another selection of its events."""
         return self._like(selection)
 
-    def answered_by(self, answerer: Answerer) -> EventStream[T]:
+    def with_answerer(self, answerer: Answerer) -> EventStream[T]:
         """Return this run with one more answerer, which is asked before the surrounding answerers."""
         build = cast(Build[Event], self._origin)
-        return self._like(self._selection, origin=lambda scope: build(scope.answered_by(answerer)))
+        return self._like(self._selection, origin=lambda scope: build(scope.with_answerer(answerer)))
 
-    def resumed(self, journal: Journal) -> EventStream[T]:
+    def resume_from(self, journal: Journal) -> EventStream[T]:
         """Return the continuation of the run that ``journal`` has recorded. Its first event is ``FlowResumed``."""
         build = cast(Build[Event], self._origin)
 
@@ -123,7 +123,7 @@ class EventStream(Observable[T], Generic[T]):
 
         return self._like(self._selection, origin=resume, enter=journal.resume)
 
-    def logged_by(self, flush: Callable[[asyncio.AbstractEventLoop], Awaitable[None]]) -> EventStream[T]:
+    def with_log(self, flush: Callable[[asyncio.AbstractEventLoop], Awaitable[None]]) -> EventStream[T]:
         """Return this run with a function that waits for the run's log.
 
         ``flush(loop)`` waits until the log has all events that the run has emitted on ``loop``. The run calls it before
@@ -173,7 +173,7 @@ class EventStream(Observable[T], Generic[T]):
     def build_at(self, border: Border) -> Observable[T]:
         """Return this run as a part of the run of ``border``, for an operator that adds this run to the other run."""
         leaf, origin = current_emitter(), cast(Build[Event], self._origin)
-        return self._shown(for_code_of(leaf, border.guard(origin), border.scope))
+        return self._apply_operators(for_code_of(leaf, border.guard(origin), border.scope))
 
     if not TYPE_CHECKING:  # for type checkers, RxPY's pipe() has the type of each operator's result
 
@@ -208,7 +208,7 @@ class EventStream(Observable[T], Generic[T]):
 
     def _on_subscribe(self, observer: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:
         if self._source is not None:
-            return self._shown(self._source).subscribe(observer, scheduler=scheduler)
+            return self._apply_operators(self._source).subscribe(observer, scheduler=scheduler)
         leaf = current_emitter()
         # RxPY's run() subscribes with a NewThreadScheduler, and then blocks until the end. RxPY's operators pass the
         # scheduler on to this stream.
@@ -231,11 +231,13 @@ class EventStream(Observable[T], Generic[T]):
             if self._enter is not None:
                 scope = self._enter(scope)
             if self._is_part:
-                return self._shown(for_code_of(leaf, _defer(origin, scope), scope) if hears_users else origin(scope))
+                return self._apply_operators(
+                    for_code_of(leaf, _defer(origin, scope), scope) if hears_users else origin(scope)
+                )
             border = Border(scope if leaf is None else scope.of_private_run())
             enter(border)
             events = border.guard(origin)
-            shown = self._shown(for_code_of(leaf, events, scope) if hears_users else events, border)
+            shown = self._apply_operators(for_code_of(leaf, events, scope) if hears_users else events, border)
             return border.enter(shown) if self._operators or not self.shows_all else shown
 
         return build
@@ -257,7 +259,7 @@ class EventStream(Observable[T], Generic[T]):
         same._enter = self._enter if enter is None else enter
         return same
 
-    def _shown(self, events: Observable[Event], border: Border | None = None) -> Observable[T]:
+    def _apply_operators(self, events: Observable[Event], border: Border | None = None) -> Observable[T]:
         for operator in self._operators:
             events = operator(events)
             if border is not None:

@@ -210,7 +210,7 @@ def answerer_of(given: Who, flow: object = None) -> Answerer:
     if isinstance(given, ConsoleProvider):
         return _AtConsole(given.answer)
     if hasattr(given, "request_input") or hasattr(given, "request_feedback"):
-        return _Calling(provided_by(given, flow))
+        return _Calling(adapt_provider(given, flow))
     if callable(given):
         return _Calling(given)
     raise TypeError(
@@ -259,7 +259,7 @@ class _Reading(Answerer):
         return await _read(self._source)
 
 
-def provided_by(provider: Any, flow: object = None, context: object = None) -> Callable[[InputRequested], Any]:
+def adapt_provider(provider: Any, flow: object = None, context: object = None) -> Callable[[InputRequested], Any]:
     """Return a function that asks a provider in CrewAI's form.
 
     If the provider has no method for a question, the function returns None, and the next answerer is asked. If

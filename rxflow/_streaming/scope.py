@@ -335,7 +335,7 @@ class Scope:
         """Whether this scope is outside of all spans of the run."""
         return not self.origin.span_id
 
-    def answered_by(self, answerer: Answerer) -> Scope:
+    def with_answerer(self, answerer: Answerer) -> Scope:
         """Return a copy of the scope in which ``answerer`` is asked before all others."""
         return replace(self, answerers=(answerer, *self.answerers))
 
@@ -367,11 +367,11 @@ class Scope:
         """Return a copy of the scope for another step of a resumed run."""
         return self if step == self.step else replace(self, step=step)
 
-    def logged(self) -> Scope:
+    def mark_logged(self) -> Scope:
         """Return a copy of the scope for code inside a verbose flow, crew or agent."""
         return replace(self, is_logged=True)
 
-    def metered(self) -> Scope:
+    def with_own_ledger(self) -> Scope:
         """Return a copy of the scope with a new ledger. The present ledger counts the calls of the new one too."""
         return replace(self, ledger=UsageLedger(around=self.ledger))
 

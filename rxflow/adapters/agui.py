@@ -80,13 +80,13 @@ def respond(asked: ag.RunAgentInput, events: Observable[Any]) -> Response:
     """Return a response that streams a run as server-sent events. When the client disconnects, the run is disposed."""
     encode = EventEncoder().encode
 
-    def encoded(event: ag.BaseEvent) -> bytes:
+    def encode_event(event: ag.BaseEvent) -> bytes:
         try:
             return encode(event).encode()
         except ValueError:  # UTF-8 cannot encode a name that has half a surrogate pair
             return b"data: " + write_json(event.model_dump(by_alias=True)) + b"\n\n"
 
-    return stream(events.pipe(to_agui(asked)).map(encoded))
+    return stream(events.pipe(to_agui(asked)).map(encode_event))
 
 
 def read_input(body: bytes) -> ag.RunAgentInput:

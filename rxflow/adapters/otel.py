@@ -188,25 +188,25 @@ class _SpanTree:
         match event:
             case FlowStarted():
                 attributes = {"operation": "invoke_workflow", "workflow": origin.flow_name, "flow_id": origin.flow_id}
-                return f"invoke_workflow {origin.flow_name}", SpanKind.INTERNAL, _named(attributes)
+                return f"invoke_workflow {origin.flow_name}", SpanKind.INTERNAL, _rename_attributes(attributes)
             case CrewStarted():
                 attributes = {"operation": "invoke_workflow", "workflow": origin.crew_name}
-                return f"invoke_workflow {origin.crew_name}", SpanKind.INTERNAL, _named(attributes)
+                return f"invoke_workflow {origin.crew_name}", SpanKind.INTERNAL, _rename_attributes(attributes)
             case MethodStarted(kind=kind):
                 attributes = {"method": origin.flow_method, "method_kind": kind}
-                return f"method {origin.flow_method}", SpanKind.INTERNAL, _named(attributes)
+                return f"method {origin.flow_method}", SpanKind.INTERNAL, _rename_attributes(attributes)
             case TaskStarted():
                 # A task without a name uses its description as its name, and a description may quote the user.
                 task = origin.task_name if self._capture_content else str(origin.task_index)
-                return f"task {task}", SpanKind.INTERNAL, _named({"task": task})
+                return f"task {task}", SpanKind.INTERNAL, _rename_attributes({"task": task})
             case AgentStarted():
                 attributes = {"operation": "invoke_agent", "agent": origin.agent_role, "agent_id": origin.agent_id}
-                return f"invoke_agent {origin.agent_role}", SpanKind.INTERNAL, _named(attributes)
+                return f"invoke_agent {origin.agent_role}", SpanKind.INTERNAL, _rename_attributes(attributes)
             case ToolStarted(tool_name=name, tool_id=tool_id, arguments=arguments):
                 attributes = {"operation": "execute_tool", "tool": name, "tool_type": "function", "tool_id": tool_id}
                 if self._capture_content:
                     attributes["tool_arguments"] = _to_json(arguments)
-                return f"execute_tool {name}", SpanKind.INTERNAL, _named(attributes)
+                return f"execute_tool {name}", SpanKind.INTERNAL, _rename_attributes(attributes)
             case LLMStarted():
                 return f"chat {event.model}", SpanKind.CLIENT, self._describe_call(event)
             case _:
@@ -317,7 +317,7 @@ class _SpanTree:
         origin: Origin = event.origin
         within = self._open.get(origin.span_id) or self._open.get(origin.parent_span_id)
         if within is not None:
-            within.span.add_event(NAMES[name], _named(attributes), _nanoseconds(event.at))
+            within.span.add_event(NAMES[name], _rename_attributes(attributes), _nanoseconds(event.at))
 
     def _set_error(self, span: Span, error: BaseException) -> None:
         span.set_attribute(NAMES["error"], _type_of(error))
@@ -358,10 +358,10 @@ def _call_labels(event: LLMStarted) -> dict[str, Any]:
         "server_address": event.server_address,
         "server_port": event.server_port,
     }
-    return _named(labels)
+    return _rename_attributes(labels)
 
 
-def _named(values: Mapping[str, Any]) -> dict[str, Any]:
+def _rename_attributes(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``values`` with the names of the conventions, without empty values.
 
     Texts are made encodable: an exporter refuses a whole batch of spans if one text cannot be encoded.

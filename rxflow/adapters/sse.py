@@ -46,7 +46,7 @@ END = "end"
 
 SEND_TIMEOUT_S = 30.0
 """Seconds after which a client that reads nothing is disconnected."""
-MAX_BEHIND = 100_000
+MAX_WAITING_ITEMS = 100_000
 """How many items may wait for a client that reads more slowly than the run emits.
 
 If more items wait, the client is disconnected.
@@ -309,8 +309,8 @@ class _ItemFeed:
     def _take(self, item: Any) -> None:
         self._waiting.append(item)
         self._has_come.set()
-        if len(self._waiting) > MAX_BEHIND and not self._ends:
-            logger.warning("a client was disconnected: it is more than %d items behind the run", MAX_BEHIND)
+        if len(self._waiting) > MAX_WAITING_ITEMS and not self._ends:
+            logger.warning("a client was disconnected: it is more than %d items behind the run", MAX_WAITING_ITEMS)
             self._waiting.clear()
             self.close()
             self._end()

@@ -19,7 +19,7 @@ from rxflow import _lazy
 from rxflow._streaming import has_console
 from rxflow._text import in_words, shorten, show_line
 from rxflow.cli._new_project import FILES, TAKEN
-from rxflow.cli._showing import AsJson, AsPlain, AsText, choose_style, ended_by_signals, say_paused, show_run
+from rxflow.cli._showing import AsJson, AsPlain, AsText, choose_style, end_on_signals, say_paused, show_run
 from rxflow.cli._targets import (
     INTERRUPTED,
     check_inputs,
@@ -28,7 +28,7 @@ from rxflow.cli._targets import (
     read_inputs,
     read_when_unread,
     refuse,
-    refused,
+    refuse_on_error,
 )
 from rxflow.screens._lanes import show_error, show_seconds
 
@@ -138,7 +138,7 @@ def _open_store(name: str) -> Generator[Runs]:
 
     if name.startswith(_SQLITE) and not Path(name.removeprefix(_SQLITE)).is_file():
         refuse(f"there is no store {name!r}: rxflow run --store creates one")
-    with refused():
+    with refuse_on_error():
         runs = _create_runs(name)
     try:
         with runs:
@@ -226,7 +226,7 @@ def run(
     paused = "the run is paused, because nobody can answer its question; run it in a terminal"
     if is_in_terminal:
         paused = "the run is paused, because its question was not answered; run it again to answer"
-    with refused():
+    with refuse_on_error():
         if store is not None:
             kept = _create_runs(store)
             started = kept.start(path, given or None, answer_within=HANDOVER_S if is_in_terminal else None)
@@ -272,12 +272,12 @@ def serve(
     """Serve a flow as a web page. Ctrl-C stops the server and its live runs."""
     flow = load_flow_class(target)
     unread = read_when_unread(when_unread)
-    with refused(ModuleNotFoundError):
+    with refuse_on_error(ModuleNotFoundError):
         from rxflow.screens import web  # needs an optional dependency
 
     on = None
     if cluster is not None:
-        with refused(ModuleNotFoundError):
+        with refuse_on_error(ModuleNotFoundError):
             from rxflow.cluster import Ray  # needs an optional dependency
 
             on = Ray(cluster)
@@ -287,7 +287,7 @@ def serve(
         if show:
             webbrowser.open(address)
 
-    with ended_by_signals(), refused(), _create_runs(store, on=on) as runs:
+    with end_on_signals(), refuse_on_error(), _create_runs(store, on=on) as runs:
         try:
             web.serve(flow, host=host, port=port, runs=runs, token=token, when_unread=unread, on_ready=announce)
         except KeyboardInterrupt:
@@ -308,7 +308,7 @@ def replay(
         refuse(f"there is no file {str(cassette)!r}")
     from rxflow import operators as ops
 
-    with refused():
+    with refuse_on_error():
         events = ops.from_cassette(cassette, speed)
     show_run(events, style, paused="the recorded run was paused, because its question was not answered")
 
@@ -331,7 +331,7 @@ def plot(
         return
     if output is not None and output.name in ("", ".."):
         refuse(f"{str(output)!r} is a folder; name the file to write")
-    with refused(OSError):
+    with refuse_on_error(OSError):
         typer.echo(flow.plot(str(output or path.partition(":")[2]), show=show))
 
 

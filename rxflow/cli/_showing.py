@@ -71,7 +71,7 @@ def show_run(
     is_drawn = style in (Style.DASHBOARD, Style.PLAIN)
     try:
         with (
-            ended_by_signals(),
+            end_on_signals(),
             _open_screen(style, tree, events) as (shown, add),
             PipelineOutput(shown) as output,
         ):
@@ -154,7 +154,7 @@ class _TextWriter:
 
 
 @contextmanager
-def ended_by_signals() -> Generator[None]:
+def end_on_signals() -> Generator[None]:
     """Let SIGTERM and SIGHUP end the run like Ctrl-C, so that the screen is restored and connections are closed.
 
     A signal that is ignored when the program starts, for example under ``nohup``, stays ignored.

@@ -33,7 +33,7 @@ def refuse(message: str) -> NoReturn:
 
 
 @contextmanager
-def refused(kind: type[Exception] = Exception, said: str = "") -> Generator[None]:
+def refuse_on_error(kind: type[Exception] = Exception, said: str = "") -> Generator[None]:
     """Print the error in one line and exit, if the ``with`` block raises ``kind``. The line begins with ``said``."""
     from pydantic import ValidationError
 
@@ -108,7 +108,7 @@ def load_target(target: str) -> tuple[str, Any]:
     """
     path, found = _find_target(target)
     if callable(found) and not hasattr(type(found), "events"):
-        with refused(Exception, f"{path} cannot be created: "):
+        with refuse_on_error(Exception, f"{path} cannot be created: "):
             found = found()
             crew: Any = getattr(found, "crew", None)
             if crew is not None and not hasattr(found, "events"):
@@ -129,7 +129,7 @@ def load_flow_class(target: str) -> type[Flow[Any]]:
     if not (isinstance(found, type) and issubclass(found, Flow)):
         kind = "class" if isinstance(found, type) else type(found).__name__
         refuse(f"{path} is a {kind}; each run needs a flow of its own, so name a flow class")
-    with refused(Exception, f"{path} cannot be created: "):
+    with refuse_on_error(Exception, f"{path} cannot be created: "):
         found()
     return cast("type[Flow[Any]]", found)
 
@@ -164,7 +164,7 @@ def _import(name: str) -> ModuleType:
     sys.path.insert(0, str(Path.cwd()))
     module = None
     try:
-        with refused(Exception, f"importing {name} failed: "):
+        with refuse_on_error(Exception, f"importing {name} failed: "):
             try:
                 module = import_module(name)
             except ModuleNotFoundError as error:
@@ -185,7 +185,7 @@ def check_inputs(source: object, inputs: Mapping[str, Any]) -> None:
     """Exit if the state of ``source`` lacks a field for an input."""
     from rxflow.flow._state import require_known
 
-    with refused(ValueError):
+    with refuse_on_error(ValueError):
         require_known(getattr(source, "state", None), inputs)
 
 

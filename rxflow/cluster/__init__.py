@@ -9,6 +9,6 @@ if TYPE_CHECKING:
     from rxflow.cluster.ray import OnRay, Ray, close_workers, on_ray
 
 _NAMES = ("OnRay", "Ray", "close_workers", "on_ray")
-__getattr__, __dir__ = _lazy.names(__name__, dict.fromkeys(_NAMES, "rxflow.cluster.ray"))
+__getattr__, __dir__ = _lazy.create_lookup(__name__, dict.fromkeys(_NAMES, "rxflow.cluster.ray"))
 
 __all__ = ["CodeMismatchError", "OnRay", "Ray", "WorkerLost", "WorkerStartError", "close_workers", "on_ray"]

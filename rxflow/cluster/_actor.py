@@ -189,7 +189,7 @@ def refuse_to_pause(error: Unanswered) -> NotResumable:
 
 BATCH_S = 0.001
 """Seconds after a batch in which events are collected for the next batch. A later event is sent at once."""
-FULL_BATCH = 64
+FULL_BATCH_EVENTS = 64
 """A batch of this many events is sent without waiting for more."""
 
 Message: TypeAlias = tuple[Literal["events", "asks", "forgets", "completed", "failed", "unanswered", "begun"], Any]
@@ -218,7 +218,7 @@ class RunActor:
         try:
             runnable = find_runnable(target)
             check_flow(code)
-            running = runnable.events(inputs).answered_by(answerer).part_of(origin).subscribe(batches)
+            running = runnable.events(inputs).with_answerer(answerer).part_of(origin).subscribe(batches)
         except Exception as error:  # noqa: BLE001 - raised where the stream is read
             yield "failed", describe_error(error)
             return
@@ -313,7 +313,7 @@ class Batches(ObserverBase[Event]):
 
     def on_next(self, value: Event) -> None:
         self._lines.append(encode(value))
-        if not self._is_full_awaited or len(self._lines) >= FULL_BATCH:
+        if not self._is_full_awaited or len(self._lines) >= FULL_BATCH_EVENTS:
             self._wake()
 
     def on_error(self, error: BaseException) -> None:
@@ -349,7 +349,7 @@ class Batches(ObserverBase[Event]):
         if not (self._lines or self._questions or self._has_ended):
             await self._wait(None)
         rest_s = self._taken_at + BATCH_S - self._loop.time()
-        if rest_s > 0 and len(self._lines) < FULL_BATCH and not self._has_ended:
+        if rest_s > 0 and len(self._lines) < FULL_BATCH_EVENTS and not self._has_ended:
             await self._wait(rest_s)
         self._taken_at = self._loop.time()
         lines, self._lines = self._lines, []

@@ -14,7 +14,7 @@ if typing.TYPE_CHECKING:
     from rxflow.crew.task import Task
     from rxflow.types import AgentOutput, CrewOutput, TaskOutput
 else:
-    __getattr__, __dir__ = _lazy.names(
+    __getattr__, __dir__ = _lazy.create_lookup(
         __name__,
         {
             "Agent": "rxflow.crew.agent",

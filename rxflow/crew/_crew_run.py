@@ -102,7 +102,7 @@ class Plan:
             raise ValueError(f"task {index} ({task.description[:40]!r}) has no agent; give it agent=…")
         coworkers = [other for other in self.agents if other is not agent]
         delegates = bool(coworkers) and (self.manager is not None or agent.allow_delegation)
-        assignment = task.assigned(
+        assignment = task.assign(
             agent,
             inputs,
             index=index,
@@ -141,9 +141,9 @@ class CrewRun:
     def __init__(self, plan: Plan, around: Scope, inputs: Inputs | None) -> None:
         self._plan = plan
         self.is_outermost = around.is_outermost
-        scope = around.within(plan.name, crew_name=plan.name).metered()
+        scope = around.within(plan.name, crew_name=plan.name).with_own_ledger()
         self._is_verbose = plan.verbose and not around.is_logged
-        self.scope = scope.logged() if plan.verbose else scope
+        self.scope = scope.mark_logged() if plan.verbose else scope
         self._inputs = inputs
         self._outputs: dict[int, TaskOutput] = {}  # the answer by the index of its task: a task may be in tasks twice
         self._tool_cache = ToolCache()
@@ -175,7 +175,7 @@ class CrewRun:
         """
         yield from_coroutine(self.scope, self._prepare)
         for group in self._groups():
-            started = [self._carried_out(index, task) for index, task in group]
+            started = [self._carry_out(index, task) for index, task in group]
             yield merge_patiently(started)
         yield from_coroutine(self.scope, self._finish)
 
@@ -186,7 +186,7 @@ class CrewRun:
             else:
                 yield from ([each] for each in tasks)
 
-    def _carried_out(self, index: int, task: Task) -> Observable[Event]:
+    def _carry_out(self, index: int, task: Task) -> Observable[Event]:
         assignment = self._plan.assignment(index, self._inputs, self._context_of(task), self._tool_cache)
         events = carry_out(self.scope, assignment)
         return log_events(events) if assignment.persona.agent.verbose and not self.scope.is_logged else events

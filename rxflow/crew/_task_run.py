@@ -62,7 +62,7 @@ def carry_out(scope: Scope, assignment: Assignment) -> Observable[Event]:
                 await emitter.invoke(callback, output)
         emitter.on_next(TaskFinished(origin=emitter.origin, result=output))
 
-    return from_coroutine(labelled.answered_by(time_limit) if time_limit.is_set else labelled, work)
+    return from_coroutine(labelled.with_answerer(time_limit) if time_limit.is_set else labelled, work)
 
 
 class _TaskRun:
@@ -86,14 +86,14 @@ class _TaskRun:
         if self._assignment.keep_start is not None:
             self._assignment.keep_start()
         self._keep_retries(0)
-        output = await self._accepted(self._assignment)
+        output = await self._find_accepted(self._assignment)
         if self._assignment.human_input:
-            output = await self._reviewed(output)
+            output = await self._review(output)
         if self._assignment.keep_output is not None:
             self._assignment.keep_output(output)
         return output
 
-    async def _accepted(self, assignment: Assignment) -> TaskOutput:
+    async def _find_accepted(self, assignment: Assignment) -> TaskOutput:
         """Return the first answer that the output type and all guardrails accept.
 
         Raises:
@@ -105,7 +105,7 @@ class _TaskRun:
         while True:
             raw = await self._answer(conversation)
             try:
-                async with self._time_limit.held():
+                async with self._time_limit.enforce():
                     output = await _judge(self._emitter, assignment, _read_answer(assignment, raw))
             except Rejected as rejected:
                 if retries >= assignment.guardrail_max_retries:
@@ -121,7 +121,7 @@ class _TaskRun:
                 output.messages = [*conversation.messages, {"role": "assistant", "content": raw}]
                 return output
 
-    async def _reviewed(self, output: TaskOutput) -> TaskOutput:
+    async def _review(self, output: TaskOutput) -> TaskOutput:
         """Show the answer to a person, and improve it until the person has no more feedback. Return the last answer."""
         description = self._assignment.description
         while True:
@@ -133,7 +133,7 @@ class _TaskRun:
                 return output
             self._retract(Rejected(feedback))
             asked = f"{description}\n\nYour earlier answer:\n{output.raw}\n\nFeedback on it: {feedback}"
-            improved = await self._accepted(replace(self._assignment, description=asked))
+            improved = await self._find_accepted(replace(self._assignment, description=asked))
             output = improved.model_copy(update={"description": output.description, "summary": output.summary})
 
     async def _answer(self, conversation: Conversation) -> str:
@@ -147,7 +147,7 @@ class _TaskRun:
             agent.on_next(AgentStarted(origin=agent.origin))
             with announce_failure(agent, AgentFailed):
                 # inside announce_failure, so that the time-out appears as the agent's failure
-                async with self._time_limit.held():
+                async with self._time_limit.enforce():
                     text = await answer(agent, conversation)
             agent.on_next(AgentFinished(origin=agent.origin, result=text))
 
@@ -234,7 +234,7 @@ class _TimeLimit(Answerer):
             self._deadline.reschedule(end)
 
     @asynccontextmanager
-    async def held(self) -> AsyncGenerator[None]:
+    async def enforce(self) -> AsyncGenerator[None]:
         """Cancel the body of the ``async with`` at the deadline.
 
         Raises:

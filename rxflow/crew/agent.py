@@ -175,7 +175,7 @@ class Agent(Fillable):
         assignment = self._assign(work, response_format)
 
         def build(scope: Scope) -> Observable[Event]:
-            metered = scope.metered().logged() if self.verbose else scope.metered()
+            metered = scope.with_own_ledger().mark_logged() if self.verbose else scope.with_own_ledger()
             events = _with_usage(carry_out(metered, assignment), metered, assignment.task_id, around=scope)
             return log_events(events) if self.verbose and not scope.is_logged else events
 
@@ -233,12 +233,12 @@ class Agent(Fillable):
     def _assign(self, work: Task | Query, response_format: type[BaseModel] | None) -> Assignment:
         """Return the assignment of a task or query. No inputs are filled in, so placeholders stay as they are."""
         if not isinstance(work, str | Sequence):
-            if isinstance(work, type) or not hasattr(work, "assigned"):
+            if isinstance(work, type) or not hasattr(work, "assign"):
                 raise TypeError(
                     "an agent works on a Task(description=…, expected_output=…), a question or a list of messages; "
                     f"got {work!r}"
                 )
-            assignment = work.assigned(self, None)
+            assignment = work.assign(self, None)
             return assignment if response_format is None else replace(assignment, **_fitting(response_format))
         opening = self.model.request(work).messages  # raises errors in the messages before anything runs
         return Assignment(

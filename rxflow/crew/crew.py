@@ -213,7 +213,7 @@ class Crew(Configurable):
             TypeError: ``inputs`` is not a mapping.
         """
         plan = self._plan()
-        given = _checked(plan, inputs)
+        given = _check_inputs(plan, inputs)
         return EventStream(lambda scope: CrewRun(plan, scope, given).observe())
 
     def observe(self, inputs: Inputs | None = None) -> EventStream[StreamChunk]:
@@ -263,7 +263,7 @@ class Crew(Configurable):
         """Check all inputs, so that no run starts if a later one is invalid."""
         plan = self._plan()
         for each in inputs:
-            _checked(plan, each)
+            _check_inputs(plan, each)
 
     def _plan(self) -> Plan:
         """Return the plan of the crew in its current state."""
@@ -307,7 +307,7 @@ def _read_task(entry: Mapping[str, Any], agents: Sequence[Agent]) -> Task:
     return Task(config={**entry, "agent": known[role]})
 
 
-def _checked(plan: Plan, inputs: object) -> Inputs | None:
+def _check_inputs(plan: Plan, inputs: object) -> Inputs | None:
     """Return a copy of ``inputs``, or None if there are none.
 
     Raises:

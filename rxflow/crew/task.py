@@ -117,7 +117,7 @@ class Task(Fillable):
         is_untouched = len(self.tools) == len(self._borrowed) and all(map(operator.is_, self.tools, self._borrowed))
         return () if is_untouched else self.tools
 
-    def assigned(
+    def assign(
         self,
         agent: Agent,
         inputs: Mapping[str, Any] | None,
@@ -200,7 +200,7 @@ class Task(Fillable):
         said = [] if self.output is None else [each for each in self.output.messages if each.get("role") == "user"]
         if said:
             return str(said[0]["content"])
-        return str(self.assigned(self._worker(None), None).messages()[-1]["content"])
+        return str(self.assign(self._worker(None), None).messages()[-1]["content"])
 
     def copy(  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
         self, agents: Sequence[Agent] = (), task_mapping: Mapping[str, Task] | None = None
@@ -250,7 +250,7 @@ class Task(Fillable):
         return worker
 
     def _alone(self, agent: Agent | None, context: str | None, tools: Sequence[Tool] | None) -> EventStream[Event]:
-        assignment = self.assigned(self._worker(agent), None, context=context or "")
+        assignment = self.assign(self._worker(agent), None, context=context or "")
         if tools is not None:
             assignment = replace(assignment, tools=list(map(as_tool, tools)))
         return EventStream(lambda scope: carry_out(scope, assignment))

@@ -61,10 +61,10 @@ class Replay:
         self.has_begun = journal.find_start(step) is not None
         self._graph = graph
         self._waiting = graph.group_by_trigger()
-        self._due: deque[Done] = deque(journal.done_within(step))
+        self._due: deque[Done] = deque(journal.find_done(step))
         self._finished = {done.step for done in self._due}
         self._called: dict[Step, Repeat] = {}
-        self._missing = sorted(journal.begun_within(step) - graph.methods.keys())
+        self._missing = sorted(journal.find_begun(step) - graph.methods.keys())
 
     def takes(self, step: Step, repeat: Repeat) -> bool:
         """Return whether the call ``step`` had finished before the run was resumed.

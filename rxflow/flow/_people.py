@@ -16,11 +16,11 @@ from rxflow._streaming import (
     EventStream,
     Question,
     Who,
+    adapt_provider,
     answerer_of,
     ask,
     asking,
     current_emitter,
-    provided_by,
     run_async,
     run_blocking,
 )
@@ -240,7 +240,7 @@ def _find_provider(flow: Flow[Any], method: str, feedback: Feedback, output: Any
             default_outcome=feedback.default_outcome,
             metadata=dict(feedback.metadata),
         )
-        provider = provided_by(provider, flow, context)
+        provider = adapt_provider(provider, flow, context)
     return [answerer_of(provider)]
 
 

@@ -339,15 +339,16 @@ class Flow(AsksPeople, Generic[S]):
                 return result
 
             name = self.name or type(self).__name__
-            inner = scope.within(name, flow_name=name, flow_id=self.flow_id, flow_method="").metered().at_step(step)
+            span = scope.within(name, flow_name=name, flow_id=self.flow_id, flow_method="")
+            inner = span.with_own_ledger().at_step(step)
             if journal is not None:
                 for usage, cost in journal.usage_of_done(step):
                     inner.ledger.note(usage, cost)
             provider = self._provider()
             if provider is not None:
-                inner = inner.answered_by(provider)
+                inner = inner.with_answerer(provider)
             if self.verbose:
-                inner = inner.logged()
+                inner = inner.mark_logged()
             self._record = Record(ledger=inner.ledger, state=show_state(self._state))
             events = merge_along(
                 self._graph,

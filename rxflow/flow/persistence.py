@@ -99,7 +99,7 @@ class SQLiteFlowPersistence(FlowPersistence):
 
     def init_db(self) -> None:
         """Create the file and its table if they do not exist."""
-        with self._connected():
+        with self._connect():
             pass
 
     def save_state(self, flow_uuid: str, method_name: str, state_data: dict[str, Any] | BaseModel) -> None:
@@ -111,7 +111,7 @@ class SQLiteFlowPersistence(FlowPersistence):
         """
         text = _to_json(state_data)
         now = datetime.now(UTC).isoformat()
-        with self._connected() as database:
+        with self._connect() as database:
             database.execute(
                 "INSERT INTO flow_states (flow_uuid, method_name, timestamp, state_json) VALUES (?, ?, ?, ?)",
                 (flow_uuid, method_name, now, text),
@@ -123,14 +123,14 @@ class SQLiteFlowPersistence(FlowPersistence):
         Raises:
             sqlite3.Error: the file cannot be read.
         """
-        with self._connected() as database:
+        with self._connect() as database:
             row = database.execute(
                 "SELECT state_json FROM flow_states WHERE flow_uuid = ? ORDER BY id DESC LIMIT 1", (flow_uuid,)
             ).fetchone()
         return None if row is None else json.loads(row[0])
 
     @contextmanager
-    def _connected(self) -> Generator[sqlite3.Connection]:
+    def _connect(self) -> Generator[sqlite3.Connection]:
         """Open a connection for the ``with`` block. Commit and close it when the block ends.
 
         So threads do not share a connection, and no file stays open.

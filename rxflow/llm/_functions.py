@@ -231,7 +231,7 @@ class _FenceReader:
         text = self._end + text
         start = 0
         while (at := text.find(self._marker, start)) >= 0:
-            before = self._released(text[start:at])
+            before = self._release(text[start:at])
             start = at + len(self._marker)
             self._inside = not self._inside
             if self._inside:
@@ -244,13 +244,13 @@ class _FenceReader:
             free = kept.rstrip()
             kept = kept[len(free) :]
             if free:
-                yield from self._text(self._released(free))
+                yield from self._text(self._release(free))
         self._held.append(kept)
 
     def flush(self) -> Iterator[Delta]:
         """Yield what was held back, because the text has ended. A fence that is still open counts as closed here."""
         if self._inside:
-            body = self._released(self._end)
+            body = self._release(self._end)
             self._inside, self._end = False, ""
             yield from self._call(body.rstrip().rstrip("`"))
         else:
@@ -259,14 +259,14 @@ class _FenceReader:
     def flush_text(self) -> Iterator[Delta]:
         """Yield the text that was held back. Drop the content of an open fence, because the tool call is incomplete."""
         if not self._inside:
-            held, self._end = self._released(self._end), ""
+            held, self._end = self._release(self._end), ""
             yield from self._text(held)
 
     @property
     def _marker(self) -> str:
         return _CLOSE if self._inside else _OPEN
 
-    def _released(self, text: str) -> str:
+    def _release(self, text: str) -> str:
         """Return the held text followed by ``text``, and clear the held text."""
         held = "".join([*self._held, text])
         self._held.clear()

@@ -32,7 +32,7 @@ from rxflow.llm.source import Delta
 P = ParamSpec("P")
 T = TypeVar("T")
 
-MAX_STEP = 128
+MAX_STEP_DELTAS = 128
 """About how many deltas of a call are emitted in one iteration of a run's loop. Then it is the turn of other code."""
 
 Deliver = Callable[[Sequence[Delta]], None]
@@ -230,7 +230,7 @@ class _Hop(DisposableBase):
 
     def deliver(self, batch: Sequence[Delta]) -> None:
         """Add deltas, and wake the subscriber's loop. Called on the I/O loop."""
-        self._batches.extend(batch[first : first + MAX_STEP] for first in range(0, len(batch), MAX_STEP))
+        self._batches.extend(batch[first : first + MAX_STEP_DELTAS] for first in range(0, len(batch), MAX_STEP_DELTAS))
         if not self._is_waking:
             self._is_waking = True
             call_soon(self._loop, self._drain)
@@ -267,7 +267,7 @@ class _Hop(DisposableBase):
         emit, run = observer.on_next, self._run
         try:
             emitted = 0
-            while self._batches and emitted < MAX_STEP:
+            while self._batches and emitted < MAX_STEP_DELTAS:
                 batch = self._batches.pop(0)
                 if run is not None:
                     run.clock.read_at = run.clock.time()

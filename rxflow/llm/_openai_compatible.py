@@ -32,7 +32,7 @@ from rxflow.llm._litellm.errors import (
 )
 from rxflow.llm._litellm.setup import get_litellm
 from rxflow.llm._reading import HEADER_GRACE_S, MAX_ERROR_BYTES, READ_TIMEOUT_S, count_request, read_answer
-from rxflow.llm._redaction import known_keys, redact_error
+from rxflow.llm._redaction import find_keys, redact_error
 from rxflow.llm._wires.openai_chat import OpenAIChatWire
 from rxflow.llm.source import Delta, Ending, Request
 
@@ -139,7 +139,7 @@ class OpenAICompatibleSource:
         import aiohttp
         from yarl import URL
 
-        url, json = self._url(), self._body(request, await self._supported_hints(request))
+        url, json = self._url(), self._body(request, await self._select_hints(request))
         headers = self._headers(request, url)
         # The client's time limits apply to each read. A server that sends its headers or an error byte by byte would
         # never exceed them.
@@ -167,7 +167,7 @@ class OpenAICompatibleSource:
     def _is_reasoning_model(self) -> bool:
         return self._provider == "openai" and self._name.startswith(_REASONING_NAMES)
 
-    async def _supported_hints(self, request: Request) -> dict[str, Any]:
+    async def _select_hints(self, request: Request) -> dict[str, Any]:
         """Return the hints that the model supports.
 
         ``response_format`` is left out unless LiteLLM's table of models shows that the model supports it.
@@ -237,7 +237,7 @@ class OpenAICompatibleSource:
 
     async def _raise(self, error: Exception, request: Request, *, has_begun: bool) -> None:
         """Raise LiteLLM's error for ``error``. If LiteLLM is not imported yet, import it in another thread."""
-        keys = known_keys(self.api_key, {"base_url": self._base_url}, request.parameters, *request.tools)
+        keys = find_keys(self.api_key, {"base_url": self._base_url}, request.parameters, *request.tools)
         redact_error(error, keys)  # before the import, because an ImportError would show ``error`` as its context
         raise_as_litellm(
             await get_litellm(), error, keys, model=request.model, provider=self._provider, has_begun=has_begun

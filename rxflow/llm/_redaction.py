@@ -23,12 +23,14 @@ _NAMES = re.compile(
 _SCHEMA_FIELDS = ("properties", "$defs", "definitions")  # fields of a JSON schema that map names to schemas
 _USER_IN_A_URL = re.compile(r"://([^/?#\s]+)@")
 _SAFE_IN_A_QUERY = "/?:@!$'()*,;"
-_SHORTEST = 8  # characters. Shorter secrets are not masked: they protect nothing, and may be words of the message.
+_MIN_SECRET_LENGTH = (
+    8  # characters. Shorter secrets are not masked: they protect nothing, and may be words of the message.
+)
 _MASK = "***"
-_LONGEST = 4000  # characters. Longer texts in errors are cut off.
+_MAX_TEXT_LENGTH = 4000  # characters. Longer texts in errors are cut off.
 
 
-def known_keys(*given: object) -> list[str]:
+def find_keys(*given: object) -> list[str]:
     """Return the secrets in ``given`` and in the environment variables, the longest first.
 
     These are secrets:
@@ -46,7 +48,7 @@ def known_keys(*given: object) -> list[str]:
     # Add the keys as JSON and repr() show them. Both escape, for example, the line breaks in a private key.
     found |= {repr(key)[1:-1] for key in found}
     # The longest first, because a key may contain a shorter one.
-    return sorted((key for key in found if len(key) >= _SHORTEST), key=len, reverse=True)
+    return sorted((key for key in found if len(key) >= _MIN_SECRET_LENGTH), key=len, reverse=True)
 
 
 def _secrets_in(given: object, *, is_named: bool = True) -> Iterator[str]:
@@ -161,7 +163,11 @@ def _mask(text: str, keys: Sequence[str]) -> str:
     for key in keys:
         text = text.replace(key, _MASK)
     # Cut only after masking. Otherwise the beginning of a key could be left.
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text) - _LONGEST:,} more characters)"
+    return (
+        text
+        if len(text) <= _MAX_TEXT_LENGTH
+        else f"{text[:_MAX_TEXT_LENGTH]}… ({len(text) - _MAX_TEXT_LENGTH:,} more characters)"
+    )
 
 
 def _redact_http(value: Any, keys: Sequence[str]) -> Any:

@@ -81,7 +81,7 @@ class BaseLLM(ABC):
         stop: str | list[str] | None = None,
         **parameters: Any,
     ) -> None:
-        for name, declared in _declared(type(self)).items():
+        for name, declared in _list_fields(type(self)).items():
             if name in parameters:
                 setattr(self, name, parameters.pop(name))
             elif isinstance(declared, FieldInfo):
@@ -127,7 +127,7 @@ BaseLLM.register(LLM)  # programs written for CrewAI use isinstance(llm, BaseLLM
 _ACALL = vars(BaseLLM)["acall"]
 
 
-def _declared(cls: type) -> dict[str, Any]:
+def _list_fields(cls: type) -> dict[str, Any]:
     """Return the fields that ``cls`` and its bases before BaseLLM declare, by name.
 
     Fields are declared as in pydantic's models. The value for a field is its ``Field(…)`` or ``PrivateAttr(…)``. If the
@@ -190,7 +190,7 @@ class _CallSource:
     def stream(self, request: Request) -> Observable[Delta]:
         async def answer(emit: Callable[[Delta], None]) -> None:
             reply = _Reply(emit, self._name)
-            with _muted():  # if the method asks other models, their chunks must not become part of this answer
+            with _mute_chunks():  # if the method asks other models, their chunks must not become part of this answer
                 await reply.read(await self._ask(request))
             reply.end()
 
@@ -199,11 +199,11 @@ class _CallSource:
     async def _ask(self, request: Request) -> Any:
         if _method(self._llm, "acall") is not _ACALL:
             try:
-                return await _awaited(self._llm.acall(*_messages(request), **_keywords(self._llm.acall, request)))
+                return await _resolve(self._llm.acall(*_messages(request), **_keywords(self._llm.acall, request)))
             except NotImplementedError:  # some classes define ``acall`` only to raise this error
                 pass
         call = partial(self._llm.call, *_messages(request), **_keywords(self._llm.call, request))
-        return await _awaited(await in_thread(call, name=self._name))
+        return await _resolve(await in_thread(call, name=self._name))
 
     async def calls_functions(self, model: str) -> bool:
         if _method(self._llm, "supports_function_calling") is BaseLLM.supports_function_calling:
@@ -219,7 +219,7 @@ class _CallSource:
 
 
 @contextmanager
-def _muted() -> Generator[None, None, None]:
+def _mute_chunks() -> Generator[None, None, None]:
     """Drop the chunks and the reasoning of other models that the code in the ``with`` block asks.
 
     All other events of these models stay in the surrounding run's stream.
@@ -241,7 +241,7 @@ def _method(llm: BaseLLM, name: str) -> Any:
     return getattr(type(llm), name)
 
 
-async def _awaited(said: Any) -> Any:
+async def _resolve(said: Any) -> Any:
     return await said if inspect.isawaitable(said) else said
 
 

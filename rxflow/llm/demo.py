@@ -81,7 +81,7 @@ def _answer(request: Request) -> str:
         parts.append(f"Of what I was given, this matters most: {_telling_sentence(given)}")
     keywords = _keywords(topic)
     if len(keywords) > 1:
-        parts.append(f"The words to hold on to are {_listed(keywords)}.")
+        parts.append(f"The words to hold on to are {_join_words(keywords)}.")
     parts.append("That is all the demo model can say: it knows nothing but its prompt.")
     return " ".join(parts)
 
@@ -116,7 +116,7 @@ def _keywords(text: str) -> list[str]:
     return [word for word in words if word in longest]
 
 
-def _listed(words: list[str]) -> str:
+def _join_words(words: list[str]) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 

@@ -21,13 +21,13 @@ C = TypeVar("C", bound=type)
 F = TypeVar("F", bound=Callable[..., Any])
 
 _ROLE = "__rxflow_role__"
-_MADE = "_rxflow_made"
+_CACHE_ATTRIBUTE = "_rxflow_made"
 _being_made: ContextVar[tuple[tuple[int, Callable[..., Any]], ...]] = ContextVar("rxflow_being_made", default=())
 
 
 def agent(method: Callable[P, R]) -> Callable[P, R]:
     """Mark a method that creates an agent. A task's entry in YAML refers to the agent by the method's name."""
-    return _made_once(method, "agent", partial(_require, Agent))
+    return _create_once(method, "agent", partial(_require, Agent))
 
 
 def task(method: Callable[P, R]) -> Callable[P, R]:
@@ -38,7 +38,7 @@ def task(method: Callable[P, R]) -> Callable[P, R]:
         if made.name is None:
             made.name = getattr(method, "__name__", None)
 
-    return _made_once(method, "task", name_it)
+    return _create_once(method, "task", name_it)
 
 
 def crew(method: Callable[P, R]) -> Callable[P, R]:
@@ -53,15 +53,15 @@ def crew(method: Callable[P, R]) -> Callable[P, R]:
             made.name = type(owner).__name__
         for role in ("before_kickoff", "after_kickoff"):
             callbacks = getattr(made, f"{role}_callbacks")
-            hooks = [getattr(owner, name) for name in marked(type(owner), role)]
+            hooks = [getattr(owner, name) for name in find_marked(type(owner), role)]
             callbacks += [hook for hook in hooks if hook not in callbacks]  # super().crew() may have added some
 
-    return _made_once(method, "crew", complete)
+    return _create_once(method, "crew", complete)
 
 
 def llm(method: Callable[P, R]) -> Callable[P, R]:
     """Mark a method that creates a model. An agent's entry in YAML refers to the model by the method's name."""
-    return _made_once(method, "llm")
+    return _create_once(method, "llm")
 
 
 def tool(method: Callable[P, R]) -> Callable[P, R]:
@@ -69,12 +69,12 @@ def tool(method: Callable[P, R]) -> Callable[P, R]:
 
     To make a tool of a function, use ``rxflow.tool``.
     """
-    return _made_once(method, "tool")
+    return _create_once(method, "tool")
 
 
 def cache_handler(method: Callable[P, R]) -> Callable[P, R]:
     """Mark a method that creates CrewAI's handler of cached tool results. rxflow never uses the handler."""
-    return _made_once(method, "cache_handler")
+    return _create_once(method, "cache_handler")
 
 
 def callback(method: F) -> F:
@@ -105,7 +105,7 @@ def output_json(cls: C) -> C:
     return _mark(cls, "output_json")
 
 
-def marked(cls: type, role: str) -> Mapping[str, Any]:
+def find_marked(cls: type, role: str) -> Mapping[str, Any]:
     """Return the members that have the decorator ``role``, by name, in the order of definition.
 
     The members of the bases of ``cls`` come before its own.
@@ -132,7 +132,7 @@ def _require(kind: type[R], where: str, owner: object, made: object) -> R:
     return made
 
 
-def _made_once(
+def _create_once(
     method: Callable[P, R],
     role: str,
     complete: Callable[[str, object, object], object] = lambda where, owner, made: None,
@@ -146,7 +146,7 @@ def _made_once(
     @wraps(method)
     def make(*args: P.args, **kwargs: P.kwargs) -> R:
         owner, *others = args
-        known: dict[Any, R] = vars(owner).setdefault(_MADE, {})
+        known: dict[Any, R] = vars(owner).setdefault(_CACHE_ATTRIBUTE, {})
         # The key contains ``make``, not the method's name: a subclass may override the method and call super().
         key = (make, tuple(map(_key, others)), tuple((each, _key(value)) for each, value in sorted(kwargs.items())))
         if key not in known:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeVar, cast
 
 from rxflow.crew import Agent, Task
 from rxflow.llm.model import LLM
-from rxflow.project.annotations import marked
+from rxflow.project.annotations import find_marked
 
 C = TypeVar("C")
 
@@ -94,13 +94,13 @@ def _folder_of(cls: type) -> Path:
 
 
 def _tasks_of(owner: object) -> list[Task]:
-    return [getattr(owner, name)() for name in marked(type(owner), "task")]
+    return [getattr(owner, name)() for name in find_marked(type(owner), "task")]
 
 
 def _agents_of(owner: object) -> list[Agent]:
     """Return each agent once. The agents of the tasks come first, in the order of the tasks."""
     agents = [task.agent for task in _tasks_of(owner) if task.agent is not None]
-    agents += [getattr(owner, name)() for name in marked(type(owner), "agent")]
+    agents += [getattr(owner, name)() for name in find_marked(type(owner), "agent")]
     return [*{id(agent): agent for agent in agents}.values()]
 
 
@@ -198,7 +198,7 @@ class _Names:
 
         If there is none, raise ValueError. ``option`` is the option that contains the name, for the error.
         """
-        known = marked(type(self._owner), role)
+        known = find_marked(type(self._owner), role)
         if name not in known:
             raise ValueError(
                 f"{self._where}: {option} names {name!r}, which {type(self._owner).__name__} does not have under "
@@ -228,7 +228,7 @@ class _Names:
         Any other name is the name of a model, and stays.
         """
         value = entry.get(option)
-        if isinstance(value, str) and value in marked(type(self._owner), "llm"):
+        if isinstance(value, str) and value in find_marked(type(self._owner), "llm"):
             entry[option] = getattr(self._owner, value)()
 
     def replace_callback(self, entry: Entry, option: str) -> None:

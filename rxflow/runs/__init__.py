@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from rxflow.runs.redis import RedisLog
     from rxflow.runs.sqlite import SQLiteLog
 
-__getattr__, __dir__ = _lazy.names(__name__, {"SQLiteLog": "rxflow.runs.sqlite", "RedisLog": "rxflow.runs.redis"})
+__getattr__, __dir__ = _lazy.create_lookup(
+    __name__, {"SQLiteLog": "rxflow.runs.sqlite", "RedisLog": "rxflow.runs.redis"}
+)
 
 __all__ = [
     "LIVE",

@@ -209,7 +209,7 @@ class MemoryLog(Store):
             if run is None and writer.may_begin(events):
                 run = self._runs[writer.run_id] = _Run(writer, RunSpec())
             if run is None or run.writer.id != writer.id:
-                return _failed(refuse(writer, None if run is None else run.writer.generation))
+                return _fail(refuse(writer, None if run is None else run.writer.generation))
             if end is not None and end.status == "lost":
                 if run.status not in LIVE:
                     return _DONE
@@ -235,7 +235,7 @@ class MemoryLog(Store):
             end = run.end or End(run.status)
             return Page(run.events.read(after, limit), run.status, run.events.last, end.error, end.reason)
 
-        return self._locked(look)
+        return self._run_locked(look)
 
     def wait(self, run_id: str, after: int) -> Future[None]:
         waiting: Future[None] = Future()
@@ -253,7 +253,7 @@ class MemoryLog(Store):
             run = self._runs.get(run_id)
             on_note = run.on_note if run is not None else None
         if run is None:
-            return _failed(no_such_run(run_id))
+            return _fail(no_such_run(run_id))
         if on_note is not None:
             on_note(note)
         return _DONE
@@ -274,26 +274,26 @@ class MemoryLog(Store):
             run.on_note = on_note
             return run.writer, self._head_of(run_id, run)
 
-        return self._locked(take)
+        return self._run_locked(take)
 
     def release(self, writer: Writer) -> None:
         """Do nothing: this store has no leases."""
 
     def look_up(self, run_id: str) -> Future[Head]:
-        return self._locked(lambda: self._head_of(run_id, self._find(run_id)))
+        return self._run_locked(lambda: self._head_of(run_id, self._find(run_id)))
 
     def list(self, status: Status | None = None) -> Future[Sequence[Head]]:
         def look() -> Sequence[Head]:
             self._forget_old()
             return [self._head_of(*each) for each in self._runs.items() if status in (None, each[1].status)]
 
-        return self._locked(look)
+        return self._run_locked(look)
 
     def forget(self, run_id: str) -> Future[None]:
         with self._lock:
             run = self._runs.pop(run_id, None)
         if run is None:
-            return _failed(no_such_run(run_id))
+            return _fail(no_such_run(run_id))
         if run.on_note is not None:
             run.on_note(Note("cancel", "the run was forgotten"))
         for _, each in run.waiting:
@@ -303,7 +303,7 @@ class MemoryLog(Store):
     def close(self) -> None:
         """Do nothing: there is nothing to close."""
 
-    def _locked(self, function: Callable[[], T]) -> Future[T]:
+    def _run_locked(self, function: Callable[[], T]) -> Future[T]:
         future: Future[T] = Future()
         with self._lock:
             settle(future, function)
@@ -338,7 +338,7 @@ class MemoryLog(Store):
         )
 
 
-def _failed(error: Exception) -> Future[None]:
+def _fail(error: Exception) -> Future[None]:
     future: Future[None] = Future()
     future.set_exception(error)
     return future

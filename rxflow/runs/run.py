@@ -300,7 +300,7 @@ class Run:
             for request in journal.pending:
                 if answers and request.request_id in answers:
                     check_answer(request, answers[request.request_id])
-            return runnable.events(head.spec.inputs).resumed(journal)
+            return runnable.events(head.spec.inputs).resume_from(journal)
 
         past = self._read_all()
         source = continue_after(past)

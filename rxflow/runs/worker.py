@@ -79,7 +79,7 @@ class Worker:
             self._attendance = Attendance(grace_s, partial(self._cancel_unread, reason))
         context = copy_context()
         context.run(ambient.set, None)  # a run that a method starts is not part of that method's run
-        context.run(self._subscribe, source.answered_by(self._inbox).logged_by(self._flush))
+        context.run(self._subscribe, source.with_answerer(self._inbox).with_log(self._flush))
         self.has_begun = True
         self._obey_early_notes()
         return log.done

@@ -40,7 +40,7 @@ if typing.TYPE_CHECKING:
     from rxflow.testing._virtual_time import Deadlock, ProviderInVirtualTime, RealSocketInVirtualTime
     from rxflow.testing.leaks import assert_nothing_is_left
 else:
-    __getattr__, __dir__ = _lazy.names(
+    __getattr__, __dir__ = _lazy.create_lookup(
         __name__,
         {
             "ConformanceError": "rxflow.testing._conformance.harness",

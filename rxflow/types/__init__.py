@@ -156,7 +156,7 @@ if typing.TYPE_CHECKING:
     from rxflow.types.frames import Channel, StreamFrame
     from rxflow.types.results import AgentOutput, CrewOutput, OutputFormat, TaskOutput, UsageMetrics
 else:
-    __getattr__, __dir__ = _lazy.names(
+    __getattr__, __dir__ = _lazy.create_lookup(
         __name__,
         {
             "AgentCancelled": "rxflow.types.events",

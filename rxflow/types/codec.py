@@ -291,16 +291,16 @@ def _field_of(hint: Any) -> _Field:
     if origin in (tuple, list) and (origin is list or args[1:] == (...,)):
         return _sequence_field(origin, _field_of(args[0]), is_tagged=origin is tuple)
     if isinstance(hint, type) and issubclass(hint, BaseException):
-        return _guarded(BaseException, _ERROR, is_exact=False)
+        return _guard(BaseException, _ERROR, is_exact=False)
     if hint in OWN_TYPES:
         own = cast("type[Any]", hint)
-        return _guarded(own, _Field(lambda value: _shape_of(own).write(value), lambda data: _shape_of(own).read(data)))
+        return _guard(own, _Field(lambda value: _shape_of(own).write(value), lambda data: _shape_of(own).read(data)))
     if isinstance(hint, type) and issubclass(hint, Enum):
-        return _guarded(hint, _Field(lambda value: value.value, hint), data_type=(str, int))
+        return _guard(hint, _Field(lambda value: value.value, hint), data_type=(str, int))
     return _ANY
 
 
-def _guarded(
+def _guard(
     kind: type[Any], field: _Field, *, is_exact: bool = True, data_type: type[Any] | tuple[type[Any], ...] = dict
 ) -> _Field:
     def write(value: Any) -> Json:

@@ -211,7 +211,7 @@ def test_an_unknown_run_is_not_found() -> None:
 def test_a_client_that_is_far_behind_a_run_of_its_own_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
     """What is said at once, with nobody able to take any of it meanwhile."""
     is_disposed = threading.Event()
-    said = reactivex.concat(reactivex.range(sse.MAX_BEHIND + 1), reactivex.never())
+    said = reactivex.concat(reactivex.range(sse.MAX_WAITING_ITEMS + 1), reactivex.never())
     messages = said.map(lambda number: b"data: %d\n\n" % number).finally_action(is_disposed.set)
     with serve(app(lambda request: sse.stream(messages))) as url:
         assert httpx.get(f"{url}/run", timeout=PATIENCE_S).text == ""

@@ -506,7 +506,10 @@ class TestCallbacks:
 
 class TestWhatACrewGivesBack:
     def test_json_is_that_of_the_task_whose_answer_it_is(self) -> None:
-        silent = a_task(an_agent(Scripted("Hm"), "Writer"), "Write", guardrail=lambda answer: (True, ""))
+        def empty(answer: TaskOutput) -> tuple[bool, str]:
+            return True, ""
+
+        silent = a_task(an_agent(Scripted("Hm"), "Writer"), "Write", guardrail=empty)
         result = a_crew(a_task(an_agent(Scripted([BERN]), "Counter"), "Count", output_json=City), silent).kickoff()
         assert [each.raw for each in result.tasks_output] == [BERN, ""]
         assert json.loads(result.json) == result.json_dict == {"name": "Bern", "people": 134000}

@@ -292,22 +292,22 @@ class TestToolsOfATask:
         agent = an_agent(MODEL, tools=[search])
         task = a_task(agent).copy() if copied else a_task(agent)
         task.tools.append(other_search())
-        assert [each.name for each in task.assigned(agent, None).tools] == ["search", "other"]
+        assert [each.name for each in task.assign(agent, None).tools] == ["search", "other"]
         assert agent.tools == [search]
 
     def test_those_that_the_agent_gets_later_count(self) -> None:
         agent = an_agent(MODEL, tools=[search])
         task = a_task(agent)
         agent.tools = [other_search()]
-        assert [each.name for each in task.assigned(agent, None).tools] == ["other"]
+        assert [each.name for each in task.assign(agent, None).tools] == ["other"]
 
     def test_whoever_else_does_it_uses_their_own(self) -> None:
         task = a_task(an_agent(MODEL, tools=[search]))
-        assert task.assigned(an_agent(MODEL), None).tools == []
+        assert task.assign(an_agent(MODEL), None).tools == []
 
     def test_given_ones_are_for_whoever_does_it(self) -> None:
         task = a_task(an_agent(MODEL), tools=[search])
-        assert task.assigned(an_agent(MODEL, tools=[other_search()]), None).tools == [search]
+        assert task.assign(an_agent(MODEL, tools=[other_search()]), None).tools == [search]
 
 
 def other_search() -> BaseTool:

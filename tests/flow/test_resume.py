@@ -116,7 +116,7 @@ def test_a_paused_run_goes_on_with_the_answers() -> None:
     (request,) = paused.one(FlowPaused).pending
     assert world.model.asked == ["tides", "tides", "boats"]
     journal = Journal(paused.events, {request.request_id: "Bob"})
-    seen = outcome(world.flow().events().resumed(journal))
+    seen = outcome(world.flow().events().resume_from(journal))
     assert world.model.asked == ["tides", "tides", "boats"]
     assert world.looked == ["north"]
     assert seen.one(InputReceived).value == "Bob"
@@ -128,13 +128,13 @@ def test_a_resumed_run_first_repeats_what_is_still_open() -> None:
     world = World()
     paused = outcome(world.flow().events())
     (request,) = paused.one(FlowPaused).pending
-    again = outcome(world.flow().events().resumed(Journal(paused.events)))
+    again = outcome(world.flow().events().resume_from(Journal(paused.events)))
     repeated = again.events[1]
     assert isinstance(repeated, InputRequested)
     assert (repeated.request_id, repeated.replayed) == (request.request_id, True)
     assert [each.request_id for each in again.one(FlowPaused).pending] == [request.request_id]
     past = [*paused.events, *again.events]
-    seen = outcome(world.flow().events().resumed(Journal(past, {request.request_id: "Cy"})))
+    seen = outcome(world.flow().events().resume_from(Journal(past, {request.request_id: "Cy"})))
     assert seen.one(InputReceived).value == "Cy"
     assert text_of([*past, *seen.events]) == "on tides. on boats. booked for Cy"
 
@@ -157,7 +157,7 @@ def test_a_question_that_has_expired_meanwhile_is_answered_by_none() -> None:
 
     paused = outcome(Asks().events())
     past = [replace(event, expires_at=1.0) if isinstance(event, InputRequested) else event for event in paused.events]
-    seen = outcome(Asks().events().resumed(Journal(past)))
+    seen = outcome(Asks().events().resume_from(Journal(past)))
     assert seen.one(InputReceived).value is None
     assert seen.one(FlowFinished).result is None
 
@@ -180,7 +180,7 @@ def test_methods_that_finished_complete_in_their_old_order() -> None:
 
     paused = outcome(Race().events())
     (request,) = paused.one(FlowPaused).pending
-    seen = outcome(Race().events().resumed(Journal(paused.events, {request.request_id: "!"})))
+    seen = outcome(Race().events().resume_from(Journal(paused.events, {request.request_id: "!"})))
     assert seen.one(FlowFinished).result == "slow!"
 
 
@@ -205,7 +205,7 @@ def test_a_cycle_goes_on_in_its_round() -> None:
 
     paused = outcome(Cycle().events())
     (request,) = paused.one(FlowPaused).pending
-    seen = outcome(Cycle().events().resumed(Journal(paused.events, {request.request_id: "done"})))
+    seen = outcome(Cycle().events().resume_from(Journal(paused.events, {request.request_id: "done"})))
     assert ran == [0, 1, 2]
     assert seen.one(FlowFinished).result == "end"
 
@@ -236,11 +236,11 @@ def test_flows_in_flows_go_on_each_where_it_was() -> None:
     answers: dict[str, str] = {}
     for answer in ("a", "b"):
         source = Outer().events()
-        seen = outcome(source.resumed(Journal(events, answers)) if events else source)
+        seen = outcome(source.resume_from(Journal(events, answers)) if events else source)
         events += seen.events
         paused = seen.of(FlowPaused)[-1]
         answers = {paused.pending[0].request_id: answer}
-    seen = outcome(Outer().events().resumed(Journal(events, answers)))
+    seen = outcome(Outer().events().resume_from(Journal(events, answers)))
     assert seen.errors == []
     assert seen.of(FlowFinished)[-1].result == "1a1b"
     assert ran == ["first", "first"]
@@ -262,7 +262,7 @@ def test_feedback_is_asked_for_what_the_method_had_returned() -> None:
 
     paused = outcome(Reviewed().events())
     (request,) = paused.one(FlowPaused).pending
-    seen = outcome(Reviewed().events().resumed(Journal(paused.events, {request.request_id: "yes"})))
+    seen = outcome(Reviewed().events().resume_from(Journal(paused.events, {request.request_id: "yes"})))
     assert ran == ["draft"]
     assert seen.one(FlowFinished).result == "draft 1 is out"
 
@@ -287,7 +287,7 @@ def test_a_tool_call_with_a_set_is_known_again() -> None:
     paused = outcome(Files().events())
     (request,) = paused.one(FlowPaused).pending
     past = [decode(encode(event)) for event in paused.events]
-    seen = outcome(Files().events().resumed(Journal(past, {request.request_id: "yes"})))
+    seen = outcome(Files().events().resume_from(Journal(past, {request.request_id: "yes"})))
     assert seen.one(FlowFinished).result == "heard yes"
     assert filed == [{0, 8}]
 
@@ -302,7 +302,7 @@ def test_feedback_may_be_about_a_dict_whose_keys_cannot_be_sorted() -> None:
     paused = outcome(Reviewed().events())
     (request,) = paused.one(FlowPaused).pending
     past = [decode(encode(event)) for event in paused.events]
-    seen = outcome(Reviewed().events().resumed(Journal(past, {request.request_id: "yes"})))
+    seen = outcome(Reviewed().events().resume_from(Journal(past, {request.request_id: "yes"})))
     assert seen.one(FlowFinished).result.output == {1: "one", "b": "two"}
 
 
@@ -318,11 +318,11 @@ def test_the_review_of_a_task_is_not_taken_for_that_of_its_method() -> None:
     paused = outcome(Reviewed().events())
     (of_task,) = paused.one(FlowPaused).pending
     assert of_task.arguments == {"output": "Terns"}
-    again = outcome(Reviewed().events().resumed(Journal(paused.events, {of_task.request_id: ""})))
+    again = outcome(Reviewed().events().resume_from(Journal(paused.events, {of_task.request_id: ""})))
     (of_method,) = again.one(FlowPaused).pending
     assert of_method.arguments == {"output": "Terns are birds"}
     past = [*paused.events, *again.events]
-    seen = outcome(Reviewed().events().resumed(Journal(past, {of_method.request_id: "yes"})))
+    seen = outcome(Reviewed().events().resume_from(Journal(past, {of_method.request_id: "yes"})))
     assert seen.one(FlowFinished).result.output == "Terns are birds"
     assert len(model.requests) == 1
 
@@ -350,7 +350,7 @@ def test_a_reviewed_method_in_a_tool_is_not_run_again(in_crew: bool) -> None:
     given = () if in_crew else ("Write",)
     paused = outcome(source.events(*given))
     (request,) = paused.of(FlowPaused)[-1].pending
-    seen = outcome(source.events(*given).resumed(Journal(paused.events, {request.request_id: "yes"})))
+    seen = outcome(source.events(*given).resume_from(Journal(paused.events, {request.request_id: "yes"})))
     assert ran == ["draft"]
     assert seen.of(ToolFinished)[-1].result == "draft 1"
 
@@ -374,10 +374,10 @@ class TestWhatCannotGoOn:
 
         whole = outcome(Pays().events())
         cut = next(index for index, event in enumerate(whole.events) if isinstance(event, ToolStarted))
-        seen = outcome(Pays().events().resumed(Journal(whole.events[: cut + 1])))
+        seen = outcome(Pays().events().resume_from(Journal(whole.events[: cut + 1])))
         assert isinstance(seen.error, NotResumable)
         assert "the tool 'pay' was running when the run was interrupted" in str(seen.error)
-        after = outcome(Pays().events().resumed(Journal(whole.events[: cut + 2])))
+        after = outcome(Pays().events().resume_from(Journal(whole.events[: cut + 2])))
         assert after.one(FlowFinished).result == "Done"
 
     def test_a_method_that_ran_and_is_gone(self) -> None:
@@ -413,7 +413,7 @@ class TestWhatCannotGoOn:
             return Changed
 
         paused = outcome(flow("first")().events())
-        seen = outcome(flow("other")().events().resumed(Journal(paused.events)))
+        seen = outcome(flow("other")().events().resume_from(Journal(paused.events)))
         assert isinstance(seen.error, NotResumable)
         assert "the log has call 1 of the method 'then', which nothing triggers any more" in str(seen.error)
 
@@ -429,7 +429,7 @@ class TestWhatCannotGoOn:
 
         paused = outcome(Opens().events())
         past = [decode(encode(event)) for event in paused.events]
-        seen = outcome(Opens().events().resumed(Journal(past)))
+        seen = outcome(Opens().events().resume_from(Journal(past)))
         assert isinstance(seen.error, NotResumable)
         assert "'second' needs the result of 'first', a object, which the log cannot restore" in str(seen.error)
 
@@ -452,5 +452,5 @@ class TestWhatCannotGoOn:
 
         paused = outcome(Before().events())
         (request,) = paused.one(FlowPaused).pending
-        seen = outcome(After().events().resumed(Journal(paused.events, {request.request_id: "2"})))
+        seen = outcome(After().events().resume_from(Journal(paused.events, {request.request_id: "2"})))
         assert seen.one(FlowFinished).result == "12!"

@@ -100,7 +100,7 @@ class World:
         return outcome(self.flow().events().pipe(ops.answer_with(self.answer)))
 
     def go_on(self, past: Sequence[Event], flow: type[Flow[Any]] | None = None) -> Outcome:
-        events = (flow or self.flow)().events().resumed(Journal(past))
+        events = (flow or self.flow)().events().resume_from(Journal(past))
         return outcome(events.pipe(ops.answer_with(self.answer)))
 
 

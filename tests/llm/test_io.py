@@ -11,7 +11,7 @@ from reactivex import Observable
 from rxflow import LLM, Flow
 from rxflow.flow import start
 from rxflow.llm import Delta, Ending, ReasoningDelta, Request, Source
-from rxflow.llm._io import MAX_STEP, Deliver, from_io
+from rxflow.llm._io import MAX_STEP_DELTAS, Deliver, from_io
 from rxflow.types import Event, ReasoningChunk, StreamChunk
 from tests.gate import Gate
 
@@ -30,7 +30,7 @@ class CountingLoop(asyncio.SelectorEventLoop):
 
 def test_a_burst_is_emitted_in_steps_and_in_order() -> None:
     async def read(deliver: Deliver) -> None:
-        deliver([str(number) for number in range(10 * MAX_STEP + 1)])
+        deliver([str(number) for number in range(10 * MAX_STEP_DELTAS + 1)])
 
     async def main() -> tuple[list[Any], int]:
         seen: list[Any] = []
@@ -43,7 +43,7 @@ def test_a_burst_is_emitted_in_steps_and_in_order() -> None:
         return seen, steps
 
     seen, steps = asyncio.run(main())
-    assert seen == [str(number) for number in range(10 * MAX_STEP + 1)]
+    assert seen == [str(number) for number in range(10 * MAX_STEP_DELTAS + 1)]
     assert steps >= 10
 
 
@@ -54,7 +54,7 @@ def test_one_that_is_left_in_its_midst_leaves_the_loop_nothing_to_do() -> None:
         delivered = asyncio.Event()
 
         async def read(deliver: Deliver) -> None:
-            deliver(["word"] * 10 * MAX_STEP)
+            deliver(["word"] * 10 * MAX_STEP_DELTAS)
             loop.call_soon_threadsafe(delivered.set)
 
         first = asyncio.Event()

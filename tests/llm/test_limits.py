@@ -177,7 +177,7 @@ class TestTokens:
         paused = outcome(Asking().events())
         (request,) = paused.one(FlowPaused).pending
         seen = Signals()
-        resumed = Asking().events().resumed(Journal(paused.events, {request.request_id: "Ada"}))
+        resumed = Asking().events().resume_from(Journal(paused.events, {request.request_id: "Ada"}))
         with seen.subscribe_to(resumed):
             seen.ended.wait(30)  # the next minute would have tokens again
         assert isinstance(seen.items[-1], FlowFinished)

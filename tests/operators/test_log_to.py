@@ -12,7 +12,7 @@ import reactivex as rx
 from reactivex import Subject, operators as rxops
 
 from rxflow import operators as ops
-from rxflow.operators._core.log_writer import MAX_BEHIND
+from rxflow.operators._core.log_writer import MAX_WAITING_EVENTS
 from rxflow.operators._core.run_log import End, FallenBehindError, Log, Writer
 from rxflow.runs import EventTooLargeError, MemoryLog, RunCancelled, RunExistsError, SQLiteLog, StoreError
 from rxflow.testing import Marbles, ScriptedLLM, check_operator
@@ -252,7 +252,7 @@ class TestWhatCannotBeWritten:
         log, source = SlowLog(), Subject[Any]()
         seen = Signals()
         seen.subscribe_to(source.pipe(ops.log_to(log, "r")))
-        for number in range(MAX_BEHIND + 5):
+        for number in range(MAX_WAITING_EVENTS + 5):
             source.on_next(said("x", seq=number))
         (error,) = seen.errors
         assert isinstance(error, FallenBehindError)
@@ -264,7 +264,7 @@ class TestWhatCannotBeWritten:
             return log.look_up("r").result().status
 
         poll(reply, lambda status: status != "running", "the run goes on")
-        assert len(events_in(log)) == MAX_BEHIND + 2
+        assert len(events_in(log)) == MAX_WAITING_EVENTS + 2
         assert isinstance(log.read("r", -1, 1).result().error, FallenBehindError)
 
     def test_an_event_that_is_too_large_ends_it_after_those_before(self, tmp_path: Any) -> None:

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from rxflow import LLM, operators as ops
 from rxflow._streaming.frames import StreamSession
-from rxflow.llm._redaction import known_keys, redact_error
+from rxflow.llm._redaction import find_keys, redact_error
 from rxflow.llm.source import response_format_for
 from rxflow.types.events import LLMFailed, LLMRetrying, LLMStarted
 from tests.llm.ways import BY_WRAPPER, Way
@@ -277,7 +277,7 @@ def test_a_key_that_is_part_of_the_address_itself_hinders_no_error(
 
 
 def test_secrets_in_lists_and_passwords_in_urls_are_known() -> None:
-    keys = known_keys(
+    keys = find_keys(
         {"fallbacks": [{"model": "openai/gpt-4o", "api_key": KEY}]}, {"proxy": "http://me:opaque-one@host"}
     )
     assert {KEY, "opaque-one"} <= set(keys)
@@ -301,7 +301,7 @@ def test_a_secret_of_any_type_is_known_and_is_not_in_the_start_of_a_call(given: 
 
     started = outcome(LLM("scripted", source=source, **given).events("Hi", tools)).one(LLMStarted)
 
-    assert KEY in known_keys(given, *source.requests[0].tools)
+    assert KEY in find_keys(given, *source.requests[0].tools)
     assert_no_piece_of(KEY, repr((started.parameters, started.tools)))
 
 
@@ -316,7 +316,7 @@ def test_a_schema_may_describe_a_field_with_the_name_of_a_secret() -> None:
 
 
 def test_the_path_of_a_file_with_credentials_is_no_secret() -> None:
-    assert known_keys({"vertex_credentials": "/no/such/account.json"}) == known_keys()
+    assert find_keys({"vertex_credentials": "/no/such/account.json"}) == find_keys()
 
 
 def assert_no_piece_of(key: str, text: str, where: str = "") -> None:
@@ -334,7 +334,7 @@ def refusal(echo: str) -> Script:
 def test_what_is_no_secret_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_TOKEN", "short")
     monkeypatch.setenv("SOME_PATH", "a long value")
-    keys = known_keys(None, {"max_tokens": 100, "user": "a long name", "extra_headers": {"x-custom": "a long header"}})
+    keys = find_keys(None, {"max_tokens": 100, "user": "a long name", "extra_headers": {"x-custom": "a long header"}})
     assert not {"short", "a long value", "a long name", "a long header"} & set(keys)
 
 

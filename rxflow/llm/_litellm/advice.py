@@ -156,7 +156,7 @@ def find_missing_variables(litellm: Any, model: str, error: BaseException) -> li
     provider = _provider_of(litellm, model)
     if provider.startswith(_CLOUDS) and not lacks_credentials(error):
         return []
-    needed = _needed_variables(litellm, provider, model)
+    needed = _find_variables(litellm, provider, model)
     return [names for names in needed if not any(map(os.environ.get, names.split(" or ")))]
 
 
@@ -178,13 +178,13 @@ def _advise_on_key(litellm: Any, model: str, causes: list[BaseException]) -> str
 def _key_variables(litellm: Any, model: str) -> list[str]:
     """Return the names of the environment variables for the key of ``model``; an empty list if they are not known."""
     provider = _provider_of(litellm, model)
-    keys = [name for name in _needed_variables(litellm, provider, model) if not name.endswith("_API_BASE")]
+    keys = [name for name in _find_variables(litellm, provider, model) if not name.endswith("_API_BASE")]
     # If a variable is set to a wrong key, LiteLLM does not report the variable as missing, so ``keys`` may be empty.
     # Then make the name of the variable from the name of the provider.
     return keys or ([f"{provider.removesuffix('_chat').upper()}_API_KEY"] if provider else [])
 
 
-def _needed_variables(litellm: Any, provider: str, model: str) -> Sequence[str]:
+def _find_variables(litellm: Any, provider: str, model: str) -> Sequence[str]:
     for prefix, variables in _VARIABLES.items():
         if provider == prefix or (prefix in _CLOUDS and provider.startswith(prefix)):
             return variables

@@ -33,7 +33,7 @@ from rxflow.llm._reading import (
     count_request,
     read_answer,
 )
-from rxflow.llm._redaction import known_keys
+from rxflow.llm._redaction import find_keys
 from rxflow.llm._wires.sse import Wire
 from rxflow.llm.source import Delta, Ending, Request, ToolCallDelta, UsageMetrics
 
@@ -72,7 +72,7 @@ class LiteLLMSource:
                 await self._read(call, _restore_names(deliver, call))
             except Exception as error:  # noqa: BLE001 - raised with LiteLLM's class
                 given = {"base_url": self._base_url}, request.parameters, *request.tools, _settings(litellm)
-                keys = known_keys(self._api_key, *given)
+                keys = find_keys(self._api_key, *given)
                 raise_as_litellm(
                     litellm, error, keys, model=request.model, provider=call.provider, has_begun=call.has_begun
                 )
@@ -167,7 +167,7 @@ class LiteLLMSource:
         # LiteLLM's time limits apply to each read. A provider that sends its headers or an error byte by byte would
         # never exceed them.
         async with asyncio.timeout(self._connect_timeout + self._read_timeout + HEADER_GRACE_S):
-            hints = _supported_hints(call)
+            hints = _select_hints(call)
             for attempt in range(_MAX_PREPARATIONS):
                 try:
                     with UnawaitedCoroutines():
@@ -352,7 +352,7 @@ def uses_litellm(litellm: Any) -> bool:
     return any(not isinstance(callback, str) or callback not in _USED_WITHOUT_ASKING for callback in registered)
 
 
-def _supported_hints(call: _Call) -> dict[str, Any]:
+def _select_hints(call: _Call) -> dict[str, Any]:
     """Return the hints that the model supports. LiteLLM would refuse the others."""
     hints = call.request.hints
     if not hints:
