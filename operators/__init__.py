@@ -1,4 +1,4 @@
-"""The operators of rxflow, one per file or family. Import them from ``rxflow.operators``."""
+"""The operators of rxflow. Each file has one operator, or one family. Import them from ``rxflow.operators``."""
 
 from rxflow._streaming import ConsoleProvider, Inbox
 from rxflow.operators._accumulate import accumulate

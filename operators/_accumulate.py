@@ -23,16 +23,16 @@ T = TypeVar("T")
 
 
 def accumulate() -> Callable[[Observable[T]], Observable[T]]:
-    """Let each item carry the whole text of its call so far (like ``scan``), for displays that replace their content.
+    """Emit each item with the whole text of its call so far (like ``scan``), for displays that replace their content.
 
-    Each call has a text of its own, and its reasoning has another one. Works on chunks and on strings; items without
-    text pass unchanged. The last character of a chunk is held until more text arrives, the call ends or the source
-    fails, because an accent or the rest of an emoji may follow. If a tool call interrupts the text, the text continues
-    after it.
+    The answer and the reasoning of a call are separate texts. The operator works on chunks and on strings. Items
+    without text pass unchanged. The last character of a chunk is held, because an accent or the rest of an emoji may
+    follow. The held character is emitted with the next text, before a tool call, or when the call or the source ends. A
+    tool call does not reset the text.
 
-    Each item is a copy of the text so far. That costs almost nothing for an answer of 100,000 characters, but seconds
-    for one of a million in small chunks. A reader that keeps all items keeps all copies. ``coalesce`` before this
-    operator reduces the cost. ::
+    Each item has its own copy of the text so far. For an answer of 100,000 characters, the copies take almost no time.
+    For a million characters in small chunks, they take seconds. A reader that keeps all items keeps all copies.
+    ``coalesce`` before this operator reduces the cost. ::
 
         source          --he---llo----|
         accumulate()    --h----hell---(hello)|

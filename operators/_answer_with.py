@@ -13,34 +13,36 @@ T = TypeVar("T")
 
 
 def answer_with(who: Who) -> Callable[[Observable[T]], Observable[T]]:
-    """Answer the questions of a run (like ``flat_map``, where the answers go back into the run).
+    """Answer the questions of a run (like ``flat_map``, but the answers go back into the run).
 
     Questions come from ``self.ask``, ``@human_feedback``, ``Task(human_input=True)`` and
     ``@tool(needs_approval=True)``. ::
 
         flow.observe().pipe(ops.answer_with(lambda request: "yes"))
 
-        source                 S-a-?           (asks; without an answer it would be paused)
-        answers                    --y|        (subscribed by the question)
+        source                 S-a-?           (asks; without an answer, the run would pause)
+        answers                    --y|        (subscribed when the question is asked)
         answer_with(answers)   S-a-?-Yb-F|     (? is InputRequested, Y is InputReceived)
 
     Example::
 
         flow.observe().pipe(ops.answer_with(lambda request: input(request.message)))
 
-    If a run has several ``answer_with``, the one nearest to the run is asked first. If none of them answers, a program
-    in a terminal asks there; any other program pauses the run when everything else is done. An answer that does not fit
-    the question raises a ValueError, which ends the run. An answer that comes after the time-out or after the end of
-    the run is ignored.
+    If a run has several ``answer_with``, the first one in the pipe is asked first. If none of them answers, and the
+    program runs in a terminal, the question is asked there. In any other program, the run pauses when everything else
+    is done. An answer that does not fit the question raises a ValueError, which ends the run. An answer that comes
+    after the question's time-out, or after the end of the run, is ignored.
 
     Args:
-        who: a function of the :class:`~rxflow.types.events.InputRequested`, sync (in a worker thread) or async, that
-            returns the answer, an Observable of it, or None to leave the question to the next ``answer_with``; an
-            Observable, whose first item after the question is the answer; an :class:`Inbox`, which holds questions for
-            other threads; or a provider in CrewAI's form, with ``request_input`` or ``request_feedback``.
+        who: a function, an Observable, an :class:`Inbox`, or a provider. A function gets the
+            :class:`~rxflow.types.events.InputRequested`. It returns the answer, an Observable of the answer, or None to
+            leave the question to the next ``answer_with``. It may be async; a sync function runs in a worker thread. Of
+            an Observable, the first item after the question is the answer. An :class:`Inbox` holds questions for other
+            threads. A provider has CrewAI's form, with ``request_input`` or ``request_feedback``.
 
     Raises:
-        TypeError: ``who`` is none of these; or the source is not a run: put operators of RxPY after this one.
+        TypeError: ``who`` is none of these. Also raised if the source is not a run: put operators of RxPY after this
+            operator.
     """
     answerer = answerer_of(who)
 

@@ -23,15 +23,15 @@ def coalesce(
     """Join the text of a call into fewer, larger chunks (like ``buffer_with_time_or_count``).
 
     Text is gathered until ``seconds`` (a number or a timedelta) have passed since the first piece, or until there are
-    ``characters`` characters. Give one of the two, or both. The gathered text is one item, with the labels of the last
-    chunk. It is never split, so it may be longer than ``characters``. A call keeps its order: its gathered text is
-    emitted before a tool call or an event of the call, before the call ends, and before the source completes or fails.
-    The last character is held until the next text, because an accent or the rest of an emoji may follow. Works on
-    chunks and on strings. The texts of different calls are not joined. ::
+    ``characters`` characters. Give ``seconds``, ``characters`` or both. The gathered text is emitted as one item, with
+    the labels of the last chunk. It is never split, so it may be longer than ``characters``. The order within a call
+    stays: its gathered text is emitted before a tool call or an event of the call, before the call ends, and before the
+    source completes or fails. The last character is held until the next text, because an accent or the rest of an emoji
+    may follow. The operator works on chunks and on strings. The texts of different calls are not joined. ::
 
-        source                      --a-b-c-d----e--|
-        coalesce(characters=3)      --------abc-----(de)|
-        coalesce(seconds=5 - -)     -------ab-----cd(e)|      (the last character waits)
+        source                    --a-b-c-d----e--|
+        coalesce(characters=3)    --------abc-----(de)|
+        coalesce(seconds=5)       ---------abc----(de)|      (units: s; a is gathered when b arrives, at 4)
 
     Example::
 
@@ -40,8 +40,8 @@ def coalesce(
     Raises:
         RuntimeError: as the stream's error: ``seconds`` is given, but there is no clock, because no event loop is
             running and no scheduler was given.
-        TypeError: neither is given, or one is not a number.
-        ValueError: one is not above 0.
+        TypeError: neither ``seconds`` nor ``characters`` is given, or one of them has a wrong type.
+        ValueError: ``seconds`` or ``characters`` is not above 0, or is infinite.
     """
     if seconds is None and characters is None:
         raise TypeError("coalesce needs seconds=… or characters=…, for example coalesce(seconds=0.05)")
@@ -65,7 +65,7 @@ def coalesce(
 
 
 class _TimedVoices(Voices):
-    """The voices of a run, which emit their gathered text when ``seconds`` are over. At most one timer is pending."""
+    """The voices of one subscription, with a timer that emits gathered text. At most one timer is pending."""
 
     def __init__(
         self, limit: timedelta, max_characters: float, scheduler: SchedulerBase, observer: ObserverBase[Any]
@@ -77,7 +77,7 @@ class _TimedVoices(Voices):
         self._is_waiting = False
 
     def _note_begin(self) -> datetime:
-        """Start the timer if necessary. Return the time at which a voice begins to gather."""
+        """Start the timer if none is pending. Return the present time, at which a voice begins to gather."""
         if not self._is_waiting:
             self._wait(self._limit)
         return self._scheduler.now
@@ -87,7 +87,7 @@ class _TimedVoices(Voices):
         self.timer.disposable = self._scheduler.schedule_relative(time, self._check)
 
     def _check(self, scheduler: SchedulerBase, state: object = None) -> None:
-        """Emit the text that was held for ``seconds``, and set the timer for the rest."""
+        """Emit the texts that were gathered for the whole limit, and set the timer for the other texts."""
         now = self._scheduler.now
         rests: list[timedelta] = []
         self._is_waiting = False
@@ -105,7 +105,7 @@ class _TimedVoices(Voices):
 
 
 def _skip_time() -> None:
-    """Return None: without ``seconds``, no time is needed."""
+    """Return None instead of a time, because no time is needed without ``seconds``."""
 
 
 class _Gatherer:

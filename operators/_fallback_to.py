@@ -36,25 +36,26 @@ def fallback_to(
 ) -> Adding[U | Retracted]:
     """Continue with ``other`` after an error (like ``catch``): another model, another crew, or an apology.
 
-    All output so far is then void: a ``Retracted`` event says so before ``other`` begins, and the chunks of ``other``
-    have a higher ``attempt`` than all chunks before. If there was no output yet, no ``Retracted`` is emitted. An
-    operator that selects from the events again, such as ``text``, would drop the ``Retracted``: put ``fallback_to``
-    after such an operator. ::
+    By default, all output so far is then void. A ``Retracted`` event reports this before ``other`` begins. If there was
+    no output yet, no ``Retracted`` is emitted. The chunks of ``other`` have a higher ``attempt`` than all earlier
+    chunks. An operator that selects from the events again, such as ``text``, would drop the ``Retracted``: put
+    ``fallback_to`` after such an operator. ::
 
         source                --a--b--#
         other                         --x--y--|
-        fallback_to(other)    --a--b--R--x--y--|    (R: Retracted(attempts=(0,)); x and y have attempt 1)
+        fallback_to(other)    --a--b--R-x--y--|    (R: Retracted(attempts=(0,)); x and y have attempt 1)
 
-    ``other`` is subscribed on the run's loop, and belongs to the same method or task as the source. If the source is a
-    run, later operators receive all events of ``other``, the source's selection applies to it, and strings become
-    chunks. An error of ``other`` is passed on, with a note that names the first error. A cancellation,
-    KeyboardInterrupt and SystemExit of the source are passed on at once.
+    If the source is a run, ``other`` is subscribed on the run's loop, and belongs to the same method or task as the
+    source. Later operators receive all events of ``other``. The selection of the source also applies to ``other``, and
+    strings become chunks. An error of ``other`` is passed on, with a note that names the first error. If the source
+    ends with a cancellation, a KeyboardInterrupt or a SystemExit, ``other`` is not used.
 
     Args:
-        other: the stream, or a function of the error that returns one.
-        fallback_on: the errors after which to continue: classes, or a function of the error.
-        on_shown: what to do with earlier output: ``"retract"`` makes it void; ``"continue"`` keeps it, and ``other``
-            continues from there; ``"error"`` passes the error on instead.
+        other: the stream to continue with, or a function that gets the error and returns such a stream.
+        fallback_on: the errors after which to continue: an exception class, a tuple of classes, or a function that gets
+            the error and returns True or False.
+        on_shown: what to do if there was output before the error. ``"retract"`` makes the output void. ``"continue"``
+            keeps the output, and ``other`` continues it. ``"error"`` passes the error on, and ``other`` is not used.
 
     Example::
 
@@ -63,7 +64,7 @@ def fallback_to(
         )
 
     Raises:
-        TypeError: ``other`` or ``fallback_on`` has another type.
+        TypeError: ``other`` or ``fallback_on`` has a wrong type.
         ValueError: ``on_shown`` is unknown.
     """
     if not (callable(other) or isinstance(other, Observable)):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -127,7 +128,7 @@ class _Fallback:
         )
 
     def fall_back(self, error: Exception) -> None:
-        """Continue with the other stream after ``error`` of the source."""
+        """Continue with the other stream after an error of the source, or pass the error on."""
         try:
             stream = self._choose_stream(error)
         except Exception as raised:  # noqa: BLE001 - an error of users' functions is the stream's terminal

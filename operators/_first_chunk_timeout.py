@@ -36,9 +36,10 @@ def first_chunk_timeout(
 ) -> Callable[[Observable[T]], Observable[T]]:
     """Fail if no chunk arrives within ``seconds`` of the subscription (like ``timeout``), and dispose the source.
 
-    ``seconds`` is a number or a timedelta. A chunk ends the wait, and so does reasoning or an item that is not
-    rxflow's. Events about the run, such as ``LLMStarted``, do not. While a person is asked, the time does not count. To
-    limit later pauses, use ``idle_timeout``. A source that completes in time without a chunk is not an error. ::
+    ``seconds`` is a number or a timedelta. The wait ends with a chunk, with reasoning, or with an item that is not
+    rxflow's. Other events, such as ``LLMStarted``, do not end the wait. The time during which a question to a person is
+    open does not count. To limit later pauses, use ``idle_timeout``. If the source completes in time without a chunk,
+    this is not an error. ::
 
         source                    S--------------a--b--|
         first_chunk_timeout(5)    S----#                   (units: s; the source is disposed at 5)
@@ -48,7 +49,7 @@ def first_chunk_timeout(
         llm.observe("Hello").pipe(ops.first_chunk_timeout(2), ops.fallback_to(other.observe("Hello")))
 
     Raises:
-        FirstChunkTimeout: as the stream's error; it names the last item.
+        FirstChunkTimeout: as the stream's error. Its message names the last item.
         RuntimeError: as the stream's error: no event loop runs here, and no scheduler was given.
         TypeError: ``seconds`` is neither a number nor a timedelta.
         ValueError: ``seconds`` is not above 0.
@@ -71,7 +72,7 @@ def first_chunk_timeout(
 
 
 class _Wait:
-    """The wait of one subscription. It starts with the subscription."""
+    """The wait for the first chunk in one subscription."""
 
     def __init__(self, observer: ObserverBase[Any], clock: SchedulerBase, seconds: float) -> None:
         self.running = SingleAssignmentDisposable()

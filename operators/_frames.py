@@ -19,8 +19,9 @@ def frames() -> Callable[[Observable[Any]], Observable[StreamFrame]]:
         events      S--a--b--F|
         frames()    s--a--b--f|
 
-    It accepts the events of a run, whatever was selected from them, and events from a cassette or a log. A frame names
-    the frame that began the span around it, so the operator needs the events from the beginning. Errors are passed on.
+    The source is a run, or emits the events from a cassette or a log. All events of a run become frames, whatever was
+    selected from them. The ``parent_id`` of a frame is the id of the frame that began the surrounding span. So the
+    operator needs the events from the beginning. Errors are passed on.
 
     Example::
 

@@ -23,26 +23,29 @@ def from_cassette(
 ) -> Observable[Any]:
     """Create a cold Observable of a recorded run (like ``from_marbles``), from the file that :func:`record` wrote. ::
 
-        the file                  --a--b----|
-        from_cassette(path)       --a--b----|
-        from_cassette(path, 2)    -a-b--|          (times are halved)
+        the file                  --a---b---|
+        from_cassette(path)       --a---b---|
+        from_cassette(path, 2)    -a-b-|           (times are halved)
 
-    The items are restored: chunks, events with their fields, strings. Values that JSON cannot carry are restored as
-    stand-ins (:mod:`rxflow.types.codec`). An error of another library becomes a :class:`RecordedError`. If the class of
-    a pydantic object is not loaded, an object with the same fields replaces it. Of other objects, the stand-in has the
-    name of the class and the text. A recorded run emits all its events; ``ops.text()`` and others select from them.
+    Chunks, strings, and events with their fields are restored. A value that cannot be restored is replaced by a
+    stand-in (see :mod:`rxflow.types.codec`). An error of another library becomes a :class:`RecordedError`. A pydantic
+    object whose class is not loaded becomes an object with the same fields. The stand-in of any other object has the
+    name of its class, and its text. All events of the recorded run are emitted. Operators such as ``ops.text()`` select
+    from them.
 
     Args:
         path: the file.
         speed: 2 plays twice as fast; None or infinity emits everything at once.
-        scheduler: the clock; by default the subscriber's, else the running loop's, else a timer thread.
+        scheduler: the clock. By default, this is the subscriber's scheduler, otherwise the running loop, otherwise a
+            timer thread.
 
     Raises:
         TypeError: ``path`` is not a path, or ``speed`` is not a number.
         ValueError: ``speed`` is not above 0.
         OSError: as the stream's error: the file cannot be read.
-        CassetteError: as the stream's error: the file is broken or has an unknown version (before any item); or its
-            recording was cut short, by a disposal or by the end of the program (after the recorded items).
+        CassetteError: as the stream's error. It comes before any item if the file is broken or has an unknown version.
+            It comes after the recorded items if the recording was cut short by a disposal, or by the end of the
+            program.
 
     Example::
 
@@ -62,8 +65,8 @@ def from_cassette(
             observer.on_error(error)
             return Disposable()
         player = _Player(cassette, pace, observer, _find_any_clock(scheduler, subscribed))
-        # The trampoline runs this after subscribe() has returned. Otherwise a timer thread might emit items before the
-        # subscriber has the disposable.
+        # The trampoline calls wait() after subscribe() has returned. Otherwise a timer thread might emit items before
+        # the subscriber has the disposable.
         CurrentThreadScheduler.singleton().schedule(player.wait)
         return player.timer
 
@@ -71,7 +74,7 @@ def from_cassette(
 
 
 def _find_any_clock(given: SchedulerBase | None, subscribed: SchedulerBase | None) -> SchedulerBase:
-    """Return the scheduler to use. Without a loop, it uses timer threads, because a source may emit in any thread."""
+    """Return the clock. Without a scheduler or loop, it uses timer threads, because a source may emit in any thread."""
     try:
         return find_clock("from_cassette", given, subscribed, running_loop())
     except RuntimeError:
@@ -79,7 +82,7 @@ def _find_any_clock(given: SchedulerBase | None, subscribed: SchedulerBase | Non
 
 
 class _Player:
-    """One subscription. At most one timer is pending, for the next item."""
+    """One subscription. At most one timer is pending: the one for the next item or for the end."""
 
     def __init__(self, cassette: Cassette, pace: float, observer: ObserverBase[Any], clock: SchedulerBase) -> None:
         self.timer = SerialDisposable()
@@ -91,7 +94,7 @@ class _Player:
         self._next = 0
 
     def wait(self, *_: object) -> None:
-        """Wait for the next item."""
+        """Set the timer for the next item, or for the end."""
         timer = SingleAssignmentDisposable()
         # set first, because a timer thread may set the next timer before schedule() returns
         self.timer.disposable = timer
@@ -106,7 +109,7 @@ class _Player:
         return self._started_at + timedelta(seconds=at / self._pace)
 
     def _play(self, *_: object) -> None:
-        """Emit the next item, and all others that are due."""
+        """Emit the next item, and all further items that are due. Then set the timer again, or end the stream."""
         items, now = self._cassette.items, self._clock.now
         while not self.timer.is_disposed:
             if self._next == len(items):

@@ -1,4 +1,4 @@
-"""``from_log``: the events of a run, from a log outside its process."""
+"""``from_log``: reads the events of a run from a log."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from rxflow.types import Event
 def from_log(log: Log, run_id: str, after: int = -1) -> EventStream[Event]:
     """Create a cold Observable of a logged run (like ``from_iterable``, but live). ::
 
-        the log                         --a--b--c--d|
-        from_log(log, "r")                  (ab)c--d|       it subscribes here
-        from_log(log, "r", after=1)             c--d|
+        the log                         --a--b----c--d|
+        from_log(log, "r")                    (ab)c--d|       (subscribed after b)
+        from_log(log, "r", after=1)               c--d|       (subscribed after b)
 
-    Each subscription reads the stored events after event ``after``, and then new ones, in any process. Disposing it
-    does not stop the run. ``ops.text()`` and others work on it as on the run itself. A chunk is an event, so
-    ``after=chunk.seq`` continues after a chunk: nothing is lost, and nothing comes twice.
+    Each subscription reads the stored events after number ``after``, and then the new events. The reader may be in
+    another process than the run. Disposing a subscription does not stop the run. Operators such as ``ops.text()`` work
+    as on the run itself. A chunk is an event, so ``after=chunk.seq`` continues after this chunk. No event is lost, and
+    none comes twice.
 
     Args:
         log: the log that :func:`log_to` writes.
@@ -25,11 +26,12 @@ def from_log(log: Log, run_id: str, after: int = -1) -> EventStream[Event]:
         after: the ``seq`` of the event after which to begin; -1 for all events.
 
     Raises:
-        LookupError: as the stream's error: the log has no such run, or its first events were dropped
-            (EventsDroppedError).
+        LookupError: as the stream's error: the log has no such run. If the next events after ``after`` were dropped,
+            the error is an EventsDroppedError.
         ValueError: as the stream's error: ``after`` is beyond the last event.
         RunLost: as the stream's error, after the stored events: the run's process has died.
-        RunCancelled: as the stream's error, after the stored events.
+        RunCancelled: as the stream's error, after the stored events: the run was cancelled.
+        Exception: as the stream's error, after the stored events: the error with which the run failed.
         StoreError: as the stream's error: the log cannot be read.
 
     Example::

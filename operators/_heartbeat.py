@@ -18,15 +18,15 @@ from rxflow.types import Heartbeat
 def heartbeat(interval: RelativeTime, *, scheduler: SchedulerBase | None = None) -> Adding[Heartbeat]:
     """Add a ``Heartbeat`` after each ``interval`` without an item (like ``merge`` with ``interval``, reset by items).
 
-    ``interval`` is a number of seconds or a timedelta. Use it to keep connections open that proxies close when they are
-    silent, and to show users that the work continues. Only the items at this point of the pipe end a silence: after
-    ``flow.observe()`` these are the chunks, and other events do not count. A heartbeat has the ``origin`` of the latest
-    event of any kind, so it can show what the run is waiting for. Its ``silent_for`` is the time since the last item,
-    or since the subscription. An operator that selects from the events again, such as ``text``, would drop heartbeats:
-    put ``heartbeat`` after such an operator. The end and errors are passed on. ::
+    ``interval`` is a number of seconds or a timedelta. Heartbeats keep a connection open if a proxy closes silent
+    connections. They also show users that the work continues. Only the items at this point of the pipe end a silence.
+    After ``flow.observe()``, these are the chunks; other events do not count. The ``origin`` of a heartbeat is that of
+    the latest event of any kind, so it shows what the run is waiting for. ``silent_for`` is the time since the last
+    item, or since the subscription if there was no item. An operator that selects from the events again, such as
+    ``text``, would drop heartbeats: put ``heartbeat`` after such an operator. Completion and errors are passed on. ::
 
-        source          --a---------------b--|
-        heartbeat(5)    --a----H----H-----b--|   (units: s; silent for 5, then for 10)
+        source          --a------------b--|
+        heartbeat(5)    --a----H----H--b--|   (units: s; H has silent_for=5, then silent_for=10)
 
     Example::
 

@@ -1,4 +1,4 @@
-"""``hold_back``: no text passes before a verdict on it."""
+"""``hold_back``: holds text back until a guard has judged it."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Replace:
-    """A verdict: emit ``text`` instead; an empty ``text`` emits nothing."""
+    """A verdict: emit ``text`` instead of the judged text. If ``text`` is empty, emit nothing."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """A verdict: end the whole stream, and the calls that feed it, with :class:`GuardStopped`."""
+    """A verdict: stop the calls of the stream, and end the whole stream with :class:`GuardStopped`."""
 
     reason: str
 
@@ -44,7 +44,7 @@ Verdict: TypeAlias = Release | Replace | Stop
 
 
 class GuardStopped(Exception):
-    """A guard ended the stream, for ``reason``."""
+    """A guard ended the stream. ``reason`` is that of the :class:`Stop`."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"a guard stopped the stream: {reason}")
@@ -59,26 +59,29 @@ def hold_back(
     *,
     until: Callable[[Observable[Any]], Observable[Any]] | None = None,
 ) -> Callable[[Observable[T]], Observable[T]]:
-    """Hold text back until ``guard`` has judged it (like ``concat_map``).
+    r"""Hold text back until ``guard`` has judged it (like ``concat_map``).
 
     The guard releases the text, replaces it, or stops the stream.
 
-    The guard is a function or a coroutine function of the text. It judges the whole text of a call, and separately its
-    reasoning; or, if ``until`` is given (such as ``ops.sentences()`` or ``ops.lines()``), each piece into which it
-    splits them. The texts of one call are judged one after the other, so their order stays: while a verdict is open,
-    everything that follows in the same call waits. Other calls continue until the next event outside of the calls, such
-    as the end of a task: that event waits for all items before it. Tool calls are not judged, and wait only to keep the
-    order; the text of a call before and after a tool call is judged separately. Events that repeat the text, such as
-    ``LLMFinished``, are not judged: show the chunks, not those events.
+    The guard is a function or a coroutine function that gets a text, and returns a verdict. By default, it judges the
+    whole answer of a call as one text, and the whole reasoning as another text. If a tool call interrupts a text, the
+    parts before and after the tool call are judged separately. ``until`` is an operator, such as ``ops.sentences()`` or
+    ``ops.lines()``. With ``until``, the guard judges each piece into which this operator splits the texts.
 
-    The end of the stream waits for open verdicts. So does an error of the source: the text before it is judged first.
-    If the guard raises, or returns something that is not a verdict, the stream ends with that error. Stopping, failing
-    and disposing close the provider's connection and cancel open verdicts. Items that wait are kept in memory, however
-    slow the guard is, because a provider cannot be slowed down. A guard that is a plain function runs on the run's
-    loop, so it must not block. ::
+    The texts of one call are judged one after the other. While a verdict is open, everything that follows in the same
+    call waits, so the order stays. Other calls continue. But an event outside of the calls, such as the end of a task,
+    waits for all items before it, and all later items wait for this event. Tool calls are not judged. They wait only to
+    keep the order. Events that repeat the text, such as ``LLMFinished``, are not judged either. So show users the
+    chunks, and not these events.
 
-        source                               --a-b.--c-d.-------|
-        hold_back(guard, until=sentences)    ---------[ab.]----([cd.])|
+    The completion of the source waits for open verdicts. An error of the source waits until the text before it has been
+    judged. If the guard raises an error, the stream ends with that error. When the stream is stopped, fails or is
+    disposed, the provider's connection is closed, and open verdicts are cancelled. Waiting items are kept in memory
+    without a limit, because a provider cannot be slowed down. A guard that is a plain function runs on the run's loop,
+    so it must not block. ::
+
+        source                         --a-b\n--c-d\n---------|
+        hold_back(guard, until=...)    ---------(ab\n)-(cd\n)-|      (until=ops.lines(); each verdict takes 5)
 
     Example::
 
@@ -90,8 +93,8 @@ def hold_back(
     Raises:
         GuardStopped: as the stream's error: a verdict was :class:`Stop`.
         RuntimeError: as the stream's error: the guard is a coroutine function, and no event loop runs here.
-        TypeError: ``guard`` or ``until`` cannot be called; as the stream's error: the guard returned something that is
-            not a verdict.
+        TypeError: ``guard`` or ``until`` cannot be called. Also as the stream's error, if the guard returned something
+            that is not a verdict.
     """
     if not callable(guard):
         raise TypeError(f"hold_back takes a function of the text; got {guard!r}")
@@ -116,7 +119,7 @@ def hold_back(
 
 
 class _WholeText:
-    """The whole text of a voice as one piece."""
+    """Gathers the text of a voice, and returns it as one piece when the voice ends."""
 
     def __init__(self) -> None:
         self._held: list[str] = []
@@ -164,7 +167,7 @@ class _Verdicts:
         self._judge()
 
     def close(self) -> None:
-        """Cancel open verdicts, from any thread."""
+        """Stop judging, and cancel the open verdicts. May be called in any thread."""
         self._is_over = True
         for verdict in list(self._open.values()):
             loop = verdict.get_loop()
@@ -174,7 +177,7 @@ class _Verdicts:
                 call_soon(loop, verdict.cancel)
 
     def _judge(self) -> None:
-        """Judge and emit all items that need not wait."""
+        """Judge and emit all items that need not wait for an open verdict."""
         if self._is_judging:
             return
         self._is_judging = True
@@ -184,7 +187,7 @@ class _Verdicts:
                 ready = [span_id for span_id in section.queues if span_id not in self._open]
                 for span_id in ready:
                     self._judge_queue(span_id, section.queues[span_id])
-                if ready:  # meanwhile, the observer may have added items of other calls
+                if ready:  # while this loop emitted items, the observer may have added items of other calls
                     continue
                 if section.queues:
                     break
@@ -197,7 +200,7 @@ class _Verdicts:
             self._end()
 
     def _judge_queue(self, span_id: str, queue: deque[object]) -> None:
-        """Judge the items of one call, up to the first open verdict."""
+        """Judge and emit the items of one call, up to the first text whose verdict is awaited."""
         while queue and not self._is_over:
             text = get_text(queue[0])
             if not text:
@@ -216,7 +219,7 @@ class _Verdicts:
             self._queues.end_queue(span_id)
 
     def _wait_for(self, verdict: Awaitable[Verdict], span_id: str) -> None:
-        # A loop that was not running at the subscription belongs to the source, and would end before the guard.
+        # If no loop ran at the subscription, this loop belongs to the source, and would end before the guard does.
         if running_loop() is None or not self._is_on_a_loop:
             if isinstance(verdict, Coroutine):
                 verdict.close()
@@ -240,7 +243,7 @@ class _Verdicts:
         self._judge()
 
     def _carry_out(self, verdict: Verdict, queue: deque[object]) -> None:
-        """Apply a verdict to the first item of a queue."""
+        """Remove the first item of a queue, and apply the verdict to this item."""
         item = queue.popleft()
         match cast(object, verdict):
             case Release():

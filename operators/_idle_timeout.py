@@ -40,11 +40,11 @@ def idle_timeout(
 ) -> Callable[[Observable[T]], Observable[T]]:
     """Fail if a stream that has begun pauses for ``seconds`` (like ``timeout``), and close the provider's connection.
 
-    ``seconds`` is a number or a timedelta. The clock starts with the first chunk (``first_chunk_timeout`` limits the
-    wait for it), and each item restarts it: chunks, reasoning and, in a run, every event. In a run, time counts only
-    while a model is answering: tools, guardrails, methods and people may take as long as they need. A stream of bare
-    chunks does not show who is working, so there the time always counts. Concurrent calls share one clock: only a pause
-    of the whole stream is too long. ::
+    ``seconds`` is a number or a timedelta. The clock starts with the first chunk. To limit the wait for this chunk, use
+    ``first_chunk_timeout``. Each item restarts the clock: a chunk, reasoning and, in a run, any event. In a run, the
+    time counts only while a model is answering. Tools, guardrails, methods and people may take as long as they need. A
+    stream that has only chunks and no events does not show who is working, so the time always counts. Concurrent calls
+    share one clock: only a pause of the whole stream counts. ::
 
         source             --a--b-----------c--|
         idle_timeout(5)    --a--b----#             (units: s; the source is disposed at 10)
@@ -54,7 +54,7 @@ def idle_timeout(
         flow.observe().pipe(ops.first_chunk_timeout(10), ops.idle_timeout(3))
 
     Raises:
-        IdleTimeout: as the stream's error; it names the last item.
+        IdleTimeout: as the stream's error. Its message names the last item.
         RuntimeError: as the stream's error: no event loop runs here, and no scheduler was given.
         TypeError: ``seconds`` is neither a number nor a timedelta.
         ValueError: ``seconds`` is not above 0.
@@ -77,7 +77,7 @@ def idle_timeout(
 
 
 class _Watch:
-    """The pauses of one subscription."""
+    """Watches the pauses of one subscription."""
 
     def __init__(self, observer: ObserverBase[Any], clock: SchedulerBase, seconds: float) -> None:
         self.running = SingleAssignmentDisposable()
@@ -123,7 +123,10 @@ class _Watch:
             self.silence.pause()
 
     def _is_anybody_to_speak(self) -> bool:
-        """Return whether an item is due now. While a question is open, only calls with an LLMStarted event count."""
+        """Return whether a model is answering now, so that a pause counts.
+
+        While a question is open, only calls that began with an LLMStarted event count.
+        """
         if self._questions:
             return any(isinstance(call.item, LLMStarted) for call in self._calls)
         return bool(self._calls)

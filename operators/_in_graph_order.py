@@ -31,21 +31,22 @@ T = TypeVar("T")
 def in_graph_order() -> Callable[[Observable[T]], Observable[T]]:
     """Emit concurrent branches one after the other (like ``concat``), in the order in which they began.
 
-    Methods, crews, tasks, agents and LLM calls are branches. The first open branch is live, and concurrent ones are
-    held until it ends. Then the next branch follows: its held items at once, and the rest live. Methods that start a
-    flow together are ordered as they are defined. Nothing is lost. An error follows all held items. ::
+    Methods, crews, tasks, agents and LLM calls are branches. The items of the first open branch are emitted at once.
+    The items of concurrent branches are held until that branch ends. Then the next branch follows: first its held
+    items, and then its new items as they arrive. Methods that start a flow together are ordered as they are defined. No
+    item is lost. An error follows all held items. ::
 
         source              --a1--b1--a2--b2--{a ends}--b3|      (a and b began in this order)
         in_graph_order()    --a1------a2------(b1 b2)---b3|
 
-    A branch that was disposed never ends by itself; it ends with the branch around it. Bare chunks that a method
-    returns (``self.crew.observe()`` with RxPY's operators) belong to the method, in order of arrival. Heartbeats and
-    items that are not rxflow's are emitted at once.
+    If no event ends a branch, it ends with the branch around it. If a method returns chunks without their events, for
+    example ``self.crew.observe()`` with RxPY's operators, the chunks belong to the method, in order of arrival.
+    Heartbeats and items that are not rxflow's are emitted at once.
 
-    A stream of bare chunks (after RxPY's operators, or after ``share_log`` of ``observe()``) does not show where
-    branches begin and end. In it, each task, or each method outside of tasks, is a branch that begins with its first
-    chunk, and all but the first are held until the stream ends. To read a shared run in order and live, share
-    ``flow.events()``.
+    After RxPY's operators, or after ``share_log`` of ``observe()``, a stream has only chunks and no events. It does not
+    show where branches begin and end. In such a stream, each task is a branch, and so is each method with chunks
+    outside of tasks. A branch begins with its first chunk. All branches except the first are held until the stream
+    ends. To read a shared run in order and live, share ``flow.events()``.
 
     Example::
 
@@ -68,7 +69,11 @@ def _order(source: Observable[Any]) -> Observable[Any]:
 
 
 class _Branch:
-    """A span of the run. It is live once its parent has reached it. ``inner`` is the live branch inside it."""
+    """A span of the run, or a task in a stream without events.
+
+    ``is_live`` is True once all items before this branch were emitted. ``inner`` is the live branch directly inside
+    this branch; None if there is none.
+    """
 
     __slots__ = ("held", "inner", "is_live", "is_open", "key", "namespace", "parent")
 
@@ -77,7 +82,7 @@ class _Branch:
         self.namespace = namespace
         self.parent = parent
         self.held: deque[Any] = deque()
-        """Items and branches that wait, in order."""
+        """The items of this branch and the branches inside it that wait, in order."""
         self.inner: _Branch | None = None
         self.is_live = False
         self.is_open = True
@@ -143,7 +148,8 @@ class _Order:
     def _find_branch(self, chunk: StreamChunk) -> _Branch:
         """Return the branch of a chunk.
 
-        That is the branch of its call if the call has started, otherwise the innermost branch in its labels.
+        That is the branch of the chunk's call, if an event began the call. Otherwise it is the innermost open branch in
+        the chunk's namespace. In a stream without events, it is the branch of the chunk's task.
         """
         return self._branches.get(chunk.span_id) or self._find_innermost(chunk) or self._find_task_branch(chunk)
 
@@ -156,7 +162,7 @@ class _Order:
         return best
 
     def _find_task_branch(self, chunk: StreamChunk) -> _Branch:
-        """Return the branch of a task in a stream without events. A chunk without labels belongs to the root."""
+        """Return the branch of the chunk's task in a stream without events; for a chunk without labels, the root."""
         key = (chunk.namespace, chunk.task_id) if chunk.namespace or chunk.task_id else get_span_id(chunk)
         if not key:
             return self._root
@@ -178,7 +184,7 @@ class _Order:
             branch.held.append(item)
 
     def _end(self, branch: _Branch) -> None:
-        """End a branch and all open branches inside it."""
+        """End a branch and all open branches inside it. If the branch is live, emit what was held."""
         self._close(branch)
         if branch.is_live:
             while branch.inner is not None:
@@ -197,7 +203,7 @@ class _Order:
     def _release(self, branch: _Branch) -> None:
         """Emit the held items of a live branch and of the branches inside it.
 
-        If the branch has ended, continue with the branches around it.
+        If a branch has ended, continue with the branch around it.
         """
         while not self.running.is_disposed:
             if branch.held:

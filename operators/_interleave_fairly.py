@@ -16,17 +16,17 @@ T = TypeVar("T")
 
 
 def interleave_fairly(*, scheduler: SchedulerBase | None = None) -> Callable[[Observable[T]], Observable[T]]:
-    """Merge concurrent LLM calls chunk by chunk instead of burst by burst (like ``merge``, in turns).
+    """Merge concurrent LLM calls chunk by chunk instead of burst by burst (like ``merge``, but in turns).
 
-    Providers send in bursts: thirty chunks of one call, then thirty of another. The chunks that arrive in one step of
-    the event loop are gathered, and emitted in the next step, one chunk of each call in turn. The order within a call
-    stays. An event (the end of a call or a task, the start of a tool) is emitted at once, after all chunks gathered
-    before it. The same is true of errors and completion. ::
+    Providers send in bursts, for example thirty chunks of one call and then thirty chunks of another call. The chunks
+    that arrive in one step of the event loop are gathered. In the next step they are emitted, one chunk of each call in
+    turn. The order within a call stays. An event, such as the end of a call or the start of a tool, is emitted at once,
+    after all gathered chunks. An error or the completion is also passed on at once, after all gathered chunks. ::
 
         source                 --(a1 a2 a3 b1 b2)--|
         interleave_fairly()    --(a1 b1 a2 b2 a3)--|
 
-    It never waits for a call that has no chunks, and delays chunks by one step of the loop.
+    The operator never waits for a call that has no chunks. It delays a chunk by at most one step of the loop.
 
     Example::
 
@@ -100,7 +100,7 @@ class _Bursts:
                     return
                 gathered = self._calls.get(span_id)
                 if gathered is None:
-                    continue  # an observer has caused an event, which has already released the chunks
+                    continue  # the observer of another chunk caused an event, which has released this chunk
                 item = gathered.popleft()
                 if not gathered:
                     del self._calls[span_id]

@@ -1,4 +1,4 @@
-"""``limit_cost``, ``limit_tokens``: upper limits for the spending of a branch, estimated while a model streams."""
+"""``limit_cost``, ``limit_tokens``: limits for what a stream spends, which is estimated while a model answers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class LimitExceeded(Exception):
-    """More was spent than allowed. ``text`` is the answer so far."""
+    """A branch spent too much. ``spent`` and ``limit`` are dollars or tokens. ``text`` is the answer so far."""
 
     def __init__(self, message: str, limit: float = 0.0, spent: float = 0.0, text: str = "") -> None:
         super().__init__(message, limit, spent, text)
@@ -51,17 +51,17 @@ class Rate:
 
 
 class Meter(Protocol):
-    """Knows what calls cost, in the unit of the limit."""
+    """Calculates what calls cost, in the unit of the limit."""
 
     def get_rate(self, model: str | None) -> Rate:
-        """Return the rate for the estimate of a call.
+        """Return the rate with which the cost of a call is estimated.
 
-        ``model`` is None if no event named the model. May raise an error.
+        ``model`` is None if no event named the model. May raise an error, for example if the price is unknown.
         """
         ...
 
     def read_report(self, finished: LLMFinished, model: str | None) -> float | None:
-        """Return the whole cost of a call as its provider reported it; None if it was not reported."""
+        """Return the whole cost of a call, based on the provider's report. Return None if there is no report."""
         ...
 
 
@@ -71,9 +71,9 @@ def limit_spending(
     create_error: Callable[[float, str], LimitExceeded],
     on_limit: Literal["complete", "error"],
 ) -> Callable[[Observable[T]], Observable[T]]:
-    """Create an operator that ends its source when more than ``limit`` is spent.
+    """Create an operator that ends a stream when more than ``limit`` is spent.
 
-    ``create_error`` is called with the amount spent and the answer so far.
+    With ``on_limit="error"``, ``create_error`` is called with the amount spent and the answer so far.
     """
 
     def operator(source: Observable[Any]) -> Observable[Any]:
@@ -150,7 +150,11 @@ class _Account:
             self._answer.append(text)
 
     def _price(self, call: _MeteredCall) -> None:
-        """Price a call at its first text. More prices are known then if the call has imported litellm meanwhile."""
+        """Find the rate of a call, and add the price of its prompt.
+
+        This is done at the first text, not when the call begins. By then, the call may have imported litellm, which
+        knows more prices.
+        """
         rate = self._meter.get_rate(call.model)
         call.is_priced = True
         call.per_byte = rate.output / BYTES_PER_TOKEN
@@ -188,7 +192,7 @@ _TOKENS_PER_PRICE = 1_000_000
 
 
 class CostLimitExceeded(LimitExceeded):
-    """A branch cost more than allowed: ``limit`` and ``spent`` in US dollars; ``text`` is the answer so far."""
+    """A branch cost more than allowed. ``spent`` and ``limit`` are in US dollars. ``text`` is the answer so far."""
 
 
 def limit_cost(
@@ -200,22 +204,22 @@ def limit_cost(
 ) -> Callable[[Observable[T]], Observable[T]]:
     """End a branch that has cost more than ``dollars`` (like ``take_while``), and close the provider's connection.
 
-    The branch is the stream that this operator is applied to: in a flow's method, the stream of the crew or call that
-    the method returns. The result of the branch is then the text so far; everything else continues. (A lane of
-    ``by_task`` only shows a task: ending the lane does not stop the task.)
+    The branch is the stream to which this operator is applied, for example the crew or call that a flow's method
+    returns. With ``on_limit="complete"``, the result of the branch is the text so far. Everything outside of the branch
+    continues. A lane of ``by_task`` is not such a branch: ending the lane does not stop the task.
 
     The cost is estimated from the prompt and the output (text, reasoning, arguments of tool calls), with one token per
-    four bytes. When a call ends, the provider's report replaces the estimate: the reported tokens at the given prices,
-    or the reported cost if no prices were given. The chunk that exceeds the limit is still emitted, because it is
-    already paid for. ::
+    four bytes. When a call ends, the provider's report replaces the estimate. If prices were given, they are applied
+    to the reported tokens. Otherwise the reported cost is used. The chunk that exceeds the limit is still emitted,
+    because it is already paid for. ::
 
         source              --a--b--c--d--|
         limit_cost(0.02)    --a--b--c|        (each letter costs one cent; the source is disposed)
 
     Args:
         dollars: the limit, in US dollars.
-        input_price, output_price: US dollars per million tokens, for all models of the branch; by default, litellm's
-            list of prices is used.
+        input_price, output_price: US dollars per million tokens, for all models of the branch. Give both or neither. By
+            default, litellm's list of prices is used.
         on_limit: ``"complete"`` completes the branch; ``"error"`` ends it with an error.
 
     Example::
@@ -229,8 +233,8 @@ def limit_cost(
         CostLimitExceeded: as the stream's error, with ``on_limit="error"``.
         TypeError: ``dollars`` or a price is not a number.
         ValueError: ``dollars`` is not above 0, a price is negative or infinite, only one price was given, or
-            ``on_limit`` is unknown; and as the stream's error: no price was given, and litellm does not know the
-            model.
+            ``on_limit`` is unknown. Also as the stream's error, if no prices were given, and the model is not named in
+            the stream or not known to litellm.
     """
     check_positive(dollars, "limit_cost(dollars)", "US dollars")
     check_choice(on_limit, "limit_cost(on_limit=…)", "complete", "error")
@@ -286,13 +290,13 @@ class _Dollars:
 
 
 def _look_up_rate(model: str) -> Rate:
-    """Return the rate of a model from litellm's list. The first call for a model blocks for milliseconds."""
+    """Return the rate of a model from litellm's list. The first call for a model blocks for some milliseconds."""
     prompt = estimate_cost(model, UsageMetrics(prompt_tokens=1, completion_tokens=0))
     output = estimate_cost(model, UsageMetrics(prompt_tokens=0, completion_tokens=1))
     if prompt is not None and output is not None:
         return Rate(prompt, output)
-    # Some models, such as anthropic/…, are listed under another name, which litellm finds. Calls to these models use
-    # litellm, so it is already imported.
+    # litellm lists some models, such as anthropic/…, under other names. Its function cost_per_token() finds these.
+    # Calls to these models use litellm, so litellm is already imported.
     litellm: Any = sys.modules.get("litellm")
     price_of: Callable[..., tuple[float, float]] | None = getattr(litellm, "cost_per_token", None)
     try:
@@ -307,7 +311,7 @@ def _look_up_rate(model: str) -> Rate:
 
 
 class TokenLimitExceeded(LimitExceeded):
-    """A branch spent more tokens than allowed: ``limit`` and ``spent``; ``text`` is the answer so far."""
+    """A branch spent too many tokens. ``spent`` and ``limit`` are token counts. ``text`` is the answer so far."""
 
 
 def limit_tokens(
@@ -315,13 +319,13 @@ def limit_tokens(
 ) -> Callable[[Observable[T]], Observable[T]]:
     """End a branch that has spent more than ``tokens`` (like ``take_while``), and close the provider's connection.
 
-    The branch is the stream that this operator is applied to: in a flow's method, the stream of the crew or call that
-    the method returns. The result of the branch is then the text so far; everything else continues. (A lane of
-    ``by_task`` only shows a task: ending the lane does not stop the task.)
+    The branch is the stream to which this operator is applied, for example the crew or call that a flow's method
+    returns. With ``on_limit="complete"``, the result of the branch is the text so far. Everything outside of the branch
+    continues. A lane of ``by_task`` is not such a branch: ending the lane does not stop the task.
 
-    The output of the models counts: text, reasoning and arguments of tool calls, estimated as one token per four bytes.
-    When a call ends and its provider reports the usage, the report replaces the estimate, and includes the prompt. The
-    chunk that exceeds the limit is still emitted, because it is already paid for. ::
+    While a call streams, its output is counted: text, reasoning and arguments of tool calls, estimated as one token per
+    four bytes. When the call ends, the tokens that its provider reports replace the estimate. They include the tokens
+    of the prompt. The chunk that exceeds the limit is still emitted, because it is already paid for. ::
 
         source             --a--b--c--d--|
         limit_tokens(2)    --a--b--c|        (each letter is one token; the source is disposed)

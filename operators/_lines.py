@@ -17,11 +17,12 @@ def lines() -> Callable[[Observable[T]], Observable[T]]:
 
     Each piece is one line with its line break, which may be ``\r\n``.
 
-    Nothing is lost: a last line without a line break is emitted when its call ends, or before an error of the source.
-    Works on chunks and on strings; items without text pass unchanged. Lines never mix the texts of two calls. ::
+    No text is lost. A last line without a line break is emitted when its call ends, when an item without text follows
+    in the call (such as a tool call), or when the source completes or fails. The operator works on chunks and on
+    strings. Items without text pass unchanged. Lines never mix the texts of two calls. ::
 
         source     --he--llo\nwo--------rld|
-        lines()    ------(hello\n)------(world)|
+        lines()    ------(hello\n)---------(world)|
 
     Example::
 

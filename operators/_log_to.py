@@ -1,4 +1,4 @@
-"""``log_to``: writes a run's events to a log outside the process."""
+"""``log_to``: writes the events of a run to a log."""
 
 from __future__ import annotations
 
@@ -23,26 +23,27 @@ T = TypeVar("T")
 
 
 def log_to(log: Log, run_id: str) -> Callable[[Observable[T]], Observable[T]]:
-    """Write all events to a log (like ``do``), for :func:`from_log` in any process; the stream is unchanged. ::
+    """Write all events to a log (like ``do``). From there, :func:`from_log` reads them. ::
 
         source                --a--b----|
         log_to(log, "r")      --a--b----|
-        the log               --a--b----|      including its end: completed, failed with its error, or cancelled
+        the log               --a--b----|      (also has the end: completed, failed with the error, or cancelled)
 
-    An event is passed on at once, so a subscriber may receive it before the log has it. The end of the stream is passed
-    on only when the log has it. Code that must act only on written events reads :func:`from_log` instead. Events are
-    written in batches: the first batch at once, each later one with the events that arrived while the last one was
-    written. The log of a run contains all events, even if only chunks are selected.
+    The stream is unchanged. An event is passed on at once, so a subscriber may receive the event before it is written.
+    The end of the stream is passed on after it was written. Code that must act only on written events reads
+    :func:`from_log` instead. Events are written in batches. The first batch has the events of one step of the event
+    loop. Each later batch has the events that arrived while the batch before was written. The log of a run contains all
+    events, even if only chunks are selected.
 
     Args:
-        log: the log: :class:`rxflow.runs.MemoryLog`, ``SQLiteLog``, ``RedisLog``, or one of your own.
-        run_id: the name of the run in the log. Each subscription is a run, so a second one is refused.
+        log: a :class:`rxflow.runs.MemoryLog`, ``SQLiteLog`` or ``RedisLog``, or a log of your own.
+        run_id: the name of the run in the log. Each subscription is a run, so a second subscription is refused.
 
     Raises:
         TypeError: as the stream's error: an item is not an event. The source is disposed.
         RunExistsError: as the stream's error: the log already has a run with this id. The source is disposed.
         StoreError: as the stream's error: the log cannot be written, or has fallen behind. The source is disposed.
-        EventTooLargeError: as the stream's error, after the events before it.
+        EventTooLargeError: as the stream's error: an event is too large for the log. The events before it are written.
 
     Example::
 
@@ -59,7 +60,11 @@ def log_to(log: Log, run_id: str) -> Callable[[Observable[T]], Observable[T]]:
 
 
 class _Logged:
-    """One subscription. Its terminal is emitted on the source's loop or, without a loop, in the store's thread."""
+    """One subscription.
+
+    The terminal is emitted on the loop that was running at the subscription. If no loop was running, the terminal is
+    emitted in the store's thread.
+    """
 
     def __init__(self, log: Log, run_id: str, observer: ObserverBase[Any]) -> None:
         self._observer = observer
@@ -138,5 +143,5 @@ class _Logged:
 
 
 def _close_span(border: Border, started: Started, reason: str) -> Event:
-    """Return the event that closes a span which is still open when the log ends."""
+    """Return the event that closes the span of ``started``, which is still open when the log ends."""
     return border.stamp(border.describe_stopped(started, reason))

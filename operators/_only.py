@@ -15,17 +15,17 @@ T = TypeVar("T")
 def only_task(*tasks: str | Identified) -> Callable[[Observable[T]], Observable[T]]:
     """Keep the chunks and events of some tasks (like ``filter``).
 
-    The end and the error of the source are always passed on.
+    Completion and errors of the source are always passed on.
 
-    A task is given by its name in ``task_name`` (a task without a name has its description, with placeholders filled
-    in), or as the ``Task`` itself. Work that its agent delegates is a task of its own. If a name never occurs, the
-    result is empty; that is not an error, because a run may skip a task. ::
+    Name a task as in ``chunk.task_name``, or give the ``Task`` itself. If a task has no name, its ``task_name`` is its
+    description, with placeholders filled in. Work that the task's agent delegates is a task of its own. If a name never
+    occurs, the result is empty. That is not an error, because a run may skip a task. ::
 
         source               --{flow}--a1--b1--a2--b2--|
         only_task("b")       --------------b1------b2--|
 
     Raises:
-        ValueError: no task is given, or an empty name.
+        ValueError: no task is given, or a name is empty.
         TypeError: an argument is neither a name nor a ``Task``.
 
     Example::
@@ -38,16 +38,17 @@ def only_task(*tasks: str | Identified) -> Callable[[Observable[T]], Observable[
 def only_agent(*agents: str | Identified) -> Callable[[Observable[T]], Observable[T]]:
     """Keep the chunks and events of some agents (like ``filter``).
 
-    The end and the error of the source are always passed on.
+    Completion and errors of the source are always passed on.
 
-    An agent is given by its role in ``agent_role``, with placeholders filled in, or as the ``Agent`` itself. Work that
-    it delegates belongs to its coworker. If a role never occurs, the result is empty; that is not an error. ::
+    Give the role of an agent as in ``chunk.agent_role``, with placeholders filled in, or the ``Agent`` itself. Work
+    that the agent delegates belongs to the coworker. If a role never occurs, the result is empty. That is not an
+    error. ::
 
         source                    --{flow}--a1--b1--a2--b2--|
         only_agent("B")           --------------b1------b2--|
 
     Raises:
-        ValueError: no agent is given, or an empty role.
+        ValueError: no agent is given, or a role is empty.
         TypeError: an argument is neither a role nor an ``Agent``.
 
     Example::
@@ -60,15 +61,15 @@ def only_agent(*agents: str | Identified) -> Callable[[Observable[T]], Observabl
 def only_method(*methods: str) -> Callable[[Observable[T]], Observable[T]]:
     """Keep the chunks and events of some methods of a flow (like ``filter``), with all crews and calls inside them.
 
-    The end and the error of the source are always passed on. A method is given by its name in ``flow_method``. The
-    methods of a flow that runs inside another one belong to the inner flow. If a name never occurs, the result is
-    empty; that is not an error, because a router may choose another path. ::
+    Completion and errors of the source are always passed on. Name a method as in ``chunk.flow_method``. If a method
+    runs another flow, the events inside that flow have the names of the inner flow's methods. If a name never occurs,
+    the result is empty. That is not an error, because a router may choose another path. ::
 
         source                 --{flow}--a1--b1--a2--b2--|
         only_method("b")       --------------b1------b2--|
 
     Raises:
-        ValueError: no method is given, or an empty name.
+        ValueError: no method is given, or a name is empty.
         TypeError: an argument is not a name.
 
     Example::

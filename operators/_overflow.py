@@ -50,31 +50,31 @@ def overflow(
     *,
     scheduler: Scheduler | None = None,
 ) -> Callable[[Observable[T]], Observable[T]]:
-    """Emit items to a slow reader at its own pace (like ``observe_on``). At most ``limit`` items wait.
+    """Emit items to a slow reader at its own pace (like ``observe_on``), with a queue of ``limit`` items.
 
-    The source continues meanwhile. When ``limit`` items are waiting, ``policy`` decides:
+    The source continues meanwhile. If an item arrives when ``limit`` items are waiting, ``policy`` decides:
 
-    - ``"coalesce"``: waiting texts of one call are joined; no text is lost. Texts are joined even if texts of other
-      calls are between them, but not across other items. If nothing can be joined, because the waiting items are of
-      different calls or are not text, more than ``limit`` items wait.
-    - ``"latest"``: the oldest waiting text is dropped.
+    - ``"coalesce"``: the waiting texts of each call are joined, so no text is lost. Texts of other calls may be between
+      them, but no other items. If nothing can be joined, more than ``limit`` items wait.
+    - ``"latest"``: the oldest waiting text is dropped. If no text is waiting, more than ``limit`` items wait.
     - ``"wait"``: the emitting thread waits, and with it the whole run (back-pressure).
-    - ``"error"``: the source is disposed; the reader gets the waiting items, and then :class:`SlowReaderError`.
+    - ``"error"``: the source is disposed. The reader gets the waiting items, and then :class:`SlowReaderError`.
 
-    Text means answers, reasoning and ``str`` items. All other items (tool calls, events, the end) are always kept, in
-    order. An error follows all items before it. ::
+    Text means answers, reasoning and ``str`` items. The policies "coalesce" and "latest" never join or drop other
+    items, such as tool calls and events. All items stay in order, and the end of the source follows them. ::
 
-        source                     --a-b-c-d-e----|        (all of one call)
-        reader, 4 columns an item    [a  ][b  ][cde]
-        overflow(1)                --a---b---(cde)|
+        source                      --a-b-c-d-e----|        (all of one call)
+        reader (4 for each item)    --[a  ][b  ][cde]
+        overflow(1)                 --a---b---(cde)|
 
-    Put it last, because operators after it work in the reader's thread. Each subscriber has a queue of its own.
+    Put this operator last, because later operators work in the reader's thread. Each subscriber has its own queue.
 
     Args:
         limit: how many items may wait, besides the one that the reader is working on.
         policy: see above.
-        scheduler: where the reader gets its items: an ``EventLoopScheduler()``, an asyncio loop … By default the
-            subscriber's scheduler, else the event loop that runs at the subscription, else a thread of its own.
+        scheduler: where the reader gets its items, for example an ``EventLoopScheduler()`` or an asyncio loop. By
+            default, this is the subscriber's scheduler, otherwise the event loop that runs at the subscription,
+            otherwise a new thread.
 
     Raises:
         TypeError: ``limit`` is not an integer.
@@ -104,7 +104,7 @@ def overflow(
 
 
 class _Voice(NamedTuple):
-    """The key of texts that may be joined: the call, and whether they are its answer or its reasoning."""
+    """The key of a text. Waiting texts with the same key may be joined. ``kind`` separates answers from reasoning."""
 
     call: Hashable
     kind: object
@@ -126,7 +126,7 @@ class _Joined:
 
 
 class _Queue:
-    """The queue of one subscription. Its lock is held briefly, and never while other code is called."""
+    """The queue of one subscription. Its lock is never held while the code of a user is called."""
 
     def __init__(self, observer: ObserverBase[Any], limit: int, policy: Policy, scheduler: Scheduler | None) -> None:
         self.running = SingleAssignmentDisposable()
@@ -144,14 +144,15 @@ class _Queue:
         self._changed = threading.Condition(self._lock)
         self._waiting: deque[Any] = deque()
         self._open: dict[Hashable, _Joined] = {}
-        """By call, the joined texts that can grow: only joined texts of other calls wait behind them."""
+        """By call: the joined text that can still grow, because only joined texts of other calls wait behind it."""
         self._end: Callable[[ObserverBase[Any]], None] | None = None
         self._is_scheduled = False
         self._reading_thread: threading.Thread | None = None
 
     def on_next(self, item: Any) -> None:
         with self._lock:
-            if self._end is not None:  # a source that emits while it is subscribed cannot be disposed before it returns
+            # A source that emits inside subscribe() cannot be disposed until that returns, so items may follow the end.
+            if self._end is not None:
                 return
             if len(self._waiting) < self._limit or self._makes_room(item):
                 if self._observer is None:
@@ -184,7 +185,7 @@ class _Queue:
             self._read_soon(self._scheduler)
 
     def _schedule_once(self) -> bool:
-        """Return whether the reader is idle, and must therefore be scheduled."""
+        """Return True if the caller must schedule the reader, which is neither scheduled nor disposed."""
         if self._is_scheduled or self._observer is None:
             return False
         self._is_scheduled = True
@@ -198,7 +199,7 @@ class _Queue:
         if self._own_thread is not None:
             self._own_thread.dispose()
 
-    # The reader's methods. All of them except _read_soon are called in the reader's thread.
+    # The reader's methods: _read() and _next_signal() are called in the reader's thread, _read_soon() in any thread.
 
     def _read_soon(self, scheduler: SchedulerBase) -> None:
         try:
@@ -209,9 +210,9 @@ class _Queue:
                 report_error(error, "the scheduler of overflow has ended; its subscription was disposed")
 
     def _read(self, scheduler: SchedulerBase, _: object = None) -> None:
-        """Emit the waiting items.
+        """Emit the items that wait now.
 
-        Items that arrive meanwhile are scheduled again, so that the loop can do other work.
+        If more items arrive meanwhile, schedule another read for them, so that the loop can do other work in between.
         """
         self._reading_thread = threading.current_thread()
         try:
@@ -249,7 +250,8 @@ class _Queue:
             self._clear()
             return partial(end, observer)
 
-    # The policies, called with the lock held when ``limit`` items wait. They return True if the new item must wait too.
+    # The policies. on_next() calls them with the lock held, if ``limit`` items wait. They return True if the new item
+    # must be added to the waiting items.
 
     def _join(self, item: object) -> bool:
         voice = _voice_of(item)
@@ -267,7 +269,7 @@ class _Queue:
     def _open_for(self, voice: _Voice) -> _Joined | None:
         """Return the joined text to which a text of ``voice`` can be added.
 
-        None if other output of the call came after the joined text.
+        Return None if there is none, or if other output of the call came after it.
         """
         joined = self._open.get(voice.call)
         return joined if joined is not None and joined.voice == voice else None
@@ -340,7 +342,7 @@ def _voice_of(item: object) -> _Voice | None:
 
 
 def _make_thread_safe(scheduler: Scheduler) -> SchedulerBase:
-    """Return a scheduler that any thread may use, because the source may emit in another thread than the loop's."""
+    """Return a scheduler that any thread may use, because the source may emit in a thread other than the loop's."""
     if isinstance(scheduler, asyncio.AbstractEventLoop):
         return AsyncIOThreadSafeScheduler(scheduler)
     return AsyncIOThreadSafeScheduler(_get_loop(scheduler)) if isinstance(scheduler, AsyncIOScheduler) else scheduler
@@ -351,13 +353,13 @@ def _get_loop(scheduler: AsyncIOScheduler) -> asyncio.AbstractEventLoop:
 
 
 class _ReaderThread(EventLoopScheduler):
-    """A thread for one reader, started with its first item."""
+    """A scheduler with a thread of its own for one reader. The thread starts with the first item."""
 
     def __init__(self) -> None:
         super().__init__(lambda target: threading.Thread(target=target, name="rxflow reader", daemon=True))
 
     def dispose(self) -> None:
-        """End the thread. A no-op is scheduled first: a thread that disposes its own scheduler would wait forever."""
+        """End the thread. Schedule a no-op first: a thread that disposes its own scheduler waits for another action."""
         if self._thread is not None and not self._is_disposed:
             self.schedule(_do_nothing)
         super().dispose()

@@ -19,35 +19,35 @@ from rxflow.operators._core import Adding, OpenSpans, create_join, is_content, t
 U = TypeVar("U")
 
 _MAX_HELD_EVENTS = 256
-"""How many events of each source are held before its first chunk.
+"""How many events of each source are held, at most, before its first chunk.
 
-A run has a handful; if there are more, the last are kept.
+A run usually has a handful of such events. If there are more, the oldest are dropped.
 """
 
 _LOST = "another source of the race was faster"
-"""The reason in the events that end the spans of the losers."""
+"""The ``reason`` in the events that end the spans of the losing sources."""
 
 
 def race(*others: Observable[U]) -> Adding[U]:
-    """Subscribe this stream and ``others`` at once (like ``amb``).
+    """Subscribe to this stream and to ``others`` at the same time (like ``amb``).
 
-    The first to emit a chunk wins, and the others are disposed.
+    The first stream to emit a chunk wins, and the other streams are disposed.
 
-    The connections of the losers are closed before the winner's first chunk is emitted. A stream wins with the same
-    items that would end the wait of ``first_chunk_timeout``: a chunk, reasoning, or an item that is not rxflow's.
-    Events of a run are held until one stream wins, at most the latest 256 of each stream. A stream that ends or fails
-    without such an item drops out. The last remaining stream wins, however it ends; its error gets a note with the
-    errors of the others. A cancellation, KeyboardInterrupt and SystemExit end the race. ::
+    The connections of the losers are closed before the winner's first chunk is emitted. Reasoning, and an item that is
+    not rxflow's, count as a chunk. Other events are held until one stream wins, at most the latest 256 of each stream.
+    A stream that completes or fails without a chunk drops out. The last remaining stream wins, even if it fails. Its
+    error then gets notes with the errors of the other streams. A cancellation, a KeyboardInterrupt or a SystemExit of
+    any stream ends the race at once. ::
 
         source          -----a--b--|
         other           ---x----y--z--|
         race(other)     ---x----y--z--|
-        source          ^--!
+        source          ^--!               (subscribed at ^, disposed at !)
 
-    ``others`` are subscribed on the run's loop, and belong to the same method or task as the source. If the source is a
-    run, later operators receive all events of the winner, the source's selection applies to it, and strings become
-    chunks. They also receive the events with which the losers began and ended: ``LLMCancelled`` has the cost of a
-    stopped call.
+    If the source is a run, ``others`` are subscribed on the run's loop, and belong to the same method or task as the
+    source. Later operators receive all events of the winner. The selection of the source also applies to the winner,
+    and strings become chunks. Later operators also receive the events with which the losers began and ended. For
+    example, ``LLMCancelled`` has the cost of a stopped call.
 
     Example::
 
@@ -91,7 +91,7 @@ class _Race:
         self._errors: list[BaseException] = []
 
     def start(self, sources: Sequence[Observable[Any]], scheduler: SchedulerBase | None) -> DisposableBase:
-        """Subscribe to all sources. The disposable stops them."""
+        """Subscribe to all sources. Return a disposable that stops them."""
         runners = self._runners = [_Runner(self, self._observer) for _ in sources]
         self._running = list(runners)
         if self._border is not None:
@@ -107,11 +107,11 @@ class _Race:
         return CompositeDisposable(*(runner.subscription for runner in runners))
 
     def admit(self, item: object) -> object:
-        """Return the item with its ``seq``. During the race it had none, because it might have been dropped."""
+        """Return an item with its ``seq``. During the race, items have no ``seq``, because they may be dropped."""
         return item if self._border is None else self._border.admit(item)
 
     def declare_winner(self, runner: _Runner) -> None:
-        """Emit the held items, and dispose the other sources."""
+        """Emit the held events, and dispose the other sources. ``runner`` has won."""
         self.winner = runner
         self._let_go()
         runners, self._runners = self._runners, []
@@ -120,10 +120,10 @@ class _Race:
         for _, each, item in held:
             if each is runner:
                 self._observer.on_next(self.admit(item))
-            else:  # a copy, because the border would count the original's span as open, and close it again
+            else:  # a copy: if the original got a number, the border would close the original's span again
                 self._observer.on_next(self.admit(copy(item)))
                 spans.follow(item)
-        with stopping(_LOST):  # the border of the surrounding run closes their spans with this reason
+        with stopping(_LOST):  # the border of the surrounding run uses this reason for the losers' spans
             for other in self._running:
                 if other is not runner:
                     other.subscription.dispose()
@@ -133,7 +133,7 @@ class _Race:
                 self._observer.on_next(self.admit(event))
 
     def drop_out(self, runner: _Runner, error: BaseException | None) -> None:
-        """Remove a source that ended without a chunk, unless it is the last one."""
+        """Remove a source that ended without a chunk. If only one source is left, it wins."""
         self._running.remove(runner)
         if error is not None:
             self._errors.append(error)
@@ -141,7 +141,7 @@ class _Race:
             self.declare_winner(self._running[0])
 
     def fail(self, error: Exception) -> None:
-        """Pass on the error of the winner."""
+        """Pass on the error of the winner, with notes about the errors of the other sources."""
         for other in self._errors:
             error.add_note(f"race: another source failed before with {other!r}")
         self._observer.on_error(error)
@@ -173,9 +173,10 @@ class _Runner:
         self._emit = observer.on_next
 
     def take_held(self) -> Sequence[tuple[int, object]]:
-        """Return the held events, with their positions in the order of arrival.
+        """Return the held events, each with its position in the order of arrival. No event is held after this.
 
-        For a source that did not win, return none if its first events were dropped, or if they belong to other runs.
+        For a source that has lost, return nothing if some of its events may have been dropped. Outside of a run, also
+        return nothing for such a source, because its events belong to a different run than those of the winner.
         """
         held, self._held = self._held, deque()
         is_shown = self._race.winner is self or (self._race.is_in_run and len(held) < _MAX_HELD_EVENTS)

@@ -1,7 +1,8 @@
 """Building blocks of the operators.
 
-Operators import them from this package. The modules of the package import each other directly, and the stores of runs
-import the modules for logs, such as :mod:`~rxflow.operators._core.run_log`, directly too.
+Operators import them from this package. The modules for logs are an exception: operators and the stores of runs import
+these directly, for example :mod:`~rxflow.operators._core.run_log`. The modules of this package also import each other
+directly.
 """
 
 from rxflow.operators._core.calls import CallQueues, CallTracker, OpenCall, OpenSpans, QuestionTracker, read_calls

@@ -1,4 +1,4 @@
-"""Batches of events for a log: consecutive chunks as columns, in memory and in the rows of a store."""
+"""Batches of events for a log. Consecutive chunks are stored as columns, in memory and in the rows of a store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Block:
     """Consecutive chunks of one origin. They differ only in text, time and number.
 
     Attributes:
-        like: a chunk of that origin.
+        like: a chunk of that origin. It need not be in the block.
         seq: the number of the first chunk.
         texts, times: the text and time of each chunk.
     """
@@ -38,14 +38,14 @@ class Block:
         return self.like if self.like.seq == self.seq else self.unpack(0, 1)[0]
 
     def cut(self, length: int) -> Block:
-        """Remove and return the first ``length`` chunks, while another thread may be adding some."""
+        """Remove the first ``length`` chunks, and return them as a block. Meanwhile, another thread may add chunks."""
         head = Block(self.like, self.seq, self.texts[:length], self.times[:length])
         del self.texts[:length], self.times[:length]
         self.seq += length
         return head
 
     def split(self, length: int) -> Iterator[Block]:
-        """Yield the block in blocks of at most ``length`` chunks."""
+        """Yield the chunks of this block in blocks of at most ``length`` chunks."""
         if len(self.texts) <= length:
             yield self
             return
@@ -54,12 +54,15 @@ class Block:
             yield Block(self.like, self.seq + start, self.texts[part], self.times[part])
 
     def unpack(self, start: int = 0, stop: int | None = None) -> list[StreamChunk]:
-        """Return the chunks from position ``start`` up to ``stop``, as new objects that equal the originals."""
+        """Return the slice ``start:stop`` of the chunks, as new objects that equal the originals."""
         return make_chunks_like(self.like, self.seq + start, self.texts[start:stop], self.times[start:stop])
 
 
 class Batch(Sequence[Event]):
-    """Consecutive events, as ``parts``: events and blocks. Used as a sequence, it creates the chunks again."""
+    """A sequence of consecutive events. Each of its ``parts`` is an event or a block.
+
+    Reading the sequence creates the chunks of the blocks again.
+    """
 
     def __init__(self, parts: Sequence[Event | Block], length: int) -> None:
         self.parts = parts
@@ -94,20 +97,22 @@ class Batch(Sequence[Event]):
 
 
 class Backlog:
-    """Events that wait to be written. One thread may add them while another one takes them, without a lock.
+    """Events that wait to be written. One thread may add events while another thread takes events, without a lock.
 
-    A chunk with the origin of the last one is added to the last block. The taking thread therefore leaves that block in
-    place, and takes only chunks that have a time, because the time is added after the text.
+    A chunk with the same origin as the chunk before it is added to the last block. So the taking thread never removes
+    the last block. The adding thread adds the text of a chunk first, and then the time. So the taking thread takes only
+    chunks that have a time.
 
     Attributes:
         next: the number of the event that will be added next.
         taken: the number of the event that will be taken next.
-        origin: the origin (see :func:`find_origin`) of chunks that may be added to the last block; None if none may.
-        add_text, add_time: add a chunk to the last block; to be called in this order.
-        add_alone: adds an event outside of blocks.
+        origin: what :func:`find_origin` returns for the chunks that may be added to the last block. It is None if no
+            chunk may be added.
+        add_text, add_time: add the text and the time of a chunk to the last block. Call ``add_text`` first.
+        add_alone: adds an event that is not in a block.
 
-    After each of these and after :meth:`add`, the caller must increment ``next``. A method for that would take as long
-    as all the rest.
+    After ``add_time``, ``add_alone`` or :meth:`add`, the caller must increment ``next``. A method that does this would
+    double the time for adding an event.
     """
 
     __slots__ = ("_parts", "add_alone", "add_text", "add_time", "next", "origin", "taken")
@@ -122,10 +127,10 @@ class Backlog:
         self.origin: object = None
 
     def __len__(self) -> int:
-        return max(0, self.next - self.taken)  # an event may be taken before it is counted
+        return max(0, self.next - self.taken)  # an event may be taken before the other thread increments `next`
 
     def add(self, event: Event) -> None:
-        """Add an event with the next number. A chunk with an origin begins a new block."""
+        """Add an event as number ``next``. An event with an origin (see :func:`find_origin`) begins a new block."""
         self.origin = origin = find_origin(event)
         if origin is None:
             self.add_alone(event if event.seq == self.next else renumber(event, self.next))
@@ -136,7 +141,7 @@ class Backlog:
             self._parts.append(block)
 
     def take(self, limit: int) -> Sequence[Event]:
-        """Remove and return up to ``limit`` events from the front; a :class:`Batch` if there are blocks among them."""
+        """Remove and return up to ``limit`` events from the front, as a :class:`Batch` if they include blocks."""
         parts = self._parts[:limit]
         if Block not in map(type, parts):
             del self._parts[: len(parts)]
@@ -170,7 +175,7 @@ class Backlog:
 
 
 def renumber(event: Event, seq: int) -> Event:
-    """Return a copy of the event with another ``seq``."""
+    """Return a copy of the event with the number ``seq``."""
     if type(event) is StreamChunk:
         return event.with_seq(seq)
     if isinstance(event, StreamChunk):  # a subclass that the program has defined
@@ -179,11 +184,14 @@ def renumber(event: Event, seq: int) -> Event:
 
 
 MAX_ROW_EVENTS = 256
-"""The greatest number of events in a row. A reader that wants only a part of a row must still parse all of it."""
+"""The greatest number of events in one row of a store. A reader of a part of a row must parse the whole row."""
 MAX_ROW_BYTES = 64 * 1024
-"""The greatest size of a row. A longer line has a row of its own."""
+"""The greatest size of a row with several lines. A line that is longer has a row of its own."""
 MAX_BLOCK_TEXT_CHARACTERS = 4096
-"""The longest text of a chunk in a block, in characters. It keeps every block far below the store's limit per event."""
+"""The longest text of a chunk in a written block, in characters.
+
+This limit keeps each block far below ``MAX_EVENT_BYTES``, the store's limit for one event.
+"""
 
 _BLOCK_HEAD = b'{"block":'
 _columns_of = itemgetter("content", "at", "seq")
@@ -216,7 +224,7 @@ def pack(events: Sequence[Event]) -> Iterator[tuple[int, bytes]]:
 
 
 def unpack(row: bytes, after: int) -> Sequence[Event]:
-    """Return the events of a row whose ``seq`` is above ``after``.
+    """Return those events of a row that have a ``seq`` above ``after``.
 
     Raises:
         CodecError: the row was not written by :func:`pack`.
@@ -235,7 +243,7 @@ def unpack(row: bytes, after: int) -> Sequence[Event]:
 
 
 def _find_blocks(parts: Sequence[Event | Block]) -> Iterator[Event | Block]:
-    """Yield the same events in order, with consecutive chunks joined into blocks that fit on a line."""
+    """Yield the events in order. Consecutive chunks are joined to blocks, if a block can be written as one line."""
     for _, alike in groupby(parts, _find_labels):
         first, *others = alike
         if isinstance(first, Block):
@@ -259,15 +267,15 @@ def _read_block(columns: bytes, first: StreamChunk, after: int) -> Sequence[Stre
 
 
 def _find_labels(part: Event | Block) -> tuple[Any, ...] | int:
-    """Return the labels of a chunk, which all chunks of a block share; for anything else, a unique number."""
+    """Return a key that is equal for chunks with the same labels. For any other part, return a unique key."""
     try:
         return find_labels(part) if type(part) is StreamChunk else id(part)
-    except KeyError:  # the chunk was created without validation
+    except KeyError:  # the chunk was created without validation, and lacks fields
         return id(part)
 
 
 def _join(chunks: Sequence[StreamChunk]) -> Block | None:
-    """Join chunks with the same labels into a block. Return None if their ``seq`` are not consecutive."""
+    """Join chunks with the same labels to a block. Return None if the numbers of the chunks are not consecutive."""
     texts, times, numbers = zip(*[_columns_of(chunk.__dict__) for chunk in chunks], strict=True)
     first: int = numbers[0]
     follow = list(numbers) == list(range(first, first + len(numbers)))
@@ -275,9 +283,10 @@ def _join(chunks: Sequence[StreamChunk]) -> Block | None:
 
 
 def _fits(block: Block) -> bool:
-    """Return whether a block can be written as one line, and is shorter that way.
+    """Return whether a block can be written as one line, and whether that saves space.
 
-    A chunk that was created without validation may have a text or time of any type.
+    A single chunk takes less space as an event. A chunk that was created without validation may have a text or time of
+    any type, which cannot be written this way.
     """
     return (
         len(block.texts) > 1
@@ -292,5 +301,5 @@ def _encode_columns(block: Block) -> bytes:
     columns = {"block": (block.texts, block.times)}
     try:
         return to_json(columns)  # takes a sixth of the time of json.dumps()
-    except PydanticSerializationError:  # a lone surrogate (half a character), which json.loads() accepts
+    except PydanticSerializationError:  # a text has half a surrogate pair, which json.loads() accepts
         return json.dumps(columns, separators=(",", ":")).encode()

@@ -1,4 +1,4 @@
-"""Tracks the open LLM calls and spans of a stream: what ends them, and when waiting items may be emitted."""
+"""The open LLM calls and spans of a stream: what ends them, and in which order waiting items may be emitted."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ U_co = TypeVar("U_co", covariant=True)
 
 
 class OpenCall:
-    """A call that is open. Operators keep their data about the call in subclasses.
+    """An LLM call that has not ended. Operators define subclasses for their data about the call.
 
-    ``item`` is one of the call's items. ``key`` distinguishes calls; it is the id of the call's span, unless an
-    operator keeps several entries for one call.
+    ``item`` is one of the call's items. ``key`` identifies this object in a :class:`CallTracker`. It is the id of the
+    call's span, unless an operator needs several objects for one call.
     """
 
     __slots__ = ("item", "key", "span_id", "speaker")
@@ -58,9 +58,13 @@ C = TypeVar("C", bound=OpenCall)
 class CallTracker(Generic[C]):
     """The open calls of one subscription.
 
-    A call ends with its own ``Finished``, ``Failed`` or ``Cancelled`` event; when the method around it ends, because
-    the method may have cancelled the call; or when its output is retracted. A call that no event announced also ends
-    when the same speaker begins the next call.
+    A call ends in one of these cases:
+
+    - The ``Finished``, ``Failed`` or ``Cancelled`` event of the call arrives.
+    - The method around the call ends, because the method may have cancelled the call.
+    - The output of the call is retracted.
+    - The same agent begins its next call in the same task. This case is only for calls that no ``LLMStarted`` has
+      announced.
     """
 
     def __init__(self) -> None:
@@ -72,7 +76,7 @@ class CallTracker(Generic[C]):
         return len(self._calls)
 
     def __iter__(self) -> Iterator[C]:
-        """Iterate over a copy, because calls may end meanwhile."""
+        """Iterate over a copy of the calls, because calls may end during the iteration."""
         return iter(list(self._calls.values()))
 
     def add(self, call: C) -> C:
@@ -81,7 +85,7 @@ class CallTracker(Generic[C]):
         return call
 
     def announce(self, event: LLMStarted) -> None:
-        """Record that events will report the end of this call."""
+        """Record that an event will report the end of the call that ``event`` begins."""
         self._announced.add(event.origin.span_id)
 
     def remove(self, call: C) -> bool:
@@ -110,7 +114,7 @@ class CallTracker(Generic[C]):
         return [call for call in self if call.span_id == span_id]
 
     def find_superseded(self, new: C) -> list[C]:
-        """Return the calls that end because ``new`` begins."""
+        """Return the calls that end because ``new`` begins. These include other objects for the same span."""
         speaker = None if new.span_id in self._announced else new.speaker
         ended = {call.span_id for call in self if call.speaker == speaker and call.span_id not in self._announced} | {
             new.span_id
@@ -119,7 +123,7 @@ class CallTracker(Generic[C]):
 
 
 class QuestionTracker:
-    """The questions to people that are open in one subscription. While one is open, silence is not a stall."""
+    """The open questions to people in one subscription. While a question is open, silence is not an error."""
 
     def __init__(self) -> None:
         self._open: CallTracker[OpenCall] = CallTracker()
@@ -128,7 +132,7 @@ class QuestionTracker:
         return len(self._open)
 
     def note(self, event: object) -> None:
-        """Observe an event of the run: it may ask a question, answer one, or end the span that asked."""
+        """Update the open questions. The event may ask a question, answer a question, or end the span that asked."""
         if isinstance(event, InputRequested):
             self._open.add(OpenCall(event, event.request_id))
         elif isinstance(event, InputReceived):
@@ -141,7 +145,7 @@ class QuestionTracker:
 
 
 def is_retracted(item: object, retracted: Retracted) -> bool:
-    """Return whether ``item`` is retracted. Items of other types name no attempt, so all of them are."""
+    """Return whether ``retracted`` makes ``item`` void. An item that is neither chunk nor reasoning is always void."""
     return not isinstance(item, StreamChunk | ReasoningChunk) or retracted.covers(item)
 
 
@@ -153,16 +157,17 @@ class Reader(Protocol[U_co]):
         ...
 
     def finish(self) -> Sequence[U_co]:
-        """Return the last values of a finished call. Raises ValidationError if its answer does not fit the model."""
+        """Return the last values of an ended call. Raises ValidationError if the answer does not fit the model."""
         ...
 
 
 def read_calls(make: Callable[[], Reader[U]]) -> Callable[[Observable[Any]], Observable[U]]:
     """Create an operator that reads each call with a reader of its own, and emits the readers' values.
 
-    :class:`CallTracker` defines what ends a call. A call that fails is dropped, with its unread output. A
-    ValidationError ends the stream only when the source completes, because until then the same agent may be asked again
-    and answer better. Any other exception of a reader ends the stream at once, and disposes the source. ::
+    :class:`CallTracker` defines what ends a call. If a call fails, is cancelled or is retracted, its reader is dropped,
+    and emits nothing more. If ``finish()`` raises a ValidationError, the stream ends with that error only when the
+    source completes: the same agent may be asked again and answer better. Any other exception of a reader ends the
+    stream at once, and disposes the source. ::
 
         source         --a--b--a--{a finished}--b|
         read_calls     -----------A--------------B|
@@ -241,14 +246,14 @@ class _Reading:
             self._observer.on_completed()
 
     def _begin(self, item: object) -> _ReadCall | None:
-        """Open a call. Return None if finishing an earlier call failed, which has ended the stream."""
+        """Open the call of ``item``. Return None if the reader of another call failed, which has ended the stream."""
         call = _ReadCall(self._make(), item)
         if not all(self._finish(each) for each in self._calls.find_superseded(call)):
             return None
         return self._calls.add(call)
 
     def _finish(self, call: _ReadCall) -> bool:
-        """Emit the last values of a call. Return False if that failed, which has ended the stream."""
+        """Emit the last values of a call. Return False if the reader failed, which has ended the stream."""
         if not self._calls.remove(call):
             return True
         self._misfits = [misfit for misfit in self._misfits if misfit[0].speaker != call.speaker]
@@ -272,9 +277,10 @@ class _Reading:
 
 @dataclass(slots=True)
 class Section:
-    """Waiting items: a queue for each concurrent call, and the events that may be emitted when all queues are empty.
+    """A part of the waiting items of :class:`CallQueues`.
 
-    ``sizes`` is for operators that count the waiting text in each queue.
+    ``queues`` holds a queue for each concurrent call. ``events`` are emitted when no queue is left. ``sizes`` is for
+    operators that count the waiting text in each queue.
     """
 
     queues: dict[str, deque[object]] = field(default_factory=dict[str, deque[object]])
@@ -283,12 +289,12 @@ class Section:
 
 
 class CallQueues:
-    """The order in which waiting items may be emitted.
+    """Waiting items, in the order in which they may be emitted.
 
-    The output of a call, and events about it, keep their order within the call. Other events (the end of a task, the
-    start of a method) wait for all items before them, and all items after them wait for those events. ::
+    The items of one call keep their order: its output, and the events about the call. An event outside of the calls,
+    such as the end of a task, waits for all items before the event. All later items wait for that event. ::
 
-        added       a1  b1  a2  E  a3        (two calls, and an event of neither)
+        added       a1  b1  a2  E  a3        (two calls, and an event outside of both)
         sections    [a: a1 a2, b: b1] E  [a: a3]
     """
 
@@ -307,7 +313,7 @@ class CallQueues:
         return self._sections[0]
 
     def add(self, item: object) -> Section:
-        """Queue an item after all items that it must not overtake."""
+        """Queue an item behind all items that it must not overtake. Return the section of the item."""
         span_id = get_span_id(item)
         last = self._sections[-1] if self._sections else None
         if not is_content(item) and last is not None and (last.events or span_id not in last.queues):
@@ -320,11 +326,11 @@ class CallQueues:
         return last
 
     def end_queue(self, span_id: str) -> None:
-        """Remove an empty queue of the first section."""
+        """Remove the empty queue of the call ``span_id`` from the first section."""
         del self.first.queues[span_id]
 
     def end_section(self) -> list[object]:
-        """Remove the first section, whose queues are empty. Return its events."""
+        """Remove the first section, which has no queues left. Return the events of the section."""
         return self._sections.popleft().events
 
     def clear(self) -> None:
@@ -333,9 +339,9 @@ class CallQueues:
 
 
 class OpenSpans:
-    """Tracks the open spans, for code that ends a stream early and must then close the spans that are still open.
+    """Tracks the open spans of a stream. Code that ends the stream early must close these spans.
 
-    A span is open from its ``…Started`` event to its end.
+    A span is open from its ``…Started`` event to the event that ends it.
     """
 
     __slots__ = ("_open",)
@@ -344,14 +350,14 @@ class OpenSpans:
         self._open: dict[str, Started] = {}
 
     def follow(self, item: object) -> None:
-        """Note the next item. Items that are not events are ignored."""
+        """Note the next item, which may begin or end a span."""
         if isinstance(item, Started):
             self._open[item.origin.span_id] = item
         elif isinstance(item, Finished | Failed | Cancelled | FlowPaused):
             self._open.pop(item.origin.span_id, None)
 
     def close(self, describe: Callable[[Started], Event]) -> list[Event]:
-        """Return events that close all open spans, innermost first; ``describe`` creates them."""
+        """Return the events that close all open spans, innermost first. ``describe`` creates the event for one span."""
         closing = [describe(started) for started in reversed(self._open.values())]
         self._open.clear()
         return closing

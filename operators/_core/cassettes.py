@@ -5,9 +5,9 @@
     {"at":0.412,"v":1,"kind":"StreamChunk","data":{"content":"Hello",…}}
     {"at":0.907,"kind":"completed"}
 
-``at`` counts seconds from the subscription; the rest is an event as :mod:`rxflow.types.codec` writes it. Items that are
-not events have the ``kind`` ``str`` or ``other``. The ``kind`` of the last line is how the stream ended: ``completed``,
-``failed`` with its error, or ``disposed``.
+``at`` counts seconds from the subscription. The rest of a line is an event, as :mod:`rxflow.types.codec` writes it. An
+item that is not an event has the ``kind`` ``str`` or ``other``. The last line describes the end of the stream: its
+``kind`` is ``completed``, ``failed`` or ``disposed``. For ``failed``, it also has the error.
 """
 
 from __future__ import annotations
@@ -39,12 +39,17 @@ _END_KINDS = ("completed", "failed", "disposed")
 
 
 class CassetteError(ValueError):
-    """A file is not a cassette of this version, or is broken or cut short. The message names the line."""
+    """A file is not a cassette of this version, is broken, or is cut short. The message names the line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cassette:
-    """A recorded stream: its items with their times in seconds, and its end. If it completed, ``error`` is None."""
+    """A recorded stream.
+
+    ``items`` holds each item with its time, and ``ended_at`` is the time of the end. Times are in seconds from the
+    subscription. ``error`` is None if the stream completed. It is a CassetteError if the stream was disposed, or if the
+    recording was cut short.
+    """
 
     items: list[tuple[float, Any]]
     ended_at: float
@@ -52,7 +57,7 @@ class Cassette:
 
 
 def encode_item(at: float, item: object) -> bytes:
-    """Encode one item as a line. Values that JSON does not have are written as :mod:`rxflow.types.codec` describes."""
+    """Encode one item as a line, as :mod:`rxflow.types.codec` describes. Texts that look like secrets are masked."""
     if isinstance(item, StreamChunk | Happened):
         line = b'{"at":%a,' % round(at, 6) + encode(item)[1:]
     else:
@@ -61,7 +66,7 @@ def encode_item(at: float, item: object) -> bytes:
         labels = item if isinstance(item, StreamChunk) else item.origin
         if not _contain_secrets(labels.task_name, labels.agent_role):
             return line
-    return _mask_secrets(line)  # this takes longer than everything else
+    return _mask_secrets(line)  # skipped above if possible, because it takes longer than the encoding
 
 
 def encode_end(at: float, kind: str, error: BaseException | None = None) -> bytes:
@@ -71,14 +76,14 @@ def encode_end(at: float, kind: str, error: BaseException | None = None) -> byte
 
 
 def read_cassette(path: AnyPath) -> Cassette:
-    """Read a cassette.
+    """Read a cassette. If the recording was cut short, the error is in the result, and is not raised.
 
     Raises:
         OSError: the file cannot be read.
-        CassetteError: the file is not a cassette.
+        CassetteError: the file is not a cassette, or one of its lines is broken.
     """
     lines = Path(path).read_bytes().split(b"\n")
-    torn = lines.pop()  # empty, unless the writer died while it wrote a line
+    torn = lines.pop()  # empty, unless the program died while it wrote a line
     position = f"{os.fspath(path)}, line "
     if not lines or _parse_line(lines[0], f"{position}1") != json.loads(HEADER):
         first = lines[0] if lines else torn
@@ -128,7 +133,7 @@ def _read_end(entry: Mapping[str, Any], position: str) -> Exception | None:
 
 
 def _read_item(entry: Mapping[str, Any]) -> Any:
-    """Restore an item as an instance of its own class."""
+    """Restore the item of a line, with its own class if possible; otherwise return a stand-in."""
     if entry["kind"] in ("str", "other"):
         return from_json_value(entry["data"])
     return decode_entry({"v": VERSION, **entry})
@@ -138,7 +143,7 @@ def _dump(line: dict[str, Any]) -> bytes:
     return json.dumps(line, separators=(",", ":")).encode() + b"\n"
 
 
-# A second line of defence: rxflow itself puts no keys into events, but the texts and objects of users may contain some.
+# rxflow itself puts no API keys into events. But the texts and objects of users may contain secrets, which are masked.
 
 _SECRET_SHAPES = [
     rb"sk-[\w-]{16,}",  # OpenAI, Anthropic, OpenRouter …
@@ -147,17 +152,18 @@ _SECRET_SHAPES = [
     rb"(?:xai|glpat|xox[a-z])-[\w-]{16,}",
     rb"AIza[\w-]{30,}",
     rb"A[KS]IA[A-Z0-9]{16}",
-    rb"eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]+",  # signed tokens
+    rb"eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]+",  # JSON Web Tokens
 ]
-# The check of the first letter halves the time. A key begins at the start of a word, or directly after an escape such
-# as \n or \u00e9, which ends in a letter or digit.
+# The lookahead for the first letter halves the time. A key begins at the start of a word, or directly after a JSON
+# escape such as \n or \u00e9. The escape ends in a letter or digit, so no word starts after it.
 _SECRET = re.compile(
     rb"(?=[sprghxAe])(?:(?<!\w)|(?<=\\[bfnrt])|(?<=\\u[0-9A-Fa-f]{4}))(?:%s)" % b"|".join(_SECRET_SHAPES)
 )
 _BEARER_TOKEN = re.compile(rb"(?i)(bearer )(?:[\w.~+/=-]|\\+/){8,}")
 _SECRET_NAMES = rb"[\w-]*api[_-]?key|[\w-]*authorization|[\w-]*password|[\w-]*secret|[\w-]*access[_-]?token"
-# Also matches in JSON inside a JSON string, at any depth. At depth d, each quote around a name or a value has
-# n = 2**d - 1 backslashes in front. A quote inside a value has 2n + 1. Escaped backslashes may precede these.
+# Matches a name and its value, also in JSON inside a JSON string, at any depth. At depth d, n = 2**d - 1 backslashes
+# precede each quote around a name or value. 2n + 1 backslashes precede a quote inside a value, and escaped backslashes
+# may precede these.
 _NAMED_SECRET = re.compile(
     rb'(?i)("(?:%s)(?P<depth>\\*)"\s*:\s*(?P=depth)")'
     rb'(?:[^"\\]|\\++[^"]|(?:(?P=depth){2}\\\\)*+(?P=depth){2}\\")++' % _SECRET_NAMES
@@ -165,11 +171,14 @@ _NAMED_SECRET = re.compile(
 _MASK = b"***"
 
 _MIN_SECRET_CHARACTERS = 16
-"""A chunk with a shorter text is not searched for keys, except in its labels."""
+"""In a chunk with a shorter text, only the labels are searched for secrets."""
 
 
 def _mask_secrets(text: bytes) -> bytes:
-    """Replace texts that look like keys, or have names like keys, by ``***`` in JSON text. The result is still JSON."""
+    """Replace secrets in JSON text by ``***``. The result is still JSON.
+
+    A secret is a text that looks like an API key, or a value with a name such as ``api_key`` or ``password``.
+    """
     text = _SECRET.sub(_MASK, text)
     text = _BEARER_TOKEN.sub(rb"\g<1>" + _MASK, text)
     return _NAMED_SECRET.sub(rb"\g<1>" + _MASK, text)
@@ -177,6 +186,6 @@ def _mask_secrets(text: bytes) -> bytes:
 
 @lru_cache(maxsize=64)
 def _contain_secrets(*labels: str) -> bool:
-    """Return whether labels that people write contain keys. Cached: all chunks of a task have the same labels."""
+    """Return whether labels contain secrets. The result is cached, because a task's chunks have the same labels."""
     text = _dump({"labels": labels})
     return _mask_secrets(text) != text

@@ -1,4 +1,4 @@
-"""Checks of arguments that several operators have."""
+"""Checks for the arguments of operators."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from pydantic import BaseModel
 from reactivex.typing import RelativeTime
 
 ErrorFilter: TypeAlias = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
-"""A choice of errors: a class, several classes, or a function."""
+"""Selects errors: an exception class, a tuple of classes, or a function that returns True for a selected error."""
 
 
 AnyPath: TypeAlias = str | os.PathLike[str]
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Return whether ``value`` is a number. True and False are not."""
+    """Return whether ``value`` is an int or a float, but not True or False."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def check_positive(value: float, parameter: str, unit: str, *, allow_zero: bool = False) -> None:
-    """Check that a number is above 0, or 0 with ``allow_zero``.
+    """Check that ``value`` is a finite number above 0. With ``allow_zero``, it may also be 0.
 
     Raises:
         TypeError: ``value`` is not a number.
-        ValueError: ``value`` is too small, or not finite.
+        ValueError: ``value`` is too small, or is not finite.
     """
     if not is_number(value):
         raise TypeError(f"{parameter} is not a number of {unit}: {value!r}")
@@ -38,7 +38,7 @@ def check_positive(value: float, parameter: str, unit: str, *, allow_zero: bool 
 
 
 def check_count(value: int, parameter: str, least: int) -> None:
-    """Check that an integer is ``least`` or above.
+    """Check that ``value`` is an integer, and at least ``least``.
 
     Raises:
         TypeError: ``value`` is not an integer.
@@ -52,21 +52,21 @@ def check_count(value: int, parameter: str, least: int) -> None:
 
 
 def check_path(value: AnyPath, parameter: str) -> None:
-    """Check that ``value`` is the path of a file.
+    """Check that ``value`` has the type of a path. The file need not exist.
 
     Raises:
-        TypeError: ``value`` is neither a string nor a path.
+        TypeError: ``value`` is neither a string nor an ``os.PathLike``.
     """
     if not isinstance(cast(object, value), str | os.PathLike):
         raise TypeError(f"{parameter} is not a path: {value!r}")
 
 
 def to_seconds(value: RelativeTime, parameter: str, *, allow_zero: bool = False) -> float:
-    """Return a duration above 0, or at least 0, in seconds.
+    """Return a duration in seconds. It must be above 0. With ``allow_zero``, it may also be 0.
 
     Raises:
         TypeError: ``value`` is neither a number nor a timedelta.
-        ValueError: ``value`` is too small, or infinite.
+        ValueError: ``value`` is too small, or is not finite.
     """
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     check_positive(seconds, parameter, "seconds (or a timedelta)", allow_zero=allow_zero)
@@ -95,12 +95,12 @@ def check_model(given: type[BaseModel], operator: str) -> None:
 
 
 def compile_error_filter(given: ErrorFilter, parameter: str) -> Callable[[BaseException], bool]:
-    """Return a function that reports whether ``given`` includes an error.
+    """Return a function that returns whether ``given`` selects an error.
 
-    It never includes an error that is not an Exception, such as a cancellation.
+    An error that is not an Exception, such as a cancellation, is never selected.
 
     Raises:
-        TypeError: ``given`` is neither exception classes nor a function.
+        TypeError: ``given`` is not an exception class, a tuple of exception classes, or a function.
     """
     if isinstance(given, type | tuple):
         kinds = cast("tuple[type[Exception], ...]", given if isinstance(given, tuple) else (given,))

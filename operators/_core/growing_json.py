@@ -1,4 +1,4 @@
-"""JSON that a model is still writing, read as far as it has arrived."""
+"""Reads JSON that a model is still writing, as far as the JSON has arrived."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _FINENESS = 128  # a text is read again when it has grown by 1/128 of its length
 
 
 def parse(text: str, *, partial: bool = False) -> Any:
-    """Parse JSON; with ``partial``, as far as possible. Raises ValueError if the text is not JSON."""
-    # As bytes, because pydantic refuses a str with a lone surrogate as "not a string".
+    """Parse JSON. With ``partial``, the end of the JSON may be missing. Raises ValueError if the text is not JSON."""
+    # Pass bytes, because pydantic refuses a str with a lone surrogate as "not a string".
     return from_json(text.encode(errors="surrogatepass"), allow_partial="trailing-strings" if partial else False)
 
 
 def read_object(text: str) -> dict[str, Any]:
-    """Parse a JSON object. An empty text is an empty object. Raises ValueError for anything else."""
+    """Parse a JSON object. An empty text counts as an empty object. Raises ValueError for any other text."""
     data = parse(text.strip() or "{}")
     if not isinstance(data, dict):
         raise ValueError(f"not a JSON object: {text!r}")
@@ -30,11 +30,12 @@ def read_object(text: str) -> dict[str, Any]:
 
 
 class GrowingJson(Generic[V]):
-    """JSON that arrives in pieces, possibly with words around it, read as far as it has arrived.
+    """Reads JSON that arrives in pieces, perhaps with other text around the JSON.
 
-    ``read`` creates a value from JSON text, or raises ValueError if the text does not fit yet. Reading parses the
-    whole text so far, so a long text is not read at every piece: in total it costs as much as reading the final text
-    about a hundred times. If a second object follows the first, the values come from the second.
+    ``read`` creates a value from JSON text, or raises ValueError if the text does not fit yet. Each reading parses the
+    unfinished JSON from its beginning. To save time, a long text is not read after each piece. All readings together
+    take about a hundred times as long as one reading of the final text. If a second object follows the first one, later
+    values come from the second object.
     """
 
     def __init__(self, read: Callable[[str], V]) -> None:
@@ -42,19 +43,19 @@ class GrowingJson(Generic[V]):
         self._pieces: list[str] = []
         self._length = 0
         self._due = 0
-        self._start = 0  # the text before this index is complete and was read
+        self._start = 0  # the JSON before this index is complete, and is not read again
         self._seen = b""
         self._accepted = b""
         self._last: V | None = None
 
     @property
     def text(self) -> str:
-        """The text that has arrived."""
+        """The text that has arrived so far."""
         text = "".join(self._pieces)
         return text if text.isascii() else "".join(join_surrogates(text))
 
     def feed(self, piece: str) -> Sequence[V]:
-        """Add the next piece. Return the value so far if it has changed."""
+        """Add the next piece, and read the text if it has grown enough. Return the new values, usually none or one."""
         self._pieces.append(piece)
         self._length += len(piece)
         if self._length < self._due:
@@ -68,7 +69,7 @@ class GrowingJson(Generic[V]):
         return values
 
     def _read_spans(self, text: str) -> Iterator[Any]:
-        """Parse each object or list that is new or longer than before."""
+        """Parse and yield each object or list that is new or longer than at the last reading."""
         for span in find_json(text, self._start):
             self._start = span.start if span.end is None else span.end
             try:
@@ -88,16 +89,16 @@ class GrowingJson(Generic[V]):
                 break
             try:
                 value = self._read(written.decode())
-            except ValueError:  # the last part may still be incomplete
+            except ValueError:  # the value does not fit, perhaps because its last part is incomplete
                 continue
             if self._last is not None and not has_fields(value):
-                break  # the text has another object after the answer, for example in a remark
+                break  # an object without the model's fields follows the answer, for example in a remark
             self._accepted = written
             return self.if_new(value)
         return ()
 
     def if_new(self, value: V) -> Sequence[V]:
-        """Return ``value`` if it differs from the last one."""
+        """Return a tuple with ``value`` if it differs from the value before; otherwise an empty tuple."""
         if value == self._last:
             return ()
         self._last = value
@@ -108,14 +109,14 @@ def _so_far(text: str) -> Any:
     """Parse the beginning of an object or list. Raises ValueError if that is not possible."""
     data = parse(text, partial=True)
     if text[-1].isdigit() and isinstance(_edge_of(data), int | float):
-        # More digits may follow, and the 1 of an unfinished 12 is a wrong value. With an incomplete exponent at its
-        # end, the parser leaves the number out.
+        # More digits may follow, and the 1 of an unfinished 12 would be a wrong value. So append an "e": the parser
+        # leaves out a number whose exponent is incomplete.
         data = parse(text + "e", partial=True)
     return data
 
 
 def _containers(data: Any) -> Iterator[dict[str, Any] | list[Any]]:
-    """Yield the objects and lists that are still growing, from the outermost to the innermost."""
+    """Yield the objects and lists to which the model is still adding, from the outermost to the innermost."""
     while isinstance(data, dict | list) and data:
         container = cast(dict[str, Any] | list[Any], data)
         yield container
@@ -130,9 +131,10 @@ def _edge_of(data: Any) -> Any:
 
 
 def _less_and_less(data: Any) -> Iterator[Any]:
-    """Yield ever shorter forms of ``data``: first the whole; then its last parts are left out, the innermost first.
+    """Yield ``data``, and then shorter and shorter forms of it.
 
-    All of them are the same object, which is shortened in place.
+    Each step removes the last element of one growing container, from the innermost to the outermost. All forms are the
+    same object, which is shortened in place.
     """
     yield data
     for container in reversed(list(_containers(data))):

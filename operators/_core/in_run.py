@@ -1,4 +1,4 @@
-"""Connects an operator to its source, within a run or around any other Observable, and to others after an error."""
+"""Helpers for operators: they read items, connect to runs or other Observables, and join further streams."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _short.maxstring = _short.maxother = 60
 
 
 def get_text(item: object) -> str | None:
-    """Return the text of an item; None if it has none, such as a tool call."""
+    """Return the text of an item. Return None if the item has no text, for example a tool call."""
     if isinstance(item, StreamChunk):
         return item.content if item.chunk_type is _TEXT else None
     if isinstance(item, str):
@@ -43,23 +43,23 @@ def get_text(item: object) -> str | None:
 
 
 def replace_text(item: Any, text: str) -> Any:
-    """Return a copy of the item with another text."""
+    """Return an item that equals ``item``, but has another text."""
     if isinstance(item, StreamChunk):
         return item.with_content(text)
     return text if isinstance(item, str) else replace(item, content=text)
 
 
 def get_span_id(item: object) -> str:
-    """Return the id of an item's span, which distinguishes concurrent LLM calls; an empty string if it has none."""
+    """Return the id of the item's span or call, which distinguishes concurrent calls. Without one, return ""."""
     if isinstance(item, StreamChunk):
         return item.span_id or item.llm_call_id
     return item.origin.span_id if isinstance(item, Happened) else ""
 
 
 def get_speaker(item: object) -> tuple[Hashable, ...] | None:
-    """Return the key of an agent's work on a task; None if the item belongs to no task.
+    """Return a key for the work of one agent on one task. Return None if the item is not a chunk of a task.
 
-    An agent that works on a task streams one call at a time, so calls with the same key follow each other.
+    In this work, calls follow each other: a new call with the same key shows that the call before has ended.
     """
     if isinstance(item, StreamChunk) and item.task_id:
         return item.task_id, item.agent_id, item.namespace
@@ -67,7 +67,7 @@ def get_speaker(item: object) -> tuple[Hashable, ...] | None:
 
 
 def is_content(item: object) -> bool:
-    """Return whether an item is output of a model, or is not rxflow's. All other items are events about the run."""
+    """Return whether an item is a chunk, reasoning, or an object that is not an event."""
     return isinstance(item, ReasoningChunk) or not isinstance(item, Happened)
 
 
@@ -79,14 +79,15 @@ def get_origin(item: object) -> Origin:
 
 
 def get_namespace(item: object) -> tuple[str, ...]:
-    """Return the flows, methods, crews and tasks around an item, outermost first."""
+    """Return the names of the flows, methods, crews and tasks around an item, outermost first."""
     return item.namespace if isinstance(item, StreamChunk) else get_origin(item).namespace
 
 
 def describe(item: object) -> str:
-    """Describe an item for a message.
+    """Describe an item for an error message.
 
-    The text has the kind and the innermost labels. ::
+    The text has the class of an event, and its one or two innermost labels. For other items and for chunks, it has the
+    item's own text instead of the class. ::
 
         LLMStarted of agent 'Writer', task 'Draft'
     """
@@ -113,8 +114,8 @@ class Adding(Protocol[U_co]):
     """The type of an operator that adds items of another type.
 
     For pyright, ``Callable[[Observable[T]], Observable[T | U]]`` would be enough. But mypy infers Never from that type
-    if another operator follows, so there is an overload for chunks. Two such operators still need two calls of ``pipe``
-    with mypy.
+    if another operator follows. So there is an overload for chunks. With mypy, two such operators still need two calls
+    of ``pipe``.
     """
 
     @overload
@@ -125,13 +126,14 @@ class Adding(Protocol[U_co]):
 
 
 Selection: TypeAlias = Callable[[Observable[Any]], Observable[T]]
-"""Selects the items to show from a run's events."""
+"""Selects, from a run's events, the items that a reader sees."""
 
 
 def through(operator: Callable[[Observable[Any]], Observable[Any]]) -> Callable[[Observable[T]], Observable[T]]:
-    """Create an operator that passes on the items that it does not handle.
+    """Create an operator that applies ``operator`` to all events of a run, before the selection.
 
-    In a run, it therefore works on all events, before anything is selected from them.
+    ``operator`` must pass on the events that it does not handle. Outside of runs, ``operator`` is applied to the source
+    itself.
     """
 
     def apply(source: Observable[T]) -> Observable[T]:
@@ -141,9 +143,10 @@ def through(operator: Callable[[Observable[Any]], Observable[Any]]) -> Callable[
 
 
 def reselect(change: Callable[[Selection[Any]], Selection[U]]) -> Callable[[Observable[Any]], Observable[U]]:
-    """Create an operator on the selected items that also receives the events behind them.
+    """Create an operator that replaces the selection of a stream.
 
-    ``change`` turns the selection so far into a new one.
+    ``change`` gets the present selection, and returns the new one. A selection receives all events of the run, so the
+    operator can use the selected items as well as the other events.
     """
 
     def apply(source: Observable[Any]) -> Observable[U]:
@@ -153,14 +156,14 @@ def reselect(change: Callable[[Selection[Any]], Selection[U]]) -> Callable[[Obse
 
 
 def select(selection: Selection[U]) -> Callable[[Observable[Any]], Observable[U]]:
-    """Create an operator that selects from a run's events again, whatever was selected before."""
+    """Create an operator that applies ``selection`` to all events of a run, whatever was selected before."""
     return reselect(lambda _: selection)
 
 
 def also(kind: type[U]) -> Callable[[Observable[T]], Observable[T | U]]:
-    """Create an operator that shows the events of the class ``kind`` together with the selected items.
+    """Create an operator that adds the events of the class ``kind`` to the selection of a run.
 
-    Put it after an operator that adds such events to a run. Without it, the selection would drop the added events.
+    Apply it after an operator that emits new events of this class. Otherwise the selection would drop these events.
     """
     widened: Callable[[Observable[T]], Observable[T | U]] = reselect(lambda shown: _widen(shown, kind))
     return lambda source: widened(source) if isinstance(source, EventStream) else source
@@ -201,11 +204,11 @@ Join: TypeAlias = Callable[[Observable[Any], Border | None], Observable[Any]]
 
 
 class Attempts:
-    """Numbers the items of successive attempts so that no two attempts share a number.
+    """Sets the ``attempt`` of items if an operator tries a stream several times.
 
-    The chunks of the first attempt keep their numbers, which may go above 0, because a task counts its own attempts.
-    Each later attempt begins above the highest number so far. ``requests`` counts the requests to models; an LLM may
-    send several in one call.
+    The items of the first try keep their numbers. These may be above 0, because a task counts its own attempts. The
+    numbers of each later try begin above the highest number so far, so no two tries share a number. ``requests`` counts
+    the requests to models. One call may need several requests, because the LLM repeats a request that fails.
     """
 
     def __init__(self) -> None:
@@ -213,17 +216,17 @@ class Attempts:
         self._base = 0
         self._highest = -1
         self._origin: Origin | None = None
-        self._span_ids: dict[str, None] = {}  # the spans of this attempt that had output, in order
+        self._span_ids: dict[str, None] = {}  # the ids of the spans with output in this try, in order
         self._call_ids: dict[str, None] = {}
         self._renumbered: tuple[Origin, Origin] = (NO_ORIGIN, NO_ORIGIN)
 
     @property
     def has_output(self) -> bool:
-        """Whether this attempt has emitted output of a model."""
+        """Whether the present try has emitted output of a model."""
         return self._highest >= self._base
 
     def number(self, item: Any) -> Any:
-        """Return the next item with the number of its attempt."""
+        """Return the next item with its new ``attempt``."""
         if isinstance(item, StreamChunk):
             attempt = self._base + item.attempt
             if attempt > self._highest:
@@ -240,7 +243,7 @@ class Attempts:
         return item
 
     def retract(self, error: BaseException) -> Retracted:
-        """Create the event that retracts the output of this attempt."""
+        """Create the event that retracts the output of the present try."""
         return Retracted(
             origin=self._origin or NO_ORIGIN,
             attempts=tuple(range(self._base, self._highest + 1)),
@@ -250,7 +253,7 @@ class Attempts:
         )
 
     def begin_next(self) -> None:
-        """Begin another attempt."""
+        """Begin another try."""
         self._base = self._highest + 1
         self._origin = None
         self._span_ids = {}
@@ -258,7 +261,8 @@ class Attempts:
 
     def _number_event(self, event: Happened) -> Happened:
         if self._origin is None:
-            # The first event of a run starts the span around all its output. Items of a bare stream name no such span.
+            # The first event of a run starts the span around all output of the run. A stream without events has no such
+            # span.
             self._origin = event.origin if isinstance(event, Started) else NO_ORIGIN
         if isinstance(event, LLMStarted | LLMRetrying):
             self.requests += 1
@@ -268,7 +272,7 @@ class Attempts:
             self._call_ids[event.origin.llm_call_id] = None
         if not self._base:
             return event
-        if isinstance(event, Retracted):  # retracts a part of this attempt
+        if isinstance(event, Retracted):  # a task has retracted one of its own attempts
             event = replace(event, attempts=tuple(self._base + number for number in event.attempts))
         return replace(event, origin=self._number_origin(event.origin))
 
@@ -281,9 +285,10 @@ class Attempts:
 
 
 def create_join(source: Observable[Any]) -> Join:
-    """Return a function that adapts another stream, which continues or replaces ``source``.
+    """Return a function that prepares another stream to continue or replace ``source``.
 
-    If ``source`` is not a run, the function returns the other stream unchanged.
+    If ``source`` is an EventStream, the function is :func:`convert_to_events`. Otherwise it returns the other stream
+    unchanged.
     """
     return convert_to_events if isinstance(source, EventStream) else _leave_as_it_is
 
@@ -293,11 +298,13 @@ def _leave_as_it_is(other: Observable[Any], border: Border | None) -> Observable
 
 
 def convert_to_events(other: Observable[Any], border: Border | None) -> Observable[Any]:
-    """Turn ``other`` into events: all events of a run, whatever was selected from them; strings become chunks.
+    """Return an Observable of the events of ``other``.
 
-    Later operators then see when the calls of ``other`` end. An item of another type ends the stream with a TypeError,
-    because a selection of chunks would drop it silently. If ``other`` is a run, it becomes a part of the run that
-    ``border`` belongs to.
+    If ``other`` is a run, these are all its events, whatever was selected from them. So later operators see when the
+    calls of ``other`` end. The run becomes a part of the run that ``border`` belongs to.
+
+    Strings become chunks. An item that is neither an event nor a string ends the stream with a TypeError, because a
+    selection of chunks would drop that item silently.
     """
     events = other.reselect(lambda _: everything) if isinstance(other, EventStream) else other
     run = events if isinstance(events, EventStream) and events.is_run else None
@@ -308,8 +315,8 @@ def convert_to_events(other: Observable[Any], border: Border | None) -> Observab
         running = SingleAssignmentDisposable()
 
         def on_next(item: object) -> None:
-            # An exception of a later operator must not reach the border of the other run. The other run would take it
-            # for an error of a user's observer and end, and this run would wait forever.
+            # An exception of a later operator must not reach the border of the other run. The other run would treat it
+            # as an error of a user's observer, and would end. This run would then wait forever.
             try:
                 observer.on_next(admit(_convert_to_event(item)))
             except Exception as error:  # noqa: BLE001 - the error is the stream's terminal
@@ -338,7 +345,8 @@ def _convert_to_event(item: object) -> object:
 def add_context(error: BaseException, earlier: BaseException | None) -> None:
     """Make ``earlier`` the context of ``error``, as if ``error`` had been raised while ``earlier`` was handled.
 
-    Python itself does so in an ``except`` block only. If one is in the context of the other already, nothing changes.
+    Python itself does this only in an ``except`` block. If ``error`` already has a context, ``earlier`` is added at the
+    end of the chain. If one of the two errors is already in the chain of the other error, nothing changes.
     """
     if earlier is None or any(each is error for each in _list_contexts(earlier)):
         return
@@ -348,7 +356,7 @@ def add_context(error: BaseException, earlier: BaseException | None) -> None:
 
 
 def _list_contexts(error: BaseException) -> list[BaseException]:
-    """Return the error, then the error that was being handled when it was raised, and so on."""
+    """Return ``error``, its ``__context__``, the ``__context__`` of that error, and so on."""
     chain = [error]
     while (context := chain[-1].__context__) is not None and all(context is not each for each in chain):
         chain.append(context)
@@ -356,7 +364,11 @@ def _list_contexts(error: BaseException) -> list[BaseException]:
 
 
 def report_error(error: BaseException, message: str) -> None:
-    """Report an error that no caller can catch, to the loop's exception handler or, without a loop, to the thread's."""
+    """Report an error that no caller can catch.
+
+    If a loop runs in this thread, the error goes to the loop's exception handler. Otherwise it goes to
+    ``threading.excepthook``.
+    """
     loop = running_loop()
     if loop is not None:
         loop.call_exception_handler({"message": message, "exception": error})

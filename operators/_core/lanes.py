@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Generic, Protocol, TypeVar
@@ -35,7 +36,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Lane(Observable[T_co], Generic[T_co]):
-    """The items with the same ``key``: the name of a task or method, or the role of an agent."""
+    """The items that have the same ``key``. The key is the name of a task or method, or the role of an agent."""
 
     def __init__(self, key: str, items: Observable[T_co]) -> None:
         self.key = key
@@ -50,7 +51,7 @@ class Lane(Observable[T_co], Generic[T_co]):
 
 
 class Identified(Protocol):
-    """An object whose id is in its chunks: a Task or an Agent."""
+    """A Task or an Agent. Its ``id`` is also in its chunks."""
 
     @property
     def id(self) -> str: ...
@@ -58,11 +59,15 @@ class Identified(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Label:
-    """A label by which a stream is divided.
+    """A kind of label by which a stream can be divided or filtered: task, agent or method.
 
-    ``what`` is the noun for it in messages. ``name`` and ``id`` are its fields in chunks and origins. ``field`` is an
-    attribute that only objects of this kind have, because an id does not distinguish tasks from agents. A labelled span
-    lasts from an event of the class ``begins`` to an event of one of the classes ``ends``.
+    Attributes:
+        what: the noun for the label in error messages.
+        name, id: the fields of chunks and origins that hold the name and the id. ``id`` is None for methods.
+        field: an attribute by which a given object is recognized as a Task or an Agent, because both have an id. It is
+            None for methods.
+        begins: the class of the event that begins a labelled span.
+        ends: the classes of the events that end a labelled span.
     """
 
     what: str
@@ -73,15 +78,15 @@ class Label:
     ends: tuple[type[Finished], type[Failed], type[Cancelled]]
 
     def create_reader(self) -> Callable[[object], str]:
-        """Return a function that reads the name in an item; the name is empty for items without the label."""
+        """Return a function that reads the name of an item's task, agent or method; "" if the item has none."""
         return _create_reader(self.name)
 
     def create_filter(self, given: tuple[str | Identified, ...], operator: str) -> Callable[[object], bool]:
-        """Return a function that accepts items by ``given``: names, or objects with an id.
+        """Return a function that returns whether an item belongs to one of ``given``: names, Tasks or Agents.
 
         Raises:
             ValueError: ``given`` is empty, or contains an empty name.
-            TypeError: ``given`` contains neither names nor such objects.
+            TypeError: an element of ``given`` is neither a name nor an object of the right kind.
         """
         if not given:
             raise ValueError(f"{operator}() needs at least one {self.what} to keep")
@@ -123,8 +128,8 @@ TASK = Label(
     begins=TaskStarted,
     ends=(TaskFinished, TaskFailed, TaskCancelled),
 )
-# An agent's label lasts as long as its task. The agent's own span is one attempt: if it were used, an attempt that is
-# rejected would end the label.
+# An agent's lane lasts until the agent's task ends. The agent's own span is only one attempt at the task. If that
+# attempt is rejected, the end of the span would end the lane too early.
 AGENT = Label(
     what="agent",
     name="agent_role",
@@ -153,7 +158,7 @@ def keep_only(
 def divide(division: Selection[Lane[Any]]) -> Callable[[Observable[T]], Observable[Lane[T]]]:
     """Create an operator that divides the selected items into lanes.
 
-    ``division`` divides the events behind the items. The selection is then applied within each lane.
+    ``division`` divides the events of the source into lanes. The selection is then applied to the events of each lane.
     """
 
     def lane_by_lane(shown: Selection[T]) -> Selection[Lane[T]]:
@@ -166,10 +171,11 @@ def divide(division: Selection[Lane[Any]]) -> Callable[[Observable[T]], Observab
 
 
 def divide_by(label: Label) -> Callable[[Observable[T]], Observable[Lane[T]]]:
-    """Create an operator that emits a lane for all items with the same ``label``; items without a label are dropped.
+    """Create an operator that emits a lane for the items with the same name. Items without a name are dropped.
 
-    A lane is emitted just before its first item. It completes after the event that ends the labelled span, or ends like
-    the source. The next item with that label begins another lane. ::
+    The name is the one that ``label`` reads. A lane is emitted just before its first item. It completes after the event
+    that ends the labelled span. If no such event comes, the lane ends when the source ends, and in the same way. The
+    next item with the same name begins another lane. ::
 
         source     --a1--b1--a2--{a ends}--a3--|
         a          --a1------a2--|
@@ -177,7 +183,7 @@ def divide_by(label: Label) -> Callable[[Observable[T]], Observable[Lane[T]]]:
         a          ------------------------a3--|
         result     --a---b-----------------a---|
 
-    A lane keeps its items until it is subscribed; it can be subscribed once. The source is disposed when the result is
+    A lane keeps its items until it is subscribed. It can be subscribed once. The source is disposed when the result is
     disposed and no lane is being read.
     """
 
@@ -227,7 +233,7 @@ class _Lanes:
     def _note_event(self, key: str, items: _Items, item: object) -> None:
         """Handle an event that may begin or end a labelled span.
 
-        Tasks with the same name that run at once share a lane, which ends with the last of them.
+        Tasks with the same name that run at the same time share a lane. The lane ends when the last of them ends.
         """
         if not isinstance(item, Happened):
             return
@@ -244,7 +250,7 @@ class _Lanes:
             try:
                 observer.on_error(error)
             except Exception as raised:
-                if raised is not error:  # a reader without an on_error raises the error again
+                if raised is not error:  # a reader that has no on_error raises the error again
                     raise
 
         self._end(fail)
@@ -253,19 +259,18 @@ class _Lanes:
         self._end(_complete)
 
     def _end(self, tell: Callable[[ObserverBase[Any]], None]) -> None:
-        """End every lane, and then the observer of the lanes, even if the reader of a lane raises."""
+        """End the open lanes, and then the result. If a reader raises, the others end nevertheless."""
         if self._is_over:
             return
         self._is_over = True
         lanes, self._open = self._open, {}
-        try:
-            for items in lanes.values():
-                items.end(tell)
-        finally:
-            tell(self._observer)
+        with ExitStack() as ends:  # calls all, even if one raises; the last one that was added is called first
+            ends.callback(tell, self._observer)
+            for items in reversed(lanes.values()):
+                ends.callback(items.end, tell)
 
     def _abandon(self) -> None:
-        """Refuse later readers, because the last reader has left."""
+        """Drop all lanes, because nobody reads them any more. A lane that is subscribed later fails."""
         self._is_over = True
         lanes, self._open = self._open, {}
         for items in lanes.values():
@@ -273,7 +278,7 @@ class _Lanes:
 
 
 class _Items:
-    """The items of one lane: kept until the lane is subscribed, and then passed on."""
+    """The items of one lane. They are kept until the lane is subscribed, and are then passed on."""
 
     __slots__ = ("_end", "_in_use", "_is_taken", "_kept", "_reader", "spans")
 

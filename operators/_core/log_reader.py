@@ -1,4 +1,4 @@
-"""Readers of logs: each at its own pace, from any event on, in any process."""
+"""Readers of logs. A reader has its own pace, may begin after any event, and may be in any process."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from rxflow.types import Event
 
 
 class PageReader(AsyncIterator[Sequence[Event]]):
-    """Iterates the events after ``after``: stored ones, then new ones, until the run has ended.
+    """Iterates over the events after number ``after``: first stored ones, then new ones, until the run ends or pauses.
 
-    Each step returns the events that are ready, at most ``PAGE``. Events wait in the log until a slow reader asks for
-    them. :meth:`close` ends the iteration.
+    Each step returns the events that are ready, at most ``PAGE`` events. If the reader is slow, events wait in the log.
+    :meth:`close` ends the iteration.
 
     Raises:
-        LookupError, ValueError: while iterating, as :meth:`Log.read`.
-        StoreError: while iterating: the log cannot be read, or has lost events that were already read, as after a
-            failover.
-        RunLost: after the stored events.
-        RunCancelled: after the stored events.
-        Exception: the run's own error.
+        LookupError, ValueError: while iterating, as described for :meth:`Log.read`.
+        StoreError: while iterating: the log cannot be read. Or the log has lost events that were already read, for
+            example after a failover.
+        RunLost: after the stored events: the run was lost.
+        RunCancelled: after the stored events: the run was cancelled.
+        Exception: after the stored events: the error with which the run failed.
     """
 
     def __init__(self, log: Log, run_id: str, after: int) -> None:
@@ -49,7 +49,7 @@ class PageReader(AsyncIterator[Sequence[Event]]):
         raise StopAsyncIteration
 
     def close(self) -> None:
-        """Stop reading. The iteration ends, even if it is waiting for the next event."""
+        """Stop reading. The iteration ends, even if the reader is waiting for the next event."""
         self._is_closed = True
         if self._waiting is not None:
             self._waiting.cancel()
@@ -60,7 +60,7 @@ class PageReader(AsyncIterator[Sequence[Event]]):
         self._waiting = self._log.wait(self._run_id, self._after)
         with suppress(
             CancelledError
-        ):  # raised by the future after close(); asyncio's own CancelledError is another class
+        ):  # raised if close() cancels the future. If this task is cancelled, asyncio's other class is raised.
             await on_this_loop(self._waiting)
 
     async def _read(self) -> Page:
@@ -74,14 +74,14 @@ class PageReader(AsyncIterator[Sequence[Event]]):
 
 
 async def read_log(log: Log, run_id: str, after: int, emit: Callable[[Event], None]) -> None:
-    """Emit the events of a :class:`PageReader`. Raises the same errors."""
+    """Emit the events that a :class:`PageReader` reads. Raises the errors that the reader raises while iterating."""
     async for events in PageReader(log, run_id, after):
         for event in events:
             emit(event)
 
 
 def raise_end(run_id: str, page: Page) -> None:
-    """Raise the error that ended a run; return if the run completed or is paused."""
+    """Raise the error that ended a run. Return if the run completed or is paused."""
     if page.status == "failed":
         raise page.error or StoreError(f"run {run_id!r} failed, and its log does not say why")
     if page.status == "cancelled":
@@ -91,11 +91,11 @@ def raise_end(run_id: str, page: Page) -> None:
 
 
 READER_S = 10.0
-"""Seconds after which a silent reader counts as gone: its process may have died."""
+"""Seconds after which a reader counts as gone if it has sent no note, because its process may have died."""
 
 
 class RunReader(PageReader):
-    """Reads a run at its own pace; see :meth:`Run.read`. Iterate it once, on one event loop, and close it."""
+    """Reads a run at its own pace; see :meth:`Run.read`. Iterate over it once, on one event loop. Then close it."""
 
     def __init__(self, store: Store, run_id: str, after: int) -> None:
         super().__init__(store, run_id, after)
@@ -115,7 +115,7 @@ class RunReader(PageReader):
     def close(self) -> None:
         """Stop reading. The iteration ends, and the run no longer counts this reader.
 
-        A run may be cancelled when its last reader leaves; see ``when_unread`` of :meth:`Runs.start`.
+        A run without readers may be cancelled; see ``when_unread`` of :meth:`Runs.start`.
         """
         super().close()
         if self._timer is not None:

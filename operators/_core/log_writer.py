@@ -26,9 +26,10 @@ MIN_BATCH_EVENTS = 256
 """If this many events wait, they are written at once, and not in the next step of the event loop."""
 MAX_BATCH_EVENTS = 1024
 BURST_EVENTS = 64
-"""After a batch of at least this many events, the next batch is written ``BURST_PAUSE_S`` later.
+"""After a batch of at least this many events, the next write waits ``BURST_PAUSE_S``.
 
-At full speed, half of a log's cost is a fixed cost of each batch, however many events the batch has.
+If ``MAX_BATCH_EVENTS`` events arrive earlier, they are written at once. The pause makes batches larger. Each batch has
+a fixed cost, which at full speed is half of the cost of the log.
 """
 BURST_PAUSE_S = 0.01
 
@@ -39,14 +40,16 @@ class LogWriter(ObserverBase[Event]):
     The first batch has the events of one step of the loop. Each later batch has the events that arrived while the batch
     before it was written.
 
-    ``fail`` is called, in any thread, if the run must stop because the store has refused its log, or because the log
-    has fallen behind. ``tap`` receives each event except chunks before it is written. ``close`` creates the event that
-    closes a span, from the start of the span and a reason. If ``close`` is given, the spans that are open in the log
-    are closed before its end, even if the run's loop is busy.
+    No lock is needed, although events arrive on the run's loop, and the store replies in its own thread. ``on_next``
+    first adds an event, and then checks whether a write is in progress. When a write stops, it first records that it
+    has stopped, and then checks for new events. So either ``on_next`` or the write notices each event.
 
-    There is no lock, although events come on the run's loop and replies in the store's thread. ``on_next`` appends, and
-    then checks whether a write is in progress. A write records that it stops, and then checks for events. So one of
-    them sees the other.
+    Args:
+        fail: called with an error if the run must stop, because the store has refused the log or is too slow. It may be
+            called in any thread.
+        tap: called with each event that is not a chunk, before the event is written.
+        close: creates the event that closes a span, from the ``…Started`` event of the span and a reason. If ``close``
+            is given, spans that are open in the log are closed before its end, even if the run's loop is busy.
     """
 
     def __init__(
@@ -63,29 +66,31 @@ class LogWriter(ObserverBase[Event]):
         self._fail = fail
         self._tap = tap
         self._close = close
-        self._open = OpenSpans()  # the open spans in the batches that were taken for writing
+        self._open = OpenSpans()  # the spans that are open in the events taken for writing so far
         self._waiting = Backlog(first)
         self._takes_blocks = log.takes_blocks(writer.run_id)
         self.is_paused = False
-        """Whether the last event says that the run waits for answers."""
+        """Whether the last event, apart from chunks, is a FlowPaused. The run then waits for answers."""
         self._turn = Once()
-        self._due = Once()  # free while a write is scheduled; ``_turn`` is already taken for that write
+        # Can be taken while a write is scheduled. The code that takes it performs that write, for which ``_turn`` is
+        # already taken.
+        self._due = Once()
         self._due.take()
-        self._limit = first + 1  # when ``_waiting.next`` reaches this number, something must be done
+        self._limit = first + 1  # when ``_waiting.next`` reaches this number, on_next() calls _advance()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._not_before = 0.0  # the loop's time before which the next batch must not begin
         self._is_over = False
         self._end: End | None = None
         self._end_token = Once()
-        self._written = first  # the ``seq`` after the last event in the log
+        self._written = first  # the number that follows the last event in the log
         self._flushes: list[tuple[int, Future[None]]] = []
         self.done: Future[None] = Future()
-        """Resolves when the end is in the log, or with the error that prevented it."""
+        """Resolves when the end is in the log. If the end cannot be written, the future gets the error as exception."""
 
     def on_next(self, value: Event) -> None:
-        """Write an event, with the next number of the log."""
+        """Add an event to the next batch, with the next number of the log."""
         waiting = self._waiting
-        # by far the most frequent case
+        # By far the most frequent case: the chunk has the same origin as the chunk before.
         if type(value) is StreamChunk and value.__pydantic_fields_set__ is waiting.origin:
             values = value.__dict__
             waiting.add_text(values["content"])
@@ -100,7 +105,7 @@ class LogWriter(ObserverBase[Event]):
                 waiting.add(value)
             else:
                 waiting.add_alone(value if value.seq == waiting.next else renumber(value, waiting.next))
-            if not self._takes_blocks:  # another thread may have changed this since the check
+            if not self._takes_blocks:  # another thread may have set this to False since the check above
                 waiting.origin = None
         waiting.next += 1
         if waiting.next >= self._limit:
@@ -127,7 +132,7 @@ class LogWriter(ObserverBase[Event]):
 
     @property
     def is_ending(self) -> bool:
-        """Whether no more events are accepted, because the end is to be written, was written, or cannot be written."""
+        """Whether no more events are accepted, because :meth:`end` was called or the log cannot be written."""
         return self._end_token.is_taken or self.done.done()
 
     def _refuse(self) -> None:
@@ -137,9 +142,9 @@ class LogWriter(ObserverBase[Event]):
         self._waiting.origin = None
 
     def flush(self, written: Future[None]) -> None:
-        """Resolve ``written`` when the events so far are in the log, or when the log accepts no more events.
+        """Resolve ``written`` when the events so far are in the log, or when the log cannot be written.
 
-        Called on the run's loop only.
+        Call this only on the run's loop.
         """
         self._flushes.append((self._waiting.next, written))
         self._write_now()
@@ -148,7 +153,7 @@ class LogWriter(ObserverBase[Event]):
     def _settle_flushes(self) -> None:
         for each in tuple(self._flushes):
             if each[0] <= self._written:
-                with suppress(ValueError):  # two threads may get here; one of them removes it
+                with suppress(ValueError):  # two threads may get here, and only one of them can remove the entry
                     self._flushes.remove(each)
                     if each[1].set_running_or_notify_cancel():
                         each[1].set_result(None)
@@ -162,7 +167,10 @@ class LogWriter(ObserverBase[Event]):
         self._fail(error)
 
     def _advance(self) -> None:
-        """Begin to write if no write is in progress; write at once if many events wait."""
+        """Do what is due when ``_waiting.next`` reaches ``_limit``.
+
+        If no write is in progress, begin one. If too many events wait, fail. Otherwise perform the scheduled write now.
+        """
         if not self._turn.is_taken:
             self._begin()
         elif len(self._waiting) > MAX_WAITING_EVENTS:
@@ -171,17 +179,20 @@ class LogWriter(ObserverBase[Event]):
             self._write_now()
 
     def _begin(self) -> None:
-        """Write soon, but not at once, because one read from the network brings many events."""
+        """Schedule a write for the next step of the loop, because one read from the network brings many events.
+
+        Without a loop, or if the end was given, write at once.
+        """
         if self._turn.take():
             loop = self._loop = running_loop()
-            if loop is None or self._end is not None:  # no later step of a loop will write these events
+            if loop is None or self._end is not None:  # there may be no later step of a loop
                 self._write()
             else:
                 self._due.give_back()
                 self._schedule(loop)
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Schedule the next write on the loop, unless it was already done."""
+        """Schedule the next write on the loop, unless another thread has already performed it."""
         if self._due.is_taken:
             return
         pause_s = self._not_before - loop.time()
@@ -200,7 +211,8 @@ class LogWriter(ObserverBase[Event]):
         """Write the waiting events batch by batch, as long as the store replies at once."""
         while True:
             batch = self._waiting.take(MAX_BATCH_EVENTS)
-            end = self._end  # read before checking for more events, because all events before the end are there by then
+            # Read this before the check for more events: when the end is set, all events have been added.
+            end = self._end
             if self._waiting:
                 end = None
             if self._close is not None:
@@ -208,7 +220,7 @@ class LogWriter(ObserverBase[Event]):
             if len(batch) >= BURST_EVENTS and self._loop is not None:
                 self._not_before = self._loop.time() + BURST_PAUSE_S
             if not batch and end is None:
-                self._limit = self._waiting.taken + 1  # first, because the adding thread reads it
+                self._limit = self._waiting.taken + 1  # before give_back(), so that the next event calls _advance()
                 self._turn.give_back()
                 if not (self._waiting or self._end) or not self._turn.take():
                     return
@@ -223,7 +235,7 @@ class LogWriter(ObserverBase[Event]):
                 reply.add_done_callback(partial(self._resume, end))
                 return
             self._takes_blocks = self._log.takes_blocks(self._writer.run_id)
-            if not self._takes_blocks:  # a reader in this process gets the event objects without delay
+            if not self._takes_blocks:  # a reader in this process keeps up: no columns, no delay
                 self._waiting.origin = None
                 self._not_before = 0.0
             if not self._go_on(reply, end):
@@ -232,10 +244,10 @@ class LogWriter(ObserverBase[Event]):
     def _follow_spans(
         self, close: Callable[[Started, str], Event], batch: Sequence[Event], end: End | None
     ) -> Sequence[Event]:
-        """Record which spans are open. Before the end, add events that close them, innermost first."""
+        """Record which spans are open. If ``end`` is given, add the events that close these spans, innermost first."""
         parts = batch.parts if isinstance(batch, Batch) else batch
         for part in parts:
-            if type(part) is not StreamChunk:  # by far the most frequent
+            if type(part) is not StreamChunk:  # most parts are chunks, which neither begin nor end spans
                 self._open.follow(part)
         if end is None:
             return batch
@@ -243,15 +255,15 @@ class LogWriter(ObserverBase[Event]):
         closing = self._open.close(lambda started: close(started, reason))
         if not closing:
             return batch
-        # Not added to ``_waiting``, because the run's loop may be blocked in the middle of adding an event there.
+        # Do not add these events to ``_waiting``: the run's loop may be blocked in the middle of adding an event there.
         closing = [renumber(event, seq) for seq, event in enumerate(closing, self._waiting.taken)]
         self._waiting.taken += len(closing)
         return Batch([*parts, *closing], len(batch) + len(closing))
 
     def _resume(self, end: End | None, reply: Future[None]) -> None:
-        """Continue after a reply, in the store's thread.
+        """Continue after a reply. This is called in the store's thread.
 
-        If events have arrived, the loop's thread writes them, because they are still in its processor's cache.
+        New events are written in the loop's thread, because the cache of its processor still holds them.
         """
         if not self._go_on(reply, end):
             return
@@ -263,7 +275,7 @@ class LogWriter(ObserverBase[Event]):
             self._write_now()
 
     def _go_on(self, reply: Future[None], end: End | None) -> bool:
-        """Handle a reply. Return whether more may be written; if not, ``_turn`` stays taken."""
+        """Handle a reply. Return whether more may be written. If not, ``_turn`` stays taken."""
         error = reply.exception()
         if error is None:
             self._written = self._waiting.taken
@@ -279,7 +291,7 @@ class LogWriter(ObserverBase[Event]):
         self._settle_flushes()
         if isinstance(error, Exception):
             self._fail(error)
-            if not isinstance(error, NotTheWriterError | RunExistsError):  # tell the readers, if the store can
+            if not isinstance(error, NotTheWriterError | RunExistsError):  # write the error as the end, for the readers
                 last = self._log.append(self._writer, [], End("failed", error))
                 last.add_done_callback(lambda last: self.done.set_exception(last.exception() or error))
                 return False

@@ -17,10 +17,10 @@ from rxflow.types.codec import describe_error, from_json_value, restore_error, t
 
 Status: TypeAlias = Literal["queued", "running", "paused", "completed", "failed", "cancelled", "lost"]
 LIVE: tuple[Status, ...] = ("queued", "running")
-"""The statuses of a run from which more events come: it has not ended, and does not have to be resumed."""
+"""The statuses of a run that has not ended and is not paused, so that more events may come."""
 
 PAGE = 256
-"""How many events a reader takes at a time."""
+"""How many events a reader takes at once, at most."""
 
 
 class StoreError(RuntimeError):
@@ -43,7 +43,7 @@ class RunLost(RuntimeError):
 
 
 class RunCancelled(RuntimeError):
-    """The run was cancelled before its end. ``reason`` says why."""
+    """The run was cancelled before its end. ``reason`` is a text; it is empty if no reason was given."""
 
     def __init__(self, run_id: str, reason: str) -> None:
         super().__init__(f"run {run_id!r} was cancelled: {reason or 'no reason was given'}")
@@ -59,7 +59,7 @@ class RunExistsError(ValueError):
 
 
 class NotTheWriterError(StoreError):
-    """Another worker now writes this run, so this one must stop."""
+    """A worker must stop, because another worker now writes the run, or because the run was forgotten."""
 
 
 class FallenBehindError(StoreError):
@@ -76,10 +76,10 @@ class EventsDroppedError(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """The writer of a run. ``generation`` is the fencing number: the store refuses a writer of an older generation.
+    """The writer of a run. A store refuses a writer whose ``generation`` is older than that of the run.
 
-    Runs that were not claimed, such as those of ``log_to``, have generation 0: nothing shows whether their writer is
-    alive.
+    A run that was not claimed, for example one of ``log_to``, has generation 0. It has no lease, so nothing shows
+    whether its writer is alive.
     """
 
     run_id: str
@@ -87,13 +87,13 @@ class Writer:
     generation: int = 0
 
     def may_begin(self, events: Sequence[Event]) -> bool:
-        """Return whether these events may begin an unknown run, rather than continue one that was forgotten."""
+        """Return whether ``events`` may begin a run that the log does not know. If not, the run was forgotten."""
         return not self.generation and (not events or events[0].seq == 0)
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How a run ended."""
+    """How a run ended or paused. ``error`` is set if the run failed, ``reason`` if it was cancelled."""
 
     status: Status
     error: Exception | None = None
@@ -104,7 +104,8 @@ class End:
 class Page:
     """Events of a log in order, and the status of the run.
 
-    ``last`` is the ``seq`` of its last event; -1 if it has none.
+    ``last`` is the ``seq`` of the last event in the log, or -1 if the log has no event. ``error`` and ``reason`` are
+    those of the run's :class:`End`.
     """
 
     events: Sequence[Event]
@@ -116,10 +117,12 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A message for the run from another process.
+    """A message to the worker of a run, which may be in another process.
 
-    ``kind`` is "cancel" (``value`` is the reason), "answer" (``value`` answers the question ``request_id``) or "reader"
-    (reader ``request_id`` is present for ``value`` seconds from now; 0: it leaves).
+    - ``kind`` "cancel": stop the run. ``value`` is the reason.
+    - ``kind`` "answer": ``value`` is the answer to the question ``request_id``.
+    - ``kind`` "reader": count the reader ``request_id`` as present for the next ``value`` seconds. If ``value`` is 0,
+      the reader has stopped reading.
     """
 
     kind: Literal["cancel", "answer", "reader"]
@@ -128,54 +131,59 @@ class Note:
 
 
 class Log(ABC):
-    """The interface of a log. Implement its four methods to keep runs elsewhere, with ``rxflow.types.codec``.
+    """The interface of a log.
 
-    ``(run_id, seq)`` is unique, so a reader that continues strictly after n gets every event once. All methods may be
-    called in any thread. They return at once, and report errors in the future.
+    To keep logs elsewhere, implement the four abstract methods. ``rxflow.types.codec`` turns events into bytes. All
+    methods may be called in any thread, and return at once. Any error is set on the future that they return.
+
+    ``(run_id, seq)`` is unique. So a reader that continues after event n gets each later event once.
     """
 
     @abstractmethod
     def append(self, writer: Writer, events: Sequence[Event], end: End | None = None) -> Future[None]:
-        """Append events, whose numbers continue those in the log, and the run's end if it is given.
+        """Append events, and the end of the run if ``end`` is given. The numbers of the events continue the log.
 
-        The first append of an unknown run begins it. A batch that this writer has already appended is ignored. A writer
-        appends its next batch after the reply to the last one.
+        If the run is unknown, the first append begins the run. A batch that this writer has already appended is
+        ignored. A writer waits for the reply to a batch before it appends the next one.
 
-        A process that finds a writer dead appends ``End("lost")`` in the writer's name. That begins a new generation,
-        so a writer that comes back is refused. A run that has ended keeps its end.
+        If a process finds that a writer is dead, it uses that writer to append ``End("lost")``. This begins a new
+        generation of the run. If the writer is alive after all, the log then refuses the writer. A run that has already
+        ended keeps its end.
 
         Raises:
             RunExistsError: another writer has begun this run.
-            NotTheWriterError: a writer of a newer generation has taken over.
-            EventTooLargeError: an event is too large; the events before it are appended.
+            NotTheWriterError: a writer of a newer generation has taken over, or the run was forgotten.
+            EventTooLargeError: an event is too large. The events before it are appended.
             StoreError: the log cannot be written.
         """
 
     def takes_blocks(self, run_id: str) -> bool:
-        """Return whether batches of this run may have chunks as columns (:class:`rxflow.operators._core.blocks.Batch`).
+        """Return whether :meth:`append` accepts a :class:`~rxflow.operators._core.blocks.Batch` for this run.
 
-        A store that keeps or encodes columns saves most of the time that writing takes. Other stores do not override
-        this method, and get event objects.
+        A Batch has chunks as columns. A store that keeps or encodes columns saves most of the time for writing. Other
+        stores do not override this method, and get event objects.
         """
         return False
 
     @abstractmethod
     def read(self, run_id: str, after: int, limit: int) -> Future[Page]:
-        """Return at most ``limit`` events whose ``seq`` is above ``after``, and the status at the same moment.
+        """Return the next events after number ``after``, at most ``limit``, and the run's status at the same moment.
 
         Raises:
             LookupError: the run is unknown, or was forgotten.
             ValueError: ``after`` is beyond the last event.
-            EventsDroppedError: those events are no longer kept.
+            EventsDroppedError: the next events are no longer kept.
         """
 
     @abstractmethod
     def wait(self, run_id: str, after: int) -> Future[None]:
-        """Wait until there is an event above ``after``, or the run has ended or is lost. The wait may end early."""
+        """Wait until there is an event after number ``after``, or the run is not live any more. May return early."""
 
     @abstractmethod
     def note(self, run_id: str, note: Note) -> Future[None]:
-        """Leave a note for the run, in whichever process it is. A run that has ended, or begins again, does not get it.
+        """Send a note to the worker of a run, in whichever process it is.
+
+        If the run ends or starts again before the worker gets the note, the note is dropped.
 
         Raises:
             LookupError: the run is unknown, or was forgotten.
@@ -188,7 +196,7 @@ def no_such_run(run_id: str) -> LookupError:
 
 
 def check_after(run_id: str, after: int, first: int, last: int) -> None:
-    """Raise an error if the log does not have the events after ``after``."""
+    """Raise an error if a log with the events ``first`` to ``last`` cannot be read after number ``after``."""
     if after > last:
         raise ValueError(f"after={after} is beyond the end of run {run_id!r}, whose last event is {last}")
     if after + 1 < first:
@@ -198,12 +206,12 @@ def check_after(run_id: str, after: int, first: int, last: int) -> None:
 
 
 LEASE_S = 5.0
-"""The default length of a lease. A dead worker is noticed after at most twice this time."""
+"""The default length of a lease in seconds. A dead worker is noticed after at most twice this time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """How long a worker counts as alive after a renewal."""
+    """The time for which a worker counts as alive after a renewal."""
 
     seconds: float = LEASE_S
 
@@ -213,7 +221,7 @@ class Lease:
 
     @property
     def renewal_s(self) -> float:
-        """Seconds between two renewals. One renewal may be late or fail before the lease lapses."""
+        """The seconds between two renewals. If one renewal is late or fails, the next one is still in time."""
         return self.seconds / 3
 
     def until(self) -> float:
@@ -224,8 +232,8 @@ class Lease:
 def has_lapsed(until: float, seconds: float, ago: float = 0) -> bool:
     """Return whether a lease of ``seconds`` that ends at ``until`` lapsed at least ``ago`` seconds ago.
 
-    The clock begins anew when the machine restarts. So if a lease ends later than one that is renewed now, it was
-    renewed before the last restart, and has lapsed too.
+    The clock starts again at 0 when the machine restarts. So if ``until`` is later than the end of a lease that is
+    renewed now, the last renewal was before the restart. Such a lease counts as lapsed at the restart.
     """
     now = time.monotonic()
     return until <= now - ago or (until > now + seconds and now >= ago)
@@ -234,21 +242,21 @@ def has_lapsed(until: float, seconds: float, ago: float = 0) -> bool:
 T = TypeVar("T")
 
 OnNote: TypeAlias = Callable[[Note], None]
-"""Called in the store's thread with each note for a run that this process has claimed."""
+"""A function that is called with each note to a run that this process has claimed. It may be called in any thread."""
 
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
-    """A description of a run from which another process can start it again.
+    """A description of a run, with which another process can start the run again.
 
     Attributes:
         target: the flow or crew as "module:Name"; empty if the run was started with an object.
         kind: "flow" or "crew".
         inputs: the inputs of the kickoff.
-        when_unread: seconds without a reader after which the run is cancelled; None: never.
-        answer_within: seconds for which a question waits for an answer; None: it does not wait.
+        when_unread: the seconds without a reader after which the run is cancelled; None: never.
+        answer_within: the seconds for which a question waits for an answer before the run pauses; None: no wait.
     """
 
     target: str = ""
@@ -263,8 +271,9 @@ class Head:
     """The data of a run in the store, without its events.
 
     Attributes:
-        first, last: the ``seq`` of the first and last stored event; ``last`` is -1 if there is none.
-        begun_at, ended_at: seconds since the epoch, by the clock of the process that wrote them.
+        first, last: the ``seq`` of the first and last stored event. ``last`` is -1 if the run has no event.
+        begun_at, ended_at: when the run began and ended, in seconds since the epoch. The clock is that of the process
+            that wrote the time.
     """
 
     run_id: str
@@ -286,20 +295,21 @@ class Store(Log):
     def claim(self, run_id: str, spec: RunSpec | None, on_note: OnNote) -> Future[tuple[Writer, Head]]:
         """Claim a run, so that only the returned writer may write it.
 
-        With ``spec``, this begins a new run. Without it, this takes over a run that is not running, and begins its next
-        generation.
+        With ``spec``, a new run begins. Without ``spec``, the next generation of an existing run begins. That run must
+        not be running.
 
-        The store renews the lease of a claimed run until its end is appended or the store is closed. If another worker
-        takes the run over, or if the run is forgotten, ``on_note`` gets a "cancel" note.
+        The store renews the lease of a claimed run until the end of the run is appended, :meth:`release` is called, or
+        the store is closed. If another worker takes the run over, or if the run is forgotten, ``on_note`` gets a
+        "cancel" note.
 
         Raises:
-            RunExistsError: with ``spec``, a run with this id exists; without it, the run is running.
+            RunExistsError: with ``spec``, a run with this id exists. Without ``spec``, the run is running.
             LookupError: without ``spec``, no run has this id.
         """
 
     @abstractmethod
     def release(self, writer: Writer) -> None:
-        """Stop renewing the lease of a run whose end could not be appended, so that readers find the run lost."""
+        """Stop renewing the lease of a run whose end could not be appended. The run is lost when its lease lapses."""
 
     @abstractmethod
     def look_up(self, run_id: str) -> Future[Head]:
@@ -307,7 +317,7 @@ class Store(Log):
 
     @abstractmethod
     def list(self, status: Status | None = None) -> Future[Sequence[Head]]:
-        """Return the heads of the runs, oldest first; with ``status``, only the heads of runs that have this status."""
+        """Return the heads of all runs, oldest first. With ``status``, leave out runs that have another status."""
 
     @abstractmethod
     def forget(self, run_id: str) -> Future[None]:
@@ -323,7 +333,7 @@ class Store(Log):
 
 
 def settle(future: Future[T], function: Callable[[], T]) -> None:
-    """Resolve ``future`` with the result or error of ``function``, unless it was cancelled."""
+    """Call ``function``, and resolve ``future`` with the result or error. If ``future`` was cancelled, do nothing."""
     if not future.set_running_or_notify_cancel():
         return
     try:
@@ -335,13 +345,13 @@ def settle(future: Future[T], function: Callable[[], T]) -> None:
 
 
 def wake(waiting: Future[None]) -> None:
-    """Resolve a future that may have been cancelled."""
+    """Resolve the future ``waiting``, unless it was cancelled."""
     if waiting.set_running_or_notify_cancel():
         waiting.set_result(None)
 
 
 def may_hear(status: Status) -> bool:
-    """Return whether a note may reach the worker of a run. The worker of a lost run may come back."""
+    """Return whether the worker of a run may still get notes. That of a lost run may be alive after all."""
     return status in LIVE or status == "lost"
 
 
@@ -353,8 +363,8 @@ def too_large(run_id: str, seq: int, size: int) -> str:
 def refuse(writer: Writer, generation: int | None) -> Exception:
     """Return the error for a writer that may not write its run.
 
-    ``generation`` is the run's current one; None if the run was forgotten. If it equals the writer's, the two writers
-    began different runs with the same id.
+    ``generation`` is the present generation of the run, or None if the run was forgotten. If the generation of
+    ``writer`` is the same, another writer has begun another run with the same id.
     """
     if generation is not None and generation == writer.generation:
         return RunExistsError(run_exists(writer.run_id))
@@ -371,27 +381,27 @@ def run_exists(run_id: str) -> str:
 
 
 def is_running(run_id: str) -> str:
-    """Return the message of a RunExistsError for a run that is to start again."""
+    """Return the message of a RunExistsError for a run that cannot start again, because it is running."""
     return f"run {run_id!r} is running; cancel it before it begins again"
 
 
 def write_spec(spec: RunSpec) -> str:
-    """Return the spec as JSON."""
+    """Return the spec as JSON text."""
     values = {"target": spec.target, "kind": spec.kind, "when_unread": spec.when_unread}
     return json.dumps({**values, "answer_within": spec.answer_within, "inputs": to_json_value(spec.inputs)})
 
 
 def read_spec(text: str | bytes) -> RunSpec:
-    """Read what :func:`write_spec` wrote. Older stores lack ``answer_within``."""
+    """Return the spec from the text of :func:`write_spec`. Texts in older stores lack ``answer_within``."""
     values = json.loads(text)
     return RunSpec(**{**values, "inputs": from_json_value(values["inputs"])})
 
 
 def write_error(error: Exception | None) -> str | None:
-    """Return the error as JSON."""
+    """Return the error as JSON text; None if there is no error."""
     return None if error is None else json.dumps(describe_error(error))
 
 
 def read_error(text: str | bytes | None) -> Exception | None:
-    """Read what :func:`write_error` wrote."""
+    """Return the error from the text of :func:`write_error`; None if there is no text."""
     return restore_error(json.loads(text)) if text else None

@@ -1,6 +1,7 @@
-"""Text that is still arriving: shaped voice by voice, split between characters, searched for matches that are certain.
+"""Tools for text that is still arriving. They shape it voice by voice, split it between characters, and search it.
 
-A voice is the answer, or the reasoning, of one LLM call. Each has a shaper of its own, so that no word mixes two calls.
+A voice is the answer, or the reasoning, of one LLM call. Each voice has a shaper of its own, so that no word mixes the
+texts of two calls.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ from rxflow.types import Cancelled, Failed, Finished, LLMStarted, Retracted
 T = TypeVar("T")
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# Patterns that may match differently at the end of the text so far than after more text has arrived.
+# Finds patterns whose matches at the end of the text so far may change when more text arrives.
 _SEES_THE_END = re.compile(r"\\[bBZzmMXR]|\$|\(\?!")
-# Patterns whose matches may change with every further character, so that one more character of context does not help.
+# Finds patterns whose matches may change with every further character. Waiting for one more character does not help.
 _FORBIDS_THE_END = re.compile(r"\\B|\(\?!(?:\\[bBZz]|\$)")
 _FLAGS = ("IGNORECASE", "MULTILINE", "DOTALL", "VERBOSE", "ASCII")
 
 
 @cache
 def load_regex() -> Any:
-    """Import the ``regex`` package, which supports Unicode and partial matches, when the first operator needs it."""
+    """Import the ``regex`` package when it is first needed. Unlike ``re``, it has graphemes and partial matches."""
     return import_module("regex")
 
 
@@ -48,7 +49,7 @@ class Shaper(Protocol):
 
 
 class Voice(OpenCall):
-    """The answer or the reasoning of one call, and its shaper. ``item`` is its last item with text."""
+    """The answer or the reasoning of one call, with a shaper. ``item`` is the last item of the voice."""
 
     __slots__ = ("_half", "shaper")
 
@@ -72,14 +73,14 @@ class Voice(OpenCall):
 
 
 def shape_text(make: Callable[[], Shaper]) -> Callable[[Observable[T]], Observable[T]]:
-    """Create an operator that sends the text of each voice through a shaper of its own. Other items keep their order.
+    r"""Create an operator that sends the text of each voice through a shaper of its own. Other items pass unchanged.
 
-    A voice ends when :class:`~rxflow.operators._core.calls.CallTracker` ends its call, when an item without text
-    follows in that call, such as a tool call, and when the stream ends. The rest of the voice is emitted just before
-    whatever ended it. An exception of a shaper ends the stream, and disposes the source. ::
+    A voice ends when its call ends (see :class:`~rxflow.operators._core.calls.CallTracker`), when an item without text
+    follows in the call, such as a tool call, or when the stream ends. The rest of the text is emitted just before the
+    item or terminal that ended the voice. An exception of a shaper ends the stream, and disposes the source. ::
 
-        source          --wo--rld-he--llo|        (two voices: "world", "hello")
-        words           ------wor--------(hello)|
+        source     --he--WO--llo\n--RLD--|             (two voices, in lower and in upper case)
+        lines()    ----------(hello\n)---(WORLD)|
     """
 
     def operator(source: Observable[Any]) -> Observable[Any]:
@@ -94,7 +95,7 @@ def shape_text(make: Callable[[], Shaper]) -> Callable[[Observable[T]], Observab
 class Voices:
     """The voices of one subscription: the answers and the reasoning of its calls.
 
-    Operators that read other text, or end their voices later, override single methods.
+    Subclasses override single methods, for example to read the text of other items, or to end voices later.
     """
 
     def __init__(self, make: Callable[[], Shaper], observer: ObserverBase[Any]) -> None:
@@ -107,7 +108,7 @@ class Voices:
         self._source_error: Exception | None = None
 
     def subscribe_to(self, source: Observable[Any], scheduler: SchedulerBase | None) -> DisposableBase:
-        """Shape the text of ``source``."""
+        """Subscribe to ``source``, and shape its text."""
         self.subscription.disposable = source.subscribe(
             self.on_next, self.on_error, self.on_completed, scheduler=scheduler
         )
@@ -144,15 +145,15 @@ class Voices:
             self._observer.on_completed()
 
     def get_text(self, item: object) -> str | None:
-        """Return the text of an item that must be shaped; None if the item is passed on unchanged."""
+        """Return the text of an item, which will be shaped. Return None if the item is passed on unchanged."""
         return get_text(item)
 
     def replace_text(self, item: object, text: str) -> object:
-        """Return ``item`` with a piece of text."""
+        """Return an item that equals ``item``, but has the text ``text``."""
         return replace_text(item, text)
 
     def get_key(self, item: object) -> Hashable:
-        """Return the key of the voice of an item with text."""
+        """Return the key of the voice to which an item with text belongs."""
         return get_span_id(item), type(item)
 
     def find_interrupted(self, item: object) -> Iterable[Voice]:
@@ -162,11 +163,11 @@ class Voices:
         return self.voices.find_in_span(item)
 
     def find_superseded(self, voice: Voice) -> Iterable[Voice]:
-        """Return the voices that a new one ends."""
+        """Return the voices that end because ``voice`` begins."""
         return self.voices.find_superseded(voice)
 
     def emit_pieces(self, voice: Voice, pieces: Sequence[str]) -> None:
-        """Emit pieces of one answer or reasoning, with the labels of its last item."""
+        """Emit pieces of a voice, with the labels of the last item of the voice."""
         for piece in pieces:
             self._emit(self.replace_text(voice.item, piece))
 
@@ -178,17 +179,17 @@ class Voices:
         self._observer.on_error(error)
 
     def _begin(self, key: Hashable, item: object) -> Voice | None:
-        """Open a voice. Return None if ending an earlier one failed, which has ended the stream."""
+        """Open the voice of ``item``. Return None if the shaper of another voice failed, which has ended the stream."""
         voice = Voice(self._make(), item, key)
         if not self._end(self.find_superseded(voice)):
             return None
         return self.voices.add(voice)
 
     def _end(self, voices: Iterable[Voice]) -> bool:
-        """Emit the rest of ``voices``. Return False if that failed, which has ended the stream."""
+        """End ``voices``, and emit the rest of their text. Return False if a shaper failed, which ends the stream."""
         for voice in voices:
             if not self.voices.remove(voice):
-                continue  # the observer ended this voice when it received the rest of another one
+                continue  # the observer, which this loop calls, has caused an item that ended this voice
             try:
                 pieces = voice.flush()
             except Exception as error:  # noqa: BLE001 - the error is the stream's terminal
@@ -199,11 +200,12 @@ class Voices:
 
 
 def join_surrogates(text: str) -> tuple[str, str]:
-    """Join the surrogate pairs of ``text``.
+    r"""Join the surrogate pairs of ``text``.
 
-    Return the text, and separately a half pair at its end. ::
+    Return the joined text without a half pair at its end, and that half. Without a half, the second value is "". ::
 
-        "a\\ud83d" + "\\ude00b"    →    "a", "😀b"
+        join_surrogates("a\ud83d")          →  "a", "\ud83d"
+        join_surrogates("\ud83d\ude00b")    →  "😀b", ""
     """
     if _SURROGATE.search(text) is None:
         return text, ""
@@ -218,7 +220,7 @@ def compile_grapheme() -> Any:
 
 
 def find_last_start(text: str) -> int:
-    """Return the index at which the last character of ``text`` begins; the next text may still extend it."""
+    """Return the index at which the last character of ``text`` begins. The next text may extend this character."""
     end = text[-2:]
     if end.isascii():
         return len(text) - (2 if end == "\r\n" else 1) if text else 0
@@ -229,7 +231,10 @@ def find_last_start(text: str) -> int:
 
 
 def find_end_after(text: str, count: int) -> int:
-    """Return the index after the character that contains code point number ``count`` (from 1)."""
+    """Return the index after the first ``count`` code points.
+
+    If that index is inside a character, return the index after this character.
+    """
     if count >= len(text):
         return len(text)
     if text.isascii():
@@ -252,7 +257,7 @@ class Characters:
         self._held = ""
 
     def feed(self, text: str) -> Sequence[str]:
-        """Return all but the last character."""
+        """Add ``text`` to the held character. Return all but the last character."""
         text = self._held + text
         cut = find_last_start(text)
         self._held = text[cut:]
@@ -279,18 +284,22 @@ class TextPattern(Protocol):
 
 
 class PartialPattern:
-    """A pattern, with a twin that finds where text may still become a match.
+    """A pattern that is searched in text that is still arriving. It finds where a match is not yet certain.
 
-    The ``regex`` package has partial matches, while ``re`` has none. ``regex`` does all the matching, because the two
-    packages disagree about letters: a match must not be certain for one of them and unknown to the other.
+    The ``regex`` package does all matching, because ``re`` has no partial matches. The packages cannot be mixed: they
+    disagree about letters, so a match could be certain for one package and unknown to the other.
 
-    The twin is the pattern followed by something that never matches, so the twin never matches either. It reports the
-    first index at which the pattern needs more text than there is. (The twin is an atomic group, so that ``regex`` does
-    not look for other ways to match.) All matches that begin before that index are certain. A pattern that looks at the
-    end of the text needs one character more, so the search is repeated without the last character.
+    A second pattern, the twin, consists of the given pattern in an atomic group, and of something that never matches.
+    So the twin has only partial matches. A partial match begins at the first index at which the given pattern needs
+    more text. All matches that begin before that index are certain. The atomic group keeps ``regex`` from looking for
+    other ways to match.
+
+    A pattern that looks at the end of the text, for example with ``$``, needs one more character. So the search is
+    repeated without the last character. For a pattern with ``\\B`` or a similar condition, even that is not enough. In
+    this case, no match in the last ``window`` characters is certain.
 
     Raises:
-        TypeError: ``pattern`` is not a text pattern.
+        TypeError: ``pattern`` is not a string, and was not compiled from a string.
         ValueError: ``pattern`` does not compile, or matches the empty text.
     """
 
@@ -309,14 +318,14 @@ class PartialPattern:
         self._window = window if _FORBIDS_THE_END.search(given) is not None else 0
 
     def search(self, text: str, start: int) -> re.Match[str] | None:
-        """Return the next match that is not empty, in the text so far."""
+        """Return the first match that is not empty, from ``start`` on; None if there is none."""
         match = self._pattern.search(text, start)
         while match is not None and match.end() == match.start():
             match = self._pattern.search(text, match.end() + 1) if match.end() < len(text) else None
         return cast("re.Match[str] | None", match)
 
     def find_uncertain(self, text: str, start: int) -> int:
-        """Return the first index, from ``start`` on, at which a match is not yet certain."""
+        """Return the first index from ``start`` on at which a match is not yet certain; ``len(text)`` if all are."""
         found = self._twin.search(text, start, partial=True)
         index = len(text) if found is None else found.start()
         if self._sees_the_end and len(text) > start:
@@ -327,13 +336,13 @@ class PartialPattern:
         return index
 
     def is_open(self, text: str, start: int) -> bool:
-        """Return whether a part of the text may still become a match."""
+        """Return whether a match may begin in ``text``, from ``start`` on, and end in later text."""
         found = self._twin.search(text, start, partial=True)
         return found is not None and found.start() < len(text)
 
 
 def _read_pattern(pattern: str | TextPattern) -> tuple[str, int]:
-    """Return the text of a pattern, and its flags as flags of ``regex``."""
+    """Return the text of a pattern, and the flags of the pattern as flags of ``regex``."""
     if isinstance(pattern, str):
         return pattern, 0
     kind = cast(object, type(pattern))

@@ -1,4 +1,4 @@
-"""Clocks and timers for operators. They use the event loop, so timers fire in the thread in which the source emits."""
+"""Clocks and timers for operators. By default, timers use the event loop, and fire in the thread of the source."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rxflow._loops import LoopScheduler, running_loop
 
 
 class StreamTimeout(TimeoutError):
-    """A stream exceeded a limit of ``seconds``. ``seen`` describes the last item before that."""
+    """A stream exceeded a limit of ``seconds``. ``seen`` describes the last item before the time-out."""
 
     _message: ClassVar[str] = "no item for {seconds:g} s; the last item: {seen}"
 
@@ -36,13 +36,14 @@ def find_clock(
     subscribed: SchedulerBase | None,
     loop: asyncio.AbstractEventLoop | None,
 ) -> SchedulerBase:
-    """Return the scheduler of one subscription: the operator's own, the subscriber's, or a scheduler for ``loop``.
+    """Return the scheduler for one subscription: ``given``, otherwise ``subscribed``, otherwise one for ``loop``.
 
-    ``loop`` is the loop that was running at the subscription. The loop that runs when an item arrives may belong to the
-    source, and end with it.
+    ``given`` is an argument of the operator, and ``subscribed`` is the subscriber's scheduler. ``loop`` is the loop
+    that was running at the subscription. The loop that runs later, when an item arrives, may belong to the source,
+    and may end together with the source.
 
     Raises:
-        RuntimeError: none of the three is given.
+        RuntimeError: all three are None.
     """
     chosen = given or _use_loop_time(subscribed)
     if chosen is not None:
@@ -56,18 +57,24 @@ def find_clock(
 
 
 def _use_loop_time(subscribed: SchedulerBase | None) -> SchedulerBase | None:
-    """Replace RxPY's scheduler for awaited Observables, which reads the wall clock, by one with the loop's time."""
+    """Return a scheduler with the loop's time in place of RxPY's AsyncIOScheduler, which reads the wall clock.
+
+    RxPY uses an AsyncIOScheduler for an Observable that is awaited. Any other scheduler is returned unchanged.
+    """
     if type(subscribed) is AsyncIOScheduler:
         return LoopScheduler(subscribed._loop)  # pyright: ignore[reportPrivateUsage]
     return subscribed
 
 
 TimedSubscription: TypeAlias = Callable[[ObserverBase[Any], SchedulerBase, SchedulerBase | None], DisposableBase]
-"""Subscribes an observer, with a clock. The last argument is the subscriber's scheduler, to be passed to the source."""
+"""Subscribes an observer.
+
+The second argument is the clock. The last argument is the subscriber's scheduler, which is passed on to the source.
+"""
 
 
 def create_timed(operator: str, given: SchedulerBase | None, subscribe: TimedSubscription) -> Observable[Any]:
-    """Create an Observable that finds a clock for each subscription, and fails if there is none."""
+    """Create an Observable that finds a clock for each subscription. Without one, the subscription fails."""
 
     def subscribe_timed(observer: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:
         try:
@@ -81,11 +88,10 @@ def create_timed(operator: str, given: SchedulerBase | None, subscribe: TimedSub
 
 
 def start_stopwatch(given: SchedulerBase | None, subscribed: SchedulerBase | None) -> Callable[[], float]:
-    """Return a function that reads the seconds since this call.
+    """Return a function that returns the seconds since this call.
 
-    The clock belongs to the scheduler if there is one, else to the running loop, else to the machine.
-
-    It sets no timer, so it needs no loop.
+    The clock is that of ``given``, otherwise that of ``subscribed``, otherwise that of the running loop. Without a
+    loop, it is the machine's clock. That is enough, because no timer is needed.
     """
     scheduler = given or _use_loop_time(subscribed)
     if scheduler is not None:
@@ -104,10 +110,11 @@ def start_stopwatch(given: SchedulerBase | None, subscribed: SchedulerBase | Non
 class SilenceWatch:
     """Calls ``ring`` after ``seconds`` without an item, and again after each further ``seconds`` of silence.
 
-    At most one timer is pending, and an item only records the time: a timer that fires too early waits for the rest. ::
+    ``ring`` gets the length of the silence. At most one timer is pending. An item only records its time, and does not
+    reset the timer. A timer that fires too early is set again for the rest of the time. ::
 
         items     a-b---------
-        timer     ---|-|--|---     limit 3: at the first bar it waits for the rest, at the others it rings
+        timer     ---|-|--|---     (seconds=3; the first timer fires too early, the others call ring)
     """
 
     def __init__(self, clock: SchedulerBase, seconds: float, ring: Callable[[float], None]) -> None:
@@ -119,7 +126,7 @@ class SilenceWatch:
         self._is_watching = False
 
     def note_item(self) -> None:
-        """Restart the silence."""
+        """Note an item: the silence begins again."""
         self._silent_since = self._clock.now
 
     def start(self) -> None:
@@ -136,7 +143,7 @@ class SilenceWatch:
             self._timer.disposable = None
 
     def dispose(self) -> None:
-        """Stop for good."""
+        """Stop watching forever."""
         self._timer.dispose()
 
     def _wait(self, time: timedelta) -> None:

@@ -176,13 +176,16 @@ class TestReaders:
         source.on_error(OSError("gone"))
         assert (everything.ends, other.ends) == ([repr(OSError("gone"))],) * 2
 
-    def test_one_that_raises_at_the_end_does_not_keep_it_from_the_result(self) -> None:
+    def test_one_that_raises_at_the_end_does_not_keep_it_from_the_others(self) -> None:
         lanes, source = open_lanes(everything := Signals())
         source.on_next(A)
+        source.on_next(B)
         lanes[0].subscribe(on_completed=lambda: raising(None))
+        other = Signals()
+        other.subscribe_to(lanes[1])
         with pytest.raises(ZeroDivisionError):
             source.on_completed()
-        assert everything.ends == ["completed"]
+        assert (everything.ends, other.ends) == (["completed"],) * 2
 
 
 class TestDisposal:
