@@ -328,8 +328,8 @@ def everything(events: Observable[T]) -> Observable[T]:
 def chunks(events: Observable[Event]) -> Observable[StreamChunk]:
     """Select the StreamChunks from ``events``. The result ends when the run ends. ::
 
-    events    S--a--b--R--c--F|
-    chunks    ---a--b-----c---|
+        events    S--a--b--R--c--F|
+        chunks    ---a--b-----c---|
     """
 
     def subscribe(observer: ObserverBase[StreamChunk], scheduler: SchedulerBase | None = None) -> DisposableBase:

@@ -351,6 +351,11 @@ class TestReadingAtOnesOwnPace:
                 self.notes.append(note)
                 return super().note(run_id, note)
 
+        class Waiting(Flow):
+            @start()
+            async def wait(self) -> None:
+                await asyncio.Event().wait()
+
         async def read(run: Run) -> None:
             head = run.look_up()
             log.is_slow = True
@@ -367,7 +372,7 @@ class TestReadingAtOnesOwnPace:
 
         log = Slow()
         with Runs(log) as runs:
-            run = runs.start(Endless(), when_unread=3600)
+            run = runs.start(Waiting(), when_unread=3600)
             asyncio.run(asyncio.wait_for(read(run), PATIENCE_S))
             log.is_slow = False
         assert log.notes == []
